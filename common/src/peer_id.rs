@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "12D3KooW", "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", "0OIl", &"1".repeat(500)] {
+        for text in
+            ["", "12D3KooW", "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", "0OIl", &"1".repeat(500)]
+        {
             assert_eq!(text.parse::<PeerId>(), Err(PeerIdError), "{text}");
         }
     }
