@@ -61,7 +61,8 @@ impl Bitfield {
             whole[..chunk.len()].copy_from_slice(chunk);
             *word = u64::from_le_bytes(whole);
         }
-        let padded = !bits.len.is_multiple_of(64) && bits.words.last().is_some_and(|last| last >> (bits.len % 64) != 0);
+        let padded = !bits.len.is_multiple_of(64)
+            && bits.words.last().is_some_and(|last| last >> (bits.len % 64) != 0);
         if padded {
             return Err(BitfieldError::Trailing);
         }

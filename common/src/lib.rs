@@ -3,11 +3,19 @@
 
 pub mod bitfield;
 pub mod digest;
+pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod manifest;
+pub mod names;
 pub mod peer_id;
+pub mod tracker_info;
 
 pub use bitfield::Bitfield;
 pub use digest::{Blake3, FileDigest, FileHasher, Sha1};
+pub use ids::{Fid, Gid, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
+pub use manifest::Manifest;
+pub use names::{FileName, GroupName, NameError, UserName};
 pub use peer_id::PeerId;
+pub use tracker_info::TrackerInfo;
