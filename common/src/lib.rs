@@ -2,6 +2,7 @@
 //! limits. Called by everyone; does no I/O, knows no clock and no network.
 
 pub mod bitfield;
+pub mod credentials;
 pub mod digest;
 pub mod ids;
 pub mod layout;
@@ -9,6 +10,9 @@ pub mod limits;
 pub mod manifest;
 pub mod names;
 pub mod peer_id;
+pub mod peer_wire;
+pub mod tokens;
+pub mod tracker_api;
 pub mod tracker_info;
 
 pub use bitfield::Bitfield;

@@ -1,0 +1,246 @@
+//! What a password becomes, on the client and nowhere else.
+//!
+//! Argon2id over password and salt gives a root; HKDF splits it into the seed of the *login key*, whose public half the
+//! trackers keep, and the *wrapping key*, which seals the account key. The account's name plays no part, so that an
+//! account that goes on under another name keeps its password.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use ed25519_dalek::{Signer, SigningKey};
+use hkdf::Hkdf;
+use minicbor::{Decode, Encode};
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::limits::MAX_PASSWORD_BYTES;
+use crate::peer_id::PeerId;
+use crate::tokens::verify;
+
+/// Memory that Argon2id takes, in KiB: with two passes and one lane OWASP's first recommendation (Password Storage
+/// Cheat Sheet, 2024).
+const ARGON2_MEMORY_KIB: u32 = 19 * 1024;
+const ARGON2_PASSES: u32 = 2;
+const ARGON2_LANES: u32 = 1;
+
+/// Bytes of an account's salt (RFC 9106, section 3.1 recommends 16).
+pub const SALT_BYTES: usize = 16;
+/// Bytes of a login challenge.
+pub const CHALLENGE_BYTES: usize = 32;
+/// Nonce, account key and tag.
+const SEALED_BYTES: usize = 24 + 32 + 16;
+
+/// What the trackers keep of an account's secrets: nothing in it logs anybody in.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Account {
+    /// Random, public.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub salt: [u8; SALT_BYTES],
+    /// Public half of the login key.
+    #[n(1)]
+    pub login_key: PeerId,
+    /// The account key, sealed under the wrapping key: 24 bytes of nonce, then XChaCha20-Poly1305.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub sealed_account_key: [u8; SEALED_BYTES],
+}
+
+/// The random key under which an account keeps its own secrets; it survives a change of password.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct AccountKey([u8; 32]);
+
+/// What the client holds while it is logged in: enough to log in again without asking for the password.
+#[derive(Clone)]
+pub struct Secrets {
+    login: SigningKey,
+    wrapping: Zeroizing<[u8; 32]>,
+}
+
+/// Why secrets could not be made or used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// Empty or absurdly long.
+    #[error("a password has from 1 to {MAX_PASSWORD_BYTES} bytes")]
+    PasswordLength,
+    /// Argon2 could not get its memory.
+    #[error("not enough memory to hash the password (19 MiB are needed)")]
+    Memory,
+    /// The account key does not open under this password.
+    #[error("the account's key does not open with this password")]
+    Sealed,
+}
+
+impl Secrets {
+    /// Derives an account's secrets. Takes some 20 ms and 19 MiB.
+    ///
+    /// # Errors
+    /// [`CredentialError::PasswordLength`] or [`CredentialError::Memory`].
+    pub fn derive(password: &str, salt: &[u8; SALT_BYTES]) -> Result<Self, CredentialError> {
+        if password.is_empty() || password.len() > MAX_PASSWORD_BYTES {
+            return Err(CredentialError::PasswordLength);
+        }
+        let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32))
+            .map_err(|_| CredentialError::Memory)?;
+        let mut root = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(password.as_bytes(), salt, root.as_mut())
+            .map_err(|_| CredentialError::Memory)?;
+        let hkdf = Hkdf::<Sha256>::new(None, root.as_ref());
+        let expand = |info: &[u8]| {
+            let mut key = Zeroizing::new([0; 32]);
+            hkdf.expand(info, key.as_mut()).expect("32 bytes are less than HKDF's limit");
+            key
+        };
+        let login = SigningKey::from_bytes(&expand(b"shoal login key 1"));
+        Ok(Self { login, wrapping: expand(b"shoal wrapping key 1") })
+    }
+
+    /// A new account under a fresh salt: its secrets, its account key, and what the trackers get.
+    ///
+    /// # Errors
+    /// As [`Secrets::derive`].
+    pub fn create(password: &str) -> Result<(Self, AccountKey, Account), CredentialError> {
+        let mut key = AccountKey([0; 32]);
+        fill(&mut key.0);
+        let (secrets, account) = Self::rewrap(password, &key)?;
+        Ok((secrets, key, account))
+    }
+
+    /// The same account key under a new password.
+    ///
+    /// # Errors
+    /// As [`Secrets::derive`].
+    pub fn rewrap(password: &str, key: &AccountKey) -> Result<(Self, Account), CredentialError> {
+        let mut salt = [0; SALT_BYTES];
+        fill(&mut salt);
+        let secrets = Self::derive(password, &salt)?;
+        let account =
+            Account { salt, login_key: secrets.login_key(), sealed_account_key: secrets.seal(key, &salt) };
+        Ok((secrets, account))
+    }
+
+    /// The public half of the login key.
+    #[must_use]
+    pub fn login_key(&self) -> PeerId {
+        PeerId(self.login.verifying_key().to_bytes())
+    }
+
+    /// Answers a tracker's challenge. The signature holds for this client at this tracker only.
+    #[must_use]
+    pub fn answer(&self, challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> [u8; 64] {
+        self.login.sign(&challenge_message(challenge, client, tracker)).to_bytes()
+    }
+
+    /// Opens the account key.
+    ///
+    /// # Errors
+    /// [`CredentialError::Sealed`] when it was sealed under another password.
+    pub fn open(&self, account: &Account) -> Result<AccountKey, CredentialError> {
+        let (nonce, sealed) = account.sealed_account_key.split_at(24);
+        let nonce = XNonce::try_from(nonce).map_err(|_| CredentialError::Sealed)?;
+        let opened = Zeroizing::new(
+            self.cipher()
+                .decrypt(&nonce, Payload { msg: sealed, aad: &account.salt })
+                .map_err(|_| CredentialError::Sealed)?,
+        );
+        opened.as_slice().try_into().map(AccountKey).map_err(|_| CredentialError::Sealed)
+    }
+
+    fn seal(&self, key: &AccountKey, salt: &[u8; SALT_BYTES]) -> [u8; SEALED_BYTES] {
+        let mut sealed = [0; SEALED_BYTES];
+        fill(&mut sealed[..24]);
+        let nonce = XNonce::try_from(&sealed[..24]).expect("24 bytes");
+        let body = self
+            .cipher()
+            .encrypt(&nonce, Payload { msg: &key.0, aad: salt })
+            .expect("32 bytes are less than the cipher's limit");
+        sealed[24..].copy_from_slice(&body);
+        sealed
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&Key::from(*self.wrapping))
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+/// Whether `signature` answers the challenge; see [`Secrets::answer`].
+#[must_use]
+pub fn check_answer(
+    login_key: PeerId,
+    challenge: &[u8; CHALLENGE_BYTES],
+    client: PeerId,
+    tracker: PeerId,
+    signature: &[u8; 64],
+) -> bool {
+    verify(login_key, &challenge_message(challenge, client, tracker), signature)
+}
+
+/// The salt that is shown for a name that does not exist: the same each time, and different for every name, so that it
+/// looks like any other. `secret` is shared by all trackers.
+#[must_use]
+pub fn decoy_salt(secret: &[u8; 32], name: &str) -> [u8; SALT_BYTES] {
+    let digest = blake3::keyed_hash(secret, name.as_bytes());
+    let mut salt = [0; SALT_BYTES];
+    salt.copy_from_slice(&digest.as_bytes()[..SALT_BYTES]);
+    salt
+}
+
+fn challenge_message(challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> Vec<u8> {
+    [b"shoal login 1\0".as_slice(), challenge, &client.0, &tracker.0].concat()
+}
+
+fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system provides randomness");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: PeerId = PeerId([1; 32]);
+    const TRACKER: PeerId = PeerId([2; 32]);
+
+    #[test]
+    fn the_right_password_answers_and_opens() {
+        let (_, key, account) = Secrets::create("correct horse").unwrap();
+        let again = Secrets::derive("correct horse", &account.salt).unwrap();
+        let answer = again.answer(&[5; 32], CLIENT, TRACKER);
+        assert!(check_answer(account.login_key, &[5; 32], CLIENT, TRACKER, &answer));
+        assert!(!check_answer(account.login_key, &[6; 32], CLIENT, TRACKER, &answer));
+        assert!(!check_answer(account.login_key, &[5; 32], TRACKER, TRACKER, &answer));
+        assert!(!check_answer(account.login_key, &[5; 32], CLIENT, CLIENT, &answer));
+        assert_eq!(again.open(&account).unwrap().0, key.0);
+    }
+
+    #[test]
+    fn a_wrong_password_does_neither() {
+        let (_, _, account) = Secrets::create("right").unwrap();
+        let wrong = Secrets::derive("wrong", &account.salt).unwrap();
+        assert_ne!(wrong.login_key(), account.login_key);
+        assert_eq!(wrong.open(&account).map(|_| ()), Err(CredentialError::Sealed));
+        assert_eq!(Secrets::derive("", &account.salt).map(|_| ()), Err(CredentialError::PasswordLength));
+        let long = "x".repeat(MAX_PASSWORD_BYTES + 1);
+        assert_eq!(Secrets::derive(&long, &account.salt).map(|_| ()), Err(CredentialError::PasswordLength));
+    }
+
+    #[test]
+    fn a_new_password_keeps_the_account_key() {
+        let (_, key, old) = Secrets::create("old").unwrap();
+        let (_, new) = Secrets::rewrap("new", &key).unwrap();
+        assert_ne!(new.salt, old.salt);
+        assert_eq!(Secrets::derive("new", &new.salt).unwrap().open(&new).unwrap().0, key.0);
+    }
+
+    #[test]
+    fn derivation_is_stable() {
+        let secrets = Secrets::derive("password", &[0; SALT_BYTES]).unwrap();
+        // What this code gave on 2026-11-21: a change would lock everybody out.
+        assert_eq!(secrets.login_key().to_string(), "12D3KooWMxv8VdLH5VdzGYdYMRdiFyvtfQssqWsFg7aUxoiKmJcB");
+    }
+}

@@ -1,0 +1,186 @@
+//! Statements that a tracker signs and others check offline: the session token, which any tracker accepts, and the
+//! ticket, which peers show each other.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use minicbor::{Decode, Encode};
+
+use crate::ids::{Gid, Uid};
+use crate::names::UserName;
+use crate::peer_id::PeerId;
+
+/// How long a session token is good for, in milliseconds: a client that was away for longer logs in again.
+pub const SESSION_LIFE_MS: u64 = 30 * 24 * 3_600_000;
+/// How long a ticket is good for, in milliseconds; renewed at half its life. The time for which a member that left may
+/// still be served.
+pub const TICKET_LIFE_MS: u64 = 10 * 60_000;
+/// By how much two clocks that judge a ticket may differ, in milliseconds.
+pub const CLOCK_TOLERANCE_MS: u64 = 2 * 60_000;
+/// Longest signed statement on the wire, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 1_024;
+
+/// "This peer logged in as this user."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SessionToken {
+    /// Who logged in.
+    #[n(0)]
+    pub user: Uid,
+    /// On which client; the token is worthless to any other.
+    #[n(1)]
+    pub peer: PeerId,
+    /// The public login key at that time; a changed password ends all sessions under the old one.
+    #[n(2)]
+    pub login_key: PeerId,
+    /// End of validity, milliseconds since 1970 by the trackers' clock.
+    #[n(3)]
+    pub expires_ms: u64,
+}
+
+/// "This user's peer is a member of this group."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ticket {
+    /// The member.
+    #[n(0)]
+    pub user: Uid,
+    /// What the member is called, for display.
+    #[n(1)]
+    pub name: UserName,
+    /// The client that may use it; worthless to any other.
+    #[n(2)]
+    pub peer: PeerId,
+    /// The group whose files may be served to it.
+    #[n(3)]
+    pub group: Gid,
+    /// End of validity, milliseconds since 1970 by the trackers' clock.
+    #[n(4)]
+    pub expires_ms: u64,
+}
+
+/// A kind of statement; the domain keeps a signature on one kind from passing for another.
+pub trait Statement: Encode<()> + for<'b> Decode<'b, ()> {
+    /// What precedes the bytes that are signed.
+    const DOMAIN: &'static [u8];
+}
+
+impl Statement for SessionToken {
+    const DOMAIN: &'static [u8] = b"shoal session token 1\0";
+}
+
+impl Statement for Ticket {
+    const DOMAIN: &'static [u8] = b"shoal ticket 1\0";
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Signed {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    body: Vec<u8>,
+    #[n(1)]
+    signer: PeerId,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    signature: [u8; 64],
+}
+
+/// Why a signed statement does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a signed statement of this kind.
+    #[error("malformed")]
+    Malformed,
+    /// Signed by a key that is not one of the trackers' as far as known here.
+    #[error("signed by an unknown key")]
+    UnknownKey(PeerId),
+    /// The signature does not fit.
+    #[error("forged")]
+    Forged,
+}
+
+/// Signs a statement. `sign` signs with the key whose public half is `signer`.
+#[must_use]
+pub fn seal<S: Statement>(statement: &S, signer: PeerId, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> Vec<u8> {
+    let body = encode(statement);
+    let signature = sign(&[S::DOMAIN, &body].concat());
+    encode(&Signed { body, signer, signature })
+}
+
+/// Checks a signed statement and reads it. Its time, and to whom it is bound, are left to the caller.
+///
+/// # Errors
+/// [`TokenError`]; `UnknownKey` before the signature is looked at.
+pub fn open<S: Statement>(token: &[u8], is_tracker: impl FnOnce(&PeerId) -> bool) -> Result<S, TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::Malformed);
+    }
+    let signed: Signed = minicbor::decode(token).map_err(|_| TokenError::Malformed)?;
+    if !is_tracker(&signed.signer) {
+        return Err(TokenError::UnknownKey(signed.signer));
+    }
+    if !verify(signed.signer, &[S::DOMAIN, &signed.body].concat(), &signed.signature) {
+        return Err(TokenError::Forged);
+    }
+    minicbor::decode(&signed.body).map_err(|_| TokenError::Malformed)
+}
+
+/// Whether `signature` is that of `key` on `message` (strictly, as RFC 8032 and no weak keys).
+#[must_use]
+pub fn verify(key: PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
+    VerifyingKey::from_bytes(&key.0)
+        .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
+}
+
+/// Encodes into a fresh vector, which cannot fail.
+fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("a vector takes every write")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+    use proptest::prelude::*;
+
+    fn ticket() -> Ticket {
+        let name = UserName::create("bob").unwrap();
+        Ticket { user: Uid([1; 16]), name, peer: PeerId([2; 32]), group: Gid([3; 16]), expires_ms: 4 }
+    }
+
+    fn key() -> (SigningKey, PeerId) {
+        let key = SigningKey::from_bytes(&[9; 32]);
+        let id = PeerId(key.verifying_key().to_bytes());
+        (key, id)
+    }
+
+    #[test]
+    fn what_was_sealed_opens() {
+        let (key, id) = key();
+        let token = seal(&ticket(), id, |m| key.sign(m).to_bytes());
+        assert_eq!(open::<Ticket>(&token, |k| *k == id), Ok(ticket()));
+        assert_eq!(open::<Ticket>(&token, |_| false), Err(TokenError::UnknownKey(id)));
+        assert!(token.len() < MAX_TOKEN_BYTES);
+    }
+
+    #[test]
+    fn one_kind_does_not_pass_for_another() {
+        let (key, id) = key();
+        let token = seal(&ticket(), id, |m| key.sign(m).to_bytes());
+        assert_eq!(open::<SessionToken>(&token, |_| true), Err(TokenError::Forged));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_is_noticed(at in 0usize..200, to in any::<u8>()) {
+            let (key, id) = key();
+            let mut token = seal(&ticket(), id, |m| key.sign(m).to_bytes());
+            let at = at % token.len();
+            prop_assume!(token[at] != to);
+            token[at] = to;
+            prop_assert_ne!(open::<Ticket>(&token, |k| *k == id), Ok(ticket()));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = open::<Ticket>(&bytes, |_| true);
+        }
+    }
+}

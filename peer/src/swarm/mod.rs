@@ -1,0 +1,1 @@
+//! Files served to, and fetched from, other peers on the bulk lane.
