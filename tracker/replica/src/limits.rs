@@ -1,0 +1,91 @@
+//! Every bound of this crate in one place, each with its reason.
+
+/// Largest encoded frame, in bytes. A reader may allocate this much for a peer it has not met yet.
+pub const MAX_FRAME_BYTES: usize = 256 * 1024;
+/// Longest key of a row, in bytes: a name or path of 255 bytes with two ids beside it fits with room.
+pub const MAX_KEY_BYTES: usize = 512;
+/// Longest value of a row, in bytes. Anything bigger is a blob.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// Longest user or group name in a key, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+/// Most blobs that one row may name.
+pub const MAX_BLOBS_PER_ROW: usize = 16;
+/// Largest blob, in bytes: 100,000 piece digests of 20 bytes, with as much again to spare.
+pub const MAX_BLOB_BYTES: usize = 4 * 1024 * 1024;
+/// Length of a blob's chunk on the wire, in bytes: what a small record may have to wait behind.
+pub const BLOB_CHUNK_BYTES: usize = 64 * 1024;
+/// Blobs fetched at once. Their parts are in memory, so this bounds it to 16 MiB.
+pub const MAX_BLOB_FETCHES: usize = 4;
+/// Chunks of one blob requested ahead: 256 KiB in flight a blob.
+pub const BLOB_CHUNKS_AHEAD: usize = 4;
+/// Missing blobs known by hash at a time; more are looked up again when these have come.
+pub const MAX_MISSING_BLOBS: usize = 1024;
+/// Missing blobs from which on a round's sender is not given more credit.
+pub const MISSING_BLOBS_PAUSE: usize = 256;
+/// Most rows in one call of `write`.
+pub const MAX_ROWS_PER_WRITE: usize = 64;
+/// Most bytes of rows in one call of `write`, so that a transaction always travels as one frame.
+pub const MAX_WRITE_BYTES: usize = 160 * 1024;
+/// Writes whose acknowledgement is outstanding; more are refused as busy.
+pub const MAX_PENDING_WRITES: usize = 8192;
+/// Most rows in one frame.
+pub const MAX_ROWS_PER_FRAME: usize = 512;
+/// Bytes of rows after which a round's frame is full. One more row of the largest size still fits a frame.
+pub const ROUND_FRAME_BYTES: usize = 96 * 1024;
+/// Frames of a round on their way at once.
+pub const ROUND_CREDIT: u32 = 8;
+/// Most frames of credit a puller may have given and not used.
+pub const MAX_ROUND_CREDIT: u32 = 64;
+/// Rows read from the store at a time.
+pub const READ_ROWS: usize = 64;
+/// LIVE transactions to one peer without an ACK; beyond these it falls back to a round.
+pub const LIVE_WINDOW_FRAMES: usize = 4096;
+/// Bytes of LIVE transactions to one peer without an ACK.
+pub const LIVE_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// Transactions received ahead of the vector and remembered until the gap before them closes.
+pub const MAX_STORED_AHEAD: usize = 4096;
+/// Most acknowledgements in one frame.
+pub const MAX_ACKS_PER_FRAME: usize = 4096;
+/// Origins (process starts of any tracker) that a vector may hold.
+pub const MAX_ORIGINS: usize = 16 * 1024;
+/// Entries of a vector in one frame.
+pub const VECTOR_ENTRIES_PER_FRAME: usize = 2048;
+/// Buckets of the digest.
+pub const BUCKETS: usize = 4096;
+/// Most configured trackers.
+pub const MAX_TRACKERS: usize = 64;
+
+/// A PING goes out this often, in milliseconds.
+pub const PING_MS: u64 = 1_000;
+/// A peer silent for this long is dead, in milliseconds.
+pub const DEAD_MS: u64 = 3_000;
+/// A peer silent for this long while a write waits for it is disconnected, in milliseconds.
+pub const SILENT_MS: u64 = 1_500;
+/// A write waits for one peer at most this long, however talkative it is, in milliseconds.
+pub const ACK_MS: u64 = 10_000;
+/// A peer has this long to introduce itself after link-up, in milliseconds.
+pub const INTRO_MS: u64 = 10_000;
+/// A round without progress for this long ends the link, in milliseconds.
+pub const ROUND_STALL_MS: u64 = 5_000;
+/// A peer that could not serve a round is asked again after this long, in milliseconds.
+pub const BUSY_RETRY_MS: u64 = 500;
+/// DIGESTs go out this often, in milliseconds.
+pub const DIGEST_MS: u64 = 10_000;
+/// Tombstones and unnamed blobs are looked through this often, in milliseconds.
+pub const SWEEP_MS: u64 = 60_000;
+/// Rows that one sweep looks at.
+pub const SWEEP_ROWS: usize = 256;
+/// A tombstone or an unnamed blob is kept at least this long, in milliseconds.
+pub const TOMBSTONE_MS: u64 = 24 * 3_600 * 1_000;
+/// Names voted on in one transaction.
+pub const NAMES_PER_STEP: usize = 128;
+/// Rows beyond the vector must have been so for this long before they are adopted, in milliseconds.
+pub const ORPHAN_MS: u64 = 5_000;
+/// Rows of one dead origin that are adopted while a configured tracker is away.
+pub const MAX_ORPHANS_ALONE: usize = 1024;
+/// Missing blobs are looked up again this often, in milliseconds.
+pub const BLOB_RETRY_MS: u64 = 2_000;
+/// Stamps further ahead of the wall clock than this never move the local clock, in milliseconds.
+pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
+/// Clock skew from which on a warning is given, in milliseconds.
+pub const SKEW_WARNING_MS: u64 = 5_000;
