@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The piece selector and the download engine, generic over where pieces come from.
+//!
+//! A caller makes one [`Engine`], tells it with [`Engine::start`] what to download ([`Content`]), where to ([`Target`])
+//! and, through a channel, from whom ([`SourceChange`]); it gets a [`Download`] to watch, pause, cancel or await. Peers,
+//! HTTP servers and storage nodes are [`PieceSource`]s. The engine knows nothing of networks, trackers or accounts.
+
+mod buffer;
+mod content;
+mod core;
+mod digest;
+mod disk;
+mod driver;
+mod engine;
+pub mod hash;
+mod progress;
+pub mod rate;
+mod reader;
+pub mod selector;
+mod source;
+mod writer;
+
+pub use buffer::{BufferError, POOL_BYTES, PieceBuf, ReadError};
+pub use content::{Content, ContentError, Overwrite, Target, Verification};
+pub use disk::DiskError;
+pub use engine::{Download, Engine, EngineConfig};
+pub use progress::{Bottleneck, DownloadError, Outcome, Progress, SourceRow, SourceState, State};
+pub use reader::{PieceReadError, PieceReader};
+pub use source::{AnySource, Have, Limits, PieceRun, PieceSource, Run, SourceChange, SourceError, SourceId};

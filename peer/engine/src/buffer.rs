@@ -1,0 +1,416 @@
+//! The memory that pieces are received into: one pool a process, in blocks that are taken as bytes arrive, so that
+//! memory has one bound whatever the files' sizes and however many sources trickle. A fetch owns a [`PieceBuf`]; the
+//! driver sees the same request through its [`Filling`], from which it takes slow pieces' blocks when the pool runs dry.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use shoal_common::PieceIndex;
+use shoal_common::limits::MIN_PIECE_LENGTH;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::core::RequestId;
+use crate::rate::Limiter;
+use crate::source::PieceRun;
+
+/// All piece buffers of a process together.
+pub const POOL_BYTES: usize = 32 * 1024 * 1024;
+/// Size of a block: the smallest piece, so that no piece wastes memory but the last of a file.
+pub(crate) const BLOCK_BYTES: usize = MIN_PIECE_LENGTH as usize;
+/// Blocks of the pool.
+pub(crate) const POOL_BLOCKS: usize = POOL_BYTES / BLOCK_BYTES;
+/// How long somebody waits for a block before downloads are asked to spill. At the full rate the whole pool turns over
+/// in 50 ms, so a longer wait means that slow pieces sit on it.
+const PRESSURE_AFTER: Duration = Duration::from_millis(50);
+
+/// The pool of blocks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    shared: Arc<PoolShared>,
+}
+
+#[derive(Debug)]
+struct PoolShared {
+    permits: Arc<Semaphore>,
+    /// Blocks that were used before; the one used last comes first, its memory is warm.
+    free: Mutex<Vec<Box<[u8]>>>,
+    pressure: watch::Sender<u64>,
+}
+
+impl Pool {
+    pub(crate) fn new(blocks: usize) -> Self {
+        Self {
+            shared: Arc::new(PoolShared {
+                permits: Arc::new(Semaphore::new(blocks)),
+                free: Mutex::default(),
+                pressure: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// Changes whenever somebody waited too long for a block.
+    pub(crate) fn pressure(&self) -> watch::Receiver<u64> {
+        self.shared.pressure.subscribe()
+    }
+
+    /// Blocks that nobody holds.
+    pub(crate) fn available(&self) -> usize {
+        self.shared.permits.available_permits()
+    }
+
+    async fn block(&self) -> Block {
+        let mut acquire = std::pin::pin!(self.shared.permits.clone().acquire_owned());
+        let permit = loop {
+            match tokio::time::timeout(PRESSURE_AFTER, &mut acquire).await {
+                Ok(permit) => break permit.ok(),
+                Err(_) => self.shared.pressure.send_modify(|count| *count += 1),
+            }
+        };
+        let reused = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = reused.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
+        Block { bytes, filled: 0, pool: self.shared.clone(), _permit: permit }
+    }
+}
+
+/// A block of the pool; it goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Block {
+    bytes: Box<[u8]>,
+    filled: usize,
+    pool: Arc<PoolShared>,
+    /// Always there: the semaphore is never closed.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Block {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
+}
+
+/// All bytes of one piece, unverified: a prefix that was spilled to the partial file, and the rest in memory.
+#[derive(Debug)]
+pub(crate) struct PieceData {
+    pub(crate) piece: PieceIndex,
+    /// Bytes at the piece's start that are in the partial file and not here.
+    pub(crate) spilled: u32,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// A piece whose last byte came.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) request: RequestId,
+    pub(crate) data: PieceData,
+}
+
+/// Blocks taken from an unfinished piece, on their way to the partial file.
+#[derive(Debug)]
+pub(crate) struct Spill {
+    pub(crate) piece: PieceIndex,
+    /// Where in the piece the first block begins.
+    pub(crate) offset: u32,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// What the driver reads from a running request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Bytes of the whole run that came.
+    pub(crate) received: u64,
+    /// When the first of them came.
+    pub(crate) first_byte: Option<Instant>,
+    /// Whether it is we who make the source wait, for memory or by the rate limit.
+    pub(crate) held_up: bool,
+}
+
+/// The state of one running request, shared by the fetch that fills it and the driver that watches it.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    run: PieceRun,
+    held_up: AtomicBool,
+    state: Mutex<FillState>,
+}
+
+#[derive(Debug, Default)]
+struct FillState {
+    /// Which piece of the run is being filled, counted from 0.
+    position: u32,
+    /// Bytes of that piece that came, spilled ones included.
+    filled: u32,
+    spilled: u32,
+    blocks: Vec<Block>,
+    received: u64,
+    first_byte: Option<Instant>,
+    closed: bool,
+}
+
+impl Filling {
+    /// Ends the request: its memory is freed and nothing more is taken from the source.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.blocks.clear();
+    }
+
+    pub(crate) fn sample(&self) -> Sample {
+        let state = self.state();
+        Sample {
+            received: state.received,
+            first_byte: state.first_byte,
+            held_up: self.held_up.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Bytes of the pool that the request holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.state().blocks.len() * BLOCK_BYTES
+    }
+
+    /// The piece that is being filled; `None` once the run is whole.
+    pub(crate) fn piece(&self) -> Option<PieceIndex> {
+        let position = self.state().position;
+        self.run.at(position)
+    }
+
+    /// Takes the unfinished piece's blocks. The caller must write them to the partial file before anything else of that
+    /// piece, or close the request.
+    pub(crate) fn spill(&self) -> Option<Spill> {
+        let mut state = self.state();
+        let piece = self.run.at(state.position)?;
+        let blocks = std::mem::take(&mut state.blocks);
+        let filled = state.filled;
+        let offset = std::mem::replace(&mut state.spilled, filled);
+        (filled > offset).then_some(Spill { piece, offset, blocks })
+    }
+
+    fn state(&self) -> MutexGuard<'_, FillState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Length of the piece at the state's position; 0 behind the run's end.
+    fn piece_length(&self, state: &FillState) -> u32 {
+        let piece = self.run.at(state.position);
+        piece.map_or(0, |piece| self.run.layout().length(piece))
+    }
+
+    /// Whether bytes can be taken at once, need a block first, or must not come any more.
+    fn room(&self) -> Result<bool, BufferError> {
+        let state = self.state();
+        if state.closed {
+            return Err(BufferError::Closed);
+        }
+        if state.position >= self.run.count() {
+            return Err(BufferError::TooLong);
+        }
+        Ok(state.blocks.last().is_some_and(|block| block.filled < BLOCK_BYTES))
+    }
+
+    fn add_block(&self, block: Block) {
+        let mut state = self.state();
+        if !state.closed {
+            state.blocks.push(block);
+        }
+    }
+
+    /// Lets `write` put bytes into the free part of the last block; `None` when there is no such block any more.
+    fn put<T>(&self, write: impl FnOnce(&mut [u8]) -> (usize, T)) -> Option<(usize, T, Option<PieceData>)> {
+        let mut state = self.state();
+        let wanted = (self.piece_length(&state) - state.filled) as usize;
+        let closed = state.closed;
+        let block = state.blocks.last_mut().filter(|block| !closed && block.filled < BLOCK_BYTES)?;
+        let end = BLOCK_BYTES.min(block.filled + wanted);
+        let (count, result) = write(&mut block.bytes[block.filled..end]);
+        block.filled += count;
+        Some((count, result, self.advance(&mut state, count)))
+    }
+
+    /// Accounts for `count` more bytes; gives the piece out if they were its last.
+    fn advance(&self, state: &mut FillState, count: usize) -> Option<PieceData> {
+        let piece = self.run.at(state.position)?;
+        let count = u32::try_from(count).expect("a block is smaller than 4 GiB");
+        if count > 0 {
+            state.first_byte.get_or_insert_with(Instant::now);
+        }
+        state.received += u64::from(count);
+        state.filled += count;
+        if state.filled < self.run.layout().length(piece) {
+            return None;
+        }
+        state.position += 1;
+        state.filled = 0;
+        Some(PieceData {
+            piece,
+            spilled: std::mem::take(&mut state.spilled),
+            blocks: std::mem::take(&mut state.blocks),
+        })
+    }
+}
+
+/// Why a buffer takes no more bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BufferError {
+    /// The run is whole: the source sends more than it was asked for.
+    #[error("more bytes than were asked for")]
+    TooLong,
+    /// The request was cancelled.
+    #[error("the request was cancelled")]
+    Closed,
+}
+
+/// Why nothing could be read into a buffer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// See [`BufferError`].
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
+    /// The reader failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Receives the bytes of one request, in order. Pieces leave it for the engine as they become whole.
+#[derive(Debug)]
+pub struct PieceBuf {
+    filling: Arc<Filling>,
+    request: RequestId,
+    pool: Pool,
+    limiter: Limiter,
+    arrived: mpsc::Sender<Arrived>,
+}
+
+impl PieceBuf {
+    /// The buffer of a request and the driver's view of it. `arrived` must hold [`POOL_BLOCKS`] messages: each owns a
+    /// block, so it can never be full.
+    pub(crate) fn new(
+        request: RequestId,
+        run: PieceRun,
+        pool: Pool,
+        limiter: Limiter,
+        arrived: mpsc::Sender<Arrived>,
+    ) -> (Self, Arc<Filling>) {
+        let filling = Arc::new(Filling { run, held_up: AtomicBool::new(false), state: Mutex::default() });
+        (Self { filling: filling.clone(), request, pool, limiter, arrived }, filling)
+    }
+
+    /// Bytes of the run that are still to come.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.filling.run.length() - self.filling.state().received
+    }
+
+    /// Takes the next bytes of the run, waiting for memory and for the download rate limit. If the future is dropped,
+    /// a part of the bytes may have been taken.
+    ///
+    /// # Errors
+    /// When the run is whole, or the request cancelled.
+    pub async fn append(&mut self, mut bytes: &[u8]) -> Result<(), BufferError> {
+        while !bytes.is_empty() {
+            let charged = bytes.len().min(BLOCK_BYTES);
+            self.charge(charged).await;
+            let (mut now, rest) = bytes.split_at(charged);
+            while !now.is_empty() {
+                self.ready().await?;
+                let put = self.filling.put(|room| {
+                    let count = room.len().min(now.len());
+                    room[..count].copy_from_slice(&now[..count]);
+                    (count, ())
+                });
+                if let Some((count, (), whole)) = put {
+                    now = &now[count..];
+                    self.hand_over(whole)?;
+                }
+            }
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Reads once from `reader`, at most `limit` bytes, straight into the buffer. 0 means the reader's end, or a `limit`
+    /// of 0. If the future is dropped, bytes may have been
+    /// taken into the buffer.
+    ///
+    /// # Errors
+    /// When the run is whole, the request cancelled, or the reader fails.
+    pub async fn read_from<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        limit: usize,
+    ) -> Result<usize, ReadError> {
+        loop {
+            self.ready().await?;
+            // None: the block was spilled while the reader had nothing.
+            let read = std::future::poll_fn(|context| {
+                let put = self.filling.put(|room| {
+                    let end = room.len().min(limit);
+                    let mut into = ReadBuf::new(&mut room[..end]);
+                    let polled = Pin::new(&mut *reader).poll_read(context, &mut into);
+                    (into.filled().len(), polled)
+                });
+                match put {
+                    None => Poll::Ready(None),
+                    Some((_, Poll::Pending, _)) => Poll::Pending,
+                    Some((count, Poll::Ready(result), whole)) => Poll::Ready(Some((count, result, whole))),
+                }
+            })
+            .await;
+            if let Some((count, result, whole)) = read {
+                self.hand_over(whole)?;
+                result?;
+                self.charge(count).await;
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Makes sure that there is a block with room.
+    async fn ready(&self) -> Result<(), BufferError> {
+        if !self.filling.room()? {
+            let block = {
+                let _held_up = HeldUp::new(&self.filling);
+                self.pool.block().await
+            };
+            self.filling.add_block(block);
+        }
+        Ok(())
+    }
+
+    async fn charge(&self, bytes: usize) {
+        let _held_up = HeldUp::new(&self.filling);
+        self.limiter.acquire(bytes as u64).await;
+    }
+
+    fn hand_over(&self, whole: Option<PieceData>) -> Result<(), BufferError> {
+        let Some(data) = whole else { return Ok(()) };
+        self.arrived.try_send(Arrived { request: self.request, data }).map_err(|_| BufferError::Closed)
+    }
+}
+
+/// Marks a request as held up by us while it lives.
+struct HeldUp<'a>(&'a Filling);
+
+impl<'a> HeldUp<'a> {
+    fn new(filling: &'a Filling) -> Self {
+        filling.held_up.store(true, Ordering::Relaxed);
+        Self(filling)
+    }
+}
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.held_up.store(false, Ordering::Relaxed);
+    }
+}

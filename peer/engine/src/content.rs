@@ -1,0 +1,139 @@
+//! What a download is of, and where it goes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use shoal_common::{FileDigest, Layout, PieceIndex, Sha1};
+
+/// The content of a file, known before a byte of it is: its cut, and what its bytes are checked by.
+#[derive(Debug, Clone)]
+pub struct Content {
+    layout: Layout,
+    verification: Verification,
+    digest: FileDigest,
+}
+
+/// What each piece is checked by before it counts.
+#[derive(Debug, Clone)]
+pub enum Verification {
+    /// The SHA-1 of each piece, in file order.
+    Sha1(Arc<[Sha1]>),
+}
+
+/// A list of digests that does not have one digest a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{digests} piece digests for a file of {pieces} pieces")]
+pub struct ContentError {
+    /// Pieces of the layout.
+    pub pieces: u32,
+    /// Digests given.
+    pub digests: usize,
+}
+
+impl Content {
+    /// Content whose pieces are checked by their SHA-1.
+    ///
+    /// # Errors
+    /// When there is not one digest a piece.
+    pub fn new(layout: Layout, pieces: Arc<[Sha1]>, digest: FileDigest) -> Result<Self, ContentError> {
+        if pieces.len() != layout.pieces() as usize {
+            return Err(ContentError { pieces: layout.pieces(), digests: pieces.len() });
+        }
+        Ok(Self { layout, verification: Verification::Sha1(pieces), digest })
+    }
+
+    /// How the file is cut.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What each piece is checked by.
+    #[must_use]
+    pub fn verification(&self) -> &Verification {
+        &self.verification
+    }
+
+    /// What the whole file is checked by.
+    #[must_use]
+    pub fn digest(&self) -> &FileDigest {
+        &self.digest
+    }
+
+    /// Whether these digests of a piece's bytes are what the content has there.
+    pub(crate) fn matches(&self, piece: PieceIndex, sha1: &Sha1) -> bool {
+        match &self.verification {
+            Verification::Sha1(digests) => digests.get(piece.as_usize()) == Some(sha1),
+        }
+    }
+}
+
+/// Where a finished file goes. While it is incomplete, its bytes are in `<path>.part` and what is known of them in
+/// `<path>.pstate`, both in the same folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    path: PathBuf,
+    overwrite: Overwrite,
+}
+
+/// What happens to a file that is already at the final path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// The download fails: at its start, or at its end if the file appeared meanwhile.
+    Refuse,
+    /// It is replaced atomically, after the last check.
+    Replace,
+}
+
+impl Target {
+    /// A target at exactly this path: a file name in an existing folder.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, overwrite: Overwrite) -> Self {
+        Self { path: path.into(), overwrite }
+    }
+
+    /// The final path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What happens to a file that is already there.
+    #[must_use]
+    pub fn overwrite(&self) -> Overwrite {
+        self.overwrite
+    }
+
+    /// Where the bytes are until the download is complete.
+    #[must_use]
+    pub fn part_path(&self) -> PathBuf {
+        self.beside(".part")
+    }
+
+    /// Where the verified pieces are remembered until the download is complete. The suffixes are at most eight bytes,
+    /// what the longest allowed file name leaves of `NAME_MAX`.
+    #[must_use]
+    pub fn state_path(&self) -> PathBuf {
+        self.beside(".pstate")
+    }
+
+    /// Where a new state is written before it takes the old one's place.
+    pub(crate) fn new_state_path(&self) -> PathBuf {
+        self.beside(".pstate~")
+    }
+
+    /// The folder that all of them are in.
+    pub(crate) fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name: OsString = self.path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+}

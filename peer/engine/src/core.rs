@@ -1,0 +1,573 @@
+//! What a download does next. A value without clock, randomness, socket or disk of its own: the driver tells it what
+//! happened with [`Core::handle`] and does what [`Core::poll_command`] says. Every decision about sources and pieces is
+//! made here: which piece from whom, how deep to queue, whom to wait for, drop or ban, and when to ask twice.
+
+mod link;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use shoal_common::{Bitfield, Layout, PieceIndex};
+
+use crate::core::link::Link;
+use crate::selector::{ItemSet, Selector};
+use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
+
+/// Names a request within one download; later requests have greater numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A source came; under an id in use it takes the old one's place.
+    SourceAdded { source: SourceId, limits: Limits, have: Have },
+    /// The caller took a source away.
+    SourceRemoved { source: SourceId },
+    /// A source holds other pieces than before.
+    HaveChanged { source: SourceId, have: Have },
+    /// Whether the caller knows of another downloader of the file.
+    OthersDownloading(bool),
+    /// Bytes that may be in flight beyond one piece a source.
+    Budget(u64),
+    /// The download rate limit in bytes a second.
+    RateLimit(Option<u64>),
+    /// Bytes of a request came, `received` in all; or it is we who hold it up.
+    Progress { request: RequestId, received: u64, first_byte: Option<Instant>, held_up: bool },
+    /// All bytes of a piece came.
+    Arrived { request: RequestId, piece: PieceIndex, first_byte: Option<Instant> },
+    /// The source ended the request.
+    Finished { request: RequestId, result: Result<(), SourceError> },
+    /// A piece that arrived is what it must be.
+    Verified(PieceIndex),
+    /// A piece that arrived is not.
+    Rejected(PieceIndex),
+    /// A verified piece is in the partial file.
+    Written(PieceIndex),
+    /// A written piece turned out to be wrong on the disk.
+    Lost(PieceIndex),
+    /// Time passed; at least a few times a second while [`Core::is_busy`].
+    Tick,
+}
+
+/// What the driver must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Ask the source for these pieces.
+    Fetch { request: RequestId, source: SourceId, run: PieceRun },
+    /// Give the request up.
+    Cancel { request: RequestId },
+    /// Check the bytes that just arrived and write them if they are right. Without this command after
+    /// [`Event::Arrived`], they are thrown away.
+    Check { piece: PieceIndex },
+    /// Forget the source.
+    Drop { source: SourceId, reason: DropReason },
+}
+
+/// Why a source is not used any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    /// It went away.
+    Gone(String),
+    /// It lied or broke the protocol.
+    Banned(String),
+    /// The caller said so.
+    Removed,
+}
+
+/// What a source is doing, for the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceStatus {
+    pub(crate) requests: usize,
+    pub(crate) holds: u32,
+    pub(crate) backing_off: bool,
+}
+
+/// A piece is in exactly one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Missing,
+    /// Asked for, by a second request too in the endgame.
+    Requested {
+        by: RequestId,
+        second: Option<RequestId>,
+    },
+    Received {
+        from: SourceId,
+    },
+    Verified,
+    Written,
+}
+
+#[derive(Debug)]
+struct Request {
+    source: SourceId,
+    run: PieceRun,
+    /// Pieces of the run that arrived.
+    arrived: u32,
+    /// Bytes of the run that came.
+    received: u64,
+    issued: Instant,
+    /// What the source had delivered when the request was issued.
+    delivered_before: u64,
+    /// When it should be over, as far as could be told when it was issued.
+    expected: Duration,
+}
+
+impl Request {
+    fn remaining(&self) -> u64 {
+        self.run.length().saturating_sub(self.received)
+    }
+
+    /// The pieces that did not arrive yet.
+    fn pending(&self) -> impl DoubleEndedIterator<Item = PieceIndex> + use<> {
+        let run = self.run;
+        (self.arrived..run.count()).filter_map(move |position| run.at(position))
+    }
+}
+
+#[derive(Debug)]
+struct Source {
+    link: Link,
+    /// `None`: all pieces.
+    have: Option<ItemSet>,
+    requests: BTreeSet<RequestId>,
+    /// When something was last heard of it, or asked of it after a pause.
+    active: Instant,
+    paused_until: Option<Instant>,
+    /// Silences in a row.
+    strikes: u32,
+    /// Pieces that it will not serve before a time; at most [`MAX_NOT_NOW`].
+    not_now: Vec<(PieceIndex, Instant)>,
+    /// A piece that it would rather serve.
+    prefers: Option<PieceIndex>,
+    /// There was nothing to ask it for when the set of missing pieces was of this generation.
+    dry: Option<u64>,
+    /// No second copy is asked of it before this.
+    spare_after: Option<Instant>,
+}
+
+/// The state of one download; see the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    layout: Layout,
+    rng: Rng,
+    pieces: Vec<Piece>,
+    written: u32,
+    /// Wants exactly the missing pieces; counts the holders among incomplete sources (complete ones hold every piece).
+    selector: Selector,
+    sources: BTreeMap<SourceId, Source>,
+    banned: BTreeSet<SourceId>,
+    requests: BTreeMap<RequestId, Request>,
+    next_request: u64,
+    commands: VecDeque<Command>,
+    /// Bytes asked for and not received, all sources together.
+    in_flight: u64,
+    budget: u64,
+    rate_limit: Option<u64>,
+    others: bool,
+    /// Sources that hold a part of the file.
+    partial: usize,
+    /// Changes whenever a piece becomes missing.
+    generation: u64,
+    /// Whether all sources are to be looked at when the event is handled.
+    refill: bool,
+}
+
+/// How long a source with requests may send nothing before they go to others. A peer answers each request within 2 s,
+/// with a refusal if need be, and TCP has then repeated a lost segment four times (0.2 + 0.4 + 0.8 + 1.6 s: RFC 6298's
+/// doubling from Linux's least time-out).
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
+/// First pause of a source that was silent; doubled each time in a row, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause that a source gets, whatever it asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Shortest pause that a source gets, so that a refusal is never answered in a busy loop.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// Refused pieces remembered a source. One that refuses more at once is left alone until the first of them is due.
+const MAX_NOT_NOW: usize = 8;
+
+impl Core {
+    /// A download of which `written` is already in the partial file.
+    pub(crate) fn new(layout: Layout, written: &Bitfield, budget: u64, rng: Rng) -> Self {
+        let mut selector = Selector::new(layout.pieces());
+        let mut pieces = vec![Piece::Missing; layout.pieces() as usize];
+        for piece in written.iter(&layout) {
+            selector.unwant(piece.get());
+            pieces[piece.as_usize()] = Piece::Written;
+        }
+        Self {
+            layout,
+            rng,
+            pieces,
+            written: written.count(),
+            selector,
+            sources: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            commands: VecDeque::new(),
+            in_flight: 0,
+            budget,
+            rate_limit: None,
+            others: false,
+            partial: 0,
+            generation: 0,
+            refill: false,
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::SourceAdded { source, limits, have } => self.add_source(source, limits, &have, now),
+            Event::SourceRemoved { source } => self.drop_source(source, DropReason::Removed),
+            Event::HaveChanged { source, have } => self.change_have(source, &have),
+            Event::OthersDownloading(others) => self.others = others,
+            Event::Budget(bytes) => self.budget = bytes,
+            Event::RateLimit(rate) => self.rate_limit = rate,
+            Event::Progress { request, received, first_byte, held_up } => {
+                if let Some(source) = self.account(request, received, first_byte, held_up, now) {
+                    self.fill(source, now);
+                }
+            }
+            Event::Arrived { request, piece, first_byte } => self.arrived(request, piece, first_byte, now),
+            Event::Finished { request, result } => self.finished(request, result, now),
+            Event::Verified(piece) => {
+                if let Piece::Received { .. } = self.pieces[piece.as_usize()] {
+                    self.pieces[piece.as_usize()] = Piece::Verified;
+                }
+            }
+            Event::Rejected(piece) => self.rejected(piece),
+            Event::Written(piece) => {
+                if self.pieces[piece.as_usize()] == Piece::Verified {
+                    self.pieces[piece.as_usize()] = Piece::Written;
+                    self.written += 1;
+                }
+            }
+            Event::Lost(piece) => {
+                if self.pieces[piece.as_usize()] == Piece::Written {
+                    self.written -= 1;
+                    self.miss(piece);
+                }
+            }
+            Event::Tick => self.tick(now),
+        }
+        if std::mem::take(&mut self.refill) {
+            self.fill_all(now);
+        }
+    }
+
+    /// What to do, in order; `None` until something else happens.
+    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Whether every piece is written.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.written == self.layout.pieces()
+    }
+
+    /// Whether a tick is needed soon.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.requests.is_empty()
+            || self.sources.values().any(|source| source.paused_until.is_some() || !source.not_now.is_empty())
+    }
+
+    /// Requests in flight.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Sources that are not dropped.
+    pub(crate) fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// What a source is doing; `None` for one that was dropped.
+    pub(crate) fn source(&self, source: SourceId) -> Option<SourceStatus> {
+        let source = self.sources.get(&source)?;
+        Some(SourceStatus {
+            requests: source.requests.len(),
+            holds: source.have.as_ref().map_or(self.layout.pieces(), ItemSet::count),
+            backing_off: source.paused_until.is_some() || !source.not_now.is_empty(),
+        })
+    }
+
+    /// Whether this request alone brings the piece: only then may its bytes go to the piece's place before they are
+    /// checked.
+    pub(crate) fn is_sole(&self, piece: PieceIndex, request: RequestId) -> bool {
+        self.pieces[piece.as_usize()] == Piece::Requested { by: request, second: None }
+    }
+
+    fn add_source(&mut self, id: SourceId, limits: Limits, have: &Have, now: Instant) {
+        if self.sources.contains_key(&id) {
+            self.release_source(id);
+        }
+        if self.banned.contains(&id) {
+            let reason = DropReason::Banned("was banned before".into());
+            self.commands.push_back(Command::Drop { source: id, reason });
+            return;
+        }
+        let source = Source {
+            link: Link::new(limits),
+            have: Some(ItemSet::none(self.layout.pieces())),
+            requests: BTreeSet::new(),
+            active: now,
+            paused_until: None,
+            strikes: 0,
+            not_now: Vec::new(),
+            prefers: None,
+            dry: None,
+            spare_after: None,
+        };
+        self.sources.insert(id, source);
+        self.partial += 1;
+        self.change_have(id, have);
+    }
+
+    fn change_have(&mut self, id: SourceId, have: &Have) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let new = match have {
+            Have::Bits(bits) if bits.len() != self.layout.pieces() => {
+                let reason = format!("claims pieces of a file of {} pieces", bits.len());
+                return self.drop_source(id, DropReason::Banned(reason));
+            }
+            Have::Bits(bits) if !bits.is_all() => Some(ItemSet::from(&**bits)),
+            Have::Bits(_) | Have::All => None,
+        };
+        let none = ItemSet::none(0);
+        let before = source.have.as_ref().unwrap_or(&none);
+        let after = new.as_ref().unwrap_or(&none);
+        after.minus(before).for_each(|piece| self.selector.gain(piece));
+        before.minus(after).for_each(|piece| self.selector.lose(piece));
+        self.partial -= usize::from(source.have.is_some());
+        self.partial += usize::from(new.is_some());
+        source.have = new;
+        source.dry = None;
+        self.refill = true;
+    }
+
+    /// Accounts for what came; the source that it came from.
+    fn account(
+        &mut self,
+        id: RequestId,
+        received: u64,
+        first_byte: Option<Instant>,
+        held_up: bool,
+        now: Instant,
+    ) -> Option<SourceId> {
+        let request = self.requests.get_mut(&id)?;
+        let source = self.sources.get_mut(&request.source)?;
+        let more = received.min(request.run.length()).saturating_sub(request.received);
+        request.received += more;
+        self.in_flight -= more;
+        source.link.delivered(more);
+        if let Some(first) = first_byte {
+            source.link.answered(first.saturating_duration_since(request.issued));
+        }
+        if more > 0 || held_up {
+            source.active = now;
+        }
+        if more > 0 {
+            source.strikes = 0;
+        }
+        Some(request.source)
+    }
+
+    fn arrived(&mut self, id: RequestId, piece: PieceIndex, first_byte: Option<Instant>, now: Instant) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if request.run.at(request.arrived) != Some(piece) {
+            return;
+        }
+        let end = self.layout.offset(piece) + u64::from(self.layout.length(piece)) - request.run.offset();
+        let Some(source_id) = self.account(id, end, first_byte, false, now) else { return };
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.arrived += 1;
+        let over = request.arrived == request.run.count();
+        if let Some(source) = self.sources.get_mut(&source_id) {
+            let took = now.saturating_duration_since(request.issued);
+            source.link.measured(request.delivered_before, took);
+        }
+        if let Piece::Requested { by, second } = self.pieces[piece.as_usize()] {
+            self.pieces[piece.as_usize()] = Piece::Received { from: source_id };
+            self.commands.push_back(Command::Check { piece });
+            let twin = if by == id { second } else { Some(by) };
+            if let Some(twin) = twin {
+                self.give_up_if_useless(twin);
+            }
+        }
+        if over {
+            self.forget(id);
+        }
+        self.fill(source_id, now);
+    }
+
+    fn finished(&mut self, id: RequestId, result: Result<(), SourceError>, now: Instant) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let (source_id, run) = (request.source, request.run);
+        match result {
+            Ok(()) => {
+                let reason = format!("sent {} bytes too few", request.remaining());
+                return self.drop_source(source_id, DropReason::Banned(reason));
+            }
+            Err(SourceError::Invalid(reason)) => {
+                return self.drop_source(source_id, DropReason::Banned(reason));
+            }
+            Err(SourceError::Gone(reason)) => return self.drop_source(source_id, DropReason::Gone(reason)),
+            Err(SourceError::Busy(after)) => {
+                self.pause(source_id, now + after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+            }
+            Err(SourceError::NotNow { piece, .. }) if !run.pieces().any(|asked| asked == piece) => {
+                let reason = "refused a piece that it was not asked for".into();
+                return self.drop_source(source_id, DropReason::Banned(reason));
+            }
+            Err(SourceError::NotNow { piece, after, instead }) => {
+                self.refused(source_id, piece, now + after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), instead);
+            }
+        }
+        if let Some(source) = self.sources.get_mut(&source_id) {
+            source.active = now;
+        }
+        self.release(id);
+    }
+
+    fn refused(&mut self, id: SourceId, piece: PieceIndex, until: Instant, instead: Option<PieceIndex>) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        source.not_now.retain(|&(other, _)| other != piece && Some(other) != instead);
+        source.not_now.push((piece, until));
+        source.prefers = instead;
+        if source.not_now.len() >= MAX_NOT_NOW {
+            let first = source.not_now.iter().map(|&(_, until)| until).min();
+            source.paused_until = source.paused_until.max(first);
+        }
+    }
+
+    fn pause(&mut self, id: SourceId, until: Instant) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.paused_until = source.paused_until.max(Some(until));
+        }
+    }
+
+    fn rejected(&mut self, piece: PieceIndex) {
+        if let Piece::Received { from } = self.pieces[piece.as_usize()] {
+            self.miss(piece);
+            let reason = format!("sent wrong bytes for piece {}", piece.get());
+            self.drop_source(from, DropReason::Banned(reason));
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let silent: Vec<SourceId> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| {
+                !source.requests.is_empty() && now.saturating_duration_since(source.active) > SILENCE
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in silent {
+            self.silenced(id, now);
+        }
+        for source in self.sources.values_mut() {
+            if source.paused_until.is_some_and(|until| until <= now) {
+                source.paused_until = None;
+            }
+            let before = source.not_now.len();
+            source.not_now.retain(|&(_, until)| until > now);
+            if source.not_now.len() < before {
+                source.dry = None;
+            }
+        }
+        self.refill = true;
+    }
+
+    /// Takes a silent source's requests away from it and leaves it alone for a while.
+    fn silenced(&mut self, id: SourceId, now: Instant) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let pause = FIRST_PAUSE.saturating_mul(1 << source.strikes.min(10)).min(LONGEST_PAUSE);
+        source.strikes += 1;
+        source.link.forget();
+        self.pause(id, now + pause);
+        self.release_requests(id);
+    }
+
+    fn drop_source(&mut self, id: SourceId, reason: DropReason) {
+        if matches!(reason, DropReason::Banned(_)) {
+            self.banned.insert(id);
+        }
+        if self.sources.contains_key(&id) {
+            self.release_source(id);
+            self.commands.push_back(Command::Drop { source: id, reason });
+        }
+    }
+
+    fn release_source(&mut self, id: SourceId) {
+        self.release_requests(id);
+        if let Some(have) = self.sources.remove(&id).and_then(|source| source.have) {
+            have.iter().for_each(|piece| self.selector.lose(piece));
+            self.partial -= 1;
+        }
+    }
+
+    fn release_requests(&mut self, id: SourceId) {
+        let Some(source) = self.sources.get(&id) else { return };
+        for request in source.requests.clone() {
+            self.commands.push_back(Command::Cancel { request });
+            self.release(request);
+        }
+    }
+
+    /// Cancels a request if every piece that it still waits for has come from elsewhere.
+    fn give_up_if_useless(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let useful = request.pending().any(|piece| self.waits_for(piece, id));
+        if !useful {
+            self.commands.push_back(Command::Cancel { request: id });
+            self.forget(id);
+            self.refill = true;
+        }
+    }
+
+    fn waits_for(&self, piece: PieceIndex, request: RequestId) -> bool {
+        matches!(self.pieces[piece.as_usize()], Piece::Requested { by, second } if by == request || second == Some(request))
+    }
+
+    /// Ends a request; what it did not bring is missing again, unless it was asked of another too.
+    fn release(&mut self, id: RequestId) {
+        let Some(request) = self.forget(id) else { return };
+        for piece in request.pending() {
+            let Piece::Requested { by, second } = self.pieces[piece.as_usize()] else { continue };
+            match (by == id, second) {
+                (true, None) => self.miss(piece),
+                (true, Some(other)) => {
+                    self.pieces[piece.as_usize()] = Piece::Requested { by: other, second: None }
+                }
+                (false, Some(other)) if other == id => {
+                    self.pieces[piece.as_usize()] = Piece::Requested { by, second: None };
+                }
+                (false, _) => {}
+            }
+        }
+        self.refill = true;
+    }
+
+    fn forget(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.requests.remove(&id)?;
+        self.in_flight -= request.remaining();
+        if let Some(source) = self.sources.get_mut(&request.source) {
+            source.requests.remove(&id);
+            source.link.ended(request.remaining());
+        }
+        Some(request)
+    }
+
+    fn miss(&mut self, piece: PieceIndex) {
+        self.pieces[piece.as_usize()] = Piece::Missing;
+        self.selector.want(piece.get());
+        self.generation += 1;
+        self.refill = true;
+    }
+}

@@ -1,0 +1,203 @@
+//! What has been learnt of the way to one source: how fast it delivers, how long it takes to answer, and from these how
+//! much to have in flight.
+
+use std::time::Duration;
+
+use crate::source::{Limits, Run};
+
+/// In flight at one source at most: a gigabyte a second over 16 ms.
+const MAX_WINDOW: u64 = 16 * 1024 * 1024;
+/// What a complete source is asked for before anything is known of it, and at least: on a slow link one piece at a time
+/// is enough for a peer, but a seeder that chooses what to give should have a choice (swarm model, rule 2).
+const SEEDER_FLOOR: u64 = 128 * 1024;
+/// Time beyond the answering time that requests reach ahead: what a busy process may be late by.
+const SLACK: Duration = Duration::from_millis(25);
+/// Length of a run of pieces in time: long enough that a request's cost vanishes, short enough that nobody holds much
+/// of the file's rest.
+const RUN_TIME: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    limits: Limits,
+    /// Bytes a second, smoothed.
+    rate: Option<u64>,
+    /// Shortest time from a request to its first byte. The least, because requests queue behind each other.
+    latency: Option<Duration>,
+    /// Bytes delivered ever.
+    delivered: u64,
+    in_flight: u64,
+}
+
+impl Link {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, rate: None, latency: None, delivered: 0, in_flight: 0 }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.delivered
+    }
+
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// Whether a request of `bytes` may be added to `requests` others.
+    pub(super) fn may_ask(&self, requests: usize, bytes: u64, complete: bool) -> bool {
+        if self.in_flight == 0 && requests == 0 {
+            return true;
+        }
+        let after = self.in_flight.saturating_add(bytes);
+        if requests >= self.limits.max_in_flight
+            || after > self.limits.max_in_flight_bytes
+            || after > MAX_WINDOW
+        {
+            return false;
+        }
+        let needed = self.rate.map_or(0, |rate| bytes_in(rate, self.latency.unwrap_or_default() + SLACK));
+        self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
+    }
+
+    /// How many pieces of `piece_length` bytes the next request should span.
+    pub(super) fn run(&self, piece_length: u32) -> u32 {
+        match self.limits.run {
+            Run::Single => 1,
+            Run::UpTo(most) => {
+                let pieces = self.rate.map_or(1, |rate| bytes_in(rate, RUN_TIME) / u64::from(piece_length));
+                u32::try_from(pieces).unwrap_or(u32::MAX).clamp(1, most.max(1))
+            }
+        }
+    }
+
+    /// How long a request of `bytes` would take if it were issued now; `None` before anything was delivered.
+    pub(super) fn expected(&self, bytes: u64) -> Option<Duration> {
+        Some(self.latency.unwrap_or_default() + time_for(self.in_flight.saturating_add(bytes), self.rate?))
+    }
+
+    pub(super) fn asked(&mut self, bytes: u64) {
+        self.in_flight += bytes;
+    }
+
+    /// A request ended of which `bytes` had not come.
+    pub(super) fn ended(&mut self, bytes: u64) {
+        self.in_flight -= bytes;
+    }
+
+    pub(super) fn delivered(&mut self, bytes: u64) {
+        self.delivered += bytes;
+        self.in_flight -= bytes;
+    }
+
+    /// A request's first byte came after that time.
+    pub(super) fn answered(&mut self, after: Duration) {
+        self.latency = Some(self.latency.map_or(after, |latency| latency.min(after)));
+    }
+
+    /// A piece came `took` after its request was issued, when `before` bytes had been delivered. What came in between
+    /// is the rate, however many requests were in flight (as in BBR's delivery rate, RFC draft-cardwell-iccrg-bbr).
+    pub(super) fn measured(&mut self, before: u64, took: Duration) {
+        let bytes = self.delivered - before;
+        let nanos = took.as_nanos().max(1);
+        let sample = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
+        self.rate = Some(match self.rate {
+            None => sample,
+            // Upwards fast, because the depth follows the rate; downwards slowly, because single pieces come late.
+            Some(rate) if sample > rate => rate + (sample - rate) / 2,
+            Some(rate) => rate - (rate - sample) / 8,
+        });
+    }
+
+    /// The source was silent: what was measured says nothing any more.
+    pub(super) fn forget(&mut self) {
+        self.rate = None;
+        self.latency = None;
+    }
+}
+
+/// Bytes that come in `time` at `rate` bytes a second.
+pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// How long `bytes` take at `rate` bytes a second; a day at most.
+pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
+    const DAY: u64 = 24 * 3600 * 1_000_000_000;
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).min(DAY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1024;
+
+    fn link(run: Run) -> Link {
+        Link::new(Limits { max_in_flight: 256, max_in_flight_bytes: u64::MAX, run })
+    }
+
+    /// How many bytes are in flight when no more may be asked for.
+    fn depth(link: &mut Link, piece: u64, complete: bool) -> u64 {
+        let mut requests = 0;
+        while link.may_ask(requests, piece, complete) {
+            link.asked(piece);
+            requests += 1;
+        }
+        link.in_flight
+    }
+
+    #[test]
+    fn an_unknown_source_gets_one_piece_and_a_seeder_a_choice() {
+        assert_eq!(depth(&mut link(Run::Single), 64 * KIB, false), 64 * KIB);
+        assert_eq!(depth(&mut link(Run::Single), 64 * KIB, true), 128 * KIB);
+        assert_eq!(depth(&mut link(Run::Single), 1024 * KIB, true), 1024 * KIB);
+    }
+
+    #[test]
+    fn the_depth_follows_rate_and_answering_time() {
+        // (bytes a second, milliseconds to the first byte, piece, depth)
+        for (rate, latency, piece, expected) in [
+            (600_000, 10, 64 * KIB, 64 * KIB),
+            (5_000_000, 10, 64 * KIB, 192 * KIB),
+            (5_000_000, 75, 64 * KIB, 512 * KIB),
+            (1_000_000_000, 1, 1024 * KIB, 16 * 1024 * KIB),
+        ] {
+            let mut link = link(Run::Single);
+            link.answered(Duration::from_millis(latency));
+            link.asked(rate);
+            link.delivered(rate);
+            link.measured(0, Duration::from_secs(1));
+            assert_eq!(depth(&mut link, piece, false), expected, "{rate} bytes a second, {latency} ms");
+        }
+    }
+
+    #[test]
+    fn limits_of_the_source_hold() {
+        let mut few = Link::new(Limits { max_in_flight: 2, max_in_flight_bytes: u64::MAX, run: Run::Single });
+        few.rate = Some(1 << 40);
+        assert_eq!(depth(&mut few, KIB, false), 2 * KIB);
+        let mut small = Link::new(Limits { max_in_flight: 0, max_in_flight_bytes: 0, run: Run::UpTo(0) });
+        small.rate = Some(1 << 40);
+        assert_eq!((depth(&mut small, KIB, false), small.run(1024)), (KIB, 1));
+    }
+
+    #[test]
+    fn runs_last_about_a_second() {
+        let mut link = link(Run::UpTo(100));
+        assert_eq!(link.run(65_536), 1);
+        link.rate = Some(655_360);
+        assert_eq!(link.run(65_536), 10);
+        link.rate = Some(u64::MAX);
+        assert_eq!(link.run(65_536), 100);
+    }
+
+    #[test]
+    fn extremes_do_not_overflow() {
+        let mut link = link(Run::Single);
+        link.asked(u64::MAX);
+        link.delivered(u64::MAX);
+        link.measured(0, Duration::ZERO);
+        assert_eq!(link.expected(u64::MAX), Some(Duration::from_secs(1)));
+        assert_eq!(time_for(u64::MAX, 0), Duration::from_secs(24 * 3600));
+    }
+}

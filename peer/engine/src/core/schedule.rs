@@ -1,0 +1,196 @@
+//! Which source is asked for what: fills each source's pipeline from the missing pieces, and asks a second source for
+//! what is overdue once nothing is missing any more.
+
+use std::time::{Duration, Instant};
+
+use shoal_common::PieceIndex;
+
+use crate::core::link::time_for;
+use crate::core::{Command, Core, Piece, Request, RequestId, Source};
+use crate::source::{PieceRun, SourceId};
+
+/// What a request may take before a second copy is asked for, where nothing is known of its source.
+const UNKNOWN_DELIVERY: Duration = Duration::from_millis(500);
+/// No second copy before this: a copy that saves less is not worth its bytes.
+const LEAST_OVERDUE: Duration = Duration::from_millis(100);
+/// How often an idle source is considered for a second copy.
+const SPARE_EVERY: Duration = Duration::from_millis(50);
+/// Time whose worth of bytes is in flight under a rate limit: enough to keep it used, little enough that other traffic
+/// on the same connections is not stuck behind it.
+const LIMITED_FOR: Duration = Duration::from_secs(1);
+
+impl Core {
+    pub(super) fn fill_all(&mut self, now: Instant) {
+        // The fastest first: where pieces are few, they go to whom they come from soonest.
+        let mut ids: Vec<(std::cmp::Reverse<u64>, SourceId)> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.dry != Some(self.generation) || source.requests.is_empty())
+            .map(|(&id, source)| (std::cmp::Reverse(source.link.rate().unwrap_or(0)), id))
+            .collect();
+        ids.sort_unstable();
+        for (_, id) in ids {
+            self.fill(id, now);
+        }
+    }
+
+    /// Asks a source for as much as it should have in flight.
+    pub(super) fn fill(&mut self, id: SourceId, now: Instant) {
+        while let Some(run) = self.next_run(id, now) {
+            self.issue(id, run, now);
+        }
+        if let Some(run) = self.spare(id, now) {
+            self.issue(id, run, now);
+        }
+    }
+
+    fn next_run(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
+        let source = self.sources.get_mut(&id)?;
+        let complete = source.have.is_none();
+        let length = u64::from(self.layout.piece_length());
+        let idle = source.requests.is_empty();
+        if source.paused_until.is_some_and(|until| until > now)
+            || source.dry == Some(self.generation)
+            || !source.link.may_ask(source.requests.len(), length, complete)
+            || !room(self.in_flight, length, self.budget, self.rate_limit, idle)
+        {
+            return None;
+        }
+        let preferred =
+            source.prefers.take().filter(|piece| self.selector.wants(piece.get()) && source.holds(*piece));
+        let picked = match preferred {
+            Some(piece) => Some(piece),
+            None => self.pick(id),
+        };
+        let Some(first) = picked else {
+            if let Some(source) = self.sources.get_mut(&id) {
+                source.dry = Some(self.generation);
+            }
+            return None;
+        };
+        Some(PieceRun::new(self.layout, first, self.extent(id, first)))
+    }
+
+    fn pick(&mut self, id: SourceId) -> Option<PieceIndex> {
+        let source = self.sources.get(&id)?;
+        let layout = self.layout;
+        let accept = |item: u32| layout.piece(item).is_some_and(|piece| source.would_serve(piece));
+        let item = if self.others || self.partial > 0 {
+            self.selector.rarest(source.have.as_ref(), accept, &mut self.rng)
+        } else {
+            self.selector.first(source.have.as_ref(), accept)
+        };
+        item.and_then(|item| layout.piece(item))
+    }
+
+    /// How many pieces from `first` on go into one request: missing ones that the source has, no more than come in about
+    /// a second, nor than its share of what is missing.
+    fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
+        let Some(source) = self.sources.get(&id) else { return 1 };
+        let share =
+            usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(self.sources.len());
+        let most = source.link.run(self.layout.piece_length()).min(u32::try_from(share).unwrap_or(u32::MAX));
+        let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
+        let more = (1..most).take_while(|&ahead| {
+            first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
+        });
+        1 + u32::try_from(more.count()).unwrap_or(0)
+    }
+
+    fn issue(&mut self, id: SourceId, run: PieceRun, now: Instant) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        let expected = source.link.expected(run.length()).unwrap_or(UNKNOWN_DELIVERY);
+        if source.requests.is_empty() {
+            source.active = now;
+        }
+        source.requests.insert(request);
+        source.link.asked(run.length());
+        self.in_flight += run.length();
+        for piece in run.pieces() {
+            let state = &mut self.pieces[piece.as_usize()];
+            *state = match *state {
+                Piece::Requested { by, second: None } => Piece::Requested { by, second: Some(request) },
+                _ => Piece::Requested { by: request, second: None },
+            };
+            self.selector.unwant(piece.get());
+        }
+        let delivered_before = source.link.total();
+        self.requests.insert(
+            request,
+            Request { source: id, run, arrived: 0, received: 0, issued: now, delivered_before, expected },
+        );
+        self.commands.push_back(Command::Fetch { request, source: id, run });
+    }
+
+    /// The endgame: what an idle source is asked for although another was asked already. The oldest piece that is
+    /// overdue, or that this source would bring in half the time that the other still needs; two copies at most.
+    fn spare(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
+        let source = self.sources.get_mut(&id)?;
+        if self.selector.wanted() > 0
+            || !source.requests.is_empty()
+            || source.paused_until.is_some_and(|until| until > now)
+            || source.spare_after.is_some_and(|after| after > now)
+        {
+            return None;
+        }
+        source.spare_after = Some(now + SPARE_EVERY);
+        let source = self.sources.get(&id)?;
+        let length = u64::from(self.layout.piece_length());
+        if !room(self.in_flight, length, self.budget, self.rate_limit, true) {
+            return None;
+        }
+        let ours = source.link.expected(length);
+        let overdue = self.requests.iter().filter(|(_, request)| {
+            let age = now.saturating_duration_since(request.issued);
+            request.source != id
+                && age >= LEAST_OVERDUE
+                && (age >= request.expected * 2
+                    || ours.zip(self.outlook(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
+        });
+        // Of a run the last piece: the first is already on its way.
+        let piece = overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
+            matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. })
+                && source.would_serve(piece)
+        })?;
+        Some(PieceRun::new(self.layout, piece, 1))
+    }
+
+    /// How long a request will still take, judged by its own progress and by its source's rate, the worse of both.
+    fn outlook(&self, request: &Request, age: Duration) -> Option<Duration> {
+        let source = self.sources.get(&request.source)?;
+        let own =
+            (request.received > 0).then(|| age.mul_f64(fraction(request.remaining(), request.received)));
+        let known = source.link.rate().map(|rate| time_for(request.remaining(), rate));
+        own.max(known)
+    }
+}
+
+impl Source {
+    pub(super) fn holds(&self, piece: PieceIndex) -> bool {
+        self.have.as_ref().is_none_or(|have| have.has(piece.get()))
+    }
+
+    /// Whether it has not asked to wait for this piece.
+    fn would_serve(&self, piece: PieceIndex) -> bool {
+        self.not_now.iter().all(|&(refused, _)| refused != piece) && self.holds(piece)
+    }
+}
+
+/// Whether `more` bytes may be added to those in flight. An idle source always gets a piece, except under a rate limit,
+/// where only the first one does.
+fn room(in_flight: u64, more: u64, budget: u64, rate_limit: Option<u64>, idle: bool) -> bool {
+    let after = in_flight.saturating_add(more);
+    let unlimited = match rate_limit {
+        Some(rate) => in_flight == 0 || after <= super::link::bytes_in(rate, LIMITED_FOR),
+        None => true,
+    };
+    unlimited && (idle || after <= budget)
+}
+
+/// `part` over `whole`, for scaling durations; a day's worth of a second at most.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn fraction(part: u64, whole: u64) -> f64 {
+    (part as f64 / whole as f64).min(86_400.0)
+}

@@ -1,0 +1,346 @@
+//! A download on the disk: the partial file, preallocated and locked, and beside it the state that says which of its
+//! pieces are right. Blocking; called from blocking threads only. Never writes to a file that it has not recognised as
+//! its own, and never puts a file in place that was not made durable first.
+
+mod journal;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
+use rustix::io::Errno;
+use shoal_common::{Bitfield, Layout, PieceIndex};
+
+use crate::buffer::Block;
+use crate::content::{Content, Overwrite, Target};
+pub(crate) use crate::disk::journal::Journal;
+use crate::disk::journal::Saved;
+
+/// What went wrong on the disk. Each says what to do; a download that failed with one can be started again.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// There is a file at the destination, and it is not to be replaced.
+    #[error("{} exists already; choose another destination", .0.display())]
+    Exists(PathBuf),
+    /// The destination is no place for a file.
+    #[error("{} is a folder or a special file; choose a file name", .0.display())]
+    NotAFile(PathBuf),
+    /// The folder of the destination cannot be used.
+    #[error("cannot write to the folder {}: {error}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// No space, or no quota.
+    #[error("no space for {} ({bytes} bytes in all); free some and resume", .path.display())]
+    Full {
+        /// The partial file.
+        path: PathBuf,
+        /// Size of the whole file.
+        bytes: u64,
+    },
+    /// Another download, of this process or another, goes to the same place.
+    #[error("{} is being downloaded already", .0.display())]
+    Locked(PathBuf),
+    /// The partial file there is another content's.
+    #[error("{} is an unfinished download of other content; cancel that download or move the file away", .0.display())]
+    OtherContent(PathBuf),
+    /// A file there has the name of ours and was not made by us.
+    #[error("{} is in the way and not an unfinished download; move it away", .0.display())]
+    Foreign(PathBuf),
+    /// Anything else.
+    #[error("cannot {action} {}: {error}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// The partial file, open and locked.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    file: Arc<File>,
+    path: PathBuf,
+    layout: Layout,
+}
+
+/// What was found when a download was opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) part: PartFile,
+    pub(crate) journal: Journal,
+    /// Pieces that are durable in the partial file.
+    pub(crate) written: Bitfield,
+    /// Pieces that may be in the partial file and must be hashed to know.
+    pub(crate) suspects: Vec<PieceIndex>,
+}
+
+impl Opened {
+    /// Opens the partial file and its state, or creates them.
+    pub(crate) fn open(target: &Target, content: &Content) -> Result<Self, DiskError> {
+        let layout = *content.layout();
+        check_destination(target)?;
+        let part = PartFile::lock(target.part_path(), layout)?;
+        let opened = Self::recover(part, target, content);
+        opened.map_err(|(part, error)| {
+            part.unlock();
+            error
+        })
+    }
+
+    fn recover(part: PartFile, target: &Target, content: &Content) -> Result<Self, (PartFile, DiskError)> {
+        match Self::try_recover(&part, target, content) {
+            Ok((journal, written, suspects)) => Ok(Self { part, journal, written, suspects }),
+            Err(error) => Err((part, error)),
+        }
+    }
+
+    fn try_recover(
+        part: &PartFile,
+        target: &Target,
+        content: &Content,
+    ) -> Result<(Journal, Bitfield, Vec<PieceIndex>), DiskError> {
+        let layout = content.layout();
+        let length = part.length()?;
+        let present = |piece: PieceIndex| layout.offset(piece) + u64::from(layout.length(piece)) <= length;
+        let (mut written, mut suspects) = (Bitfield::none(layout), Vec::new());
+        let found = Saved::read(&target.state_path(), content)?;
+        match found {
+            Saved::Foreign => return Err(DiskError::Foreign(target.state_path())),
+            _ if length == 0 => {}
+            Saved::Absent => return Err(DiskError::Foreign(part.path.clone())),
+            Saved::OtherContent => return Err(DiskError::OtherContent(part.path.clone())),
+            Saved::Torn => suspects = layout.iter().filter(|&piece| present(piece)).collect(),
+            Saved::Known { durable, listed } => {
+                durable.iter(layout).filter(|&piece| present(piece)).for_each(|piece| {
+                    written.insert(piece);
+                });
+                let mut listed: Vec<_> =
+                    listed.into_iter().filter(|&piece| present(piece) && !written.has(piece)).collect();
+                listed.sort_unstable();
+                listed.dedup();
+                suspects = listed;
+            }
+        }
+        let journal = Journal::create(target, content, &written, &suspects)?;
+        if let Err(error) = part.allocate() {
+            if length == 0 {
+                // Nothing was lost, so nothing is left behind.
+                let _ = std::fs::remove_file(&part.path);
+                journal.remove();
+            }
+            return Err(error);
+        }
+        Ok((journal, written, suspects))
+    }
+}
+
+impl PartFile {
+    /// Opens or creates the file and makes sure that nobody else writes to it.
+    fn lock(path: PathBuf, layout: Layout) -> Result<Self, DiskError> {
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(i32::from_ne_bytes((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().to_ne_bytes()))
+                .open(&path)
+                .map_err(|error| open_error(&path, error))?;
+            let opened = file.metadata().map_err(|error| io_error("open", &path, error))?;
+            if !opened.is_file() {
+                return Err(DiskError::Foreign(path));
+            }
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(DiskError::Locked(path)),
+                // A file system without locks: nothing can be done, and nothing is worse than without them.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
+            }
+            // Whoever held the lock may have finished and renamed the file before we got it.
+            let there = std::fs::symlink_metadata(&path);
+            if there.is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
+                return Ok(Self { file: Arc::new(file), path, layout });
+            }
+        }
+    }
+
+    /// Lets others open the file for writing; readers keep it open.
+    pub(crate) fn unlock(&self) {
+        let _ = self.file.unlock();
+    }
+
+    /// The file, for readers; it stays good after a rename.
+    pub(crate) fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Writes blocks one behind the other, the first at `offset`.
+    pub(crate) fn write(&self, mut offset: u64, blocks: &[Block]) -> Result<(), DiskError> {
+        let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.bytes())).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&self.file, rest, offset) {
+                Ok(0) => return Err(self.error("write", io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(self.error("write", error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads exactly `into.len()` bytes at `offset`.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.file.read_exact_at(into, offset).map_err(|error| self.error("read", error))
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync_data().map_err(|error| self.error("write", error))
+    }
+
+    /// Makes the whole file durable and puts it in its place, under its final name.
+    pub(crate) fn finish(&self, target: &Target) -> Result<(), DiskError> {
+        self.file.sync_all().map_err(|error| self.error("write", error))?;
+        match target.overwrite() {
+            Overwrite::Replace => std::fs::rename(&self.path, target.path())
+                .map_err(|error| io_error("replace", target.path(), error))?,
+            Overwrite::Refuse => rename_to_new(&self.path, target.path())?,
+        }
+        let folder = File::open(target.folder()).and_then(|folder| folder.sync_all());
+        folder.map_err(|error| io_error("write to the folder of", target.path(), error))
+    }
+
+    /// Removes the partial file.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a cancelled download");
+        }
+    }
+
+    fn length(&self) -> Result<u64, DiskError> {
+        Ok(self.file.metadata().map_err(|error| self.error("open", error))?.len())
+    }
+
+    /// Reserves the space for the whole file, so that a full disk shows now and not at the end.
+    fn allocate(&self) -> Result<(), DiskError> {
+        let size = self.layout.size();
+        if size > 0 {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                Err(error) => return Err(self.error("reserve space for", error.into())),
+            }
+        }
+        self.file.set_len(size).map_err(|error| self.error("reserve space for", error))
+    }
+
+    fn error(&self, action: &'static str, error: io::Error) -> DiskError {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                DiskError::Full { path: self.path.clone(), bytes: self.layout.size() }
+            }
+            _ => io_error(action, &self.path, error),
+        }
+    }
+}
+
+impl Target {
+    /// Removes what an unfinished download left. Blocking. Does nothing when there is nothing.
+    ///
+    /// # Errors
+    /// When a download to this target is running, or the files there are not an unfinished download's.
+    pub fn discard(&self) -> Result<(), DiskError> {
+        let (part, state) = (self.part_path(), self.state_path());
+        if !state.exists() {
+            return Ok(());
+        }
+        if !Saved::is_ours(&state)? {
+            return Err(DiskError::Foreign(state));
+        }
+        if part.exists() {
+            // The layout does not matter: nothing is read or written.
+            let empty = Layout::new(0, shoal_common::limits::MIN_PIECE_LENGTH);
+            let Ok(layout) = empty else { return Ok(()) };
+            let _locked = PartFile::lock(part.clone(), layout)?;
+            std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
+        }
+        let _ = std::fs::remove_file(self.new_state_path());
+        std::fs::remove_file(&state).map_err(|error| io_error("remove", &state, error))
+    }
+}
+
+fn check_destination(target: &Target) -> Result<(), DiskError> {
+    let folder = target.folder();
+    let is_folder = std::fs::metadata(folder)
+        .and_then(|found| if found.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) });
+    is_folder.map_err(|error| DiskError::Folder { path: folder.to_owned(), error })?;
+    match std::fs::symlink_metadata(target.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("look at", target.path(), error)),
+        Ok(found) if found.is_dir() => Err(DiskError::NotAFile(target.path().to_owned())),
+        Ok(_) if target.overwrite() == Overwrite::Refuse => Err(DiskError::Exists(target.path().to_owned())),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Renames without ever replacing a file, even one that appears at this moment.
+fn rename_to_new(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The file system does not know that rename; a hard link does not replace either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()).and_then(|()| rustix::fs::unlink(from))
+        }
+        renamed => renamed,
+    };
+    renamed.map_err(|error| match error {
+        Errno::EXIST => DiskError::Exists(to.to_owned()),
+        error => io_error("put in place", to, error.into()),
+    })
+}
+
+fn open_error(path: &Path, error: io::Error) -> DiskError {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => DiskError::Foreign(path.to_owned()),
+        _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => DiskError::Foreign(path.to_owned()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            DiskError::Full { path: path.to_owned(), bytes: 0 }
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let folder = path.parent().unwrap_or(path);
+            DiskError::Folder { path: folder.to_owned(), error }
+        }
+        _ => io_error("open", path, error),
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, error: io::Error) -> DiskError {
+    DiskError::Io { action, path: path.to_owned(), error }
+}
+
+/// Reads a small file whole, up to `most` bytes; `None` when there is none.
+fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    let nofollow = i32::from_ne_bytes((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().to_ne_bytes());
+    let file = match OpenOptions::new().read(true).custom_flags(nofollow).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(open_error(path, error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(|error| io_error("read", path, error))?;
+    Ok(Some(bytes))
+}

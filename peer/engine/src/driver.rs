@@ -1,0 +1,507 @@
+//! Runs one download: the task that owns the core and only carries. It tells the core what happened and does what the
+//! core says: fetches in one set of tasks, checking, writing and digesting on blocking threads, progress through
+//! watches. It takes no decision about sources or pieces.
+
+mod fetches;
+mod stats;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fastrand::Rng;
+use shoal_common::{Bitfield, FileDigest, FileHasher};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::{Content, Target};
+use crate::core::{Command, Core, DropReason, Event};
+use crate::digest::Follower;
+use crate::disk::{DiskError, Opened};
+use crate::driver::fetches::{Fetches, Happened};
+use crate::driver::stats::Stats;
+use crate::engine::{Control, Shared};
+use crate::progress::{DownloadError, Outcome, Progress, State};
+use crate::reader::OpenPart;
+use crate::source::SourceChange;
+use crate::writer::{Checked, Done, Job, Workplace, next_batch};
+
+/// How often requests are sampled while any is in flight: a tenth of what a slow peer needs for a small piece.
+const SAMPLE_EVERY: Duration = Duration::from_millis(25);
+/// How often the driver looks up while nothing is in flight, and at least how often progress is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+/// A checkpoint is due after this time, which bounds what a power loss costs.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// And after this many bytes, which bounds what is rehashed after a crash to half a second.
+const CHECKPOINT_BYTES: u64 = 1 << 30;
+
+/// What a download starts with.
+pub(crate) struct Start {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) content: Content,
+    pub(crate) target: Target,
+    pub(crate) sources: mpsc::Receiver<SourceChange>,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) verified: watch::Sender<Arc<Bitfield>>,
+    pub(crate) part: Arc<OnceLock<OpenPart>>,
+}
+
+/// How the main loop ended.
+enum End {
+    /// Everything is written and the whole file's digest is right.
+    Whole(FileDigest),
+    Stopped(Control),
+    Failed(DownloadError),
+}
+
+/// What a blocking thread brings back.
+enum Work {
+    Written(Done),
+    Digested(Result<FileHasher, DiskError>),
+    Checkpointed(Result<(), DiskError>),
+    /// The pieces that are right on the disk.
+    Rechecked(Result<Bitfield, DiskError>),
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    place: Arc<Workplace>,
+    core: Core,
+    sources: Option<mpsc::Receiver<SourceChange>>,
+    fetches: Fetches,
+    /// What waits for the writer; bounded by the pool, whose blocks it holds.
+    queue: VecDeque<Job>,
+    work: JoinSet<Work>,
+    writing: bool,
+    checkpointing: bool,
+    rechecking: bool,
+    follower: Follower,
+    written: Bitfield,
+    unsaved_bytes: u64,
+    saved: Instant,
+    stop_work: CancellationToken,
+    stats: Stats,
+    progress: watch::Sender<Progress>,
+    verified: watch::Sender<Arc<Bitfield>>,
+}
+
+/// Runs the download to its end and leaves no task behind.
+pub(crate) async fn run(start: Start) -> Outcome {
+    let Start { shared, content, target, sources, mut control, progress, verified, part } = start;
+    let _active = shared.activate();
+    let stop_work = CancellationToken::new();
+    let mut open = JoinSet::new();
+    open.spawn_blocking({
+        let (content, target, stop_work) = (content.clone(), target.clone(), stop_work.clone());
+        move || open_and_rehash(&target, content, &part, &stop_work)
+    });
+    let opened = tokio::select! {
+        opened = open.join_next() => opened,
+        _ = stopped(&mut control) => {
+            stop_work.cancel();
+            open.join_next().await
+        }
+    };
+    let (place, written) = match opened {
+        Some(Ok(Ok(opened))) => opened,
+        Some(Ok(Err(error))) => return Outcome::Failed(Arc::new(error).into()),
+        Some(Err(_)) | None => return Outcome::Failed(DownloadError::Stopped),
+    };
+    let layout = *content.layout();
+    let now = Instant::now();
+    let mut driver = Driver {
+        core: Core::new(layout, &written, shared.budget(), Rng::new()),
+        fetches: Fetches::new(&shared),
+        shared,
+        place: Arc::new(place),
+        sources: Some(sources),
+        queue: VecDeque::new(),
+        work: JoinSet::new(),
+        writing: false,
+        checkpointing: false,
+        rechecking: false,
+        follower: Follower::new(layout),
+        written,
+        unsaved_bytes: 0,
+        saved: now,
+        stop_work,
+        stats: Stats::new(layout.size(), now),
+        progress,
+        verified,
+    };
+    driver.publish_verified();
+    let end = driver.main_loop(&mut control).await;
+    driver.end(end, &target).await
+}
+
+/// Opens the partial file and hashes what is in doubt. When cancelled, unhashed pieces count as missing in memory and
+/// stay in doubt on the disk.
+fn open_and_rehash(
+    target: &Target,
+    content: Content,
+    part: &OnceLock<OpenPart>,
+    cancelled: &CancellationToken,
+) -> Result<(Workplace, Bitfield), DiskError> {
+    let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
+    let _ = part.set(OpenPart(file.file()));
+    let place = Workplace { content, part: file, journal };
+    let right = place.rehash(&suspects, cancelled).inspect_err(|_| place.part.unlock())?;
+    right.iter(place.content.layout()).for_each(|piece| {
+        written.insert(piece);
+    });
+    Ok((place, written))
+}
+
+/// Waits until the caller wants the download to end.
+async fn stopped(control: &mut watch::Receiver<Control>) -> Control {
+    // A dropped handle ends the download like a pause.
+    control.wait_for(|&wish| wish != Control::Run).await.map_or(Control::Pause, |wish| *wish)
+}
+
+impl Driver {
+    async fn main_loop(&mut self, control: &mut watch::Receiver<Control>) -> End {
+        let mut pressure = self.shared.pool.pressure();
+        let mut tick = Instant::now();
+        loop {
+            if let Some(end) = self.advance() {
+                return end;
+            }
+            tokio::select! {
+                wish = stopped(control) => return End::Stopped(wish),
+                change = next_change(&mut self.sources) => self.change_sources(change),
+                happened = self.fetches.next() => match happened {
+                    Happened::Arrived(arrived) => self.arrived(arrived),
+                    Happened::Ended(ended) => self.ended(ended),
+                    Happened::HaveChanged(watched) => {
+                        if let Some((source, have)) = self.fetches.rewatch(watched) {
+                            self.tell(Event::HaveChanged { source, have });
+                        }
+                    }
+                },
+                Some(done) = self.work.join_next() => {
+                    if let Err(error) = self.worked(done) {
+                        return End::Failed(error);
+                    }
+                }
+                Ok(()) = pressure.changed() => self.relieve(),
+                () = tokio::time::sleep_until(tick) => {
+                    self.tick();
+                    tick = Instant::now() + if self.core.is_busy() { SAMPLE_EVERY } else { PUBLISH_EVERY };
+                }
+            }
+            if self.core.is_busy() {
+                tick = tick.min(Instant::now() + SAMPLE_EVERY);
+            }
+        }
+    }
+
+    /// Starts what can be started; tells when there is nothing left to do.
+    fn advance(&mut self) -> Option<End> {
+        let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
+        if !batch.is_empty() {
+            self.writing = true;
+            let place = self.place.clone();
+            self.work.spawn_blocking(move || Work::Written(place.work(batch)));
+        }
+        if let Some(step) = self.follower.step(&self.written) {
+            let place = self.place.clone();
+            self.work.spawn_blocking(move || Work::Digested(step.work(&place)));
+        }
+        let due = self.unsaved_bytes >= CHECKPOINT_BYTES
+            || (self.unsaved_bytes > 0 && self.saved.elapsed() >= CHECKPOINT_EVERY);
+        if due && !self.checkpointing {
+            self.checkpointing = true;
+            self.unsaved_bytes = 0;
+            self.saved = Instant::now();
+            let (place, written) = (self.place.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&place, &written)));
+        }
+        if self.core.is_complete() && !self.rechecking {
+            let digest = self.follower.finish()?;
+            if digest == *self.place.content.digest() {
+                return Some(End::Whole(digest));
+            }
+            self.recheck(&digest);
+        } else if self.sources.is_none()
+            && self.core.sources() == 0
+            && !self.writing
+            && !self.core.is_complete()
+        {
+            let missing =
+                self.place.content.layout().size() - self.stats.verified_bytes(&self.written, &self.place);
+            return Some(End::Failed(DownloadError::NoSources { missing }));
+        }
+        None
+    }
+
+    /// Tells the core what happened and does what it says.
+    fn tell(&mut self, event: Event) {
+        self.core.handle(event, Instant::now().into_std());
+        while let Some(command) = self.core.poll_command() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Fetch { request, source, run } => self.fetches.start(request, source, run),
+            Command::Cancel { request } => self.fetches.cancel(request, &mut self.stats),
+            Command::Check { piece } => {
+                if let Some(data) = self.fetches.keep(piece) {
+                    self.queue.push_back(Job::Check(data));
+                }
+            }
+            Command::Drop { source, reason } => {
+                match &reason {
+                    DropReason::Banned(reason) => tracing::warn!(source = source.0, reason, "source banned"),
+                    DropReason::Gone(reason) => tracing::debug!(source = source.0, reason, "source gone"),
+                    DropReason::Removed => {}
+                }
+                self.fetches.drop_source(source);
+                self.stats.dropped(source, reason);
+            }
+        }
+    }
+
+    fn change_sources(&mut self, change: Option<SourceChange>) {
+        match change {
+            None => self.sources = None,
+            Some(SourceChange::Add(id, source)) => {
+                let (limits, have) = self.fetches.add_source(id, source);
+                self.stats.added(id);
+                self.tell(Event::SourceAdded { source: id, limits, have });
+            }
+            Some(SourceChange::Remove(id)) => self.tell(Event::SourceRemoved { source: id }),
+            Some(SourceChange::OthersDownloading(others)) => self.tell(Event::OthersDownloading(others)),
+        }
+    }
+
+    fn arrived(&mut self, arrived: crate::buffer::Arrived) {
+        let (request, piece) = (arrived.request, arrived.data.piece);
+        let first_byte = self.fetches.sample(request, &mut self.stats).and_then(|sample| sample.first_byte);
+        self.fetches.stash(arrived);
+        self.tell(Event::Arrived { request, piece, first_byte: first_byte.map(Instant::into_std) });
+        self.fetches.discard_stash();
+    }
+
+    fn ended(&mut self, ended: fetches::Ended) {
+        // Pieces that it brought were announced before it ended.
+        while let Some(arrived) = self.fetches.try_arrived() {
+            self.arrived(arrived);
+        }
+        if let Some((request, result)) = self.fetches.conclude(ended, &mut self.stats) {
+            self.tell(Event::Finished { request, result });
+        }
+    }
+
+    fn tick(&mut self) {
+        for (request, sample) in self.fetches.sample_all(&mut self.stats) {
+            self.tell(Event::Progress {
+                request,
+                received: sample.received,
+                first_byte: sample.first_byte.map(Instant::into_std),
+                held_up: sample.held_up,
+            });
+        }
+        self.tell(Event::Budget(self.shared.budget()));
+        self.tell(Event::RateLimit(self.shared.limiter.rate()));
+        self.tell(Event::Tick);
+        self.publish();
+    }
+
+    /// The pool ran dry: slow pieces' bytes go to the disk, or are given up where another request brings them too.
+    fn relieve(&mut self) {
+        self.follower.cool();
+        for request in self.fetches.slowest_half() {
+            let Some(piece) = self.fetches.piece(request) else { continue };
+            if self.core.is_sole(piece, request) {
+                self.queue.extend(self.fetches.spill(request).map(Job::Spill));
+            } else {
+                self.fetches.cancel(request, &mut self.stats);
+                let result = Err(crate::source::SourceError::Busy(PUBLISH_EVERY));
+                self.tell(Event::Finished { request, result });
+            }
+        }
+    }
+
+    fn worked(&mut self, done: Result<Work, JoinError>) -> Result<(), DownloadError> {
+        match done.map_err(|_| DownloadError::Stopped)? {
+            Work::Written(done) => {
+                self.writing = false;
+                self.account(done.checked);
+                done.result.map_err(Arc::new)?;
+            }
+            Work::Digested(hasher) => self.follower.stepped(hasher.map_err(Arc::new)?),
+            Work::Checkpointed(result) => {
+                self.checkpointing = false;
+                result.map_err(Arc::new)?;
+            }
+            Work::Rechecked(right) => {
+                self.rechecking = false;
+                self.rechecked(&right.map_err(Arc::new)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, checked: Vec<Checked>) {
+        let layout = *self.place.content.layout();
+        for piece in checked {
+            match piece {
+                Checked::Rejected(piece) => {
+                    self.stats.wasted(u64::from(layout.length(piece)));
+                    self.tell(Event::Rejected(piece));
+                }
+                Checked::Written(data) => {
+                    let piece = data.piece;
+                    self.written.insert(piece);
+                    self.unsaved_bytes += u64::from(layout.length(piece));
+                    self.follower.written(data);
+                    self.tell(Event::Verified(piece));
+                    self.tell(Event::Written(piece));
+                }
+            }
+        }
+        self.publish_verified();
+    }
+
+    /// All pieces were right when they were written, and the whole is not: finds out whether the disk is to blame.
+    fn recheck(&mut self, digest: &FileDigest) {
+        tracing::warn!(got = %digest.sha1, expected = %self.place.content.digest().sha1, "wrong digest; checking all pieces again");
+        self.rechecking = true;
+        let (place, stop) = (self.place.clone(), self.stop_work.clone());
+        self.work.spawn_blocking(move || {
+            let all: Vec<_> = place.content.layout().iter().collect();
+            Work::Rechecked(place.rehash(&all, &stop))
+        });
+    }
+
+    fn rechecked(&mut self, right: &Bitfield) -> Result<(), DownloadError> {
+        if right.is_all() {
+            self.place.journal.doubt().map_err(Arc::new)?;
+            return Err(DownloadError::Digest { expected: self.place.content.digest().sha1 });
+        }
+        let layout = *self.place.content.layout();
+        for piece in layout.iter().filter(|&piece| !right.has(piece)) {
+            self.written.remove(piece);
+            self.tell(Event::Lost(piece));
+        }
+        self.follower = Follower::new(layout);
+        self.publish_verified();
+        Ok(())
+    }
+
+    fn publish_verified(&self) {
+        let written = &self.written;
+        self.verified.send_if_modified(|bits| {
+            let changed = **bits != *written;
+            if changed {
+                *bits = Arc::new(written.clone());
+            }
+            changed
+        });
+    }
+
+    fn publish(&mut self) {
+        let state = match () {
+            () if self.core.is_complete() => State::Checking,
+            () if self.core.requests() > 0 || self.writing => State::Downloading,
+            () => State::Waiting,
+        };
+        self.publish_as(state);
+    }
+
+    fn publish_as(&mut self, state: State) {
+        let bottleneck =
+            stats::bottleneck(state, &self.core, &self.shared, self.queue.len(), self.fetches.held_up());
+        let verified = self.stats.verified_bytes(&self.written, &self.place);
+        let covered = self.follower.covered();
+        let progress = self.stats.progress(state, bottleneck, verified, covered, &self.core, Instant::now());
+        self.progress.send_replace(progress);
+    }
+
+    /// Stops everything, saves what is worth saving, and finishes the file if it is whole.
+    async fn end(mut self, end: End, target: &Target) -> Outcome {
+        self.fetches.stop(&mut self.stats).await;
+        self.stop_work.cancel();
+        let keep = matches!(end, End::Stopped(Control::Pause) | End::Failed(DownloadError::NoSources { .. }));
+        if !keep {
+            self.queue.clear();
+        }
+        // What was received is still checked and written: at most the pool's worth.
+        loop {
+            let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
+            if !batch.is_empty() {
+                self.writing = true;
+                let place = self.place.clone();
+                self.work.spawn_blocking(move || Work::Written(place.work(batch)));
+            }
+            let Some(done) = self.work.join_next().await else { break };
+            if let Err(error) = self.worked(done) {
+                tracing::debug!(%error, "while a download ended");
+            }
+        }
+        if matches!(end, End::Whole(_)) {
+            self.publish_as(State::Finishing);
+        }
+        let outcome = self.settle(end, target).await;
+        self.place.part.unlock();
+        self.publish_as(State::Ended);
+        outcome
+    }
+
+    async fn settle(&mut self, end: End, target: &Target) -> Outcome {
+        let (place, written, target) = (self.place.clone(), self.written.clone(), target.clone());
+        let settled = tokio::task::spawn_blocking(move || match end {
+            End::Whole(digest) => match place.part.finish(&target) {
+                Ok(()) => {
+                    place.journal.remove();
+                    Outcome::Complete { path: target.path().to_owned(), digest }
+                }
+                Err(error) => {
+                    save(&place, &written);
+                    Outcome::Failed(Arc::new(error).into())
+                }
+            },
+            End::Stopped(Control::Cancel) => {
+                place.part.remove();
+                place.journal.remove();
+                Outcome::Cancelled
+            }
+            End::Stopped(_) => {
+                save(&place, &written);
+                Outcome::Paused
+            }
+            End::Failed(error) => {
+                if !matches!(error, DownloadError::Digest { .. }) {
+                    save(&place, &written);
+                }
+                Outcome::Failed(error)
+            }
+        });
+        settled.await.unwrap_or(Outcome::Failed(DownloadError::Stopped))
+    }
+}
+
+fn checkpoint(place: &Workplace, written: &Bitfield) -> Result<(), DiskError> {
+    place.part.sync()?;
+    place.journal.checkpoint(written)
+}
+
+/// A checkpoint at the end, as far as the disk allows: without it the pieces in the list are hashed at the next start.
+fn save(place: &Workplace, written: &Bitfield) {
+    if let Err(error) = checkpoint(place, written) {
+        tracing::warn!(%error, "cannot save a download's state; it will be checked again when it is resumed");
+    }
+}
+
+/// The next change of the set of sources; `None` when there will be no more, and never again after that.
+async fn next_change(sources: &mut Option<mpsc::Receiver<SourceChange>>) -> Option<SourceChange> {
+    match sources {
+        Some(changes) => changes.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,177 @@
+//! The figures that a download shows: bytes, rates, rows, and what limits it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::Bitfield;
+use tokio::time::Instant;
+
+use crate::core::{Core, DropReason};
+use crate::engine::Shared;
+use crate::progress::{Bottleneck, Progress, SourceRow, SourceState, State};
+use crate::source::SourceId;
+use crate::writer::Workplace;
+
+/// The time over which rates are taken: long enough to be readable, short enough to follow a change.
+const RATE_OVER: Duration = Duration::from_secs(3);
+/// Distance of a rate's sampling points.
+const RATE_STEP: Duration = Duration::from_millis(250);
+/// Dropped sources that are still shown; the one dropped first goes first.
+const SHOWN_DROPPED: usize = 32;
+/// Jobs in the writer's queue from which on the disk is what limits.
+const BUSY_QUEUE: usize = 16;
+
+/// See the module.
+pub(super) struct Stats {
+    total: u64,
+    fetched: Meter,
+    wasted: u64,
+    sources: BTreeMap<SourceId, Meter>,
+    dropped: VecDeque<SourceRow>,
+}
+
+/// Counts bytes and tells their rate.
+struct Meter {
+    bytes: u64,
+    points: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    fn new(now: Instant) -> Self {
+        Self { bytes: 0, points: VecDeque::from([(now, 0)]) }
+    }
+
+    /// Bytes a second over the last seconds.
+    fn rate(&mut self, now: Instant) -> u64 {
+        if self.points.back().is_none_or(|&(at, _)| now.saturating_duration_since(at) >= RATE_STEP) {
+            self.points.push_back((now, self.bytes));
+        }
+        while self.points.len() > 2
+            && self.points.get(1).is_some_and(|&(at, _)| now.saturating_duration_since(at) >= RATE_OVER)
+        {
+            self.points.pop_front();
+        }
+        let Some(&(since, before)) = self.points.front() else { return 0 };
+        let nanos = now.saturating_duration_since(since).max(Duration::from_millis(1)).as_nanos();
+        u64::try_from(u128::from(self.bytes - before) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+    }
+}
+
+impl Stats {
+    pub(super) fn new(total: u64, now: Instant) -> Self {
+        Self {
+            total,
+            fetched: Meter::new(now),
+            wasted: 0,
+            sources: BTreeMap::new(),
+            dropped: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn added(&mut self, source: SourceId) {
+        self.dropped.retain(|row| row.id != source);
+        self.sources.entry(source).or_insert_with(|| Meter::new(Instant::now()));
+    }
+
+    pub(super) fn dropped(&mut self, source: SourceId, reason: DropReason) {
+        let Some(meter) = self.sources.remove(&source) else { return };
+        let state = match reason {
+            DropReason::Gone(reason) => SourceState::Gone(reason),
+            DropReason::Banned(reason) => SourceState::Banned(reason),
+            DropReason::Removed => return,
+        };
+        self.dropped.push_back(SourceRow {
+            id: source,
+            state,
+            fetched_bytes: meter.bytes,
+            rate: 0,
+            requests: 0,
+            holds: 0,
+        });
+        if self.dropped.len() > SHOWN_DROPPED {
+            self.dropped.pop_front();
+        }
+    }
+
+    pub(super) fn fetched(&mut self, source: SourceId, bytes: u64) {
+        self.fetched.bytes += bytes;
+        if let Some(meter) = self.sources.get_mut(&source) {
+            meter.bytes += bytes;
+        }
+    }
+
+    pub(super) fn wasted(&mut self, bytes: u64) {
+        self.wasted += bytes;
+    }
+
+    /// Bytes of the pieces in `written`.
+    pub(super) fn verified_bytes(&self, written: &Bitfield, place: &Workplace) -> u64 {
+        let layout = place.content.layout();
+        let whole = u64::from(written.count()) * u64::from(layout.piece_length());
+        let short = layout.iter().next_back().filter(|&last| written.has(last));
+        whole - short.map_or(0, |last| u64::from(layout.piece_length() - layout.length(last)))
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        state: State,
+        limit: Bottleneck,
+        verified_bytes: u64,
+        digested_bytes: u64,
+        core: &Core,
+        now: Instant,
+    ) -> Progress {
+        let rate = self.fetched.rate(now);
+        let missing = self.total - verified_bytes;
+        let live = self.sources.iter_mut().filter_map(|(&id, meter)| {
+            let status = core.source(id)?;
+            let state = match () {
+                () if status.requests > 0 => SourceState::Active,
+                () if status.backing_off => SourceState::BackingOff,
+                () => SourceState::Idle,
+            };
+            let rate = meter.rate(now);
+            Some(SourceRow {
+                id,
+                state,
+                fetched_bytes: meter.bytes,
+                rate,
+                requests: status.requests,
+                holds: status.holds,
+            })
+        });
+        let rows: Arc<[SourceRow]> = live.chain(self.dropped.iter().cloned()).collect();
+        Progress {
+            state,
+            limit,
+            total: self.total,
+            verified_bytes,
+            fetched_bytes: self.fetched.bytes,
+            wasted_bytes: self.wasted,
+            digested_bytes,
+            rate,
+            eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
+            sources: core.sources(),
+            rows,
+        }
+    }
+}
+
+/// What keeps a download from being faster.
+pub(super) fn bottleneck(
+    state: State,
+    core: &Core,
+    shared: &Shared,
+    queued: usize,
+    held_up: bool,
+) -> Bottleneck {
+    match state {
+        State::Waiting if core.is_busy() => Bottleneck::SourcesBusy,
+        State::Waiting => Bottleneck::NoSource,
+        State::Downloading if queued >= BUSY_QUEUE || shared.pool.available() == 0 => Bottleneck::Disk,
+        State::Downloading if held_up && shared.limiter.rate().is_some() => Bottleneck::RateLimit,
+        State::Downloading => Bottleneck::Sources,
+        State::Opening | State::Checking | State::Finishing | State::Ended => Bottleneck::Idle,
+    }
+}

@@ -1,0 +1,220 @@
+//! The engine as the rest of the program sees it: one [`Engine`] a process, one [`Download`] a file.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use shoal_common::Bitfield;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::buffer::{POOL_BLOCKS, POOL_BYTES, Pool};
+use crate::content::{Content, Target};
+use crate::driver::{self, Start};
+use crate::progress::{Bottleneck, DownloadError, Outcome, Progress, State};
+use crate::rate::Limiter;
+use crate::reader::PieceReader;
+use crate::source::SourceChange;
+
+/// What all downloads of a process share: the pool of buffers and the download rate limit. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// How an engine begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EngineConfig {
+    /// Bytes a second that all downloads together may receive; `None` or 0 is no limit.
+    pub download_limit: Option<u64>,
+}
+
+/// What drivers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) pool: Pool,
+    pub(crate) limiter: Limiter,
+    active: AtomicUsize,
+}
+
+/// Counts a download as running while it lives.
+pub(crate) struct ActiveGuard(Arc<Shared>);
+
+impl Shared {
+    pub(crate) fn activate(self: &Arc<Self>) -> ActiveGuard {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        ActiveGuard(self.clone())
+    }
+
+    /// What one download may have in flight beyond a piece a source: its share of three quarters of the pool, so that
+    /// pieces that are being checked and written find room beside those that are coming in.
+    pub(crate) fn budget(&self) -> u64 {
+        POOL_BYTES as u64 / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
+    }
+}
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the caller wants of a running download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    Run,
+    Pause,
+    Cancel,
+}
+
+impl Engine {
+    /// An engine without downloads.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let limiter = Limiter::new(config.download_limit);
+        Self {
+            shared: Arc::new(Shared { pool: Pool::new(POOL_BLOCKS), limiter, active: AtomicUsize::new(0) }),
+        }
+    }
+
+    /// Changes the limit of all downloads together, running ones included. `None` or 0 is no limit.
+    pub fn set_download_limit(&self, bytes_per_second: Option<u64>) {
+        self.shared.limiter.set_rate(bytes_per_second);
+    }
+
+    /// The limit of all downloads together, in bytes a second.
+    #[must_use]
+    pub fn download_limit(&self) -> Option<u64> {
+        self.shared.limiter.rate()
+    }
+
+    /// Starts a download, or goes on with one that was interrupted. It waits while it has no source, as long as
+    /// `sources` is open; once that is closed and no source is left, it fails.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
+        let layout = *content.layout();
+        let (control, control_seen) = watch::channel(Control::Run);
+        let (progress_sender, progress) = watch::channel(Progress::opening(layout.size()));
+        let (verified_sender, verified) = watch::channel(Arc::new(Bitfield::none(&layout)));
+        let (outcome_sender, outcome) = watch::channel(None);
+        let part = Arc::new(OnceLock::new());
+        let start = Start {
+            shared: self.shared.clone(),
+            content,
+            target: target.clone(),
+            sources,
+            control: control_seen,
+            progress: progress_sender,
+            verified: verified_sender,
+            part: part.clone(),
+        };
+        let tracker = TaskTracker::new();
+        tracker.spawn(async move {
+            let ended = driver::run(start).await;
+            outcome_sender.send_replace(Some(ended));
+        });
+        tracker.close();
+        let reader = PieceReader::new(layout, part, verified.clone());
+        Download { target, control, progress, verified, outcome, reader, tracker }
+    }
+}
+
+/// A download, running or ended. Dropping it pauses it.
+#[derive(Debug)]
+pub struct Download {
+    target: Target,
+    control: watch::Sender<Control>,
+    progress: watch::Receiver<Progress>,
+    verified: watch::Receiver<Arc<Bitfield>>,
+    outcome: watch::Receiver<Option<Outcome>>,
+    reader: PieceReader,
+    tracker: TaskTracker,
+}
+
+impl Download {
+    /// Where it goes.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What it is doing, renewed a few times a second.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// The pieces that are verified and written, so that others can be told.
+    #[must_use]
+    pub fn verified(&self) -> watch::Receiver<Arc<Bitfield>> {
+        self.verified.clone()
+    }
+
+    /// Reads verified pieces for others.
+    #[must_use]
+    pub fn reader(&self) -> PieceReader {
+        self.reader.clone()
+    }
+
+    /// How it ended; `None` while it runs.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome.borrow().clone()
+    }
+
+    /// Waits for the end. No task of the download is left then. Safe to drop.
+    pub async fn wait(&self) -> Outcome {
+        self.tracker.wait().await;
+        self.outcome().unwrap_or(Outcome::Failed(DownloadError::Stopped))
+    }
+
+    /// Stops it and keeps what is verified. The outcome is what became of it: it may have ended otherwise before.
+    /// Safe to drop; it stops all the same.
+    pub async fn pause(&self) -> Outcome {
+        self.control.send_if_modified(|wish| {
+            let runs = *wish == Control::Run;
+            if runs {
+                *wish = Control::Pause;
+            }
+            runs
+        });
+        self.wait().await
+    }
+
+    /// Stops it and removes what it left, also when it was paused or had failed before. A file that is complete stays.
+    /// Safe to drop; a running download stops all the same.
+    pub async fn cancel(&self) -> Outcome {
+        self.control.send_replace(Control::Cancel);
+        match self.wait().await {
+            Outcome::Paused | Outcome::Failed(_) => {
+                let target = self.target.clone();
+                match tokio::task::spawn_blocking(move || target.discard()).await {
+                    Ok(Ok(())) => Outcome::Cancelled,
+                    Ok(Err(error)) => Outcome::Failed(Arc::new(error).into()),
+                    Err(_) => Outcome::Failed(DownloadError::Stopped),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl Progress {
+    fn opening(total: u64) -> Self {
+        Self {
+            state: State::Opening,
+            limit: Bottleneck::Idle,
+            total,
+            verified_bytes: 0,
+            fetched_bytes: 0,
+            wasted_bytes: 0,
+            digested_bytes: 0,
+            rate: 0,
+            eta: None,
+            sources: 0,
+            rows: Arc::new([]),
+        }
+    }
+}

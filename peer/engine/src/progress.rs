@@ -1,0 +1,147 @@
+//! What a download tells about itself while it runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::{FileDigest, Sha1};
+
+use crate::disk::DiskError;
+use crate::source::SourceId;
+
+/// A snapshot of a running download, renewed a few times a second.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// What it is doing.
+    pub state: State,
+    /// What keeps it from being faster.
+    pub limit: Bottleneck,
+    /// Size of the file in bytes.
+    pub total: u64,
+    /// Bytes of pieces that are verified and written, those of earlier runs included.
+    pub verified_bytes: u64,
+    /// Bytes that sources delivered in this run, whatever became of them.
+    pub fetched_bytes: u64,
+    /// Of those, bytes thrown away: bad pieces, second copies, requests cut off.
+    pub wasted_bytes: u64,
+    /// Bytes that the whole file's digest has covered.
+    pub digested_bytes: u64,
+    /// Bytes a second over the last seconds.
+    pub rate: u64,
+    /// Time left at that rate; `None` while nothing moves.
+    pub eta: Option<Duration>,
+    /// Sources in use or waiting for their turn; those dropped do not count.
+    pub sources: usize,
+    /// One row a source, those dropped last included.
+    pub rows: Arc<[SourceRow]>,
+}
+
+/// What a download is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Preparing the partial file, rehashing what an interrupted run left in doubt.
+    Opening,
+    /// No source has anything that is still missing.
+    Waiting,
+    /// Fetching pieces.
+    Downloading,
+    /// All pieces are there; reading what the whole file's digest does not cover yet.
+    Checking,
+    /// Making the file durable and putting it in its place.
+    Finishing,
+    /// Over; see [`Outcome`].
+    Ended,
+}
+
+/// What keeps a download from being faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bottleneck {
+    /// Nothing to fetch from: no source, or none that has what is missing.
+    NoSource,
+    /// All sources asked for patience.
+    SourcesBusy,
+    /// What the sources and the network deliver.
+    Sources,
+    /// The download rate limit.
+    RateLimit,
+    /// Checking and writing.
+    Disk,
+    /// It is not fetching.
+    Idle,
+}
+
+/// One source, for a detailed view.
+#[derive(Debug, Clone)]
+pub struct SourceRow {
+    /// The source.
+    pub id: SourceId,
+    /// What it is doing.
+    pub state: SourceState,
+    /// Bytes that it delivered.
+    pub fetched_bytes: u64,
+    /// Bytes a second over the last seconds.
+    pub rate: u64,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Pieces of the file that it holds.
+    pub holds: u32,
+}
+
+/// What a source is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceState {
+    /// Delivering, or asked to.
+    Active,
+    /// It has nothing that is still missing and not asked for elsewhere.
+    Idle,
+    /// It asked for patience, or was silent for too long.
+    BackingOff,
+    /// It is gone, and why; it may come back.
+    Gone(String),
+    /// It lied or broke the protocol, and how; it is not used again.
+    Banned(String),
+}
+
+/// How a download ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The file is whole, checked, durable and in its place.
+    Complete {
+        /// The final path.
+        path: PathBuf,
+        /// What the whole file was checked by.
+        digest: FileDigest,
+    },
+    /// It cannot go on by itself. What was verified is kept, so that it can be started again.
+    Failed(DownloadError),
+    /// It was paused; what was verified is kept.
+    Paused,
+    /// It was cancelled; nothing is left of it.
+    Cancelled,
+}
+
+/// Why a download cannot go on by itself.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DownloadError {
+    /// The disk did not do what it must; the message says what to do.
+    #[error(transparent)]
+    Disk(#[from] Arc<DiskError>),
+    /// No source is left, and no other will come.
+    #[error("no source is left; {missing} bytes are missing and can be fetched when one is back")]
+    NoSources {
+        /// Bytes that are still missing.
+        missing: u64,
+    },
+    /// Every piece is what the piece list says, but the whole file is not what its digest says: the metadata
+    /// contradicts itself, so that no source can help.
+    #[error(
+        "every piece is right but the whole file is not {expected}: its description is wrong; have it shared again"
+    )]
+    Digest {
+        /// The SHA-1 that was announced.
+        expected: Sha1,
+    },
+    /// The engine's own task died: a defect, reported instead of hidden.
+    #[error("the download stopped unexpectedly; start it again, what was verified is kept")]
+    Stopped,
+}
