@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Everything that Shoal sends over a network, HTTP excepted: who we are, the control plane, the bulk
+//! lane.
+//!
+//! The only crate that knows libp2p and rustls. Both ways prove the peer ids of both ends by the same
+//! certificates; everybody else sees [`shoal_common::PeerId`] and small types of ours. What the
+//! messages mean is defined in `shoal-common` and decided elsewhere.
+
+mod address;
+mod channel;
+mod control;
+mod identity;
+mod message;
+
+pub use channel::{Channel, ChannelReceiver, ChannelSender};
+pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, NetError, Protocol};
+pub use identity::{Identity, IdentityError};
+pub use message::{ChannelError, MAX_MESSAGE};

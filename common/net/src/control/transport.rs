@@ -1,0 +1,132 @@
+//! TCP as a libp2p transport, and the stack on top of it: TLS 1.3, then Yamux.
+//!
+//! libp2p's own TCP transport is not used, because it listens with `SO_REUSEPORT`: two trackers started
+//! on one port would both believe that they have it. Ours takes a socket that is bound already, so
+//! that a port in use is an error where it belongs, and wraps each stream in [`Watched`].
+
+use std::future::{Ready, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::core::upgrade::Version;
+use libp2p::{Multiaddr, Transport, tls, yamux};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Sleep, sleep};
+
+use super::watched::Watched;
+use crate::address::{canonical, to_multiaddr, to_socket_addr};
+use crate::identity::Identity;
+
+/// A connection from which nothing comes for so long is dead. Somebody is to be shown offline at
+/// most 5 s after their connection broke.
+const PATIENCE: Duration = Duration::from_millis(4_500);
+/// How long an inbound connection may take for its handshakes.
+const INBOUND_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long an outbound connection may take after everybody who waited for it has given up.
+const OUTBOUND_HANDSHAKE: Duration = Duration::from_secs(6);
+/// Pause after a failed accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The whole stack. `streams` bounds the Yamux streams of a connection, both directions together.
+pub(super) fn stack(
+    identity: &Identity,
+    listener: Option<TcpListener>,
+    streams: usize,
+) -> Result<Boxed<(libp2p::PeerId, StreamMuxerBox)>, tls::certificate::GenError> {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(streams);
+    Ok(Tcp { listener, announced: None, paused: None }
+        .upgrade(Version::V1Lazy)
+        .authenticate(tls::Config::new(&identity.keypair())?)
+        .multiplex(muxer)
+        .inbound_timeout(INBOUND_HANDSHAKE)
+        .outbound_timeout(OUTBOUND_HANDSHAKE)
+        .boxed())
+}
+
+struct Tcp {
+    listener: Option<TcpListener>,
+    /// Set once the swarm asked to listen; it wants to hear the address before any connection.
+    announced: Option<(ListenerId, bool)>,
+    paused: Option<Pin<Box<Sleep>>>,
+}
+
+impl Transport for Tcp {
+    type Output = Watched;
+    type Error = io::Error;
+    type ListenerUpgrade = Ready<io::Result<Watched>>;
+    type Dial = BoxFuture<'static, io::Result<Watched>>;
+
+    /// Starts to use the bound socket; the address says nothing new.
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        if self.listener.is_none() || self.announced.is_some() {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        }
+        self.announced = Some((id, false));
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, _: ListenerId) -> bool {
+        self.listener.take().is_some()
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        _: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        match to_socket_addr(&address) {
+            Some(to) if to.port() != 0 && !to.ip().is_unspecified() => Ok(Box::pin(connect(to))),
+            _ => Err(TransportError::MultiaddrNotSupported(address)),
+        }
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        let this = &mut *self;
+        let (Some(listener), Some((listener_id, announced))) = (&this.listener, &mut this.announced) else {
+            return Poll::Pending;
+        };
+        let listener_id = *listener_id;
+        if !*announced && let Ok(address) = listener.local_addr() {
+            *announced = true;
+            return Poll::Ready(TransportEvent::NewAddress { listener_id, listen_addr: to_multiaddr(address) });
+        }
+        if let Some(pause) = &mut this.paused {
+            std::task::ready!(pause.as_mut().poll(cx));
+            this.paused = None;
+        }
+        match std::task::ready!(listener.poll_accept(cx)).and_then(|(tcp, from)| accepted(tcp, from)) {
+            Ok((stream, local, from)) => Poll::Ready(TransportEvent::Incoming {
+                listener_id,
+                upgrade: ready(Ok(stream)),
+                local_addr: to_multiaddr(local),
+                send_back_addr: to_multiaddr(from),
+            }),
+            Err(error) => {
+                this.paused = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                Poll::Ready(TransportEvent::ListenerError { listener_id, error })
+            }
+        }
+    }
+}
+
+fn accepted(tcp: TcpStream, from: SocketAddr) -> io::Result<(Watched, SocketAddr, SocketAddr)> {
+    tcp.set_nodelay(true)?;
+    let local = canonical(tcp.local_addr()?);
+    Ok((Watched::new(tcp, PATIENCE), local, canonical(from)))
+}
+
+async fn connect(to: SocketAddr) -> io::Result<Watched> {
+    let tcp = TcpStream::connect(to).await?;
+    tcp.set_nodelay(true)?;
+    Ok(Watched::new(tcp, PATIENCE))
+}
