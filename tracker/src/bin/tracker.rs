@@ -1,0 +1,190 @@
+//! The `tracker` binary: arguments, logs, and the prompt.
+
+use std::fs::File;
+use std::io::{BufRead, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use etcetera::BaseStrategy;
+use rustyline::error::ReadlineError;
+use shoal_common::TrackerInfo;
+use shoal_tracker::node::{Node, NodeConfig};
+use shoal_tracker::prompt::{self, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// One member of Shoal's tracker cluster.
+///
+/// Keeps accounts, groups and the metadata of shared files in step with the other trackers; any one of them is enough.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: tracker tracker_info.txt 1")]
+struct Arguments {
+    /// File with one tracker a line: "ip port", "ip:port" or "name port", optionally followed by its peer id
+    tracker_info: PathBuf,
+    /// Which of the file's trackers this is, counted from 1
+    #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+    tracker_no: u8,
+    /// Where this tracker's state lives [default: shoal/tracker-<no> under the user's XDG data home]
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tracker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let shown = arguments.tracker_info.display();
+    let text =
+        std::fs::read_to_string(&arguments.tracker_info).with_context(|| format!("cannot read {shown}"))?;
+    let info = TrackerInfo::parse(&text).with_context(|| format!("{shown}"))?;
+    let dir = match arguments.data_dir {
+        Some(dir) => dir,
+        None => etcetera::choose_base_strategy()
+            .context("no home directory; give --data-dir")?
+            .data_dir()
+            .join("shoal")
+            .join(format!("tracker-{}", arguments.tracker_no)),
+    };
+    std::fs::create_dir_all(&dir)
+        .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    start_log(terminal.then_some(dir.as_path()), arguments.log_format)?;
+    let config = NodeConfig { info, number: arguments.tracker_no, dir };
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(operate(config, terminal))
+}
+
+/// Logs go to standard error, or to a file while a prompt owns the terminal.
+fn start_log(dir: Option<&Path>, format: LogFormat) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn"));
+    let (writer, colours) = match dir {
+        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+        Some(dir) => {
+            let path = dir.join("tracker.log");
+            let file = File::options().create(true).append(true).open(&path);
+            let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
+            (BoxMakeWriter::new(Mutex::new(file)), false)
+        }
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+async fn operate(config: NodeConfig, terminal: bool) -> Result<()> {
+    // Before anything else: a signal during the start closes cleanly too.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let node = Node::start(config).await?;
+    greet(&node, terminal);
+    let (lines, mut typed) = mpsc::channel(1);
+    let (next, prompts) = std::sync::mpsc::channel();
+    if terminal {
+        std::thread::spawn(move || read_terminal(&lines, &prompts));
+    } else if is_pipe() {
+        std::thread::spawn(move || read_pipe(&lines));
+    } else {
+        // Nobody to listen to: run until a signal.
+        std::mem::forget(lines);
+    }
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            line = typed.recv() => match line {
+                None => break,
+                Some(line) => {
+                    if obey(&node, &line).await {
+                        break;
+                    }
+                }
+            },
+        }
+        // Only a terminal waits for it.
+        let _ = next.send(());
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what the operator reads")]
+fn greet(node: &Node, terminal: bool) {
+    if terminal {
+        let others = node.info().iter().count() - 1;
+        let address = node.local_addr().map_or_else(String::new, |address| address.to_string());
+        println!("tracker {} at {address}, with {others} others, as {}", node.number(), node.peer_id());
+        println!("type status, help or quit");
+    }
+}
+
+/// Does what was typed; true if that was to quit.
+#[expect(clippy::print_stdout, reason = "what the operator reads")]
+async fn obey(node: &Node, line: &str) -> bool {
+    match prompt::parse(line) {
+        Ok(None) => {}
+        Ok(Some(Command::Quit)) => return true,
+        Ok(Some(Command::Status)) => println!("{}", prompt::status(node).await),
+        Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
+        Err(problem) => println!("{problem}"),
+    }
+    false
+}
+
+/// Reads lines from the terminal, each after the last was obeyed, until end of input.
+fn read_terminal(lines: &mpsc::Sender<String>, prompts: &std::sync::mpsc::Receiver<()>) {
+    let Ok(mut editor) = rustyline::DefaultEditor::new() else { return };
+    loop {
+        match editor.readline("tracker> ") {
+            Ok(line) => {
+                // History is a convenience.
+                let _ = editor.add_history_entry(&line);
+                if lines.blocking_send(line).is_err() || prompts.recv().is_err() {
+                    return;
+                }
+            }
+            // Ctrl-C cancels the line, not the tracker.
+            Err(ReadlineError::Interrupted) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn read_pipe(lines: &mpsc::Sender<String>) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        if lines.blocking_send(line).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether standard input is a pipe that was given to this process, and not what a service or a shell's `&` leaves there.
+fn is_pipe() -> bool {
+    rustix::fs::fstat(std::io::stdin().as_fd())
+        .is_ok_and(|file| rustix::fs::FileType::from_raw_mode(file.st_mode) == rustix::fs::FileType::Fifo)
+}

@@ -1,0 +1,349 @@
+//! The links to the other trackers: dialled, proven, carried.
+//!
+//! A link is a stream each way: ours is opened on a connection that *we* dialled to the other's listed address, theirs
+//! arrives. It stands once theirs came from the very key that answered our dial (or that its line in `tracker_info.txt`
+//! names); before that not a single record is sent. One task a tracker owns its link, so that nothing of an older link
+//! is handed in after a newer one stands.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use minicbor::{Decode, Encode};
+use shoal_common::PeerId;
+use shoal_common::limits::MAX_STRANGER_MESSAGE;
+use shoal_common::tracker_info::TrackerLine;
+use shoal_net::{ChannelReceiver, ChannelSender, Control, Inbound, Protocol};
+use shoal_replica::limits::MAX_FRAME_BYTES;
+use shoal_replica::{Event, Frame, TrackerNo};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::core::{Core, LinkOrder};
+use crate::presence::{Delta, Presence};
+
+/// The protocol's name on libp2p.
+pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
+
+/// Pause between two dials: a tracker that can be reached again is in step 1.5 s later.
+const REDIAL: Duration = Duration::from_millis(250);
+/// For how long the other side's stream is waited for once ours stands.
+const INBOUND_WAIT: Duration = Duration::from_secs(3);
+/// How long an arriving stream may take to say whose it is.
+const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
+/// Arrived streams that may wait for their introduction.
+const MAX_INTRODUCTIONS: usize = 32;
+/// Frames queued for one link; the replica's own windows keep far below.
+const MAX_QUEUED: usize = 16 * 1024;
+/// How often others are told of changes of presence at most.
+const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
+/// Clients of a tracker that cannot be reached are offline after this long (P20).
+const FORGET_AFTER: Duration = Duration::from_secs(5);
+
+/// First byte of a message that carries a replica's frame.
+const FRAME: u8 = 0;
+/// First byte of a message that carries a [`Delta`].
+const PRESENCE: u8 = 1;
+
+/// The first message on a link's stream.
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct Introduction {
+    /// The sender's number.
+    #[n(0)]
+    number: u8,
+}
+
+/// A stream that arrived and said whose it is, which is yet to be proven.
+struct Arrived {
+    peer: PeerId,
+    receiver: ChannelReceiver,
+}
+
+/// Everything that a link's task works with.
+#[derive(Clone)]
+struct Shared {
+    me: TrackerNo,
+    own: PeerId,
+    control: Control,
+    core: Core,
+    presence: Presence,
+    closing: CancellationToken,
+}
+
+/// What reaches the task of one link.
+struct Inbox {
+    arrived: mpsc::Receiver<Arrived>,
+    orders: mpsc::Receiver<Order>,
+}
+
+enum Order {
+    Send(Vec<u8>),
+    Close(String),
+}
+
+/// The links of one tracker: hands arrived streams and the core's orders to the task of the right link.
+pub struct Links {
+    arrived: HashMap<u8, mpsc::Sender<Arrived>>,
+    introductions: std::sync::Arc<tokio::sync::Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Links {
+    /// Starts a task for each other tracker, and one that carries out the core's orders.
+    #[must_use]
+    pub fn start(
+        others: Vec<(TrackerNo, TrackerLine)>,
+        (me, own): (TrackerNo, PeerId),
+        control: Control,
+        core: Core,
+        presence: Presence,
+        orders: mpsc::UnboundedReceiver<LinkOrder>,
+        closing: CancellationToken,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        let shared = Shared { me, own, control, core, presence, closing: closing.clone() };
+        let (mut arrived, mut queues) = (HashMap::new(), HashMap::new());
+        for (number, line) in others {
+            let (arrived_sender, arrived_receiver) = mpsc::channel(4);
+            let (order_sender, order_receiver) = mpsc::channel(MAX_QUEUED);
+            arrived.insert(number.0, arrived_sender);
+            queues.insert(number, order_sender);
+            let inbox = Inbox { arrived: arrived_receiver, orders: order_receiver };
+            tasks.spawn(keep_link(shared.clone(), number, line, inbox));
+        }
+        tasks.spawn(carry_orders(orders, queues, closing));
+        let introductions = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_INTRODUCTIONS));
+        Self { arrived, introductions, tasks }
+    }
+
+    /// Takes a stream that arrived. Whoever it is gets nothing on it: a link's streams carry one way only.
+    pub fn arrive(&self, inbound: Inbound) {
+        let Ok(permit) = self.introductions.clone().try_acquire_owned() else { return };
+        let arrived = self.arrived.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let (_, mut receiver) = inbound.channel.split();
+            receiver.set_limit(MAX_STRANGER_MESSAGE);
+            let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION_WAIT, receiver.recv()).await else {
+                return;
+            };
+            let Ok(introduction) = minicbor::decode::<Introduction>(&first) else { return };
+            if let Some(link) = arrived.get(&introduction.number) {
+                // A full queue means that many arrive at once, of which only the newest counts: it comes again.
+                let _ = link.try_send(Arrived { peer: inbound.peer, receiver });
+            }
+        });
+    }
+
+    /// Waits for all tasks to end, after the token was cancelled.
+    pub async fn join(self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn carry_orders(
+    mut orders: mpsc::UnboundedReceiver<LinkOrder>,
+    queues: HashMap<TrackerNo, mpsc::Sender<Order>>,
+    closing: CancellationToken,
+) {
+    loop {
+        let order = tokio::select! {
+            () = closing.cancelled() => return,
+            order = orders.recv() => order,
+        };
+        match order {
+            None => return,
+            Some(LinkOrder::Send(to, frame)) => {
+                let mut message = vec![FRAME];
+                message.extend(frame.encode());
+                if let Some(queue) = queues.get(&to) {
+                    // What does not fit is lost with its link: the reader of the queue finds it out of step and dials anew.
+                    let _ = queue.try_send(Order::Send(message));
+                }
+            }
+            Some(LinkOrder::Close(to, reason)) => {
+                if let Some(queue) = queues.get(&to) {
+                    let _ = queue.send(Order::Close(reason)).await;
+                }
+            }
+            Some(LinkOrder::CloseAll) => {
+                for queue in queues.values() {
+                    let _ = queue.send(Order::Close("this tracker begins anew".into())).await;
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the link to one tracker for as long as this one runs.
+async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inbox: Inbox) {
+    let mut known: Option<PeerId> = None;
+    let mut silent_since = Some(Instant::now());
+    let mut reported = false;
+    // A stream that arrived while another link stood: the other side began anew.
+    let mut newest: Option<Arrived> = None;
+    let closing = shared.closing.clone();
+    while !closing.is_cancelled() {
+        let dialled = tokio::select! {
+            () = closing.cancelled() => return,
+            dialled = shared.control.dial(&line.host, line.port, line.peer_id) => dialled,
+        };
+        match dialled {
+            Ok(peer) if peer == shared.own => {
+                tracing::error!("the line of tracker {number} leads to this tracker; mend tracker_info.txt");
+                tokio::time::sleep(FORGET_AFTER).await;
+            }
+            Ok(peer) => {
+                reported = false;
+                if known.is_some_and(|known| known != peer) {
+                    tracing::warn!("tracker {number} ({line}) answers with another key than before: {peer}");
+                }
+                known = Some(peer);
+                if let Some((sender, receiver)) = raise(&shared, peer, &mut inbox, newest.take()).await {
+                    silent_since = None;
+                    tracing::info!("linked with tracker {number} ({line})");
+                    let (why, next) = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
+                    newest = next;
+                    tracing::warn!("the link with tracker {number} ({line}) ended: {why}");
+                    silent_since.get_or_insert_with(Instant::now);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut reported, true) {
+                    tracing::warn!("tracker {number} ({line}): {error}; trying again until it answers");
+                }
+            }
+        }
+        if silent_since.is_some_and(|since| since.elapsed() > FORGET_AFTER) {
+            shared.presence.forget(number.0);
+            silent_since = Some(Instant::now());
+        }
+        if newest.is_none() {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(REDIAL) => {}
+            }
+        }
+    }
+}
+
+/// Opens our stream to a proven peer and waits for its own.
+async fn raise(
+    shared: &Shared,
+    peer: PeerId,
+    inbox: &mut Inbox,
+    newest: Option<Arrived>,
+) -> Option<(ChannelSender, ChannelReceiver)> {
+    let (mut sender, _) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
+    sender.send(&crate::record::encode(&Introduction { number: shared.me.0 })).await.ok()?;
+    let mut candidate = newest;
+    let deadline = tokio::time::Instant::now() + INBOUND_WAIT;
+    loop {
+        while let Ok(later) = inbox.arrived.try_recv() {
+            candidate = Some(later);
+        }
+        if let Some(arrived) = candidate.take().filter(|arrived| arrived.peer == peer) {
+            let mut receiver = arrived.receiver;
+            receiver.set_limit(MAX_FRAME_BYTES + 1);
+            while inbox.orders.try_recv().is_ok() {
+                // Orders for an earlier link.
+            }
+            return Some((sender, receiver));
+        }
+        candidate = tokio::time::timeout_at(deadline, inbox.arrived.recv()).await.ok()?;
+    }
+}
+
+/// Carries both ways until the link ends; says why, and gives the stream that took its place, if one did.
+async fn carry(
+    shared: &Shared,
+    number: TrackerNo,
+    peer: PeerId,
+    mut sender: ChannelSender,
+    receiver: ChannelReceiver,
+    inbox: &mut Inbox,
+) -> (String, Option<Arrived>) {
+    shared.core.event(Event::LinkUp { peer: number }).await;
+    shared.presence.link_up(number.0);
+    let mut changed = shared.presence.changed();
+    let reading = read(shared, number, receiver);
+    tokio::pin!(reading);
+    let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
+    presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let ended = loop {
+        let sent = tokio::select! {
+            () = shared.closing.cancelled() => break ("this tracker closes".to_owned(), None),
+            why = &mut reading => break (why, None),
+            Some(arrived) = inbox.arrived.recv() => {
+                if arrived.peer == peer {
+                    break ("the other side began anew".to_owned(), Some(arrived));
+                }
+                // The old key still answers: a stranger, or a tracker whose key changed and whose time will come.
+                continue;
+            }
+            order = inbox.orders.recv() => match order {
+                Some(Order::Send(message)) => send_queued(&mut sender, message, inbox).await,
+                Some(Order::Close(reason)) => Err(reason),
+                None => Err("this tracker closes".to_owned()),
+            },
+            _ = presence_due.tick(), if changed.has_changed().unwrap_or(false) => {
+                changed.mark_unchanged();
+                tell_presence(shared, number, &mut sender).await
+            }
+        };
+        if let Err(why) = sent {
+            break (why, None);
+        }
+    };
+    shared.presence.link_down(number.0);
+    shared.core.event(Event::LinkDown { peer: number }).await;
+    ended
+}
+
+/// Sends a message and whatever else is queued behind it, then flushes once.
+async fn send_queued(sender: &mut ChannelSender, first: Vec<u8>, inbox: &mut Inbox) -> Result<(), String> {
+    let mut next = Some(first);
+    while let Some(message) = next.take() {
+        sender.feed(&message).await.map_err(|error| error.to_string())?;
+        match inbox.orders.try_recv() {
+            Ok(Order::Send(message)) => next = Some(message),
+            Ok(Order::Close(reason)) => return Err(reason),
+            Err(_) => {}
+        }
+    }
+    sender.flush().await.map_err(|error| error.to_string())
+}
+
+async fn tell_presence(shared: &Shared, number: TrackerNo, sender: &mut ChannelSender) -> Result<(), String> {
+    for delta in shared.presence.take_untold(number.0) {
+        let mut message = vec![PRESENCE];
+        message.extend(crate::record::encode(&delta));
+        sender.feed(&message).await.map_err(|error| error.to_string())?;
+    }
+    sender.flush().await.map_err(|error| error.to_string())
+}
+
+/// Hands in what arrives until the stream ends; says why it did.
+async fn read(shared: &Shared, number: TrackerNo, mut receiver: ChannelReceiver) -> String {
+    loop {
+        let message = match receiver.recv().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return "the other side closed it".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        match message.split_first() {
+            Some((&FRAME, bytes)) => match Frame::decode(bytes) {
+                Ok(frame) => shared.core.event(Event::Frame { peer: number, frame }).await,
+                Err(error) => return format!("it sent a frame that cannot be read: {error}"),
+            },
+            Some((&PRESENCE, bytes)) => match minicbor::decode::<Delta>(bytes) {
+                Ok(delta) => shared.presence.told(number.0, delta),
+                Err(error) => return format!("it sent a message that cannot be read: {error}"),
+            },
+            // A later version's.
+            _ => {}
+        }
+    }
+}

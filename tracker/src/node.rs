@@ -1,0 +1,269 @@
+//! Puts a tracker together and takes it apart again.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use shoal_common::tracker_api::CLIENT_PROTOCOL;
+use shoal_common::tracker_info::TrackerLine;
+use shoal_common::{PeerId, TrackerInfo};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol};
+use shoal_replica::{Rows, TrackerNo, Write};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clients;
+use crate::core::{self, Core, CoreConfig, Status};
+use crate::links::{LINK_PROTOCOL, Links};
+use crate::presence::Presence;
+use crate::record::{DECOY_SECRET, TICKET_KEY, encode};
+use crate::service::Service;
+
+/// How long shutting down may take before it says who was late.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What a tracker is started with.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The whole cluster.
+    pub info: TrackerInfo,
+    /// Which of its lines this is.
+    pub number: u8,
+    /// Where its state lives; made if it does not exist.
+    pub dir: PathBuf,
+}
+
+/// A running tracker.
+pub struct Node {
+    core: Core,
+    thread: JoinHandle<()>,
+    control: Control,
+    presence: Presence,
+    links: tokio::task::JoinHandle<()>,
+    clients: TaskTracker,
+    closing: CancellationToken,
+    peer_id: PeerId,
+    number: u8,
+    info: TrackerInfo,
+    /// Held for as long as the tracker runs.
+    _lock: File,
+}
+
+impl Node {
+    /// Starts a tracker: when this returns, it serves.
+    ///
+    /// # Errors
+    /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
+    pub async fn start(config: NodeConfig) -> Result<Self> {
+        let NodeConfig { info, number, dir } = config;
+        let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+        let lock = lock(&dir)?;
+        let identity = Identity::load_or_create(&dir.join("identity.key"))?;
+        check_key(&line, &identity)?;
+
+        let me = TrackerNo(number);
+        let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
+        let (order_sender, orders) = mpsc::unbounded_channel();
+        let (core, thread) = core::start(CoreConfig { dir, me, configured }, order_sender)?;
+        write_own_records(&core, me, identity.peer_id()).await?;
+
+        let closing = CancellationToken::new();
+        let config = ControlConfig {
+            identity: identity.clone(),
+            listen: Some(listen_address(&line)?),
+            protocols: vec![Protocol(CLIENT_PROTOCOL), LINK_PROTOCOL],
+            limits: ControlLimits::default(),
+        };
+        let (control, incoming) = Control::start(config).await?;
+        let presence = Presence::default();
+        let others = info.iter().filter(|(other, _)| *other != number);
+        let others = others.map(|(other, line)| (TrackerNo(other), line.clone())).collect();
+        let peer_id = identity.peer_id();
+        let own = (me, peer_id);
+        let links = Links::start(
+            others,
+            own,
+            control.clone(),
+            core.clone(),
+            presence.clone(),
+            orders,
+            closing.clone(),
+        );
+        let service = Service::new(core.clone(), presence.clone(), identity, me);
+        let clients = TaskTracker::new();
+        let links = tokio::spawn(accept(incoming, service, links, clients.clone(), closing.clone()));
+        tracing::info!("tracker {number} serves at {line} as {peer_id}");
+        Ok(Self {
+            core,
+            thread,
+            control,
+            presence,
+            links,
+            clients,
+            closing,
+            peer_id,
+            number,
+            info,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens; the port is the real one if 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.control.local_addr()
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn info(&self) -> &TrackerInfo {
+        &self.info
+    }
+
+    /// How it is; none while it closes.
+    pub async fn status(&self) -> Option<Status> {
+        self.core.status().await
+    }
+
+    /// Clients online in the whole cluster, as far as this tracker knows.
+    #[must_use]
+    pub fn online(&self) -> usize {
+        self.presence.count()
+    }
+
+    /// Ends all connections and tasks and closes the database. Everything acknowledged is durable before that.
+    pub async fn shutdown(self) {
+        self.closing.cancel();
+        self.clients.close();
+        let (control, clients, links) = (self.control, self.clients, self.links);
+        let tasks = async move {
+            control.shutdown().await;
+            clients.wait().await;
+            // The accepting task joined the links'; it cannot panic.
+            let _ = links.await;
+        };
+        if tokio::time::timeout(SHUTDOWN, tasks).await.is_err() {
+            tracing::warn!("connections did not end within {SHUTDOWN:?}; leaving them");
+        }
+        drop(self.core);
+        let thread = self.thread;
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(SHUTDOWN, joined).await.is_err() {
+            tracing::warn!("the database did not close within {SHUTDOWN:?}; leaving it");
+        }
+    }
+}
+
+/// Hands arriving streams to whom they are for.
+async fn accept(
+    mut incoming: Incoming,
+    service: Service,
+    links: Links,
+    clients: TaskTracker,
+    closing: CancellationToken,
+) {
+    loop {
+        let inbound = tokio::select! {
+            () = closing.cancelled() => break,
+            inbound = incoming.next() => inbound,
+        };
+        match inbound {
+            None => break,
+            Some(inbound) if inbound.protocol == LINK_PROTOCOL => links.arrive(inbound),
+            Some(inbound) => {
+                clients.spawn(clients::serve(service.clone(), inbound, closing.clone()));
+            }
+        }
+    }
+    links.join().await;
+}
+
+fn no_such_number(info: &TrackerInfo, number: u8) -> String {
+    let numbers: Vec<String> = info.iter().map(|(number, _)| number.to_string()).collect();
+    format!("there is no tracker {number} in tracker_info.txt; it has: {}", numbers.join(", "))
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path)
+        .with_context(|| format!("cannot write to the data directory {}", dir.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("{} is in use by another tracker; stop that one or give another --data-dir", dir.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+fn check_key(line: &TrackerLine, identity: &Identity) -> Result<()> {
+    match line.peer_id {
+        Some(listed) if listed != identity.peer_id() => bail!(
+            "tracker_info.txt names the key {listed} for {line}, but this tracker's is {}; mend the line in every copy of \
+             the file, or restore identity.key",
+            identity.peer_id()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The address of the tracker's line, or all interfaces where that is not one of this machine's.
+fn listen_address(line: &TrackerLine) -> Result<SocketAddr> {
+    let resolved = (line.host.as_str(), line.port).to_socket_addrs();
+    let listed = resolved.ok().and_then(|mut addresses| addresses.next());
+    let Some(listed) = listed else {
+        tracing::warn!("{} has no address here; listening on all interfaces", line.host);
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), line.port));
+    };
+    match TcpListener::bind(SocketAddr::new(listed.ip(), 0)) {
+        Ok(_) => Ok(listed),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            tracing::info!("{} is not an address of this machine; listening on all interfaces", listed.ip());
+            let all = match listed.ip() {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            Ok(SocketAddr::new(all, line.port))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen at {listed}")),
+    }
+}
+
+/// Writes what every tracker contributes: the key it signs tickets with, and the secret behind made-up salts if there is
+/// none yet.
+async fn write_own_records(core: &Core, me: TrackerNo, key: PeerId) -> Result<()> {
+    let written = core.run(move |tx| {
+        let mut writes = Vec::new();
+        let own = tx.store().get(TICKET_KEY, &[me.0])?;
+        if own.is_none_or(|row| row.value != encode(&key)) {
+            writes.push(Write { kind: TICKET_KEY, key: vec![me.0], value: encode(&key), ..Write::default() });
+        }
+        if tx.store().get(DECOY_SECRET, &[])?.is_none() {
+            let mut secret = vec![0; 32];
+            getrandom::fill(&mut secret).expect("the system provides randomness");
+            writes.push(Write { kind: DECOY_SECRET, value: secret, ..Write::default() });
+        }
+        if writes.is_empty() { Ok(()) } else { tx.write(writes) }
+    });
+    written.await.map_err(|refusal| anyhow::anyhow!("cannot write to the database: {}", refusal.text))
+}

@@ -1,0 +1,430 @@
+//! Who is online, where, and with which files: memory only, never written down.
+//!
+//! Each tracker owns the entries of its own clients and tells the others; an entry that came from another tracker goes
+//! when that tracker says so, or some seconds after the link to it broke. Called by the service and by the links; every
+//! method holds the one lock for a few lines.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use minicbor::{Decode, Encode};
+use shoal_common::limits::MAX_ANNOUNCED;
+use shoal_common::tracker_api::{Extent, Holding};
+use shoal_common::{Fid, Gid, PeerId, Uid};
+use tokio::sync::watch;
+
+/// Changes of own clients that one message to another tracker carries at most.
+const MAX_DELTA: usize = 2_000;
+
+/// A client that is logged in somewhere.
+#[derive(Debug, Clone)]
+struct Client {
+    user: Uid,
+    address: SocketAddr,
+    /// The tracker that it is connected to; `None` for this one.
+    tracker: Option<u8>,
+    /// Which login this is; see [`Presence::online`].
+    epoch: u64,
+    holdings: HashMap<(Gid, Fid), Extent>,
+}
+
+/// One change, as it travels between trackers.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Change {
+    /// A client is online; nothing is known yet of what it holds.
+    #[n(0)]
+    Online {
+        /// Its key.
+        #[n(0)]
+        peer: PeerId,
+        /// Who is logged in there.
+        #[n(1)]
+        user: Uid,
+        /// Where its bulk lane is.
+        #[n(2)]
+        address: String,
+    },
+    /// A client holds more or less of a file than before.
+    #[n(1)]
+    Holds {
+        /// The client's key.
+        #[n(0)]
+        peer: PeerId,
+        /// The file and how much of it.
+        #[n(1)]
+        holding: Holding,
+    },
+    /// A client is gone.
+    #[n(2)]
+    Offline {
+        /// Its key.
+        #[n(0)]
+        peer: PeerId,
+    },
+}
+
+/// Changes that one tracker tells another.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Delta {
+    /// Whether everything that this tracker told before is void.
+    #[n(0)]
+    pub anew: bool,
+    /// What changed, in order.
+    #[n(1)]
+    pub changes: Vec<Change>,
+}
+
+/// A client that holds a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its key.
+    pub peer: PeerId,
+    /// Who is logged in there.
+    pub user: Uid,
+    /// Where its bulk lane is.
+    pub address: SocketAddr,
+    /// How much it holds.
+    pub extent: Extent,
+}
+
+#[derive(Default)]
+struct State {
+    clients: HashMap<PeerId, Client>,
+    by_file: HashMap<(Gid, Fid), HashSet<PeerId>>,
+    /// For each linked tracker what has not been told yet; `None` when too much piled up and a snapshot is due.
+    untold: HashMap<u8, Option<Vec<Change>>>,
+    epochs: u64,
+}
+
+/// The handle that everybody shares.
+#[derive(Clone)]
+pub struct Presence {
+    state: Arc<Mutex<State>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { state: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+    }
+}
+
+impl Presence {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held cannot leave more than a stale entry, which its client's next word mends.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client of this tracker logged in, or another user did on the same client. The number returned names this login:
+    /// an earlier connection of the same client, noticed late to be broken, must not take it offline.
+    #[must_use]
+    pub fn online(&self, peer: PeerId, user: Uid, address: SocketAddr) -> u64 {
+        let mut state = self.lock();
+        state.epochs += 1;
+        let epoch = state.epochs;
+        state.set_online(peer, Client { user, address, tracker: None, epoch, holdings: HashMap::new() });
+        state.tell(&Change::Online { peer, user, address: address.to_string() });
+        drop(state);
+        self.changed.send_replace(());
+        epoch
+    }
+
+    /// A client of this tracker logged out or its connection broke.
+    pub fn offline(&self, peer: PeerId, epoch: u64) {
+        let mut state = self.lock();
+        if state.clients.get(&peer).is_some_and(|client| client.tracker.is_none() && client.epoch == epoch) {
+            state.remove(peer);
+            state.tell(&Change::Offline { peer });
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// A client of this tracker said what it holds. Entries over the limit are dropped.
+    pub fn holds(&self, peer: PeerId, anew: bool, holdings: &[Holding]) {
+        let mut state = self.lock();
+        let Some(client) = state.clients.get(&peer).filter(|client| client.tracker.is_none()).cloned() else {
+            return;
+        };
+        if anew {
+            for &(group, file) in client.holdings.keys() {
+                let holding = Holding { group, file, extent: Extent::None };
+                state.set_holding(peer, holding);
+                state.tell(&Change::Holds { peer, holding });
+            }
+        }
+        for &holding in holdings {
+            if state.set_holding(peer, holding) {
+                state.tell(&Change::Holds { peer, holding });
+            }
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Everybody who holds some of a file.
+    #[must_use]
+    pub fn holders(&self, group: Gid, file: Fid) -> Vec<Holder> {
+        let state = self.lock();
+        let peers = state.by_file.get(&(group, file)).into_iter().flatten();
+        peers
+            .filter_map(|peer| {
+                let client = state.clients.get(peer)?;
+                let extent = *client.holdings.get(&(group, file))?;
+                Some(Holder { peer: *peer, user: client.user, address: client.address, extent })
+            })
+            .collect()
+    }
+
+    /// How many clients are online, in the whole cluster.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().clients.len()
+    }
+
+    /// Begins to collect what the tracker of that number must be told: at first everything.
+    pub fn link_up(&self, tracker: u8) {
+        self.lock().untold.insert(tracker, None);
+        self.changed.send_replace(());
+    }
+
+    /// Stops collecting for a tracker.
+    pub fn link_down(&self, tracker: u8) {
+        self.lock().untold.remove(&tracker);
+    }
+
+    /// Forgets what a tracker told of its clients; some seconds after the link to it broke and did not come back.
+    pub fn forget(&self, tracker: u8) {
+        let mut state = self.lock();
+        let gone: Vec<PeerId> =
+            state.clients.iter().filter(|(_, c)| c.tracker == Some(tracker)).map(|(peer, _)| *peer).collect();
+        for peer in gone {
+            state.remove(peer);
+        }
+    }
+
+    /// Fires when [`Presence::take_untold`] may have something.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What the tracker of that number has not been told yet, in messages of bounded size.
+    #[must_use]
+    pub fn take_untold(&self, tracker: u8) -> Vec<Delta> {
+        let mut state = self.lock();
+        let Some(untold) = state.untold.get_mut(&tracker) else { return Vec::new() };
+        let (anew, changes) = match untold.replace(Vec::new()) {
+            Some(changes) => (false, changes),
+            None => (true, state.snapshot()),
+        };
+        if !anew && changes.is_empty() {
+            return Vec::new();
+        }
+        let mut deltas: Vec<Delta> =
+            changes.chunks(MAX_DELTA).map(|part| Delta { anew: false, changes: part.to_vec() }).collect();
+        match deltas.first_mut() {
+            Some(first) => first.anew = anew,
+            None => deltas.push(Delta { anew, changes: Vec::new() }),
+        }
+        deltas
+    }
+
+    /// Takes what another tracker told.
+    pub fn told(&self, tracker: u8, delta: Delta) {
+        if delta.anew {
+            self.forget(tracker);
+        }
+        let mut state = self.lock();
+        for change in delta.changes.into_iter().take(MAX_DELTA) {
+            match change {
+                Change::Online { peer, user, address } => {
+                    let Ok(address) = address.parse() else { continue };
+                    let tracker = Some(tracker);
+                    state.set_online(
+                        peer,
+                        Client { user, address, tracker, epoch: 0, holdings: HashMap::new() },
+                    );
+                }
+                Change::Holds { peer, holding } => {
+                    if state.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
+                        state.set_holding(peer, holding);
+                    }
+                }
+                Change::Offline { peer } => {
+                    if state.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
+                        state.remove(peer);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn set_online(&mut self, peer: PeerId, client: Client) {
+        self.remove(peer);
+        self.clients.insert(peer, client);
+    }
+
+    /// True if it changed anything.
+    fn set_holding(&mut self, peer: PeerId, holding: Holding) -> bool {
+        let key = (holding.group, holding.file);
+        let Some(client) = self.clients.get_mut(&peer) else { return false };
+        if holding.extent == Extent::None {
+            let held = client.holdings.remove(&key).is_some();
+            self.unlist(key, peer);
+            return held;
+        }
+        if client.holdings.len() >= MAX_ANNOUNCED && !client.holdings.contains_key(&key) {
+            return false;
+        }
+        self.by_file.entry(key).or_default().insert(peer);
+        client.holdings.insert(key, holding.extent) != Some(holding.extent)
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        let Some(client) = self.clients.remove(&peer) else { return };
+        for key in client.holdings.into_keys() {
+            self.unlist(key, peer);
+        }
+    }
+
+    fn unlist(&mut self, key: (Gid, Fid), peer: PeerId) {
+        if let Some(peers) = self.by_file.get_mut(&key) {
+            peers.remove(&peer);
+            if peers.is_empty() {
+                self.by_file.remove(&key);
+            }
+        }
+    }
+
+    fn tell(&mut self, change: &Change) {
+        for untold in self.untold.values_mut() {
+            match untold {
+                Some(changes) if changes.len() < MAX_ANNOUNCED => changes.push(change.clone()),
+                _ => *untold = None,
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Vec<Change> {
+        let own = self.clients.iter().filter(|(_, client)| client.tracker.is_none());
+        own.flat_map(|(&peer, client)| {
+            let online = Change::Online { peer, user: client.user, address: client.address.to_string() };
+            let holds = client.holdings.iter().map(move |(&(group, file), &extent)| Change::Holds {
+                peer,
+                holding: Holding { group, file, extent },
+            });
+            std::iter::once(online).chain(holds)
+        })
+        .collect()
+    }
+}
+
+/// Where others reach a client that says it listens at `listen` and is seen to come from `seen`.
+///
+/// # Errors
+/// When `listen` is no `ip:port`, or one that nobody can dial.
+pub fn reachable_address(listen: &str, seen: IpAddr) -> Result<SocketAddr, String> {
+    let address: SocketAddr = listen.parse().map_err(|_| format!("{listen:?} is not an ip:port"))?;
+    if address.port() == 0 || address.ip().is_multicast() {
+        return Err(format!("{address} cannot be reached by other peers"));
+    }
+    let ip = if address.ip().is_unspecified() { seen.to_canonical() } else { address.ip() };
+    Ok(SocketAddr::new(ip, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: PeerId = PeerId([1; 32]);
+    const BOB: PeerId = PeerId([2; 32]);
+    const FILE: (Gid, Fid) = (Gid([3; 16]), Fid([4; 16]));
+
+    fn address() -> SocketAddr {
+        "10.0.0.1:5".parse().unwrap()
+    }
+
+    fn holding(extent: Extent) -> Holding {
+        Holding { group: FILE.0, file: FILE.1, extent }
+    }
+
+    fn extents(presence: &Presence) -> Vec<(PeerId, Extent)> {
+        let mut holders: Vec<_> =
+            presence.holders(FILE.0, FILE.1).iter().map(|h| (h.peer, h.extent)).collect();
+        holders.sort_by_key(|holder| holder.0);
+        holders
+    }
+
+    /// Carries everything untold from one to the other.
+    fn carry(from: (&Presence, u8), to: (&Presence, u8)) {
+        for delta in from.0.take_untold(to.1) {
+            to.0.told(from.1, delta);
+        }
+    }
+
+    #[test]
+    fn trackers_tell_each_other_of_their_clients() {
+        let (one, two) = (Presence::default(), Presence::default());
+        let login = one.online(ALICE, Uid([1; 16]), address());
+        one.holds(ALICE, true, &[holding(Extent::Some)]);
+        one.link_up(2);
+        carry((&one, 1), (&two, 2));
+        assert_eq!(extents(&two), [(ALICE, Extent::Some)]);
+
+        one.holds(ALICE, false, &[holding(Extent::Complete)]);
+        carry((&one, 1), (&two, 2));
+        assert_eq!(extents(&two), [(ALICE, Extent::Complete)]);
+
+        one.offline(ALICE, login);
+        carry((&one, 1), (&two, 2));
+        assert_eq!(extents(&two), []);
+        assert_eq!(two.count(), 0);
+    }
+
+    #[test]
+    fn a_client_that_moved_is_not_removed_by_its_old_tracker() {
+        let (one, two) = (Presence::default(), Presence::default());
+        let login = one.online(ALICE, Uid([1; 16]), address());
+        one.link_up(2);
+        carry((&one, 1), (&two, 2));
+        let _ = two.online(ALICE, Uid([1; 16]), address());
+        two.holds(ALICE, true, &[holding(Extent::Complete)]);
+        one.offline(ALICE, login);
+        carry((&one, 1), (&two, 2));
+        two.forget(1);
+        assert_eq!(extents(&two), [(ALICE, Extent::Complete)]);
+    }
+
+    #[test]
+    fn an_old_connection_that_breaks_late_does_not_take_the_new_one_offline() {
+        let presence = Presence::default();
+        let old = presence.online(ALICE, Uid([1; 16]), address());
+        let _ = presence.online(ALICE, Uid([1; 16]), address());
+        presence.offline(ALICE, old);
+        assert_eq!(presence.count(), 1);
+    }
+
+    #[test]
+    fn anew_voids_what_was_announced_before() {
+        let presence = Presence::default();
+        let _ = presence.online(BOB, Uid([1; 16]), address());
+        presence.holds(BOB, true, &[holding(Extent::Complete)]);
+        presence.holds(BOB, true, &[]);
+        assert_eq!(extents(&presence), []);
+    }
+
+    #[test]
+    fn addresses_are_completed_and_checked() {
+        let seen = "::ffff:10.1.2.3".parse().unwrap();
+        assert_eq!(reachable_address("0.0.0.0:7", seen).unwrap().to_string(), "10.1.2.3:7");
+        assert_eq!(reachable_address("192.0.2.1:7", seen).unwrap().to_string(), "192.0.2.1:7");
+        for bad in ["", "x:1", "10.0.0.1", "10.0.0.1:0", "224.0.0.1:5"] {
+            assert!(reachable_address(bad, seen).is_err(), "{bad}");
+        }
+    }
+}

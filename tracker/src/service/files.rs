@@ -1,0 +1,283 @@
+//! Files: sharing them, finding them, and who holds them now.
+
+use std::net::SocketAddr;
+
+use shoal_common::limits::{MAX_LIST, MAX_MIRRORS};
+use shoal_common::tracker_api::{Answer, Extent, FileEntry, Holder, Holding, RefusalKind};
+use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid};
+use shoal_replica::{BlobHash, Rows, Write};
+
+use super::{groups, names};
+use crate::core::{Fault, Tx, refuse};
+use crate::presence::Presence;
+use crate::record::{FILE, SHARE, Share, encode, file_key, share_key};
+use crate::store::FileRow;
+
+/// How often a client should ask for a file's holders while there are few, in milliseconds.
+const FEW_HOLDERS_AGAIN_MS: u32 = 1_000;
+/// How often where there are many, in milliseconds.
+const MANY_HOLDERS_AGAIN_MS: u32 = 5_000;
+/// From how many on there are many.
+const MANY_HOLDERS: usize = 50;
+
+/// A file to be shared: what a client sends.
+pub(super) struct NewShare<'a> {
+    /// The request.
+    pub(super) request: RequestId,
+    /// In which group.
+    pub(super) group: &'a GroupName,
+    /// The file.
+    pub(super) manifest: Manifest,
+    /// Its piece list.
+    pub(super) piece_list: Vec<u8>,
+}
+
+/// Records a share, and the file if it is new.
+pub(super) fn share(
+    tx: &mut Tx<'_>,
+    caller: Uid,
+    peer: PeerId,
+    new: NewShare<'_>,
+) -> Result<(Gid, Fid), Fault> {
+    let group = groups::joined(tx, caller, new.group)?;
+    let mut manifest = new.manifest;
+    check_manifest(&manifest, &new.piece_list)?;
+    let file = manifest.fid(group);
+    let mut writes = Vec::new();
+    for other in tx.store().files_named(group, &manifest.name)? {
+        if other.fid == file {
+            continue;
+        }
+        if tx.store().is_shared(group, other.fid)? {
+            let (name, group) = (&manifest.name, new.group);
+            let text = format!(
+                "{group} has another file named {name}, which is still shared; rename yours, or wait until nobody shares that one"
+            );
+            return Err(refuse(RefusalKind::Exists, text));
+        }
+        // Nobody shares the old content: the name is free again.
+        writes.push(Write {
+            kind: FILE,
+            key: file_key(group, other.fid),
+            tombstone: true,
+            ..Write::default()
+        });
+    }
+    // Twins under one name come of partitions only; more than a handful there cannot be.
+    writes.truncate(16);
+    let known = known_manifest(tx, group, file)?;
+    if let Some(known) = &known {
+        let own = std::mem::take(&mut manifest.mirrors);
+        manifest.mirrors.clone_from(&known.mirrors);
+        manifest.mirrors.extend(own.into_iter().filter(|url| !known.mirrors.contains(url)));
+        manifest.mirrors.truncate(MAX_MIRRORS);
+    }
+    if known.as_ref() != Some(&manifest) {
+        let blobs = if new.piece_list.is_empty() {
+            Vec::new()
+        } else {
+            vec![(BlobHash(manifest.piece_list.0), new.piece_list)]
+        };
+        let value = encode(&manifest);
+        writes.push(Write { kind: FILE, key: file_key(group, file), value, blobs, ..Write::default() });
+    }
+    if !tx.store().has_share(group, file, caller, peer)? {
+        writes.push(share_row(group, file, caller, peer, new.request));
+    }
+    if !writes.is_empty() {
+        tx.write(writes)?;
+    }
+    Ok((group, file))
+}
+
+/// Records a share of a file that is known.
+pub(super) fn share_known(
+    tx: &mut Tx<'_>,
+    caller: Uid,
+    peer: PeerId,
+    request: RequestId,
+    (group, file): (Gid, Fid),
+) -> Result<(), Fault> {
+    groups::check_member(tx, caller, group)?;
+    if known_manifest(tx, group, file)?.is_none() {
+        return Err(no_such_file());
+    }
+    if tx.store().has_share(group, file, caller, peer)? {
+        return Ok(());
+    }
+    tx.write(vec![share_row(group, file, caller, peer, request)])
+}
+
+/// Takes a share back. One that does not exist is taken back already.
+pub(super) fn stop_share(
+    tx: &mut Tx<'_>,
+    caller: Uid,
+    peer: PeerId,
+    (group, file): (Gid, Fid),
+) -> Result<(), Fault> {
+    if !tx.store().has_share(group, file, caller, peer)? {
+        return Ok(());
+    }
+    tx.write(vec![Write {
+        kind: SHARE,
+        key: share_key(group, file, caller, peer),
+        tombstone: true,
+        ..Write::default()
+    }])
+}
+
+/// A group's files, for members.
+pub(super) fn list(
+    tx: &Tx<'_>,
+    presence: &Presence,
+    caller: Uid,
+    group: &GroupName,
+    after: Option<&FileName>,
+) -> Result<Answer, Fault> {
+    let gid = groups::joined(tx, caller, group)?;
+    let after = after.map_or(String::new(), |name| name.base().to_string());
+    let mut rows = tx.store().files(gid, &after, MAX_LIST + 1)?;
+    let more = rows.len() > MAX_LIST;
+    if more {
+        groups::cut_at_last_name(&mut rows, |row| row.name.clone());
+    }
+    let mut files = Vec::with_capacity(rows.len());
+    let mut last: Option<FileName> = None;
+    for row in rows {
+        let name =
+            if last.as_ref() == Some(&row.name) { row.name.parked(&row.fid.0) } else { row.name.clone() };
+        let holders = presence.holders(gid, row.fid);
+        let sharers = holders.iter().filter(|holder| holder.extent == Extent::Complete).count();
+        let sharers = u32::try_from(sharers).unwrap_or(u32::MAX);
+        files.push(FileEntry { name, size: row.size, sha1: Sha1(row.sha1), sharers });
+        last = Some(row.name);
+    }
+    Ok(Answer::Files { files, more })
+}
+
+/// Looks a file up by the name that it goes by.
+pub(super) fn find(tx: &Tx<'_>, caller: Uid, group: &GroupName, name: &FileName) -> Result<Answer, Fault> {
+    let gid = groups::joined(tx, caller, group)?;
+    let none =
+        || refuse(RefusalKind::NotFound, format!("{group} has no file {name}; see: list_files {group}"));
+    let row = file_called(tx, gid, name)?.ok_or_else(none)?;
+    let mut manifest = known_manifest(tx, gid, row.fid)?.ok_or_else(none)?;
+    manifest.name = name.clone();
+    Ok(Answer::Found { group: gid, file: row.fid, manifest: Box::new(manifest) })
+}
+
+/// A file's piece list.
+pub(super) fn piece_list(tx: &Tx<'_>, caller: Uid, group: Gid, file: Fid) -> Result<Answer, Fault> {
+    groups::check_member(tx, caller, group)?;
+    let manifest = known_manifest(tx, group, file)?.ok_or_else(no_such_file)?;
+    if manifest.size == 0 {
+        return Ok(Answer::PieceList(Vec::new()));
+    }
+    let list =
+        tx.store().read_blob(BlobHash(manifest.piece_list.0), 0, shoal_common::limits::MAX_CLIENT_MESSAGE)?;
+    let missing = || {
+        let text =
+            "this tracker is still fetching the file's piece list from the others; try again in a moment";
+        refuse(RefusalKind::Unavailable, text)
+    };
+    list.map(Answer::PieceList).ok_or_else(missing)
+}
+
+/// Who holds a file now, but the caller.
+pub(super) fn holders(
+    tx: &Tx<'_>,
+    presence: &Presence,
+    (caller, peer): (Uid, PeerId),
+    (group, file): (Gid, Fid),
+) -> Result<Answer, Fault> {
+    groups::check_member(tx, caller, group)?;
+    let mut found = presence.holders(group, file);
+    found.retain(|holder| holder.peer != peer);
+    let again_ms = if found.len() < MANY_HOLDERS { FEW_HOLDERS_AGAIN_MS } else { MANY_HOLDERS_AGAIN_MS };
+    if found.len() > MAX_LIST {
+        fastrand::shuffle(&mut found);
+        found.truncate(MAX_LIST);
+    }
+    let mut holders = Vec::with_capacity(found.len());
+    for holder in found {
+        if !tx.store().is_member(group, holder.user)? {
+            continue;
+        }
+        let user = names::user_called(tx, holder.user)?.name;
+        let address = holder.address.to_string();
+        holders.push(Holder { peer: holder.peer, address, user, extent: holder.extent });
+    }
+    Ok(Answer::Holders { holders, again_ms })
+}
+
+/// Takes what a client says it holds: what it may hold goes into presence, the rest is answered.
+pub(super) fn announce(
+    tx: &Tx<'_>,
+    presence: &Presence,
+    (caller, peer): (Uid, PeerId),
+    anew: bool,
+    holdings: Vec<Holding>,
+) -> Result<Answer, Fault> {
+    let (mut known, mut unknown) = (Vec::with_capacity(holdings.len()), Vec::new());
+    for holding in holdings {
+        let allowed = match holding.extent {
+            Extent::None => true,
+            Extent::Some => {
+                tx.store().is_member(holding.group, caller)?
+                    && known_manifest(tx, holding.group, holding.file)?.is_some()
+            }
+            Extent::Complete => {
+                tx.store().is_member(holding.group, caller)?
+                    && tx.store().has_share(holding.group, holding.file, caller, peer)?
+            }
+        };
+        if allowed { known.push(holding) } else { unknown.push(holding) }
+    }
+    presence.holds(peer, anew, &known);
+    Ok(Answer::Announced { unknown })
+}
+
+/// Where a client that says it listens at `listen` is reached.
+pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<SocketAddr, Fault> {
+    crate::presence::reachable_address(listen, seen.ip())
+        .map_err(|problem| refuse(RefusalKind::Malformed, format!("the client's address: {problem}")))
+}
+
+fn check_manifest(manifest: &Manifest, piece_list: &[u8]) -> Result<(), Fault> {
+    let broken = |error: &dyn std::fmt::Display| refuse(RefusalKind::Malformed, format!("the file: {error}"));
+    if manifest.name.is_parked() {
+        return Err(broken(&"its name must not end with ~ and six hex digits"));
+    }
+    manifest.validate().map_err(|error| broken(&error))?;
+    manifest.read_piece_list(piece_list).map_err(|error| broken(&error))?;
+    Ok(())
+}
+
+/// The file that goes by a name: the oldest that is shared, or, parked, the younger one with those digits; a file that
+/// nobody shares any more only while no other took its name.
+fn file_called(tx: &Tx<'_>, group: Gid, name: &FileName) -> Result<Option<FileRow>, Fault> {
+    let mut shared = Vec::new();
+    for row in tx.store().files_named(group, &name.base())? {
+        if tx.store().is_shared(group, row.fid)? {
+            shared.push(row);
+        }
+    }
+    if name.is_parked() {
+        return Ok(shared.into_iter().skip(1).find(|row| row.name.parked(&row.fid.0) == *name));
+    }
+    Ok(shared.into_iter().next())
+}
+
+fn known_manifest(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Option<Manifest>, Fault> {
+    let row = tx.store().get(FILE, &file_key(group, file))?;
+    Ok(row.filter(|row| !row.tombstone).and_then(|row| minicbor::decode(&row.value).ok()))
+}
+
+fn share_row(group: Gid, file: Fid, user: Uid, peer: PeerId, request: RequestId) -> Write {
+    let key = share_key(group, file, user, peer);
+    Write { kind: SHARE, key, value: encode(&Share { request }), ..Write::default() }
+}
+
+fn no_such_file() -> Fault {
+    refuse(RefusalKind::NotFound, "the trackers do not know that file (any more); see: list_files")
+}

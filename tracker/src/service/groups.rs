@@ -1,0 +1,265 @@
+//! Groups: founding, joining, leaving, deciding, and who may see what.
+
+use shoal_common::limits::MAX_LIST;
+use shoal_common::tracker_api::{Answer, GroupEntry, RefusalKind, UserEntry};
+use shoal_common::{Gid, GroupName, RequestId, Uid, UserName};
+use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
+
+use super::names;
+use crate::core::{Fault, Tx, refuse};
+use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membership_key};
+
+/// Groups that one user may be in: each costs a ticket at every renewal.
+const MAX_GROUPS_PER_USER: usize = 1_000;
+
+/// Founds a group; a repeated request finds its own claim and changes nothing.
+pub(super) fn create(tx: &mut Tx<'_>, caller: Uid, id: Gid, name: &GroupName) -> Result<(), Fault> {
+    if name.is_parked() {
+        return Err(refuse(RefusalKind::Malformed, "a group id must not end with ~ and six hex digits"));
+    }
+    match tx.holder(NameSpace::Group, name.as_str())? {
+        Some(holder) if holder.uid.0 == id.0 => return Ok(()),
+        Some(holder) => {
+            let empty = tx.store().members(Gid(holder.uid.0), Standing::Member)?.is_empty();
+            let text = if empty {
+                format!("the group id {name} was used before and is not given out again; choose another")
+            } else {
+                format!("the group {name} exists; choose another id, or ask to join with: join_group {name}")
+            };
+            return Err(refuse(RefusalKind::Exists, text));
+        }
+        None => {}
+    }
+    check_room(tx, caller, "you are")?;
+    let claim = Write {
+        kind: Kind::GROUP_CLAIM,
+        key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
+        value: encode(&Founding { founder: caller }),
+        ..Write::default()
+    };
+    let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));
+    tx.write(vec![claim, membership])
+}
+
+/// Files a join request.
+pub(super) fn join(tx: &mut Tx<'_>, caller: Uid, request: RequestId, name: &GroupName) -> Result<(), Fault> {
+    let group = existing(tx, name)?;
+    match membership(tx, group, caller)? {
+        Some(m) if m.request == request => return Ok(()),
+        Some(Membership { standing: Standing::Member, .. }) => {
+            return Err(refuse(RefusalKind::Exists, format!("you are a member of {name} already")));
+        }
+        Some(Membership { standing: Standing::Requested, .. }) => {
+            let text = match owner(tx, group)? {
+                Some(owner) => {
+                    let owner = names::user_called(tx, owner)?.name;
+                    format!("you asked to join {name} already; its owner {owner} has not answered yet")
+                }
+                None => format!("you asked to join {name} already"),
+            };
+            return Err(refuse(RefusalKind::Exists, text));
+        }
+        _ => {}
+    }
+    let request = stand(tx, group, caller, Standing::Requested, request);
+    tx.write(vec![request])
+}
+
+/// Ends a membership.
+pub(super) fn leave(tx: &mut Tx<'_>, caller: Uid, request: RequestId, name: &GroupName) -> Result<(), Fault> {
+    let group = existing_or_left(tx, name)?;
+    match membership(tx, group, caller)? {
+        Some(m) if m.request == request => return Ok(()),
+        Some(Membership { standing: Standing::Member | Standing::Requested, .. }) => {}
+        _ => return Err(not_a_member(name)),
+    }
+    let left = stand(tx, group, caller, Standing::Left, request);
+    tx.write(vec![left])
+}
+
+/// Accepts or rejects a join request.
+pub(super) fn decide(
+    tx: &mut Tx<'_>,
+    caller: Uid,
+    request: RequestId,
+    name: &GroupName,
+    user: &UserName,
+    accept: bool,
+) -> Result<(), Fault> {
+    let group = owned(tx, caller, name)?;
+    let none = || {
+        refuse(
+            RefusalKind::NotFound,
+            format!("{user} has not asked to join {name}; see: list_requests {name}"),
+        )
+    };
+    let uid = names::user_named(tx, user)?.ok_or_else(none)?;
+    match membership(tx, group, uid)? {
+        Some(m) if m.request == request => return Ok(()),
+        Some(Membership { standing: Standing::Requested, .. }) => {}
+        Some(Membership { standing: Standing::Member, .. }) => {
+            return Err(refuse(RefusalKind::Exists, format!("{user} is a member of {name} already")));
+        }
+        _ => return Err(none()),
+    }
+    if accept {
+        check_room(tx, uid, &format!("{user} is"))?;
+    }
+    let standing = if accept { Standing::Member } else { Standing::Rejected };
+    let decision = stand(tx, group, uid, standing, request);
+    tx.write(vec![decision])
+}
+
+/// Pending requests, for the owner.
+pub(super) fn list_requests(
+    tx: &Tx<'_>,
+    caller: Uid,
+    name: &GroupName,
+    after: Option<&UserName>,
+) -> Result<Answer, Fault> {
+    let group = owned(tx, caller, name)?;
+    users(tx, group, Standing::Requested, after)
+}
+
+/// Members, for members.
+pub(super) fn list_members(
+    tx: &Tx<'_>,
+    caller: Uid,
+    name: &GroupName,
+    after: Option<&UserName>,
+) -> Result<Answer, Fault> {
+    let group = joined(tx, caller, name)?;
+    users(tx, group, Standing::Member, after)
+}
+
+/// Every group that has a member, for everybody.
+pub(super) fn list(tx: &Tx<'_>, caller: Option<Uid>, after: Option<&GroupName>) -> Result<Answer, Fault> {
+    let after = after.map_or(String::new(), |name| name.base().to_string());
+    // One more than an answer holds tells whether there are more.
+    let mut found = tx.store().groups_by_name(&after, MAX_LIST + 1)?;
+    let more = found.len() > MAX_LIST;
+    if more {
+        // The next page begins behind a name, so a name's claims must not be torn apart.
+        cut_at_last_name(&mut found, |(name, _)| name.clone());
+    }
+    let mut groups = Vec::with_capacity(found.len());
+    for (name, gid) in found {
+        let called = names::group_called_by(tx, name, gid)?;
+        let Some(owner) = owner(tx, gid)? else { continue };
+        let owner = names::user_called(tx, owner)?.name;
+        let member = match caller {
+            Some(user) => tx.store().is_member(gid, user)?,
+            None => false,
+        };
+        groups.push(GroupEntry { name: called.name, provisional: called.provisional, owner, member });
+    }
+    Ok(Answer::Groups { groups, more })
+}
+
+/// Drops the entries of the last name from a list that was cut somewhere in or behind them, unless it has no other.
+pub(super) fn cut_at_last_name<T, N: PartialEq>(entries: &mut Vec<T>, name: impl Fn(&T) -> N) {
+    let Some(last) = entries.last().map(&name) else { return };
+    if let Some(at) = entries.iter().position(|entry| name(entry) == last).filter(|&at| at > 0) {
+        entries.truncate(at);
+    }
+}
+
+/// The group of that name that the caller is a member of.
+pub(super) fn joined(tx: &Tx<'_>, caller: Uid, name: &GroupName) -> Result<Gid, Fault> {
+    let group = existing(tx, name)?;
+    if tx.store().is_member(group, caller)? { Ok(group) } else { Err(not_a_member(name)) }
+}
+
+/// Checks a group that the caller names by id.
+pub(super) fn check_member(tx: &Tx<'_>, caller: Uid, group: Gid) -> Result<(), Fault> {
+    if tx.store().is_member(group, caller)? {
+        return Ok(());
+    }
+    match tx.store().group_claim_of(group)? {
+        Some(_) => Err(not_a_member(&names::group_called(tx, group)?.name)),
+        None => Err(refuse(RefusalKind::NotAllowed, "you are not a member of that group")),
+    }
+}
+
+fn owned(tx: &Tx<'_>, caller: Uid, name: &GroupName) -> Result<Gid, Fault> {
+    let group = joined(tx, caller, name)?;
+    match owner(tx, group)? {
+        Some(owner) if owner == caller => Ok(group),
+        Some(owner) => {
+            let owner = names::user_called(tx, owner)?.name;
+            Err(refuse(RefusalKind::NotAllowed, format!("only the owner of {name}, {owner}, can do that")))
+        }
+        None => Err(not_a_member(name)),
+    }
+}
+
+/// The founder while a member, then the member who joined first, ties by name.
+fn owner(tx: &Tx<'_>, group: Gid) -> Result<Option<Uid>, Fault> {
+    let members = tx.store().members(group, Standing::Member)?;
+    if let Some(founder) = tx.store().founder(group)?
+        && members.iter().any(|(user, _)| *user == founder)
+    {
+        return Ok(Some(founder));
+    }
+    let Some(first) = members.iter().map(|(_, since)| *since).min() else { return Ok(None) };
+    let mut eldest = Vec::new();
+    for (user, _) in members.into_iter().filter(|(_, since)| *since == first) {
+        eldest.push((names::user_called(tx, user)?.name, user));
+    }
+    Ok(eldest.into_iter().min().map(|(_, user)| user))
+}
+
+fn users(tx: &Tx<'_>, group: Gid, standing: Standing, after: Option<&UserName>) -> Result<Answer, Fault> {
+    let mut users: Vec<UserEntry> = Vec::new();
+    for (user, _) in tx.store().members(group, standing)? {
+        users.push(names::user_called(tx, user)?.into());
+    }
+    users.retain(|entry| after.is_none_or(|after| entry.name > *after));
+    users.sort_by(|one, other| one.name.cmp(&other.name));
+    let more = users.len() > MAX_LIST;
+    users.truncate(MAX_LIST);
+    Ok(Answer::Users { users, more })
+}
+
+/// A group that has members.
+fn existing(tx: &Tx<'_>, name: &GroupName) -> Result<Gid, Fault> {
+    let group = existing_or_left(tx, name)?;
+    if tx.store().members(group, Standing::Member)?.is_empty() { Err(no_such_group(name)) } else { Ok(group) }
+}
+
+fn existing_or_left(tx: &Tx<'_>, name: &GroupName) -> Result<Gid, Fault> {
+    names::group_named(tx, name)?.ok_or_else(|| no_such_group(name))
+}
+
+fn no_such_group(name: &GroupName) -> Fault {
+    refuse(RefusalKind::NotFound, format!("there is no group {name}; see: list_groups"))
+}
+
+fn not_a_member(name: &GroupName) -> Fault {
+    refuse(RefusalKind::NotAllowed, format!("you are not a member of {name}; ask with: join_group {name}"))
+}
+
+fn check_room(tx: &Tx<'_>, user: Uid, who: &str) -> Result<(), Fault> {
+    if tx.store().groups_of(user)?.len() >= MAX_GROUPS_PER_USER {
+        return Err(refuse(
+            RefusalKind::Limit,
+            format!("{who} in {MAX_GROUPS_PER_USER} groups, which is the most"),
+        ));
+    }
+    Ok(())
+}
+
+fn membership(tx: &Tx<'_>, group: Gid, user: Uid) -> Result<Option<Membership>, Fault> {
+    let row = tx.store().get(MEMBERSHIP, &membership_key(group, user))?;
+    Ok(row.and_then(|row| minicbor::decode(&row.value).ok()))
+}
+
+fn stand(tx: &Tx<'_>, group: Gid, user: Uid, standing: Standing, request: RequestId) -> Write {
+    let membership = Membership { standing, since_ms: tx.now().wall_ms, request };
+    Write {
+        kind: MEMBERSHIP,
+        key: membership_key(group, user),
+        value: encode(&membership),
+        ..Write::default()
+    }
+}

@@ -1,0 +1,102 @@
+//! Failed logins make further tries wait: by account and address, so that nobody can lock another out from elsewhere.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use shoal_common::UserName;
+
+/// Failed logins that cost nothing.
+const FREE_TRIES: u32 = 5;
+/// The longest wait.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// After that long without a failed try it is forgotten.
+const FORGET: Duration = Duration::from_secs(15 * 60);
+/// Pairs remembered at most: some 10 MB. When it is full, pairs are forgotten at random among those not waiting.
+const MAX_PAIRS: usize = 50_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Failures {
+    fn wait_until(&self) -> Instant {
+        let over = self.count.saturating_sub(FREE_TRIES);
+        if over == 0 && self.count < FREE_TRIES {
+            return self.last;
+        }
+        let seconds = 1u64.checked_shl(over).unwrap_or(u64::MAX).min(MAX_WAIT.as_secs());
+        self.last + Duration::from_secs(seconds)
+    }
+}
+
+/// Who failed to log in, from where, how often.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    pairs: HashMap<(UserName, IpAddr), Failures>,
+}
+
+impl Throttle {
+    /// How long this pair must wait yet before it may try.
+    #[must_use]
+    pub(super) fn wait(&self, name: &UserName, from: IpAddr, now: Instant) -> Option<Duration> {
+        let failures = self.pairs.get(&(name.clone(), from))?;
+        Some(failures.wait_until().saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Remembers a failed try.
+    pub(super) fn failed(&mut self, name: &UserName, from: IpAddr, now: Instant) {
+        if self.pairs.len() >= MAX_PAIRS {
+            self.pairs.retain(|_, failures| now < failures.wait_until());
+        }
+        if self.pairs.len() >= MAX_PAIRS {
+            return;
+        }
+        let failures = self.pairs.entry((name.clone(), from)).or_insert(Failures { count: 0, last: now });
+        if now.duration_since(failures.last) > FORGET {
+            failures.count = 0;
+        }
+        *failures = Failures { count: failures.count.saturating_add(1), last: now };
+    }
+
+    /// Forgets a pair that logged in.
+    pub(super) fn succeeded(&mut self, name: &UserName, from: IpAddr) {
+        self.pairs.remove(&(name.clone(), from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sixth_try_waits_and_waits_grow_to_thirty_seconds() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let (name, here, elsewhere) =
+            (UserName::create("bob").unwrap(), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            throttle.failed(&name, here, start);
+            waits.push(throttle.wait(&name, here, start).map_or(0, |wait| wait.as_secs()));
+        }
+        assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(throttle.wait(&name, elsewhere, start), None);
+        assert_eq!(throttle.wait(&name, here, start + MAX_WAIT), None);
+        throttle.succeeded(&name, here);
+        assert_eq!(throttle.wait(&name, here, start), None);
+    }
+
+    #[test]
+    fn old_failures_are_forgotten() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let (name, here) = (UserName::create("bob").unwrap(), IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..9 {
+            throttle.failed(&name, here, start);
+        }
+        let later = start + FORGET + Duration::from_secs(1);
+        throttle.failed(&name, here, later);
+        assert_eq!(throttle.wait(&name, here, later), None);
+    }
+}

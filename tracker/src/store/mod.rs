@@ -1,0 +1,139 @@
+//! The only place on this side that knows SQLite: the rows, and projections of them that commands query.
+//!
+//! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
+//! made anew from the rows whenever their schema changed.
+
+mod projections;
+mod queries;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+pub use queries::FileRow;
+
+/// The space of user names in the `claim` projection.
+const USERS: u8 = 0;
+/// The space of group names there.
+const GROUPS: u8 = 1;
+
+/// Version of the rows' schema; a database of a later one is refused.
+const SCHEMA: i64 = 1;
+/// Version of the projections; another one than the database's has them made anew.
+const PROJECTIONS: i64 = 1;
+/// The database's file in the data directory.
+const FILE: &str = "tracker.db";
+
+/// What can go wrong below the service, by what can be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full: roll back, refuse writes, keep reading.
+    #[error("the disk is full")]
+    Full,
+    /// The file is no database or a damaged one: set it aside and start blank.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
+    /// Written by a later version.
+    #[error(
+        "the database was written by a later version (schema {0}); use that version or another --data-dir"
+    )]
+    Later(i64),
+    /// Anything else: what is durable is not known, so the process must stop.
+    #[error("the database failed: {0}")]
+    Failed(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The tracker's database.
+pub struct Store {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the database in a folder that exists, or makes one there.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `Corrupt` leaves the file as it is.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let db = Connection::open(&path)?;
+        db.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
+             PRAGMA foreign_keys = OFF; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864;",
+        )?;
+        let store = Self { db, path };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    /// Moves a damaged database out of the way and says where to.
+    ///
+    /// # Errors
+    /// When a file cannot be renamed.
+    pub fn set_aside(dir: &Path, now_ms: u64) -> std::io::Result<PathBuf> {
+        let aside = dir.join(format!("{FILE}.damaged-{now_ms}"));
+        for suffix in ["", "-wal", "-shm"] {
+            let from = dir.join(format!("{FILE}{suffix}"));
+            if from.exists() {
+                std::fs::rename(&from, dir.join(format!("{FILE}.damaged-{now_ms}{suffix}")))?;
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(&self) -> Result<(), StoreError> {
+        Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// Makes the transaction durable.
+    pub(crate) fn commit(&self) -> Result<(), StoreError> {
+        Ok(self.db.execute_batch("COMMIT")?)
+    }
+
+    /// Undoes the transaction, if one is open.
+    pub(crate) fn rollback(&self) -> Result<(), StoreError> {
+        if self.db.is_autocommit() { Ok(()) } else { Ok(self.db.execute_batch("ROLLBACK")?) }
+    }
+
+    /// Size of the database's file in bytes, for the operator.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        self.begin()?;
+        let schema: i64 = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if schema > SCHEMA {
+            self.rollback()?;
+            return Err(StoreError::Later(schema));
+        }
+        self.db.execute_batch(rows::SCHEMA_SQL)?;
+        self.db.pragma_update(None, "user_version", SCHEMA)?;
+        let sql = "SELECT value FROM setting WHERE name = 'projections'";
+        let projections: Option<i64> = self.db.query_row(sql, [], |row| row.get(0)).optional()?;
+        if projections != Some(PROJECTIONS) {
+            self.rebuild_projections()?;
+            let sql = "INSERT OR REPLACE INTO setting (name, value) VALUES ('projections', ?1)";
+            self.db.execute(sql, [PROJECTIONS])?;
+        }
+        self.commit()
+    }
+}
+
+/// A column that holds exactly `N` bytes.
+fn blob<const N: usize>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<[u8; N]> {
+    row.get::<_, [u8; N]>(column)
+}

@@ -1,0 +1,151 @@
+//! What commands ask of the projections; every method is one prepared statement.
+
+use rusqlite::{OptionalExtension, params};
+use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
+
+use super::{Store, StoreError, blob};
+use crate::record::Standing;
+
+/// A shared file as the projection has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRow {
+    /// The file.
+    pub fid: Fid,
+    /// The name it was shared under.
+    pub name: FileName,
+    /// Stamp of its first record; the lowest holds the name.
+    pub born: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-1 of the whole.
+    pub sha1: [u8; 20],
+}
+
+impl Store {
+    /// The name that a user claimed.
+    pub(crate) fn user_claim_of(&self, user: Uid) -> Result<Option<UserName>, StoreError> {
+        let name = self.claim_of(super::USERS, &user.0)?;
+        Ok(name.and_then(|name| UserName::refer(&name).ok()))
+    }
+
+    /// The name that a group claimed, and who founded it.
+    pub(crate) fn group_claim_of(&self, group: Gid) -> Result<Option<GroupName>, StoreError> {
+        let name = self.claim_of(super::GROUPS, &group.0)?;
+        Ok(name.and_then(|name| GroupName::refer(&name).ok()))
+    }
+
+    fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
+        let mut query = self.db.prepare_cached("SELECT name FROM claim WHERE id = ?1 AND space = ?2")?;
+        Ok(query.query_row(params![id, space], |row| row.get(0)).optional()?)
+    }
+
+    /// The user who founded a group.
+    pub(crate) fn founder(&self, group: Gid) -> Result<Option<Uid>, StoreError> {
+        let mut query = self.db.prepare_cached("SELECT founder FROM claim WHERE id = ?1 AND space = ?2")?;
+        let founder =
+            query.query_row(params![group.0, super::GROUPS], |row| blob::<16>(row, 0)).optional()?;
+        Ok(founder.map(Uid))
+    }
+
+    /// A group's users of one standing with the time since when.
+    pub(crate) fn members(&self, group: Gid, standing: Standing) -> Result<Vec<(Uid, u64)>, StoreError> {
+        let mut query =
+            self.db.prepare_cached("SELECT uid, since FROM member WHERE gid = ?1 AND standing = ?2")?;
+        let rows =
+            query.query_map(params![group.0, standing as u8], |row| Ok((Uid(blob(row, 0)?), row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether the user is a member of the group now.
+    pub(crate) fn is_member(&self, group: Gid, user: Uid) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM member WHERE gid = ?1 AND uid = ?2 AND standing = ?3";
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.exists(params![group.0, user.0, Standing::Member as u8])?)
+    }
+
+    /// The groups that a user is a member of.
+    pub(crate) fn groups_of(&self, user: Uid) -> Result<Vec<Gid>, StoreError> {
+        let mut query = self.db.prepare_cached("SELECT gid FROM member WHERE uid = ?1 AND standing = ?2")?;
+        let rows = query.query_map(params![user.0, Standing::Member as u8], |row| Ok(Gid(blob(row, 0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Claims on group names in the order of names, of groups that have a member; behind `after`, `limit` names at most.
+    pub(crate) fn groups_by_name(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(GroupName, Gid)>, StoreError> {
+        let sql = "SELECT name, id FROM claim WHERE space = ?1 AND name > ?2 AND EXISTS
+                   (SELECT 1 FROM member WHERE gid = claim.id AND standing = ?3) ORDER BY name, id LIMIT ?4";
+        let mut query = self.db.prepare_cached(sql)?;
+        let arguments = params![super::GROUPS, after, Standing::Member as u8, limit];
+        let rows = query.query_map(arguments, |row| Ok((row.get::<_, String>(0)?, Gid(blob(row, 1)?))))?;
+        let mut groups = Vec::new();
+        for row in rows {
+            let (name, gid) = row?;
+            // A later version may allow names that this one does not know how to show.
+            groups.extend(GroupName::refer(&name).ok().map(|name| (name, gid)));
+        }
+        Ok(groups)
+    }
+
+    /// The files of a group that a member has shared and not taken back, by name and then by age.
+    pub(crate) fn files(&self, group: Gid, after: &str, limit: usize) -> Result<Vec<FileRow>, StoreError> {
+        let sql = "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND name > ?2 AND EXISTS
+                   (SELECT 1 FROM share JOIN member USING (gid, uid)
+                    WHERE share.gid = file.gid AND share.fid = file.fid AND standing = ?4)
+                   ORDER BY name, born, fid LIMIT ?3";
+        let mut query = self.db.prepare_cached(sql)?;
+        let mut rows = query.query(params![group.0, after, limit, Standing::Member as u8])?;
+        read_files(&mut rows)
+    }
+
+    /// The files of a group under one name, oldest first, whether shared or not.
+    pub(crate) fn files_named(&self, group: Gid, name: &FileName) -> Result<Vec<FileRow>, StoreError> {
+        let sql =
+            "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND name = ?2 ORDER BY born, fid";
+        let mut query = self.db.prepare_cached(sql)?;
+        let mut rows = query.query(params![group.0, name.as_str()])?;
+        read_files(&mut rows)
+    }
+
+    /// Whether a member has shared the file and not taken it back.
+    pub(crate) fn is_shared(&self, group: Gid, file: Fid) -> Result<bool, StoreError> {
+        let sql =
+            "SELECT 1 FROM share JOIN member USING (gid, uid) WHERE gid = ?1 AND fid = ?2 AND standing = ?3";
+        Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0, Standing::Member as u8])?)
+    }
+
+    /// Whether this user shares the file from this client.
+    pub(crate) fn has_share(
+        &self,
+        group: Gid,
+        file: Fid,
+        user: Uid,
+        peer: PeerId,
+    ) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM share WHERE gid = ?1 AND fid = ?2 AND uid = ?3 AND peer = ?4";
+        Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0, user.0, peer.0])?)
+    }
+
+    /// How many users, groups and files there are, for the operator.
+    pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
+        let sql = "SELECT (SELECT count(*) FROM claim WHERE space = ?1), (SELECT count(*) FROM claim WHERE space = ?2),
+                   (SELECT count(*) FROM file)";
+        let mut query = self.db.prepare_cached(sql)?;
+        let arguments = params![super::USERS, super::GROUPS];
+        Ok(query.query_row(arguments, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+    }
+}
+
+fn read_files(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<FileRow>, StoreError> {
+    let mut files = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(1)?;
+        let Ok(name) = FileName::refer(&name) else { continue };
+        let (fid, born, size, sha1) = (Fid(blob(row, 0)?), row.get(2)?, row.get(3)?, blob(row, 4)?);
+        files.push(FileRow { fid, name, born, size, sha1 });
+    }
+    Ok(files)
+}

@@ -1,0 +1,164 @@
+//! A cluster of real trackers on loopback, and a hand-made client that speaks their protocol.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers: every binary uses its own part, and a panic is how a test fails"
+)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use shoal_common::credentials::Secrets;
+use shoal_common::limits::MAX_CLIENT_MESSAGE;
+use shoal_common::tracker_api::{
+    Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, Reply, Session, ToTracker,
+};
+use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
+use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
+use shoal_tracker::node::{Node, NodeConfig};
+
+/// How long a condition may take to come true.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ports that were free a moment ago.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+pub fn info(ports: &[u16]) -> TrackerInfo {
+    let lines: Vec<String> = ports.iter().map(|port| format!("127.0.0.1 {port}")).collect();
+    TrackerInfo::parse(&lines.join("\n")).unwrap()
+}
+
+pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
+    let config = NodeConfig { info: info(ports), number, dir: dir.join(number.to_string()) };
+    Node::start(config).await.unwrap()
+}
+
+/// Waits until the tracker says that it is in sync with `others` trackers.
+pub async fn in_sync(node: &Node, others: usize) {
+    until("in sync", async || {
+        let status = node.status().await.unwrap();
+        status.members.iter().filter(|member| member.connected && member.in_sync).count() == others
+    })
+    .await;
+}
+
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client made by hand.
+pub struct Client {
+    pub identity: Identity,
+    pub tracker: PeerId,
+    control: Control,
+    channel: Channel,
+    calls: u32,
+}
+
+impl Client {
+    pub async fn connect(port: u16) -> Self {
+        Self::connect_as(Identity::generate(), port).await
+    }
+
+    pub async fn connect_as(identity: Identity, port: u16) -> Self {
+        let config = ControlConfig {
+            identity: identity.clone(),
+            listen: None,
+            protocols: vec![],
+            limits: ControlLimits::default(),
+        };
+        let (control, _) = Control::start(config).await.unwrap();
+        let tracker = control.dial("127.0.0.1", port, None).await.unwrap();
+        let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
+        channel.set_limit(MAX_CLIENT_MESSAGE);
+        let mut client = Self { identity, tracker, control, channel, calls: 0 };
+        client.ok(Call::Hello { listen: "127.0.0.1:7777".into() }).await;
+        client
+    }
+
+    pub async fn call(&mut self, body: Call) -> Result<Answer, Refusal> {
+        self.calls += 1;
+        let call = self.calls;
+        self.channel.send(&minicbor::to_vec(ToTracker { call, body }).unwrap()).await.unwrap();
+        let message = tokio::time::timeout(PATIENCE, self.channel.recv()).await.unwrap().unwrap().unwrap();
+        let answer: FromTracker = minicbor::decode(&message).unwrap();
+        assert_eq!(answer.call, call);
+        match answer.body {
+            Reply::Done(answer) => Ok(answer),
+            Reply::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    pub async fn ok(&mut self, body: Call) -> Answer {
+        self.call(body.clone()).await.unwrap_or_else(|refusal| panic!("{body:?}: {}", refusal.text))
+    }
+
+    pub async fn refused(&mut self, body: Call) -> Refusal {
+        match self.call(body.clone()).await {
+            Err(refusal) => refusal,
+            Ok(answer) => panic!("{body:?} was done: {answer:?}"),
+        }
+    }
+
+    pub async fn create_user(&mut self, name: &str, password: &str) -> (Uid, bool) {
+        let (id, (_, _, account)) = (Uid::random(), Secrets::create(password).unwrap());
+        match self.ok(Call::CreateUser { id, name: user(name), account }).await {
+            Answer::Created { provisional } => (id, provisional),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn login(&mut self, name: &str, password: &str) -> Result<Session, Refusal> {
+        let mut candidate = 0;
+        loop {
+            let challenge = Call::Challenge { name: user(name), candidate };
+            let Answer::Challenge { salt, challenge } = self.call(challenge).await? else {
+                panic!("no challenge")
+            };
+            let secrets = Secrets::derive(password, &salt).unwrap();
+            let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
+            match self.call(Call::Login { name: user(name), candidate, signature }).await {
+                Ok(Answer::LoggedIn(session)) => return Ok(*session),
+                Ok(other) => panic!("{other:?}"),
+                Err(refusal) if refusal.kind == shoal_common::tracker_api::RefusalKind::TryNext => {
+                    candidate += 1
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Creates an account and logs in.
+    pub async fn enter(&mut self, name: &str) -> Session {
+        self.create_user(name, "secret").await;
+        self.login(name, "secret").await.unwrap()
+    }
+
+    pub async fn create_group(&mut self, name: &str) -> Gid {
+        let id = Gid::random();
+        self.ok(Call::CreateGroup { id, name: group(name) }).await;
+        id
+    }
+
+    pub async fn close(self) {
+        self.control.shutdown().await;
+    }
+}
+
+pub fn user(name: &str) -> UserName {
+    UserName::refer(name).unwrap()
+}
+
+pub fn group(name: &str) -> GroupName {
+    GroupName::refer(name).unwrap()
+}
