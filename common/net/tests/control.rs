@@ -1,5 +1,7 @@
 //! The control plane over real loopback sockets.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test and its helpers fail by panicking")]
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -137,10 +139,7 @@ async fn opening_needs_a_connection_and_a_common_protocol() {
     assert!(matches!(client.open(peer, other).await, Err(NetError::Unsupported { .. })));
     assert!(matches!(client.open(peer, Protocol("x")).await, Err(NetError::BadProtocol { .. })));
     client.disconnect(peer).await;
-    soon("the disconnection", async {
-        while client.open(peer, ECHO).await.is_ok() {}
-    })
-    .await;
+    soon("the disconnection", async { while client.open(peer, ECHO).await.is_ok() {} }).await;
     client.shutdown().await;
     assert!(matches!(client.open(peer, ECHO).await, Err(NetError::Closed)));
 }
@@ -171,10 +170,8 @@ async fn silence_is_noticed_within_five_seconds_by_both() {
     let mut far = soon("the channel", incoming.next()).await.unwrap().channel;
     wire.mode.send(Mode::Silent).unwrap();
     let limit = Duration::from_millis(5_500);
-    let (near, far) = tokio::join!(
-        within(limit, "the near end", near.recv()),
-        within(limit, "the far end", far.recv()),
-    );
+    let (near, far) =
+        tokio::join!(within(limit, "the near end", near.recv()), within(limit, "the far end", far.recv()),);
     assert!(!matches!(near, Ok(Some(_))) && !matches!(far, Ok(Some(_))));
 }
 
@@ -197,6 +194,7 @@ async fn an_idle_connection_stays_while_a_channel_is_open_and_else_goes() {
 async fn a_dropped_dial_leaves_no_connection() {
     let (_server, _incoming, address) = server(ControlLimits::default()).await;
     let wire = Wire::to(address).await;
+    wire.mode.send(Mode::Silent).unwrap();
     let client = client().await;
     {
         let dial = client.dial("127.0.0.1", wire.address.port(), None);
@@ -204,9 +202,11 @@ async fn a_dropped_dial_leaves_no_connection() {
         tokio::select! {
             biased;
             () = begun => {}
-            _ = dial => {}
+            dialled = dial => panic!("dialled over a silent wire: {dialled:?}"),
         }
     }
+    // Now the handshakes go through, and nobody waits for them any more.
+    wire.mode.send(Mode::Pass).unwrap();
     let closed = until("the end of the connection", || wire.closed.load(Ordering::SeqCst) == 1);
     within(Duration::from_secs(6), "closing it before it would count as idle", closed).await;
 }

@@ -117,7 +117,8 @@ impl<C: Copy + Eq + Hash> Admission<C> {
         self.end_handshake(connection);
         let from = site(from);
         let mine = self.by_peer.get(&peer).map_or(&[][..], Vec::as_slice);
-        let oldest = (mine.len() >= self.limits.established_per_peer).then(|| mine.first().copied()).flatten();
+        let oldest =
+            (mine.len() >= self.limits.established_per_peer).then(|| mine.first().copied()).flatten();
         if oldest.is_none() {
             if self.established.len() >= self.limits.established {
                 return Err(Refused::Established);

@@ -68,7 +68,8 @@ impl Channels {
 
     fn handler(&self, peer: &PeerId, remote: &Multiaddr) -> Result<Handler, ConnectionDenied> {
         let peer = address::from_libp2p(peer).ok_or_else(|| ConnectionDenied::new(Refused::ForeignKey))?;
-        let remote = address::to_socket_addr(remote).ok_or_else(|| ConnectionDenied::new(Refused::NoAddress))?;
+        let remote =
+            address::to_socket_addr(remote).ok_or_else(|| ConnectionDenied::new(Refused::NoAddress))?;
         let channels = self.limits.channels_per_connection;
         Ok(Handler::new(peer, remote, self.served.clone(), channels, self.incoming.clone()))
     }
@@ -147,12 +148,7 @@ impl NetworkBehaviour for Channels {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: Infallible,
-    ) {
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
         match event {}
     }
 

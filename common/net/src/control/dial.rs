@@ -140,12 +140,10 @@ fn progress(error: &DialError) -> u8 {
 pub(super) fn explain(error: swarm::DialError, at: String, expected: Option<PeerId>) -> DialError {
     match error {
         swarm::DialError::LocalPeerId { .. } | swarm::DialError::NoAddresses => DialError::Myself { at },
-        swarm::DialError::WrongPeerId { obtained, .. } => {
-            match (expected, address::from_libp2p(&obtained)) {
-                (Some(expected), Some(found)) => DialError::WrongKey { at, expected, found },
-                _ => DialError::Handshake { at, reason: format!("its key, {obtained}, is not Ed25519") },
-            }
-        }
+        swarm::DialError::WrongPeerId { obtained, .. } => match (expected, address::from_libp2p(&obtained)) {
+            (Some(expected), Some(found)) => DialError::WrongKey { at, expected, found },
+            _ => DialError::Handshake { at, reason: format!("its key, {obtained}, is not Ed25519") },
+        },
         swarm::DialError::Transport(errors) => match errors.into_iter().next() {
             Some((_, error)) => transport_failed(&error, at),
             None => DialError::TimedOut { at },

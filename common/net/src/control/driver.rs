@@ -101,11 +101,7 @@ impl Driver {
         }
     }
 
-    fn notice(
-        &mut self,
-        event: SwarmEvent<BehaviourEvent>,
-        dialling: &mut HashMap<ConnectionId, Dialling>,
-    ) {
+    fn notice(&mut self, event: SwarmEvent<BehaviourEvent>, dialling: &mut HashMap<ConnectionId, Dialling>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 let Some(dial) = dialling.remove(&connection_id) else { return };

@@ -119,10 +119,7 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(AnyOf(self.served.iter().map(|(name, _)| name.clone()).collect()), ())
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<AnyOf, OpenRequest, Infallible>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<AnyOf, OpenRequest, Infallible>> {
         self.pass_on(cx);
         while let Some(request) = self.requests.pop_front() {
             if !request.reply.is_closed() {

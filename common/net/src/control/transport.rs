@@ -50,6 +50,12 @@ pub(super) fn stack(
         .boxed())
 }
 
+/// An error of the socket itself. A bare `io::Error` would be lost: one of libp2p's wrappers names the
+/// source of what it wraps as its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct TcpError(#[from] io::Error);
+
 struct Tcp {
     listener: Option<TcpListener>,
     /// Set once the swarm asked to listen; it wants to hear the address before any connection.
@@ -59,12 +65,12 @@ struct Tcp {
 
 impl Transport for Tcp {
     type Output = Watched;
-    type Error = io::Error;
-    type ListenerUpgrade = Ready<io::Result<Watched>>;
-    type Dial = BoxFuture<'static, io::Result<Watched>>;
+    type Error = TcpError;
+    type ListenerUpgrade = Ready<Result<Watched, TcpError>>;
+    type Dial = BoxFuture<'static, Result<Watched, TcpError>>;
 
     /// Starts to use the bound socket; the address says nothing new.
-    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<TcpError>> {
         if self.listener.is_none() || self.announced.is_some() {
             return Err(TransportError::MultiaddrNotSupported(address));
         }
@@ -76,11 +82,7 @@ impl Transport for Tcp {
         self.listener.take().is_some()
     }
 
-    fn dial(
-        &mut self,
-        address: Multiaddr,
-        _: DialOpts,
-    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
         match to_socket_addr(&address) {
             Some(to) if to.port() != 0 && !to.ip().is_unspecified() => Ok(Box::pin(connect(to))),
             _ => Err(TransportError::MultiaddrNotSupported(address)),
@@ -90,7 +92,7 @@ impl Transport for Tcp {
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
         let this = &mut *self;
         let (Some(listener), Some((listener_id, announced))) = (&this.listener, &mut this.announced) else {
             return Poll::Pending;
@@ -98,7 +100,10 @@ impl Transport for Tcp {
         let listener_id = *listener_id;
         if !*announced && let Ok(address) = listener.local_addr() {
             *announced = true;
-            return Poll::Ready(TransportEvent::NewAddress { listener_id, listen_addr: to_multiaddr(address) });
+            return Poll::Ready(TransportEvent::NewAddress {
+                listener_id,
+                listen_addr: to_multiaddr(address),
+            });
         }
         if let Some(pause) = &mut this.paused {
             std::task::ready!(pause.as_mut().poll(cx));
@@ -113,7 +118,7 @@ impl Transport for Tcp {
             }),
             Err(error) => {
                 this.paused = Some(Box::pin(sleep(ACCEPT_PAUSE)));
-                Poll::Ready(TransportEvent::ListenerError { listener_id, error })
+                Poll::Ready(TransportEvent::ListenerError { listener_id, error: TcpError(error) })
             }
         }
     }
@@ -125,7 +130,7 @@ fn accepted(tcp: TcpStream, from: SocketAddr) -> io::Result<(Watched, SocketAddr
     Ok((Watched::new(tcp, PATIENCE), local, canonical(from)))
 }
 
-async fn connect(to: SocketAddr) -> io::Result<Watched> {
+async fn connect(to: SocketAddr) -> Result<Watched, TcpError> {
     let tcp = TcpStream::connect(to).await?;
     tcp.set_nodelay(true)?;
     Ok(Watched::new(tcp, PATIENCE))

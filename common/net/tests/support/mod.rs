@@ -12,24 +12,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-pub const ECHO: Protocol = Protocol("/test/echo/1");
+pub(crate) const ECHO: Protocol = Protocol("/test/echo/1");
 
 /// Longest wait for anything that should happen at once; only a failure takes so long.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {limit:?}"),
     }
 }
 
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     within(SOON, what, future).await
 }
 
 /// A control plane that listens on loopback.
-pub async fn server(limits: ControlLimits) -> (Control, Incoming, SocketAddr) {
+pub(crate) async fn server(limits: ControlLimits) -> (Control, Incoming, SocketAddr) {
     let listen = Some("127.0.0.1:0".parse().unwrap());
     let config = ControlConfig { identity: Identity::generate(), listen, protocols: vec![ECHO], limits };
     let (control, incoming) = Control::start(config).await.unwrap();
@@ -38,7 +38,7 @@ pub async fn server(limits: ControlLimits) -> (Control, Incoming, SocketAddr) {
 }
 
 /// A control plane that only dials.
-pub async fn client() -> Control {
+pub(crate) async fn client() -> Control {
     let config = ControlConfig {
         identity: Identity::generate(),
         listen: None,
@@ -49,7 +49,7 @@ pub async fn client() -> Control {
 }
 
 /// Sends every message back, on every channel.
-pub fn echo(mut incoming: Incoming) -> tokio::task::JoinHandle<()> {
+pub(crate) fn echo(mut incoming: Incoming) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(mut inbound) = incoming.next().await {
             tokio::spawn(async move {
@@ -65,7 +65,7 @@ pub fn echo(mut incoming: Incoming) -> tokio::task::JoinHandle<()> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Pass,
     /// Bytes stop, connections stay.
     Silent,
@@ -74,15 +74,15 @@ pub enum Mode {
 }
 
 /// Forwards TCP connections to one address.
-pub struct Wire {
-    pub address: SocketAddr,
-    pub mode: watch::Sender<Mode>,
-    pub opened: Arc<AtomicUsize>,
-    pub closed: Arc<AtomicUsize>,
+pub(crate) struct Wire {
+    pub(crate) address: SocketAddr,
+    pub(crate) mode: watch::Sender<Mode>,
+    pub(crate) opened: Arc<AtomicUsize>,
+    pub(crate) closed: Arc<AtomicUsize>,
 }
 
 impl Wire {
-    pub async fn to(target: SocketAddr) -> Self {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, watching) = watch::channel(Mode::Pass);
@@ -130,7 +130,7 @@ async fn forward(mut near: TcpStream, target: SocketAddr, mut mode: watch::Recei
 }
 
 /// Waits for a condition, asking again each millisecond.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     soon(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
