@@ -59,12 +59,6 @@ impl VersionVector {
     pub(crate) fn forget(&mut self, origin: Origin) {
         self.0.remove(&origin);
     }
-
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (origin, seq) in other.iter() {
-            self.raise(origin, seq);
-        }
-    }
 }
 
 impl FromIterator<(Origin, u64)> for VersionVector {

@@ -1,0 +1,275 @@
+//! What one tracker holds and how far: numbers and stamps for its own rows, the version vector, and the one way in for
+//! rows of others. Knows nothing of links. Everything it keeps in memory is a copy of what lies beside the rows.
+
+use std::collections::BTreeSet;
+
+use crate::event::{Config, Now, OpenError, Write};
+use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_TRACKERS};
+use crate::merge::wins;
+use crate::names::NameSpace;
+use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
+use crate::rows::Rows;
+use crate::vector::VersionVector;
+
+/// The durable truth of one tracker.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) me: TrackerNo,
+    pub(crate) configured: BTreeSet<TrackerNo>,
+    pub(crate) origin: Origin,
+    /// Everything up to here is held or superseded.
+    pub(crate) vector: VersionVector,
+    /// The highest number held, where that lies beyond the vector.
+    ahead: VersionVector,
+    /// Tombstones up to here were dropped.
+    pub(crate) floor: VersionVector,
+    hlc: Stamp,
+}
+
+/// What became of a row.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// It is held now and was not before.
+    pub(crate) stored: bool,
+    /// It contradicts what was held, in a way that only lost disks explain.
+    pub(crate) conflict: bool,
+    /// Its blobs that are not held, if it is the row that stays.
+    pub(crate) missing: Vec<BlobHash>,
+}
+
+/// How far a row from elsewhere is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// What the vector covers and is not held was deleted here.
+    Vector,
+    /// The sender knows better: take the union.
+    Sender,
+}
+
+impl Ledger {
+    /// Reads what is kept beside the rows, or begins anew in an empty store.
+    pub(crate) fn open<R: Rows>(rows: &mut R, config: &Config) -> Result<Self, OpenError<R::Error>> {
+        let configured: BTreeSet<_> = config.configured.iter().copied().collect();
+        if !configured.contains(&config.me) || configured.len() > MAX_TRACKERS {
+            return Err(OpenError::Config { me: config.me });
+        }
+        match rows.meta(META_ME).map_err(OpenError::Store)?.as_deref() {
+            None => rows.put_meta(META_ME, &[config.me.0]).map_err(OpenError::Store)?,
+            Some(&[no]) if no == config.me.0 => {}
+            Some(&[no]) => return Err(OpenError::OtherTracker(TrackerNo(no))),
+            Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
+        }
+        let hlc = match rows.meta(META_HLC).map_err(OpenError::Store)? {
+            Some(value) => Stamp::from_u64(number(&value).ok_or(OpenError::Corrupt("the clock"))?),
+            None => Stamp::default(),
+        };
+        Ok(Self {
+            me: config.me,
+            configured,
+            origin: config.origin,
+            vector: load(rows, META_VECTOR)?,
+            ahead: load(rows, META_AHEAD)?,
+            floor: load(rows, META_FLOOR)?,
+            hlc,
+        })
+    }
+
+    /// The number of the last row written here in this process.
+    pub(crate) fn seq(&self) -> u64 {
+        self.vector.at(self.origin)
+    }
+
+    /// Whether nothing is held beyond the vector, so that two equal vectors mean equal rows.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// Origins with rows held beyond the vector.
+    pub(crate) fn ahead(&self) -> Vec<Origin> {
+        self.ahead.iter().map(|(origin, _)| origin).collect()
+    }
+
+    /// Writes a row of this tracker's own, with a new number and a stamp above whatever was there.
+    pub(crate) fn write<R: Rows>(&mut self, rows: &mut R, write: Write, now: Now) -> Result<Row, R::Error> {
+        let held = rows.get(write.kind, &write.key)?;
+        let stamp = self.mint(rows, held.as_ref().map(|row| row.stamp), now)?;
+        let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
+        let row = Row {
+            kind: write.kind,
+            key: write.key,
+            stamp,
+            origin: self.origin,
+            seq: self.seq() + 1,
+            born,
+            tombstone: write.tombstone,
+            value: write.value,
+            blobs: write.blobs.into_iter().map(|(hash, _)| hash).collect(),
+        };
+        self.put(rows, &row)?;
+        self.cover(rows, self.origin, row.seq)?;
+        Ok(row)
+    }
+
+    /// Gives a row that its own origin can never cover any more a number of this tracker. Stamp and content stay.
+    pub(crate) fn adopt<R: Rows>(&mut self, rows: &mut R, row: Row) -> Result<Row, R::Error> {
+        let row = Row { origin: self.origin, seq: self.seq() + 1, ..row };
+        self.put(rows, &row)?;
+        self.cover(rows, self.origin, row.seq)?;
+        Ok(row)
+    }
+
+    /// Takes a row from elsewhere, if it is the one that stays.
+    pub(crate) fn apply<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        row: &Row,
+        trust: Trust,
+        now: Now,
+    ) -> Result<Applied, R::Error> {
+        if row.stamp <= Stamp::at_ms(now.wall_ms.saturating_add(MAX_CLOCK_LEAD_MS)) {
+            self.hlc = self.hlc.max(row.stamp);
+        }
+        let held = rows.get(row.kind, &row.key)?;
+        let conflict = held.as_ref().is_some_and(|held| contradicts(row, held));
+        let covered = self.vector.covers(row.origin, row.seq);
+        let stored = match &held {
+            Some(held) => wins(row, held),
+            None => !covered || trust == Trust::Sender || row.kind.rule() == Rule::FirstStays,
+        };
+        if stored {
+            self.put(rows, row)?;
+            if !covered && self.ahead.raise(row.origin, row.seq) {
+                rows.put_meta(&meta_key(META_AHEAD, row.origin), &row.seq.to_be_bytes())?;
+            }
+        }
+        let mut missing = Vec::new();
+        if stored || held.as_ref() == Some(row) {
+            for &blob in &row.blobs {
+                if rows.blob_len(blob)?.is_none() {
+                    missing.push(blob);
+                }
+            }
+        }
+        Ok(Applied { stored, conflict, missing })
+    }
+
+    /// Whether a vector may be merged without knowing more origins than are allowed.
+    pub(crate) fn has_room_for(&self, vector: &VersionVector) -> bool {
+        let new = vector.iter().filter(|&(origin, _)| self.vector.at(origin) == 0).count();
+        self.vector.len() + new <= MAX_ORIGINS
+    }
+
+    /// Whether rows of this origin may be taken at all.
+    pub(crate) fn has_room_for_origin(&self, origin: Origin) -> bool {
+        self.ahead.at(origin) > 0 || self.vector.at(origin) > 0 || self.ahead.len() < MAX_ORIGINS
+    }
+
+    /// Notes that everything of `vector` is held or superseded.
+    pub(crate) fn merge<R: Rows>(&mut self, rows: &mut R, vector: &VersionVector) -> Result<(), R::Error> {
+        for (origin, seq) in vector.iter() {
+            self.cover(rows, origin, seq)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that all rows of `origin` up to `seq` are held or superseded.
+    pub(crate) fn cover<R: Rows>(&mut self, rows: &mut R, origin: Origin, seq: u64) -> Result<(), R::Error> {
+        if !self.vector.raise(origin, seq) {
+            return Ok(());
+        }
+        rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
+        if (1..=seq).contains(&self.ahead.at(origin)) {
+            self.close_gap(rows, origin)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that nothing of `origin` is held beyond the vector.
+    pub(crate) fn close_gap<R: Rows>(&mut self, rows: &mut R, origin: Origin) -> Result<(), R::Error> {
+        self.ahead.forget(origin);
+        rows.remove_meta(&meta_key(META_AHEAD, origin))
+    }
+
+    /// Drops a tombstone that every tracker knows of.
+    pub(crate) fn drop_tombstone<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
+        rows.remove(row.kind, &row.key)?;
+        if self.floor.raise(row.origin, row.seq) {
+            rows.put_meta(&meta_key(META_FLOOR, row.origin), &row.seq.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn put<R: Rows>(&self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
+        for &blob in &row.blobs {
+            rows.remove_meta(&idle_key(blob))?;
+        }
+        rows.put(row)
+    }
+
+    /// A stamp above the wall clock, everything seen, and `held`. One that a broken clock drove far ahead stays with
+    /// its row and does not move the local clock.
+    fn mint<R: Rows>(&mut self, rows: &mut R, held: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
+        let clock = self.hlc.max(Stamp::at_ms(now.wall_ms)).next().min(Stamp::MAX);
+        let stamp = held.map_or(clock, |held| clock.max(held.next())).min(Stamp::MAX);
+        self.hlc =
+            if stamp <= Stamp::at_ms(now.wall_ms.saturating_add(MAX_CLOCK_LEAD_MS)) { stamp } else { clock };
+        rows.put_meta(META_HLC, &self.hlc.as_u64().to_be_bytes())?;
+        Ok(stamp)
+    }
+}
+
+/// Where it is kept since when a blob is named by no row.
+pub(crate) fn idle_key(hash: BlobHash) -> Vec<u8> {
+    [META_IDLE, &hash.0].concat()
+}
+
+/// Where it is kept that a name still has to be looked at.
+pub(crate) fn pending_key(space: NameSpace, name: &[u8]) -> Vec<u8> {
+    let space = match space {
+        NameSpace::User => b'u',
+        NameSpace::Group => b'g',
+    };
+    [META_PENDING, &[space], name].concat()
+}
+
+/// The name that such a key is about.
+pub(crate) fn parse_pending_key(key: &[u8]) -> Option<(NameSpace, &[u8])> {
+    match key.strip_prefix(META_PENDING)?.split_first()? {
+        (b'u', name) => Some((NameSpace::User, name)),
+        (b'g', name) => Some((NameSpace::Group, name)),
+        _ => None,
+    }
+}
+
+/// Eight bytes as a number.
+pub(crate) fn number(value: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(value.try_into().ok()?))
+}
+
+const META_ME: &[u8] = b"me";
+const META_HLC: &[u8] = b"hlc";
+const META_VECTOR: &[u8] = b"v/";
+const META_AHEAD: &[u8] = b"a/";
+const META_FLOOR: &[u8] = b"f/";
+const META_IDLE: &[u8] = b"i/";
+/// Begins the keys of names that still have to be looked at.
+pub(crate) const META_PENDING: &[u8] = b"n/";
+
+fn meta_key(prefix: &[u8], origin: Origin) -> Vec<u8> {
+    [prefix, &origin.0].concat()
+}
+
+fn load<R: Rows>(rows: &R, prefix: &[u8]) -> Result<VersionVector, OpenError<R::Error>> {
+    let entries = rows.scan_meta(prefix, 2 * MAX_ORIGINS).map_err(OpenError::Store)?;
+    let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let origin = key.get(prefix.len()..)?.try_into().ok()?;
+        Some((Origin(origin), number(value)?))
+    };
+    entries.iter().map(|entry| parse(entry).ok_or(OpenError::Corrupt("the version vector"))).collect()
+}
+
+fn contradicts(row: &Row, held: &Row) -> bool {
+    let choice =
+        matches!(row.kind, Kind::USER_VOTE | Kind::GROUP_VOTE | Kind::USER_SETTLED | Kind::GROUP_SETTLED);
+    choice && row.value != held.value
+}

@@ -1,0 +1,391 @@
+//! One tracker's part in the cluster: takes events, gives out frames and acknowledgements. Owned by the tracker's one
+//! writer thread. Everything durable lies in [`Rows`]; what is here can be thrown away and opened again at any time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::blobs::Blobs;
+use crate::election::Tally;
+use crate::event::{
+    Alarm, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Warning, WriteId,
+};
+use crate::frame::{Entry, Frame, Hello, MIN_VERSION, VERSION};
+use crate::ledger::{Ledger, Trust};
+use crate::limits::{MAX_ORIGINS, SKEW_WARNING_MS};
+use crate::link::{Link, Stage, entries, in_parts};
+use crate::live::Pending;
+use crate::names::NameSpace;
+use crate::round::{PullKind, Pulling};
+use crate::row::{BlobHash, Origin, Row, TrackerNo};
+use crate::rows::Rows;
+use crate::upkeep::Upkeep;
+use crate::vector::VersionVector;
+
+/// The sync state machine. See the crate's documentation for the contract with its driver.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) ledger: Ledger,
+    cluster: [u8; 16],
+    pub(crate) links: BTreeMap<TrackerNo, Link>,
+    /// The last vectors of peers that were connected in this process.
+    pub(crate) known: BTreeMap<TrackerNo, VersionVector>,
+    /// Peers from whom a round was ENDed in this process.
+    pub(crate) ended: BTreeSet<TrackerNo>,
+    pub(crate) pull: Option<Pulling>,
+    pub(crate) waits: Vec<Wait>,
+    pub(crate) writes: BTreeMap<WriteId, Pending>,
+    pub(crate) blobs: Blobs,
+    pub(crate) upkeep: Upkeep,
+    /// Names have to be voted on before the next round begins.
+    pub(crate) votes_due: bool,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) next_write: u64,
+    pub(crate) next_round: u64,
+}
+
+/// Something that counts once its blobs are held.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) peer: TrackerNo,
+    pub(crate) hashes: BTreeSet<BlobHash>,
+    pub(crate) what: Waiting,
+}
+
+/// What counts then.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// A peer's transaction.
+    Live { id: u64, from: u64, to: u64 },
+    /// A round.
+    End { vector: VersionVector, kind: PullKind },
+}
+
+impl Replica {
+    /// Opens the replica on a store: an empty one, or one that a replica of the same tracker worked on.
+    ///
+    /// # Errors
+    /// When the storage fails or is corrupt, is another tracker's, or `config` contradicts itself.
+    pub fn open<R: Rows>(rows: &mut R, config: Config, now: Now) -> Result<Self, OpenError<R::Error>> {
+        let mut replica = Self {
+            ledger: Ledger::open(rows, &config)?,
+            cluster: config.cluster,
+            links: BTreeMap::new(),
+            known: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            pull: None,
+            waits: Vec::new(),
+            writes: BTreeMap::new(),
+            blobs: Blobs::default(),
+            upkeep: Upkeep::new(now),
+            votes_due: false,
+            outputs: VecDeque::new(),
+            next_write: 0,
+            next_round: 0,
+        };
+        replica.votes_due = replica.may_vote();
+        replica.look_for_missing(rows, now).map_err(OpenError::Store)?;
+        Ok(replica)
+    }
+
+    /// Takes an event. What follows from it is in [`poll_output`](Self::poll_output), to be carried out after the
+    /// transaction has become durable.
+    ///
+    /// # Errors
+    /// When the storage fails: the transaction must be rolled back and this replica thrown away.
+    pub fn handle<R: Rows>(&mut self, rows: &mut R, event: Event, now: Now) -> Result<(), R::Error> {
+        match event {
+            Event::LinkUp { peer } => self.link_up(peer, now),
+            Event::LinkDown { peer } => self.link_down(peer),
+            Event::Frame { peer, frame } => self.on_frame(rows, peer, frame, now)?,
+            Event::Tick => self.tick(rows, now)?,
+        }
+        self.follow_up(rows, now)
+    }
+
+    /// The next thing to do, in order. To be asked until `None` after each commit; what a rolled-back transaction left is
+    /// gone with the replica.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Event::Tick`] is due next, on the clock of [`Now::mono_ms`]; never `None` while a link stands.
+    pub fn next_timeout(&self) -> Option<u64> {
+        if self.votes_due {
+            return Some(0);
+        }
+        let upkeep = [self.upkeep.digest_ms, self.upkeep.sweep_ms, self.upkeep.orphans_ms];
+        let links = self.links.values().map(Link::next_timeout);
+        let retries = self.links.values().map(|link| link.retry_ms).filter(|&due| due > 0);
+        let stall = self.stall_deadline();
+        upkeep.into_iter().chain(links).chain(retries).chain(stall).chain(self.blobs.next_timeout()).min()
+    }
+
+    /// Who holds a name, if anybody claims it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn holder<R: Rows>(
+        &self,
+        rows: &R,
+        space: NameSpace,
+        name: &[u8],
+    ) -> Result<Option<Holder>, R::Error> {
+        Ok(Tally::read(rows, space, name)?.holder(&self.ledger.configured))
+    }
+
+    /// All claims to a name: the holder's first, then by their stamps.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn claims<R: Rows>(&self, rows: &R, space: NameSpace, name: &[u8]) -> Result<Vec<Row>, R::Error> {
+        Ok(Tally::read(rows, space, name)?.into_claims(&self.ledger.configured))
+    }
+
+    /// How things stand with each other configured tracker, by number.
+    pub fn status(&self, now: Now) -> Vec<MemberStatus> {
+        let own = &self.ledger.vector;
+        let others = self.ledger.configured.iter().filter(|&&no| no != self.ledger.me);
+        let status = |&no: &TrackerNo| {
+            let link = self.links.get(&no);
+            let ready = link.filter(|link| link.is_ready());
+            let theirs = ready.map(|link| &link.vector).or(self.known.get(&no));
+            let nothing = VersionVector::default();
+            let lag_rows = theirs.unwrap_or(&nothing).lag_behind(own);
+            let behind_rows = theirs.map_or(0, |theirs| own.lag_behind(theirs));
+            let level = lag_rows == 0 && behind_rows == 0 && self.blobs.is_complete();
+            MemberStatus {
+                no,
+                connected: ready.is_some(),
+                in_sync: level && ready.is_some_and(|link| link.pulled),
+                lag_rows,
+                behind_rows,
+                silent_ms: link.map(|link| now.mono_ms.saturating_sub(link.heard_ms)),
+            }
+        };
+        others.map(status).collect()
+    }
+
+    /// Up to where everything is held here.
+    pub fn vector(&self) -> &VersionVector {
+        &self.ledger.vector
+    }
+
+    /// Whether this tracker votes on names: once it has heard out every other configured tracker since its start.
+    pub fn may_vote(&self) -> bool {
+        self.ledger.configured.iter().all(|no| *no == self.ledger.me || self.ended.contains(no))
+    }
+
+    fn link_up(&mut self, peer: TrackerNo, now: Now) {
+        self.link_down(peer);
+        if peer == self.ledger.me || !self.ledger.configured.contains(&peer) {
+            self.outputs.push_back(Output::Disconnect { peer, reason: Reason::NotConfigured });
+            return;
+        }
+        let vector: Vec<Entry> = entries(&self.ledger.vector).collect();
+        let floor: Vec<Entry> = entries(&self.ledger.floor).collect();
+        // What was known of it may no longer be true: its disk may have been lost or restored.
+        self.known.remove(&peer);
+        self.links.insert(peer, Link::new(self.ledger.vector.clone(), now.mono_ms));
+        self.send(
+            peer,
+            Frame::Hello(Hello {
+                version: VERSION,
+                min_version: MIN_VERSION,
+                cluster: self.cluster,
+                no: self.ledger.me,
+                origin: self.ledger.origin,
+                wall_ms: now.wall_ms,
+            }),
+        );
+        in_parts(&vector, Frame::Vector).into_iter().for_each(|frame| self.send(peer, frame));
+        in_parts(&floor, Frame::Floor).into_iter().for_each(|frame| self.send(peer, frame));
+        self.send(peer, Frame::Ready);
+    }
+
+    fn link_down(&mut self, peer: TrackerNo) {
+        let Some(link) = self.links.remove(&peer) else {
+            return;
+        };
+        if link.is_ready() {
+            self.known.insert(peer, link.vector);
+        }
+        self.pull.take_if(|pull| pull.peer == peer);
+        self.waits.retain(|wait| wait.peer != peer);
+        self.blobs.forget_peer(peer);
+        self.stop_waiting_for(peer);
+    }
+
+    /// Closes a link from this side.
+    pub(crate) fn disconnect(&mut self, peer: TrackerNo, reason: Reason) {
+        self.outputs.push_back(Output::Disconnect { peer, reason });
+        self.link_down(peer);
+    }
+
+    fn on_frame<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        frame: Frame,
+        now: Now,
+    ) -> Result<(), R::Error> {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Ok(());
+        };
+        link.heard_ms = now.mono_ms;
+        match (link.stage, frame) {
+            (_, Frame::Unknown) => Ok(()),
+            (Stage::Silent, Frame::Hello(hello)) => {
+                self.on_hello(peer, &hello, now);
+                Ok(())
+            }
+            (Stage::Greeted(_) | Stage::Ready(_), Frame::Vector(entries)) => {
+                self.on_vector(peer, &entries);
+                Ok(())
+            }
+            (Stage::Greeted(_), Frame::Floor(entries)) => {
+                entries.iter().for_each(|entry| {
+                    link.floor.raise(entry.origin, entry.seq);
+                });
+                if link.floor.len() > MAX_ORIGINS {
+                    self.disconnect(peer, Reason::TooManyOrigins);
+                }
+                Ok(())
+            }
+            (Stage::Greeted(origin), Frame::Ready) => {
+                link.stage = Stage::Ready(origin);
+                link.fresh = !self.ledger.vector.includes(&link.floor);
+                self.tell(peer);
+                Ok(())
+            }
+            (Stage::Ready(_), frame) => self.on_member_frame(rows, peer, frame, now),
+            _ => {
+                self.disconnect(peer, Reason::Malformed);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_member_frame<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        frame: Frame,
+        now: Now,
+    ) -> Result<(), R::Error> {
+        match frame {
+            Frame::Pull(pull) => self.on_pull(rows, peer, &pull)?,
+            Frame::Rows { round, rows: received } => self.on_rows(rows, peer, round, &received, now)?,
+            Frame::More { round, frames } => self.on_more(rows, peer, round, frames)?,
+            Frame::End { round } => self.on_end(peer, round),
+            Frame::Busy { round } => self.on_busy(peer, round, now),
+            Frame::Live(live) => self.on_live(rows, peer, &live, now)?,
+            Frame::Ack { ids, held } => self.on_ack(peer, &ids, held),
+            Frame::Ping | Frame::Unknown => {}
+            Frame::Digest { root } => self.on_digest(rows, peer, root)?,
+            Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
+            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk, now)?,
+            Frame::Gone { hash } => self.on_gone(peer, hash),
+            Frame::Hello(_) | Frame::Vector(_) | Frame::Floor(_) | Frame::Ready => {
+                self.disconnect(peer, Reason::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, peer: TrackerNo, hello: &Hello, now: Now) {
+        let reason = if hello.version < MIN_VERSION || hello.min_version > VERSION {
+            Some(Reason::Version)
+        } else if hello.cluster != self.cluster {
+            Some(Reason::ForeignCluster)
+        } else if hello.no != peer || hello.origin == self.ledger.origin {
+            Some(Reason::NotConfigured)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.disconnect(peer, reason);
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.stage = Stage::Greeted(hello.origin);
+        }
+        if hello.wall_ms.abs_diff(now.wall_ms) > SKEW_WARNING_MS {
+            let ahead = i128::from(hello.wall_ms) - i128::from(now.wall_ms);
+            let ahead_ms = i64::try_from(ahead).unwrap_or(i64::MAX);
+            self.warn(Warning::ClockSkew { peer, ahead_ms });
+        }
+    }
+
+    fn on_vector(&mut self, peer: TrackerNo, entries: &[Entry]) {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        for entry in entries {
+            link.vector.raise(entry.origin, entry.seq);
+        }
+        if link.vector.len() > MAX_ORIGINS {
+            self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
+            self.disconnect(peer, Reason::TooManyOrigins);
+        }
+    }
+
+    /// Takes one row from a peer; says whether it changed anything, or `None` if that ended the link.
+    pub(crate) fn take<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        row: &Row,
+        trust: Trust,
+        now: Now,
+    ) -> Result<Option<bool>, R::Error> {
+        if !self.ledger.has_room_for_origin(row.origin) {
+            self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
+            self.disconnect(peer, Reason::TooManyOrigins);
+            return Ok(None);
+        }
+        let applied = self.ledger.apply(rows, row, trust, now)?;
+        if applied.conflict {
+            self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
+        }
+        for hash in applied.missing {
+            self.blobs.is_missing(hash, peer);
+        }
+        Ok(Some(applied.stored))
+    }
+
+    /// What every event may have made possible.
+    fn follow_up<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        self.fetch_blobs(rows, now)?;
+        for wait in
+            self.waits.extract_if(.., |wait| wait.hashes.is_disjoint(&self.blobs.missing)).collect::<Vec<_>>()
+        {
+            match wait.what {
+                Waiting::Live { id, from, to } => self.finish_live(rows, wait.peer, (id, from, to))?,
+                Waiting::End { vector, kind } => self.finish_round(rows, wait.peer, &vector, kind)?,
+            }
+        }
+        if self.votes_due {
+            self.vote_on_pending(rows, now)?;
+        }
+        self.start_pull(rows, now)
+    }
+
+    /// Whether this is the current origin of a connected tracker.
+    pub(crate) fn is_connected_origin(&self, origin: Origin) -> bool {
+        self.links.values().any(|link| link.origin() == Some(origin))
+    }
+
+    /// Tells a peer how far the vector has come, if it has.
+    pub(crate) fn tell(&mut self, peer: TrackerNo) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.tell(&self.ledger.vector).into_iter().for_each(|frame| self.send(peer, frame));
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: TrackerNo, frame: Frame) {
+        self.outputs.push_back(Output::Send { to, frame });
+    }
+
+    pub(crate) fn warn(&mut self, warning: Warning) {
+        self.outputs.push_back(Output::Warning(warning));
+    }
+}

@@ -1,0 +1,254 @@
+//! The taking side of a round. One round is pulled at a time; **the vector moves only at its END**, and only once every
+//! blob named by then is held.
+
+use crate::event::{Alarm, Now, Output, Reason, Warning};
+use crate::frame::{Frame, Pull};
+use crate::ledger::{Trust, pending_key};
+use crate::limits::{BUCKETS, BUSY_RETRY_MS, MISSING_BLOBS_PAUSE, READ_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
+use crate::names::name_of;
+use crate::replica::{Replica, Wait, Waiting};
+use crate::row::{Row, TrackerNo, key_digest};
+use crate::rows::Rows;
+use crate::serve::encode_sums;
+use crate::vector::VersionVector;
+
+/// The round being pulled.
+#[derive(Debug)]
+pub(crate) struct Pulling {
+    pub(crate) peer: TrackerNo,
+    round: u64,
+    kind: PullKind,
+    /// Frames that were stored and not yet given back as credit.
+    owed: u32,
+    pub(crate) deadline_ms: u64,
+}
+
+/// What a round is for.
+#[derive(Debug)]
+pub(crate) enum PullKind {
+    /// What lies above the own vector.
+    Above,
+    /// Everything, and digests of the keys that came: what did not come and is covered was deleted there.
+    Fresh(Vec<u128>),
+    /// The buckets that differ.
+    Repair,
+}
+
+impl Replica {
+    /// Whether some connected peer has dropped tombstones that were never seen here. Until a round of everything from it
+    /// is complete, no round is served and no other merged.
+    pub(crate) fn needs_fresh_round(&self) -> bool {
+        self.links.values().any(|link| link.is_ready() && link.fresh)
+    }
+
+    /// Asks for a round where one is due and none is under way.
+    pub(crate) fn start_pull<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
+        if self.pull.is_some() || self.votes_due {
+            return Ok(());
+        }
+        let Some(peer) = self.links.keys().copied().find(|&peer| self.is_due(peer, now)) else {
+            return Ok(());
+        };
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Ok(());
+        };
+        let (kind, sums) = if link.fresh {
+            (PullKind::Fresh(Vec::new()), None)
+        } else if link.repair {
+            (PullKind::Repair, Some(encode_sums(&rows.bucket_sums()?)))
+        } else {
+            (PullKind::Above, None)
+        };
+        let fresh = link.fresh;
+        self.next_round += 1;
+        let round = self.next_round;
+        self.tell(peer);
+        self.send(peer, Frame::Pull(Pull { round, credit: ROUND_CREDIT, fresh, sums }));
+        self.pull = Some(Pulling { peer, round, kind, owed: 0, deadline_ms: now.mono_ms + ROUND_STALL_MS });
+        if fresh && !self.ledger.vector.is_empty() {
+            self.warn(Warning::FreshRound { peer });
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, peer: TrackerNo, now: Now) -> bool {
+        self.links.get(&peer).is_some_and(|link| now.mono_ms >= link.retry_ms) && self.wants_pull(peer)
+    }
+
+    /// Whether there is anything to pull from this peer.
+    pub(crate) fn wants_pull(&self, peer: TrackerNo) -> bool {
+        let Some(link) = self.links.get(&peer).filter(|link| link.is_ready()) else {
+            return false;
+        };
+        if self.needs_fresh_round() && !link.fresh {
+            return false;
+        }
+        // A gap that only waits for blobs closes by itself.
+        let held = link.origin().map_or(0, |origin| self.ledger.vector.at(origin));
+        let explains = |wait: &Wait| match wait.what {
+            Waiting::End { .. } => true,
+            Waiting::Live { from, .. } => from <= held,
+        };
+        if self.waits.iter().any(|wait| wait.peer == peer && explains(wait)) {
+            return false;
+        }
+        // What a connected tracker has just written comes from itself, sooner than by a round from another.
+        let speaks_for = |origin| link.origin() == Some(origin) || !self.is_connected_origin(origin);
+        let behind = |(origin, seq)| !self.ledger.vector.covers(origin, seq) && speaks_for(origin);
+        !link.pulled || link.fresh || link.repair || link.vector.iter().any(behind)
+    }
+
+    /// Rows of the round.
+    pub(crate) fn on_rows<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        round: u64,
+        received: &[Row],
+        now: Now,
+    ) -> Result<(), R::Error> {
+        let Some(trust) = self.current_pull(peer, round).map(|pull| match pull.kind {
+            PullKind::Above => Trust::Vector,
+            PullKind::Fresh(_) | PullKind::Repair => Trust::Sender,
+        }) else {
+            return Ok(());
+        };
+        for row in received {
+            let Some(stored) = self.take(rows, peer, row, trust, now)? else {
+                return Ok(());
+            };
+            if let Some((space, name)) = name_of(row).filter(|_| stored) {
+                rows.put_meta(&pending_key(space, name), &[])?;
+            }
+        }
+        if let Some(pull) = &mut self.pull {
+            if let PullKind::Fresh(carried) = &mut pull.kind {
+                carried.extend(received.iter().map(|row| key_digest(row.kind, &row.key)));
+            }
+            pull.owed += 1;
+            pull.deadline_ms = now.mono_ms + ROUND_STALL_MS;
+        }
+        self.give_credit(now);
+        Ok(())
+    }
+
+    /// Gives back credit, unless too many blobs are missing: they come first then.
+    pub(crate) fn give_credit(&mut self, now: Now) {
+        if self.blobs.missing.len() >= MISSING_BLOBS_PAUSE {
+            return;
+        }
+        let Some(pull) = self.pull.as_mut().filter(|pull| pull.owed > 0) else {
+            return;
+        };
+        let (peer, round, frames) = (pull.peer, pull.round, std::mem::take(&mut pull.owed));
+        pull.deadline_ms = now.mono_ms + ROUND_STALL_MS;
+        self.send(peer, Frame::More { round, frames });
+    }
+
+    /// Whether the round makes no progress though its sender has every reason to.
+    pub(crate) fn is_stalled(&self, now: Now) -> Option<TrackerNo> {
+        let deadline_ms = self.stall_deadline()?;
+        self.pull.as_ref().filter(|_| now.mono_ms >= deadline_ms).map(|pull| pull.peer)
+    }
+
+    /// Until when the round has to make progress, if it is its sender's turn.
+    pub(crate) fn stall_deadline(&self) -> Option<u64> {
+        let paused = self.blobs.missing.len() >= MISSING_BLOBS_PAUSE;
+        self.pull.as_ref().filter(|_| !paused).map(|pull| pull.deadline_ms)
+    }
+
+    /// The round is complete. Its vector counts once all blobs are held.
+    pub(crate) fn on_end(&mut self, peer: TrackerNo, round: u64) {
+        if self.current_pull(peer, round).is_none() {
+            return;
+        }
+        let vector = self.links.get(&peer).map(|link| link.vector.clone()).unwrap_or_default();
+        if let Some(pull) = self.pull.take() {
+            let hashes = self.blobs.missing.clone();
+            self.waits.push(Wait { peer, hashes, what: Waiting::End { vector, kind: pull.kind } });
+        }
+    }
+
+    /// The peer cannot serve the round now.
+    pub(crate) fn on_busy(&mut self, peer: TrackerNo, round: u64, now: Now) {
+        if self.current_pull(peer, round).is_none() {
+            return;
+        }
+        self.pull = None;
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.retry_ms = now.mono_ms + BUSY_RETRY_MS;
+        }
+    }
+
+    /// A round is complete with all blobs: now it counts.
+    pub(crate) fn finish_round<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        vector: &VersionVector,
+        kind: PullKind,
+    ) -> Result<(), R::Error> {
+        match kind {
+            PullKind::Repair => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.repair = false;
+                }
+                self.votes_due = self.may_vote();
+                return Ok(());
+            }
+            PullKind::Above if self.needs_fresh_round() => return Ok(()),
+            PullKind::Above | PullKind::Fresh(_) if !self.ledger.has_room_for(vector) => {
+                self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
+                self.disconnect(peer, Reason::TooManyOrigins);
+                return Ok(());
+            }
+            PullKind::Above => {}
+            PullKind::Fresh(mut carried) => {
+                carried.sort_unstable();
+                drop_what_was_deleted(rows, vector, &carried)?;
+            }
+        }
+        self.ledger.merge(rows, vector)?;
+        self.ended.insert(peer);
+        for link in self.links.values_mut() {
+            link.fresh = !self.ledger.vector.includes(&link.floor);
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.pulled = true;
+        }
+        self.close_gaps(rows)?;
+        self.votes_due = self.may_vote();
+        Ok(())
+    }
+
+    fn current_pull(&self, peer: TrackerNo, round: u64) -> Option<&Pulling> {
+        self.pull.as_ref().filter(|pull| pull.peer == peer && pull.round == round)
+    }
+}
+
+/// After a round of everything: what the sender's vector covers and it did not send was deleted there.
+fn drop_what_was_deleted<R: Rows>(
+    rows: &mut R,
+    vector: &VersionVector,
+    carried: &[u128],
+) -> Result<(), R::Error> {
+    for bucket in (0..).take(BUCKETS) {
+        let mut after = None;
+        loop {
+            let start = after.as_ref().map(|row: &Row| (row.kind, row.key.as_slice()));
+            let page = rows.bucket_rows(bucket, start, READ_ROWS)?;
+            for row in &page {
+                let came = carried.binary_search(&key_digest(row.kind, &row.key)).is_ok();
+                if !came && vector.covers(row.origin, row.seq) {
+                    rows.remove(row.kind, &row.key)?;
+                }
+            }
+            let complete = page.len() < READ_ROWS;
+            after = page.into_iter().next_back();
+            if complete {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
