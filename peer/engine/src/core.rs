@@ -436,7 +436,7 @@ impl Core {
 
     fn refused(&mut self, id: SourceId, piece: PieceIndex, until: Instant, instead: Option<PieceIndex>) {
         let Some(source) = self.sources.get_mut(&id) else { return };
-        source.not_now.retain(|&(other, _)| other != piece && Some(other) != instead);
+        source.not_now.retain(|&(other, _)| other != piece);
         source.not_now.push((piece, until));
         source.prefers = instead;
         if source.not_now.len() >= MAX_NOT_NOW {

@@ -5,6 +5,8 @@
 //! HTTP servers and storage nodes are [`PieceSource`]s. The engine knows nothing of networks, trackers or accounts.
 
 mod buffer;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod content;
 mod core;
 mod digest;
@@ -17,6 +19,8 @@ pub mod rate;
 mod reader;
 pub mod selector;
 mod source;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use buffer::{BufferError, POOL_BYTES, PieceBuf, ReadError};

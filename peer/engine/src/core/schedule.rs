@@ -56,8 +56,10 @@ impl Core {
         {
             return None;
         }
-        let preferred =
-            source.prefers.take().filter(|piece| self.selector.wants(piece.get()) && source.holds(*piece));
+        let preferred = source
+            .prefers
+            .take()
+            .filter(|piece| self.selector.wants(piece.get()) && source.would_serve(*piece));
         let picked = match preferred {
             Some(piece) => Some(piece),
             None => self.pick(id),
