@@ -268,3 +268,150 @@ fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         blobs: blobs.iter().copied().map(BlobHash).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_replica::memory::Memory;
+
+    fn random_row(rng: &mut fastrand::Rng, seq: u64) -> Row {
+        let kinds = [Kind::LAST_WINS, Kind(200), crate::record::SHARE, crate::record::MEMBERSHIP];
+        let key: Vec<u8> = (0..rng.usize(0..4)).map(|_| *rng.choice(&[0, 1, 254, 255]).unwrap()).collect();
+        let tombstone = rng.bool();
+        let blobs = if tombstone { 0 } else { rng.usize(0..3) };
+        Row {
+            kind: kinds[rng.usize(0..kinds.len())],
+            key,
+            stamp: Stamp::at_ms(rng.u64(0..1_000)),
+            origin: Origin([rng.u8(0..3); 16]),
+            seq,
+            born: Stamp::at_ms(seq),
+            tombstone,
+            value: if tombstone { Vec::new() } else { vec![rng.u8(..); rng.usize(0..5)] },
+            blobs: (0..blobs).map(|_| BlobHash([rng.u8(0..4); 32])).collect(),
+        }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(what: &str, store: Result<T, StoreError>, model: T) {
+        assert_eq!(store.unwrap(), model, "{what}");
+    }
+
+    fn compare(store: &Store, model: &Memory, rng: &mut fastrand::Rng) {
+        let Ok(sums) = model.bucket_sums();
+        same("bucket sums", store.bucket_sums(), sums);
+        let Ok(missing) = model.missing_blobs(100);
+        same("missing", store.missing_blobs(100), missing);
+        let after = [None, Some(BlobHash([1; 32]))][rng.usize(0..2)];
+        let Ok(unnamed) = model.unnamed_blobs(after, 100);
+        same("unnamed", store.unnamed_blobs(after, 100), unnamed);
+        let probe = random_row(rng, 1);
+        let (prefix, limit) = (&probe.key[..probe.key.len() / 2], rng.usize(1..8));
+        let Ok(rows) = model.scan(probe.kind, prefix, Some(&probe.key), limit);
+        same("scan behind", store.scan(probe.kind, prefix, Some(&probe.key), limit), rows);
+        let Ok(rows) = model.scan(probe.kind, prefix, None, limit);
+        same("scan", store.scan(probe.kind, prefix, None, limit), rows);
+        let Ok(rows) = model.above(probe.origin, 50, limit);
+        same("above", store.above(probe.origin, 50, limit), rows);
+        let Ok(rows) = model.bucket_rows(probe.bucket(), None, limit);
+        same("bucket rows", store.bucket_rows(probe.bucket(), None, limit), rows);
+        let Ok(rows) = model.bucket_rows(probe.bucket(), Some((probe.kind, &probe.key)), limit);
+        same(
+            "bucket rows behind",
+            store.bucket_rows(probe.bucket(), Some((probe.kind, &probe.key)), limit),
+            rows,
+        );
+        let (from, before) = (Stamp::at_ms(200), Stamp::at_ms(700));
+        let Ok(rows) = model.tombstones(from, before, 100);
+        let mut found = store.tombstones(from, before, 100).unwrap();
+        found.sort_by(|one, other| {
+            (one.stamp, one.kind, &one.key).cmp(&(other.stamp, other.kind, &other.key))
+        });
+        assert_eq!(found, rows, "tombstones");
+    }
+
+    #[test]
+    fn sqlite_keeps_rows_as_memory_does() {
+        for seed in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut store, mut model) = (Store::open(dir.path()).unwrap(), Memory::new());
+            let mut rng = fastrand::Rng::with_seed(seed);
+            store.begin().unwrap();
+            for seq in 1..150 {
+                let row = random_row(&mut rng, seq);
+                match rng.u8(0..10) {
+                    0 => {
+                        store.remove(row.kind, &row.key).unwrap();
+                        let Ok(()) = model.remove(row.kind, &row.key);
+                    }
+                    1 | 2 => {
+                        let (hash, content) = (BlobHash([rng.u8(0..4); 32]), vec![1; 10]);
+                        store.put_blob(hash, &content).unwrap();
+                        let Ok(()) = model.put_blob(hash, &content);
+                    }
+                    3 => {
+                        let hash = BlobHash([rng.u8(0..4); 32]);
+                        store.remove_blob(hash).unwrap();
+                        let Ok(()) = model.remove_blob(hash);
+                    }
+                    _ => {
+                        store.put(&row).unwrap();
+                        let Ok(()) = model.put(&row);
+                    }
+                }
+                compare(&store, &model, &mut rng);
+            }
+            store.commit().unwrap();
+        }
+    }
+
+    #[test]
+    fn blobs_are_read_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let (hash, content) = (BlobHash([7; 32]), (0..=255).collect::<Vec<u8>>());
+        store.put_blob(hash, &content).unwrap();
+        assert_eq!(store.blob_len(hash).unwrap(), Some(256));
+        assert_eq!(store.read_blob(hash, 250, 100).unwrap(), Some(content[250..].to_vec()));
+        assert_eq!(store.read_blob(hash, 300, 100).unwrap(), Some(Vec::new()));
+        assert_eq!(store.read_blob(BlobHash([8; 32]), 0, 1).unwrap(), None);
+    }
+
+    #[test]
+    fn meta_is_kept_by_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        for key in [&b"a"[..], b"ab", b"b", &[255], &[255, 1]] {
+            store.put_meta(key, key).unwrap();
+        }
+        let keys = |prefix: &[u8]| -> Vec<Vec<u8>> {
+            store.scan_meta(prefix, 10).unwrap().into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys(b"a"), [b"a".to_vec(), b"ab".to_vec()]);
+        assert_eq!(keys(&[255]), [vec![255], vec![255, 1]]);
+        assert_eq!(keys(b"").len(), 5);
+    }
+
+    #[test]
+    fn projections_are_made_anew_from_the_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let name = b"alice";
+        let row = Row {
+            kind: Kind::USER_CLAIM,
+            key: shoal_replica::claim_key(name, shoal_replica::Uid([3; 16])),
+            stamp: Stamp::at_ms(1),
+            origin: Origin([1; 16]),
+            seq: 1,
+            born: Stamp::at_ms(1),
+            tombstone: false,
+            value: Vec::new(),
+            blobs: Vec::new(),
+        };
+        store.put(&row).unwrap();
+        store.db.execute("DELETE FROM claim", []).unwrap();
+        store.db.execute("UPDATE setting SET value = 0 WHERE name = 'projections'", []).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.counts().unwrap(), (1, 0, 0));
+    }
+}
