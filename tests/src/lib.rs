@@ -1,1 +1,114 @@
-//! Placeholder.
+//! What end-to-end tests share: trackers and clients as real processes in scratch folders, driven as a user's script
+//! drives them, and killed as a power cut does.
+//!
+//! Everything waits for conditions; [`PATIENCE`] bounds each wait. Processes die with the value that owns them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
+
+mod client;
+mod tracker;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Outcome, Stopped};
+pub use tracker::Trackers;
+
+/// How long a condition may take to come true on a busy two-core machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A binary of the workspace, which `scripts/test` has built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let mut dir = std::env::current_exe().unwrap();
+    while dir.pop() {
+        let path = dir.join(name);
+        if path.is_file() {
+            return path;
+        }
+    }
+    panic!("{name} is not built; run scripts/test, or cargo build --bins");
+}
+
+/// A port that nothing listens on. Ports are handed out in turn below the system's ephemeral ones, from a place that
+/// depends on the process, so that tests that run at once do not meet.
+#[must_use]
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 200).unwrap() * 100;
+    for _ in 0..1_000 {
+        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err()
+        {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Waits until something is the case.
+///
+/// # Panics
+/// When it is not within [`PATIENCE`].
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// Writes a file of random bytes that depend on the seed alone.
+pub fn random_file(path: &Path, size: usize, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut block = vec![0; 1 << 20];
+    let mut left = size;
+    while left > 0 {
+        let now = left.min(block.len());
+        rng.fill(&mut block[..now]);
+        file.write_all(&block[..now]).unwrap();
+        left -= now;
+    }
+    file.flush().unwrap();
+}
+
+/// Whether two files hold the same.
+#[must_use]
+pub fn same_content(one: &Path, other: &Path) -> bool {
+    match (std::fs::read(one), std::fs::read(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// Notes for `scripts/test` that a test was skipped; the reason says what it needs.
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("SKIPPED {test}: {reason}");
+    if let Some(list) = std::env::var_os("SHOAL_SKIPPED") {
+        let mut list = std::fs::File::options().append(true).create(true).open(list).unwrap();
+        writeln!(list, "{test}: {reason}").unwrap();
+    }
+}
+
+/// Whether this is root; else the test is skipped, and noted.
+#[must_use]
+pub fn root_or_skip(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip(test, "needs root");
+    }
+    root
+}
+
+/// Whether long tests were asked for; else the test is skipped, and noted.
+#[must_use]
+pub fn long_or_skip(test: &str) -> bool {
+    let long = std::env::var_os("SHOAL_LONG").is_some();
+    if !long {
+        skip(test, "runs under scripts/test --long only");
+    }
+    long
+}

@@ -137,7 +137,8 @@ fn greet(node: &Node, terminal: bool) {
     if terminal {
         let others = node.info().iter().count() - 1;
         let address = node.local_addr().map_or_else(String::new, |address| address.to_string());
-        println!("tracker {} at {address}, with {others} others, as {}", node.number(), node.peer_id());
+        let others = if others == 1 { "1 other".to_owned() } else { format!("{others} others") };
+        println!("tracker {} at {address}, with {others}, as {}", node.number(), node.peer_id());
         println!("type status, help or quit");
     }
 }

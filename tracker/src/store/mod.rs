@@ -107,10 +107,15 @@ impl Store {
         if self.db.is_autocommit() { Ok(()) } else { Ok(self.db.execute_batch("ROLLBACK")?) }
     }
 
-    /// Size of the database's file in bytes, for the operator.
+    /// Size of the database with its write-ahead log in bytes, for the operator.
     #[must_use]
     pub fn size(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+        let log = self.path.with_extension("db-wal");
+        [&self.path, &log]
+            .into_iter()
+            .filter_map(|path| std::fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum()
     }
 
     fn prepare(&self) -> Result<(), StoreError> {

@@ -1,0 +1,202 @@
+//! A client process, driven by lines on standard input and JSON on standard output (P16).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::{PATIENCE, binary, free_port, until};
+
+/// What a command gave: its object, and the events that came before it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The object with `command` and `ok`.
+    pub answer: Value,
+    /// Objects with `event`.
+    pub events: Vec<Value>,
+}
+
+/// A running client.
+pub struct Client {
+    name: String,
+    dir: PathBuf,
+    port: u16,
+    info: PathBuf,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<Value>,
+}
+
+impl Client {
+    /// Starts a client with its state in `dir/name`, using the trackers of `info`.
+    #[must_use]
+    pub fn start(dir: &Path, name: &str, info: &Path) -> Self {
+        Self::start_at(dir, name, info, free_port())
+    }
+
+    fn start_at(dir: &Path, name: &str, info: &Path, port: u16) -> Self {
+        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
+        let mut child = Command::new(binary("client"))
+            .arg(format!("127.0.0.1:{port}"))
+            .arg(info)
+            .arg("--data-dir")
+            .arg(dir.join(name))
+            .arg("--json")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let object = serde_json::from_str(&line).unwrap_or_else(|_| Value::String(line.clone()));
+                if sender.send(object).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        Self { name: name.into(), dir: dir.into(), port, info: info.into(), child, input, output }
+    }
+
+    /// Starts a client, makes an account of the same name, and logs in.
+    #[must_use]
+    pub fn enter(dir: &Path, name: &str, info: &Path) -> Self {
+        let mut client = Self::start(dir, name, info);
+        client.ok(&format!("create_user {name} secret"));
+        client.ok(&format!("login {name} secret"));
+        client
+    }
+
+    /// Where its bulk lane listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a command and waits for its object.
+    pub fn run(&mut self, command: &str) -> Outcome {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+        let word = command.split_whitespace().next().unwrap().to_lowercase();
+        let (mut events, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        loop {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(object) if object.get("event").is_some() => events.push(object),
+                Ok(answer) => {
+                    assert_eq!(answer["command"], word.as_str(), "{answer}");
+                    return Outcome { answer, events };
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{}: {command}: no answer within {PATIENCE:?}", self.name)
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("{}: {command}: the client is gone", self.name),
+            }
+        }
+    }
+
+    /// Runs a command that must be done.
+    pub fn ok(&mut self, command: &str) -> Value {
+        let answer = self.run(command).answer;
+        assert_eq!(answer["ok"], true, "{}: {command}: {answer}", self.name);
+        answer
+    }
+
+    /// Runs a command that must fail, and gives the error.
+    pub fn fails(&mut self, command: &str) -> String {
+        let answer = self.run(command).answer;
+        assert_eq!(answer["ok"], false, "{}: {command}: {answer}", self.name);
+        let error = answer["error"].as_str().unwrap().to_owned();
+        assert!(!error.is_empty() && !error.contains('\n'), "one clear line: {error:?}");
+        error
+    }
+
+    /// The download of that file, as `show_downloads` has it.
+    pub fn download(&mut self, file: &str) -> Value {
+        let answer = self.ok("show_downloads");
+        let downloads = answer["downloads"].as_array().unwrap();
+        downloads.iter().find(|download| download["file"] == file).cloned().unwrap_or(Value::Null)
+    }
+
+    /// Waits until the download of that file is in that state (D, C, F or P).
+    pub fn until_download(&mut self, file: &str, state: &str) -> Value {
+        let mut last = Value::Null;
+        until(&format!("{}: {file} is {state}", self.name), || {
+            last = self.download(file);
+            last["state"] == state
+        });
+        last
+    }
+
+    /// Waits until the download of that file has at least that many percent.
+    pub fn until_percent(&mut self, file: &str, percent: f64) {
+        until(&format!("{}: {file} has {percent} %", self.name), || {
+            self.download(file)["percent"].as_f64().is_some_and(|now| now >= percent)
+        });
+    }
+
+    /// Kills the client with -9.
+    pub fn kill(mut self) -> Stopped {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.stopped()
+    }
+
+    /// Ends the client's input and waits for it to leave; says whether it exited with 0.
+    pub fn quit(mut self) -> (Stopped, bool) {
+        self.input = None;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "{} does not leave", self.name),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        (self.stopped(), status.success())
+    }
+
+    fn stopped(&self) -> Stopped {
+        Stopped { dir: self.dir.clone(), name: self.name.clone(), info: self.info.clone(), port: self.port }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have left already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log =
+                std::fs::read_to_string(self.dir.join(format!("{}.log", self.name))).unwrap_or_default();
+            eprintln!("--- log of {}\n{log}", self.name);
+        }
+    }
+}
+
+/// A client that does not run; its folder is still there.
+pub struct Stopped {
+    dir: PathBuf,
+    name: String,
+    info: PathBuf,
+    port: u16,
+}
+
+impl Stopped {
+    /// Starts it again, at the same address and with the same folder.
+    #[must_use]
+    pub fn restart(self) -> Client {
+        Client::start_at(&self.dir, &self.name, &self.info, self.port)
+    }
+}
