@@ -286,7 +286,7 @@ pub enum Call {
         /// Whether everything announced before on this connection is void.
         #[n(0)]
         anew: bool,
-        /// What changed.
+        /// What changed, at most [`crate::limits::MAX_LIST`]; the rest goes into further calls.
         #[n(1)]
         holdings: Vec<Holding>,
     },
