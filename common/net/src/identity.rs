@@ -8,12 +8,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use libp2p::identity::{Keypair, ed25519};
+use rustls::sign::CertifiedKey;
 use shoal_common::PeerId;
 use zeroize::Zeroizing;
+
+use crate::bulk::tls;
 
 /// What opens the one line of a key file; a later format gets another word.
 const PREFIX: &str = "shoal-ed25519 ";
@@ -33,6 +36,8 @@ pub struct Identity {
 struct Keys {
     signing: ed25519::Keypair,
     peer_id: PeerId,
+    /// Made when the bulk lane first needs it.
+    certified: OnceLock<Result<CertifiedKey, String>>,
 }
 
 /// Why a key file could not be used.
@@ -117,9 +122,14 @@ impl Identity {
         Keypair::from(self.keys.signing.clone())
     }
 
+    /// The certificate of the bulk lane with its key: one per process, like the key it vouches for.
+    pub(crate) fn certified_key(&self) -> Result<CertifiedKey, String> {
+        self.keys.certified.get_or_init(|| tls::certified_key(self)).clone()
+    }
+
     fn from_keypair(signing: ed25519::Keypair) -> Self {
         let peer_id = PeerId(signing.public().to_bytes());
-        Self { keys: Arc::new(Keys { signing, peer_id }) }
+        Self { keys: Arc::new(Keys { signing, peer_id, certified: OnceLock::new() }) }
     }
 
     fn load(path: &Path) -> Result<Option<Self>, IdentityError> {

@@ -6,6 +6,7 @@
 //! messages mean is defined in `shoal-common` and decided elsewhere.
 
 mod address;
+pub mod bulk;
 mod channel;
 mod control;
 mod identity;

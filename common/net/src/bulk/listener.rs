@@ -1,0 +1,201 @@
+//! Where a peer takes bulk connections.
+//!
+//! One task accepts and owns all handshakes under way, each in a task of its own with a time limit, so
+//! that nobody who is slow holds up anybody else. `pending` says which has to go when there are too many,
+//! `seats` how many may stay open.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pending::Pending;
+use super::seats::Seats;
+use super::stream::{BulkStream, socket};
+use super::tls::server_config;
+use crate::address::canonical;
+use crate::control::NetError;
+use crate::identity::Identity;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that wait for `accept`; while as many more are ready, nothing new is let in.
+const READY: usize = 64;
+/// Connections that the system keeps for us while we are busy, as tokio's own listeners do.
+const BACKLOG: i32 = 1024;
+/// Pause after a failed accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds on what others may open. An address is an IPv4 address or an IPv6 /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BulkLimits {
+    /// Handshakes under way, all together; the oldest of the most crowded address gives way.
+    pub pending: usize,
+    /// Handshakes under way from one address; its oldest gives way.
+    pub pending_per_address: usize,
+    /// Open connections, all together.
+    pub established: usize,
+    /// Open connections of one peer.
+    pub established_per_peer: usize,
+}
+
+impl Default for BulkLimits {
+    /// For a client: a few hundred peers with two connections each.
+    fn default() -> Self {
+        Self { pending: 128, pending_per_address: 32, established: 1_024, established_per_peer: 8 }
+    }
+}
+
+/// Takes bulk connections. Dropping it stops listening and ends the handshakes under way; connections
+/// already taken live on.
+#[derive(Debug)]
+pub struct Listener {
+    local_addr: SocketAddr,
+    ready: mpsc::Receiver<BulkStream>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 takes any. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, the error names it.
+    pub fn bind(address: SocketAddr, identity: &Identity, limits: BulkLimits) -> Result<Self, NetError> {
+        let certificate = |reason| NetError::Certificate { reason };
+        let key = identity.certified_key().map_err(certificate)?;
+        let config = server_config(key).map_err(|error| certificate(error.to_string()))?;
+        let tcp = bind(address).map_err(|error| NetError::listen(address, error))?;
+        let local_addr = tcp.local_addr().map_err(|error| NetError::listen(address, error))?;
+        let (sender, ready) = mpsc::channel(READY);
+        let door = Door {
+            tcp,
+            tls: TlsAcceptor::from(Arc::new(config)),
+            handshakes: JoinSet::new(),
+            aborts: HashMap::new(),
+            pending: Pending::new(limits.pending, limits.pending_per_address),
+            seats: Seats::new(limits.established, limits.established_per_peer),
+            finished: VecDeque::new(),
+        };
+        Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(door.run(sender))) })
+    }
+
+    /// Where we listen, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The next connection, its peer proven, and where it came from. Safe to drop: nothing is lost.
+    ///
+    /// # Errors
+    /// Only when the listener itself has come to an end.
+    pub async fn accept(&mut self) -> Result<(BulkStream, SocketAddr), NetError> {
+        let stream = self.ready.recv().await.ok_or(NetError::Closed)?;
+        let remote = stream.remote();
+        Ok((stream, remote))
+    }
+
+    /// Stops listening and waits until the port is free.
+    pub async fn close(self) {
+        self.task.abort();
+        // The only error is the cancellation just asked for.
+        let _ = self.task.await;
+    }
+}
+
+/// Like tokio's own `bind`, but without `await`.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(StdListener::from(socket))
+}
+
+/// The task behind a [`Listener`].
+struct Door {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+    handshakes: JoinSet<Option<BulkStream>>,
+    aborts: HashMap<Id, AbortHandle>,
+    pending: Pending<Id>,
+    seats: Seats,
+    /// At most [`READY`] plus the handshakes that were under way when it got so many.
+    finished: VecDeque<BulkStream>,
+}
+
+impl Door {
+    async fn run(mut self, ready: mpsc::Sender<BulkStream>) {
+        loop {
+            tokio::select! {
+                accepted = self.tcp.accept(), if self.finished.len() < READY => match accepted {
+                    Ok((tcp, from)) => self.begin(tcp, canonical(from)),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept connections; trying again");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = self.handshakes.join_next_with_id() => self.end(ended),
+                room = ready.reserve(), if !self.finished.is_empty() => match room {
+                    Ok(permit) => if let Some(stream) = self.finished.pop_front() {
+                        permit.send(stream);
+                    },
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, tcp: TcpStream, from: SocketAddr) {
+        let tls = self.tls.clone();
+        let handshake = self.handshakes.spawn(async move {
+            match timeout(HANDSHAKE, handshake(tcp, from, tls)).await {
+                Ok(Ok(stream)) => Some(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(%from, %error, "a bulk handshake failed");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!(%from, "a bulk handshake took too long");
+                    None
+                }
+            }
+        });
+        let id = handshake.id();
+        self.aborts.insert(id, handshake);
+        if let Some(victim) = self.pending.add(id, from.ip())
+            && let Some(handshake) = self.aborts.remove(&victim)
+        {
+            handshake.abort();
+        }
+    }
+
+    fn end(&mut self, ended: Result<(Id, Option<BulkStream>), JoinError>) {
+        let (id, stream) = match ended {
+            Ok((id, stream)) => (id, stream),
+            Err(error) => (error.id(), None),
+        };
+        self.aborts.remove(&id);
+        self.pending.remove(id);
+        let Some(stream) = stream else { return };
+        match self.seats.take(stream.peer()) {
+            Some(seat) => self.finished.push_back(stream.seated(seat)),
+            None => tracing::debug!(peer = %stream.peer(), "turned away: too many bulk connections"),
+        }
+    }
+}
+
+async fn handshake(tcp: TcpStream, from: SocketAddr, tls: TlsAcceptor) -> io::Result<BulkStream> {
+    let stream = tls.accept(socket(tcp)?).await?;
+    BulkStream::new(stream.into(), from).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
