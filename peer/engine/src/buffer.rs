@@ -414,3 +414,115 @@ impl Drop for HeldUp<'_> {
         self.0.held_up.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::Layout;
+
+    const PIECE: usize = BLOCK_BYTES;
+
+    struct Bench {
+        pool: Pool,
+        buffer: PieceBuf,
+        filling: Arc<Filling>,
+        arrived: mpsc::Receiver<Arrived>,
+    }
+
+    /// A buffer for `pieces` pieces of a file of 2.5 pieces of 128 KiB.
+    fn bench(pool_blocks: usize, pieces: u32) -> Bench {
+        let layout = Layout::new(5 * PIECE as u64, 2 * MIN_PIECE_LENGTH).unwrap();
+        let run = PieceRun::new(layout, layout.piece(0).unwrap(), pieces);
+        let pool = Pool::new(pool_blocks);
+        let (sender, arrived) = mpsc::channel(POOL_BLOCKS);
+        let (buffer, filling) = PieceBuf::new(RequestId(1), run, pool.clone(), Limiter::new(None), sender);
+        Bench { pool, buffer, filling, arrived }
+    }
+
+    fn content(data: &PieceData) -> Vec<u8> {
+        data.blocks.iter().flat_map(|block| block.bytes().to_vec()).collect()
+    }
+
+    #[tokio::test]
+    async fn pieces_leave_as_they_become_whole() {
+        let mut bench = bench(16, 3);
+        let bytes: Vec<u8> = (0..=250).cycle().take(5 * PIECE).collect();
+        for chunk in bytes.chunks(10_000) {
+            bench.buffer.append(chunk).await.unwrap();
+        }
+        assert_eq!(bench.buffer.remaining(), 0);
+        assert_eq!(bench.buffer.append(&[1]).await, Err(BufferError::TooLong));
+        for (index, range) in [(0, 0..2 * PIECE), (1, 2 * PIECE..4 * PIECE), (2, 4 * PIECE..5 * PIECE)] {
+            let arrived = bench.arrived.try_recv().unwrap();
+            assert_eq!(
+                (arrived.request, arrived.data.piece.get(), arrived.data.spilled),
+                (RequestId(1), index, 0)
+            );
+            assert!(content(&arrived.data) == bytes[range]);
+        }
+        assert_eq!(bench.pool.available(), 16);
+    }
+
+    #[tokio::test]
+    async fn reading_stops_at_the_limit_and_the_end() {
+        let mut bench = bench(16, 1);
+        let bytes = vec![7; 3 * PIECE];
+        let mut reader = &bytes[..];
+        assert_eq!(bench.buffer.read_from(&mut reader, 1_000).await.unwrap(), 1_000);
+        while bench.buffer.remaining() > 0 {
+            assert!(bench.buffer.read_from(&mut reader, usize::MAX).await.unwrap() > 0);
+        }
+        assert_eq!(reader.len(), PIECE, "nothing is read beyond the run");
+        assert!(matches!(
+            bench.buffer.read_from(&mut reader, 1).await,
+            Err(ReadError::Buffer(BufferError::TooLong))
+        ));
+        let mut other = self::bench(16, 1);
+        assert_eq!(other.buffer.read_from(&mut &[][..], 1_000).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_buffer_holds_nothing_and_takes_nothing() {
+        let mut bench = bench(16, 1);
+        bench.buffer.append(&[1; 100]).await.unwrap();
+        assert_eq!(bench.pool.available(), 15);
+        bench.filling.close();
+        assert_eq!(bench.pool.available(), 16);
+        assert_eq!(bench.buffer.append(&[1]).await, Err(BufferError::Closed));
+        assert!(bench.buffer.read_from(&mut &[1_u8][..], 1).await.is_err());
+        assert_eq!(bench.pool.available(), 16);
+    }
+
+    #[tokio::test]
+    async fn what_is_spilled_is_missing_from_the_memory_of_the_piece() {
+        let mut bench = bench(2, 1);
+        bench.buffer.append(&[1; 100_000]).await.unwrap();
+        assert_eq!((bench.pool.available(), bench.filling.held_bytes()), (0, 2 * BLOCK_BYTES));
+        let spill = bench.filling.spill().unwrap();
+        let spilled: usize = spill.blocks.iter().map(|block| block.bytes().len()).sum();
+        assert_eq!((spill.offset, spilled), (0, 100_000));
+        drop(spill);
+        assert!(bench.filling.spill().is_none(), "nothing came since");
+        bench.buffer.append(&[2; 100]).await.unwrap();
+        let spill = bench.filling.spill().unwrap();
+        assert_eq!((spill.offset, spill.blocks[0].bytes()), (100_000, &[2; 100][..]));
+        drop(spill);
+        bench.buffer.append(&vec![3; 2 * PIECE - 100_100]).await.unwrap();
+        let data = bench.arrived.try_recv().unwrap().data;
+        assert_eq!((data.spilled, content(&data)), (100_100, vec![3; 2 * PIECE - 100_100]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_memory_raises_an_alarm_and_is_known_to_be_held_up() {
+        let mut bench = bench(1, 1);
+        let mut pressure = bench.pool.pressure();
+        bench.buffer.append(&[1; BLOCK_BYTES]).await.unwrap();
+        let filling = bench.filling.clone();
+        let waiting = tokio::spawn(async move { bench.buffer.append(&[2]).await });
+        pressure.changed().await.unwrap();
+        assert!(filling.sample().held_up);
+        drop(filling.spill());
+        waiting.await.unwrap().unwrap();
+        assert!(!filling.sample().held_up);
+    }
+}

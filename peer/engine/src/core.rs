@@ -4,6 +4,8 @@
 
 mod link;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -407,31 +409,29 @@ impl Core {
 
     fn finished(&mut self, id: RequestId, result: Result<(), SourceError>, now: Instant) {
         let Some(request) = self.requests.get(&id) else { return };
-        let (source_id, run) = (request.source, request.run);
+        let (source_id, run, remaining) = (request.source, request.run, request.remaining());
+        self.release(id);
+        if let Some(source) = self.sources.get_mut(&source_id) {
+            source.active = now;
+        }
         match result {
             Ok(()) => {
-                let reason = format!("sent {} bytes too few", request.remaining());
-                return self.drop_source(source_id, DropReason::Banned(reason));
+                let reason = format!("sent {remaining} bytes too few");
+                self.drop_source(source_id, DropReason::Banned(reason));
             }
-            Err(SourceError::Invalid(reason)) => {
-                return self.drop_source(source_id, DropReason::Banned(reason));
-            }
-            Err(SourceError::Gone(reason)) => return self.drop_source(source_id, DropReason::Gone(reason)),
+            Err(SourceError::Invalid(reason)) => self.drop_source(source_id, DropReason::Banned(reason)),
+            Err(SourceError::Gone(reason)) => self.drop_source(source_id, DropReason::Gone(reason)),
             Err(SourceError::Busy(after)) => {
                 self.pause(source_id, now + after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
             }
             Err(SourceError::NotNow { piece, .. }) if !run.pieces().any(|asked| asked == piece) => {
                 let reason = "refused a piece that it was not asked for".into();
-                return self.drop_source(source_id, DropReason::Banned(reason));
+                self.drop_source(source_id, DropReason::Banned(reason));
             }
             Err(SourceError::NotNow { piece, after, instead }) => {
                 self.refused(source_id, piece, now + after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), instead);
             }
         }
-        if let Some(source) = self.sources.get_mut(&source_id) {
-            source.active = now;
-        }
-        self.release(id);
     }
 
     fn refused(&mut self, id: SourceId, piece: PieceIndex, until: Instant, instead: Option<PieceIndex>) {

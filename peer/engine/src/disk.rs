@@ -19,6 +19,10 @@ use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
 
+/// The type of a tmpfs (linux/magic.h). There, reserving space means clearing memory that is about to be overwritten:
+/// 0.3 s a GiB, measured 2026-11-21, before the first byte is fetched. It is asked for its free space instead.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
 /// What went wrong on the disk. Each says what to do; a download that failed with one can be started again.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -240,13 +244,26 @@ impl PartFile {
     /// Reserves the space for the whole file, so that a full disk shows now and not at the end.
     fn allocate(&self) -> Result<(), DiskError> {
         let size = self.layout.size();
-        if size > 0 {
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-                Err(error) => return Err(self.error("reserve space for", error.into())),
+        let system = rustix::fs::fstatfs(&self.file).map_err(|error| self.error("look at", error.into()))?;
+        let reserved = match () {
+            () if size == 0 => Ok(()),
+            () if system.f_type == TMPFS => {
+                self.fits(system.f_bavail, u64::try_from(system.f_bsize).unwrap_or(0))
             }
+            () => rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size),
+        };
+        match reserved {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(error) => return Err(self.error("reserve space for", error.into())),
         }
         self.file.set_len(size).map_err(|error| self.error("reserve space for", error))
+    }
+
+    /// Whether what the file still lacks fits into that many free blocks.
+    fn fits(&self, free_blocks: u64, block_size: u64) -> Result<(), Errno> {
+        let held = rustix::fs::fstat(&self.file)?.st_blocks;
+        let lacking = self.layout.size().saturating_sub(u64::try_from(held).unwrap_or(0).saturating_mul(512));
+        if free_blocks.saturating_mul(block_size) < lacking { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     fn error(&self, action: &'static str, error: io::Error) -> DiskError {

@@ -191,3 +191,93 @@ fn hash_whole(chunks: &Receiver<Arc<Vec<u8>>>) -> FileDigest {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::sample_file;
+    use std::io::Write;
+
+    fn hash(path: &Path, progress: impl FnMut(u64)) -> Result<Hashed, HashError> {
+        hash_file(path, progress, &CancellationToken::new())
+    }
+
+    #[test]
+    fn digests_are_those_of_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for size in [0, 1, 65_536, 65_537, 10 * 65_536, 3_000_001] {
+            let (bytes, content) = sample_file(size, 65_536, 3);
+            std::fs::write(&path, &bytes).unwrap();
+            let mut seen = 0;
+            let hashed = hash(&path, |done| seen = done).unwrap();
+            let crate::Verification::Sha1(pieces) = content.verification();
+            assert_eq!((hashed.layout, hashed.digest), (*content.layout(), *content.digest()), "{size}");
+            assert_eq!(hashed.pieces, **pieces);
+            assert_eq!((seen, hashed.identity), (size as u64, FileIdentity::of(&path).unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| hash(path, |_| {}).unwrap_err();
+        assert!(matches!(refused(folder.path()), HashError::NotAFile(_)));
+        assert!(matches!(refused(Path::new("/dev/zero")), HashError::NotAFile(_)));
+        assert!(matches!(refused(&folder.path().join("missing")), HashError::Unreadable { .. }));
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(refused(&pipe), HashError::NotAFile(_)));
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_refused() {
+        type Change = fn(&Path);
+        let shrink: Change = |path| File::options().write(true).open(path).unwrap().set_len(400_000).unwrap();
+        let grow: Change =
+            |path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap();
+        let overwrite: Change = |path| {
+            let file = File::options().write(true).open(path).unwrap();
+            (&file).write_all(b"other").unwrap();
+            // A clock of coarse ticks could give the same time again.
+            file.set_modified(SystemTime::now() + std::time::Duration::from_secs(5)).unwrap();
+        };
+        let replace: Change = |path| {
+            let other = path.with_extension("other");
+            std::fs::copy(path, &other).unwrap();
+            std::fs::rename(other, path).unwrap();
+        };
+        let remove: Change = |path| std::fs::remove_file(path).unwrap();
+        for change in [shrink, grow, overwrite, replace, remove] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            std::fs::write(&path, sample_file(1_000_000, 65_536, 3).0).unwrap();
+            let mut once = true;
+            let hashed = hash(&path, |_| {
+                if std::mem::take(&mut once) {
+                    change(&path);
+                }
+            });
+            assert!(matches!(hashed, Err(HashError::Changed(_))), "{hashed:?}");
+        }
+    }
+
+    #[test]
+    fn it_can_be_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![0; 1_000_000]).unwrap();
+        let cancelled = CancellationToken::new();
+        let mut last = 0;
+        let hashed = hash_file(
+            &path,
+            |done| {
+                last = done;
+                cancelled.cancel();
+            },
+            &cancelled,
+        );
+        assert!(matches!(hashed, Err(HashError::Cancelled)) && last < 500_000, "{last}");
+    }
+}

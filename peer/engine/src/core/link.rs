@@ -58,12 +58,14 @@ impl Link {
         self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
     }
 
-    /// How many pieces of `piece_length` bytes the next request should span.
-    pub(super) fn run(&self, piece_length: u32) -> u32 {
+    /// How many pieces of `piece_length` bytes the next request should span, `room` bytes at most.
+    pub(super) fn run(&self, piece_length: u32, room: u64) -> u32 {
         match self.limits.run {
             Run::Single => 1,
             Run::UpTo(most) => {
-                let pieces = self.rate.map_or(1, |rate| bytes_in(rate, RUN_TIME) / u64::from(piece_length));
+                let own_room = self.limits.max_in_flight_bytes.min(MAX_WINDOW).saturating_sub(self.in_flight);
+                let bytes = self.rate.map_or(0, |rate| bytes_in(rate, RUN_TIME)).min(room).min(own_room);
+                let pieces = bytes / u64::from(piece_length);
                 u32::try_from(pieces).unwrap_or(u32::MAX).clamp(1, most.max(1))
             }
         }
@@ -178,17 +180,18 @@ mod tests {
         assert_eq!(depth(&mut few, KIB, false), 2 * KIB);
         let mut small = Link::new(Limits { max_in_flight: 0, max_in_flight_bytes: 0, run: Run::UpTo(0) });
         small.rate = Some(1 << 40);
-        assert_eq!((depth(&mut small, KIB, false), small.run(1024)), (KIB, 1));
+        assert_eq!((depth(&mut small, KIB, false), small.run(1024, u64::MAX)), (KIB, 1));
     }
 
     #[test]
     fn runs_last_about_a_second() {
         let mut link = link(Run::UpTo(100));
-        assert_eq!(link.run(65_536), 1);
+        assert_eq!(link.run(65_536, u64::MAX), 1);
         link.rate = Some(655_360);
-        assert_eq!(link.run(65_536), 10);
+        assert_eq!(link.run(65_536, u64::MAX), 10);
+        assert_eq!(link.run(65_536, 200_000), 3);
         link.rate = Some(u64::MAX);
-        assert_eq!(link.run(65_536), 100);
+        assert_eq!(link.run(65_536, u64::MAX), 100);
     }
 
     #[test]

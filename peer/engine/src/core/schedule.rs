@@ -91,7 +91,9 @@ impl Core {
         let Some(source) = self.sources.get(&id) else { return 1 };
         let share =
             usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(self.sources.len());
-        let most = source.link.run(self.layout.piece_length()).min(u32::try_from(share).unwrap_or(u32::MAX));
+        let fair = u32::try_from(share).unwrap_or(u32::MAX);
+        let room = spare_room(self.in_flight, self.budget, self.rate_limit);
+        let most = source.link.run(self.layout.piece_length(), room).min(fair);
         let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
         let more = (1..most).take_while(|&ahead| {
             first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
@@ -180,15 +182,17 @@ impl Source {
     }
 }
 
+/// How many bytes may be added to those in flight.
+fn spare_room(in_flight: u64, budget: u64, rate_limit: Option<u64>) -> u64 {
+    let limited = rate_limit.map_or(u64::MAX, |rate| super::link::bytes_in(rate, LIMITED_FOR));
+    budget.min(limited).saturating_sub(in_flight)
+}
+
 /// Whether `more` bytes may be added to those in flight. An idle source always gets a piece, except under a rate limit,
 /// where only the first one does.
 fn room(in_flight: u64, more: u64, budget: u64, rate_limit: Option<u64>, idle: bool) -> bool {
-    let after = in_flight.saturating_add(more);
-    let unlimited = match rate_limit {
-        Some(rate) => in_flight == 0 || after <= super::link::bytes_in(rate, LIMITED_FOR),
-        None => true,
-    };
-    unlimited && (idle || after <= budget)
+    let unlimited = in_flight == 0 || more <= spare_room(in_flight, u64::MAX, rate_limit);
+    unlimited && (idle || more <= spare_room(in_flight, budget, None))
 }
 
 /// `part` over `whole`, for scaling durations; a day's worth of a second at most.

@@ -227,3 +227,60 @@ async fn pausing_again_and_again_loses_nothing() {
         rounds += 1;
     }
 }
+
+/// A tmpfs of a few bytes over a folder, while it lives.
+struct SmallDisk<'a>(&'a std::path::Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(folder: &'a std::path::Path, size: &str) -> Option<Self> {
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(folder)
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = std::process::Command::new("mount").args(["-o", &options]).arg(self.0).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_clear_error_and_can_be_resumed() {
+    let world = World::new(40 * 64 * KIB, 65_536);
+    let Some(disk) = SmallDisk::mount(world.folder.path(), "1m") else {
+        return println!(
+            "SKIPPED: a_full_disk_is_a_clear_error_and_can_be_resumed needs root to mount a tmpfs"
+        );
+    };
+    // It shows before anything is fetched.
+    let source = world.source();
+    let (download, _changes) = world.start(&[&source]);
+    assert!(matches!(disk_error(&ended(&download).await), DiskError::Full { .. }));
+    assert_eq!((world.files().len(), source.requests()), (0, 0));
+    // It fills up while pieces come.
+    disk.resize("4m");
+    source.hold_pieces(0..20);
+    let (download, _changes) = world.start(&[&source]);
+    until_verified(&download, 20).await;
+    let free = std::fs::File::create(world.folder.path().join("other")).unwrap();
+    let filled = std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 16 << 20), &mut &free);
+    assert!(filled.is_err());
+    drop(free);
+    source.hold(Have::All);
+    assert!(matches!(disk_error(&ended(&download).await), DiskError::Full { .. }));
+    // With space again it goes on.
+    std::fs::remove_file(world.folder.path().join("other")).unwrap();
+    let rest = world.source();
+    let (download, _changes) = world.start(&[&rest]);
+    world.assert_complete(&ended(&download).await);
+    assert!(rest.served() <= 20 * 65_536, "{}", rest.served());
+}
