@@ -1,105 +1,21 @@
-//! The memory that pieces are received into: one pool a process, in blocks that are taken as bytes arrive, so that
-//! memory has one bound whatever the files' sizes and however many sources trickle. A fetch owns a [`PieceBuf`]; the
-//! driver sees the same request through its [`Filling`], from which it takes slow pieces' blocks when the pool runs dry.
+//! What one request receives into. The fetch owns a [`PieceBuf`]; the driver sees the same request through its
+//! [`Filling`], from which it takes slow pieces' blocks when the pool runs dry.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use shoal_common::PieceIndex;
-use shoal_common::limits::MIN_PIECE_LENGTH;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::core::RequestId;
+use crate::pool::{BLOCK_BYTES, Block, Pool};
 use crate::rate::Limiter;
 use crate::source::PieceRun;
-
-/// All piece buffers of a process together.
-pub const POOL_BYTES: usize = 32 * 1024 * 1024;
-/// Size of a block: the smallest piece, so that no piece wastes memory but the last of a file.
-pub(crate) const BLOCK_BYTES: usize = MIN_PIECE_LENGTH as usize;
-/// Blocks of the pool.
-pub(crate) const POOL_BLOCKS: usize = POOL_BYTES / BLOCK_BYTES;
-/// How long somebody waits for a block before downloads are asked to spill. At the full rate the whole pool turns over
-/// in 50 ms, so a longer wait means that slow pieces sit on it.
-const PRESSURE_AFTER: Duration = Duration::from_millis(50);
-
-/// The pool of blocks. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Pool {
-    shared: Arc<PoolShared>,
-}
-
-#[derive(Debug)]
-struct PoolShared {
-    permits: Arc<Semaphore>,
-    /// Blocks that were used before; the one used last comes first, its memory is warm.
-    free: Mutex<Vec<Box<[u8]>>>,
-    pressure: watch::Sender<u64>,
-}
-
-impl Pool {
-    pub(crate) fn new(blocks: usize) -> Self {
-        Self {
-            shared: Arc::new(PoolShared {
-                permits: Arc::new(Semaphore::new(blocks)),
-                free: Mutex::default(),
-                pressure: watch::Sender::new(0),
-            }),
-        }
-    }
-
-    /// Changes whenever somebody waited too long for a block.
-    pub(crate) fn pressure(&self) -> watch::Receiver<u64> {
-        self.shared.pressure.subscribe()
-    }
-
-    /// Blocks that nobody holds.
-    pub(crate) fn available(&self) -> usize {
-        self.shared.permits.available_permits()
-    }
-
-    async fn block(&self) -> Block {
-        let mut acquire = std::pin::pin!(self.shared.permits.clone().acquire_owned());
-        let permit = loop {
-            match tokio::time::timeout(PRESSURE_AFTER, &mut acquire).await {
-                Ok(permit) => break permit.ok(),
-                Err(_) => self.shared.pressure.send_modify(|count| *count += 1),
-            }
-        };
-        let reused = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let bytes = reused.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
-        Block { bytes, filled: 0, pool: self.shared.clone(), _permit: permit }
-    }
-}
-
-/// A block of the pool; it goes back when dropped.
-#[derive(Debug)]
-pub(crate) struct Block {
-    bytes: Box<[u8]>,
-    filled: usize,
-    pool: Arc<PoolShared>,
-    /// Always there: the semaphore is never closed.
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Block {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.filled]
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
-    }
-}
 
 /// All bytes of one piece, unverified: a prefix that was spilled to the partial file, and the rest in memory.
 #[derive(Debug)]
@@ -142,6 +58,8 @@ pub(crate) struct Sample {
 pub(crate) struct Filling {
     run: PieceRun,
     held_up: AtomicBool,
+    /// Wakes whoever waits on behalf of a request that was closed meanwhile.
+    closed: Notify,
     state: Mutex<FillState>,
 }
 
@@ -164,6 +82,8 @@ impl Filling {
         let mut state = self.state();
         state.closed = true;
         state.blocks.clear();
+        drop(state);
+        self.closed.notify_waiters();
     }
 
     pub(crate) fn sample(&self) -> Sample {
@@ -216,7 +136,7 @@ impl Filling {
         if state.position >= self.run.count() {
             return Err(BufferError::TooLong);
         }
-        Ok(state.blocks.last().is_some_and(|block| block.filled < BLOCK_BYTES))
+        Ok(state.blocks.last().is_some_and(Block::has_room))
     }
 
     fn add_block(&self, block: Block) {
@@ -231,10 +151,8 @@ impl Filling {
         let mut state = self.state();
         let wanted = (self.piece_length(&state) - state.filled) as usize;
         let closed = state.closed;
-        let block = state.blocks.last_mut().filter(|block| !closed && block.filled < BLOCK_BYTES)?;
-        let end = BLOCK_BYTES.min(block.filled + wanted);
-        let (count, result) = write(&mut block.bytes[block.filled..end]);
-        block.filled += count;
+        let block = state.blocks.last_mut().filter(|block| !closed && block.has_room())?;
+        let (count, result) = block.put(wanted, write);
         Some((count, result, self.advance(&mut state, count)))
     }
 
@@ -302,7 +220,12 @@ impl PieceBuf {
         limiter: Limiter,
         arrived: mpsc::Sender<Arrived>,
     ) -> (Self, Arc<Filling>) {
-        let filling = Arc::new(Filling { run, held_up: AtomicBool::new(false), state: Mutex::default() });
+        let filling = Arc::new(Filling {
+            run,
+            held_up: AtomicBool::new(false),
+            closed: Notify::new(),
+            state: Mutex::default(),
+        });
         (Self { filling: filling.clone(), request, pool, limiter, arrived }, filling)
     }
 
@@ -320,7 +243,7 @@ impl PieceBuf {
     pub async fn append(&mut self, mut bytes: &[u8]) -> Result<(), BufferError> {
         while !bytes.is_empty() {
             let charged = bytes.len().min(BLOCK_BYTES);
-            self.charge(charged).await;
+            self.charge(charged).await?;
             let (mut now, rest) = bytes.split_at(charged);
             while !now.is_empty() {
                 self.ready().await?;
@@ -370,7 +293,7 @@ impl PieceBuf {
             if let Some((count, result, whole)) = read {
                 self.hand_over(whole)?;
                 result?;
-                self.charge(count).await;
+                self.charge(count).await?;
                 return Ok(count);
             }
         }
@@ -379,18 +302,28 @@ impl PieceBuf {
     /// Makes sure that there is a block with room.
     async fn ready(&self) -> Result<(), BufferError> {
         if !self.filling.room()? {
-            let block = {
-                let _held_up = HeldUp::new(&self.filling);
-                self.pool.block().await
-            };
+            let block = self.unless_closed(self.pool.block()).await?;
             self.filling.add_block(block);
         }
         Ok(())
     }
 
-    async fn charge(&self, bytes: usize) {
+    async fn charge(&self, bytes: usize) -> Result<(), BufferError> {
+        self.unless_closed(self.limiter.acquire(bytes as u64)).await
+    }
+
+    /// Waits for something of ours, marked as held up by us; a request that is closed meanwhile waits no longer.
+    async fn unless_closed<T>(&self, ours: impl Future<Output = T>) -> Result<T, BufferError> {
+        let closed = self.filling.closed.notified();
+        if self.filling.state().closed {
+            return Err(BufferError::Closed);
+        }
         let _held_up = HeldUp::new(&self.filling);
-        self.limiter.acquire(bytes as u64).await;
+        tokio::select! {
+            biased;
+            done = ours => Ok(done),
+            () = closed => Err(BufferError::Closed),
+        }
     }
 
     fn hand_over(&self, whole: Option<PieceData>) -> Result<(), BufferError> {
@@ -418,7 +351,9 @@ impl Drop for HeldUp<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::POOL_BLOCKS;
     use shoal_common::Layout;
+    use shoal_common::limits::MIN_PIECE_LENGTH;
 
     const PIECE: usize = BLOCK_BYTES;
 

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 
 pub use crate::conformance::fake::{Behaviour, FakeSource, piece_of, sample_file};
 
-use crate::buffer::{Arrived, POOL_BLOCKS, PieceBuf, Pool};
+use crate::buffer::{Arrived, PieceBuf};
 use crate::core::RequestId;
+use crate::pool::{POOL_BLOCKS, Pool};
 use crate::rate::Limiter;
 use crate::source::{Have, PieceRun, PieceSource, Run, SourceError};
 

@@ -2,6 +2,7 @@
 //! happened with [`Core::handle`] and does what [`Core::poll_command`] says. Every decision about sources and pieces is
 //! made here: which piece from whom, how deep to queue, whom to wait for, drop or ban, and when to ask twice.
 
+mod events;
 mod link;
 mod schedule;
 #[cfg(test)]
@@ -13,79 +14,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 
+pub(crate) use crate::core::events::{Command, DropReason, Event, RequestId, SourceStatus};
 use crate::core::link::Link;
 use crate::selector::{ItemSet, Selector};
 use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
-
-/// Names a request within one download; later requests have greater numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestId(pub(crate) u64);
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// A source came; under an id in use it takes the old one's place.
-    SourceAdded { source: SourceId, limits: Limits, have: Have },
-    /// The caller took a source away.
-    SourceRemoved { source: SourceId },
-    /// A source holds other pieces than before.
-    HaveChanged { source: SourceId, have: Have },
-    /// Whether the caller knows of another downloader of the file.
-    OthersDownloading(bool),
-    /// Bytes that may be in flight beyond one piece a source.
-    Budget(u64),
-    /// The download rate limit in bytes a second.
-    RateLimit(Option<u64>),
-    /// Bytes of a request came, `received` in all; or it is we who hold it up.
-    Progress { request: RequestId, received: u64, first_byte: Option<Instant>, held_up: bool },
-    /// All bytes of a piece came.
-    Arrived { request: RequestId, piece: PieceIndex, first_byte: Option<Instant> },
-    /// The source ended the request.
-    Finished { request: RequestId, result: Result<(), SourceError> },
-    /// A piece that arrived is what it must be.
-    Verified(PieceIndex),
-    /// A piece that arrived is not.
-    Rejected(PieceIndex),
-    /// A verified piece is in the partial file.
-    Written(PieceIndex),
-    /// A written piece turned out to be wrong on the disk.
-    Lost(PieceIndex),
-    /// Time passed; at least a few times a second while [`Core::is_busy`].
-    Tick,
-}
-
-/// What the driver must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Ask the source for these pieces.
-    Fetch { request: RequestId, source: SourceId, run: PieceRun },
-    /// Give the request up.
-    Cancel { request: RequestId },
-    /// Check the bytes that just arrived and write them if they are right. Without this command after
-    /// [`Event::Arrived`], they are thrown away.
-    Check { piece: PieceIndex },
-    /// Forget the source.
-    Drop { source: SourceId, reason: DropReason },
-}
-
-/// Why a source is not used any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DropReason {
-    /// It went away.
-    Gone(String),
-    /// It lied or broke the protocol.
-    Banned(String),
-    /// The caller said so.
-    Removed,
-}
-
-/// What a source is doing, for the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SourceStatus {
-    pub(crate) requests: usize,
-    pub(crate) holds: u32,
-    pub(crate) backing_off: bool,
-}
 
 /// A piece is in exactly one state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +102,7 @@ pub(crate) struct Core {
     budget: u64,
     rate_limit: Option<u64>,
     others: bool,
-    /// Sources that hold a part of the file.
+    /// Sources that hold some of the file and not all of it. One that holds nothing may only be slow to connect.
     partial: usize,
     /// Changes whenever a piece becomes missing.
     generation: u64,
@@ -182,6 +114,8 @@ pub(crate) struct Core {
 /// with a refusal if need be, and TCP has then repeated a lost segment four times (0.2 + 0.4 + 0.8 + 1.6 s: RFC 6298's
 /// doubling from Linux's least time-out).
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
+/// Bytes of other downloads that may wait for the rate limit on the same connection: a block of each of a few.
+const SHARED_QUEUE: u64 = 256 * 1024;
 /// First pause of a source that was silent; doubled each time in a row, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause that a source gets, whatever it asks for.
@@ -326,7 +260,6 @@ impl Core {
             spare_after: None,
         };
         self.sources.insert(id, source);
-        self.partial += 1;
         self.change_have(id, have);
     }
 
@@ -345,9 +278,9 @@ impl Core {
         let after = new.as_ref().unwrap_or(&none);
         after.minus(before).for_each(|piece| self.selector.gain(piece));
         before.minus(after).for_each(|piece| self.selector.lose(piece));
-        self.partial -= usize::from(source.have.is_some());
-        self.partial += usize::from(new.is_some());
+        self.partial -= usize::from(source.is_partial());
         source.have = new;
+        self.partial += usize::from(source.is_partial());
         source.dry = None;
         self.refill = true;
     }
@@ -460,11 +393,12 @@ impl Core {
     }
 
     fn tick(&mut self, now: Instant) {
+        let patience = self.patience();
         let silent: Vec<SourceId> = self
             .sources
             .iter()
             .filter(|(_, source)| {
-                !source.requests.is_empty() && now.saturating_duration_since(source.active) > SILENCE
+                !source.requests.is_empty() && now.saturating_duration_since(source.active) > patience
             })
             .map(|(&id, _)| id)
             .collect();
@@ -482,6 +416,13 @@ impl Core {
             }
         }
         self.refill = true;
+    }
+
+    /// How long a source may be silent: longer under a rate limit, where another download's bytes on the same connection
+    /// may have to be paid for first.
+    fn patience(&self) -> Duration {
+        let behind = self.rate_limit.map_or(Duration::ZERO, |rate| link::time_for(SHARED_QUEUE, rate));
+        SILENCE + behind.min(LONGEST_PAUSE)
     }
 
     /// Takes a silent source's requests away from it and leaves it alone for a while.
@@ -506,9 +447,10 @@ impl Core {
 
     fn release_source(&mut self, id: SourceId) {
         self.release_requests(id);
-        if let Some(have) = self.sources.remove(&id).and_then(|source| source.have) {
+        let Some(source) = self.sources.remove(&id) else { return };
+        self.partial -= usize::from(source.is_partial());
+        if let Some(have) = source.have {
             have.iter().for_each(|piece| self.selector.lose(piece));
-            self.partial -= 1;
         }
     }
 

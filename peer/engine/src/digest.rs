@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use shoal_common::{Bitfield, FileDigest, FileHasher, Layout, PieceIndex};
 
-use crate::buffer::{BLOCK_BYTES, PieceData};
+use crate::buffer::PieceData;
 use crate::disk::DiskError;
+use crate::pool::BLOCK_BYTES;
 use crate::writer::Workplace;
 
 /// Memory of the pool that pieces may hold while they wait for the digest: enough for pieces of several sources to come

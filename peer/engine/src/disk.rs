@@ -14,10 +14,10 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 
-use crate::buffer::Block;
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
+use crate::pool::Block;
 
 /// The type of a tmpfs (linux/magic.h). There, reserving space means clearing memory that is about to be overwritten:
 /// 0.3 s a GiB, measured 2026-11-21, before the first byte is fetched. It is asked for its free space instead.

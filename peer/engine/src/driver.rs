@@ -2,6 +2,7 @@
 //! core says: fetches in one set of tasks, checking, writing and digesting on blocking threads, progress through
 //! watches. It takes no decision about sources or pieces.
 
+mod ending;
 mod fetches;
 mod stats;
 
@@ -200,12 +201,7 @@ impl Driver {
 
     /// Starts what can be started; tells when there is nothing left to do.
     fn advance(&mut self) -> Option<End> {
-        let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
-        if !batch.is_empty() {
-            self.writing = true;
-            let place = self.place.clone();
-            self.work.spawn_blocking(move || Work::Written(place.work(batch)));
-        }
+        self.start_writing();
         if let Some(step) = self.follower.step(&self.written) {
             let place = self.place.clone();
             self.work.spawn_blocking(move || Work::Digested(step.work(&place)));
@@ -235,6 +231,16 @@ impl Driver {
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
+    }
+
+    /// Gives the writer what waits for it, unless it is at work.
+    fn start_writing(&mut self) {
+        let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
+        if !batch.is_empty() {
+            self.writing = true;
+            let place = self.place.clone();
+            self.work.spawn_blocking(move || Work::Written(place.work(batch)));
+        }
     }
 
     /// Tells the core what happened and does what it says.
@@ -422,80 +428,11 @@ impl Driver {
         let progress = self.stats.progress(state, bottleneck, verified, covered, &self.core, Instant::now());
         self.progress.send_replace(progress);
     }
-
-    /// Stops everything, saves what is worth saving, and finishes the file if it is whole.
-    async fn end(mut self, end: End, target: &Target) -> Outcome {
-        self.fetches.stop(&mut self.stats).await;
-        self.stop_work.cancel();
-        let keep = matches!(end, End::Stopped(Control::Pause) | End::Failed(DownloadError::NoSources { .. }));
-        if !keep {
-            self.queue.clear();
-        }
-        // What was received is still checked and written: at most the pool's worth.
-        loop {
-            let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
-            if !batch.is_empty() {
-                self.writing = true;
-                let place = self.place.clone();
-                self.work.spawn_blocking(move || Work::Written(place.work(batch)));
-            }
-            let Some(done) = self.work.join_next().await else { break };
-            if let Err(error) = self.worked(done) {
-                tracing::debug!(%error, "while a download ended");
-            }
-        }
-        if matches!(end, End::Whole(_)) {
-            self.publish_as(State::Finishing);
-        }
-        let outcome = self.settle(end, target).await;
-        self.place.part.unlock();
-        self.publish_as(State::Ended);
-        outcome
-    }
-
-    async fn settle(&mut self, end: End, target: &Target) -> Outcome {
-        let (place, written, target) = (self.place.clone(), self.written.clone(), target.clone());
-        let settled = tokio::task::spawn_blocking(move || match end {
-            End::Whole(digest) => match place.part.finish(&target) {
-                Ok(()) => {
-                    place.journal.remove();
-                    Outcome::Complete { path: target.path().to_owned(), digest }
-                }
-                Err(error) => {
-                    save(&place, &written);
-                    Outcome::Failed(Arc::new(error).into())
-                }
-            },
-            End::Stopped(Control::Cancel) => {
-                place.part.remove();
-                place.journal.remove();
-                Outcome::Cancelled
-            }
-            End::Stopped(_) => {
-                save(&place, &written);
-                Outcome::Paused
-            }
-            End::Failed(error) => {
-                if !matches!(error, DownloadError::Digest { .. }) {
-                    save(&place, &written);
-                }
-                Outcome::Failed(error)
-            }
-        });
-        settled.await.unwrap_or(Outcome::Failed(DownloadError::Stopped))
-    }
 }
 
 fn checkpoint(place: &Workplace, written: &Bitfield) -> Result<(), DiskError> {
     place.part.sync()?;
     place.journal.checkpoint(written)
-}
-
-/// A checkpoint at the end, as far as the disk allows: without it the pieces in the list are hashed at the next start.
-fn save(place: &Workplace, written: &Bitfield) {
-    if let Err(error) = checkpoint(place, written) {
-        tracing::warn!(%error, "cannot save a download's state; it will be checked again when it is resumed");
-    }
 }
 
 /// The next change of the set of sources; `None` when there will be no more, and never again after that.

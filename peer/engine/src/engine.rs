@@ -7,9 +7,9 @@ use shoal_common::Bitfield;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::buffer::{POOL_BLOCKS, POOL_BYTES, Pool};
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
+use crate::pool::{POOL_BLOCKS, POOL_BYTES, Pool};
 use crate::progress::{Bottleneck, DownloadError, Outcome, Progress, State};
 use crate::rate::Limiter;
 use crate::reader::PieceReader;

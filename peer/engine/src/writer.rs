@@ -8,9 +8,10 @@ use sha1::Digest as _;
 use shoal_common::{Bitfield, PieceIndex, Sha1};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{BLOCK_BYTES, PieceData, Spill};
+use crate::buffer::{PieceData, Spill};
 use crate::content::Content;
 use crate::disk::{DiskError, Journal, PartFile};
+use crate::pool::BLOCK_BYTES;
 
 /// What a batch holds at most: its memory is free, and its pieces offered to others, only when the whole is done.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;

@@ -176,6 +176,11 @@ impl Source {
         self.have.as_ref().is_none_or(|have| have.has(piece.get()))
     }
 
+    /// Whether it is another downloader.
+    pub(super) fn is_partial(&self) -> bool {
+        self.have.as_ref().is_some_and(|have| have.count() > 0)
+    }
+
     /// Whether it has not asked to wait for this piece.
     fn would_serve(&self, piece: PieceIndex) -> bool {
         self.not_now.iter().all(|&(refused, _)| refused != piece) && self.holds(piece)

@@ -305,7 +305,7 @@ impl Core {
         let written = self.pieces.iter().filter(|&&state| state == Piece::Written).count();
         assert_eq!(self.written as usize, written);
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
-        assert_eq!(self.partial, self.sources.values().filter(|source| source.have.is_some()).count());
+        assert_eq!(self.partial, self.sources.values().filter(|source| source.is_partial()).count());
         assert_eq!(
             self.requests.len(),
             self.sources.values().map(|source| source.requests.len()).sum::<usize>()

@@ -7,10 +7,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::buffer::{Arrived, Filling, POOL_BLOCKS, PieceBuf, PieceData, Pool, Sample, Spill};
+use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
 use crate::core::RequestId;
 use crate::driver::stats::Stats;
 use crate::engine::Shared;
+use crate::pool::{POOL_BLOCKS, Pool};
 use crate::rate::Limiter;
 use crate::source::{AnySource, Have, Limits, PieceRun, SourceError, SourceId};
 

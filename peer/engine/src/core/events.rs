@@ -1,0 +1,77 @@
+//! What goes into the core and what comes out of it.
+
+use std::time::Instant;
+
+use shoal_common::PieceIndex;
+
+use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
+
+/// Names a request within one download; later requests have greater numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A source came; under an id in use it takes the old one's place.
+    SourceAdded { source: SourceId, limits: Limits, have: Have },
+    /// The caller took a source away.
+    SourceRemoved { source: SourceId },
+    /// A source holds other pieces than before.
+    HaveChanged { source: SourceId, have: Have },
+    /// Whether the caller knows of another downloader of the file.
+    OthersDownloading(bool),
+    /// Bytes that may be in flight beyond one piece a source.
+    Budget(u64),
+    /// The download rate limit in bytes a second.
+    RateLimit(Option<u64>),
+    /// Bytes of a request came, `received` in all; or it is we who hold it up.
+    Progress { request: RequestId, received: u64, first_byte: Option<Instant>, held_up: bool },
+    /// All bytes of a piece came.
+    Arrived { request: RequestId, piece: PieceIndex, first_byte: Option<Instant> },
+    /// The source ended the request.
+    Finished { request: RequestId, result: Result<(), SourceError> },
+    /// A piece that arrived is what it must be.
+    Verified(PieceIndex),
+    /// A piece that arrived is not.
+    Rejected(PieceIndex),
+    /// A verified piece is in the partial file.
+    Written(PieceIndex),
+    /// A written piece turned out to be wrong on the disk.
+    Lost(PieceIndex),
+    /// Time passed; at least a few times a second while [`Core::is_busy`].
+    Tick,
+}
+
+/// What the driver must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Ask the source for these pieces.
+    Fetch { request: RequestId, source: SourceId, run: PieceRun },
+    /// Give the request up.
+    Cancel { request: RequestId },
+    /// Check the bytes that just arrived and write them if they are right. Without this command after
+    /// [`Event::Arrived`], they are thrown away.
+    Check { piece: PieceIndex },
+    /// Forget the source.
+    Drop { source: SourceId, reason: DropReason },
+}
+
+/// Why a source is not used any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    /// It went away.
+    Gone(String),
+    /// It lied or broke the protocol.
+    Banned(String),
+    /// The caller said so.
+    Removed,
+}
+
+/// What a source is doing, for the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceStatus {
+    pub(crate) requests: usize,
+    pub(crate) holds: u32,
+    pub(crate) backing_off: bool,
+}
