@@ -5,6 +5,7 @@
 mod events;
 mod link;
 mod schedule;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -16,72 +17,9 @@ use shoal_common::{Bitfield, Layout, PieceIndex};
 
 pub(crate) use crate::core::events::{Command, DropReason, Event, RequestId, SourceStatus};
 use crate::core::link::Link;
+use crate::core::state::{Piece, Request, Source};
 use crate::selector::{ItemSet, Selector};
-use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
-
-/// A piece is in exactly one state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
-    Missing,
-    /// Asked for, by a second request too in the endgame.
-    Requested {
-        by: RequestId,
-        second: Option<RequestId>,
-    },
-    Received {
-        from: SourceId,
-    },
-    Verified,
-    Written,
-}
-
-#[derive(Debug)]
-struct Request {
-    source: SourceId,
-    run: PieceRun,
-    /// Pieces of the run that arrived.
-    arrived: u32,
-    /// Bytes of the run that came.
-    received: u64,
-    issued: Instant,
-    /// What the source had delivered when the request was issued.
-    delivered_before: u64,
-    /// When it should be over, as far as could be told when it was issued.
-    expected: Duration,
-}
-
-impl Request {
-    fn remaining(&self) -> u64 {
-        self.run.length().saturating_sub(self.received)
-    }
-
-    /// The pieces that did not arrive yet.
-    fn pending(&self) -> impl DoubleEndedIterator<Item = PieceIndex> + use<> {
-        let run = self.run;
-        (self.arrived..run.count()).filter_map(move |position| run.at(position))
-    }
-}
-
-#[derive(Debug)]
-struct Source {
-    link: Link,
-    /// `None`: all pieces.
-    have: Option<ItemSet>,
-    requests: BTreeSet<RequestId>,
-    /// When something was last heard of it, or asked of it after a pause.
-    active: Instant,
-    paused_until: Option<Instant>,
-    /// Silences in a row.
-    strikes: u32,
-    /// Pieces that it will not serve before a time; at most [`MAX_NOT_NOW`].
-    not_now: Vec<(PieceIndex, Instant)>,
-    /// A piece that it would rather serve.
-    prefers: Option<PieceIndex>,
-    /// There was nothing to ask it for when the set of missing pieces was of this generation.
-    dry: Option<u64>,
-    /// No second copy is asked of it before this.
-    spare_after: Option<Instant>,
-}
+use crate::source::{Have, Limits, SourceError, SourceId};
 
 /// The state of one download; see the module.
 #[derive(Debug)]

@@ -282,13 +282,25 @@ impl Target {
     /// # Errors
     /// When a download to this target is running, or the files there are not an unfinished download's.
     pub fn discard(&self) -> Result<(), DiskError> {
-        let (part, state) = (self.part_path(), self.state_path());
-        if !state.exists() {
+        if !self.state_path().exists() {
             return Ok(());
         }
-        if !Saved::is_ours(&state)? {
-            return Err(DiskError::Foreign(state));
+        if !Saved::is_ours(&self.state_path())? {
+            return Err(DiskError::Foreign(self.state_path()));
         }
+        self.remove_unfinished()
+    }
+
+    /// Removes what an unfinished download of this content left; another content's stays.
+    pub(crate) fn discard_content(&self, content: &Content) -> Result<(), DiskError> {
+        match Saved::read(&self.state_path(), content)? {
+            Saved::Known { .. } | Saved::Torn => self.remove_unfinished(),
+            Saved::Absent | Saved::Foreign | Saved::OtherContent => Ok(()),
+        }
+    }
+
+    fn remove_unfinished(&self) -> Result<(), DiskError> {
+        let (part, state) = (self.part_path(), self.state_path());
         if part.exists() {
             // The layout does not matter: nothing is read or written.
             let empty = Layout::new(0, shoal_common::limits::MIN_PIECE_LENGTH);
@@ -309,7 +321,9 @@ fn check_destination(target: &Target) -> Result<(), DiskError> {
     match std::fs::symlink_metadata(target.path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("look at", target.path(), error)),
-        Ok(found) if found.is_dir() => Err(DiskError::NotAFile(target.path().to_owned())),
+        Ok(found) if !found.is_file() && !found.is_symlink() => {
+            Err(DiskError::NotAFile(target.path().to_owned()))
+        }
         Ok(_) if target.overwrite() == Overwrite::Refuse => Err(DiskError::Exists(target.path().to_owned())),
         Ok(_) => Ok(()),
     }

@@ -31,7 +31,7 @@ use crate::writer::{Checked, Done, Job, Workplace, next_batch};
 
 /// How often requests are sampled while any is in flight: a tenth of what a slow peer needs for a small piece.
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
-/// How often the driver looks up while nothing is in flight, and at least how often progress is published.
+/// How often progress is published, and the driver looks up while nothing is in flight.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A checkpoint is due after this time, which bounds what a power loss costs.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -85,6 +85,7 @@ struct Driver {
     saved: Instant,
     stop_work: CancellationToken,
     stats: Stats,
+    published: Instant,
     progress: watch::Sender<Progress>,
     verified: watch::Sender<Arc<Bitfield>>,
 }
@@ -130,6 +131,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         saved: now,
         stop_work,
         stats: Stats::new(layout.size(), now),
+        published: now,
         progress,
         verified,
     };
@@ -347,7 +349,10 @@ impl Driver {
             }
             Work::Rechecked(right) => {
                 self.rechecking = false;
-                self.rechecked(&right.map_err(Arc::new)?)?;
+                // One that was stopped says nothing of the pieces that it did not come to.
+                if !self.stop_work.is_cancelled() {
+                    self.rechecked(&right.map_err(Arc::new)?)?;
+                }
             }
         }
         Ok(())
@@ -417,7 +422,9 @@ impl Driver {
             () if self.core.requests() > 0 || self.writing => State::Downloading,
             () => State::Waiting,
         };
-        self.publish_as(state);
+        if self.published.elapsed() >= PUBLISH_EVERY || self.progress.borrow().state != state {
+            self.publish_as(state);
+        }
     }
 
     fn publish_as(&mut self, state: State) {
@@ -425,6 +432,7 @@ impl Driver {
             stats::bottleneck(state, &self.core, &self.shared, self.queue.len(), self.fetches.held_up());
         let verified = self.stats.verified_bytes(&self.written, &self.place);
         let covered = self.follower.covered();
+        self.published = Instant::now();
         let progress = self.stats.progress(state, bottleneck, verified, covered, &self.core, Instant::now());
         self.progress.send_replace(progress);
     }

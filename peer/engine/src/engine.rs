@@ -102,7 +102,7 @@ impl Engine {
         let part = Arc::new(OnceLock::new());
         let start = Start {
             shared: self.shared.clone(),
-            content,
+            content: content.clone(),
             target: target.clone(),
             sources,
             control: control_seen,
@@ -117,13 +117,14 @@ impl Engine {
         });
         tracker.close();
         let reader = PieceReader::new(layout, part, verified.clone());
-        Download { target, control, progress, verified, outcome, reader, tracker }
+        Download { content, target, control, progress, verified, outcome, reader, tracker }
     }
 }
 
 /// A download, running or ended. Dropping it pauses it.
 #[derive(Debug)]
 pub struct Download {
+    content: Content,
     target: Target,
     control: watch::Sender<Control>,
     progress: watch::Receiver<Progress>,
@@ -189,8 +190,8 @@ impl Download {
         self.control.send_replace(Control::Cancel);
         match self.wait().await {
             Outcome::Paused | Outcome::Failed(_) => {
-                let target = self.target.clone();
-                match tokio::task::spawn_blocking(move || target.discard()).await {
+                let (target, content) = (self.target.clone(), self.content.clone());
+                match tokio::task::spawn_blocking(move || target.discard_content(&content)).await {
                     Ok(Ok(())) => Outcome::Cancelled,
                     Ok(Err(error)) => Outcome::Failed(Arc::new(error).into()),
                     Err(_) => Outcome::Failed(DownloadError::Stopped),

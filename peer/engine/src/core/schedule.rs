@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use shoal_common::PieceIndex;
 
 use crate::core::link::time_for;
-use crate::core::{Command, Core, Piece, Request, RequestId, Source};
+use crate::core::state::{Piece, Request};
+use crate::core::{Command, Core, RequestId};
 use crate::source::{PieceRun, SourceId};
 
 /// What a request may take before a second copy is asked for, where nothing is known of its source.
@@ -168,22 +169,6 @@ impl Core {
             (request.received > 0).then(|| age.mul_f64(fraction(request.remaining(), request.received)));
         let known = source.link.rate().map(|rate| time_for(request.remaining(), rate));
         own.max(known)
-    }
-}
-
-impl Source {
-    pub(super) fn holds(&self, piece: PieceIndex) -> bool {
-        self.have.as_ref().is_none_or(|have| have.has(piece.get()))
-    }
-
-    /// Whether it is another downloader.
-    pub(super) fn is_partial(&self) -> bool {
-        self.have.as_ref().is_some_and(|have| have.count() > 0)
-    }
-
-    /// Whether it has not asked to wait for this piece.
-    fn would_serve(&self, piece: PieceIndex) -> bool {
-        self.not_now.iter().all(|&(refused, _)| refused != piece) && self.holds(piece)
     }
 }
 

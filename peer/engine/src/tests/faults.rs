@@ -64,6 +64,19 @@ async fn a_stalled_source_does_not_hold_the_file_up() {
     world.assert_complete(&outcome.expect("the endgame takes over before the silence is over"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_source_does_not_hold_the_file_up() {
+    let world = World::new(40 * 256 * KIB, 256 * 1024);
+    // Each piece takes it four seconds.
+    let slow = world.source().paced(Duration::from_millis(250));
+    let (download, changes) = world.start(&[&slow]);
+    until(&download, |progress| progress.fetched_bytes > 0).await;
+    let fast = world.source().paced(Duration::from_micros(10));
+    changes.send(add(1, &fast)).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_millis(3_500), download.wait()).await;
+    world.assert_complete(&outcome.expect("the last piece is asked of the fast one too"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_source_loses_its_pieces_to_another() {
     let world = World::new(4 * 64 * KIB, 65_536);
@@ -137,6 +150,17 @@ async fn slow_sources_do_not_starve_a_fast_one_of_memory() {
     changes.send(add(100, &fast)).await.unwrap();
     world.assert_complete(&ended(&download).await);
     assert!(fast.served() >= 80 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_slow_pieces_than_memory_all_come_whole() {
+    // Eighty pieces of 1 MiB at once, each from a source of its own, through a pool of 32 MiB.
+    let world = World::new(80 * 1024 * KIB, 1 << 20);
+    let slow: Vec<_> = (0..80).map(|_| world.source().paced(Duration::from_millis(10))).collect();
+    let (download, _changes) = world.start(&slow.iter().collect::<Vec<_>>());
+    world.assert_complete(&ended(&download).await);
+    let wasted = download.progress().borrow().wasted_bytes;
+    assert!(wasted < 20 << 20, "{wasted} bytes were given up for want of memory");
 }
 
 #[tokio::test]

@@ -158,6 +158,9 @@ async fn other_content_and_foreign_files_are_refused_and_kept() {
     let mut other = World { bytes, content, folder: world.folder };
     let (download, _changes) = other.start(&[&other.source()]);
     assert!(matches!(disk_error(&ended(&download).await), DiskError::OtherContent(_)));
+    // Cancelling this one does not touch the other.
+    assert!(matches!(download.cancel().await, Outcome::Cancelled));
+    assert_eq!(other.files(), ["file.part", "file.pstate"]);
 
     other.folder = tempfile::TempDir::new().unwrap();
     std::fs::write(other.target().part_path(), b"somebody's").unwrap();
