@@ -6,24 +6,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Chunk, Frame};
 use crate::limits::{
-    BLOB_CHUNK_BYTES, BLOB_CHUNKS_AHEAD, BLOB_RETRY_MS, MAX_BLOB_FETCHES, MAX_MISSING_BLOBS, SWEEP_MS,
+    BLOB_CHUNK_BYTES, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES, MAX_MISSING_BLOBS,
+    SWEEP_MS,
 };
-use crate::replica::Replica;
+use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{BlobHash, TrackerNo};
 use crate::rows::Rows;
 
 /// What is missing and what is on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
-    /// Named by a row and not held, as far as is known; what a wait is for is always among them.
-    pub(crate) missing: BTreeSet<BlobHash>,
-    /// Whether the store may name further ones.
+    /// Not held, and who is likely to have it. Whatever waits for a blob, the blob is among these.
+    wanted: BTreeMap<BlobHash, Option<TrackerNo>>,
+    /// Whether rows in the store may name further ones that are not held.
     more: bool,
     fetches: BTreeMap<BlobHash, Fetch>,
-    /// Who is likely to have it: who sent the row.
-    hints: BTreeMap<BlobHash, TrackerNo>,
-    /// Who said that it does not have it.
+    /// Who said since the last lookup that it does not have it.
     gone: BTreeSet<(BlobHash, TrackerNo)>,
+    /// Since when nobody has had it.
+    lost: BTreeMap<BlobHash, u64>,
     next_lookup_ms: u64,
     next_warning_ms: u64,
 }
@@ -41,17 +42,21 @@ struct Fetch {
 const CHUNK: u64 = BLOB_CHUNK_BYTES as u64;
 
 impl Blobs {
-    /// A row from `peer` names a blob that is not held.
-    pub(crate) fn is_missing(&mut self, hash: BlobHash, peer: TrackerNo) {
-        self.missing.insert(hash);
-        self.hints.insert(hash, peer);
+    /// Something waits for a blob that is named by a row from `peer`.
+    pub(crate) fn want(&mut self, hash: BlobHash, peer: TrackerNo) {
+        self.wanted.insert(hash, Some(peer));
+    }
+
+    /// Whether a blob is still to come.
+    pub(crate) fn is_wanted(&self, hash: BlobHash) -> bool {
+        self.wanted.contains_key(&hash)
     }
 
     /// A blob is held now.
     pub(crate) fn arrived(&mut self, hash: BlobHash) {
-        self.missing.remove(&hash);
-        self.hints.remove(&hash);
+        self.wanted.remove(&hash);
         self.fetches.remove(&hash);
+        self.lost.remove(&hash);
     }
 
     /// A peer is gone, and with it what it was sending.
@@ -62,46 +67,76 @@ impl Blobs {
 
     /// When to look for missing blobs again, if any are known.
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        (self.more || !self.missing.is_empty()).then_some(self.next_lookup_ms)
+        (self.more || !self.wanted.is_empty()).then_some(self.next_lookup_ms)
     }
 
     /// Whether none is missing.
     pub(crate) fn is_complete(&self) -> bool {
-        self.missing.is_empty() && !self.more
+        self.wanted.is_empty() && !self.more
     }
 }
 
 impl Replica {
-    /// Looks up again what is missing: a row that was superseded needs its blob no more, and who did not have one may
-    /// have it now.
+    /// Looks up again what is missing: who did not have a blob may have it now, and a row that was superseded while it
+    /// waited needs none. Rows enter the store only after their blobs, so a store that lacks one was damaged.
     pub(crate) fn look_for_missing<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
+        self.note_lost(now);
+        let lost = &self.blobs.lost;
+        let is_lost =
+            |hash: &BlobHash| lost.get(hash).is_some_and(|&since| now.mono_ms >= since + BLOB_LOST_MS);
+        for wait in &mut self.waits {
+            if let Waiting::Row { row, trust } = &wait.what {
+                let lacking = self.ledger.lacks(rows, row, *trust)?;
+                wait.hashes = lacking.into_iter().filter(|hash| !is_lost(hash)).collect();
+            }
+        }
+        let of_rows: BTreeSet<BlobHash> =
+            self.waits.iter().filter_map(row_hashes).flatten().copied().collect();
+        let mut wanted = BTreeMap::new();
+        for wait in &mut self.waits {
+            if matches!(wait.what, Waiting::End { .. }) {
+                wait.hashes.retain(|hash| of_rows.contains(hash));
+            }
+            wanted.extend(wait.hashes.iter().map(|&hash| (hash, Some(wait.peer))));
+        }
         let blobs = &mut self.blobs;
         let mut listed = rows.missing_blobs(MAX_MISSING_BLOBS + 1)?;
         blobs.more = listed.len() > MAX_MISSING_BLOBS;
         listed.truncate(MAX_MISSING_BLOBS);
-        if blobs.more {
-            blobs.missing.extend(listed);
-        } else {
-            blobs.missing = listed.into_iter().collect();
-            blobs.hints.retain(|hash, _| blobs.missing.contains(hash));
-            blobs.fetches.retain(|hash, _| blobs.missing.contains(hash));
+        for hash in listed {
+            wanted.entry(hash).or_insert(None);
         }
+        blobs.wanted = wanted;
+        blobs.fetches.retain(|hash, _| blobs.wanted.contains_key(hash));
+        blobs.lost.retain(|hash, _| blobs.wanted.contains_key(hash));
+        blobs.gone.clear();
         blobs.next_lookup_ms = now.mono_ms + BLOB_RETRY_MS;
-        let nobody = blobs.fetches.is_empty() && !blobs.gone.is_empty();
-        if nobody
+        Ok(())
+    }
+
+    /// Notes what no connected tracker has had since the last lookup.
+    fn note_lost(&mut self, now: Now) {
+        let blobs = &mut self.blobs;
+        let ready: Vec<_> =
+            self.links.iter().filter(|(_, link)| link.is_ready()).map(|(&peer, _)| peer).collect();
+        for &hash in blobs.wanted.keys() {
+            if !ready.is_empty() && ready.iter().all(|&peer| blobs.gone.contains(&(hash, peer))) {
+                blobs.lost.entry(hash).or_insert(now.mono_ms);
+            } else {
+                blobs.lost.remove(&hash);
+            }
+        }
+        if let Some((&hash, _)) = blobs.lost.first_key_value()
             && now.mono_ms >= blobs.next_warning_ms
-            && let Some(&hash) = blobs.missing.first()
         {
             blobs.next_warning_ms = now.mono_ms + SWEEP_MS;
             self.outputs.push_back(Output::Warning(Warning::BlobUnavailable { hash }));
         }
-        self.blobs.gone.clear();
-        Ok(())
     }
 
     /// Asks for missing blobs, as many at once as are allowed.
     pub(crate) fn fetch_blobs<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
-        if self.blobs.more && self.blobs.missing.is_empty() || self.is_lookup_due(now) {
+        if self.blobs.next_timeout().is_some_and(|due| now.mono_ms >= due) {
             self.look_for_missing(rows, now)?;
         }
         while self.blobs.fetches.len() < MAX_BLOB_FETCHES {
@@ -114,20 +149,18 @@ impl Replica {
         Ok(())
     }
 
-    fn is_lookup_due(&self, now: Now) -> bool {
-        self.blobs.next_timeout().is_some_and(|due| now.mono_ms >= due)
-    }
-
     fn next_fetch(&self) -> Option<(BlobHash, TrackerNo)> {
         let blobs = &self.blobs;
         let can = |hash: BlobHash, peer: TrackerNo| {
             self.links.get(&peer).is_some_and(|link| link.is_ready()) && !blobs.gone.contains(&(hash, peer))
         };
-        blobs.missing.iter().filter(|hash| !blobs.fetches.contains_key(hash)).find_map(|&hash| {
-            let hint = blobs.hints.get(&hash).copied();
-            let source = hint.into_iter().chain(self.links.keys().copied()).find(|&peer| can(hash, peer))?;
-            Some((hash, source))
-        })
+        blobs.wanted.iter().filter(|(hash, _)| !blobs.fetches.contains_key(hash)).find_map(
+            |(&hash, &hint)| {
+                let source =
+                    hint.into_iter().chain(self.links.keys().copied()).find(|&peer| can(hash, peer))?;
+                Some((hash, source))
+            },
+        )
     }
 
     /// A chunk came.
@@ -136,7 +169,6 @@ impl Replica {
         rows: &mut R,
         peer: TrackerNo,
         chunk: Chunk,
-        now: Now,
     ) -> Result<(), R::Error> {
         let Some(fetch) = self.blobs.fetches.get_mut(&chunk.hash).filter(|fetch| fetch.from == peer) else {
             return Ok(());
@@ -162,7 +194,6 @@ impl Replica {
         if BlobHash::of(&fetch.content) == chunk.hash {
             rows.put_blob(chunk.hash, &fetch.content)?;
             self.blobs.arrived(chunk.hash);
-            self.give_credit(now);
         } else {
             self.outputs.push_back(Output::Alarm(Alarm::BadBlob { peer, hash: chunk.hash }));
             self.disconnect(peer, Reason::Malformed);
@@ -193,4 +224,8 @@ impl Replica {
         self.send(peer, frame);
         Ok(())
     }
+}
+
+fn row_hashes(wait: &Wait) -> Option<&BTreeSet<BlobHash>> {
+    matches!(wait.what, Waiting::Row { .. }).then_some(&wait.hashes)
 }

@@ -24,7 +24,7 @@ impl Tally {
         let mut tally = Self { claims: BTreeMap::new(), votes: BTreeMap::new(), settled: None };
         for row in scan_all(rows, space.claim_kind(), name)? {
             if let Some((_, uid)) = parse_claim_key(&row.key) {
-                tally.claims.insert((row.stamp, uid), row);
+                tally.claims.insert((row.stamp.instant(), uid), row);
             }
         }
         for row in scan_all(rows, space.vote_kind(), name)? {

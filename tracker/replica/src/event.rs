@@ -170,7 +170,7 @@ pub enum Warning {
         /// By how much.
         ahead_ms: i64,
     },
-    /// No connected tracker has this blob, which a row names.
+    /// No connected tracker has this blob, which a row names: a store was damaged.
     BlobUnavailable {
         /// Which.
         hash: BlobHash,

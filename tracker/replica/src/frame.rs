@@ -85,9 +85,9 @@ pub enum Frame {
     /// Digest of all of the sender's rows, at its vector as said on this link.
     #[n(12)]
     Digest {
-        /// BLAKE3 of all bucket sums.
+        /// The wrapping sum of all bucket sums, little endian.
         #[cbor(n(0), with = "minicbor::bytes")]
-        root: [u8; 32],
+        root: [u8; 16],
     },
     /// Asks for a chunk of a blob.
     #[n(13)]

@@ -33,8 +33,6 @@ pub(crate) struct Applied {
     pub(crate) stored: bool,
     /// It contradicts what was held, in a way that only lost disks explain.
     pub(crate) conflict: bool,
-    /// Its blobs that are not held, if it is the row that stays.
-    pub(crate) missing: Vec<BlobHash>,
 }
 
 /// How far a row from elsewhere is believed.
@@ -92,7 +90,7 @@ impl Ledger {
     /// Writes a row of this tracker's own, with a new number and a stamp above whatever was there.
     pub(crate) fn write<R: Rows>(&mut self, rows: &mut R, write: Write, now: Now) -> Result<Row, R::Error> {
         let held = rows.get(write.kind, &write.key)?;
-        let stamp = self.mint(rows, held.as_ref().map(|row| row.stamp), now)?;
+        let stamp = self.mint(rows, held.as_ref().map(|row| row.stamp), now)?.of_new_row(write.kind.rule());
         let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
         let row = Row {
             kind: write.kind,
@@ -110,12 +108,36 @@ impl Ledger {
         Ok(row)
     }
 
-    /// Gives a row that its own origin can never cover any more a number of this tracker. Stamp and content stay.
-    pub(crate) fn adopt<R: Rows>(&mut self, rows: &mut R, row: Row) -> Result<Row, R::Error> {
-        let row = Row { origin: self.origin, seq: self.seq() + 1, ..row };
+    /// Gives a row that its own origin can never cover any more a number of this tracker, and so little another stamp
+    /// that it wins over itself and over nothing else. (With the same stamp, a tracker could fall back to a number that
+    /// loses to one which it has already ignored.) `None` if that was done too often.
+    pub(crate) fn adopt<R: Rows>(&mut self, rows: &mut R, row: Row) -> Result<Option<Row>, R::Error> {
+        let Some(stamp) = row.stamp.renumbered(row.kind.rule()) else {
+            return Ok(None);
+        };
+        let row = Row { stamp, origin: self.origin, seq: self.seq() + 1, ..row };
         self.put(rows, &row)?;
         self.cover(rows, self.origin, row.seq)?;
-        Ok(row)
+        Ok(Some(row))
+    }
+
+    /// The blobs that have to be held before a row from elsewhere is taken: none if it is not the one that stays.
+    pub(crate) fn lacks<R: Rows>(
+        &self,
+        rows: &R,
+        row: &Row,
+        trust: Trust,
+    ) -> Result<Vec<BlobHash>, R::Error> {
+        let mut missing = Vec::new();
+        for &blob in &row.blobs {
+            if rows.blob_len(blob)?.is_none() {
+                missing.push(blob);
+            }
+        }
+        if !missing.is_empty() && !self.stays(row, rows.get(row.kind, &row.key)?.as_ref(), trust) {
+            missing.clear();
+        }
+        Ok(missing)
     }
 
     /// Takes a row from elsewhere, if it is the one that stays.
@@ -131,26 +153,25 @@ impl Ledger {
         }
         let held = rows.get(row.kind, &row.key)?;
         let conflict = held.as_ref().is_some_and(|held| contradicts(row, held));
-        let covered = self.vector.covers(row.origin, row.seq);
-        let stored = match &held {
-            Some(held) => wins(row, held),
-            None => !covered || trust == Trust::Sender || row.kind.rule() == Rule::FirstStays,
-        };
+        let stored = self.stays(row, held.as_ref(), trust);
         if stored {
             self.put(rows, row)?;
-            if !covered && self.ahead.raise(row.origin, row.seq) {
+            if !self.vector.covers(row.origin, row.seq) && self.ahead.raise(row.origin, row.seq) {
                 rows.put_meta(&meta_key(META_AHEAD, row.origin), &row.seq.to_be_bytes())?;
             }
         }
-        let mut missing = Vec::new();
-        if stored || held.as_ref() == Some(row) {
-            for &blob in &row.blobs {
-                if rows.blob_len(blob)?.is_none() {
-                    missing.push(blob);
-                }
+        Ok(Applied { stored, conflict })
+    }
+
+    /// Whether a row from elsewhere takes the place of what is held.
+    fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust) -> bool {
+        match held {
+            Some(held) => wins(row, held),
+            None => {
+                let unknown = !self.vector.covers(row.origin, row.seq);
+                unknown || trust == Trust::Sender || row.kind.rule() == Rule::FirstStays
             }
         }
-        Ok(Applied { stored, conflict, missing })
     }
 
     /// Whether a vector may be merged without knowing more origins than are allowed.

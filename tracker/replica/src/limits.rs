@@ -20,8 +20,8 @@ pub const MAX_BLOB_FETCHES: usize = 4;
 pub const BLOB_CHUNKS_AHEAD: usize = 4;
 /// Missing blobs known by hash at a time; more are looked up again when these have come.
 pub const MAX_MISSING_BLOBS: usize = 1024;
-/// Missing blobs from which on a round's sender is not given more credit.
-pub const MISSING_BLOBS_PAUSE: usize = 256;
+/// Rows of a round that wait for their blobs, from which on its sender is not given more credit.
+pub const MAX_HELD_ROWS: usize = 256;
 /// Most rows in one call of `write`.
 pub const MAX_ROWS_PER_WRITE: usize = 64;
 /// Most bytes of rows in one call of `write`, so that a transaction always travels as one frame.
@@ -83,6 +83,8 @@ pub const NAMES_PER_STEP: usize = 128;
 pub const ORPHAN_MS: u64 = 5_000;
 /// Rows of one dead origin that are adopted while a configured tracker is away.
 pub const MAX_ORPHANS_ALONE: usize = 1024;
+/// A row of a round is taken without a blob that no connected tracker has had for this long, in milliseconds.
+pub const BLOB_LOST_MS: u64 = 30_000;
 /// Missing blobs are looked up again this often, in milliseconds.
 pub const BLOB_RETRY_MS: u64 = 2_000;
 /// Stamps further ahead of the wall clock than this never move the local clock, in milliseconds.

@@ -11,7 +11,7 @@ use crate::limits::{
     MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES,
 };
 use crate::names::{NameSpace, name_of, parse_claim_key};
-use crate::replica::{Replica, Wait, Waiting};
+use crate::replica::{Replica, Waiting};
 use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo};
 use crate::rows::Rows;
 
@@ -137,6 +137,35 @@ impl Replica {
         &mut self,
         rows: &mut R,
         peer: TrackerNo,
+        live: Live,
+        now: Now,
+    ) -> Result<(), R::Error> {
+        let mut hashes = BTreeSet::new();
+        for row in &live.rows {
+            hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?);
+        }
+        if let Some(link) = self.links.get_mut(&peer)
+            && let Some(origin) = link.origin()
+        {
+            link.vector.raise(origin, live.to);
+        }
+        if hashes.is_empty() {
+            return self.finish_live(rows, peer, &live, now);
+        }
+        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES {
+            self.disconnect(peer, Reason::Malformed);
+            return Ok(());
+        }
+        self.wait(peer, hashes, Waiting::Live(live));
+        Ok(())
+    }
+
+    /// A peer's transaction can be stored, as all its blobs are held: the vector moves if it is contiguous, the ACK goes
+    /// out in any case.
+    pub(crate) fn finish_live<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
         live: &Live,
         now: Now,
     ) -> Result<(), R::Error> {
@@ -154,42 +183,16 @@ impl Replica {
         self.examine_all(rows, &names, now, &mut batch)?;
         // Before the ACK on the same link, so that whoever hears the ACK knows the votes.
         self.publish(from, batch, None, now);
-        if let Some(link) = self.links.get_mut(&peer)
-            && let Some(origin) = link.origin()
-        {
-            link.vector.raise(origin, live.to);
-        }
-        let named = live.rows.iter().flat_map(|row| &row.blobs);
-        let hashes: BTreeSet<_> = named.filter(|hash| self.blobs.missing.contains(hash)).copied().collect();
-        if hashes.is_empty() {
-            return self.finish_live(rows, peer, (live.id, live.from, live.to));
-        }
-        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES {
-            self.disconnect(peer, Reason::Malformed);
-            return Ok(());
-        }
-        let what = Waiting::Live { id: live.id, from: live.from, to: live.to };
-        self.waits.push(Wait { peer, hashes, what });
-        Ok(())
-    }
-
-    /// All of a peer's transaction is held: the vector moves if it is contiguous, the ACK goes out in any case.
-    pub(crate) fn finish_live<R: Rows>(
-        &mut self,
-        rows: &mut R,
-        peer: TrackerNo,
-        (id, from, to): (u64, u64, u64),
-    ) -> Result<(), R::Error> {
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
         let Some(origin) = link.origin() else {
             return Ok(());
         };
-        let held = link.stored(from, to, self.ledger.vector.at(origin));
+        let held = link.stored(live.from, live.to, self.ledger.vector.at(origin));
         link.told.raise(origin, held);
         self.ledger.cover(rows, origin, held)?;
-        self.send(peer, Frame::Ack { ids: vec![id], held });
+        self.send(peer, Frame::Ack { ids: vec![live.id], held });
         Ok(())
     }
 

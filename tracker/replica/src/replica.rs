@@ -8,7 +8,7 @@ use crate::election::Tally;
 use crate::event::{
     Alarm, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Warning, WriteId,
 };
-use crate::frame::{Entry, Frame, Hello, MIN_VERSION, VERSION};
+use crate::frame::{Entry, Frame, Hello, Live, MIN_VERSION, VERSION};
 use crate::ledger::{Ledger, Trust};
 use crate::limits::{MAX_ORIGINS, SKEW_WARNING_MS};
 use crate::link::{Link, Stage, entries, in_parts};
@@ -42,7 +42,7 @@ pub struct Replica {
     pub(crate) next_round: u64,
 }
 
-/// Something that counts once its blobs are held.
+/// Something that is taken once its blobs are held.
 #[derive(Debug)]
 pub(crate) struct Wait {
     pub(crate) peer: TrackerNo,
@@ -50,11 +50,13 @@ pub(crate) struct Wait {
     pub(crate) what: Waiting,
 }
 
-/// What counts then.
+/// What is taken then.
 #[derive(Debug)]
 pub(crate) enum Waiting {
     /// A peer's transaction.
-    Live { id: u64, from: u64, to: u64 },
+    Live(Live),
+    /// A row of a round.
+    Row { row: Row, trust: Trust },
     /// A round.
     End { vector: VersionVector, kind: PullKind },
 }
@@ -273,16 +275,16 @@ impl Replica {
     ) -> Result<(), R::Error> {
         match frame {
             Frame::Pull(pull) => self.on_pull(rows, peer, &pull)?,
-            Frame::Rows { round, rows: received } => self.on_rows(rows, peer, round, &received, now)?,
+            Frame::Rows { round, rows: received } => self.on_rows(rows, peer, round, received, now)?,
             Frame::More { round, frames } => self.on_more(rows, peer, round, frames)?,
             Frame::End { round } => self.on_end(peer, round),
             Frame::Busy { round } => self.on_busy(peer, round, now),
-            Frame::Live(live) => self.on_live(rows, peer, &live, now)?,
+            Frame::Live(live) => self.on_live(rows, peer, live, now)?,
             Frame::Ack { ids, held } => self.on_ack(peer, &ids, held),
             Frame::Ping | Frame::Unknown => {}
             Frame::Digest { root } => self.on_digest(rows, peer, root)?,
             Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
-            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk, now)?,
+            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk)?,
             Frame::Gone { hash } => self.on_gone(peer, hash),
             Frame::Hello(_) | Frame::Vector(_) | Frame::Floor(_) | Frame::Ready => {
                 self.disconnect(peer, Reason::Malformed);
@@ -346,27 +348,50 @@ impl Replica {
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
         }
-        for hash in applied.missing {
-            self.blobs.is_missing(hash, peer);
-        }
         Ok(Some(applied.stored))
     }
 
     /// What every event may have made possible.
     fn follow_up<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         self.fetch_blobs(rows, now)?;
-        for wait in
-            self.waits.extract_if(.., |wait| wait.hashes.is_disjoint(&self.blobs.missing)).collect::<Vec<_>>()
-        {
-            match wait.what {
-                Waiting::Live { id, from, to } => self.finish_live(rows, wait.peer, (id, from, to))?,
-                Waiting::End { vector, kind } => self.finish_round(rows, wait.peer, &vector, kind)?,
-            }
-        }
+        self.finish_waits(rows, now)?;
         if self.votes_due {
             self.vote_on_pending(rows, now)?;
         }
         self.start_pull(rows, now)
+    }
+
+    /// Takes what has waited for blobs that are held now.
+    fn finish_waits<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        let blobs = &self.blobs;
+        let is_done = |wait: &mut Wait| !wait.hashes.iter().any(|&hash| blobs.is_wanted(hash));
+        // In the order of their arrival: rows come before the END that counts them.
+        let done: Vec<Wait> = self.waits.extract_if(.., is_done).collect();
+        if done.is_empty() {
+            return Ok(());
+        }
+        for Wait { peer, what, .. } in done {
+            if !self.links.contains_key(&peer) {
+                continue;
+            }
+            match what {
+                Waiting::Live(live) => self.finish_live(rows, peer, &live, now)?,
+                Waiting::Row { row, trust } => {
+                    self.take_in_round(rows, peer, &row, trust, now)?;
+                }
+                Waiting::End { vector, kind } => self.finish_round(rows, peer, &vector, kind)?,
+            }
+        }
+        self.give_credit(now);
+        Ok(())
+    }
+
+    /// Puts something off until these blobs are held.
+    pub(crate) fn wait(&mut self, peer: TrackerNo, hashes: BTreeSet<BlobHash>, what: Waiting) {
+        for &hash in &hashes {
+            self.blobs.want(hash, peer);
+        }
+        self.waits.push(Wait { peer, hashes, what });
     }
 
     /// Whether this is the current origin of a connected tracker.

@@ -4,7 +4,7 @@
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Frame, Pull};
 use crate::ledger::{Trust, pending_key};
-use crate::limits::{BUCKETS, BUSY_RETRY_MS, MISSING_BLOBS_PAUSE, READ_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
+use crate::limits::{BUCKETS, BUSY_RETRY_MS, MAX_HELD_ROWS, READ_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
 use crate::names::name_of;
 use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{Row, TrackerNo, key_digest};
@@ -87,7 +87,8 @@ impl Replica {
         let held = link.origin().map_or(0, |origin| self.ledger.vector.at(origin));
         let explains = |wait: &Wait| match wait.what {
             Waiting::End { .. } => true,
-            Waiting::Live { from, .. } => from <= held,
+            Waiting::Row { .. } => false,
+            Waiting::Live(ref live) => live.from <= held,
         };
         if self.waits.iter().any(|wait| wait.peer == peer && explains(wait)) {
             return false;
@@ -104,7 +105,7 @@ impl Replica {
         rows: &mut R,
         peer: TrackerNo,
         round: u64,
-        received: &[Row],
+        received: Vec<Row>,
         now: Now,
     ) -> Result<(), R::Error> {
         let Some(trust) = self.current_pull(peer, round).map(|pull| match pull.kind {
@@ -113,28 +114,56 @@ impl Replica {
         }) else {
             return Ok(());
         };
-        for row in received {
-            let Some(stored) = self.take(rows, peer, row, trust, now)? else {
-                return Ok(());
-            };
-            if let Some((space, name)) = name_of(row).filter(|_| stored) {
-                rows.put_meta(&pending_key(space, name), &[])?;
-            }
-        }
         if let Some(pull) = &mut self.pull {
             if let PullKind::Fresh(carried) = &mut pull.kind {
                 carried.extend(received.iter().map(|row| key_digest(row.kind, &row.key)));
             }
             pull.owed += 1;
             pull.deadline_ms = now.mono_ms + ROUND_STALL_MS;
+            if pull.owed > ROUND_CREDIT + 1 {
+                self.disconnect(peer, Reason::Malformed);
+                return Ok(());
+            }
+        }
+        for row in received {
+            let lacking = self.ledger.lacks(rows, &row, trust)?;
+            if !lacking.is_empty() {
+                self.wait(peer, lacking.into_iter().collect(), Waiting::Row { row, trust });
+            } else if !self.take_in_round(rows, peer, &row, trust, now)? {
+                return Ok(());
+            }
         }
         self.give_credit(now);
         Ok(())
     }
 
-    /// Gives back credit, unless too many blobs are missing: they come first then.
+    /// Takes a row of a round. The name that it may be about is looked at after END: what is half received never counts.
+    /// Says whether the link still stands.
+    pub(crate) fn take_in_round<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        row: &Row,
+        trust: Trust,
+        now: Now,
+    ) -> Result<bool, R::Error> {
+        let Some(stored) = self.take(rows, peer, row, trust, now)? else {
+            return Ok(false);
+        };
+        if let Some((space, name)) = name_of(row).filter(|_| stored) {
+            rows.put_meta(&pending_key(space, name), &[])?;
+        }
+        Ok(true)
+    }
+
+    /// How many rows of rounds wait for their blobs.
+    fn held_rows(&self) -> usize {
+        self.waits.iter().filter(|wait| matches!(wait.what, Waiting::Row { .. })).count()
+    }
+
+    /// Gives back credit, unless too many rows wait for their blobs: these come first then.
     pub(crate) fn give_credit(&mut self, now: Now) {
-        if self.blobs.missing.len() >= MISSING_BLOBS_PAUSE {
+        if self.held_rows() >= MAX_HELD_ROWS {
             return;
         }
         let Some(pull) = self.pull.as_mut().filter(|pull| pull.owed > 0) else {
@@ -153,7 +182,7 @@ impl Replica {
 
     /// Until when the round has to make progress, if it is its sender's turn.
     pub(crate) fn stall_deadline(&self) -> Option<u64> {
-        let paused = self.blobs.missing.len() >= MISSING_BLOBS_PAUSE;
+        let paused = self.held_rows() >= MAX_HELD_ROWS;
         self.pull.as_ref().filter(|_| !paused).map(|pull| pull.deadline_ms)
     }
 
@@ -164,8 +193,12 @@ impl Replica {
         }
         let vector = self.links.get(&peer).map(|link| link.vector.clone()).unwrap_or_default();
         if let Some(pull) = self.pull.take() {
-            let hashes = self.blobs.missing.clone();
-            self.waits.push(Wait { peer, hashes, what: Waiting::End { vector, kind: pull.kind } });
+            let own = self
+                .waits
+                .iter()
+                .filter(|wait| wait.peer == peer && matches!(wait.what, Waiting::Row { .. }));
+            let hashes = own.flat_map(|wait| wait.hashes.iter().copied()).collect();
+            self.wait(peer, hashes, Waiting::End { vector, kind: pull.kind });
         }
     }
 

@@ -54,7 +54,8 @@ macro_rules! hex_debug {
 }
 hex_debug!(Origin Uid BlobHash);
 
-/// A hybrid logical time: 48 bits of milliseconds since the Unix epoch, then a 16-bit counter.
+/// A hybrid logical time: 48 bits of milliseconds since the Unix epoch, then 16 bits of a counter. Clocks count in steps of
+/// 16; the last four bits say how often a row was given a new number since (see [`Stamp::renumbered`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Stamp(#[n(0)] u64);
@@ -84,11 +85,37 @@ impl Stamp {
         self.0 >> 16
     }
 
-    /// The next stamp.
+    /// The next step of the clock, after this stamp and everything that it can become by renumbering.
     pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+        Self((self.0 | RENUMBERINGS).saturating_add(1))
+    }
+
+    /// The stamp without what renumbering did to it.
+    pub const fn instant(self) -> Self {
+        Self(self.0 & !RENUMBERINGS)
+    }
+
+    /// The stamp of a row that is written at this step of the clock: with room for renumbering in the direction in
+    /// which rows of this rule win.
+    pub(crate) const fn of_new_row(self, rule: Rule) -> Self {
+        match rule {
+            Rule::LastWins => self.instant(),
+            Rule::FirstStays => Self(self.0 | RENUMBERINGS),
+        }
+    }
+
+    /// The stamp that lets a row with a new number win over the same row with its old number, and over nothing that was
+    /// written later; `None` once that was done 15 times.
+    pub(crate) const fn renumbered(self, rule: Rule) -> Option<Self> {
+        match (rule, self.0 & RENUMBERINGS) {
+            (Rule::LastWins, RENUMBERINGS) | (Rule::FirstStays, 0) => None,
+            (Rule::LastWins, _) => Some(Self(self.0 + 1)),
+            (Rule::FirstStays, _) => Some(Self(self.0 - 1)),
+        }
     }
 }
+
+const RENUMBERINGS: u64 = 0xf;
 
 /// What a row is about. The number decides the merge rule, so that versions that do not know a kind still merge it alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
