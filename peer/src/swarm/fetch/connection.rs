@@ -1,0 +1,216 @@
+//! One connection to a server: its task reads blocks straight into the buffers that wait for them, writes what the
+//! sources ask for, and gives up on a server that owes an answer and is silent.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_DATA, MAX_PEER_MESSAGE, MAX_PEER_REQUESTS};
+use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToServer};
+use shoal_engine::{PieceBuf, ReadError, SourceError};
+use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::requests::{Block, Fault, Requests};
+use super::silence::{Listening, Silence};
+
+/// A server that owes an answer and says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// The longest frame that a server sends.
+#[expect(clippy::cast_possible_truncation, reason = "64 KiB and a head")]
+const MAX_FRAME: u32 = (MAX_PEER_DATA + DataHead::BYTES) as u32;
+/// What waits to be written at most: a request and its cancellation each, and some words on each channel.
+const MAX_OUTBOX: usize = 2 * MAX_PEER_REQUESTS + 4 * MAX_CHANNELS;
+
+/// A connection to a server; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) requests: Arc<Requests>,
+    outbox: mpsc::Sender<ToServer>,
+    end: CancellationToken,
+    _ends: DropGuard,
+}
+
+impl Connection {
+    /// A connection, and the future that carries it until it ends.
+    pub(super) fn new<R, W>(
+        input: R,
+        output: W,
+        end: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + use<R, W>)
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        let requests = Arc::new(Requests::new());
+        let (outbox, messages) = mpsc::channel(MAX_OUTBOX);
+        let connection =
+            Self { requests: requests.clone(), outbox, _ends: end.clone().drop_guard(), end: end.clone() };
+        let silence = Silence::default();
+        let task = async move {
+            let fault = tokio::select! {
+                fault = read(&requests, FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME)) => fault,
+                fault = write(messages, FrameWriter::new(output)) => fault,
+                fault = watch(&requests, &silence) => fault,
+                () = end.cancelled() => Fault::Gone("closed here".into()),
+            };
+            tracing::debug!(?fault, "a connection to a server ended");
+            requests.fail(&fault);
+        };
+        (connection, task)
+    }
+
+    /// Says something to the server. A connection that is this far behind is given up.
+    pub(super) fn say(&self, message: ToServer) {
+        if self.outbox.try_send(message).is_err() {
+            self.end.cancel();
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_cancelled() || self.requests.has_ended()
+    }
+}
+
+/// Why reading ended.
+enum Stop {
+    Frame(FrameError),
+    Invalid(&'static str),
+}
+
+/// The current frame's payload, as buffers want to read it.
+struct Payload<'a, R> {
+    frames: &'a mut FrameReader<R>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Payload<'_, R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = {
+            // Nothing is lost when this future is dropped before it is ready.
+            let read = pin!(self.frames.read_some(into.initialize_unfilled()));
+            match ready!(read.poll(context)) {
+                Ok(count) => count,
+                Err(FrameError::Lost(error)) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err(io::Error::other(error))),
+            }
+        };
+        into.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl From<FrameError> for Stop {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl From<&'static str> for Stop {
+    fn from(reason: &'static str) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
+async fn read<R: AsyncRead + Unpin>(requests: &Requests, mut frames: FrameReader<R>) -> Fault {
+    loop {
+        match read_frame(requests, &mut frames).await {
+            Ok(true) => {}
+            Ok(false) => return Fault::Gone("the peer closed the connection".into()),
+            Err(Stop::Frame(error)) => return Fault::Gone(error.to_string()),
+            Err(Stop::Invalid(reason)) => return Fault::Invalid(reason.into()),
+        }
+    }
+}
+
+/// Takes one frame; false at the end of the stream.
+async fn read_frame<R: AsyncRead + Unpin>(
+    requests: &Requests,
+    frames: &mut FrameReader<R>,
+) -> Result<bool, Stop> {
+    let Some(header) = frames.next().await? else { return Ok(false) };
+    match header.kind {
+        TO_REQUESTER => {
+            let payload = frames.payload(MAX_PEER_MESSAGE).await?;
+            let message = minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?;
+            requests.told(message)?;
+        }
+        DATA => {
+            let mut head = [0; DataHead::BYTES];
+            if frames.remaining() < head.len() {
+                return Err("sent a block without a head".into());
+            }
+            frames.read_into(&mut head).await?;
+            let head = DataHead::from_bytes(&head);
+            let length = u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
+            let buffer = match requests.block(head, length)? {
+                Block::Into(buffer) => Some(receive(frames, buffer).await?),
+                Block::Discard => {
+                    frames.skip().await?;
+                    None
+                }
+            };
+            requests.put_back(head, length, buffer);
+        }
+        _ => return Err("sent a frame that no server sends".into()),
+    }
+    Ok(true)
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    mut messages: mpsc::Receiver<ToServer>,
+    mut frames: FrameWriter<W>,
+) -> Fault {
+    while let Some(message) = messages.recv().await {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            let payload = minicbor::to_vec(&message).expect("a vector takes every write");
+            if let Err(error) = frames.control(TO_SERVER, &payload).await {
+                return Fault::Gone(error.to_string());
+            }
+            next = messages.try_recv().ok();
+        }
+        if let Err(error) = frames.flush().await {
+            return Fault::Gone(error.to_string());
+        }
+    }
+    Fault::Gone("closed here".into())
+}
+
+async fn watch(requests: &Requests, silence: &Silence) -> Fault {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if requests.owed_for().min(silence.lasts()) >= SILENCE {
+            return Fault::Gone(format!("it was silent for {} seconds", SILENCE.as_secs()));
+        }
+    }
+}
+
+/// Reads a block into the buffer of whoever waits for it. A buffer that takes no more costs that request, not the
+/// connection: the rest of the block is skipped.
+async fn receive<R: AsyncRead + Unpin>(
+    frames: &mut FrameReader<R>,
+    mut buffer: PieceBuf,
+) -> Result<Result<PieceBuf, SourceError>, FrameError> {
+    while frames.remaining() > 0 {
+        let rest = frames.remaining();
+        match buffer.read_from(&mut Payload { frames }, rest).await {
+            Ok(_) => {}
+            Err(ReadError::Buffer(error)) => {
+                frames.skip().await?;
+                return Ok(Err(error.into()));
+            }
+            Err(ReadError::Io(error)) => return Err(error.into()),
+        }
+    }
+    Ok(Ok(buffer))
+}

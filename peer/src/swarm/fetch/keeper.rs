@@ -1,0 +1,243 @@
+//! Keeps a source's channel open: connects, shows the ticket and its successors, comes back after a break, tells the
+//! peer what we hold, and knows when to give up.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::peer_wire::{Refused, ToServer};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::link::{LANES, Link};
+use super::requests::{Fault, LineState};
+use super::source::{Lane, Origin, Status};
+use crate::swarm::news::{News, Told};
+use crate::swarm::uploads::{GATHER, Uploads};
+use crate::swarm::{KEEP_ALIVE, SwarmEvent};
+use crate::tickets::TicketBook;
+
+/// How long a server may take to open a channel: it may have to ask its tracker for a key first.
+const OPENING: Duration = Duration::from_secs(10);
+/// Pauses between attempts to get a channel; after the last the source is gone. Together they outlast a restart of the
+/// peer, and are short enough that a lost peer does not show as a source for long.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
+/// A ticket that a server refused may be good a little later: when it knows the key by which it was signed.
+const REFUSED_TICKET: Duration = Duration::from_secs(30);
+/// When a second connection is tried again that was lost or could not be had.
+const SECOND_AGAIN: Duration = Duration::from_secs(60);
+/// Piece numbers in one message.
+const NEWS: usize = 4_096;
+
+/// How a session with the server ended.
+enum Parted {
+    /// It may work again; `served`: whether it had worked.
+    Broken { reason: String, served: bool },
+    /// Not with this ticket.
+    Ticket,
+    /// It does not share the file.
+    Gone(String),
+    /// It broke the protocol.
+    Invalid(String),
+}
+
+/// Runs until the source is dropped (`stop`) or the peer is given up.
+pub(super) async fn keep(
+    origin: Arc<Origin>,
+    link: Arc<Link>,
+    tickets: TicketBook,
+    uploads: Uploads,
+    stop: CancellationToken,
+) {
+    let news = uploads.news(origin.key);
+    let keeper = Keeper { origin: origin.clone(), link, tickets, news };
+    let ended = stop.run_until_cancelled(keeper.run()).await;
+    keeper.part();
+    if let Some(status) = ended {
+        origin.status.send_replace(status.clone());
+        if let Status::Gone(reason) | Status::Invalid(reason) = status {
+            uploads.emit(SwarmEvent::SourceLost { key: origin.key, peer: origin.peer, reason });
+        }
+    }
+}
+
+struct Keeper {
+    origin: Arc<Origin>,
+    link: Arc<Link>,
+    tickets: TicketBook,
+    news: Arc<News>,
+}
+
+/// A channel and how it stands.
+struct Line {
+    lane: Lane,
+    state: watch::Receiver<LineState>,
+}
+
+impl Keeper {
+    async fn run(&self) -> Status {
+        let mut failures = 0;
+        let mut changed = self.tickets.changed();
+        loop {
+            changed.mark_unchanged();
+            let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) else {
+                // The book's other half is this process's session: it lives as long as we do.
+                let _ = changed.changed().await;
+                continue;
+            };
+            let parted = self.session(ticket).await;
+            self.part();
+            match parted {
+                Parted::Gone(reason) => return Status::Gone(reason),
+                Parted::Invalid(reason) => return Status::Invalid(reason),
+                Parted::Ticket => {
+                    let _ = timeout(REFUSED_TICKET, changed.changed()).await;
+                }
+                Parted::Broken { reason, served } => {
+                    failures = if served { 0 } else { failures + 1 };
+                    let Some(&pause) = PAUSES.get(failures) else { return Status::Gone(reason) };
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Opens the channel and keeps it until it ends.
+    async fn session(&self, ticket: Vec<u8>) -> Parted {
+        let mut line = match self.open(0, &ticket).await {
+            Ok(line) => line,
+            Err(parted) => return parted,
+        };
+        self.origin.status.send_replace(Status::Open);
+        let mut second: Option<Line> = None;
+        let mut second_due = Instant::now();
+        let mut told = Told::default();
+        let mut version = self.news.version();
+        version.mark_changed();
+        let mut shown = ticket;
+        let mut changed = self.tickets.changed();
+        let mut keep_alive = pin!(sleep(KEEP_ALIVE));
+        loop {
+            tokio::select! {
+                parted = ended(&mut line) => return parted,
+                parted = ended_if(&mut second) => {
+                    tracing::debug!(peer = %self.link.peer(), reason = parted.reason(), "a second connection ended");
+                    second = None;
+                    self.origin.lanes()[1] = None;
+                    second_due = Instant::now() + SECOND_AGAIN;
+                }
+                () = self.origin.wanted.notified(), if second.is_none() && Instant::now() >= second_due => {
+                    // Once it failed it is not worth trying for a while; the first connection serves.
+                    second_due = Instant::now() + SECOND_AGAIN;
+                    second = self.open(1, &shown).await.ok();
+                }
+                _ = changed.changed() => {
+                    if let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) && ticket != shown {
+                        for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
+                            connection.say(ToServer::Ticket { channel: *channel, ticket: ticket.clone() });
+                        }
+                        shown = ticket;
+                    }
+                }
+                _ = version.changed() => {
+                    sleep(GATHER).await;
+                    version.mark_unchanged();
+                    let pieces = self.news.since(&mut told);
+                    for some in pieces.chunks(NEWS) {
+                        let pieces = some.iter().map(|piece| piece.get()).collect();
+                        line.lane.connection.say(ToServer::Have { channel: line.lane.channel, pieces });
+                    }
+                }
+                () = &mut keep_alive => {
+                    for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
+                        connection.say(ToServer::Have { channel: *channel, pieces: Vec::new() });
+                    }
+                    keep_alive.set(sleep(KEEP_ALIVE));
+                }
+            }
+        }
+    }
+
+    /// Opens the file on one of the peer's connections.
+    async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
+        let broken = |reason| Parted::Broken { reason, served: false };
+        let connection = self.link.connection(number).await.map_err(broken)?;
+        let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
+        let (channel, mut state) = opened.map_err(|fault| parted(fault, false))?;
+        let (group, file) = (self.origin.key.group, self.origin.key.file);
+        connection.say(ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
+        let lane = Lane { connection, channel };
+        // Whether it opens or not, from here on the channel is closed by `part`.
+        self.origin.lanes()[number] = Some(lane.clone());
+        let answer = timeout(OPENING, state.wait_for(|state| *state != LineState::Opening)).await;
+        let answer = answer.map(|state| state.map(|state| state.clone()));
+        let refused = match answer {
+            Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
+            Ok(Ok(LineState::Refused(reason))) => refused(reason),
+            Ok(Ok(LineState::Lost(fault))) => parted(fault, false),
+            Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => broken("it does not answer".into()),
+        };
+        self.close(number);
+        Err(refused)
+    }
+
+    /// Closes what is open.
+    fn part(&self) {
+        self.origin.status.send_replace(Status::Waiting);
+        (0..LANES).for_each(|number| self.close(number));
+    }
+
+    fn close(&self, number: usize) {
+        let lane = self.origin.lanes()[number].take();
+        if let Some(Lane { connection, channel }) = lane {
+            connection.requests.close(channel);
+            connection.say(ToServer::Close { channel });
+        }
+    }
+}
+
+impl Parted {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Broken { reason, .. } | Self::Gone(reason) | Self::Invalid(reason) => reason,
+            Self::Ticket => "the ticket was refused",
+        }
+    }
+}
+
+/// Waits until an open channel is no longer. Cancel-safe.
+async fn ended(line: &mut Line) -> Parted {
+    match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
+        Ok(LineState::Refused(reason)) => refused(reason),
+        Ok(LineState::Lost(fault)) => parted(fault, true),
+        Ok(LineState::Open | LineState::Opening) | Err(_) => {
+            Parted::Broken { reason: "closed".into(), served: true }
+        }
+    }
+}
+
+async fn ended_if(line: &mut Option<Line>) -> Parted {
+    match line {
+        Some(line) => ended(line).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn parted(fault: Fault, served: bool) -> Parted {
+    match fault {
+        Fault::Gone(reason) => Parted::Broken { reason, served },
+        Fault::Invalid(reason) => Parted::Invalid(reason),
+    }
+}
+
+fn refused(reason: Refused) -> Parted {
+    match reason {
+        Refused::Ticket | Refused::Expired => Parted::Ticket,
+        Refused::NotShared => Parted::Gone("it does not share the file any more".into()),
+        Refused::Changed => Parted::Gone("its copy of the file changed".into()),
+        Refused::Limit => Parted::Broken { reason: "it has too much to do".into(), served: false },
+        Refused::Malformed => Parted::Gone("it does not understand us".into()),
+    }
+}

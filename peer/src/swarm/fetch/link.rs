@@ -1,0 +1,99 @@
+//! The way to one peer, shared by all files that are fetched from it: at most two connections, made when they are
+//! needed. One saturates most networks; the second lets both ends use another core.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use shoal_common::PeerId;
+use shoal_net::Identity;
+use shoal_net::bulk;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::Connection;
+
+/// Connections to one peer.
+pub(super) const LANES: usize = 2;
+/// Addresses of one peer that are tried.
+const MAX_ADDRESSES: usize = 4;
+
+/// The links that are in use.
+#[derive(Debug)]
+pub(in crate::swarm) struct Links {
+    identity: Identity,
+    links: Mutex<HashMap<PeerId, Weak<Link>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The way to one peer; its connections end when the last file that uses it lets go.
+#[derive(Debug)]
+pub(super) struct Link {
+    links: Arc<Links>,
+    peer: PeerId,
+    addresses: Mutex<Vec<SocketAddr>>,
+    /// Locked while connecting, so that files that want the same connection make it once.
+    lanes: [tokio::sync::Mutex<Option<Arc<Connection>>>; LANES],
+}
+
+impl Links {
+    pub(in crate::swarm) fn new(
+        identity: Identity,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { identity, links: Mutex::default(), tasks, stop })
+    }
+
+    /// The link to a peer, which is known to be at these addresses now.
+    pub(super) fn link(self: &Arc<Self>, peer: PeerId, addresses: &[SocketAddr]) -> Arc<Link> {
+        let addresses: Vec<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(&peer).and_then(Weak::upgrade) {
+            *link.addresses() = addresses;
+            return link;
+        }
+        links.retain(|_, link| link.strong_count() > 0);
+        let lanes = std::array::from_fn(|_| tokio::sync::Mutex::new(None));
+        let link = Arc::new(Link { links: self.clone(), peer, addresses: Mutex::new(addresses), lanes });
+        links.insert(peer, Arc::downgrade(&link));
+        link
+    }
+}
+
+impl Link {
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The connection of that number, made now if there is none. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// Why no address answers as that peer, in words.
+    pub(super) async fn connection(&self, lane: usize) -> Result<Arc<Connection>, String> {
+        let mut lane = self.lanes[lane % LANES].lock().await;
+        if let Some(connection) = lane.as_ref().filter(|connection| !connection.has_ended()) {
+            return Ok(connection.clone());
+        }
+        let addresses = self.addresses().clone();
+        let mut reason = String::from("no address is known");
+        for address in addresses {
+            match bulk::connect(address, self.peer, &self.links.identity).await {
+                Ok(stream) => {
+                    let (input, output) = stream.into_split();
+                    let (connection, task) = Connection::new(input, output, self.links.stop.child_token());
+                    self.links.tasks.spawn(task);
+                    return Ok(lane.insert(Arc::new(connection)).clone());
+                }
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        *lane = None;
+        Err(reason)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! One file at one peer, as the engine sees it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_common::limits::MAX_PEER_REQUESTS;
+use shoal_common::peer_wire::ToServer;
+use shoal_common::{Layout, PeerId, PieceIndex};
+use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::connection::Connection;
+use super::keeper;
+use super::link::{LANES, Links};
+use crate::swarm::FileKey;
+use crate::swarm::uploads::Uploads;
+use crate::tickets::TicketBook;
+
+/// Bytes in flight at one peer at most: what the engine ever asks of one source.
+const MAX_IN_FLIGHT: u64 = 16 * 1024 * 1024;
+/// Bytes in flight from which on a second connection is worth making: a network that needs them is a fast one.
+const SECOND_LANE: u64 = 1024 * 1024;
+/// When to ask again while the channel is being opened, or waits for a ticket.
+const NOT_OPEN: Duration = Duration::from_millis(200);
+
+/// A source of a file's pieces: one peer. It connects by itself, keeps the channel open, renews the ticket on it and
+/// tells the peer what we hold; dropping it closes the channel.
+#[derive(Debug)]
+pub struct PeerSource {
+    origin: Arc<Origin>,
+    _keeper: DropGuard,
+}
+
+/// What a source is of, and how it stands; shared by the source and its keeper.
+#[derive(Debug)]
+pub(in crate::swarm) struct Origin {
+    pub(super) key: FileKey,
+    pub(super) peer: PeerId,
+    pub(super) layout: Layout,
+    pub(super) have: watch::Sender<Have>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) lanes: Mutex<[Option<Lane>; LANES]>,
+    /// Somebody could use another connection.
+    pub(super) wanted: Notify,
+}
+
+/// Whether pieces can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Not now: connecting, or without a ticket.
+    Waiting,
+    /// They can.
+    Open,
+    /// Not any more, and why.
+    Gone(String),
+    /// Not any more: the peer broke the protocol.
+    Invalid(String),
+}
+
+/// An open channel.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) connection: Arc<Connection>,
+    pub(super) channel: u32,
+}
+
+/// What a source needs to begin.
+pub(in crate::swarm) struct Start<'a> {
+    pub(in crate::swarm) key: FileKey,
+    pub(in crate::swarm) peer: PeerId,
+    pub(in crate::swarm) addresses: &'a [SocketAddr],
+    pub(in crate::swarm) layout: Layout,
+    pub(in crate::swarm) links: &'a Arc<Links>,
+    pub(in crate::swarm) tickets: TicketBook,
+    pub(in crate::swarm) uploads: Uploads,
+    pub(in crate::swarm) tasks: &'a TaskTracker,
+    pub(in crate::swarm) stop: CancellationToken,
+}
+
+impl PeerSource {
+    /// Begins to connect.
+    pub(in crate::swarm) fn start(start: Start<'_>) -> (Self, Arc<Origin>) {
+        let Start { key, peer, addresses, layout, links, tickets, uploads, tasks, stop } = start;
+        let nothing = shoal_common::Bitfield::none(&layout);
+        let origin = Arc::new(Origin {
+            key,
+            peer,
+            layout,
+            have: watch::Sender::new(Have::Bits(nothing.into())),
+            status: watch::Sender::new(Status::Waiting),
+            lanes: Mutex::default(),
+            wanted: Notify::new(),
+        });
+        tasks.spawn(keeper::keep(
+            origin.clone(),
+            links.link(peer, addresses),
+            tickets,
+            uploads,
+            stop.clone(),
+        ));
+        (Self { origin: origin.clone(), _keeper: stop.drop_guard() }, origin)
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.origin.peer
+    }
+}
+
+impl PieceSource for PeerSource {
+    fn limits(&self) -> Limits {
+        Limits { max_in_flight: MAX_PEER_REQUESTS, max_in_flight_bytes: MAX_IN_FLIGHT, run: Run::Single }
+    }
+
+    fn have(&self) -> watch::Receiver<Have> {
+        self.origin.have.subscribe()
+    }
+
+    async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
+        let mut status = self.origin.status.subscribe();
+        // A channel that is just being opened is worth a moment.
+        let _ = timeout(NOT_OPEN, status.wait_for(|status| *status != Status::Waiting)).await;
+        let lane = self.origin.lane()?;
+        let piece = want.first();
+        let result = lane.connection.requests.begin(lane.channel, piece, into)?;
+        lane.connection.say(ToServer::Request { channel: lane.channel, piece: piece.get() });
+        Asked { lane, piece, result }.answer().await
+    }
+}
+
+/// A request under way; dropped, it is taken back.
+struct Asked {
+    lane: Lane,
+    piece: PieceIndex,
+    result: oneshot::Receiver<Result<PieceBuf, SourceError>>,
+}
+
+impl Asked {
+    async fn answer(mut self) -> Result<PieceBuf, SourceError> {
+        // The sender is lost when we close the channel ourselves.
+        (&mut self.result).await.unwrap_or(Err(SourceError::Busy(NOT_OPEN)))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let Lane { connection, channel } = &self.lane;
+        if connection.requests.cancel(*channel, self.piece) {
+            connection.say(ToServer::Cancel { channel: *channel, piece: self.piece.get() });
+        }
+    }
+}
+
+impl Origin {
+    /// How much of the file the peer holds, in percent rounded down; `None` while it is not connected.
+    pub(in crate::swarm) fn percent(&self) -> Option<u8> {
+        if *self.status.borrow() != Status::Open {
+            return None;
+        }
+        match &*self.have.borrow() {
+            Have::All => Some(100),
+            Have::Bits(bits) => percent(bits.count(), bits.len()),
+        }
+    }
+
+    /// The channel to ask on: the one with less in flight.
+    fn lane(&self) -> Result<Lane, SourceError> {
+        match &*self.status.borrow() {
+            Status::Open => {}
+            Status::Waiting => return Err(SourceError::Busy(NOT_OPEN)),
+            Status::Gone(reason) => return Err(SourceError::Gone(reason.clone())),
+            Status::Invalid(reason) => return Err(SourceError::Invalid(reason.clone())),
+        }
+        let lanes = self.lanes();
+        let in_flight = |lane: &&Lane| lane.connection.requests.in_flight();
+        let lane = lanes.iter().flatten().min_by_key(in_flight).ok_or(SourceError::Busy(NOT_OPEN))?;
+        if lanes.iter().any(Option::is_none) && in_flight(&lane) >= SECOND_LANE {
+            self.wanted.notify_one();
+        }
+        Ok(lane.clone())
+    }
+
+    pub(super) fn lanes(&self) -> MutexGuard<'_, [Option<Lane>; LANES]> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `count` of `all` in percent, rounded down.
+pub(in crate::swarm) fn percent(count: u32, all: u32) -> Option<u8> {
+    let percent = u64::from(count) * 100 / u64::from(all.max(1));
+    u8::try_from(percent).ok()
+}

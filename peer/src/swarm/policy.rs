@@ -1,0 +1,466 @@
+//! Who is served next: the uploads of all files, as a value. Events go in with their time, actions come out; sockets,
+//! disk and clock are the caller's ([`super::uploads`]).
+//!
+//! A seeder answers by its [`Ledger`], whoever holds a part of a file serves round robin. In both cases at most
+//! `slots` peers are served at a time, and whoever has waited for a second goes first, in turn, so that nobody starves.
+//! A lone requester gets its pieces in the order in which it asks for them, with nothing in between.
+
+mod ledger;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use shoal_common::{Layout, PeerId, PieceIndex};
+
+use self::ledger::{Decision, Ledger, TakerId};
+use super::FileKey;
+
+/// Peers that the holder of a part of a file serves at a time.
+const LEECHER_SLOTS: usize = 4;
+/// Whoever was given nothing for that long is next, whatever its piece.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Whoever was given nothing for that long is told to come back: before its own time-outs strike.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// When it may.
+const BUSY: Duration = Duration::from_secs(1);
+/// For how long a peer that was told so keeps its place.
+const PLACE_KEPT: Duration = Duration::from_secs(10);
+/// How far the writer of a channel is kept ahead, in time at the rate that it reached: enough to read the next piece
+/// while one is sent, little enough that decisions are made late.
+const AHEAD: Duration = Duration::from_millis(50);
+/// The least and the most that a writer is kept ahead, in bytes; always one piece.
+const MIN_AHEAD: u64 = 128 * 1024;
+/// See [`MIN_AHEAD`].
+const MAX_AHEAD: u64 = 4 * 1024 * 1024;
+/// Of a channel's waiting requests, how many are compared: more cost time, and the next ones come up soon.
+const COMPARED: usize = 8;
+
+/// One file opened on one connection by one requester.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ChannelId(pub(super) u64);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    /// A requester opened a file. `seeding`: whether the whole of it is here.
+    Opened { channel: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool },
+    /// The rest of a file came.
+    Completed { key: FileKey },
+    /// A requester holds these pieces.
+    Have { channel: ChannelId, pieces: Vec<PieceIndex> },
+    /// A requester asks for a piece that is here.
+    Request { channel: ChannelId, piece: PieceIndex },
+    /// It takes that back.
+    Cancel { channel: ChannelId, piece: PieceIndex },
+    /// A piece went out whole.
+    Sent { channel: ChannelId, piece: PieceIndex },
+    /// A piece that was to be served did not go out whole.
+    Aborted { channel: ChannelId, piece: PieceIndex },
+    /// A channel closed.
+    Closed { channel: ChannelId },
+    /// Time passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Send the piece, then report [`Event::Sent`] or [`Event::Aborted`].
+    Serve { channel: ChannelId, piece: PieceIndex },
+    /// Stop sending the piece, then report [`Event::Aborted`].
+    Stop { channel: ChannelId, piece: PieceIndex },
+    /// Answer so.
+    NotNow { channel: ChannelId, piece: PieceIndex, after: Duration, instead: Option<PieceIndex> },
+    /// Answer so.
+    Busy { channel: ChannelId, piece: PieceIndex, after: Duration },
+}
+
+#[derive(Debug)]
+struct File {
+    ledger: Ledger,
+    layout: Layout,
+    seeding: bool,
+    /// Its requesters, and on how many channels.
+    takers: HashMap<PeerId, (TakerId, usize)>,
+    /// Peers that are being sent pieces of it, and how many pieces.
+    active: HashMap<PeerId, usize>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    peer: PeerId,
+    key: FileKey,
+    taker: TakerId,
+    /// Requests in order of arrival, with their numbers.
+    waiting: VecDeque<(u64, PieceIndex)>,
+    active: Vec<(PieceIndex, Instant)>,
+    active_bytes: u64,
+    /// Bytes a second at which pieces went out lately.
+    rate: u64,
+}
+
+/// A peer, all its channels together.
+#[derive(Debug)]
+struct Peer {
+    channels: usize,
+    /// Pieces under way.
+    active: usize,
+    /// When it was served last, as a number that counts servings.
+    turn: u64,
+    /// Since when it waits without being given anything.
+    waiting_since: Option<Instant>,
+    /// Until when that counts although nothing waits.
+    place_until: Option<Instant>,
+}
+
+/// The state of all uploads.
+#[derive(Debug)]
+pub(super) struct Policy {
+    slots: usize,
+    files: HashMap<FileKey, File>,
+    channels: BTreeMap<ChannelId, Channel>,
+    peers: BTreeMap<PeerId, Peer>,
+    active_peers: usize,
+    ready: VecDeque<Action>,
+    arrivals: u64,
+    turns: u64,
+    rng: fastrand::Rng,
+}
+
+/// What decides among waiting requests; the smallest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    young: bool,
+    copies: u32,
+    debt: u32,
+    turn: u64,
+    arrival: u64,
+}
+
+impl Policy {
+    /// No uploads yet. At most `slots` peers, at least one, are served at a time.
+    pub(super) fn new(slots: usize, rng: fastrand::Rng) -> Self {
+        Self {
+            slots: slots.max(1),
+            files: HashMap::new(),
+            channels: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            active_peers: 0,
+            ready: VecDeque::new(),
+            arrivals: 0,
+            turns: 0,
+            rng,
+        }
+    }
+
+    /// Whether nothing happens until the next event other than a tick.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.channels.values().all(|channel| channel.waiting.is_empty())
+    }
+
+    /// How many pieces of a file a requester said it holds; `None` if it does not have the file open.
+    pub(super) fn holds(&self, key: FileKey, peer: PeerId) -> Option<u32> {
+        let file = self.files.get(&key)?;
+        let (taker, _) = file.takers.get(&peer)?;
+        file.ledger.holds(*taker)
+    }
+
+    /// Takes an event. Events of channels that are not open are ignored.
+    pub(super) fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Opened { channel, peer, key, layout, seeding } => {
+                self.open(channel, peer, key, layout, seeding)
+            }
+            Event::Completed { key } => {
+                if let Some(file) = self.files.get_mut(&key) {
+                    file.seeding = true;
+                }
+            }
+            Event::Have { channel, pieces } => {
+                if let Some((channel, file)) = self.channel(channel) {
+                    let taker = channel.taker;
+                    pieces.into_iter().for_each(|piece| file.ledger.have(taker, piece));
+                }
+            }
+            Event::Request { channel, piece } => self.request(channel, piece, now),
+            Event::Cancel { channel, piece } => self.cancel(channel, piece),
+            Event::Sent { channel, piece } => self.ended(channel, piece, true, now),
+            Event::Aborted { channel, piece } => self.ended(channel, piece, false, now),
+            Event::Closed { channel } => self.close(channel, now),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// The next thing to do now; to be called until there is none.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Action> {
+        self.ready.pop_front().or_else(|| self.pick(now))
+    }
+
+    fn channel(&mut self, id: ChannelId) -> Option<(&mut Channel, &mut File)> {
+        let channel = self.channels.get_mut(&id)?;
+        let file = self.files.get_mut(&channel.key)?;
+        Some((channel, file))
+    }
+
+    fn open(&mut self, id: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool) {
+        let rng = &mut self.rng;
+        let file = self.files.entry(key).or_insert_with(|| File {
+            ledger: Ledger::new(layout, rng.fork()),
+            layout,
+            seeding,
+            takers: HashMap::new(),
+            active: HashMap::new(),
+        });
+        let (taker, channels) = file.takers.entry(peer).or_insert_with(|| (file.ledger.join(), 0));
+        *channels += 1;
+        let channel = Channel {
+            peer,
+            key,
+            taker: *taker,
+            waiting: VecDeque::new(),
+            active: Vec::new(),
+            active_bytes: 0,
+            rate: 0,
+        };
+        self.channels.insert(id, channel);
+        let turn = self.turns;
+        let peer = self.peers.entry(peer).or_insert_with(|| Peer {
+            channels: 0,
+            active: 0,
+            turn,
+            waiting_since: None,
+            place_until: None,
+        });
+        peer.channels += 1;
+    }
+
+    fn request(&mut self, id: ChannelId, piece: PieceIndex, now: Instant) {
+        let arrival = self.arrivals;
+        let Some((channel, file)) = self.channel(id) else { return };
+        let decision = match file.seeding {
+            true => file.ledger.ask(channel.taker, piece, now),
+            false => Decision::Serve,
+        };
+        if let Decision::NotNow { after, instead } = decision {
+            self.ready.push_back(Action::NotNow { channel: id, piece, after, instead });
+            return;
+        }
+        channel.waiting.push_back((arrival, piece));
+        let peer = channel.peer;
+        self.arrivals += 1;
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.waiting_since.get_or_insert(now);
+            peer.place_until = None;
+        }
+    }
+
+    fn cancel(&mut self, id: ChannelId, piece: PieceIndex) {
+        let Some((channel, file)) = self.channel(id) else { return };
+        if let Some(at) = channel.waiting.iter().position(|&(_, waiting)| waiting == piece) {
+            channel.waiting.remove(at);
+            file.ledger.withdraw(channel.taker, piece);
+            self.ready.push_back(Action::NotNow { channel: id, piece, after: Duration::ZERO, instead: None });
+        } else if channel.active.iter().any(|&(active, _)| active == piece) {
+            self.ready.push_back(Action::Stop { channel: id, piece });
+        }
+    }
+
+    fn ended(&mut self, id: ChannelId, piece: PieceIndex, whole: bool, now: Instant) {
+        let Some((channel, file)) = self.channel(id) else { return };
+        let Some(at) = channel.active.iter().position(|&(active, _)| active == piece) else { return };
+        let (_, since) = channel.active.remove(at);
+        let took = now.saturating_duration_since(since);
+        let length = u64::from(file.layout.length(piece));
+        channel.active_bytes -= length;
+        if whole {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+            let rate = (length + channel.active_bytes).saturating_mul(1_000_000) / micros;
+            channel.rate = (channel.rate * 3 + rate) / 4;
+            file.ledger.sent(channel.taker, piece, took, now);
+        } else {
+            file.ledger.withdraw(channel.taker, piece);
+        }
+        let (peer, key) = (channel.peer, channel.key);
+        self.release(peer, key, 1);
+    }
+
+    fn close(&mut self, id: ChannelId, now: Instant) {
+        let Some(channel) = self.channels.remove(&id) else { return };
+        self.release(channel.peer, channel.key, channel.active.len());
+        if let Some(file) = self.files.get_mut(&channel.key) {
+            channel
+                .active
+                .iter()
+                .map(|&(piece, _)| piece)
+                .chain(channel.waiting.iter().map(|&(_, piece)| piece))
+                .for_each(|piece| file.ledger.withdraw(channel.taker, piece));
+            if let Some((taker, channels)) = file.takers.get_mut(&channel.peer) {
+                *channels -= 1;
+                if *channels == 0 {
+                    file.ledger.leave(*taker);
+                    file.takers.remove(&channel.peer);
+                }
+            }
+            if file.takers.is_empty() {
+                self.files.remove(&channel.key);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&channel.peer) {
+            peer.channels -= 1;
+            if peer.channels == 0 {
+                self.peers.remove(&channel.peer);
+            }
+        }
+        self.ready.retain(|action| action.channel() != id);
+        self.settle(channel.peer, now);
+    }
+
+    /// Frees what `pieces` pieces under way took.
+    fn release(&mut self, id: PeerId, key: FileKey, pieces: usize) {
+        if pieces == 0 {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.active -= pieces;
+            self.active_peers -= usize::from(peer.active == 0);
+        }
+        if let Some(file) = self.files.get_mut(&key)
+            && let Some(active) = file.active.get_mut(&id)
+        {
+            *active -= pieces;
+            if *active == 0 {
+                file.active.remove(&id);
+            }
+        }
+    }
+
+    /// Lets a peer's place in the queue lapse some time after it stopped waiting.
+    fn settle(&mut self, id: PeerId, now: Instant) {
+        let waits = self.channels.values().any(|channel| channel.peer == id && !channel.waiting.is_empty());
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if waits || peer.waiting_since.is_none() {
+            return;
+        }
+        let until = *peer.place_until.get_or_insert(now + PLACE_KEPT);
+        if now >= until {
+            peer.waiting_since = None;
+            peer.place_until = None;
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.files.values_mut().for_each(|file| file.ledger.expire(now));
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.settle(id, now));
+        let late: HashSet<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| {
+                let waited = peer.waiting_since.map(|since| now.saturating_duration_since(since));
+                peer.active == 0 && waited.is_some_and(|waited| waited >= LONGEST_WAIT)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for (&id, channel) in self.channels.iter_mut().filter(|(_, channel)| late.contains(&channel.peer)) {
+            for (_, piece) in channel.waiting.drain(..) {
+                if let Some(file) = self.files.get_mut(&channel.key) {
+                    file.ledger.withdraw(channel.taker, piece);
+                }
+                self.ready.push_back(Action::Busy { channel: id, piece, after: BUSY });
+            }
+        }
+        late.into_iter().for_each(|id| self.settle(id, now));
+    }
+
+    /// Chooses among the waiting requests. Where the first in line needs a slot and none is free, nobody behind it is
+    /// served either: those under way end soon, and then it is its turn.
+    fn pick(&mut self, now: Instant) -> Option<Action> {
+        let mut line: Vec<(Rank, ChannelId, usize)> =
+            self.channels.iter().filter_map(|(&id, channel)| self.best(id, channel, now)).collect();
+        line.sort_unstable();
+        let mut full: HashSet<FileKey> = HashSet::new();
+        for (_, id, at) in line {
+            let Some(channel) = self.channels.get(&id) else { continue };
+            let Some(file) = self.files.get(&channel.key) else { continue };
+            if full.contains(&channel.key) {
+                continue;
+            }
+            let active = self.peers.get(&channel.peer).is_some_and(|peer| peer.active > 0);
+            if !active && self.active_peers >= self.slots {
+                return None;
+            }
+            if !file.seeding && !file.active.contains_key(&channel.peer) && file.active.len() >= LEECHER_SLOTS
+            {
+                full.insert(channel.key);
+                continue;
+            }
+            return self.start(id, at, now);
+        }
+        None
+    }
+
+    /// The first in line of one channel, and where it stands in the channel's queue.
+    fn best(&self, id: ChannelId, channel: &Channel, now: Instant) -> Option<(Rank, ChannelId, usize)> {
+        let file = self.files.get(&channel.key)?;
+        let peer = self.peers.get(&channel.peer)?;
+        let young = peer.waiting_since.is_none_or(|since| now.saturating_duration_since(since) < PATIENCE);
+        let rank = |&(arrival, piece): &(u64, PieceIndex)| {
+            let weighed = young && file.seeding;
+            let copies = if weighed { file.ledger.copies(piece) } else { 0 };
+            let debt = if weighed { file.ledger.debt(channel.taker) } else { 0 };
+            Rank { young, copies, debt, turn: peer.turn, arrival }
+        };
+        let room = channel.active.is_empty()
+            || channel.active_bytes + u64::from(file.layout.piece_length()) <= channel.ahead();
+        if !room {
+            return None;
+        }
+        let (at, rank) =
+            channel.waiting.iter().take(COMPARED).map(rank).enumerate().min_by_key(|&(_, rank)| rank)?;
+        Some((rank, id, at))
+    }
+
+    fn start(&mut self, id: ChannelId, at: usize, now: Instant) -> Option<Action> {
+        let (channel, file) = self.channel(id)?;
+        let (_, piece) = channel.waiting.remove(at)?;
+        channel.active.push((piece, now));
+        channel.active_bytes += u64::from(file.layout.length(piece));
+        *file.active.entry(channel.peer).or_default() += 1;
+        file.ledger.start(channel.taker, piece, now);
+        let id_of_peer = channel.peer;
+        let waits =
+            self.channels.values().any(|channel| channel.peer == id_of_peer && !channel.waiting.is_empty());
+        self.turns += 1;
+        let turn = self.turns;
+        let peer = self.peers.get_mut(&id_of_peer)?;
+        self.active_peers += usize::from(peer.active == 0);
+        peer.active += 1;
+        peer.turn = turn;
+        peer.waiting_since = waits.then_some(now);
+        peer.place_until = None;
+        Some(Action::Serve { channel: id, piece })
+    }
+}
+
+impl Channel {
+    /// How many bytes the writer is kept ahead.
+    fn ahead(&self) -> u64 {
+        let bytes = u128::from(self.rate) * AHEAD.as_millis() / 1_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX).clamp(MIN_AHEAD, MAX_AHEAD)
+    }
+}
+
+impl Action {
+    /// The channel that it is about.
+    pub(super) fn channel(&self) -> ChannelId {
+        match *self {
+            Self::Serve { channel, .. }
+            | Self::Stop { channel, .. }
+            | Self::NotNow { channel, .. }
+            | Self::Busy { channel, .. } => channel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,446 @@
+//! All that is served: the files, and the policy's decisions carried to the connections that asked. Shared by the
+//! connections' tasks behind one lock that is held for a few lines; it never waits and does no I/O.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use shoal_common::peer_wire::{Refused, ToRequester};
+use shoal_common::{Bitfield, Layout, PeerId, PieceIndex};
+use shoal_engine::rate::Limiter;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::fetch::percent;
+use super::news::{News, Told};
+use super::policy::{Action, ChannelId, Event, Policy};
+use super::served::{Body, ReadFailure, Served, Source};
+use super::{FileKey, SwarmEvent, Uploaded};
+
+/// How often the policy is told that time passed, while somebody waits.
+const TICK: Duration = Duration::from_millis(50);
+/// New pieces are gathered for that long before they are announced; with the time to send them under 50 ms (swarm
+/// model, rule 6).
+pub(super) const GATHER: Duration = Duration::from_millis(25);
+/// Files and peers of which uploads are counted one by one, each; the total counts everything.
+const MAX_COUNTED: usize = 10_000;
+/// Events that wait for a slow listener.
+const MAX_EVENTS: usize = 256;
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Uploads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    busy: Notify,
+    events: broadcast::Sender<SwarmEvent>,
+    limiter: Limiter,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    files: HashMap<FileKey, Entry>,
+    /// Of files that are downloaded here and not served yet.
+    news: HashMap<FileKey, Weak<News>>,
+    policy: Policy,
+    outlets: HashMap<ChannelId, Outlet>,
+    channels: u64,
+    uploaded: Uploaded,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: Arc<Source>,
+    news: Arc<News>,
+    /// Channels that have it open.
+    open: usize,
+    /// Ends the task that follows a download's progress.
+    _follower: Option<DropGuard>,
+}
+
+/// Where answers to a channel go.
+#[derive(Debug)]
+struct Outlet {
+    wire: u32,
+    key: FileKey,
+    peer: PeerId,
+    outbox: Outbox,
+    /// Whether news waits in the outbox already.
+    news_waits: Arc<AtomicBool>,
+}
+
+/// What a connection's writer has to do.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// Say so.
+    Tell(ToRequester),
+    /// Send a piece, then call [`Uploads::sent`] or [`Uploads::aborted`].
+    Serve { channel: ChannelId, wire: u32, piece: PieceIndex, source: Arc<Source> },
+    /// Stop sending a piece, and say that it is not coming.
+    Stop { wire: u32, piece: PieceIndex },
+    /// Announce new pieces. The flag is raised while this waits.
+    News { wire: u32, waits: Arc<AtomicBool> },
+    /// Forget a channel and what is to be sent on it, and say why if the requester does not know.
+    Shut { channel: ChannelId, wire: u32, reason: Option<Refused> },
+}
+
+/// The way to a connection's writer. A connection whose writer is this far behind is ended: what waits for it is bounded
+/// by what it asked for, so it can only be one that asks and does not read.
+#[derive(Debug, Clone)]
+pub(super) struct Outbox {
+    pub(super) sender: mpsc::Sender<Out>,
+    pub(super) end: CancellationToken,
+}
+
+impl Outbox {
+    pub(super) fn push(&self, out: Out) {
+        if self.sender.try_send(out).is_err() {
+            self.end.cancel();
+        }
+    }
+}
+
+/// A channel that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) id: ChannelId,
+    pub(super) layout: Layout,
+    pub(super) news: Arc<News>,
+    pub(super) told: Told,
+}
+
+impl Uploads {
+    /// Nothing is served yet. `tasks` owns the tasks that this starts; they end with `stop`.
+    pub(super) fn new(slots: usize, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        let uploads = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State {
+                    files: HashMap::new(),
+                    news: HashMap::new(),
+                    policy: Policy::new(slots, fastrand::Rng::new()),
+                    outlets: HashMap::new(),
+                    channels: 0,
+                    uploaded: Uploaded::default(),
+                }),
+                busy: Notify::new(),
+                events: broadcast::Sender::new(MAX_EVENTS),
+                limiter: Limiter::new(None),
+                tasks,
+                stop,
+            }),
+        };
+        uploads.shared.tasks.spawn(uploads.clone().tick());
+        uploads
+    }
+
+    pub(super) fn limiter(&self) -> &Limiter {
+        &self.shared.limiter
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<SwarmEvent> {
+        self.shared.events.subscribe()
+    }
+
+    pub(super) fn emit(&self, event: SwarmEvent) {
+        // Nobody may be listening.
+        let _ = self.shared.events.send(event);
+    }
+
+    pub(super) fn uploaded(&self) -> Uploaded {
+        self.state().uploaded.clone()
+    }
+
+    /// How much of a file a peer that has it open here said it holds, in percent.
+    pub(super) fn percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
+        let state = self.state();
+        let pieces = state.files.get(&key)?.source.layout().pieces();
+        percent(state.policy.holds(key, peer)?, pieces)
+    }
+
+    /// Serves a file from now on. If it is served already, whoever has it open stays and is told what is new.
+    pub(super) fn serve(&self, key: FileKey, served: Served) {
+        let layout = served.layout;
+        let verified = match &served.body {
+            Body::File { .. } => None,
+            Body::Partial { verified, .. } => Some(verified.clone()),
+        };
+        let stop = self.shared.stop.child_token();
+        let mut state = self.state();
+        let waiting = state.news.remove(&key).and_then(|news| news.upgrade());
+        let follower = verified.is_some().then(|| stop.clone().drop_guard());
+        let source = Arc::new(Source::new(served));
+        let news = match state.files.get_mut(&key) {
+            Some(entry) => {
+                entry.source = source;
+                entry._follower = follower;
+                entry.news.clone()
+            }
+            None => {
+                let news = waiting.unwrap_or_else(News::new);
+                state.files.insert(key, Entry { source, news: news.clone(), open: 0, _follower: follower });
+                news
+            }
+        };
+        drop(state);
+        match verified {
+            None => {
+                news.complete(&layout);
+                self.announce(key);
+            }
+            Some(verified) => {
+                self.shared.tasks.spawn(self.clone().follow(key, layout, news, verified, stop));
+            }
+        }
+    }
+
+    /// Serves a file no longer; whoever has it open is told `reason`.
+    pub(super) fn stop(&self, key: FileKey, reason: Refused) {
+        let mut state = self.state();
+        let Some(entry) = state.files.remove(&key) else { return };
+        let channels: Vec<ChannelId> =
+            state.outlets.iter().filter(|(_, outlet)| outlet.key == key).map(|(&id, _)| id).collect();
+        for id in channels {
+            state.policy.handle(Event::Closed { channel: id }, now());
+            if let Some(outlet) = state.outlets.remove(&id) {
+                outlet.outbox.push(Out::Shut { channel: id, wire: outlet.wire, reason: Some(reason) });
+            }
+        }
+        if Arc::strong_count(&entry.news) > 1 {
+            state.news.insert(key, Arc::downgrade(&entry.news));
+        }
+        entry.news.clear();
+        self.carry(state);
+    }
+
+    /// What is offered of a file, served or not.
+    pub(super) fn news(&self, key: FileKey) -> Arc<News> {
+        let mut state = self.state();
+        if let Some(entry) = state.files.get(&key) {
+            return entry.news.clone();
+        }
+        if let Some(news) = state.news.get(&key).and_then(Weak::upgrade) {
+            return news;
+        }
+        state.news.retain(|_, news| news.strong_count() > 0);
+        let news = News::new();
+        state.news.insert(key, Arc::downgrade(&news));
+        news
+    }
+
+    /// Opens a file to a member, and answers that it is open; `None` if it is not served.
+    pub(super) fn open(&self, key: FileKey, peer: PeerId, wire: u32, outbox: &Outbox) -> Option<Opened> {
+        let mut state = self.state();
+        let entry = state.files.get_mut(&key)?;
+        entry.open += 1;
+        let (layout, news) = (*entry.source.layout(), entry.news.clone());
+        let (pieces, told) = news.now(&layout);
+        let have = pieces.as_ref().map(Bitfield::to_bytes);
+        let id = ChannelId(state.channels);
+        state.channels += 1;
+        let event = Event::Opened { channel: id, peer, key, layout, seeding: have.is_none() };
+        state.policy.handle(event, now());
+        outbox.push(Out::Tell(ToRequester::Opened { channel: wire, have }));
+        state
+            .outlets
+            .insert(id, Outlet { wire, key, peer, outbox: outbox.clone(), news_waits: Arc::default() });
+        Some(Opened { id, layout, news, told })
+    }
+
+    /// A requester closed a channel, its connection ended, or it may not have the file any more: then it is told why.
+    pub(super) fn close(&self, channel: ChannelId, reason: Option<Refused>) {
+        let mut state = self.state();
+        let Some(outlet) = state.outlets.remove(&channel) else { return };
+        outlet.outbox.push(Out::Shut { channel, wire: outlet.wire, reason });
+        if let Some(entry) = state.files.get_mut(&outlet.key) {
+            entry.open -= 1;
+            if entry.open == 0 {
+                entry.source.close();
+            }
+        }
+        state.policy.handle(Event::Closed { channel }, now());
+        self.carry(state);
+    }
+
+    pub(super) fn have(&self, channel: ChannelId, pieces: Vec<PieceIndex>) {
+        self.state().policy.handle(Event::Have { channel, pieces }, now());
+    }
+
+    /// A request for a piece; one that is not here is answered so.
+    pub(super) fn request(&self, channel: ChannelId, piece: PieceIndex) {
+        let mut state = self.state();
+        let Some(outlet) = state.outlets.get(&channel) else { return };
+        let here = state.files.get(&outlet.key).is_some_and(|entry| entry.news.has(piece));
+        if !here {
+            let (channel, piece) = (outlet.wire, piece.get());
+            let after_ms = u32::try_from(GATHER.as_millis()).unwrap_or(u32::MAX);
+            outlet.outbox.push(Out::Tell(ToRequester::NotNow { channel, piece, after_ms, instead: None }));
+            return;
+        }
+        state.policy.handle(Event::Request { channel, piece }, now());
+        self.carry(state);
+    }
+
+    pub(super) fn cancel(&self, channel: ChannelId, piece: PieceIndex) {
+        let mut state = self.state();
+        state.policy.handle(Event::Cancel { channel, piece }, now());
+        self.carry(state);
+    }
+
+    /// Pieces went out whole.
+    pub(super) fn sent(&self, pieces: &[(ChannelId, PieceIndex)]) {
+        let mut state = self.state();
+        for &(channel, piece) in pieces {
+            state.count(channel, piece);
+            state.policy.handle(Event::Sent { channel, piece }, now());
+        }
+        self.carry(state);
+    }
+
+    pub(super) fn aborted(&self, channel: ChannelId, piece: PieceIndex) {
+        let mut state = self.state();
+        state.policy.handle(Event::Aborted { channel, piece }, now());
+        self.carry(state);
+    }
+
+    /// A piece could not be read from what is served to a channel. The file is not served any more, unless it is served
+    /// from elsewhere by now.
+    pub(super) fn unreadable(&self, channel: ChannelId, source: &Arc<Source>, failure: &ReadFailure) {
+        let state = self.state();
+        let key = state.outlets.get(&channel).map(|outlet| outlet.key);
+        let current =
+            key.filter(|key| state.files.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.source, source)));
+        drop(state);
+        let Some(key) = current else { return };
+        let (reason, event) = match failure {
+            ReadFailure::Missing => return,
+            ReadFailure::Changed => (Refused::Changed, SwarmEvent::FileChanged(key)),
+            ReadFailure::Io(error) => {
+                (Refused::NotShared, SwarmEvent::FileUnreadable(key, error.to_string()))
+            }
+        };
+        self.stop(key, reason);
+        self.emit(event);
+    }
+
+    /// Tells all who have the file open that there is news.
+    fn announce(&self, key: FileKey) {
+        let mut state = self.state();
+        if state.files.get(&key).is_some_and(|entry| entry.news.is_all()) {
+            state.policy.handle(Event::Completed { key }, now());
+        }
+        for outlet in state.outlets.values().filter(|outlet| outlet.key == key) {
+            if !outlet.news_waits.swap(true, Ordering::AcqRel) {
+                outlet.outbox.push(Out::News { wire: outlet.wire, waits: outlet.news_waits.clone() });
+            }
+        }
+        self.carry(state);
+    }
+
+    /// Carries a download's progress to those who have it open.
+    async fn follow(
+        self,
+        key: FileKey,
+        layout: Layout,
+        news: Arc<News>,
+        mut verified: watch::Receiver<Arc<Bitfield>>,
+        stop: CancellationToken,
+    ) {
+        let follow = async {
+            loop {
+                let pieces = verified.borrow_and_update().clone();
+                if news.extend(&layout, &pieces) {
+                    self.announce(key);
+                }
+                if pieces.is_all() || verified.changed().await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(GATHER).await;
+            }
+        };
+        let _ = stop.run_until_cancelled(follow).await;
+    }
+
+    /// Tells the policy the time while somebody waits.
+    async fn tick(self) {
+        let ticking = async {
+            loop {
+                self.shared.busy.notified().await;
+                tokio::time::sleep(TICK).await;
+                let mut state = self.state();
+                state.policy.handle(Event::Tick, now());
+                self.carry(state);
+            }
+        };
+        let _ = self.shared.stop.run_until_cancelled(ticking).await;
+    }
+
+    /// Carries out what the policy decided.
+    fn carry(&self, mut state: MutexGuard<'_, State>) {
+        while let Some(action) = state.policy.next(now()) {
+            state.carry_out(action);
+        }
+        if !state.policy.is_idle() {
+            self.shared.busy.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn carry_out(&self, action: Action) {
+        let id = action.channel();
+        let Some(outlet) = self.outlets.get(&id) else { return };
+        let wire = outlet.wire;
+        let out = match action {
+            Action::Serve { piece, .. } => {
+                let Some(entry) = self.files.get(&outlet.key) else { return };
+                Out::Serve { channel: id, wire, piece, source: entry.source.clone() }
+            }
+            Action::Stop { piece, .. } => Out::Stop { wire, piece },
+            Action::NotNow { piece, after, instead, .. } => Out::Tell(ToRequester::NotNow {
+                channel: wire,
+                piece: piece.get(),
+                after_ms: millis(after),
+                instead: instead.map(PieceIndex::get),
+            }),
+            Action::Busy { piece, after, .. } => {
+                Out::Tell(ToRequester::Busy { channel: wire, piece: piece.get(), after_ms: millis(after) })
+            }
+        };
+        outlet.outbox.push(out);
+    }
+
+    fn count(&mut self, channel: ChannelId, piece: PieceIndex) {
+        let Some(outlet) = self.outlets.get(&channel) else { return };
+        let Some(entry) = self.files.get(&outlet.key) else { return };
+        let bytes = u64::from(entry.source.layout().length(piece));
+        self.uploaded.total += bytes;
+        count(&mut self.uploaded.files, outlet.key, bytes);
+        count(&mut self.uploaded.peers, outlet.peer, bytes);
+    }
+}
+
+fn count<K: std::hash::Hash + Eq>(counted: &mut HashMap<K, u64>, key: K, bytes: u64) {
+    if counted.len() < MAX_COUNTED || counted.contains_key(&key) {
+        *counted.entry(key).or_default() += bytes;
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
