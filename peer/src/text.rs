@@ -1,0 +1,86 @@
+//! Text that came from outside, made fit for a terminal, and numbers as people read them.
+
+use std::time::Duration;
+
+/// Characters of a text that an error message repeats at most.
+const SHORT_CHARS: usize = 60;
+
+/// The text without characters that a terminal would obey or that reorder what is shown: control characters, and the
+/// format characters that names may not hold either.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().filter(|&c| !hidden(c)).collect()
+}
+
+/// As [`printable`], cut to what an error message needs.
+#[must_use]
+pub fn short(text: &str) -> String {
+    let mut short = printable(&text.chars().take(SHORT_CHARS).collect::<String>());
+    if text.chars().nth(SHORT_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// Bytes as people read them: `1.5 MiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // The largest unit of which there is at least one; tenths are cut, not rounded, so that 100 % is never shown early.
+    let unit = (bytes.ilog2() / 10) as usize;
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit - 1])
+}
+
+/// A duration to the second: `1h02m03s`, `2m03s`, `3s`.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest:02}s"),
+        _ => format!("{hours}h{minutes:02}m{rest:02}s"),
+    }
+}
+
+/// `count` things: `1 file`, `2 files`.
+#[must_use]
+pub fn count(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_pass() {
+        assert_eq!(printable("a\x1b[2Jb\r\n\u{202e}c\u{7}é"), "a[2Jbcé");
+        assert_eq!(short(&"x".repeat(100)), format!("{}…", "x".repeat(60)));
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+        for (seconds, shown) in [(0, "0s"), (59, "59s"), (123, "2m03s"), (3723, "1h02m03s")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), shown);
+        }
+        assert_eq!((count(1, "file"), count(0, "file")), ("1 file".into(), "0 files".into()));
+    }
+}
