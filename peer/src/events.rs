@@ -1,0 +1,129 @@
+//! What happens between commands: told by whoever notices, shown by the prompt or written as JSON lines.
+
+use std::path::PathBuf;
+
+use shoal_common::{FileName, GroupName, UserName};
+use tokio::sync::broadcast;
+
+/// Events that a slow reader may lag behind before it loses the oldest.
+const BACKLOG: usize = 1_024;
+
+/// Something that a user may want to know without having asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A tracker does not answer, or the connection to it broke.
+    TrackerLost {
+        /// The tracker's address.
+        tracker: String,
+        /// What it does or did, to be read behind its address: `does not answer`.
+        reason: String,
+        /// The tracker that is tried now; the same one if there is no other.
+        next: String,
+    },
+    /// No tracker answers at all. It is tried for as long as it takes.
+    NoTracker,
+    /// A tracker took over after another was lost.
+    TrackerFound {
+        /// The tracker's address.
+        tracker: String,
+    },
+    /// The session is over without a `logout`.
+    SessionEnded {
+        /// Who was logged in.
+        user: UserName,
+        /// Why.
+        reason: String,
+    },
+    /// The user goes by another name from now on: another claim to the old one was first.
+    Renamed {
+        /// The old name.
+        from: UserName,
+        /// The new one.
+        to: UserName,
+    },
+    /// A file is not shared any more, or not shared again, because of what became of it.
+    ShareLost {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// Where it was.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// Nobody shares what is being downloaded.
+    Waiting {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+    },
+    /// A download is complete and checked.
+    Complete {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// Where it is.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A download cannot go on by itself.
+    Failed {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// Why, and what to do.
+        error: String,
+    },
+    /// A source was caught lying, and is not used any more.
+    SourceBanned {
+        /// In which group.
+        group: GroupName,
+        /// For which file.
+        file: FileName,
+        /// Who it was.
+        source: String,
+        /// What it did.
+        reason: String,
+    },
+    /// Nobody else who is online has the whole file, and this client stops sharing it.
+    LastSharer {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+    },
+    /// Something is slower than usual for a reason that the user should know.
+    Patience {
+        /// The reason.
+        reason: String,
+    },
+}
+
+/// Where events are told. Cheap to clone; nobody need listen.
+#[derive(Debug, Clone)]
+pub struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+}
+
+impl Events {
+    /// Tells an event to whoever listens.
+    pub fn tell(&self, event: Event) {
+        tracing::info!(?event, "event");
+        let _ = self.0.send(event);
+    }
+
+    /// All events from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,295 @@
+//! The task that keeps a tracker at hand: connects to the first that answers, in the file's order and round robin from
+//! there, resumes the session, and tends the connection until it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::PeerId;
+use shoal_common::tokens::TICKET_LIFE_MS;
+use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
+use shoal_common::tracker_info::TrackerLine;
+use shoal_net::Protocol;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::link::{ANSWER_WITHIN, Link, Lost};
+use super::login::{Attempt, LoginError, Proof};
+use super::{Shared, lock};
+use crate::events::Event;
+use crate::text;
+
+/// Renewals come well before half a ticket's life is over.
+const RENEW_EVERY: Duration = Duration::from_millis(TICKET_LIFE_MS / 2 - 60_000);
+/// Waits between two rounds through all trackers: at first short, so that a restarted tracker is found at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Holdings in one announcement: some 400 KB, well under a message's limit.
+const MAX_ANNOUNCE: usize = 10_000;
+/// How long changes gather before they are announced.
+const GATHER: Duration = Duration::from_millis(10);
+/// Largest number of trackers; see `tracker_info`.
+type Number = u8;
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    trackers: Vec<(Number, TrackerLine)>,
+    /// Index of the tracker in use, or tried next.
+    at: usize,
+    /// The peers' questions for ticket keys.
+    questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let trackers = shared.config.trackers.iter().map(|(number, line)| (number, line.clone())).collect();
+        let questions = shared.config.tickets.key_requests();
+        Self { shared, trackers, at: 0, questions }
+    }
+
+    pub(super) async fn run(mut self) {
+        let stop = self.shared.stop.clone();
+        let mut first = true;
+        while let Some(link) = stop.run_until_cancelled(self.connect()).await {
+            if !first {
+                self.shared.config.events.tell(Event::TrackerFound { tracker: link.address().to_owned() });
+            }
+            first = false;
+            tracing::info!(tracker = link.address(), "connected");
+            self.shared.link.send_replace(Some(link.clone()));
+            let reason = stop.run_until_cancelled(self.tend(&link)).await;
+            self.shared.link.send_replace(None);
+            link.close("is not needed any more");
+            self.leave(link.peer()).await;
+            if let Some(reason) = reason {
+                self.lost(reason);
+            }
+        }
+        self.shared.link.send_replace(None);
+    }
+
+    /// Tries trackers until one takes us.
+    async fn connect(&mut self) -> Link {
+        let mut pause = FIRST_PAUSE;
+        let mut told = false;
+        loop {
+            for _ in 0..self.trackers.len() {
+                let (_, line) = self.trackers[self.at].clone();
+                match self.reach(&line).await {
+                    Ok(link) => {
+                        lock(&self.shared.failures).clear();
+                        return link;
+                    }
+                    Err(reason) if told => self.next(reason),
+                    Err(reason) => self.lost(reason),
+                }
+            }
+            if !told {
+                self.shared.config.events.tell(Event::NoTracker);
+            }
+            told = true;
+            // Jitter keeps the clients of a restarted tracker from coming all at once.
+            tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The tracker in use, or just tried, is of no use: on to the next, and say so.
+    fn lost(&mut self, reason: String) {
+        let tracker = self.trackers[self.at].1.to_string();
+        self.next(reason.clone());
+        let next = self.trackers[self.at].1.to_string();
+        self.shared.config.events.tell(Event::TrackerLost { tracker, reason, next });
+    }
+
+    fn next(&mut self, reason: String) {
+        let (number, line) = &self.trackers[self.at];
+        tracing::debug!(tracker = %line, reason, "tracker is of no use");
+        lock(&self.shared.failures).insert(*number, reason);
+        self.at = (self.at + 1) % self.trackers.len();
+    }
+
+    /// A connection on which the session, if there is one, goes on; or why there is none.
+    async fn reach(&self, line: &TrackerLine) -> Result<Link, String> {
+        let control = &self.shared.config.control;
+        let silent = |_| "does not answer".to_owned();
+        let dial = control.dial(&line.host, line.port, line.peer_id);
+        let dialled = timeout(ANSWER_WITHIN, dial).await.map_err(silent)?;
+        let peer = dialled.map_err(|error| behind_address(&error.to_string(), &line.to_string()))?;
+        let open = timeout(ANSWER_WITHIN, control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
+        let begun = match open {
+            Ok(Ok(channel)) => {
+                let link = Link::start(line.to_string(), channel, &self.shared.tasks);
+                self.begin(link).await
+            }
+            Ok(Err(error)) => Err(format!("cannot be talked to: {error}")),
+            Err(_) => Err("does not answer".to_owned()),
+        };
+        if begun.is_err() {
+            self.leave(peer).await;
+        }
+        begun
+    }
+
+    /// Says hello and resumes the session.
+    async fn begin(&self, link: Link) -> Result<Link, String> {
+        let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
+        let failure = match hello {
+            Ok(Reply::Done(Answer::Welcome { .. })) => match self.resume(&link).await {
+                Ok(()) => return Ok(link),
+                Err(reason) => reason,
+            },
+            Ok(Reply::Done(_)) => "speaks another version".to_owned(),
+            Ok(Reply::Refused(refusal)) => refused(&refusal.text),
+            Err(Lost) => link.ended().await,
+        };
+        link.close(&failure);
+        Err(failure)
+    }
+
+    /// Goes on with the session by its token, else by logging in again; else the session is over, and the connection
+    /// stays.
+    async fn resume(&self, link: &Link) -> Result<(), String> {
+        let kept = lock(&self.shared.login)
+            .as_ref()
+            .map(|login| (login.token.clone(), login.secrets.clone(), login.changing.clone()));
+        let (Some((token, secrets, changing)), Some(who)) = (kept, self.shared.who.borrow().clone()) else {
+            return Ok(());
+        };
+        match link.call(Call::Resume { token }).await {
+            Ok(Reply::Done(Answer::LoggedIn(session))) => {
+                let fresh = changing.filter(|fresh| fresh.login_key() == session.account.login_key);
+                self.shared.adopt(&session, fresh);
+                return Ok(());
+            }
+            Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::NotLoggedIn => {}
+            Ok(Reply::Refused(refusal)) => return Err(refused(&refusal.text)),
+            Ok(Reply::Done(_)) => return Err("speaks another version".to_owned()),
+            Err(Lost) => return Err(link.ended().await),
+        }
+        let mut refusal = None;
+        for secrets in [Some(secrets), changing].into_iter().flatten() {
+            match self.shared.sign_in(link, &who.name, &Proof::Secrets(Box::new(secrets))).await {
+                Ok((session, secrets)) => {
+                    self.shared.adopt(&session, Some(secrets));
+                    return Ok(());
+                }
+                Err(Attempt::Lost) => return Err(link.ended().await),
+                Err(Attempt::Failed(error)) => refusal = Some(error),
+            }
+        }
+        if let Some(LoginError::Call(error)) = &refusal
+            && error.refusal() != Some(RefusalKind::WrongPassword)
+        {
+            return Err(refused(&error.to_string()));
+        }
+        self.end_session("the account's password was changed elsewhere; log in again with the new one");
+        Ok(())
+    }
+
+    fn end_session(&self, reason: &str) {
+        let who = self.shared.who.borrow().clone();
+        self.shared.forget_login();
+        if let Some(who) = who {
+            let reason = reason.to_owned();
+            self.shared.config.events.tell(Event::SessionEnded { user: who.name, reason });
+        }
+    }
+
+    /// Announces, renews and answers questions until the connection ends; gives the reason.
+    async fn tend(&mut self, link: &Link) -> String {
+        let shared = self.shared.clone();
+        let mut anew = true;
+        let mut renew_at = Instant::now() + RENEW_EVERY;
+        loop {
+            if shared.who.borrow().is_some() {
+                self.announce(link, std::mem::take(&mut anew)).await;
+            }
+            tokio::select! {
+                reason = link.ended() => return reason,
+                () = shared.began.notified() => anew = true,
+                () = shared.config.holdings.changed() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep_until(renew_at) => {
+                    renew_at = Instant::now() + RENEW_EVERY;
+                    self.renew(link).await;
+                }
+                Some(question) = next_question(&mut self.questions) => {
+                    if let Ok(Reply::Done(Answer::TicketKeys(keys))) = link.call(Call::TicketKeys).await {
+                        shared.config.tickets.set_keys(&keys);
+                        let _ = question.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, link: &Link) {
+        if self.shared.who.borrow().is_none() {
+            return;
+        }
+        match link.call(Call::Renew).await {
+            Ok(Reply::Done(Answer::LoggedIn(session))) => {
+                self.shared.adopt(&session, None);
+            }
+            Ok(_) => link.close("does not renew the session"),
+            Err(Lost) => {}
+        }
+    }
+
+    /// Tells the tracker what is held: all of it, or what changed.
+    async fn announce(&self, link: &Link, anew: bool) {
+        let holdings = &self.shared.config.holdings;
+        let news = if anew { holdings.take_all() } else { holdings.take_changes() };
+        if news.holdings.is_empty() && !anew {
+            return;
+        }
+        let mut parts: Vec<&[Holding]> = news.holdings.chunks(MAX_ANNOUNCE).collect();
+        if parts.is_empty() {
+            parts.push(&[]);
+        }
+        for (index, part) in parts.into_iter().enumerate() {
+            let call = Call::Announce { anew: anew && index == 0, holdings: part.to_vec() };
+            match link.call(call).await {
+                Ok(Reply::Done(Answer::Announced { unknown })) if unknown.is_empty() => {}
+                Ok(Reply::Done(Answer::Announced { unknown })) => {
+                    if self.shared.unknown.try_send(unknown).is_err() {
+                        tracing::warn!(
+                            "too many unknown holdings at once; they are looked at after the next connection"
+                        );
+                    }
+                }
+                Ok(reply) => {
+                    return tracing::warn!(?reply, "the tracker does not take what this client announces");
+                }
+                // Everything is announced again on the next connection.
+                Err(Lost) => return,
+            }
+        }
+        holdings.told(&news);
+    }
+
+    async fn leave(&self, peer: PeerId) {
+        self.shared.config.control.disconnect(peer).await;
+    }
+}
+
+/// An error that begins with the tracker's address, made to read on from it.
+fn behind_address(error: &str, address: &str) -> String {
+    match error.strip_prefix(address) {
+        Some(rest) if rest.starts_with(": ") => format!("cannot be found{rest}"),
+        Some(rest) => rest.trim_start().to_owned(),
+        None => format!("does not answer ({error})"),
+    }
+}
+
+fn refused(text: &str) -> String {
+    format!("refuses this client: {}", text::short(text))
+}
+
+async fn next_question(
+    questions: &mut Option<mpsc::Receiver<oneshot::Sender<()>>>,
+) -> Option<oneshot::Sender<()>> {
+    match questions {
+        Some(questions) => questions.recv().await,
+        None => std::future::pending().await,
+    }
+}
