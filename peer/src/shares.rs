@@ -1,0 +1,437 @@
+//! The files that this client shares: hashed, recorded, told to the trackers and served. A file that is gone or changed
+//! is neither served nor announced, and its user is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::manifest::ManifestError;
+use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
+use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid};
+use shoal_engine::hash::{FileIdentity, HashError, Hashed, hash_file};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::FileRef;
+use crate::events::{Event, Events};
+use crate::holdings::Holdings;
+use crate::session::{CallError, Session, Who};
+use crate::store::{ShareRecord, Store, StoreError};
+use crate::swarm::{Body, FileKey, Served, Swarm};
+
+/// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
+const MAX_ASKED_ABOUT: usize = 64;
+/// How long that may take.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a command waits until a tracker knows what it changed: who looks then finds it.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a file is not shared, or does not stop being shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// Nobody is logged in.
+    #[error("nobody is logged in; log in with: login <user_id>")]
+    NotLoggedIn,
+    /// The path leads nowhere.
+    #[error("cannot read {}: {error}", .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file's own name cannot be a shared file's.
+    #[error("{} cannot be shared under its name: {problem}; rename it", .path.display())]
+    Name {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It cannot be hashed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// Its metadata is not what trackers take.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The trackers refused, or none answers.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no such share.
+    #[error("you do not share {} in {}; list_files {} shows what is there", .0.file, .0.group, .0.group)]
+    NotShared(FileRef),
+    /// As many files are shared as one client can.
+    #[error(
+        "this client shares as many files as it can; stop sharing one first: stop_share <group_id> <file_name>"
+    )]
+    TooMany,
+}
+
+/// A file that is being hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashing {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes done.
+    pub done: u64,
+    /// Its size in bytes.
+    pub total: u64,
+}
+
+/// A file that is shared now.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// Its name in the group.
+    pub file: FileName,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-1 of the whole file.
+    pub sha1: Sha1,
+}
+
+/// What became of a user's shares at login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// Files that are shared again.
+    pub shared: usize,
+    /// Files that are gone or changed; each was told as an event.
+    pub lost: usize,
+}
+
+/// This client's shares. Cheap to clone.
+#[derive(Clone)]
+pub struct Shares(Arc<Parts>);
+
+/// What shares are made of.
+pub struct Parts {
+    /// Where shares are recorded.
+    pub store: Store,
+    /// Where they are served.
+    pub swarm: Swarm,
+    /// Where they are told to the trackers.
+    pub session: Session,
+    /// Where they are announced.
+    pub holdings: Holdings,
+    /// Where lost ones are told to the user.
+    pub events: Events,
+}
+
+impl Shares {
+    /// No shares yet; see [`Shares::restore`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
+    /// shared.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    pub async fn upload(
+        &self,
+        path: &Path,
+        group: &GroupName,
+        mirrors: Vec<String>,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Uploaded, ShareError> {
+        let who = self.0.session.who().ok_or(ShareError::NotLoggedIn)?;
+        let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let name = file_name(&absolute)?;
+        self.must_be_member(&who, group).await?;
+        let hashed = hash(absolute.clone(), progress).await?;
+        let Hashed { layout, pieces, digest, identity } = hashed;
+        let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
+        manifest.validate()?;
+        let key = self.tell(group, &manifest, piece_list.clone()).await?;
+        let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
+        let record =
+            ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
+        self.0.store.put_share(record.clone(), piece_list).await?;
+        self.serve(&record)?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(uploaded)
+    }
+
+    /// Shares again what the user shared before, after a look at each file.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn restore(&self, user: Uid) -> Result<Restored, StoreError> {
+        let records = self.0.store.shares(user).await?;
+        let checked = tokio::task::spawn_blocking(move || {
+            let check = |record: ShareRecord| (changed(&record), record);
+            records.into_iter().map(check).collect::<Vec<_>>()
+        });
+        let mut restored = Restored { shared: 0, lost: 0 };
+        for (problem, record) in checked.await.unwrap_or_default() {
+            let problem = problem.or_else(|| self.serve(&record).err().map(|error| error.to_string()));
+            match problem {
+                None => restored.shared += 1,
+                Some(problem) => {
+                    restored.lost += 1;
+                    self.told_lost(&record, problem);
+                }
+            }
+        }
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(restored)
+    }
+
+    /// Stops sharing a file and forgets it; false if it was not shared.
+    ///
+    /// # Errors
+    /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
+    pub async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
+        self.withdraw(key);
+        let known = self.0.store.shares(user).await?.iter().any(|record| record.key == key);
+        if !known {
+            return Ok(false);
+        }
+        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
+        match self.0.session.call(call).await {
+            // What the trackers do not know needs no stopping.
+            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => return Err(error.into()),
+            _ => {}
+        }
+        self.0.store.remove_share(user, key).await?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(true)
+    }
+
+    /// The share of that name, as recorded here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn find(&self, who: &Who, file: &FileRef) -> Result<Option<FileKey>, StoreError> {
+        let gid = gid(who, &file.group);
+        let records = self.0.store.shares(who.user).await?;
+        let same_group =
+            |record: &&ShareRecord| gid.map_or(record.group == file.group, |gid| record.key.group == gid);
+        Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
+    }
+
+    /// Stops serving everything, and keeps the record of it.
+    pub async fn suspend(&self, user: Uid) {
+        match self.0.store.shares(user).await {
+            Ok(records) => records.iter().for_each(|record| self.withdraw(record.key)),
+            Err(error) => tracing::error!(%error, "shares cannot be read"),
+        }
+    }
+
+    /// The user left a group: what was shared in it is not served any more, and forgotten.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
+        for record in self.0.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
+            self.withdraw(record.key);
+            self.0.store.remove_share(user, record.key).await?;
+        }
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(())
+    }
+
+    /// Shares a download that is complete. When no tracker answers, or none knows the file, it is told to them as soon as
+    /// one does.
+    ///
+    /// # Errors
+    /// When the file changed already, or the store fails.
+    pub async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
+        let key = record.key;
+        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        self.0.store.put_share(record.clone(), piece_list).await?;
+        let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
+        let told = self.0.session.call(call).await;
+        if let Err(error) = &told {
+            tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
+        }
+        self.serve(&record)?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(())
+    }
+
+    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more.
+    pub async fn unknown(&self, holdings: Vec<Holding>) {
+        let Some(who) = self.0.session.who() else { return };
+        // Memberships may be older than what the trackers say now.
+        let who = self.0.session.renew().await.unwrap_or(who);
+        let records = match self.0.store.shares(who.user).await {
+            Ok(records) => records,
+            Err(error) => return tracing::error!(%error, "shares cannot be read"),
+        };
+        for holding in holdings.iter().filter(|holding| holding.extent == Extent::Complete) {
+            let key = FileKey { group: holding.group, file: holding.file };
+            let Some(record) = records.iter().find(|record| record.key == key) else { continue };
+            if let Err(error) = self.share_anew(&who, record).await {
+                tracing::warn!(%error, file = %record.manifest.name, "a share that the trackers do not know cannot be told");
+            }
+        }
+    }
+
+    /// The served file under that key changed on disk, or cannot be read for a reason: it is not offered any more.
+    pub async fn file_lost(&self, key: FileKey, reason: Option<String>) {
+        self.withdraw(key);
+        let Some(who) = self.0.session.who() else { return };
+        let records = self.0.store.shares(who.user).await.unwrap_or_default();
+        if let Some(record) = records.into_iter().find(|record| record.key == key) {
+            let unread = |reason| format!("it cannot be read ({reason}); when that is mended, log in again");
+            let problem = reason.map(unread).or_else(|| changed(&record));
+            let problem = problem.unwrap_or_else(|| change_problem(&record));
+            self.told_lost(&record, problem);
+        }
+    }
+
+    /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
+    pub async fn tell_sole_shares(&self, user: Uid) {
+        let mut questions = JoinSet::new();
+        let records = self.0.store.shares(user).await.unwrap_or_default();
+        let served = records.into_iter().filter(|r| self.0.holdings.extent(r.key) == Extent::Complete);
+        for record in served.take(MAX_ASKED_ABOUT) {
+            let session = self.0.session.clone();
+            questions.spawn(async move {
+                let call = Call::Holders { group: record.key.group, file: record.key.file };
+                let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
+                let sole = !holders.iter().any(|holder| holder.extent == Extent::Complete);
+                sole.then_some((record.group, record.manifest.name))
+            });
+        }
+        let collect = async {
+            while let Some(answer) = questions.join_next().await {
+                if let Ok(Some((group, file))) = answer {
+                    self.0.events.tell(Event::LastSharer { group, file });
+                }
+            }
+        };
+        let _ = tokio::time::timeout(ASK_WITHIN, collect).await;
+    }
+
+    /// Refuses before the hashing what would be refused after it.
+    async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
+        if gid(who, group).is_none() {
+            self.0.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        group: &GroupName,
+        manifest: &Manifest,
+        piece_list: Vec<u8>,
+    ) -> Result<FileKey, CallError> {
+        let request = RequestId::random();
+        let call = Call::Share { request, group: group.clone(), manifest: manifest.clone(), piece_list };
+        match self.0.session.call(call).await? {
+            Answer::Shared { group, file } => Ok(FileKey { group, file }),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
+        let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
+            self.withdraw(record.key);
+            self.0.store.remove_share(who.user, record.key).await?;
+            self.told_lost(record, format!("you are not a member of {} any more", record.group));
+            return Ok(());
+        };
+        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        let manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        match self.tell(group, &manifest, piece_list).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused { text, .. }) => {
+                self.withdraw(record.key);
+                self.told_lost(record, text);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn serve(&self, record: &ShareRecord) -> Result<(), ShareError> {
+        let layout = record.manifest.layout().map_err(ManifestError::from)?;
+        if !self.0.holdings.set(record.key, Extent::Complete) {
+            return Err(ShareError::TooMany);
+        }
+        let body = Body::File { path: record.path.clone(), identity: record.identity };
+        self.0.swarm.serve(record.key, Served { layout, body });
+        Ok(())
+    }
+
+    fn withdraw(&self, key: FileKey) {
+        self.0.swarm.stop(key);
+        self.0.holdings.set(key, Extent::None);
+    }
+
+    fn told_lost(&self, record: &ShareRecord, problem: String) {
+        let (group, file, path) = (record.group.clone(), record.manifest.name.clone(), record.path.clone());
+        self.0.events.tell(Event::ShareLost { group, file, path, problem });
+    }
+}
+
+/// The id of a group that the user is a member of.
+#[must_use]
+pub fn gid(who: &Who, group: &GroupName) -> Option<Gid> {
+    who.groups.iter().find(|(_, name)| name == group).map(|(gid, _)| *gid)
+}
+
+fn file_name(path: &Path) -> Result<FileName, ShareError> {
+    let fault = |problem: String| ShareError::Name { path: path.to_owned(), problem };
+    let Some(name) = path.file_name() else { return Err(HashError::NotAFile(path.to_owned()).into()) };
+    let name = name.to_str().ok_or_else(|| fault("it is not UTF-8".to_owned()))?;
+    FileName::create(name).map_err(|error: NameError| fault(error.to_string()))
+}
+
+/// Hashes on a blocking thread; dropping the future stops it.
+pub(crate) async fn hash(
+    path: PathBuf,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Result<Hashed, HashError> {
+    let cancel = CancellationToken::new();
+    let _stop = cancel.clone().drop_guard();
+    let _clear = Clear(progress);
+    let sender = progress.clone();
+    let hashed = tokio::task::spawn_blocking(move || {
+        let total = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let shown = path.clone();
+        let report = |done| {
+            sender.send_replace(Some(Hashing { path: shown.clone(), done, total }));
+        };
+        hash_file(&path, report, &cancel)
+    });
+    hashed.await.unwrap_or(Err(HashError::Cancelled))
+}
+
+/// Nothing is being hashed any more.
+struct Clear<'a>(&'a watch::Sender<Option<Hashing>>);
+
+impl Drop for Clear<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
+
+/// What is wrong with the shared file, if anything is. Blocks on the disk.
+fn changed(record: &ShareRecord) -> Option<String> {
+    match FileIdentity::of(&record.path) {
+        Ok(found) if found == record.identity => None,
+        Ok(_) => Some(change_problem(record)),
+        Err(error) => Some(format!(
+            "it cannot be read ({error}); put it back and log in again, or forget it: stop_share {} {}",
+            record.group, record.manifest.name
+        )),
+    }
+}
+
+fn change_problem(record: &ShareRecord) -> String {
+    format!(
+        "it changed since it was shared; share it as it is now: upload_file {} {}",
+        record.path.display(),
+        record.group
+    )
+}

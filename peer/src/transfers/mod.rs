@@ -1,0 +1,487 @@
+//! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each
+//! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
+
+mod destination;
+mod list;
+mod run;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_common::manifest::ManifestError;
+use shoal_common::tracker_api::{Answer, Call, Extent};
+use shoal_common::{FileName, GroupName, Manifest, Uid};
+use shoal_engine::hash::HashError;
+use shoal_engine::{Bottleneck, ContentError, Engine, State};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+pub use destination::DestinationError;
+
+use crate::command::FileRef;
+use crate::events::Events;
+use crate::holdings::Holdings;
+use crate::session::{CallError, Session};
+use crate::shares::{Hashing, Shares};
+use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
+use crate::swarm::{FileKey, Swarm};
+use crate::tickets::TicketBook;
+use destination::Place;
+use list::{End, List};
+use run::Origin;
+
+/// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
+/// error of the command.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+/// Why a download did not begin, or was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Nobody is logged in.
+    #[error("nobody is logged in; log in with: login <user_id>")]
+    NotLoggedIn,
+    /// The trackers refused, or none answers.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The destination cannot be used.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is at the destination cannot be compared with the file.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The file's metadata contradicts itself.
+    #[error("the metadata of {file} contradicts itself ({problem}); ask who shared it to share it again")]
+    Metadata {
+        /// The file.
+        file: FileName,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The file is being downloaded already.
+    #[error("{} of {} is being downloaded already, to {}", .file.file, .file.group, .path.display())]
+    Running {
+        /// The file.
+        file: FileRef,
+        /// Where it goes.
+        path: PathBuf,
+    },
+    /// There is no such download.
+    #[error("there is no download of {} in {}; show_downloads lists them", .0.file, .0.group)]
+    Unknown(FileRef),
+    /// It is in no state for that.
+    #[error("the download of {} is {state} and cannot be {wish}", .file.file)]
+    State {
+        /// The file.
+        file: FileRef,
+        /// What it is.
+        state: &'static str,
+        /// What was asked for.
+        wish: &'static str,
+    },
+    /// The engine ended it at once.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A download as it is listed.
+#[derive(Debug, Clone)]
+pub struct DownloadRow {
+    /// How far it came.
+    pub state: RowState,
+    /// The group.
+    pub group: GroupName,
+    /// The file.
+    pub file: FileName,
+    /// Where it goes.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes that are verified and written.
+    pub verified: u64,
+    /// Bytes a second now.
+    pub rate: u64,
+    /// Sources in use.
+    pub sources: usize,
+    /// Time left at this rate, if anything moves.
+    pub eta: Option<Duration>,
+    /// What it is doing, while it runs.
+    pub activity: Option<(State, Bottleneck)>,
+}
+
+/// How far a listed download came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowState {
+    /// It runs, or waits for a sharer.
+    Downloading,
+    /// The file is whole and in its place.
+    Complete,
+    /// It cannot go on by itself, and why.
+    Failed(String),
+    /// It was paused.
+    Paused,
+}
+
+impl DownloadRow {
+    /// How much is there, in whole percent; 100 only when it is complete.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        match self.state {
+            RowState::Complete => 100,
+            _ if self.size == 0 => 0,
+            _ => {
+                let percent = u128::from(self.verified) * 100 / u128::from(self.size);
+                u8::try_from(percent).map_or(99, |percent| percent.min(99))
+            }
+        }
+    }
+}
+
+/// A download that was begun.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// The file, by the name it goes by now.
+    pub file: FileRef,
+    /// Where it goes.
+    pub path: PathBuf,
+    /// Clients that share it whole now.
+    pub sharers: usize,
+    /// Whether it was there already.
+    pub complete: bool,
+}
+
+/// This client's downloads. Cheap to clone.
+#[derive(Clone)]
+pub struct Transfers(Arc<Shared>);
+
+/// What downloads are made of.
+pub struct Parts {
+    /// Where they are recorded.
+    pub store: Store,
+    /// Where pieces come from, and are served.
+    pub swarm: Swarm,
+    /// Where sources are found.
+    pub session: Session,
+    /// Where finished downloads go on.
+    pub shares: Shares,
+    /// Where parts are announced.
+    pub holdings: Holdings,
+    /// Where ends are told to the user.
+    pub events: Events,
+    /// What allows them to fetch.
+    pub tickets: TicketBook,
+    /// What runs them.
+    pub engine: Engine,
+}
+
+struct Shared {
+    parts: Parts,
+    list: Mutex<List>,
+    /// Downloads that run now.
+    running: watch::Sender<usize>,
+    tasks: TaskTracker,
+}
+
+impl Transfers {
+    /// No downloads yet; see [`Transfers::restore`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let (running, tasks) = (watch::Sender::new(0), TaskTracker::new());
+        Self(Arc::new(Shared { parts, list: Mutex::default(), running, tasks }))
+    }
+
+    /// Lists a user's downloads and lets those that ran go on; gives their number.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
+        let records = self.0.parts.store.downloads(user).await?;
+        let running: Vec<DownloadRecord> =
+            records.iter().filter(|record| record.state == DownloadState::Running).cloned().collect();
+        self.list().replace(records);
+        let mut count = 0;
+        for record in running {
+            match self.go_on(record.clone(), Origin::Login).await {
+                Ok(()) => count += 1,
+                Err(error) => self.0.ended(&record, End::Failed(error.to_string()), true).await,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Looks a file up and begins to download it.
+    ///
+    /// # Errors
+    /// See [`TransferError`]; nothing is left behind then.
+    pub async fn begin(
+        &self,
+        file: FileRef,
+        destination: PathBuf,
+        overwrite: bool,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Begun, TransferError> {
+        let parts = &self.0.parts;
+        let who = parts.session.who().ok_or(TransferError::NotLoggedIn)?;
+        let (key, manifest) = self.find(&file).await?;
+        let file = FileRef { group: file.group, file: manifest.name.clone() };
+        if let Some(path) = self.list().running(key) {
+            return Err(TransferError::Running { file, path });
+        }
+        let place = destination::check(destination, &manifest, overwrite, progress).await?;
+        let path = place.path().to_owned();
+        if let Some(other) = self.list().going_to(&path, key) {
+            return Err(DestinationError::Taken { path, file: other }.into());
+        }
+        let piece_list = self.piece_list(key, &manifest).await?;
+        let sharers = self.sharers(key).await?;
+        let record = DownloadRecord {
+            user: who.user,
+            key,
+            group: file.group.clone(),
+            manifest,
+            path: path.clone(),
+            overwrite: matches!(place, Place::Replace(_)),
+            share: true,
+            state: DownloadState::Running,
+        };
+        parts.store.put_download(record.clone(), piece_list).await?;
+        self.list().put(record.clone());
+        let complete = matches!(place, Place::Identical(_));
+        if complete {
+            self.0.ended(&record, End::Complete, true).await;
+        } else if let Err(error) = self.go_on_at_once(&record, sharers == 0).await {
+            self.forget(&record).await?;
+            return Err(error);
+        }
+        Ok(Begun { file, path, sharers, complete })
+    }
+
+    /// Pauses a download until it is resumed; what is verified is kept.
+    ///
+    /// # Errors
+    /// When there is none, or it does not run.
+    pub async fn pause(&self, file: &FileRef) -> Result<(), TransferError> {
+        let record = self.named(file)?;
+        if !self.stop_running(record.key, run::Stop::Pause).await {
+            return Err(wrong_state(file, &record.state, "paused"));
+        }
+        Ok(())
+    }
+
+    /// Lets a paused or failed download go on.
+    ///
+    /// # Errors
+    /// When there is none, it runs or is complete, or it fails at once.
+    pub async fn resume(&self, file: &FileRef) -> Result<(), TransferError> {
+        let record = self.named(file)?;
+        if !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
+            return Err(wrong_state(file, &record.state, "resumed"));
+        }
+        let record = DownloadRecord { state: DownloadState::Running, ..record };
+        self.0.record_state(&record, DownloadState::Running).await?;
+        if let Err(error) = self.go_on_at_once(&record, false).await {
+            self.0.record_state(&record, DownloadState::Failed(error.to_string())).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Takes a download off the list; true if it was complete, so that its file stays.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub async fn cancel(&self, file: &FileRef) -> Result<bool, TransferError> {
+        let record = self.named(file)?;
+        self.stop_running(record.key, run::Stop::Cancel).await;
+        // It may have been completed by the time it stopped.
+        let record = self.list().find(record.key).unwrap_or(record);
+        let complete = record.state == DownloadState::Complete;
+        if !complete {
+            destination::discard(record.path.clone(), record.overwrite).await?;
+        }
+        self.forget(&record).await?;
+        Ok(complete)
+    }
+
+    /// Stops uploading what is being downloaded, and does not share it when it is complete; false if it is not being
+    /// downloaded.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn stop_share(&self, user: Uid, key: FileKey) -> Result<bool, StoreError> {
+        let unfinished = self.list().unshare(key);
+        if unfinished {
+            self.0.parts.store.unshare_download(user, key).await?;
+            self.0.parts.swarm.stop(key);
+            self.0.parts.holdings.set(key, Extent::None);
+        }
+        Ok(unfinished)
+    }
+
+    /// Stops all downloads until the next login, and lists none.
+    pub async fn suspend(&self) {
+        let keys = self.list().running_keys();
+        for key in &keys {
+            self.list().stop(*key, run::Stop::Suspend);
+        }
+        for key in keys {
+            self.stop_running(key, run::Stop::Suspend).await;
+        }
+        self.list().replace(Vec::new());
+    }
+
+    /// All downloads in the order in which they began.
+    #[must_use]
+    pub fn rows(&self) -> Vec<DownloadRow> {
+        self.list().rows()
+    }
+
+    /// The downloads that failed since this was last asked.
+    #[must_use]
+    pub fn take_failures(&self) -> Vec<FileRef> {
+        self.list().take_failures()
+    }
+
+    /// The key of a listed download.
+    #[must_use]
+    pub fn key_of(&self, file: &FileRef) -> Option<FileKey> {
+        self.list().named(file).map(|record| record.key)
+    }
+
+    /// Completes when no download runs. Safe to drop.
+    pub async fn idle(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.0.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// How many downloads run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        *self.0.running.borrow()
+    }
+
+    /// Waits until no task is left; call [`Transfers::suspend`] first.
+    pub async fn shutdown(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
+        let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
+        let Answer::Found { group, file, manifest } = self.0.parts.session.call(call).await? else {
+            return Err(CallError::Unexpected.into());
+        };
+        manifest.validate().map_err(|error| metadata(&manifest, &error))?;
+        Ok((FileKey { group, file }, *manifest))
+    }
+
+    async fn piece_list(&self, key: FileKey, manifest: &Manifest) -> Result<Vec<u8>, TransferError> {
+        let call = Call::PieceList { group: key.group, file: key.file };
+        let Answer::PieceList(list) = self.0.parts.session.call(call).await? else {
+            return Err(CallError::Unexpected.into());
+        };
+        manifest.read_piece_list(&list).map_err(|error| metadata(manifest, &error))?;
+        Ok(list)
+    }
+
+    async fn sharers(&self, key: FileKey) -> Result<usize, TransferError> {
+        let call = Call::Holders { group: key.group, file: key.file };
+        match self.0.parts.session.call(call).await? {
+            Answer::Holders { holders, .. } => {
+                Ok(holders.iter().filter(|holder| holder.extent == Extent::Complete).count())
+            }
+            _ => Err(CallError::Unexpected.into()),
+        }
+    }
+
+    fn named(&self, file: &FileRef) -> Result<DownloadRecord, TransferError> {
+        if self.0.parts.session.who().is_none() {
+            return Err(TransferError::NotLoggedIn);
+        }
+        self.list().named(file).ok_or_else(|| TransferError::Unknown(file.clone()))
+    }
+
+    async fn go_on(&self, record: DownloadRecord, origin: Origin) -> Result<(), TransferError> {
+        let manifest = record.manifest.clone();
+        let nobody = watch::Sender::new(None);
+        // It may have been put in its place without this being recorded any more.
+        let place = destination::check(record.path.clone(), &manifest, record.overwrite, &nobody).await?;
+        if matches!(place, Place::Identical(_)) {
+            self.0.ended(&record, End::Complete, true).await;
+            return Ok(());
+        }
+        let piece_list = self.0.parts.store.piece_list(&manifest).await?;
+        let pieces = manifest.read_piece_list(&piece_list).map_err(|error| metadata(&manifest, &error))?;
+        run::start(&self.0, record, pieces.into(), origin).map_err(|error| metadata(&manifest, &error))
+    }
+
+    /// As [`Transfers::go_on`] for a command, and waits for the engine's first word.
+    async fn go_on_at_once(&self, record: &DownloadRecord, unshared: bool) -> Result<(), TransferError> {
+        self.go_on(record.clone(), Origin::Command { unshared }).await?;
+        let opened = self.list().opened(record.key);
+        let Some(mut opened) = opened else { return Ok(()) };
+        // No word yet is no failure: an interrupted download may have much to rehash.
+        let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
+        let failure = opened.borrow().clone().flatten();
+        match failure {
+            Some(error) => {
+                self.list().take_failure(record.key);
+                Err(TransferError::Failed(error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Stops a download and waits for its end; false if it does not run.
+    async fn stop_running(&self, key: FileKey, stop: run::Stop) -> bool {
+        let ended = self.list().stop(key, stop);
+        match ended {
+            Some(ended) => {
+                ended.cancelled().await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    async fn forget(&self, record: &DownloadRecord) -> Result<(), StoreError> {
+        self.list().remove(record.key);
+        self.0.parts.store.remove_download(record.user, record.key).await.map(|_| ())
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.list()
+    }
+}
+
+/// Why the engine cannot be started on what the trackers said.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+fn metadata(manifest: &Manifest, problem: &dyn std::error::Error) -> TransferError {
+    TransferError::Metadata { file: manifest.name.clone(), problem: problem.to_string() }
+}
+
+fn wrong_state(file: &FileRef, state: &DownloadState, wish: &'static str) -> TransferError {
+    let state = match state {
+        DownloadState::Running => "running",
+        DownloadState::Paused => "paused already",
+        DownloadState::Complete => "complete",
+        DownloadState::Failed(_) => "stopped already",
+    };
+    TransferError::State { file: file.clone(), state, wish }
+}
+
+impl Shared {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,368 @@
+//! One running download: the engine's work, the holders that become its sources, the parts that are offered to others,
+//! and what becomes of it at its end. One task each; everything in it ends with it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
+use shoal_common::{Layout, PeerId, Sha1};
+use shoal_engine::hash::FileIdentity;
+use shoal_engine::{
+    AnySource, Content, Download, Outcome, Progress, SourceChange, SourceId, SourceState, State,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::list::{End, Running};
+use super::{Shared, StartError, destination};
+use crate::events::Event;
+use crate::session::CallError;
+use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
+use crate::swarm::{Body, Served};
+
+/// Changes to the engine's sources that may wait for it.
+const MAX_CHANGES: usize = 64;
+/// Sources of one download at most: more connections than that only cost.
+const MAX_SOURCES: usize = 64;
+/// The trackers' wish for when to ask again is kept within these bounds.
+const SOONEST: Duration = Duration::from_millis(250);
+const LATEST: Duration = Duration::from_secs(60);
+/// When to ask again after no tracker answered, or none knew the file.
+const AFTER_SILENCE: Duration = Duration::from_secs(2);
+
+/// Why a run is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Its user paused it.
+    Pause,
+    /// The session ended.
+    Suspend,
+    /// Its user gave it up.
+    Cancel,
+}
+
+/// Who began a run, and so, who learns of what goes wrong at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It goes on by itself: everything is told as events.
+    Login,
+    /// A command, which tells of an early failure itself, and has told whether there was a sharer.
+    Command {
+        /// Nobody shared the file.
+        unshared: bool,
+    },
+}
+
+/// Starts the engine on a recorded download.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    record: DownloadRecord,
+    pieces: Arc<[Sha1]>,
+    origin: Origin,
+) -> Result<(), StartError> {
+    let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
+    let content = Content::new(layout, pieces, record.manifest.digest())?;
+    let target = destination::target(record.path.clone(), record.overwrite);
+    let (changes, sources) = mpsc::channel(MAX_CHANGES);
+    let download = shared.parts.engine.start(content, target, sources);
+    let (stop, stopped) = watch::channel(None);
+    let (opened, opened_seen) = watch::channel(None);
+    let ended = CancellationToken::new();
+    let running = Running { stop, ended: ended.clone(), progress: download.progress(), opened: opened_seen };
+    let share = record.share;
+    shared.list().began(record.key, running);
+    shared.running.send_modify(|running| *running += 1);
+    if share {
+        let body = Body::Partial { reader: download.reader(), verified: download.verified() };
+        shared.parts.swarm.serve(record.key, Served { layout, body });
+    }
+    let run = Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened };
+    shared.tasks.spawn(async move {
+        let shared = run.shared.clone();
+        run.run().await;
+        shared.running.send_modify(|running| *running -= 1);
+        ended.cancel();
+    });
+    Ok(())
+}
+
+struct Run {
+    shared: Arc<Shared>,
+    record: DownloadRecord,
+    origin: Origin,
+    layout: Layout,
+    download: Download,
+    changes: mpsc::Sender<SourceChange>,
+    stopped: watch::Receiver<Option<Stop>>,
+    opened: watch::Sender<Option<Option<String>>>,
+}
+
+impl Run {
+    async fn run(self) {
+        let mut stopped = self.stopped.clone();
+        let end = tokio::select! {
+            outcome = self.download.wait() => end_of(outcome, None),
+            stop = wanted(&mut stopped) => self.stop(stop).await,
+            problem = self.feed() => match self.stop(Stop::Pause).await {
+                End::Complete => End::Complete,
+                _ => End::Failed(problem),
+            },
+            () = self.offer() => End::Suspended,
+            () = self.watch_opening() => End::Suspended,
+        };
+        let early = self.opened.borrow().is_none() && self.origin != Origin::Login;
+        let failure = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
+        self.shared.ended(&self.record, end, !early).await;
+        if early {
+            self.opened.send_replace(Some(failure));
+        }
+    }
+
+    async fn stop(&self, stop: Stop) -> End {
+        let outcome = match stop {
+            Stop::Cancel => self.download.cancel().await,
+            Stop::Pause | Stop::Suspend => self.download.pause().await,
+        };
+        end_of(outcome, Some(stop))
+    }
+
+    /// Tells whoever began the download that the engine works. Never completes.
+    async fn watch_opening(&self) {
+        let mut progress = self.download.progress();
+        let works = |progress: &Progress| !matches!(progress.state, State::Opening | State::Ended);
+        let works = progress.wait_for(works).await.is_ok();
+        if works {
+            self.opened.send_replace(Some(None));
+        }
+        std::future::pending().await
+    }
+
+    /// Announces the file as held in part once a piece is there. Never completes.
+    async fn offer(&self) {
+        let mut verified = self.download.verified();
+        let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
+        if some {
+            let list = self.shared.list();
+            if list.is_shared(self.record.key) {
+                self.shared.parts.holdings.set(self.record.key, Extent::Some);
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Asks the trackers for holders and gives them to the engine, for as long as the download runs. Completes only
+    /// when it cannot go on, with the reason.
+    async fn feed(&self) -> String {
+        let told = self.origin == Origin::Command { unshared: true };
+        let mut feeder = Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), told };
+        let mut progress = self.download.progress();
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => match feeder.ask().await {
+                    Ok(again) => next = Instant::now() + again,
+                    Err(reason) => return reason,
+                },
+                Ok(()) = progress.changed() => {
+                    let lost = feeder.look(&progress.borrow_and_update());
+                    if lost {
+                        next = next.min(Instant::now() + SOONEST);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What was made of the holders so far.
+struct Feeder<'a> {
+    run: &'a Run,
+    known: HashMap<PeerId, Known>,
+    banned: HashSet<SourceId>,
+    /// Whether the user knows that nobody shares the file.
+    told: bool,
+}
+
+struct Known {
+    id: SourceId,
+    label: String,
+    /// The engine gave it up; it may come back.
+    gone: bool,
+}
+
+impl Feeder<'_> {
+    /// One question to the trackers; gives the time until the next.
+    async fn ask(&mut self) -> Result<Duration, String> {
+        let parts = &self.run.shared.parts;
+        let record = &self.run.record;
+        if parts.tickets.own_ticket(record.key.group).is_none() {
+            // The user may have become a member only now. Without trackers the next round tries again.
+            let _ = parts.session.renew().await;
+        }
+        let call = Call::Holders { group: record.key.group, file: record.key.file };
+        match parts.session.call(call).await {
+            Ok(Answer::Holders { holders, again_ms }) => {
+                self.take(holders).await;
+                Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
+            }
+            Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => Err(text),
+            Ok(_) | Err(_) => Ok(AFTER_SILENCE),
+        }
+    }
+
+    async fn take(&mut self, holders: Vec<Holder>) {
+        let run = self.run;
+        let own = run.shared.parts.tickets.own();
+        let holders: Vec<Holder> =
+            holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
+        let others = holders.iter().any(|holder| holder.extent == Extent::Some);
+        let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
+        if holders.is_empty() {
+            let idle = self.known.values().all(|known| known.gone);
+            if idle && !std::mem::replace(&mut self.told, true) {
+                let (group, file) = (run.record.group.clone(), run.record.manifest.name.clone());
+                run.shared.parts.events.tell(Event::Waiting { group, file });
+            }
+            return;
+        }
+        self.told = false;
+        for holder in holders {
+            self.add(holder).await;
+        }
+    }
+
+    async fn add(&mut self, holder: Holder) {
+        let Ok(address) = holder.address.parse() else {
+            return tracing::debug!(address = holder.address, "a holder's address is none");
+        };
+        let in_use = self.known.values().filter(|known| !known.gone).count();
+        let next = SourceId(self.known.len() as u64);
+        let known = self.known.entry(holder.peer).or_insert_with(|| Known {
+            id: next,
+            label: format!("{} at {address}", holder.user),
+            gone: true,
+        });
+        if !known.gone || self.banned.contains(&known.id) || in_use >= MAX_SOURCES {
+            return;
+        }
+        known.gone = false;
+        let id = known.id;
+        let run = self.run;
+        let source = run.shared.parts.swarm.source(run.record.key, holder.peer, &[address], run.layout);
+        let _ = run.changes.send(SourceChange::Add(id, AnySource::new(source))).await;
+    }
+
+    /// Notices sources that the engine gave up; true if any is new among them.
+    fn look(&mut self, progress: &Progress) -> bool {
+        let mut lost = false;
+        for row in progress.rows.iter() {
+            let Some(known) = self.known.values_mut().find(|known| known.id == row.id) else { continue };
+            match &row.state {
+                SourceState::Gone(reason) if !known.gone => {
+                    tracing::debug!(source = known.label, reason, "source is gone");
+                    known.gone = true;
+                    lost = true;
+                }
+                SourceState::Banned(reason) if self.banned.insert(row.id) => {
+                    known.gone = true;
+                    let record = &self.run.record;
+                    self.run.shared.parts.events.tell(Event::SourceBanned {
+                        group: record.group.clone(),
+                        file: record.manifest.name.clone(),
+                        source: known.label.clone(),
+                        reason: reason.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        lost
+    }
+}
+
+/// Completes when a stop is wanted.
+async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stopped.wait_for(Option::is_some).await.map(|stop| *stop) {
+        Ok(Some(stop)) => stop,
+        // The list dropped the run: the session is over.
+        _ => Stop::Suspend,
+    }
+}
+
+fn end_of(outcome: Outcome, stop: Option<Stop>) -> End {
+    match outcome {
+        Outcome::Complete { .. } => End::Complete,
+        Outcome::Failed(error) => End::Failed(error.to_string()),
+        Outcome::Cancelled => End::Cancelled,
+        Outcome::Paused if stop == Some(Stop::Pause) => End::Paused,
+        Outcome::Paused => End::Suspended,
+    }
+}
+
+impl Shared {
+    /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
+    pub(super) async fn ended(&self, record: &DownloadRecord, end: End, tell: bool) {
+        let (key, parts) = (record.key, &self.parts);
+        let (group, file) = (record.group.clone(), record.manifest.name.clone());
+        let share = self.list().is_shared(key);
+        if !(share && end == End::Complete) {
+            parts.holdings.set(key, Extent::None);
+            parts.swarm.stop(key);
+        }
+        let state = match &end {
+            End::Complete => DownloadState::Complete,
+            End::Failed(error) => DownloadState::Failed(error.clone()),
+            End::Paused => DownloadState::Paused,
+            End::Suspended => return self.list().ended(key, DownloadState::Running),
+            End::Cancelled => return,
+        };
+        if let Err(error) = parts.store.set_download_state(record.user, key, state.clone()).await {
+            tracing::error!(%error, "the end of a download cannot be recorded");
+        }
+        self.list().ended(key, state);
+        match end {
+            End::Failed(error) if tell => parts.events.tell(Event::Failed { group, file, error }),
+            End::Complete => {
+                let (path, size) = (record.path.clone(), record.manifest.size);
+                parts.events.tell(Event::Complete { group, file, path, size });
+                if share {
+                    self.share(record).await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Records the state that a download is in.
+    pub(super) async fn record_state(
+        &self,
+        record: &DownloadRecord,
+        state: DownloadState,
+    ) -> Result<(), StoreError> {
+        self.parts.store.set_download_state(record.user, record.key, state.clone()).await?;
+        self.list().set_state(record.key, state);
+        Ok(())
+    }
+
+    async fn share(&self, record: &DownloadRecord) {
+        let path = record.path.clone();
+        let identity = tokio::task::spawn_blocking(move || FileIdentity::of(&path)).await;
+        let Ok(Ok(identity)) = identity else {
+            self.parts.swarm.stop(record.key);
+            return tracing::warn!(path = %record.path.display(), "a finished download is gone already");
+        };
+        let share = ShareRecord {
+            user: record.user,
+            key: record.key,
+            group: record.group.clone(),
+            manifest: record.manifest.clone(),
+            path: record.path.clone(),
+            identity,
+        };
+        if let Err(error) = self.parts.shares.completed(share).await {
+            tracing::warn!(%error, file = %record.manifest.name, "a finished download is not shared");
+        }
+    }
+}
