@@ -1,0 +1,74 @@
+//! Why a client does not start, and why a command was not carried out: each in words for whoever typed it.
+
+use std::time::Duration;
+
+use shoal_common::UserName;
+use shoal_net::{IdentityError, NetError};
+
+use crate::command::FileRef;
+use crate::session::{CallError, LoginError};
+use crate::shares::ShareError;
+use crate::store::StoreError;
+use crate::text;
+use crate::transfers::TransferError;
+
+/// Why a client cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The key file.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listening address, or the network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A blocking thread died.
+    #[error("the client could not start: {0}")]
+    Stopped(#[from] tokio::task::JoinError),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// It needs a session.
+    #[error("log in first: login <user_id> (or create_user <user_id>)")]
+    NotLoggedIn,
+    /// There is a session already.
+    #[error("{0} is logged in; log out first: logout")]
+    LoggedIn(UserName),
+    /// A password is missing, and there is nobody to ask.
+    #[error("the password is missing; give it with the command or in SHOAL_PASSWORD")]
+    NoPassword,
+    /// The trackers refused, or none answers.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Account or session.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// Sharing.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Downloading.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `wait` ended before the downloads did.
+    #[error("{} still running after {} s; see show_downloads -v", text::count(*.running, "download"), .waited.as_secs_f32())]
+    StillRunning {
+        /// Downloads that still run.
+        running: usize,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// Downloads that were waited for failed.
+    #[error("failed: {}; show_downloads tells why", names(.0))]
+    DownloadsFailed(Vec<FileRef>),
+}
+
+fn names(files: &[FileRef]) -> String {
+    files.iter().map(|file| format!("{} of {}", file.file, file.group)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,170 @@
+//! The life of the binary `client`: options in, a running [`App`] with a prompt, a script or neither in front of it, and
+//! an orderly end.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use shoal_common::TrackerInfo;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, AppConfig};
+use crate::data_dir::DataDir;
+use crate::options::Options;
+use crate::runner::{Next, Runner};
+use crate::screen::{Form, Screen};
+use crate::{logging, prompt, render, script};
+
+/// How long the prompt waits for a tracker before it says that there is none yet.
+const GREET_WITHIN: Duration = Duration::from_millis(1_500);
+/// Longest tracker file that is read: every tracker's line at its longest, with as much comment again.
+const MAX_TRACKER_INFO_BYTES: u64 = 64 * 1024;
+
+/// What is in front of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Front {
+    /// Somebody at a terminal.
+    Prompt,
+    /// Lines down a pipe.
+    Script,
+    /// Nothing.
+    Headless,
+}
+
+/// Runs a client from its start to its end; the exit code is 0, or 1 if anything failed.
+#[must_use]
+pub fn main(options: Options) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+    };
+    let terminal = rustix::termios::tcgetattr(io::stdin()).ok();
+    let ended = runtime.block_on(run(options));
+    // A read from the terminal or a pipe may still wait in a thread; it ends with the process.
+    runtime.shutdown_background();
+    if let Some(terminal) = terminal {
+        // A terminal that is gone needs no mending.
+        let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, &terminal);
+    }
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    use io::Write;
+    // Nobody reads stderr: there is no other way to say it.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(options: Options) -> anyhow::Result<bool> {
+    let trackers = read_trackers(&options.tracker_info)?;
+    let path = match &options.data_dir {
+        Some(path) => path.clone(),
+        None => DataDir::default_path(options.listen)?,
+    };
+    let data_dir = DataDir::open(&path)?;
+    let front = front(&options);
+    let log_folder = (front == Front::Prompt).then(|| data_dir.path());
+    logging::start(options.log_format, log_folder).context("cannot write the log file")?;
+    let config =
+        AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots.max(1) };
+    let app = App::start(config).await?;
+    let screen = Screen::new(match front {
+        _ if options.json => Form::Json,
+        Front::Prompt => Form::Prompt,
+        Front::Script | Front::Headless => Form::Text,
+    });
+    let end = CancellationToken::new();
+    let events = tokio::spawn(screen.clone().show_events(app.events(), end.clone()));
+    let failed = AtomicBool::new(false);
+    let done = tokio::select! {
+        done = serve(&app, &screen, front, &options.exec, &failed) => done,
+        // A script that is cut off has failed.
+        done = terminated(front) => done.map(|()| if front == Front::Script { failed.store(true, Ordering::Relaxed) }),
+    };
+    app.shutdown().await;
+    end.cancel();
+    events.await?;
+    done.map(|()| !failed.load(Ordering::Relaxed))
+}
+
+/// Commands given at the start, then whatever is in front. Notes in `failed` whether a command failed.
+async fn serve(
+    app: &App,
+    screen: &Screen,
+    front: Front,
+    exec: &[String],
+    failed: &AtomicBool,
+) -> anyhow::Result<()> {
+    let attended = io::stdin().is_terminal() && front != Front::Headless;
+    let runner = Runner::new(app.clone(), screen.clone(), attended);
+    if front == Front::Prompt {
+        app.reached(GREET_WITHIN).await;
+        screen.out(&render::intro(&app.whoami()))?;
+    }
+    for line in exec {
+        match runner.run(line).await? {
+            Next::Continue => {}
+            Next::Failed => failed.store(true, Ordering::Relaxed),
+            Next::Quit => return Ok(()),
+        }
+    }
+    match front {
+        Front::Prompt => prompt::run(app, &runner, screen).await,
+        Front::Script => {
+            if !script::run(&runner).await? {
+                failed.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        }
+        Front::Headless => std::future::pending().await,
+    }
+}
+
+/// Completes when the system asks the client to leave. At a prompt Ctrl-C is not such a wish.
+async fn terminated(front: Front) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let interrupted = async {
+        if front == Front::Prompt {
+            std::future::pending::<()>().await;
+        }
+        interrupt.recv().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+        () = interrupted => {}
+    }
+    Ok(())
+}
+
+fn front(options: &Options) -> Front {
+    if options.headless {
+        Front::Headless
+    } else if io::stdin().is_terminal() && io::stdout().is_terminal() && !options.json {
+        Front::Prompt
+    } else {
+        Front::Script
+    }
+}
+
+fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
+    use io::Read;
+    let shown = path.display();
+    let mut text = String::new();
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read the tracker file {shown}"))?;
+    file.take(MAX_TRACKER_INFO_BYTES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the tracker file {shown}"))?;
+    TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))
+}

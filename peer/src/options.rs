@@ -1,0 +1,80 @@
+//! The command line of `client`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Peers that a client uploads to at a time, unless told otherwise: enough to keep a line full, few enough that each gets
+/// a useful share of it.
+const UPLOAD_SLOTS: usize = 16;
+
+/// Shares files with the groups you belong to, and downloads them from many members at once.
+#[derive(Debug, Parser)]
+#[command(name = "client", version, after_help = "Example: client 127.0.0.1:4001 tracker_info.txt")]
+pub struct Options {
+    /// Where other peers reach this client; 0.0.0.0:PORT or [::]:PORT for all addresses of this machine.
+    #[arg(value_name = "IP:PORT", value_parser = listen)]
+    pub listen: SocketAddr,
+    /// The file that names the trackers, one a line.
+    #[arg(value_name = "TRACKER_INFO")]
+    pub tracker_info: PathBuf,
+    /// Run this command first; may be given several times.
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Vec<String>,
+    /// Read no commands; share and download until a signal comes.
+    #[arg(long)]
+    pub headless: bool,
+    /// Print one JSON object a command, and one an event.
+    #[arg(long)]
+    pub json: bool,
+    /// Where this client keeps its identity, shares and downloads [default: a folder for this address under the XDG data home].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Peers to upload to at a time.
+    #[arg(long, value_name = "N", default_value_t = UPLOAD_SLOTS)]
+    pub upload_slots: usize,
+    /// How log lines look; RUST_LOG says which are written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn listen(typed: &str) -> Result<SocketAddr, String> {
+    let typed =
+        typed.strip_prefix("localhost:").map_or_else(|| typed.to_owned(), |port| format!("127.0.0.1:{port}"));
+    typed
+        .parse()
+        .map_err(|_| "write an IP address and a port, for example 127.0.0.1:4001 or [::1]:4001".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_ip_and_port() {
+        for good in ["127.0.0.1:4001", "[::1]:4001", "localhost:4001", "0.0.0.0:0"] {
+            assert!(listen(good).is_ok(), "{good}");
+        }
+        for bad in ["4001", "127.0.0.1", "example.org:80", "::1:4001x", "127.0.0.1:99999", ""] {
+            assert!(listen(bad).unwrap_err().contains("for example"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+        let options = Options::parse_from(["client", "127.0.0.1:1", "t", "--exec", "a b", "--exec", "c"]);
+        assert_eq!(options.exec, ["a b", "c"]);
+    }
+}

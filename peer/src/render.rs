@@ -1,0 +1,363 @@
+//! Results and events as text for people. Whatever came from the network is valid by its type (names) or made printable
+//! where it was received.
+
+use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
+use shoal_engine::{Bottleneck, State};
+
+use crate::app::{Output, PeerRow, WhoAmI};
+use crate::command::{COMMANDS, Direction, Section, Spec, quoted};
+use crate::events::Event;
+use crate::text;
+use crate::transfers::{DownloadRow, RowState};
+
+/// What behind a name says that it may yet be lost.
+const PROVISIONAL: &str = " (provisional: not enough trackers have confirmed the name yet)";
+
+/// A result, in one line or several; empty when there is nothing to say.
+#[must_use]
+pub fn output(output: &Output) -> String {
+    match output {
+        Output::UserCreated { user, provisional } => {
+            format!("user {user} created{}; log in with: login {}", note(*provisional), quoted(user.as_str()))
+        }
+        Output::LoggedIn { user, provisional, typed, shares, downloads } => {
+            let mut line = format!("logged in as {user}{}", note(*provisional));
+            if let Some(typed) = typed {
+                line += &format!(" ({typed} was taken by an earlier claim; this account goes on as {user})");
+            }
+            if *shares > 0 {
+                line += &format!("; sharing {}", text::count(*shares, "file"));
+            }
+            if *downloads > 0 {
+                line += &format!("; going on with {}", text::count(*downloads, "download"));
+            }
+            line
+        }
+        Output::LoggedOut { user } => format!("{user} is logged out"),
+        Output::WhoAmI(who) => whoami(who),
+        Output::PasswordChanged => {
+            "the password is changed; all other sessions of the account ended".to_owned()
+        }
+        Output::GroupCreated { group, provisional } => format!("group {group} created{}", note(*provisional)),
+        Output::JoinRequested(group) => format!("asked to join {group}; its owner decides"),
+        Output::Left(group) => format!("left {group}"),
+        Output::Groups(list) => {
+            lines(list, "there are no groups yet; create one with: create_group <group_id>", group)
+        }
+        Output::Members { group, users } => lines(users, &format!("{group} has no members"), user),
+        Output::Requests { group, users } => lines(users, &format!("nobody asks to join {group}"), user),
+        Output::Decided { group, user, accepted: true } => format!("{user} is a member of {group} now"),
+        Output::Decided { group, user, accepted: false } => format!("{user} was not let into {group}"),
+        Output::Shared { group, file, size, sha1 } => {
+            format!("sharing {file} in {group} ({}, SHA-1 {sha1})", text::size(*size))
+        }
+        Output::ShareStopped(file) => format!("{} is not shared in {} any more", file.file, file.group),
+        Output::Files { group, files } => lines(
+            files,
+            &format!("{group} has no files yet; share one with: upload_file <file_path> {group}"),
+            file,
+        ),
+        Output::Peers { file, peers } => {
+            lines(peers, &format!("nobody else who is online holds {}", file.file), peer)
+        }
+        Output::Download { file, path, complete: true, .. } => {
+            format!("{} is there already, at {}", file.file, path.display())
+        }
+        Output::Download { file, path, sharers, .. } => {
+            let from = match sharers {
+                0 => "nobody shares it at present; waiting for a sharer".to_owned(),
+                sharers => format!("from {}", text::count(*sharers, "sharer")),
+            };
+            format!("downloading {} to {} ({from})", file.file, path.display())
+        }
+        Output::Downloads { rows, verbose } => {
+            let line = if *verbose { download_verbose } else { download };
+            lines(rows, "there are no downloads", line)
+        }
+        Output::DownloadPaused(file) => format!("{} is paused; go on with resume_download", file.file),
+        Output::DownloadResumed(file) => format!("downloading {} again", file.file),
+        Output::DownloadCancelled { file, complete: true } => {
+            format!("{} is off the list; the file stays", file.file)
+        }
+        Output::DownloadCancelled { file, .. } => format!("the download of {} is cancelled", file.file),
+        Output::LimitSet { direction, rate } => limit(*direction, *rate),
+        Output::Waited { .. } => String::new(),
+        Output::Help(None) => help(),
+        Output::Help(Some(spec)) => help_on(spec),
+        Output::Quitting => String::new(),
+    }
+}
+
+/// An event, in one line.
+#[must_use]
+pub fn event(event: &Event) -> String {
+    match event {
+        Event::TrackerLost { tracker, reason, next } if tracker == next => {
+            format!("tracker {tracker} {reason}; trying again")
+        }
+        Event::TrackerLost { tracker, reason, next } => {
+            format!("tracker {tracker} {reason}; trying {next}")
+        }
+        Event::NoTracker => "no tracker answers; trying until one does, transfers go on".to_owned(),
+        Event::TrackerFound { tracker } => format!("tracker {tracker} answers"),
+        Event::SessionEnded { user, reason } => format!("{user} is logged out: {reason}"),
+        Event::Renamed { from, to } => {
+            format!("{from} was taken by an earlier claim; this account goes on as {to}")
+        }
+        Event::ShareLost { group, file, path, problem } => {
+            format!("{file} ({}) is not shared in {group}: {problem}", path.display())
+        }
+        Event::Waiting { group, file } => {
+            format!("nobody shares {file} of {group} at present; waiting for a sharer")
+        }
+        Event::Complete { group, file, path, size } => {
+            format!("[C] [{group}] {file}: {} verified, at {}", text::size(*size), path.display())
+        }
+        Event::Failed { group, file, error } => format!("[F] [{group}] {file}: {error}"),
+        Event::SourceBanned { group, file, source, reason } => {
+            format!("{source} is not used any more for {file} of {group}: {reason}")
+        }
+        Event::LastSharer { group, file } => {
+            format!("you are the only one who shares {file} of {group}; it will be unavailable")
+        }
+        Event::Patience { reason } => reason.clone(),
+    }
+}
+
+/// What a client says at its start: who and where it is, and what to type first.
+#[must_use]
+pub fn intro(who: &WhoAmI) -> String {
+    let tracker = match &who.tracker {
+        Some(tracker) => format!("tracker {tracker}"),
+        None => "no tracker yet".to_owned(),
+    };
+    let peer = who.peer.to_string();
+    let tail = &peer[peer.len().saturating_sub(8)..];
+    format!(
+        "Shoal client …{tail} at {}, {tracker}, data in {}\n\
+         Type create_user <user_id> or login <user_id> first; help shows all commands, Ctrl-D leaves.",
+        who.address,
+        who.data_dir.display()
+    )
+}
+
+/// `[D] [group] file`, and for a failed download the reason.
+#[must_use]
+pub fn download(row: &DownloadRow) -> String {
+    let line = format!("[{}] [{}] {}", letter(&row.state), row.group, row.file);
+    match &row.state {
+        RowState::Failed(error) => format!("{line}: {error}"),
+        _ => line,
+    }
+}
+
+/// As [`download`], with percent, rate, time left, sources and what it is doing.
+#[must_use]
+pub fn download_verbose(row: &DownloadRow) -> String {
+    let mut line = format!("{}  {}% of {}", download(row), row.percent(), text::size(row.size));
+    if row.state == RowState::Downloading {
+        line += &format!("  {}/s", text::size(row.rate));
+        if let Some(eta) = row.eta {
+            line += &format!("  {} left", text::duration(eta));
+        }
+        line += &format!("  {}", text::count(row.sources, "source"));
+        if let Some(activity) = activity(row) {
+            line += &format!("  {activity}");
+        }
+    }
+    line + &format!("  {}", row.path.display())
+}
+
+/// The letter that stands for a state.
+#[must_use]
+pub fn letter(state: &RowState) -> char {
+    match state {
+        RowState::Downloading => 'D',
+        RowState::Complete => 'C',
+        RowState::Failed(_) => 'F',
+        RowState::Paused => 'P',
+    }
+}
+
+/// What a running download is doing, where that is worth a word.
+#[must_use]
+pub fn activity(row: &DownloadRow) -> Option<&'static str> {
+    match row.activity? {
+        (State::Opening, _) => Some("opening"),
+        (State::Waiting, _) if row.sources == 0 => Some("waiting for a sharer"),
+        (State::Waiting, _) => Some("waiting for pieces"),
+        (State::Checking, _) => Some("checking"),
+        (State::Finishing, _) => Some("finishing"),
+        (State::Downloading, Bottleneck::RateLimit) => Some("at its limit"),
+        (State::Downloading, Bottleneck::Disk) => Some("disk is slow"),
+        (State::Downloading, Bottleneck::SourcesBusy) => Some("sources are busy"),
+        _ => None,
+    }
+}
+
+fn lines<T>(rows: &[T], none: &str, line: fn(&T) -> String) -> String {
+    if rows.is_empty() { none.to_owned() } else { rows.iter().map(line).collect::<Vec<_>>().join("\n") }
+}
+
+fn note(provisional: bool) -> &'static str {
+    if provisional { PROVISIONAL } else { "" }
+}
+
+fn group(entry: &GroupEntry) -> String {
+    let member = if entry.member { ", member" } else { "" };
+    let provisional = if entry.provisional { ", provisional" } else { "" };
+    format!("{}  (owner {}{member}{provisional})", entry.name, entry.owner)
+}
+
+fn user(entry: &UserEntry) -> String {
+    let provisional = if entry.provisional { "  (provisional)" } else { "" };
+    format!("{}{provisional}", entry.name)
+}
+
+fn file(entry: &FileEntry) -> String {
+    let sharers = match entry.sharers {
+        0 => "nobody shares it at present".to_owned(),
+        sharers => text::count(sharers as usize, "sharer"),
+    };
+    format!("{}  {}  SHA-1 {}  {sharers}", entry.name, text::size(entry.size), entry.sha1)
+}
+
+fn peer(row: &PeerRow) -> String {
+    let percent = match row.percent {
+        Some(100) => "all of it".to_owned(),
+        Some(percent) => format!("{percent}%"),
+        None => "a part of it".to_owned(),
+    };
+    format!("{}  {}  {percent}  {}", row.user, row.address, row.peer)
+}
+
+fn whoami(who: &WhoAmI) -> String {
+    let user = match &who.user {
+        Some(user) => format!("{user}{}", note(who.provisional)),
+        None => "nobody is logged in".to_owned(),
+    };
+    let tracker = who.tracker.as_deref().unwrap_or("none answers");
+    format!(
+        "{user}\naddress {}\ntracker {tracker}\npeer id {}\ndata in {}",
+        who.address,
+        who.peer,
+        who.data_dir.display()
+    )
+}
+
+fn limit(direction: Direction, rate: Option<u64>) -> String {
+    let what = match direction {
+        Direction::Up => "uploads",
+        Direction::Down => "downloads",
+    };
+    match rate {
+        Some(rate) => format!("{what} take {}/s at most", text::size(rate)),
+        None => format!("{what} are not limited"),
+    }
+}
+
+fn help() -> String {
+    let mut all = String::new();
+    for section in Section::ALL {
+        all += &format!("{}\n", section.title());
+        for spec in COMMANDS.iter().filter(|spec| spec.section == section) {
+            all += &format!("  {:<16} {}\n{:19}{}\n", spec.name, spec.summary, "", spec.example);
+        }
+    }
+    all + "help <command> tells more; names with spaces stand in quotes"
+}
+
+fn help_on(spec: &Spec) -> String {
+    let mut all = format!("{}\n  {}", spec.synopsis(), spec.summary);
+    if !spec.details.is_empty() {
+        all += &format!("\n  {}", spec.details);
+    }
+    all + &format!("\n  example: {}", spec.example)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::{FileName, GroupName, Sha1, UserName};
+    use std::time::Duration;
+
+    fn row(state: RowState) -> DownloadRow {
+        DownloadRow {
+            state,
+            group: GroupName::create("g 1").unwrap(),
+            file: FileName::create("a b.bin").unwrap(),
+            path: "/tmp/a b.bin".into(),
+            size: 1 << 20,
+            verified: 1 << 19,
+            rate: 3 << 20,
+            sources: 2,
+            eta: Some(Duration::from_secs(61)),
+            activity: Some((State::Downloading, Bottleneck::Sources)),
+        }
+    }
+
+    #[test]
+    fn downloads_have_exactly_the_required_form() {
+        for (state, line) in [
+            (RowState::Downloading, "[D] [g 1] a b.bin"),
+            (RowState::Complete, "[C] [g 1] a b.bin"),
+            (RowState::Paused, "[P] [g 1] a b.bin"),
+            (RowState::Failed("disk full".into()), "[F] [g 1] a b.bin: disk full"),
+        ] {
+            assert_eq!(download(&row(state)), line);
+        }
+        assert_eq!(
+            download_verbose(&row(RowState::Downloading)),
+            "[D] [g 1] a b.bin  50% of 1.0 MiB  3.0 MiB/s  1m01s left  2 sources  /tmp/a b.bin"
+        );
+        assert_eq!(
+            download_verbose(&row(RowState::Complete)),
+            "[C] [g 1] a b.bin  100% of 1.0 MiB  /tmp/a b.bin"
+        );
+        let checking =
+            DownloadRow { activity: Some((State::Checking, Bottleneck::Idle)), ..row(RowState::Downloading) };
+        assert!(download_verbose(&checking).contains("  checking  "));
+    }
+
+    #[test]
+    fn lists_say_when_they_are_empty() {
+        let group = GroupName::create("g").unwrap();
+        let files = |files| output(&Output::Files { group: group.clone(), files });
+        assert!(files(vec![]).contains("upload_file"));
+        let entry =
+            FileEntry { name: FileName::create("f").unwrap(), size: 1, sha1: Sha1([0; 20]), sharers: 0 };
+        assert!(files(vec![entry]).ends_with("nobody shares it at present"));
+        let owner = UserName::create("ann").unwrap();
+        let entry = GroupEntry { name: group.clone(), provisional: true, owner, member: true };
+        assert_eq!(output(&Output::Groups(vec![entry])), "g  (owner ann, member, provisional)");
+    }
+
+    #[test]
+    fn a_lost_tracker_is_told_with_the_next() {
+        let lost = |reason: &str, next: &str| {
+            event(&Event::TrackerLost {
+                tracker: "10.0.0.5:9000".into(),
+                reason: reason.into(),
+                next: next.into(),
+            })
+        };
+        assert_eq!(
+            lost("does not answer", "10.0.0.6:9000"),
+            "tracker 10.0.0.5:9000 does not answer; trying 10.0.0.6:9000"
+        );
+        assert_eq!(
+            lost("is lost (reset)", "10.0.0.5:9000"),
+            "tracker 10.0.0.5:9000 is lost (reset); trying again"
+        );
+    }
+
+    #[test]
+    fn help_names_every_command_once() {
+        let all = help();
+        for spec in COMMANDS {
+            let heads = all.lines().filter(|line| line.starts_with(&format!("  {} ", spec.name))).count();
+            assert_eq!(heads, 1, "{}", spec.name);
+            assert!(help_on(spec).contains(spec.example));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Where results and events are shown: as text or JSON, on a terminal that may be in the middle of a line, or down a pipe.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indicatif::MultiProgress;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Output;
+use crate::events::Event;
+use crate::{json, render};
+
+/// Shows a line while another is being edited.
+pub type LinePrinter = Box<dyn FnMut(String) + Send>;
+
+/// Where things are shown. Cheap to clone.
+#[derive(Clone)]
+pub struct Screen(Arc<Inner>);
+
+struct Inner {
+    form: Form,
+    /// Shows events above the line that is being edited.
+    above: Mutex<Option<LinePrinter>>,
+    /// Progress bars that are drawn now; lines go above them.
+    bars: Mutex<Option<MultiProgress>>,
+}
+
+/// What results look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Text at a prompt: everything on the terminal.
+    Prompt,
+    /// Text for a script: results on stdout, errors and events on stderr.
+    Text,
+    /// JSON: everything on stdout, one object a line.
+    Json,
+}
+
+impl Screen {
+    /// A screen of that form.
+    #[must_use]
+    pub fn new(form: Form) -> Self {
+        Self(Arc::new(Inner { form, above: Mutex::default(), bars: Mutex::default() }))
+    }
+
+    /// What results look like.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.0.form
+    }
+
+    /// From now on events are shown by `printer`.
+    pub fn print_above(&self, printer: LinePrinter) {
+        *lock(&self.0.above) = Some(printer);
+    }
+
+    /// From now on lines go above these bars; `None` when they are gone.
+    pub fn set_bars(&self, bars: Option<MultiProgress>) {
+        *lock(&self.0.bars) = bars;
+    }
+
+    /// Shows what came of a command.
+    ///
+    /// # Errors
+    /// When stdout is closed.
+    pub fn result(&self, command: &str, result: &Result<Output, String>) -> io::Result<()> {
+        match (self.0.form, result) {
+            (Form::Json, result) => self.out(&json::result(command, result)),
+            (_, Ok(output)) => match render::output(output) {
+                text if text.is_empty() => Ok(()),
+                text => self.out(&text),
+            },
+            (_, Err(error)) => self.err(&format!("error: {error}")),
+        }
+    }
+
+    /// Shows an event.
+    ///
+    /// # Errors
+    /// When the output is closed.
+    pub fn event(&self, event: &Event) -> io::Result<()> {
+        match self.0.form {
+            Form::Json => self.out(&json::event(event)),
+            Form::Text => self.err(&render::event(event)),
+            Form::Prompt => self.above(render::event(event)),
+        }
+    }
+
+    /// Shows a line on stdout.
+    ///
+    /// # Errors
+    /// When stdout is closed.
+    pub fn out(&self, text: &str) -> io::Result<()> {
+        self.beside_bars(|| writeln!(io::stdout().lock(), "{text}"))
+    }
+
+    /// Shows events until `end`, then those that are still waiting.
+    pub async fn show_events(self, mut events: Receiver<Event>, end: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                () = end.cancelled() => break,
+                event = events.recv() => event,
+            };
+            let shown = match event {
+                Ok(event) => self.event(&event),
+                Err(RecvError::Lagged(count)) => self.missed(count),
+                Err(RecvError::Closed) => return,
+            };
+            // Whoever closed the output does not want to know.
+            if shown.is_err() {
+                return;
+            }
+        }
+        loop {
+            match events.try_recv() {
+                Ok(event) if self.event(&event).is_ok() => {}
+                Err(TryRecvError::Lagged(_)) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn missed(&self, count: u64) -> io::Result<()> {
+        match self.0.form {
+            Form::Json => self.out(&json::missed(count)),
+            Form::Text => self.err(&format!("{count} messages were lost")),
+            Form::Prompt => self.above(format!("{count} messages were lost")),
+        }
+    }
+
+    fn err(&self, text: &str) -> io::Result<()> {
+        self.beside_bars(|| writeln!(io::stderr().lock(), "{text}"))
+    }
+
+    fn above(&self, text: String) -> io::Result<()> {
+        if lock(&self.0.bars).is_none()
+            && let Some(printer) = lock(&self.0.above).as_mut()
+        {
+            printer(text + "\n");
+            return Ok(());
+        }
+        self.out(&text)
+    }
+
+    fn beside_bars(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let bars = lock(&self.0.bars).clone();
+        match bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

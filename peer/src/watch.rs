@@ -1,0 +1,159 @@
+//! Live progress: bars on a terminal, plain lines or events elsewhere.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::app::{App, AppError, Output};
+use crate::screen::{Form, Screen};
+use crate::text;
+use crate::transfers::{DownloadRow, RowState};
+use crate::{json, render};
+
+/// How often bars are drawn.
+const REDRAW: Duration = Duration::from_millis(200);
+/// How often plain lines are written.
+const REPORT: Duration = Duration::from_secs(1);
+/// Hashing that takes less than this is not shown.
+const WORTH_SHOWING: Duration = Duration::from_millis(500);
+/// Bars at a time; a terminal has not many more lines.
+const MAX_BARS: usize = 20;
+
+const BAR: &str = "{prefix} [{bar:30}] {percent:>3}% {msg}";
+
+/// Shows the downloads that run until none does. Safe to drop.
+///
+/// # Errors
+/// When the output is closed.
+pub async fn downloads(app: &App, screen: &Screen) -> io::Result<()> {
+    if screen.form() != Form::Json && io::stdout().is_terminal() {
+        bars(app, screen).await;
+        return Ok(());
+    }
+    let mut ticks = interval(REPORT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = app.idle() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let rows: Vec<DownloadRow> = running(app);
+        if screen.form() == Form::Json {
+            screen.out(&json::progress(&rows))?;
+        } else {
+            rows.iter().try_for_each(|row| screen.out(&render::download_verbose(row)))?;
+        }
+    }
+}
+
+/// Shows how far hashing came while `command` runs, if it takes long. Safe to drop.
+///
+/// # Errors
+/// Those of the command.
+pub async fn hashing(
+    app: &App,
+    screen: &Screen,
+    command: impl Future<Output = Result<Output, AppError>>,
+) -> Result<Output, AppError> {
+    let mut command = std::pin::pin!(command);
+    if screen.form() == Form::Json || !io::stderr().is_terminal() {
+        return command.await;
+    }
+    if let Ok(done) = tokio::time::timeout(WORTH_SHOWING, &mut command).await {
+        return done;
+    }
+    let hashing = app.hashing();
+    let bars = Bars::show(screen);
+    let bar = bars.add();
+    bar.set_prefix("hashing");
+    let mut ticks = interval(REDRAW);
+    loop {
+        tokio::select! {
+            done = &mut command => return done,
+            _ = ticks.tick() => if let Some(now) = &*hashing.borrow() {
+                bar.set_length(now.total);
+                bar.set_position(now.done);
+                bar.set_message(format!("{} of {}", text::size(now.done), text::size(now.total)));
+            }
+        }
+    }
+}
+
+async fn bars(app: &App, screen: &Screen) {
+    let shown = Bars::show(screen);
+    let mut by_path: HashMap<_, ProgressBar> = HashMap::new();
+    let mut ticks = interval(REDRAW);
+    loop {
+        tokio::select! {
+            () = app.idle() => return,
+            _ = ticks.tick() => {}
+        }
+        let rows = running(app);
+        by_path.retain(|path, bar| {
+            let runs = rows.iter().any(|row| row.path == *path);
+            if !runs {
+                shown.remove(bar);
+            }
+            runs
+        });
+        for row in rows.iter().take(MAX_BARS) {
+            let bar = by_path.entry(row.path.clone()).or_insert_with(|| shown.add());
+            draw(bar, row);
+        }
+    }
+}
+
+fn draw(bar: &ProgressBar, row: &DownloadRow) {
+    bar.set_prefix(format!("[{}] {}", row.group, row.file));
+    bar.set_length(row.size.max(1));
+    bar.set_position(row.verified);
+    let mut message = format!("{}/s", text::size(row.rate));
+    if let Some(eta) = row.eta {
+        message += &format!("  {} left", text::duration(eta));
+    }
+    message += &format!("  {}", text::count(row.sources, "source"));
+    if let Some(activity) = render::activity(row) {
+        message += &format!("  {activity}");
+    }
+    bar.set_message(message);
+}
+
+fn running(app: &App) -> Vec<DownloadRow> {
+    app.downloads().into_iter().filter(|row| row.state == RowState::Downloading).collect()
+}
+
+/// Bars on the screen; gone when dropped, however the command ends.
+struct Bars<'a> {
+    bars: MultiProgress,
+    screen: &'a Screen,
+}
+
+impl<'a> Bars<'a> {
+    fn show(screen: &'a Screen) -> Self {
+        let bars = MultiProgress::new();
+        screen.set_bars(Some(bars.clone()));
+        Self { bars, screen }
+    }
+
+    fn add(&self) -> ProgressBar {
+        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bars.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
+    }
+
+    fn remove(&self, bar: &ProgressBar) {
+        bar.finish_and_clear();
+        self.bars.remove(bar);
+    }
+}
+
+impl Drop for Bars<'_> {
+    fn drop(&mut self) {
+        self.screen.set_bars(None);
+        // Nothing is left to clear when the terminal is gone.
+        let _ = self.bars.clear();
+    }
+}
