@@ -40,6 +40,8 @@ pub(crate) struct Applied {
 pub(crate) enum Trust {
     /// What the vector covers and is not held was deleted here.
     Vector,
+    /// The same; and rows of this origin will be covered by the end of this transaction.
+    Next(Origin),
     /// The sender knows better: take the union.
     Sender,
 }
@@ -61,7 +63,7 @@ impl Ledger {
             Some(value) => Stamp::from_u64(number(&value).ok_or(OpenError::Corrupt("the clock"))?),
             None => Stamp::default(),
         };
-        Ok(Self {
+        let mut ledger = Self {
             me: config.me,
             configured,
             origin: config.origin,
@@ -69,7 +71,11 @@ impl Ledger {
             ahead: load(rows, META_AHEAD)?,
             floor: load(rows, META_FLOOR)?,
             hlc,
-        })
+        };
+        for origin in ledger.ahead() {
+            ledger.close_gap(rows, origin).map_err(OpenError::Store)?;
+        }
+        Ok(ledger)
     }
 
     /// The number of the last row written here in this process.
@@ -156,11 +162,21 @@ impl Ledger {
         let stored = self.stays(row, held.as_ref(), trust);
         if stored {
             self.put(rows, row)?;
-            if !self.vector.covers(row.origin, row.seq) && self.ahead.raise(row.origin, row.seq) {
-                rows.put_meta(&meta_key(META_AHEAD, row.origin), &row.seq.to_be_bytes())?;
+            if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
+                self.note_ahead(rows, row.origin, row.seq)?;
             }
         }
         Ok(Applied { stored, conflict })
+    }
+
+    /// Notes that a row beyond the vector is held. In the store the number is rounded up, so that a long round does not
+    /// write it with every row.
+    fn note_ahead<R: Rows>(&mut self, rows: &mut R, origin: Origin, seq: u64) -> Result<(), R::Error> {
+        let before = self.ahead.at(origin);
+        if self.ahead.raise(origin, seq) && (before == 0 || before | AHEAD_STEP < seq) {
+            rows.put_meta(&meta_key(META_AHEAD, origin), &(seq | AHEAD_STEP).to_be_bytes())?;
+        }
+        Ok(())
     }
 
     /// Whether a row from elsewhere takes the place of what is held.
@@ -199,16 +215,17 @@ impl Ledger {
             return Ok(());
         }
         rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
-        if (1..=seq).contains(&self.ahead.at(origin)) {
-            self.close_gap(rows, origin)?;
-        }
-        Ok(())
+        self.close_gap(rows, origin)
     }
 
-    /// Notes that nothing of `origin` is held beyond the vector.
+    /// Takes note if nothing of `origin` is held beyond the vector any more.
     pub(crate) fn close_gap<R: Rows>(&mut self, rows: &mut R, origin: Origin) -> Result<(), R::Error> {
-        self.ahead.forget(origin);
-        rows.remove_meta(&meta_key(META_AHEAD, origin))
+        let (ahead, covered) = (self.ahead.at(origin), self.vector.at(origin));
+        if ahead > 0 && (ahead <= covered || rows.above(origin, covered, 1)?.is_empty()) {
+            self.ahead.forget(origin);
+            rows.remove_meta(&meta_key(META_AHEAD, origin))?;
+        }
+        Ok(())
     }
 
     /// Drops a tombstone that every tracker knows of.
@@ -267,6 +284,7 @@ pub(crate) fn number(value: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(value.try_into().ok()?))
 }
 
+const AHEAD_STEP: u64 = 0x3ff;
 const META_ME: &[u8] = b"me";
 const META_HLC: &[u8] = b"hlc";
 const META_VECTOR: &[u8] = b"v/";

@@ -127,6 +127,9 @@ impl Link {
 
     /// The peer's rows from above `from` to `to` are held. Returns up to which number all are, if `covered` all were.
     pub(crate) fn stored(&mut self, from: u64, to: u64, covered: u64) -> u64 {
+        if from <= covered {
+            return self.contiguous(covered.max(to));
+        }
         if self.stored.len() < MAX_STORED_AHEAD {
             let known = self.stored.entry(from).or_insert(to);
             *known = to.max(*known);

@@ -10,6 +10,7 @@ use crate::limits::{
     LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
     MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES,
 };
+use crate::link::Link;
 use crate::names::{NameSpace, name_of, parse_claim_key};
 use crate::replica::{Replica, Waiting};
 use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo};
@@ -169,9 +170,14 @@ impl Replica {
         live: &Live,
         now: Now,
     ) -> Result<(), R::Error> {
+        let Some(origin) = self.links.get(&peer).and_then(Link::origin) else {
+            return Ok(());
+        };
+        let contiguous = live.from <= self.ledger.vector.at(origin);
+        let trust = if contiguous { Trust::Next(origin) } else { Trust::Vector };
         let mut names = BTreeSet::new();
         for row in &live.rows {
-            let Some(stored) = self.take(rows, peer, row, Trust::Vector, now)? else {
+            let Some(stored) = self.take(rows, peer, row, trust, now)? else {
                 return Ok(());
             };
             if stored {
@@ -184,9 +190,6 @@ impl Replica {
         // Before the ACK on the same link, so that whoever hears the ACK knows the votes.
         self.publish(from, batch, None, now);
         let Some(link) = self.links.get_mut(&peer) else {
-            return Ok(());
-        };
-        let Some(origin) = link.origin() else {
             return Ok(());
         };
         let held = link.stored(live.from, live.to, self.ledger.vector.at(origin));

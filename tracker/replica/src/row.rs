@@ -55,7 +55,7 @@ macro_rules! hex_debug {
 hex_debug!(Origin Uid BlobHash);
 
 /// A hybrid logical time: 48 bits of milliseconds since the Unix epoch, then 16 bits of a counter. Clocks count in steps of
-/// 16; the last four bits say how often a row was given a new number since (see [`Stamp::renumbered`]).
+/// 16; the last four bits say how often a row was given a new number since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Stamp(#[n(0)] u64);

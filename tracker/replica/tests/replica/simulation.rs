@@ -33,17 +33,20 @@ fn clusters_stay_in_step_whatever_happens() {
 
 #[test]
 fn a_vector_merged_before_the_end_is_caught() {
-    assert!(first_failure(SABOTAGE_SEEDS, Sabotage::EarlyEnd).is_some());
+    let (seed, problem) = first_failure(SABOTAGE_SEEDS, Sabotage::EarlyEnd).unwrap();
+    println!("seed {seed}: {problem}");
 }
 
 #[test]
 fn an_origin_used_twice_is_caught() {
-    assert!(first_failure(SABOTAGE_SEEDS, Sabotage::FixedOrigin).is_some());
+    let (seed, problem) = first_failure(SABOTAGE_SEEDS, Sabotage::FixedOrigin).unwrap();
+    println!("seed {seed}: {problem}");
 }
 
 #[test]
 fn a_missing_fresh_round_is_caught() {
-    assert!(first_failure(SABOTAGE_SEEDS, Sabotage::NoFloor).is_some());
+    let (seed, problem) = first_failure(SABOTAGE_SEEDS, Sabotage::NoFloor).unwrap();
+    println!("seed {seed}: {problem}");
 }
 
 /// Runs seeds on all cores until one fails; some failing seed and what is wrong.
