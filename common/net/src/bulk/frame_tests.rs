@@ -112,7 +112,7 @@ fn the_writer_gathers_and_never_holds_more_than_a_batch_and_a_frame() {
         let (near, mut far) = tokio::io::duplex(64);
         let mut writer = FrameWriter::new(near);
         let block = vec![1; 16 * 1024];
-        for _ in 0..15 {
+        for _ in 0..WRITE_BATCH / (16 * 1024) - 1 {
             writer.data(1, &[0; 12], &block).await.unwrap();
         }
         assert!(far.read_u8().now_or_never().is_none(), "written before a batch was full");

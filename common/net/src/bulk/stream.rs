@@ -17,8 +17,8 @@ use super::tls::proven_peer;
 
 /// Between the socket and rustls, which asks for 4 KiB at a time: 64 system calls become one.
 const READ_BUFFER: usize = 256 * 1024;
-/// Encrypted bytes that wait for the socket at most: what one `writev` takes.
-const WRITE_BUFFER: usize = 256 * 1024;
+/// Encrypted bytes that wait for the socket at most: a batch of the frame writer's, for one `writev`.
+const WRITE_BUFFER: usize = 128 * 1024;
 /// A peer from which no TCP segment came for `KEEPALIVE_IDLE + 3 × KEEPALIVE_INTERVAL` is gone. Callers
 /// that want to know sooner watch their own frames.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
