@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Gid, GroupName, RequestId};
+use shoal_common::{Gid, GroupName, RequestId, Uid};
 use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
 use crate::command::{Command, Direction, FileRef};
 use crate::shares::{self, ShareError};
+use crate::store::StoreError;
 use crate::transfers;
 
 impl App {
@@ -26,8 +27,7 @@ impl App {
                     return Err(AppError::LoggedIn(who.name));
                 }
                 let who = session.login(user.clone(), password.ok_or(AppError::NoPassword)?).await?;
-                let shares = self.0.shares.restore(who.user).await?.shared;
-                let downloads = self.0.transfers.restore(who.user).await?;
+                let (shares, downloads) = self.restore(who.user).await?;
                 let typed = (who.name != user).then_some(user);
                 Ok(Output::LoggedIn {
                     user: who.name,
@@ -39,7 +39,9 @@ impl App {
             }
             Command::Logout => {
                 let user = session.who().ok_or(AppError::NotLoggedIn)?.name;
-                self.end_session().await;
+                let app = self.clone();
+                // Whoever gives up waiting does not leave the session half ended.
+                let _ = self.0.tasks.spawn(async move { app.end_session().await }).await;
                 Ok(Output::LoggedOut { user })
             }
             Command::ChangePassword { old, new } => {
@@ -47,6 +49,20 @@ impl App {
                 Ok(Output::PasswordChanged)
             }
             _ => Ok(Output::WhoAmI(Box::new(self.whoami()))),
+        }
+    }
+
+    /// Lets shares and downloads go on; gives their numbers. Whoever gives up waiting does not stop it.
+    async fn restore(&self, user: Uid) -> Result<(usize, usize), AppError> {
+        let app = self.clone();
+        let restored = self.0.tasks.spawn(async move {
+            let shares = app.0.shares.restore(user).await?.shared;
+            Ok::<_, StoreError>((shares, app.0.transfers.restore(user).await?))
+        });
+        match restored.await {
+            Ok(restored) => Ok(restored?),
+            // The client leaves.
+            Err(_) => Err(AppError::NotLoggedIn),
         }
     }
 

@@ -27,7 +27,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const MAX_ANNOUNCE: usize = 10_000;
 /// How long changes gather before they are announced.
 const GATHER: Duration = Duration::from_millis(10);
-/// Largest number of trackers; see `tracker_info`.
+/// For so long trackers must go on to disown the account before the session is over: one alone may be blank and still
+/// catching up, which takes it 1.5 s once it reaches another.
+const DISOWNED_FOR: Duration = Duration::from_secs(3);
+/// A tracker's place in the file.
 type Number = u8;
 
 pub(super) struct Keeper {
@@ -35,6 +38,8 @@ pub(super) struct Keeper {
     trackers: Vec<(Number, TrackerLine)>,
     /// Index of the tracker in use, or tried next.
     at: usize,
+    /// Since when every tracker that was asked disowned the account.
+    disowned: Option<Instant>,
     /// The peers' questions for ticket keys.
     questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
 }
@@ -43,7 +48,7 @@ impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let trackers = shared.config.trackers.iter().map(|(number, line)| (number, line.clone())).collect();
         let questions = shared.config.tickets.key_requests();
-        Self { shared, trackers, at: 0, questions }
+        Self { shared, trackers, at: 0, disowned: None, questions }
     }
 
     pub(super) async fn run(mut self) {
@@ -109,7 +114,7 @@ impl Keeper {
     }
 
     /// A connection on which the session, if there is one, goes on; or why there is none.
-    async fn reach(&self, line: &TrackerLine) -> Result<Link, String> {
+    async fn reach(&mut self, line: &TrackerLine) -> Result<Link, String> {
         let control = &self.shared.config.control;
         let silent = |_| "does not answer".to_owned();
         let dial = control.dial(&line.host, line.port, line.peer_id);
@@ -131,7 +136,7 @@ impl Keeper {
     }
 
     /// Says hello and resumes the session.
-    async fn begin(&self, link: Link) -> Result<Link, String> {
+    async fn begin(&mut self, link: Link) -> Result<Link, String> {
         let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
         let failure = match hello {
             Ok(Reply::Done(Answer::Welcome { .. })) => match self.resume(&link).await {
@@ -148,7 +153,7 @@ impl Keeper {
 
     /// Goes on with the session by its token, else by logging in again; else the session is over, and the connection
     /// stays.
-    async fn resume(&self, link: &Link) -> Result<(), String> {
+    async fn resume(&mut self, link: &Link) -> Result<(), String> {
         let kept = lock(&self.shared.login)
             .as_ref()
             .map(|login| (login.token.clone(), login.secrets.clone(), login.changing.clone()));
@@ -159,6 +164,7 @@ impl Keeper {
             Ok(Reply::Done(Answer::LoggedIn(session))) => {
                 let fresh = changing.filter(|fresh| fresh.login_key() == session.account.login_key);
                 self.shared.adopt(&session, fresh);
+                self.disowned = None;
                 return Ok(());
             }
             Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::NotLoggedIn => {}
@@ -171,6 +177,7 @@ impl Keeper {
             match self.shared.sign_in(link, &who.name, &Proof::Secrets(Box::new(secrets))).await {
                 Ok((session, secrets)) => {
                     self.shared.adopt(&session, Some(secrets));
+                    self.disowned = None;
                     return Ok(());
                 }
                 Err(Attempt::Lost) => return Err(link.ended().await),
@@ -182,6 +189,11 @@ impl Keeper {
         {
             return Err(refused(&error.to_string()));
         }
+        let since = *self.disowned.get_or_insert_with(Instant::now);
+        if since.elapsed() < DISOWNED_FOR {
+            return Err("does not know the session".to_owned());
+        }
+        self.disowned = None;
         self.end_session("the account's password was changed elsewhere; log in again with the new one");
         Ok(())
     }

@@ -31,6 +31,9 @@ const SOONEST: Duration = Duration::from_millis(250);
 const LATEST: Duration = Duration::from_secs(60);
 /// When to ask again after no tracker answered, or none knew the file.
 const AFTER_SILENCE: Duration = Duration::from_secs(2);
+/// Refusals in a row after which the user is taken for no member any more: one alone may come from a tracker that is
+/// still catching up.
+const REFUSALS: u32 = 3;
 
 /// Why a run is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +159,8 @@ impl Run {
     /// when it cannot go on, with the reason.
     async fn feed(&self) -> String {
         let told = self.origin == Origin::Command { unshared: true };
-        let mut feeder = Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), told };
+        let mut feeder =
+            Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), told, refused: 0 };
         let mut progress = self.download.progress();
         let mut next = Instant::now();
         loop {
@@ -183,6 +187,8 @@ struct Feeder<'a> {
     banned: HashSet<SourceId>,
     /// Whether the user knows that nobody shares the file.
     told: bool,
+    /// Refusals in a row.
+    refused: u32,
 }
 
 struct Known {
@@ -204,10 +210,14 @@ impl Feeder<'_> {
         let call = Call::Holders { group: record.key.group, file: record.key.file };
         match parts.session.call(call).await {
             Ok(Answer::Holders { holders, again_ms }) => {
+                self.refused = 0;
                 self.take(holders).await;
                 Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
             }
-            Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => Err(text),
+            Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
+                self.refused += 1;
+                if self.refused < REFUSALS { Ok(AFTER_SILENCE) } else { Err(text) }
+            }
             Ok(_) | Err(_) => Ok(AFTER_SILENCE),
         }
     }
