@@ -1,0 +1,266 @@
+//! What a tracker answers, and what the answers are made of.
+
+use minicbor::{Decode, Encode};
+
+use crate::credentials::{Account, CHALLENGE_BYTES, SALT_BYTES};
+use crate::digest::Sha1;
+use crate::ids::{Fid, Gid, Uid};
+use crate::manifest::Manifest;
+use crate::names::{FileName, GroupName, UserName};
+use crate::peer_id::PeerId;
+
+/// What answers a [`Call`](super::Call).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// Nothing more to say.
+    #[n(0)]
+    Ok,
+    /// To [`Call::Hello`](super::Call::Hello).
+    #[n(1)]
+    Welcome {
+        /// The tracker's number.
+        #[n(0)]
+        number: u8,
+        /// Milliseconds since 1970 by the trackers' clock.
+        #[n(1)]
+        now_ms: u64,
+    },
+    /// To calls that create a name.
+    #[n(2)]
+    Created {
+        /// Whether another tracker, out of reach now, may yet hold an earlier claim to the name.
+        #[n(0)]
+        provisional: bool,
+    },
+    /// To [`Call::Challenge`](super::Call::Challenge).
+    #[n(3)]
+    Challenge {
+        /// The account's salt; a made-up one for a name that does not exist.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        salt: [u8; SALT_BYTES],
+        /// What to sign; good for one answer on this connection.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        challenge: [u8; CHALLENGE_BYTES],
+    },
+    /// To every call that begins or prolongs a session.
+    #[n(4)]
+    LoggedIn(#[n(0)] Box<Session>),
+    /// To [`Call::ListRequests`](super::Call::ListRequests) and [`Call::ListMembers`](super::Call::ListMembers), by name.
+    #[n(5)]
+    Users {
+        /// The users.
+        #[n(0)]
+        users: Vec<UserEntry>,
+        /// Whether there are more behind the last.
+        #[n(1)]
+        more: bool,
+    },
+    /// To [`Call::ListGroups`](super::Call::ListGroups), by name.
+    #[n(6)]
+    Groups {
+        /// The groups.
+        #[n(0)]
+        groups: Vec<GroupEntry>,
+        /// Whether there are more behind the last.
+        #[n(1)]
+        more: bool,
+    },
+    /// To [`Call::ListFiles`](super::Call::ListFiles), by name.
+    #[n(7)]
+    Files {
+        /// The files.
+        #[n(0)]
+        files: Vec<FileEntry>,
+        /// Whether there are more behind the last.
+        #[n(1)]
+        more: bool,
+    },
+    /// To [`Call::Share`](super::Call::Share).
+    #[n(8)]
+    Shared {
+        /// The group's id.
+        #[n(0)]
+        group: Gid,
+        /// The file's id.
+        #[n(1)]
+        file: Fid,
+    },
+    /// To [`Call::Find`](super::Call::Find).
+    #[n(9)]
+    Found {
+        /// The group's id.
+        #[n(0)]
+        group: Gid,
+        /// The file's id.
+        #[n(1)]
+        file: Fid,
+        /// The file; its name is the one it goes by now.
+        #[n(2)]
+        manifest: Box<Manifest>,
+    },
+    /// To [`Call::PieceList`](super::Call::PieceList).
+    #[n(10)]
+    PieceList(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// To [`Call::Holders`](super::Call::Holders).
+    #[n(11)]
+    Holders {
+        /// The holders but the caller; a random choice where there are more than [`crate::limits::MAX_LIST`].
+        #[n(0)]
+        holders: Vec<Holder>,
+        /// After how many milliseconds it is worth asking again.
+        #[n(1)]
+        again_ms: u32,
+    },
+    /// To [`Call::Announce`](super::Call::Announce).
+    #[n(12)]
+    Announced {
+        /// Announced files that the trackers know no share of: to be shared anew, or, where the caller is no member any
+        /// more, forgotten.
+        #[n(0)]
+        unknown: Vec<Holding>,
+    },
+    /// To [`Call::TicketKeys`](super::Call::TicketKeys).
+    #[n(13)]
+    TicketKeys(#[n(0)] Vec<PeerId>),
+}
+
+/// A session as of now.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Session {
+    /// Who is logged in.
+    #[n(0)]
+    pub user: Uid,
+    /// What they are called now; not what they typed if the name was lost to another.
+    #[n(1)]
+    pub name: UserName,
+    /// Whether the name may yet be lost.
+    #[n(2)]
+    pub provisional: bool,
+    /// For [`Call::Resume`](super::Call::Resume) here or at any other tracker.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub token: Vec<u8>,
+    /// Milliseconds since 1970 by the trackers' clock.
+    #[n(4)]
+    pub now_ms: u64,
+    /// One for each group that the user is a member of.
+    #[n(5)]
+    pub tickets: Vec<GroupTicket>,
+    /// The keys with which trackers sign tickets.
+    #[n(6)]
+    pub ticket_keys: Vec<PeerId>,
+    /// The account, for opening its key.
+    #[n(7)]
+    pub account: Account,
+}
+
+/// A ticket for one group.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GroupTicket {
+    /// The group's id.
+    #[n(0)]
+    pub group: Gid,
+    /// What the group is called now.
+    #[n(1)]
+    pub name: GroupName,
+    /// A signed [`crate::tokens::Ticket`].
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub ticket: Vec<u8>,
+}
+
+/// A user in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct UserEntry {
+    /// The user's name.
+    #[n(0)]
+    pub name: UserName,
+    /// Whether the name may yet be lost.
+    #[n(1)]
+    pub provisional: bool,
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GroupEntry {
+    /// The group's name.
+    #[n(0)]
+    pub name: GroupName,
+    /// Whether the name may yet be lost.
+    #[n(1)]
+    pub provisional: bool,
+    /// Who owns it.
+    #[n(2)]
+    pub owner: UserName,
+    /// Whether the caller is a member; false for a stranger.
+    #[n(3)]
+    pub member: bool,
+}
+
+/// A file in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FileEntry {
+    /// The file's name.
+    #[n(0)]
+    pub name: FileName,
+    /// Size in bytes.
+    #[n(1)]
+    pub size: u64,
+    /// SHA-1 of the whole file.
+    #[n(2)]
+    pub sha1: Sha1,
+    /// Clients that share it whole now.
+    #[n(3)]
+    pub sharers: u32,
+}
+
+/// How much of a file somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Extent {
+    /// Nothing any more.
+    #[n(0)]
+    None,
+    /// Some pieces: it is being downloaded, and pieces are served.
+    #[n(1)]
+    Some,
+    /// All of it.
+    #[n(2)]
+    Complete,
+}
+
+/// What a client holds of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(map)]
+pub struct Holding {
+    /// In which group.
+    #[n(0)]
+    pub group: Gid,
+    /// Which file.
+    #[n(1)]
+    pub file: Fid,
+    /// How much.
+    #[n(2)]
+    pub extent: Extent,
+}
+
+/// Somebody who holds a file.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Holder {
+    /// The client's key, proven on the bulk lane.
+    #[n(0)]
+    pub peer: PeerId,
+    /// `ip:port` of its bulk lane.
+    #[n(1)]
+    pub address: String,
+    /// Who is logged in there.
+    #[n(2)]
+    pub user: UserName,
+    /// How much it holds.
+    #[n(3)]
+    pub extent: Extent,
+}

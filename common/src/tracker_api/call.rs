@@ -1,0 +1,253 @@
+//! Everything that a client can ask of a tracker.
+
+use minicbor::{Decode, Encode};
+
+use super::Holding;
+use crate::credentials::Account;
+use crate::ids::{Fid, Gid, RequestId, Uid};
+use crate::manifest::Manifest;
+use crate::names::{FileName, GroupName, UserName};
+
+/// Everything that a client can ask of a tracker. [`Answer`](super::Answer) names the variant that answers each.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Call {
+    /// First on every connection. → [`Answer::Welcome`](super::Answer::Welcome)
+    #[n(0)]
+    Hello {
+        /// `ip:port` at which other peers reach this client's bulk lane; an unspecified ip stands for the one that the
+        /// tracker sees.
+        #[n(0)]
+        listen: String,
+    },
+    /// Creates an account. → [`Answer::Created`](super::Answer::Created)
+    #[n(1)]
+    CreateUser {
+        /// The new user's id, and this request's.
+        #[n(0)]
+        id: Uid,
+        /// The name wanted.
+        #[n(1)]
+        name: UserName,
+        /// Salt, public login key, sealed account key.
+        #[n(2)]
+        account: Account,
+    },
+    /// Asks for salt and challenge before [`Call::Login`] or [`Call::ChangePassword`]. → [`Answer::Challenge`](super::Answer::Challenge)
+    #[n(2)]
+    Challenge {
+        /// Whose account.
+        #[n(0)]
+        name: UserName,
+        /// 0 for the name's holder, 1 and on for the claims that lost it, as [`RefusalKind::TryNext`](super::RefusalKind::TryNext) asks.
+        #[n(1)]
+        candidate: u8,
+    },
+    /// Answers the last challenge on this connection. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
+    #[n(3)]
+    Login {
+        /// As in the challenge.
+        #[n(0)]
+        name: UserName,
+        /// As in the challenge.
+        #[n(1)]
+        candidate: u8,
+        /// [`crate::credentials::Secrets::answer`].
+        #[cbor(n(2), with = "minicbor::bytes")]
+        signature: [u8; 64],
+    },
+    /// Goes on with a session that another tracker, or an earlier connection, began. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
+    #[n(4)]
+    Resume {
+        /// The session's token.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        token: Vec<u8>,
+    },
+    /// Asks for a new token, tickets and keys; at half a ticket's life at the latest. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
+    #[n(5)]
+    Renew,
+    /// Ends the session and everything announced in it. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(6)]
+    Logout,
+    /// Replaces the account's secrets; all other sessions of the user end. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
+    #[n(7)]
+    ChangePassword {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// The old login key's answer to the last challenge on this connection.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        signature: [u8; 64],
+        /// The new secrets.
+        #[n(2)]
+        account: Account,
+    },
+    /// Creates a group, owned by the caller. → [`Answer::Created`](super::Answer::Created)
+    #[n(8)]
+    CreateGroup {
+        /// The new group's id, and this request's.
+        #[n(0)]
+        id: Gid,
+        /// The name wanted.
+        #[n(1)]
+        name: GroupName,
+    },
+    /// Files a join request. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(9)]
+    JoinGroup {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// Which group.
+        #[n(1)]
+        group: GroupName,
+    },
+    /// Ends the caller's membership. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(10)]
+    LeaveGroup {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// Which group.
+        #[n(1)]
+        group: GroupName,
+    },
+    /// Pending join requests; for the owner. → [`Answer::Users`](super::Answer::Users)
+    #[n(11)]
+    ListRequests {
+        /// Which group.
+        #[n(0)]
+        group: GroupName,
+        /// Goes on behind this name.
+        #[n(1)]
+        after: Option<UserName>,
+    },
+    /// Accepts or rejects a join request; for the owner. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(12)]
+    Decide {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// Which group.
+        #[n(1)]
+        group: GroupName,
+        /// Whose request.
+        #[n(2)]
+        user: UserName,
+        /// Whether to let them in.
+        #[n(3)]
+        accept: bool,
+    },
+    /// Every group that has a member. → [`Answer::Groups`](super::Answer::Groups)
+    #[n(13)]
+    ListGroups {
+        /// Goes on behind this name.
+        #[n(0)]
+        after: Option<GroupName>,
+    },
+    /// A group's files; for members. → [`Answer::Files`](super::Answer::Files)
+    #[n(14)]
+    ListFiles {
+        /// Which group.
+        #[n(0)]
+        group: GroupName,
+        /// Goes on behind this name.
+        #[n(1)]
+        after: Option<FileName>,
+    },
+    /// A group's members; for members. → [`Answer::Users`](super::Answer::Users)
+    #[n(15)]
+    ListMembers {
+        /// Which group.
+        #[n(0)]
+        group: GroupName,
+        /// Goes on behind this name.
+        #[n(1)]
+        after: Option<UserName>,
+    },
+    /// Records that this client shares a file. → [`Answer::Shared`](super::Answer::Shared)
+    #[n(16)]
+    Share {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// In which group.
+        #[n(1)]
+        group: GroupName,
+        /// The file.
+        #[n(2)]
+        manifest: Manifest,
+        /// Its piece list; see [`Manifest::piece_list`].
+        #[cbor(n(3), with = "minicbor::bytes")]
+        piece_list: Vec<u8>,
+    },
+    /// Records that this client shares a file that the trackers know: one that it finished downloading.
+    /// → [`Answer::Ok`](super::Answer::Ok)
+    #[n(17)]
+    ShareKnown {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// In which group.
+        #[n(1)]
+        group: Gid,
+        /// Which file.
+        #[n(2)]
+        file: Fid,
+    },
+    /// Takes back this client's share of a file. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(18)]
+    StopShare {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// In which group.
+        #[n(1)]
+        group: Gid,
+        /// Which file.
+        #[n(2)]
+        file: Fid,
+    },
+    /// Looks a file up by name; for members. → [`Answer::Found`](super::Answer::Found)
+    #[n(19)]
+    Find {
+        /// In which group.
+        #[n(0)]
+        group: GroupName,
+        /// Which file.
+        #[n(1)]
+        file: FileName,
+    },
+    /// A file's piece list; for members. → [`Answer::PieceList`](super::Answer::PieceList)
+    #[n(20)]
+    PieceList {
+        /// In which group.
+        #[n(0)]
+        group: Gid,
+        /// Which file.
+        #[n(1)]
+        file: Fid,
+    },
+    /// Who holds a file, in part or whole, and is online; for members. → [`Answer::Holders`](super::Answer::Holders)
+    #[n(21)]
+    Holders {
+        /// In which group.
+        #[n(0)]
+        group: Gid,
+        /// Which file.
+        #[n(1)]
+        file: Fid,
+    },
+    /// Says what this client holds and serves now. → [`Answer::Announced`](super::Answer::Announced)
+    #[n(22)]
+    Announce {
+        /// Whether everything announced before on this connection is void.
+        #[n(0)]
+        anew: bool,
+        /// What changed, at most [`crate::limits::MAX_LIST`]; the rest goes into further calls.
+        #[n(1)]
+        holdings: Vec<Holding>,
+    },
+    /// The keys with which trackers sign tickets. → [`Answer::TicketKeys`](super::Answer::TicketKeys)
+    #[n(23)]
+    TicketKeys,
+}

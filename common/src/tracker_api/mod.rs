@@ -1,0 +1,164 @@
+//! What a client and its tracker say to each other, on one stream of framed messages: calls with a number, each
+//! answered once, in any order.
+//!
+//! Every call that writes carries the id of its request. A client whose tracker died repeats the call, id and all, at
+//! the next one; a request that took effect already is answered as it was then.
+
+mod answer;
+mod call;
+
+use minicbor::{Decode, Encode};
+
+pub use answer::{Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, UserEntry};
+pub use call::Call;
+
+/// The protocol's name on libp2p.
+pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
+
+/// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ToTracker {
+    /// The call's number.
+    #[n(0)]
+    pub call: u32,
+    /// The call.
+    #[n(1)]
+    pub body: Call,
+}
+
+/// The answer to the call of that number.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FromTracker {
+    /// The call's number.
+    #[n(0)]
+    pub call: u32,
+    /// What came of it.
+    #[n(1)]
+    pub body: Reply,
+}
+
+/// What comes of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// It was done.
+    #[n(0)]
+    Done(#[n(0)] Answer),
+    /// It was not.
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+}
+
+/// Why a call was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Refusal {
+    /// What the client's code can do about it.
+    #[n(0)]
+    pub kind: RefusalKind,
+    /// What the user reads: what happened, to what, and what to do.
+    #[n(1)]
+    pub text: String,
+    /// When it is worth trying again, in milliseconds, where waiting helps.
+    #[n(2)]
+    pub again_ms: Option<u32>,
+}
+
+/// Refusals by what can be done about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RefusalKind {
+    /// The call makes no sense: nothing but another version helps.
+    #[n(0)]
+    Malformed,
+    /// Log in first; a session's token does not hold any more.
+    #[n(1)]
+    NotLoggedIn,
+    /// Name or password are wrong; which, is not said.
+    #[n(2)]
+    WrongPassword,
+    /// Not this claim's password, but the name has another claim: ask for the next candidate's challenge.
+    #[n(3)]
+    TryNext,
+    /// There is no such user, group, request or file.
+    #[n(4)]
+    NotFound,
+    /// The caller is not a member, or not the owner.
+    #[n(5)]
+    NotAllowed,
+    /// It exists already, or the name is taken.
+    #[n(6)]
+    Exists,
+    /// Too many tries: wait.
+    #[n(7)]
+    Wait,
+    /// This tracker cannot do it now (a full disk, say); another may.
+    #[n(8)]
+    Unavailable,
+    /// A limit is reached.
+    #[n(9)]
+    Limit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::Account;
+    use crate::{FileName, GroupName, Manifest, PeerId, RequestId, Sha1, Uid, UserName};
+    use proptest::prelude::*;
+
+    #[test]
+    fn calls_and_answers_read_back() {
+        let account = Account { salt: [1; 16], login_key: PeerId([2; 32]), sealed_account_key: [3; 72] };
+        let name = UserName::create("bob").unwrap();
+        let calls = [
+            Call::Hello { listen: "127.0.0.1:1".into() },
+            Call::CreateUser { id: Uid([4; 16]), name: name.clone(), account },
+            Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
+            Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
+            Call::Renew,
+        ];
+        for body in calls {
+            let message = ToTracker { call: 7, body };
+            assert_eq!(minicbor::decode::<ToTracker>(&minicbor::to_vec(&message).unwrap()).unwrap(), message);
+        }
+        let refusal = Refusal { kind: RefusalKind::Wait, text: "wait".into(), again_ms: Some(1) };
+        let message = FromTracker { call: 7, body: Reply::Refused(refusal) };
+        assert_eq!(minicbor::decode::<FromTracker>(&minicbor::to_vec(&message).unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn invalid_names_do_not_decode() {
+        let group = GroupName::create("good").unwrap();
+        let mut bytes =
+            minicbor::to_vec(ToTracker { call: 1, body: Call::ListFiles { group, after: None } }).unwrap();
+        let at = bytes.windows(4).position(|w| w == b"good").unwrap();
+        bytes[at] = b'\n';
+        assert!(minicbor::decode::<ToTracker>(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = minicbor::decode::<ToTracker>(&bytes);
+            let _ = minicbor::decode::<FromTracker>(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_never_panic(at in 0usize..500, to in any::<u8>(), cut in 0usize..500) {
+            let manifest = Manifest {
+                name: FileName::create("f").unwrap(), size: 1, piece_length: 65_536, sha1: Sha1([1; 20]),
+                blake3: crate::Blake3([2; 32]), piece_list: crate::Blake3([3; 32]), mirrors: vec!["http://a/".into()],
+            };
+            let body = Call::Share {
+                request: RequestId([1; 16]), group: GroupName::create("g").unwrap(), manifest, piece_list: vec![0; 20],
+            };
+            let mut bytes = minicbor::to_vec(ToTracker { call: 1, body }).unwrap();
+            let (at, cut) = (at % bytes.len(), cut % bytes.len());
+            bytes[at] = to;
+            let _ = minicbor::decode::<ToTracker>(&bytes);
+            let _ = minicbor::decode::<ToTracker>(&bytes[..cut]);
+        }
+    }
+}
