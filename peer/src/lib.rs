@@ -7,6 +7,7 @@ pub mod client;
 pub mod command;
 pub mod data_dir;
 pub mod events;
+pub mod hashing;
 pub mod holdings;
 pub mod json;
 pub mod logging;

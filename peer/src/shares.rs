@@ -8,13 +8,13 @@ use std::time::Duration;
 use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid};
-use shoal_engine::hash::{FileIdentity, HashError, Hashed, hash_file};
+use shoal_engine::hash::{FileIdentity, HashError, Hashed};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::command::FileRef;
 use crate::events::{Event, Events};
+use crate::hashing::{Hashing, hash};
 use crate::holdings::Holdings;
 use crate::session::{CallError, Session, Who};
 use crate::store::{ShareRecord, Store, StoreError};
@@ -69,17 +69,6 @@ pub enum ShareError {
         "this client shares as many files as it can; stop sharing one first: stop_share <group_id> <file_name>"
     )]
     TooMany,
-}
-
-/// A file that is being hashed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hashing {
-    /// The file.
-    pub path: PathBuf,
-    /// Bytes done.
-    pub done: u64,
-    /// Its size in bytes.
-    pub total: u64,
 }
 
 /// A file that is shared now.
@@ -385,35 +374,6 @@ fn file_name(path: &Path) -> Result<FileName, ShareError> {
     let Some(name) = path.file_name() else { return Err(HashError::NotAFile(path.to_owned()).into()) };
     let name = name.to_str().ok_or_else(|| fault("it is not UTF-8".to_owned()))?;
     FileName::create(name).map_err(|error: NameError| fault(error.to_string()))
-}
-
-/// Hashes on a blocking thread; dropping the future stops it.
-pub(crate) async fn hash(
-    path: PathBuf,
-    progress: &watch::Sender<Option<Hashing>>,
-) -> Result<Hashed, HashError> {
-    let cancel = CancellationToken::new();
-    let _stop = cancel.clone().drop_guard();
-    let _clear = Clear(progress);
-    let sender = progress.clone();
-    let hashed = tokio::task::spawn_blocking(move || {
-        let total = std::fs::metadata(&path).map_or(0, |found| found.len());
-        let shown = path.clone();
-        let report = |done| {
-            sender.send_replace(Some(Hashing { path: shown.clone(), done, total }));
-        };
-        hash_file(&path, report, &cancel)
-    });
-    hashed.await.unwrap_or(Err(HashError::Cancelled))
-}
-
-/// Nothing is being hashed any more.
-struct Clear<'a>(&'a watch::Sender<Option<Hashing>>);
-
-impl Drop for Clear<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(None);
-    }
 }
 
 /// What is wrong with the shared file, if anything is. Blocks on the disk.

@@ -2,6 +2,7 @@
 
 mod parse;
 mod spec;
+mod table;
 mod words;
 
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use shoal_common::{FileName, GroupName, UserName};
 use zeroize::Zeroizing;
 
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub use spec::{Argument, COMMANDS, Section, Spec, find};
+pub use spec::{Argument, Section, Spec, find};
+pub use table::COMMANDS;
 pub use words::{Word, Words, quoted, split};
 
 /// A password. It is wiped when dropped, and never printed.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::TransferError;
 use crate::command::FileRef;
-use crate::shares::{Hashing, hash};
+use crate::hashing::{Hashing, hash};
 
 /// Why a download cannot go there.
 #[derive(Debug, thiserror::Error)]

@@ -2,143 +2,42 @@
 //! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
 
 mod destination;
+mod error;
 mod list;
+mod row;
 mod run;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent};
-use shoal_common::{FileName, GroupName, Manifest, Uid};
-use shoal_engine::hash::HashError;
-use shoal_engine::{Bottleneck, ContentError, Engine, State};
+use shoal_common::{Manifest, Uid};
+use shoal_engine::Engine;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 pub use destination::DestinationError;
+pub use error::TransferError;
+pub use row::{DownloadRow, RowState};
 
 use crate::command::FileRef;
 use crate::events::Events;
+use crate::hashing::Hashing;
 use crate::holdings::Holdings;
 use crate::session::{CallError, Session};
-use crate::shares::{Hashing, Shares};
+use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use crate::swarm::{FileKey, Swarm};
 use crate::tickets::TicketBook;
 use destination::Place;
+use error::{metadata, wrong_state};
 use list::{End, List};
 use run::Origin;
 
 /// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
 /// error of the command.
 const FIRST_WORD: Duration = Duration::from_secs(2);
-
-/// Why a download did not begin, or was not found.
-#[derive(Debug, thiserror::Error)]
-pub enum TransferError {
-    /// Nobody is logged in.
-    #[error("nobody is logged in; log in with: login <user_id>")]
-    NotLoggedIn,
-    /// The trackers refused, or none answers.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The destination cannot be used.
-    #[error(transparent)]
-    Destination(#[from] DestinationError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What is at the destination cannot be compared with the file.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The file's metadata contradicts itself.
-    #[error("the metadata of {file} contradicts itself ({problem}); ask who shared it to share it again")]
-    Metadata {
-        /// The file.
-        file: FileName,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The file is being downloaded already.
-    #[error("{} of {} is being downloaded already, to {}", .file.file, .file.group, .path.display())]
-    Running {
-        /// The file.
-        file: FileRef,
-        /// Where it goes.
-        path: PathBuf,
-    },
-    /// There is no such download.
-    #[error("there is no download of {} in {}; show_downloads lists them", .0.file, .0.group)]
-    Unknown(FileRef),
-    /// It is in no state for that.
-    #[error("the download of {} is {state} and cannot be {wish}", .file.file)]
-    State {
-        /// The file.
-        file: FileRef,
-        /// What it is.
-        state: &'static str,
-        /// What was asked for.
-        wish: &'static str,
-    },
-    /// The engine ended it at once.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// A download as it is listed.
-#[derive(Debug, Clone)]
-pub struct DownloadRow {
-    /// How far it came.
-    pub state: RowState,
-    /// The group.
-    pub group: GroupName,
-    /// The file.
-    pub file: FileName,
-    /// Where it goes.
-    pub path: PathBuf,
-    /// Size in bytes.
-    pub size: u64,
-    /// Bytes that are verified and written.
-    pub verified: u64,
-    /// Bytes a second now.
-    pub rate: u64,
-    /// Sources in use.
-    pub sources: usize,
-    /// Time left at this rate, if anything moves.
-    pub eta: Option<Duration>,
-    /// What it is doing, while it runs.
-    pub activity: Option<(State, Bottleneck)>,
-}
-
-/// How far a listed download came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowState {
-    /// It runs, or waits for a sharer.
-    Downloading,
-    /// The file is whole and in its place.
-    Complete,
-    /// It cannot go on by itself, and why.
-    Failed(String),
-    /// It was paused.
-    Paused,
-}
-
-impl DownloadRow {
-    /// How much is there, in whole percent; 100 only when it is complete.
-    #[must_use]
-    pub fn percent(&self) -> u8 {
-        match self.state {
-            RowState::Complete => 100,
-            _ if self.size == 0 => 0,
-            _ => {
-                let percent = u128::from(self.verified) * 100 / u128::from(self.size);
-                u8::try_from(percent).map_or(99, |percent| percent.min(99))
-            }
-        }
-    }
-}
 
 /// A download that was begun.
 #[derive(Debug, Clone)]
@@ -455,29 +354,6 @@ impl Transfers {
     fn list(&self) -> MutexGuard<'_, List> {
         self.0.list()
     }
-}
-
-/// Why the engine cannot be started on what the trackers said.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    #[error(transparent)]
-    Content(#[from] ContentError),
-}
-
-fn metadata(manifest: &Manifest, problem: &dyn std::error::Error) -> TransferError {
-    TransferError::Metadata { file: manifest.name.clone(), problem: problem.to_string() }
-}
-
-fn wrong_state(file: &FileRef, state: &DownloadState, wish: &'static str) -> TransferError {
-    let state = match state {
-        DownloadState::Running => "running",
-        DownloadState::Paused => "paused already",
-        DownloadState::Complete => "complete",
-        DownloadState::Failed(_) => "stopped already",
-    };
-    TransferError::State { file: file.clone(), state, wish }
 }
 
 impl Shared {

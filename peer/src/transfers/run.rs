@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::StartError;
 use super::list::{End, Running};
-use super::{Shared, StartError, destination};
+use super::{Shared, destination};
 use crate::events::Event;
 use crate::session::CallError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
