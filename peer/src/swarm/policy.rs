@@ -7,7 +7,7 @@
 
 mod ledger;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use shoal_common::{Layout, PeerId, PieceIndex};
@@ -103,6 +103,8 @@ struct Channel {
 #[derive(Debug)]
 struct Peer {
     channels: usize,
+    /// Requests that wait.
+    waiting: usize,
     /// Pieces under way.
     active: usize,
     /// When it was served last, as a number that counts servings.
@@ -119,6 +121,8 @@ pub(super) struct Policy {
     slots: usize,
     files: HashMap<FileKey, File>,
     channels: BTreeMap<ChannelId, Channel>,
+    /// Those on which something waits: idle ones cost nothing.
+    queued: BTreeSet<ChannelId>,
     peers: BTreeMap<PeerId, Peer>,
     active_peers: usize,
     ready: VecDeque<Action>,
@@ -144,6 +148,7 @@ impl Policy {
             slots: slots.max(1),
             files: HashMap::new(),
             channels: BTreeMap::new(),
+            queued: BTreeSet::new(),
             peers: BTreeMap::new(),
             active_peers: 0,
             ready: VecDeque::new(),
@@ -155,7 +160,7 @@ impl Policy {
 
     /// Whether nothing happens until the next event other than a tick.
     pub(super) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.channels.values().all(|channel| channel.waiting.is_empty())
+        self.ready.is_empty() && self.queued.is_empty()
     }
 
     /// How many pieces of a file a requester said it holds; `None` if it does not have the file open.
@@ -226,6 +231,7 @@ impl Policy {
         let turn = self.turns;
         let peer = self.peers.entry(peer).or_insert_with(|| Peer {
             channels: 0,
+            waiting: 0,
             active: 0,
             turn,
             waiting_since: None,
@@ -248,7 +254,9 @@ impl Policy {
         channel.waiting.push_back((arrival, piece));
         let peer = channel.peer;
         self.arrivals += 1;
+        self.queued.insert(id);
         if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.waiting += 1;
             peer.waiting_since.get_or_insert(now);
             peer.place_until = None;
         }
@@ -259,6 +267,7 @@ impl Policy {
         if let Some(at) = channel.waiting.iter().position(|&(_, waiting)| waiting == piece) {
             channel.waiting.remove(at);
             file.ledger.withdraw(channel.taker, piece);
+            self.unqueue(id, 1);
             self.ready.push_back(Action::NotNow { channel: id, piece, after: Duration::ZERO, instead: None });
         } else if channel.active.iter().any(|&(active, _)| active == piece) {
             self.ready.push_back(Action::Stop { channel: id, piece });
@@ -286,6 +295,10 @@ impl Policy {
 
     fn close(&mut self, id: ChannelId, now: Instant) {
         let Some(channel) = self.channels.remove(&id) else { return };
+        self.queued.remove(&id);
+        if let Some(peer) = self.peers.get_mut(&channel.peer) {
+            peer.waiting -= channel.waiting.len();
+        }
         self.release(channel.peer, channel.key, channel.active.len());
         if let Some(file) = self.files.get_mut(&channel.key) {
             channel
@@ -334,11 +347,21 @@ impl Policy {
         }
     }
 
+    /// Notes that `requests` of a channel wait no longer.
+    fn unqueue(&mut self, id: ChannelId, requests: usize) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        if let Some(peer) = self.peers.get_mut(&channel.peer) {
+            peer.waiting -= requests;
+        }
+        if channel.waiting.is_empty() {
+            self.queued.remove(&id);
+        }
+    }
+
     /// Lets a peer's place in the queue lapse some time after it stopped waiting.
     fn settle(&mut self, id: PeerId, now: Instant) {
-        let waits = self.channels.values().any(|channel| channel.peer == id && !channel.waiting.is_empty());
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if waits || peer.waiting_since.is_none() {
+        if peer.waiting > 0 || peer.waiting_since.is_none() {
             return;
         }
         let until = *peer.place_until.get_or_insert(now + PLACE_KEPT);
@@ -361,22 +384,30 @@ impl Policy {
             })
             .map(|(&id, _)| id)
             .collect();
-        for (&id, channel) in self.channels.iter_mut().filter(|(_, channel)| late.contains(&channel.peer)) {
-            for (_, piece) in channel.waiting.drain(..) {
-                if let Some(file) = self.files.get_mut(&channel.key) {
-                    file.ledger.withdraw(channel.taker, piece);
-                }
-                self.ready.push_back(Action::Busy { channel: id, piece, after: BUSY });
-            }
+        for id in self.queued.iter().copied().collect::<Vec<_>>() {
+            self.refuse_late(id, &late);
         }
         late.into_iter().for_each(|id| self.settle(id, now));
+    }
+
+    /// Tells what waits on a channel of a late peer that we are busy.
+    fn refuse_late(&mut self, id: ChannelId, late: &HashSet<PeerId>) {
+        let Some((channel, file)) = self.channel(id) else { return };
+        if !late.contains(&channel.peer) {
+            return;
+        }
+        let waiting = std::mem::take(&mut channel.waiting);
+        waiting.iter().for_each(|&(_, piece)| file.ledger.withdraw(channel.taker, piece));
+        self.unqueue(id, waiting.len());
+        let busy = waiting.into_iter().map(|(_, piece)| Action::Busy { channel: id, piece, after: BUSY });
+        self.ready.extend(busy);
     }
 
     /// Chooses among the waiting requests. Where the first in line needs a slot and none is free, nobody behind it is
     /// served either: those under way end soon, and then it is its turn.
     fn pick(&mut self, now: Instant) -> Option<Action> {
         let mut line: Vec<(Rank, ChannelId, usize)> =
-            self.channels.iter().filter_map(|(&id, channel)| self.best(id, channel, now)).collect();
+            self.queued.iter().filter_map(|&id| self.best(id, self.channels.get(&id)?, now)).collect();
         line.sort_unstable();
         let mut full: HashSet<FileKey> = HashSet::new();
         for (_, id, at) in line {
@@ -427,16 +458,15 @@ impl Policy {
         channel.active_bytes += u64::from(file.layout.length(piece));
         *file.active.entry(channel.peer).or_default() += 1;
         file.ledger.start(channel.taker, piece, now);
-        let id_of_peer = channel.peer;
-        let waits =
-            self.channels.values().any(|channel| channel.peer == id_of_peer && !channel.waiting.is_empty());
+        let peer = channel.peer;
+        self.unqueue(id, 1);
         self.turns += 1;
         let turn = self.turns;
-        let peer = self.peers.get_mut(&id_of_peer)?;
+        let peer = self.peers.get_mut(&peer)?;
         self.active_peers += usize::from(peer.active == 0);
         peer.active += 1;
         peer.turn = turn;
-        peer.waiting_since = waits.then_some(now);
+        peer.waiting_since = (peer.waiting > 0).then_some(now);
         peer.place_until = None;
         Some(Action::Serve { channel: id, piece })
     }

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod hostile;
+mod servers;
 mod support;
 mod tickets;
 mod transfer;

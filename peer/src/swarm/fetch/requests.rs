@@ -267,7 +267,8 @@ impl Requests {
         state.fault = Some(fault.clone());
         for (_, pending) in state.pending.drain() {
             if let Some(done) = pending.done {
-                let _ = done.send(Err(fault.error()));
+                // What follows from the fault, its source's keeper decides.
+                let _ = done.send(Err(SourceError::Busy(NOT_YET)));
             }
         }
         state.in_flight = 0;
@@ -282,16 +283,6 @@ impl Requests {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Fault {
-    /// What a running request is told. A broken connection may come back: that is decided by whoever opened it.
-    fn error(&self) -> SourceError {
-        match self {
-            Self::Gone(_) => SourceError::Busy(NOT_YET),
-            Self::Invalid(reason) => SourceError::Invalid(reason.clone()),
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::swarm::served::{ReadFailure, Source};
 use crate::swarm::uploads::{Out, Uploads};
 
 /// A requester that takes no byte for so long is gone, or means harm.
-const STALLED: Duration = Duration::from_secs(10);
+const STALLED: Duration = Duration::from_secs(15);
 /// Bytes read from the disk at once: whole small pieces, and what fits the processor's cache.
 const BATCH: u32 = 256 * 1024;
 /// Batches read ahead.
