@@ -36,7 +36,7 @@ pub const MAX_ANNOUNCED: usize = 100_000;
 pub const BLOCK: u32 = 16 * 1024;
 /// Largest control frame between peers: a bitfield of `MAX_PIECES` is 12.5 KB.
 pub const MAX_PEER_MESSAGE: usize = 32 * 1024;
-/// Largest data frame between peers that a receiver takes.
+/// Most bytes of a piece in one data frame between peers that a receiver takes; what precedes them does not count.
 pub const MAX_PEER_DATA: usize = 64 * 1024;
 /// Files that one connection between peers may have open at once.
 pub const MAX_CHANNELS: usize = 256;

@@ -3,6 +3,9 @@
 //! Whoever dials is the *requester*, whoever accepts the *server*; two peers that trade pieces have a connection each
 //! way. A connection carries many files, each on a channel that the requester numbers. Frames have a kind and a payload
 //! (`shoal-net` frames them); all payloads are CBOR but that of [`DATA`], which is [`DataHead`] and then bytes.
+//!
+//! Every request ends exactly once: with the piece's last block, with [`ToRequester::NotNow`] or [`ToRequester::Busy`]
+//! for that piece, or with its channel. Until then it counts as in flight, also when it was taken back.
 
 use minicbor::{Decode, Encode};
 
@@ -54,7 +57,7 @@ pub enum ToServer {
         #[n(1)]
         piece: u32,
     },
-    /// Takes a request back; blocks that are under way still arrive.
+    /// Takes a request back; blocks that are under way still arrive, and so does the request's end.
     #[n(3)]
     Cancel {
         /// The channel.
