@@ -102,6 +102,7 @@ macro_rules! name {
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
             pub fn create(text: &str) -> Result<Self, NameError> {
+                check($what, text, $limit)?;
                 let name = Self::refer(text)?;
                 if name.is_parked() { Err(NameError::Parked($what)) } else { Ok(name) }
             }
@@ -201,7 +202,7 @@ mod tests {
         for (text, reason) in [
             ("", "empty"),
             (&"x".repeat(65) as &str, "too long"),
-            (&"x".repeat(10_000), "too long"),
+            (&"x".repeat(10_000), "too long: 64 bytes are the most"),
             ("a\nb", "character"),
             ("a\u{202e}b", "character"),
             (" a", "space"),

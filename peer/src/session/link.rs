@@ -109,9 +109,9 @@ impl Link {
     pub(super) fn close(&self, reason: &str) {
         let mut pending = self.pending();
         pending.reason.get_or_insert_with(|| reason.to_owned());
-        pending.waiting.clear();
-        drop(pending);
+        // First the end, then the callers: woken, they look for another link and must not find this one.
         self.0.ended.cancel();
+        pending.waiting.clear();
     }
 
     /// Completes, with the reason, when the connection has ended. Safe to drop.
