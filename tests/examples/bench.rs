@@ -158,10 +158,11 @@ fn ceiling(dir: &Path, source: &Path) -> Sample {
     let mut sent = String::new();
     child.stdout.take().unwrap().read_to_string(&mut sent).unwrap();
     child.wait().unwrap();
+    let sender: f64 = sent.trim().parse().unwrap();
+    let sample = Sample { seconds, cpu_seconds: cpu_seconds(own) - before + sender, peak_mib: peak_mib(own) };
     assert!(same_content(source, &target));
     std::fs::remove_file(&target).unwrap();
-    let sender: f64 = sent.trim().parse().unwrap();
-    Sample { seconds, cpu_seconds: cpu_seconds(own) - before + sender, peak_mib: peak_mib(own) }
+    sample
 }
 
 /// The sending process of the ceiling; prints its CPU seconds.
