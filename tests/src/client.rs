@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::{PATIENCE, binary, free_port, until};
+use crate::{PATIENCE, client_command, free_port, random_file, until};
 
 /// What a command gave: its object, and the events that came before it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Client {
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
+    /// All events so far.
+    events: Vec<Value>,
 }
 
 impl Client {
@@ -40,11 +43,7 @@ impl Client {
 
     fn start_at(dir: &Path, name: &str, info: &Path, port: u16) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
-        let mut child = Command::new(binary("client"))
-            .arg(format!("127.0.0.1:{port}"))
-            .arg(info)
-            .arg("--data-dir")
-            .arg(dir.join(name))
+        let mut child = client_command(dir, name, info, port)
             .arg("--json")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,7 +61,16 @@ impl Client {
             }
         });
         let input = child.stdin.take();
-        Self { name: name.into(), dir: dir.into(), port, info: info.into(), child, input, output }
+        Self {
+            name: name.into(),
+            dir: dir.into(),
+            port,
+            info: info.into(),
+            child,
+            input,
+            output,
+            events: Vec::new(),
+        }
     }
 
     /// Starts a client, makes an account of the same name, and logs in.
@@ -72,6 +80,30 @@ impl Client {
         client.ok(&format!("create_user {name} secret"));
         client.ok(&format!("login {name} secret"));
         client
+    }
+
+    /// What it is called, its user too.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Lets others into a group of this client's: they ask, and it accepts.
+    pub fn let_in(&mut self, group: &str, others: &mut [&mut Self]) {
+        for other in others {
+            other.ok(&format!("join_group {group}"));
+            let name = other.name.clone();
+            self.ok(&format!("accept_request {group} {name}"));
+        }
+    }
+
+    /// Shares a file of that many random bytes with a group; gives its path and SHA-1.
+    pub fn share(&mut self, group: &str, file: &str, size: usize) -> (PathBuf, String) {
+        let path = self.dir.join(format!("{}-{file}", self.name)).join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        random_file(&path, size, 7);
+        let answer = self.ok(&format!("upload_file '{}' {group}", path.display()));
+        (path, answer["sha1"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Where its bulk lane listens.
@@ -88,16 +120,27 @@ impl Client {
 
     /// Runs a command and waits for its object.
     pub fn run(&mut self, command: &str) -> Outcome {
-        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+        let outcome = self.send(command);
         let word = command.split_whitespace().next().unwrap().to_lowercase();
+        assert_eq!(outcome.answer["command"], word.as_str(), "{}", outcome.answer);
+        outcome
+    }
+
+    /// Runs a line that may be no command at all.
+    pub fn run_any(&mut self, line: &str) -> Value {
+        self.send(line).answer
+    }
+
+    fn send(&mut self, command: &str) -> Outcome {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
         let (mut events, deadline) = (Vec::new(), Instant::now() + PATIENCE);
         loop {
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(object) if object.get("event").is_some() => events.push(object),
-                Ok(answer) => {
-                    assert_eq!(answer["command"], word.as_str(), "{answer}");
-                    return Outcome { answer, events };
+                Ok(object) if object.get("event").is_some() => {
+                    self.events.push(object.clone());
+                    events.push(object);
                 }
+                Ok(answer) => return Outcome { answer, events },
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("{}: {command}: no answer within {PATIENCE:?}", self.name)
                 }
@@ -122,6 +165,14 @@ impl Client {
         error
     }
 
+    /// How many clients share the file now, as `list_files` has it; 0 too for a file that is not listed.
+    pub fn sharers(&mut self, group: &str, file: &str) -> u64 {
+        let answer = self.ok(&format!("list_files {group}"));
+        let files = answer["files"].as_array().unwrap();
+        let file = files.iter().find(|entry| entry["name"] == file);
+        file.map_or(0, |entry| entry["sharers"].as_u64().unwrap())
+    }
+
     /// The download of that file, as `show_downloads` has it.
     pub fn download(&mut self, file: &str) -> Value {
         let answer = self.ok("show_downloads");
@@ -144,6 +195,46 @@ impl Client {
         until(&format!("{}: {file} has {percent} %", self.name), || {
             self.download(file)["percent"].as_f64().is_some_and(|now| now >= percent)
         });
+    }
+
+    /// Waits until an event of that name has come since the client started, or comes, and gives it.
+    pub fn until_event(&mut self, name: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.events.iter().find(|event| event["event"] == name) {
+                return event.clone();
+            }
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(object) => {
+                    assert!(object.get("event").is_some(), "{}: not asked for: {object}", self.name);
+                    self.events.push(object);
+                }
+                Err(error) => panic!("{}: no event {name}: {error}; there were {:?}", self.name, self.events),
+            }
+        }
+    }
+
+    /// All events that were read so far.
+    #[must_use]
+    pub fn events(&self) -> &[Value] {
+        &self.events
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join(format!("{}.log", self.name))).unwrap_or_default()
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join(&self.name)
     }
 
     /// Kills the client with -9.
@@ -178,9 +269,7 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let log =
-                std::fs::read_to_string(self.dir.join(format!("{}.log", self.name))).unwrap_or_default();
-            eprintln!("--- log of {}\n{log}", self.name);
+            eprintln!("--- log of {}\n{}", self.name, self.log());
         }
     }
 }

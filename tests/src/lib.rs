@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
 mod client;
+mod member;
+mod process;
+mod seeder;
+mod terminal;
 mod tracker;
 
 use std::io::Write;
@@ -13,7 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use sha1::Digest;
+
 pub use client::{Client, Outcome, Stopped};
+pub use member::{Member, Wire};
+pub use process::{Finished, client_command, finish, peak_memory, run_script, tracker_command};
+pub use seeder::{Manners, Seeder};
+pub use terminal::Terminal;
 pub use tracker::Trackers;
 
 /// How long a condition may take to come true on a busy two-core machine.
@@ -75,13 +85,37 @@ pub fn random_file(path: &Path, size: usize, seed: u64) {
     file.flush().unwrap();
 }
 
-/// Whether two files hold the same.
+/// Whether two files hold the same; they are compared a block at a time.
 #[must_use]
 pub fn same_content(one: &Path, other: &Path) -> bool {
-    match (std::fs::read(one), std::fs::read(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
+    use std::io::Read;
+    let (Ok(one), Ok(other)) = (std::fs::File::open(one), std::fs::File::open(other)) else {
+        return false;
+    };
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    loop {
+        left.clear();
+        right.clear();
+        (&one).take(1 << 20).read_to_end(&mut left).unwrap();
+        (&other).take(1 << 20).read_to_end(&mut right).unwrap();
+        if left != right || left.is_empty() {
+            return left == right;
+        }
     }
+}
+
+/// SHA-1 of a file in hex.
+#[must_use]
+pub fn sha1_of(path: &Path) -> String {
+    let digest = sha1::Sha1::digest(std::fs::read(path).unwrap());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes that a process has read by system calls so far, from files above all.
+#[must_use]
+pub fn bytes_read(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
 /// Notes for `scripts/test` that a test was skipped; the reason says what it needs.

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
-use crate::{binary, free_port, until};
+use crate::{Member, free_port, tracker_command, until};
 
 /// Trackers on loopback, numbered from 1.
 pub struct Trackers {
@@ -65,11 +65,7 @@ impl Trackers {
     pub fn restart(&mut self, number: usize) {
         let log =
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.log")));
-        let child = Command::new(binary("tracker"))
-            .arg(self.info())
-            .arg(number.to_string())
-            .arg("--data-dir")
-            .arg(self.data(number))
+        let child = tracker_command(&self.info(), number, &self.data(number))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -93,6 +89,22 @@ impl Trackers {
         let mut child = self.running[number - 1].take().unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
         child.wait().unwrap().success()
+    }
+
+    /// The process id of a tracker that runs.
+    #[must_use]
+    pub fn pid(&self, number: usize) -> u32 {
+        self.running[number - 1].as_ref().unwrap().id()
+    }
+
+    /// Waits until the trackers are linked and in step: a name created at one of them is definite at once (T7).
+    pub fn until_in_step(&self) {
+        for number in 1..=self.ports.len() {
+            let mut member = Member::connect(self.port(number));
+            until("a created name is definite", || {
+                !member.create_user(&format!("probe-{:x}", fastrand::u64(..)), "secret")
+            });
+        }
     }
 
     /// How often a line with these words is in a tracker's log.

@@ -1,0 +1,278 @@
+//! A client made by hand: it speaks the protocols itself, and so can do what the real one never would.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shoal_common::credentials::Secrets;
+use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_PEER_DATA, MAX_PEER_MESSAGE};
+use shoal_common::peer_wire::{DATA, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
+use shoal_common::tracker_api::{
+    Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, RefusalKind, Reply, Session, ToTracker,
+};
+use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Uid, UserName};
+use shoal_net::bulk::frame::{FrameReader, FrameWriter};
+use shoal_net::bulk::{self, BulkReader, BulkWriter};
+use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::timeout;
+
+use crate::{PATIENCE, free_port};
+
+/// A hand-made client, connected to one tracker.
+pub struct Member {
+    identity: Identity,
+    tracker: PeerId,
+    port: u16,
+    channel: Channel,
+    calls: u32,
+    // Last, so that everything that runs on it is dropped first.
+    _control: Control,
+    runtime: Runtime,
+}
+
+impl Member {
+    /// Connects to the tracker at that port of this machine, under a new key.
+    #[must_use]
+    pub fn connect(tracker_port: u16) -> Self {
+        Self::connect_as(Identity::generate(), tracker_port)
+    }
+
+    /// Connects under that key.
+    #[must_use]
+    pub fn connect_as(identity: Identity, tracker_port: u16) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let port = free_port();
+        let (control, tracker, channel) = runtime.block_on(async {
+            let config = ControlConfig {
+                identity: identity.clone(),
+                listen: None,
+                protocols: vec![],
+                limits: ControlLimits::default(),
+            };
+            let (control, _) = Control::start(config).await.unwrap();
+            let tracker = control.dial("127.0.0.1", tracker_port, None).await.unwrap();
+            let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
+            channel.set_limit(MAX_CLIENT_MESSAGE);
+            (control, tracker, channel)
+        });
+        let mut member = Self { identity, tracker, port, channel, calls: 0, _control: control, runtime };
+        member.done(Call::Hello { listen: format!("127.0.0.1:{port}") });
+        member
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The port at which it told the tracker to serve.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What its tasks run on.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Asks the tracker.
+    ///
+    /// # Errors
+    /// When the tracker refuses.
+    pub fn call(&mut self, body: Call) -> Result<Answer, Refusal> {
+        self.calls_at_once(vec![body]).remove(0)
+    }
+
+    /// Asks the tracker many things without waiting in between; the answers are in the order of the calls.
+    pub fn calls_at_once(&mut self, bodies: Vec<Call>) -> Vec<Result<Answer, Refusal>> {
+        let (first, count) = (self.calls, bodies.len());
+        let mut answers = vec![None; count];
+        self.runtime.block_on(async {
+            for body in bodies {
+                self.calls += 1;
+                let message = ToTracker { call: self.calls, body };
+                self.channel.send(&minicbor::to_vec(message).unwrap()).await.unwrap();
+            }
+            for _ in 0..count {
+                let message = timeout(PATIENCE, self.channel.recv()).await.unwrap().unwrap().unwrap();
+                let answer: FromTracker = minicbor::decode(&message).unwrap();
+                answers[(answer.call - first - 1) as usize] = Some(match answer.body {
+                    Reply::Done(answer) => Ok(answer),
+                    Reply::Refused(refusal) => Err(refusal),
+                });
+            }
+        });
+        answers.into_iter().map(Option::unwrap).collect()
+    }
+
+    /// Asks the tracker what it must do.
+    pub fn done(&mut self, body: Call) -> Answer {
+        self.call(body.clone()).unwrap_or_else(|refusal| panic!("{body:?}: {}", refusal.text))
+    }
+
+    /// Asks the tracker what it must refuse.
+    pub fn refused(&mut self, body: Call) -> Refusal {
+        match self.call(body.clone()) {
+            Err(refusal) => refusal,
+            Ok(answer) => panic!("{body:?} was done: {answer:?}"),
+        }
+    }
+
+    /// Creates an account; says whether its name is provisional.
+    pub fn create_user(&mut self, name: &str, password: &str) -> bool {
+        let (_, _, account) = Secrets::create(password).unwrap();
+        let name = UserName::create(name).unwrap();
+        match self.done(Call::CreateUser { id: Uid::random(), name, account }) {
+            Answer::Created { provisional } => provisional,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// When the tracker refuses.
+    pub fn login(&mut self, name: &str, password: &str) -> Result<Session, Refusal> {
+        let name = UserName::refer(name).unwrap();
+        let mut candidate = 0;
+        loop {
+            let Answer::Challenge { salt, challenge } =
+                self.call(Call::Challenge { name: name.clone(), candidate })?
+            else {
+                panic!("no challenge")
+            };
+            let secrets = Secrets::derive(password, &salt).unwrap();
+            let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
+            match self.call(Call::Login { name: name.clone(), candidate, signature }) {
+                Ok(Answer::LoggedIn(session)) => return Ok(*session),
+                Ok(other) => panic!("{other:?}"),
+                Err(refusal) if refusal.kind == RefusalKind::TryNext => candidate += 1,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Creates an account and logs in.
+    pub fn enter(&mut self, name: &str) -> Session {
+        self.create_user(name, "secret");
+        self.login(name, "secret").unwrap()
+    }
+
+    /// Files a join request.
+    pub fn join(&mut self, group: &str) {
+        self.done(Call::JoinGroup { request: RequestId::random(), group: GroupName::refer(group).unwrap() });
+    }
+
+    /// The session as it is now, with a ticket for each group.
+    pub fn renew(&mut self) -> Session {
+        match self.done(Call::Renew) {
+            Answer::LoggedIn(session) => *session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The ticket for a group of that name.
+    pub fn ticket(&mut self, group: &str) -> (Gid, Vec<u8>) {
+        let session = self.renew();
+        let ticket = session.tickets.into_iter().find(|ticket| ticket.name.as_str() == group);
+        let ticket = ticket.unwrap_or_else(|| panic!("no ticket for {group}"));
+        (ticket.group, ticket.ticket)
+    }
+
+    /// Looks a file up.
+    pub fn find(&mut self, group: &str, file: &str) -> (Gid, Fid, Manifest) {
+        let call =
+            Call::Find { group: GroupName::refer(group).unwrap(), file: FileName::refer(file).unwrap() };
+        match self.done(call) {
+            Answer::Found { group, file, manifest } => (group, file, *manifest),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Connects to a peer's bulk lane at that port of this machine.
+    #[must_use]
+    pub fn dial_peer(&self, port: u16, peer: PeerId) -> Wire {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let stream =
+            self.runtime.block_on(async { bulk::connect(address, peer, &self.identity).await.unwrap() });
+        let (reader, writer) = stream.into_split();
+        let reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA).unwrap());
+        Wire { runtime: self.runtime.handle().clone(), reader, writer: FrameWriter::new(writer) }
+    }
+}
+
+/// A bulk connection, as the one who asks for pieces.
+pub struct Wire {
+    runtime: Handle,
+    reader: FrameReader<BulkReader>,
+    writer: FrameWriter<BulkWriter>,
+}
+
+impl Wire {
+    /// Sends a message.
+    pub fn say(&mut self, message: &ToServer) {
+        let bytes = minicbor::to_vec(message).unwrap();
+        self.say_raw(TO_SERVER, &bytes);
+    }
+
+    /// Sends a frame, whatever it means.
+    pub fn say_raw(&mut self, kind: u8, payload: &[u8]) {
+        self.runtime.block_on(async {
+            // The other side may have hung up, which the next answer shows.
+            if self.writer.control(kind, payload).await.is_ok() {
+                let _ = self.writer.flush().await;
+            }
+        });
+    }
+
+    /// The next message; `Ok(None)` for a block of a piece.
+    ///
+    /// # Errors
+    /// When the connection ended, or nothing comes within `patience`.
+    pub fn hear(&mut self, patience: Duration) -> Result<Option<ToRequester>, String> {
+        self.runtime.block_on(async {
+            let next = timeout(patience, self.reader.next()).await.map_err(|_| "silence".to_owned())?;
+            let header = next.map_err(|error| error.to_string())?.ok_or("the end")?;
+            if header.kind == DATA {
+                return Ok(None);
+            }
+            assert_eq!(header.kind, TO_REQUESTER);
+            let payload = self.reader.payload(MAX_PEER_MESSAGE).await.map_err(|error| error.to_string())?;
+            Ok(Some(minicbor::decode(&payload).unwrap()))
+        })
+    }
+
+    /// Opens a file with a ticket and asks for its first piece at once; gives the answers up to a refusal, a block of the
+    /// piece, the end, or a silence of that length.
+    pub fn try_for_a_piece(
+        &mut self,
+        (group, file): (Gid, Fid),
+        ticket: &[u8],
+        patience: Duration,
+    ) -> Vec<String> {
+        self.say(&ToServer::Open { channel: 1, group, file, ticket: ticket.to_vec() });
+        self.say(&ToServer::Request { channel: 1, piece: 0 });
+        let mut heard = Vec::new();
+        loop {
+            match self.hear(patience) {
+                Ok(Some(ToRequester::Refused { reason, .. })) => {
+                    heard.push(format!("refused: {reason:?}"));
+                    return heard;
+                }
+                Ok(Some(ToRequester::Opened { .. })) => heard.push("opened".into()),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    heard.push("a piece".into());
+                    return heard;
+                }
+                Err(end) => {
+                    heard.push(end);
+                    return heard;
+                }
+            }
+        }
+    }
+}

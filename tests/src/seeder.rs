@@ -1,0 +1,168 @@
+//! A seeder made by hand, which counts what it sends, holds back at will, and may lie.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
+use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
+use shoal_common::tracker_api::{Call, Extent, Holding};
+use shoal_common::{Fid, Gid, RequestId};
+use shoal_net::bulk::frame::{FrameReader, FrameWriter};
+use shoal_net::bulk::{BulkLimits, BulkStream, BulkWriter, Listener};
+use tokio::sync::{mpsc, watch};
+
+use crate::Member;
+
+/// How a seeder behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    /// It sends what it was asked for.
+    Honest,
+    /// It sends pieces of the right length with a wrong byte.
+    Lies,
+}
+
+/// A member that serves one file by hand.
+pub struct Seeder {
+    member: Member,
+    share: Arc<Share>,
+    allowed: watch::Sender<usize>,
+}
+
+struct Share {
+    content: Vec<u8>,
+    piece_length: usize,
+    manners: Manners,
+    /// How often each piece was sent.
+    sent: Mutex<HashMap<u32, usize>>,
+}
+
+impl Seeder {
+    /// Makes a member share a file of one of its groups; it sends `allowed` pieces and holds the others back.
+    #[must_use]
+    pub fn start(
+        mut member: Member,
+        (group, file): (&str, &str),
+        content: &Path,
+        manners: Manners,
+        allowed: usize,
+    ) -> Self {
+        let (gid, fid, manifest) = member.find(group, file);
+        let share = Arc::new(Share {
+            content: std::fs::read(content).unwrap(),
+            piece_length: manifest.piece_length as usize,
+            manners,
+            sent: Mutex::default(),
+        });
+        let (allowed, gate) = watch::channel(allowed);
+        let address = SocketAddr::from(([127, 0, 0, 1], member.port()));
+        let _inside = member.handle().enter();
+        let mut listener = Listener::bind(address, member.identity(), BulkLimits::default()).unwrap();
+        let served = share.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, served.clone(), gate.clone()));
+            }
+        });
+        drop(_inside);
+        announce(&mut member, gid, fid);
+        Self { member, share, allowed }
+    }
+
+    /// Lets it send so many pieces in all.
+    pub fn allow(&self, pieces: usize) {
+        self.allowed.send_replace(pieces);
+    }
+
+    /// How many pieces it has sent, those sent twice counted twice.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.share.sent.lock().unwrap().values().sum()
+    }
+
+    /// The member behind it.
+    pub fn member(&mut self) -> &mut Member {
+        &mut self.member
+    }
+}
+
+fn announce(member: &mut Member, group: Gid, file: Fid) {
+    member.done(Call::ShareKnown { request: RequestId::random(), group, file });
+    let holdings = vec![Holding { group, file, extent: Extent::Complete }];
+    member.done(Call::Announce { anew: true, holdings });
+}
+
+/// Serves one connection; requests wait in line while the gate is closed.
+async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usize>) {
+    let (reader, writer) = stream.into_split();
+    let mut reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA).unwrap());
+    let (asked, wanted) = mpsc::unbounded_channel();
+    let sender = tokio::spawn(send(FrameWriter::new(writer), wanted, share, gate));
+    while let Ok(Some(_)) = reader.next().await {
+        let Ok(payload) = reader.payload(MAX_PEER_MESSAGE).await else { break };
+        if asked.send(minicbor::decode(&payload).unwrap()).is_err() {
+            break;
+        }
+    }
+    // Whoever left wants nothing more.
+    sender.abort();
+}
+
+async fn send(
+    mut writer: FrameWriter<BulkWriter>,
+    mut wanted: mpsc::UnboundedReceiver<ToServer>,
+    share: Arc<Share>,
+    mut gate: watch::Receiver<usize>,
+) {
+    while let Some(message) = wanted.recv().await {
+        match message {
+            ToServer::Open { channel, .. } => {
+                let opened = minicbor::to_vec(ToRequester::Opened { channel, have: None }).unwrap();
+                if writer.control(TO_REQUESTER, &opened).await.is_err() {
+                    return;
+                }
+            }
+            ToServer::Request { channel, piece } => {
+                let open = |allowed: &usize| {
+                    let mut sent = share.sent.lock().unwrap();
+                    let open = sent.values().sum::<usize>() < *allowed;
+                    if open {
+                        *sent.entry(piece).or_default() += 1;
+                    }
+                    open
+                };
+                if gate.wait_for(open).await.is_err()
+                    || send_piece(&mut writer, &share, channel, piece).await.is_none()
+                {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        if writer.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn send_piece(
+    writer: &mut FrameWriter<BulkWriter>,
+    share: &Share,
+    channel: u32,
+    piece: u32,
+) -> Option<()> {
+    let start = piece as usize * share.piece_length;
+    let end = (start + share.piece_length).min(share.content.len());
+    let mut bytes = share.content[start..end].to_vec();
+    if share.manners == Manners::Lies {
+        bytes[0] ^= 1;
+    }
+    for (number, block) in bytes.chunks(BLOCK as usize).enumerate() {
+        let offset = u32::try_from(number).unwrap() * BLOCK;
+        let head = DataHead { channel, piece, offset };
+        writer.data(DATA, &head.to_bytes(), block).await.ok()?;
+    }
+    writer.flush().await.ok()
+}

@@ -1,0 +1,383 @@
+//! Downloads when things go wrong: peers die, lie and change their files, the downloader is killed, the disk is full
+//! (D2, D4, D6, D8).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use shoal_tests::{
+    Client, Manners, Member, Seeder, Trackers, random_file, root_or_skip, same_content, sha1_of, until,
+};
+
+const MIB: usize = 1 << 20;
+const PIECE: usize = 64 * 1024;
+
+/// A cluster of one tracker and a group `g` that ann owns.
+struct World {
+    ann: Client,
+    trackers: Trackers,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let trackers = Trackers::start(dir.path(), 1);
+        let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+        ann.ok("create_group g");
+        Self { ann, trackers, dir }
+    }
+
+    fn member(&mut self, name: &str) -> Client {
+        let mut member = Client::enter(self.dir.path(), name, &self.trackers.info());
+        self.ann.let_in("g", &mut [&mut member]);
+        member
+    }
+
+    /// A seeder made by hand.
+    fn seeder(&mut self, name: &str, file: &str, content: &Path, manners: Manners, allowed: usize) -> Seeder {
+        let mut member = Member::connect(self.trackers.port(1));
+        member.enter(name);
+        member.join("g");
+        self.ann.ok(&format!("accept_request g {name}"));
+        Seeder::start(member, ("g", file), content, manners, allowed)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn download(client: &mut Client, file: &str, to: &Path) {
+    client.ok(&format!("download_file g {file} '{}'", to.display()));
+}
+
+/// Everything in a folder, hidden files too.
+fn list(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn two_of_three_seeders_are_killed_and_it_goes_on() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 6 * MIB);
+    let mut seeders = vec![world.member("bob"), world.member("carol")];
+    for seeder in &mut seeders {
+        let copy = world.path(&format!("{}.bin", seeder.name()));
+        download(seeder, "a.bin", &copy);
+        seeder.until_download("a.bin", "C");
+        seeder.ok("limit up 700K");
+    }
+    world.ann.ok("limit up 700K");
+    let mut dave = world.member("dave");
+    let copy = world.path("dave.bin");
+    until("three share it", || dave.sharers("g", "a.bin") == 3);
+    download(&mut dave, "a.bin", &copy);
+    until("all three serve", || dave.download("a.bin")["sources"] == 3);
+    dave.until_percent("a.bin", 20.0);
+    assert_eq!(dave.download("a.bin")["state"], "D");
+    for seeder in seeders {
+        seeder.kill();
+    }
+    dave.until_download("a.bin", "C");
+    assert!(same_content(&path, &copy));
+}
+
+#[test]
+fn a_liar_is_dropped_and_the_file_is_right() {
+    let mut world = World::new();
+    world.ann.ok("limit up 1M");
+    let (path, _) = world.ann.share("g", "a.bin", 2 * MIB);
+    let liar = world.seeder("liar", "a.bin", &path, Manners::Lies, 1);
+    let mut bob = world.member("bob");
+    until("both are offered", || bob.sharers("g", "a.bin") == 2);
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    let banned = bob.until_event("source_banned");
+    assert_eq!(banned["file"], "a.bin");
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &copy));
+    // One bad piece was enough, and what else was asked of it came from the other.
+    assert_eq!(liar.sent(), 1);
+}
+
+#[test]
+fn with_only_a_liar_nothing_is_ever_called_complete() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", MIB);
+    let _liar = world.seeder("liar", "a.bin", &path, Manners::Lies, usize::MAX);
+    let mut bob = world.member("bob");
+    world.ann.ok("logout");
+    until("only the liar is offered", || bob.sharers("g", "a.bin") == 1);
+    let folder = world.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    download(&mut bob, "a.bin", &folder);
+    bob.until_event("source_banned");
+    let download = bob.download("a.bin");
+    assert_eq!(
+        (&download["state"], &download["percent"]),
+        (&"D".into(), &0.into()),
+        "it waits for an honest one"
+    );
+    assert!(!folder.join("a.bin").exists());
+    world.ann.ok("login ann secret");
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &folder.join("a.bin")));
+    assert_eq!(list(&folder), ["a.bin"], "no partial file is left");
+}
+
+#[test]
+fn a_killed_downloader_fetches_only_what_it_had_not() {
+    let mut world = World::new();
+    let pieces = 64;
+    let (path, _) = world.ann.share("g", "a.bin", pieces * PIECE);
+    let seeder = world.seeder("seeder", "a.bin", &path, Manners::Honest, pieces / 2);
+    let mut bob = world.member("bob");
+    world.ann.ok("logout");
+    until("only the seeder that counts is there", || bob.sharers("g", "a.bin") == 1);
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    bob.until_percent("a.bin", 50.0);
+    assert_eq!(seeder.sent(), pieces / 2);
+    let mut bob = bob.kill().restart();
+    assert!(!copy.exists());
+    bob.ok("login bob secret");
+    until("it knows what it has", || bob.download("a.bin")["percent"].as_f64() >= Some(49.0));
+    seeder.allow(usize::MAX);
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &copy));
+    let again = seeder.sent() - pieces;
+    assert_eq!(again, 0, "{again} of {pieces} pieces were fetched twice");
+}
+
+#[test]
+fn killed_at_any_moment_it_still_ends_right() {
+    let mut world = World::new();
+    let pieces = 48;
+    let (path, _) = world.ann.share("g", "a.bin", pieces * PIECE - 1);
+    let seeder = world.seeder("seeder", "a.bin", &path, Manners::Honest, 0);
+    let mut bob = world.member("bob");
+    world.ann.ok("logout");
+    let copy = world.path("copy.bin");
+    until("only the seeder that counts is there", || bob.sharers("g", "a.bin") == 1);
+    download(&mut bob, "a.bin", &copy);
+    // At each kill pieces are being sent, verified and written: at most those under way may be lost.
+    let rounds = 5;
+    for round in 1..=rounds {
+        seeder.allow(seeder.sent() + 8);
+        until("pieces are on their way", || seeder.sent() >= round * 4);
+        bob = bob.kill().restart();
+        bob.ok("login bob secret");
+    }
+    seeder.allow(usize::MAX);
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &copy));
+    assert!(seeder.sent() <= pieces + rounds * 8, "{} pieces were sent for {pieces}", seeder.sent());
+}
+
+#[test]
+fn a_file_that_changes_or_shrinks_while_it_is_served() {
+    for shrink in [false, true] {
+        let mut world = World::new();
+        world.ann.ok("limit up 1M");
+        let (path, sha1) = world.ann.share("g", "a.bin", 4 * MIB);
+        let keep = world.path("keep.bin");
+        std::fs::copy(&path, &keep).unwrap();
+        let mut bob = world.member("bob");
+        let folder = world.path("folder");
+        std::fs::create_dir(&folder).unwrap();
+        download(&mut bob, "a.bin", &folder);
+        bob.until_percent("a.bin", 10.0);
+        if shrink {
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(MIB as u64).unwrap();
+        } else {
+            random_file(&path, 4 * MIB, 99);
+        }
+        // The sharer notices, is told, and stops; the downloader waits, with nothing wrong under the file's name.
+        world.ann.until_event("share_lost");
+        until("it is not offered any more", || bob.sharers("g", "a.bin") == 0);
+        assert_eq!(bob.download("a.bin")["state"], "D");
+        assert!(!folder.join("a.bin").exists());
+        // The right content comes back: it goes on.
+        let again = world.path("again/a.bin");
+        std::fs::create_dir(again.parent().unwrap()).unwrap();
+        std::fs::rename(&keep, &again).unwrap();
+        let mut carol = world.member("carol");
+        carol.ok(&format!("upload_file {} g", again.display()));
+        bob.until_download("a.bin", "C");
+        assert_eq!(sha1_of(&folder.join("a.bin")), sha1);
+    }
+}
+
+#[test]
+fn a_file_replaced_under_the_same_size_and_time_spreads_no_wrong_byte() {
+    let mut world = World::new();
+    let (path, sha1) = world.ann.share("g", "a.bin", 2 * MIB);
+    let mut carol = world.member("carol");
+    download(&mut carol, "a.bin", &world.path("carol.bin"));
+    carol.until_download("a.bin", "C");
+    // Written in place with the old time: no look at size and time can tell.
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    random_file(&path, 2 * MIB, 99);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    let mut bob = world.member("bob");
+    until("both are offered", || bob.sharers("g", "a.bin") >= 1);
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    bob.until_download("a.bin", "C");
+    assert_eq!(sha1_of(&copy), sha1);
+}
+
+#[test]
+fn what_is_at_the_destination_is_never_overwritten() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", MIB);
+    let mut bob = world.member("bob");
+    // A different file, as the path itself and inside the folder.
+    let folder = world.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let other = folder.join("a.bin");
+    std::fs::write(&other, b"mine").unwrap();
+    for destination in [&other, &folder] {
+        let error = bob.fails(&format!("download_file g a.bin {}", destination.display()));
+        assert!(error.contains("--overwrite"), "it says how to ask for it: {error}");
+        assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+        assert_eq!(list(&folder), ["a.bin"]);
+    }
+    // One that appears while it is downloaded.
+    let late = world.path("late.bin");
+    bob.ok("limit down 500K");
+    download(&mut bob, "a.bin", &late);
+    bob.until_percent("a.bin", 10.0);
+    std::fs::write(&late, b"mine too").unwrap();
+    bob.ok("limit down 0");
+    let failed = bob.until_download("a.bin", "F");
+    assert!(!failed["error"].as_str().unwrap().is_empty());
+    assert_eq!(std::fs::read(&late).unwrap(), b"mine too");
+    // Asked for, it is.
+    bob.ok("cancel_download g a.bin");
+    assert_eq!(std::fs::read(&late).unwrap(), b"mine too");
+    bob.ok(&format!("download_file g a.bin {} --overwrite", other.display()));
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &other));
+    bob.ok("cancel_download g a.bin");
+    // The same content is there already: nothing is to be done.
+    bob.ok(&format!("download_file g a.bin {}", folder.display()));
+    bob.until_download("a.bin", "C");
+}
+
+#[test]
+fn destinations_that_cannot_be() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", MIB);
+    let mut bob = world.member("bob");
+    let file = world.path("file");
+    std::fs::write(&file, b"a file").unwrap();
+    // Below a file, and in a folder that does not exist.
+    for destination in [file.join("a.bin"), world.path("no/such/folder/a.bin")] {
+        let answer = bob.run(&format!("download_file g a.bin {}", destination.display())).answer;
+        if answer["ok"] == true {
+            // Making the folder is a user's wish as well.
+            bob.until_download("a.bin", "C");
+            assert!(same_content(&path, &destination));
+            bob.ok("cancel_download g a.bin");
+        } else {
+            assert!(
+                answer["error"]
+                    .as_str()
+                    .unwrap()
+                    .contains(&destination.parent().unwrap().display().to_string()),
+                "{answer}"
+            );
+        }
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"a file");
+    let error = bob.fails("download_file g a.bin /proc/a.bin");
+    assert!(error.contains("/proc"), "{error}");
+}
+
+#[test]
+fn a_read_only_destination_is_one_clear_line() {
+    if !root_or_skip("a_read_only_destination_is_one_clear_line") {
+        return;
+    }
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", MIB);
+    let mut bob = world.member("bob");
+    let mount = Mount::new(&world.path("readonly"), "ro,size=4m");
+    let error = bob.fails(&format!("download_file g a.bin {}", mount.0.display()));
+    assert!(error.to_lowercase().contains("read-only") && error.contains("readonly"), "{error}");
+    let elsewhere = world.path("copy.bin");
+    download(&mut bob, "a.bin", &elsewhere);
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &elsewhere));
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_then_resumed() {
+    if !root_or_skip("a_full_disk_is_a_clear_error_and_then_resumed") {
+        return;
+    }
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 3 * MIB);
+    let mut bob = world.member("bob");
+    let mount = Mount::new(&world.path("small"), "size=4m");
+    let ballast = mount.0.join("ballast");
+    random_file(&ballast, 2 * MIB, 1);
+    let answer = bob.run(&format!("download_file g a.bin {}", mount.0.display())).answer;
+    let error = if answer["ok"] == true {
+        let failed = bob.until_download("a.bin", "F");
+        failed["error"].as_str().unwrap().to_owned()
+    } else {
+        answer["error"].as_str().unwrap().to_owned()
+    };
+    assert!(error.contains("full") || error.contains("space"), "{error}");
+    assert!(!mount.0.join("a.bin").exists());
+    std::fs::remove_file(&ballast).unwrap();
+    if answer["ok"] == true {
+        bob.ok("resume_download g a.bin");
+    } else {
+        download(&mut bob, "a.bin", &mount.0);
+    }
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &mount.0.join("a.bin")));
+}
+
+#[test]
+fn files_of_every_size() {
+    let mut world = World::new();
+    let mut bob = world.member("bob");
+    let folder = world.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for (number, size) in
+        [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE, 5 * PIECE + 1].into_iter().enumerate()
+    {
+        let file = format!("file-{number}.bin");
+        let (path, _) = world.ann.share("g", &file, size);
+        download(&mut bob, &file, &folder);
+        bob.until_download(&file, "C");
+        assert!(same_content(&path, &folder.join(&file)), "{size} bytes");
+        until("both share it", || bob.sharers("g", &file) == 2);
+    }
+    assert_eq!(list(&folder).len(), 7, "{:?}", list(&folder));
+}
+
+/// A tmpfs, unmounted in any case.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(at: &Path, options: &str) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
+        assert!(status.unwrap().success());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: whatever still has a file open there is about to be killed.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

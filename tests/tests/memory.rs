@@ -1,0 +1,103 @@
+//! Memory does not grow with a file, nor much with the number of files (D8).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+
+use shoal_common::tracker_api::{Answer, Call};
+use shoal_common::{Blake3, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
+use shoal_tests::{Client, Member, Trackers, long_or_skip, peak_memory};
+
+const MIB: usize = 1 << 20;
+
+/// Two clients, one file; gives the most memory that either of them took, in MiB.
+fn peak_of_a_download(size: usize) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
+    ann.ok("create_group g");
+    ann.let_in("g", &mut [&mut bob]);
+    let (_, sha1) = ann.share("g", "a.bin", size);
+    let copy = dir.path().join("copy.bin");
+    bob.ok(&format!("download_file g a.bin {}", copy.display()));
+    bob.ok("wait 1000");
+    assert_eq!(bob.download("a.bin")["state"], "C");
+    assert_eq!(copy.metadata().unwrap().len(), size as u64);
+    assert_eq!(sha1.len(), 40);
+    peak_memory(bob.pid()).max(peak_memory(ann.pid())) / MIB as u64
+}
+
+#[test]
+fn a_client_that_downloads_half_a_gibibyte() {
+    let peak = peak_of_a_download(512 * MIB);
+    assert!(peak < 100, "{peak} MiB");
+}
+
+#[test]
+fn a_client_that_downloads_four_gibibytes() {
+    if long_or_skip("a_client_that_downloads_four_gibibytes") {
+        let peak = peak_of_a_download(4096 * MIB);
+        assert!(peak < 100, "{peak} MiB");
+    }
+}
+
+/// Shares files that do not exist: a tracker cannot know.
+fn share_many(dir: &Path, files: usize, size: u64) -> u64 {
+    let trackers = Trackers::start(dir, 1);
+    let mut member = Member::connect(trackers.port(1));
+    member.enter("ann");
+    let (id, name) = (Gid::random(), GroupName::create("g").unwrap());
+    member.done(Call::CreateGroup { id, name: name.clone() });
+    let layout = Layout::for_size(size).unwrap();
+    for batch in (0..files).collect::<Vec<_>>().chunks(64) {
+        let calls = batch.iter().map(|number| {
+            let mut digest = [0; 20];
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            let pieces: Vec<_> = (0..layout.pieces())
+                .map(|piece| {
+                    let mut piece_digest = digest;
+                    piece_digest[8..12].copy_from_slice(&piece.to_le_bytes());
+                    Sha1(piece_digest)
+                })
+                .collect();
+            let file = FileName::create(&format!("file-{number:06}.bin")).unwrap();
+            let whole = FileDigest { sha1: Sha1(digest), blake3: Blake3([1; 32]) };
+            let (manifest, piece_list) = Manifest::new(file, layout, &pieces, whole, vec![]);
+            Call::Share { request: RequestId::random(), group: name.clone(), manifest, piece_list }
+        });
+        for answer in member.calls_at_once(calls.collect()) {
+            assert!(matches!(answer, Ok(Answer::Shared { .. })), "{answer:?}");
+        }
+    }
+    let (mut listed, mut after) = (0, None);
+    loop {
+        match member.done(Call::ListFiles { group: name.clone(), after }) {
+            Answer::Files { files, more } => {
+                listed += files.len();
+                after = files.last().map(|file| file.name.clone());
+                if !more {
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(listed, files);
+    peak_memory(trackers.pid(1)) / MIB as u64
+}
+
+#[test]
+fn a_tracker_with_ten_thousand_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let peak = share_many(dir.path(), 10_000, 4 * MIB as u64);
+    assert!(peak < 200, "{peak} MiB");
+}
+
+#[test]
+fn a_tracker_with_ten_thousand_large_files() {
+    if long_or_skip("a_tracker_with_ten_thousand_large_files") {
+        let dir = tempfile::tempdir().unwrap();
+        let peak = share_many(dir.path(), 10_000, 1024 * MIB as u64);
+        assert!(peak < 200, "{peak} MiB");
+    }
+}

@@ -1,0 +1,188 @@
+//! The client in scripts: pipes, `--exec`, `--headless`, plain text, exit codes and passwords (P12, P16, X3).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use shoal_tests::{
+    Client, Trackers, client_command, finish, free_port, random_file, run_script, same_content, until,
+};
+
+fn objects(stdout: &str) -> Vec<Value> {
+    let all = stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}")));
+    all.filter(|object: &Value| object.get("event").is_none()).collect()
+}
+
+#[test]
+fn show_downloads_has_exactly_the_given_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+    ann.ok("create_group holidays");
+    ann.share("holidays", "a.bin", 1 << 20);
+    ann.share("holidays", "two words.bin", 3 << 20);
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let first = "create_user bob secret\nlogin bob secret\njoin_group holidays\n";
+    assert_eq!(run_script(dir.path(), "bob", &trackers.info(), &[], first).code, Some(0));
+    ann.ok("accept_request holidays bob");
+    let script = format!(
+        "login bob secret\ndownload_file holidays a.bin {}\nwait 60\nlimit down 100K\n\
+         download_file holidays 'two words.bin' {}\nShow_Downloads\npause_download holidays 'two words.bin'\n\
+         show_downloads\nshow_downloads -v\n",
+        one.display(),
+        two.display()
+    );
+    let finished = run_script(dir.path(), "bob", &trackers.info(), &[], &script);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let lines: Vec<&str> = finished.stdout.lines().filter(|line| line.starts_with('[')).collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "[C] [holidays] a.bin",
+            "[D] [holidays] two words.bin",
+            "[C] [holidays] a.bin",
+            "[P] [holidays] two words.bin",
+        ],
+        "{finished:?}"
+    );
+    assert!(finished.stdout.contains('%'), "-v tells the percent: {finished:?}");
+    assert!(one.exists() && !two.exists());
+}
+
+#[test]
+fn a_script_goes_on_after_a_failure_and_exits_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let script =
+        "create_user ann secret\nlogin ann wrong\nnonsense\n\nlogin ann secret\nwhoami\ncreate_group g\n";
+    let finished = run_script(dir.path(), "ann", &trackers.info(), &["--json"], script);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let outcomes = objects(&finished.stdout);
+    let oks: Vec<_> = outcomes.iter().map(|object| object["ok"].as_bool().unwrap()).collect();
+    assert_eq!(oks, [true, false, false, true, true, true], "one object a command: {outcomes:?}");
+    assert_eq!(outcomes[4]["user"], "ann");
+    let finished = run_script(
+        dir.path(),
+        "ann",
+        &trackers.info(),
+        &["--json"],
+        "login ann secret\nlist_groups\nquit\nwhoami\n",
+    );
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let outcomes = objects(&finished.stdout);
+    assert_eq!(outcomes.len(), 3, "nothing runs after quit: {outcomes:?}");
+    assert_eq!(outcomes[1]["groups"], serde_json::json!([{ "group": "g", "owner": "ann", "member": true }]));
+    assert_eq!(outcomes[2]["command"], "quit");
+}
+
+#[test]
+fn exec_runs_first_and_then_the_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let arguments = [
+        "--json",
+        "--exec",
+        "create_user ann secret",
+        "--exec",
+        "LOGIN ann secret",
+        "--exec",
+        "create_group 'a b'",
+    ];
+    let finished = run_script(dir.path(), "ann", &trackers.info(), &arguments, "list_groups\n");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let outcomes = objects(&finished.stdout);
+    let commands: Vec<_> = outcomes.iter().map(|object| object["command"].as_str().unwrap()).collect();
+    assert_eq!(commands, ["create_user", "login", "create_group", "list_groups"]);
+    assert_eq!(outcomes[3]["groups"][0]["group"], "a b");
+    let finished =
+        run_script(dir.path(), "ann", &trackers.info(), &["--exec", "login ann mistyped-4711"], "");
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(!finished.stdout.contains("4711") && !finished.stderr.contains("4711"), "{finished:?}");
+}
+
+#[test]
+fn headless_stays_until_a_signal_and_shares_and_downloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let path = dir.path().join("a.bin");
+    random_file(&path, 1 << 20, 1);
+    let start = |name: &str, commands: &[&str]| {
+        let mut command = client_command(dir.path(), name, &trackers.info(), free_port());
+        command.arg("--headless");
+        for line in commands {
+            command.args(["--exec", line]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let upload = format!("upload_file {} g", path.display());
+    let mut ann = start("ann", &["create_user ann secret", "login ann secret", "create_group g", &upload]);
+    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
+    until("the group is there", || bob.run("join_group g").answer["ok"] == true);
+    let mut owner = Client::start(dir.path(), "owner", &trackers.info());
+    owner.ok("login ann secret");
+    owner.ok("accept_request g bob");
+    until("the headless client shares it", || bob.sharers("g", "a.bin") == 1);
+    let (stopped, _) = bob.quit();
+    drop(stopped);
+    let copy = dir.path().join("copy.bin");
+    let download = format!("download_file g a.bin {}", copy.display());
+    let mut bob = start("bob", &["login bob secret", &download]);
+    until("the headless client has downloaded it", || same_content(&path, &copy));
+    for child in [&mut ann, &mut bob] {
+        assert!(child.try_wait().unwrap().is_none(), "it stays");
+    }
+    for (child, signal) in [(&mut ann, Signal::TERM), (&mut bob, Signal::INT)] {
+        kill_process(Pid::from_child(child), signal).unwrap();
+        until("it leaves", || child.try_wait().unwrap().is_some());
+        assert!(child.wait().unwrap().success(), "a signal ends it well");
+    }
+}
+
+#[test]
+fn passwords_come_from_the_environment_or_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let info = trackers.info();
+    let finished = run_script(dir.path(), "ann", &info, &["--json"], "create_user ann\nlogin ann\n");
+    assert_eq!(finished.code, Some(1));
+    for outcome in objects(&finished.stdout) {
+        let error = outcome["error"].as_str().unwrap();
+        assert!(error.contains("password") && error.contains("SHOAL_PASSWORD"), "{outcome}");
+    }
+    let with = |password: &str, script: &str| {
+        let mut command = client_command(dir.path(), "ann", &info, free_port());
+        finish(command.arg("--json").env("SHOAL_PASSWORD", password), script)
+    };
+    assert_eq!(with("from-outside-9", "create_user ann\nlogin ann\nwhoami\n").code, Some(0));
+    assert_eq!(with("wrong", "login ann\n").code, Some(1));
+    assert_eq!(with("wrong", "login ann from-outside-9\n").code, Some(0), "what is given counts first");
+    let finished = with("from-outside-9", "login ann\nlogin ann from-outside-9\nlist_groups\n");
+    assert!(!finished.stdout.contains("from-outside-9") && !finished.stderr.contains("from-outside-9"));
+    assert!(!holds(&dir.path().join("ann"), b"from-outside-9"), "no file keeps the password");
+}
+
+fn holds(folder: &Path, text: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().map(Result::unwrap).any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return holds(&path, text);
+        }
+        std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+    })
+}
+
+#[test]
+fn logs_go_to_standard_error_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut command = client_command(dir.path(), "ann", &trackers.info(), free_port());
+    let finished = finish(command.args(["--log-format", "json"]).env("RUST_LOG", "info"), "whoami\n");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let line = finished.stderr.lines().next().expect("a log line");
+    assert!(serde_json::from_str::<Value>(line).is_ok_and(|object| object.is_object()), "{line}");
+    let finished =
+        run_script(dir.path(), "ann", &trackers.info(), &["--json", "--log-format", "nonsense"], "");
+    assert_eq!(finished.code, Some(2));
+}
