@@ -54,7 +54,10 @@ pub fn output(output: &Output) -> String {
         Output::ShareStopped(file) => format!("{} is not shared in {} any more", file.file, file.group),
         Output::Files { group, files } => lines(
             files,
-            &format!("{group} has no files yet; share one with: upload_file <file_path> {group}"),
+            &format!(
+                "{group} has no files yet; share one with: upload_file <file_path> {}",
+                quoted(group.as_str())
+            ),
             file,
         ),
         Output::Peers { file, peers } => {

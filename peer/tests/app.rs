@@ -235,6 +235,16 @@ async fn files_that_are_gone_or_changed_are_not_shared_again() {
     let mut world = World::new(100_000).await;
     world.upload().await;
     world.ann.run("logout").await;
+    // Touched, and the same all the same.
+    std::fs::write(world.path("a file.bin"), &world.content).unwrap();
+    world.ann.run("login ann pw").await;
+    until("it is shared again", || world.cluster.lock().unwrap().library.sharers_of("a file.bin") == 1).await;
+    world.ann.run("logout").await;
+    // Another content of the same size.
+    std::fs::write(world.path("a file.bin"), vec![1; 100_000]).unwrap();
+    world.ann.run("login ann pw").await;
+    world.ann.event(|event| matches!(event, Event::ShareLost { .. })).await;
+    world.ann.run("logout").await;
     std::fs::write(world.path("a file.bin"), b"changed").unwrap();
     assert_eq!(world.ann.run("login ann pw").await, "logged in as ann");
     let event = world.ann.event(|event| matches!(event, Event::ShareLost { .. })).await;

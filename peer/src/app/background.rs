@@ -18,8 +18,10 @@ pub(super) async fn run(app: App, mut unknown: mpsc::Receiver<Vec<Holding>>) {
             () = app.0.stop.cancelled() => return,
             Some(holdings) = unknown.recv() => app.0.shares.unknown(holdings).await,
             event = swarm.recv() => match event {
-                Ok(SwarmEvent::FileChanged(key)) => app.0.shares.file_lost(key, None).await,
-                Ok(SwarmEvent::FileUnreadable(key, reason)) => app.0.shares.file_lost(key, Some(reason)).await,
+                Ok(SwarmEvent::FileChanged(key)) => app.recheck(app.0.shares.file_lost(key, None).await),
+                Ok(SwarmEvent::FileUnreadable(key, reason)) => {
+                    app.recheck(app.0.shares.file_lost(key, Some(reason)).await);
+                }
                 // The download that the source belonged to sees that itself.
                 Ok(SwarmEvent::SourceLost { .. }) => {}
                 Err(RecvError::Lagged(_)) => {}

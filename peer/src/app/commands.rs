@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
 use crate::command::{Command, Direction, FileRef};
-use crate::shares::{self, ShareError};
+use crate::shares::{self, Restored, ShareError};
 use crate::store::StoreError;
 use crate::transfers;
 
@@ -56,8 +56,9 @@ impl App {
     async fn restore(&self, user: Uid) -> Result<(usize, usize), AppError> {
         let app = self.clone();
         let restored = self.0.tasks.spawn(async move {
-            let shares = app.0.shares.restore(user).await?.shared;
-            Ok::<_, StoreError>((shares, app.0.transfers.restore(user).await?))
+            let Restored { shared, touched } = app.0.shares.restore(user).await?;
+            app.recheck(touched);
+            Ok::<_, StoreError>((shared, app.0.transfers.restore(user).await?))
         });
         match restored.await {
             Ok(restored) => Ok(restored?),

@@ -30,7 +30,7 @@ use crate::hashing::Hashing;
 use crate::holdings::Holdings;
 use crate::session::{CallError, Session, SessionConfig, Who};
 use crate::shares::{self, Shares};
-use crate::store::{Store, StoreError};
+use crate::store::{ShareRecord, Store, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
 use crate::tickets::TicketBook;
 use crate::transfers::{self, DownloadRow, Transfers};
@@ -258,6 +258,14 @@ impl App {
             tracing::warn!("some tasks did not end within {LEAVE_WITHIN:?}");
         }
         in_time
+    }
+
+    /// Reads touched files beside everything else, and shares them again if they are unchanged.
+    fn recheck(&self, touched: Vec<ShareRecord>) {
+        if !touched.is_empty() {
+            let (shares, stop) = (self.0.shares.clone(), self.0.stop.clone());
+            self.0.tasks.spawn(async move { stop.run_until_cancelled(shares.recheck(touched)).await });
+        }
     }
 
     /// Tells which files nobody else shares, stops everything that the session allowed, and ends it.

@@ -30,7 +30,8 @@ const MAX_HISTORY: usize = 1_000;
 
 /// What was read at the prompt.
 enum Read {
-    Line(String),
+    /// A line; several, if they were pasted.
+    Text(String),
     /// Ctrl-C: the line is not wanted.
     Cancelled,
     /// Ctrl-D.
@@ -59,17 +60,22 @@ pub async fn run(app: &App, runner: &Runner, screen: &Screen) -> anyhow::Result<
     let mut interrupts = signal(SignalKind::interrupt())?;
     loop {
         prompts.send(prompt(app))?;
-        let line = match typed.recv().await {
-            Some(Read::Line(line)) => line,
+        let text = match typed.recv().await {
+            Some(Read::Text(text)) => text,
             Some(Read::Cancelled) => continue,
             Some(Read::End) | None => return Ok(()),
             Some(Read::Failed(error)) => return Err(error.into()),
         };
-        tokio::select! {
-            next = runner.run(&line) => if next? == Next::Quit {
-                return Ok(());
-            },
-            _ = interrupts.recv() => screen.out("cancelled; downloads and uploads go on")?,
+        for line in text.lines() {
+            tokio::select! {
+                next = runner.run(line) => if next? == Next::Quit {
+                    return Ok(());
+                },
+                _ = interrupts.recv() => {
+                    screen.out("cancelled; downloads and uploads go on")?;
+                    break;
+                }
+            }
         }
     }
 }
@@ -111,9 +117,9 @@ fn read(
 ) {
     while let Ok(prompt) = wanted.recv() {
         let read = match editor.readline(&prompt) {
-            Ok(line) => {
-                keep(&mut editor, history, &line);
-                Read::Line(line)
+            Ok(text) => {
+                text.lines().for_each(|line| keep(&mut editor, history, line));
+                Read::Text(text)
             }
             Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Read::Cancelled,
             Err(ReadlineError::Eof) => Read::End,

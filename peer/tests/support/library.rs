@@ -86,6 +86,12 @@ impl Library {
             .count()
     }
 
+    /// As [`Library::sharers`], by name.
+    pub(crate) fn sharers_of(&self, name: &str) -> usize {
+        let files = self.files.iter().filter(|(_, (manifest, _))| manifest.name.as_str() == name);
+        files.map(|((_, file), _)| self.sharers(*file)).sum()
+    }
+
     pub(crate) fn answer(&mut self, call: &Call, caller: &Caller) -> Reply {
         let Some((user, name)) = caller.user.clone() else {
             return match call {

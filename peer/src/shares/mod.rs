@@ -1,16 +1,21 @@
 //! The files that this client shares: hashed, recorded, told to the trackers and served. A file that is gone or changed
 //! is neither served nor announced, and its user is told.
 
-use std::path::{Path, PathBuf};
+mod error;
+mod look;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid};
-use shoal_engine::hash::{FileIdentity, HashError, Hashed};
+use shoal_engine::hash::{HashError, Hashed};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+pub use error::ShareError;
 
 use crate::command::FileRef;
 use crate::events::{Event, Events};
@@ -19,6 +24,7 @@ use crate::holdings::Holdings;
 use crate::session::{CallError, Session, Who};
 use crate::store::{ShareRecord, Store, StoreError};
 use crate::swarm::{Body, FileKey, Served, Swarm};
+use look::{Found, change_problem, look};
 
 /// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
 const MAX_ASKED_ABOUT: usize = 64;
@@ -26,50 +32,6 @@ const MAX_ASKED_ABOUT: usize = 64;
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How long a command waits until a tracker knows what it changed: who looks then finds it.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
-
-/// Why a file is not shared, or does not stop being shared.
-#[derive(Debug, thiserror::Error)]
-pub enum ShareError {
-    /// Nobody is logged in.
-    #[error("nobody is logged in; log in with: login <user_id>")]
-    NotLoggedIn,
-    /// The path leads nowhere.
-    #[error("cannot read {}: {error}", .path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The file's own name cannot be a shared file's.
-    #[error("{} cannot be shared under its name: {problem}; rename it", .path.display())]
-    Name {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// It cannot be hashed.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Its metadata is not what trackers take.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The trackers refused, or none answers.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There is no such share.
-    #[error("you do not share {} in {}; list_files {} shows what is there", .0.file, .0.group, .0.group)]
-    NotShared(FileRef),
-    /// As many files are shared as one client can.
-    #[error(
-        "this client shares as many files as it can; stop sharing one first: stop_share <group_id> <file_name>"
-    )]
-    TooMany,
-}
 
 /// A file that is shared now.
 #[derive(Debug, Clone)]
@@ -83,12 +45,12 @@ pub struct Uploaded {
 }
 
 /// What became of a user's shares at login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Files that are shared again.
     pub shared: usize,
-    /// Files that are gone or changed; each was told as an event.
-    pub lost: usize,
+    /// Files that were touched and may be unchanged all the same; to be given to [`Shares::recheck`].
+    pub touched: Vec<ShareRecord>,
 }
 
 /// This client's shares. Cheap to clone.
@@ -147,25 +109,26 @@ impl Shares {
         Ok(uploaded)
     }
 
-    /// Shares again what the user shared before, after a look at each file.
+    /// Shares again what the user shared before, after a look at each file. Those that are gone or changed are told as
+    /// events.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn restore(&self, user: Uid) -> Result<Restored, StoreError> {
         let records = self.0.store.shares(user).await?;
         let checked = tokio::task::spawn_blocking(move || {
-            let check = |record: ShareRecord| (changed(&record), record);
+            let check = |record: ShareRecord| (look(&record), record);
             records.into_iter().map(check).collect::<Vec<_>>()
         });
-        let mut restored = Restored { shared: 0, lost: 0 };
-        for (problem, record) in checked.await.unwrap_or_default() {
-            let problem = problem.or_else(|| self.serve(&record).err().map(|error| error.to_string()));
-            match problem {
-                None => restored.shared += 1,
-                Some(problem) => {
-                    restored.lost += 1;
-                    self.told_lost(&record, problem);
-                }
+        let mut restored = Restored::default();
+        for (found, record) in checked.await.unwrap_or_default() {
+            match found {
+                Found::Same => match self.serve(&record) {
+                    Ok(()) => restored.shared += 1,
+                    Err(error) => self.told_lost(&record, error.to_string()),
+                },
+                Found::Touched => restored.touched.push(record),
+                Found::Other(problem) => self.told_lost(&record, problem),
             }
         }
         self.0.holdings.settled(SETTLE_WITHIN).await;
@@ -263,17 +226,52 @@ impl Shares {
         }
     }
 
-    /// The served file under that key changed on disk, or cannot be read for a reason: it is not offered any more.
-    pub async fn file_lost(&self, key: FileKey, reason: Option<String>) {
-        self.withdraw(key);
-        let Some(who) = self.0.session.who() else { return };
-        let records = self.0.store.shares(who.user).await.unwrap_or_default();
-        if let Some(record) = records.into_iter().find(|record| record.key == key) {
-            let unread = |reason| format!("it cannot be read ({reason}); when that is mended, log in again");
-            let problem = reason.map(unread).or_else(|| changed(&record));
-            let problem = problem.unwrap_or_else(|| change_problem(&record));
-            self.told_lost(&record, problem);
+    /// Reads files that were touched, and shares those again whose content is the same. Ends with the session.
+    pub async fn recheck(&self, touched: Vec<ShareRecord>) {
+        for record in touched {
+            let mut who = self.0.session.watch_who();
+            let user = record.user;
+            let ended = who.wait_for(|who| who.as_ref().is_none_or(|who| who.user != user));
+            let nobody = watch::Sender::new(None);
+            let hashed = tokio::select! {
+                hashed = hash(record.path.clone(), &nobody) => hashed,
+                _ = ended => return,
+            };
+            let outcome = match hashed {
+                Ok(hashed) if hashed.digest == record.manifest.digest() => {
+                    self.share_touched(ShareRecord { identity: hashed.identity, ..record.clone() }).await
+                }
+                Ok(_) => {
+                    self.told_lost(&record, change_problem(&record));
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = outcome {
+                self.told_lost(&record, error.to_string());
+            }
         }
+    }
+
+    /// The served file under that key changed on disk, or cannot be read for a reason: it is not offered any more. Gives
+    /// what is to be given to [`Shares::recheck`].
+    pub async fn file_lost(&self, key: FileKey, reason: Option<String>) -> Vec<ShareRecord> {
+        self.withdraw(key);
+        let Some(who) = self.0.session.who() else { return Vec::new() };
+        let records = self.0.store.shares(who.user).await.unwrap_or_default();
+        let Some(record) = records.into_iter().find(|record| record.key == key) else { return Vec::new() };
+        let seen = record.clone();
+        let found = tokio::task::spawn_blocking(move || look(&seen)).await;
+        match (reason, found) {
+            (None, Ok(Found::Same | Found::Touched)) => return vec![record],
+            (None, Ok(Found::Other(problem))) => self.told_lost(&record, problem),
+            (Some(reason), _) => {
+                let problem = format!("it cannot be read ({reason}); when that is mended, log in again");
+                self.told_lost(&record, problem);
+            }
+            (None, Err(_)) => {}
+        }
+        Vec::new()
     }
 
     /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
@@ -342,6 +340,12 @@ impl Shares {
         }
     }
 
+    async fn share_touched(&self, record: ShareRecord) -> Result<(), ShareError> {
+        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        self.0.store.put_share(record.clone(), piece_list).await?;
+        self.serve(&record)
+    }
+
     fn serve(&self, record: &ShareRecord) -> Result<(), ShareError> {
         let layout = record.manifest.layout().map_err(ManifestError::from)?;
         if !self.0.holdings.set(record.key, Extent::Complete) {
@@ -374,24 +378,4 @@ fn file_name(path: &Path) -> Result<FileName, ShareError> {
     let Some(name) = path.file_name() else { return Err(HashError::NotAFile(path.to_owned()).into()) };
     let name = name.to_str().ok_or_else(|| fault("it is not UTF-8".to_owned()))?;
     FileName::create(name).map_err(|error: NameError| fault(error.to_string()))
-}
-
-/// What is wrong with the shared file, if anything is. Blocks on the disk.
-fn changed(record: &ShareRecord) -> Option<String> {
-    match FileIdentity::of(&record.path) {
-        Ok(found) if found == record.identity => None,
-        Ok(_) => Some(change_problem(record)),
-        Err(error) => Some(format!(
-            "it cannot be read ({error}); put it back and log in again, or forget it: stop_share {} {}",
-            record.group, record.manifest.name
-        )),
-    }
-}
-
-fn change_problem(record: &ShareRecord) -> String {
-    format!(
-        "it changed since it was shared; share it as it is now: upload_file {} {}",
-        record.path.display(),
-        record.group
-    )
 }
