@@ -146,16 +146,34 @@ impl Transfers {
             share: true,
             state: DownloadState::Running,
         };
-        parts.store.put_download(record.clone(), piece_list).await?;
-        self.list().put(record.clone());
         let complete = matches!(place, Place::Identical(_));
+        let transfers = self.clone();
+        // Whoever gives up waiting leaves no download that is on record and does not run.
+        let entered = self
+            .0
+            .tasks
+            .spawn(async move { transfers.enter(record, piece_list, complete, sharers == 0).await });
+        entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
+        Ok(Begun { file, path, sharers, complete })
+    }
+
+    /// Records and lists a download, and lets it run unless it is complete.
+    async fn enter(
+        &self,
+        record: DownloadRecord,
+        piece_list: Vec<u8>,
+        complete: bool,
+        unshared: bool,
+    ) -> Result<(), TransferError> {
+        self.0.parts.store.put_download(record.clone(), piece_list).await?;
+        self.list().put(record.clone());
         if complete {
             self.0.ended(&record, End::Complete, true).await;
-        } else if let Err(error) = self.go_on_at_once(&record, sharers == 0).await {
+        } else if let Err(error) = self.go_on_at_once(&record, unshared).await {
             self.forget(&record).await?;
             return Err(error);
         }
-        Ok(Begun { file, path, sharers, complete })
+        Ok(())
     }
 
     /// Pauses a download until it is resumed; what is verified is kept.
