@@ -7,7 +7,7 @@ use crate::app::{App, AppError, Output};
 use crate::command::{Command, Missing, Parsed, Password, parse};
 use crate::prompt::password;
 use crate::screen::Screen;
-use crate::watch;
+use crate::{text, watch};
 
 /// The variable that stands in for a password that is not given.
 const PASSWORD_VARIABLE: &str = "SHOAL_PASSWORD";
@@ -71,7 +71,7 @@ impl Runner {
             }
             self.app.execute(command).await
         };
-        Ok(result.map_err(|error| error.to_string()))
+        Ok(result.map_err(|error| text::error_line(&error.to_string())))
     }
 
     /// Puts in passwords that were left out.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Most characters of an error as it is shown.
+const MAX_ERROR_CHARS: usize = 500;
 /// Characters of a text that an error message repeats at most.
 const SHORT_CHARS: usize = 60;
 
@@ -24,6 +26,21 @@ pub fn short(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// An error as one printable line that fits a screen: of a longer one, which can only come of an absurd name in it, the
+/// middle is left out, so that what happened and what to do stay.
+#[must_use]
+pub fn error_line(text: &str) -> String {
+    let text = printable(text);
+    let length = text.chars().count();
+    if length <= MAX_ERROR_CHARS {
+        return text;
+    }
+    let half = MAX_ERROR_CHARS / 2;
+    let (begin, end): (String, String) =
+        (text.chars().take(half).collect(), text.chars().skip(length - half).collect());
+    format!("{begin}…{end}")
 }
 
 /// Bytes as people read them: `1.5 MiB`.
@@ -65,6 +82,8 @@ mod tests {
     fn control_characters_do_not_pass() {
         assert_eq!(printable("a\x1b[2Jb\r\n\u{202e}c\u{7}é"), "a[2Jbcé");
         assert_eq!(short(&"x".repeat(100)), format!("{}…", "x".repeat(60)));
+        let long = error_line(&format!("what\n{}do", "x".repeat(10_000)));
+        assert!(long.starts_with("whatx") && long.ends_with("xdo") && long.chars().count() == 501);
     }
 
     #[test]

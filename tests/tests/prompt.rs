@@ -233,3 +233,18 @@ fn the_trackers_prompt_tells_how_things_are() {
     let missing = Command::new(shoal_tests::binary("tracker")).arg("--no-such-option").output().unwrap();
     assert_eq!(missing.status.code(), Some(2));
 }
+
+#[test]
+fn lines_that_were_pasted_or_typed_ahead_are_all_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut terminal = start(dir.path(), "ann", &trackers, free_port());
+    terminal.expect("> ");
+    terminal.press("create_user ann pw\rlogin ann pw\rcreate_group typed\r");
+    terminal.expect("group typed created");
+    // As a terminal marks what is pasted (bracketed paste).
+    terminal.press("\u{1b}[200~create_group pasted\nlist_groups\n\u{1b}[201~\r");
+    terminal.expect("typed  (owner ann, member)");
+    terminal.press(CTRL_D);
+    assert_eq!(terminal.wait(), 0);
+}
