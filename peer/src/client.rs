@@ -17,7 +17,7 @@ use crate::data_dir::DataDir;
 use crate::options::Options;
 use crate::runner::{Next, Runner};
 use crate::screen::{Form, Screen};
-use crate::{logging, prompt, render, script};
+use crate::{logging, prompt, render, script, text};
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
@@ -60,7 +60,7 @@ pub fn main(options: Options) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     use io::Write;
     // Nobody reads stderr: there is no other way to say it.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    let _ = writeln!(io::stderr(), "error: {}", text::error_line(&format!("{error:#}")));
     ExitCode::FAILURE
 }
 

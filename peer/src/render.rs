@@ -1,6 +1,8 @@
 //! Results and events as text for people. Whatever came from the network is valid by its type (names) or made printable
 //! where it was received.
 
+use std::path::Path;
+
 use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
 use shoal_engine::{Bottleneck, State};
 
@@ -64,14 +66,14 @@ pub fn output(output: &Output) -> String {
             lines(peers, &format!("nobody else who is online holds {}", file.file), peer)
         }
         Output::Download { file, path, complete: true, .. } => {
-            format!("{} is there already, at {}", file.file, path.display())
+            format!("{} is there already, at {}", file.file, shown(path))
         }
         Output::Download { file, path, sharers, .. } => {
             let from = match sharers {
                 0 => "nobody shares it at present; waiting for a sharer".to_owned(),
                 sharers => format!("from {}", text::count(*sharers, "sharer")),
             };
-            format!("downloading {} to {} ({from})", file.file, path.display())
+            format!("downloading {} to {} ({from})", file.file, shown(path))
         }
         Output::Downloads { rows, verbose } => {
             let line = if *verbose { download_verbose } else { download };
@@ -108,13 +110,13 @@ pub fn event(event: &Event) -> String {
             format!("{from} was taken by an earlier claim; this account goes on as {to}")
         }
         Event::ShareLost { group, file, path, problem } => {
-            format!("{file} ({}) is not shared in {group}: {problem}", path.display())
+            format!("{file} ({}) is not shared in {group}: {problem}", shown(path))
         }
         Event::Waiting { group, file } => {
             format!("nobody shares {file} of {group} at present; waiting for a sharer")
         }
         Event::Complete { group, file, path, size } => {
-            format!("[C] [{group}] {file}: {} verified, at {}", text::size(*size), path.display())
+            format!("[C] [{group}] {file}: {} verified, at {}", text::size(*size), shown(path))
         }
         Event::Failed { group, file, error } => format!("[F] [{group}] {file}: {error}"),
         Event::SourceBanned { group, file, source, reason } => {
@@ -140,7 +142,7 @@ pub fn intro(who: &WhoAmI) -> String {
         "Shoal client …{tail} at {}, {tracker}, data in {}\n\
          Type create_user <user_id> or login <user_id> first; help shows all commands, Ctrl-D leaves.",
         who.address,
-        who.data_dir.display()
+        shown(&who.data_dir)
     )
 }
 
@@ -168,7 +170,7 @@ pub fn download_verbose(row: &DownloadRow) -> String {
             line += &format!("  {activity}");
         }
     }
-    line + &format!("  {}", row.path.display())
+    line + &format!("  {}", shown(&row.path))
 }
 
 /// The letter that stands for a state.
@@ -196,6 +198,11 @@ pub fn activity(row: &DownloadRow) -> Option<&'static str> {
         (State::Downloading, Bottleneck::SourcesBusy) => Some("sources are busy"),
         _ => None,
     }
+}
+
+/// A path as it may be shown: a file's name may hold anything.
+fn shown(path: &Path) -> String {
+    text::printable(&path.to_string_lossy())
 }
 
 fn lines<T>(rows: &[T], none: &str, line: fn(&T) -> String) -> String {
@@ -244,7 +251,7 @@ fn whoami(who: &WhoAmI) -> String {
         "{user}\naddress {}\ntracker {tracker}\npeer id {}\ndata in {}",
         who.address,
         who.peer,
-        who.data_dir.display()
+        shown(&who.data_dir)
     )
 }
 

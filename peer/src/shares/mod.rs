@@ -24,6 +24,7 @@ use crate::holdings::Holdings;
 use crate::session::{CallError, Session, Who};
 use crate::store::{ShareRecord, Store, StoreError};
 use crate::swarm::{Body, FileKey, Served, Swarm};
+use crate::text;
 use look::{Found, change_problem, look};
 
 /// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
@@ -363,6 +364,7 @@ impl Shares {
 
     fn told_lost(&self, record: &ShareRecord, problem: String) {
         let (group, file, path) = (record.group.clone(), record.manifest.name.clone(), record.path.clone());
+        let problem = text::error_line(&problem);
         self.0.events.tell(Event::ShareLost { group, file, path, problem });
     }
 }

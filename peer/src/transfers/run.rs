@@ -22,6 +22,7 @@ use crate::events::Event;
 use crate::session::CallError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use crate::swarm::{Body, Served};
+use crate::text;
 
 /// Changes to the engine's sources that may wait for it.
 const MAX_CHANGES: usize = 64;
@@ -305,7 +306,7 @@ async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
 fn end_of(outcome: Outcome, stop: Option<Stop>) -> End {
     match outcome {
         Outcome::Complete { .. } => End::Complete,
-        Outcome::Failed(error) => End::Failed(error.to_string()),
+        Outcome::Failed(error) => End::Failed(text::error_line(&error.to_string())),
         Outcome::Cancelled => End::Cancelled,
         Outcome::Paused if stop == Some(Stop::Pause) => End::Paused,
         Outcome::Paused => End::Suspended,

@@ -219,7 +219,10 @@ pub(super) fn announce(
     holdings: Vec<Holding>,
 ) -> Result<Answer, Fault> {
     if holdings.len() > MAX_LIST {
-        return Err(refuse(RefusalKind::Malformed, format!("more than {MAX_LIST} holdings in one announcement")));
+        return Err(refuse(
+            RefusalKind::Malformed,
+            format!("more than {MAX_LIST} holdings in one announcement"),
+        ));
     }
     let (mut known, mut unknown) = (Vec::with_capacity(holdings.len()), Vec::new());
     for holding in holdings {
