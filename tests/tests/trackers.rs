@@ -131,6 +131,8 @@ fn an_acknowledged_write_survives_kill_9_of_all_at_once() {
         trackers.kill(2);
         trackers.restart(1);
         trackers.restart(2);
+        // What one acknowledged before the two had found each other, the other has once they are in step.
+        trackers.until_in_step();
         for number in 1..=2 {
             let mut member = Member::connect(trackers.port(number));
             member.login(&name, "secret").unwrap();
