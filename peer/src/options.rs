@@ -13,7 +13,7 @@ const UPLOAD_SLOTS: usize = 16;
 #[derive(Debug, Parser)]
 #[command(name = "client", version, after_help = "Example: client 127.0.0.1:4001 tracker_info.txt")]
 pub struct Options {
-    /// Where other peers reach this client; 0.0.0.0:PORT or [::]:PORT for all addresses of this machine.
+    /// Where other peers reach this client; 0.0.0.0:PORT for all addresses of this machine.
     #[arg(value_name = "IP:PORT", value_parser = listen)]
     pub listen: SocketAddr,
     /// The file that names the trackers, one a line.

@@ -30,7 +30,7 @@ struct Arguments {
     /// Which of the file's trackers this is, counted from 1
     #[arg(value_parser = clap::value_parser!(u8).range(1..))]
     tracker_no: u8,
-    /// Where this tracker's state lives [default: shoal/tracker-<no> under the user's XDG data home]
+    /// Where this tracker's state lives [default: shoal/tracker-N under the user's XDG data home]
     #[arg(long)]
     data_dir: Option<PathBuf>,
     /// How log lines are written
