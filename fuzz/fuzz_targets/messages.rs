@@ -9,9 +9,9 @@ use shoal_common::tokens::{self, SessionToken, Ticket};
 use shoal_common::tracker_api::{FromTracker, ToTracker};
 use shoal_common::{Bitfield, Layout, Manifest};
 
-fn round_trip<'b, T: Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &'b [u8])
+fn round_trip<T>(bytes: &[u8])
 where
-    T: for<'c> Decode<'c, ()>,
+    T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug,
 {
     if let Ok(value) = minicbor::decode::<T>(bytes) {
         let again = minicbor::to_vec(&value).expect("a vector takes every write");
