@@ -101,11 +101,11 @@ async fn a_ticket_that_runs_out_closes_the_channel_and_a_newer_one_keeps_it_open
 
 #[tokio::test]
 async fn a_download_whose_ticket_ran_out_waits_for_a_new_one() {
-    let (bytes, content) = file(4 << 20);
+    let (bytes, content) = file(8 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
     seeder.share(&bytes, *content.layout());
     seeder.swarm.set_upload_limit(Some(1 << 20));
-    grant(&leecher.book, NOW - CLOCK_TOLERANCE_MS + 1_500);
+    grant(&leecher.book, NOW - CLOCK_TOLERANCE_MS + 3_000);
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.reach(65_536).await;
     until("the end of the ticket", || leecher.swarm.peer_percent(KEY, seeder.id()).is_none()).await;
