@@ -188,6 +188,10 @@ name!(
     GroupName, "group id", MAX_NAME_BYTES, |_| Ok(())
 );
 name!(
+    /// What an operator calls a storage node, at most 64 bytes.
+    NodeName, "server name", MAX_NAME_BYTES, |_| Ok(())
+);
+name!(
     /// The name of a shared file, one component of a path: at most 240 bytes, no `/` and no `\`, neither `.` nor `..`.
     FileName, "file name", MAX_FILE_NAME_BYTES, check_file
 );

@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 use crate::ids::{Gid, Uid};
 use crate::names::UserName;
 use crate::peer_id::PeerId;
+use crate::storage::ChunkId;
 
 /// How long a session token is good for, in milliseconds: a client that was away for longer logs in again.
 pub const SESSION_LIFE_MS: u64 = 30 * 24 * 3_600_000;
@@ -57,6 +58,42 @@ pub struct Ticket {
     pub expires_ms: u64,
 }
 
+/// "This peer is this user's": what storage nodes judge before they store, serve or delete the user's chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StorageTicket {
+    /// Whose chunks may be stored, read and deleted.
+    #[n(0)]
+    pub user: Uid,
+    /// The client that may use it; worthless to any other.
+    #[n(1)]
+    pub peer: PeerId,
+    /// End of validity, milliseconds since 1970 by the trackers' clock.
+    #[n(2)]
+    pub expires_ms: u64,
+}
+
+/// "This node is to copy this chunk from that node."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CopyOrder {
+    /// Whose chunk.
+    #[n(0)]
+    pub owner: Uid,
+    /// Which.
+    #[n(1)]
+    pub chunk: ChunkId,
+    /// The node that serves it.
+    #[n(2)]
+    pub from: PeerId,
+    /// The node that may fetch it; worthless to any other.
+    #[n(3)]
+    pub to: PeerId,
+    /// End of validity, milliseconds since 1970 by the trackers' clock.
+    #[n(4)]
+    pub expires_ms: u64,
+}
+
 /// A kind of statement; the domain keeps a signature on one kind from passing for another.
 pub trait Statement: Encode<()> + for<'b> Decode<'b, ()> {
     /// What precedes the bytes that are signed.
@@ -69,6 +106,14 @@ impl Statement for SessionToken {
 
 impl Statement for Ticket {
     const DOMAIN: &'static [u8] = b"shoal ticket 1\0";
+}
+
+impl Statement for StorageTicket {
+    const DOMAIN: &'static [u8] = b"shoal storage ticket 1\0";
+}
+
+impl Statement for CopyOrder {
+    const DOMAIN: &'static [u8] = b"shoal copy order 1\0";
 }
 
 #[derive(Encode, Decode)]

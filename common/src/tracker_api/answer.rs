@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use super::storage::{NodeAnswer, StoreAnswer};
 use crate::credentials::{Account, CHALLENGE_BYTES, SALT_BYTES};
 use crate::digest::Sha1;
 use crate::ids::{Fid, Gid, Uid};
@@ -122,6 +123,12 @@ pub enum Answer {
     /// To [`Call::TicketKeys`](super::Call::TicketKeys).
     #[n(13)]
     TicketKeys(#[n(0)] Vec<PeerId>),
+    /// To [`Call::Node`](super::Call::Node).
+    #[n(14)]
+    Node(#[n(0)] NodeAnswer),
+    /// To [`Call::Store`](super::Call::Store).
+    #[n(15)]
+    Store(#[n(0)] StoreAnswer),
 }
 
 /// A session as of now.

@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::Holding;
+use super::storage::{NodeCall, StoreCall};
 use crate::credentials::Account;
 use crate::ids::{Fid, Gid, RequestId, Uid};
 use crate::manifest::Manifest;
@@ -250,4 +251,10 @@ pub enum Call {
     /// The keys with which trackers sign tickets. → [`Answer::TicketKeys`](super::Answer::TicketKeys)
     #[n(23)]
     TicketKeys,
+    /// From a storage node. → [`Answer::Node`](super::Answer::Node)
+    #[n(24)]
+    Node(#[n(0)] NodeCall),
+    /// About the user's stored files. → [`Answer::Store`](super::Answer::Store)
+    #[n(25)]
+    Store(#[n(0)] StoreCall),
 }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod call;
+pub mod storage;
 
 use minicbor::{Decode, Encode};
 
@@ -118,6 +119,8 @@ mod tests {
             Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
             Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
             Call::Renew,
+            Call::Node(storage::NodeCall::Report(Box::default())),
+            Call::Store(storage::StoreCall::Lease { id: RequestId([9; 16]), end: true }),
         ];
         for body in calls {
             let message = ToTracker { call: 7, body };
