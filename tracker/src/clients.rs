@@ -19,10 +19,10 @@ pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToke
     let mut client = Client::new(inbound.peer, inbound.remote);
     let (mut sender, mut receiver) = inbound.channel.split();
     loop {
-        receiver.set_limit(if client.is_logged_in() { MAX_CLIENT_MESSAGE } else { MAX_STRANGER_MESSAGE });
+        receiver.set_limit(if client.is_known() { MAX_CLIENT_MESSAGE } else { MAX_STRANGER_MESSAGE });
         let received = tokio::select! {
             () = closing.cancelled() => break,
-            () = tokio::time::sleep(STRANGER_IDLE), if !client.is_logged_in() => break,
+            () = tokio::time::sleep(STRANGER_IDLE), if !client.is_known() => break,
             received = receiver.recv() => received,
         };
         let Ok(Some(message)) = received else { break };

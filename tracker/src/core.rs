@@ -187,6 +187,12 @@ impl Tx<'_> {
         self.now
     }
 
+    /// How things stand with the other trackers.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberStatus> {
+        self.replica.status(self.now)
+    }
+
     /// Who holds a name.
     ///
     /// # Errors

@@ -267,7 +267,7 @@ async fn carry(
 ) -> (String, Option<Arrived>) {
     shared.core.event(Event::LinkUp { peer: number }).await;
     shared.presence.link_up(number.0);
-    let mut changed = shared.presence.changed();
+    let (mut changed, mut untold) = (shared.presence.changed(), false);
     let reading = read(shared, number, receiver);
     tokio::pin!(reading);
     let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
@@ -288,8 +288,12 @@ async fn carry(
                 Some(Order::Close(reason)) => Err(reason),
                 None => Err("this tracker closes".to_owned()),
             },
-            _ = presence_due.tick(), if changed.has_changed().unwrap_or(false) => {
-                changed.mark_unchanged();
+            Ok(()) = changed.changed(), if !untold => {
+                untold = true;
+                continue;
+            }
+            _ = presence_due.tick(), if untold => {
+                untold = false;
                 tell_presence(shared, number, &mut sender).await
             }
         };

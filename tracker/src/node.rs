@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use shoal_common::tracker_api::CLIENT_PROTOCOL;
+use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol};
@@ -20,8 +21,9 @@ use crate::clients;
 use crate::core::{self, Core, CoreConfig, Status};
 use crate::links::{LINK_PROTOCOL, Links};
 use crate::presence::Presence;
-use crate::record::{DECOY_SECRET, TICKET_KEY, encode};
+use crate::record::{ALLOWANCE, Allowance, DECOY_SECRET, TICKET_KEY, encode};
 use crate::service::Service;
+use crate::storage::{Rules, Storage};
 
 /// How long shutting down may take before it says who was late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -35,6 +37,8 @@ pub struct NodeConfig {
     pub number: u8,
     /// Where its state lives; made if it does not exist.
     pub dir: PathBuf,
+    /// The figures by which stored files are repaired and chunks deleted.
+    pub rules: Rules,
 }
 
 /// A running tracker.
@@ -43,6 +47,7 @@ pub struct Node {
     thread: JoinHandle<()>,
     control: Control,
     presence: Presence,
+    storage: Storage,
     links: tokio::task::JoinHandle<()>,
     clients: TaskTracker,
     closing: CancellationToken,
@@ -59,7 +64,7 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, number, dir } = config;
+        let NodeConfig { info, number, dir, rules } = config;
         let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
@@ -95,8 +100,10 @@ impl Node {
             orders,
             closing.clone(),
         );
-        let service = Service::new(core.clone(), presence.clone(), identity, me);
+        let storage = Storage::new(core.clone(), presence.clone(), me, rules);
+        let service = Service::new(core.clone(), presence.clone(), storage.clone(), identity, me);
         let clients = TaskTracker::new();
+        clients.spawn(storage.clone().run(closing.clone()));
         let links = tokio::spawn(accept(incoming, service, links, clients.clone(), closing.clone()));
         tracing::info!("tracker {number} serves at {line} as {peer_id}");
         Ok(Self {
@@ -104,6 +111,7 @@ impl Node {
             thread,
             control,
             presence,
+            storage,
             links,
             clients,
             closing,
@@ -149,6 +157,24 @@ impl Node {
         self.presence.count()
     }
 
+    /// How the encrypted store is, as far as this tracker knows.
+    #[must_use]
+    pub fn store_status(&self) -> StoreStatus {
+        self.storage.status()
+    }
+
+    /// Allows what is unneeded on storage nodes now to be deleted, whatever held it back. True for all trackers.
+    ///
+    /// # Errors
+    /// When the database cannot take it.
+    pub async fn allow_deletions(&self) -> Result<()> {
+        let written = self.core.run(|tx| {
+            let value = encode(&Allowance { at_ms: tx.now().wall_ms });
+            tx.write(vec![Write { kind: ALLOWANCE, value, ..Write::default() }])
+        });
+        written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+    }
+
     /// Ends all connections and tasks and closes the database. Everything acknowledged is durable before that.
     pub async fn shutdown(self) {
         self.closing.cancel();
@@ -163,7 +189,7 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN, tasks).await.is_err() {
             tracing::warn!("connections did not end within {SHUTDOWN:?}; leaving them");
         }
-        drop(self.core);
+        drop((self.core, self.storage));
         let thread = self.thread;
         let joined = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(SHUTDOWN, joined).await.is_err() {

@@ -7,12 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
 use shoal_common::limits::MAX_ANNOUNCED;
 use shoal_common::tracker_api::{Extent, Holding};
-use shoal_common::{Fid, Gid, PeerId, Uid};
+use shoal_common::{Fid, Gid, PeerId, RequestId, Uid};
 use tokio::sync::watch;
+
+use crate::leases::Leases;
 
 /// Changes of own clients that one message to another tracker carries at most.
 const MAX_DELTA: usize = 2_000;
@@ -62,6 +65,19 @@ pub enum Change {
         #[n(0)]
         peer: PeerId,
     },
+    /// A user puts or gets stored files.
+    #[n(3)]
+    Lease {
+        /// Who.
+        #[n(0)]
+        user: Uid,
+        /// The lease's id.
+        #[n(1)]
+        id: RequestId,
+        /// For how long it holds, in milliseconds; 0 where it ends.
+        #[n(2)]
+        life_ms: u32,
+    },
 }
 
 /// Changes that one tracker tells another.
@@ -95,6 +111,9 @@ struct State {
     by_file: HashMap<(Gid, Fid), HashSet<PeerId>>,
     /// For each linked tracker what has not been told yet; `None` when too much piled up and a snapshot is due.
     untold: HashMap<u8, Option<Vec<Change>>>,
+    /// Linked trackers that told everything once since their link stood.
+    told: HashSet<u8>,
+    leases: Leases,
     epochs: u64,
 }
 
@@ -178,6 +197,29 @@ impl Presence {
             .collect()
     }
 
+    /// A user's lease on stored files begins, is renewed, or ends (`life` zero); false when there are too many.
+    #[must_use]
+    pub fn lease(&self, user: Uid, id: RequestId, life: Duration) -> bool {
+        let mut state = self.lock();
+        let taken = state.leases.set(user, id, life, true, Instant::now());
+        state.tell(&Change::Lease { user, id, life_ms: milliseconds(life) });
+        drop(state);
+        self.changed.send_replace(());
+        taken
+    }
+
+    /// Whether a user has a lease, with this tracker or another.
+    #[must_use]
+    pub fn has_lease(&self, user: Uid) -> bool {
+        self.lock().leases.holds(user, Instant::now())
+    }
+
+    /// Whether the tracker of that number is linked and told everything that it knows.
+    #[must_use]
+    pub fn is_told_by(&self, tracker: u8) -> bool {
+        self.lock().told.contains(&tracker)
+    }
+
     /// How many clients are online, in the whole cluster.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -192,7 +234,9 @@ impl Presence {
 
     /// Stops collecting for a tracker.
     pub fn link_down(&self, tracker: u8) {
-        self.lock().untold.remove(&tracker);
+        let mut state = self.lock();
+        state.untold.remove(&tracker);
+        state.told.remove(&tracker);
     }
 
     /// Forgets what a tracker told of its clients; some seconds after the link to it broke and did not come back.
@@ -205,10 +249,12 @@ impl Presence {
         }
     }
 
-    /// Fires when [`Presence::take_untold`] may have something.
+    /// Fires when [`Presence::take_untold`] may have something, at first at once.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        let mut changed = self.changed.subscribe();
+        changed.mark_changed();
+        changed
     }
 
     /// What the tracker of that number has not been told yet, in messages of bounded size.
@@ -238,6 +284,9 @@ impl Presence {
             self.forget(tracker);
         }
         let mut state = self.lock();
+        if delta.anew {
+            state.told.insert(tracker);
+        }
         for change in delta.changes.into_iter().take(MAX_DELTA) {
             match change {
                 Change::Online { peer, user, address } => {
@@ -258,9 +307,18 @@ impl Presence {
                         state.remove(peer);
                     }
                 }
+                Change::Lease { user, id, life_ms } => {
+                    let life = Duration::from_millis(life_ms.into());
+                    // One too many is not lost: its owner renews it.
+                    let _ = state.leases.set(user, id, life, false, Instant::now());
+                }
             }
         }
     }
+}
+
+fn milliseconds(life: Duration) -> u32 {
+    u32::try_from(life.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl State {
@@ -312,15 +370,18 @@ impl State {
 
     fn snapshot(&self) -> Vec<Change> {
         let own = self.clients.iter().filter(|(_, client)| client.tracker.is_none());
-        own.flat_map(|(&peer, client)| {
+        let clients = own.flat_map(|(&peer, client)| {
             let online = Change::Online { peer, user: client.user, address: client.address.to_string() };
             let holds = client.holdings.iter().map(move |(&(group, file), &extent)| Change::Holds {
                 peer,
                 holding: Holding { group, file, extent },
             });
             std::iter::once(online).chain(holds)
-        })
-        .collect()
+        });
+        // Leases come first: whoever has the beginning of a snapshot knows them.
+        let leases = self.leases.own(Instant::now()).into_iter();
+        let leases = leases.map(|(user, id, life)| Change::Lease { user, id, life_ms: milliseconds(life) });
+        leases.chain(clients).collect()
     }
 }
 
@@ -398,6 +459,30 @@ mod tests {
         carry((&one, 1), (&two, 2));
         two.forget(1);
         assert_eq!(extents(&two), [(ALICE, Extent::Complete)]);
+    }
+
+    #[test]
+    fn a_tracker_that_links_up_is_told_even_if_nothing_changes_any_more() {
+        let presence = Presence::default();
+        let _ = presence.online(ALICE, Uid([1; 16]), address());
+        presence.link_up(2);
+        assert!(presence.changed().has_changed().unwrap());
+    }
+
+    #[test]
+    fn leases_are_known_to_all_trackers_once_they_are_linked() {
+        let (one, two) = (Presence::default(), Presence::default());
+        let (user, life) = (Uid([1; 16]), Duration::from_secs(60));
+        assert!(one.lease(user, RequestId([1; 16]), life));
+        one.link_up(2);
+        assert!(!two.is_told_by(1) && !two.has_lease(user));
+        carry((&one, 1), (&two, 2));
+        assert!(two.is_told_by(1) && two.has_lease(user));
+        assert!(one.lease(user, RequestId([1; 16]), Duration::ZERO));
+        carry((&one, 1), (&two, 2));
+        assert!(!two.has_lease(user));
+        two.link_down(1);
+        assert!(!two.is_told_by(1));
     }
 
     #[test]

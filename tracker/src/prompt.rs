@@ -14,15 +14,18 @@ pub enum Command {
     Quit,
     /// How things are.
     Status,
+    /// What is unneeded on storage nodes now may go.
+    AllowDeletions,
     /// What can be typed.
     Help,
 }
 
 /// The text of `help`.
 pub const HELP: &str = "\
-status   how this tracker and the others are, and what they hold
-help     this list
-quit     close this tracker cleanly; the others go on without it";
+status            how this tracker and the others are, and what they hold
+allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
+help              this list
+quit              close this tracker cleanly; the others go on without it";
 
 /// Reads a line.
 ///
@@ -33,10 +36,11 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "" => Ok(None),
         "quit" | "exit" => Ok(Some(Command::Quit)),
         "status" => Ok(Some(Command::Status)),
+        "allow-deletions" => Ok(Some(Command::AllowDeletions)),
         "help" | "?" => Ok(Some(Command::Help)),
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
-            Err(format!("unknown command {shown:?}; there are: status, help, quit"))
+            Err(format!("unknown command {shown:?}; there are: status, allow-deletions, help, quit"))
         }
     }
 }

@@ -4,7 +4,8 @@
 //! writer wins, but for the decoy secret, of which the first stays (the kind's number decides: [`Kind::rule`]). Values are CBOR maps, so that a later version's fields pass through an earlier one untouched.
 
 use minicbor::{Decode, Encode};
-use shoal_common::{Fid, Gid, PeerId, RequestId, Uid};
+use shoal_common::storage::PointerKey;
+use shoal_common::{Blake3, Fid, Gid, NodeName, PeerId, RequestId, Uid};
 use shoal_replica::Kind;
 
 /// A user's secrets ([`shoal_common::credentials::Account`]) by uid.
@@ -17,6 +18,14 @@ pub const FILE: Kind = Kind(66);
 pub const SHARE: Kind = Kind(67);
 /// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number.
 pub const TICKET_KEY: Kind = Kind(68);
+/// A user's stored file ([`Pointer`]) by uid and pointer key; the row names the manifest's blob.
+pub const POINTER: Kind = Kind(69);
+/// A storage node ([`StorageNode`]) by its key.
+pub const STORAGE_NODE: Kind = Kind(70);
+/// When a tracker last started without what it held before ([`Caution`]), by the tracker's number.
+pub const CAUTION: Kind = Kind(71);
+/// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
+pub const ALLOWANCE: Kind = Kind(72);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
 
@@ -71,6 +80,57 @@ pub struct Share {
     pub request: RequestId,
 }
 
+/// "Under this key the user stored that file."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Pointer {
+    /// BLAKE3 of the manifest's public part, which is a blob.
+    #[n(0)]
+    pub version: Blake3,
+    /// The sealed part.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+    /// When, in milliseconds since 1970.
+    #[n(2)]
+    pub stored_ms: u64,
+    /// The request that made it so.
+    #[n(3)]
+    pub request: RequestId,
+}
+
+/// A storage node, kept so that it is known while it is down.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StorageNode {
+    /// What its operator calls it.
+    #[n(0)]
+    pub name: NodeName,
+    /// `ip:port` of its bulk lane.
+    #[n(1)]
+    pub address: String,
+    /// The key that answers there since, and stands in this one's place.
+    #[n(2)]
+    pub heir: Option<PeerId>,
+}
+
+/// "This tracker started without what it had held before."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Caution {
+    /// When, in milliseconds since 1970.
+    #[n(0)]
+    pub since_ms: u64,
+}
+
+/// "What nothing named at this moment may be deleted."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Allowance {
+    /// When, in milliseconds since 1970.
+    #[n(0)]
+    pub at_ms: u64,
+}
+
 /// Key of an [`ACCOUNT`].
 #[must_use]
 pub fn account_key(user: Uid) -> Vec<u8> {
@@ -93,6 +153,18 @@ pub fn file_key(group: Gid, file: Fid) -> Vec<u8> {
 #[must_use]
 pub fn share_key(group: Gid, file: Fid, user: Uid, peer: PeerId) -> Vec<u8> {
     [&group.0[..], &file.0, &user.0, &peer.0].concat()
+}
+
+/// Key of a [`POINTER`].
+#[must_use]
+pub fn pointer_key(user: Uid, key: PointerKey) -> Vec<u8> {
+    [&user.0[..], &key.0].concat()
+}
+
+/// Reads the key of a [`POINTER`].
+#[must_use]
+pub fn parse_pointer_key(key: &[u8]) -> Option<(Uid, PointerKey)> {
+    Some((Uid(part(key, 0)?), PointerKey(part(key, 16)?)))
 }
 
 /// Reads the `N` bytes at `at` of a key; `None` where a later version's key is shorter.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -14,6 +15,7 @@ use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
+use shoal_tracker::storage::Rules;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -33,6 +35,12 @@ struct Arguments {
     /// Where this tracker's state lives [default: shoal/tracker-N under the user's XDG data home]
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// For how long a chunk on a storage node must have been named by no stored file before it may be deleted
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// For how long a storage node must have been silent before the copies that it held are made again elsewhere
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    repair_after: Duration,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -71,7 +79,9 @@ fn run(arguments: Arguments) -> Result<()> {
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     start_log(terminal.then_some(dir.as_path()), arguments.log_format)?;
-    let config = NodeConfig { info, number: arguments.tracker_no, dir };
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
+    let config = NodeConfig { info, number: arguments.tracker_no, dir, rules };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(operate(config, terminal))
 }
@@ -150,6 +160,12 @@ async fn obey(node: &Node, line: &str) -> bool {
         Ok(None) => {}
         Ok(Some(Command::Quit)) => return true,
         Ok(Some(Command::Status)) => println!("{}", prompt::status(node).await),
+        Ok(Some(Command::AllowDeletions)) => match node.allow_deletions().await {
+            Ok(()) => println!(
+                "what nothing names on the storage nodes now may be deleted, after the time of grace"
+            ),
+            Err(error) => println!("that could not be written: {error:#}"),
+        },
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
         Err(problem) => println!("{problem}"),
     }

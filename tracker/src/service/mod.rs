@@ -5,6 +5,7 @@ mod accounts;
 mod files;
 mod groups;
 mod names;
+mod storage;
 mod throttle;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use shoal_common::credentials::{Account, CHALLENGE_BYTES, check_answer};
 use shoal_common::tokens::{self, SessionToken};
+use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, Refusal, RefusalKind, Reply};
 use shoal_common::{PeerId, Uid, UserName};
 use shoal_net::Identity;
@@ -20,7 +22,9 @@ use shoal_replica::{NameSpace, TrackerNo};
 
 use crate::core::{Core, Fault, refuse};
 use crate::presence::Presence;
+use crate::storage::Storage;
 use accounts::Facts;
+use storage::NodeSession;
 use throttle::Throttle;
 
 /// What answers clients. Cheap to clone.
@@ -28,6 +32,7 @@ use throttle::Throttle;
 pub struct Service {
     core: Core,
     presence: Presence,
+    storage: Storage,
     identity: Identity,
     number: TrackerNo,
     throttle: Arc<Mutex<Throttle>>,
@@ -40,6 +45,7 @@ pub struct Client {
     listen: Option<SocketAddr>,
     challenge: Option<[u8; CHALLENGE_BYTES]>,
     session: Option<Session>,
+    node: Option<NodeSession>,
 }
 
 /// Who is logged in on a connection.
@@ -55,13 +61,13 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: PeerId, remote: SocketAddr) -> Self {
-        Self { peer, remote, listen: None, challenge: None, session: None }
+        Self { peer, remote, listen: None, challenge: None, session: None, node: None }
     }
 
-    /// Whether somebody is logged in, and may therefore send large messages.
+    /// Whether somebody is logged in or a storage node registered, and may therefore send large messages.
     #[must_use]
-    pub fn is_logged_in(&self) -> bool {
-        self.session.is_some()
+    pub fn is_known(&self) -> bool {
+        self.session.is_some() || self.node.is_some()
     }
 
     fn user(&self) -> Result<Uid, Refusal> {
@@ -72,8 +78,14 @@ impl Client {
 impl Service {
     /// The service of the tracker of that number.
     #[must_use]
-    pub fn new(core: Core, presence: Presence, identity: Identity, number: TrackerNo) -> Self {
-        Self { core, presence, identity, number, throttle: Arc::default() }
+    pub fn new(
+        core: Core,
+        presence: Presence,
+        storage: Storage,
+        identity: Identity,
+        number: TrackerNo,
+    ) -> Self {
+        Self { core, presence, storage, identity, number, throttle: Arc::default() }
     }
 
     /// Answers a call. Dropping the future leaves what was written in place.
@@ -84,8 +96,13 @@ impl Service {
         }
     }
 
-    /// A connection ended: its client is offline.
+    /// A connection ended: its client is offline, its storage node is not up.
     pub fn gone(&self, client: &Client) {
+        self.node_gone(client);
+        self.offline(client);
+    }
+
+    fn offline(&self, client: &Client) {
         if let Some(session) = client.session {
             self.presence.offline(client.peer, session.epoch);
         }
@@ -105,7 +122,7 @@ impl Service {
             Call::Resume { token } => self.resume(client, token).await,
             Call::Renew => self.renew(client).await,
             Call::Logout => {
-                self.gone(client);
+                self.offline(client);
                 client.session = None;
                 Ok(Answer::Ok)
             }
@@ -116,6 +133,9 @@ impl Service {
                 let caller = client.user().ok();
                 self.core.run(move |tx| groups::list(tx, caller, after.as_ref())).await
             }
+            Call::Node(call) => self.for_node(client, call).await,
+            Call::Store(StoreCall::Nodes) => Ok(self.storage_nodes()),
+            Call::Store(call) => self.about_store(client.user()?, client.peer, call).await,
             call => {
                 let (caller, peer) = (client.user()?, client.peer);
                 self.for_user(caller, peer, call).await
@@ -279,7 +299,7 @@ impl Service {
         let session = client.session.ok_or_else(not_logged_in)?;
         let facts = self.facts(session.user).await?.filter(|facts| facts.login_key() == session.login_key);
         let Some(facts) = facts else {
-            self.gone(client);
+            self.offline(client);
             client.session = None;
             return Err(session_over());
         };
@@ -326,7 +346,7 @@ impl Service {
         let facts = self.facts(user).await?;
         let facts = facts.filter(|facts| login_key.is_none_or(|key| key == facts.login_key()));
         let (Some(facts), Some(address)) = (facts, client.listen) else { return Err(session_over()) };
-        self.gone(client);
+        self.offline(client);
         let epoch = self.presence.online(client.peer, user, address);
         client.session = Some(Session { user, login_key: facts.login_key(), epoch });
         Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client.peer))))

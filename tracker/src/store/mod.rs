@@ -6,12 +6,21 @@
 mod projections;
 mod queries;
 mod rows;
+mod start;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
+use shoal_replica::Kind;
+
 pub use queries::FileRow;
+pub use start::Beginning;
+
+use crate::record::{ALLOWANCE, CAUTION, POINTER, STORAGE_NODE};
+
+/// The kinds of rows that the encrypted store is made of.
+pub const STORAGE_KINDS: [Kind; 4] = [POINTER, STORAGE_NODE, CAUTION, ALLOWANCE];
 
 /// The space of user names in the `claim` projection.
 const USERS: u8 = 0;
@@ -21,7 +30,7 @@ const GROUPS: u8 = 1;
 /// Version of the rows' schema; a database of a later one is refused.
 const SCHEMA: i64 = 1;
 /// Version of the projections; another one than the database's has them made anew.
-const PROJECTIONS: i64 = 1;
+const PROJECTIONS: i64 = 2;
 /// The database's file in the data directory.
 const FILE: &str = "tracker.db";
 
@@ -58,6 +67,8 @@ impl From<rusqlite::Error> for StoreError {
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    generation: u64,
+    beginning: Beginning,
 }
 
 impl Store {
@@ -67,13 +78,15 @@ impl Store {
     /// [`StoreError`]; `Corrupt` leaves the file as it is.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
+        let blank = !path.exists();
         let db = Connection::open(&path)?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
              PRAGMA foreign_keys = OFF; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864;",
         )?;
-        let store = Self { db, path };
+        let mut store = Self { db, path, generation: fastrand::u64(..), beginning: Beginning::Known };
         store.prepare()?;
+        store.beginning = store.note_start(dir, blank)?;
         Ok(store)
     }
 
@@ -90,6 +103,18 @@ impl Store {
             }
         }
         Ok(aside)
+    }
+
+    /// Tells this opening of the database from any other.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How the database was found.
+    #[must_use]
+    pub fn beginning(&self) -> Beginning {
+        self.beginning
     }
 
     /// Begins a transaction.

@@ -4,7 +4,7 @@ use rusqlite::params;
 use shoal_common::Manifest;
 use shoal_replica::{Kind, NameSpace, Row, parse_claim_key};
 
-use super::{GROUPS, Store, StoreError, USERS};
+use super::{GROUPS, STORAGE_KINDS, Store, StoreError, USERS};
 use crate::record::{FILE, Founding, MEMBERSHIP, Membership, SHARE, part};
 
 const SQL: &str = "
@@ -21,6 +21,8 @@ CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, born INTEGER, size INTEGER, sh
 CREATE INDEX file_name ON file (gid, name, born, fid);
 DROP TABLE IF EXISTS share;
 CREATE TABLE share (gid BLOB, fid BLOB, uid BLOB, peer BLOB, PRIMARY KEY (gid, fid, uid, peer)) WITHOUT ROWID;
+DROP TABLE IF EXISTS storage_change;
+CREATE TABLE storage_change (kind INTEGER, key BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 ";
 
 /// Rows read at a time while projections are made anew.
@@ -56,7 +58,7 @@ impl Store {
             MEMBERSHIP => self.project_membership(row),
             FILE => self.project_file(row),
             SHARE => self.project_share(&row.key),
-            _ => Ok(()),
+            kind => self.note_storage_change(kind, &row.key),
         }
     }
 
@@ -72,8 +74,16 @@ impl Store {
                 self.run(sql, params![one, two, user, peer])
             }
             // Claims are never deleted.
-            _ => Ok(()),
+            kind => self.note_storage_change(kind, key),
         }
+    }
+
+    /// Queues a row of the encrypted store for [`Store::take_storage_changes`].
+    fn note_storage_change(&self, kind: Kind, key: &[u8]) -> Result<(), StoreError> {
+        if !STORAGE_KINDS.contains(&kind) {
+            return Ok(());
+        }
+        self.run("INSERT OR IGNORE INTO storage_change (kind, key) VALUES (?1, ?2)", params![kind.0, key])
     }
 
     fn project_claim(&self, row: &Row) -> Result<(), StoreError> {

@@ -3,6 +3,8 @@
 use rusqlite::{OptionalExtension, params};
 use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
 
+use shoal_replica::Kind;
+
 use super::{Store, StoreError, blob};
 use crate::record::Standing;
 
@@ -136,6 +138,29 @@ impl Store {
         let mut query = self.db.prepare_cached(sql)?;
         let arguments = params![super::USERS, super::GROUPS];
         Ok(query.query_row(arguments, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+    }
+
+    /// Takes queued rows of the encrypted store off the queue: which kinds and keys changed, `limit` at most.
+    pub(crate) fn take_storage_changes(&self, limit: usize) -> Result<Vec<(Kind, Vec<u8>)>, StoreError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT kind, key FROM storage_change ORDER BY kind DESC, key LIMIT ?1")?;
+        let rows = query.query_map([limit], |row| Ok((Kind(row.get(0)?), row.get(1)?)))?;
+        let changes = rows.collect::<Result<Vec<(Kind, Vec<u8>)>, _>>()?;
+        let mut delete = self.db.prepare_cached("DELETE FROM storage_change WHERE kind = ?1 AND key = ?2")?;
+        for (kind, key) in &changes {
+            delete.execute(params![kind.0, key])?;
+        }
+        Ok(changes)
+    }
+
+    /// Empties that queue, before all rows are read.
+    pub(crate) fn forget_storage_changes(&self) -> Result<(), StoreError> {
+        let mut query = self.db.prepare_cached("SELECT 1 FROM storage_change LIMIT 1")?;
+        if query.exists([])? {
+            self.db.execute("DELETE FROM storage_change", [])?;
+        }
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use shoal_common::tracker_api::{
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
 use shoal_tracker::node::{Node, NodeConfig};
+use shoal_tracker::storage::Rules;
 
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +36,8 @@ pub fn info(ports: &[u16]) -> TrackerInfo {
 }
 
 pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
-    let config = NodeConfig { info: info(ports), number, dir: dir.join(number.to_string()) };
+    let config =
+        NodeConfig { info: info(ports), number, dir: dir.join(number.to_string()), rules: Rules::default() };
     Node::start(config).await.unwrap()
 }
 

@@ -1,0 +1,325 @@
+//! The encrypted store: storage nodes' registration and reports, and users' stored files.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use shoal_common::storage::{MAX_SEALED_PART, PointerKey, StoreManifest};
+use shoal_common::tokens::{CopyOrder, StorageTicket, TICKET_LIFE_MS, seal};
+use shoal_common::tracker_api::storage::{
+    LEASE_LIFE_MS, MAX_NODES, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order,
+    StoreAnswer, StoreCall, StoredEntry, StoredFile,
+};
+use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
+use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
+use shoal_net::{Identity, bulk};
+use shoal_replica::{BlobHash, Rows, Write};
+
+use super::{Client, Service, refusal};
+use crate::core::{Fault, Tx, refuse};
+use crate::record::{
+    POINTER, Pointer, STORAGE_NODE, StorageNode, encode, parse_pointer_key, part, pointer_key,
+};
+use crate::storage::{Planned, Storage, wall_ms};
+
+/// A node reports this often at least, in milliseconds; orders go out with the answers.
+const REPORT_AGAIN_MS: u32 = 400;
+/// How long a signed copy order is good for, in milliseconds.
+const COPY_ORDER_LIFE_MS: u64 = 10 * 60_000;
+/// Storage nodes on one machine: more would be a stranger who takes up what others need.
+const MAX_NODES_OF_ADDRESS: usize = 64;
+/// Rows of a user's stored files read at a time.
+const PAGE: usize = 256;
+
+/// A storage node's connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeSession(u64);
+
+impl Service {
+    /// A storage node's call.
+    pub(super) async fn for_node(&self, client: &mut Client, call: NodeCall) -> Result<Answer, Refusal> {
+        match call {
+            NodeCall::Register { name } => self.register_node(client, name).await,
+            NodeCall::Report(report) => self.take_report(client, *report),
+        }
+        .map(Answer::Node)
+    }
+
+    async fn register_node(&self, client: &mut Client, name: NodeName) -> Result<NodeAnswer, Refusal> {
+        let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
+        // Whoever says to be at an address is asked there; so nobody takes a server's place by saying so.
+        if let Err(error) = bulk::connect(address, peer, &self.identity).await {
+            let text =
+                format!("the storage node cannot be reached at {address}, where it says that it is: {error}");
+            return Err(refusal(RefusalKind::NotAllowed, text));
+        }
+        let storage = self.storage.clone();
+        let shown = name.to_string();
+        self.core.run(move |tx| write_node(tx, &storage, peer, name, address)).await?;
+        self.storage.refresh().await?;
+        let now = self.storage.now_ms();
+        let session = self.storage.depot().register(peer, now);
+        self.node_gone(client);
+        client.node = Some(NodeSession(session));
+        tracing::info!("storage node {shown} is at {address} as {peer}");
+        Ok(NodeAnswer::Registered { address: address.to_string() })
+    }
+
+    fn take_report(&self, client: &Client, report: NodeReport) -> Result<NodeAnswer, Refusal> {
+        let NodeSession(session) = client.node.ok_or_else(not_registered)?;
+        if report.held.len() + report.gone.len() + report.failed.len() > MAX_REPORT {
+            let text = format!("more than {MAX_REPORT} chunks in one report");
+            return Err(refusal(RefusalKind::Malformed, text));
+        }
+        let (peer, now) = (client.peer, self.storage.now_ms());
+        let (planned, min_age_ms) = {
+            let mut depot = self.storage.depot();
+            if !depot.report(peer, session, report, now) {
+                return Err(not_registered());
+            }
+            (depot.take_orders(peer), depot.rules().grace_ms)
+        };
+        let now_ms = wall_ms();
+        let orders = planned.into_iter().map(|order| signed(&self.identity, order, peer, min_age_ms, now_ms));
+        Ok(NodeAnswer::Orders {
+            orders: orders.collect(),
+            ticket_keys: self.storage.ticket_keys(),
+            now_ms,
+            again_ms: REPORT_AGAIN_MS,
+        })
+    }
+
+    /// A node's connection ended, or it registers anew.
+    pub(super) fn node_gone(&self, client: &Client) {
+        if let Some(NodeSession(session)) = client.node {
+            self.storage.depot().gone(client.peer, session, self.storage.now_ms());
+        }
+    }
+
+    /// The nodes, for everybody: clients name them before they ask for a password.
+    pub(super) fn storage_nodes(&self) -> Answer {
+        Answer::Store(StoreAnswer::Nodes(self.storage.depot().nodes(self.storage.now_ms())))
+    }
+
+    /// What a user asks about the own stored files.
+    pub(super) async fn about_store(
+        &self,
+        caller: Uid,
+        peer: PeerId,
+        call: StoreCall,
+    ) -> Result<Answer, Refusal> {
+        let storage = self.storage.clone();
+        let answer = match call {
+            StoreCall::Ticket => self.storage_ticket(caller, peer),
+            StoreCall::Nodes => return Ok(self.storage_nodes()),
+            StoreCall::Put { request, key, manifest, sealed } => {
+                let put = NewFile { request, key, manifest, sealed };
+                self.core.run(move |tx| put_file(tx, &storage, caller, put)).await?;
+                self.storage.refresh().await?;
+                StoreAnswer::Ok
+            }
+            StoreCall::Get { key } => self.core.run(move |tx| get_file(tx, caller, key)).await?,
+            StoreCall::List { after } => {
+                self.storage.refresh().await?;
+                self.core.run(move |tx| list_files(tx, &storage, caller, after)).await?
+            }
+            StoreCall::Remove { request: _, key } => {
+                let existed = self.core.run(move |tx| remove_file(tx, caller, key)).await?;
+                self.storage.refresh().await?;
+                StoreAnswer::Removed { existed, leased: self.presence.has_lease(caller) }
+            }
+            StoreCall::Lease { id, end } => {
+                let life = if end { Duration::ZERO } else { Duration::from_millis(LEASE_LIFE_MS) };
+                if !self.presence.lease(caller, id, life) {
+                    return Err(refusal(
+                        RefusalKind::Limit,
+                        "too many transfers are under way; try again later",
+                    ));
+                }
+                StoreAnswer::Ok
+            }
+            StoreCall::Status => {
+                self.storage.refresh().await?;
+                StoreAnswer::Status(Box::new(self.storage.status()))
+            }
+        };
+        Ok(Answer::Store(answer))
+    }
+
+    fn storage_ticket(&self, user: Uid, peer: PeerId) -> StoreAnswer {
+        let now_ms = wall_ms();
+        let ticket = StorageTicket { user, peer, expires_ms: now_ms + TICKET_LIFE_MS };
+        let ticket = seal(&ticket, self.identity.peer_id(), |message| self.identity.sign(message));
+        StoreAnswer::Ticket { ticket, now_ms }
+    }
+}
+
+/// An order as it goes to the node `to`.
+fn signed(identity: &Identity, planned: Planned, to: PeerId, min_age_ms: u64, now_ms: u64) -> Order {
+    match planned {
+        Planned::Delete { chunk } => Order::Delete { chunk, min_age_ms },
+        Planned::Copy { chunk, sealed, from, address } => {
+            let expires_ms = now_ms + COPY_ORDER_LIFE_MS;
+            let order = CopyOrder { owner: chunk.owner, chunk: chunk.chunk, from, to, expires_ms };
+            let order = seal(&order, identity.peer_id(), |message| identity.sign(message));
+            Order::Copy { chunk, sealed, from, address, order }
+        }
+    }
+}
+
+/// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.
+fn write_node(
+    tx: &mut Tx<'_>,
+    storage: &Storage,
+    peer: PeerId,
+    name: NodeName,
+    address: SocketAddr,
+) -> Result<(), Fault> {
+    let rows = tx.store().scan(STORAGE_NODE, &[], None, MAX_NODES * 2)?;
+    let nodes: Vec<(PeerId, StorageNode)> = rows
+        .iter()
+        .filter(|row| !row.tombstone)
+        .filter_map(|row| Some((PeerId(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?)))
+        .collect();
+    let mut writes = Vec::new();
+    let own = StorageNode { name, address: address.to_string(), heir: None };
+    let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
+    if known != Some(&own) {
+        writes.push(node_write(peer, &own));
+    }
+    for (other, node) in nodes.iter().filter(|(other, node)| *other != peer && node.address == own.address) {
+        if node.heir != Some(peer) && node.heir.is_none() && !storage.depot().is_up(*other) {
+            tracing::warn!("{address} was storage node {other} and is now {peer}, which takes its place");
+            writes.push(node_write(*other, &StorageNode { heir: Some(peer), ..node.clone() }));
+        }
+    }
+    if known.is_none() {
+        make_room(storage, &nodes, address.ip(), &mut writes)?;
+    }
+    if writes.is_empty() { Ok(()) } else { tx.write(writes) }
+}
+
+/// Sees to it that nodes stay countable: one that is down and holds nothing gives way.
+fn make_room(
+    storage: &Storage,
+    nodes: &[(PeerId, StorageNode)],
+    ip: IpAddr,
+    writes: &mut Vec<Write>,
+) -> Result<(), Fault> {
+    let there = |node: &StorageNode| node.address.parse::<SocketAddr>().is_ok_and(|known| known.ip() == ip);
+    let of_address = nodes.iter().filter(|(_, node)| there(node)).count();
+    if nodes.len() < MAX_NODES && of_address < MAX_NODES_OF_ADDRESS {
+        return Ok(());
+    }
+    let depot = storage.depot();
+    let crowded = of_address >= MAX_NODES_OF_ADDRESS;
+    let unused = nodes
+        .iter()
+        .find(|(peer, node)| (!crowded || there(node)) && !depot.is_up(*peer) && !depot.is_named(*peer));
+    match unused {
+        Some((peer, _)) => {
+            let key = peer.0.to_vec();
+            writes.push(Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() });
+            Ok(())
+        }
+        None => Err(refuse(RefusalKind::Limit, "the trackers have as many storage nodes as they take")),
+    }
+}
+
+fn node_write(peer: PeerId, node: &StorageNode) -> Write {
+    Write { kind: STORAGE_NODE, key: peer.0.to_vec(), value: encode(node), ..Write::default() }
+}
+
+/// A file to be stored: what a client sends.
+struct NewFile {
+    request: RequestId,
+    key: PointerKey,
+    manifest: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+/// Names a file, in place of what the key named before.
+fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Result<(), Fault> {
+    if put.sealed.len() > MAX_SEALED_PART {
+        let text =
+            format!("the file's name is too long: its sealed part must not exceed {MAX_SEALED_PART} bytes");
+        return Err(refuse(RefusalKind::Malformed, text));
+    }
+    let manifest = StoreManifest::read(&put.manifest)
+        .map_err(|error| refuse(RefusalKind::Malformed, format!("the stored file's manifest: {error}")))?;
+    if let Some(unknown) = manifest.servers.iter().find(|server| !storage.depot().is_known(**server)) {
+        let text =
+            format!("the trackers do not know the storage node {unknown}; is it running with --trackers?");
+        return Err(refuse(RefusalKind::NotFound, text));
+    }
+    let key = pointer_key(caller, put.key);
+    if pointer(tx, &key)?.is_some_and(|known| known.request == put.request) {
+        return Ok(());
+    }
+    let version = Blake3::of(&put.manifest);
+    let stored_ms = tx.now().wall_ms;
+    let value = encode(&Pointer { version, sealed: put.sealed, stored_ms, request: put.request });
+    let blobs = vec![(BlobHash(version.0), put.manifest)];
+    tx.write(vec![Write { kind: POINTER, key, value, blobs, ..Write::default() }])
+}
+
+fn get_file(tx: &Tx<'_>, caller: Uid, key: PointerKey) -> Result<StoreAnswer, Fault> {
+    let none = || refuse(RefusalKind::NotFound, "you have no stored file of that name; see: list");
+    let found = pointer(tx, &pointer_key(caller, key))?.ok_or_else(none)?;
+    let limit = shoal_common::storage::MAX_STORE_MANIFEST;
+    let manifest = tx.store().read_blob(BlobHash(found.version.0), 0, limit)?;
+    let missing = || {
+        let text =
+            "this tracker is still fetching the file's manifest from the others; try again in a moment";
+        Fault::Refused(Refusal { kind: RefusalKind::Unavailable, text: text.into(), again_ms: Some(1_000) })
+    };
+    let Pointer { version, sealed, stored_ms, .. } = found;
+    let manifest = manifest.ok_or_else(missing)?;
+    Ok(StoreAnswer::File(Box::new(StoredFile { version, manifest, sealed, stored_ms })))
+}
+
+fn list_files(
+    tx: &Tx<'_>,
+    storage: &Storage,
+    caller: Uid,
+    after: Option<PointerKey>,
+) -> Result<StoreAnswer, Fault> {
+    let mut after = after.map(|after| pointer_key(caller, after));
+    let mut files = Vec::new();
+    loop {
+        let rows = tx.store().scan(POINTER, &caller.0, after.as_deref(), PAGE)?;
+        let last = rows.len() < PAGE;
+        after = rows.last().map(|row| row.key.clone());
+        for row in rows.iter().filter(|row| !row.tombstone) {
+            let Some((_, key)) = parse_pointer_key(&row.key) else { continue };
+            let Ok(pointer) = minicbor::decode::<Pointer>(&row.value) else { continue };
+            if files.len() == MAX_STORED_PAGE {
+                return Ok(StoreAnswer::Files { files, more: true });
+            }
+            let Pointer { version, sealed, stored_ms, .. } = pointer;
+            let health = storage.depot().health(caller, version).unwrap_or_default();
+            files.push(StoredEntry { key, version, sealed, stored_ms, health });
+        }
+        if last {
+            return Ok(StoreAnswer::Files { files, more: false });
+        }
+    }
+}
+
+/// Forgets a file; whether there was one.
+fn remove_file(tx: &mut Tx<'_>, caller: Uid, key: PointerKey) -> Result<bool, Fault> {
+    let key = pointer_key(caller, key);
+    if pointer(tx, &key)?.is_none() {
+        return Ok(false);
+    }
+    tx.write(vec![Write { kind: POINTER, key, tombstone: true, ..Write::default() }])?;
+    Ok(true)
+}
+
+fn pointer(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Pointer>, Fault> {
+    let row = tx.store().get(POINTER, key)?.filter(|row| !row.tombstone);
+    Ok(row.and_then(|row| minicbor::decode(&row.value).ok()))
+}
+
+fn not_registered() -> Refusal {
+    refusal(RefusalKind::NotLoggedIn, "register the storage node first, and again after its connection broke")
+}

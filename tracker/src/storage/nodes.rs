@@ -1,0 +1,279 @@
+//! The storage nodes as one tracker knows them: who is up, what each reports to hold, and what was ordered of it.
+//!
+//! Pure: the time is an argument, in milliseconds of a clock that only goes forward.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use shoal_common::tracker_api::storage::{MAX_NODE_CHUNKS, NodeEntry, NodeReport, OwnedChunk};
+use shoal_common::{NodeName, PeerId};
+
+/// A node that does not report for this long is not up.
+pub(super) const SILENT_MS: u64 = 3_000;
+/// How long an ordered copy may take; then it is ordered again, perhaps elsewhere.
+const ORDER_LIFE_MS: u64 = 30_000;
+/// For how long a node is not asked again for what it could not do.
+const PAUSE_MS: u64 = 5_000;
+/// Orders under way at one node at most: 256 MiB of the longest chunks.
+pub(super) const MAX_UNDER_WAY: usize = 64;
+
+/// Index of a node; never reused while the tracker runs.
+pub(super) type NodeIx = usize;
+
+/// Something that a node is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// Fetch a chunk from another node.
+    Copy {
+        /// Which.
+        chunk: OwnedChunk,
+        /// Length of its sealed bytes.
+        sealed: u32,
+        /// Who holds it.
+        from: PeerId,
+        /// Where that one is.
+        address: String,
+    },
+    /// Delete a chunk.
+    Delete {
+        /// Which.
+        chunk: OwnedChunk,
+    },
+}
+
+/// A copy that was ordered.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    until_ms: u64,
+    sealed: u32,
+}
+
+/// One node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) peer: Option<PeerId>,
+    pub(super) name: Option<NodeName>,
+    pub(super) address: String,
+    pub(super) heir: Option<PeerId>,
+    session: Option<u64>,
+    heard_ms: u64,
+    /// Whether a whole snapshot came since this tracker started.
+    pub(super) reported: bool,
+    /// Whether it is connected, told everything, and is not silent.
+    pub(super) up: bool,
+    /// Whether its copies count as lost.
+    pub(super) lost: bool,
+    capacity: u64,
+    free: u64,
+    /// Whether a chunk did not fit since `free` last grew.
+    pub(super) was_full: bool,
+    pub(super) chunks: HashSet<OwnedChunk>,
+    /// The pages so far of a snapshot that is not complete.
+    snapshot: Option<HashSet<OwnedChunk>>,
+    complete: bool,
+    /// Chunks held that nothing asks this node to hold, and since when.
+    pub(super) unneeded: HashMap<OwnedChunk, u64>,
+    copying: HashMap<OwnedChunk, UnderWay>,
+    copying_bytes: u64,
+    deleting: HashMap<OwnedChunk, u64>,
+    paused: HashMap<OwnedChunk, u64>,
+    queue: VecDeque<Planned>,
+}
+
+/// What a report changed.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// Chunks whose copies are to be counted again.
+    pub(super) chunks: Vec<OwnedChunk>,
+    /// Whether everything that the node holds is to be counted again.
+    pub(super) all: bool,
+}
+
+impl Node {
+    /// A node of which only the key is known.
+    pub(super) fn of(peer: PeerId) -> Self {
+        Self { peer: Some(peer), ..Self::default() }
+    }
+
+    /// A node registered: what was reported on earlier connections counts until its snapshot is complete.
+    pub(super) fn begin(&mut self, session: u64, now: u64) {
+        self.session = Some(session);
+        self.heard_ms = now;
+        self.complete = false;
+        self.snapshot = None;
+        self.queue.clear();
+        self.copying.clear();
+        self.copying_bytes = 0;
+        self.deleting.clear();
+    }
+
+    /// Its connection broke.
+    pub(super) fn end(&mut self, session: u64) {
+        if self.session == Some(session) {
+            self.session = None;
+        }
+    }
+
+    /// Whether reports on that connection still count.
+    pub(super) fn is_current(&self, session: u64) -> bool {
+        self.session == Some(session)
+    }
+
+    /// Brings `up` and `lost` in line with the time; whether either changed.
+    pub(super) fn settle(&mut self, now: u64, repair_after_ms: u64) -> bool {
+        let before = (self.up, self.lost);
+        let silent = now.saturating_sub(self.heard_ms);
+        self.up = self.session.is_some() && self.complete && silent < SILENT_MS;
+        self.lost = !self.up && silent >= repair_after_ms;
+        before != (self.up, self.lost)
+    }
+
+    /// Takes a report in.
+    pub(super) fn report(&mut self, report: NodeReport, now: u64) -> Changed {
+        let mut changed = Changed::default();
+        self.heard_ms = now;
+        if report.free > self.free && std::mem::take(&mut self.was_full) {
+            changed.all = true;
+        }
+        (self.capacity, self.free) = (report.capacity, report.free.min(report.capacity));
+        if report.anew || (!self.complete && self.snapshot.is_none()) {
+            self.snapshot = Some(HashSet::new());
+            self.complete = false;
+        }
+        for key in report.held {
+            self.settle_order(&key);
+            // Stored again: the time for which it must have been unneeded begins anew.
+            if let Some(since) = self.unneeded.get_mut(&key) {
+                *since = now;
+            }
+            let into = self.snapshot.as_mut().unwrap_or(&mut self.chunks);
+            if into.len() < MAX_NODE_CHUNKS && into.insert(key) && self.complete {
+                changed.chunks.push(key);
+            }
+        }
+        for key in report.gone {
+            self.settle_order(&key);
+            self.snapshot.as_mut().unwrap_or(&mut self.chunks).remove(&key);
+            if self.complete {
+                self.unneeded.remove(&key);
+                changed.chunks.push(key);
+            }
+        }
+        for key in report.failed {
+            self.settle_order(&key);
+            self.paused.insert(key, now + PAUSE_MS);
+            changed.chunks.push(key);
+        }
+        if !report.more && !self.complete {
+            self.complete = true;
+            self.reported = true;
+            if let Some(snapshot) = self.snapshot.take() {
+                self.chunks = snapshot;
+            }
+            let chunks = &self.chunks;
+            self.unneeded.retain(|key, _| chunks.contains(key));
+            changed.all = true;
+        }
+        changed
+    }
+
+    fn settle_order(&mut self, key: &OwnedChunk) {
+        if let Some(copy) = self.copying.remove(key) {
+            self.copying_bytes -= u64::from(copy.sealed);
+        }
+        self.deleting.remove(key);
+        self.paused.remove(key);
+    }
+
+    /// Forgets orders that took too long and pauses that are over; their chunks are to be looked at again.
+    pub(super) fn expire(&mut self, now: u64) -> Vec<OwnedChunk> {
+        let over = self.copying.iter().filter(|(_, copy)| copy.until_ms <= now).map(|(key, _)| *key);
+        let mut expired: Vec<OwnedChunk> = over.collect();
+        for key in &expired {
+            self.settle_order(key);
+        }
+        self.deleting.retain(|_, until| *until > now);
+        expired.extend(self.paused.iter().filter(|(_, until)| **until <= now).map(|(key, _)| *key));
+        self.paused.retain(|_, until| *until > now);
+        expired
+    }
+
+    /// Whether it holds the chunk and can be asked for it now.
+    pub(super) fn serves(&self, key: &OwnedChunk) -> bool {
+        self.up && self.chunks.contains(key)
+    }
+
+    /// Whether a copy of the chunk is on its way to it.
+    pub(super) fn is_copying(&self, key: &OwnedChunk) -> bool {
+        self.copying.contains_key(key)
+    }
+
+    /// Whether a copy of the chunk could be put there, now or when orders under way are done.
+    pub(super) fn could_take(&self, key: &OwnedChunk, sealed: u32) -> bool {
+        self.up
+            && !self.chunks.contains(key)
+            && !self.copying.contains_key(key)
+            && !self.paused.contains_key(key)
+            && self.room() >= u64::from(sealed)
+    }
+
+    fn room(&self) -> u64 {
+        self.free.saturating_sub(self.copying_bytes)
+    }
+
+    /// Whether further orders may be given.
+    pub(super) fn is_idle(&self) -> bool {
+        self.up && self.copying.len() + self.deleting.len() < MAX_UNDER_WAY
+    }
+
+    /// Orders something; it goes out with the answer to the next report.
+    pub(super) fn order(&mut self, planned: Planned, now: u64) {
+        let until_ms = now + ORDER_LIFE_MS;
+        match &planned {
+            Planned::Copy { chunk, sealed, .. } => {
+                self.copying.insert(*chunk, UnderWay { until_ms, sealed: *sealed });
+                self.copying_bytes += u64::from(*sealed);
+            }
+            Planned::Delete { chunk } => drop(self.deleting.insert(*chunk, until_ms)),
+        }
+        self.queue.push_back(planned);
+    }
+
+    /// What was ordered and has not gone out yet.
+    pub(super) fn take_orders(&mut self, limit: usize) -> Vec<Planned> {
+        let count = limit.min(self.queue.len());
+        self.queue.drain(..count).collect()
+    }
+
+    /// Takes back everything that was ordered: another tracker gives the orders now.
+    pub(super) fn drop_orders(&mut self) {
+        self.queue.clear();
+        self.copying.clear();
+        self.copying_bytes = 0;
+        self.deleting.clear();
+    }
+
+    /// Whether a deletion may be ordered: none is under way, and none just failed.
+    pub(super) fn may_delete(&self, key: &OwnedChunk) -> bool {
+        !self.deleting.contains_key(key) && !self.paused.contains_key(key)
+    }
+
+    /// Copies under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.copying.len()
+    }
+
+    /// The node for clients and operators; none for a key that only manifests name.
+    pub(super) fn entry(&self, now: u64) -> Option<NodeEntry> {
+        Some(NodeEntry {
+            peer: self.peer?,
+            name: self.name.clone()?,
+            address: self.address.clone(),
+            up: self.up,
+            silent_ms: self.reported.then(|| now.saturating_sub(self.heard_ms)),
+            capacity: self.capacity,
+            free: self.free,
+            chunks: self.chunks.len() as u64,
+            heir: self.heir,
+        })
+    }
+}
