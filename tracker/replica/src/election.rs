@@ -6,7 +6,7 @@ use crate::event::{Holder, Now, Write};
 use crate::ledger::{Ledger, META_PENDING, parse_pending_key, pending_key};
 use crate::limits::{NAMES_PER_STEP, READ_ROWS};
 use crate::names::{NameSpace, chosen, name_prefix, parse_claim_key, parse_vote_key, settled_key, vote_key};
-use crate::row::{Kind, Row, Stamp, TrackerNo, Uid};
+use crate::row::{Kind, Origin, Row, Stamp, TrackerNo, Uid};
 use crate::rows::Rows;
 
 /// Everything that is known about one name.
@@ -14,9 +14,19 @@ use crate::rows::Rows;
 pub(crate) struct Tally {
     /// The claims, the earliest first.
     claims: BTreeMap<(Stamp, Uid), Row>,
-    votes: BTreeMap<TrackerNo, Uid>,
+    votes: BTreeMap<TrackerNo, Vote>,
     settled: Option<Uid>,
 }
+
+/// A tracker's vote, and under which number it is held.
+#[derive(Debug, Clone, Copy)]
+struct Vote {
+    uid: Uid,
+    number: (Origin, u64),
+}
+
+/// Says whether another tracker is known to hold a row durably.
+pub(crate) type HeldElsewhere<'a> = &'a dyn Fn(Origin, u64) -> bool;
 
 impl Tally {
     /// Reads what the store holds about a name.
@@ -29,7 +39,7 @@ impl Tally {
         }
         for row in scan_all(rows, space.vote_kind(), name)? {
             if let (Some((_, tracker)), Some(uid)) = (parse_vote_key(&row.key), chosen(&row)) {
-                tally.votes.insert(tracker, uid);
+                tally.votes.insert(tracker, Vote { uid, number: (row.origin, row.seq) });
             }
         }
         tally.settled = rows.get(space.settled_kind(), &settled_key(name))?.as_ref().and_then(chosen);
@@ -38,17 +48,37 @@ impl Tally {
 
     /// The uid that more than half of the configured trackers voted for.
     fn majority(&self, configured: &BTreeSet<TrackerNo>) -> Option<Uid> {
+        self.majority_without(configured, None)
+    }
+
+    fn majority_without(&self, configured: &BTreeSet<TrackerNo>, without: Option<TrackerNo>) -> Option<Uid> {
         let mut counts: BTreeMap<Uid, usize> = BTreeMap::new();
-        for (tracker, &uid) in &self.votes {
-            if configured.contains(tracker) {
-                *counts.entry(uid).or_default() += 1;
+        for (tracker, vote) in &self.votes {
+            if configured.contains(tracker) && Some(*tracker) != without {
+                *counts.entry(vote.uid).or_default() += 1;
             }
         }
         counts.into_iter().find(|&(_, count)| 2 * count > configured.len()).map(|(uid, _)| uid)
     }
 
+    /// The number of this tracker's vote, if a majority rests on it and no other tracker is known to hold it: should this
+    /// disk be lost, nobody would know of that majority, so that nobody may hear of it yet.
+    fn risky_vote(&self, ledger: &Ledger, held: HeldElsewhere<'_>) -> Option<(Origin, u64)> {
+        let (origin, seq) = self.votes.get(&ledger.me)?.number;
+        let alone = ledger.configured.len() == 1;
+        let needed = self.majority_without(&ledger.configured, Some(ledger.me)).is_none();
+        (needed && !alone && !held(origin, seq)).then_some((origin, seq))
+    }
+
+    /// Settled, else voted for by a majority, else claimed first. Definite if no one disk's loss can change it.
+    pub(crate) fn definite_holder(&self, ledger: &Ledger, held: HeldElsewhere<'_>) -> Option<Holder> {
+        let mut holder = self.holder(&ledger.configured)?;
+        holder.definite &= self.settled.is_some() || self.risky_vote(ledger, held).is_none();
+        Some(holder)
+    }
+
     /// Settled, else voted for by a majority, else claimed first.
-    pub(crate) fn holder(&self, configured: &BTreeSet<TrackerNo>) -> Option<Holder> {
+    fn holder(&self, configured: &BTreeSet<TrackerNo>) -> Option<Holder> {
         let definite = self.settled.or_else(|| self.majority(configured));
         let uid = definite.or_else(|| self.claims.keys().next().map(|&(_, uid)| uid))?;
         let claim =
@@ -66,13 +96,13 @@ impl Tally {
     }
 }
 
-/// Casts this tracker's vote for a name if it `may_vote` and has not, and records a majority where there is one. The new
-/// rows join `batch`.
+/// Casts this tracker's vote for a name if it `may_vote` and has not, and records a majority where there is one that no one
+/// disk's loss can undo. The new rows join `batch`.
 pub(crate) fn examine<R: Rows>(
     ledger: &mut Ledger,
     rows: &mut R,
     (space, name): (NameSpace, &[u8]),
-    may_vote: bool,
+    (may_vote, held): (bool, HeldElsewhere<'_>),
     now: Now,
     batch: &mut Vec<Row>,
 ) -> Result<(), R::Error> {
@@ -86,13 +116,18 @@ pub(crate) fn examine<R: Rows>(
         && let Some(holder) = tally.holder(&ledger.configured)
     {
         let vote = choice(space.vote_kind(), vote_key(name, me), holder.uid);
-        batch.push(ledger.write(rows, vote, now)?);
-        tally.votes.insert(me, holder.uid);
+        let row = ledger.write(rows, vote, now)?;
+        tally.votes.insert(me, Vote { uid: holder.uid, number: (row.origin, row.seq) });
+        batch.push(row);
     }
     if tally.settled.is_none()
         && let Some(uid) = tally.majority(&ledger.configured)
     {
-        batch.push(ledger.write(rows, choice(space.settled_kind(), settled_key(name), uid), now)?);
+        if let Some(number) = tally.risky_vote(ledger, held) {
+            ledger.note_unsettled(rows, number, (space, name))?;
+        } else {
+            batch.push(ledger.write(rows, choice(space.settled_kind(), settled_key(name), uid), now)?);
+        }
     }
     if tally.votes.contains_key(&me) {
         rows.remove_meta(&pending_key(space, name))
@@ -105,13 +140,14 @@ pub(crate) fn examine<R: Rows>(
 pub(crate) fn examine_pending<R: Rows>(
     ledger: &mut Ledger,
     rows: &mut R,
+    held: HeldElsewhere<'_>,
     now: Now,
     batch: &mut Vec<Row>,
 ) -> Result<bool, R::Error> {
     let pending = rows.scan_meta(META_PENDING, NAMES_PER_STEP)?;
     for (key, _) in &pending {
         match parse_pending_key(key) {
-            Some(name) => examine(ledger, rows, name, true, now, batch)?,
+            Some(name) => examine(ledger, rows, name, (true, held), now, batch)?,
             None => rows.remove_meta(key)?,
         }
     }

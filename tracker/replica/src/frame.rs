@@ -7,7 +7,7 @@ use crate::limits::{
     BLOB_CHUNK_BYTES, BUCKETS, MAX_ACKS_PER_FRAME, MAX_BLOB_BYTES, MAX_FRAME_BYTES, MAX_ROUND_CREDIT,
     MAX_ROWS_PER_FRAME, VECTOR_ENTRIES_PER_FRAME,
 };
-use crate::row::{BlobHash, Origin, Row, TrackerNo, is_valid_seq};
+use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo, is_valid_seq};
 
 /// The version of the protocol that is spoken here.
 pub(crate) const VERSION: u16 = 1;
@@ -23,9 +23,17 @@ pub enum Frame {
     /// Entries by which the sender's vector has risen since it last said so on this link.
     #[n(1)]
     Vector(#[n(0)] Vec<Entry>),
-    /// Entries of the vector up to which the sender has dropped tombstones.
+    /// Entries of the vector up to which tombstones may be missing at the sender, as they were dropped; once more when it
+    /// has risen because somebody else dropped them.
     #[n(2)]
-    Floor(#[n(0)] Vec<Entry>),
+    Floor {
+        /// The entries.
+        #[n(0)]
+        entries: Vec<Entry>,
+        /// No dropped tombstone has a later stamp.
+        #[n(1)]
+        dropped: Stamp,
+    },
     /// The introduction is complete.
     #[n(3)]
     Ready,
@@ -243,7 +251,7 @@ impl Frame {
             Self::Rows { rows, .. } | Self::Live(Live { rows, .. }) => {
                 32 + rows.iter().map(Row::weight).sum::<usize>()
             }
-            Self::Vector(entries) | Self::Floor(entries) => 16 + 28 * entries.len(),
+            Self::Vector(entries) | Self::Floor { entries, .. } => 32 + 28 * entries.len(),
             Self::Ack { ids, .. } => 24 + 9 * ids.len(),
             Self::Chunk(chunk) => 80 + chunk.data.len(),
             Self::Pull(pull) => 40 + pull.sums.as_ref().map_or(0, Vec::len),
@@ -254,7 +262,8 @@ impl Frame {
     fn is_within_limits(&self) -> bool {
         let rows_fit = |rows: &[Row]| rows.len() <= MAX_ROWS_PER_FRAME && rows.iter().all(Row::is_valid);
         match self {
-            Self::Vector(entries) | Self::Floor(entries) => {
+            Self::Floor { dropped, .. } if *dropped > Stamp::MAX => false,
+            Self::Vector(entries) | Self::Floor { entries, .. } => {
                 entries.len() <= VECTOR_ENTRIES_PER_FRAME
                     && entries.iter().all(|entry| is_valid_seq(entry.seq))
             }

@@ -1,10 +1,10 @@
 //! What one tracker holds and how far: numbers and stamps for its own rows, the version vector, and the one way in for
 //! rows of others. Knows nothing of links. Everything it keeps in memory is a copy of what lies beside the rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Config, Now, OpenError, Write};
-use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_TRACKERS};
+use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_PENDING_WRITES, MAX_TRACKERS};
 use crate::merge::wins;
 use crate::names::NameSpace;
 use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
@@ -21,10 +21,18 @@ pub(crate) struct Ledger {
     pub(crate) vector: VersionVector,
     /// The highest number held, where that lies beyond the vector.
     ahead: VersionVector,
-    /// Tombstones up to here were dropped.
+    /// Tombstones up to here were dropped: here, or by whoever this tracker had its rows from.
     pub(crate) floor: VersionVector,
+    /// No dropped tombstone has a later stamp. What takes a deleted key's place must have one, or it would lose where the
+    /// tombstone is still held.
+    pub(crate) dropped: Stamp,
     hlc: Stamp,
+    /// Names with a majority that rests on a vote of this tracker of which no other is known to hold it, by its number.
+    unsettled: Unsettled,
 }
+
+/// Names by the number of this tracker's vote.
+type Unsettled = BTreeMap<(Origin, u64), (NameSpace, Vec<u8>)>;
 
 /// What became of a row.
 #[derive(Debug, Default)]
@@ -59,10 +67,6 @@ impl Ledger {
             Some(&[no]) => return Err(OpenError::OtherTracker(TrackerNo(no))),
             Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
         }
-        let hlc = match rows.meta(META_HLC).map_err(OpenError::Store)? {
-            Some(value) => Stamp::from_u64(number(&value).ok_or(OpenError::Corrupt("the clock"))?),
-            None => Stamp::default(),
-        };
         let mut ledger = Self {
             me: config.me,
             configured,
@@ -70,7 +74,9 @@ impl Ledger {
             vector: load(rows, META_VECTOR)?,
             ahead: load(rows, META_AHEAD)?,
             floor: load(rows, META_FLOOR)?,
-            hlc,
+            dropped: load_stamp(rows, META_DROPPED)?,
+            hlc: load_stamp(rows, META_HLC)?,
+            unsettled: load_unsettled(rows)?,
         };
         for origin in ledger.ahead() {
             ledger.close_gap(rows, origin).map_err(OpenError::Store)?;
@@ -96,7 +102,12 @@ impl Ledger {
     /// Writes a row of this tracker's own, with a new number and a stamp above whatever was there.
     pub(crate) fn write<R: Rows>(&mut self, rows: &mut R, write: Write, now: Now) -> Result<Row, R::Error> {
         let held = rows.get(write.kind, &write.key)?;
-        let stamp = self.mint(rows, held.as_ref().map(|row| row.stamp), now)?.of_new_row(write.kind.rule());
+        let rule = write.kind.rule();
+        let before = match &held {
+            Some(row) => Some(row.stamp),
+            None => Some(self.dropped).filter(|_| rule == Rule::LastWins),
+        };
+        let stamp = self.mint(rows, before, now)?.of_new_row(rule);
         let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
         let row = Row {
             kind: write.kind,
@@ -181,13 +192,23 @@ impl Ledger {
 
     /// Whether a row from elsewhere takes the place of what is held.
     fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust) -> bool {
+        if self.is_dropped(row) {
+            return false;
+        }
         match held {
+            // Elsewhere the tombstone is gone, and this row was taken.
+            Some(held) if self.is_dropped(held) && !self.vector.covers(row.origin, row.seq) => true,
             Some(held) => wins(row, held),
             None => {
                 let unknown = !self.vector.covers(row.origin, row.seq);
                 unknown || trust == Trust::Sender || row.kind.rule() == Rule::FirstStays
             }
         }
+    }
+
+    /// Whether a row is a tombstone that somebody has dropped: then it counts nowhere any more, wherever it is still held.
+    pub(crate) fn is_dropped(&self, row: &Row) -> bool {
+        row.tombstone && self.floor.covers(row.origin, row.seq)
     }
 
     /// Whether a vector may be merged without knowing more origins than are allowed.
@@ -228,13 +249,63 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops a tombstone that every tracker knows of.
-    pub(crate) fn drop_tombstone<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
+    /// Drops a tombstone that every tracker knows of; says whether the floor rose.
+    pub(crate) fn drop_tombstone<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<bool, R::Error> {
         rows.remove(row.kind, &row.key)?;
-        if self.floor.raise(row.origin, row.seq) {
-            rows.put_meta(&meta_key(META_FLOOR, row.origin), &row.seq.to_be_bytes())?;
+        let mut floor = VersionVector::default();
+        floor.raise(row.origin, row.seq);
+        self.raise_floor(rows, &floor, row.stamp)
+    }
+
+    /// Notes up to where tombstones may be missing; says whether that is more than before.
+    pub(crate) fn raise_floor<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        floor: &VersionVector,
+        dropped: Stamp,
+    ) -> Result<bool, R::Error> {
+        let mut risen = false;
+        for (origin, seq) in floor.iter() {
+            if self.floor.raise(origin, seq) {
+                rows.put_meta(&meta_key(META_FLOOR, origin), &seq.to_be_bytes())?;
+                risen = true;
+            }
+        }
+        if dropped > self.dropped {
+            self.dropped = dropped;
+            rows.put_meta(META_DROPPED, &dropped.as_u64().to_be_bytes())?;
+            risen = true;
+        }
+        Ok(risen)
+    }
+
+    /// Notes that a name can be settled once another tracker holds this tracker's vote.
+    pub(crate) fn note_unsettled<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        (origin, seq): (Origin, u64),
+        (space, name): (NameSpace, &[u8]),
+    ) -> Result<(), R::Error> {
+        if self.unsettled.insert((origin, seq), (space, name.to_vec())).is_none() {
+            let number = [&origin.0[..], &seq.to_be_bytes()].concat();
+            rows.put_meta(&name_key(META_UNSETTLED, space, name), &number)?;
         }
         Ok(())
+    }
+
+    /// Takes the names whose votes are held elsewhere now, so many at most.
+    pub(crate) fn take_unsettled<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        held: impl Fn(Origin, u64) -> bool,
+        limit: usize,
+    ) -> Result<Vec<(NameSpace, Vec<u8>)>, R::Error> {
+        let due = self.unsettled.extract_if(.., |(origin, seq), _| held(*origin, *seq)).take(limit);
+        let names: Vec<_> = due.map(|(_, name)| name).collect();
+        for (space, name) in &names {
+            rows.remove_meta(&name_key(META_UNSETTLED, *space, name))?;
+        }
+        Ok(names)
     }
 
     fn put<R: Rows>(&self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
@@ -244,11 +315,11 @@ impl Ledger {
         rows.put(row)
     }
 
-    /// A stamp above the wall clock, everything seen, and `held`. One that a broken clock drove far ahead stays with
+    /// A stamp above the wall clock, everything seen, and `before`. One that a broken clock drove far ahead stays with
     /// its row and does not move the local clock.
-    fn mint<R: Rows>(&mut self, rows: &mut R, held: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
+    fn mint<R: Rows>(&mut self, rows: &mut R, before: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
         let clock = self.hlc.max(Stamp::at_ms(now.wall_ms)).next().min(Stamp::MAX);
-        let stamp = held.map_or(clock, |held| clock.max(held.next())).min(Stamp::MAX);
+        let stamp = before.map_or(clock, |before| clock.max(before.next())).min(Stamp::MAX);
         self.hlc =
             if stamp <= Stamp::at_ms(now.wall_ms.saturating_add(MAX_CLOCK_LEAD_MS)) { stamp } else { clock };
         rows.put_meta(META_HLC, &self.hlc.as_u64().to_be_bytes())?;
@@ -263,16 +334,24 @@ pub(crate) fn idle_key(hash: BlobHash) -> Vec<u8> {
 
 /// Where it is kept that a name still has to be looked at.
 pub(crate) fn pending_key(space: NameSpace, name: &[u8]) -> Vec<u8> {
+    name_key(META_PENDING, space, name)
+}
+
+fn name_key(prefix: &[u8], space: NameSpace, name: &[u8]) -> Vec<u8> {
     let space = match space {
         NameSpace::User => b'u',
         NameSpace::Group => b'g',
     };
-    [META_PENDING, &[space], name].concat()
+    [prefix, &[space], name].concat()
 }
 
 /// The name that such a key is about.
 pub(crate) fn parse_pending_key(key: &[u8]) -> Option<(NameSpace, &[u8])> {
-    match key.strip_prefix(META_PENDING)?.split_first()? {
+    parse_name_key(META_PENDING, key)
+}
+
+fn parse_name_key<'a>(prefix: &[u8], key: &'a [u8]) -> Option<(NameSpace, &'a [u8])> {
+    match key.strip_prefix(prefix)?.split_first()? {
         (b'u', name) => Some((NameSpace::User, name)),
         (b'g', name) => Some((NameSpace::Group, name)),
         _ => None,
@@ -287,10 +366,12 @@ pub(crate) fn number(value: &[u8]) -> Option<u64> {
 const AHEAD_STEP: u64 = 0x3ff;
 const META_ME: &[u8] = b"me";
 const META_HLC: &[u8] = b"hlc";
+const META_DROPPED: &[u8] = b"dropped";
 const META_VECTOR: &[u8] = b"v/";
 const META_AHEAD: &[u8] = b"a/";
 const META_FLOOR: &[u8] = b"f/";
 const META_IDLE: &[u8] = b"i/";
+const META_UNSETTLED: &[u8] = b"u/";
 /// Begins the keys of names that still have to be looked at.
 pub(crate) const META_PENDING: &[u8] = b"n/";
 
@@ -305,6 +386,23 @@ fn load<R: Rows>(rows: &R, prefix: &[u8]) -> Result<VersionVector, OpenError<R::
         Some((Origin(origin), number(value)?))
     };
     entries.iter().map(|entry| parse(entry).ok_or(OpenError::Corrupt("the version vector"))).collect()
+}
+
+fn load_unsettled<R: Rows>(rows: &R) -> Result<Unsettled, OpenError<R::Error>> {
+    let entries = rows.scan_meta(META_UNSETTLED, MAX_PENDING_WRITES).map_err(OpenError::Store)?;
+    let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let (space, name) = parse_name_key(META_UNSETTLED, key)?;
+        let (origin, seq) = value.split_first_chunk::<16>()?;
+        Some(((Origin(*origin), number(seq)?), (space, name.to_vec())))
+    };
+    entries.iter().map(|entry| parse(entry).ok_or(OpenError::Corrupt("the list of names"))).collect()
+}
+
+fn load_stamp<R: Rows>(rows: &R, key: &[u8]) -> Result<Stamp, OpenError<R::Error>> {
+    match rows.meta(key).map_err(OpenError::Store)? {
+        Some(value) => Ok(Stamp::from_u64(number(&value).ok_or(OpenError::Corrupt("the clock"))?)),
+        None => Ok(Stamp::default()),
+    }
 }
 
 fn contradicts(row: &Row, held: &Row) -> bool {

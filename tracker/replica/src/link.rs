@@ -1,6 +1,6 @@
 //! What is known about one connected tracker, and what was told to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
@@ -8,7 +8,7 @@ use crate::limits::{
     ACK_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
     VECTOR_ENTRIES_PER_FRAME,
 };
-use crate::row::Origin;
+use crate::row::{Origin, Stamp};
 use crate::serve::Serving;
 use crate::vector::VersionVector;
 
@@ -29,8 +29,12 @@ pub(crate) struct Link {
     pub(crate) stage: Stage,
     /// The peer's vector, as it said.
     pub(crate) vector: VersionVector,
-    /// The vector up to which the peer dropped tombstones.
+    /// Where the peer's vector was ahead of the own one when it said so.
+    unseen: BTreeSet<Origin>,
+    /// The vector up to which tombstones may be missing at the peer.
     pub(crate) floor: VersionVector,
+    /// No tombstone that is missing there has a later stamp.
+    pub(crate) dropped: Stamp,
     /// The own vector, as told to the peer.
     pub(crate) told: VersionVector,
     pub(crate) heard_ms: u64,
@@ -75,7 +79,9 @@ impl Link {
         Self {
             stage: Stage::Silent,
             vector: VersionVector::default(),
+            unseen: BTreeSet::new(),
             floor: VersionVector::default(),
+            dropped: Stamp::default(),
             told,
             heard_ms: now_ms,
             up_ms: now_ms,
@@ -102,6 +108,24 @@ impl Link {
             Stage::Ready(origin) => Some(origin),
             Stage::Silent | Stage::Greeted(_) => None,
         }
+    }
+
+    /// The peer holds everything of `origin` up to `seq`.
+    pub(crate) fn holds(&mut self, origin: Origin, seq: u64) {
+        if self.vector.raise(origin, seq) {
+            self.unseen.insert(origin);
+        }
+    }
+
+    /// Forgets where the own vector has caught up with the peer's.
+    pub(crate) fn catch_up(&mut self, own: &VersionVector) {
+        let theirs = &self.vector;
+        self.unseen.retain(|&origin| !own.covers(origin, theirs.at(origin)));
+    }
+
+    /// The origins of which the peer holds more than `own` covers. Nothing has to be compared but what it said lately.
+    pub(crate) fn ahead_of<'a>(&'a self, own: &'a VersionVector) -> impl Iterator<Item = Origin> + 'a {
+        self.unseen.iter().copied().filter(|&origin| !own.covers(origin, self.vector.at(origin)))
     }
 
     /// Whether a LIVE transaction of so many bytes fits the window.

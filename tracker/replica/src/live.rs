@@ -8,11 +8,11 @@ use crate::frame::{Frame, Live};
 use crate::ledger::Trust;
 use crate::limits::{
     LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
-    MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES,
+    MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES, NAMES_PER_STEP,
 };
 use crate::link::Link;
 use crate::names::{NameSpace, name_of, parse_claim_key};
-use crate::replica::{Replica, Waiting};
+use crate::replica::{Replica, Waiting, is_held_elsewhere};
 use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo};
 use crate::rows::Rows;
 
@@ -148,7 +148,7 @@ impl Replica {
         if let Some(link) = self.links.get_mut(&peer)
             && let Some(origin) = link.origin()
         {
-            link.vector.raise(origin, live.to);
+            link.holds(origin, live.to);
         }
         if hashes.is_empty() {
             return self.finish_live(rows, peer, &live, now);
@@ -220,7 +220,8 @@ impl Replica {
             self.disconnect(peer, Reason::Malformed);
             return;
         }
-        link.vector.raise(origin, held);
+        link.holds(origin, held);
+        self.settle_due = true;
         let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
         for id in writes {
             if let Some(pending) = self.writes.get_mut(&id) {
@@ -258,8 +259,26 @@ impl Replica {
         batch: &mut Vec<Row>,
     ) -> Result<(), R::Error> {
         let may_vote = self.may_vote();
+        let (links, known) = (&self.links, &self.known);
+        let held = |origin, seq| is_held_elsewhere(links, known, origin, seq);
         for (space, name) in names {
-            examine(&mut self.ledger, rows, (*space, name), may_vote, now, batch)?;
+            examine(&mut self.ledger, rows, (*space, name), (may_vote, &held), now, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Settles names whose votes another tracker holds by now.
+    pub(crate) fn settle<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        let (links, known) = (&self.links, &self.known);
+        let held = |origin, seq| is_held_elsewhere(links, known, origin, seq);
+        let names: BTreeSet<_> =
+            self.ledger.take_unsettled(rows, held, NAMES_PER_STEP)?.into_iter().collect();
+        self.settle_due = names.len() == NAMES_PER_STEP;
+        if !names.is_empty() {
+            let from = self.ledger.seq();
+            let mut batch = Vec::new();
+            self.examine_all(rows, &names, now, &mut batch)?;
+            self.publish(from, batch, None, now);
         }
         Ok(())
     }

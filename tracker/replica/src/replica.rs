@@ -15,7 +15,7 @@ use crate::link::{Link, Stage, entries, in_parts};
 use crate::live::Pending;
 use crate::names::NameSpace;
 use crate::round::{PullKind, Pulling};
-use crate::row::{BlobHash, Origin, Row, TrackerNo};
+use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
 use crate::rows::Rows;
 use crate::upkeep::Upkeep;
 use crate::vector::VersionVector;
@@ -37,6 +37,8 @@ pub struct Replica {
     pub(crate) upkeep: Upkeep,
     /// Names have to be voted on before the next round begins.
     pub(crate) votes_due: bool,
+    /// A peer has come to hold more: perhaps the votes that names wait for.
+    pub(crate) settle_due: bool,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) next_write: u64,
     pub(crate) next_round: u64,
@@ -79,6 +81,7 @@ impl Replica {
             blobs: Blobs::default(),
             upkeep: Upkeep::new(now),
             votes_due: false,
+            settle_due: false,
             outputs: VecDeque::new(),
             next_write: 0,
             next_round: 0,
@@ -111,7 +114,7 @@ impl Replica {
 
     /// When [`Event::Tick`] is due next, on the clock of [`Now::mono_ms`]; never `None` while a link stands.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.votes_due {
+        if self.votes_due || self.settle_due {
             return Some(0);
         }
         let upkeep = [self.upkeep.digest_ms, self.upkeep.sweep_ms, self.upkeep.orphans_ms];
@@ -131,7 +134,8 @@ impl Replica {
         space: NameSpace,
         name: &[u8],
     ) -> Result<Option<Holder>, R::Error> {
-        Ok(Tally::read(rows, space, name)?.holder(&self.ledger.configured))
+        let held = |origin, seq| is_held_elsewhere(&self.links, &self.known, origin, seq);
+        Ok(Tally::read(rows, space, name)?.definite_holder(&self.ledger, &held))
     }
 
     /// All claims to a name: the holder's first, then by their stamps.
@@ -183,7 +187,6 @@ impl Replica {
             return;
         }
         let vector: Vec<Entry> = entries(&self.ledger.vector).collect();
-        let floor: Vec<Entry> = entries(&self.ledger.floor).collect();
         // What was known of it may no longer be true: its disk may have been lost or restored.
         self.known.remove(&peer);
         self.links.insert(peer, Link::new(self.ledger.vector.clone(), now.mono_ms));
@@ -199,7 +202,7 @@ impl Replica {
             }),
         );
         in_parts(&vector, Frame::Vector).into_iter().for_each(|frame| self.send(peer, frame));
-        in_parts(&floor, Frame::Floor).into_iter().for_each(|frame| self.send(peer, frame));
+        self.tell_floor(peer);
         self.send(peer, Frame::Ready);
     }
 
@@ -243,20 +246,14 @@ impl Replica {
                 self.on_vector(peer, &entries);
                 Ok(())
             }
-            (Stage::Greeted(_), Frame::Floor(entries)) => {
-                entries.iter().for_each(|entry| {
-                    link.floor.raise(entry.origin, entry.seq);
-                });
-                if link.floor.len() > MAX_ORIGINS {
-                    self.disconnect(peer, Reason::TooManyOrigins);
-                }
-                Ok(())
+            (Stage::Greeted(_) | Stage::Ready(_), Frame::Floor { entries, dropped }) => {
+                self.on_floor(rows, peer, &entries, dropped)
             }
             (Stage::Greeted(origin), Frame::Ready) => {
                 link.stage = Stage::Ready(origin);
-                link.fresh = !self.ledger.vector.includes(&link.floor);
+                self.settle_due = true;
                 self.tell(peer);
-                Ok(())
+                self.inherit_floor(rows, peer)
             }
             (Stage::Ready(_), frame) => self.on_member_frame(rows, peer, frame, now),
             _ => {
@@ -286,7 +283,7 @@ impl Replica {
             Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
             Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk)?,
             Frame::Gone { hash } => self.on_gone(peer, hash),
-            Frame::Hello(_) | Frame::Vector(_) | Frame::Floor(_) | Frame::Ready => {
+            Frame::Hello(_) | Frame::Vector(_) | Frame::Floor { .. } | Frame::Ready => {
                 self.disconnect(peer, Reason::Malformed);
             }
         }
@@ -322,12 +319,64 @@ impl Replica {
             return;
         };
         for entry in entries {
-            link.vector.raise(entry.origin, entry.seq);
+            link.holds(entry.origin, entry.seq);
         }
+        self.settle_due = true;
         if link.vector.len() > MAX_ORIGINS {
             self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
             self.disconnect(peer, Reason::TooManyOrigins);
         }
+    }
+
+    /// A peer says which tombstones may be missing there: those that it dropped, and those that were missing where it had
+    /// its own rows from.
+    fn on_floor<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        entries: &[Entry],
+        dropped: Stamp,
+    ) -> Result<(), R::Error> {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Ok(());
+        };
+        for entry in entries {
+            link.floor.raise(entry.origin, entry.seq);
+        }
+        link.dropped = link.dropped.max(dropped);
+        if link.floor.len() > MAX_ORIGINS {
+            self.disconnect(peer, Reason::TooManyOrigins);
+            return Ok(());
+        }
+        if link.is_ready() { self.inherit_floor(rows, peer) } else { Ok(()) }
+    }
+
+    /// Takes over which tombstones may be missing at a peer: they count nowhere any more. One that this tracker never saw
+    /// may have deleted something here; then only a round of everything helps.
+    pub(crate) fn inherit_floor<R: Rows>(&mut self, rows: &mut R, peer: TrackerNo) -> Result<(), R::Error> {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Ok(());
+        };
+        link.fresh = !self.ledger.vector.includes(&link.floor);
+        if !link.fresh && self.ledger.raise_floor(rows, &link.floor, link.dropped)? {
+            self.upkeep.sweep_all = true;
+            self.tell_floors();
+        }
+        Ok(())
+    }
+
+    /// Tells everybody which tombstones may be missing here, before anything that was written on top of that.
+    pub(crate) fn tell_floors(&mut self) {
+        let peers: Vec<TrackerNo> = self.links.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.tell_floor(peer));
+    }
+
+    /// Tells a peer which tombstones may be missing here.
+    fn tell_floor(&mut self, peer: TrackerNo) {
+        let (floor, dropped) = (&self.ledger.floor, self.ledger.dropped);
+        let entries: Vec<Entry> = entries(floor).collect();
+        let parts = in_parts(&entries, |entries| Frame::Floor { entries, dropped });
+        parts.into_iter().for_each(|frame| self.send(peer, frame));
     }
 
     /// Takes one row from a peer; says whether it changed anything, or `None` if that ended the link.
@@ -357,6 +406,9 @@ impl Replica {
         self.finish_waits(rows, now)?;
         if self.votes_due {
             self.vote_on_pending(rows, now)?;
+        }
+        if self.settle_due {
+            self.settle(rows, now)?;
         }
         self.start_pull(rows, now)
     }
@@ -413,4 +465,15 @@ impl Replica {
     pub(crate) fn warn(&mut self, warning: Warning) {
         self.outputs.push_back(Output::Warning(warning));
     }
+}
+
+/// Whether some other tracker is known to hold a row durably.
+pub(crate) fn is_held_elsewhere(
+    links: &BTreeMap<TrackerNo, Link>,
+    known: &BTreeMap<TrackerNo, VersionVector>,
+    origin: Origin,
+    seq: u64,
+) -> bool {
+    let connected = links.values().filter(|link| link.is_ready()).map(|link| &link.vector);
+    connected.chain(known.values()).any(|vector| vector.covers(origin, seq))
 }

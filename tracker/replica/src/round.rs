@@ -46,6 +46,7 @@ impl Replica {
         if self.pull.is_some() || self.votes_due {
             return Ok(());
         }
+        self.links.values_mut().for_each(|link| link.catch_up(&self.ledger.vector));
         let Some(peer) = self.links.keys().copied().find(|&peer| self.is_due(peer, now)) else {
             return Ok(());
         };
@@ -95,8 +96,7 @@ impl Replica {
         }
         // What a connected tracker has just written comes from itself, sooner than by a round from another.
         let speaks_for = |origin| link.origin() == Some(origin) || !self.is_connected_origin(origin);
-        let behind = |(origin, seq)| !self.ledger.vector.covers(origin, seq) && speaks_for(origin);
-        !link.pulled || link.fresh || link.repair || link.vector.iter().any(behind)
+        !link.pulled || link.fresh || link.repair || link.ahead_of(&self.ledger.vector).any(speaks_for)
     }
 
     /// Rows of the round.
@@ -243,8 +243,10 @@ impl Replica {
         }
         self.ledger.merge(rows, vector)?;
         self.ended.insert(peer);
-        for link in self.links.values_mut() {
-            link.fresh = !self.ledger.vector.includes(&link.floor);
+        let ready: Vec<_> =
+            self.links.iter().filter(|(_, link)| link.is_ready()).map(|(&peer, _)| peer).collect();
+        for peer in ready {
+            self.inherit_floor(rows, peer)?;
         }
         if let Some(link) = self.links.get_mut(&peer) {
             link.pulled = true;

@@ -10,7 +10,7 @@ use crate::limits::{
     TOMBSTONE_MS,
 };
 use crate::link::Overdue;
-use crate::replica::Replica;
+use crate::replica::{Replica, is_held_elsewhere};
 use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
 use crate::rows::Rows;
 
@@ -21,6 +21,8 @@ pub(crate) struct Upkeep {
     pub(crate) sweep_ms: u64,
     pub(crate) orphans_ms: u64,
     tombstones_from: Stamp,
+    /// Others have dropped tombstones: all are looked through, not only the old ones.
+    pub(crate) sweep_all: bool,
     blobs_after: Option<BlobHash>,
     orphaned_since: Option<u64>,
 }
@@ -32,6 +34,7 @@ impl Upkeep {
             sweep_ms: now.mono_ms + SWEEP_MS,
             orphans_ms: now.mono_ms + PING_MS,
             tombstones_from: Stamp::default(),
+            sweep_all: false,
             blobs_after: None,
             orphaned_since: None,
         }
@@ -95,7 +98,9 @@ impl Replica {
     pub(crate) fn vote_on_pending<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         let from = self.ledger.seq();
         let mut batch = Vec::new();
-        self.votes_due = examine_pending(&mut self.ledger, rows, now, &mut batch)?;
+        let (links, known) = (&self.links, &self.known);
+        let held = |origin, seq| is_held_elsewhere(links, known, origin, seq);
+        self.votes_due = examine_pending(&mut self.ledger, rows, &held, now, &mut batch)?;
         self.publish(from, batch, None, now);
         Ok(())
     }
@@ -132,22 +137,34 @@ impl Replica {
         Ok(())
     }
 
-    /// Drops old tombstones that every configured tracker is known to hold or to have superseded.
+    /// Drops old tombstones that every configured tracker is known to hold or to have superseded, and what others dropped.
     fn sweep_tombstones<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         if self.needs_fresh_round() {
             return Ok(());
         }
-        let before = Stamp::at_ms(now.wall_ms.saturating_sub(TOMBSTONE_MS));
+        let old = Stamp::at_ms(now.wall_ms.saturating_sub(TOMBSTONE_MS));
+        let before = if self.upkeep.sweep_all { Stamp::MAX } else { old };
         let page = rows.tombstones(self.upkeep.tombstones_from, before, SWEEP_ROWS)?;
         self.upkeep.tombstones_from = match page.last() {
             Some(last) if page.len() == SWEEP_ROWS => {
                 self.upkeep.sweep_ms = now.mono_ms + PING_MS;
                 Stamp::from_u64(last.stamp.as_u64() + 1)
             }
-            _ => Stamp::default(),
+            _ => {
+                self.upkeep.sweep_all = false;
+                Stamp::default()
+            }
         };
-        for row in page.iter().filter(|row| self.is_covered_everywhere(row)).collect::<Vec<_>>() {
-            self.ledger.drop_tombstone(rows, row)?;
+        let is_due =
+            |row: &Row| self.ledger.is_dropped(row) || (row.stamp < old && self.is_covered_everywhere(row));
+        let due: Vec<Row> = page.into_iter().filter(is_due).collect();
+        let mut risen = false;
+        for row in &due {
+            risen |= self.ledger.drop_tombstone(rows, row)?;
+        }
+        if risen {
+            self.upkeep.sweep_all = true;
+            self.tell_floors();
         }
         Ok(())
     }

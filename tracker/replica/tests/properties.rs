@@ -63,7 +63,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         hello,
         vec(entry.clone(), 0..20).prop_map(Frame::Vector),
-        vec(entry, 0..20).prop_map(Frame::Floor),
+        (vec(entry, 0..20), 0..1_u64 << 60)
+            .prop_map(|(entries, dropped)| Frame::Floor { entries, dropped: Stamp::from_u64(dropped) }),
         Just(Frame::Ready),
         Just(Frame::Ping),
         pull,
