@@ -302,7 +302,7 @@ impl State {
         self.full_until = self.full_until.filter(|until| Instant::now() < *until);
         let full = self.full_until.is_some();
         let now = now(self.started);
-        let (mut finishes, mut statuses) = (Vec::new(), Vec::new());
+        let (mut finishes, mut statuses, mut refused_links) = (Vec::new(), Vec::new(), Vec::new());
         self.store.begin()?;
         for message in batch {
             match message {
@@ -313,6 +313,7 @@ impl State {
                     finishes.push((tx.written, finish));
                 }
                 // While the disk is full there are no links, and nothing from them can be stored.
+                Message::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
                 Message::Event(_) if full => {}
                 Message::Event(event) => self.replica.handle(&mut self.store, event, now)?,
                 Message::Status(answer) => statuses.push(answer),
@@ -326,6 +327,9 @@ impl State {
             }
         }
         self.carry_out();
+        for peer in refused_links {
+            self.order(LinkOrder::Close(peer, "this tracker's disk is full".to_owned()));
+        }
         for answer in statuses {
             // An operator who does not wait any more needs no answer.
             let _ = answer.send(self.status()?);

@@ -118,17 +118,26 @@ impl Store {
     }
 
     /// Begins a transaction.
-    pub(crate) fn begin(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When the database fails, or a transaction is open.
+    pub fn begin(&self) -> Result<(), StoreError> {
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 
     /// Makes the transaction durable.
-    pub(crate) fn commit(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When it cannot be made durable; `Full` when the disk is full.
+    pub fn commit(&self) -> Result<(), StoreError> {
         Ok(self.db.execute_batch("COMMIT")?)
     }
 
     /// Undoes the transaction, if one is open.
-    pub(crate) fn rollback(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn rollback(&self) -> Result<(), StoreError> {
         if self.db.is_autocommit() { Ok(()) } else { Ok(self.db.execute_batch("ROLLBACK")?) }
     }
 
