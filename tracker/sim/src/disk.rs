@@ -1,0 +1,86 @@
+//! The seam to storage with what a simulation does to disks besides: they crash, are lost, and come back from backups.
+
+use std::fmt::Debug;
+
+use shoal_replica::memory::Memory;
+use shoal_replica::{Kind, Row, Rows};
+
+/// One tracker's disk. It panics where it fails: then the simulation itself has.
+pub trait Disk: Rows<Error: Debug> + Sized {
+    /// What a backup is.
+    type Backup: Clone;
+
+    /// A new one.
+    fn blank() -> Self;
+
+    /// Begins a transaction; none is open.
+    fn begin(&mut self);
+
+    /// Makes the open transaction durable.
+    fn commit(&mut self);
+
+    /// Undoes the open transaction, if there is one.
+    fn rollback(&mut self);
+
+    /// The process died and another one opens the disk: what was not committed is lost.
+    fn crash(&mut self);
+
+    /// A copy of what is durable now; no transaction is open.
+    fn backup(&self) -> Self::Backup;
+
+    /// A disk with that content.
+    fn restore(backup: &Self::Backup) -> Self;
+
+    /// All rows, tombstones too, by kind and key.
+    fn all(&self) -> Vec<Row> {
+        let mut found: Vec<Row> = Vec::new();
+        for kind in (1..=6).chain([Kind::FIRST_STAYS.0, Kind::LAST_WINS.0]).map(Kind) {
+            loop {
+                let last = found.last().filter(|row| row.kind == kind).map(|row| row.key.clone());
+                let page = self.scan(kind, &[], last.as_deref(), PAGE).unwrap();
+                let complete = page.len() < PAGE;
+                found.extend(page);
+                if complete {
+                    break;
+                }
+            }
+        }
+        found
+    }
+}
+
+const PAGE: usize = 256;
+
+impl Disk for Memory {
+    type Backup = Self;
+
+    fn blank() -> Self {
+        Self::new()
+    }
+
+    fn begin(&mut self) {}
+
+    fn commit(&mut self) {
+        Self::commit(self);
+    }
+
+    fn rollback(&mut self) {
+        Self::rollback(self);
+    }
+
+    fn crash(&mut self) {
+        Self::rollback(self);
+    }
+
+    fn backup(&self) -> Self {
+        self.clone()
+    }
+
+    fn restore(backup: &Self) -> Self {
+        backup.clone()
+    }
+
+    fn all(&self) -> Vec<Row> {
+        self.rows().cloned().collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! What clients were told, and what may therefore never be otherwise.
+
+use std::collections::BTreeMap;
+
+use shoal_replica::{Frame, Kind, Live, NameSpace, Origin, Row, Rule, Stamp, Uid, VersionVector};
+
+use crate::disk::Disk;
+
+/// Everything acknowledged so far, and every row seen.
+#[derive(Default)]
+pub(crate) struct History {
+    acked: BTreeMap<(Kind, Vec<u8>), Row>,
+    deleted: BTreeMap<(Kind, Vec<u8>), Stamp>,
+    created: BTreeMap<(NameSpace, Vec<u8>), Uid>,
+    numbers: BTreeMap<(Origin, u64), Seen>,
+    /// What was deleted may rise again with a lower stamp. Either clocks were wrong by more than tombstones are kept: then a
+    /// tracker that lost its disk may write what all others have forgotten as deleted. Or a tracker lost its disk twice: then
+    /// its backup may bring a row that no other tracker ever saw, and which was deleted unseen.
+    pub(crate) deletions_fade: bool,
+}
+
+/// A row that was written or sent.
+struct Seen {
+    digest: u128,
+    kind: Kind,
+    key: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl History {
+    /// A write was tried, acknowledged or not.
+    pub(crate) fn tried(&mut self, row: &Row) {
+        if row.tombstone {
+            let stamp = self.deleted.entry((row.kind, row.key.clone())).or_default();
+            *stamp = row.stamp.max(*stamp);
+        }
+    }
+
+    /// A client was told that these rows are written, for good.
+    pub(crate) fn acked(&mut self, rows: &[Row]) {
+        for row in rows {
+            let place = (row.kind, row.key.clone());
+            let demanding = |known: &Row| match row.kind.rule() {
+                Rule::LastWins => known.stamp < row.stamp,
+                Rule::FirstStays => known.stamp > row.stamp,
+            };
+            if self.acked.get(&place).is_none_or(demanding) {
+                self.acked.insert(place, row.clone());
+            }
+        }
+    }
+
+    /// Somebody could be told that a name is that one's for good: invariant 3.
+    pub(crate) fn created(&mut self, space: NameSpace, name: &[u8], uid: Uid) -> Result<(), String> {
+        let first = *self.created.entry((space, name.to_vec())).or_insert(uid);
+        if first == uid {
+            Ok(())
+        } else {
+            Err(format!("invariant 3: {name:?} was given to {first:?} and to {uid:?}"))
+        }
+    }
+
+    /// A frame was sent: invariant 6.
+    pub(crate) fn sent(&mut self, frame: &Frame) -> Result<(), String> {
+        match frame {
+            Frame::Rows { rows, .. } | Frame::Live(Live { rows, .. }) => {
+                rows.iter().try_for_each(|row| self.numbered(row))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn numbered(&mut self, row: &Row) -> Result<(), String> {
+        let digest = row.digest();
+        if let Some(seen) = self.numbers.get(&(row.origin, row.seq)) {
+            return if seen.digest == digest {
+                Ok(())
+            } else {
+                Err(format!("invariant 6: two rows are {:?} {}", row.origin, row.seq))
+            };
+        }
+        self.tried(row);
+        let seen = Seen { digest, kind: row.kind, key: row.key.clone(), stamp: row.stamp };
+        self.numbers.insert((row.origin, row.seq), seen);
+        Ok(())
+    }
+
+    /// Everything acknowledged is there, or what superseded it: invariants 2 and 4.
+    pub(crate) fn check<D: Disk>(&mut self, store: &D) -> Result<(), String> {
+        for row in store.all() {
+            self.numbered(&row)?;
+        }
+        for row in self.acked.values() {
+            let held = store.get(row.kind, &row.key).unwrap();
+            if !self.stands_for(held.as_ref(), row) {
+                return Err(format!("invariants 2 and 4: {row:?} was acknowledged, and there is {held:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a vector covers is held or superseded: it holds always, and all else rests on it.
+    pub(crate) fn check_vector<D: Disk>(&self, store: &D, vector: &VersionVector) -> Result<(), String> {
+        for ((origin, seq), seen) in
+            self.numbers.iter().filter(|((origin, seq), _)| vector.covers(*origin, *seq))
+        {
+            let held = store.get(seen.kind, &seen.key).unwrap();
+            if !self.is_past(held.as_ref(), seen.kind, &seen.key, seen.stamp) {
+                return Err(format!(
+                    "vector: {origin:?} {seq} ({:?} {:?} at {:?}) is covered, and there is {held:?}",
+                    seen.kind, seen.key, seen.stamp
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is held is the row or what superseded it.
+    pub(crate) fn stands_for(&self, held: Option<&Row>, row: &Row) -> bool {
+        self.is_past(held, row.kind, &row.key, row.stamp)
+    }
+
+    fn is_past(&self, held: Option<&Row>, kind: Kind, key: &[u8], stamp: Stamp) -> bool {
+        match (kind.rule(), held) {
+            (Rule::FirstStays, Some(held)) => held.stamp <= stamp,
+            (Rule::FirstStays, None) => false,
+            (Rule::LastWins, Some(held)) => {
+                held.stamp >= stamp
+                    || (self.deletions_fade
+                        && self.deleted.get(&(kind, key.to_vec())).is_some_and(|&it| it >= stamp))
+            }
+            (Rule::LastWins, None) => {
+                self.deleted.get(&(kind, key.to_vec())).is_some_and(|&deleted| deleted >= stamp)
+            }
+        }
+    }
+
+    /// Who was told to have a name for good.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (NameSpace, &[u8], Uid)> {
+        self.created.iter().map(|((space, name), &uid)| (*space, name.as_slice(), uid))
+    }
+}

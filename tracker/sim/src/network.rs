@@ -1,0 +1,151 @@
+//! The network between simulated trackers: links that keep order within one direction, and everything else that a
+//! network does. Directions and links run at their own pace, so that what comes by two ways comes in any order; a cut
+//! loses the tail of what was on its way; a blocked direction delivers nothing, not even that the link broke; a frame may
+//! come twice.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fastrand::Rng;
+use shoal_replica::Frame;
+
+/// A connection between two trackers, each of which learns of its coming and going in its own time.
+struct Connection {
+    broken: bool,
+    up: [bool; 2],
+    down: [bool; 2],
+    /// Frames on their way to each side.
+    inbox: [VecDeque<Frame>; 2],
+}
+
+/// What one side hears next.
+pub(crate) enum Heard {
+    Up,
+    Frame(Frame),
+    Down,
+}
+
+/// All links of a cluster.
+#[derive(Default)]
+pub(crate) struct Network {
+    connections: BTreeMap<(usize, usize), VecDeque<Connection>>,
+    /// Until when nothing goes from the first to the second.
+    blocked: BTreeMap<(usize, usize), u64>,
+}
+
+impl Network {
+    /// Both sides of a tracker's links come to an end; the other ones hear of it in their time.
+    pub(crate) fn cut_all(&mut self, node: usize) {
+        for (&(low, high), connections) in &mut self.connections {
+            if low == node || high == node {
+                let side = usize::from(high == node);
+                for connection in connections.iter_mut() {
+                    connection.broken = true;
+                    connection.up[side] = true;
+                    connection.down[side] = true;
+                    connection.inbox[side].clear();
+                }
+                connections.retain(|connection| connection.down != [true; 2]);
+            }
+        }
+    }
+
+    pub(crate) fn is_connected(&self, a: usize, b: usize) -> bool {
+        let pair = (a.min(b), a.max(b));
+        self.connections.get(&pair).and_then(VecDeque::back).is_some_and(|connection| !connection.broken)
+    }
+
+    /// Sets a link up, unless there is one or a direction is blocked.
+    pub(crate) fn connect(&mut self, a: usize, b: usize, now_ms: u64) {
+        if a == b || self.is_connected(a, b) || self.is_blocked(a, b, now_ms) || self.is_blocked(b, a, now_ms)
+        {
+            return;
+        }
+        let connection =
+            Connection { broken: false, up: [false; 2], down: [false; 2], inbox: Default::default() };
+        self.connections.entry((a.min(b), a.max(b))).or_default().push_back(connection);
+    }
+
+    /// Breaks a link. Some of what was on its way still arrives.
+    pub(crate) fn cut(&mut self, a: usize, b: usize, rng: &mut Rng) {
+        let pair = (a.min(b), a.max(b));
+        if let Some(connection) = self.connections.get_mut(&pair).and_then(VecDeque::back_mut) {
+            connection.broken = true;
+            for inbox in &mut connection.inbox {
+                inbox.truncate(rng.usize(0..=inbox.len()));
+            }
+        }
+    }
+
+    /// Until then nothing goes from one to the other; the other way it does.
+    pub(crate) fn block(&mut self, from: usize, to: usize, until_ms: u64) {
+        self.blocked.insert((from, to), until_ms);
+    }
+
+    /// Nothing is blocked any more.
+    pub(crate) fn unblock_all(&mut self) {
+        self.blocked.clear();
+    }
+
+    fn is_blocked(&self, from: usize, to: usize, now_ms: u64) -> bool {
+        self.blocked.get(&(from, to)).is_some_and(|&until_ms| now_ms < until_ms)
+    }
+
+    /// Every delivery that is possible now: who hears from whom.
+    pub(crate) fn deliverable(&self, now_ms: u64) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (&(low, high), connections) in &self.connections {
+            for (side, (to, from)) in [(low, high), (high, low)].into_iter().enumerate() {
+                let first = connections.iter().find(|connection| !connection.down[side]);
+                let due = first.is_some_and(|connection| {
+                    !connection.up[side] || !connection.inbox[side].is_empty() || connection.broken
+                });
+                if due && !self.is_blocked(from, to, now_ms) {
+                    found.push((to, from));
+                }
+            }
+        }
+        found
+    }
+
+    /// The next thing that `to` hears of its link with `from`.
+    pub(crate) fn next(&mut self, to: usize, from: usize) -> Option<Heard> {
+        let side = usize::from(to > from);
+        let connections = self.connections.get_mut(&(to.min(from), to.max(from)))?;
+        let connection = connections.iter_mut().find(|connection| !connection.down[side])?;
+        if !connection.up[side] {
+            connection.up[side] = true;
+            return Some(Heard::Up);
+        }
+        if let Some(frame) = connection.inbox[side].pop_front() {
+            return Some(Heard::Frame(frame));
+        }
+        if !connection.broken {
+            return None;
+        }
+        connection.down[side] = true;
+        connections.retain(|connection| connection.down != [true; 2]);
+        Some(Heard::Down)
+    }
+
+    /// A frame goes out over the link that the sender knows of, if that still stands.
+    pub(crate) fn send(&mut self, from: usize, to: usize, frame: Frame) {
+        let side = usize::from(from > to);
+        let connections = self.connections.get_mut(&(from.min(to), from.max(to)));
+        let current = connections.and_then(|all| all.iter_mut().find(|connection| !connection.down[side]));
+        if let Some(connection) = current.filter(|connection| connection.up[side] && !connection.broken) {
+            connection.inbox[1 - side].push_back(frame);
+        }
+    }
+
+    /// One side closes the link that it knows of.
+    pub(crate) fn hang_up(&mut self, node: usize, peer: usize) {
+        let side = usize::from(node > peer);
+        let Some(connections) = self.connections.get_mut(&(node.min(peer), node.max(peer))) else { return };
+        if let Some(connection) = connections.iter_mut().find(|connection| !connection.down[side]) {
+            connection.broken = true;
+            connection.down[side] = true;
+            connection.inbox[side].clear();
+        }
+        connections.retain(|connection| connection.down != [true; 2]);
+    }
+}
