@@ -13,7 +13,7 @@ use shoal_common::PeerId;
 use shoal_net::Identity;
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
 use shoal_net::bulk::{self, BulkLimits, Listener};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -25,6 +25,8 @@ const PIECE: usize = 1 << 20;
 const BLOCK: usize = 16 * 1024;
 const DATA: u8 = 1;
 const HEAD: usize = 12;
+/// In front of bare TCP; the bulk lane has its own.
+const BUFFER: usize = 128 * 1024;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -54,7 +56,7 @@ async fn send(connections: usize, raw: bool) -> Outcome<()> {
         for _ in 0..connections {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            tasks.spawn(send_share(stream, TOTAL / connections));
+            tasks.spawn(send_share(BufWriter::with_capacity(BUFFER, stream), TOTAL / connections));
         }
         finish(tasks, receiver).await
     } else {
@@ -104,7 +106,7 @@ async fn receive(address: SocketAddr, peer: Option<PeerId>, connections: usize) 
         if let Some(peer) = peer {
             tasks.spawn(receive_share(bulk::connect(address, peer, &identity).await?));
         } else {
-            tasks.spawn(receive_share(TcpStream::connect(address).await?));
+            tasks.spawn(receive_share(BufReader::with_capacity(BUFFER, TcpStream::connect(address).await?)));
         }
     }
     let mut total = 0;
@@ -118,7 +120,7 @@ async fn receive(address: SocketAddr, peer: Option<PeerId>, connections: usize) 
     Ok(())
 }
 
-async fn receive_share<S: AsyncRead + Unpin>(stream: S) -> Outcome<usize> {
+async fn receive_share<S: AsyncBufRead + Unpin>(stream: S) -> Outcome<usize> {
     let mut reader = FrameReader::new(stream, 64 * 1024);
     let mut piece = vec![0; PIECE];
     let (mut head, mut filled, mut total) = ([0; HEAD], 0, 0);

@@ -16,7 +16,7 @@ use libp2p::identity::Keypair;
 use libp2p::tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionMemoryCache, Resumption};
-use rustls::crypto::aws_lc_rs::{default_provider, sign};
+use rustls::crypto::ring::{default_provider, sign};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};

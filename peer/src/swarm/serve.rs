@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use shoal_common::PeerId;
 use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_MESSAGE, MAX_PEER_REQUESTS};
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,7 @@ pub(super) struct Guest {
 /// Serves a connection until it ends, and says why it did. Dropping the future ends it without a word.
 pub(super) async fn serve<R, W>(guest: Guest, input: R, output: W) -> String
 where
-    R: AsyncRead + Unpin + Send,
+    R: AsyncBufRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
     let (sender, outbox) = mpsc::channel(MAX_OUTBOX);

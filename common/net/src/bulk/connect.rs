@@ -9,10 +9,10 @@ use rustls::CertificateError;
 use shoal_common::PeerId;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::stream::{BulkStream, socket};
-use super::tls::{WrongPeer, client_config, no_name};
+use super::handshake;
+use super::stream::{BulkStream, ready_socket};
+use super::tls::{WrongPeer, client_config};
 use crate::identity::Identity;
 
 /// How long connecting may take, handshake included.
@@ -72,11 +72,11 @@ pub async fn connect(
     expected: PeerId,
     identity: &Identity,
 ) -> Result<BulkStream, BulkError> {
-    let connected = timeout(CONNECT, handshake(address, expected, identity));
+    let connected = timeout(CONNECT, try_connect(address, expected, identity));
     connected.await.unwrap_or(Err(BulkError::TimedOut { address }))
 }
 
-async fn handshake(
+async fn try_connect(
     address: SocketAddr,
     expected: PeerId,
     identity: &Identity,
@@ -84,11 +84,11 @@ async fn handshake(
     let failed = |reason: String| BulkError::Handshake { address, reason };
     let key = identity.certified_key().map_err(failed)?;
     let config = client_config(key, expected).map_err(|error| failed(error.to_string()))?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| unreachable(address, &error))?;
-    let tcp = socket(tcp).map_err(|error| unreachable(address, &error))?;
-    let connecting = TlsConnector::from(Arc::new(config)).connect(no_name(), tcp);
-    let tls = connecting.await.map_err(|error| refused_terms(address, &error))?;
-    BulkStream::new(tls.into(), address).map_err(|error| failed(error.to_string()))
+    let mut tcp = TcpStream::connect(address).await.map_err(|error| unreachable(address, &error))?;
+    ready_socket(&tcp).map_err(|error| unreachable(address, &error))?;
+    let shaken = handshake::connect(&mut tcp, Arc::new(config)).await;
+    let established = shaken.map_err(|error| refused_terms(address, &error))?;
+    BulkStream::new(tcp, address, established).map_err(|error| failed(error.to_string()))
 }
 
 fn unreachable(address: SocketAddr, error: &io::Error) -> BulkError {

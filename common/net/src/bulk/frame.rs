@@ -1,23 +1,17 @@
 //! Frames on a bulk connection: a `u32` payload length in little-endian, a kind byte, the payload.
 //!
-//! Both ends are built for frames of 16 KiB that follow one another without a pause: the writer gathers them
-//! into one large write, the reader looks at a buffer and copies each payload once, to where its user wants
-//! it. What a kind means is the users' business. Lengths come from strangers: nothing is reserved for
-//! them before their bytes have come.
+//! Neither end buffers: the stream below does, and each payload is copied once, from or to where its user has it. What a
+//! kind means is the users' business. Lengths come from strangers: nothing is reserved for them before their bytes have
+//! come.
 
-use std::io;
+use std::io::{self, IoSlice};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes before each payload.
 pub const HEADER: usize = 5;
-/// Four TLS records: headers and small frames are read from it.
-const READ_BUFFER: usize = 64 * 1024;
 /// Room made for a payload at once at most, whatever length was announced.
 const MAX_RESERVE: usize = 64 * 1024;
-/// Queued bytes at which the writer writes: eight TLS records for one system call. Of 32 to 256 KiB, 128
-/// and 256 cost the least CPU (measured 2026-11-21 on two cores of an EPYC), and 128 is less memory.
-const WRITE_BATCH: usize = 128 * 1024;
 /// Longest payload of any frame.
 pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
@@ -57,19 +51,18 @@ pub struct Header {
 pub struct FrameReader<R> {
     stream: R,
     limit: u32,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
+    /// The next frame's header, as far as it has come.
+    header: [u8; HEADER],
+    header_bytes: usize,
     /// Bytes of the current payload that were not taken yet.
     left: usize,
 }
 
-impl<R: AsyncRead + Unpin> FrameReader<R> {
+impl<R: AsyncBufRead + Unpin> FrameReader<R> {
     /// `limit` is the longest payload that is taken at all, in bytes.
     #[must_use]
     pub fn new(stream: R, limit: u32) -> Self {
-        let buffer = vec![0; READ_BUFFER].into_boxed_slice();
-        Self { stream, limit, buffer, start: 0, end: 0, left: 0 }
+        Self { stream, limit, header: [0; HEADER], header_bytes: 0, left: 0 }
     }
 
     /// Goes to the next frame, skipping what is left of the current one; `None` once the other side ended the
@@ -79,24 +72,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// When the connection is lost or the payload is over the limit.
     pub async fn next(&mut self) -> Result<Option<Header>, FrameError> {
         self.skip().await?;
-        loop {
-            if let Some([a, b, c, d, kind]) = self.buffer[self.start..self.end].first_chunk::<HEADER>() {
-                let header = Header { kind: *kind, length: u32::from_le_bytes([*a, *b, *c, *d]) };
-                if header.length > self.limit {
-                    let (length, limit) = (header.length as usize, self.limit as usize);
-                    return Err(FrameError::TooLong { length, limit });
-                }
-                self.start += HEADER;
-                self.left = header.length as usize;
-                return Ok(Some(header));
+        while self.header_bytes < HEADER {
+            let buffered = self.stream.fill_buf().await?;
+            let count = buffered.len().min(HEADER - self.header_bytes);
+            if count == 0 {
+                return if self.header_bytes == 0 { Ok(None) } else { Err(cut()) };
             }
-            if self.fill().await? == 0 {
-                return match self.end - self.start {
-                    0 => Ok(None),
-                    _ => Err(cut()),
-                };
-            }
+            self.header[self.header_bytes..self.header_bytes + count].copy_from_slice(&buffered[..count]);
+            self.stream.consume(count);
+            self.header_bytes += count;
         }
+        let [a, b, c, d, kind] = self.header;
+        let header = Header { kind, length: u32::from_le_bytes([a, b, c, d]) };
+        if header.length > self.limit {
+            return Err(FrameError::TooLong { length: header.length as usize, limit: self.limit as usize });
+        }
+        self.header_bytes = 0;
+        self.left = header.length as usize;
+        Ok(Some(header))
     }
 
     /// Bytes of the current payload that were not taken yet.
@@ -149,19 +142,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if wanted == 0 {
             return Ok(0);
         }
-        let into = &mut into[..wanted];
-        let buffered = &self.buffer[self.start..self.end];
-        let count = if buffered.is_empty() {
-            match self.stream.read(into).await? {
-                0 => return Err(cut()),
-                count => count,
-            }
-        } else {
-            let count = buffered.len().min(wanted);
-            into[..count].copy_from_slice(&buffered[..count]);
-            self.start += count;
-            count
-        };
+        let buffered = self.stream.fill_buf().await?;
+        if buffered.is_empty() {
+            return Err(cut());
+        }
+        let count = buffered.len().min(wanted);
+        into[..count].copy_from_slice(&buffered[..count]);
+        self.stream.consume(count);
         self.left -= count;
         Ok(count)
     }
@@ -172,28 +159,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// When the connection is lost.
     pub async fn skip(&mut self) -> Result<(), FrameError> {
         while self.left > 0 {
-            if self.start == self.end && self.fill().await? == 0 {
+            let count = self.stream.fill_buf().await?.len().min(self.left);
+            if count == 0 {
                 return Err(cut());
             }
-            let count = self.left.min(self.end - self.start);
-            self.start += count;
+            self.stream.consume(count);
             self.left -= count;
         }
         Ok(())
-    }
-
-    /// Reads once behind what is buffered.
-    async fn fill(&mut self) -> io::Result<usize> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.start > 0 {
-            // Only a piece of a header is left whenever this happens: four bytes at most.
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        let count = self.stream.read(&mut self.buffer[self.end..]).await?;
-        self.end += count;
-        Ok(count)
     }
 }
 
@@ -205,18 +178,17 @@ fn cut() -> FrameError {
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
-    queue: Vec<u8>,
-    written: usize,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Nothing is written before a batch has come together, or [`flush`](Self::flush).
+    /// When bytes go out is up to the stream, before [`flush`](Self::flush).
     #[must_use]
     pub fn new(stream: W) -> Self {
-        Self { stream, queue: Vec::new(), written: 0 }
+        Self { stream }
     }
 
-    /// Queues a frame. Whoever drops the future may have queued it or not, but never a part of it.
+    /// Writes a frame. Whoever drops the future before it is done must not write another one: a part of the frame may be
+    /// under way.
     ///
     /// # Errors
     /// When the payload is over [`MAX_PAYLOAD`], or the connection is lost.
@@ -224,8 +196,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.data(kind, payload, &[]).await
     }
 
-    /// Queues a frame whose payload is `head`, then `body`. As safe to drop as
-    /// [`control`](Self::control).
+    /// Writes a frame whose payload is `head`, then `body`. As unsafe to drop as [`control`](Self::control).
     ///
     /// # Errors
     /// As there.
@@ -235,28 +206,25 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let Some(announced) = announced else {
             return Err(FrameError::TooLong { length, limit: MAX_PAYLOAD });
         };
-        if self.queued() > 0 && self.queued() + HEADER + length > WRITE_BATCH {
-            self.write_out().await?;
+        let [a, b, c, d] = announced.to_le_bytes();
+        let header = [a, b, c, d, kind];
+        let mut slices = [IoSlice::new(&header), IoSlice::new(head), IoSlice::new(body)];
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.stream.write_vectored(rest).await? {
+                0 => return Err(FrameError::Lost(io::ErrorKind::WriteZero.into())),
+                count => IoSlice::advance_slices(&mut rest, count),
+            }
         }
-        self.queue.extend_from_slice(&announced.to_le_bytes());
-        self.queue.push(kind);
-        self.queue.extend_from_slice(head);
-        self.queue.extend_from_slice(body);
         Ok(())
     }
 
-    /// Bytes that wait for the next [`flush`](Self::flush).
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queue.len() - self.written
-    }
-
-    /// Sends everything queued. Dropped and called again, it goes on where it was.
+    /// Sends everything written. Dropped and called again, it goes on where it was.
     ///
     /// # Errors
     /// When the connection is lost.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
-        self.write_out().await?;
         Ok(self.stream.flush().await?)
     }
 
@@ -265,22 +233,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// When the connection is lost.
     pub async fn close(&mut self) -> Result<(), FrameError> {
-        self.flush().await?;
         Ok(self.stream.shutdown().await?)
-    }
-
-    async fn write_out(&mut self) -> Result<(), FrameError> {
-        while self.written < self.queue.len() {
-            let count = self.stream.write(&self.queue[self.written..]).await?;
-            if count == 0 {
-                return Err(FrameError::Lost(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += count;
-        }
-        self.written = 0;
-        self.queue.clear();
-        self.queue.shrink_to(WRITE_BATCH);
-        Ok(())
     }
 }
 

@@ -10,17 +10,18 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::handshake;
 use super::pending::Pending;
 use super::seats::Seats;
-use super::stream::{BulkStream, socket};
+use super::stream::{BulkStream, ready_socket};
 use super::tls::server_config;
 use crate::address::canonical;
 use crate::control::NetError;
@@ -78,7 +79,7 @@ impl Listener {
         let (sender, ready) = mpsc::channel(READY);
         let door = Door {
             tcp,
-            tls: TlsAcceptor::from(Arc::new(config)),
+            config: Arc::new(config),
             handshakes: JoinSet::new(),
             aborts: HashMap::new(),
             pending: Pending::new(limits.pending, limits.pending_per_address),
@@ -125,7 +126,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// The task behind a [`Listener`].
 struct Door {
     tcp: TcpListener,
-    tls: TlsAcceptor,
+    config: Arc<ServerConfig>,
     handshakes: JoinSet<Option<BulkStream>>,
     aborts: HashMap<Id, AbortHandle>,
     pending: Pending<Id>,
@@ -157,9 +158,9 @@ impl Door {
     }
 
     fn begin(&mut self, tcp: TcpStream, from: SocketAddr) {
-        let tls = self.tls.clone();
+        let config = self.config.clone();
         let handshake = self.handshakes.spawn(async move {
-            match timeout(HANDSHAKE, handshake(tcp, from, tls)).await {
+            match timeout(HANDSHAKE, establish(tcp, from, config)).await {
                 Ok(Ok(stream)) => Some(stream),
                 Ok(Err(error)) => {
                     tracing::debug!(%from, %error, "a bulk handshake failed");
@@ -195,7 +196,8 @@ impl Door {
     }
 }
 
-async fn handshake(tcp: TcpStream, from: SocketAddr, tls: TlsAcceptor) -> io::Result<BulkStream> {
-    let stream = tls.accept(socket(tcp)?).await?;
-    BulkStream::new(stream.into(), from).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+async fn establish(mut tcp: TcpStream, from: SocketAddr, config: Arc<ServerConfig>) -> io::Result<BulkStream> {
+    ready_socket(&tcp)?;
+    let established = handshake::accept(&mut tcp, config).await?;
+    BulkStream::new(tcp, from, established)
 }

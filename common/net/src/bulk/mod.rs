@@ -7,8 +7,10 @@
 
 mod connect;
 pub mod frame;
+mod handshake;
 mod listener;
 mod pending;
+mod record;
 mod seats;
 mod stream;
 pub(crate) mod tls;

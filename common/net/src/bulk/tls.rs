@@ -12,7 +12,7 @@ use libp2p::tls::certificate;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, cipher_suite};
+use rustls::crypto::ring::{self, cipher_suite};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -33,7 +33,7 @@ pub(crate) const ALPN: &[u8] = b"shoal/1";
 /// A certificate for the identity and its private key; made once per process.
 pub(crate) fn certified_key(identity: &Identity) -> Result<CertifiedKey, String> {
     let (certificate, key) = certificate::generate(&identity.keypair()).map_err(|error| error.to_string())?;
-    let key = aws_lc_rs::sign::any_ecdsa_type(&key).map_err(|error| error.to_string())?;
+    let key = ring::sign::any_ecdsa_type(&key).map_err(|error| error.to_string())?;
     Ok(CertifiedKey::new(vec![certificate], key))
 }
 
@@ -48,6 +48,8 @@ pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    // For `record`, which protects what is said after the handshake.
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn client_config(key: CertifiedKey, expected: PeerId) -> Result<Clien
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
@@ -100,7 +103,7 @@ fn provider() -> Arc<CryptoProvider> {
             cipher_suite::TLS13_AES_256_GCM_SHA384,
             cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        ..aws_lc_rs::default_provider()
+        ..ring::default_provider()
     })
 }
 

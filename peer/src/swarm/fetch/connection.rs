@@ -11,7 +11,7 @@ use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_DATA, MAX_PEER_MESSAGE, MAX_PE
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToServer};
 use shoal_engine::{PieceBuf, ReadError, SourceError};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -45,7 +45,7 @@ impl Connection {
         end: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<R, W>)
     where
-        R: AsyncRead + Unpin + Send,
+        R: AsyncBufRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
         let requests = Arc::new(Requests::new());
@@ -89,7 +89,7 @@ struct Payload<'a, R> {
     frames: &'a mut FrameReader<R>,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Payload<'_, R> {
+impl<R: AsyncBufRead + Unpin> AsyncRead for Payload<'_, R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -121,7 +121,7 @@ impl From<&'static str> for Stop {
     }
 }
 
-async fn read<R: AsyncRead + Unpin>(requests: &Requests, mut frames: FrameReader<R>) -> Fault {
+async fn read<R: AsyncBufRead + Unpin>(requests: &Requests, mut frames: FrameReader<R>) -> Fault {
     loop {
         match read_frame(requests, &mut frames).await {
             Ok(true) => {}
@@ -133,7 +133,7 @@ async fn read<R: AsyncRead + Unpin>(requests: &Requests, mut frames: FrameReader
 }
 
 /// Takes one frame; false at the end of the stream.
-async fn read_frame<R: AsyncRead + Unpin>(
+async fn read_frame<R: AsyncBufRead + Unpin>(
     requests: &Requests,
     frames: &mut FrameReader<R>,
 ) -> Result<bool, Stop> {
@@ -197,7 +197,7 @@ async fn watch(requests: &Requests, silence: &Silence) -> Fault {
 
 /// Reads a block into the buffer of whoever waits for it. A buffer that takes no more costs that request, not the
 /// connection: the rest of the block is skipped.
-async fn receive<R: AsyncRead + Unpin>(
+async fn receive<R: AsyncBufRead + Unpin>(
     frames: &mut FrameReader<R>,
     mut buffer: PieceBuf,
 ) -> Result<Result<PieceBuf, SourceError>, FrameError> {

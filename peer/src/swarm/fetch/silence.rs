@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 /// Since when the network has had nothing for us; `None` while it has, or nobody asks.
@@ -55,5 +55,18 @@ impl<R: AsyncRead + Unpin> AsyncRead for Listening<R> {
         let polled = Pin::new(&mut self.input).poll_read(context, buffer);
         self.silence.note(polled.is_pending());
         polled
+    }
+}
+
+impl<R: AsyncBufRead + Unpin> AsyncBufRead for Listening<R> {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let Self { input, silence } = self.get_mut();
+        let polled = Pin::new(input).poll_fill_buf(context);
+        silence.note(polled.is_pending());
+        polled
+    }
+
+    fn consume(mut self: Pin<&mut Self>, count: usize) {
+        Pin::new(&mut self.input).consume(count);
     }
 }

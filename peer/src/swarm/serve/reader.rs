@@ -8,7 +8,7 @@ use shoal_common::limits::MAX_PEER_MESSAGE;
 use shoal_common::peer_wire::{Refused, TO_SERVER, ToRequester, ToServer};
 use shoal_common::{Gid, Layout, PieceIndex};
 use shoal_net::bulk::frame::{FrameError, FrameReader};
-use tokio::io::AsyncRead;
+use tokio::io::AsyncBufRead;
 use tokio::time::{Instant, timeout_at};
 
 use super::Guest;
@@ -51,7 +51,7 @@ pub(super) struct Reader<R> {
     born: Instant,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
+impl<R: AsyncBufRead + Unpin> Reader<R> {
     pub(super) fn new(guest: Guest, frames: FrameReader<R>, table: Arc<Table>, outbox: Outbox) -> Self {
         Self { guest, frames, table, outbox, refusals: 0, born: Instant::now() }
     }

@@ -1,0 +1,160 @@
+use super::*;
+use crate::bulk::handshake;
+use crate::bulk::tls::{certified_key, client_config, no_name, server_config};
+use crate::identity::Identity;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// Long enough for both ends to change their keys several times, and nothing that divides evenly into records.
+const BYTES: usize = 3 * 256 * MAX_PLAIN + 12_345;
+
+fn content() -> Vec<u8> {
+    (0..=250).cycle().take(BYTES).collect()
+}
+
+/// A connection of ours, dialled or accepted, to one that rustls carries from end to end.
+async fn ours_and_rustls(dial: bool) -> (BulkStream, TlsStream<TcpStream>) {
+    let (us, them) = (Identity::generate(), Identity::generate());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (mut near, (far, _)) = (near.unwrap(), far.unwrap());
+    let (our_key, their_key) = (certified_key(&us).unwrap(), certified_key(&them).unwrap());
+    let (established, theirs) = if dial {
+        let config = Arc::new(client_config(our_key, them.peer_id()).unwrap());
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(their_key).unwrap()));
+        let (ours, theirs) = tokio::join!(handshake::connect(&mut near, config), acceptor.accept(far));
+        (ours.unwrap(), theirs.unwrap().into())
+    } else {
+        let config = Arc::new(server_config(our_key).unwrap());
+        let connector = TlsConnector::from(Arc::new(client_config(their_key, us.peer_id()).unwrap()));
+        let (ours, theirs) =
+            tokio::join!(handshake::accept(&mut near, config), connector.connect(no_name(), far));
+        (ours.unwrap(), theirs.unwrap().into())
+    };
+    assert_eq!(established.peer, them.peer_id());
+    (BulkStream::new(near, address, established).unwrap(), theirs)
+}
+
+fn refresh(stream: &mut TlsStream<TcpStream>) {
+    match stream {
+        TlsStream::Client(stream) => stream.get_mut().1.refresh_traffic_keys().unwrap(),
+        TlsStream::Server(stream) => stream.get_mut().1.refresh_traffic_keys().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn rustls_understands_us_and_we_it_through_changes_of_keys() {
+    for dial in [true, false] {
+        let (mut ours, mut theirs) = ours_and_rustls(dial).await;
+        let content = content();
+        let (there, back) = (content.clone(), content.clone());
+        let us = async {
+            let mut received = vec![0; BYTES];
+            for (out, into) in there.chunks(700_000).zip(received.chunks_mut(700_000)) {
+                ours.write_all(out).await.unwrap();
+                ours.flush().await.unwrap();
+                ours.read_exact(into).await.unwrap();
+            }
+            assert!(received == there);
+            ours.shutdown().await.unwrap();
+            assert_eq!(ours.read(&mut [0]).await.unwrap(), 0, "rustls said that it ends");
+        };
+        let they = async {
+            let mut received = vec![0; BYTES];
+            for (out, into) in back.chunks(700_000).zip(received.chunks_mut(700_000)) {
+                theirs.read_exact(into).await.unwrap();
+                refresh(&mut theirs);
+                theirs.write_all(out).await.unwrap();
+                theirs.flush().await.unwrap();
+            }
+            assert!(received == back);
+            assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0, "we said that we end");
+            theirs.shutdown().await.unwrap();
+        };
+        tokio::join!(us, they);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_not_taken_without_end() {
+    let (ours, theirs) = ours_and_rustls(true).await;
+    let (_reader, mut writer) = ours.into_split();
+    let block = vec![1; 64 * 1024];
+    let mut taken = 0;
+    // The system's own buffers take some megabytes.
+    while let Some(count) = futures::FutureExt::now_or_never(writer.write(&block)) {
+        taken += count.unwrap();
+        assert!(taken < 64 << 20, "the writer takes whatever comes");
+    }
+    for _ in 0..50 {
+        assert!(futures::FutureExt::now_or_never(writer.write(&block)).is_none());
+    }
+    assert!(writer.buffer.capacity() <= 4 * WRITE_BATCH, "{}", writer.buffer.capacity());
+    drop(theirs);
+}
+
+#[tokio::test]
+async fn altered_bytes_end_the_connection() {
+    let (mut ours, mut theirs) = ours_and_rustls(true).await;
+    theirs.write_all(b"in order").await.unwrap();
+    theirs.flush().await.unwrap();
+    ours.read_exact(&mut [0; 8]).await.unwrap();
+    let (tcp, _) = theirs.get_mut();
+    tcp.write_all(&[23, 3, 3, 0, 40]).await.unwrap();
+    tcp.write_all(&[7; 40]).await.unwrap();
+    let error = ours.read(&mut [0; 8]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+}
+
+#[tokio::test]
+async fn a_handshake_with_any_byte_altered_fails_or_proves_the_same_peer() {
+    let (us, them) = (Identity::generate(), Identity::generate());
+    let server = Arc::new(server_config(certified_key(&us).unwrap()).unwrap());
+    let client = Arc::new(client_config(certified_key(&them).unwrap(), us.peer_id()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // A relay that alters one byte of what the client says: its hello, and what it sends once it has seen ours.
+    for position in (0..1_500).step_by(7) {
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let relayed = relay.local_addr().unwrap();
+        let between = tokio::spawn(async move {
+            let (near, _) = relay.accept().await.unwrap();
+            let far = TcpStream::connect(address).await.unwrap();
+            let ((mut from, mut back), (mut answers, mut to)) = (near.into_split(), far.into_split());
+            let answering = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+            let (mut seen, mut buffer) = (0, [0; 1_000]);
+            while let Ok(count @ 1..) = from.read(&mut buffer).await {
+                if (seen..seen + count).contains(&position) {
+                    buffer[position - seen] ^= 0x41;
+                }
+                seen += count;
+                if to.write_all(&buffer[..count]).await.is_err() {
+                    break;
+                }
+            }
+            drop(to);
+            let _ = answering.await;
+        });
+        let dial = async {
+            let mut tcp = TcpStream::connect(relayed).await.unwrap();
+            let shaken = handshake::connect(&mut tcp, client.clone()).await;
+            // Only an end tells a server that is waiting for a longer message.
+            tcp.shutdown().await.unwrap();
+            shaken.map(|established| established.peer)
+        };
+        let answer = async {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            handshake::accept(&mut tcp, server.clone()).await.map(|established| established.peer)
+        };
+        let (dialled, answered) = tokio::time::timeout(Duration::from_secs(10), async {
+            tokio::join!(tokio::time::timeout(Duration::from_millis(300), dial), answer)
+        })
+        .await
+        .unwrap();
+        assert!(!matches!(dialled, Ok(Ok(peer)) if peer != us.peer_id()), "byte {position}");
+        assert!(!matches!(answered, Ok(peer) if peer != them.peer_id()), "byte {position}");
+        between.abort();
+    }
+}
