@@ -4,7 +4,6 @@
 use std::fmt;
 
 use minicbor::{Decode, Encode};
-use sha1::Digest as _;
 
 /// A SHA-1 digest, 20 bytes; printed as 40 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -20,7 +19,7 @@ impl Sha1 {
     /// The digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(sha1::Sha1::digest(bytes).into())
+        Self(shoal_sha1::digest(bytes))
     }
 }
 
@@ -44,8 +43,8 @@ pub struct FileDigest {
 /// Computes a [`FileDigest`] from a file's bytes in order.
 #[derive(Clone, Default)]
 pub struct FileHasher {
-    sha1: sha1::Sha1,
-    blake3: Box<blake3::Hasher>,
+    sha1: shoal_sha1::Hasher,
+    blake3: Blake3Hasher,
 }
 
 impl FileHasher {
@@ -58,10 +57,30 @@ impl FileHasher {
     /// The digest of all that was taken.
     #[must_use]
     pub fn finish(self) -> FileDigest {
-        FileDigest {
-            sha1: Sha1(self.sha1.finalize().into()),
-            blake3: Blake3(*self.blake3.finalize().as_bytes()),
-        }
+        FileDigest { sha1: Sha1(self.sha1.finish()), blake3: self.blake3.finish() }
+    }
+}
+
+/// Computes a [`Blake3`] from bytes in order.
+#[derive(Clone, Default)]
+pub struct Blake3Hasher(Box<blake3::Hasher>);
+
+impl Blake3Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was taken.
+    #[must_use]
+    pub fn finish(&self) -> Blake3 {
+        Blake3(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for Blake3Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Blake3Hasher")
     }
 }
 

@@ -1,45 +1,56 @@
-//! The whole file's digest, computed as the file grows: it follows the prefix of pieces that are written, takes those
-//! that have just arrived from memory and reads the others back, so that with pieces in order nothing is read twice.
+//! The whole file's digests, computed as the file grows: they follow the prefix of pieces that are written, take those
+//! that have just arrived from memory and read the others back, so that with pieces in order nothing is read twice.
+//!
+//! SHA-1 is serial and the dearest of all, so it goes along with the checking of pieces, abreast ([`shoal_sha1`]): the
+//! [`Prefix`] is lent to the writer, and taken from there by the [`Tail`], which adds BLAKE3 on another thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_common::{Bitfield, FileDigest, FileHasher, Layout, PieceIndex};
+use shoal_common::{Bitfield, Blake3, Blake3Hasher, Layout, PieceIndex, Sha1};
+use shoal_sha1::Hasher;
 
 use crate::buffer::PieceData;
 use crate::disk::DiskError;
 use crate::pool::BLOCK_BYTES;
 use crate::writer::Workplace;
 
-/// Memory of the pool that pieces may hold while they wait for the digest: enough for pieces of several sources to come
+/// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
 /// a little out of order, and three quarters of the pool stay for receiving.
 const WARM_BYTES: usize = 8 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How far the digest has come.
+/// A piece that SHA-1 has covered and BLAKE3 has not, in memory if it still is.
+type Covered = (PieceIndex, Option<Arc<PieceData>>);
+
+/// How far the whole file's SHA-1 has come. The driver owns it and lends it to one blocking job at a time.
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub(crate) struct Prefix {
     layout: Layout,
-    /// `None` while a step has it.
-    hasher: Option<FileHasher>,
+    sha1: Hasher,
     /// The first piece that is not covered.
     next: u32,
-    /// Pieces that are needed soon and still in memory.
+    /// Pieces that are needed soon and still in memory; they are right, and written.
     warm: BTreeMap<u32, Arc<PieceData>>,
     warm_bytes: usize,
+    covered: Vec<Covered>,
 }
 
-/// A stretch of pieces for the digest to take in, on a blocking thread.
-#[derive(Debug)]
-pub(crate) struct Step {
-    hasher: FileHasher,
-    pieces: Vec<(PieceIndex, Option<Arc<PieceData>>)>,
-}
-
-impl Follower {
+impl Prefix {
     pub(crate) fn new(layout: Layout) -> Self {
-        Self { layout, hasher: Some(FileHasher::default()), next: 0, warm: BTreeMap::new(), warm_bytes: 0 }
+        let (warm, covered) = (BTreeMap::new(), Vec::new());
+        Self { layout, sha1: Hasher::default(), next: 0, warm, warm_bytes: 0, covered }
+    }
+
+    /// The piece that is to be covered next.
+    pub(crate) fn next(&self) -> Option<PieceIndex> {
+        self.layout.piece(self.next)
+    }
+
+    /// The digest of what is covered so far.
+    pub(crate) fn hasher(&self) -> &Hasher {
+        &self.sha1
     }
 
     /// A piece was written; keeps it in memory if its turn comes soon.
@@ -63,50 +74,118 @@ impl Follower {
         self.warm_bytes = 0;
     }
 
-    /// The next step, if no step is under way and the piece is written.
-    pub(crate) fn step(&mut self, written: &Bitfield) -> Option<Step> {
-        let ready = |piece: &PieceIndex| written.has(*piece);
-        let first = self.layout.piece(self.next).filter(ready)?;
-        let hasher = self.hasher.take()?;
-        let mut pieces = Vec::new();
+    /// Whether the next piece is written, and could be covered.
+    pub(crate) fn is_behind(&self, written: &Bitfield) -> bool {
+        self.next().is_some_and(|piece| written.has(piece))
+    }
+
+    /// Whether it is, and has to be read back.
+    pub(crate) fn is_cold(&self, written: &Bitfield) -> bool {
+        self.is_behind(written) && !self.warm.contains_key(&self.next)
+    }
+
+    /// The next piece, if it is in memory.
+    pub(crate) fn take_warm(&mut self) -> Option<Arc<PieceData>> {
+        let data = self.warm.remove(&self.next)?;
+        self.warm_bytes -= data.blocks.len() * BLOCK_BYTES;
+        Some(data)
+    }
+
+    /// The next piece was hashed too: `sha1` covers it.
+    pub(crate) fn advance(&mut self, sha1: Hasher, piece: PieceIndex, data: Option<Arc<PieceData>>) {
+        self.sha1 = sha1;
+        self.next += 1;
+        self.covered.push((piece, data));
+    }
+
+    /// Covers what is written, from memory or from the disk, some of it at a time. Blocking.
+    pub(crate) fn catch_up(mut self, written: &Bitfield, place: &Workplace) -> Result<Self, DiskError> {
         let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(piece) = next.filter(ready) {
-            if bytes >= STEP_BYTES {
-                break;
+        while bytes < STEP_BYTES
+            && let Some(piece) = self.next().filter(|&piece| written.has(piece))
+        {
+            let mut sha1 = self.sha1.clone();
+            let data = self.take_warm();
+            let length = u64::from(self.layout.length(piece));
+            match &data {
+                Some(data) => data.blocks.iter().for_each(|block| sha1.update(block.bytes())),
+                None => place.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
             }
-            let data = self.warm.remove(&piece.get());
-            self.warm_bytes -= data.as_ref().map_or(0, |data| data.blocks.len() * BLOCK_BYTES);
-            bytes += u64::from(self.layout.length(piece));
+            self.advance(sha1, piece, data);
+            bytes += length;
+        }
+        Ok(self)
+    }
+
+    /// Bytes of the file that are covered.
+    pub(crate) fn covered_bytes(&self) -> u64 {
+        self.next().map_or(self.layout.size(), |piece| self.layout.offset(piece))
+    }
+
+    /// The SHA-1, once it covers everything.
+    pub(crate) fn finish(&self) -> Option<Sha1> {
+        (self.next == self.layout.pieces()).then(|| Sha1(self.sha1.clone().finish()))
+    }
+}
+
+/// How far the whole file's BLAKE3 has come: it takes what SHA-1 has covered.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// `None` while a step has it.
+    hasher: Option<Blake3Hasher>,
+    waiting: VecDeque<Covered>,
+}
+
+/// A stretch of pieces for BLAKE3 to take in, on a blocking thread.
+#[derive(Debug)]
+pub(crate) struct Step {
+    hasher: Blake3Hasher,
+    pieces: Vec<Covered>,
+}
+
+impl Tail {
+    pub(crate) fn new() -> Self {
+        Self { hasher: Some(Blake3Hasher::default()), waiting: VecDeque::new() }
+    }
+
+    /// Takes from a prefix what it has covered.
+    pub(crate) fn follow(&mut self, prefix: &mut Prefix) {
+        self.waiting.extend(prefix.covered.drain(..));
+    }
+
+    /// Gives up what is held in memory.
+    pub(crate) fn cool(&mut self) {
+        self.waiting.iter_mut().for_each(|(_, data)| *data = None);
+    }
+
+    /// The next step, if none is under way and something waits.
+    pub(crate) fn step(&mut self, layout: &Layout) -> Option<Step> {
+        self.waiting.front()?;
+        let hasher = self.hasher.take()?;
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while bytes < STEP_BYTES
+            && let Some((piece, data)) = self.waiting.pop_front()
+        {
+            bytes += u64::from(layout.length(piece));
             pieces.push((piece, data));
-            self.next += 1;
-            next = self.layout.piece(self.next);
         }
         Some(Step { hasher, pieces })
     }
 
     /// A step came back.
-    pub(crate) fn stepped(&mut self, hasher: FileHasher) {
+    pub(crate) fn stepped(&mut self, hasher: Blake3Hasher) {
         self.hasher = Some(hasher);
     }
 
-    /// Bytes of the file that are covered, or about to be by the step under way.
-    pub(crate) fn covered(&self) -> u64 {
-        self.layout.piece(self.next).map_or(self.layout.size(), |piece| self.layout.offset(piece))
-    }
-
-    /// The digest, once it covers everything.
-    pub(crate) fn finish(&mut self) -> Option<FileDigest> {
-        if self.next < self.layout.pieces() {
-            return None;
-        }
-        Some(self.hasher.take()?.finish())
+    /// The BLAKE3 of all that was followed, once nothing waits and no step is under way.
+    pub(crate) fn finish(&self) -> Option<Blake3> {
+        self.waiting.is_empty().then_some(self.hasher.as_ref()?.finish())
     }
 }
 
 impl Step {
     /// Takes the pieces in. Blocking.
-    pub(crate) fn work(mut self, place: &Workplace) -> Result<FileHasher, DiskError> {
+    pub(crate) fn work(mut self, place: &Workplace) -> Result<Blake3Hasher, DiskError> {
         let layout = place.content.layout();
         for (piece, data) in self.pieces {
             match data {

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fastrand::Rng;
-use shoal_common::{Bitfield, FileDigest, FileHasher};
+use shoal_common::{Bitfield, Blake3Hasher, FileDigest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, Target};
 use crate::core::{Command, Core, DropReason, Event};
-use crate::digest::Follower;
+use crate::digest::{Prefix, Tail};
 use crate::disk::{DiskError, Opened};
 use crate::driver::fetches::{Fetches, Happened};
 use crate::driver::stats::Stats;
@@ -61,7 +61,8 @@ enum End {
 /// What a blocking thread brings back.
 enum Work {
     Written(Done),
-    Digested(Result<FileHasher, DiskError>),
+    Covered(Result<Prefix, DiskError>),
+    Followed(Result<Blake3Hasher, DiskError>),
     Checkpointed(Result<(), DiskError>),
     /// The pieces that are right on the disk.
     Rechecked(Result<Bitfield, DiskError>),
@@ -79,7 +80,11 @@ struct Driver {
     writing: bool,
     checkpointing: bool,
     rechecking: bool,
-    follower: Follower,
+    /// `None` while a job has it.
+    prefix: Option<Prefix>,
+    /// Bytes that the prefix covered when it was last here.
+    covered_bytes: u64,
+    tail: Tail,
     written: Bitfield,
     unsaved_bytes: u64,
     saved: Instant,
@@ -125,7 +130,9 @@ pub(crate) async fn run(start: Start) -> Outcome {
         writing: false,
         checkpointing: false,
         rechecking: false,
-        follower: Follower::new(layout),
+        prefix: Some(Prefix::new(layout)),
+        covered_bytes: 0,
+        tail: Tail::new(),
         written,
         unsaved_bytes: 0,
         saved: now,
@@ -204,9 +211,13 @@ impl Driver {
     /// Starts what can be started; tells when there is nothing left to do.
     fn advance(&mut self) -> Option<End> {
         self.start_writing();
-        if let Some(step) = self.follower.step(&self.written) {
+        if let Some(prefix) = self.prefix.take_if(|prefix| prefix.is_behind(&self.written)) {
+            let (place, written) = (self.place.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Covered(prefix.catch_up(&written, &place)));
+        }
+        if let Some(step) = self.tail.step(self.place.content.layout()) {
             let place = self.place.clone();
-            self.work.spawn_blocking(move || Work::Digested(step.work(&place)));
+            self.work.spawn_blocking(move || Work::Followed(step.work(&place)));
         }
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
             || (self.unsaved_bytes > 0 && self.saved.elapsed() >= CHECKPOINT_EVERY);
@@ -218,7 +229,8 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&place, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
-            let digest = self.follower.finish()?;
+            let sha1 = self.prefix.as_ref()?.finish()?;
+            let digest = FileDigest { sha1, blake3: self.tail.finish()? };
             if digest == *self.place.content.digest() {
                 return Some(End::Whole(digest));
             }
@@ -241,7 +253,9 @@ impl Driver {
         if !batch.is_empty() {
             self.writing = true;
             let place = self.place.clone();
-            self.work.spawn_blocking(move || Work::Written(place.work(batch)));
+            // What has to be read back is no work for the only writer.
+            let prefix = self.prefix.take_if(|prefix| !prefix.is_cold(&self.written));
+            self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix)));
         }
     }
 
@@ -322,7 +336,10 @@ impl Driver {
 
     /// The pool ran dry: slow pieces' bytes go to the disk, or are given up where another request brings them too.
     fn relieve(&mut self) {
-        self.follower.cool();
+        self.tail.cool();
+        if let Some(prefix) = &mut self.prefix {
+            prefix.cool();
+        }
         for request in self.fetches.slowest_half() {
             let Some(piece) = self.fetches.piece(request) else { continue };
             if self.core.is_sole(piece, request) {
@@ -339,10 +356,14 @@ impl Driver {
         match done.map_err(|_| DownloadError::Stopped)? {
             Work::Written(done) => {
                 self.writing = false;
+                if let Some(prefix) = done.prefix {
+                    self.take_back(prefix);
+                }
                 self.account(done.checked);
                 done.result.map_err(Arc::new)?;
             }
-            Work::Digested(hasher) => self.follower.stepped(hasher.map_err(Arc::new)?),
+            Work::Covered(prefix) => self.take_back(prefix.map_err(Arc::new)?),
+            Work::Followed(hasher) => self.tail.stepped(hasher.map_err(Arc::new)?),
             Work::Checkpointed(result) => {
                 self.checkpointing = false;
                 result.map_err(Arc::new)?;
@@ -358,6 +379,13 @@ impl Driver {
         Ok(())
     }
 
+    /// The prefix comes back from a job.
+    fn take_back(&mut self, mut prefix: Prefix) {
+        self.tail.follow(&mut prefix);
+        self.covered_bytes = prefix.covered_bytes();
+        self.prefix = Some(prefix);
+    }
+
     fn account(&mut self, checked: Vec<Checked>) {
         let layout = *self.place.content.layout();
         for piece in checked {
@@ -370,7 +398,9 @@ impl Driver {
                     let piece = data.piece;
                     self.written.insert(piece);
                     self.unsaved_bytes += u64::from(layout.length(piece));
-                    self.follower.written(data);
+                    if let Some(prefix) = &mut self.prefix {
+                        prefix.written(data);
+                    }
                     self.tell(Event::Verified(piece));
                     self.tell(Event::Written(piece));
                 }
@@ -400,7 +430,9 @@ impl Driver {
             self.written.remove(piece);
             self.tell(Event::Lost(piece));
         }
-        self.follower = Follower::new(layout);
+        self.prefix = Some(Prefix::new(layout));
+        self.covered_bytes = 0;
+        self.tail = Tail::new();
         self.publish_verified();
         Ok(())
     }
@@ -431,7 +463,7 @@ impl Driver {
         let bottleneck =
             stats::bottleneck(state, &self.core, &self.shared, self.queue.len(), self.fetches.held_up());
         let verified = self.stats.verified_bytes(&self.written, &self.place);
-        let covered = self.follower.covered();
+        let covered = self.covered_bytes;
         self.published = Instant::now();
         let progress = self.stats.progress(state, bottleneck, verified, covered, &self.core, Instant::now());
         self.progress.send_replace(progress);

@@ -1,5 +1,5 @@
-//! Hashes a file that is to be shared: one sequential read, its pieces' digests on one thread and the whole file's on
-//! another. Blocking; refuses whatever would make the digests those of no file that ever was.
+//! Hashes a file that is to be shared: one sequential read, the whole file's SHA-1, which is serial, on one thread, and on
+//! the other its pieces', abreast, and the BLAKE3. Blocking; refuses whatever would make the digests those of no file that ever was.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -11,16 +11,18 @@ use std::thread;
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
-use sha1::Digest as _;
 use shoal_common::layout::LayoutError;
-use shoal_common::{FileDigest, FileHasher, Layout, Sha1};
+use shoal_common::{Blake3, Blake3Hasher, FileDigest, Layout, Sha1};
+use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes read at once: a multiple of nothing in particular, large enough that calls cost nothing and small enough that
 /// the second thread finds them in the cache.
 const CHUNK: usize = 256 * 1024;
-/// Chunks that may wait for the whole file's digest; bounds the memory to 4 MiB.
+/// Chunks that may wait for the whole file's digest; bounds their memory to 4 MiB.
 const CHUNKS: usize = 16;
+/// Pieces that are hashed abreast hold no more than this in memory.
+const ABREAST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A hashed file.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ pub enum HashError {
 }
 
 /// Hashes the file at `path`. `progress` is called from time to time with the bytes done; it must not block. Blocking:
-/// about half a second a gigabyte, two threads.
+/// about 0.6 seconds a gigabyte, two threads (docs/figures.md).
 ///
 /// # Errors
 /// See [`HashError`].
@@ -110,10 +112,18 @@ pub fn hash_file(
     let (pieces, digest) = thread::scope(|scope| {
         let (full, chunks) = sync_channel::<Arc<Vec<u8>>>(CHUNKS);
         let whole = scope.spawn(move || hash_whole(&chunks));
-        let pieces = hash_pieces(&mut file, &layout, &full, &mut progress, cancelled);
-        drop(full);
-        let digest = whole.join();
-        pieces.map(|pieces| (pieces, digest))
+        let reading = Reading {
+            file: &mut file,
+            whole: full,
+            blake3: Blake3Hasher::default(),
+            progress: &mut progress,
+            cancelled,
+            spare: Vec::new(),
+            done: 0,
+        };
+        let pieces = reading.hash_pieces(&layout);
+        let sha1 = whole.join();
+        pieces.map(|(pieces, blake3)| (pieces, sha1.map(|sha1| FileDigest { sha1, blake3 })))
     })
     .map_err(|stopped| match stopped {
         Stopped::Cancelled => HashError::Cancelled,
@@ -139,43 +149,91 @@ enum Stopped {
 }
 
 /// Reads the file, hashes its pieces and passes the chunks on.
-fn hash_pieces(
-    file: &mut File,
-    layout: &Layout,
-    chunks: &SyncSender<Arc<Vec<u8>>>,
-    progress: &mut impl FnMut(u64),
-    cancelled: &CancellationToken,
-) -> Result<Vec<Sha1>, Stopped> {
-    let mut spare: Vec<Arc<Vec<u8>>> = Vec::new();
-    let mut pieces = Vec::with_capacity(layout.pieces() as usize);
-    let mut done = 0;
-    for piece in layout.iter() {
-        let mut hasher = sha1::Sha1::new();
-        let mut rest = layout.length(piece) as usize;
-        while rest > 0 {
-            if cancelled.is_cancelled() {
-                return Err(Stopped::Cancelled);
+struct Reading<'a, P> {
+    file: &'a mut File,
+    /// To the thread that hashes the whole file.
+    whole: SyncSender<Arc<Vec<u8>>>,
+    blake3: Blake3Hasher,
+    progress: &'a mut P,
+    cancelled: &'a CancellationToken,
+    spare: Vec<Arc<Vec<u8>>>,
+    done: u64,
+}
+
+impl<P: FnMut(u64)> Reading<'_, P> {
+    fn hash_pieces(mut self, layout: &Layout) -> Result<(Vec<Sha1>, Blake3), Stopped> {
+        let mut digests = Vec::with_capacity(layout.pieces() as usize);
+        let abreast = (ABREAST_BYTES / layout.piece_length() as usize).clamp(1, LANES);
+        let mut pieces = layout.iter().peekable();
+        while pieces.peek().is_some() {
+            let lengths = pieces.by_ref().take(abreast).map(|piece| layout.length(piece) as usize);
+            if abreast == 1 {
+                for length in lengths {
+                    digests.push(self.hash_piece(length)?);
+                }
+            } else {
+                let chunks: Result<Vec<_>, _> = lengths.map(|length| self.read_piece(length)).collect();
+                let chunks = chunks?;
+                digests.extend(hash_abreast(&chunks));
+                self.spare.extend(chunks.into_iter().flatten());
             }
-            let mut chunk = take_spare(&mut spare);
-            let count = rest.min(CHUNK);
-            // No one else holds a chunk that was taken from the spare ones.
-            let bytes = Arc::make_mut(&mut chunk);
-            bytes.resize(count, 0);
-            file.read_exact(bytes).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => Stopped::Short,
-                _ => Stopped::Failed(error),
-            })?;
-            // The receiver ends only after the sender.
-            let _ = chunks.send(chunk.clone());
-            hasher.update(&chunk[..]);
-            spare.push(chunk);
-            rest -= count;
-            done += count as u64;
-            progress(done);
         }
-        pieces.push(Sha1(hasher.finalize().into()));
+        Ok((digests, self.blake3.finish()))
     }
-    Ok(pieces)
+
+    /// A piece too long to be held in memory.
+    fn hash_piece(&mut self, mut length: usize) -> Result<Sha1, Stopped> {
+        let mut hasher = Hasher::default();
+        while length > 0 {
+            let chunk = self.read_chunk(length)?;
+            hasher.update(&chunk);
+            length -= chunk.len();
+            self.spare.push(chunk);
+        }
+        Ok(Sha1(hasher.finish()))
+    }
+
+    fn read_piece(&mut self, mut length: usize) -> Result<Vec<Arc<Vec<u8>>>, Stopped> {
+        let mut chunks = Vec::new();
+        while length > 0 {
+            let chunk = self.read_chunk(length)?;
+            length -= chunk.len();
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    /// The next bytes of the file, at most `most`; what goes over the whole file has taken them.
+    fn read_chunk(&mut self, most: usize) -> Result<Arc<Vec<u8>>, Stopped> {
+        if self.cancelled.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        let mut chunk = take_spare(&mut self.spare);
+        // No one else holds a chunk that was taken from the spare ones.
+        let bytes = Arc::make_mut(&mut chunk);
+        bytes.resize(most.min(CHUNK), 0);
+        self.file.read_exact(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Stopped::Short,
+            _ => Stopped::Failed(error),
+        })?;
+        // The receiver ends only after the sender.
+        let _ = self.whole.send(chunk.clone());
+        self.blake3.update(&chunk);
+        self.done += chunk.len() as u64;
+        (self.progress)(self.done);
+        Ok(chunk)
+    }
+}
+
+/// The digests of pieces, each given as its chunks.
+fn hash_abreast(pieces: &[Vec<Arc<Vec<u8>>>]) -> impl Iterator<Item = Sha1> + use<> {
+    let mut hashers = vec![Hasher::default(); pieces.len()];
+    for index in 0..pieces.iter().map(Vec::len).max().unwrap_or(0) {
+        let lanes = hashers.iter_mut().zip(pieces);
+        let lanes = lanes.filter_map(|(hasher, chunks)| Some((hasher, &chunks.get(index)?[..])));
+        update_all(&mut lanes.collect::<Vec<_>>());
+    }
+    hashers.into_iter().map(|hasher| Sha1(hasher.finish()))
 }
 
 /// A chunk that the other thread is done with, or a new one.
@@ -184,12 +242,12 @@ fn take_spare(spare: &mut Vec<Arc<Vec<u8>>>) -> Arc<Vec<u8>> {
     free.map_or_else(|| Arc::new(Vec::with_capacity(CHUNK)), |index| spare.swap_remove(index))
 }
 
-fn hash_whole(chunks: &Receiver<Arc<Vec<u8>>>) -> FileDigest {
-    let mut hasher = FileHasher::default();
+fn hash_whole(chunks: &Receiver<Arc<Vec<u8>>>) -> Sha1 {
+    let mut hasher = Hasher::default();
     while let Ok(chunk) = chunks.recv() {
         hasher.update(&chunk);
     }
-    hasher.finish()
+    Sha1(hasher.finish())
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Checks pieces and writes them, on a blocking thread: the only writer of a partial file, so that what is written later
-//! lies on top. Takes what has come together as a batch; the driver starts one batch at a time.
+//! lies on top. Takes what has come together as a batch; the driver starts one batch at a time. Pieces are hashed abreast,
+//! with each other or with the whole file's prefix.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sha1::Digest as _;
 use shoal_common::{Bitfield, PieceIndex, Sha1};
+use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{PieceData, Spill};
 use crate::content::Content;
+use crate::digest::Prefix;
 use crate::disk::{DiskError, Journal, PartFile};
-use crate::pool::BLOCK_BYTES;
+use crate::pool::{BLOCK_BYTES, Block};
 
 /// What a batch holds at most: its memory is free, and its pieces offered to others, only when the whole is done.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -39,6 +41,8 @@ pub(crate) enum Checked {
 pub(crate) struct Done {
     pub(crate) checked: Vec<Checked>,
     pub(crate) result: Result<(), DiskError>,
+    /// What was lent, further on.
+    pub(crate) prefix: Option<Prefix>,
 }
 
 /// What the writer works on; the same for all batches of a download.
@@ -72,35 +76,100 @@ impl Job {
 }
 
 impl Workplace {
-    /// Does a batch. Blocking.
-    pub(crate) fn work(&self, batch: Vec<Job>) -> Done {
-        let mut checked = Vec::new();
-        for job in batch {
-            let done = match job {
+    /// Does a batch, and covers with the prefix what comes next in the file. Blocking.
+    pub(crate) fn work(&self, batch: Vec<Job>, mut prefix: Option<Prefix>) -> Done {
+        let (mut checked, mut pieces) = (Vec::new(), Vec::new());
+        let mut result = Ok(());
+        let mut jobs = batch.into_iter().peekable();
+        while result.is_ok()
+            && let Some(job) = jobs.next()
+        {
+            match job {
                 Job::Spill(spill) => {
                     let offset = self.content.layout().offset(spill.piece) + u64::from(spill.offset);
-                    self.part.write(offset, &spill.blocks).map(|()| None)
+                    result = self.part.write(offset, &spill.blocks);
                 }
-                Job::Check(data) => self.check(data).map(Some),
-            };
-            match done {
-                Ok(piece) => checked.extend(piece),
-                Err(error) => return Done { checked, result: Err(error) },
+                Job::Check(data) => pieces.push(data),
+            }
+            // What is spilled later lies on top.
+            if !matches!(jobs.peek(), Some(Job::Check(_))) && result.is_ok() {
+                result = self.check(std::mem::take(&mut pieces), prefix.as_mut(), &mut checked);
             }
         }
-        Done { checked, result: Ok(()) }
+        Done { checked, result, prefix }
     }
 
-    fn check(&self, data: PieceData) -> Result<Checked, DiskError> {
+    /// Checks pieces, and writes those that are right.
+    fn check(
+        &self,
+        mut pieces: Vec<PieceData>,
+        mut prefix: Option<&mut Prefix>,
+        checked: &mut Vec<Checked>,
+    ) -> Result<(), DiskError> {
+        pieces.sort_by_key(|data| std::cmp::Reverse(data.piece));
+        while let Some(data) = pieces.pop() {
+            let next = prefix.as_ref().and_then(|prefix| prefix.next());
+            let in_turn = next == Some(data.piece) && data.spilled == 0;
+            let warm = prefix.as_mut().filter(|_| !in_turn).and_then(|prefix| prefix.take_warm());
+            match (&mut prefix, warm) {
+                (Some(prefix), None) if in_turn => {
+                    let (mut piece, mut whole) = (Hasher::default(), prefix.hasher().clone());
+                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &data.blocks)]);
+                    let done = self.settle(data, piece)?;
+                    if let Checked::Written(data) = &done {
+                        prefix.advance(whole, data.piece, Some(data.clone()));
+                    }
+                    checked.push(done);
+                }
+                (Some(prefix), Some(warm)) => {
+                    let (mut piece, mut whole) = (self.begin(&data)?, prefix.hasher().clone());
+                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &warm.blocks)]);
+                    prefix.advance(whole, warm.piece, Some(warm));
+                    checked.push(self.settle(data, piece)?);
+                }
+                _ => {
+                    let mut abreast = vec![data];
+                    // One that is the prefix's next waits for its turn with it.
+                    while abreast.len() < LANES
+                        && let Some(data) = pieces.pop_if(|data| Some(data.piece) != next)
+                    {
+                        abreast.push(data);
+                    }
+                    self.check_abreast(abreast, checked)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks up to [`LANES`] pieces, and writes those that are right.
+    fn check_abreast(&self, pieces: Vec<PieceData>, checked: &mut Vec<Checked>) -> Result<(), DiskError> {
+        let hashers: Result<Vec<_>, _> = pieces.iter().map(|data| self.begin(data)).collect();
+        let mut hashers = hashers?;
+        let lanes = hashers.iter_mut().zip(&pieces).map(|(hasher, data)| (hasher, &data.blocks[..]));
+        hash(&mut lanes.collect::<Vec<_>>());
+        for (data, hasher) in pieces.into_iter().zip(hashers) {
+            checked.push(self.settle(data, hasher)?);
+        }
+        Ok(())
+    }
+
+    /// A hasher that has taken what was spilled of a piece.
+    fn begin(&self, data: &PieceData) -> Result<Hasher, DiskError> {
+        let mut hasher = Hasher::default();
         let offset = self.content.layout().offset(data.piece);
-        let mut hasher = sha1::Sha1::new();
         self.read(offset, u64::from(data.spilled), |bytes| hasher.update(bytes))?;
-        data.blocks.iter().for_each(|block| hasher.update(block.bytes()));
-        if !self.content.matches(data.piece, &Sha1(hasher.finalize().into())) {
+        Ok(hasher)
+    }
+
+    /// Lists and writes a piece if its digest is right.
+    fn settle(&self, data: PieceData, hasher: Hasher) -> Result<Checked, DiskError> {
+        if !self.content.matches(data.piece, &Sha1(hasher.finish())) {
             return Ok(Checked::Rejected(data.piece));
         }
+        let offset = self.content.layout().offset(data.piece) + u64::from(data.spilled);
         self.journal.list(data.piece)?;
-        self.part.write(offset + u64::from(data.spilled), &data.blocks)?;
+        self.part.write(offset, &data.blocks)?;
         Ok(Checked::Written(Arc::new(data)))
     }
 
@@ -116,9 +185,9 @@ impl Workplace {
             if cancelled.is_cancelled() {
                 break;
             }
-            let mut hasher = sha1::Sha1::new();
+            let mut hasher = Hasher::default();
             self.read(layout.offset(piece), u64::from(layout.length(piece)), |bytes| hasher.update(bytes))?;
-            if self.content.matches(piece, &Sha1(hasher.finalize().into())) {
+            if self.content.matches(piece, &Sha1(hasher.finish())) {
                 right.insert(piece);
             }
         }
@@ -141,5 +210,15 @@ impl Workplace {
             done += count as u64;
         }
         Ok(())
+    }
+}
+
+/// Hashes several pieces abreast, block by block.
+fn hash(lanes: &mut [(&mut Hasher, &[Block])]) {
+    let longest = lanes.iter().map(|(_, blocks)| blocks.len()).max().unwrap_or(0);
+    for index in 0..longest {
+        let blocks =
+            lanes.iter_mut().filter_map(|(hasher, blocks)| Some((&mut **hasher, blocks.get(index)?.bytes())));
+        update_all(&mut blocks.collect::<Vec<_>>());
     }
 }

@@ -196,7 +196,11 @@ impl Door {
     }
 }
 
-async fn establish(mut tcp: TcpStream, from: SocketAddr, config: Arc<ServerConfig>) -> io::Result<BulkStream> {
+async fn establish(
+    mut tcp: TcpStream,
+    from: SocketAddr,
+    config: Arc<ServerConfig>,
+) -> io::Result<BulkStream> {
     ready_socket(&tcp)?;
     let established = handshake::accept(&mut tcp, config).await?;
     BulkStream::new(tcp, from, established)

@@ -101,11 +101,8 @@ impl Sealer {
         let header = [Content::Data as u8, 3, 3, high, low];
         buffer[start..start + HEADER].copy_from_slice(&header);
         let nonce = self.0.next_nonce()?;
-        let sealed = self.0.key.seal_in_place_separate_tag(
-            nonce,
-            Aad::from(header),
-            &mut buffer[start + HEADER..],
-        );
+        let sealed =
+            self.0.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut buffer[start + HEADER..]);
         let tag = sealed.map_err(|_| RecordError::TooLong)?;
         buffer.extend_from_slice(tag.as_ref());
         Ok(())
@@ -143,11 +140,8 @@ impl Opener {
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Opened, RecordError> {
         let (header, cipher) = record.split_first_chunk_mut::<HEADER>().ok_or(RecordError::NotARecord)?;
         let nonce = self.0.next_nonce()?;
-        let plain = self
-            .0
-            .key
-            .open_in_place(nonce, Aad::from(*header), cipher)
-            .map_err(|_| RecordError::Forged)?;
+        let plain =
+            self.0.key.open_in_place(nonce, Aad::from(*header), cipher).map_err(|_| RecordError::Forged)?;
         // Padding is zeros behind the type.
         let last = plain.iter().rposition(|&byte| byte != 0).ok_or(RecordError::NotARecord)?;
         if last > MAX_PLAIN {

@@ -91,7 +91,8 @@ impl BulkStream {
         let Established { peer, secrets, keys, plain, incoming } = established;
         let shared = Arc::new(Shared { keys: Mutex::new(Some(keys)), ..Shared::default() });
         let (input, output) = tcp.into_split();
-        let reader = BulkReader::new(input, Opener::new(secrets.rx).map_err(broken)?, &plain, &incoming, &shared);
+        let reader =
+            BulkReader::new(input, Opener::new(secrets.rx).map_err(broken)?, &plain, &incoming, &shared);
         let writer = BulkWriter {
             socket: output,
             sealer: Sealer::new(secrets.tx).map_err(broken)?,
@@ -159,7 +160,15 @@ impl BulkReader {
         let mut buffer = vec![0; READ_BUFFER.max(end)].into_boxed_slice();
         buffer[..start].copy_from_slice(plain);
         buffer[start..end].copy_from_slice(sealed);
-        Self { socket, opener, buffer, plain: 0..start, sealed: start..end, ended: false, shared: shared.clone() }
+        Self {
+            socket,
+            opener,
+            buffer,
+            plain: 0..start,
+            sealed: start..end,
+            ended: false,
+            shared: shared.clone(),
+        }
     }
 
     /// Makes opened bytes available, unless the other side ended the connection.
