@@ -53,12 +53,12 @@ impl KeySource {
 
 /// Speaks first.
 pub(super) async fn connect(socket: &mut TcpStream, config: Arc<ClientConfig>) -> io::Result<Established> {
-    run(socket, UnbufferedClientConnection::new(config, no_name()).map_err(invalid)?).await
+    run(socket, Box::new(UnbufferedClientConnection::new(config, no_name()).map_err(invalid)?)).await
 }
 
 /// Answers.
 pub(super) async fn accept(socket: &mut TcpStream, config: Arc<ServerConfig>) -> io::Result<Established> {
-    run(socket, UnbufferedServerConnection::new(config).map_err(invalid)?).await
+    run(socket, Box::new(UnbufferedServerConnection::new(config).map_err(invalid)?)).await
 }
 
 /// rustls's client and server, which share no trait.
@@ -114,7 +114,7 @@ enum Next {
     Fail(io::Error),
 }
 
-async fn run<M: Machine>(socket: &mut TcpStream, mut machine: M) -> io::Result<Established> {
+async fn run<M: Machine>(socket: &mut TcpStream, mut machine: Box<M>) -> io::Result<Established> {
     let mut incoming = vec![0; INCOMING];
     let (mut filled, mut outgoing, mut plain) = (0, Vec::new(), Vec::new());
     loop {
