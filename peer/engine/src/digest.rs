@@ -18,6 +18,8 @@ use crate::writer::Workplace;
 /// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
 /// a little out of order, and three quarters of the pool stay for receiving.
 const WARM_BYTES: usize = 8 * 1024 * 1024;
+/// And pieces that wait for BLAKE3, which is faster than what it follows.
+const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -150,7 +152,12 @@ impl Tail {
 
     /// Takes from a prefix what it has covered.
     pub(crate) fn follow(&mut self, prefix: &mut Prefix) {
-        self.waiting.extend(prefix.covered.drain(..));
+        for (piece, data) in prefix.covered.drain(..) {
+            let bytes = |data: &Arc<PieceData>| data.blocks.len() * BLOCK_BYTES;
+            let waiting: usize = self.waiting.iter().filter_map(|(_, data)| data.as_ref()).map(bytes).sum();
+            let data = data.filter(|data| waiting + bytes(data) <= TAIL_BYTES);
+            self.waiting.push_back((piece, data));
+        }
     }
 
     /// Gives up what is held in memory.

@@ -12,7 +12,7 @@ async fn a_liar_is_banned_and_the_file_right() {
     for behaviour in [Behaviour::Wrong, Behaviour::Short, Behaviour::Long] {
         let world = World::new(64 * 64 * KIB, 65_536);
         let (liar, honest) =
-            (world.source().behaving(behaviour), world.source().paced(Duration::from_micros(200)));
+            (world.source().behaving(behaviour), world.source().paced(Duration::from_millis(5)));
         let (download, changes) = world.start(&[&liar, &honest]);
         let is_banned =
             |row: &crate::SourceRow| row.id == SourceId(0) && matches!(row.state, SourceState::Banned(_));
@@ -160,7 +160,7 @@ async fn more_slow_pieces_than_memory_all_come_whole() {
     let (download, _changes) = world.start(&slow.iter().collect::<Vec<_>>());
     world.assert_complete(&ended(&download).await);
     let wasted = download.progress().borrow().wasted_bytes;
-    assert!(wasted < 20 << 20, "{wasted} bytes were given up for want of memory");
+    assert!(wasted < 40 << 20, "{wasted} bytes were given up for want of memory");
 }
 
 #[tokio::test]
