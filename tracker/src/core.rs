@@ -85,12 +85,10 @@ enum Message {
 pub struct Status {
     /// The other trackers.
     pub members: Vec<MemberStatus>,
-    /// Claims on user names.
-    pub users: u64,
-    /// Claims on group names.
-    pub groups: u64,
-    /// Files.
-    pub files: u64,
+    /// Process starts of any tracker that records may stem from.
+    pub origins: u64,
+    /// Alarms since the start.
+    pub alarms: u64,
     /// Size of the database's file in bytes.
     pub database_bytes: u64,
     /// Whether writes are refused because the disk is full.
@@ -246,6 +244,7 @@ struct State {
     full_until: Option<Instant>,
     origin: Origin,
     started: Instant,
+    alarms: u64,
 }
 
 impl State {
@@ -261,7 +260,8 @@ impl State {
             Err(Opening::Other(error)) => return Err(error),
         };
         let waiting = HashMap::new();
-        let mut state = Self { config, store, replica, orders, waiting, full_until: None, origin, started };
+        let mut state =
+            Self { config, store, replica, orders, waiting, full_until: None, origin, started, alarms: 0 };
         state.carry_out();
         Ok(state)
     }
@@ -332,7 +332,7 @@ impl State {
         }
         for answer in statuses {
             // An operator who does not wait any more needs no answer.
-            let _ = answer.send(self.status()?);
+            let _ = answer.send(self.status());
         }
         Ok(())
     }
@@ -353,7 +353,10 @@ impl State {
                         finish();
                     }
                 }
-                Output::Alarm(alarm) => tracing::error!(?alarm, "alarm"),
+                Output::Alarm(alarm) => {
+                    self.alarms += 1;
+                    tracing::error!(?alarm, "alarm");
+                }
                 Output::Warning(warning) => tracing::warn!(?warning, "warning"),
             }
         }
@@ -364,16 +367,14 @@ impl State {
         let _ = self.orders.send(order);
     }
 
-    fn status(&self) -> Result<Status, StoreError> {
-        let (users, groups, files) = self.store.counts()?;
-        Ok(Status {
+    fn status(&self) -> Status {
+        Status {
             members: self.replica.status(now(self.started)),
-            users,
-            groups,
-            files,
+            origins: self.replica.vector().len() as u64,
+            alarms: self.alarms,
             database_bytes: self.store.size(),
             disk_full: self.full_until.is_some(),
-        })
+        }
     }
 
     /// Undoes the batch and goes on as far as that can be done.

@@ -3,16 +3,19 @@
 //! `core` owns the database and the replica on one thread; `service` answers clients, one file a family of commands;
 //! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps the encrypted store's
 //! copies in place; `node` puts them
-//! together; `prompt` is what an operator sees.
+//! together; `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
 pub mod core;
 mod leases;
 pub mod links;
+pub mod metrics;
 pub mod node;
 pub mod presence;
 pub mod prompt;
 pub mod record;
+pub mod reporter;
 pub mod service;
+pub mod status;
 pub mod storage;
 pub mod store;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use shoal_common::tracker_api::CLIENT_PROTOCOL;
@@ -20,10 +20,14 @@ use tokio_util::task::TaskTracker;
 use crate::clients;
 use crate::core::{self, Core, CoreConfig, Status};
 use crate::links::{LINK_PROTOCOL, Links};
+use crate::metrics;
 use crate::presence::Presence;
 use crate::record::{ALLOWANCE, Allowance, DECOY_SECRET, TICKET_KEY, encode};
+use crate::reporter::Reporter;
 use crate::service::Service;
+use crate::status::{Report, STATUS_PROTOCOL};
 use crate::storage::{Rules, Storage};
+use crate::store;
 
 /// How long shutting down may take before it says who was late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -39,6 +43,8 @@ pub struct NodeConfig {
     pub dir: PathBuf,
     /// The figures by which stored files are repaired and chunks deleted.
     pub rules: Rules,
+    /// Where metrics are served, if at all.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running tracker.
@@ -48,6 +54,8 @@ pub struct Node {
     control: Control,
     presence: Presence,
     storage: Storage,
+    reporter: Reporter,
+    metrics: Option<SocketAddr>,
     links: tokio::task::JoinHandle<()>,
     clients: TaskTracker,
     closing: CancellationToken,
@@ -64,7 +72,7 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, number, dir, rules } = config;
+        let NodeConfig { info, number, dir, rules, metrics } = config;
         let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
@@ -75,14 +83,14 @@ impl Node {
         let me = TrackerNo(number);
         let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
         let (order_sender, orders) = mpsc::unbounded_channel();
-        let (core, thread) = core::start(CoreConfig { dir, me, configured }, order_sender)?;
+        let (core, thread) = core::start(CoreConfig { dir: dir.clone(), me, configured }, order_sender)?;
         write_own_records(&core, me, identity.peer_id()).await?;
 
         let closing = CancellationToken::new();
         let config = ControlConfig {
             identity: identity.clone(),
             listen: Some(listen_address(&line)?),
-            protocols: vec![Protocol(CLIENT_PROTOCOL), LINK_PROTOCOL],
+            protocols: vec![Protocol(CLIENT_PROTOCOL), LINK_PROTOCOL, STATUS_PROTOCOL],
             limits: ControlLimits::default(),
         };
         let (control, incoming) = Control::start(config).await?;
@@ -104,7 +112,22 @@ impl Node {
         let service = Service::new(core.clone(), presence.clone(), storage.clone(), identity, me);
         let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
-        let links = tokio::spawn(accept(incoming, service, links, clients.clone(), closing.clone()));
+        let reporter = Reporter {
+            core: core.clone(),
+            presence: presence.clone(),
+            storage: storage.clone(),
+            dir,
+            number,
+            peer: peer_id,
+            info: info.clone(),
+            started: Instant::now(),
+        };
+        let metrics = match metrics {
+            Some(at) => Some(metrics::start(at, reporter.clone(), &clients, closing.clone()).await?),
+            None => None,
+        };
+        let to = (service, links, reporter.clone());
+        let links = tokio::spawn(accept(incoming, to, clients.clone(), closing.clone()));
         tracing::info!("tracker {number} serves at {line} as {peer_id}");
         Ok(Self {
             core,
@@ -112,6 +135,8 @@ impl Node {
             control,
             presence,
             storage,
+            reporter,
+            metrics,
             links,
             clients,
             closing,
@@ -146,9 +171,36 @@ impl Node {
         &self.info
     }
 
-    /// How it is; none while it closes.
+    /// Where metrics are served.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// How it stands with the other trackers; none while it closes.
     pub async fn status(&self) -> Option<Status> {
         self.core.status().await
+    }
+
+    /// Everything that an operator wants to know; none while it closes. Takes a second where there are millions of records.
+    pub async fn report(&self) -> Option<Report> {
+        self.reporter().report().await
+    }
+
+    /// What makes reports of this tracker, for others to hold.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// Copies the database into a file while the tracker goes on.
+    ///
+    /// # Errors
+    /// In words: what could not be read or written.
+    pub async fn back_up(&self, to: PathBuf) -> Result<()> {
+        let dir = self.reporter.dir.clone();
+        let done = tokio::task::spawn_blocking(move || store::back_up(&dir, &to)).await;
+        Ok(done.context("the backup was cut off")??)
     }
 
     /// Clients online in the whole cluster, as far as this tracker knows.
@@ -189,7 +241,7 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN, tasks).await.is_err() {
             tracing::warn!("connections did not end within {SHUTDOWN:?}; leaving them");
         }
-        drop((self.core, self.storage));
+        drop((self.core, self.storage, self.reporter));
         let thread = self.thread;
         let joined = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(SHUTDOWN, joined).await.is_err() {
@@ -201,8 +253,7 @@ impl Node {
 /// Hands arriving streams to whom they are for.
 async fn accept(
     mut incoming: Incoming,
-    service: Service,
-    links: Links,
+    (service, links, reporter): (Service, Links, Reporter),
     clients: TaskTracker,
     closing: CancellationToken,
 ) {
@@ -214,6 +265,9 @@ async fn accept(
         match inbound {
             None => break,
             Some(inbound) if inbound.protocol == LINK_PROTOCOL => links.arrive(inbound),
+            Some(inbound) if inbound.protocol == STATUS_PROTOCOL => {
+                clients.spawn(reporter.clone().answer(inbound));
+            }
             Some(inbound) => {
                 clients.spawn(clients::serve(service.clone(), inbound, closing.clone()));
             }

@@ -144,7 +144,13 @@ async fn serve(
 }
 
 async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
-    let config = NodeConfig { info: common::info(ports), number, dir: dir.join(number.to_string()), rules };
+    let config = NodeConfig {
+        info: common::info(ports),
+        number,
+        dir: dir.join(number.to_string()),
+        rules,
+        metrics: None,
+    };
     Node::start(config).await.unwrap()
 }
 
@@ -266,6 +272,8 @@ async fn what_a_lost_server_held_is_copied_again_and_nothing_else() {
     up(&mut client, 4).await;
     let status = when("too many copies", &mut client, |status| status.unnamed == 4).await;
     assert!(status.deletions_held.is_some(), "both trackers began blank");
+    // What is allowed is what the tracker that gives the orders knows at that moment.
+    until("seen by the one that gives the orders", async || one.store_status().unnamed == 4).await;
     one.allow_deletions().await.unwrap();
     when("gone", &mut client, |status| status.nodes.iter().map(|node| node.chunks).sum::<u64>() == 16).await;
     assert_eq!(copied(&servers) - before, 4);
@@ -318,6 +326,7 @@ async fn chunks_that_nothing_names_go_by_the_rules_only() {
     one.allow_deletions().await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!((100..110).all(|n| servers[1].holds(chunk(owner, n))));
+    until("seen by the one that gives the orders", async || one.store_status().unnamed == 10).await;
     let two = start(dir.path(), &ports, 2, QUICK).await;
     until("deleted", async || (100..110).all(|n| !servers[1].holds(chunk(owner, n)))).await;
     assert!((0..40).all(|n| servers[0].holds(chunk(owner, n)) && servers[1].holds(chunk(owner, n))));

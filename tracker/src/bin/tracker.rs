@@ -2,19 +2,21 @@
 
 use std::fs::File;
 use std::io::{BufRead, IsTerminal};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
+use shoal_tracker::reporter;
 use shoal_tracker::storage::Rules;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -28,10 +30,20 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 #[command(version, after_help = "Example: tracker tracker_info.txt 1")]
 struct Arguments {
     /// File with one tracker a line: "ip port", "ip:port" or "name port", optionally followed by its peer id
-    tracker_info: PathBuf,
+    #[arg(required_unless_present = "status")]
+    tracker_info: Option<PathBuf>,
     /// Which of the file's trackers this is, counted from 1
-    #[arg(value_parser = clap::value_parser!(u8).range(1..))]
-    tracker_no: u8,
+    #[arg(required_unless_present = "status", value_parser = clap::value_parser!(u8).range(1..))]
+    tracker_no: Option<u8>,
+    /// Show how the tracker at this address of this machine is, and end
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["tracker_info", "tracker_no"])]
+    status: Option<String>,
+    /// With --status: as JSON
+    #[arg(long, requires = "status")]
+    json: bool,
+    /// Serve metrics for Prometheus at this address, under /metrics
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     /// Where this tracker's state lives [default: shoal/tracker-N under the user's XDG data home]
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -63,9 +75,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let shown = arguments.tracker_info.display();
-    let text =
-        std::fs::read_to_string(&arguments.tracker_info).with_context(|| format!("cannot read {shown}"))?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    if let Some(at) = &arguments.status {
+        return runtime.block_on(show_status(at, arguments.json));
+    }
+    let (Some(path), Some(number)) = (&arguments.tracker_info, arguments.tracker_no) else {
+        bail!("give tracker_info.txt and the tracker's number")
+    };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
     let info = TrackerInfo::parse(&text).with_context(|| format!("{shown}"))?;
     let dir = match arguments.data_dir {
         Some(dir) => dir,
@@ -73,7 +91,7 @@ fn run(arguments: Arguments) -> Result<()> {
             .context("no home directory; give --data-dir")?
             .data_dir()
             .join("shoal")
-            .join(format!("tracker-{}", arguments.tracker_no)),
+            .join(format!("tracker-{number}")),
     };
     std::fs::create_dir_all(&dir)
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
@@ -81,9 +99,19 @@ fn run(arguments: Arguments) -> Result<()> {
     start_log(terminal.then_some(dir.as_path()), arguments.log_format)?;
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
-    let config = NodeConfig { info, number: arguments.tracker_no, dir, rules };
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let config = NodeConfig { info, number, dir, rules, metrics: arguments.metrics };
     runtime.block_on(operate(config, terminal))
+}
+
+#[expect(clippy::print_stdout, reason = "what the operator reads")]
+async fn show_status(at: &str, json: bool) -> Result<()> {
+    let report = reporter::ask(at).await?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{}", report.text());
+    }
+    Ok(())
 }
 
 /// Logs go to standard error, or to a file while a prompt owns the terminal.
@@ -159,7 +187,16 @@ async fn obey(node: &Node, line: &str) -> bool {
     match prompt::parse(line) {
         Ok(None) => {}
         Ok(Some(Command::Quit)) => return true,
-        Ok(Some(Command::Status)) => println!("{}", prompt::status(node).await),
+        Ok(Some(Command::Status)) => match node.report().await {
+            Some(report) => println!("{}", report.text()),
+            None => println!("this tracker is closing"),
+        },
+        Ok(Some(Command::Backup(to))) => match node.back_up(to.clone()).await {
+            Ok(()) => {
+                println!("the database is in {}; keep the key, identity.key, apart from it", to.display())
+            }
+            Err(error) => println!("no backup was made: {error:#}"),
+        },
         Ok(Some(Command::AllowDeletions)) => match node.allow_deletions().await {
             Ok(()) => println!(
                 "what nothing names on the storage nodes now may be deleted, after the time of grace"

@@ -71,12 +71,13 @@ impl Service {
             return Err(refusal(RefusalKind::Malformed, text));
         }
         let (peer, now) = (client.peer, self.storage.now_ms());
+        let leased = |user: Uid| self.presence.has_lease(user);
         let (planned, min_age_ms) = {
             let mut depot = self.storage.depot();
             if !depot.report(peer, session, report, now) {
                 return Err(not_registered());
             }
-            (depot.take_orders(peer), depot.rules().grace_ms)
+            (depot.take_orders(peer, &leased, now), depot.rules().grace_ms)
         };
         let now_ms = wall_ms();
         let orders = planned.into_iter().map(|order| signed(&self.identity, order, peer, min_age_ms, now_ms));

@@ -181,10 +181,18 @@ impl Depot {
         true
     }
 
-    /// What a node is to do, for the answer to its report.
-    pub fn take_orders(&mut self, peer: PeerId) -> Vec<Planned> {
+    /// What a node is to do, for the answer to its report. A deletion that waited is looked at once more.
+    pub fn take_orders(&mut self, peer: PeerId, leased: &dyn Fn(Uid) -> bool, now: u64) -> Vec<Planned> {
         let ix = self.node_ix(peer);
-        self.nodes[ix].take_orders(MAX_ORDERS)
+        let mut orders = self.nodes[ix].take_orders(MAX_ORDERS);
+        orders.retain(|order| match order {
+            Planned::Copy { .. } => true,
+            Planned::Delete { chunk } => {
+                self.count_chunk(chunk, now);
+                self.nodes[ix].unneeded.contains_key(chunk) && !leased(chunk.owner)
+            }
+        });
+        orders
     }
 
     /// Lets time pass: who fell silent, which copies to order, what to delete. To be called a few times a second.

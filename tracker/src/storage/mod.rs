@@ -4,6 +4,8 @@
 //! memory only, and every tracker hears it from every node itself.
 
 mod depot;
+#[cfg(test)]
+mod depot_tests;
 mod files;
 mod nodes;
 mod records;

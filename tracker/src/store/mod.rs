@@ -3,6 +3,7 @@
 //! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
 //! made anew from the rows whenever their schema changed.
 
+mod inspect;
 mod projections;
 mod queries;
 mod rows;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use shoal_replica::Kind;
 
+pub use inspect::{Counts, back_up, count};
 pub use queries::FileRow;
 pub use start::Beginning;
 

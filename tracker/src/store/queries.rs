@@ -131,15 +131,6 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0, user.0, peer.0])?)
     }
 
-    /// How many users, groups and files there are, for the operator.
-    pub(crate) fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
-        let sql = "SELECT (SELECT count(*) FROM claim WHERE space = ?1), (SELECT count(*) FROM claim WHERE space = ?2),
-                   (SELECT count(*) FROM file)";
-        let mut query = self.db.prepare_cached(sql)?;
-        let arguments = params![super::USERS, super::GROUPS];
-        Ok(query.query_row(arguments, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
-    }
-
     /// Takes queued rows of the encrypted store off the queue: which kinds and keys changed, `limit` at most.
     pub(crate) fn take_storage_changes(&self, limit: usize) -> Result<Vec<(Kind, Vec<u8>)>, StoreError> {
         let mut query = self

@@ -36,8 +36,13 @@ pub fn info(ports: &[u16]) -> TrackerInfo {
 }
 
 pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
-    let config =
-        NodeConfig { info: info(ports), number, dir: dir.join(number.to_string()), rules: Rules::default() };
+    let config = NodeConfig {
+        info: info(ports),
+        number,
+        dir: dir.join(number.to_string()),
+        rules: Rules::default(),
+        metrics: None,
+    };
     Node::start(config).await.unwrap()
 }
 

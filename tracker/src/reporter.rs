@@ -1,0 +1,126 @@
+//! Tells operators how the tracker is: gathers the report, and answers `tracker --status ADDR` from this machine.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use shoal_common::{PeerId, TrackerInfo};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Inbound};
+
+use crate::core::Core;
+use crate::presence::Presence;
+use crate::status::{Member, Report, STATUS_PROTOCOL};
+use crate::storage::Storage;
+use crate::store;
+
+/// Largest report: some hundred storage nodes take far less.
+const MAX_REPORT_BYTES: usize = 1024 * 1024;
+/// How long an answer may take: counting millions of records takes seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What makes reports. Cheap to clone.
+#[derive(Clone)]
+pub struct Reporter {
+    pub(crate) core: Core,
+    pub(crate) presence: Presence,
+    pub(crate) storage: Storage,
+    pub(crate) dir: PathBuf,
+    pub(crate) number: u8,
+    pub(crate) peer: PeerId,
+    pub(crate) info: TrackerInfo,
+    pub(crate) started: Instant,
+}
+
+impl Reporter {
+    /// How the tracker is; none while it closes. Dropping the future is safe.
+    pub async fn report(&self) -> Option<Report> {
+        let members = self.info.iter().map(|(number, line)| Member {
+            tracker: number,
+            address: line.to_string(),
+            own: number == self.number,
+            up: number == self.number,
+            in_sync: number == self.number,
+            ..Member::default()
+        });
+        let mut report = Report {
+            tracker: self.number,
+            peer: self.peer.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            members: members.collect(),
+            peers_online: self.presence.count() as u64,
+            ..Report::default()
+        };
+        report.add_status(&self.core.status().await?);
+        report.add_store(self.storage.status());
+        let dir = self.dir.clone();
+        match tokio::task::spawn_blocking(move || store::count(&dir)).await {
+            Ok(Ok(counts)) => report.add_counts(&counts),
+            Ok(Err(error)) => tracing::warn!("the records cannot be counted: {error}"),
+            Err(error) => tracing::warn!("the records cannot be counted: {error}"),
+        }
+        Some(report)
+    }
+
+    /// Answers whoever asks from this machine; others get nothing.
+    pub(crate) async fn answer(self, mut inbound: Inbound) {
+        if !is_of_this_machine(inbound.remote.ip()) {
+            tracing::info!(from = %inbound.remote, "somebody on another machine asked for the status; not answered");
+            return;
+        }
+        let Some(report) = self.report().await else { return };
+        let Ok(text) = serde_json::to_vec(&report) else { return };
+        // Whoever does not wait needs no answer.
+        let _ = tokio::time::timeout(PATIENCE, inbound.channel.send(&text)).await;
+    }
+}
+
+/// Asks the tracker at `host:port` how it is.
+///
+/// # Errors
+/// In words: nobody answers there, or not to this machine.
+pub async fn ask(at: &str) -> Result<Report> {
+    let info = TrackerInfo::parse(at).ok();
+    let line = info.as_ref().and_then(|info| info.tracker(1));
+    let Some(line) = line else { bail!("{at:?} is no address of a tracker; give ip:port") };
+    let config = ControlConfig {
+        identity: Identity::generate(),
+        listen: None,
+        protocols: Vec::new(),
+        limits: ControlLimits::default(),
+    };
+    let (control, _) = Control::start(config).await?;
+    let asked = async {
+        let tracker = control.dial(&line.host, line.port, line.peer_id).await?;
+        let mut channel = control.open(tracker, STATUS_PROTOCOL).await?;
+        channel.set_limit(MAX_REPORT_BYTES);
+        let answer = tokio::time::timeout(PATIENCE, channel.recv()).await;
+        let answer = answer.with_context(|| format!("{at} does not answer"))??;
+        let Some(answer) = answer else {
+            bail!("{at} tells its status to its own machine only; run this there")
+        };
+        serde_json::from_slice(&answer).with_context(|| format!("{at} answered what cannot be read"))
+    };
+    let report = asked.await;
+    control.shutdown().await;
+    report
+}
+
+/// Whether an address is one of this machine's own.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || TcpListener::bind((ip, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_machine_and_a_documentation_address_is_not() {
+        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
+        assert!(is_of_this_machine("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!is_of_this_machine("192.0.2.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,262 @@
+//! How a tracker is, for its operator: what `status` prints, `--status` asks for, and the metrics are made of.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use shoal_common::tracker_api::storage::StoreStatus;
+use shoal_net::Protocol;
+
+use crate::core::Status;
+use crate::store::Counts;
+
+/// The protocol on which a tracker tells this to somebody on its own machine.
+pub const STATUS_PROTOCOL: Protocol = Protocol("/shoal/status/1");
+
+/// How a tracker is. Fields are added at the end; names stay, because scripts read them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Its number.
+    pub tracker: u8,
+    /// Its key.
+    pub peer: String,
+    /// Its program's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// All trackers, this one included.
+    pub members: Vec<Member>,
+    /// Claims on user names.
+    pub users: u64,
+    /// Claims on group names.
+    pub groups: u64,
+    /// Shared files.
+    pub files: u64,
+    /// Records of all kinds, deleted ones included until they are dropped.
+    pub records: u64,
+    /// Records by the number of their kind.
+    pub records_by_kind: Vec<(u16, u64)>,
+    /// Process starts of any tracker that records may stem from.
+    pub origins: u64,
+    /// Clients online in the whole cluster.
+    pub peers_online: u64,
+    /// Size of the database with its log in bytes.
+    pub database_bytes: u64,
+    /// Whether writes are refused because the disk is full.
+    pub disk_full: bool,
+    /// Alarms since it started: things that must not happen. They are in its log.
+    pub alarms: u64,
+    /// The encrypted store.
+    pub store: Store,
+}
+
+/// One tracker of the cluster as another one sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Member {
+    /// Its number.
+    pub tracker: u8,
+    /// Its line's address.
+    pub address: String,
+    /// Whether it is the one that tells this.
+    pub own: bool,
+    /// Whether it is connected.
+    pub up: bool,
+    /// Whether both hold the same.
+    pub in_sync: bool,
+    /// Records that it lacks, as far as is known.
+    pub lag: u64,
+    /// Records of it that are lacking here.
+    pub behind: u64,
+}
+
+/// The encrypted store as one tracker knows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    /// Storage nodes.
+    pub nodes: Vec<StoreNode>,
+    /// Stored files, of all users.
+    pub files: u64,
+    /// Chunks that they name.
+    pub chunks: u64,
+    /// Copies that are to be made.
+    pub missing_copies: u64,
+    /// Chunks without any copy.
+    pub lost_chunks: u64,
+    /// Copies under way by order of this tracker.
+    pub copying: u64,
+    /// Which tracker gives the orders.
+    pub ordered_by: u8,
+    /// Chunks on nodes that nothing names.
+    pub unnamed: u64,
+    /// Why nothing is deleted now.
+    pub deletions_held: Option<String>,
+}
+
+/// A storage node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreNode {
+    /// What its operator calls it.
+    pub name: String,
+    /// Its key.
+    pub peer: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether it is connected.
+    pub up: bool,
+    /// Bytes that it may hold.
+    pub capacity: u64,
+    /// Bytes that it could still take.
+    pub free: u64,
+    /// Chunks that it holds.
+    pub chunks: u64,
+}
+
+impl Report {
+    /// Takes over what the core says of itself and the other trackers.
+    pub(crate) fn add_status(&mut self, status: &Status) {
+        (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
+        (self.origins, self.alarms) = (status.origins, status.alarms);
+        for member in &mut self.members {
+            if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
+                (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
+                (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
+            }
+        }
+    }
+
+    /// Takes over what is in the database.
+    pub(crate) fn add_counts(&mut self, counts: &Counts) {
+        (self.users, self.groups, self.files) = (counts.users, counts.groups, counts.files);
+        self.records = counts.records.iter().map(|(_, count)| count).sum();
+        self.records_by_kind = counts.records.iter().map(|(kind, count)| (kind.0.into(), *count)).collect();
+    }
+
+    /// Takes over how the encrypted store is.
+    pub(crate) fn add_store(&mut self, store: StoreStatus) {
+        let nodes = store.nodes.into_iter().filter(|node| node.heir.is_none()).map(|node| StoreNode {
+            name: node.name.to_string(),
+            peer: node.peer.to_string(),
+            address: node.address,
+            up: node.up,
+            capacity: node.capacity,
+            free: node.free,
+            chunks: node.chunks,
+        });
+        self.store = Store {
+            nodes: nodes.collect(),
+            files: store.files,
+            chunks: store.chunks,
+            missing_copies: store.missing_copies,
+            lost_chunks: store.lost_chunks,
+            copying: store.copying,
+            ordered_by: store.ordered_by,
+            unnamed: store.unnamed,
+            deletions_held: store.deletions_held,
+        };
+    }
+
+    /// The report in words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let all = self.members.len();
+        for member in &self.members {
+            let state = match member {
+                Member { own: true, .. } => format!("this tracker, 1 of {all}"),
+                Member { up: false, .. } => "not connected".into(),
+                Member { in_sync: true, .. } => "up, in sync".into(),
+                Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "tracker {}  {:<24} {state}", member.tracker, member.address);
+        }
+        if self.disk_full {
+            text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
+        }
+        if self.alarms > 0 {
+            let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);
+        }
+        let Self { users, groups, files, peers_online, .. } = self;
+        let _ = writeln!(text, "users {users}, groups {groups}, files {files}, peers online {peers_online}");
+        let _ = write!(
+            text,
+            "records {}, database {}, up for {}, version {}",
+            self.records,
+            bytes(self.database_bytes),
+            humantime::format_duration(std::time::Duration::from_secs(self.uptime_s)),
+            self.version
+        );
+        self.store.write_text(&mut text);
+        text
+    }
+}
+
+impl Store {
+    fn write_text(&self, text: &mut String) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        let up = self.nodes.iter().filter(|node| node.up).count();
+        let _ = write!(
+            text,
+            "\nstored files {}, chunks {}, copies missing {}, under way {}; storage nodes up {up} of {}, orders by tracker {}",
+            self.files,
+            self.chunks,
+            self.missing_copies,
+            self.copying,
+            self.nodes.len(),
+            self.ordered_by
+        );
+        for node in &self.nodes {
+            let state = if node.up { "up" } else { "not connected" };
+            let StoreNode { name, address, chunks, .. } = node;
+            let (free, capacity) = (bytes(node.free), bytes(node.capacity));
+            let _ = write!(
+                text,
+                "\n  {name:<12} {address:<24} {state}, {chunks} chunks, {free} of {capacity} free"
+            );
+        }
+        if self.lost_chunks > 0 {
+            let _ = write!(
+                text,
+                "\n  CHUNKS WITHOUT ANY COPY: {}; bring back a node that held them",
+                self.lost_chunks
+            );
+        }
+        if let (true, Some(why)) = (self.unnamed > 0, &self.deletions_held) {
+            let _ = write!(text, "\n  {} chunks are not needed and not deleted: {why}", self.unnamed);
+        }
+    }
+}
+
+/// A number of bytes as people read it.
+fn bytes(count: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let (mut unit, mut rest) = (0, count);
+    while rest >= 10 * 1024 && unit + 1 < units.len() {
+        (unit, rest) = (unit + 1, rest.div_ceil(1024));
+    }
+    format!("{rest} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_back_and_a_later_ones_fields_are_passed_over() {
+        let report = Report { tracker: 2, users: 5, members: vec![Member::default()], ..Report::default() };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert_eq!(serde_json::from_str::<Report>(r#"{"tracker": 3, "later": [1]}"#).unwrap().tracker, 3);
+    }
+
+    #[test]
+    fn bytes_are_said_in_units_of_which_there_are_a_few() {
+        let said = [0, 10_239, 10_240, 1 << 30, u64::MAX].map(bytes);
+        assert_eq!(said, ["0 bytes", "10239 bytes", "10 KiB", "1024 MiB", "16777216 TiB"]);
+    }
+}

@@ -1,0 +1,285 @@
+//! A depot in a world of random nodes: they come, go, lose chunks, fail orders. Afterwards every copy that can exist is
+//! in place, and no order ever cost a copy that was needed.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
+use shoal_common::tracker_api::storage::{NodeReport, OwnedChunk};
+use shoal_common::{Blake3, NodeName, PeerId, Uid};
+
+use super::depot::{Depot, Mandate, Rules};
+use super::nodes::Planned;
+
+const RULES: Rules = Rules { grace_ms: 5_000, repair_after_ms: 20_000 };
+const OWNER: Uid = Uid([1; 16]);
+const CAPACITY: u64 = 1 << 40;
+
+struct Server {
+    peer: PeerId,
+    held: HashSet<OwnedChunk>,
+    /// What it told on this connection; none while it is away.
+    told: Option<(u64, HashSet<OwnedChunk>)>,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    depot: Depot,
+    servers: Vec<Server>,
+    files: HashMap<u8, StoreManifest>,
+    versions: u32,
+    now: u64,
+    leased: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut depot = Depot::new(RULES, seed);
+        let servers: Vec<Server> = (0..rng.u8(2..7))
+            .map(|n| Server { peer: PeerId([n; 32]), held: HashSet::new(), told: None })
+            .collect();
+        for server in &servers {
+            let name = NodeName::create(&format!("DFS{}", server.peer.0[0])).unwrap();
+            depot.set_node(server.peer, Some((name, "127.0.0.1:1".into(), None)));
+        }
+        Self { rng, depot, servers, files: HashMap::new(), versions: 0, now: 0, leased: false }
+    }
+
+    fn needed_at(&self, server: usize) -> HashSet<OwnedChunk> {
+        let mut needed = HashSet::new();
+        for manifest in self.files.values() {
+            for (chunk, number) in manifest.chunks.iter().zip(0..) {
+                let mut rule = manifest.placement(number).take(usize::from(manifest.copies));
+                if rule.any(|at| manifest.servers[at] == self.servers[server].peer) {
+                    needed.insert(OwnedChunk { owner: OWNER, chunk: chunk.id });
+                }
+            }
+        }
+        needed
+    }
+
+    fn holders(&self, key: &OwnedChunk) -> usize {
+        self.servers.iter().filter(|server| server.told.is_some() && server.held.contains(key)).count()
+    }
+
+    fn wanted(&self, key: &OwnedChunk) -> usize {
+        let naming = self.files.values().filter(|file| file.chunks.iter().any(|chunk| chunk.id == key.chunk));
+        naming.map(|file| usize::from(file.copies)).max().unwrap_or(0)
+    }
+
+    fn put(&mut self) {
+        let count = u8::try_from(self.servers.len()).unwrap();
+        let copies = self.rng.u8(1..=count.min(3));
+        let mut servers: Vec<PeerId> = self.servers.iter().map(|server| server.peer).collect();
+        self.rng.shuffle(&mut servers);
+        self.versions += 1;
+        let id = |n: u8| {
+            let mut id = [n; 32];
+            id[..4].copy_from_slice(&self.versions.to_le_bytes());
+            ChunkId(id)
+        };
+        let chunks = (0..self.rng.u8(0..12)).map(|n| ChunkRef { id: id(n), sealed: 100 }).collect();
+        let manifest = StoreManifest { copies, servers, shift: u16::from(self.rng.u8(..count)), chunks };
+        for (chunk, number) in manifest.chunks.iter().zip(0..) {
+            // At least one copy arrives somewhere on its list.
+            let all: Vec<usize> = manifest.placement(number).take(usize::from(copies)).collect();
+            let sure = all[self.rng.usize(..all.len())];
+            for at in all {
+                if at == sure || self.rng.bool() {
+                    let server = self.servers.iter_mut().find(|s| s.peer == manifest.servers[at]).unwrap();
+                    server.held.insert(OwnedChunk { owner: OWNER, chunk: chunk.id });
+                }
+            }
+        }
+        let key = self.rng.u8(..4);
+        self.point(key, Some(manifest));
+    }
+
+    fn point(&mut self, key: u8, manifest: Option<StoreManifest>) {
+        let version = manifest.as_ref().map(|manifest| Blake3::of(&manifest.encode()));
+        self.depot.point((OWNER, PointerKey([key; 32])), version, manifest.clone(), false, self.now);
+        match manifest {
+            Some(manifest) => drop(self.files.insert(key, manifest)),
+            None => drop(self.files.remove(&key)),
+        }
+    }
+
+    fn come(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        let session = self.depot.register(server.peer, self.now);
+        server.told = Some((session, HashSet::new()));
+        let mut pages: Vec<OwnedChunk> = server.held.iter().copied().collect();
+        let second = pages.split_off(pages.len() / 2);
+        for (held, anew, more) in [(pages, true, true), (second, false, false)] {
+            let report =
+                NodeReport { anew, more, held, capacity: CAPACITY, free: CAPACITY, ..NodeReport::default() };
+            assert!(self.depot.report(server.peer, session, report, self.now));
+        }
+        server.told = Some((session, server.held.clone()));
+    }
+
+    fn go(&mut self, at: usize) {
+        if let Some((session, _)) = self.servers[at].told.take() {
+            self.depot.gone(self.servers[at].peer, session, self.now);
+        }
+    }
+
+    /// One report, and the orders in its answer.
+    fn report(&mut self, at: usize, reliable: bool) {
+        let Some((session, told)) = self.servers[at].told.take() else { return };
+        let mut failed = Vec::new();
+        let leased = self.leased;
+        for planned in self.depot.take_orders(self.servers[at].peer, &|_| leased, self.now) {
+            match planned {
+                Planned::Copy { chunk, from, .. } => {
+                    let there = self
+                        .servers
+                        .iter()
+                        .any(|s| s.peer == from && s.told.is_some() && s.held.contains(&chunk));
+                    if there && (reliable || self.rng.u8(..4) > 0) {
+                        self.servers[at].held.insert(chunk);
+                    } else {
+                        failed.push(chunk);
+                    }
+                }
+                Planned::Delete { chunk } => {
+                    self.servers[at].held.remove(&chunk);
+                    let wanted = self.wanted(&chunk);
+                    assert!(self.holders(&chunk) >= wanted, "a copy that was needed is gone");
+                    assert!(!self.leased);
+                }
+            }
+        }
+        let server = &mut self.servers[at];
+        let held = server.held.difference(&told).copied().collect();
+        let gone = told.difference(&server.held).copied().collect();
+        let report =
+            NodeReport { held, gone, failed, capacity: CAPACITY, free: CAPACITY, ..NodeReport::default() };
+        assert!(self.depot.report(server.peer, session, report, self.now));
+        server.told = Some((session, server.held.clone()));
+    }
+
+    fn tick(&mut self) {
+        let (leased, now) = (self.leased, self.now);
+        let leased = move |_: Uid| leased;
+        let mandate = Mandate { orders: true, held: None, allowed_ms: Some(now), leased: &leased };
+        self.depot.tick(&mandate, now);
+    }
+
+    fn step(&mut self) {
+        let at = self.rng.usize(..self.servers.len());
+        self.now += self.rng.u64(..1_500);
+        match self.rng.u8(..16) {
+            0 | 1 => self.put(),
+            2 => {
+                let key = self.rng.u8(..4);
+                self.point(key, None);
+            }
+            3 => self.go(at),
+            4 | 5 => {
+                self.go(at);
+                self.come(at);
+            }
+            6 => {
+                // Rot, as long as somebody else has the chunk.
+                let found = self.servers[at].held.iter().copied().find(|key| self.holders(key) > 1);
+                if let (Some(key), true) = (found, self.servers[at].told.is_some()) {
+                    self.servers[at].held.remove(&key);
+                    self.report(at, true);
+                }
+            }
+            7 => self.leased = !self.leased && self.rng.bool(),
+            _ => self.report(at, false),
+        }
+        // Silence is a state of its own: mostly all report in time.
+        if self.rng.u8(..8) > 0 {
+            (0..self.servers.len()).for_each(|at| self.report(at, false));
+        }
+        self.tick();
+    }
+
+    fn settle(&mut self) {
+        self.leased = false;
+        for at in 0..self.servers.len() {
+            self.go(at);
+            self.come(at);
+        }
+        for _ in 0..120 {
+            self.now += 200;
+            self.tick();
+            (0..self.servers.len()).for_each(|at| self.report(at, true));
+        }
+    }
+}
+
+#[test]
+fn copies_find_their_places_whatever_happens() {
+    let given = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let all = 0..given("SHOAL_SEEDS").unwrap_or(400);
+    for seed in given("SHOAL_SEED").map_or(all, |seed| seed..seed + 1) {
+        let replay = format!("SHOAL_SEED={seed} cargo test -p shoal-tracker --lib copies_find_their_places");
+        let mut world = World::new(seed);
+        for _ in 0..80 {
+            world.step();
+        }
+        world.settle();
+        let status = world.depot.status(world.now);
+        let named: BTreeSet<ChunkId> =
+            world.files.values().flat_map(|file| file.chunks.iter().map(|chunk| chunk.id)).collect();
+        assert_eq!(status.chunks, named.len() as u64, "{replay}");
+        let lost: Vec<&ChunkId> =
+            named.iter().filter(|id| world.holders(&OwnedChunk { owner: OWNER, chunk: **id }) == 0).collect();
+        assert_eq!(status.lost_chunks, lost.len() as u64, "{replay}");
+        assert!(lost.is_empty(), "nothing is lost as long as a copy is left: {replay}");
+        assert_eq!((status.missing_copies, status.copying, status.unnamed), (0, 0, 0), "{replay}");
+        for at in 0..world.servers.len() {
+            let held = &world.servers[at].held;
+            let needed = world.needed_at(at);
+            for key in held {
+                assert_eq!(world.holders(key), world.wanted(key), "{replay}");
+            }
+            // A copy that took another's place stays there only if that one never had it again.
+            assert!(held.len() <= needed.len() + named.len(), "{replay}");
+        }
+    }
+}
+
+#[test]
+fn a_tenth_of_a_node_goes_unasked_and_no_more() {
+    let mut world = World::new(1);
+    let owner = Uid([9; 16]);
+    let key = |n: u8| OwnedChunk { owner, chunk: ChunkId([n; 32]) };
+    let manifest = StoreManifest {
+        copies: 1,
+        servers: vec![world.servers[0].peer],
+        shift: 0,
+        chunks: (0..100).map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1 }).collect(),
+    };
+    let version = Some(Blake3([1; 32]));
+    world.depot.point((owner, PointerKey([1; 32])), version, Some(manifest), false, 0);
+    world.servers[0].held = (0..111).map(key).collect();
+    world.come(0);
+    let sweep = |world: &mut World, allowed_ms: Option<u64>| {
+        let mandate = Mandate { orders: true, held: None, allowed_ms, leased: &|_| false };
+        world.depot.tick(&mandate, world.now);
+        world.depot.take_orders(world.servers[0].peer, &|_| false, world.now).len()
+    };
+    assert_eq!(sweep(&mut world, None), 0, "within the grace");
+    world.now += 2_900;
+    world.report(0, true);
+    world.now += 2_900;
+    world.report(0, true);
+    // Eleven of 111 are less than a tenth; of 110 they would be exactly one, still allowed.
+    assert_eq!(sweep(&mut world, None), 11);
+    let stranger = |n: u8| OwnedChunk { owner: Uid([8; 16]), chunk: ChunkId([n; 32]) };
+    world.servers[0].held.extend((0..20).map(stranger));
+    world.report(0, true);
+    let at = world.now;
+    for _ in 0..3 {
+        world.now += 2_000;
+        world.report(0, true);
+    }
+    assert_eq!(sweep(&mut world, Some(at - 1)), 0);
+    assert!(world.depot.status(world.now).deletions_held.is_some());
+    assert_eq!(sweep(&mut world, Some(at)), 20);
+}

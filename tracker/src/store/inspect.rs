@@ -1,0 +1,115 @@
+//! What operators ask of the database beside the core's thread: how much is in it, and a backup of it. On connections of
+//! their own, so that no client waits for either.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, params};
+use shoal_replica::Kind;
+
+use super::{FILE, GROUPS, StoreError, USERS};
+
+/// Pages copied at a time: writers go on in between.
+const BACKUP_PAGES: i32 = 1_024;
+/// How long another connection's lock is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How much is in a tracker's database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Claims on user names.
+    pub users: u64,
+    /// Claims on group names.
+    pub groups: u64,
+    /// Shared files.
+    pub files: u64,
+    /// Rows of each kind, deleted ones included.
+    pub records: Vec<(Kind, u64)>,
+}
+
+/// Counts what is in the database of a data directory; takes a second for a few million records.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn count(dir: &Path) -> Result<Counts, StoreError> {
+    let db = open(dir)?;
+    let count = |sql: &str, space: Option<u8>| match space {
+        Some(space) => db.query_row(sql, params![space], |row| row.get(0)),
+        None => db.query_row(sql, [], |row| row.get(0)),
+    };
+    let claims = "SELECT count(*) FROM claim WHERE space = ?1";
+    let (users, groups) = (count(claims, Some(USERS))?, count(claims, Some(GROUPS))?);
+    let files = count("SELECT count(*) FROM file", None)?;
+    let mut query = db.prepare("SELECT kind, count(*) FROM rec GROUP BY kind")?;
+    let rows = query.query_map([], |row| Ok((Kind(row.get(0)?), row.get(1)?)))?;
+    Ok(Counts { users, groups, files, records: rows.collect::<Result<_, _>>()? })
+}
+
+/// Writes a copy of the database of a data directory to `to`, as of some moment while it runs.
+///
+/// # Errors
+/// When either cannot be read or written; `to` is left behind incomplete only under another name.
+pub fn back_up(dir: &Path, to: &Path) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::StorageFull => StoreError::Full,
+        _ => StoreError::Failed(format!("{}: {error}", to.display())),
+    };
+    let draft = to.with_added_extension("part");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let from = open(dir)?;
+    {
+        let mut copy = Connection::open(&draft)?;
+        Backup::new(&from, &mut copy)?.run_to_completion(BACKUP_PAGES, Duration::from_millis(1), None)?;
+        // One file without a log beside it: what is put back is what was copied.
+        copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
+    }
+    std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
+    std::fs::rename(&draft, to).map_err(io)
+}
+
+fn open(dir: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(dir.join(FILE), flags)?;
+    db.busy_timeout(BUSY)?;
+    Ok(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Beginning, Store};
+    use super::*;
+    use shoal_replica::{Origin, Row, Rows, Stamp};
+
+    #[test]
+    fn a_backup_taken_while_the_tracker_writes_holds_what_was_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let row = |seq: u64| Row {
+            kind: Kind(99),
+            key: seq.to_be_bytes().to_vec(),
+            stamp: Stamp::at_ms(seq),
+            origin: Origin([1; 16]),
+            seq,
+            born: Stamp::at_ms(seq),
+            tombstone: false,
+            value: vec![7; 100],
+            blobs: Vec::new(),
+        };
+        store.begin().unwrap();
+        (1..=1_000).for_each(|seq| store.put(&row(seq)).unwrap());
+        store.commit().unwrap();
+        store.begin().unwrap();
+        store.put(&row(1_001)).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        back_up(dir.path(), &other.path().join(FILE)).unwrap();
+        store.commit().unwrap();
+        assert_eq!(count(other.path()).unwrap().records, [(Kind(99), 1_000)]);
+        assert_eq!(count(dir.path()).unwrap().records, [(Kind(99), 1_001)]);
+        assert_eq!(Store::open(other.path()).unwrap().beginning(), Beginning::Restored);
+        assert!(back_up(dir.path(), &other.path().join("no/such/folder")).is_err());
+    }
+}
