@@ -2,10 +2,11 @@
 //!
 //! A link is a stream each way: ours is opened on a connection that *we* dialled to the other's listed address, theirs
 //! arrives. It stands once theirs came from the very key that answered our dial (or that its line in `tracker_info.txt`
-//! names); before that not a single record is sent. One task a tracker owns its link, so that nothing of an older link
+//! names, and with a cluster key once both ends proved to hold that); before that not a single record is sent. One task a tracker owns its link, so that nothing of an older link
 //! is handed in after a newer one stands.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cluster_key::{self, ClusterKey, Nonce, Unproven};
 use crate::core::{Core, LinkOrder};
 use crate::presence::{Delta, Presence};
 
@@ -40,6 +42,9 @@ const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// Clients of a tracker that cannot be reached are offline after this long (P20).
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 
+/// Pause before a tracker that did not prove the cluster key is asked again.
+const UNPROVEN_PAUSE: Duration = Duration::from_secs(2);
+
 /// First byte of a message that carries a replica's frame.
 const FRAME: u8 = 0;
 /// First byte of a message that carries a [`Delta`].
@@ -52,6 +57,27 @@ struct Introduction {
     /// The sender's number.
     #[n(0)]
     number: u8,
+    /// Where the sender has a cluster key: what the receiver is to prove that it has it too with.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    nonce: Option<Nonce>,
+}
+
+/// Who this tracker is towards the others.
+#[derive(Clone)]
+pub struct Own {
+    /// Its number.
+    pub number: TrackerNo,
+    /// Its key's public half.
+    pub peer: PeerId,
+    /// What all trackers prove to hold, if there is such a key.
+    pub cluster_key: Option<Arc<ClusterKey>>,
+}
+
+impl Own {
+    /// Whether the tracker of that line has to prove the cluster key: nothing else says whose key it must show.
+    fn demands_key(&self, line: &TrackerLine) -> bool {
+        self.cluster_key.is_some() && line.peer_id.is_none()
+    }
 }
 
 /// A stream that arrived and said whose it is, which is yet to be proven.
@@ -63,8 +89,7 @@ struct Arrived {
 /// Everything that a link's task works with.
 #[derive(Clone)]
 struct Shared {
-    me: TrackerNo,
-    own: PeerId,
+    own: Own,
     control: Control,
     core: Core,
     presence: Presence,
@@ -84,8 +109,10 @@ enum Order {
 
 /// The links of one tracker: hands arrived streams and the core's orders to the task of the right link.
 pub struct Links {
-    arrived: HashMap<u8, mpsc::Sender<Arrived>>,
-    introductions: std::sync::Arc<tokio::sync::Semaphore>,
+    own: Own,
+    /// For each tracker where its arriving streams go, and whether it has to prove the cluster key.
+    arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>,
+    introductions: Arc<tokio::sync::Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -94,7 +121,7 @@ impl Links {
     #[must_use]
     pub fn start(
         others: Vec<(TrackerNo, TrackerLine)>,
-        (me, own): (TrackerNo, PeerId),
+        own: Own,
         control: Control,
         core: Core,
         presence: Presence,
@@ -102,37 +129,47 @@ impl Links {
         closing: CancellationToken,
     ) -> Self {
         let tasks = TaskTracker::new();
-        let shared = Shared { me, own, control, core, presence, closing: closing.clone() };
+        let shared = Shared { own: own.clone(), control, core, presence, closing: closing.clone() };
         let (mut arrived, mut queues) = (HashMap::new(), HashMap::new());
         for (number, line) in others {
             let (arrived_sender, arrived_receiver) = mpsc::channel(4);
             let (order_sender, order_receiver) = mpsc::channel(MAX_QUEUED);
-            arrived.insert(number.0, arrived_sender);
+            arrived.insert(number.0, (arrived_sender, own.demands_key(&line)));
             queues.insert(number, order_sender);
             let inbox = Inbox { arrived: arrived_receiver, orders: order_receiver };
             tasks.spawn(keep_link(shared.clone(), number, line, inbox));
         }
         tasks.spawn(carry_orders(orders, queues, closing));
-        let introductions = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_INTRODUCTIONS));
-        Self { arrived, introductions, tasks }
+        let introductions = Arc::new(tokio::sync::Semaphore::new(MAX_INTRODUCTIONS));
+        Self { own, arrived, introductions, tasks }
     }
 
     /// Takes a stream that arrived. Whoever it is gets nothing on it: a link's streams carry one way only.
     pub fn arrive(&self, inbound: Inbound) {
         let Ok(permit) = self.introductions.clone().try_acquire_owned() else { return };
-        let arrived = self.arrived.clone();
+        let (own, arrived) = (self.own.clone(), self.arrived.clone());
         self.tasks.spawn(async move {
             let _permit = permit;
-            let (_, mut receiver) = inbound.channel.split();
+            let peer = inbound.peer;
+            let (mut sender, mut receiver) = inbound.channel.split();
             receiver.set_limit(MAX_STRANGER_MESSAGE);
             let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION_WAIT, receiver.recv()).await else {
                 return;
             };
             let Ok(introduction) = minicbor::decode::<Introduction>(&first) else { return };
-            if let Some(link) = arrived.get(&introduction.number) {
-                // A full queue means that many arrive at once, of which only the newest counts: it comes again.
-                let _ = link.try_send(Arrived { peer: inbound.peer, receiver });
+            let Some((link, demands_key)) = arrived.get(&introduction.number) else { return };
+            let mut proven = Err(Unproven::NoKey);
+            if let Some(nonce) = introduction.nonce {
+                let (key, ends) = (own.cluster_key.as_deref(), (peer, own.peer));
+                proven = cluster_key::accept(key, ends, nonce, &mut sender, &mut receiver).await;
             }
+            if let (true, Err(why)) = (*demands_key, proven) {
+                let number = introduction.number;
+                tracing::warn!(%peer, from = %inbound.remote, "somebody says to be tracker {number}, but {why}");
+                return;
+            }
+            // A full queue means that many arrive at once, of which only the newest counts: it comes again.
+            let _ = link.try_send(Arrived { peer, receiver });
         });
     }
 
@@ -191,7 +228,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
             dialled = shared.control.dial(&line.host, line.port, line.peer_id) => dialled,
         };
         match dialled {
-            Ok(peer) if peer == shared.own => {
+            Ok(peer) if peer == shared.own.peer => {
                 tracing::error!("the line of tracker {number} leads to this tracker; mend tracker_info.txt");
                 tokio::time::sleep(FORGET_AFTER).await;
             }
@@ -201,7 +238,9 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                     tracing::warn!("tracker {number} ({line}) answers with another key than before: {peer}");
                 }
                 known = Some(peer);
-                if let Some((sender, receiver)) = raise(&shared, peer, &mut inbox, newest.take()).await {
+                if let Some((sender, receiver)) =
+                    raise(&shared, (number, &line), peer, &mut inbox, newest.take()).await
+                {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
                     let (why, next) = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
@@ -232,12 +271,27 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
 /// Opens our stream to a proven peer and waits for its own.
 async fn raise(
     shared: &Shared,
+    (number, line): (TrackerNo, &TrackerLine),
     peer: PeerId,
     inbox: &mut Inbox,
     newest: Option<Arrived>,
 ) -> Option<(ChannelSender, ChannelReceiver)> {
-    let (mut sender, _) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
-    sender.send(&crate::record::encode(&Introduction { number: shared.me.0 })).await.ok()?;
+    let own = &shared.own;
+    let (mut sender, mut answers) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
+    let nonce = own.cluster_key.as_ref().map(|_| cluster_key::nonce());
+    sender.send(&crate::record::encode(&Introduction { number: own.number.0, nonce })).await.ok()?;
+    if let (Some(key), Some(nonce)) = (&own.cluster_key, nonce) {
+        answers.set_limit(MAX_STRANGER_MESSAGE);
+        let proven = cluster_key::open(key, (own.peer, peer), nonce, &mut sender, &mut answers).await;
+        if let (true, Err(why)) = (own.demands_key(line), proven) {
+            tracing::warn!(%peer, "no link with tracker {number} ({line}): {why}");
+            tokio::select! {
+                () = shared.closing.cancelled() => {}
+                () = tokio::time::sleep(UNPROVEN_PAUSE) => {}
+            }
+            return None;
+        }
+    }
     let mut candidate = newest;
     let deadline = tokio::time::Instant::now() + INBOUND_WAIT;
     loop {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clients;
+use crate::cluster_key::ClusterKey;
 use crate::core::{self, Core, CoreConfig, Status};
-use crate::links::{LINK_PROTOCOL, Links};
+use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
 use crate::record::{ALLOWANCE, Allowance, DECOY_SECRET, TICKET_KEY, encode};
@@ -33,7 +35,7 @@ use crate::store;
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// What a tracker is started with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NodeConfig {
     /// The whole cluster.
     pub info: TrackerInfo,
@@ -45,6 +47,8 @@ pub struct NodeConfig {
     pub rules: Rules,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
+    /// What all trackers of the cluster prove to hold, if there is such a key.
+    pub cluster_key: Option<ClusterKey>,
 }
 
 /// A running tracker.
@@ -72,7 +76,7 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, number, dir, rules, metrics } = config;
+        let NodeConfig { info, number, dir, rules, metrics, cluster_key } = config;
         let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
@@ -98,7 +102,7 @@ impl Node {
         let others = info.iter().filter(|(other, _)| *other != number);
         let others = others.map(|(other, line)| (TrackerNo(other), line.clone())).collect();
         let peer_id = identity.peer_id();
-        let own = (me, peer_id);
+        let own = Own { number: me, peer: peer_id, cluster_key: cluster_key.map(Arc::new) };
         let links = Links::start(
             others,
             own,

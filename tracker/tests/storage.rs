@@ -150,6 +150,7 @@ async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -
         dir: dir.join(number.to_string()),
         rules,
         metrics: None,
+        cluster_key: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -14,6 +14,7 @@ use clap::{Parser, ValueEnum};
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
+use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
 use shoal_tracker::reporter;
@@ -47,6 +48,9 @@ struct Arguments {
     /// Where this tracker's state lives [default: shoal/tracker-N under the user's XDG data home]
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// File with a key that all trackers share: only a tracker that proves to hold it is sent anything
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<PathBuf>,
     /// For how long a chunk on a storage node must have been named by no stored file before it may be deleted
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -97,9 +101,10 @@ fn run(arguments: Arguments) -> Result<()> {
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     start_log(terminal.then_some(dir.as_path()), arguments.log_format)?;
+    let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
-    let config = NodeConfig { info, number, dir, rules, metrics: arguments.metrics };
+    let config = NodeConfig { info, number, dir, rules, metrics: arguments.metrics, cluster_key };
     runtime.block_on(operate(config, terminal))
 }
 

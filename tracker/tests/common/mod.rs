@@ -42,6 +42,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         dir: dir.join(number.to_string()),
         rules: Rules::default(),
         metrics: None,
+        cluster_key: None,
     };
     Node::start(config).await.unwrap()
 }
