@@ -17,7 +17,9 @@ pub mod tracker_api;
 pub mod tracker_info;
 
 pub use bitfield::Bitfield;
-pub use digest::{Blake3, Blake3Hasher, FileDigest, FileHasher, Sha1};
+pub use digest::{
+    Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, OtherDigestsHasher, Sha1, Sha256,
+};
 pub use ids::{Fid, Gid, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
 pub use manifest::Manifest;

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use shoal_common::{FileDigest, Layout, PieceIndex, Sha1};
+use shoal_common::{Digests, Layout, PieceIndex, Sha1};
 
 /// The content of a file, known before a byte of it is: its cut, and what its bytes are checked by.
 #[derive(Debug, Clone)]
 pub struct Content {
     layout: Layout,
     verification: Verification,
-    digest: FileDigest,
+    digest: Digests,
 }
 
 /// What each piece is checked by before it counts.
@@ -19,6 +19,9 @@ pub struct Content {
 pub enum Verification {
     /// The SHA-1 of each piece, in file order.
     Sha1(Arc<[Sha1]>),
+    /// Nothing: only the whole file can be checked, if a digest of it is known. Pieces count as they come, and a resumed
+    /// download relies on those of the last checkpoint.
+    Unchecked,
 }
 
 /// A list of digests that does not have one digest a piece.
@@ -36,11 +39,21 @@ impl Content {
     ///
     /// # Errors
     /// When there is not one digest a piece.
-    pub fn new(layout: Layout, pieces: Arc<[Sha1]>, digest: FileDigest) -> Result<Self, ContentError> {
+    pub fn new(
+        layout: Layout,
+        pieces: Arc<[Sha1]>,
+        digest: impl Into<Digests>,
+    ) -> Result<Self, ContentError> {
         if pieces.len() != layout.pieces() as usize {
             return Err(ContentError { pieces: layout.pieces(), digests: pieces.len() });
         }
-        Ok(Self { layout, verification: Verification::Sha1(pieces), digest })
+        Ok(Self { layout, verification: Verification::Sha1(pieces), digest: digest.into() })
+    }
+
+    /// Content without piece digests; of the whole file some, all or none are known.
+    #[must_use]
+    pub fn unchecked(layout: Layout, digest: Digests) -> Self {
+        Self { layout, verification: Verification::Unchecked, digest }
     }
 
     /// How the file is cut.
@@ -57,14 +70,20 @@ impl Content {
 
     /// What the whole file is checked by.
     #[must_use]
-    pub fn digest(&self) -> &FileDigest {
+    pub fn digest(&self) -> &Digests {
         &self.digest
     }
 
-    /// Whether these digests of a piece's bytes are what the content has there.
+    /// Whether pieces can be told right from wrong.
+    pub(crate) fn is_checked(&self) -> bool {
+        !matches!(self.verification, Verification::Unchecked)
+    }
+
+    /// Whether a piece with that digest is what the content has there, as far as that can be told.
     pub(crate) fn matches(&self, piece: PieceIndex, sha1: &Sha1) -> bool {
         match &self.verification {
             Verification::Sha1(digests) => digests.get(piece.as_usize()) == Some(sha1),
+            Verification::Unchecked => true,
         }
     }
 }

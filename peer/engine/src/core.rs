@@ -196,6 +196,7 @@ impl Core {
             prefers: None,
             dry: None,
             spare_after: None,
+            straggler_after: None,
         };
         self.sources.insert(id, source);
         self.change_have(id, have);

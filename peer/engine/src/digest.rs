@@ -2,12 +2,13 @@
 //! that have just arrived from memory and read the others back, so that with pieces in order nothing is read twice.
 //!
 //! SHA-1 is serial and the dearest of all, so it goes along with the checking of pieces, abreast ([`shoal_sha1`]): the
-//! [`Prefix`] is lent to the writer, and taken from there by the [`Tail`], which adds BLAKE3 on another thread.
+//! [`Prefix`] is lent to the writer, and taken from there by the [`Tail`], which adds BLAKE3 and SHA-256, as far as they are
+//! to be compared, on another thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use shoal_common::{Bitfield, Blake3, Blake3Hasher, Layout, PieceIndex, Sha1};
+use shoal_common::{Bitfield, Digests, Layout, OtherDigestsHasher, PieceIndex, Sha1};
 use shoal_sha1::Hasher;
 
 use crate::buffer::PieceData;
@@ -18,12 +19,12 @@ use crate::writer::Workplace;
 /// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
 /// a little out of order, and three quarters of the pool stay for receiving.
 const WARM_BYTES: usize = 8 * 1024 * 1024;
-/// And pieces that wait for BLAKE3, which is faster than what it follows.
+/// And pieces that wait for the other digests; BLAKE3 is faster than what it follows.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A piece that SHA-1 has covered and BLAKE3 has not, in memory if it still is.
+/// A piece that SHA-1 has covered and the other digests have not, in memory if it still is.
 type Covered = (PieceIndex, Option<Arc<PieceData>>);
 
 /// How far the whole file's SHA-1 has come. The driver owns it and lends it to one blocking job at a time.
@@ -130,29 +131,31 @@ impl Prefix {
     }
 }
 
-/// How far the whole file's BLAKE3 has come: it takes what SHA-1 has covered.
+/// How far the whole file's other digests have come: they take what SHA-1 has covered.
 #[derive(Debug)]
 pub(crate) struct Tail {
     /// `None` while a step has it.
-    hasher: Option<Blake3Hasher>,
+    hasher: Option<OtherDigestsHasher>,
     waiting: VecDeque<Covered>,
 }
 
-/// A stretch of pieces for BLAKE3 to take in, on a blocking thread.
+/// A stretch of pieces for the other digests to take in, on a blocking thread.
 #[derive(Debug)]
 pub(crate) struct Step {
-    hasher: Blake3Hasher,
+    hasher: OtherDigestsHasher,
     pieces: Vec<Covered>,
 }
 
 impl Tail {
-    pub(crate) fn new() -> Self {
-        Self { hasher: Some(Blake3Hasher::default()), waiting: VecDeque::new() }
+    pub(crate) fn new(expected: &Digests) -> Self {
+        Self { hasher: Some(OtherDigestsHasher::confirming(expected)), waiting: VecDeque::new() }
     }
 
     /// Takes from a prefix what it has covered.
     pub(crate) fn follow(&mut self, prefix: &mut Prefix) {
-        for (piece, data) in prefix.covered.drain(..) {
+        let idle = self.hasher.as_ref().is_some_and(OtherDigestsHasher::is_idle);
+        // Nothing to compute: nothing waits.
+        for (piece, data) in prefix.covered.drain(..).filter(|_| !idle) {
             let bytes = |data: &Arc<PieceData>| data.blocks.len() * BLOCK_BYTES;
             let waiting: usize = self.waiting.iter().filter_map(|(_, data)| data.as_ref()).map(bytes).sum();
             let data = data.filter(|data| waiting + bytes(data) <= TAIL_BYTES);
@@ -180,19 +183,19 @@ impl Tail {
     }
 
     /// A step came back.
-    pub(crate) fn stepped(&mut self, hasher: Blake3Hasher) {
+    pub(crate) fn stepped(&mut self, hasher: OtherDigestsHasher) {
         self.hasher = Some(hasher);
     }
 
-    /// The BLAKE3 of all that was followed, once nothing waits and no step is under way.
-    pub(crate) fn finish(&self) -> Option<Blake3> {
-        self.waiting.is_empty().then_some(self.hasher.as_ref()?.finish())
+    /// The digests of all that was followed, beside its SHA-1, once nothing waits and no step is under way.
+    pub(crate) fn finish(&self, sha1: Sha1) -> Option<Digests> {
+        self.waiting.is_empty().then_some(self.hasher.as_ref()?.finish(sha1))
     }
 }
 
 impl Step {
     /// Takes the pieces in. Blocking.
-    pub(crate) fn work(mut self, place: &Workplace) -> Result<Blake3Hasher, DiskError> {
+    pub(crate) fn work(mut self, place: &Workplace) -> Result<OtherDigestsHasher, DiskError> {
         let layout = place.content.layout();
         for (piece, data) in self.pieces {
             match data {

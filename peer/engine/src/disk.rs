@@ -123,7 +123,10 @@ impl Opened {
             _ if length == 0 => {}
             Saved::Absent => return Err(DiskError::Foreign(part.path.clone())),
             Saved::OtherContent => return Err(DiskError::OtherContent(part.path.clone())),
-            Saved::Torn => suspects = layout.iter().filter(|&piece| present(piece)).collect(),
+            Saved::Torn if content.is_checked() => {
+                suspects = layout.iter().filter(|&piece| present(piece)).collect();
+            }
+            Saved::Torn => {}
             Saved::Known { durable, listed } => {
                 durable.iter(layout).filter(|&piece| present(piece)).for_each(|piece| {
                     written.insert(piece);
@@ -132,7 +135,8 @@ impl Opened {
                     listed.into_iter().filter(|&piece| present(piece) && !written.has(piece)).collect();
                 listed.sort_unstable();
                 listed.dedup();
-                suspects = listed;
+                // What cannot be checked is fetched again.
+                suspects = if content.is_checked() { listed } else { Vec::new() };
             }
         }
         let journal = Journal::create(target, content, &written, &suspects)?;

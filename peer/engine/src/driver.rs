@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fastrand::Rng;
-use shoal_common::{Bitfield, Blake3Hasher, FileDigest};
+use shoal_common::{Bitfield, Digests, OtherDigestsHasher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(25);
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A checkpoint is due after this time, which bounds what a power loss costs.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// As before, where only a checkpoint tells after a crash which pieces are there.
+const UNCHECKED_CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// And after this many bytes, which bounds what is rehashed after a crash to half a second.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 
@@ -53,7 +55,7 @@ pub(crate) struct Start {
 /// How the main loop ended.
 enum End {
     /// Everything is written and the whole file's digest is right.
-    Whole(FileDigest),
+    Whole(Digests),
     Stopped(Control),
     Failed(DownloadError),
 }
@@ -62,7 +64,7 @@ enum End {
 enum Work {
     Written(Done),
     Covered(Result<Prefix, DiskError>),
-    Followed(Result<Blake3Hasher, DiskError>),
+    Followed(Result<OtherDigestsHasher, DiskError>),
     Checkpointed(Result<(), DiskError>),
     /// The pieces that are right on the disk.
     Rechecked(Result<Bitfield, DiskError>),
@@ -118,6 +120,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         Some(Err(_)) | None => return Outcome::Failed(DownloadError::Stopped),
     };
     let layout = *content.layout();
+    let tail = Tail::new(content.digest());
     let now = Instant::now();
     let mut driver = Driver {
         core: Core::new(layout, &written, shared.budget(), Rng::new()),
@@ -132,7 +135,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         rechecking: false,
         prefix: Some(Prefix::new(layout)),
         covered_bytes: 0,
-        tail: Tail::new(),
+        tail,
         written,
         unsaved_bytes: 0,
         saved: now,
@@ -220,7 +223,7 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Followed(step.work(&place)));
         }
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
-            || (self.unsaved_bytes > 0 && self.saved.elapsed() >= CHECKPOINT_EVERY);
+            || (self.unsaved_bytes > 0 && self.saved.elapsed() >= self.checkpoint_every());
         if due && !self.checkpointing {
             self.checkpointing = true;
             self.unsaved_bytes = 0;
@@ -230,9 +233,12 @@ impl Driver {
         }
         if self.core.is_complete() && !self.rechecking {
             let sha1 = self.prefix.as_ref()?.finish()?;
-            let digest = FileDigest { sha1, blake3: self.tail.finish()? };
-            if digest == *self.place.content.digest() {
+            let digest = self.tail.finish(sha1)?;
+            if self.place.content.digest().confirmed_by(&digest) {
                 return Some(End::Whole(digest));
+            }
+            if !self.place.content.is_checked() {
+                return Some(End::Failed(self.wrong_whole(digest)));
             }
             self.recheck(&digest);
         } else if self.sources.is_none()
@@ -253,8 +259,9 @@ impl Driver {
         if !batch.is_empty() {
             self.writing = true;
             let place = self.place.clone();
-            // What has to be read back is no work for the only writer.
-            let prefix = self.prefix.take_if(|prefix| !prefix.is_cold(&self.written));
+            // What has to be read back is no work for the only writer, nor is what needs no checking.
+            let checked = self.place.content.is_checked();
+            let prefix = self.prefix.take_if(|prefix| checked && !prefix.is_cold(&self.written));
             self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix)));
         }
     }
@@ -409,9 +416,20 @@ impl Driver {
         self.publish_verified();
     }
 
+    /// Without piece digests nothing but a checkpoint says which pieces are there.
+    fn checkpoint_every(&self) -> Duration {
+        if self.place.content.is_checked() { CHECKPOINT_EVERY } else { UNCHECKED_CHECKPOINT_EVERY }
+    }
+
+    /// The whole is wrong and nobody can say which piece: nothing of it is to be relied on when it is started again.
+    fn wrong_whole(&mut self, got: Digests) -> DownloadError {
+        self.written = Bitfield::none(self.place.content.layout());
+        DownloadError::WrongWhole { expected: Box::new(*self.place.content.digest()), got: Box::new(got) }
+    }
+
     /// All pieces were right when they were written, and the whole is not: finds out whether the disk is to blame.
-    fn recheck(&mut self, digest: &FileDigest) {
-        tracing::warn!(got = %digest.sha1, expected = %self.place.content.digest().sha1, "wrong digest; checking all pieces again");
+    fn recheck(&mut self, digest: &Digests) {
+        tracing::warn!(got = %digest, expected = %self.place.content.digest(), "wrong digest; checking all pieces again");
         self.rechecking = true;
         let (place, stop) = (self.place.clone(), self.stop_work.clone());
         self.work.spawn_blocking(move || {
@@ -423,7 +441,7 @@ impl Driver {
     fn rechecked(&mut self, right: &Bitfield) -> Result<(), DownloadError> {
         if right.is_all() {
             self.place.journal.doubt().map_err(Arc::new)?;
-            return Err(DownloadError::Digest { expected: self.place.content.digest().sha1 });
+            return Err(DownloadError::Digest { expected: Box::new(*self.place.content.digest()) });
         }
         let layout = *self.place.content.layout();
         for piece in layout.iter().filter(|&piece| !right.has(piece)) {
@@ -432,7 +450,7 @@ impl Driver {
         }
         self.prefix = Some(Prefix::new(layout));
         self.covered_bytes = 0;
-        self.tail = Tail::new();
+        self.tail = Tail::new(self.place.content.digest());
         self.publish_verified();
         Ok(())
     }

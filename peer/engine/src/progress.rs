@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::{FileDigest, Sha1};
+use shoal_common::Digests;
 
 use crate::disk::DiskError;
 use crate::source::SourceId;
@@ -110,7 +110,7 @@ pub enum Outcome {
         /// The final path.
         path: PathBuf,
         /// What the whole file was checked by.
-        digest: FileDigest,
+        digest: Digests,
     },
     /// It cannot go on by itself. What was verified is kept, so that it can be started again.
     Failed(DownloadError),
@@ -138,8 +138,19 @@ pub enum DownloadError {
         "every piece is right but the whole file is not {expected}: its description is wrong; have it shared again"
     )]
     Digest {
-        /// The SHA-1 that was announced.
-        expected: Sha1,
+        /// What was announced.
+        expected: Box<Digests>,
+    },
+    /// The whole file is not what its digest says, and there are no piece digests to find the wrong part by.
+    #[error(
+        "the file came with {got} where {expected} was expected: a source sent wrong bytes, and without piece digests \
+         nobody can tell which; start again from other sources"
+    )]
+    WrongWhole {
+        /// What was announced.
+        expected: Box<Digests>,
+        /// What was computed.
+        got: Box<Digests>,
     },
     /// The engine's own task died: a defect, reported instead of hidden.
     #[error("the download stopped unexpectedly; start it again, what was verified is kept")]

@@ -106,6 +106,12 @@ impl Workplace {
         mut prefix: Option<&mut Prefix>,
         checked: &mut Vec<Checked>,
     ) -> Result<(), DiskError> {
+        if !self.content.is_checked() {
+            for data in pieces {
+                checked.push(self.keep(data)?);
+            }
+            return Ok(());
+        }
         pieces.sort_by_key(|data| std::cmp::Reverse(data.piece));
         while let Some(data) = pieces.pop() {
             let next = prefix.as_ref().and_then(|prefix| prefix.next());
@@ -167,6 +173,11 @@ impl Workplace {
         if !self.content.matches(data.piece, &Sha1(hasher.finish())) {
             return Ok(Checked::Rejected(data.piece));
         }
+        self.keep(data)
+    }
+
+    /// Lists and writes a piece.
+    fn keep(&self, data: PieceData) -> Result<Checked, DiskError> {
         let offset = self.content.layout().offset(data.piece) + u64::from(data.spilled);
         self.journal.list(data.piece)?;
         self.part.write(offset, &data.blocks)?;

@@ -16,6 +16,8 @@ const UNKNOWN_DELIVERY: Duration = Duration::from_millis(500);
 const LEAST_OVERDUE: Duration = Duration::from_millis(100);
 /// How often an idle source is considered for a second copy.
 const SPARE_EVERY: Duration = Duration::from_millis(50);
+/// How far behind the first piece that nobody was asked for a straggler is: more than is in flight usually.
+const STRAGGLING: u64 = 32 * 1024 * 1024;
 /// Time whose worth of bytes is in flight under a rate limit: enough to keep it used, little enough that other traffic
 /// on the same connections is not stuck behind it.
 const LIMITED_FOR: Duration = Duration::from_secs(1);
@@ -37,6 +39,9 @@ impl Core {
 
     /// Asks a source for as much as it should have in flight.
     pub(super) fn fill(&mut self, id: SourceId, now: Instant) {
+        if let Some(run) = self.straggler(id, now) {
+            self.issue(id, run, now);
+        }
         while let Some(run) = self.next_run(id, now) {
             self.issue(id, run, now);
         }
@@ -90,10 +95,11 @@ impl Core {
     /// a second, nor than its share of what is missing.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
         let Some(source) = self.sources.get(&id) else { return 1 };
-        let share =
-            usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(self.sources.len());
-        let fair = u32::try_from(share).unwrap_or(u32::MAX);
-        let room = spare_room(self.in_flight, self.budget, self.rate_limit);
+        let rest = usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(self.sources.len());
+        let fair = u32::try_from(rest).unwrap_or(u32::MAX);
+        // Its share too: a run as long as the whole room would leave the others a piece at a time.
+        let share = self.budget / self.sources.len().max(1) as u64;
+        let room = spare_room(self.in_flight, self.budget, self.rate_limit).min(share);
         let most = source.link.run(self.layout.piece_length(), room).min(fair);
         let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
         let more = (1..most).take_while(|&ahead| {
@@ -127,6 +133,41 @@ impl Core {
             Request { source: id, run, arrived: 0, received: 0, issued: now, delivered_before, expected },
         );
         self.commands.push_back(Command::Fetch { request, source: id, run });
+    }
+
+    /// While pieces come in file order, the whole file's digest waits for the first that is not there. One that a slow
+    /// source holds up long after its turn is asked of a source that brings it much sooner, so that at the end there is
+    /// not the whole file left to digest.
+    fn straggler(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
+        if self.others || self.partial > 0 || self.requests.len() < 2 {
+            return None;
+        }
+        let frontier = self.selector.first(None, |_| true).and_then(|item| self.layout.piece(item))?;
+        let length = u64::from(self.layout.piece_length());
+        let source = self.sources.get_mut(&id)?;
+        if source.paused_until.is_some_and(|until| until > now)
+            || source.straggler_after.is_some_and(|after| after > now)
+            || !room(self.in_flight, length, self.budget, self.rate_limit, false)
+        {
+            return None;
+        }
+        source.straggler_after = Some(now + SPARE_EVERY);
+        let source = self.sources.get(&id)?;
+        let ours = source.link.expected(length)?;
+        let piece = self.requests.values().find_map(|request| {
+            let piece = request.pending().next()?;
+            let age = now.saturating_duration_since(request.issued);
+            let sole = matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. });
+            let behind = self.layout.offset(frontier).saturating_sub(self.layout.offset(piece));
+            (request.source != id
+                && sole
+                && behind >= STRAGGLING
+                && age >= LEAST_OVERDUE
+                && source.would_serve(piece)
+                && self.outlook(request, age).is_none_or(|theirs| ours * 4 < theirs))
+            .then_some(piece)
+        })?;
+        Some(PieceRun::new(self.layout, piece, 1))
     }
 
     /// The endgame: what an idle source is asked for although another was asked already. The oldest piece that is

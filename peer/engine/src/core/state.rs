@@ -72,6 +72,8 @@ pub(super) struct Source {
     pub(super) dry: Option<u64>,
     /// No second copy is asked of it before this.
     pub(super) spare_after: Option<Instant>,
+    /// Nor is a straggler's piece before this.
+    pub(super) straggler_after: Option<Instant>,
 }
 
 impl Source {

@@ -198,10 +198,13 @@ fn identity_of(content: &Content) -> Blake3 {
     let layout = content.layout();
     let mut bytes = layout.size().to_le_bytes().to_vec();
     bytes.extend_from_slice(&layout.piece_length().to_le_bytes());
-    bytes.extend_from_slice(&content.digest().sha1.0);
-    bytes.extend_from_slice(&content.digest().blake3.0);
+    let digest = content.digest();
+    bytes.extend(digest.sha1.iter().flat_map(|digest| digest.0));
+    bytes.extend(digest.blake3.iter().flat_map(|digest| digest.0));
+    bytes.extend(digest.sha256.iter().flat_map(|digest| digest.0));
     match content.verification() {
         Verification::Sha1(digests) => digests.iter().for_each(|digest| bytes.extend_from_slice(&digest.0)),
+        Verification::Unchecked => bytes.extend_from_slice(b"unchecked"),
     }
     Blake3::of(&bytes)
 }
