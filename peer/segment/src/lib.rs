@@ -1,0 +1,12 @@
+//! Shoal's HTTP side: `server` serves a file or a folder in ranges on several ports, `fetch` takes one file in segments
+//! from many servers at once. An HTTP server is one more [`PieceSource`](shoal_engine::PieceSource) of the same engine that
+//! swarm downloads run on; there is no second one.
+
+pub mod client;
+
+pub mod logging;
+pub mod metalink;
+
+pub mod server;
+pub mod source;
+mod url_text;

@@ -1,0 +1,176 @@
+//! `server`: several HTTP servers in one process, each on its own port, that serve the same file or folder. Started and
+//! driven from here; each part below knows nothing of the prompt.
+
+mod body;
+mod catalog;
+mod digests;
+mod listing;
+mod opened;
+mod options;
+mod prompt;
+mod ranges;
+mod respond;
+mod virtual_server;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use crate::server::options::Options;
+
+use crate::server::catalog::Catalog;
+use crate::server::digests::DigestStore;
+use crate::server::prompt::{Command, Prompt};
+use crate::server::virtual_server::{Site, VirtualServer};
+
+/// Runs `server` until it is told to quit, a signal comes, or the pipe that it was given ends.
+///
+/// # Errors
+/// When there is nothing to serve, or no port to serve it on.
+pub fn run(options: Options) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let ended = runtime.block_on(serve(options));
+    // A thread may still be reading the terminal or a file.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(options: Options) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let catalog = match (&options.file, &options.root) {
+        (Some(file), _) => Catalog::file(file)?,
+        (None, Some(root)) => Catalog::folder(root)?,
+        (None, None) => bail!("give -f FILE or --root DIR"),
+    };
+    let ports = usable_ports(&options.ports);
+    let digests = DigestStore::new();
+    let site = Arc::new(Site::new(catalog, digests));
+    let servers = open_servers(&site, &ports, options.address).await?;
+    let mut prompt = Prompt::new();
+    let prepared = tokio::select! {
+        prepared = prepare(&site, &prompt) => prepared,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    prepared?;
+    for server in &servers {
+        prompt.print(&format!("serving {} at http://{}/", site.catalog().shown(), server.address()));
+    }
+    let every = Duration::from_secs(u64::from(options.interval.max(1)));
+    let mut report = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = report.tick(), if options.interval > 0 => report_on(&servers, &prompt),
+            command = prompt.command() => match command {
+                None | Some(Command::Quit) => break,
+                Some(command) => obey(command, &servers, &prompt).await,
+            },
+        }
+    }
+    for server in &servers {
+        server.stop().await;
+    }
+    Ok(())
+}
+
+/// The valid ports in the order given; what is left out is said on standard error.
+fn usable_ports(texts: &[String]) -> Vec<u16> {
+    let mut seen = BTreeSet::new();
+    let mut ports = Vec::new();
+    for text in texts {
+        match text.parse::<u16>() {
+            Ok(port) if port > 0 && seen.insert(port) => ports.push(port),
+            Ok(port) if port > 0 => eprintln!("server: port {port} is given twice; left out once"),
+            _ => eprintln!("server: {text:?} is not a port (1 to 65535); left out"),
+        }
+    }
+    ports
+}
+
+async fn open_servers(
+    site: &Arc<Site>,
+    ports: &[u16],
+    address: Option<IpAddr>,
+) -> Result<Vec<Arc<VirtualServer>>> {
+    let mut servers = Vec::new();
+    for &port in ports {
+        let number = servers.len() + 1;
+        let opened = match address {
+            Some(address) => VirtualServer::open(number, SocketAddr::new(address, port), site).await,
+            // IPv6 for both; where there is none, IPv4 alone.
+            None => match VirtualServer::open(number, (Ipv6Addr::UNSPECIFIED, port).into(), site).await {
+                Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                    VirtualServer::open(number, (Ipv4Addr::UNSPECIFIED, port).into(), site).await
+                }
+                opened => opened,
+            },
+        };
+        match opened {
+            Ok(server) => servers.push(server),
+            Err(error) => eprintln!("server: cannot listen on port {port}: {error}; left out"),
+        }
+    }
+    if servers.is_empty() {
+        bail!("no port is left to listen on; choose others with -p");
+    }
+    site.listens_on(servers.iter().map(|server| server.address().port()).collect());
+    Ok(servers)
+}
+
+/// Computes the digests of the one file before it is announced, showing how far it is.
+async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
+    let Some(opened) = site.catalog().only_file()? else { return Ok(()) };
+    let mut shown = tokio::time::Instant::now();
+    loop {
+        match site.digests().of(&opened)? {
+            digests::Known::Ready(_) => return Ok(()),
+            digests::Known::Computing { done } => {
+                if shown.elapsed() >= Duration::from_secs(1) {
+                    shown = tokio::time::Instant::now();
+                    let percent = done * 100 / opened.version().size.max(1);
+                    prompt.print(&format!("computing digests: {percent} %"));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn report_on(servers: &[Arc<VirtualServer>], prompt: &Prompt) {
+    for server in servers {
+        prompt.print(&server.status_line());
+    }
+}
+
+async fn obey(command: Command, servers: &[Arc<VirtualServer>], prompt: &Prompt) {
+    let found = |number: usize| number.checked_sub(1).and_then(|index| servers.get(index));
+    match command {
+        Command::Status => report_on(servers, prompt),
+        Command::Help => prompt.print(prompt::HELP),
+        Command::Wrong(message) => prompt.print(&message),
+        Command::Stop(number) => match found(number) {
+            Some(server) => {
+                server.stop().await;
+                prompt.print(&server.status_line());
+            }
+            None => prompt
+                .print(&format!("there is no server {number}; they are numbered 1 to {}", servers.len())),
+        },
+        Command::Start(number) => match found(number) {
+            Some(server) => match server.start().await {
+                Ok(()) => prompt.print(&server.status_line()),
+                Err(error) => prompt.print(&format!("cannot start server {number}: {error}")),
+            },
+            None => prompt
+                .print(&format!("there is no server {number}; they are numbered 1 to {}", servers.len())),
+        },
+        Command::Quit => {}
+    }
+}

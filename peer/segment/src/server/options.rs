@@ -1,0 +1,89 @@
+//! The command line of `server`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::logging::LogFormat;
+
+/// Serves a file, or the files of a folder, over HTTP on several ports ("virtual servers").
+///
+/// Ranges, conditional requests, digests (Repr-Digest) and a Metalink 4 with piece digests (/NAME.meta4) are there for
+/// whoever downloads: fetch, curl, aria2, a browser. On a terminal: status, stop N, start N, quit.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: server -f film.mkv -n 3 -i 2 -p 9001 9002 9003")]
+pub struct Options {
+    /// File to serve
+    #[arg(
+        short = 'f',
+        long = "file",
+        alias = "file_location",
+        value_name = "FILE",
+        required_unless_present = "root"
+    )]
+    pub file: Option<PathBuf>,
+    /// Folder whose files are served by name, instead of one file
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    pub root: Option<PathBuf>,
+    /// Number of virtual servers; must be the number of ports [default: that number]
+    #[arg(short = 'n', long = "number", alias = "num_servers", value_name = "N")]
+    pub number: Option<usize>,
+    /// Seconds between status lines; 0 for none
+    #[arg(
+        short = 'i',
+        long = "interval",
+        aliases = ["status_interval", "metric_interval"],
+        value_name = "SECS",
+        default_value_t = 1
+    )]
+    pub interval: u32,
+    /// Ports, one for each virtual server
+    #[arg(
+        short = 'p',
+        long = "port",
+        alias = "list_of_ports",
+        value_name = "PORT",
+        num_args = 1..,
+        required = true,
+        allow_hyphen_values = false
+    )]
+    pub ports: Vec<String>,
+    /// Listen on this address only [default: all interfaces]
+    #[arg(short = 'a', long = "address", alias = "server_ip_address", value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+impl Options {
+    /// Ends the process with a usage error if the options contradict each other.
+    pub fn check(&self) {
+        if let Some(number) = self.number.filter(|&number| number != self.ports.len()) {
+            let message =
+                format!("-n {number} does not match the number of ports given, {}", self.ports.len());
+            Self::command().error(ErrorKind::ValueValidation, message).exit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_writing_it_are_understood() {
+        for line in [
+            "server -i 2 -n 2 -f a.bin -p 9001 9002",
+            "server --status_interval 2 --num_servers 2 --file_location a.bin --list_of_ports 9001 9002",
+            "server --metric_interval=2 --number=2 --file=a.bin --port 9001 9002",
+        ] {
+            let options = Options::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((options.interval, options.number, options.ports.len()), (2, Some(2), 2), "{line}");
+        }
+        assert!(Options::try_parse_from(["server", "-p", "1"]).is_err());
+        assert!(Options::try_parse_from(["server", "-f", "a", "--root", "b", "-p", "1"]).is_err());
+    }
+}

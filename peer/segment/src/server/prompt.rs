@@ -1,0 +1,146 @@
+//! What the operator types, and where lines for the operator go: above the line that is being edited on a terminal, else
+//! to standard output.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+use rustyline::ExternalPrinter;
+use rustyline::error::ReadlineError;
+use tokio::sync::mpsc;
+
+/// What `help` prints.
+pub(super) const HELP: &str = "status | stop N | start N | help | quit";
+
+/// A command of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    Status,
+    Stop(usize),
+    Start(usize),
+    Help,
+    Quit,
+    /// Not a command, and what to say.
+    Wrong(String),
+}
+
+type LinePrinter = Box<dyn FnMut(String) + Send>;
+
+/// See the module.
+pub(super) struct Prompt {
+    typed: mpsc::Receiver<String>,
+    /// Kept where nobody types, so that the channel stays open.
+    _silent: Option<mpsc::Sender<String>>,
+    above: Mutex<Option<LinePrinter>>,
+}
+
+impl Prompt {
+    /// Listens to the terminal, or to the pipe that standard input is; to nobody otherwise.
+    pub(super) fn new() -> Self {
+        let (lines, typed) = mpsc::channel(1);
+        let mut prompt = Self { typed, _silent: None, above: Mutex::new(None) };
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            if let Ok(mut editor) = rustyline::DefaultEditor::new() {
+                if let Ok(mut printer) = editor.create_external_printer() {
+                    let print: LinePrinter = Box::new(move |line| {
+                        // A terminal that is gone has no reader either.
+                        let _ = printer.print(line + "\n");
+                    });
+                    *prompt.above.lock().unwrap_or_else(PoisonError::into_inner) = Some(print);
+                }
+                std::thread::spawn(move || read_terminal(&mut editor, &lines));
+                return prompt;
+            }
+        } else if is_pipe() {
+            std::thread::spawn(move || read_pipe(&lines));
+            return prompt;
+        }
+        prompt._silent = Some(lines);
+        prompt
+    }
+
+    /// The next command; `None` when the input has ended. Safe to drop.
+    pub(super) async fn command(&mut self) -> Option<Command> {
+        self.typed.recv().await.map(|line| parse(&line))
+    }
+
+    /// Shows a line.
+    pub(super) fn print(&self, line: &str) {
+        let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        match above.as_mut() {
+            Some(print) => print(line.to_owned()),
+            None => {
+                // Whoever closed our standard output does not want to know.
+                let mut stdout = std::io::stdout().lock();
+                let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+            }
+        }
+    }
+}
+
+fn parse(line: &str) -> Command {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |text: &str| text.parse::<usize>().ok();
+    let lower = words.first().map(|word| word.to_ascii_lowercase()).unwrap_or_default();
+    match (lower.as_str(), &words[..]) {
+        ("" | "status", [] | [_]) => Command::Status,
+        ("help" | "?", _) => Command::Help,
+        ("quit" | "exit", [_]) => Command::Quit,
+        ("stop", [_, which]) if number(which).is_some() => Command::Stop(number(which).unwrap_or_default()),
+        ("start", [_, which]) if number(which).is_some() => Command::Start(number(which).unwrap_or_default()),
+        _ => Command::Wrong(format!("not understood; commands: {HELP}")),
+    }
+}
+
+fn read_terminal(editor: &mut rustyline::DefaultEditor, lines: &mpsc::Sender<String>) {
+    loop {
+        match editor.readline("server> ") {
+            Ok(line) => {
+                // History is a convenience.
+                let _ = editor.add_history_entry(&line);
+                if lines.blocking_send(line).is_err() {
+                    return;
+                }
+            }
+            // Ctrl-C cancels the line, not the server.
+            Err(ReadlineError::Interrupted) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn read_pipe(lines: &mpsc::Sender<String>) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        if lines.blocking_send(line).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether standard input is a pipe that was given to this process, and not what a service or a shell's `&` leaves there.
+fn is_pipe() -> bool {
+    rustix::fs::fstat(std::io::stdin().as_fd())
+        .is_ok_and(|file| rustix::fs::FileType::from_raw_mode(file.st_mode) == rustix::fs::FileType::Fifo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_understood_in_any_case() {
+        for (line, command) in [
+            ("stop 2", Command::Stop(2)),
+            ("  START 10 ", Command::Start(10)),
+            ("quit", Command::Quit),
+            ("", Command::Status),
+            ("help", Command::Help),
+        ] {
+            assert_eq!(parse(line), command, "{line:?}");
+        }
+        for line in ["stop", "stop x", "stop -1", "stop 1 2", "reboot", "quit now"] {
+            assert!(matches!(parse(line), Command::Wrong(_)), "{line:?}");
+        }
+    }
+}

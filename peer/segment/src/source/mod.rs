@@ -1,0 +1,238 @@
+//! An HTTP server as a source of pieces: a run of pieces is one range request on a connection that is kept. It only
+//! carries bytes and says what went wrong; the engine checks the bytes and decides what follows.
+
+pub mod answer;
+mod whole;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Client, Response, StatusCode, Url, header};
+use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
+use tokio::sync::watch;
+
+use crate::client;
+use crate::source::answer::{Validators, content_range, is_encoded, retry_after};
+use crate::source::whole::WholeStream;
+
+/// Longest time without a byte while we wait for one: less than the engine's own patience, so that the source itself can
+/// count such failures.
+const STALL: Duration = Duration::from_millis(4_500);
+/// Failures in a row, with nothing delivered in between, after which a server counts as gone.
+const MAX_FAILURES: u32 = 4;
+/// First pause after a failure; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(150);
+/// Longest time that a server's `Retry-After` is honoured; then it is tried again.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Pieces in one request at most: no bound but the engine's, which goes by time.
+const MAX_RUN: u32 = 4_096;
+
+/// One file on one HTTP server.
+#[derive(Debug)]
+pub struct HttpSource {
+    client: Client,
+    url: Url,
+    size: u64,
+    connections: usize,
+    have: watch::Sender<Have>,
+    failures: AtomicU32,
+    /// What the server said of the file's version; the same must come with every answer. `None`: not compared.
+    validators: Option<Mutex<Validators>>,
+    /// What is read of a server that ignores ranges.
+    whole: WholeStream,
+}
+
+impl HttpSource {
+    /// The file of `size` bytes at `url`, over at most `connections` connections at once (0 is taken as 1).
+    #[must_use]
+    pub fn new(client: Client, url: Url, size: u64, connections: usize) -> Self {
+        Self {
+            client,
+            url,
+            size,
+            connections: connections.max(1),
+            have: watch::Sender::new(Have::All),
+            failures: AtomicU32::new(0),
+            validators: None,
+            whole: WholeStream::default(),
+        }
+    }
+
+    /// Insists that the file stays the version that `validators` name; what they do not name is learnt from the first
+    /// answer. For content without piece digests, where nothing else keeps two versions apart.
+    #[must_use]
+    pub fn insisting(mut self, validators: Validators) -> Self {
+        self.validators = Some(Mutex::new(validators));
+        self
+    }
+
+    async fn ranged(&self, want: PieceRun, mut into: PieceBuf) -> Result<PieceBuf, Trouble> {
+        let (first, last) = (want.offset(), want.offset() + want.length() - 1);
+        let response = self.ask(Some(format!("bytes={first}-{last}"))).await?;
+        if response.status() == StatusCode::OK {
+            let whole = first == 0 && last + 1 == self.size;
+            self.check_length(&response)?;
+            if !whole {
+                self.whole.is_whole(response, self.size).await;
+                return self.whole.fetch(self, want, into).await;
+            }
+        } else {
+            let range = content_range(response.headers()).ok_or_else(|| {
+                Trouble::Invalid("answered a range request without saying which range".into())
+            })?;
+            // A server may send less of what was asked for (RFC 9110, section 15.3.7), but nothing else.
+            if range.first != first
+                || range.last > last
+                || range.total.is_some_and(|total| total != self.size)
+            {
+                return Err(Trouble::Invalid(format!(
+                    "sent bytes {}-{} of {} where {first}-{last} of {} were asked for",
+                    range.first,
+                    range.last,
+                    range.total.map_or_else(|| "?".to_owned(), |total| total.to_string()),
+                    self.size
+                )));
+            }
+        }
+        self.receive(response, &mut into).await?;
+        Ok(into)
+    }
+
+    /// Takes a response's body, which must end where the run ends.
+    async fn receive(&self, mut response: Response, into: &mut PieceBuf) -> Result<(), Trouble> {
+        while let Some(chunk) = next_chunk(&mut response).await? {
+            into.append(&chunk).await?;
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        if into.remaining() > 0 {
+            return Err(Trouble::Passing("ended its answer early".into(), None));
+        }
+        Ok(())
+    }
+
+    /// Makes a request; an answer of 200 or 206 for the right version.
+    async fn ask(&self, range: Option<String>) -> Result<Response, Trouble> {
+        let mut request = self.client.get(self.url.clone());
+        let ranged = range.is_some();
+        if let Some(range) = range {
+            request = request.header(header::RANGE, range);
+        }
+        let response = tokio::time::timeout(STALL, request.send()).await.map_err(|_| Trouble::silent())?;
+        let response = response.map_err(|error| Trouble::Passing(client::reason(error), None))?;
+        let status = response.status();
+        match status {
+            StatusCode::OK => {}
+            StatusCode::PARTIAL_CONTENT if ranged => {}
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(Trouble::Invalid("has a file of another size there now".into()));
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                return Err(Trouble::Passing(format!("answers {status}"), retry_after(response.headers())));
+            }
+            _ if status.is_server_error() => {
+                return Err(Trouble::Passing(format!("answers {status}"), retry_after(response.headers())));
+            }
+            _ => return Err(Trouble::Final(format!("answers {status}"))),
+        }
+        if is_encoded(response.headers()) {
+            return Err(Trouble::Invalid("sends the file compressed, although that was refused".into()));
+        }
+        let version = Validators::of(response.headers());
+        if let Some(known) = &self.validators {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if !known.allow(&version) {
+                return Err(Trouble::Invalid("has another version of the file now".into()));
+            }
+            known.learn(version);
+        }
+        Ok(response)
+    }
+
+    /// That a whole answer is of the file's size.
+    fn check_length(&self, response: &Response) -> Result<(), Trouble> {
+        match response.content_length() {
+            Some(length) if length != self.size => Err(Trouble::Invalid(format!(
+                "sends {length} bytes where the file has {}: an error page, or another file",
+                self.size
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the engine is told of a failure.
+    fn judge(&self, trouble: Trouble) -> SourceError {
+        match trouble {
+            Trouble::Ours(error) => error.into(),
+            Trouble::Invalid(reason) => SourceError::Invalid(reason),
+            Trouble::Final(reason) => SourceError::Gone(reason),
+            Trouble::Passing(reason, retry) => {
+                let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+                tracing::debug!(url = %self.url, reason, failures, "request failed");
+                if failures >= MAX_FAILURES {
+                    self.failures.store(0, Ordering::Relaxed);
+                    return SourceError::Gone(reason);
+                }
+                let pause = retry.unwrap_or(FIRST_PAUSE * 2u32.pow(failures - 1)).min(LONGEST_RETRY);
+                SourceError::Busy(pause)
+            }
+        }
+    }
+}
+
+impl PieceSource for HttpSource {
+    fn limits(&self) -> Limits {
+        Limits { max_in_flight: self.connections, max_in_flight_bytes: u64::MAX, run: Run::UpTo(MAX_RUN) }
+    }
+
+    fn have(&self) -> watch::Receiver<Have> {
+        self.have.subscribe()
+    }
+
+    async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
+        let fetched = if self.whole.ignores_ranges() {
+            self.whole.fetch(self, want, into).await
+        } else {
+            self.ranged(want, into).await
+        };
+        fetched.map_err(|trouble| self.judge(trouble))
+    }
+}
+
+/// What went wrong with a request.
+#[derive(Debug)]
+enum Trouble {
+    /// The buffer takes no more.
+    Ours(BufferError),
+    /// The server did what no right server does.
+    Invalid(String),
+    /// It will not help to ask again.
+    Final(String),
+    /// It may help to ask again, after that time if the server said so.
+    Passing(String, Option<Duration>),
+}
+
+impl Trouble {
+    fn silent() -> Self {
+        Self::Passing(format!("sent nothing for {:.1} s", STALL.as_secs_f64()), None)
+    }
+}
+
+impl From<BufferError> for Trouble {
+    fn from(error: BufferError) -> Self {
+        match error {
+            BufferError::TooLong => Self::Invalid("sent more bytes than were asked for".into()),
+            BufferError::Closed => Self::Ours(error),
+        }
+    }
+}
+
+/// The next bytes of a body; `None` at its end. Safe to drop.
+async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Trouble> {
+    match tokio::time::timeout(STALL, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => Err(Trouble::Passing(client::reason(error), None)),
+        Err(_) => Err(Trouble::silent()),
+    }
+}
