@@ -4,6 +4,7 @@
 
 pub mod client;
 
+pub mod fetch;
 pub mod logging;
 pub mod metalink;
 

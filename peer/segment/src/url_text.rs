@@ -35,11 +35,11 @@ pub(crate) fn encode_segment(segment: &str) -> String {
 /// The decoded segments of a request's path; `None` if one is not UTF-8 or is no plain name: empty, `.`, `..`, hidden, or
 /// with a slash, a backslash or a NUL in it. A trailing slash gives no empty segment.
 pub(crate) fn decode_path(path: &str) -> Option<Vec<String>> {
-    let inner = path.strip_prefix('/')?;
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
-    if inner.is_empty() {
+    if path == "/" {
         return Some(Vec::new());
     }
+    let inner = path.strip_prefix('/')?;
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
     inner
         .split('/')
         .map(|segment| {

@@ -1,0 +1,194 @@
+//! Asks a server what it has: size, digests, pieces, whether it serves ranges. Believes nothing, and is bounded in time and
+//! memory whatever the server does.
+
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode, Url, header};
+use shoal_common::FileName;
+use tokio::time::Instant;
+
+use crate::client;
+use crate::fetch::majority::Claim;
+use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkError, MetalinkFile};
+use crate::source::answer::{self, Validators};
+use crate::url_text::{encode_path, file_name};
+
+/// Longest time for one question.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that a server may take to compute its digests before it counts as not answering.
+const COMPUTING: Duration = Duration::from_secs(600);
+/// Longest pause before it is asked again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Names that a message repeats at most.
+const SHOWN_NAMES: usize = 5;
+
+/// Something that may have the file.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    /// What users know it by.
+    pub(super) label: String,
+    pub(super) place: Place,
+}
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// A server, `http://host:port/`, and the file's name there; `None`: the one that it serves.
+    Server(Url, Option<String>),
+    /// The file itself.
+    File(Url),
+}
+
+/// What a server answered.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) url: Url,
+    pub(super) name: Option<FileName>,
+    pub(super) claim: Claim,
+    pub(super) ranges: bool,
+    pub(super) validators: Validators,
+}
+
+/// Asks one candidate; the error says in a few words why it is of no use.
+pub(super) async fn ask(client: &Client, candidate: &Candidate) -> Result<Answer, String> {
+    match &candidate.place {
+        Place::File(url) => ask_file(client, url).await,
+        Place::Server(base, None) => ask_for_only_file(client, base).await,
+        Place::Server(base, Some(name)) => {
+            let url = join(base, name)?;
+            let metalink = join(base, &format!("{name}.meta4"))?;
+            match read_metalink(client, &metalink).await {
+                Ok(files) => match only(files) {
+                    Some(file) => Ok(from_metalink(url, file)),
+                    None => ask_file(client, &url).await,
+                },
+                // Not one of ours, or it does not have the file: the file itself will tell.
+                Err(_) => ask_file(client, &url).await,
+            }
+        }
+    }
+}
+
+/// Downloads and reads a Metalink, waiting while the server still computes it.
+pub(super) async fn read_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, String> {
+    let started = Instant::now();
+    let response = loop {
+        let request = client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
+        let response = send(request).await?;
+        let pause = answer::retry_after(response.headers());
+        match (response.status(), pause) {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) if started.elapsed() < COMPUTING => {
+                tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
+            }
+            (StatusCode::OK, _) => break response,
+            (status, _) => return Err(format!("answers {status}")),
+        }
+    };
+    let body = tokio::time::timeout(TIMEOUT, body(response)).await;
+    let bytes = body.map_err(|_| "its Metalink does not end".to_owned())??;
+    metalink::parse(&bytes).map_err(|error| match error {
+        MetalinkError::Xml(_) | MetalinkError::Text | MetalinkError::NotMetalink => {
+            "is no server of Shoal's; name the file with --file".into()
+        }
+        error => error.to_string(),
+    })
+}
+
+async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(client::reason)? {
+        if bytes.len() + chunk.len() > MAX_METALINK_BYTES {
+            return Err("its Metalink is too long".into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+async fn send(request: reqwest::RequestBuilder) -> Result<Response, String> {
+    let sent = tokio::time::timeout(TIMEOUT, request.send()).await;
+    sent.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))?.map_err(client::reason)
+}
+
+async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String> {
+    let files = read_metalink(client, base)
+        .await
+        .map_err(|error| format!("{error}; if this is not a Shoal server, name the file with --file"))?;
+    let [file] = &files[..] else {
+        let names: Vec<&str> = files.iter().take(SHOWN_NAMES).map(|file| file.name.as_str()).collect();
+        let more = if files.len() > SHOWN_NAMES { ", …" } else { "" };
+        return Err(match names.is_empty() {
+            true => "serves no file".into(),
+            false => format!("serves several files ({}{more}); choose one with --file", names.join(", ")),
+        });
+    };
+    let url = join(base, file.name.as_str())?;
+    if !file.digests.is_empty() {
+        return Ok(from_metalink(url, file.clone()));
+    }
+    let metalink = join(base, &format!("{}.meta4", file.name))?;
+    match read_metalink(client, &metalink).await.map(only) {
+        Ok(Some(file)) => Ok(from_metalink(url, file)),
+        _ => ask_file(client, &url).await,
+    }
+}
+
+fn only(files: Vec<MetalinkFile>) -> Option<MetalinkFile> {
+    let mut files = files.into_iter();
+    files.next().filter(|_| files.next().is_none())
+}
+
+fn join(base: &Url, name: &str) -> Result<Url, String> {
+    base.join(&format!("./{}", encode_path(name))).map_err(|error| format!("no URL for {name:?}: {error}"))
+}
+
+fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
+    Answer {
+        url,
+        name: Some(file.name),
+        claim: Claim { size: file.size, digests: file.digests, pieces: file.pieces },
+        ranges: true,
+        validators: Validators::default(),
+    }
+}
+
+/// Asks for the file's first byte, and follows the Metalink that the answer points to.
+async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
+    let response = send(client.get(url.clone()).header(header::RANGE, "bytes=0-0")).await?;
+    let headers = response.headers();
+    if answer::is_encoded(headers) {
+        return Err("sends the file compressed only".into());
+    }
+    let (size, ranges) = match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            let range = answer::content_range(headers).ok_or("answers a range without saying which")?;
+            (range.total.ok_or("does not say how long the file is")?, true)
+        }
+        StatusCode::OK => (content_length(headers).ok_or("does not say how long the file is")?, false),
+        StatusCode::RANGE_NOT_SATISFIABLE if answer::refused_size(headers) == Some(0) => (0, true),
+        status => return Err(format!("answers {status}")),
+    };
+    let mut answer = Answer {
+        // After redirects: asking there at once saves a round trip for each part.
+        url: response.url().clone(),
+        name: file_name(url.path()).or_else(|| file_name(response.url().path())),
+        claim: Claim { size: Some(size), digests: answer::digests(headers), pieces: None },
+        ranges,
+        validators: Validators::of(headers),
+    };
+    let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
+    drop(response);
+    if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
+        && let Ok(files) = read_metalink(client, &metalink).await
+        && let Some(file) = only(files).filter(|file| file.size == Some(size))
+    {
+        answer.claim.digests.sha1 = answer.claim.digests.sha1.or(file.digests.sha1);
+        answer.claim.digests.sha256 = answer.claim.digests.sha256.or(file.digests.sha256);
+        answer.claim.pieces = file.pieces;
+    }
+    Ok(answer)
+}
+
+fn content_length(headers: &header::HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

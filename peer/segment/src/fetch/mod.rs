@@ -1,0 +1,222 @@
+//! `fetch`: one file from many HTTP servers at once. Asks all of them, believes the majority, and hands those that agree to
+//! the engine as sources.
+
+mod ask;
+mod destination;
+mod majority;
+mod options;
+mod plan;
+mod report;
+mod versions;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use shoal_engine::{
+    AnySource, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange,
+    SourceId, Target, Verification,
+};
+use tokio::sync::mpsc;
+
+pub use crate::fetch::options::Options;
+
+use crate::fetch::plan::Plan;
+use crate::fetch::report::{Ending, Report};
+use crate::source::HttpSource;
+
+/// How often it is looked whether a server that waits in reserve is needed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs `fetch` to its end.
+///
+/// # Errors
+/// When the file is not complete at the end; the message says what to do.
+pub fn run(options: Options) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let json = options.json;
+    let ended = runtime.block_on(fetch(options));
+    // Reading a large file that is there already cannot be cut short.
+    runtime.shutdown_background();
+    if let Err(error) = &ended
+        && json
+    {
+        report::failed_as_json(&format!("{error:#}"));
+    }
+    ended
+}
+
+async fn fetch(options: Options) -> Result<()> {
+    let started = Instant::now();
+    let plan = tokio::select! {
+        plan = plan::plan(&options) => plan?,
+        _ = tokio::signal::ctrl_c() => bail!("stopped before the download began"),
+    };
+    let target = destination::target(&options.output, plan.name.as_ref())?;
+    let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
+    let report = Report::new(plan.content.layout().size(), labels, options.interval, options.json);
+    plan.notes.iter().for_each(|note| report.note(note));
+    if options.resume {
+        if let Some(digests) = is_complete(&target, &plan).await? {
+            let size = plan.content.layout().size();
+            let expected = *plan.content.digest();
+            report.complete(&Ending {
+                path: target.path(),
+                size,
+                digests,
+                expected,
+                fetched: 0,
+                resumed: size,
+                took: started.elapsed(),
+                progress: None,
+            });
+            return Ok(());
+        }
+    } else {
+        target.discard().map_err(refused)?;
+    }
+    if is_unchecked(&plan) {
+        versions::compare_and_keep(&target, &plan.servers, options.resume)?;
+    }
+    download(&options, plan, target, report, started).await
+}
+
+async fn is_complete(target: &Target, plan: &Plan) -> Result<Option<shoal_common::Digests>> {
+    let (target, content) = (target.clone(), plan.content.clone());
+    tokio::task::spawn_blocking(move || destination::complete(&target, &content)).await?
+}
+
+fn is_unchecked(plan: &Plan) -> bool {
+    matches!(plan.content.verification(), Verification::Unchecked)
+}
+
+async fn download(
+    options: &Options,
+    plan: Plan,
+    target: Target,
+    report: Report,
+    started: Instant,
+) -> Result<()> {
+    let engine = Engine::new(EngineConfig { download_limit: Some(options.limit_rate) });
+    let (size, expected) = (plan.content.layout().size(), *plan.content.digest());
+    let sources = sources(options, &plan);
+    let (changes, seen) = mpsc::channel(sources.len() + 1);
+    let running = engine.start(plan.content, target.clone(), seen);
+    let outcome = attend(&running, changes, sources, &report).await;
+    report.clear();
+    let last = running.progress().borrow().clone();
+    match outcome {
+        Outcome::Complete { path, digest } => {
+            versions::forget(&target);
+            let kept = last.fetched_bytes.saturating_sub(last.wasted_bytes);
+            report.complete(&Ending {
+                path: &path,
+                size,
+                digests: digest,
+                expected,
+                fetched: last.fetched_bytes,
+                resumed: size.saturating_sub(kept),
+                took: started.elapsed(),
+                progress: Some(last),
+            });
+            Ok(())
+        }
+        Outcome::Failed(DownloadError::Disk(error)) => Err(refused_ref(&error)),
+        Outcome::Failed(error @ DownloadError::NoSources { .. }) => {
+            bail!("{error}; go on with -r{}", why_gone(&last, &plan.servers))
+        }
+        Outcome::Failed(error) => Err(error.into()),
+        Outcome::Paused | Outcome::Cancelled => bail!("stopped; what was fetched is kept, go on with -r"),
+    }
+}
+
+/// What became of each source, a line each.
+fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
+    use shoal_engine::SourceState::{Banned, Gone};
+    let lines = last.rows.iter().filter_map(|row| {
+        let (label, _) = servers.get(usize::try_from(row.id.0).ok()?)?;
+        match &row.state {
+            Gone(reason) | Banned(reason) => Some(format!("\n  {label}: {reason}")),
+            _ => None,
+        }
+    });
+    lines.collect()
+}
+
+/// The servers as sources. Of several that ignore ranges one at a time is enough.
+fn sources(options: &Options, plan: &Plan) -> Vec<(SourceChange, bool)> {
+    let connections = match options.chunks {
+        Some(chunks) => usize::from(chunks).div_ceil(plan.servers.len().max(1)),
+        None => usize::from(options.connections),
+    };
+    let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
+    let servers = plan.servers.iter().enumerate().zip(0u64..);
+    let sources = servers.map(|((index, (_, answer)), id)| {
+        let size = plan.content.layout().size();
+        let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections);
+        let source = if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };
+        (SourceChange::Add(SourceId(id), AnySource::new(source)), ranges || index == 0)
+    });
+    sources.collect()
+}
+
+/// Adds the sources, shows how it goes, and waits for the end.
+async fn attend(
+    running: &Download,
+    changes: mpsc::Sender<SourceChange>,
+    sources: Vec<(SourceChange, bool)>,
+    report: &Report,
+) -> Outcome {
+    let (now, later): (Vec<_>, Vec<_>) = sources.into_iter().partition(|(_, at_once)| *at_once);
+    let mut reserve: std::collections::VecDeque<_> = later.into_iter().map(|(source, _)| source).collect();
+    for (source, _) in now {
+        // The channel holds all of them, and the engine ends only after it was read.
+        let _ = changes.send(source).await;
+    }
+    let mut changes = Some(changes).filter(|_| !reserve.is_empty());
+    let progress = running.progress();
+    let every = report.every().unwrap_or(Duration::from_secs(3600));
+    let mut shown = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    loop {
+        tokio::select! {
+            outcome = running.wait() => return outcome,
+            _ = shown.tick(), if report.every().is_some() => report.show(&progress.borrow().clone()),
+            _ = look.tick(), if changes.is_some() => {
+                let idle = { let now = progress.borrow(); now.sources == 0 && now.state == shoal_engine::State::Waiting };
+                if idle && let (Some(sender), Some(next)) = (&changes, reserve.pop_front()) {
+                    // As above.
+                    let _ = sender.send(next).await;
+                }
+                changes = changes.filter(|_| !reserve.is_empty());
+            }
+            _ = tokio::signal::ctrl_c() => return running.pause().await,
+            () = terminated(&mut terminate) => return running.pause().await,
+        }
+    }
+}
+
+async fn terminated(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What the disk's refusal means for a user of `fetch`.
+fn refused(error: DiskError) -> anyhow::Error {
+    refused_ref(&error)
+}
+
+fn refused_ref(error: &DiskError) -> anyhow::Error {
+    match error {
+        DiskError::OtherContent(path) => anyhow!(
+            "{} is unfinished and of another content: the file on the servers has changed since; start afresh without -r",
+            path.display()
+        ),
+        DiskError::Locked(path) => anyhow!("{} is being downloaded already by another fetch", path.display()),
+        other => anyhow!("{other}"),
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line of `fetch`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser};
+use shoal_common::{Sha1, Sha256};
+
+use crate::logging::LogFormat;
+use crate::metalink::hex;
+
+/// Downloads one file in segments from many HTTP servers at once.
+///
+/// All servers are asked for size, checksum and piece list; only those that agree with the majority are used. A server that
+/// dies, stalls or sends wrong bytes costs only its own share. The file gets its name after the last check.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    group = ArgGroup::new("from").args(["ports", "servers", "inputs"]).required(true),
+    after_help = "Examples:\n  fetch -p 9001 9002 9003 -o film.mkv -i 2 -r\n  fetch --servers servers.txt --file film.mkv -c 8 -o .\n  fetch https://one.example/film.mkv https://two.example/film.mkv\n  fetch film.mkv.meta4"
+)]
+pub struct Options {
+    /// URLs of the same file, or one Metalink (FILE.meta4 or its URL)
+    #[arg(value_name = "URL")]
+    pub inputs: Vec<String>,
+    /// Address of the servers whose ports are given
+    #[arg(
+        short = 'a',
+        long = "address",
+        alias = "server_ip_address",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1",
+        requires = "ports"
+    )]
+    pub address: String,
+    /// Ports of the servers
+    #[arg(
+        short = 'p',
+        long = "port",
+        alias = "list_of_ports",
+        value_name = "PORT",
+        num_args = 1..,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub ports: Vec<u16>,
+    /// File with a line "host port" for each server
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub servers: Option<PathBuf>,
+    /// Name of the file on the servers
+    #[arg(short = 'f', long = "file", alias = "file_location", value_name = "NAME", id = "name")]
+    pub name: Option<String>,
+    /// Chunks downloaded in parallel, all servers together
+    #[arg(short = 'c', long, value_name = "CHUNKS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub chunks: Option<u16>,
+    /// Where to: a folder or a file name
+    #[arg(short = 'o', long = "output", alias = "output_location", value_name = "OUT", default_value = ".")]
+    pub output: PathBuf,
+    /// Seconds between reports; 0 for none
+    #[arg(
+        short = 'i',
+        long = "interval",
+        aliases = ["metric_interval", "status_interval"],
+        value_name = "SECS",
+        default_value_t = 1
+    )]
+    pub interval: u32,
+    /// Go on with an interrupted download
+    #[arg(
+        short = 'r',
+        long = "resume",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub resume: bool,
+    /// SHA-1 that the file must have
+    #[arg(long, value_name = "HEX", value_parser = sha1)]
+    pub sha1: Option<Sha1>,
+    /// SHA-256 that the file must have
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub sha256: Option<Sha256>,
+    /// Bytes a second at most, with K, M or G; 0 for no limit
+    #[arg(long, value_name = "RATE", value_parser = rate, default_value = "0")]
+    pub limit_rate: u64,
+    /// Connections to one server at most
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        conflicts_with = "chunks",
+        value_parser = clap::value_parser!(u16).range(1..=16)
+    )]
+    pub connections: u16,
+    /// One JSON object a report, and one at the end
+    #[arg(long)]
+    pub json: bool,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+impl Options {
+    /// Reads the command line; on an error the process ends with its message.
+    pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        Self::parse_from(join_resume(arguments))
+    }
+}
+
+/// Joins `-r` with a `true` or `false` behind it; no other word is its value.
+fn join_resume(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut resume = false;
+    for argument in arguments {
+        match argument.to_str().map(str::to_ascii_lowercase).as_deref() {
+            Some(value @ ("true" | "false")) if resume => {
+                joined.pop();
+                joined.push(format!("--resume={value}").into());
+            }
+            _ => joined.push(argument),
+        }
+        resume = joined.last().is_some_and(|last| last == "-r" || last == "--resume");
+    }
+    joined
+}
+
+fn sha1(text: &str) -> Result<Sha1, String> {
+    hex(text).map(Sha1).map_err(|_| "a SHA-1 has 40 hex digits".into())
+}
+
+fn sha256(text: &str) -> Result<Sha256, String> {
+    hex(text).map(Sha256).map_err(|_| "a SHA-256 has 64 hex digits".into())
+}
+
+/// Bytes a second: a number with K, M or G (powers of 1024) behind it.
+fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a rate; write 500K, 20M, 1G or 0");
+    let (digits, unit) = match text.to_ascii_uppercase().chars().next_back() {
+        Some('K') => (&text[..text.len() - 1], 1 << 10),
+        Some('M') => (&text[..text.len() - 1], 1 << 20),
+        Some('G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        Options::try_parse_from(join_resume(line.split(' ').map(OsString::from)))
+    }
+
+    #[test]
+    fn both_ways_of_writing_it_are_understood() {
+        for line in [
+            "fetch -a 10.0.0.1 -p 9001 9002 -o out -i 2 -r",
+            "fetch --server_ip_address 10.0.0.1 --list_of_ports 9001 9002 --output_location out --metric_interval 2 --resume",
+            "fetch --resume true --address 10.0.0.1 --port 9001 9002 --output out --interval 2",
+            "fetch -r -p 9001 9002 -a 10.0.0.1 -o out --status_interval 2",
+        ] {
+            let options = parse(line).unwrap();
+            let read = (options.address.as_str(), options.ports.as_slice(), options.interval, options.resume);
+            assert_eq!(read, ("10.0.0.1", &[9001, 9002][..], 2, true), "{line}");
+        }
+        assert!(!parse("fetch -r false -p 1").unwrap().resume && !parse("fetch -p 1").unwrap().resume);
+        assert_eq!(parse("fetch -r http://a/b").unwrap().inputs, ["http://a/b"]);
+        let chunked = parse("fetch --servers s.txt --file NAME -c 8 -o OUT").unwrap();
+        assert_eq!((chunked.chunks, chunked.name.as_deref()), (Some(8), Some("NAME")));
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        for line in [
+            "fetch",
+            "fetch -p 0",
+            "fetch -p x",
+            "fetch -p 1 -r maybe",
+            "fetch http://a/b -p 1",
+            "fetch --servers x",
+            "fetch -p 1 --sha1 00",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn rates_have_units() {
+        for (text, bytes) in [("0", 0), ("500", 500), ("2K", 2048), ("3m", 3 << 20), ("1G", 1 << 30)] {
+            assert_eq!(rate(text), Ok(bytes));
+        }
+        for text in ["", "K", "-1", "1T", "99999999999G", "1.5M", "1é"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! From the command line to what is downloaded: which servers to ask, whom to believe, and what content that makes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use futures::stream::{FuturesOrdered, StreamExt};
+use reqwest::{Client, Url};
+use shoal_common::{Digests, FileName, Layout};
+use shoal_engine::Content;
+
+use crate::client;
+use crate::fetch::ask::{Answer, Candidate, Place, ask, read_metalink};
+use crate::fetch::majority::{Agreement, Claim, agree};
+use crate::fetch::options::Options;
+use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkFile};
+
+/// Servers that are asked at most; of a Metalink the best.
+const MAX_SERVERS: usize = 64;
+/// Longest list of servers that is read, in bytes.
+const MAX_LIST_BYTES: u64 = 1024 * 1024;
+
+/// What is downloaded, and from whom.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) client: Client,
+    pub(super) name: Option<FileName>,
+    pub(super) content: Content,
+    /// Servers that agree, with what users know them by.
+    pub(super) servers: Vec<(String, Answer)>,
+    /// What is worth knowing about the others.
+    pub(super) notes: Vec<String>,
+}
+
+/// What is asked for.
+struct Wanted {
+    candidates: Vec<Candidate>,
+    name: Option<FileName>,
+    demanded: Claim,
+    proxies: bool,
+}
+
+/// Asks all servers and decides.
+pub(super) async fn plan(options: &Options) -> Result<Plan> {
+    let wanted = wanted(options).await?;
+    let client = client::build(wanted.proxies).context("cannot set up the HTTP client")?;
+    let mut asked: FuturesOrdered<_> =
+        wanted.candidates.iter().map(|candidate| ask(&client, candidate)).collect();
+    let mut answers = Vec::new();
+    let mut silent = Vec::new();
+    for candidate in &wanted.candidates {
+        match asked.next().await {
+            Some(Ok(answer)) => answers.push((candidate.label.clone(), answer)),
+            Some(Err(reason)) => silent.push(format!("{}: {reason}", candidate.label)),
+            None => {}
+        }
+    }
+    drop(asked);
+    let claims: Vec<Claim> = answers.iter().map(|(_, answer)| answer.claim.clone()).collect();
+    if claims.is_empty() {
+        let what = options.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        bail!("no server has the file{what}:\n  {}", silent.join("\n  "));
+    }
+    let said = |(label, answer): &(String, Answer)| format!("{label}: {}", answer.claim);
+    let Some(Agreement { claim, members }) = agree(&claims, &wanted.demanded) else {
+        let mut lines: Vec<String> = answers.iter().map(said).collect();
+        lines.extend(silent);
+        let why = match wanted.demanded == Claim::default() {
+            true => "the servers do not agree on the file, no answer has a majority; give --sha1 or --sha256 to say which is right".into(),
+            false => format!("no server has the file that was asked for ({})", wanted.demanded),
+        };
+        bail!("{why}:\n  {}", lines.join("\n  "));
+    };
+    let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
+    let outside = answers.iter().enumerate().filter(|(index, _)| !members.contains(index));
+    notes.extend(outside.map(|(_, answer)| format!("refused {}: differs from the majority", said(answer))));
+    let content = content(&claim, &mut notes)?;
+    let mut servers: Vec<_> = answers
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| members.contains(index))
+        .map(|(_, answer)| answer)
+        .collect();
+    let name = wanted.name.or_else(|| usual_name(&servers));
+    if servers.iter().any(|(_, answer)| answer.ranges) {
+        servers.retain(|(label, answer)| {
+            if !answer.ranges {
+                notes.push(format!("skipped {label}: does not serve ranges"));
+            }
+            answer.ranges
+        });
+    }
+    Ok(Plan { client, name, content, servers, notes })
+}
+
+/// The name that most servers give the file; of equals the first.
+fn usual_name(servers: &[(String, Answer)]) -> Option<FileName> {
+    let names: Vec<&FileName> = servers.iter().filter_map(|(_, answer)| answer.name.as_ref()).collect();
+    let count = |name: &FileName| names.iter().filter(|&&other| other == name).count();
+    names.iter().rev().max_by_key(|name| count(name)).map(|&name| name.clone())
+}
+
+fn content(claim: &Claim, notes: &mut Vec<String>) -> Result<Content> {
+    let size = claim.size.context("no server says how long the file is")?;
+    if let Some(pieces) = &claim.pieces {
+        let layout = u32::try_from(pieces.length).ok().and_then(|length| Layout::new(size, length).ok());
+        match layout.map(|layout| Content::new(layout, pieces.digests.clone(), claim.digests)) {
+            Some(Ok(content)) => return Ok(content),
+            Some(Err(error)) => notes.push(format!("the piece list is left out: {error}")),
+            None => {
+                notes.push(format!("the piece list is left out: a piece length of {} bytes", pieces.length))
+            }
+        }
+    }
+    let layout = Layout::for_size(size)?;
+    if layout.pieces() == 0 {
+        return Ok(Content::new(layout, Arc::new([]), claim.digests)?);
+    }
+    Ok(Content::unchecked(layout, claim.digests))
+}
+
+async fn wanted(options: &Options) -> Result<Wanted> {
+    let digests = Digests { sha1: options.sha1, sha256: options.sha256, blake3: None };
+    let demanded = Claim { size: None, digests, pieces: None };
+    if !options.ports.is_empty() {
+        let addresses = options.ports.iter().map(|&port| (options.address.clone(), port));
+        let candidates = servers(addresses, options.name.as_deref())?;
+        return Ok(Wanted { candidates, name: None, demanded, proxies: false });
+    }
+    if let Some(path) = &options.servers {
+        let candidates = servers(read_servers(path)?.into_iter(), options.name.as_deref())?;
+        return Ok(Wanted { candidates, name: None, demanded, proxies: false });
+    }
+    if let [input] = &options.inputs[..]
+        && let Some(files) = metalink_input(input).await?
+    {
+        return from_metalink(choose(files, options.name.as_deref())?, demanded);
+    }
+    let candidates = options.inputs.iter().map(|input| {
+        let url = Url::parse(input).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.with_context(|| {
+            format!("{input:?} is neither an http:// or https:// URL nor a Metalink file")
+        })?;
+        Ok(Candidate { label: label(&url), place: Place::File(url) })
+    });
+    let candidates = candidates.take(MAX_SERVERS).collect::<Result<_>>()?;
+    Ok(Wanted { candidates, name: None, demanded, proxies: true })
+}
+
+/// A URL without the password that may be in it.
+fn label(url: &Url) -> String {
+    let mut shown = url.clone();
+    // Only URLs that cannot have one refuse.
+    let _ = shown.set_password(None);
+    shown.to_string()
+}
+
+fn servers(addresses: impl Iterator<Item = (String, u16)>, name: Option<&str>) -> Result<Vec<Candidate>> {
+    let candidates = addresses.take(MAX_SERVERS).map(|(host, port)| {
+        let bracketed = host.contains(':') && !host.starts_with('[');
+        let host = if bracketed { format!("[{host}]") } else { host };
+        let base = Url::parse(&format!("http://{host}:{port}/"));
+        let base = base.with_context(|| format!("{host:?} is not an address"))?;
+        Ok(Candidate { label: format!("{host}:{port}"), place: Place::Server(base, name.map(str::to_owned)) })
+    });
+    candidates.collect()
+}
+
+/// Lines `host port` or `host:port`; `#` begins a comment.
+fn read_servers(path: &Path) -> Result<Vec<(String, u16)>> {
+    let shown = path.display();
+    let text = read_bounded(path, MAX_LIST_BYTES)?;
+    let text = String::from_utf8(text).with_context(|| format!("{shown} is not text"))?;
+    let mut addresses = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let split = line.split_once(char::is_whitespace).or_else(|| line.rsplit_once(':'));
+        let parsed = split.and_then(|(host, port)| {
+            Some((host.to_owned(), port.trim().parse().ok().filter(|&port: &u16| port > 0)?))
+        });
+        addresses.push(
+            parsed.with_context(|| format!("{shown}, line {}: {line:?} is not \"host port\"", index + 1))?,
+        );
+    }
+    if addresses.is_empty() {
+        bail!("{shown} names no server");
+    }
+    Ok(addresses)
+}
+
+/// The files of the Metalink that the input is; `None` if it is something else.
+async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
+    let named = input.ends_with(".meta4") || input.ends_with(".metalink");
+    if let Some(url) = Url::parse(input).ok().filter(|url| matches!(url.scheme(), "http" | "https")) {
+        if !named {
+            return Ok(None);
+        }
+        let client = client::build(true).context("cannot set up the HTTP client")?;
+        let files =
+            read_metalink(&client, &url).await.map_err(|reason| anyhow::anyhow!("{input}: {reason}"))?;
+        return Ok(Some(files));
+    }
+    if !named && !Path::new(input).is_file() {
+        return Ok(None);
+    }
+    let bytes = read_bounded(Path::new(input), MAX_METALINK_BYTES as u64)?;
+    Ok(Some(metalink::parse(&bytes).with_context(|| format!("cannot use {input}"))?))
+}
+
+fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > most {
+        bail!("{} is longer than {most} bytes", path.display());
+    }
+    Ok(bytes)
+}
+
+fn choose(files: Vec<MetalinkFile>, name: Option<&str>) -> Result<MetalinkFile> {
+    let names: Vec<String> = files.iter().map(|file| file.name.to_string()).collect();
+    let mut fitting = files.into_iter().filter(|file| name.is_none_or(|name| file.name.as_str() == name));
+    match (fitting.next(), fitting.next()) {
+        (Some(file), None) => Ok(file),
+        (None, _) => bail!("the Metalink has no such file; it has: {}", names.join(", ")),
+        (Some(_), Some(_)) => {
+            bail!("the Metalink has several files, choose one with --file: {}", names.join(", "))
+        }
+    }
+}
+
+fn from_metalink(file: MetalinkFile, mut demanded: Claim) -> Result<Wanted> {
+    let named = Claim { size: file.size, digests: file.digests, pieces: file.pieces };
+    if !demanded.allows(&named) {
+        bail!("the Metalink describes another file than the digest that was given");
+    }
+    demanded.learn(&named);
+    let candidates: Vec<Candidate> = file
+        .urls
+        .iter()
+        .filter_map(|url| Url::parse(url).ok())
+        .take(MAX_SERVERS)
+        .map(|url| Candidate { label: label(&url), place: Place::File(url) })
+        .collect();
+    if candidates.is_empty() {
+        bail!("the Metalink names no http:// or https:// URL for {}", file.name);
+    }
+    Ok(Wanted { candidates, name: Some(file.name), demanded, proxies: true })
+}

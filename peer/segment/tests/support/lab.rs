@@ -1,0 +1,258 @@
+//! A small HTTP/1.1 server on threads that misbehaves as it is told, and counts the bytes of content that it sends.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shoal_common::{Digests, FileName, Sha1};
+use shoal_segment::metalink::{self, MetalinkFile, Pieces};
+
+const BLOCK: usize = 16 * 1024;
+
+/// How it behaves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manners {
+    /// Publishes digests and pieces of this length in a Metalink.
+    pub(crate) publishes: Option<u32>,
+    /// The name in that Metalink.
+    pub(crate) name: Option<String>,
+    /// Time for each 16 KiB.
+    pub(crate) block_time: Duration,
+    /// Ignores ranges.
+    pub(crate) no_ranges: bool,
+    /// Closes the connection after every answer.
+    pub(crate) closes: bool,
+    /// Sends headers and nothing more.
+    pub(crate) hangs: bool,
+    /// Inverts the bytes of this part of the file.
+    pub(crate) wrong: Option<std::ops::Range<u64>>,
+    /// Sends one byte less than asked for, as if that were all; or one more.
+    pub(crate) short: bool,
+    pub(crate) long: bool,
+    /// Answers every request for the file with this status and these headers.
+    pub(crate) refuses: Option<String>,
+    /// Has another file, with another tag, after that many bytes.
+    pub(crate) replaced_after: Option<u64>,
+    /// Falls silent after that many bytes; or is gone.
+    pub(crate) silent_after: Option<u64>,
+    pub(crate) gone_after: Option<u64>,
+    /// Sends a 302 to another URL first.
+    pub(crate) redirects_to: Option<String>,
+    /// Sends no ETag.
+    pub(crate) untagged: bool,
+}
+
+/// See the module.
+pub(crate) struct Lab {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    bytes: Arc<Vec<u8>>,
+    manners: Manners,
+    down: AtomicBool,
+    stopped: AtomicBool,
+    served: AtomicU64,
+    requests: AtomicU64,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Lab {
+    pub(crate) fn start(bytes: &Arc<Vec<u8>>, manners: Manners) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            bytes: bytes.clone(),
+            manners,
+            down: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            open: Mutex::default(),
+        });
+        let accepting = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if accepting.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                if accepting.down.load(Ordering::SeqCst) {
+                    continue;
+                }
+                accepting.open.lock().unwrap().push(stream.try_clone().unwrap());
+                let shared = accepting.clone();
+                std::thread::spawn(move || {
+                    let _ = shared.converse(&stream);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// Bytes of the file that were sent.
+    pub(crate) fn served(&self) -> u64 {
+        self.shared.served.load(Ordering::SeqCst)
+    }
+
+    /// Requests for the file.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Cuts all connections, and every new one; or takes them again.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.shared.down.store(down, Ordering::SeqCst);
+        if down {
+            for stream in self.shared.open.lock().unwrap().drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.set_down(true);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Shared {
+    fn converse(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+            let mut range = None;
+            loop {
+                let mut header = String::new();
+                if reader.read_line(&mut header)? == 0 || header == "\r\n" {
+                    break;
+                }
+                if let Some(value) = header.to_ascii_lowercase().strip_prefix("range: bytes=") {
+                    let (first, last) = value.trim().split_once('-').unwrap();
+                    range = Some((first.parse().unwrap(), last.parse().unwrap_or(u64::MAX)));
+                }
+            }
+            self.answer(stream, &path, range)?;
+            if self.manners.closes {
+                return Ok(());
+            }
+        }
+    }
+
+    fn answer(&self, mut stream: &TcpStream, path: &str, range: Option<(u64, u64)>) -> std::io::Result<()> {
+        if path == "/" || path.ends_with(".meta4") {
+            let Some(length) = self.manners.publishes else {
+                return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            };
+            let text = self.metalink(length);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+            return stream.write_all((head + &text).as_bytes());
+        }
+        if let Some(url) = &self.manners.redirects_to {
+            let head = format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        if let Some(refusal) = &self.manners.refuses {
+            let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
+        let size = self.bytes.len() as u64;
+        let whole = (0, size.saturating_sub(1));
+        let (first, last) = range.filter(|_| !self.manners.no_ranges).unwrap_or(whole);
+        if first >= size && size > 0 {
+            let head =
+                format!("HTTP/1.1 416 No\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
+        let mut last = last.min(size.saturating_sub(1));
+        last -= u64::from(self.manners.short && last > first);
+        let length = if size == 0 { 0 } else { last - first + 1 };
+        let sent = length + u64::from(self.manners.long);
+        let status = match range.is_some() && !self.manners.no_ranges && size > 0 {
+            true => format!("206 Partial\r\nContent-Range: bytes {first}-{last}/{size}"),
+            false => "200 OK".into(),
+        };
+        let tag =
+            if self.manners.untagged { String::new() } else { format!("ETag: \"{}\"\r\n", self.version()) };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {sent}\r\n{tag}\r\n");
+        stream.write_all(head.as_bytes())?;
+        if self.manners.hangs && length > 1 {
+            self.hang();
+            return Ok(());
+        }
+        self.send(stream, first, length)?;
+        if self.manners.long { stream.write_all(b"x") } else { Ok(()) }
+    }
+
+    fn send(&self, mut stream: &TcpStream, first: u64, length: u64) -> std::io::Result<()> {
+        let start = usize::try_from(first).unwrap();
+        let part = &self.bytes[start..start + usize::try_from(length).unwrap()];
+        for (block, index) in part.chunks(BLOCK).zip(0u64..) {
+            if !self.manners.block_time.is_zero() && length > 1 {
+                std::thread::sleep(self.manners.block_time);
+            }
+            let served = self.served.load(Ordering::SeqCst);
+            if self.manners.silent_after.is_some_and(|after| served >= after) {
+                self.hang();
+                return Ok(());
+            }
+            if self.manners.gone_after.is_some_and(|after| served >= after) {
+                self.down.store(true, Ordering::SeqCst);
+            }
+            if self.down.load(Ordering::SeqCst) {
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
+            let offset = first + index * BLOCK as u64;
+            let wrong = |at: u64| {
+                self.version() > 0 || self.manners.wrong.as_ref().is_some_and(|wrong| wrong.contains(&at))
+            };
+            let block: Vec<u8> =
+                block.iter().zip(offset..).map(|(&byte, at)| if wrong(at) { !byte } else { byte }).collect();
+            stream.write_all(&block)?;
+            self.served.fetch_add(block.len() as u64, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> u32 {
+        let after = self.manners.replaced_after;
+        u32::from(after.is_some_and(|after| self.served.load(Ordering::SeqCst) >= after))
+    }
+
+    /// Says nothing until the test is over.
+    fn hang(&self) {
+        while !self.stopped.load(Ordering::SeqCst) && !self.down.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn metalink(&self, length: u32) -> String {
+        let name = self.manners.name.clone().unwrap_or_else(|| "file.bin".into());
+        let digests = Digests { sha1: Some(Sha1::of(&self.bytes)), ..Digests::default() };
+        let pieces = self.bytes.chunks(length as usize).map(Sha1::of).collect();
+        let file = MetalinkFile {
+            name: FileName::create("placeholder").unwrap(),
+            size: Some(self.bytes.len() as u64),
+            digests,
+            pieces: Some(Pieces { length: u64::from(length), digests: pieces }),
+            urls: vec![],
+        };
+        metalink::write(&[file]).replace("placeholder", &name)
+    }
+}
