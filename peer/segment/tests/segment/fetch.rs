@@ -1,15 +1,12 @@
 //! `fetch` against servers that work, lie, stall and die: real processes on loopback.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use shoal_common::{Layout, Sha1};
-use support::{
+use crate::support::{
     Lab, Manners, Server, assert_content, fetch, fetch_command, finish, free_port, names_in, random, until,
 };
+use shoal_common::{Layout, Sha1};
 
 const MIB: usize = 1 << 20;
 /// Piece length that servers of the lab publish.
@@ -286,7 +283,8 @@ fn killed_twenty_times_it_fetches_nothing_verified_again() {
     let served = || labs[0].served() + labs[1].served();
     for _ in 0..20 {
         let before = served();
-        let mut running = support::Process(fetch_command(&arguments).stderr(Stdio::null()).spawn().unwrap());
+        let mut running =
+            crate::support::Process(fetch_command(&arguments).stderr(Stdio::null()).spawn().unwrap());
         until("some more came", || {
             served() > before + MIB as u64 / 4 || running.0.try_wait().unwrap().is_some()
         });
@@ -305,7 +303,7 @@ fn a_second_fetch_to_the_same_place_is_refused() {
     let lab =
         Lab::start(&random(4 * MIB, 12), Manners { block_time: Duration::from_millis(4), ..publishing() });
     let arguments = with(ports(&[&lab]), &["-o", folder.path().join("out").to_str().unwrap()]);
-    let mut first = support::Process(fetch_command(&arguments).spawn().unwrap());
+    let mut first = crate::support::Process(fetch_command(&arguments).spawn().unwrap());
     until("the first has begun", || lab.served() > 0);
     fetch(&arguments).failed_saying("being downloaded already");
     fetch(&with(arguments, &["-r"])).failed_saying("being downloaded already");
@@ -325,7 +323,7 @@ fn a_file_that_changed_on_the_servers_is_noticed() {
             Some(_) => with(ports(&[lab]), &["-o", to]),
             None => vec![lab.url("f"), "-o".into(), to.into()],
         };
-        let mut first = support::Process(fetch_command(&target(&lab)).spawn().unwrap());
+        let mut first = crate::support::Process(fetch_command(&target(&lab)).spawn().unwrap());
         until("a part is there", || lab.served() > MIB as u64);
         first.kill();
         if publishes.is_some() {

@@ -1,16 +1,13 @@
 //! The HTTP source does what the engine expects of every source: the engine's own suite.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::{Lab, Manners};
 use shoal_common::Layout;
 use shoal_engine::conformance::{Behaviour, Stand, check};
 use shoal_segment::client;
 use shoal_segment::source::HttpSource;
-use support::{Lab, Manners};
 
 /// Sources that talk to servers of the lab, which live as long as the stand.
 struct HttpStand {

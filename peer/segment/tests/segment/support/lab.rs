@@ -56,7 +56,6 @@ struct Shared {
     down: AtomicBool,
     stopped: AtomicBool,
     served: AtomicU64,
-    requests: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -70,7 +69,6 @@ impl Lab {
             down: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             served: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let accepting = shared.clone();
@@ -101,11 +99,6 @@ impl Lab {
     /// Bytes of the file that were sent.
     pub(crate) fn served(&self) -> u64 {
         self.shared.served.load(Ordering::SeqCst)
-    }
-
-    /// Requests for the file.
-    pub(crate) fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::SeqCst)
     }
 
     /// Cuts all connections, and every new one; or takes them again.
@@ -167,7 +160,6 @@ impl Shared {
             let head = format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
-        self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(refusal) = &self.manners.refuses {
             let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());

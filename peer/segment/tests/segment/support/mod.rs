@@ -1,5 +1,4 @@
 //! Real `server` and `fetch` processes, and an HTTP server that misbehaves as it is told and counts what it sends.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 mod lab;
 
@@ -92,9 +91,9 @@ impl Drop for Process {
 
 /// A running `server`.
 pub(crate) struct Server {
-    pub(crate) process: Process,
+    _process: Process,
     pub(crate) ports: Vec<u16>,
-    cache: tempfile::TempDir,
+    _cache: tempfile::TempDir,
 }
 
 impl Server {
@@ -118,7 +117,7 @@ impl Server {
         }
         // Its reports are read so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { process: Process(child), ports, cache }
+        Self { _process: Process(child), ports, _cache: cache }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -1,0 +1,7 @@
+//! Tests of the HTTP side with real processes on loopback.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod conformance;
+mod fetch;
+mod server;
+mod support;
