@@ -66,6 +66,8 @@ pub fn back_up(dir: &Path, to: &Path) -> Result<(), StoreError> {
         Backup::new(&from, &mut copy)?.run_to_completion(BACKUP_PAGES, Duration::from_millis(1), None)?;
         // One file without a log beside it: what is put back is what was copied.
         copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
+        // Nobody's last start: put back, even during the same one, it is told from the database used last.
+        super::start::unmark(&copy)?;
     }
     std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
     std::fs::rename(&draft, to).map_err(io)
@@ -109,7 +111,10 @@ mod tests {
         store.commit().unwrap();
         assert_eq!(count(other.path()).unwrap().records, [(Kind(99), 1_000)]);
         assert_eq!(count(dir.path()).unwrap().records, [(Kind(99), 1_001)]);
-        assert_eq!(Store::open(other.path()).unwrap().beginning(), Beginning::Restored);
+        drop(store);
+        Store::set_aside(dir.path(), 1).unwrap();
+        std::fs::copy(other.path().join(FILE), dir.path().join(FILE)).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().beginning(), Beginning::Restored);
         assert!(back_up(dir.path(), &other.path().join("no/such/folder")).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{Store, StoreError};
 
@@ -47,6 +47,12 @@ impl Store {
         })?;
         Ok(beginning)
     }
+}
+
+/// Takes the mark out of a copy of the database.
+pub(super) fn unmark(copy: &Connection) -> Result<(), StoreError> {
+    copy.execute("DELETE FROM setting WHERE name = ?1", [SETTING])?;
+    Ok(())
 }
 
 fn write_mark(dir: &Path, mark: &str) -> std::io::Result<()> {
