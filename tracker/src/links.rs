@@ -238,9 +238,11 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                     tracing::warn!("tracker {number} ({line}) answers with another key than before: {peer}");
                 }
                 known = Some(peer);
-                if let Some((sender, receiver)) =
-                    raise(&shared, (number, &line), peer, &mut inbox, newest.take()).await
-                {
+                let raised = tokio::select! {
+                    () = closing.cancelled() => return,
+                    raised = raise(&shared, (number, &line), peer, &mut inbox, newest.take()) => raised,
+                };
+                if let Some((sender, receiver)) = raised {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
                     let (why, next) = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
