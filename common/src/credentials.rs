@@ -70,6 +70,25 @@ pub enum CredentialError {
     Sealed,
 }
 
+impl AccountKey {
+    /// A key of its own for one purpose, by HKDF-SHA256: what is sealed under one says nothing of the others.
+    #[must_use]
+    pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        let hkdf = Hkdf::<Sha256>::new(None, &self.0);
+        hkdf.expand(purpose, key.as_mut()).expect("32 bytes are less than HKDF's limit");
+        key
+    }
+
+    /// A fresh one that belongs to no account.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut key = Self([0; 32]);
+        fill(&mut key.0);
+        key
+    }
+}
+
 impl Secrets {
     /// Derives an account's secrets. Takes some 20 ms and 19 MiB.
     ///
@@ -100,8 +119,7 @@ impl Secrets {
     /// # Errors
     /// As [`Secrets::derive`].
     pub fn create(password: &str) -> Result<(Self, AccountKey, Account), CredentialError> {
-        let mut key = AccountKey([0; 32]);
-        fill(&mut key.0);
+        let key = AccountKey::random();
         let (secrets, account) = Self::rewrap(password, &key)?;
         Ok((secrets, key, account))
     }

@@ -1,10 +1,13 @@
 //! How a file is cut into pieces: the one place where an index becomes an offset.
 
 use crate::limits::{MAX_FILE_SIZE, MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, USUAL_MAX_PIECE_LENGTH};
+use crate::storage::{MAX_CHUNK, MAX_CHUNKS};
 
 /// Number of pieces aimed at, before the bounds on a piece's length: enough to spread over many sources,
 /// few enough that digests and announcements cost nothing.
 const AIMED_PIECES: u64 = 2_000;
+/// Chunks of a stored file at least (F4).
+const STORED_CHUNKS: u64 = 4;
 
 /// The index of a piece of one file, counted from 0. Only that file's [`Layout`] makes one, so it is always in range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +83,24 @@ impl Layout {
             return Err(LayoutError::TooManyPieces(pieces));
         }
         Ok(Self { size, piece_length })
+    }
+
+    /// How the encrypted store cuts a file of `size` bytes into chunks (F4): at least four if it has four bytes, of 4 MiB at
+    /// most, all of one length but the last.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooManyPieces`] beyond [`MAX_CHUNKS`] chunks.
+    pub fn stored(size: u64) -> Result<Self, LayoutError> {
+        let most = u64::from(MAX_CHUNK);
+        let chunks = size.div_ceil(most);
+        if chunks > MAX_CHUNKS as u64 {
+            return Err(LayoutError::TooManyPieces(chunks));
+        }
+        let mut length = (size / STORED_CHUNKS).clamp(1, most);
+        if length > u64::from(MIN_PIECE_LENGTH) {
+            length -= length % u64::from(MIN_PIECE_LENGTH);
+        }
+        Ok(Self { size, piece_length: u32::try_from(length).unwrap_or(MAX_CHUNK) })
     }
 
     /// The file's size in bytes.
@@ -159,7 +180,37 @@ mod tests {
         assert_eq!(Layout::new(1 << 40, 64 * 1024), Err(LayoutError::TooManyPieces(1 << 24)));
     }
 
+    #[test]
+    fn stored_files_have_four_chunks_of_at_most_4_mib() {
+        let mib = 1 << 20;
+        for (size, length, chunks) in [
+            (0, 1, 0),
+            (1, 1, 1),
+            (3, 1, 3),
+            (4, 1, 4),
+            (5, 1, 5),
+            (8, 2, 4),
+            (1_000, 250, 4),
+            (16 * mib, 4 << 20, 4),
+            (16 * mib + 1, 4 << 20, 5),
+            (1 << 30, 4 << 20, 256),
+            (50_000 * 4 * mib, 4 << 20, 50_000),
+        ] {
+            let layout = Layout::stored(size).unwrap();
+            assert_eq!((layout.piece_length(), layout.pieces()), (length, chunks), "{size}");
+        }
+        assert_eq!(Layout::stored(50_000 * 4 * mib + 1), Err(LayoutError::TooManyPieces(50_001)));
+    }
+
     proptest! {
+        #[test]
+        fn chunks_of_a_stored_file_are_as_required(size in 4_u64..(64 << 20)) {
+            let layout = Layout::stored(size).unwrap();
+            prop_assert!(layout.pieces() >= 4 && layout.piece_length() <= MAX_CHUNK);
+            let sum: u64 = layout.iter().map(|piece| u64::from(layout.length(piece))).sum();
+            prop_assert_eq!(sum, size);
+        }
+
         #[test]
         fn pieces_tile_the_file(size in 0..MAX_FILE_SIZE) {
             let layout = Layout::for_size(size).unwrap();
