@@ -71,6 +71,9 @@ struct FillState {
     filled: u32,
     spilled: u32,
     blocks: Vec<Block>,
+    /// Bytes of the run that were put into blocks.
+    taken: u64,
+    /// Bytes of the run that came: those, or as many as were announced.
     received: u64,
     first_byte: Option<Instant>,
     closed: bool,
@@ -163,7 +166,8 @@ impl Filling {
         if count > 0 {
             state.first_byte.get_or_insert_with(Instant::now);
         }
-        state.received += u64::from(count);
+        state.taken += u64::from(count);
+        state.received = state.received.max(state.taken);
         state.filled += count;
         if state.filled < self.run.layout().length(piece) {
             return None;
@@ -200,6 +204,22 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Tells how many bytes of a request came while they cannot be appended yet, because a sealed piece opens as a whole: a
+/// source whose bytes come is not silent.
+#[derive(Debug, Clone)]
+pub struct Arrivals(Arc<Filling>);
+
+impl Arrivals {
+    /// So many bytes of the run came so far, in all.
+    pub fn received(&self, bytes: u64) {
+        let mut state = self.0.state();
+        if bytes > 0 {
+            state.first_byte.get_or_insert_with(Instant::now);
+        }
+        state.received = state.received.max(bytes.min(self.0.run.length()));
+    }
+}
+
 /// Receives the bytes of one request, in order. Pieces leave it for the engine as they become whole.
 #[derive(Debug)]
 pub struct PieceBuf {
@@ -232,7 +252,13 @@ impl PieceBuf {
     /// Bytes of the run that are still to come.
     #[must_use]
     pub fn remaining(&self) -> u64 {
-        self.filling.run.length() - self.filling.state().received
+        self.filling.run.length() - self.filling.state().taken
+    }
+
+    /// For telling what came where it cannot be appended as it comes.
+    #[must_use]
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals(self.filling.clone())
     }
 
     /// Takes the next bytes of the run, waiting for memory and for the download rate limit. If the future is dropped,
@@ -414,6 +440,17 @@ mod tests {
         ));
         let mut other = self::bench(16, 1);
         assert_eq!(other.buffer.read_from(&mut &[][..], 1_000).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_counts_as_received_once() {
+        let mut bench = bench(16, 1);
+        bench.buffer.arrivals().received(100_000);
+        assert_eq!((bench.filling.sample().received, bench.buffer.remaining()), (100_000, 2 * PIECE as u64));
+        bench.buffer.arrivals().received(u64::MAX);
+        bench.buffer.append(&vec![7; 2 * PIECE]).await.unwrap();
+        assert_eq!((bench.filling.sample().received, bench.buffer.remaining()), (2 * PIECE as u64, 0));
+        assert_eq!(content(&bench.arrived.try_recv().unwrap().data), vec![7; 2 * PIECE]);
     }
 
     #[tokio::test]

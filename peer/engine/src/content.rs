@@ -1,6 +1,7 @@
 //! What a download is of, and where it goes.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,18 @@ pub enum Verification {
     /// Nothing: only the whole file can be checked, if a digest of it is known. Pieces count as they come, and a resumed
     /// download relies on those of the last checkpoint.
     Unchecked,
+    /// Pieces are sealed, and authentic once a source has opened them: sources hand over no others. What was written and
+    /// is in doubt is checked by sealing it again.
+    Aead(Arc<dyn SealedPieces>),
+}
+
+/// The pieces of a file that is sealed piece by piece.
+pub trait SealedPieces: fmt::Debug + Send + Sync {
+    /// Names the sealed content: another content's name differs.
+    fn identity(&self) -> [u8; 32];
+
+    /// Whether these are the bytes of that piece. Called on blocking threads.
+    fn is_right(&self, piece: PieceIndex, bytes: &[u8]) -> bool;
 }
 
 /// A list of digests that does not have one digest a piece.
@@ -56,6 +69,12 @@ impl Content {
         Self { layout, verification: Verification::Unchecked, digest }
     }
 
+    /// Content whose pieces its sources open and authenticate.
+    #[must_use]
+    pub fn sealed(layout: Layout, pieces: Arc<dyn SealedPieces>, digest: impl Into<Digests>) -> Self {
+        Self { layout, verification: Verification::Aead(pieces), digest: digest.into() }
+    }
+
     /// How the file is cut.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -83,7 +102,7 @@ impl Content {
     pub(crate) fn matches(&self, piece: PieceIndex, sha1: &Sha1) -> bool {
         match &self.verification {
             Verification::Sha1(digests) => digests.get(piece.as_usize()) == Some(sha1),
-            Verification::Unchecked => true,
+            Verification::Unchecked | Verification::Aead(_) => true,
         }
     }
 }

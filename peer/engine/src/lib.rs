@@ -24,8 +24,8 @@ mod source;
 mod tests;
 mod writer;
 
-pub use buffer::{BufferError, PieceBuf, ReadError};
-pub use content::{Content, ContentError, Overwrite, Target, Verification};
+pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError};
+pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
 pub use disk::DiskError;
 pub use engine::{Download, Engine, EngineConfig};
 pub use pool::POOL_BYTES;

@@ -10,7 +10,7 @@ use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{PieceData, Spill};
-use crate::content::Content;
+use crate::content::{Content, Verification};
 use crate::digest::Prefix;
 use crate::disk::{DiskError, Journal, PartFile};
 use crate::pool::{BLOCK_BYTES, Block};
@@ -106,7 +106,7 @@ impl Workplace {
         mut prefix: Option<&mut Prefix>,
         checked: &mut Vec<Checked>,
     ) -> Result<(), DiskError> {
-        if !self.content.is_checked() {
+        if !matches!(self.content.verification(), Verification::Sha1(_)) {
             for data in pieces {
                 checked.push(self.keep(data)?);
             }
@@ -184,6 +184,20 @@ impl Workplace {
         Ok(Checked::Written(Arc::new(data)))
     }
 
+    /// Checks what the partial file has of a piece.
+    fn is_right(&self, piece: PieceIndex) -> Result<bool, DiskError> {
+        let layout = self.content.layout();
+        let (offset, length) = (layout.offset(piece), layout.length(piece));
+        if let Verification::Aead(pieces) = self.content.verification() {
+            let mut bytes = vec![0; length as usize];
+            self.part.read(offset, &mut bytes)?;
+            return Ok(pieces.is_right(piece, &bytes));
+        }
+        let mut hasher = Hasher::default();
+        self.read(offset, u64::from(length), |bytes| hasher.update(bytes))?;
+        Ok(self.content.matches(piece, &Sha1(hasher.finish())))
+    }
+
     /// Hashes pieces of the partial file; those that are right. Blocking; stops early when cancelled.
     pub(crate) fn rehash(
         &self,
@@ -196,9 +210,7 @@ impl Workplace {
             if cancelled.is_cancelled() {
                 break;
             }
-            let mut hasher = Hasher::default();
-            self.read(layout.offset(piece), u64::from(layout.length(piece)), |bytes| hasher.update(bytes))?;
-            if self.content.matches(piece, &Sha1(hasher.finish())) {
+            if self.is_right(piece)? {
                 right.insert(piece);
             }
         }

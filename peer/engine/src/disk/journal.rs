@@ -205,6 +205,7 @@ fn identity_of(content: &Content) -> Blake3 {
     match content.verification() {
         Verification::Sha1(digests) => digests.iter().for_each(|digest| bytes.extend_from_slice(&digest.0)),
         Verification::Unchecked => bytes.extend_from_slice(b"unchecked"),
+        Verification::Aead(pieces) => bytes.extend_from_slice(&pieces.identity()),
     }
     Blake3::of(&bytes)
 }
