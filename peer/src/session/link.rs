@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a tracker may take for an answer. A tracker that waits for another one answers after 1.5 s.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// The slowest line that a large call is given time for, in bytes a second.
 const SLOWEST_LINE: u64 = 128 * 1024;
 /// Calls under way at once; more wait for their turn.
@@ -22,7 +22,7 @@ const MAX_CALLS: usize = 64;
 
 /// A connection to a tracker. Cheap to clone; it ends when [`Link::close`] is called or the connection breaks.
 #[derive(Clone)]
-pub(super) struct Link(Arc<Inner>);
+pub struct Link(Arc<Inner>);
 
 struct Inner {
     /// The tracker's address as the file has it.
@@ -43,12 +43,14 @@ struct Pending {
 }
 
 /// The connection ended before the answer came.
-#[derive(Debug)]
-pub(super) struct Lost;
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was lost before the answer came")]
+pub struct Lost;
 
 impl Link {
     /// Takes over a channel. The task that carries its messages ends with the connection.
-    pub(super) fn start(address: String, channel: Channel, tasks: &TaskTracker) -> Self {
+    #[must_use]
+    pub fn start(address: String, channel: Channel, tasks: &TaskTracker) -> Self {
         let (outgoing, queue) = mpsc::channel(MAX_CALLS);
         let link = Self(Arc::new(Inner {
             address,
@@ -65,17 +67,22 @@ impl Link {
     }
 
     /// The tracker's address as the file has it.
-    pub(super) fn address(&self) -> &str {
+    #[must_use]
+    pub fn address(&self) -> &str {
         &self.0.address
     }
 
     /// The tracker's key.
-    pub(super) fn peer(&self) -> PeerId {
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
         self.0.peer
     }
 
     /// Asks, and waits for the answer. Dropping the future leaves the call under way and its answer unread.
-    pub(super) async fn call(&self, call: Call) -> Result<Reply, Lost> {
+    ///
+    /// # Errors
+    /// When the connection ends before the answer comes.
+    pub async fn call(&self, call: Call) -> Result<Reply, Lost> {
         let _turn = self.0.turns.acquire().await.map_err(|_| Lost)?;
         let (answer, answered) = oneshot::channel();
         let number = {
@@ -106,7 +113,7 @@ impl Link {
     }
 
     /// Ends the connection; calls under way are lost. The first reason stays.
-    pub(super) fn close(&self, reason: &str) {
+    pub fn close(&self, reason: &str) {
         let mut pending = self.pending();
         pending.reason.get_or_insert_with(|| reason.to_owned());
         // First the end, then the callers: woken, they look for another link and must not find this one.
@@ -115,12 +122,14 @@ impl Link {
     }
 
     /// Completes, with the reason, when the connection has ended. Safe to drop.
-    pub(super) async fn ended(&self) -> String {
+    pub async fn ended(&self) -> String {
         self.0.ended.cancelled().await;
         self.pending().reason.clone().unwrap_or_default()
     }
 
-    pub(super) fn is_ended(&self) -> bool {
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
         self.0.ended.is_cancelled()
     }
 

@@ -5,13 +5,14 @@
 //! kept in memory only.
 
 mod keeper;
-mod link;
+pub mod link;
 mod login;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shoal_common::credentials::AccountKey;
 use shoal_common::tracker_api::{Answer, Call, Holding, Refusal, RefusalKind, Reply};
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
 use shoal_net::Control;
@@ -194,6 +195,13 @@ impl Session {
     #[must_use]
     pub fn watch_who(&self) -> watch::Receiver<Option<Who>> {
         self.0.who.subscribe()
+    }
+
+    /// The key of the account that is logged in; none when nobody is.
+    #[must_use]
+    pub fn account_key(&self) -> Option<AccountKey> {
+        let login = lock(&self.0.login);
+        login.as_ref().and_then(|login| login.secrets.open(&login.account).ok())
     }
 
     /// The address of the tracker in use, if one is.
