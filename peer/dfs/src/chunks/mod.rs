@@ -1,0 +1,292 @@
+//! A node's chunks: what is held, how much room there is, and the backend that keeps the bytes.
+//!
+//! Whatever is listed as held was checked against its id and made durable first. Capacity is reserved before bytes are
+//! written, so that it holds to the byte however many come at once. Every change is numbered, so that whoever tells the
+//! trackers tells them each once.
+
+mod folder;
+mod ledger;
+mod object;
+mod scrub;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
+use shoal_common::tracker_api::storage::OwnedChunk;
+use tokio::sync::watch;
+
+pub use folder::Folder;
+pub use ledger::{Change, Changes, Room};
+pub use object::ObjectBackend;
+pub use scrub::{Scrub, scrub};
+
+use crate::wire::Failure;
+use ledger::Ledger;
+
+/// Why the backend could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// It has no such chunk.
+    #[error("there is no such chunk")]
+    NotFound,
+    /// It has no room, whatever the capacity says.
+    #[error("no space is left")]
+    Full,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A chunk that a backend found when it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub chunk: OwnedChunk,
+    /// Its length in bytes.
+    pub length: u32,
+    /// When it was stored.
+    pub stored: SystemTime,
+}
+
+/// What keeps the bytes. Dropping a future may leave its work to go on, and never half a chunk under its name.
+pub trait Backend: Send + Sync + 'static {
+    /// Everything that is there; remains of what was interrupted are removed.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, BackendError>>;
+    /// Keeps a chunk; done when it is durable.
+    fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Reads a range of a chunk, whole: fewer bytes are an error.
+    fn read(&self, chunk: OwnedChunk, offset: u32, length: u32)
+    -> BoxFuture<'_, Result<Bytes, BackendError>>;
+    /// Removes a chunk; one that is not there is removed.
+    fn delete(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Moves a rotten chunk out of the way, where an operator can look at it.
+    fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
+}
+
+/// A node's chunks. Cheap to clone.
+#[derive(Clone)]
+pub struct Chunks {
+    backend: Arc<dyn Backend>,
+    ledger: Arc<Mutex<Ledger>>,
+    version: watch::Sender<u64>,
+}
+
+impl Chunks {
+    /// Opens what the backend has, for at most `capacity` bytes.
+    ///
+    /// # Errors
+    /// When the backend cannot be listed.
+    pub async fn open(backend: Arc<dyn Backend>, capacity: u64) -> Result<Self, BackendError> {
+        let found = backend.list().await?;
+        let mut ledger = Ledger::new(capacity);
+        found.into_iter().for_each(|found| ledger.found(found));
+        Ok(Self { backend, ledger: Arc::new(Mutex::new(ledger)), version: watch::Sender::new(0) })
+    }
+
+    /// How much room there is.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.ledger().room()
+    }
+
+    /// Whether a chunk is held.
+    #[must_use]
+    pub fn holds(&self, chunk: &OwnedChunk) -> bool {
+        self.ledger().length(chunk).is_some()
+    }
+
+    /// Length of a chunk that is held.
+    #[must_use]
+    pub fn length(&self, chunk: &OwnedChunk) -> Option<u32> {
+        self.ledger().length(chunk)
+    }
+
+    /// As [`holds`](Self::holds); one that is held counts as stored now, and is reported again.
+    #[must_use]
+    pub fn touch(&self, chunk: &OwnedChunk) -> bool {
+        let held = self.ledger().touch(chunk, SystemTime::now());
+        if held {
+            self.changed();
+        }
+        held
+    }
+
+    /// Everything that is held, and the number of the last change.
+    #[must_use]
+    pub fn snapshot(&self) -> (Vec<OwnedChunk>, u64) {
+        self.ledger().snapshot()
+    }
+
+    /// What changed after the change of that number; `None` when that is too long ago to be known.
+    #[must_use]
+    pub fn changes_after(&self, number: u64, most: usize) -> Option<Changes> {
+        self.ledger().changes_after(number, most)
+    }
+
+    /// The number of the last change, as it grows.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Checks a chunk and keeps it; done when it is durable. Dropping the future may leave it stored.
+    ///
+    /// # Errors
+    /// [`Failure::Damaged`], [`Failure::Full`] or [`Failure::Storage`].
+    pub async fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
+        let length = u32::try_from(bytes.len()).ok().filter(|length| (1..=MAX_SEALED_CHUNK).contains(length));
+        let Some(length) = length else { return Err(Failure::Damaged) };
+        if !is_intact(chunk.chunk, bytes.clone()).await {
+            return Err(Failure::Damaged);
+        }
+        if self.touch(&chunk) {
+            return Ok(());
+        }
+        let reservation = Reservation::new(self, length).ok_or(Failure::Full)?;
+        self.backend.put(chunk, bytes).await.map_err(|error| match error {
+            BackendError::Full => Failure::Full,
+            error => failed("keep", chunk, &error),
+        })?;
+        reservation.settle(Found { chunk, length, stored: SystemTime::now() });
+        self.changed();
+        Ok(())
+    }
+
+    /// Reads a range of a chunk.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] or [`Failure::Storage`].
+    pub async fn read(&self, chunk: OwnedChunk, offset: u32, length: u32) -> Result<Bytes, Failure> {
+        let whole = self.length(&chunk).ok_or(Failure::NotFound)?;
+        if length == 0 || offset.checked_add(length).is_none_or(|end| end > whole) {
+            return Err(Failure::NotFound);
+        }
+        match self.backend.read(chunk, offset, length).await {
+            Ok(bytes) => Ok(bytes),
+            Err(BackendError::NotFound) => {
+                tracing::warn!(?chunk, "a chunk has disappeared");
+                self.lose(&chunk);
+                Err(Failure::NotFound)
+            }
+            Err(error) => Err(failed("read", chunk, &error)),
+        }
+    }
+
+    /// Deletes a chunk, unless it was stored less than `min_age` ago; false if it was, or is not held.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`].
+    pub async fn delete(&self, chunk: OwnedChunk, min_age: Duration) -> Result<bool, Failure> {
+        let before = SystemTime::now().checked_sub(min_age);
+        // Whoever may delete at once does not depend on clocks, of which an object store has its own.
+        let forgotten = match min_age {
+            Duration::ZERO => self.ledger().forget(&chunk),
+            _ => self.ledger().forget_older(&chunk, before),
+        };
+        if !forgotten {
+            return Ok(false);
+        }
+        self.changed();
+        // It is not held any more, whatever becomes of the file; a remainder is found at the next start.
+        self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
+        Ok(true)
+    }
+
+    /// Reads a chunk again; one that is not what its id says is set aside and not held any more: false.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`] when it cannot be read now.
+    pub async fn verify(&self, chunk: OwnedChunk) -> Result<bool, Failure> {
+        let Some(length) = self.length(&chunk) else { return Ok(false) };
+        let bytes = match self.backend.read(chunk, 0, length).await {
+            Ok(bytes) => Some(bytes),
+            Err(BackendError::NotFound) => None,
+            Err(error) => return Err(failed("read", chunk, &error)),
+        };
+        if let Some(bytes) = &bytes
+            && is_intact(chunk.chunk, bytes.clone()).await
+        {
+            return Ok(true);
+        }
+        tracing::warn!(
+            ?chunk,
+            found = bytes.is_some(),
+            "a chunk is rotten; it is reported to be copied again"
+        );
+        if !self.lose(&chunk) {
+            return Ok(false);
+        }
+        if bytes.is_some() {
+            self.backend.set_aside(chunk).await.map_err(|error| failed("set aside", chunk, &error))?;
+        }
+        Ok(false)
+    }
+
+    /// Has the trackers told something that is no change of what is held.
+    pub fn tell(&self, change: Change) {
+        self.ledger().note(change);
+        self.changed();
+    }
+
+    fn lose(&self, chunk: &OwnedChunk) -> bool {
+        let lost = self.ledger().forget(chunk);
+        if lost {
+            self.changed();
+        }
+        lost
+    }
+
+    fn changed(&self) {
+        let number = self.ledger().number();
+        self.version.send_replace(number);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Chunks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Chunks").field(&self.room()).finish()
+    }
+}
+
+/// Room for a chunk that is being written.
+struct Reservation<'a> {
+    chunks: &'a Chunks,
+    length: u32,
+}
+
+impl<'a> Reservation<'a> {
+    fn new(chunks: &'a Chunks, length: u32) -> Option<Self> {
+        // Not `then_some`: a reservation that was not made must not be dropped.
+        let reserved = chunks.ledger().reserve(length);
+        reserved.then(|| Self { chunks, length })
+    }
+
+    fn settle(self, found: Found) {
+        self.chunks.ledger().stored(found);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.chunks.ledger().release(self.length);
+    }
+}
+
+async fn is_intact(id: ChunkId, bytes: Bytes) -> bool {
+    tokio::task::spawn_blocking(move || ChunkId::of(&bytes) == id).await.unwrap_or(false)
+}
+
+fn failed(action: &str, chunk: OwnedChunk, error: &BackendError) -> Failure {
+    tracing::error!(owner = %chunk.owner, chunk = %chunk.chunk, %error, "cannot {action} a chunk");
+    Failure::Storage
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Why something was not done, in words for the user.
+
+use std::io;
+use std::path::PathBuf;
+
+use shoal_common::layout::LayoutError;
+use shoal_common::names::NameError;
+use shoal_engine::DownloadError;
+use shoal_peer::session::{CallError, LoginError};
+
+use crate::name::StoredName;
+use crate::vault::VaultError;
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The trackers did not do it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Nobody was logged in, or no account made or changed.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The network cannot be used at all.
+    #[error("cannot use the network: {0}")]
+    Network(String),
+    /// Nobody is logged in.
+    #[error("nobody is logged in; start dfs again and log in")]
+    NotLoggedIn,
+    /// The name cannot be one of a stored file.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A local file or folder cannot be used.
+    #[error("cannot {action} {}: {error}", .path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Only regular files are stored.
+    #[error("{} is not a regular file; only files are stored", .0.display())]
+    NotAFile(PathBuf),
+    /// The file is too long.
+    #[error(transparent)]
+    TooLong(#[from] LayoutError),
+    /// It was written to while it was stored.
+    #[error("{} changed while it was being stored, and nothing is listed; put it again", .0.display())]
+    Changed(PathBuf),
+    /// There cannot be so many copies.
+    #[error(
+        "{copies} copies need as many servers, and dfs.conf names {servers} that the trackers know; ask for fewer copies or add servers"
+    )]
+    Copies {
+        /// Copies asked for.
+        copies: u8,
+        /// Servers that there are.
+        servers: usize,
+    },
+    /// Too few servers answer.
+    #[error(
+        "only {up} of {all} servers can be reached, and a file needs two copies of each part ({who}); start the others and put it again"
+    )]
+    Servers {
+        /// Those that answer.
+        up: usize,
+        /// Those of `dfs.conf`.
+        all: usize,
+        /// The others and why.
+        who: String,
+    },
+    /// A chunk found too few servers.
+    #[error(
+        "part {part} of {name} could not be put on {needed} servers, and nothing is listed: {why}; make room or start more servers, and put it again: it goes on where it was"
+    )]
+    NoPlace {
+        /// The file.
+        name: StoredName,
+        /// The chunk, from 1.
+        part: u32,
+        /// How many it needs.
+        needed: usize,
+        /// What each server said.
+        why: String,
+    },
+    /// There is no such file.
+    #[error("you have no stored file {0}; list shows what there is")]
+    NotFound(StoredName),
+    /// What the trackers have of it makes no sense.
+    #[error("what the trackers have of {0} contradicts itself: {1}")]
+    Contradiction(StoredName, &'static str),
+    /// The description does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The download did not come to its end.
+    #[error("{name}: {error}")]
+    Download {
+        /// The file.
+        name: StoredName,
+        /// Why.
+        error: DownloadError,
+    },
+    /// Parts are on no server that can be reached.
+    #[error(
+        "{missing} bytes of {name} are on no server that can be reached now ({who}); get it again when they are back: it goes on where it was"
+    )]
+    Unreachable {
+        /// The file.
+        name: StoredName,
+        /// Bytes that are missing.
+        missing: u64,
+        /// The servers and why.
+        who: String,
+    },
+}
+
+impl StoreError {
+    pub(super) fn file(
+        action: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| Self::File { action, path, error }
+    }
+}

@@ -1,0 +1,283 @@
+//! GET: the file's chunks from all servers at once, through the engine, which checks, writes and resumes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::storage::{MAX_COPIES, StoreManifest};
+use shoal_common::tracker_api::RefusalKind;
+use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoredFile};
+use shoal_common::{Bitfield, Blake3, Layout, PeerId, Sha1};
+use shoal_engine::{
+    AnySource, Content, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite, SourceChange,
+    SourceId, State, Target,
+};
+use shoal_peer::session::CallError;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::nodes::Nodes;
+use super::{Client, Lease, Progress, Report, Step, StoreError, store};
+use crate::lane::Lane;
+use crate::name::StoredName;
+use crate::seal::{Sealer, StoredPieces};
+use crate::source::{NodeSource, Sealed};
+use crate::vault::Description;
+use crate::wire::MAX_CHUNK_LIST;
+
+/// How often servers that are away are tried again, and progress is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Nothing came and nothing is on its way for so long: what is missing cannot be had now.
+const GIVE_UP: Duration = Duration::from_secs(12);
+/// Changes of the set of sources that wait to be taken.
+const CHANGES: usize = 2 * MAX_COPIES as usize + 64;
+
+/// Where a file goes.
+#[derive(Debug, Clone, Default)]
+pub struct GetOptions {
+    /// A folder, or a file name; the current folder without.
+    pub to: Option<PathBuf>,
+    /// Whether a file that is there already is replaced.
+    pub force: bool,
+}
+
+/// A file that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Got {
+    /// Its name in the store.
+    pub name: StoredName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-1, which was checked.
+    pub sha1: Sha1,
+}
+
+/// A stored file as its owner sees it.
+pub(super) struct Opened {
+    pub(super) description: Description,
+    pub(super) manifest: StoreManifest,
+    version: Blake3,
+}
+
+impl Client {
+    /// Fetches a stored file.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was fetched is kept, and another GET to the same place goes on.
+    pub async fn get(
+        &self,
+        name: &StoredName,
+        options: &GetOptions,
+        report: Report,
+    ) -> Result<Got, StoreError> {
+        self.refresh().await?;
+        // First, so that nothing of the version that is found now goes while it is fetched.
+        let lease = Lease::take(&self.session).await?;
+        let got = self.fetch(name, options, report).await;
+        lease.end().await;
+        got
+    }
+
+    async fn fetch(
+        &self,
+        name: &StoredName,
+        options: &GetOptions,
+        report: Report,
+    ) -> Result<Got, StoreError> {
+        let Opened { description, manifest, version } = self.find(name).await?;
+        let path = destination(options, name)?;
+        let contradiction = |what| StoreError::Contradiction(name.clone(), what);
+        let layout = Layout::stored(description.size)?;
+        let sealer = Arc::new(Sealer::new(&description.secret, layout.pieces()));
+        let ids = manifest.chunks.iter().map(|chunk| chunk.id).collect();
+        let pieces = Arc::new(StoredPieces::new(sealer.clone(), ids, version.0));
+        let file = Sealed::new(layout, manifest.chunks, sealer)
+            .ok_or_else(|| contradiction("its parts are not those of a file of its size"))?;
+        let overwrite = if options.force { Overwrite::Replace } else { Overwrite::Refuse };
+        let target = Target::new(&path, overwrite);
+        let (changes, sources) = mpsc::channel(CHANGES);
+        let engine = Engine::new(EngineConfig::default());
+        let download = engine.start(Content::sealed(layout, pieces, description.digest), target, sources);
+        let mut servers = Servers::new(self.nodes.clone(), file, &manifest.servers, changes).await;
+        let outcome = servers.carry(&download, &report).await;
+        match outcome {
+            Outcome::Complete { path, .. } => {
+                Ok(Got { name: name.clone(), path, size: layout.size(), sha1: description.digest.sha1 })
+            }
+            Outcome::Failed(DownloadError::NoSources { missing }) => {
+                let who = servers.reasons().await;
+                Err(StoreError::Unreachable { name: name.clone(), missing, who })
+            }
+            Outcome::Failed(error) => Err(StoreError::Download { name: name.clone(), error }),
+            Outcome::Paused | Outcome::Cancelled => {
+                let missing = layout.size() - download.progress().borrow().verified_bytes;
+                let who = servers.reasons().await;
+                Err(StoreError::Unreachable { name: name.clone(), missing, who })
+            }
+        }
+    }
+
+    /// What the trackers have of a file, opened.
+    pub(super) async fn find(&self, name: &StoredName) -> Result<Opened, StoreError> {
+        let vault = self.vault()?;
+        let key = vault.pointer(name);
+        let found = match store(&self.session, StoreCall::Get { key }).await {
+            Ok(StoreAnswer::File(file)) => file,
+            Ok(_) => return Err(CallError::Unexpected.into()),
+            Err(error) if error.refusal() == Some(RefusalKind::NotFound) => {
+                return Err(StoreError::NotFound(name.clone()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let StoredFile { manifest, sealed, .. } = *found;
+        // The name of the version is counted here, not believed: the description is bound to it.
+        let version = Blake3::of(&manifest);
+        let description = vault.open(&key, &version, &sealed)?;
+        let manifest = StoreManifest::read(&manifest)
+            .map_err(|_| StoreError::Contradiction(name.clone(), "its list of parts cannot be read"))?;
+        Ok(Opened { description, manifest, version })
+    }
+}
+
+/// A file's place: in the folder that was given, or at the path.
+fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, StoreError> {
+    let to = options.to.as_deref().unwrap_or(Path::new("."));
+    let folder = to.is_dir() || to.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if folder && !to.is_dir() {
+        let absent = std::io::ErrorKind::NotFound.into();
+        return Err(StoreError::File { action: "write to the folder", path: to.to_owned(), error: absent });
+    }
+    Ok(if folder { to.join(name.as_str()) } else { to.to_owned() })
+}
+
+/// The servers of one GET.
+struct Servers {
+    nodes: Nodes,
+    file: Arc<Sealed>,
+    peers: Vec<PeerId>,
+    /// The connection that each source uses.
+    lanes: Vec<Option<Lane>>,
+    changes: Option<mpsc::Sender<SourceChange>>,
+    reasons: Vec<String>,
+}
+
+impl Servers {
+    async fn new(
+        nodes: Nodes,
+        file: Arc<Sealed>,
+        listed: &[PeerId],
+        changes: mpsc::Sender<SourceChange>,
+    ) -> Self {
+        let mut peers = Vec::new();
+        for peer in listed {
+            let present = nodes.present(*peer).await;
+            if !peers.contains(&present) {
+                peers.push(present);
+            }
+        }
+        let (lanes, reasons) = (vec![None; peers.len()], vec![String::new(); peers.len()]);
+        Self { nodes, file, peers, lanes, changes: Some(changes), reasons }
+    }
+
+    /// Keeps the download supplied with sources until it ends.
+    async fn carry(&mut self, download: &Download, report: &Report) -> Outcome {
+        let progress = download.progress();
+        let total = self.file.layout.size();
+        let (mut tried, mut moved, mut before) = (None::<Instant>, Instant::now(), 0);
+        loop {
+            if tried.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
+                // The first round takes as long as the slowest server takes to be given up, and no piece waits for it.
+                let ended = tokio::select! {
+                    () = self.connect() => None,
+                    outcome = download.wait() => Some(outcome),
+                };
+                if let Some(outcome) = ended {
+                    return outcome;
+                }
+                tried = Some(Instant::now());
+            }
+            tokio::select! {
+                outcome = download.wait() => {
+                    report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
+                    return outcome;
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let now = progress.borrow().clone();
+            report(Progress { step: Step::Fetching, done: now.verified_bytes, total });
+            if now.verified_bytes + now.fetched_bytes != before || now.state != State::Waiting {
+                before = now.verified_bytes + now.fetched_bytes;
+                moved = Instant::now();
+            } else if moved.elapsed() >= GIVE_UP {
+                self.changes = None;
+                return download.pause().await;
+            }
+        }
+    }
+
+    /// Adds those that are not in use, as they answer.
+    async fn connect(&mut self) {
+        let Some(changes) = self.changes.clone() else { return };
+        let (nodes, file) = (&self.nodes, &self.file);
+        let away = self
+            .peers
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| self.lanes[*index].as_ref().is_none_or(Lane::has_ended));
+        let tries = away.map(|(index, &peer)| {
+            let changes = changes.clone();
+            async move {
+                let reached = reach(nodes, file, peer).await;
+                let reached = match reached {
+                    Ok((lane, have)) => {
+                        let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
+                        let id = SourceId(index as u64);
+                        // Only a download that has ended takes no more.
+                        let _ = changes.send(SourceChange::Add(id, source)).await;
+                        Ok(lane)
+                    }
+                    Err(reason) => Err(reason),
+                };
+                (index, reached)
+            }
+        });
+        for (index, reached) in futures::future::join_all(tries).await {
+            match reached {
+                Ok(lane) => self.lanes[index] = Some(lane),
+                Err(reason) => self.reasons[index] = reason,
+            }
+        }
+    }
+
+    async fn reasons(&self) -> String {
+        let mut said = Vec::new();
+        for (index, peer) in self.peers.iter().enumerate() {
+            let there = self.lanes[index].as_ref().is_some_and(|lane| !lane.has_ended());
+            let reason = match () {
+                () if there => "does not have them",
+                () if self.reasons[index].is_empty() => "the connection was lost",
+                () => self.reasons[index].as_str(),
+            };
+            said.push(format!("{}: {reason}", self.nodes.name(*peer).await));
+        }
+        said.join("; ")
+    }
+}
+
+/// A connection to a server, and which of the chunks it holds.
+async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(Lane, Bitfield), String> {
+    let lane = nodes.lane(peer).await?;
+    let mut have = Bitfield::none(&file.layout);
+    let pieces: Vec<_> = file.layout.iter().collect();
+    for pieces in pieces.chunks(MAX_CHUNK_LIST) {
+        let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
+        let held = lane.holds(ids).await.map_err(|error| error.to_string())?;
+        for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
+            have.insert(*piece);
+        }
+    }
+    Ok((lane, have))
+}

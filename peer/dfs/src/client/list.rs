@@ -1,0 +1,112 @@
+//! LIST and RM.
+
+use shoal_common::storage::ChunkId;
+use shoal_common::tracker_api::storage::{Health, StoreAnswer, StoreCall, StoredEntry};
+use shoal_common::{RequestId, Sha1};
+use shoal_peer::session::CallError;
+
+use super::{Client, StoreError, store};
+use crate::name::StoredName;
+use crate::wire::MAX_CHUNK_LIST;
+
+/// Pages of a list that are asked for at most: a million files.
+const MAX_PAGES: usize = 4_000;
+
+/// A stored file in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: StoredName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-1.
+    pub sha1: Sha1,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_ms: u64,
+    /// Where its copies stand.
+    pub health: Health,
+}
+
+/// What became of the chunks of a file that was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The file.
+    pub name: StoredName,
+    /// Servers that deleted its chunks at once; the others do so by the trackers' rule.
+    pub cleared: usize,
+    /// Servers that may have some.
+    pub servers: usize,
+}
+
+impl Client {
+    /// The user's stored files, by name. Entries that do not open are left out, with a warning in the log.
+    ///
+    /// # Errors
+    /// When no tracker answers.
+    pub async fn list(&self) -> Result<Vec<Listed>, StoreError> {
+        let vault = self.vault()?;
+        let (mut listed, mut after) = (Vec::new(), None);
+        for _ in 0..MAX_PAGES {
+            let StoreAnswer::Files { files, more } = store(&self.session, StoreCall::List { after }).await?
+            else {
+                return Err(CallError::Unexpected.into());
+            };
+            after = files.last().map(|entry| entry.key);
+            for StoredEntry { key, version, sealed, stored_ms, health } in files {
+                match vault.open(&key, &version, &sealed) {
+                    Ok(file) => listed.push(Listed {
+                        name: file.name.clone(),
+                        size: file.size,
+                        sha1: file.digest.sha1,
+                        stored_ms,
+                        health,
+                    }),
+                    Err(error) => tracing::warn!(%key, %error, "a stored file is left out of the list"),
+                }
+            }
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// Removes a stored file, and its chunks from the servers that can be reached, unless it is being read.
+    ///
+    /// # Errors
+    /// When there is no such file, or no tracker answers.
+    pub async fn remove(&self, name: &StoredName) -> Result<Removed, StoreError> {
+        self.refresh().await?;
+        let found = self.find(name).await?;
+        let key = self.vault()?.pointer(name);
+        let request = RequestId::random();
+        let StoreAnswer::Removed { existed, leased } =
+            store(&self.session, StoreCall::Remove { request, key }).await?
+        else {
+            return Err(CallError::Unexpected.into());
+        };
+        if !existed {
+            return Err(StoreError::NotFound(name.clone()));
+        }
+        let servers = found.manifest.servers.len();
+        let ids: Vec<ChunkId> = found.manifest.chunks.iter().map(|chunk| chunk.id).collect();
+        let mut cleared = 0;
+        if !leased {
+            let deletes = found.manifest.servers.iter().map(|peer| self.clear(*peer, &ids));
+            cleared = futures::future::join_all(deletes).await.into_iter().filter(|done| *done).count();
+        }
+        Ok(Removed { name: name.clone(), cleared, servers })
+    }
+
+    async fn clear(&self, peer: shoal_common::PeerId, ids: &[ChunkId]) -> bool {
+        let Ok(lane) = self.nodes.lane(self.nodes.present(peer).await).await else { return false };
+        for ids in ids.chunks(MAX_CHUNK_LIST) {
+            if let Err(error) = lane.delete(ids.to_vec()).await {
+                tracing::info!(%peer, %error, "chunks of a removed file stay until the trackers' rule");
+                return false;
+            }
+        }
+        true
+    }
+}

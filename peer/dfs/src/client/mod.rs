@@ -1,0 +1,271 @@
+//! The user's side: a session with the trackers, connections to the storage nodes, and what is done with both.
+
+mod error;
+mod get;
+mod hashing;
+mod list;
+mod nodes;
+mod placing;
+mod put;
+mod unfinished;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::UserName;
+use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoreStatus};
+use shoal_common::tracker_api::{Answer, Call};
+use shoal_common::{RequestId, TrackerInfo};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity};
+use shoal_peer::command::Password;
+use shoal_peer::events::Events;
+use shoal_peer::holdings::Holdings;
+use shoal_peer::session::{CallError, Session, SessionConfig, Who};
+use shoal_peer::tickets::TicketBook;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::StoreError;
+pub use get::{GetOptions, Got};
+pub use list::{Listed, Removed};
+pub use nodes::{NodeState, Nodes};
+pub use put::Stored;
+
+use crate::conf::Conf;
+use crate::vault::Vault;
+
+/// Every client of a tracker says where it can be reached; this one takes no connections, and names the port of the
+/// discard service, where nobody listens.
+const NOWHERE: &str = "0.0.0.0:9";
+/// How often a ticket is renewed: before half its ten minutes are over.
+const RENEW_EVERY: Duration = Duration::from_secs(240);
+/// How often a lease is renewed: at a third of its life.
+const LEASE_EVERY: Duration = Duration::from_secs(20);
+
+/// How far something has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is going on.
+    pub step: Step,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// What is going on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Step {
+    /// Reading the file for its digests.
+    #[default]
+    Hashing,
+    /// Sealing and sending.
+    Storing,
+    /// Fetching and opening.
+    Fetching,
+}
+
+impl Step {
+    /// A word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hashing => "hashing",
+            Self::Storing => "storing",
+            Self::Fetching => "fetching",
+        }
+    }
+}
+
+/// Where progress goes. Cheap to clone.
+pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// A client that may or may not be logged in.
+pub struct Client {
+    session: Session,
+    control: Control,
+    nodes: Nodes,
+    folder: PathBuf,
+    vault: Option<Arc<Vault>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Client {
+    /// Begins to look for a tracker. What an interrupted PUT needs to go on is kept in `folder`.
+    ///
+    /// # Errors
+    /// When the network cannot be used.
+    pub async fn start(conf: &Conf, trackers: TrackerInfo, folder: PathBuf) -> Result<Self, StoreError> {
+        let identity = Identity::generate();
+        let config = ControlConfig {
+            identity: identity.clone(),
+            listen: None,
+            protocols: Vec::new(),
+            limits: ControlLimits::default(),
+        };
+        let (control, _) =
+            Control::start(config).await.map_err(|error| StoreError::Network(error.to_string()))?;
+        let own = identity.peer_id();
+        let (session, _) = Session::start(SessionConfig {
+            control: control.clone(),
+            own,
+            trackers,
+            listen: NOWHERE.to_owned(),
+            tickets: TicketBook::new(own),
+            holdings: Holdings::default(),
+            events: Events::default(),
+        });
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let nodes = Nodes::new(conf.servers.clone(), identity, tasks.clone());
+        Ok(Self { session, control, nodes, folder, vault: None, tasks, stop })
+    }
+
+    /// Asks the trackers who is who, and tries to reach every server; what came of it, in the order of `dfs.conf`.
+    ///
+    /// # Errors
+    /// When no tracker answers.
+    pub async fn ping(&self) -> Result<Vec<NodeState>, StoreError> {
+        self.refresh().await?;
+        Ok(self.nodes.ping().await)
+    }
+
+    /// Logs in, and shows the servers that were reached a ticket; the names of those that accepted it.
+    ///
+    /// # Errors
+    /// [`StoreError::Login`] with the trackers' reason.
+    pub async fn login(
+        &mut self,
+        user: UserName,
+        password: Password,
+    ) -> Result<(Who, Vec<String>), StoreError> {
+        let who = self.session.login(user, password).await?;
+        let account = self.session.account_key().ok_or(StoreError::NotLoggedIn)?;
+        self.vault = Some(Arc::new(Vault::new(&account)));
+        let ticket = ticket(&self.session).await?;
+        let granted = self.nodes.show(ticket).await;
+        self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), self.stop.clone()));
+        Ok((who, granted))
+    }
+
+    /// Creates an account; true if its name may yet be lost to another.
+    ///
+    /// # Errors
+    /// [`StoreError::Login`] with the trackers' reason.
+    pub async fn create_user(&self, user: UserName, password: Password) -> Result<bool, StoreError> {
+        Ok(self.session.create_user(user, password).await?)
+    }
+
+    /// Gives the account another password.
+    ///
+    /// # Errors
+    /// [`StoreError::Login`] with the trackers' reason.
+    pub async fn change_password(&self, old: Option<Password>, new: Password) -> Result<(), StoreError> {
+        Ok(self.session.change_password(old, new).await?)
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn who(&self) -> Option<Who> {
+        self.session.who()
+    }
+
+    /// How the store is.
+    ///
+    /// # Errors
+    /// When no tracker answers.
+    pub async fn status(&self) -> Result<StoreStatus, StoreError> {
+        match store(&self.session, StoreCall::Status).await? {
+            StoreAnswer::Status(status) => Ok(*status),
+            _ => Err(CallError::Unexpected.into()),
+        }
+    }
+
+    /// Leaves.
+    pub async fn shutdown(self) {
+        self.session.logout().await;
+        self.stop.cancel();
+        self.nodes.close().await;
+        self.session.shutdown().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.control.shutdown().await;
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        match store(&self.session, StoreCall::Nodes).await? {
+            StoreAnswer::Nodes(entries) => {
+                self.nodes.learn(&entries).await;
+                Ok(())
+            }
+            _ => Err(CallError::Unexpected.into()),
+        }
+    }
+
+    fn vault(&self) -> Result<Arc<Vault>, StoreError> {
+        self.vault.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
+    }
+}
+
+async fn store(session: &Session, call: StoreCall) -> Result<StoreAnswer, CallError> {
+    match session.call(Call::Store(call)).await? {
+        Answer::Store(answer) => Ok(answer),
+        _ => Err(CallError::Unexpected),
+    }
+}
+
+async fn ticket(session: &Session) -> Result<Vec<u8>, CallError> {
+    match store(session, StoreCall::Ticket).await? {
+        StoreAnswer::Ticket { ticket, .. } => Ok(ticket),
+        _ => Err(CallError::Unexpected),
+    }
+}
+
+/// Keeps the servers supplied with fresh tickets.
+async fn renew(session: Session, nodes: Nodes, stop: CancellationToken) {
+    let work = async {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            match ticket(&session).await {
+                Ok(ticket) => {
+                    nodes.show(ticket).await;
+                }
+                Err(error) => tracing::warn!(%error, "no new ticket for the storage nodes"),
+            }
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+/// A lease on all chunks of the user, renewed until it is dropped.
+struct Lease {
+    id: RequestId,
+    session: Session,
+    _renewal: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Lease {
+    async fn take(session: &Session) -> Result<Self, StoreError> {
+        let id = RequestId::random();
+        store(session, StoreCall::Lease { id, end: false }).await?;
+        let renewing = session.clone();
+        let renewal = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LEASE_EVERY).await;
+                if let Err(error) = store(&renewing, StoreCall::Lease { id, end: false }).await {
+                    tracing::warn!(%error, "a lease was not renewed");
+                }
+            }
+        });
+        let renewal = tokio_util::task::AbortOnDropHandle::new(renewal);
+        Ok(Self { id, session: session.clone(), _renewal: renewal })
+    }
+
+    /// Ends it. One that is only dropped ends by itself within a minute.
+    async fn end(self) {
+        if let Err(error) = store(&self.session, StoreCall::Lease { id: self.id, end: true }).await {
+            tracing::debug!(%error, "a lease was not ended");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The storage nodes as this client reaches them: who is behind each line of `dfs.conf` by what the trackers say, and a
+//! connection to each, logged in, made again when it broke.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::PeerId;
+use shoal_common::tracker_api::storage::NodeEntry;
+use shoal_net::Identity;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::conf::ServerLine;
+use crate::lane::{Lane, LaneError};
+
+/// How long a server may take to answer before it counts as not reached. It is tried again while it is needed.
+const REACH_WITHIN: Duration = Duration::from_millis(1_500);
+/// A server that was not reached is left alone for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
+/// Heirs that are followed from one key to the next.
+const MAX_HEIRS: usize = 16;
+
+/// A server of `dfs.conf` and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name there.
+    pub name: String,
+    /// `host:port` as there.
+    pub at: String,
+    /// Its key, where the trackers know it.
+    pub peer: Option<PeerId>,
+    /// Why it was not reached; none if it was.
+    pub problem: Option<String>,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Nodes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    lines: Vec<ServerLine>,
+    identity: Identity,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<PeerId, NodeEntry>,
+    /// Who is behind each line.
+    behind: Vec<Option<PeerId>>,
+    doors: HashMap<PeerId, Arc<Door>>,
+    ticket: Option<Vec<u8>>,
+}
+
+/// The way to one node.
+#[derive(Debug)]
+struct Door {
+    address: SocketAddr,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    lane: Option<Lane>,
+    granted: bool,
+    failed: Option<(Instant, String)>,
+}
+
+impl Nodes {
+    pub(super) fn new(lines: Vec<ServerLine>, identity: Identity, tasks: TaskTracker) -> Self {
+        Self(Arc::new(Shared { lines, identity, tasks, state: Mutex::default() }))
+    }
+
+    /// Takes what the trackers know of the nodes.
+    pub(super) async fn learn(&self, entries: &[NodeEntry]) {
+        let mut behind = Vec::new();
+        let mut addresses = HashMap::new();
+        for line in &self.0.lines {
+            let resolved = timeout(REACH_WITHIN, tokio::net::lookup_host((line.host.as_str(), line.port)));
+            let resolved: Vec<SocketAddr> = match resolved.await {
+                Ok(Ok(resolved)) => resolved.collect(),
+                _ => Vec::new(),
+            };
+            let entry = find(line, &resolved, entries);
+            if let (Some(entry), Some(&address)) = (entry, resolved.first()) {
+                addresses.insert(entry.peer, address);
+            }
+            behind.push(entry.map(|entry| entry.peer));
+        }
+        let mut state = self.0.state.lock().await;
+        for entry in entries {
+            // What dfs.conf says is how this client reaches it; the trackers may know it by another address.
+            let known = addresses.get(&entry.peer).copied().or_else(|| entry.address.parse().ok());
+            let Some(address) = known else { continue };
+            let door = state.doors.get(&entry.peer);
+            if door.is_none_or(|door| door.address != address) {
+                state.doors.insert(entry.peer, Arc::new(Door { address, inside: Mutex::default() }));
+            }
+        }
+        state.entries = entries.iter().map(|entry| (entry.peer, entry.clone())).collect();
+        state.behind = behind;
+    }
+
+    /// Tries to reach the servers of `dfs.conf`, all at once.
+    pub(super) async fn ping(&self) -> Vec<NodeState> {
+        let behind = self.0.state.lock().await.behind.clone();
+        let pings = self.0.lines.iter().zip(behind).map(|(line, peer)| async move {
+            let problem = match peer {
+                Some(peer) => self.lane(peer).await.err(),
+                None => Some("no tracker knows it; is it running with these trackers?".to_owned()),
+            };
+            let at = if line.host.contains(':') {
+                format!("[{}]:{}", line.host, line.port)
+            } else {
+                format!("{}:{}", line.host, line.port)
+            };
+            NodeState { name: line.name.to_string(), at, peer, problem }
+        });
+        futures::future::join_all(pings).await
+    }
+
+    /// Logs in at all servers that were reached; the names in `dfs.conf` of those that accept.
+    pub(super) async fn show(&self, ticket: Vec<u8>) -> Vec<String> {
+        let (behind, doors) = {
+            let mut state = self.0.state.lock().await;
+            state.ticket = Some(ticket.clone());
+            (state.behind.clone(), state.doors.clone())
+        };
+        let shows = doors.into_iter().map(|(peer, door)| {
+            let ticket = ticket.clone();
+            async move {
+                let mut inside = door.inside.lock().await;
+                inside.granted = false;
+                let granted = inside.enter(Some(ticket)).await.is_ok() && inside.granted;
+                granted.then_some(peer)
+            }
+        });
+        let granted: Vec<PeerId> = futures::future::join_all(shows).await.into_iter().flatten().collect();
+        let accepts = |peer: &Option<PeerId>| peer.is_some_and(|peer| granted.contains(&peer));
+        let names = self.0.lines.iter().zip(&behind).filter(|(_, peer)| accepts(peer));
+        names.map(|(line, _)| line.name.to_string()).collect()
+    }
+
+    /// The keys of the servers of `dfs.conf` that the trackers know, in its order, each once.
+    pub(super) async fn peers(&self) -> Vec<PeerId> {
+        let mut peers: Vec<PeerId> = Vec::new();
+        for peer in self.0.state.lock().await.behind.iter().flatten() {
+            if !peers.contains(peer) {
+                peers.push(*peer);
+            }
+        }
+        peers
+    }
+
+    /// Whoever took that one's place, if anybody did.
+    pub(super) async fn present(&self, peer: PeerId) -> PeerId {
+        let state = self.0.state.lock().await;
+        let mut at = peer;
+        for _ in 0..MAX_HEIRS {
+            match state.entries.get(&at).and_then(|entry| entry.heir) {
+                Some(heir) => at = heir,
+                None => break,
+            }
+        }
+        at
+    }
+
+    /// What a node is called: in `dfs.conf`, else by its operator.
+    pub(super) async fn name(&self, peer: PeerId) -> String {
+        let state = self.0.state.lock().await;
+        let line = self.0.lines.iter().zip(&state.behind).find(|(_, behind)| **behind == Some(peer));
+        match (line, state.entries.get(&peer)) {
+            (Some((line, _)), _) => line.name.to_string(),
+            (None, Some(entry)) => entry.name.to_string(),
+            (None, None) => peer.to_string(),
+        }
+    }
+
+    /// A connection to a node, logged in if we are; made now if there is none. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// Why there is none, in words; for a moment also without trying again.
+    pub(super) async fn lane(&self, peer: PeerId) -> Result<Lane, String> {
+        let (door, ticket) = {
+            let state = self.0.state.lock().await;
+            (state.doors.get(&peer).cloned(), state.ticket.clone())
+        };
+        let door = door.ok_or_else(|| "no tracker knows where it is".to_owned())?;
+        let mut inside = door.inside.lock().await;
+        if let Some((at, reason)) = &inside.failed
+            && at.elapsed() < LEFT_ALONE
+        {
+            return Err(reason.clone());
+        }
+        if inside.lane.as_ref().is_none_or(Lane::has_ended) {
+            inside.granted = false;
+            let connect = Lane::connect(door.address, peer, &self.0.identity, &self.0.tasks);
+            match timeout(REACH_WITHIN, connect).await {
+                Ok(Ok(lane)) => inside.lane = Some(lane),
+                Ok(Err(error)) => return Err(inside.fail(error.to_string())),
+                Err(_) => return Err(inside.fail(format!("{} does not answer", door.address))),
+            }
+        }
+        match inside.enter(ticket).await {
+            Ok(lane) => Ok(lane),
+            Err(reason) => Err(inside.fail(reason)),
+        }
+    }
+
+    /// Ends all connections.
+    pub(super) async fn close(&self) {
+        self.0.state.lock().await.doors.clear();
+    }
+}
+
+impl Inside {
+    /// Shows the ticket unless it was accepted already.
+    async fn enter(&mut self, ticket: Option<Vec<u8>>) -> Result<Lane, String> {
+        let lane = self.lane.clone().ok_or_else(|| "it was not reached".to_owned())?;
+        if let (false, Some(ticket)) = (self.granted, ticket) {
+            match timeout(2 * REACH_WITHIN, lane.show(ticket)).await {
+                Ok(Ok(_)) => self.granted = true,
+                Ok(Err(LaneError::Refused { .. })) => return Err("it does not accept the login".to_owned()),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err("it does not answer".to_owned()),
+            }
+        }
+        Ok(lane)
+    }
+
+    fn fail(&mut self, reason: String) -> String {
+        self.lane = None;
+        self.failed = Some((Instant::now(), reason.clone()));
+        reason
+    }
+}
+
+/// Who is behind a line: whoever the trackers reach at its address, else whoever has its name. One that another took
+/// the place of is nobody.
+fn find<'a>(line: &ServerLine, resolved: &[SocketAddr], entries: &'a [NodeEntry]) -> Option<&'a NodeEntry> {
+    let here = |entry: &&NodeEntry| {
+        entry.address.parse().is_ok_and(|address: SocketAddr| resolved.contains(&address))
+    };
+    let present = || entries.iter().filter(|entry| entry.heir.is_none());
+    let best = |found: &mut dyn Iterator<Item = &'a NodeEntry>| {
+        found.max_by_key(|entry| (entry.up, std::cmp::Reverse(entry.silent_ms.unwrap_or(u64::MAX))))
+    };
+    best(&mut present().filter(here)).or_else(|| best(&mut present().filter(|entry| entry.name == line.name)))
+}

@@ -1,0 +1,247 @@
+//! PUT: hash, seal, place, and only then have the trackers name the file.
+//!
+//! The file is read twice: placement follows its SHA-1, which is known only at the end of the first pass. Chunks go out in
+//! order, a few at a time, so that memory does not grow with the file. Whatever interrupts it, nothing is listed before
+//! the last step, and chunks that nothing names are deleted by the trackers' rule.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest};
+use shoal_common::tracker_api::storage::StoreCall;
+use shoal_common::{Blake3, FileDigest, Layout, PeerId, PieceIndex, RequestId, Sha1};
+
+use super::placing::{Nowhere, Placing};
+use super::unfinished::{Fingerprint, Unfinished};
+use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
+use crate::name::StoredName;
+use crate::seal::{OVERHEAD, Sealer};
+use crate::vault::Description;
+
+/// Chunks that are sealed or on their way at once: some 24 MiB.
+const WINDOW: usize = 6;
+
+/// A file that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub name: StoredName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-1.
+    pub sha1: Sha1,
+    /// Its chunks.
+    pub chunks: u32,
+    /// Copies that there are to be of each.
+    pub copies: u8,
+    /// The least copies of any chunk that are in place; repair makes the others.
+    pub in_place: usize,
+    /// Chunks that an interrupted PUT had placed before.
+    pub found: u32,
+}
+
+/// A PUT under way.
+struct Put {
+    path: PathBuf,
+    file: Arc<File>,
+    name: StoredName,
+    layout: Layout,
+    sealer: Arc<Sealer>,
+    placing: Placing,
+    report: Report,
+    done: AtomicU64,
+}
+
+impl Client {
+    /// Stores a file under its own name, with so many copies.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is listed then that was not before.
+    pub async fn put(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
+        let vault = self.vault()?;
+        let name = StoredName::of_path(path)?;
+        let file = Arc::new(File::open(path).map_err(StoreError::file("read", path))?);
+        let metadata = file.metadata().map_err(StoreError::file("read", path))?;
+        if !metadata.is_file() {
+            return Err(StoreError::NotAFile(path.to_owned()));
+        }
+        let fingerprint = Fingerprint::of(&metadata);
+        let layout = Layout::stored(fingerprint.size)?;
+        let servers = self.servers_for(copies).await?;
+        let digest = hash(path, &file, fingerprint.size, &report).await?;
+        let unfinished = {
+            let (folder, vault, path, found) =
+                (self.folder.clone(), vault.clone(), path.to_owned(), fingerprint.clone());
+            let begin = move || Unfinished::begin(&folder, &vault, &path, &found, &digest);
+            let begun =
+                tokio::task::spawn_blocking(begin).await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
+        };
+        let lease = Lease::take(&self.session).await?;
+        let shift = remainder(&digest.sha1, servers.len());
+        let resumed = unfinished.resumed;
+        let put = Put {
+            path: path.to_owned(),
+            file: file.clone(),
+            name: name.clone(),
+            layout,
+            sealer: Arc::new(Sealer::new(&unfinished.secret, layout.pieces())),
+            placing: Placing::new(self.nodes.clone(), servers.clone(), shift, copies.into(), resumed),
+            report,
+            done: AtomicU64::new(0),
+        };
+        let placed = put.place_all().await;
+        let unchanged = std::fs::metadata(path).is_ok_and(|now| Fingerprint::of(&now) == fingerprint);
+        if !unchanged {
+            // What was sealed may be neither the old content nor the new, and its key must never seal anything else.
+            unfinished.forget();
+            lease.end().await;
+            return Err(StoreError::Changed(path.to_owned()));
+        }
+        let (chunks, in_place, found) = match placed {
+            Ok(placed) => placed,
+            Err(error) => {
+                lease.end().await;
+                return Err(error);
+            }
+        };
+        let manifest = StoreManifest { copies, servers, shift, chunks };
+        let encoded = manifest.encode();
+        let description = Description {
+            name: name.clone(),
+            size: layout.size(),
+            digest,
+            secret: unfinished.secret.clone(),
+        };
+        let sealed = vault.seal(&description, &Blake3::of(&encoded));
+        let key = vault.pointer(&name);
+        let call = StoreCall::Put { request: RequestId::random(), key, manifest: encoded, sealed };
+        store(&self.session, call).await?;
+        unfinished.forget();
+        lease.end().await;
+        Ok(Stored {
+            name,
+            size: layout.size(),
+            sha1: digest.sha1,
+            chunks: layout.pieces(),
+            copies,
+            in_place: if layout.pieces() == 0 { copies.into() } else { in_place },
+            found,
+        })
+    }
+
+    /// The servers over which a file is spread, if enough of them answer.
+    async fn servers_for(&self, copies: u8) -> Result<Vec<PeerId>, StoreError> {
+        let states = self.ping().await?;
+        let servers = self.nodes.peers().await;
+        if copies == 0 || usize::from(copies) > servers.len() {
+            return Err(StoreError::Copies { copies, servers: servers.len() });
+        }
+        let up = states.iter().filter(|state| state.problem.is_none()).count();
+        if up < usize::from(copies).min(2) {
+            let who = states.iter().filter_map(|state| {
+                state.problem.as_ref().map(|problem| format!("{}: {problem}", state.name))
+            });
+            let who = who.collect::<Vec<_>>().join("; ");
+            return Err(StoreError::Servers { up, all: states.len(), who });
+        }
+        Ok(servers)
+    }
+}
+
+impl Put {
+    /// Places all chunks: what they are, the least copies of any, and how many were there already.
+    async fn place_all(&self) -> Result<(Vec<ChunkRef>, usize, u32), StoreError> {
+        self.tell(0);
+        let placed = futures::stream::iter(self.layout.iter())
+            .map(|piece| self.place(piece))
+            .buffered(WINDOW)
+            .try_fold(
+                (Vec::new(), usize::MAX, 0),
+                |(mut chunks, least, found), (chunk, placed)| async move {
+                    chunks.push(chunk);
+                    Ok((chunks, least.min(placed.copies), found + u32::from(placed.found)))
+                },
+            );
+        placed.await
+    }
+
+    async fn place(&self, piece: PieceIndex) -> Result<(ChunkRef, super::placing::Placed), StoreError> {
+        let (id, sealed) = self.seal(piece).await?;
+        let chunk = ChunkRef { id, sealed: crate::seal::sealed_length(&self.layout, piece) };
+        let placed = self.placing.place(piece.get(), id, sealed).await;
+        let placed = placed.map_err(|Nowhere(why)| StoreError::NoPlace {
+            name: self.name.clone(),
+            part: piece.get() + 1,
+            needed: self.placing.needed(),
+            why,
+        })?;
+        self.tell(self.layout.length(piece).into());
+        Ok((chunk, placed))
+    }
+
+    async fn seal(&self, piece: PieceIndex) -> Result<(ChunkId, Bytes), StoreError> {
+        let (file, sealer, layout) = (self.file.clone(), self.sealer.clone(), self.layout);
+        let sealed = tokio::task::spawn_blocking(move || {
+            let length = layout.length(piece) as usize;
+            let mut chunk = Vec::with_capacity(length + OVERHEAD as usize);
+            chunk.resize(length, 0);
+            file.read_exact_at(&mut chunk, layout.offset(piece))?;
+            sealer.seal(piece.get(), &mut chunk);
+            Ok((ChunkId::of(&chunk), Bytes::from(chunk)))
+        });
+        let sealed = sealed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        sealed.map_err(StoreError::file("read", &self.path))
+    }
+
+    fn tell(&self, more: u64) {
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
+    }
+}
+
+async fn hash(path: &Path, file: &Arc<File>, size: u64, report: &Report) -> Result<FileDigest, StoreError> {
+    let (file, report) = (file.clone(), report.clone());
+    // Dropped with the future: hashing stops.
+    let alive = Arc::new(());
+    let watched = Arc::downgrade(&alive);
+    let hashed = tokio::task::spawn_blocking(move || {
+        hashing::digest(&file, size, |done| {
+            report(Progress { step: Step::Hashing, done, total: size });
+            watched.strong_count() > 0
+        })
+    });
+    let hashed = hashed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    drop(alive);
+    hashed.map_err(StoreError::file("read", path))
+}
+
+/// The digest as a big-endian integer, modulo the number of servers.
+fn remainder(sha1: &Sha1, servers: usize) -> u16 {
+    let servers = u32::try_from(servers).unwrap_or(u32::MAX).max(1);
+    let remainder = sha1.0.iter().fold(0, |rest, &byte| (rest * 256 + u32::from(byte)) % servers);
+    u16::try_from(remainder).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_divided_as_one_number() {
+        let mut sha1 = Sha1([0; 20]);
+        sha1.0[18..].copy_from_slice(&[1, 2]);
+        assert_eq!(remainder(&sha1, 4), 258 % 4);
+        assert_eq!(remainder(&sha1, 7), 258 % 7);
+        sha1.0[17] = 3;
+        assert_eq!(remainder(&sha1, 64), u16::try_from((3 * 65_536 + 258) % 64).unwrap());
+        assert_eq!(remainder(&Sha1([0xff; 20]), 1), 0);
+        // 2^160 - 1 modulo 5 is 0, because 2^4 is 1 modulo 5.
+        assert_eq!(remainder(&Sha1([0xff; 20]), 5), 0);
+    }
+}

@@ -1,0 +1,56 @@
+//! The command line of `dfs`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use shoal_common::UserName;
+use shoal_peer::options::LogFormat;
+
+use super::command::Command;
+
+/// Keeps files encrypted on storage nodes; only you can read them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dfs",
+    version,
+    after_help = "Examples: dfs dfs.conf\n          dfs dfs.conf --user ann put photos.tar\n          dfs dfs.conf --user ann get photos.tar -o /tmp"
+)]
+pub struct Options {
+    /// The file that names the servers and the trackers.
+    #[arg(value_name = "DFS_CONF")]
+    pub conf: PathBuf,
+    /// Who you are; the password is taken from SHOAL_PASSWORD or asked for.
+    #[arg(long, value_name = "NAME", value_parser = user)]
+    pub user: Option<UserName>,
+    /// Print one JSON object a command, and one an event.
+    #[arg(long)]
+    pub json: bool,
+    /// Where what an interrupted put needs to go on is kept [default: a folder under the XDG data home].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How log lines look; RUST_LOG says which are written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to do; without it there is a prompt.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+pub(super) fn user(typed: &str) -> Result<UserName, String> {
+    UserName::refer(typed).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+        let options = Options::parse_from(["dfs", "c", "--user", "ann", "put", "a", "b", "--copies", "3"]);
+        assert!(matches!(options.command, Some(Command::Put { ref files, copies: 3 }) if files.len() == 2));
+        assert!(Options::parse_from(["dfs", "c"]).command.is_none());
+        assert!(Options::try_parse_from(["dfs", "c", "put", "a", "--copies", "0"]).is_err());
+    }
+}

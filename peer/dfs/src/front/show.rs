@@ -1,0 +1,294 @@
+//! What is printed: text for people, or one JSON object a command.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use shoal_common::tracker_api::storage::{NodeEntry, StoreStatus};
+use shoal_peer::text;
+
+use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Stored};
+
+/// Between two events of progress.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// What came of a command.
+#[derive(Debug)]
+pub(super) enum Output {
+    Stored(Vec<Stored>),
+    Got(Got),
+    Listed(Vec<Listed>),
+    Removed(Removed),
+    Status(Vec<NodeState>, StoreStatus),
+    UserCreated { user: String, provisional: bool },
+    PasswordChanged,
+}
+
+/// Where things are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Screen {
+    pub(super) json: bool,
+}
+
+impl Screen {
+    /// A line on stdout. Whoever closed it does not want to know.
+    pub(super) fn say(self, line: &str) {
+        let _ = writeln!(io::stdout().lock(), "{line}");
+    }
+
+    /// A word on what goes on: stdout at a prompt, nothing in JSON but the event.
+    pub(super) fn tell(self, event: &str, fields: Value, line: &str) {
+        if self.json {
+            self.say(&object(fields, "event", event).to_string());
+        } else {
+            self.say(line);
+        }
+    }
+
+    /// Something that the user should know, on stderr.
+    pub(super) fn warn(self, line: &str) {
+        let line = text::error_line(line);
+        if self.json {
+            self.say(&object(json!({ "text": line }), "event", "warning").to_string());
+        } else {
+            let _ = writeln!(io::stderr().lock(), "warning: {line}");
+        }
+    }
+
+    /// The result of a command.
+    pub(super) fn result(self, command: &str, result: &Result<Output, String>) {
+        if self.json {
+            let fields = match result {
+                Ok(output) => fields(output),
+                Err(error) => json!({ "error": error }),
+            };
+            let mut whole = object(fields, "command", command);
+            whole["ok"] = result.is_ok().into();
+            return self.say(&whole.to_string());
+        }
+        match result {
+            Ok(output) => self.say(&words(output)),
+            Err(error) => {
+                let _ = writeln!(io::stderr().lock(), "error: {error}");
+            }
+        }
+    }
+
+    /// Where the progress of a command goes, and what ends its display when it is dropped.
+    pub(super) fn progress(self, of: &str) -> (Report, Bar) {
+        if self.json {
+            let (of, last) = (of.to_owned(), Mutex::new(None::<Instant>));
+            let report = move |progress: Progress| {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.is_none_or(|at| at.elapsed() >= EVENT_EVERY) {
+                    *last = Some(Instant::now());
+                    let fields = json!({
+                        "file": of, "step": progress.step.word(), "done": progress.done, "total": progress.total,
+                    });
+                    self.say(&object(fields, "event", "progress").to_string());
+                }
+            };
+            return (Arc::new(report), Bar(None));
+        }
+        if !io::stderr().is_terminal() {
+            return (Arc::new(|_| {}), Bar(None));
+        }
+        let bar = ProgressBar::new(0);
+        let form = "{prefix} {msg:>8} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(text::short(of));
+        let shown = bar.clone();
+        let report = move |progress: Progress| {
+            if shown.message() != progress.step.word() {
+                shown.reset();
+                shown.set_message(progress.step.word());
+            }
+            shown.set_length(progress.total);
+            shown.set_position(progress.done);
+        };
+        (Arc::new(report), Bar(Some(bar)))
+    }
+}
+
+/// A progress bar that goes when it is dropped.
+pub(super) struct Bar(Option<ProgressBar>);
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn object(fields: Value, key: &str, value: &str) -> Value {
+    let mut object = match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    object.insert(key.to_owned(), value.into());
+    Value::Object(object)
+}
+
+fn fields(output: &Output) -> Value {
+    match output {
+        Output::Stored(files) => json!({ "files": files.iter().map(|file| json!({
+            "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(), "chunks": file.chunks,
+            "wanted": file.copies, "copies": file.in_place, "found": file.found,
+        })).collect::<Value>() }),
+        Output::Got(file) => json!({
+            "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
+            "path": file.path.to_string_lossy(),
+        }),
+        Output::Listed(files) => json!({ "files": files.iter().map(|file| json!({
+            "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
+            "wanted": file.health.wanted, "copies": file.health.copies, "chunks": file.health.chunks,
+            "missing": file.health.missing, "stored_ms": file.stored_ms,
+        })).collect::<Value>() }),
+        Output::Removed(file) => {
+            json!({ "name": file.name.as_str(), "cleared": file.cleared, "servers": file.servers })
+        }
+        Output::Status(servers, status) => json!({
+            "servers": servers.iter().map(|server| server_fields(server, status)).collect::<Value>(),
+            "files": status.files, "chunks": status.chunks, "missing_copies": status.missing_copies,
+            "lost_chunks": status.lost_chunks, "copying": status.copying, "ordered_by": status.ordered_by,
+            "unnamed": status.unnamed, "deletions_held": status.deletions_held,
+        }),
+        Output::UserCreated { user, provisional: false } => json!({ "user": user }),
+        Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
+        Output::PasswordChanged => json!({}),
+    }
+}
+
+fn server_fields(server: &NodeState, status: &StoreStatus) -> Value {
+    let entry = entry_of(server, status);
+    json!({
+        "name": server.name, "address": server.at, "reached": server.problem.is_none(), "problem": server.problem,
+        "up": entry.is_some_and(|entry| entry.up), "capacity": entry.map(|entry| entry.capacity),
+        "free": entry.map(|entry| entry.free), "chunks": entry.map(|entry| entry.chunks),
+    })
+}
+
+fn entry_of<'a>(server: &NodeState, status: &'a StoreStatus) -> Option<&'a NodeEntry> {
+    status.nodes.iter().find(|entry| Some(entry.peer) == server.peer)
+}
+
+fn words(output: &Output) -> String {
+    match output {
+        Output::Stored(files) => files.iter().map(stored).collect::<Vec<_>>().join("\n"),
+        Output::Got(file) => {
+            format!(
+                "{} is in {} ({}, SHA-1 {})",
+                file.name,
+                file.path.display(),
+                text::size(file.size),
+                file.sha1
+            )
+        }
+        Output::Listed(files) if files.is_empty() => "you have no stored files".to_owned(),
+        Output::Listed(files) => files.iter().map(listed).collect::<Vec<_>>().join("\n"),
+        Output::Removed(file) if file.cleared == file.servers => format!("{} is removed", file.name),
+        Output::Removed(file) => format!(
+            "{} is removed; {} of {} servers deleted its parts, the others will by themselves",
+            file.name, file.cleared, file.servers
+        ),
+        Output::Status(servers, status) => status_words(servers, status),
+        Output::UserCreated { user, provisional } => {
+            let note = if *provisional { " (the name may yet turn out to be taken elsewhere)" } else { "" };
+            format!("user {user} was created{note}")
+        }
+        Output::PasswordChanged => "the password was changed".to_owned(),
+    }
+}
+
+fn stored(file: &Stored) -> String {
+    let copies = if file.in_place >= usize::from(file.copies) {
+        text::count(file.in_place, "copy").replace("copys", "copies")
+    } else {
+        format!("{} of {} copies in place, the rest follow by repair", file.in_place, file.copies)
+    };
+    let found = match file.found {
+        0 => String::new(),
+        found => format!("; {found} parts were there from before"),
+    };
+    format!("{} is stored: {}, {copies}{found} (SHA-1 {})", file.name, text::size(file.size), file.sha1)
+}
+
+fn listed(file: &Listed) -> String {
+    let health = file.health;
+    let state = match () {
+        () if health.missing > 0 => format!("{} of {} parts are missing", health.missing, health.chunks),
+        () if health.copies < health.wanted => "being repaired".to_owned(),
+        () => "healthy".to_owned(),
+    };
+    format!(
+        "{:>10}  {}/{} copies  {state:<16}  {}  {}",
+        text::size(file.size),
+        health.copies,
+        health.wanted,
+        file.sha1,
+        file.name
+    )
+}
+
+fn status_words(servers: &[NodeState], status: &StoreStatus) -> String {
+    let mut lines = Vec::new();
+    for server in servers {
+        let state = match (&server.problem, entry_of(server, status)) {
+            (None, Some(entry)) => format!(
+                "up    {} free of {}, {}",
+                text::size(entry.free),
+                text::size(entry.capacity),
+                number(entry.chunks, "chunk"),
+            ),
+            (None, None) => "up".to_owned(),
+            (Some(problem), _) => format!("away  {}", text::printable(problem)),
+        };
+        lines.push(format!("{:<12} {:<22} {state}", server.name, server.at));
+    }
+    lines.push(format!(
+        "{}, {}, of all users; copies missing: {}, being made: {}; chunks lost: {}",
+        number(status.files, "file"),
+        number(status.chunks, "chunk"),
+        status.missing_copies,
+        status.copying,
+        status.lost_chunks
+    ));
+    if let Some(held) = &status.deletions_held {
+        lines.push(format!("nothing is deleted now: {}", text::printable(held)));
+    }
+    lines.join("\n")
+}
+
+fn number(count: u64, thing: &str) -> String {
+    text::count(usize::try_from(count).unwrap_or(usize::MAX), thing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::StoredName;
+    use shoal_common::Sha1;
+    use shoal_common::tracker_api::storage::Health;
+
+    #[test]
+    fn lists_stand_where_scripts_look_for_them() {
+        let file = Listed {
+            name: StoredName::new("a b").unwrap(),
+            size: 5,
+            sha1: Sha1([0xab; 20]),
+            stored_ms: 1,
+            health: Health { wanted: 2, copies: 1, chunks: 4, missing: 0 },
+        };
+        let value = fields(&Output::Listed(vec![file.clone()]));
+        let entry = &value["files"][0];
+        assert_eq!(entry["name"], "a b");
+        assert_eq!((&entry["size"], &entry["copies"], &entry["missing"]), (&json!(5), &json!(1), &json!(0)));
+        assert_eq!(entry["sha1"], "ab".repeat(20));
+        assert!(words(&Output::Listed(vec![file])).contains("1/2 copies  being repaired"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Names of stored files, proven valid. They never leave the client in the clear, but they become a file's name again
+//! when it is fetched, so they are one component of a path.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::sync::Arc;
+
+use shoal_common::names::{FileName, NameError};
+
+/// Longest name in bytes: what file systems take.
+pub const MAX_NAME_BYTES: usize = 240;
+
+/// The name of a stored file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredName(Arc<str>);
+
+impl StoredName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`NameError`] says which rule it breaks.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        let name = FileName::refer(text)?;
+        if text.len() > MAX_NAME_BYTES {
+            return Err(NameError::TooLong { what: "file name", got: text.len(), limit: MAX_NAME_BYTES });
+        }
+        Ok(Self(name.as_str().into()))
+    }
+
+    /// The name that a local file is stored under: the last part of its path.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); a name that is not UTF-8 counts as one with a forbidden character.
+    pub fn of_path(path: &std::path::Path) -> Result<Self, NameError> {
+        let name = path.file_name().unwrap_or(OsStr::new(""));
+        let bad = NameError::Character { what: "file name", character: '\u{fffd}' };
+        Self::new(name.to_str().ok_or(bad)?)
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoredName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StoredName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_a_folder_or_are_absurd_are_refused() {
+        for bad in ["../x", "a/b", "..", "", "x\ny", &"x".repeat(5_000), &"x".repeat(241)] {
+            assert!(StoredName::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(StoredName::of_path("/tmp/a b.txt".as_ref()).unwrap().as_str(), "a b.txt");
+        assert!(StoredName::of_path("/".as_ref()).is_err());
+        assert!(StoredName::new(&"x".repeat(240)).is_ok());
+    }
+}

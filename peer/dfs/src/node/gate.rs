@@ -1,0 +1,221 @@
+//! Who may do what: judges tickets and copy orders offline, by the keys and the time that the trackers tell with every
+//! report.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_common::limits::MAX_LIST;
+use shoal_common::storage::ChunkId;
+use shoal_common::tokens::{self, CLOCK_TOLERANCE_MS, CopyOrder, Statement, StorageTicket, TokenError};
+use shoal_common::tracker_api::storage::OwnedChunk;
+use shoal_common::{PeerId, Uid};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long whoever shows a ticket of an unknown key waits for the trackers' next word: they speak twice a second.
+const NEWS_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Cheap to clone; all clones are the same gate.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    own: PeerId,
+    known: Mutex<Known>,
+    news: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The ticket keys that each tracker told last.
+    keys: HashMap<u8, Vec<PeerId>>,
+    /// The trackers' time at a moment of this machine's monotonic clock.
+    clock: Option<(Instant, u64)>,
+}
+
+/// Why a ticket or an order opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Judgement {
+    /// Signed by a key that is not known here.
+    #[error("signed by an unknown key")]
+    UnknownKey,
+    /// Its time is over.
+    #[error("expired")]
+    Expired,
+    /// Forged, or of somebody or something else.
+    #[error("invalid")]
+    Invalid,
+}
+
+impl Gate {
+    /// A gate of the node `own` that lets nobody in yet.
+    #[must_use]
+    pub fn new(own: PeerId) -> Self {
+        Self(Arc::new(Shared { own, known: Mutex::default(), news: watch::Sender::new(0) }))
+    }
+
+    /// Takes what the tracker of that number said: all trackers' ticket keys, and the time in milliseconds since 1970.
+    pub fn update(&self, tracker: u8, keys: &[PeerId], now_ms: u64) {
+        let mut known = self.known();
+        known.keys.insert(tracker, keys.iter().take(MAX_LIST).copied().collect());
+        known.clock = Some((Instant::now(), now_ms));
+        drop(known);
+        self.0.news.send_modify(|version| *version += 1);
+    }
+
+    /// Judges a ticket that `presenter`, proven by the handshake, shows; waits a moment for a key that is not known.
+    /// Safe to drop.
+    ///
+    /// # Errors
+    /// [`Judgement`].
+    pub async fn ticket(&self, token: &[u8], presenter: PeerId) -> Result<StorageTicket, Judgement> {
+        let ticket: StorageTicket = self.open(token).await?;
+        if ticket.peer != presenter {
+            return Err(Judgement::Invalid);
+        }
+        if self.is_over(ticket.expires_ms) { Err(Judgement::Expired) } else { Ok(ticket) }
+    }
+
+    /// Judges an order by which `presenter` may fetch `chunk` from here; the chunk as it is kept. Safe to drop.
+    ///
+    /// # Errors
+    /// [`Judgement`].
+    pub async fn order(
+        &self,
+        token: &[u8],
+        presenter: PeerId,
+        chunk: ChunkId,
+    ) -> Result<OwnedChunk, Judgement> {
+        let order: CopyOrder = self.open(token).await?;
+        if order.to != presenter || order.from != self.0.own || order.chunk != chunk {
+            return Err(Judgement::Invalid);
+        }
+        if self.is_over(order.expires_ms) {
+            return Err(Judgement::Expired);
+        }
+        Ok(OwnedChunk { owner: order.owner, chunk })
+    }
+
+    /// Whether something with that end is not good any more, by the trackers' time and with its tolerance.
+    #[must_use]
+    pub fn is_over(&self, expires_ms: u64) -> bool {
+        let clock = self.known().clock;
+        clock.is_none_or(|(at, tracker_ms)| {
+            let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracker_ms.saturating_add(since) > expires_ms.saturating_add(CLOCK_TOLERANCE_MS)
+        })
+    }
+
+    async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
+        let mut news = self.0.news.subscribe();
+        match self.try_open(token) {
+            Err(Judgement::UnknownKey) => {
+                let _ = tokio::time::timeout(NEWS_WITHIN, news.changed()).await;
+                self.try_open(token)
+            }
+            opened => opened,
+        }
+    }
+
+    fn try_open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
+        let known = self.known();
+        let is_tracker = |key: &PeerId| known.keys.values().any(|keys| keys.contains(key));
+        tokens::open(token, is_tracker).map_err(|error| match error {
+            TokenError::UnknownKey(_) => Judgement::UnknownKey,
+            TokenError::Malformed | TokenError::Forged => Judgement::Invalid,
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A user whose ticket was accepted, and its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Admitted {
+    /// The user.
+    pub user: Uid,
+    /// By the trackers' time, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+
+    const NODE: PeerId = PeerId([1; 32]);
+    const CLIENT: PeerId = PeerId([2; 32]);
+    const USER: Uid = Uid([3; 16]);
+    const NOW: u64 = 1_000_000_000;
+
+    fn signed<S: Statement>(seed: u8, statement: &S) -> Vec<u8> {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        tokens::seal(statement, PeerId(key.verifying_key().to_bytes()), |message| {
+            key.sign(message).to_bytes()
+        })
+    }
+
+    fn gate() -> Gate {
+        let gate = Gate::new(NODE);
+        let key = SigningKey::from_bytes(&[7; 32]);
+        gate.update(1, &[PeerId(key.verifying_key().to_bytes())], NOW);
+        gate
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tickets_are_judged() {
+        let gate = gate();
+        let ticket = |peer, expires_ms| StorageTicket { user: USER, peer, expires_ms };
+        for (token, presenter, expected) in [
+            (signed(7, &ticket(CLIENT, NOW)), CLIENT, Ok(())),
+            (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS)), CLIENT, Ok(())),
+            (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS - 1)), CLIENT, Err(Judgement::Expired)),
+            (signed(7, &ticket(CLIENT, NOW)), NODE, Err(Judgement::Invalid)),
+            (signed(8, &ticket(CLIENT, NOW)), CLIENT, Err(Judgement::UnknownKey)),
+            (b"nonsense".to_vec(), CLIENT, Err(Judgement::Invalid)),
+        ] {
+            // The clock moves on while an unknown key is waited for.
+            let gate = if expected == Err(Judgement::UnknownKey) { gate.clone() } else { self::gate() };
+            assert_eq!(gate.ticket(&token, presenter).await.map(|_| ()), expected);
+        }
+        let group = signed(7, &order(CLIENT, NODE));
+        assert_eq!(gate.ticket(&group, CLIENT).await, Err(Judgement::Invalid), "another kind of statement");
+    }
+
+    fn order(to: PeerId, from: PeerId) -> CopyOrder {
+        CopyOrder { owner: USER, chunk: ChunkId([4; 32]), from, to, expires_ms: NOW + 1_000 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_are_for_one_chunk_one_taker_and_one_giver() {
+        let gate = gate();
+        let chunk = ChunkId([4; 32]);
+        let good = gate.order(&signed(7, &order(CLIENT, NODE)), CLIENT, chunk).await;
+        assert_eq!(good, Ok(OwnedChunk { owner: USER, chunk }));
+        for (token, presenter, chunk) in [
+            (signed(7, &order(CLIENT, NODE)), NODE, chunk),
+            (signed(7, &order(CLIENT, NODE)), CLIENT, ChunkId([5; 32])),
+            (signed(7, &order(CLIENT, CLIENT)), CLIENT, chunk),
+        ] {
+            assert_eq!(gate.order(&token, presenter, chunk).await, Err(Judgement::Invalid));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_trackers_key_is_waited_for() {
+        let gate = gate();
+        let token = signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000 });
+        let judging = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.ticket(&token, CLIENT).await.is_ok() }
+        });
+        tokio::task::yield_now().await;
+        let key = SigningKey::from_bytes(&[8; 32]);
+        gate.update(2, &[PeerId(key.verifying_key().to_bytes())], NOW);
+        assert!(judging.await.unwrap());
+    }
+}

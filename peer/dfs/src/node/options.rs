@@ -1,0 +1,160 @@
+//! The command line and the life of `dfs-server`.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use shoal_common::names::NodeName;
+use shoal_net::Identity;
+use shoal_peer::data_dir::DataDir;
+use shoal_peer::options::LogFormat;
+use shoal_peer::text;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Node, NodeConfig};
+use crate::chunks::{Backend, Chunks, Folder, ObjectBackend, Scrub};
+use crate::files;
+
+/// The key's file in the data directory.
+const KEY_FILE: &str = "key";
+/// Where chunks are if nothing else is said.
+const CHUNKS: &str = "chunks";
+
+/// Keeps encrypted chunks of users' files, which it cannot read, and serves them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dfs-server",
+    version,
+    after_help = "Example: dfs-server 10001 --trackers tracker_info.txt --name DFS1"
+)]
+pub struct Options {
+    /// The port on which clients and other nodes reach this one.
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// The file that names the trackers, one a line.
+    #[arg(long, value_name = "FILE")]
+    trackers: PathBuf,
+    /// Where this node keeps its key [default: a folder for this port under the XDG data home].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the chunks are: a folder, or s3://BUCKET/PREFIX with the store's keys in AWS_… variables
+    /// [default: chunks in the data directory].
+    #[arg(long, value_name = "DIR|URL")]
+    store: Option<String>,
+    /// What operators and users call this node [default: DFS and the port].
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<NodeName>,
+    /// How much it may hold, in bytes, or with K, M, G or T.
+    #[arg(long, value_name = "SIZE", default_value = "100GiB", value_parser = files::parse_size)]
+    capacity: u64,
+    /// The address to listen on.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    bind: IpAddr,
+    /// How fast everything is read again to find rot, in bytes a second; 0 for never.
+    #[arg(long, value_name = "RATE", default_value = "8M", value_parser = files::parse_size)]
+    scrub_rate: u64,
+    /// Hours from the end of one such pass to the next.
+    #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
+    scrub_pause: f64,
+    /// How log lines look; RUST_LOG says which are written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Make nothing durable: for measuring what that costs.
+    #[arg(long, hide = true)]
+    no_fsync: bool,
+}
+
+fn name(typed: &str) -> Result<NodeName, String> {
+    NodeName::create(typed).map_err(|error| error.to_string())
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+#[must_use]
+pub fn main(options: Options) -> ExitCode {
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
+        .and_then(|runtime| runtime.block_on(run(options)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody reads stderr: there is no other way to say it.
+            let _ = writeln!(std::io::stderr(), "error: {}", text::error_line(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let trackers = files::read_trackers(&options.trackers)?;
+    let path = match &options.data_dir {
+        Some(path) => path.clone(),
+        None => files::data_home()?.join(format!("dfs-server-{}", options.port)),
+    };
+    let data_dir = DataDir::open(&path)?;
+    shoal_peer::logging::start(options.log_format, None).context("cannot write the log")?;
+    let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
+    let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
+    let backend: Arc<dyn Backend> = if store.contains("://") {
+        Arc::new(ObjectBackend::open(&store)?)
+    } else {
+        let opened = Folder::open(store.as_ref(), !options.no_fsync);
+        Arc::new(opened.with_context(|| format!("cannot use the folder {store} for chunks"))?)
+    };
+    let chunks = Chunks::open(backend, options.capacity)
+        .await
+        .with_context(|| format!("cannot list what {store} holds; check that it can be reached and read"))?;
+    let name = match options.name {
+        Some(name) => name,
+        None => NodeName::create(&format!("DFS-{}", options.port))?,
+    };
+    let room = chunks.room();
+    let scrub = (options.scrub_rate > 0).then(|| Scrub {
+        rate: options.scrub_rate,
+        every: Duration::from_secs_f64((options.scrub_pause * 3600.0).clamp(0.0, 1e9)),
+    });
+    let listen = SocketAddr::new(options.bind, options.port);
+    let peer = identity.peer_id();
+    let config = NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub };
+    let node = Node::start(config).await?;
+    say(&format!(
+        "{name} serves on {} as {peer}; {} in {} of {} used",
+        node.local_addr(),
+        text::count(room.chunks, "chunk"),
+        text::size(room.capacity - room.free),
+        text::size(room.capacity),
+    ));
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+fn say(line: &str) {
+    // A closed stdout is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+        let options = Options::parse_from(["dfs-server", "10001", "--trackers", "t", "--capacity", "10MiB"]);
+        assert_eq!((options.port, options.capacity), (10_001, 10 << 20));
+        assert!(Options::try_parse_from(["dfs-server", "0", "--trackers", "t"]).is_err());
+        assert!(Options::try_parse_from(["dfs-server", "1"]).is_err());
+    }
+}

@@ -1,0 +1,359 @@
+//! Serves one connection on the bulk lane: a user's client, or a node that copies from here.
+//!
+//! A task reads and judges, one task a request carries out, one writes. Memory for chunks that come and go is charged to one
+//! budget of the node before it is taken, so that neither many clients nor slow ones make it grow.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
+use shoal_common::tracker_api::storage::OwnedChunk;
+use shoal_common::{PeerId, Uid};
+use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
+use shoal_net::bulk::{BulkReader, BulkStream, BulkWriter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::gate::{Admitted, Gate, Judgement};
+use crate::chunks::Chunks;
+use crate::wire::{
+    CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE, SLICE,
+    TO_CLIENT, TO_NODE, ToClient, ToNode,
+};
+
+/// Memory for chunks that come and go, of all connections: sixteen of the longest.
+const BUDGET: usize = 16 * MAX_SEALED_CHUNK as usize;
+/// Memory that one connection may have of that.
+const SHARE: usize = 6 * MAX_SEALED_CHUNK as usize;
+/// A connection over which nothing comes for so long is closed; clients that are still there come again.
+const IDLE: Duration = Duration::from_secs(120);
+/// A chunk that does not come whole within this time ends the connection: 4 MiB at 70 kB/s.
+const CHUNK_WITHIN: Duration = Duration::from_secs(60);
+/// A client that takes nothing for so long is gone.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What all connections share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    name: Arc<str>,
+    chunks: Chunks,
+    gate: Gate,
+    budget: Arc<Semaphore>,
+}
+
+/// Why a connection is closed from here.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Nonsense(&'static str),
+    #[error("nothing came for too long")]
+    Idle,
+}
+
+/// What is to be written.
+enum Answer {
+    Message(ToClient),
+    /// Bytes of a chunk, with the memory that they are charged to.
+    Data(u32, Bytes, Charge),
+}
+
+/// Memory that is given back when it is dropped.
+struct Charge {
+    _node: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+}
+
+impl Server {
+    /// Serves these chunks to whom the gate lets in.
+    #[must_use]
+    pub(super) fn new(name: &str, chunks: Chunks, gate: Gate) -> Self {
+        Self { name: name.into(), chunks, gate, budget: Arc::new(Semaphore::new(BUDGET)) }
+    }
+
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self, stream: BulkStream) {
+        let (peer, remote) = (stream.peer(), stream.remote());
+        let (input, output) = stream.into_split();
+        let (answers, queue) = mpsc::channel(MAX_REQUESTS);
+        let recalled = Arc::new(Mutex::new(HashSet::new()));
+        let own = Arc::new(Semaphore::new(SHARE));
+        let tasks = TaskTracker::new();
+        let connection = Connection {
+            server: self,
+            peer,
+            answers,
+            recalled: recalled.clone(),
+            own,
+            turns: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            tasks: tasks.clone(),
+            admitted: None,
+        };
+        let ended = tokio::select! {
+            ended = connection.read(FrameReader::new(input, MAX_TO_NODE)) => ended,
+            written = write(queue, &recalled, FrameWriter::new(output)) => written,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %remote, %error, "a connection was closed");
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+struct Connection {
+    server: Server,
+    peer: PeerId,
+    answers: mpsc::Sender<Answer>,
+    /// Requests that were taken back.
+    recalled: Arc<Mutex<HashSet<u32>>>,
+    own: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    tasks: TaskTracker,
+    admitted: Option<Admitted>,
+}
+
+impl Connection {
+    async fn read(mut self, mut frames: FrameReader<BulkReader>) -> Result<(), Closed> {
+        loop {
+            let next = timeout(IDLE, frames.next()).await.map_err(|_| Closed::Idle)?;
+            let Some(header) = next? else { return Ok(()) };
+            match header.kind {
+                TO_NODE => {
+                    let payload = timeout(CHUNK_WITHIN, frames.payload(MAX_MESSAGE)).await;
+                    let payload = payload.map_err(|_| Closed::Idle)??;
+                    let message = minicbor::decode(&payload)
+                        .map_err(|_| Closed::Nonsense("a message that makes no sense"))?;
+                    self.told(message).await?;
+                }
+                CHUNK => {
+                    let taken = timeout(CHUNK_WITHIN, self.chunk(&mut frames)).await;
+                    taken.map_err(|_| Closed::Idle)??;
+                }
+                _ => return Err(Closed::Nonsense("a frame that no client sends")),
+            }
+        }
+    }
+
+    /// Takes a chunk to be stored.
+    async fn chunk(&mut self, frames: &mut FrameReader<BulkReader>) -> Result<(), Closed> {
+        let mut head = [0; ChunkHead::BYTES];
+        frames.read_into(&mut head).await?;
+        let ChunkHead { request, chunk } = ChunkHead::from_bytes(&head);
+        let Some(owner) = self.user() else {
+            frames.skip().await?;
+            return self.say(ToClient::Failed { request, reason: Failure::NotAllowed }).await;
+        };
+        // A full node says so before it takes the bytes into memory.
+        let length = frames.remaining();
+        let owned = OwnedChunk { owner, chunk };
+        if self.server.chunks.room().free < length as u64 && !self.server.chunks.holds(&owned) {
+            frames.skip().await?;
+            return self.say(ToClient::Failed { request, reason: Failure::Full }).await;
+        }
+        let charge = self.charge(length).await?;
+        let mut sealed = vec![0; length];
+        frames.read_into(&mut sealed).await?;
+        let (chunks, answers) = (self.server.chunks.clone(), self.answers.clone());
+        self.begin(async move {
+            let stored = chunks.put(owned, sealed.into()).await;
+            drop(charge);
+            let answer = match stored {
+                Ok(()) => ToClient::Stored { request },
+                Err(reason) => ToClient::Failed { request, reason },
+            };
+            let _ = answers.send(Answer::Message(answer)).await;
+        })
+        .await
+    }
+
+    async fn told(&mut self, message: ToNode) -> Result<(), Closed> {
+        match message {
+            ToNode::Show { ticket } => self.show(&ticket).await,
+            ToNode::Fetch { request, chunk, offset, length, order } => {
+                self.fetch(request, chunk, (offset, length), order).await
+            }
+            ToNode::Cancel { request } => {
+                let mut recalled = self.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+                // One that ended already is never looked up again; they must not pile up.
+                if recalled.len() > 2 * MAX_REQUESTS {
+                    recalled.clear();
+                }
+                recalled.insert(request);
+                Ok(())
+            }
+            ToNode::Holds { request, chunks } => {
+                self.list(request, chunks, move |chunks, list| async move {
+                    let held = list.iter().map(|chunk| u8::from(chunks.touch(chunk))).collect();
+                    ToClient::Held { request, held }
+                })
+                .await
+            }
+            ToNode::Delete { request, chunks } => {
+                self.list(request, chunks, move |chunks, list| async move {
+                    for chunk in list {
+                        if let Err(reason) = chunks.delete(chunk, Duration::ZERO).await {
+                            return ToClient::Failed { request, reason };
+                        }
+                    }
+                    ToClient::Done { request }
+                })
+                .await
+            }
+            ToNode::Check { request, chunk } => {
+                self.list(request, vec![chunk], move |chunks, list| async move {
+                    for chunk in list {
+                        if let Err(reason) = chunks.verify(chunk).await {
+                            return ToClient::Failed { request, reason };
+                        }
+                    }
+                    ToClient::Done { request }
+                })
+                .await
+            }
+        }
+    }
+
+    async fn show(&mut self, ticket: &[u8]) -> Result<(), Closed> {
+        match self.server.gate.ticket(ticket, self.peer).await {
+            Ok(ticket) if self.admitted.is_none_or(|admitted| admitted.user == ticket.user) => {
+                self.admitted = Some(Admitted { user: ticket.user, expires_ms: ticket.expires_ms });
+                let (name, free) = (self.server.name.to_string(), self.server.chunks.room().free);
+                self.say(ToClient::Granted { name, free }).await
+            }
+            Ok(_) => self.say(ToClient::Refused { expired: false }).await,
+            Err(judgement) => {
+                tracing::info!(peer = %self.peer, %judgement, "a ticket was refused");
+                self.say(ToClient::Refused { expired: judgement == Judgement::Expired }).await
+            }
+        }
+    }
+
+    async fn fetch(
+        &mut self,
+        request: u32,
+        chunk: ChunkId,
+        (offset, length): (u32, u32),
+        order: Option<Vec<u8>>,
+    ) -> Result<(), Closed> {
+        let refused = move |reason| ToClient::Failed { request, reason };
+        let owned = match order {
+            Some(order) => self.server.gate.order(&order, self.peer, chunk).await.ok(),
+            None => self.user().map(|owner| OwnedChunk { owner, chunk }),
+        };
+        let Some(owned) = owned else { return self.say(refused(Failure::NotAllowed)).await };
+        if length > MAX_SEALED_CHUNK {
+            return self.say(refused(Failure::NotFound)).await;
+        }
+        let (chunks, answers, server, own) =
+            (self.server.chunks.clone(), self.answers.clone(), self.server.clone(), self.own.clone());
+        self.begin(async move {
+            let Some(charge) = charge(&own, &server.budget, length as usize).await else { return };
+            let answer = match chunks.read(owned, offset, length).await {
+                Ok(bytes) => Answer::Data(request, bytes, charge),
+                Err(reason) => Answer::Message(refused(reason)),
+            };
+            let _ = answers.send(answer).await;
+        })
+        .await
+    }
+
+    /// Does something with a list of the user's chunks.
+    async fn list<W, F>(&mut self, request: u32, chunks: Vec<ChunkId>, work: W) -> Result<(), Closed>
+    where
+        W: FnOnce(Chunks, Vec<OwnedChunk>) -> F + Send + 'static,
+        F: Future<Output = ToClient> + Send,
+    {
+        let Some(owner) = self.user().filter(|_| chunks.len() <= MAX_CHUNK_LIST) else {
+            return self.say(ToClient::Failed { request, reason: Failure::NotAllowed }).await;
+        };
+        let list = chunks.into_iter().map(|chunk| OwnedChunk { owner, chunk }).collect();
+        let (chunks, answers) = (self.server.chunks.clone(), self.answers.clone());
+        self.begin(async move {
+            let answer = work(chunks, list).await;
+            let _ = answers.send(Answer::Message(answer)).await;
+        })
+        .await
+    }
+
+    /// Carries out a request beside the others, once there is a turn.
+    async fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Closed> {
+        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Closed::Nonsense("shutting down"))?;
+        self.tasks.spawn(async move {
+            work.await;
+            drop(turn);
+        });
+        Ok(())
+    }
+
+    async fn charge(&self, bytes: usize) -> Result<Charge, Closed> {
+        let charge = charge(&self.own, &self.server.budget, bytes).await;
+        charge.ok_or(Closed::Nonsense("shutting down"))
+    }
+
+    /// Who is logged in here, as long as the ticket holds.
+    fn user(&self) -> Option<Uid> {
+        let admitted = self.admitted.filter(|admitted| !self.server.gate.is_over(admitted.expires_ms))?;
+        Some(admitted.user)
+    }
+
+    async fn say(&self, message: ToClient) -> Result<(), Closed> {
+        // Only a connection that is being closed takes no more.
+        let _ = self.answers.send(Answer::Message(message)).await;
+        Ok(())
+    }
+}
+
+/// The connection's share first, so that one that takes nothing waits for itself.
+async fn charge(own: &Arc<Semaphore>, node: &Arc<Semaphore>, bytes: usize) -> Option<Charge> {
+    let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes <= MAX_SEALED_CHUNK)?;
+    let own = own.clone().acquire_many_owned(bytes).await.ok()?;
+    let node = node.clone().acquire_many_owned(bytes).await.ok()?;
+    Some(Charge { _node: node, _own: own })
+}
+
+async fn write(
+    mut answers: mpsc::Receiver<Answer>,
+    recalled: &Mutex<HashSet<u32>>,
+    mut frames: FrameWriter<BulkWriter>,
+) -> Result<(), Closed> {
+    while let Some(answer) = answers.recv().await {
+        match answer {
+            Answer::Message(message) => {
+                let payload = minicbor::to_vec(&message).expect("a vector takes every write");
+                frames.control(TO_CLIENT, &payload).await?;
+            }
+            Answer::Data(request, bytes, _charge) => data(&mut frames, recalled, request, &bytes).await?,
+        }
+        if answers.is_empty() {
+            timeout(STALL, frames.flush()).await.map_err(|_| Closed::Idle)??;
+        }
+    }
+    Ok(())
+}
+
+async fn data(
+    frames: &mut FrameWriter<BulkWriter>,
+    recalled: &Mutex<HashSet<u32>>,
+    request: u32,
+    bytes: &[u8],
+) -> Result<(), Closed> {
+    let mut offset = 0;
+    for slice in bytes.chunks(SLICE) {
+        if recalled.lock().unwrap_or_else(PoisonError::into_inner).remove(&request) {
+            let ended = ToClient::Failed { request, reason: Failure::Busy };
+            let payload = minicbor::to_vec(&ended).expect("a vector takes every write");
+            frames.control(TO_CLIENT, &payload).await?;
+            return Ok(());
+        }
+        let head = DataHead { request, offset };
+        timeout(STALL, frames.data(DATA, &head.to_bytes(), slice)).await.map_err(|_| Closed::Idle)??;
+        offset += u32::try_from(slice.len()).unwrap_or(u32::MAX);
+    }
+    Ok(())
+}

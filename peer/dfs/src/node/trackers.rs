@@ -1,0 +1,223 @@
+//! Tells every tracker what is held, each on a connection of its own, and takes their orders.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::names::NodeName;
+use shoal_common::tracker_api::storage::{MAX_REPORT, NodeAnswer, NodeCall, NodeReport};
+use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Reply};
+use shoal_common::tracker_info::TrackerLine;
+use shoal_net::{Control, Protocol};
+use shoal_peer::session::link::{ANSWER_WITHIN, Link};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::copies::Copies;
+use super::gate::Gate;
+use crate::chunks::{Change, Chunks};
+
+/// Waits between two tries to reach a tracker.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long changes gather before they are told.
+const GATHER: Duration = Duration::from_millis(20);
+/// Bounds on how long a tracker can have us wait with the next report.
+const SOONEST: Duration = Duration::from_millis(50);
+const LATEST: Duration = Duration::from_secs(1);
+
+/// What a reporter needs; one for all trackers.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    /// The control plane.
+    pub(super) control: Control,
+    /// What the node is called.
+    pub(super) name: NodeName,
+    /// `ip:port` of the bulk lane.
+    pub(super) listen: String,
+    /// What is told of.
+    pub(super) chunks: Chunks,
+    /// Who learns keys and time.
+    pub(super) gate: Gate,
+    /// Who carries out orders.
+    pub(super) copies: Copies,
+}
+
+impl Reporter {
+    /// Keeps the tracker of that number informed until `stop`.
+    pub(super) async fn run(
+        self,
+        number: u8,
+        line: TrackerLine,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let mut pause = FIRST_PAUSE;
+        let mut said = String::new();
+        let work = async {
+            loop {
+                let reason = match self.reach(&line, &tasks).await {
+                    Ok(link) => {
+                        tracing::info!(tracker = %line, "registered");
+                        pause = FIRST_PAUSE;
+                        let reason = self.report(number, &link).await;
+                        link.close("is not needed any more");
+                        self.control.disconnect(link.peer()).await;
+                        reason
+                    }
+                    Err(reason) => reason,
+                };
+                if reason != said {
+                    tracing::warn!(tracker = %line, reason, "a tracker is not informed; trying again");
+                    said = reason;
+                }
+                tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// A connection on which the node is registered.
+    async fn reach(&self, line: &TrackerLine, tasks: &TaskTracker) -> Result<Link, String> {
+        let dial = self.control.dial(&line.host, line.port, line.peer_id);
+        let peer = timeout(ANSWER_WITHIN, dial).await.map_err(|_| "it does not answer")?;
+        let peer = peer.map_err(|error| error.to_string())?;
+        let open = timeout(ANSWER_WITHIN, self.control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
+        let channel = open.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())?;
+        let link = Link::start(line.to_string(), channel, tasks);
+        let begun = self.register(&link).await;
+        if let Err(reason) = &begun {
+            link.close(reason);
+            self.control.disconnect(peer).await;
+        }
+        begun.map(|()| link)
+    }
+
+    async fn register(&self, link: &Link) -> Result<(), String> {
+        ask(link, Call::Hello { listen: self.listen.clone() }).await?;
+        match ask(link, Call::Node(NodeCall::Register { name: self.name.clone() })).await? {
+            Answer::Node(NodeAnswer::Registered { address }) => {
+                tracing::debug!(address, "the tracker reaches this node there");
+                Ok(())
+            }
+            _ => Err("it is of another version".to_owned()),
+        }
+    }
+
+    /// Reports until the connection ends; why it did.
+    async fn report(&self, number: u8, link: &Link) -> String {
+        let mut changes = self.chunks.watch();
+        let mut told = None;
+        loop {
+            let reported = match told {
+                None => self.snapshot(number, link).await,
+                Some(after) => self.changes(number, link, after).await,
+            };
+            let (next, again) = match reported {
+                Ok(reported) => reported,
+                Err(reason) => return reason,
+            };
+            told = next;
+            let due = Instant::now() + again;
+            let wait = async {
+                // What is behind is told at once; the version may have grown before it was watched.
+                if told.is_some_and(|told| *changes.borrow_and_update() > told) {
+                    return;
+                }
+                let _ = changes.changed().await;
+                tokio::time::sleep(GATHER).await;
+            };
+            tokio::select! {
+                reason = link.ended() => return reason,
+                () = wait => {}
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+    }
+
+    /// Tells everything, page by page; up to which change it is told, and when to report again.
+    async fn snapshot(&self, number: u8, link: &Link) -> Result<(Option<u64>, Duration), String> {
+        let (held, last) = self.chunks.snapshot();
+        let mut pages: Vec<Vec<_>> = held.chunks(MAX_REPORT).map(<[_]>::to_vec).collect();
+        if pages.is_empty() {
+            pages.push(Vec::new());
+        }
+        let count = pages.len();
+        let mut again = SOONEST;
+        for (index, held) in pages.into_iter().enumerate() {
+            let page =
+                NodeReport { anew: index == 0, more: index + 1 < count, held, ..NodeReport::default() };
+            again = self.send(number, link, page).await?;
+        }
+        Ok((Some(last), again))
+    }
+
+    /// Tells what changed; none at the first place if that is not known any more.
+    async fn changes(&self, number: u8, link: &Link, after: u64) -> Result<(Option<u64>, Duration), String> {
+        let Some(changes) = self.chunks.changes_after(after, MAX_REPORT) else {
+            return Ok((None, Duration::ZERO));
+        };
+        let mut report = NodeReport::default();
+        for change in net(&changes.changes) {
+            match change {
+                Change::Held(chunk) => report.held.push(chunk),
+                Change::Gone(chunk) => report.gone.push(chunk),
+                Change::Failed(chunk) => report.failed.push(chunk),
+            }
+        }
+        let again = self.send(number, link, report).await?;
+        Ok((Some(changes.last), again))
+    }
+
+    async fn send(&self, number: u8, link: &Link, mut report: NodeReport) -> Result<Duration, String> {
+        let room = self.chunks.room();
+        (report.capacity, report.free) = (room.capacity, room.free);
+        match ask(link, Call::Node(NodeCall::Report(Box::new(report)))).await? {
+            Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, again_ms }) => {
+                self.gate.update(number, &ticket_keys, now_ms);
+                orders.into_iter().for_each(|order| self.copies.begin(order));
+                Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
+            }
+            _ => Err("it is of another version".to_owned()),
+        }
+    }
+}
+
+/// The last word on each chunk, in order: a report tells what is, not what was meanwhile.
+fn net(changes: &[Change]) -> Vec<Change> {
+    let mut seen = std::collections::HashSet::new();
+    let mut net: Vec<Change> = changes
+        .iter()
+        .rev()
+        .filter(|change| match change {
+            Change::Held(chunk) | Change::Gone(chunk) => seen.insert(*chunk),
+            Change::Failed(_) => true,
+        })
+        .copied()
+        .collect();
+    net.reverse();
+    net
+}
+
+async fn ask(link: &Link, call: Call) -> Result<Answer, String> {
+    match link.call(call).await {
+        Ok(Reply::Done(answer)) => Ok(answer),
+        Ok(Reply::Refused(refusal)) => Err(format!("it refuses this node: {}", refusal.text)),
+        Err(_) => Err(link.ended().await),
+    }
+}
+
+/// Starts a reporter for each tracker.
+pub(super) fn start(
+    reporter: &Reporter,
+    trackers: &shoal_common::TrackerInfo,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let reporter = Arc::new(reporter.clone());
+    for (number, line) in trackers.iter() {
+        let reporter = Reporter::clone(&reporter);
+        tasks.spawn(reporter.run(number, line.clone(), tasks.clone(), stop.child_token()));
+    }
+}
