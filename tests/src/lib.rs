@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
 mod client;
+mod dfs;
 mod member;
 mod process;
 mod seeder;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use sha1::Digest;
 
 pub use client::{Client, Outcome, Stopped};
+pub use dfs::{Store, files_below};
 pub use member::{Member, Wire};
 pub use process::{Finished, client_command, finish, peak_memory, run_script, tracker_command};
 pub use seeder::{Manners, Seeder};

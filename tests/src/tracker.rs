@@ -13,16 +13,28 @@ pub struct Trackers {
     dir: PathBuf,
     ports: Vec<u16>,
     running: Vec<Option<Child>>,
+    arguments: Vec<String>,
 }
 
 impl Trackers {
     /// Starts `count` trackers with their state below `dir`.
     #[must_use]
     pub fn start(dir: &Path, count: usize) -> Self {
+        Self::start_with(dir, count, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments for each.
+    #[must_use]
+    pub fn start_with(dir: &Path, count: usize, arguments: &[&str]) -> Self {
         let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let lines: Vec<String> = ports.iter().map(|port| format!("127.0.0.1 {port}\n")).collect();
         std::fs::write(dir.join("tracker_info.txt"), lines.concat()).unwrap();
-        let mut trackers = Self { dir: dir.to_owned(), running: ports.iter().map(|_| None).collect(), ports };
+        let mut trackers = Self {
+            dir: dir.to_owned(),
+            running: ports.iter().map(|_| None).collect(),
+            ports,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        };
         for number in 1..=count {
             trackers.restart(number);
         }
@@ -66,6 +78,7 @@ impl Trackers {
         let log =
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.log")));
         let child = tracker_command(&self.info(), number, &self.data(number))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.unwrap())

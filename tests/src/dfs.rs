@@ -1,0 +1,213 @@
+//! A store of real processes: trackers, storage nodes, and `dfs` run one command at a time.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{Finished, Trackers, binary, finish, free_port, until};
+
+/// Trackers and nodes on loopback; nodes are numbered from 1.
+pub struct Store {
+    /// The trackers.
+    pub trackers: Trackers,
+    dir: PathBuf,
+    ports: Vec<u16>,
+    nodes: Vec<Option<Child>>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Store {
+    /// Starts trackers and nodes, and makes the account `ann` with the password `secret`.
+    #[must_use]
+    pub fn start(dir: &Path, trackers: usize, nodes: usize) -> Self {
+        Self::start_with(dir, (trackers, nodes), &[], &[], &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments for each tracker and node, and more environment for the nodes.
+    #[must_use]
+    pub fn start_with(
+        dir: &Path,
+        (trackers, nodes): (usize, usize),
+        for_trackers: &[&str],
+        for_nodes: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
+        let trackers = Trackers::start_with(dir, trackers, for_trackers);
+        let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
+        let mut conf: String = ports
+            .iter()
+            .zip(1..)
+            .map(|(port, number)| format!("Server DFS{number} 127.0.0.1:{port}\n"))
+            .collect();
+        conf += "Trackers tracker_info.txt\n";
+        std::fs::write(dir.join("dfs.conf"), conf).unwrap();
+        let mut store = Self {
+            trackers,
+            dir: dir.to_owned(),
+            nodes: ports.iter().map(|_| None).collect(),
+            ports,
+            arguments: for_nodes.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: environment.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+        };
+        for number in 1..=nodes {
+            store.restart(number);
+        }
+        assert_eq!(store.run("ann", &["create_user"])["ok"], true);
+        store.until_up(nodes);
+        store
+    }
+
+    /// Starts a node that does not run.
+    pub fn restart(&mut self, number: usize) {
+        let log = File::options().create(true).append(true).open(self.dir.join(format!("node-{number}.log")));
+        let mut command = Command::new(binary("dfs-server"));
+        command
+            .arg(self.ports[number - 1].to_string())
+            .arg("--trackers")
+            .arg(self.trackers.info())
+            .arg("--data-dir")
+            .arg(self.data(number))
+            .args(["--bind", "127.0.0.1", "--name"])
+            .arg(format!("DFS{number}"))
+            .args(self.arguments.iter().map(|argument| argument.replace("{n}", &number.to_string())))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .env("RUST_LOG", "info");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.as_ref().unwrap().try_clone().unwrap())
+            .stderr(log.unwrap())
+            .spawn();
+        self.nodes[number - 1] = Some(child.unwrap());
+    }
+
+    /// Kills a node with -9.
+    pub fn kill(&mut self, number: usize) {
+        let mut child = self.nodes[number - 1].take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Stops a node as `kill -STOP` does, or lets it go on.
+    pub fn freeze(&self, number: usize, frozen: bool) {
+        let pid = Pid::from_child(self.nodes[number - 1].as_ref().unwrap());
+        kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT }).unwrap();
+    }
+
+    /// Where a node keeps its key and chunks.
+    #[must_use]
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("node-{number}"))
+    }
+
+    /// What a node said and logged, over all its starts.
+    #[must_use]
+    pub fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.dir.join(format!("node-{number}.log"))).unwrap_or_default()
+    }
+
+    /// The chunk files of a node.
+    #[must_use]
+    pub fn chunks(&self, number: usize) -> Vec<PathBuf> {
+        let is_chunk = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.len() == 64 && path.is_file()
+        };
+        files_below(&self.data(number).join("chunks")).into_iter().filter(is_chunk).collect()
+    }
+
+    /// `dfs` for that user, with its state in this store's folder.
+    #[must_use]
+    pub fn dfs(&self, user: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("dfs"));
+        command.arg(self.dir.join("dfs.conf")).arg("--data-dir").arg(self.dir.join("dfs-state"));
+        command.args(["--user", user]).args(arguments).current_dir(&self.dir);
+        command.env("SHOAL_PASSWORD", "secret").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs a command to its end; its JSON object.
+    #[must_use]
+    pub fn run(&self, user: &str, arguments: &[&str]) -> Value {
+        self.run_whole(user, arguments).0
+    }
+
+    /// As [`run`](Self::run), with everything that was written.
+    #[must_use]
+    pub fn run_whole(&self, user: &str, arguments: &[&str]) -> (Value, Finished) {
+        let finished = finish(&mut self.dfs(user, &[&["--json"], arguments].concat()), "");
+        let last = finished.stdout.lines().last().unwrap_or_default();
+        let value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{arguments:?}: {finished:?}"));
+        (value, finished)
+    }
+
+    /// As [`run`](Self::run); it must succeed.
+    pub fn ok(&self, arguments: &[&str]) -> Value {
+        let value = self.run("ann", arguments);
+        assert_eq!(value["ok"], true, "{arguments:?}: {value}");
+        value
+    }
+
+    /// As [`run`](Self::run); it must fail, and say so.
+    #[must_use]
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let value = self.run("ann", arguments);
+        assert_eq!(value["ok"], false, "{arguments:?}: {value}");
+        value["error"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until that many servers are reached and known as up.
+    pub fn until_up(&self, count: usize) {
+        until("the nodes are up", || {
+            let status = self.run("ann", &["status"]);
+            let servers = status["servers"].as_array().cloned().unwrap_or_default();
+            let up = |server: &&Value| server["reached"] == true && server["up"] == true;
+            servers.iter().filter(up).count() == count
+        });
+    }
+
+    /// Waits until every chunk of every file has the copies that it is to have.
+    pub fn until_repaired(&self) {
+        until("all copies are in place", || {
+            let status = self.ok(&["status"]);
+            let listed = self.ok(&["list"]);
+            let whole = |file: &Value| file["copies"] == file["wanted"] && file["missing"] == 0;
+            status["missing_copies"] == 0 && listed["files"].as_array().unwrap().iter().all(whole)
+        });
+    }
+}
+
+/// All files below a folder.
+#[must_use]
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().flatten() {
+            // It may have died already, or be stopped.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for number in 1..=self.ports.len() {
+                eprintln!("--- log of node {number}\n{}", self.log(number));
+            }
+        }
+    }
+}
