@@ -6,7 +6,9 @@
 
 mod client;
 mod dfs;
+mod load;
 mod member;
+mod mount;
 mod process;
 mod seeder;
 mod terminal;
@@ -22,7 +24,9 @@ use sha1::Digest;
 
 pub use client::{Client, Outcome, Stopped};
 pub use dfs::{Store, files_below};
+pub use load::{Load, Promises};
 pub use member::{Member, Wire};
+pub use mount::Mount;
 pub use process::{Finished, client_command, finish, peak_memory, run_script, tracker_command};
 pub use seeder::{Manners, Seeder};
 pub use terminal::Terminal;

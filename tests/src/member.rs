@@ -40,9 +40,21 @@ impl Member {
     /// Connects under that key.
     #[must_use]
     pub fn connect_as(identity: Identity, tracker_port: u16) -> Self {
+        Self::try_connect_as(identity, tracker_port).unwrap()
+    }
+
+    /// Connects under a new key to a tracker that may be dying.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn try_connect(tracker_port: u16) -> Result<Self, String> {
+        Self::try_connect_as(Identity::generate(), tracker_port)
+    }
+
+    fn try_connect_as(identity: Identity, tracker_port: u16) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let port = free_port();
-        let (control, tracker, channel) = runtime.block_on(async {
+        let connected = runtime.block_on(async {
             let config = ControlConfig {
                 identity: identity.clone(),
                 listen: None,
@@ -50,14 +62,37 @@ impl Member {
                 limits: ControlLimits::default(),
             };
             let (control, _) = Control::start(config).await.unwrap();
-            let tracker = control.dial("127.0.0.1", tracker_port, None).await.unwrap();
-            let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
+            let tracker = control.dial("127.0.0.1", tracker_port, None).await;
+            let tracker = tracker.map_err(|error| error.to_string())?;
+            let channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await;
+            let mut channel = channel.map_err(|error| error.to_string())?;
             channel.set_limit(MAX_CLIENT_MESSAGE);
-            (control, tracker, channel)
+            Ok::<_, String>((control, tracker, channel))
         });
+        let (control, tracker, channel) = connected?;
         let mut member = Self { identity, tracker, port, channel, calls: 0, _control: control, runtime };
-        member.done(Call::Hello { listen: format!("127.0.0.1:{port}") });
-        member
+        let hello = member.try_call(Call::Hello { listen: format!("127.0.0.1:{port}") })?;
+        hello.map_err(|refusal| refusal.text)?;
+        Ok(member)
+    }
+
+    /// Asks a tracker that may be dying.
+    ///
+    /// # Errors
+    /// When no answer comes; what became of the call is then unknown.
+    pub fn try_call(&mut self, body: Call) -> Result<Result<Answer, Refusal>, String> {
+        self.calls += 1;
+        self.runtime.block_on(async {
+            let message = minicbor::to_vec(ToTracker { call: self.calls, body }).unwrap();
+            self.channel.send(&message).await.map_err(|error| error.to_string())?;
+            let answer = timeout(PATIENCE, self.channel.recv()).await.map_err(|_| "silence".to_owned())?;
+            let answer = answer.map_err(|error| error.to_string())?.ok_or("the end")?;
+            let answer: FromTracker = minicbor::decode(&answer).map_err(|error| error.to_string())?;
+            Ok(match answer.body {
+                Reply::Done(answer) => Ok(answer),
+                Reply::Refused(refusal) => Err(refusal),
+            })
+        })
     }
 
     /// Its key.

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use shoal_tests::{
-    Client, Manners, Member, Seeder, Trackers, random_file, root_or_skip, same_content, sha1_of, until,
+    Client, Manners, Member, Mount, Seeder, Trackers, random_file, root_or_skip, same_content, sha1_of, until,
 };
 
 const MIB: usize = 1 << 20;
@@ -306,7 +305,7 @@ fn a_read_only_destination_is_one_clear_line() {
     let (path, _) = world.ann.share("g", "a.bin", MIB);
     let mut bob = world.member("bob");
     let mount = Mount::new(&world.path("readonly"), "ro,size=4m");
-    let error = bob.fails(&format!("download_file g a.bin {}", mount.0.display()));
+    let error = bob.fails(&format!("download_file g a.bin {}", mount.path().display()));
     assert!(error.to_lowercase().contains("read-only") && error.contains("readonly"), "{error}");
     let elsewhere = world.path("copy.bin");
     download(&mut bob, "a.bin", &elsewhere);
@@ -323,9 +322,9 @@ fn a_full_disk_is_a_clear_error_and_then_resumed() {
     let (path, _) = world.ann.share("g", "a.bin", 3 * MIB);
     let mut bob = world.member("bob");
     let mount = Mount::new(&world.path("small"), "size=4m");
-    let ballast = mount.0.join("ballast");
+    let ballast = mount.path().join("ballast");
     random_file(&ballast, 2 * MIB, 1);
-    let answer = bob.run(&format!("download_file g a.bin {}", mount.0.display())).answer;
+    let answer = bob.run(&format!("download_file g a.bin {}", mount.path().display())).answer;
     let error = if answer["ok"] == true {
         let failed = bob.until_download("a.bin", "F");
         failed["error"].as_str().unwrap().to_owned()
@@ -333,15 +332,15 @@ fn a_full_disk_is_a_clear_error_and_then_resumed() {
         answer["error"].as_str().unwrap().to_owned()
     };
     assert!(error.contains("full") || error.contains("space"), "{error}");
-    assert!(!mount.0.join("a.bin").exists());
+    assert!(!mount.path().join("a.bin").exists());
     std::fs::remove_file(&ballast).unwrap();
     if answer["ok"] == true {
         bob.ok("resume_download g a.bin");
     } else {
-        download(&mut bob, "a.bin", &mount.0);
+        download(&mut bob, "a.bin", mount.path());
     }
     bob.until_download("a.bin", "C");
-    assert!(same_content(&path, &mount.0.join("a.bin")));
+    assert!(same_content(&path, &mount.path().join("a.bin")));
 }
 
 #[test]
@@ -361,23 +360,4 @@ fn files_of_every_size() {
         until("both share it", || bob.sharers("g", &file) == 2);
     }
     assert_eq!(list(&folder).len(), 7, "{:?}", list(&folder));
-}
-
-/// A tmpfs, unmounted in any case.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(at: &Path, options: &str) -> Self {
-        std::fs::create_dir(at).unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
-        assert!(status.unwrap().success());
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: whatever still has a file open there is about to be killed.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

@@ -6,7 +6,7 @@
 //! is handed in after a newer one stands.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
@@ -16,7 +16,7 @@ use shoal_common::tracker_info::TrackerLine;
 use shoal_net::{ChannelReceiver, ChannelSender, Control, Inbound, Protocol};
 use shoal_replica::limits::MAX_FRAME_BYTES;
 use shoal_replica::{Event, Frame, TrackerNo};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,8 +33,10 @@ const REDIAL: Duration = Duration::from_millis(250);
 const INBOUND_WAIT: Duration = Duration::from_secs(3);
 /// How long an arriving stream may take to say whose it is.
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
-/// Arrived streams that may wait for their introduction.
+/// Arrived streams of strangers that may wait for their introduction.
 const MAX_INTRODUCTIONS: usize = 32;
+/// The same for each tracker whose key answered a dial: no stranger can take these places.
+const RESERVED_INTRODUCTIONS: usize = 4;
 /// Frames queued for one link; the replica's own windows keep far below.
 const MAX_QUEUED: usize = 16 * 1024;
 /// How often others are told of changes of presence at most.
@@ -86,6 +88,9 @@ struct Arrived {
     receiver: ChannelReceiver,
 }
 
+/// The keys that answered the last dials, by the numbers of their trackers.
+type Dialled = Arc<Mutex<HashMap<u8, PeerId>>>;
+
 /// Everything that a link's task works with.
 #[derive(Clone)]
 struct Shared {
@@ -93,6 +98,7 @@ struct Shared {
     control: Control,
     core: Core,
     presence: Presence,
+    dialled: Dialled,
     closing: CancellationToken,
 }
 
@@ -112,7 +118,9 @@ pub struct Links {
     own: Own,
     /// For each tracker where its arriving streams go, and whether it has to prove the cluster key.
     arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>,
-    introductions: Arc<tokio::sync::Semaphore>,
+    introductions: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+    dialled: Dialled,
     tasks: TaskTracker,
 }
 
@@ -129,7 +137,16 @@ impl Links {
         closing: CancellationToken,
     ) -> Self {
         let tasks = TaskTracker::new();
-        let shared = Shared { own: own.clone(), control, core, presence, closing: closing.clone() };
+        let dialled = Dialled::default();
+        let reserved = Arc::new(Semaphore::new(RESERVED_INTRODUCTIONS * others.len()));
+        let shared = Shared {
+            own: own.clone(),
+            control,
+            core,
+            presence,
+            dialled: dialled.clone(),
+            closing: closing.clone(),
+        };
         let (mut arrived, mut queues) = (HashMap::new(), HashMap::new());
         for (number, line) in others {
             let (arrived_sender, arrived_receiver) = mpsc::channel(4);
@@ -140,13 +157,14 @@ impl Links {
             tasks.spawn(keep_link(shared.clone(), number, line, inbox));
         }
         tasks.spawn(carry_orders(orders, queues, closing));
-        let introductions = Arc::new(tokio::sync::Semaphore::new(MAX_INTRODUCTIONS));
-        Self { own, arrived, introductions, tasks }
+        let introductions = Arc::new(Semaphore::new(MAX_INTRODUCTIONS));
+        Self { own, arrived, introductions, reserved, dialled, tasks }
     }
 
     /// Takes a stream that arrived. Whoever it is gets nothing on it: a link's streams carry one way only.
     pub fn arrive(&self, inbound: Inbound) {
-        let Ok(permit) = self.introductions.clone().try_acquire_owned() else { return };
+        let places = if self.has_answered(inbound.peer) { &self.reserved } else { &self.introductions };
+        let Ok(permit) = places.clone().try_acquire_owned() else { return };
         let (own, arrived) = (self.own.clone(), self.arrived.clone());
         self.tasks.spawn(async move {
             let _permit = permit;
@@ -171,6 +189,12 @@ impl Links {
             // A full queue means that many arrive at once, of which only the newest counts: it comes again.
             let _ = link.try_send(Arrived { peer, receiver });
         });
+    }
+
+    /// Whether a tracker answered our last dial with this key.
+    fn has_answered(&self, peer: PeerId) -> bool {
+        let dialled = self.dialled.lock().expect("nobody panics with it");
+        dialled.values().any(|known| *known == peer)
     }
 
     /// Waits for all tasks to end, after the token was cancelled.
@@ -238,6 +262,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                     tracing::warn!("tracker {number} ({line}) answers with another key than before: {peer}");
                 }
                 known = Some(peer);
+                shared.dialled.lock().expect("nobody panics with it").insert(number.0, peer);
                 let raised = tokio::select! {
                     () = closing.cancelled() => return,
                     raised = raise(&shared, (number, &line), peer, &mut inbox, newest.take()) => raised,

@@ -1,0 +1,167 @@
+//! Clients that write for as long as trackers die around them, and the checker that remembers what they were told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shoal_common::credentials::{Account, Secrets};
+use shoal_common::tracker_api::{Answer, Call, RefusalKind};
+use shoal_common::{Uid, UserName};
+
+use crate::{Member, until};
+
+/// What was acknowledged: a user name, and the salt of the account that came into being under it.
+type Salt = Vec<u8>;
+
+/// Everything that clients were told.
+#[derive(Default)]
+struct Told {
+    /// Accounts that were acknowledged, under names that nobody else wanted.
+    created: BTreeMap<String, Salt>,
+    /// Names that several wanted, and who was told to have them for good.
+    definite: BTreeMap<String, Salt>,
+    /// A name that two were told to have for good.
+    twice: Option<String>,
+}
+
+/// Several clients at work.
+pub struct Load {
+    told: Arc<Mutex<Told>>,
+    stop: Arc<AtomicBool>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts so many clients, which write through whichever of the trackers they reach.
+    #[must_use]
+    pub fn start(ports: &[u16], writers: usize) -> Self {
+        let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
+        let writers = (0..writers).map(|writer| {
+            let (told, stop, ports) = (told.clone(), stop.clone(), ports.to_vec());
+            std::thread::spawn(move || write(writer, &ports, &told, &stop))
+        });
+        let writers = writers.collect();
+        Self { told, stop, writers }
+    }
+
+    /// How many accounts were acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.told.lock().unwrap().created.len()
+    }
+
+    /// Ends the clients.
+    ///
+    /// # Panics
+    /// When two were told to have one name for good.
+    #[must_use]
+    pub fn stop(self) -> Promises {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers {
+            writer.join().unwrap();
+        }
+        let told = std::mem::take(&mut *self.told.lock().unwrap());
+        assert_eq!(told.twice, None, "one name was given to two for good");
+        Promises(told)
+    }
+}
+
+/// What clients were told, and what must therefore be.
+pub struct Promises(Told);
+
+impl Promises {
+    /// How many accounts were acknowledged.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.created.len() + self.0.definite.len()
+    }
+
+    /// Checks that a tracker serves everything that was ever acknowledged, waiting for nothing.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check(&self, port: u16) {
+        let lost = self.lost(port);
+        assert!(
+            lost.is_empty(),
+            "{} of {} are lost, {:?} among them",
+            lost.len(),
+            self.count(),
+            lost.first()
+        );
+    }
+
+    /// Waits until a tracker serves everything that was ever acknowledged.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub fn until_served(&self, port: u16) {
+        until("the tracker serves all that was acknowledged", || self.lost(port).is_empty());
+    }
+
+    fn lost(&self, port: u16) -> Vec<String> {
+        let mut member = Member::connect(port);
+        let all: Vec<_> = self.0.created.iter().chain(&self.0.definite).collect();
+        let mut lost = Vec::new();
+        for part in all.chunks(200) {
+            let call = |name: &str| Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
+            let answers = member.calls_at_once(part.iter().map(|(name, _)| call(name)).collect());
+            for ((name, salt), answer) in part.iter().zip(answers) {
+                match answer.unwrap_or_else(|refusal| panic!("{name}: {}", refusal.text)) {
+                    Answer::Challenge { salt: held, .. } if held.as_slice() == salt.as_slice() => {}
+                    _ => lost.push((*name).clone()),
+                }
+            }
+        }
+        lost
+    }
+}
+
+/// Creates accounts until it is told to stop: most under names of its own, some under names that all writers want.
+fn write(writer: usize, ports: &[u16], told: &Mutex<Told>, stop: &AtomicBool) {
+    // Deriving keys is slow on purpose: one account's keys do for all.
+    let (_, _, account) = Secrets::create("secret").unwrap();
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut member) = Member::try_connect(ports[fastrand::usize(..ports.len())]) else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        for _ in 0..fastrand::u32(1..60) {
+            number += 1;
+            let wanted = number % 8 == 0;
+            let name =
+                if wanted { format!("wanted-{}", number / 8) } else { format!("user-{writer}-{number}") };
+            if stop.load(Ordering::Relaxed) || !create(&mut member, &name, &account, wanted, told) {
+                break;
+            }
+        }
+    }
+}
+
+/// Creates one account; says whether the tracker still answers.
+fn create(member: &mut Member, name: &str, account: &Account, wanted: bool, told: &Mutex<Told>) -> bool {
+    let user = UserName::create(name).unwrap();
+    let answer =
+        member.try_call(Call::CreateUser { id: Uid::random(), name: user, account: account.clone() });
+    let salt = account.salt.to_vec();
+    match answer {
+        Err(_) => false,
+        Ok(Err(refusal)) => refusal.kind != RefusalKind::Unavailable,
+        Ok(Ok(Answer::Created { provisional })) => {
+            let mut told = told.lock().unwrap();
+            if !wanted {
+                told.created.insert(name.to_owned(), salt);
+            } else if !provisional {
+                let first = told.definite.entry(name.to_owned()).or_insert_with(|| salt.clone());
+                if *first != salt {
+                    told.twice = Some(name.to_owned());
+                }
+            }
+            true
+        }
+        Ok(Ok(other)) => panic!("{other:?}"),
+    }
+}
