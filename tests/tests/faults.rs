@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use rustix::process::Signal;
 use shoal_tests::{
     Client, Manners, Member, Mount, Seeder, Trackers, random_file, root_or_skip, same_content, sha1_of, until,
 };
@@ -99,6 +101,57 @@ fn a_liar_is_dropped_and_the_file_is_right() {
     assert!(same_content(&path, &copy));
     // One bad piece was enough, and what else was asked of it came from the other.
     assert_eq!(liar.sent(), 1);
+}
+
+#[test]
+fn sources_that_hang_or_crawl_do_not_hold_the_file_up() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 4 * MIB);
+    // Of four sources one sends nothing at all, one is stopped in the middle, one crawls.
+    let silent = world.seeder("silent", "a.bin", &path, Manners::Honest, 0);
+    let mut others = vec![world.member("stopped"), world.member("crawling")];
+    for (other, limit) in others.iter_mut().zip(["200K", "10K"]) {
+        let copy = world.path(&format!("{}.bin", other.name()));
+        download(other, "a.bin", &copy);
+        other.until_download("a.bin", "C");
+        other.ok(&format!("limit up {limit}"));
+    }
+    let stopped = others.remove(0);
+    world.ann.ok("limit up 400K");
+    let mut bob = world.member("bob");
+    until("all four share it", || bob.sharers("g", "a.bin") == 4);
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    until("all four are asked", || bob.download("a.bin")["sources"] == 4);
+    bob.until_percent("a.bin", 10.0);
+    stopped.signal(Signal::STOP);
+    world.ann.ok("limit up 0");
+    bob.until_download("a.bin", "C");
+    stopped.signal(Signal::CONT);
+    assert!(same_content(&path, &copy));
+    assert_eq!(silent.sent(), 0);
+}
+
+#[test]
+fn a_limit_is_kept_and_changes_while_a_download_runs() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 12 * MIB);
+    let mut bob = world.member("bob");
+    bob.ok("limit down 2M");
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    bob.until_percent("a.bin", 10.0);
+    // Six mebibytes at two a second: never faster than 5 % over it; how much slower is the machine's affair.
+    let (from, started) = (bob.download("a.bin")["percent"].as_f64().unwrap(), Instant::now());
+    bob.until_percent("a.bin", 60.0);
+    let (to, took) = (bob.download("a.bin")["percent"].as_f64().unwrap(), started.elapsed());
+    let rate = (to - from) / 100.0 * 12.0 / took.as_secs_f64();
+    assert!(rate < 2.0 * 1.05 + 0.25, "{rate} MiB/s where 2 are allowed");
+    let freed = Instant::now();
+    bob.ok("limit down 0");
+    bob.until_download("a.bin", "C");
+    assert!(freed.elapsed() < took, "the limit outlived its end");
+    assert!(same_content(&path, &copy));
 }
 
 #[test]
