@@ -89,20 +89,22 @@ impl Bitfield {
 
     /// Adds a piece; true if it was not there.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
-        let word = &mut self.words[piece.as_usize() / 64];
-        let fresh = *word >> (piece.get() % 64) & 1 == 0;
-        *word |= 1 << (piece.get() % 64);
-        self.ones += u32::from(fresh);
-        fresh
+        if self.has(piece) {
+            return false;
+        }
+        self.words[piece.as_usize() / 64] |= 1 << (piece.get() % 64);
+        self.ones += 1;
+        true
     }
 
     /// Takes a piece out; true if it was there.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
-        let word = &mut self.words[piece.as_usize() / 64];
-        let held = *word >> (piece.get() % 64) & 1 == 1;
-        *word &= !(1 << (piece.get() % 64));
-        self.ones -= u32::from(held);
-        held
+        if !self.has(piece) {
+            return false;
+        }
+        self.words[piece.as_usize() / 64] &= !(1 << (piece.get() % 64));
+        self.ones -= 1;
+        true
     }
 
     /// How many pieces are in the set.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 
-pub(crate) use crate::core::events::{Command, DropReason, Event, RequestId, SourceStatus};
+pub use crate::core::events::{Command, DropReason, Event, RequestId, SourceStatus};
 use crate::core::link::Link;
 use crate::core::state::{Piece, Request, Source};
 use crate::selector::{ItemSet, Selector};
@@ -23,7 +23,7 @@ use crate::source::{Have, Limits, SourceError, SourceId};
 
 /// The state of one download; see the module.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub struct Core {
     layout: Layout,
     rng: Rng,
     pieces: Vec<Piece>,
@@ -65,7 +65,7 @@ const MAX_NOT_NOW: usize = 8;
 
 impl Core {
     /// A download of which `written` is already in the partial file.
-    pub(crate) fn new(layout: Layout, written: &Bitfield, budget: u64, rng: Rng) -> Self {
+    pub fn new(layout: Layout, written: &Bitfield, budget: u64, rng: Rng) -> Self {
         let mut selector = Selector::new(layout.pieces());
         let mut pieces = vec![Piece::Missing; layout.pieces() as usize];
         for piece in written.iter(&layout) {
@@ -94,7 +94,7 @@ impl Core {
     }
 
     /// Takes in what happened.
-    pub(crate) fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::SourceAdded { source, limits, have } => self.add_source(source, limits, &have, now),
             Event::SourceRemoved { source } => self.drop_source(source, DropReason::Removed),
@@ -135,33 +135,33 @@ impl Core {
     }
 
     /// What to do, in order; `None` until something else happens.
-    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+    pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
     /// Whether every piece is written.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.written == self.layout.pieces()
     }
 
     /// Whether a tick is needed soon.
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         !self.requests.is_empty()
             || self.sources.values().any(|source| source.paused_until.is_some() || !source.not_now.is_empty())
     }
 
     /// Requests in flight.
-    pub(crate) fn requests(&self) -> usize {
+    pub fn requests(&self) -> usize {
         self.requests.len()
     }
 
     /// Sources that are not dropped.
-    pub(crate) fn sources(&self) -> usize {
+    pub fn sources(&self) -> usize {
         self.sources.len()
     }
 
     /// What a source is doing; `None` for one that was dropped.
-    pub(crate) fn source(&self, source: SourceId) -> Option<SourceStatus> {
+    pub fn source(&self, source: SourceId) -> Option<SourceStatus> {
         let source = self.sources.get(&source)?;
         Some(SourceStatus {
             requests: source.requests.len(),
@@ -172,7 +172,7 @@ impl Core {
 
     /// Whether this request alone brings the piece: only then may its bytes go to the piece's place before they are
     /// checked.
-    pub(crate) fn is_sole(&self, piece: PieceIndex, request: RequestId) -> bool {
+    pub fn is_sole(&self, piece: PieceIndex, request: RequestId) -> bool {
         self.pieces[piece.as_usize()] == Piece::Requested { by: request, second: None }
     }
 

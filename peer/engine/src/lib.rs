@@ -8,7 +8,7 @@ mod buffer;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod content;
-mod core;
+pub mod core;
 mod digest;
 mod disk;
 mod driver;

@@ -2,13 +2,12 @@
 //! that the engine downloads from. `app` tells it what to serve and asks it for sources; it knows nothing of trackers
 //! but what the [`TicketBook`] says, and never decides what is downloaded.
 //!
-//! Serving: [`guests`] lets connections in, [`serve`] carries one, [`uploads`] knows the files, [`policy`] decides who
+//! Serving: [`guests`] lets connections in, [`serve`] carries one, [`uploads`] knows the files, [`shoal_policy`] decides who
 //! gets what. Fetching: [`fetch`].
 
 mod fetch;
 mod guests;
 mod news;
-mod policy;
 mod serve;
 mod served;
 mod uploads;
@@ -39,14 +38,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when told to, but for a read from a slow disk.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// A file as peers name it to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileKey {
-    /// The group whose members may have it.
-    pub group: Gid,
-    /// The file.
-    pub file: Fid,
-}
+pub use shoal_policy::FileKey;
 
 /// How a swarm begins.
 #[derive(Debug, Clone)]

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use shoal_common::peer_wire::{Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PeerId, PieceIndex};
 use shoal_engine::rate::Limiter;
+use shoal_policy::{Action, ChannelId, Event, Policy};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::fetch::percent;
 use super::news::{News, Told};
-use super::policy::{Action, ChannelId, Event, Policy};
 use super::served::{Body, ReadFailure, Served, Source};
 use super::{FileKey, SwarmEvent, Uploaded};
 

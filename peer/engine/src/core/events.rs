@@ -8,11 +8,12 @@ use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
 
 /// Names a request within one download; later requests have greater numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestId(pub(crate) u64);
+pub struct RequestId(pub u64);
 
 /// What happened.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
+#[expect(missing_docs, reason = "each event's doc says what its fields are")]
+pub enum Event {
     /// A source came; under an id in use it takes the old one's place.
     SourceAdded { source: SourceId, limits: Limits, have: Have },
     /// The caller took a source away.
@@ -45,7 +46,8 @@ pub(crate) enum Event {
 
 /// What the driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Command {
+#[expect(missing_docs, reason = "each command's doc says what its fields are")]
+pub enum Command {
     /// Ask the source for these pieces.
     Fetch { request: RequestId, source: SourceId, run: PieceRun },
     /// Give the request up.
@@ -59,7 +61,7 @@ pub(crate) enum Command {
 
 /// Why a source is not used any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DropReason {
+pub enum DropReason {
     /// It went away.
     Gone(String),
     /// It lied or broke the protocol.
@@ -70,8 +72,11 @@ pub(crate) enum DropReason {
 
 /// What a source is doing, for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SourceStatus {
-    pub(crate) requests: usize,
-    pub(crate) holds: u32,
-    pub(crate) backing_off: bool,
+pub struct SourceStatus {
+    /// Requests in flight.
+    pub requests: usize,
+    /// Pieces that it holds.
+    pub holds: u32,
+    /// Whether it is left alone for a while.
+    pub backing_off: bool,
 }

@@ -191,11 +191,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     }
 
     /// The piece of an open channel; `None` if the channel is not open any more.
-    fn piece(
-        &self,
-        wire: u32,
-        piece: u32,
-    ) -> Result<Option<(crate::swarm::policy::ChannelId, PieceIndex)>, Ended> {
+    fn piece(&self, wire: u32, piece: u32) -> Result<Option<(shoal_policy::ChannelId, PieceIndex)>, Ended> {
         let known = self.table.with(wire, |channel| (channel.id, channel.layout));
         let in_file = |(id, layout): (_, Layout)| layout.piece(piece).map(|piece| (id, piece));
         match known.map(in_file) {

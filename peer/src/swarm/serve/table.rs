@@ -8,7 +8,7 @@ use shoal_common::{Gid, Layout, PieceIndex};
 use tokio::time::Instant;
 
 use crate::swarm::news::{News, Told};
-use crate::swarm::policy::ChannelId;
+use shoal_policy::ChannelId;
 
 /// An open channel.
 #[derive(Debug)]

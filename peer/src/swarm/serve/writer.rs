@@ -17,9 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::table::Table;
-use crate::swarm::policy::ChannelId;
 use crate::swarm::served::{ReadFailure, Source};
 use crate::swarm::uploads::{Out, Uploads};
+use shoal_policy::ChannelId;
 
 /// A requester that takes no byte for so long is gone, or means harm.
 const STALLED: Duration = Duration::from_secs(15);

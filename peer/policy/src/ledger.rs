@@ -1,6 +1,6 @@
 //! A seeder's memory of one file: to whom it gave which piece, and who is known to hold it. It decides whether a piece
 //! is served to whoever asks for it, or whether that requester had better take one that nobody has yet, so that every
-//! byte of a narrow uplink brings something new into the swarm. Pure; called by the [`super::Policy`] alone.
+//! byte of a narrow uplink brings something new into the swarm. Pure; called by the [`crate::Policy`] alone.
 //!
 //! The rules are number 4 of "The swarm, as modelled" in ARCHITECTURE.md; the figures stand there.
 

@@ -1,5 +1,5 @@
 //! Who is served next: the uploads of all files, as a value. Events go in with their time, actions come out; sockets,
-//! disk and clock are the caller's ([`super::uploads`]).
+//! disk and clock are the caller's.
 //!
 //! A seeder answers by its [`Ledger`], whoever holds a part of a file serves round robin. In both cases at most
 //! `slots` peers are served at a time, and whoever has waited for a second goes first, in turn, so that nobody starves.
@@ -10,10 +10,9 @@ mod ledger;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use shoal_common::{Layout, PeerId, PieceIndex};
+use shoal_common::{Fid, Gid, Layout, PeerId, PieceIndex};
 
 use self::ledger::{Decision, Ledger, TakerId};
-use super::FileKey;
 
 /// Peers that the holder of a part of a file serves at a time.
 const LEECHER_SLOTS: usize = 4;
@@ -35,13 +34,26 @@ const MAX_AHEAD: u64 = 4 * 1024 * 1024;
 /// Of a channel's waiting requests, how many are compared: more cost time, and the next ones come up soon.
 const COMPARED: usize = 8;
 
+/// A file as peers name it to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// The group whose members may have it.
+    pub group: Gid,
+    /// The file.
+    pub file: Fid,
+}
+
 /// One file opened on one connection by one requester.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ChannelId(pub(super) u64);
+pub struct ChannelId(
+    /// Chosen by the caller.
+    pub u64,
+);
 
 /// What happened.
 #[derive(Debug, Clone)]
-pub(super) enum Event {
+#[expect(missing_docs, reason = "each event's doc says what its fields are")]
+pub enum Event {
     /// A requester opened a file. `seeding`: whether the whole of it is here.
     Opened { channel: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool },
     /// The rest of a file came.
@@ -64,7 +76,8 @@ pub(super) enum Event {
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+#[expect(missing_docs, reason = "each action's doc says what its fields are")]
+pub enum Action {
     /// Send the piece, then report [`Event::Sent`] or [`Event::Aborted`].
     Serve { channel: ChannelId, piece: PieceIndex },
     /// Stop sending the piece, then report [`Event::Aborted`].
@@ -117,7 +130,7 @@ struct Peer {
 
 /// The state of all uploads.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub struct Policy {
     slots: usize,
     files: HashMap<FileKey, File>,
     channels: BTreeMap<ChannelId, Channel>,
@@ -143,7 +156,7 @@ struct Rank {
 
 impl Policy {
     /// No uploads yet. At most `slots` peers, at least one, are served at a time.
-    pub(super) fn new(slots: usize, rng: fastrand::Rng) -> Self {
+    pub fn new(slots: usize, rng: fastrand::Rng) -> Self {
         Self {
             slots: slots.max(1),
             files: HashMap::new(),
@@ -159,19 +172,19 @@ impl Policy {
     }
 
     /// Whether nothing happens until the next event other than a tick.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.queued.is_empty()
     }
 
     /// How many pieces of a file a requester said it holds; `None` if it does not have the file open.
-    pub(super) fn holds(&self, key: FileKey, peer: PeerId) -> Option<u32> {
+    pub fn holds(&self, key: FileKey, peer: PeerId) -> Option<u32> {
         let file = self.files.get(&key)?;
         let (taker, _) = file.takers.get(&peer)?;
         file.ledger.holds(*taker)
     }
 
     /// Takes an event. Events of channels that are not open are ignored.
-    pub(super) fn handle(&mut self, event: Event, now: Instant) {
+    pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Opened { channel, peer, key, layout, seeding } => {
                 self.open(channel, peer, key, layout, seeding)
@@ -197,7 +210,7 @@ impl Policy {
     }
 
     /// The next thing to do now; to be called until there is none.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Action> {
+    pub fn next(&mut self, now: Instant) -> Option<Action> {
         self.ready.pop_front().or_else(|| self.pick(now))
     }
 
@@ -482,7 +495,7 @@ impl Channel {
 
 impl Action {
     /// The channel that it is about.
-    pub(super) fn channel(&self) -> ChannelId {
+    pub fn channel(&self) -> ChannelId {
         match *self {
             Self::Serve { channel, .. }
             | Self::Stop { channel, .. }

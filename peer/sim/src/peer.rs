@@ -1,0 +1,130 @@
+//! One peer of a simulated swarm: its half of every connection, and its uplink.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex};
+use shoal_engine::core::{Core, RequestId};
+use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey, Policy};
+
+use crate::Manners;
+
+/// The one file of the swarm.
+const FILE: FileKey = FileKey { group: Gid([1; 16]), file: Fid([1; 16]) };
+/// Peers that are served at a time at most, as a client does by default.
+const SLOTS: usize = 64;
+/// Blocks in which pieces are sent.
+const BLOCK: u64 = 16 * 1024;
+
+/// A peer's number; the seeder is 0.
+pub(crate) type Number = usize;
+
+/// A piece on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sending {
+    pub(crate) to: Number,
+    pub(crate) piece: PieceIndex,
+    pub(crate) left: u64,
+    /// Bytes of the block that is being sent.
+    pub(crate) block: u64,
+}
+
+/// A request of a leecher's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) of: Number,
+    pub(crate) piece: PieceIndex,
+    pub(crate) received: u64,
+    pub(crate) first_byte: Option<Instant>,
+    /// Whether the core knows of all that came.
+    pub(crate) told: bool,
+}
+
+pub(crate) struct Peer {
+    pub(crate) manners: Manners,
+    pub(crate) uplink: u64,
+    pub(crate) here: bool,
+    /// `None` for the seeder.
+    pub(crate) core: Option<Core>,
+    pub(crate) policy: Policy,
+    pub(crate) have: Bitfield,
+    pub(crate) neighbours: Vec<Number>,
+    pub(crate) requests: BTreeMap<RequestId, Asked>,
+    pub(crate) sending: VecDeque<Sending>,
+    /// Whether a block is on the uplink.
+    pub(crate) busy: bool,
+    /// Pieces that the neighbours were not told of.
+    pub(crate) news: Vec<PieceIndex>,
+    pub(crate) finished: Option<Duration>,
+    pub(crate) sent_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(core: Option<Core>, have: Bitfield, uplink: u64, manners: Manners, seed: u64) -> Self {
+        Self {
+            manners,
+            uplink,
+            here: false,
+            core,
+            policy: Policy::new(SLOTS, fastrand::Rng::with_seed(seed)),
+            have,
+            neighbours: Vec::new(),
+            requests: BTreeMap::new(),
+            sending: VecDeque::new(),
+            busy: false,
+            news: Vec::new(),
+            finished: None,
+            sent_bytes: 0,
+            wasted_bytes: 0,
+        }
+    }
+
+    /// Somebody opens the file here. Without the seeder's memory a seeder serves like one that holds a part.
+    pub(crate) fn opened(&mut self, by: Number, layout: Layout, naive: bool, now: Instant) {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(by as u64).to_le_bytes());
+        let seeding = self.core.is_none() && !naive;
+        let opened =
+            PolicyEvent::Opened { channel: channel(by), peer: PeerId(id), key: FILE, layout, seeding };
+        self.policy.handle(opened, now);
+    }
+
+    /// A whole file is served by a seeder's rules.
+    pub(crate) fn completed(&mut self, naive: bool, now: Instant) {
+        if !naive {
+            self.policy.handle(PolicyEvent::Completed { key: FILE }, now);
+        }
+    }
+
+    /// The next block for the uplink, pieces in turn, and how long it takes.
+    pub(crate) fn next_block(&mut self) -> Option<Duration> {
+        let sending = self.sending.front_mut()?;
+        sending.block = sending.left.min(BLOCK);
+        self.busy = true;
+        Some(Duration::from_nanos(sending.block * 1_000_000_000 / self.uplink.max(1)))
+    }
+
+    /// The block is out; the piece that it belongs to goes to the end of the line, if it is not out whole.
+    pub(crate) fn sent_block(&mut self) -> Option<Sending> {
+        self.busy = false;
+        let mut sending = self.sending.pop_front()?;
+        sending.left -= sending.block;
+        self.sent_bytes += sending.block;
+        if sending.left > 0 {
+            self.sending.push_back(sending);
+        }
+        Some(sending)
+    }
+
+    /// The pieces held, as neighbours get to know them.
+    pub(crate) fn shared_have(&self) -> Arc<Bitfield> {
+        Arc::new(self.have.clone())
+    }
+}
+
+/// A requester has one channel with each peer that it asks.
+pub(crate) fn channel(by: Number) -> ChannelId {
+    ChannelId(by as u64)
+}

@@ -1,0 +1,474 @@
+//! Runs a swarm: a queue of what happens when, until all have the file or nothing happens any more.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use shoal_common::limits::MAX_PEER_REQUESTS;
+use shoal_common::{Bitfield, Layout, PieceIndex};
+use shoal_engine::core::{Command, Core, Event, RequestId};
+use shoal_engine::{Have, Limits, POOL_BYTES, Run, SourceError, SourceId};
+use shoal_policy::{Action, ChannelId, Event as PolicyEvent};
+
+use crate::peer::{Asked, Number, Peer, Sending, channel};
+use crate::{LATENCY, Manners, Outcome, Scenario};
+
+/// How often a leecher's core is told of the time and of what came, as the driver does.
+const TICK: Duration = Duration::from_millis(25);
+/// How often a policy with waiting requests is told of the time.
+const POLICY_TICK: Duration = Duration::from_millis(100);
+/// New pieces are announced together within this time.
+const FLUSH: Duration = Duration::from_millis(50);
+/// A swarm that takes so many times the bound has failed.
+const PATIENCE: u32 = 20;
+/// What a peer asks of one source at most, in bytes.
+const MAX_IN_FLIGHT: u64 = 16 << 20;
+
+/// What happens at some time.
+#[derive(Debug)]
+enum Happening {
+    Joins(Number),
+    Vanishes(Number),
+    Requested {
+        by: Number,
+        of: Number,
+        piece: PieceIndex,
+    },
+    Cancelled {
+        by: Number,
+        of: Number,
+        piece: PieceIndex,
+    },
+    /// A block left the uplink.
+    BlockSent(Number),
+    Received {
+        by: Number,
+        from: Number,
+        piece: PieceIndex,
+        bytes: u64,
+        whole: bool,
+    },
+    Refused {
+        by: Number,
+        from: Number,
+        piece: PieceIndex,
+        error: SourceError,
+    },
+    /// A leecher announces what is new.
+    Flush(Number),
+    Announced {
+        from: Number,
+        to: Number,
+        have: Arc<Bitfield>,
+        pieces: Arc<[PieceIndex]>,
+    },
+    Tick(Number),
+    PolicyTick(Number),
+}
+
+struct Entry {
+    at: Duration,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    layout: Layout,
+    epoch: Instant,
+    now: Duration,
+    queue: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    peers: Vec<Peer>,
+    /// Honest leechers that will stay and have not finished.
+    awaited: usize,
+}
+
+/// Runs a swarm to its end.
+///
+/// # Panics
+/// When the file or the piece length is none that a layout can have.
+#[must_use]
+pub fn run(scenario: &Scenario) -> Outcome {
+    let layout = Layout::new(scenario.size, scenario.piece_length).expect("a layout that exists");
+    let mut world = World::new(scenario, layout);
+    let end = scenario.bound() * PATIENCE;
+    while world.awaited > 0
+        && let Some(Reverse(entry)) = world.queue.pop()
+        && entry.at <= end
+    {
+        world.now = entry.at;
+        world.happen(entry.what);
+    }
+    world.outcome()
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, layout: Layout) -> Self {
+        let mut rng = Rng::with_seed(scenario.seed);
+        let mut peers =
+            vec![Peer::new(None, Bitfield::all(&layout), scenario.seeder, Manners::Honest, rng.u64(..))];
+        for leecher in &scenario.leechers {
+            let none = Bitfield::none(&layout);
+            let core = Core::new(layout, &none, POOL_BYTES as u64, rng.fork());
+            peers.push(Peer::new(Some(core), none, leecher.uplink, leecher.manners, rng.u64(..)));
+        }
+        let count = peers.len();
+        for number in 1..count {
+            // All, if they are few; else some, each known to both.
+            let wanted = scenario.neighbours.div_ceil(2);
+            let chosen: Vec<Number> = if count <= scenario.neighbours {
+                (number + 1..count).collect()
+            } else {
+                (0..wanted).map(|_| rng.usize(1..count)).collect()
+            };
+            for other in chosen {
+                if other != number && !peers[number].neighbours.contains(&other) {
+                    peers[number].neighbours.push(other);
+                    peers[other].neighbours.push(number);
+                }
+            }
+            peers[number].neighbours.push(0);
+            peers[0].neighbours.push(number);
+        }
+        peers[0].here = true;
+        let stays = |one: &&crate::Leecher| one.manners == Manners::Honest && one.vanishes.is_none();
+        let awaited = scenario.leechers.iter().filter(stays).count();
+        let mut world = Self {
+            scenario,
+            layout,
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            queue: BinaryHeap::new(),
+            order: 0,
+            peers,
+            awaited,
+        };
+        for (index, leecher) in scenario.leechers.iter().enumerate() {
+            // Nobody comes at the very same moment.
+            let jitter = Duration::from_micros(rng.u64(0..20_000));
+            world.at(leecher.joins + jitter, Happening::Joins(index + 1));
+            if let Some(at) = leecher.vanishes {
+                world.at(at, Happening::Vanishes(index + 1));
+            }
+        }
+        world.at(POLICY_TICK, Happening::PolicyTick(0));
+        world
+    }
+
+    fn at(&mut self, at: Duration, what: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry { at, order: self.order, what }));
+    }
+
+    fn after(&mut self, delay: Duration, what: Happening) {
+        self.at(self.now + delay, what);
+    }
+
+    fn time(&self) -> Instant {
+        self.epoch + self.now
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Joins(number) => self.join(number),
+            Happening::Vanishes(number) => self.vanish(number),
+            Happening::Requested { by, of, piece } => {
+                if self.peers[of].manners != Manners::Silent {
+                    self.police(of, PolicyEvent::Request { channel: channel(by), piece });
+                }
+            }
+            Happening::Cancelled { by, of, piece } => {
+                self.police(of, PolicyEvent::Cancel { channel: channel(by), piece });
+            }
+            Happening::BlockSent(number) => self.block_sent(number),
+            Happening::Received { by, from, piece, bytes, whole } => {
+                self.received(by, from, piece, bytes, whole)
+            }
+            Happening::Refused { by, from, piece, error } => self.refused(by, from, piece, error),
+            Happening::Flush(number) => self.flush(number),
+            Happening::Announced { from, to, have, pieces } => {
+                let (have, source) = (Have::Bits(have), SourceId(from as u64));
+                self.tell(to, Event::HaveChanged { source, have });
+                self.police(to, PolicyEvent::Have { channel: channel(from), pieces: pieces.to_vec() });
+            }
+            Happening::Tick(number) => self.tick(number),
+            Happening::PolicyTick(number) => {
+                if self.peers[number].here {
+                    self.police(number, PolicyEvent::Tick);
+                    self.after(POLICY_TICK, Happening::PolicyTick(number));
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, number: Number) {
+        self.peers[number].here = true;
+        self.tell(number, Event::OthersDownloading(true));
+        for other in self.peers[number].neighbours.clone() {
+            if self.peers[other].here {
+                self.connect(number, other);
+                if other != 0 {
+                    self.connect(other, number);
+                }
+            }
+        }
+        self.after(TICK, Happening::Tick(number));
+        self.after(POLICY_TICK, Happening::PolicyTick(number));
+    }
+
+    /// `by` makes a source of `of`.
+    fn connect(&mut self, by: Number, of: Number) {
+        let (layout, naive, now) = (self.layout, self.scenario.naive, self.time());
+        self.peers[of].opened(by, layout, naive, now);
+        let held: Vec<PieceIndex> = self.peers[by].have.iter(&layout).collect();
+        if !held.is_empty() {
+            self.police(of, PolicyEvent::Have { channel: channel(by), pieces: held });
+        }
+        let have = if of == 0 { Have::All } else { Have::Bits(self.peers[of].shared_have()) };
+        let limits =
+            Limits { max_in_flight: MAX_PEER_REQUESTS, max_in_flight_bytes: MAX_IN_FLIGHT, run: Run::Single };
+        self.tell(by, Event::SourceAdded { source: SourceId(of as u64), limits, have });
+    }
+
+    fn vanish(&mut self, number: Number) {
+        self.peers[number].here = false;
+        self.peers[number].sending.clear();
+        for other in self.peers[number].neighbours.clone() {
+            if self.peers[other].here {
+                self.peers[other].sending.retain(|sending| sending.to != number);
+                self.police(other, PolicyEvent::Closed { channel: channel(number) });
+                let asked = self.peers[other].requests.iter();
+                let lost: Vec<RequestId> =
+                    asked.filter(|(_, asked)| asked.of == number).map(|(&request, _)| request).collect();
+                for request in lost {
+                    self.peers[other].requests.remove(&request);
+                    let result = Err(SourceError::Gone("it vanished".to_owned()));
+                    self.tell(other, Event::Finished { request, result });
+                }
+                self.tell(other, Event::SourceRemoved { source: SourceId(number as u64) });
+            }
+        }
+    }
+
+    /// Tells a leecher's core, and does what it says.
+    fn tell(&mut self, number: Number, event: Event) {
+        let now = self.time();
+        let Some(core) = self.peers[number].core.as_mut() else { return };
+        core.handle(event, now);
+        while let Some(command) = self.peers[number].core.as_mut().and_then(Core::poll_command) {
+            match command {
+                Command::Fetch { request, source, run } => {
+                    #[expect(clippy::cast_possible_truncation, reason = "it was made from a number")]
+                    let (of, piece) = (source.0 as Number, run.first());
+                    let asked = Asked { of, piece, received: 0, first_byte: None, told: true };
+                    self.peers[number].requests.insert(request, asked);
+                    self.after(LATENCY, Happening::Requested { by: number, of, piece });
+                }
+                Command::Cancel { request } => {
+                    if let Some(asked) = self.peers[number].requests.remove(&request) {
+                        self.peers[number].wasted_bytes += asked.received;
+                        let (of, piece) = (asked.of, asked.piece);
+                        self.after(LATENCY, Happening::Cancelled { by: number, of, piece });
+                    }
+                }
+                // Checked where it arrives.
+                Command::Check { .. } | Command::Drop { .. } => {}
+            }
+        }
+    }
+
+    /// Tells a peer's policy, and does what it says.
+    fn police(&mut self, number: Number, event: PolicyEvent) {
+        let now = self.time();
+        self.peers[number].policy.handle(event, now);
+        while let Some(action) = self.peers[number].policy.next(now) {
+            match action {
+                Action::Serve { channel, piece } => {
+                    let (to, left) = (number_of(channel), u64::from(self.layout.length(piece)));
+                    self.peers[number].sending.push_back(Sending { to, piece, left, block: 0 });
+                }
+                Action::Stop { channel, piece } => {
+                    let to = number_of(channel);
+                    // The block that is out stays out.
+                    let busy = usize::from(self.peers[number].busy);
+                    let line = &mut self.peers[number].sending;
+                    let at = line.iter().skip(busy).position(|one| one.to == to && one.piece == piece);
+                    if let Some(at) = at {
+                        line.remove(at + busy);
+                        self.peers[number].policy.handle(PolicyEvent::Aborted { channel, piece }, now);
+                    }
+                }
+                Action::NotNow { channel, piece, after, instead } => {
+                    let error = SourceError::NotNow { piece, after, instead };
+                    self.refuse(number, channel, piece, error);
+                }
+                Action::Busy { channel, piece, after } => {
+                    self.refuse(number, channel, piece, SourceError::Busy(after));
+                }
+            }
+        }
+        if !self.peers[number].busy
+            && let Some(takes) = self.peers[number].next_block()
+        {
+            self.after(takes, Happening::BlockSent(number));
+        }
+    }
+
+    fn refuse(&mut self, from: Number, channel: ChannelId, piece: PieceIndex, error: SourceError) {
+        let by = number_of(channel);
+        self.after(LATENCY, Happening::Refused { by, from, piece, error });
+    }
+
+    fn block_sent(&mut self, number: Number) {
+        let Some(sent) = self.peers[number].sent_block() else { return };
+        let Sending { to, piece, left, block } = sent;
+        let received = Happening::Received { by: to, from: number, piece, bytes: block, whole: left == 0 };
+        self.after(LATENCY, received);
+        let event = if left == 0 {
+            PolicyEvent::Sent { channel: channel(to), piece }
+        } else if let Some(takes) = self.peers[number].next_block() {
+            return self.after(takes, Happening::BlockSent(number));
+        } else {
+            return;
+        };
+        self.police(number, event);
+    }
+
+    fn request_for(&self, by: Number, from: Number, piece: PieceIndex) -> Option<RequestId> {
+        let mut requests = self.peers[by].requests.iter();
+        requests.find(|(_, asked)| asked.of == from && asked.piece == piece).map(|(&request, _)| request)
+    }
+
+    fn received(&mut self, by: Number, from: Number, piece: PieceIndex, bytes: u64, whole: bool) {
+        let now = self.time();
+        let Some(request) = self.request_for(by, from, piece) else {
+            self.peers[by].wasted_bytes += bytes;
+            return;
+        };
+        let Some(asked) = self.peers[by].requests.get_mut(&request) else { return };
+        asked.received += bytes;
+        asked.first_byte.get_or_insert(now);
+        asked.told = false;
+        if !whole {
+            return;
+        }
+        let first_byte = asked.first_byte;
+        self.peers[by].requests.remove(&request);
+        self.tell(by, Event::Arrived { request, piece, first_byte });
+        if self.peers[from].manners == Manners::Lies {
+            self.peers[by].wasted_bytes += u64::from(self.layout.length(piece));
+            self.tell(by, Event::Rejected(piece));
+        } else if self.peers[by].have.insert(piece) {
+            self.tell(by, Event::Verified(piece));
+            self.tell(by, Event::Written(piece));
+            self.gained(by, piece);
+        } else {
+            self.peers[by].wasted_bytes += u64::from(self.layout.length(piece));
+        }
+        self.tell(by, Event::Finished { request, result: Ok(()) });
+    }
+
+    fn gained(&mut self, number: Number, piece: PieceIndex) {
+        if self.peers[number].manners != Manners::Silent {
+            if self.peers[number].news.is_empty() {
+                self.after(FLUSH, Happening::Flush(number));
+            }
+            self.peers[number].news.push(piece);
+        }
+        if self.peers[number].have.is_all() {
+            self.peers[number].finished = Some(self.now);
+            let (naive, now) = (self.scenario.naive, self.time());
+            self.peers[number].completed(naive, now);
+            let leecher = &self.scenario.leechers[number - 1];
+            if leecher.manners == Manners::Honest && leecher.vanishes.is_none() {
+                self.awaited -= 1;
+            }
+        }
+    }
+
+    fn refused(&mut self, by: Number, from: Number, piece: PieceIndex, error: SourceError) {
+        if let Some(request) = self.request_for(by, from, piece) {
+            self.peers[by].requests.remove(&request);
+            self.tell(by, Event::Finished { request, result: Err(error) });
+        }
+    }
+
+    fn flush(&mut self, number: Number) {
+        let pieces: Arc<[PieceIndex]> = std::mem::take(&mut self.peers[number].news).into();
+        let have = self.peers[number].shared_have();
+        for to in self.peers[number].neighbours.clone() {
+            if self.peers[number].here && self.peers[to].here {
+                let (have, pieces) = (have.clone(), pieces.clone());
+                self.after(LATENCY, Happening::Announced { from: number, to, have, pieces });
+            }
+        }
+    }
+
+    fn tick(&mut self, number: Number) {
+        if !self.peers[number].here || self.peers[number].finished.is_some() {
+            return;
+        }
+        let news = self.peers[number].requests.iter_mut().filter(|(_, asked)| !asked.told);
+        let samples: Vec<(RequestId, u64, Option<Instant>)> = news
+            .map(|(&request, asked)| {
+                asked.told = true;
+                (request, asked.received, asked.first_byte)
+            })
+            .collect();
+        for (request, received, first_byte) in samples {
+            self.tell(number, Event::Progress { request, received, first_byte, held_up: false });
+        }
+        self.tell(number, Event::Tick);
+        self.after(TICK, Happening::Tick(number));
+    }
+
+    fn outcome(&self) -> Outcome {
+        let size = self.scenario.size as f64;
+        let mut took = Some(Duration::ZERO);
+        let (mut incomplete, mut wasted, mut needed) = (0, 0.0, 0.0);
+        for (peer, leecher) in self.peers[1..].iter().zip(&self.scenario.leechers) {
+            if leecher.manners == Manners::Honest && leecher.vanishes.is_none() {
+                took = took.and_then(|took| Some(took.max(peer.finished?)));
+                incomplete += usize::from(peer.finished.is_none());
+                wasted += peer.wasted_bytes as f64;
+                needed += size;
+            }
+        }
+        Outcome {
+            took,
+            bound: self.scenario.bound(),
+            seeder_copies: self.peers[0].sent_bytes as f64 / size,
+            wasted: wasted / needed,
+            incomplete,
+        }
+    }
+}
+
+fn number_of(channel: ChannelId) -> Number {
+    #[expect(clippy::cast_possible_truncation, reason = "it was made from a number")]
+    let number = channel.0 as Number;
+    number
+}

@@ -1,0 +1,37 @@
+//! What the swarm's rules are for, over the real core and policy.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::time::Duration;
+
+use shoal_swarm_sim::{Manners, Scenario, run};
+
+#[test]
+fn equal_leechers_come_near_the_bound_and_plain_rarest_first_does_not() {
+    for seed in 1..=3 {
+        let scenario = Scenario::equal(seed, 8);
+        let (ours, naive) = (run(&scenario), run(&Scenario { naive: true, ..scenario }));
+        assert!(ours.over_bound() <= 1.1 && ours.seeder_copies <= 1.1, "seed {seed}: {ours:?}");
+        assert!(naive.over_bound() > ours.over_bound() + 0.05, "seed {seed}: {naive:?} beside {ours:?}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_swarm_again() {
+    let scenario = Scenario { size: 4 << 20, ..Scenario::equal(7, 12) };
+    assert_eq!(run(&scenario).took, run(&scenario).took);
+}
+
+#[test]
+fn slow_lying_silent_and_vanishing_leechers_cost_nobody_the_file() {
+    for seed in 1..=3 {
+        let mut scenario = Scenario { size: 8 << 20, ..Scenario::equal(seed, 16) };
+        scenario.leechers[0].uplink /= 10;
+        scenario.leechers[1].manners = Manners::Lies;
+        scenario.leechers[2].manners = Manners::Silent;
+        scenario.leechers[3].vanishes = Some(Duration::from_secs(1));
+        scenario.leechers[4].joins = Duration::from_secs(2);
+        let outcome = run(&scenario);
+        assert_eq!(outcome.incomplete, 0, "seed {seed}: {outcome:?}");
+        assert!(outcome.wasted < 0.1, "seed {seed}: {outcome:?}");
+    }
+}
