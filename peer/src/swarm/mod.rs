@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use shoal_common::peer_wire::Refused;
-use shoal_common::{Fid, Gid, Layout, PeerId};
+use shoal_common::{Layout, PeerId};
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
 use shoal_net::{Identity, NetError};
 use tokio::sync::broadcast;
