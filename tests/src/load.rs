@@ -109,8 +109,9 @@ impl Promises {
             let call = |name: &str| Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
             let answers = member.calls_at_once(part.iter().map(|(name, _)| call(name)).collect());
             for ((name, salt), answer) in part.iter().zip(answers) {
-                match answer.unwrap_or_else(|refusal| panic!("{name}: {}", refusal.text)) {
-                    Answer::Challenge { salt: held, .. } if held.as_slice() == salt.as_slice() => {}
+                // One that refuses to answer does not serve it.
+                match answer {
+                    Ok(Answer::Challenge { salt: held, .. }) if held.as_slice() == salt.as_slice() => {}
                     _ => lost.push((*name).clone()),
                 }
             }

@@ -97,7 +97,7 @@ fn a_full_disk_refuses_writes_and_answers_reads_until_there_is_room() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let small = Mount::new(&dir.path().join("tracker-1"), "size=6m");
+    let small = Mount::new(&dir.path().join("tracker-1"), "size=32m");
     let mut trackers = Trackers::start(dir.path(), 2);
     trackers.until_in_step();
     let load = Load::start(&ports(&trackers, 2), 2);
@@ -118,7 +118,10 @@ fn a_full_disk_refuses_writes_and_answers_reads_until_there_is_room() {
         let name = format!("full-{:x}", fastrand::u64(..));
         member.call(create(&name)).is_err_and(|refusal| refusal.kind == RefusalKind::Unavailable)
     });
-    member.done(Call::Challenge { name: UserName::refer("user-0-1").unwrap(), candidate: 0 });
+    until("a read is answered", || {
+        // One that shares its transaction with a write that finds the disk full is refused with it.
+        member.call(Call::Challenge { name: UserName::refer("user-0-1").unwrap(), candidate: 0 }).is_ok()
+    });
     std::fs::remove_file(&ballast).unwrap();
     until("writes are taken again", || {
         let name = format!("room-{:x}", fastrand::u64(..));
