@@ -2,8 +2,10 @@
 //!
 //! A link is a stream each way: ours is opened on a connection that *we* dialled to the other's listed address, theirs
 //! arrives. It stands once theirs came from the very key that answered our dial (or that its line in `tracker_info.txt`
-//! names, and with a cluster key once both ends proved to hold that); before that not a single record is sent. One task a tracker owns its link, so that nothing of an older link
-//! is handed in after a newer one stands.
+//! names, and with a cluster key once both ends proved to hold that); before that not a single record is sent. Each side
+//! then says on its stream which of the other's it has taken, and the link is up where that is the one it holds: else two trackers could
+//! go on for ever taking streams of attempts that the other has given up. One task a tracker owns its link, so that nothing of an
+//! older link is handed in after a newer one stands.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -51,6 +53,8 @@ const UNPROVEN_PAUSE: Duration = Duration::from_secs(2);
 const FRAME: u8 = 0;
 /// First byte of a message that carries a [`Delta`].
 const PRESENCE: u8 = 1;
+/// First byte of a message that says which attempt's stream the sender has taken.
+const TAKEN: u8 = 2;
 
 /// The first message on a link's stream.
 #[derive(Debug, Encode, Decode)]
@@ -62,6 +66,9 @@ struct Introduction {
     /// Where the sender has a cluster key: what the receiver is to prove that it has it too with.
     #[cbor(n(1), with = "minicbor::bytes")]
     nonce: Option<Nonce>,
+    /// Names the attempt that the stream belongs to.
+    #[n(2)]
+    attempt: u64,
 }
 
 /// Who this tracker is towards the others.
@@ -85,6 +92,7 @@ impl Own {
 /// A stream that arrived and said whose it is, which is yet to be proven.
 struct Arrived {
     peer: PeerId,
+    attempt: u64,
     receiver: ChannelReceiver,
 }
 
@@ -187,7 +195,7 @@ impl Links {
                 return;
             }
             // A full queue means that many arrive at once, of which only the newest counts: it comes again.
-            let _ = link.try_send(Arrived { peer, receiver });
+            let _ = link.try_send(Arrived { peer, attempt: introduction.attempt, receiver });
         });
     }
 
@@ -306,7 +314,8 @@ async fn raise(
     let own = &shared.own;
     let (mut sender, mut answers) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
     let nonce = own.cluster_key.as_ref().map(|_| cluster_key::nonce());
-    sender.send(&crate::record::encode(&Introduction { number: own.number.0, nonce })).await.ok()?;
+    let attempt = fastrand::u64(..);
+    sender.send(&crate::record::encode(&Introduction { number: own.number.0, nonce, attempt })).await.ok()?;
     if let (Some(key), Some(nonce)) = (&own.cluster_key, nonce) {
         answers.set_limit(MAX_STRANGER_MESSAGE);
         let proven = cluster_key::open(key, (own.peer, peer), nonce, &mut sender, &mut answers).await;
@@ -319,21 +328,51 @@ async fn raise(
             return None;
         }
     }
+    let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, newest, peer, attempt, &mut sender)).await;
+    let receiver = taken.ok()??;
+    while inbox.orders.try_recv().is_ok() {
+        // Orders for an earlier link.
+    }
+    Some((sender, receiver))
+}
+
+/// Waits for a stream of the peer's on which it says that it has taken ours. One that ends was of an attempt given up, and the
+/// next one is waited for.
+async fn take(
+    inbox: &mut Inbox,
+    newest: Option<Arrived>,
+    peer: PeerId,
+    attempt: u64,
+    sender: &mut ChannelSender,
+) -> Option<ChannelReceiver> {
+    let ours = [&[TAKEN][..], &attempt.to_le_bytes()].concat();
     let mut candidate = newest;
-    let deadline = tokio::time::Instant::now() + INBOUND_WAIT;
     loop {
         while let Ok(later) = inbox.arrived.try_recv() {
             candidate = Some(later);
         }
-        if let Some(arrived) = candidate.take().filter(|arrived| arrived.peer == peer) {
-            let mut receiver = arrived.receiver;
-            receiver.set_limit(MAX_FRAME_BYTES + 1);
-            while inbox.orders.try_recv().is_ok() {
-                // Orders for an earlier link.
+        let Some(arrived) = candidate.take().filter(|arrived| arrived.peer == peer) else {
+            candidate = Some(inbox.arrived.recv().await?);
+            continue;
+        };
+        let mut receiver = arrived.receiver;
+        receiver.set_limit(MAX_FRAME_BYTES + 1);
+        sender.send(&[&[TAKEN][..], &arrived.attempt.to_le_bytes()].concat()).await.ok()?;
+        candidate = loop {
+            tokio::select! {
+                later = inbox.arrived.recv() => match later? {
+                    later if later.peer == peer => break Some(later),
+                    // A stranger, or the bearer of an old key.
+                    _ => {}
+                },
+                message = receiver.recv() => match message {
+                    Ok(Some(message)) if message == ours => return Some(receiver),
+                    // It has taken an earlier one of ours, and will take this one when it sees that that has ended.
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break None,
+                },
             }
-            return Some((sender, receiver));
-        }
-        candidate = tokio::time::timeout_at(deadline, inbox.arrived.recv()).await.ok()?;
+        };
     }
 }
 
