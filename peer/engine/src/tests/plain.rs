@@ -1,6 +1,8 @@
 //! Downloads in which nobody fails.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{KIB, PATIENCE, World, add, ended, until, until_verified};
 use crate::{
@@ -34,14 +36,15 @@ async fn an_empty_file_needs_no_source() {
     world.assert_complete(&ended(&download).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+// On the paused clock all four are as quick as each other, however busy the machine is.
+#[tokio::test(start_paused = true)]
 async fn many_sources_share_the_work() {
     let world = World::new(64 * 1024 * KIB, 256 * 1024);
     let sources: Vec<_> = (0..4).map(|_| world.source().delayed(Duration::from_millis(1))).collect();
     let (download, _changes) = world.start(&sources.iter().collect::<Vec<_>>());
     world.assert_complete(&ended(&download).await);
     for source in &sources {
-        assert!(source.served() > 0, "a source was left out");
+        assert!(source.served() > world.bytes.len() as u64 / 20, "{}", source.served());
     }
 }
 
@@ -142,7 +145,7 @@ async fn an_existing_file_is_replaced_only_when_asked() {
     world.assert_complete(&ended(&download).await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_limit_holds_and_can_be_lifted() {
     let world = World::new(1024 * KIB, 65_536);
     let engine = Engine::new(EngineConfig { download_limit: Some(500_000) });
