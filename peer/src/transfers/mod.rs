@@ -4,6 +4,7 @@
 mod destination;
 mod error;
 mod list;
+mod mirrors;
 mod row;
 mod run;
 

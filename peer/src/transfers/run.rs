@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::StartError;
 use super::list::{End, Running};
+use super::mirrors::Mirrors;
 use super::{Shared, destination};
 use crate::events::Event;
 use crate::session::CallError;
@@ -125,6 +126,11 @@ impl Run {
         }
     }
 
+    fn tell_banned(&self, source: String, reason: String) {
+        let (group, file) = (self.record.group.clone(), self.record.manifest.name.clone());
+        self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
+    }
+
     async fn stop(&self, stop: Stop) -> End {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
@@ -161,16 +167,20 @@ impl Run {
     /// when it cannot go on, with the reason.
     async fn feed(&self) -> String {
         let told = self.origin == Origin::Command { unshared: true };
+        let mirrors = Mirrors::of(&self.record.manifest);
         let mut feeder =
-            Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), told, refused: 0 };
+            Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), mirrors, told, refused: 0 };
         let mut progress = self.download.progress();
         let mut next = Instant::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(next) => match feeder.ask().await {
-                    Ok(again) => next = Instant::now() + again,
-                    Err(reason) => return reason,
-                },
+                () = tokio::time::sleep_until(next) => {
+                    feeder.add_mirrors().await;
+                    match feeder.ask().await {
+                        Ok(again) => next = Instant::now() + again,
+                        Err(reason) => return reason,
+                    }
+                }
                 Ok(()) = progress.changed() => {
                     let lost = feeder.look(&progress.borrow_and_update());
                     if lost {
@@ -187,6 +197,7 @@ struct Feeder<'a> {
     run: &'a Run,
     known: HashMap<PeerId, Known>,
     banned: HashSet<SourceId>,
+    mirrors: Mirrors,
     /// Whether the user knows that nobody shares the file.
     told: bool,
     /// Refusals in a row.
@@ -232,7 +243,7 @@ impl Feeder<'_> {
         let others = holders.iter().any(|holder| holder.extent == Extent::Some);
         let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
         if holders.is_empty() {
-            let idle = self.known.values().all(|known| known.gone);
+            let idle = self.known.values().all(|known| known.gone) && !self.mirrors.in_use();
             if idle && !std::mem::replace(&mut self.told, true) {
                 let (group, file) = (run.record.group.clone(), run.record.manifest.name.clone());
                 run.shared.parts.events.tell(Event::Waiting { group, file });
@@ -242,6 +253,13 @@ impl Feeder<'_> {
         self.told = false;
         for holder in holders {
             self.add(holder).await;
+        }
+    }
+
+    /// Mirrors need no tracker and no sharer.
+    async fn add_mirrors(&mut self) {
+        for (id, source) in self.mirrors.due() {
+            let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
         }
     }
 
@@ -279,16 +297,13 @@ impl Feeder<'_> {
                 }
                 SourceState::Banned(reason) if self.banned.insert(row.id) => {
                     known.gone = true;
-                    let record = &self.run.record;
-                    self.run.shared.parts.events.tell(Event::SourceBanned {
-                        group: record.group.clone(),
-                        file: record.manifest.name.clone(),
-                        source: known.label.clone(),
-                        reason: reason.clone(),
-                    });
+                    self.run.tell_banned(known.label.clone(), reason.clone());
                 }
                 _ => {}
             }
+        }
+        for (mirror, reason) in self.mirrors.look(progress) {
+            self.run.tell_banned(mirror, reason);
         }
         lost
     }
