@@ -97,6 +97,13 @@ pub enum ToNode {
         #[n(1)]
         chunk: ChunkId,
     },
+    /// Asks to be told once the trackers know what is held now. → [`ToClient::Done`]
+    #[n(6)]
+    Settle {
+        /// The request's number.
+        #[n(0)]
+        request: u32,
+    },
 }
 
 /// To a client.

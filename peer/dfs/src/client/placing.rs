@@ -18,6 +18,8 @@ use crate::lane::LaneError;
 /// A server that was given a chunk and said nothing at all for so long is slow: another gets the chunk too, and it gets no
 /// more until it speaks.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Servers that do not say within this time that they told the trackers are not waited for.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 /// Nobody said anything for so long: the chunk is given up.
 const HOPELESS: Duration = Duration::from_secs(30);
 
@@ -29,7 +31,25 @@ pub(super) struct Placing {
     copies: usize,
     /// Whether chunks may be there already.
     resumed: bool,
-    states: Mutex<HashMap<usize, Out>>,
+    standings: Mutex<HashMap<usize, Standing>>,
+}
+
+/// How a server that was given chunks stands by its last word.
+#[derive(Debug, Clone)]
+enum Standing {
+    /// It stored the last chunk it spoke of.
+    Holds,
+    /// It gets no more for now.
+    Out(Out),
+}
+
+impl Standing {
+    fn out(&self) -> Option<&Out> {
+        match self {
+            Self::Holds => None,
+            Self::Out(out) => Some(out),
+        }
+    }
 }
 
 /// Why a server gets no more chunks for now.
@@ -59,7 +79,7 @@ enum Said {
 
 impl Placing {
     pub(super) fn new(nodes: Nodes, servers: Vec<PeerId>, shift: u16, copies: usize, resumed: bool) -> Self {
-        Self { nodes, servers, shift, copies, resumed, states: Mutex::default() }
+        Self { nodes, servers, shift, copies, resumed, standings: Mutex::default() }
     }
 
     /// Copies of a chunk that must be durable before it counts.
@@ -111,7 +131,7 @@ impl Placing {
                         Said::Durable { found: here } => {
                             placed += 1;
                             found &= here;
-                            self.states().remove(&server);
+                            self.standings().insert(server, Standing::Holds);
                         }
                         Said::No(reason) => self.put_out(server, reason),
                     }
@@ -125,6 +145,21 @@ impl Placing {
                 }
             }
         }
+    }
+
+    /// Has the servers that hold chunks tell the trackers so. One that does not say that it did is not waited for long: the
+    /// chunks are durable, and it will tell.
+    pub(super) async fn settle(&self) {
+        let holders: Vec<usize> = {
+            let holds = |(&server, standing): (&usize, &Standing)| standing.out().is_none().then_some(server);
+            self.standings().iter().filter_map(holds).collect()
+        };
+        let settles = holders.into_iter().map(|server| async move {
+            if let Ok(lane) = self.nodes.lane(self.servers[server]).await {
+                let _ = lane.settle().await;
+            }
+        });
+        let _ = tokio::time::timeout(SETTLE_WITHIN, futures::future::join_all(settles)).await;
     }
 
     async fn give(&self, server: usize, id: ChunkId, sealed: Bytes) -> Said {
@@ -158,18 +193,20 @@ impl Placing {
     }
 
     fn is_out(&self, server: usize) -> bool {
-        self.states().contains_key(&server)
+        self.standings().get(&server).is_some_and(|standing| standing.out().is_some())
     }
 
     fn put_out(&self, server: usize, reason: String) {
-        self.states().insert(server, Out { reason, since: Instant::now() });
+        self.standings().insert(server, Standing::Out(Out { reason, since: Instant::now() }));
     }
 
     async fn reasons(&self) -> String {
-        let states: Vec<(usize, Out)> =
-            self.states().iter().map(|(&server, out)| (server, out.clone())).collect();
+        let outs: Vec<(usize, Out)> = {
+            let out = |(&server, standing): (&usize, &Standing)| Some((server, standing.out()?.clone()));
+            self.standings().iter().filter_map(out).collect()
+        };
         let mut reasons = Vec::new();
-        for (server, out) in states {
+        for (server, out) in outs {
             tracing::debug!(server, reason = out.reason, for_ms = out.since.elapsed().as_millis(), "out");
             reasons.push(format!("{}: {}", self.nodes.name(self.servers[server]).await, out.reason));
         }
@@ -177,7 +214,7 @@ impl Placing {
         reasons.join("; ")
     }
 
-    fn states(&self) -> MutexGuard<'_, HashMap<usize, Out>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    fn standings(&self) -> MutexGuard<'_, HashMap<usize, Standing>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -110,6 +110,8 @@ impl Client {
                 return Err(error);
             }
         };
+        // Whoever lists the file hears of its copies from the first moment.
+        put.placing.settle().await;
         let manifest = StoreManifest { copies, servers, shift, chunks };
         let encoded = manifest.encode();
         let description = Description {

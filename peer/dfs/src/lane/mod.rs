@@ -203,6 +203,16 @@ impl Lane {
         asked.answer().await.map(|_| ())
     }
 
+    /// Waits until the trackers that the node is connected to know what it holds now, or it gave up on one of them.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub async fn settle(&self) -> Result<(), LaneError> {
+        let asked = self.0.requests.ask()?;
+        self.say(Outgoing::Message(ToNode::Settle { request: asked.number })).await?;
+        asked.answer().await.map(|_| ())
+    }
+
     async fn say(&self, message: Outgoing) -> Result<(), LaneError> {
         tokio::select! {
             sent = self.0.outbox.send(message) => sent.map_err(|_| self.0.requests.lost()),

@@ -5,6 +5,7 @@ mod copies;
 mod gate;
 pub mod options;
 mod server;
+mod told;
 mod trackers;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use crate::chunks::{Chunks, Scrub, scrub};
 use copies::Copies;
 pub use gate::{Admitted, Gate, Judgement};
 use server::Server;
+use told::Told;
 use trackers::Reporter;
 
 /// How long connections may take to end.
@@ -71,13 +73,14 @@ impl Node {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let gate = Gate::new(identity.peer_id());
         let copies = Copies::new(identity, chunks.clone(), tasks.clone(), stop.clone());
-        let server = Server::new(name.as_str(), chunks.clone(), gate.clone());
+        let told = Told::default();
+        let server = Server::new(name.as_str(), chunks.clone(), gate.clone(), told.clone());
         tasks.spawn(accept(listener, server, tasks.clone(), stop.clone()));
         if let Some(eagerness) = eagerness {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
         }
-        let reporter =
-            Reporter { control: control.clone(), name, listen: local_addr.to_string(), chunks, gate, copies };
+        let (listen, control_plane) = (local_addr.to_string(), control.clone());
+        let reporter = Reporter { control: control_plane, name, listen, chunks, gate, copies, told };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })
     }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::gate::{Admitted, Gate, Judgement};
+use super::told::Told;
 use crate::chunks::Chunks;
 use crate::wire::{
     CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE, SLICE,
@@ -41,6 +42,7 @@ pub(super) struct Server {
     name: Arc<str>,
     chunks: Chunks,
     gate: Gate,
+    told: Told,
     budget: Arc<Semaphore>,
 }
 
@@ -71,8 +73,8 @@ struct Charge {
 impl Server {
     /// Serves these chunks to whom the gate lets in.
     #[must_use]
-    pub(super) fn new(name: &str, chunks: Chunks, gate: Gate) -> Self {
-        Self { name: name.into(), chunks, gate, budget: Arc::new(Semaphore::new(BUDGET)) }
+    pub(super) fn new(name: &str, chunks: Chunks, gate: Gate, told: Told) -> Self {
+        Self { name: name.into(), chunks, gate, told, budget: Arc::new(Semaphore::new(BUDGET)) }
     }
 
     /// Serves a connection to its end.
@@ -212,6 +214,15 @@ impl Connection {
                         }
                     }
                     ToClient::Done { request }
+                })
+                .await
+            }
+            ToNode::Settle { request } => {
+                let (settled, answers) = (self.server.told.clone(), self.answers.clone());
+                let now = *self.server.chunks.watch().borrow();
+                self.begin(async move {
+                    settled.settle(now).await;
+                    let _ = answers.send(Answer::Message(ToClient::Done { request })).await;
                 })
                 .await
             }

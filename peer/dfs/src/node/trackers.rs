@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::copies::Copies;
 use super::gate::Gate;
+use super::told::Told;
 use crate::chunks::{Change, Chunks};
 
 /// Waits between two tries to reach a tracker.
@@ -41,6 +42,8 @@ pub(super) struct Reporter {
     pub(super) gate: Gate,
     /// Who carries out orders.
     pub(super) copies: Copies,
+    /// Who notes which tracker knows what.
+    pub(super) told: Told,
 }
 
 impl Reporter {
@@ -61,6 +64,7 @@ impl Reporter {
                         tracing::info!(tracker = %line, "registered");
                         pause = FIRST_PAUSE;
                         let reason = self.report(number, &link).await;
+                        self.told.forget(number);
                         link.close("is not needed any more");
                         self.control.disconnect(link.peer()).await;
                         reason
@@ -119,6 +123,9 @@ impl Reporter {
                 Err(reason) => return reason,
             };
             told = next;
+            if let Some(told) = told {
+                self.told.note(number, told);
+            }
             let due = Instant::now() + again;
             let wait = async {
                 // What is behind is told at once; the version may have grown before it was watched.
