@@ -4,7 +4,9 @@
 
 mod ending;
 mod fetches;
+mod opening;
 mod stats;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{Content, Target};
 use crate::core::{Command, Core, DropReason, Event};
 use crate::digest::{Prefix, Tail};
-use crate::disk::{DiskError, Opened};
+use crate::disk::DiskError;
 use crate::driver::fetches::{Fetches, Happened};
 use crate::driver::stats::Stats;
 use crate::engine::{Control, Shared};
@@ -102,22 +104,9 @@ pub(crate) async fn run(start: Start) -> Outcome {
     let Start { shared, content, target, sources, mut control, progress, verified, part } = start;
     let _active = shared.activate();
     let stop_work = CancellationToken::new();
-    let mut open = JoinSet::new();
-    open.spawn_blocking({
-        let (content, target, stop_work) = (content.clone(), target.clone(), stop_work.clone());
-        move || open_and_rehash(&target, content, &part, &stop_work)
-    });
-    let opened = tokio::select! {
-        opened = open.join_next() => opened,
-        _ = stopped(&mut control) => {
-            stop_work.cancel();
-            open.join_next().await
-        }
-    };
-    let (place, written) = match opened {
-        Some(Ok(Ok(opened))) => opened,
-        Some(Ok(Err(error))) => return Outcome::Failed(Arc::new(error).into()),
-        Some(Err(_)) | None => return Outcome::Failed(DownloadError::Stopped),
+    let (place, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
+        Ok(opened) => opened,
+        Err(error) => return Outcome::Failed(error),
     };
     let layout = *content.layout();
     let tail = Tail::new(content.digest());
@@ -148,24 +137,6 @@ pub(crate) async fn run(start: Start) -> Outcome {
     driver.publish_verified();
     let end = driver.main_loop(&mut control).await;
     driver.end(end, &target).await
-}
-
-/// Opens the partial file and hashes what is in doubt. When cancelled, unhashed pieces count as missing in memory and
-/// stay in doubt on the disk.
-fn open_and_rehash(
-    target: &Target,
-    content: Content,
-    part: &OnceLock<OpenPart>,
-    cancelled: &CancellationToken,
-) -> Result<(Workplace, Bitfield), DiskError> {
-    let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
-    let _ = part.set(OpenPart(file.file()));
-    let place = Workplace { content, part: file, journal };
-    let right = place.rehash(&suspects, cancelled).inspect_err(|_| place.part.unlock())?;
-    right.iter(place.content.layout()).for_each(|piece| {
-        written.insert(piece);
-    });
-    Ok((place, written))
 }
 
 /// Waits until the caller wants the download to end.
@@ -419,40 +390,6 @@ impl Driver {
     /// Without piece digests nothing but a checkpoint says which pieces are there.
     fn checkpoint_every(&self) -> Duration {
         if self.place.content.is_checked() { CHECKPOINT_EVERY } else { UNCHECKED_CHECKPOINT_EVERY }
-    }
-
-    /// The whole is wrong and nobody can say which piece: nothing of it is to be relied on when it is started again.
-    fn wrong_whole(&mut self, got: Digests) -> DownloadError {
-        self.written = Bitfield::none(self.place.content.layout());
-        DownloadError::WrongWhole { expected: Box::new(*self.place.content.digest()), got: Box::new(got) }
-    }
-
-    /// All pieces were right when they were written, and the whole is not: finds out whether the disk is to blame.
-    fn recheck(&mut self, digest: &Digests) {
-        tracing::warn!(got = %digest, expected = %self.place.content.digest(), "wrong digest; checking all pieces again");
-        self.rechecking = true;
-        let (place, stop) = (self.place.clone(), self.stop_work.clone());
-        self.work.spawn_blocking(move || {
-            let all: Vec<_> = place.content.layout().iter().collect();
-            Work::Rechecked(place.rehash(&all, &stop))
-        });
-    }
-
-    fn rechecked(&mut self, right: &Bitfield) -> Result<(), DownloadError> {
-        if right.is_all() {
-            self.place.journal.doubt().map_err(Arc::new)?;
-            return Err(DownloadError::Digest { expected: Box::new(*self.place.content.digest()) });
-        }
-        let layout = *self.place.content.layout();
-        for piece in layout.iter().filter(|&piece| !right.has(piece)) {
-            self.written.remove(piece);
-            self.tell(Event::Lost(piece));
-        }
-        self.prefix = Some(Prefix::new(layout));
-        self.covered_bytes = 0;
-        self.tail = Tail::new(self.place.content.digest());
-        self.publish_verified();
-        Ok(())
     }
 
     fn publish_verified(&self) {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use shoal_common::{Fid, Gid};
 
+use super::turns::{LEECHER_SLOTS, MIN_AHEAD};
 use super::*;
 
 const KEY: FileKey = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };

@@ -20,6 +20,8 @@ mod world;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod scenarios;
 
 pub use broken::Broken;

@@ -1,0 +1,60 @@
+//! How a download begins: the partial file is opened, and what a crash left in doubt is hashed, on a blocking thread.
+
+use std::sync::{Arc, OnceLock};
+
+use shoal_common::Bitfield;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::{Content, Target};
+use crate::disk::{DiskError, Opened};
+use crate::driver::stopped;
+use crate::engine::Control;
+use crate::progress::DownloadError;
+use crate::reader::OpenPart;
+use crate::writer::Workplace;
+
+/// Opens the partial file; gives it with the pieces that are there. A wish to stop cuts the hashing short.
+pub(super) async fn open(
+    content: &Content,
+    target: &Target,
+    part: Arc<OnceLock<OpenPart>>,
+    stop_work: &CancellationToken,
+    control: &mut watch::Receiver<Control>,
+) -> Result<(Workplace, Bitfield), DownloadError> {
+    let mut open = JoinSet::new();
+    open.spawn_blocking({
+        let (content, target, stop_work) = (content.clone(), target.clone(), stop_work.clone());
+        move || open_and_rehash(&target, content, &part, &stop_work)
+    });
+    let opened = tokio::select! {
+        opened = open.join_next() => opened,
+        _ = stopped(control) => {
+            stop_work.cancel();
+            open.join_next().await
+        }
+    };
+    match opened {
+        Some(Ok(opened)) => opened.map_err(|error| Arc::new(error).into()),
+        Some(Err(_)) | None => Err(DownloadError::Stopped),
+    }
+}
+
+/// Opens the partial file and hashes what is in doubt. When cancelled, unhashed pieces count as missing in memory and
+/// stay in doubt on the disk.
+fn open_and_rehash(
+    target: &Target,
+    content: Content,
+    part: &OnceLock<OpenPart>,
+    cancelled: &CancellationToken,
+) -> Result<(Workplace, Bitfield), DiskError> {
+    let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
+    let _ = part.set(OpenPart(file.file()));
+    let place = Workplace { content, part: file, journal };
+    let right = place.rehash(&suspects, cancelled).inspect_err(|_| place.part.unlock())?;
+    right.iter(place.content.layout()).for_each(|piece| {
+        written.insert(piece);
+    });
+    Ok((place, written))
+}
