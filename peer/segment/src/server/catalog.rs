@@ -175,19 +175,23 @@ mod tests {
 
     #[test]
     fn a_folder_is_never_left() {
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("secret"), "x").unwrap();
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("sub")).unwrap();
-        std::fs::write(root.path().join("sub/in"), "inside").unwrap();
-        std::fs::write(root.path().join(".hidden"), "x").unwrap();
-        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, root.path().join(name)).unwrap();
-        link(&outside.path().join("secret"), "out");
-        link(outside.path(), "outdir");
+        let folder = tempfile::tempdir().unwrap();
+        let (root, secret) = (folder.path().join("root"), folder.path().join("outside/secret"));
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::create_dir(folder.path().join("outside")).unwrap();
+        std::fs::write(&secret, "x").unwrap();
+        std::fs::write(root.join("sub/in"), "inside").unwrap();
+        std::fs::write(root.join(".hidden"), "x").unwrap();
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, root.join(name)).unwrap();
+        link(&secret, "out");
+        link(secret.parent().unwrap(), "outdir");
         link(Path::new("sub/in"), "within");
-        link(Path::new("/proc/self/root/etc/passwd"), "magic");
-        link(Path::new("../../../../../../etc/passwd"), "dots");
-        let catalog = Catalog::folder(root.path()).unwrap();
+        link(&Path::new("/proc/self/root").join(secret.strip_prefix("/").unwrap()), "magic");
+        link(Path::new("../outside/secret"), "dots");
+        for way in ["out", "outdir/secret", "magic", "dots"] {
+            assert_eq!(std::fs::read(root.join(way)).unwrap(), b"x", "{way} leads nowhere");
+        }
+        let catalog = Catalog::folder(&root).unwrap();
         for path in
             ["out", "outdir", "outdir/secret", "magic", "dots", "..", "sub/../../x", "none", "sub/in/x"]
         {
