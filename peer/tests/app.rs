@@ -16,7 +16,7 @@ use shoal_peer::data_dir::DataDir;
 use shoal_peer::events::Event;
 use shoal_peer::render;
 use shoal_peer::transfers::RowState;
-use support::{Shared, Tracker, until};
+use support::{Shared, Tracker, until, within};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 
@@ -41,7 +41,7 @@ impl Client {
 
     async fn try_run(&self, line: &str) -> Result<Output, AppError> {
         let command = parse(line).unwrap().command.unwrap();
-        tokio::time::timeout(support::PATIENCE, self.app.execute(command)).await.expect("the command ends")
+        within("the command", self.app.execute(command)).await
     }
 
     async fn run(&self, line: &str) -> String {
@@ -67,7 +67,7 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(support::PATIENCE, wait).await.expect("the event comes")
+        within("the event", wait).await
     }
 
     async fn end(self) {

@@ -14,7 +14,8 @@ use shoal_peer::command::Password;
 use shoal_peer::events::Event;
 use shoal_peer::session::{CallError, LoginError};
 use shoal_peer::swarm::FileKey;
-use support::{Client, Mode, Shared, Tracker, until};
+use support::waiting::PATIENCE;
+use support::{Client, Mode, Shared, Tracker, until, within};
 
 fn name(text: &str) -> UserName {
     UserName::create(text).unwrap()
@@ -59,7 +60,7 @@ async fn a_command_under_way_takes_effect_once_at_the_next_tracker() {
     let cluster = Shared::default();
     let (first, second) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
     let client = Client::start(&[first.address, second.address]).await;
-    assert!(client.session.reached(support::PATIENCE).await);
+    assert!(client.session.reached(PATIENCE).await);
     first.set(Mode::Mute);
     let request = RequestId::random();
     let call = Call::JoinGroup { request, group: GroupName::create("g").unwrap() };
@@ -165,7 +166,7 @@ async fn a_full_or_babbling_tracker_is_left_for_another() {
         let cluster = Shared::default();
         let (first, second) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
         let client = Client::start(&[first.address, second.address]).await;
-        assert!(client.session.reached(support::PATIENCE).await);
+        assert!(client.session.reached(PATIENCE).await);
         first.set(mode);
         assert_eq!(client.session.call(join()).await, Ok(Answer::Ok), "{mode:?}");
         assert_eq!(client.session.tracker(), Some(second.address.to_string()), "{mode:?}");
@@ -178,7 +179,7 @@ async fn one_full_tracker_alone_tells_so() {
     let cluster = Shared::default();
     let tracker = Tracker::start(&cluster).await;
     let client = Client::start(&[tracker.address]).await;
-    assert!(client.session.reached(support::PATIENCE).await);
+    assert!(client.session.reached(PATIENCE).await);
     tracker.set(Mode::Full);
     let error = client.session.call(join()).await.unwrap_err();
     assert_eq!(error.refusal(), Some(RefusalKind::Unavailable));
@@ -246,7 +247,7 @@ async fn what_the_trackers_do_not_know_is_reported() {
     let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
     let holding = Holding { group: key.group, file: key.file, extent: Extent::Complete };
     client.holdings.set(key, Extent::Complete);
-    let unknown = tokio::time::timeout(support::PATIENCE, client.unknown.recv()).await.unwrap();
+    let unknown = within("what it does not know", client.unknown.recv()).await;
     assert_eq!(unknown, Some(vec![holding]));
     client.end().await;
 }

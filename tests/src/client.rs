@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::{PATIENCE, client_command, free_port, random_file, until};
+use crate::{PATIENCE, client_command, eventually, free_port, random_file, until};
 
 /// What a command gave: its object, and the events that came before it.
 #[derive(Debug, Clone)]
@@ -247,14 +247,8 @@ impl Client {
     /// Ends the client's input and waits for it to leave; says whether it exited with 0.
     pub fn quit(mut self) -> (Stopped, bool) {
         self.input = None;
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(Instant::now() < deadline, "{} does not leave", self.name),
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        };
+        let left = eventually(|| self.child.try_wait().unwrap());
+        let Some(status) = left else { panic!("{} does not leave within {PATIENCE:?}", self.name) };
         (self.stopped(), status.success())
     }
 

@@ -34,6 +34,8 @@ pub use tracker::Trackers;
 
 /// How long a condition may take to come true on a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether one has: most conditions are a command to a client.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A binary of the workspace, which `scripts/test` has built.
 #[must_use]
@@ -69,10 +71,19 @@ pub fn free_port() -> u16 {
 /// # Panics
 /// When it is not within [`PATIENCE`].
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let held = eventually(|| condition().then_some(()));
+    assert!(held.is_some(), "not within {PATIENCE:?}: {what}");
+}
+
+/// Looks again and again until there is something to give; nothing if there is none within [`PATIENCE`].
+fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(30));
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

@@ -127,6 +127,7 @@ fn write(writer: usize, ports: &[u16], told: &Mutex<Told>, stop: &AtomicBool) {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut member) = Member::try_connect(ports[fastrand::usize(..ports.len())]) else {
+            // Its tracker is being killed and started again.
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };

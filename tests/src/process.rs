@@ -3,9 +3,8 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::{PATIENCE, binary, free_port};
+use crate::{PATIENCE, binary, eventually, free_port};
 
 /// How a process ended.
 #[derive(Debug, Clone)]
@@ -58,18 +57,11 @@ pub fn finish(command: &mut Command, input: &str) -> Finished {
     });
     let stdout = std::thread::spawn(move || read(&mut out));
     let stderr = std::thread::spawn(move || read(&mut err));
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break Some(status);
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
+    let status = eventually(|| child.try_wait().unwrap());
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     writer.join().unwrap();
     let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
     let Some(status) = status else {

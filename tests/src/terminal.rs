@@ -3,11 +3,10 @@
 use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, eventually};
 
 /// A program that runs on a pseudo-terminal.
 pub struct Terminal {
@@ -69,34 +68,32 @@ impl Terminal {
 
     /// Waits until the text is shown after what was expected last; gives everything shown up to it.
     pub fn expect(&mut self, wanted: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.text();
-            let new = text.get(self.read..).unwrap_or_default();
-            if let Some(at) = new.find(wanted) {
-                let until = new[..at + wanted.len()].to_owned();
-                self.read += until.len();
-                return until;
-            }
-            assert!(Instant::now() < deadline, "{wanted:?} is not shown within {PATIENCE:?}:\n{text}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let shown = eventually(|| {
+            let new = self.unread();
+            new.find(wanted).map(|at| new[..at + wanted.len()].to_owned())
+        });
+        let Some(shown) = shown else {
+            panic!("{wanted:?} is not shown within {PATIENCE:?}:\n{}", self.text())
+        };
+        self.read += shown.len();
+        shown
     }
 
     /// Waits until a prompt, `word> ` on a line of its own, ends what is shown after what was expected last; gives that.
     pub fn expect_prompt(&mut self) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.text();
-            let new = text.get(self.read..).unwrap_or_default();
+        let shown = eventually(|| {
+            let new = self.unread();
             let last = new.rsplit_once('\n').and_then(|(_, last)| last.strip_suffix("> "));
-            if last.is_some_and(|word| !word.is_empty() && !word.contains(' ')) {
-                self.read += new.len();
-                return new.to_owned();
-            }
-            assert!(Instant::now() < deadline, "no prompt within {PATIENCE:?}:\n{text}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            last.is_some_and(|word| !word.is_empty() && !word.contains(' ')).then_some(new)
+        });
+        let Some(shown) = shown else { panic!("no prompt within {PATIENCE:?}:\n{}", self.text()) };
+        self.read += shown.len();
+        shown
+    }
+
+    /// What was shown after what was expected last.
+    fn unread(&self) -> String {
+        self.text().get(self.read..).unwrap_or_default().to_owned()
     }
 
     /// Types a line at the prompt, waits for the next prompt, and gives what was shown in between.
@@ -114,14 +111,9 @@ impl Terminal {
 
     /// Waits until the program has left, and gives its exit code.
     pub fn wait(&mut self) -> u32 {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.exit_code();
-            }
-            assert!(Instant::now() < deadline, "it does not leave within {PATIENCE:?}:\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let left = eventually(|| self.child.try_wait().unwrap());
+        let Some(status) = left else { panic!("it does not leave within {PATIENCE:?}:\n{}", self.text()) };
+        status.exit_code()
     }
 
     /// Whether the program still runs.

@@ -20,6 +20,7 @@ fn a_command_under_way_is_carried_to_the_next_tracker() {
         let name = format!("carried-{round}");
         let started = Instant::now();
         let killer = std::thread::spawn(move || {
+            // For how long it is frozen, before it dies, is the fault.
             std::thread::sleep(Duration::from_millis(300));
             rustix::process::kill_process(frozen, Signal::KILL).unwrap();
         });

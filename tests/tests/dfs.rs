@@ -160,6 +160,7 @@ fn a_put_that_is_killed_lists_nothing_and_the_next_goes_on() {
         let mut command = store.dfs("ann", &["put", file.to_str().unwrap()]);
         let mut put =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Killed at any moment: the time is the fault.
         std::thread::sleep(Duration::from_millis(random.u64(50..900)));
         let done = put.try_wait().unwrap().is_some();
         put.kill().unwrap();

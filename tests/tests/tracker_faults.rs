@@ -45,6 +45,7 @@ fn kill_in_loops(kills: usize) {
         if killed % 10 == 0 {
             until("clients are answered", || load.acknowledged() > seen);
         }
+        // Killed at any moment, and down for any while: these two times are the fault.
         std::thread::sleep(Duration::from_millis(rng.u64(0..120)));
         // One, two or all three at once.
         let mut victims = vec![1, 2, 3];

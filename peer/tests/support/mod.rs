@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_common::credentials::{Account, SALT_BYTES, check_answer};
 use shoal_common::tracker_api::{
@@ -21,11 +21,10 @@ use shoal_peer::tickets::TicketBook;
 use tokio::sync::{broadcast, mpsc};
 
 mod library;
+pub(crate) mod waiting;
 
 pub(crate) use library::Library;
-
-/// Longest time for anything that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use waiting::{until, within};
 
 /// What all fake trackers of one test know together, as if they were always in step.
 #[derive(Default)]
@@ -277,21 +276,12 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the event comes")
+        within("the event", wait).await
     }
 
     /// Ends the session; no task is left then.
     pub(crate) async fn end(self) {
-        tokio::time::timeout(PATIENCE, self.session.shutdown()).await.expect("the session ends");
+        within("the end of the session", self.session.shutdown()).await;
         self.control.shutdown().await;
-    }
-}
-
-/// Waits until a condition holds.
-pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

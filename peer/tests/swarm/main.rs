@@ -8,3 +8,5 @@ mod servers;
 mod support;
 mod tickets;
 mod transfer;
+#[path = "../support/waiting.rs"]
+mod waiting;

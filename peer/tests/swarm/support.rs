@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
 use shoal_common::limits::MAX_PEER_MESSAGE;
@@ -23,13 +22,13 @@ use shoal_peer::swarm::{Body, FileKey, PeerSource, Served, Swarm, SwarmConfig};
 use shoal_peer::tickets::TicketBook;
 use tokio::sync::mpsc;
 
+pub(crate) use crate::waiting::{until, within};
+
 /// The trackers' time in all tests.
 pub(crate) const NOW: u64 = 1_800_000_000_000;
 /// The end of a ticket that is good for as long as any test runs.
 pub(crate) const LATER: u64 = NOW + 3_600_000;
 pub(crate) const KEY: FileKey = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
-/// Longest time that anything may take that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A tracker's ticket key.
 pub(crate) fn tracker(seed: u8) -> (SigningKey, PeerId) {
@@ -145,20 +144,6 @@ impl Fetching {
         let reached = progress.wait_for(|progress| progress.verified_bytes >= bytes);
         within("progress", reached).await.unwrap();
     }
-}
-
-pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
-}
-
-/// Looks again and again until `holds`.
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let looking = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within(what, looking).await;
 }
 
 /// A file of that many bytes in pieces of 64 KiB.

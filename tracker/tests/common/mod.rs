@@ -56,7 +56,8 @@ pub async fn in_sync(node: &Node, others: usize) {
     .await;
 }
 
-pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+/// Looks again and again until something is the case.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

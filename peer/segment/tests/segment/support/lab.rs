@@ -78,10 +78,12 @@ impl Lab {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
+                let mut open = accepting.open.lock().unwrap();
                 if accepting.down.load(Ordering::SeqCst) {
                     continue;
                 }
-                accepting.open.lock().unwrap().push(stream.try_clone().unwrap());
+                open.push(stream.try_clone().unwrap());
+                drop(open);
                 let shared = accepting.clone();
                 std::thread::spawn(move || {
                     let _ = shared.converse(&stream);
@@ -103,9 +105,10 @@ impl Lab {
 
     /// Cuts all connections, and every new one; or takes them again.
     pub(crate) fn set_down(&self, down: bool) {
+        let mut open = self.shared.open.lock().unwrap();
         self.shared.down.store(down, Ordering::SeqCst);
         if down {
-            for stream in self.shared.open.lock().unwrap().drain(..) {
+            for stream in open.drain(..) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
@@ -185,8 +188,7 @@ impl Shared {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {sent}\r\n{tag}\r\n");
         stream.write_all(head.as_bytes())?;
         if self.manners.hangs && length > 1 {
-            self.hang();
-            return Ok(());
+            return hang(stream);
         }
         self.send(stream, first, length)?;
         if self.manners.long { stream.write_all(b"x") } else { Ok(()) }
@@ -196,13 +198,13 @@ impl Shared {
         let start = usize::try_from(first).unwrap();
         let part = &self.bytes[start..start + usize::try_from(length).unwrap()];
         for (block, index) in part.chunks(BLOCK).zip(0u64..) {
+            // How slow it is, is the fault that it plays.
             if !self.manners.block_time.is_zero() && length > 1 {
                 std::thread::sleep(self.manners.block_time);
             }
             let served = self.served.load(Ordering::SeqCst);
             if self.manners.silent_after.is_some_and(|after| served >= after) {
-                self.hang();
-                return Ok(());
+                return hang(stream);
             }
             if self.manners.gone_after.is_some_and(|after| served >= after) {
                 self.down.store(true, Ordering::SeqCst);
@@ -227,13 +229,6 @@ impl Shared {
         u32::from(after.is_some_and(|after| self.served.load(Ordering::SeqCst) >= after))
     }
 
-    /// Says nothing until the test is over.
-    fn hang(&self) {
-        while !self.stopped.load(Ordering::SeqCst) && !self.down.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     fn metalink(&self, length: u32) -> String {
         let name = self.manners.name.clone().unwrap_or_else(|| "file.bin".into());
         let digests = Digests { sha1: Some(Sha1::of(&self.bytes)), ..Digests::default() };
@@ -247,4 +242,9 @@ impl Shared {
         };
         metalink::write(&[file]).replace("placeholder", &name)
     }
+}
+
+/// Says nothing until the connection is closed, by the other end or by [`Lab::set_down`].
+fn hang(mut stream: &TcpStream) -> std::io::Result<()> {
+    std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
 }
