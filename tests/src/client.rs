@@ -82,6 +82,15 @@ impl Client {
         client
     }
 
+    /// Two clients in the group `g`: ann, who owns it, and bob.
+    #[must_use]
+    pub fn pair(dir: &Path, info: &Path) -> (Self, Self) {
+        let (mut ann, mut bob) = (Self::enter(dir, "ann", info), Self::enter(dir, "bob", info));
+        ann.ok("create_group g");
+        ann.let_in("g", &mut [&mut bob]);
+        (ann, bob)
+    }
+
     /// What it is called, its user too.
     #[must_use]
     pub fn name(&self) -> &str {

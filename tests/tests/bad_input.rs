@@ -169,10 +169,7 @@ fn a_client_that_cannot_start_says_why() {
 fn garbage_on_the_clients_port_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
-    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
-    ann.ok("create_group g");
-    ann.let_in("g", &mut [&mut bob]);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (path, _) = ann.share("g", "a.bin", 2 * MIB);
     let mut held = Vec::new();
     for number in 0..60_u8 {

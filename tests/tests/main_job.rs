@@ -91,10 +91,7 @@ fn a_late_joiner_gets_it_from_those_who_got_it() {
 fn with_no_sharer_online_a_download_waits_for_one() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
-    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
-    ann.ok("create_group g");
-    ann.let_in("g", &mut [&mut bob]);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (path, _) = ann.share("g", "a.bin", MIB);
     ann.ok("logout");
     until("nobody shares it", || bob.sharers("g", "a.bin") == 0);

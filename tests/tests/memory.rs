@@ -13,10 +13,7 @@ const MIB: usize = 1 << 20;
 fn peak_of_a_download(size: usize) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
-    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
-    ann.ok("create_group g");
-    ann.let_in("g", &mut [&mut bob]);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (_, sha1) = ann.share("g", "a.bin", size);
     let copy = dir.path().join("copy.bin");
     bob.ok(&format!("download_file g a.bin {}", copy.display()));

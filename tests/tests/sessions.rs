@@ -8,20 +8,11 @@ use shoal_tests::{Client, Trackers, bytes_read, same_content, until};
 
 const MIB: usize = 1 << 20;
 
-/// Ann owns `g` and bob is in it.
-fn pair(dir: &std::path::Path, trackers: &Trackers) -> (Client, Client) {
-    let mut ann = Client::enter(dir, "ann", &trackers.info());
-    let mut bob = Client::enter(dir, "bob", &trackers.info());
-    ann.ok("create_group g");
-    ann.let_in("g", &mut [&mut bob]);
-    (ann, bob)
-}
-
 #[test]
 fn login_shares_again_what_is_there_and_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let (mut ann, mut bob) = pair(dir.path(), &trackers);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let untouched = ann.share("g", "untouched.bin", MIB).0;
     let changed = ann.share("g", "changed.bin", MIB).0;
     let removed = ann.share("g", "removed.bin", MIB).0;
@@ -65,7 +56,7 @@ fn login_shares_again_what_is_there_and_unchanged() {
 fn logout_pauses_downloads_until_the_next_login() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let (mut ann, mut bob) = pair(dir.path(), &trackers);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (path, _) = ann.share("g", "a.bin", 4 * MIB);
     bob.ok("limit down 1M");
     let copy = dir.path().join("copy.bin");
@@ -97,7 +88,7 @@ fn logout_pauses_downloads_until_the_next_login() {
 fn a_restarted_client_shares_and_lists_as_before() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let (mut ann, mut bob) = pair(dir.path(), &trackers);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (path, _) = ann.share("g", "a.bin", MIB);
     bob.ok(&format!("download_file g a.bin {}", dir.path().join("copy.bin").display()));
     bob.until_download("a.bin", "C");
@@ -127,7 +118,7 @@ fn whoever_is_killed_is_offline_within_five_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 2);
     trackers.until_in_step();
-    let (mut ann, bob) = pair(dir.path(), &trackers);
+    let (mut ann, bob) = Client::pair(dir.path(), &trackers.info());
     let mut bob = bob.quit().0.restart();
     bob.ok("login bob secret");
     let mut other = Client::start(dir.path(), "other", &trackers.info_of(2));
@@ -184,7 +175,7 @@ fn a_download_finishes_without_trackers_and_the_session_comes_back_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut trackers = Trackers::start(dir.path(), 2);
     trackers.until_in_step();
-    let (mut ann, mut bob) = pair(dir.path(), &trackers);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     ann.ok("limit up 1M");
     let (path, _) = ann.share("g", "a.bin", 4 * MIB);
     let copy = dir.path().join("copy.bin");

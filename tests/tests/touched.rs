@@ -5,20 +5,11 @@ use shoal_tests::{Client, Trackers, random_file, until};
 
 const MIB: usize = 1 << 20;
 
-/// Ann owns `g` and bob is in it.
-fn pair(dir: &std::path::Path, trackers: &Trackers) -> (Client, Client) {
-    let mut ann = Client::enter(dir, "ann", &trackers.info());
-    let mut bob = Client::enter(dir, "bob", &trackers.info());
-    ann.ok("create_group g");
-    ann.let_in("g", &mut [&mut bob]);
-    (ann, bob)
-}
-
 #[test]
 fn a_file_that_grew_old_is_checked_by_content_not_by_its_clock_alone() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let (mut ann, mut bob) = pair(dir.path(), &trackers);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
     let (path, _) = ann.share("g", "a.bin", MIB);
     until("it is shared", || bob.sharers("g", "a.bin") == 1);
     ann.ok("logout");

@@ -137,19 +137,46 @@ async fn whoever_breaks_the_protocol_is_no_source_any_more() {
     }
 }
 
+/// A server of a small file whose every word the test says.
+struct ByHand {
+    identity: Identity,
+    listener: Listener,
+}
+
+impl ByHand {
+    fn new() -> Self {
+        let identity = Identity::generate();
+        let listener =
+            Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
+        Self { identity, listener }
+    }
+
+    fn source(&self, leecher: &Member) -> PeerSource {
+        let layout = Layout::new(300_000, 65_536).unwrap();
+        leecher.swarm.source(KEY, self.identity.peer_id(), &[self.listener.local_addr()], layout)
+    }
+
+    /// A source, the server's end of its connection, and the channel that it asks to open.
+    async fn opened(&mut self, leecher: &Member) -> (PeerSource, RawServer, u32) {
+        let source = self.source(leecher);
+        let (stream, _) = self.listener.accept().await.unwrap();
+        let mut server = RawServer::new(stream);
+        let channel = opening(&mut server).await;
+        (source, server, channel)
+    }
+}
+
+async fn opening(server: &mut RawServer) -> u32 {
+    let Some(ToServer::Open { channel, .. }) = server.hear().await else { panic!("no opening") };
+    channel
+}
+
 #[tokio::test]
 async fn a_malformed_opening_is_no_source() {
-    let layout = Layout::new(300_000, 65_536).unwrap();
-    let leecher = Member::new().await;
-    let identity = Identity::generate();
-    let mut listener =
-        Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
+    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
     let mut events = leecher.swarm.events();
     for have in [vec![], vec![0xff], vec![0; 2]] {
-        let source = leecher.swarm.source(KEY, identity.peer_id(), &[listener.local_addr()], layout);
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut server = RawServer::new(stream);
-        let Some(ToServer::Open { channel, .. }) = server.hear().await else { panic!("no opening") };
+        let (source, mut server, channel) = by_hand.opened(&leecher).await;
         server.say(&ToRequester::Opened { channel, have: Some(have) }).await;
         let event = within("the end", events.recv()).await.unwrap();
         assert!(matches!(event, SwarmEvent::SourceLost { .. }), "{event:?}");
@@ -159,17 +186,10 @@ async fn a_malformed_opening_is_no_source() {
 
 #[tokio::test]
 async fn refusals_end_a_source_with_a_reason() {
-    let layout = Layout::new(300_000, 65_536).unwrap();
-    let leecher = Member::new().await;
-    let identity = Identity::generate();
-    let mut listener =
-        Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
+    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
     let mut events = leecher.swarm.events();
     for (refusal, expected) in [(Refused::NotShared, "does not share"), (Refused::Changed, "changed")] {
-        let source = leecher.swarm.source(KEY, identity.peer_id(), &[listener.local_addr()], layout);
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut server = RawServer::new(stream);
-        let Some(ToServer::Open { channel, .. }) = server.hear().await else { panic!("no opening") };
+        let (source, mut server, channel) = by_hand.opened(&leecher).await;
         server.say(&ToRequester::Refused { channel, reason: refusal }).await;
         match within("the end", events.recv()).await.unwrap() {
             SwarmEvent::SourceLost { reason, .. } => assert!(reason.contains(expected), "{reason}"),
@@ -181,20 +201,13 @@ async fn refusals_end_a_source_with_a_reason() {
 
 #[tokio::test]
 async fn a_dropped_source_closes_its_channel_and_its_connection() {
-    let layout = Layout::new(300_000, 65_536).unwrap();
-    let leecher = Member::new().await;
-    let identity = Identity::generate();
-    let mut listener =
-        Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
-    let first = leecher.swarm.source(KEY, identity.peer_id(), &[listener.local_addr()], layout);
-    let (stream, _) = listener.accept().await.unwrap();
-    let mut server = RawServer::new(stream);
-    let Some(ToServer::Open { channel, .. }) = server.hear().await else { panic!("no opening") };
+    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
+    let (first, mut server, channel) = by_hand.opened(&leecher).await;
     server.say(&ToRequester::Opened { channel, have: None }).await;
     within("the channel", first.have().wait_for(|have| *have == Have::All)).await.unwrap();
     // A second source of the same peer shares the connection, and keeps it when the first goes.
-    let second = leecher.swarm.source(KEY, identity.peer_id(), &[listener.local_addr()], layout);
-    let Some(ToServer::Open { channel: other, .. }) = server.hear().await else { panic!("no opening") };
+    let second = by_hand.source(&leecher);
+    let other = opening(&mut server).await;
     assert_ne!(channel, other);
     drop(first);
     assert_eq!(within("the closing", server.hear()).await, Some(ToServer::Close { channel }));
