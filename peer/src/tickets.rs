@@ -49,19 +49,31 @@ struct Entries {
 
 /// The trackers' time at one moment of this machine's monotonic clock.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub struct Clock {
     at: Instant,
     tracker_ms: u64,
 }
 
 impl Clock {
+    /// It is `tracker_ms` now, in milliseconds since 1970, as a tracker just said.
+    #[must_use]
+    pub fn at(tracker_ms: u64) -> Self {
+        Self { at: Instant::now(), tracker_ms }
+    }
+
+    /// Whether what ends then is not good any more, with the tolerance that clocks get.
+    #[must_use]
+    pub fn is_over(self, expires_ms: u64) -> bool {
+        self.now_ms() > expires_ms.saturating_add(CLOCK_TOLERANCE_MS)
+    }
+
     fn now_ms(self) -> u64 {
         let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.tracker_ms.saturating_add(since)
     }
 }
 
-/// Why a ticket does not open anything.
+/// Why a ticket, or another statement of a tracker's, does not open anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Judgement {
     /// Signed by a key that is not known here; the trackers may have got a new one.
@@ -70,9 +82,18 @@ pub enum Judgement {
     /// Its time is over.
     #[error("expired")]
     Expired,
-    /// Forged, or somebody else's, or another group's, or no ticket at all.
+    /// Forged, or somebody else's, or of something else, or no statement at all.
     #[error("invalid")]
     Invalid,
+}
+
+impl From<TokenError> for Judgement {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::UnknownKey(_) => Self::UnknownKey,
+            TokenError::Malformed | TokenError::Forged => Self::Invalid,
+        }
+    }
 }
 
 impl TicketBook {
@@ -99,7 +120,7 @@ impl TicketBook {
         let mut entries = self.entries();
         entries.tickets = tickets.iter().map(|entry| (entry.group, entry.ticket.clone())).collect();
         entries.keys = keys.iter().take(MAX_KEYS).copied().collect();
-        entries.clock = Some(Clock { at: Instant::now(), tracker_ms: now_ms });
+        entries.clock = Some(Clock::at(now_ms));
         drop(entries);
         self.shared.changed.send_modify(|version| *version += 1);
     }
@@ -151,19 +172,12 @@ impl TicketBook {
     /// See [`Judgement`].
     pub fn judge(&self, token: &[u8], presenter: PeerId, group: Gid) -> Result<Ticket, Judgement> {
         let entries = self.entries();
-        let ticket =
-            tokens::open::<Ticket>(token, |key| entries.keys.contains(key)).map_err(|error| match error {
-                TokenError::UnknownKey(_) => Judgement::UnknownKey,
-                TokenError::Malformed | TokenError::Forged => Judgement::Invalid,
-            })?;
+        let ticket: Ticket = tokens::open(token, |key| entries.keys.contains(key))?;
         if ticket.peer != presenter || ticket.group != group {
             return Err(Judgement::Invalid);
         }
         let clock = entries.clock.ok_or(Judgement::UnknownKey)?;
-        if clock.now_ms() > ticket.expires_ms.saturating_add(CLOCK_TOLERANCE_MS) {
-            return Err(Judgement::Expired);
-        }
-        Ok(ticket)
+        if clock.is_over(ticket.expires_ms) { Err(Judgement::Expired) } else { Ok(ticket) }
     }
 
     /// [`TicketBook::judge`], after asking the trackers once for a key that is not known. Dropping it is safe.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use shoal_common::limits::MAX_LIST;
 use shoal_common::storage::ChunkId;
-use shoal_common::tokens::{self, CLOCK_TOLERANCE_MS, CopyOrder, Statement, StorageTicket, TokenError};
+use shoal_common::tokens::{self, CopyOrder, Statement, StorageTicket};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
+use shoal_peer::tickets::{Clock, Judgement};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How long whoever shows a ticket of an unknown key waits for the trackers' next word: they speak twice a second.
 const NEWS_WITHIN: Duration = Duration::from_millis(1_500);
@@ -31,22 +31,7 @@ struct Shared {
 struct Known {
     /// The ticket keys that each tracker told last.
     keys: HashMap<u8, Vec<PeerId>>,
-    /// The trackers' time at a moment of this machine's monotonic clock.
-    clock: Option<(Instant, u64)>,
-}
-
-/// Why a ticket or an order opens nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Judgement {
-    /// Signed by a key that is not known here.
-    #[error("signed by an unknown key")]
-    UnknownKey,
-    /// Its time is over.
-    #[error("expired")]
-    Expired,
-    /// Forged, or of somebody or something else.
-    #[error("invalid")]
-    Invalid,
+    clock: Option<Clock>,
 }
 
 impl Gate {
@@ -60,7 +45,7 @@ impl Gate {
     pub fn update(&self, tracker: u8, keys: &[PeerId], now_ms: u64) {
         let mut known = self.known();
         known.keys.insert(tracker, keys.iter().take(MAX_LIST).copied().collect());
-        known.clock = Some((Instant::now(), now_ms));
+        known.clock = Some(Clock::at(now_ms));
         drop(known);
         self.0.news.send_modify(|version| *version += 1);
     }
@@ -101,11 +86,7 @@ impl Gate {
     /// Whether something with that end is not good any more, by the trackers' time and with its tolerance.
     #[must_use]
     pub fn is_over(&self, expires_ms: u64) -> bool {
-        let clock = self.known().clock;
-        clock.is_none_or(|(at, tracker_ms)| {
-            let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tracker_ms.saturating_add(since) > expires_ms.saturating_add(CLOCK_TOLERANCE_MS)
-        })
+        self.known().clock.is_none_or(|clock| clock.is_over(expires_ms))
     }
 
     async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
@@ -122,10 +103,7 @@ impl Gate {
     fn try_open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
         let known = self.known();
         let is_tracker = |key: &PeerId| known.keys.values().any(|keys| keys.contains(key));
-        tokens::open(token, is_tracker).map_err(|error| match error {
-            TokenError::UnknownKey(_) => Judgement::UnknownKey,
-            TokenError::Malformed | TokenError::Forged => Judgement::Invalid,
-        })
+        Ok(tokens::open(token, is_tracker)?)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -146,6 +124,7 @@ pub struct Admitted {
 mod tests {
     use super::*;
     use ed25519_dalek::{Signer, SigningKey};
+    use shoal_common::tokens::CLOCK_TOLERANCE_MS;
 
     const NODE: PeerId = PeerId([1; 32]);
     const CLIENT: PeerId = PeerId([2; 32]);

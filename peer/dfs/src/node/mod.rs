@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::chunks::{Chunks, Scrub, scrub};
 use copies::Copies;
-pub use gate::{Admitted, Gate, Judgement};
+pub use gate::{Admitted, Gate};
 use server::Server;
 use told::Told;
 use trackers::Reporter;

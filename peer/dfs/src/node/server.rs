@@ -13,11 +13,12 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkReader, BulkStream, BulkWriter};
+use shoal_peer::tickets::Judgement;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::gate::{Admitted, Gate, Judgement};
+use super::gate::{Admitted, Gate};
 use super::told::Told;
 use crate::chunks::Chunks;
 use crate::wire::{
