@@ -2,27 +2,28 @@
 //! an orderly end.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use shoal_common::TrackerInfo;
+use shoal_console::log;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppConfig};
 use crate::data_dir::DataDir;
-use crate::options::Options;
+use crate::options::{Options, read_trackers};
 use crate::runner::{Next, Runner};
 use crate::screen::{Form, Screen};
-use crate::{logging, prompt, render, script, text};
+use crate::{prompt, render, script, text};
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
-/// Longest tracker file that is read: every tracker's line at its longest, with as much comment again.
-const MAX_TRACKER_INFO_BYTES: u64 = 64 * 1024;
+/// The log file in the data directory.
+const LOG_FILE: &str = "client.log";
+/// What is logged there when RUST_LOG does not say.
+const FILE_FILTER: &str = "info";
 
 /// What is in front of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +73,11 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     };
     let data_dir = DataDir::open(&path)?;
     let front = front(&options);
-    let log_folder = (front == Front::Prompt).then(|| data_dir.path());
-    logging::start(options.log_format, log_folder).context("cannot write the log file")?;
+    let (filter, file) = match front {
+        Front::Prompt => (FILE_FILTER, Some(data_dir.path().join(LOG_FILE))),
+        Front::Script | Front::Headless => (log::ERRORS, None),
+    };
+    log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
     let config =
         AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots.max(1) };
     let app = App::start(config).await?;
@@ -156,15 +160,4 @@ fn front(options: &Options) -> Front {
     } else {
         Front::Script
     }
-}
-
-fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
-    use io::Read;
-    let shown = path.display();
-    let mut text = String::new();
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read the tracker file {shown}"))?;
-    file.take(MAX_TRACKER_INFO_BYTES)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read the tracker file {shown}"))?;
-    TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))
 }

@@ -10,7 +10,6 @@ pub mod events;
 pub mod hashing;
 pub mod holdings;
 pub mod json;
-pub mod logging;
 pub mod options;
 pub mod prompt;
 pub mod render;

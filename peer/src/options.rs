@@ -1,13 +1,20 @@
 //! The command line of `client`.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use anyhow::Context;
+use clap::Parser;
+use shoal_common::TrackerInfo;
+use shoal_console::LogFormat;
 
 /// Peers that a client uploads to at a time, unless told otherwise: enough to keep a line full, few enough that each gets
 /// a useful share of it.
 const UPLOAD_SLOTS: usize = 16;
+/// Longest tracker file that is read: every tracker's line at its longest, with as much comment again.
+const MAX_TRACKER_INFO_BYTES: u64 = 64 * 1024;
 
 /// Shares files with the groups you belong to, and downloads them from many members at once.
 #[derive(Debug, Parser)]
@@ -39,13 +46,17 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+/// Reads the file that names the trackers.
+///
+/// # Errors
+/// When it cannot be read or makes no sense.
+pub fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
+    let shown = path.display();
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_TRACKER_INFO_BYTES).read_to_string(&mut text))
+        .with_context(|| format!("cannot read the tracker file {shown}"))?;
+    TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))
 }
 
 fn listen(typed: &str) -> Result<SocketAddr, String> {

@@ -5,10 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use etcetera::BaseStrategy;
-use shoal_common::TrackerInfo;
-
-/// Longest tracker file that is read, in bytes.
-const MAX_TRACKER_INFO_BYTES: u64 = 64 * 1024;
 
 /// Shoal's folder under the XDG data home.
 ///
@@ -27,16 +23,6 @@ pub fn read_text(path: &Path, most: u64) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(most).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Reads `tracker_info.txt`.
-///
-/// # Errors
-/// When it cannot be read or makes no sense.
-pub fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
-    let text = read_text(path, MAX_TRACKER_INFO_BYTES)
-        .with_context(|| format!("cannot read the tracker file {}", path.display()))?;
-    TrackerInfo::parse(&text).with_context(|| format!("the tracker file {} cannot be used", path.display()))
 }
 
 /// Reads a size: bytes, or a number with K, M, G or T (powers of 1,024; `KiB` and `KB` are taken for the same).

@@ -3,11 +3,9 @@
 //! swarm downloads run on; there is no second one.
 
 pub mod client;
-
 pub mod fetch;
-pub mod logging;
 pub mod metalink;
-
+pub mod reports;
 pub mod server;
 pub mod source;
 mod url_text;

@@ -210,7 +210,7 @@ impl Given<'_> {
             "down" => Direction::Down,
             other => return Err(self.fault(format!("{:?} is neither up nor down", text::short(other)))),
         };
-        let rate = rate(self.at(1)).ok_or_else(|| {
+        let rate = shoal_console::rate(self.at(1)).ok_or_else(|| {
             self.fault(format!("{:?} is no rate; write for example 500K, 20M or 0", text::short(self.at(1))))
         })?;
         Ok(Command::Limit { direction, rate: (rate > 0).then_some(rate) })
@@ -249,20 +249,6 @@ fn path(typed: &str) -> PathBuf {
         }
         _ => typed.into(),
     }
-}
-
-/// Bytes a second: a whole number, perhaps with K, M or G behind it.
-fn rate(typed: &str) -> Option<u64> {
-    let (digits, factor) = match typed.chars().last()?.to_ascii_uppercase() {
-        'K' => (&typed[..typed.len() - 1], 1 << 10),
-        'M' => (&typed[..typed.len() - 1], 1 << 20),
-        'G' => (&typed[..typed.len() - 1], 1 << 30),
-        _ => (typed, 1u64),
-    };
-    if !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]

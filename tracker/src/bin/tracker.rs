@@ -1,19 +1,17 @@
 //! The `tracker` binary: arguments, logs, and the prompt.
 
-use std::fs::File;
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
+use shoal_console::{LogFormat, log, pipe};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
@@ -21,8 +19,9 @@ use shoal_tracker::reporter;
 use shoal_tracker::storage::Rules;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// What is logged when RUST_LOG does not say.
+const LOG_FILTER: &str = "info,libp2p=warn";
 
 /// One member of Shoal's tracker cluster.
 ///
@@ -62,12 +61,6 @@ struct Arguments {
     log_format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,7 +93,8 @@ fn run(arguments: Arguments) -> Result<()> {
     std::fs::create_dir_all(&dir)
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    start_log(terminal.then_some(dir.as_path()), arguments.log_format)?;
+    let file = terminal.then(|| dir.join("tracker.log"));
+    log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
     let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
@@ -119,26 +113,6 @@ async fn show_status(at: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Logs go to standard error, or to a file while a prompt owns the terminal.
-fn start_log(dir: Option<&Path>, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn"));
-    let (writer, colours) = match dir {
-        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
-        Some(dir) => {
-            let path = dir.join("tracker.log");
-            let file = File::options().create(true).append(true).open(&path);
-            let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
-            (BoxMakeWriter::new(Mutex::new(file)), false)
-        }
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
-}
-
 async fn operate(config: NodeConfig, terminal: bool) -> Result<()> {
     // Before anything else: a signal during the start closes cleanly too.
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -149,8 +123,8 @@ async fn operate(config: NodeConfig, terminal: bool) -> Result<()> {
     let (next, prompts) = std::sync::mpsc::channel();
     if terminal {
         std::thread::spawn(move || read_terminal(&lines, &prompts));
-    } else if is_pipe() {
-        std::thread::spawn(move || read_pipe(&lines));
+    } else if pipe::is_given() {
+        pipe::read(lines);
     } else {
         // Nobody to listen to: run until a signal.
         std::mem::forget(lines);
@@ -231,19 +205,4 @@ fn read_terminal(lines: &mpsc::Sender<String>, prompts: &std::sync::mpsc::Receiv
             Err(_) => return,
         }
     }
-}
-
-fn read_pipe(lines: &mpsc::Sender<String>) {
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { return };
-        if lines.blocking_send(line).is_err() {
-            return;
-        }
-    }
-}
-
-/// Whether standard input is a pipe that was given to this process, and not what a service or a shell's `&` leaves there.
-fn is_pipe() -> bool {
-    rustix::fs::fstat(std::io::stdin().as_fd())
-        .is_ok_and(|file| rustix::fs::FileType::from_raw_mode(file.st_mode) == rustix::fs::FileType::Fifo)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use shoal_common::UserName;
-use shoal_peer::options::LogFormat;
+use shoal_console::LogFormat;
 
 use super::command::Command;
 

@@ -9,7 +9,9 @@ use anyhow::Context;
 use serde_json::json;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
+use shoal_console::log;
 use shoal_peer::command::Password;
+use shoal_peer::options::read_trackers;
 use shoal_peer::session::LoginError;
 use shoal_peer::text;
 
@@ -58,12 +60,12 @@ fn fail(error: &str) -> ExitCode {
 async fn run(options: Options) -> anyhow::Result<bool> {
     let screen = Screen { json: options.json };
     let conf = read_conf(&options.conf)?;
-    let trackers = files::read_trackers(&conf.trackers)?;
+    let trackers = read_trackers(&conf.trackers)?;
     let folder = match &options.data_dir {
         Some(folder) => folder.clone(),
         None => files::data_home()?.join("dfs"),
     };
-    shoal_peer::logging::start(options.log_format, None).context("cannot write the log")?;
+    log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
     let mut client = Client::start(&conf, trackers, folder).await?;
     let work = async {

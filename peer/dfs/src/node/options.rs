@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use shoal_common::names::NodeName;
+use shoal_console::{LogFormat, log};
 use shoal_net::Identity;
 use shoal_peer::data_dir::DataDir;
-use shoal_peer::options::LogFormat;
+use shoal_peer::options::read_trackers;
 use shoal_peer::text;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -92,13 +93,13 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let trackers = files::read_trackers(&options.trackers)?;
+    let trackers = read_trackers(&options.trackers)?;
     let path = match &options.data_dir {
         Some(path) => path.clone(),
         None => files::data_home()?.join(format!("dfs-server-{}", options.port)),
     };
     let data_dir = DataDir::open(&path)?;
-    shoal_peer::logging::start(options.log_format, None).context("cannot write the log")?;
+    log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
     let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
     let backend: Arc<dyn Backend> = if store.contains("://") {

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use shoal_segment::{fetch, logging};
+use shoal_console::log;
+use shoal_segment::fetch;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let options = fetch::Options::from_command_line(std::env::args_os());
-    logging::start(options.log_format);
+    // Without a file nothing can fail.
+    let _ = log::start(options.log_format, log::ERRORS, None);
     match fetch::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

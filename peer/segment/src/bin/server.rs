@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shoal_segment::{logging, server};
+use shoal_console::log;
+use shoal_segment::server;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -11,7 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let options = server::Options::parse();
     options.check();
-    logging::start(options.log_format);
+    // Without a file nothing can fail.
+    let _ = log::start(options.log_format, log::ERRORS, None);
     match server::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

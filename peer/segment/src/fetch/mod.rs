@@ -53,7 +53,7 @@ async fn fetch(options: Options) -> Result<()> {
     };
     let target = destination::target(&options.output, plan.name.as_ref())?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
-    let report = Report::new(plan.content.layout().size(), labels, options.interval, options.json);
+    let report = Report::new(plan.content.layout().size(), labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
     if options.resume {
         if let Some(digests) = is_complete(&target, &plan).await? {

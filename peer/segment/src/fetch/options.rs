@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 use shoal_common::{Sha1, Sha256};
+use shoal_console::LogFormat;
 
-use crate::logging::LogFormat;
 use crate::metalink::hex;
+use crate::reports::Reports;
 
 /// Downloads one file in segments from many HTTP servers at once.
 ///
@@ -55,15 +56,9 @@ pub struct Options {
     /// Where to: a folder or a file name
     #[arg(short = 'o', long = "output", alias = "output_location", value_name = "OUT", default_value = ".")]
     pub output: PathBuf,
-    /// Seconds between reports; 0 for none
-    #[arg(
-        short = 'i',
-        long = "interval",
-        aliases = ["metric_interval", "status_interval"],
-        value_name = "SECS",
-        default_value_t = 1
-    )]
-    pub interval: u32,
+    /// How often is reported
+    #[command(flatten)]
+    pub reports: Reports,
     /// Go on with an interrupted download
     #[arg(
         short = 'r',
@@ -134,16 +129,8 @@ fn sha256(text: &str) -> Result<Sha256, String> {
     hex(text).map(Sha256).map_err(|_| "a SHA-256 has 64 hex digits".into())
 }
 
-/// Bytes a second: a number with K, M or G (powers of 1024) behind it.
 fn rate(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a rate; write 500K, 20M, 1G or 0");
-    let (digits, unit) = match text.to_ascii_uppercase().chars().next_back() {
-        Some('K') => (&text[..text.len() - 1], 1 << 10),
-        Some('M') => (&text[..text.len() - 1], 1 << 20),
-        Some('G') => (&text[..text.len() - 1], 1 << 30),
-        _ => (text, 1),
-    };
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+    shoal_console::rate(text).ok_or_else(|| format!("{text:?} is not a rate; write 500K, 20M, 1G or 0"))
 }
 
 #[cfg(test)]
@@ -163,7 +150,12 @@ mod tests {
             "fetch -r -p 9001 9002 -a 10.0.0.1 -o out --status_interval 2",
         ] {
             let options = parse(line).unwrap();
-            let read = (options.address.as_str(), options.ports.as_slice(), options.interval, options.resume);
+            let read = (
+                options.address.as_str(),
+                options.ports.as_slice(),
+                options.reports.interval,
+                options.resume,
+            );
             assert_eq!(read, ("10.0.0.1", &[9001, 9002][..], 2, true), "{line}");
         }
         assert!(!parse("fetch -r false -p 1").unwrap().resume && !parse("fetch -p 1").unwrap().resume);
@@ -182,18 +174,9 @@ mod tests {
             "fetch http://a/b -p 1",
             "fetch --servers x",
             "fetch -p 1 --sha1 00",
+            "fetch -p 1 --limit-rate 1T",
         ] {
             assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn rates_have_units() {
-        for (text, bytes) in [("0", 0), ("500", 500), ("2K", 2048), ("3m", 3 << 20), ("1G", 1 << 30)] {
-            assert_eq!(rate(text), Ok(bytes));
-        }
-        for text in ["", "K", "-1", "1T", "99999999999G", "1.5M", "1é"] {
-            assert!(rate(text).is_err(), "{text}");
         }
     }
 }

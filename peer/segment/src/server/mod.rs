@@ -61,13 +61,13 @@ async fn serve(options: Options) -> Result<()> {
     for server in &servers {
         prompt.print(&format!("serving {} at http://{}/", site.catalog().shown(), server.address()));
     }
-    let every = Duration::from_secs(u64::from(options.interval.max(1)));
+    let every = Duration::from_secs(u64::from(options.reports.interval.max(1)));
     let mut report = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            _ = report.tick(), if options.interval > 0 => report_on(&servers, &prompt),
+            _ = report.tick(), if options.reports.interval > 0 => report_on(&servers, &prompt),
             command = prompt.command() => match command {
                 None | Some(Command::Quit) => break,
                 Some(command) => obey(command, &servers, &prompt).await,

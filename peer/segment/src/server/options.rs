@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use shoal_console::LogFormat;
 
-use crate::logging::LogFormat;
+use crate::reports::Reports;
 
 /// Serves a file, or the files of a folder, over HTTP on several ports ("virtual servers").
 ///
@@ -30,15 +31,9 @@ pub struct Options {
     /// Number of virtual servers; must be the number of ports [default: that number]
     #[arg(short = 'n', long = "number", alias = "num_servers", value_name = "N")]
     pub number: Option<usize>,
-    /// Seconds between status lines; 0 for none
-    #[arg(
-        short = 'i',
-        long = "interval",
-        aliases = ["status_interval", "metric_interval"],
-        value_name = "SECS",
-        default_value_t = 1
-    )]
-    pub interval: u32,
+    /// How often is reported
+    #[command(flatten)]
+    pub reports: Reports,
     /// Ports, one for each virtual server
     #[arg(
         short = 'p',
@@ -81,7 +76,11 @@ mod tests {
             "server --metric_interval=2 --number=2 --file=a.bin --port 9001 9002",
         ] {
             let options = Options::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!((options.interval, options.number, options.ports.len()), (2, Some(2), 2), "{line}");
+            assert_eq!(
+                (options.reports.interval, options.number, options.ports.len()),
+                (2, Some(2), 2),
+                "{line}"
+            );
         }
         assert!(Options::try_parse_from(["server", "-p", "1"]).is_err());
         assert!(Options::try_parse_from(["server", "-f", "a", "--root", "b", "-p", "1"]).is_err());

@@ -1,12 +1,12 @@
 //! What the operator types, and where lines for the operator go: above the line that is being edited on a terminal, else
 //! to standard output.
 
-use std::io::{BufRead, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
+use shoal_console::pipe;
 use tokio::sync::mpsc;
 
 /// What `help` prints.
@@ -51,8 +51,8 @@ impl Prompt {
                 std::thread::spawn(move || read_terminal(&mut editor, &lines));
                 return prompt;
             }
-        } else if is_pipe() {
-            std::thread::spawn(move || read_pipe(&lines));
+        } else if pipe::is_given() {
+            pipe::read(lines);
             return prompt;
         }
         prompt._silent = Some(lines);
@@ -107,21 +107,6 @@ fn read_terminal(editor: &mut rustyline::DefaultEditor, lines: &mpsc::Sender<Str
             Err(_) => return,
         }
     }
-}
-
-fn read_pipe(lines: &mpsc::Sender<String>) {
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { return };
-        if lines.blocking_send(line).is_err() {
-            return;
-        }
-    }
-}
-
-/// Whether standard input is a pipe that was given to this process, and not what a service or a shell's `&` leaves there.
-fn is_pipe() -> bool {
-    rustix::fs::fstat(std::io::stdin().as_fd())
-        .is_ok_and(|file| rustix::fs::FileType::from_raw_mode(file.st_mode) == rustix::fs::FileType::Fifo)
 }
 
 #[cfg(test)]

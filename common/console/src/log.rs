@@ -5,37 +5,39 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::options::LogFormat;
-
-/// The log file in the data directory; an older half is kept beside it.
-const LOG_FILE: &str = "client.log";
-/// A log file that has grown to this size becomes the older half.
+/// What is logged on stderr, beside a program's own output, when RUST_LOG does not say: what a script's author must know.
+pub const ERRORS: &str = "error";
+/// A log file that has grown to this size becomes the older half, which is kept beside it.
 const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
-/// What is logged when RUST_LOG does not say. On stderr only what a script's author must know.
-const FILE_FILTER: &str = "info";
-const STDERR_FILTER: &str = "error";
 
-/// Starts logging: into a file of `folder` if one is given, else to stderr. A second call changes nothing.
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging: into `file` if one is given, else to stderr. RUST_LOG says which lines are written, and `filter` in
+/// the same words where it does not. A second call changes nothing.
 ///
 /// # Errors
 /// When the log file cannot be written.
-pub fn start(format: LogFormat, folder: Option<&Path>) -> io::Result<()> {
-    let default = if folder.is_some() { FILE_FILTER } else { STDERR_FILTER };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let started = match (folder, format) {
-        (Some(folder), LogFormat::Text) => {
-            builder.with_ansi(false).with_writer(Mutex::new(LogFile::open(folder)?)).try_init()
-        }
-        (Some(folder), LogFormat::Json) => {
-            builder.json().with_writer(Mutex::new(LogFile::open(folder)?)).try_init()
-        }
-        (None, LogFormat::Text) => {
-            builder.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).try_init()
-        }
-        (None, LogFormat::Json) => builder.json().with_writer(io::stderr).try_init(),
+pub fn start(format: LogFormat, filter: &str, file: Option<&Path>) -> io::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let (writer, colours) = match file {
+        Some(file) => (BoxMakeWriter::new(Mutex::new(LogFile::open(file)?)), false),
+        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
+    let started = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
     };
     // Only a second call fails; the first one's choice stands.
     let _ = started;
@@ -50,11 +52,10 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn open(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(LOG_FILE);
-        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, file, written })
+        Ok(Self { path: path.to_owned(), file, written })
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn the_file_is_turned_over_when_it_is_full() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = LogFile::open(folder.path()).unwrap();
+        let mut log = LogFile::open(&folder.path().join("client.log")).unwrap();
         log.write_all(b"first\n").unwrap();
         log.written = MAX_LOG_BYTES;
         log.write_all(b"second\n").unwrap();
