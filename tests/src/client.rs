@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -129,7 +129,11 @@ impl Client {
 
     /// Runs a command and waits for its object.
     pub fn run(&mut self, command: &str) -> Outcome {
-        let outcome = self.send(command);
+        self.run_within(command, PATIENCE)
+    }
+
+    fn run_within(&mut self, command: &str, limit: Duration) -> Outcome {
+        let outcome = self.send(command, limit);
         let word = command.split_whitespace().next().unwrap().to_lowercase();
         assert_eq!(outcome.answer["command"], word.as_str(), "{}", outcome.answer);
         outcome
@@ -137,12 +141,12 @@ impl Client {
 
     /// Runs a line that may be no command at all.
     pub fn run_any(&mut self, line: &str) -> Value {
-        self.send(line).answer
+        self.send(line, PATIENCE).answer
     }
 
-    fn send(&mut self, command: &str) -> Outcome {
+    fn send(&mut self, command: &str, limit: Duration) -> Outcome {
         writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
-        let (mut events, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let (mut events, deadline) = (Vec::new(), Instant::now() + limit);
         loop {
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(object) if object.get("event").is_some() => {
@@ -151,7 +155,7 @@ impl Client {
                 }
                 Ok(answer) => return Outcome { answer, events },
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("{}: {command}: no answer within {PATIENCE:?}", self.name)
+                    panic!("{}: {command}: no answer within {limit:?}", self.name)
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("{}: {command}: the client is gone", self.name),
             }
@@ -160,7 +164,12 @@ impl Client {
 
     /// Runs a command that must be done.
     pub fn ok(&mut self, command: &str) -> Value {
-        let answer = self.run(command).answer;
+        self.ok_within(command, PATIENCE)
+    }
+
+    /// As [`ok`](Self::ok), for one that may take that long.
+    pub fn ok_within(&mut self, command: &str, limit: Duration) -> Value {
+        let answer = self.run_within(command, limit).answer;
         assert_eq!(answer["ok"], true, "{}: {command}: {answer}", self.name);
         answer
     }

@@ -91,6 +91,12 @@ impl Store {
         child.wait().unwrap();
     }
 
+    /// The process id of a node, if it runs.
+    #[must_use]
+    pub fn pid(&self, number: usize) -> Option<u32> {
+        self.nodes[number - 1].as_ref().map(Child::id)
+    }
+
     /// Stops a node as `kill -STOP` does, or lets it go on.
     pub fn freeze(&self, number: usize, frozen: bool) {
         let pid = Pid::from_child(self.nodes[number - 1].as_ref().unwrap());

@@ -115,6 +115,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
         Some(name) => name,
         None => NodeName::create(&format!("DFS-{}", options.port))?,
     };
+    if options.no_fsync {
+        say(
+            "WARNING: --no-fsync: a power cut loses files that were acknowledged as stored; this is for measuring only",
+        );
+    }
     let room = chunks.room();
     let scrub = (options.scrub_rate > 0).then(|| Scrub {
         rate: options.scrub_rate,

@@ -1,0 +1,119 @@
+//! Measures the real binaries, and the programs that people use for the same jobs beside them, in interleaved runs;
+//! `scripts/bench` builds and starts it. What it prints first is the command, the date and the machine; then tables.
+//!
+//! All processes are on this machine and speak over its loopback; files lie on a tmpfs unless a job says otherwise. A clock
+//! runs from the command to the moment when the result, verified, has its name. A rival that is not installed is named
+//! and left out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a measuring program: it stops at trouble"
+)]
+
+mod ceiling;
+mod dfs;
+mod http;
+mod links;
+mod running;
+mod sample;
+mod segments;
+mod stores;
+mod swarm;
+mod torrents;
+
+use std::path::{Path, PathBuf};
+
+const USAGE: &str = "usage: scripts/bench swarm|segments|dfs [--runs N] [--mib SIZE] [--rivals DIR] [--long]
+  --runs N      rounds; medians are printed [default: 3]
+  --mib SIZE    size of the file [default: 1024]
+  --rivals DIR  where libtorrent, rqbit, Garage and Tahoe are installed [default: $RIVALS_DIR, else ~/.cache/rivals]
+  --long        downloads of 16 GiB too, for the memory that they take; needs a tmpfs of 36 GiB";
+
+/// What was asked for.
+pub(crate) struct Plan {
+    /// Rounds of each job.
+    pub(crate) runs: usize,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+    /// Where rivals are that are not in PATH.
+    pub(crate) rivals: PathBuf,
+    /// Whether to take long.
+    pub(crate) long: bool,
+    /// A scratch folder on a tmpfs.
+    pub(crate) memory: PathBuf,
+    /// A scratch folder on the disk.
+    pub(crate) disk: PathBuf,
+}
+
+impl Plan {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+        let folder = |variable: &str, otherwise: &dyn Fn() -> PathBuf| {
+            std::env::var_os(variable).map_or_else(otherwise, PathBuf::from)
+        };
+        let mut plan = Self {
+            runs: 3,
+            bytes: 1 << 30,
+            rivals: folder("RIVALS_DIR", &|| home.join(".cache/rivals")),
+            long: false,
+            memory: folder("SHOAL_BENCH_MEMORY", &|| "/dev/shm".into()),
+            disk: folder("SHOAL_BENCH_DISK", &std::env::temp_dir),
+        };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--long" => plan.long = true,
+                "--runs" => plan.runs = words.next()?.parse().ok().filter(|&runs| runs > 0)?,
+                "--mib" => plan.bytes = words.next()?.parse::<u64>().ok().filter(|&mib| mib > 0)? << 20,
+                "--rivals" => plan.rivals = words.next()?.into(),
+                _ => return None,
+            }
+        }
+        Some(plan)
+    }
+
+    /// Size of the file in MiB, for titles.
+    pub(crate) fn mib(&self) -> u64 {
+        self.bytes >> 20
+    }
+
+    /// A fresh folder on the tmpfs, removed with the value.
+    pub(crate) fn in_memory(&self) -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("shoal-bench.").tempdir_in(&self.memory).unwrap()
+    }
+
+    /// A fresh folder on the disk, removed with the value.
+    pub(crate) fn on_disk(&self) -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("shoal-bench.").tempdir_in(&self.disk).unwrap()
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, address, path] = &arguments[..]
+        && word == "send"
+    {
+        return ceiling::send(address, Path::new(path));
+    }
+    let bench = match arguments.first().map(String::as_str) {
+        Some("swarm") => swarm::run,
+        Some("segments") => segments::run,
+        Some("dfs") => dfs::run,
+        _ => usage(),
+    };
+    let plan = Plan::read(&arguments[1..]).unwrap_or_else(|| usage());
+    println!("{}", running::heading(&arguments));
+    bench(&plan);
+}
+
+fn usage() -> ! {
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
+
+/// Says that something is left out, in the output too: a table without it must not look complete.
+pub(crate) fn absent(what: &str, reason: &str) {
+    println!("\n{what}: left out, {reason}");
+}
