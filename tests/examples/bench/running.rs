@@ -121,10 +121,11 @@ impl Running {
             return Err(format!("{} does not end within {} s", self.name, limit.as_secs()));
         }
         let sample = self.sample();
-        if self.child.wait().unwrap().success() {
+        let status = self.child.wait().unwrap();
+        if status.success() {
             Ok(sample)
         } else {
-            Err(format!("{} failed: {}", self.name, self.last_words()))
+            Err(format!("{} failed ({status}): {}", self.name, self.last_words()))
         }
     }
 
