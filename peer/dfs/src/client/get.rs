@@ -230,18 +230,14 @@ impl Servers {
         let tries = away.map(|(index, &peer)| {
             let changes = changes.clone();
             async move {
-                let reached = reach(nodes, file, peer).await;
-                let reached = match reached {
-                    Ok((lane, have)) => {
-                        let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
-                        let id = SourceId(index as u64);
-                        // Only a download that has ended takes no more.
-                        let _ = changes.send(SourceChange::Add(id, source)).await;
-                        Ok(lane)
-                    }
-                    Err(reason) => Err(reason),
+                let (lane, have) = match reach(nodes, file, peer).await {
+                    Ok(reached) => reached,
+                    Err(reason) => return (index, Err(reason)),
                 };
-                (index, reached)
+                let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
+                // Only a download that has ended takes no more.
+                let _ = changes.send(SourceChange::Add(SourceId(index as u64), source)).await;
+                (index, Ok(lane))
             }
         });
         for (index, reached) in futures::future::join_all(tries).await {
