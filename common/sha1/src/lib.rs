@@ -2,7 +2,8 @@
 //!
 //! One message leaves a core idle most of the time: each step waits for the one before it. Steps of *other* messages fit
 //! into these gaps, so [`update_all`] takes up to [`LANES`] messages abreast. Shoal hashes each byte twice, in its piece and
-//! in the whole file, and many pieces: abreast they cost little more than one (docs/figures.md has the measurement).
+//! in the whole file, and many pieces: two abreast cost a seventh more than one, four less than two in turn
+//! (docs/figures.md has the measurement).
 //!
 //! Uses the SHA instructions of x86-64 where the CPU has them, else the `sha1` crate, message after message; the tests
 //! hold the two against each other. This is the workspace's only crate with `unsafe` code.

@@ -90,7 +90,7 @@ pub enum HashError {
 }
 
 /// Hashes the file at `path`. `progress` is called from time to time with the bytes done; it must not block. Blocking:
-/// about 0.6 seconds a gigabyte, two threads (docs/figures.md).
+/// about 0.9 seconds a gigabyte on two threads (docs/figures.md).
 ///
 /// # Errors
 /// See [`HashError`].
