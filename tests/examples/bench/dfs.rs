@@ -87,6 +87,7 @@ impl Bench<'_> {
         }
         for round in 1..=self.plan.runs {
             eprintln!("round {round} of {}", self.plan.runs);
+            self.plan.warm(self.plan.bytes);
             table.add(DISK, self.plan.bytes, Ok(self.write()));
             for copies in [2, 3] {
                 table.add(&put_name(copies, false), self.plan.bytes, self.put(&quick, copies));
@@ -95,6 +96,7 @@ impl Bench<'_> {
             table.add(&put_name(3, true), self.plan.bytes, self.put(&durable, 3));
             durable.ok(&["rm", "file.bin"]);
             table.add(&put_name(2, true), self.plan.bytes, self.put(&durable, 2));
+            self.plan.warm(self.plan.bytes);
             let undisturbed = self.get(&durable);
             let half = undisturbed.as_ref().map_or(1.0, |sample| sample.seconds / 2.0);
             table.add(GET, self.plan.bytes, undisturbed);
@@ -106,9 +108,11 @@ impl Bench<'_> {
                 // New bytes each time: some store equal blocks once.
                 let bytes = rival.bytes(self.plan.bytes);
                 random_file(&content, usize::try_from(bytes).unwrap(), round as u64 + 10);
+                self.plan.warm(bytes * 3);
                 let put = self.timed(rival.put(&content), &rival.pids());
                 table.add(&format!("{}: PUT", rival.name()), bytes, put);
                 let got = self.memory.join("rival.bin");
+                self.plan.warm(bytes);
                 let get = self.timed(rival.get(&got), &rival.pids());
                 let get = get.and_then(|sample| right(&content, &got, sample));
                 table.add(&format!("{}: GET", rival.name()), bytes, get);
@@ -149,6 +153,7 @@ impl Bench<'_> {
 
     fn put(&self, store: &Store, copies: u32) -> Result<Sample, String> {
         let path = self.file.to_str().unwrap();
+        self.plan.warm(self.plan.bytes * u64::from(copies));
         self.timed(store.dfs("ann", &["put", path, "--copies", &copies.to_string()]), &pids(store))
     }
 
@@ -159,6 +164,7 @@ impl Bench<'_> {
     }
 
     fn get_and_kill(&self, store: &mut Store, node: usize, after: Duration) -> Result<Sample, String> {
+        self.plan.warm(self.plan.bytes);
         let folder = tempfile::tempdir_in(&self.memory).unwrap();
         let all = pids(store);
         let before: f64 = all.iter().map(|pid| cpu_seconds(*pid)).sum();
@@ -188,6 +194,7 @@ impl Bench<'_> {
         table.add(put, self.plan.bytes, self.put(&store, 2));
         let alone = "GET undisturbed";
         for _ in 0..self.plan.runs.min(2) {
+            self.plan.warm(self.plan.bytes);
             table.add(alone, self.plan.bytes, self.get(&store));
             let (wiped, run, _) = self.wipe(&mut store, false);
             table.add("repair of a wiped node", wiped, run);
@@ -208,6 +215,7 @@ impl Bench<'_> {
         store: &mut Store,
         read: bool,
     ) -> (u64, Result<Sample, String>, Option<Result<Sample, String>>) {
+        self.plan.warm(self.plan.bytes);
         let whole: u64 = (1..=NODES).map(|node| held(store, node)).sum();
         store.kill(1);
         let chunks = store.data(1).join("chunks");

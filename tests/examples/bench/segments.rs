@@ -178,6 +178,7 @@ impl Lab<'_> {
         let output = self.dir.join("got.bin");
         // A failed run may have left it, and what it needs to go on.
         remove_matching(&self.dir, "got.bin");
+        self.plan.warm(self.file.metadata().unwrap().len());
         let urls: Vec<String> = servers.iter().map(Server::url).collect();
         servers.iter_mut().for_each(|server| server.running.mark());
         let mut command = self.command(client, &urls, &output);

@@ -50,12 +50,14 @@ pub(crate) fn run(plan: &Plan) {
     ));
     for round in 1..=plan.runs {
         eprintln!("round {round} of {}", plan.runs);
+        plan.warm(plan.bytes);
         table.add(CEILING, plan.bytes, Ok(ceiling::receive(dir.path(), &swarm.source)));
         table.add(ONE, plan.bytes, swarm.download("one", 1, dir.path()));
         table.add(FOUR, plan.bytes, swarm.download("four", 4, dir.path()));
         table.add(DISK, plan.bytes, swarm.download("one", 1, disk.path()));
         for (client, seeders) in torrents.jobs() {
             let name = format!("{}, {seeders} → 1", client.name());
+            plan.warm(plan.bytes);
             table.add(&name, plan.bytes, torrents.download(client, seeders));
         }
     }
@@ -102,6 +104,7 @@ impl<'a> Swarm<'a> {
     /// One download by the real client into that folder.
     fn download(&mut self, group: &str, seeders: usize, to: &Path) -> Result<Sample, String> {
         let source = self.source.clone();
+        self.plan.warm(self.plan.bytes);
         let sample = self.fetch(group, seeders, &source, to);
         self.leecher.ok(&format!("stop_share {group} source.bin"));
         self.leecher.ok(&format!("cancel_download {group} source.bin"));
