@@ -297,8 +297,11 @@ impl Lab<'_> {
 
     /// One of four killed midway; what the other links can still bring is the bound.
     fn paced_and_killed(&mut self) {
+        // Half the time that all four links together need.
+        let megabytes = self.plan.bytes as f64 / 1e6;
+        let half = megabytes * 8.0 / f64::from(PACED) / SERVERS as f64 / 2.0;
         let mut table = Table::new(format!(
-            "{} MiB, four nginx with {PACED} Mbit/s each, one killed after 2 s.",
+            "{} MiB, four nginx with {PACED} Mbit/s each, one killed after {half:.1} s.",
             self.plan.mib()
         ));
         for _ in 0..self.plan.runs {
@@ -306,7 +309,7 @@ impl Lab<'_> {
                 if !self.has(client) {
                     continue;
                 }
-                for kill in [None, Some(Duration::from_secs(2))] {
+                for kill in [None, Some(Duration::from_secs_f64(half))] {
                     let mut servers = self.nginx().unwrap();
                     let ports: Vec<u16> = servers.iter().map(|server| server.port).collect();
                     let links = Links::shape(&ports, PACED);
@@ -318,8 +321,7 @@ impl Lab<'_> {
         }
         table.print();
         if let Some(rate) = table.rate("undisturbed: fetch") {
-            let megabytes = self.plan.bytes as f64 / 1e6;
-            let seconds = 2.0 + (megabytes - 2.0 * rate) / (rate * 0.75);
+            let seconds = half + (megabytes - half * rate) / (rate * 0.75);
             let bound = megabytes / seconds;
             println!(
                 "- what the rates allow after the kill: {bound:.0} MB/s, from the undisturbed rate of fetch"
