@@ -1,37 +1,40 @@
 //! The one thread that owns the database and the replica.
 //!
-//! Jobs come in through a bounded queue, are run in batches inside one transaction, and take effect outside only after
-//! its commit: answers to clients and frames to other trackers never precede what they promise. An answer to a write
-//! also waits until every connected tracker holds it.
+//! Jobs come in through a bounded queue and are run in batches. What only reads is answered first, from what is durable.
+//! All the rest is one transaction, and takes effect outside only after its commit: answers to clients and frames to other
+//! trackers never precede what they promise. An answer to a write also waits until every connected tracker holds it.
 //!
-//! A full disk rolls the batch back, drops the links and refuses writes for a while; reads go on. A damaged database is
-//! set aside and the others fill a new one. Anything else that fails stops the process, because what is durable is not
-//! known any more.
+//! A full disk rolls the transaction back, drops the links and refuses writes until there is room; reads go on. A damaged
+//! database is set aside and the others fill a new one. Anything else that fails stops the process, because what is durable
+//! is not known any more.
+
+mod opening;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Config, Event, Frame, Holder, MemberStatus, NameSpace, Now, OpenError, Origin, Output, Replica, Row,
-    TrackerNo, Write, WriteError, WriteId,
+    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Output, Replica, Row, TrackerNo, Write,
+    WriteError, WriteId,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Store, StoreError};
+use opening::{Opening, blank, fresh_origin, now, open_replica, stop};
 
 /// Jobs that may wait; a client's beyond that is refused, a link's waits.
 const MAX_JOBS: usize = 4_096;
 /// Jobs in one transaction at most: a commit costs one fsync, however many share it.
 const MAX_BATCH: usize = 256;
-/// After a full disk, for how long writes are refused before one is tried again.
+/// How often a full disk is looked at; writes are refused and links rest in between.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
+/// Why links rest meanwhile.
+const DISK_FULL: &str = "this tracker's disk is full";
 /// Claims on one name that are looked at.
 const MAX_CLAIMS: usize = 64;
-/// Trackers with another value refuse each other.
-const CLUSTER: [u8; 16] = *b"shoal tracker  1";
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -66,15 +69,24 @@ pub enum LinkOrder {
     Send(TrackerNo, Frame),
     /// Close one link.
     Close(TrackerNo, String),
-    /// Close all links: the replica begins anew.
-    CloseAll,
+    /// Close all links, for that reason: the replica begins anew.
+    CloseAll(&'static str),
+    /// Raise no link for so long.
+    Rest(Duration),
 }
 
+type Query = Box<dyn FnOnce(&Tx<'_>) -> Result<Finish, StoreError> + Send>;
 type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Result<Finish, StoreError> + Send>;
 /// Answers whoever waits; dropped instead when the transaction failed.
 type Finish = Box<dyn FnOnce() + Send>;
 
 enum Message {
+    Query(Query),
+    Step(Step),
+}
+
+/// What takes part in a transaction.
+enum Step {
     Job(Job),
     Event(Event),
     Status(oneshot::Sender<Status>),
@@ -127,7 +139,21 @@ pub fn start(
 }
 
 impl Core {
-    /// Runs a command and waits until what it wrote is durable on every connected tracker.
+    /// Runs a command that only reads, from what is durable here. Answered while the disk is full, too.
+    ///
+    /// # Errors
+    /// The command's own refusal, or `Unavailable` when the queue is full or the database failed.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let query: Query = Box::new(move |tx| finish(command(tx), answer));
+        self.messages.try_send(Message::Query(query)).map_err(|_| unavailable())?;
+        answered.await.unwrap_or_else(|_| Err(unavailable()))
+    }
+
+    /// Runs a command that may write and waits until what it wrote is durable on every connected tracker.
     ///
     /// # Errors
     /// The command's own refusal, or `Unavailable` when the database or the queue is full.
@@ -136,31 +162,37 @@ impl Core {
         command: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |tx| {
-            let result = match command(tx) {
-                Ok(value) => Ok(value),
-                Err(Fault::Refused(refusal)) => Err(refusal),
-                Err(Fault::Store(error)) => return Err(error),
-            };
-            // Nobody waits any more when the client is gone; what was written stays.
-            Ok(Box::new(move || drop(answer.send(result))))
-        });
-        self.messages.try_send(Message::Job(job)).map_err(|_| unavailable())?;
+        let job: Job = Box::new(move |tx| finish(command(tx), answer));
+        self.messages.try_send(Message::Step(Step::Job(job))).map_err(|_| unavailable())?;
         answered.await.unwrap_or_else(|_| Err(unavailable()))
     }
 
     /// Hands in what happened on a link; waits while the queue is full.
     pub async fn event(&self, event: Event) {
         // The core is gone only when the process ends.
-        let _ = self.messages.send(Message::Event(event)).await;
+        let _ = self.messages.send(Message::Step(Step::Event(event))).await;
     }
 
     /// How the tracker is.
     pub async fn status(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
-        self.messages.send(Message::Status(answer)).await.ok()?;
+        self.messages.send(Message::Step(Step::Status(answer))).await.ok()?;
         answered.await.ok()
     }
+}
+
+/// How a command's result reaches whoever waits for it.
+fn finish<T: Send + 'static>(
+    result: Result<T, Fault>,
+    answer: oneshot::Sender<Result<T, Refusal>>,
+) -> Result<Finish, StoreError> {
+    let result = match result {
+        Ok(value) => Ok(value),
+        Err(Fault::Refused(refusal)) => Err(refusal),
+        Err(Fault::Store(error)) => return Err(error),
+    };
+    // Nobody waits any more when the client is gone; what was written stays.
+    Ok(Box::new(move || drop(answer.send(result))))
 }
 
 /// What a command sees: the database and the replica inside the open transaction.
@@ -242,6 +274,8 @@ struct State {
     /// Answers that wait for the other trackers.
     waiting: HashMap<WriteId, Finish>,
     full_until: Option<Instant>,
+    /// The last write that was answered is durable here only.
+    alone: bool,
     origin: Origin,
     started: Instant,
     alarms: u64,
@@ -259,9 +293,18 @@ impl State {
             Err(Opening::Corrupt(problem)) => blank(&config, &problem, origin, started)?,
             Err(Opening::Other(error)) => return Err(error),
         };
-        let waiting = HashMap::new();
-        let mut state =
-            Self { config, store, replica, orders, waiting, full_until: None, origin, started, alarms: 0 };
+        let mut state = Self {
+            config,
+            store,
+            replica,
+            orders,
+            waiting: HashMap::new(),
+            full_until: None,
+            alone: false,
+            origin,
+            started,
+            alarms: 0,
+        };
         state.carry_out();
         Ok(state)
     }
@@ -277,7 +320,7 @@ impl State {
             let first = match runtime.block_on(async { tokio::time::timeout(wait, inbox.recv()).await }) {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                Err(_) => Message::Event(Event::Tick),
+                Err(_) => Message::Step(Step::Event(Event::Tick)),
             };
             let mut batch = vec![first];
             while batch.len() < MAX_BATCH
@@ -292,31 +335,75 @@ impl State {
     }
 
     fn next_wait(&self) -> Duration {
+        if let Some(until) = self.full_until {
+            return until.saturating_duration_since(Instant::now());
+        }
         let now_ms = now(self.started).mono_ms;
         let due = self.replica.next_timeout().map_or(1_000, |at| at.saturating_sub(now_ms));
         Duration::from_millis(due.min(1_000))
     }
 
-    /// Runs messages in one transaction and carries out what follows from them after its commit.
+    /// Whether the disk is still full, as far as can be told without writing.
+    fn is_full(&mut self) -> bool {
+        let Some(until) = self.full_until else { return false };
+        let now = Instant::now();
+        if now < until {
+            return true;
+        }
+        if self.store.has_room() {
+            self.full_until = None;
+            tracing::info!("there is room on the disk again: writes are taken");
+            return false;
+        }
+        self.full_until = Some(now + FULL_PAUSE);
+        self.order(LinkOrder::Rest(FULL_PAUSE));
+        true
+    }
+
+    /// Answers what only reads.
+    fn answer(&mut self, queries: Vec<Query>, now: Now) -> Result<(), StoreError> {
+        if queries.is_empty() {
+            return Ok(());
+        }
+        self.store.begin_reading()?;
+        let (store, replica) = (&mut self.store, &mut self.replica);
+        let tx = Tx { store, replica, now, full: true, written: None };
+        let answers = queries.into_iter().map(|query| query(&tx)).collect::<Result<Vec<_>, _>>()?;
+        self.store.commit()?;
+        answers.into_iter().for_each(|answer| answer());
+        Ok(())
+    }
+
+    /// Answers what only reads, runs the other messages in one transaction and carries out what follows from them after its
+    /// commit.
     fn batch(&mut self, batch: Vec<Message>) -> Result<(), StoreError> {
-        self.full_until = self.full_until.filter(|until| Instant::now() < *until);
-        let full = self.full_until.is_some();
-        let now = now(self.started);
-        let (mut finishes, mut statuses, mut refused_links) = (Vec::new(), Vec::new(), Vec::new());
-        self.store.begin()?;
+        let (full, now) = (self.is_full(), now(self.started));
+        let (mut queries, mut steps) = (Vec::new(), Vec::new());
         for message in batch {
             match message {
-                Message::Job(job) => {
+                Message::Query(query) => queries.push(query),
+                Message::Step(step) => steps.push(step),
+            }
+        }
+        self.answer(queries, now)?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let (mut finishes, mut statuses, mut refused_links) = (Vec::new(), Vec::new(), Vec::new());
+        self.store.begin()?;
+        for step in steps {
+            match step {
+                Step::Job(job) => {
                     let (store, replica) = (&mut self.store, &mut self.replica);
                     let mut tx = Tx { store, replica, now, full, written: None };
                     let finish = job(&mut tx)?;
                     finishes.push((tx.written, finish));
                 }
                 // While the disk is full there are no links, and nothing from them can be stored.
-                Message::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
-                Message::Event(_) if full => {}
-                Message::Event(event) => self.replica.handle(&mut self.store, event, now)?,
-                Message::Status(answer) => statuses.push(answer),
+                Step::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
+                Step::Event(_) if full => {}
+                Step::Event(event) => self.replica.handle(&mut self.store, event, now)?,
+                Step::Status(answer) => statuses.push(answer),
             }
         }
         self.store.commit()?;
@@ -328,7 +415,7 @@ impl State {
         }
         self.carry_out();
         for peer in refused_links {
-            self.order(LinkOrder::Close(peer, "this tracker's disk is full".to_owned()));
+            self.order(LinkOrder::Close(peer, DISK_FULL.to_owned()));
         }
         for answer in statuses {
             // An operator who does not wait any more needs no answer.
@@ -346,9 +433,13 @@ impl State {
                     self.order(LinkOrder::Close(peer, reason.to_string()));
                 }
                 Output::Acked { write, copies } => {
-                    if copies == 1 && self.config.configured.len() > 1 {
-                        tracing::warn!("a write is durable on this tracker only: no other is connected");
+                    let alone = copies == 1 && self.config.configured.len() > 1;
+                    if alone && !self.alone {
+                        tracing::warn!(
+                            "writes are durable on this tracker only from now on: no other is connected"
+                        );
                     }
+                    self.alone = alone;
                     if let Some(finish) = self.waiting.remove(&write) {
                         finish();
                     }
@@ -380,9 +471,11 @@ impl State {
     /// Undoes the batch and goes on as far as that can be done.
     fn fail(&mut self, error: StoreError) {
         self.waiting.clear();
-        self.order(LinkOrder::CloseAll);
+        let full = matches!(error, StoreError::Full);
+        self.order(LinkOrder::CloseAll(if full { DISK_FULL } else { "this tracker begins anew" }));
         let reopened = match error {
             StoreError::Full => {
+                self.order(LinkOrder::Rest(FULL_PAUSE));
                 tracing::error!("the disk is full: writes are refused until there is room");
                 self.full_until = Some(Instant::now() + FULL_PAUSE);
                 self.store.rollback().map_err(Opening::from).and_then(|()| {
@@ -404,87 +497,5 @@ impl State {
             Err(Opening::Corrupt(problem)) => stop(&problem),
             Err(Opening::Other(error)) => stop(&format!("{error:#}")),
         }
-    }
-}
-
-/// Why database or replica could not be opened.
-enum Opening {
-    Corrupt(String),
-    Other(anyhow::Error),
-}
-
-impl From<StoreError> for Opening {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Corrupt(problem) => Self::Corrupt(problem),
-            other => Self::Other(other.into()),
-        }
-    }
-}
-
-fn open_replica(
-    store: &mut Store,
-    config: &CoreConfig,
-    origin: Origin,
-    now: Now,
-) -> Result<Replica, Opening> {
-    let identity = Config { me: config.me, configured: config.configured.clone(), origin, cluster: CLUSTER };
-    store.begin()?;
-    match Replica::open(store, identity, now) {
-        Ok(replica) => {
-            store.commit()?;
-            Ok(replica)
-        }
-        Err(error) => {
-            store.rollback()?;
-            Err(match error {
-                OpenError::Store(error) => error.into(),
-                OpenError::Corrupt(what) => Opening::Corrupt(format!("{what} cannot be read")),
-                OpenError::OtherTracker(_) | OpenError::Config { .. } => {
-                    Opening::Other(anyhow::anyhow!("{error}"))
-                }
-            })
-        }
-    }
-}
-
-/// Sets a damaged database aside and begins with an empty one.
-fn blank(
-    config: &CoreConfig,
-    problem: &str,
-    origin: Origin,
-    started: Instant,
-) -> anyhow::Result<(Store, Replica)> {
-    let aside = Store::set_aside(&config.dir, now(started).wall_ms)?;
-    tracing::error!(
-        "the database is damaged ({problem}); it was set aside as {} and the other trackers will fill a new one",
-        aside.display()
-    );
-    let mut store = Store::open(&config.dir)?;
-    match open_replica(&mut store, config, origin, now(started)) {
-        Ok(replica) => Ok((store, replica)),
-        Err(Opening::Corrupt(problem)) => anyhow::bail!("a new database is damaged too: {problem}"),
-        Err(Opening::Other(error)) => Err(error),
-    }
-}
-
-/// Ends the process: nothing that is not durable may be acknowledged.
-fn stop(problem: &str) {
-    tracing::error!("stopping: {problem}");
-    eprintln!("tracker: stopping: {problem}");
-    std::process::exit(1);
-}
-
-fn fresh_origin() -> Origin {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system provides randomness");
-    Origin(bytes)
-}
-
-fn now(started: Instant) -> Now {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Now {
-        wall_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms),
-        mono_ms: ms(started.elapsed()),
     }
 }

@@ -6,6 +6,7 @@
 //! together; `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
+pub mod clock;
 pub mod cluster_key;
 pub mod core;
 mod leases;

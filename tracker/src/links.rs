@@ -7,6 +7,8 @@
 //! go on for ever taking streams of attempts that the other has given up. One task a tracker owns its link, so that nothing of an
 //! older link is handed in after a newer one stands.
 
+mod orders;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,13 +20,14 @@ use shoal_common::tracker_info::TrackerLine;
 use shoal_net::{ChannelReceiver, ChannelSender, Control, Inbound, Protocol};
 use shoal_replica::limits::MAX_FRAME_BYTES;
 use shoal_replica::{Event, Frame, TrackerNo};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster_key::{self, ClusterKey, Nonce, Unproven};
 use crate::core::{Core, LinkOrder};
 use crate::presence::{Delta, Presence};
+use orders::{Order, Orders};
 
 /// The protocol's name on libp2p.
 pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
@@ -39,8 +42,6 @@ const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
 const MAX_INTRODUCTIONS: usize = 32;
 /// The same for each tracker whose key answered a dial: no stranger can take these places.
 const RESERVED_INTRODUCTIONS: usize = 4;
-/// Frames queued for one link; the replica's own windows keep far below.
-const MAX_QUEUED: usize = 16 * 1024;
 /// How often others are told of changes of presence at most.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// Clients of a tracker that cannot be reached are offline after this long (P20).
@@ -107,18 +108,17 @@ struct Shared {
     core: Core,
     presence: Presence,
     dialled: Dialled,
+    /// Until when no link is raised.
+    resting: watch::Receiver<Instant>,
     closing: CancellationToken,
 }
 
 /// What reaches the task of one link.
 struct Inbox {
     arrived: mpsc::Receiver<Arrived>,
-    orders: mpsc::Receiver<Order>,
-}
-
-enum Order {
-    Send(Vec<u8>),
-    Close(String),
+    orders: Orders,
+    /// What was last said of the other tracker's key, to be said once.
+    complaint: Option<String>,
 }
 
 /// The links of one tracker: hands arrived streams and the core's orders to the task of the right link.
@@ -129,6 +129,7 @@ pub struct Links {
     introductions: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     dialled: Dialled,
+    closing: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -147,55 +148,42 @@ impl Links {
         let tasks = TaskTracker::new();
         let dialled = Dialled::default();
         let reserved = Arc::new(Semaphore::new(RESERVED_INTRODUCTIONS * others.len()));
+        let (rest, resting) = watch::channel(Instant::now());
         let shared = Shared {
             own: own.clone(),
             control,
             core,
             presence,
             dialled: dialled.clone(),
+            resting,
             closing: closing.clone(),
         };
         let (mut arrived, mut queues) = (HashMap::new(), HashMap::new());
         for (number, line) in others {
             let (arrived_sender, arrived_receiver) = mpsc::channel(4);
-            let (order_sender, order_receiver) = mpsc::channel(MAX_QUEUED);
+            let (queue, orders) = orders::queue();
             arrived.insert(number.0, (arrived_sender, own.demands_key(&line)));
-            queues.insert(number, order_sender);
-            let inbox = Inbox { arrived: arrived_receiver, orders: order_receiver };
+            queues.insert(number, queue);
+            let inbox = Inbox { arrived: arrived_receiver, orders, complaint: None };
             tasks.spawn(keep_link(shared.clone(), number, line, inbox));
         }
-        tasks.spawn(carry_orders(orders, queues, closing));
+        tasks.spawn(orders::carry(orders, queues, rest, closing.clone()));
         let introductions = Arc::new(Semaphore::new(MAX_INTRODUCTIONS));
-        Self { own, arrived, introductions, reserved, dialled, tasks }
+        Self { own, arrived, introductions, reserved, dialled, closing, tasks }
     }
 
     /// Takes a stream that arrived. Whoever it is gets nothing on it: a link's streams carry one way only.
     pub fn arrive(&self, inbound: Inbound) {
         let places = if self.has_answered(inbound.peer) { &self.reserved } else { &self.introductions };
         let Ok(permit) = places.clone().try_acquire_owned() else { return };
-        let (own, arrived) = (self.own.clone(), self.arrived.clone());
+        let introduced = introduce(self.own.clone(), self.arrived.clone(), inbound);
+        let closing = self.closing.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            let peer = inbound.peer;
-            let (mut sender, mut receiver) = inbound.channel.split();
-            receiver.set_limit(MAX_STRANGER_MESSAGE);
-            let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION_WAIT, receiver.recv()).await else {
-                return;
-            };
-            let Ok(introduction) = minicbor::decode::<Introduction>(&first) else { return };
-            let Some((link, demands_key)) = arrived.get(&introduction.number) else { return };
-            let mut proven = Err(Unproven::NoKey);
-            if let Some(nonce) = introduction.nonce {
-                let (key, ends) = (own.cluster_key.as_deref(), (peer, own.peer));
-                proven = cluster_key::accept(key, ends, nonce, &mut sender, &mut receiver).await;
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = introduced => {}
             }
-            if let (true, Err(why)) = (*demands_key, proven) {
-                let number = introduction.number;
-                tracing::warn!(%peer, from = %inbound.remote, "somebody says to be tracker {number}, but {why}");
-                return;
-            }
-            // A full queue means that many arrive at once, of which only the newest counts: it comes again.
-            let _ = link.try_send(Arrived { peer, attempt: introduction.attempt, receiver });
         });
     }
 
@@ -212,38 +200,28 @@ impl Links {
     }
 }
 
-async fn carry_orders(
-    mut orders: mpsc::UnboundedReceiver<LinkOrder>,
-    queues: HashMap<TrackerNo, mpsc::Sender<Order>>,
-    closing: CancellationToken,
-) {
-    loop {
-        let order = tokio::select! {
-            () = closing.cancelled() => return,
-            order = orders.recv() => order,
-        };
-        match order {
-            None => return,
-            Some(LinkOrder::Send(to, frame)) => {
-                let mut message = vec![FRAME];
-                message.extend(frame.encode());
-                if let Some(queue) = queues.get(&to) {
-                    // What does not fit is lost with its link: the reader of the queue finds it out of step and dials anew.
-                    let _ = queue.try_send(Order::Send(message));
-                }
-            }
-            Some(LinkOrder::Close(to, reason)) => {
-                if let Some(queue) = queues.get(&to) {
-                    let _ = queue.send(Order::Close(reason)).await;
-                }
-            }
-            Some(LinkOrder::CloseAll) => {
-                for queue in queues.values() {
-                    let _ = queue.send(Order::Close("this tracker begins anew".into())).await;
-                }
-            }
-        }
+/// Hears out whose stream arrived, and hands it to the task of that link.
+async fn introduce(own: Own, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>, inbound: Inbound) {
+    let peer = inbound.peer;
+    let (mut sender, mut receiver) = inbound.channel.split();
+    receiver.set_limit(MAX_STRANGER_MESSAGE);
+    let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION_WAIT, receiver.recv()).await else {
+        return;
+    };
+    let Ok(introduction) = minicbor::decode::<Introduction>(&first) else { return };
+    let Some((link, demands_key)) = arrived.get(&introduction.number) else { return };
+    let mut proven = Err(Unproven::NoKey);
+    if let Some(nonce) = introduction.nonce {
+        let (key, ends) = (own.cluster_key.as_deref(), (peer, own.peer));
+        proven = cluster_key::accept(key, ends, nonce, &mut sender, &mut receiver).await;
     }
+    if let (true, Err(why)) = (*demands_key, proven) {
+        let number = introduction.number;
+        tracing::debug!(%peer, from = %inbound.remote, "somebody says to be tracker {number}, but {why}");
+        return;
+    }
+    // A full queue means that many arrive at once, of which only the newest counts: it comes again.
+    let _ = link.try_send(Arrived { peer, attempt: introduction.attempt, receiver });
 }
 
 /// Keeps the link to one tracker for as long as this one runs.
@@ -255,6 +233,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
     let mut newest: Option<Arrived> = None;
     let closing = shared.closing.clone();
     while !closing.is_cancelled() {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            () = rested(&shared) => {}
+        }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
             dialled = shared.control.dial(&line.host, line.port, line.peer_id) => dialled,
@@ -303,6 +285,17 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
     }
 }
 
+/// Waits while links are not to be raised, however often that is prolonged.
+async fn rested(shared: &Shared) {
+    loop {
+        let until = *shared.resting.borrow();
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
+}
+
 /// Opens our stream to a proven peer and waits for its own.
 async fn raise(
     shared: &Shared,
@@ -320,7 +313,13 @@ async fn raise(
         answers.set_limit(MAX_STRANGER_MESSAGE);
         let proven = cluster_key::open(key, (own.peer, peer), nonce, &mut sender, &mut answers).await;
         if let (true, Err(why)) = (own.demands_key(line), proven) {
-            tracing::warn!(%peer, "no link with tracker {number} ({line}): {why}");
+            let complaint = format!("no link with tracker {number} ({line}): {why}");
+            if inbox.complaint.as_ref() != Some(&complaint) {
+                tracing::warn!(%peer, "{complaint}; asking again until it proves it");
+                inbox.complaint = Some(complaint);
+            }
+            // The other end must not wait for what will not come.
+            drop((sender, answers));
             tokio::select! {
                 () = shared.closing.cancelled() => {}
                 () = tokio::time::sleep(UNPROVEN_PAUSE) => {}
@@ -330,9 +329,8 @@ async fn raise(
     }
     let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, newest, peer, attempt, &mut sender)).await;
     let receiver = taken.ok()??;
-    while inbox.orders.try_recv().is_ok() {
-        // Orders for an earlier link.
-    }
+    inbox.orders.forget();
+    inbox.complaint = None;
     Some((sender, receiver))
 }
 
@@ -403,10 +401,9 @@ async fn carry(
                 // The old key still answers: a stranger, or a tracker whose key changed and whose time will come.
                 continue;
             }
-            order = inbox.orders.recv() => match order {
-                Some(Order::Send(message)) => send_queued(&mut sender, message, inbox).await,
-                Some(Order::Close(reason)) => Err(reason),
-                None => Err("this tracker closes".to_owned()),
+            order = inbox.orders.next() => match order {
+                Order::Send(message) => send_queued(&mut sender, message, inbox).await,
+                Order::Close(reason) => Err(reason),
             },
             Ok(()) = changed.changed(), if !untold => {
                 untold = true;
@@ -431,10 +428,10 @@ async fn send_queued(sender: &mut ChannelSender, first: Vec<u8>, inbox: &mut Inb
     let mut next = Some(first);
     while let Some(message) = next.take() {
         sender.feed(&message).await.map_err(|error| error.to_string())?;
-        match inbox.orders.try_recv() {
-            Ok(Order::Send(message)) => next = Some(message),
-            Ok(Order::Close(reason)) => return Err(reason),
-            Err(_) => {}
+        match inbox.orders.try_next() {
+            Some(Order::Send(message)) => next = Some(message),
+            Some(Order::Close(reason)) => return Err(reason),
+            None => {}
         }
     }
     sender.flush().await.map_err(|error| error.to_string())

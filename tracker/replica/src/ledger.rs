@@ -78,8 +78,11 @@ impl Ledger {
             hlc: load_stamp(rows, META_HLC)?,
             unsettled: load_unsettled(rows)?,
         };
+        // In memory only: nothing is written on a store that was opened before, so that a full disk does not hinder it.
         for origin in ledger.ahead() {
-            ledger.close_gap(rows, origin).map_err(OpenError::Store)?;
+            if !ledger.holds_ahead(rows, origin).map_err(OpenError::Store)? {
+                ledger.ahead.forget(origin);
+            }
         }
         Ok(ledger)
     }
@@ -241,12 +244,17 @@ impl Ledger {
 
     /// Takes note if nothing of `origin` is held beyond the vector any more.
     pub(crate) fn close_gap<R: Rows>(&mut self, rows: &mut R, origin: Origin) -> Result<(), R::Error> {
-        let (ahead, covered) = (self.ahead.at(origin), self.vector.at(origin));
-        if ahead > 0 && (ahead <= covered || rows.above(origin, covered, 1)?.is_empty()) {
+        if self.ahead.at(origin) > 0 && !self.holds_ahead(rows, origin)? {
             self.ahead.forget(origin);
             rows.remove_meta(&meta_key(META_AHEAD, origin))?;
         }
         Ok(())
+    }
+
+    /// Whether anything of `origin` is held beyond the vector.
+    fn holds_ahead<R: Rows>(&self, rows: &R, origin: Origin) -> Result<bool, R::Error> {
+        let covered = self.vector.at(origin);
+        Ok(self.ahead.at(origin) > covered && !rows.above(origin, covered, 1)?.is_empty())
     }
 
     /// Drops a tombstone that every tracker knows of; says whether the floor rose.

@@ -2,6 +2,12 @@
 //! network does. Directions and links run at their own pace, so that what comes by two ways comes in any order; a cut
 //! loses the tail of what was on its way; a blocked direction delivers nothing, not even that the link broke; a frame may
 //! come twice.
+//!
+//! No frame is lost out of the middle of a link or overtakes another one on it: a link is one stream over TLS over TCP, which
+//! ends rather than go on behind a hole, and so does the tracker's own queue before it (`tracker::links::orders`). The
+//! protocol rests on that: END says that all rows of the round came before it. What a lossy network does to it are
+//! cuts at any frame; what reordering does are rows and vectors that come by way of a third tracker sooner or later than
+//! straight.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -56,6 +56,9 @@ struct Arguments {
     /// For how long a storage node must have been silent before the copies that it held are made again elsewhere
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     repair_after: Duration,
+    /// Tells this tracker a wrong time, by so many milliseconds: for tests
+    #[arg(long, hide = true, value_name = "MS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -96,6 +99,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
     let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
+    shoal_tracker::clock::shift(arguments.clock_offset);
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
     let config = NodeConfig { info, number, dir, rules, metrics: arguments.metrics, cluster_key };

@@ -131,7 +131,7 @@ impl Service {
             }
             Call::ListGroups { after } => {
                 let caller = client.user().ok();
-                self.core.run(move |tx| groups::list(tx, caller, after.as_ref())).await
+                self.core.read(move |tx| groups::list(tx, caller, after.as_ref())).await
             }
             Call::Node(call) => self.for_node(client, call).await,
             Call::Store(StoreCall::Nodes) => Ok(self.storage_nodes()),
@@ -153,7 +153,7 @@ impl Service {
                 core.run(move |tx| groups::create(tx, caller, id, &wanted)).await?;
                 let space = NameSpace::Group;
                 let provisional =
-                    core.run(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
+                    core.read(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
                 Ok(Answer::Created { provisional })
             }
             Call::JoinGroup { request, group } => {
@@ -163,14 +163,14 @@ impl Service {
                 core.run(move |tx| groups::leave(tx, caller, request, &group)).await.map(|()| Answer::Ok)
             }
             Call::ListRequests { group, after } => {
-                core.run(move |tx| groups::list_requests(tx, caller, &group, after.as_ref())).await
+                core.read(move |tx| groups::list_requests(tx, caller, &group, after.as_ref())).await
             }
             Call::Decide { request, group, user, accept } => core
                 .run(move |tx| groups::decide(tx, caller, request, &group, &user, accept))
                 .await
                 .map(|()| Answer::Ok),
             Call::ListMembers { group, after } => {
-                core.run(move |tx| groups::list_members(tx, caller, &group, after.as_ref())).await
+                core.read(move |tx| groups::list_members(tx, caller, &group, after.as_ref())).await
             }
             call => self.about_files(caller, peer, presence, call).await,
         }
@@ -186,7 +186,7 @@ impl Service {
         let core = &self.core;
         match call {
             Call::ListFiles { group, after } => {
-                core.run(move |tx| files::list(tx, &presence, caller, &group, after.as_ref())).await
+                core.read(move |tx| files::list(tx, &presence, caller, &group, after.as_ref())).await
             }
             Call::Share { request, group, manifest, piece_list } => {
                 let shared = core.run(move |tx| {
@@ -203,17 +203,17 @@ impl Service {
                 .run(move |tx| files::stop_share(tx, caller, peer, (group, file)))
                 .await
                 .map(|()| Answer::Ok),
-            Call::Find { group, file } => core.run(move |tx| files::find(tx, caller, &group, &file)).await,
+            Call::Find { group, file } => core.read(move |tx| files::find(tx, caller, &group, &file)).await,
             Call::PieceList { group, file } => {
-                core.run(move |tx| files::piece_list(tx, caller, group, file)).await
+                core.read(move |tx| files::piece_list(tx, caller, group, file)).await
             }
             Call::Holders { group, file } => {
-                core.run(move |tx| files::holders(tx, &presence, (caller, peer), (group, file))).await
+                core.read(move |tx| files::holders(tx, &presence, (caller, peer), (group, file))).await
             }
             Call::Announce { anew, holdings } => {
-                core.run(move |tx| files::announce(tx, &presence, (caller, peer), anew, holdings)).await
+                core.read(move |tx| files::announce(tx, &presence, (caller, peer), anew, holdings)).await
             }
-            Call::TicketKeys => core.run(|tx| accounts::ticket_keys(tx)).await.map(Answer::TicketKeys),
+            Call::TicketKeys => core.read(accounts::ticket_keys).await.map(Answer::TicketKeys),
             _ => Err(refusal(RefusalKind::Malformed, "this tracker does not know that call")),
         }
     }
@@ -224,7 +224,7 @@ impl Service {
             Err(Fault::Refused(refusal)) => return Err(refusal),
             Err(Fault::Store(_)) => {}
         }
-        let now_ms = self.core.run(|tx| Ok(tx.now().wall_ms)).await?;
+        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
         Ok(Answer::Welcome { number: self.number.0, now_ms })
     }
 
@@ -232,13 +232,14 @@ impl Service {
         let wanted = name.clone();
         self.core.run(move |tx| accounts::create(tx, id, &wanted, &account)).await?;
         let space = NameSpace::User;
-        let provisional = self.core.run(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
+        let provisional =
+            self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
         Ok(Answer::Created { provisional })
     }
 
     async fn challenge(&self, client: &mut Client, name: UserName, candidate: u8) -> Result<Answer, Refusal> {
         self.check_wait(&name, client)?;
-        let salt = self.core.run(move |tx| match accounts::candidate(tx, &name, candidate)? {
+        let salt = self.core.read(move |tx| match accounts::candidate(tx, &name, candidate)? {
             Some(found) => Ok(found.account.salt),
             None => accounts::salt_of_nobody(tx, &name),
         });
@@ -264,7 +265,7 @@ impl Service {
             ));
         }
         let wanted = name.clone();
-        let found = self.core.run(move |tx| accounts::candidate(tx, &wanted, number)).await?;
+        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
         let challenge = client.challenge.take();
         let tracker = self.identity.peer_id();
         let proven = found.as_ref().filter(|found| {
@@ -286,7 +287,7 @@ impl Service {
     }
 
     async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
-        let (keys, now_ms) = self.core.run(|tx| Ok((accounts::ticket_keys(tx)?, tx.now().wall_ms))).await?;
+        let (keys, now_ms) = self.core.read(|tx| Ok((accounts::ticket_keys(tx)?, tx.now().wall_ms))).await?;
         let token: SessionToken =
             tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
         if token.peer != client.peer || token.expires_ms < now_ms {
@@ -353,7 +354,7 @@ impl Service {
     }
 
     async fn facts(&self, user: Uid) -> Result<Option<Facts>, Refusal> {
-        self.core.run(move |tx| accounts::facts(tx, user)).await
+        self.core.read(move |tx| accounts::facts(tx, user)).await
     }
 
     fn check_wait(&self, name: &UserName, client: &Client) -> Result<(), Refusal> {

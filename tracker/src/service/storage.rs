@@ -15,11 +15,12 @@ use shoal_net::{Identity, bulk};
 use shoal_replica::{BlobHash, Rows, Write};
 
 use super::{Client, Service, refusal};
+use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{
     POINTER, Pointer, STORAGE_NODE, StorageNode, encode, parse_pointer_key, part, pointer_key,
 };
-use crate::storage::{Planned, Storage, wall_ms};
+use crate::storage::{Planned, Storage};
 
 /// A node reports this often at least, in milliseconds; orders go out with the answers.
 const REPORT_AGAIN_MS: u32 = 400;
@@ -118,10 +119,10 @@ impl Service {
                 self.storage.refresh().await?;
                 StoreAnswer::Ok
             }
-            StoreCall::Get { key } => self.core.run(move |tx| get_file(tx, caller, key)).await?,
+            StoreCall::Get { key } => self.core.read(move |tx| get_file(tx, caller, key)).await?,
             StoreCall::List { after } => {
                 self.storage.refresh().await?;
-                self.core.run(move |tx| list_files(tx, &storage, caller, after)).await?
+                self.core.read(move |tx| list_files(tx, &storage, caller, after)).await?
             }
             StoreCall::Remove { request: _, key } => {
                 let existed = self.core.run(move |tx| remove_file(tx, caller, key)).await?;

@@ -11,7 +11,7 @@ mod nodes;
 mod records;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::Refusal;
 use shoal_common::tracker_api::storage::StoreStatus;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
 
+use crate::clock::wall_ms;
 use crate::core::Core;
 use crate::presence::Presence;
 use records::Reader;
@@ -186,10 +187,4 @@ impl Storage {
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub(crate) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

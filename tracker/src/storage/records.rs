@@ -5,7 +5,8 @@ use shoal_common::tracker_api::Refusal;
 use shoal_common::{Blake3, PeerId};
 use shoal_replica::{BlobHash, Kind, MemberStatus, Row, Rows};
 
-use super::{Known, Storage, wall_ms};
+use super::{Known, Storage};
+use crate::clock::wall_ms;
 use crate::core::{Fault, Tx};
 use crate::record::{
     ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, TICKET_KEY, encode,
