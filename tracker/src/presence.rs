@@ -164,15 +164,14 @@ impl Presence {
     /// A client of this tracker said what it holds. Entries over the limit are dropped.
     pub fn holds(&self, peer: PeerId, anew: bool, holdings: &[Holding]) {
         let mut state = self.lock();
-        let Some(client) = state.clients.get(&peer).filter(|client| client.tracker.is_none()).cloned() else {
+        let Some(client) = state.clients.get(&peer).filter(|client| client.tracker.is_none()) else {
             return;
         };
-        if anew {
-            for &(group, file) in client.holdings.keys() {
-                let holding = Holding { group, file, extent: Extent::None };
-                state.set_holding(peer, holding);
-                state.tell(&Change::Holds { peer, holding });
-            }
+        let void: Vec<(Gid, Fid)> = if anew { client.holdings.keys().copied().collect() } else { Vec::new() };
+        for (group, file) in void {
+            let holding = Holding { group, file, extent: Extent::None };
+            state.set_holding(peer, holding);
+            state.tell(&Change::Holds { peer, holding });
         }
         for &holding in holdings {
             if state.set_holding(peer, holding) {

@@ -106,7 +106,7 @@ pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     let Some(account) = account(tx, user)? else { return Ok(None) };
     let mut groups = Vec::new();
     for gid in tx.store().groups_of(user)? {
-        groups.push((gid, names::group_called(tx, gid)?.name));
+        groups.push((gid, names::group_name(tx, gid)?));
     }
     groups.truncate(MAX_LIST);
     let called = names::user_called(tx, user)?;

@@ -203,7 +203,7 @@ pub(super) fn holders(
         if !tx.store().is_member(group, holder.user)? {
             continue;
         }
-        let user = names::user_called(tx, holder.user)?.name;
+        let user = names::user_name(tx, holder.user)?;
         let address = holder.address.to_string();
         holders.push(Holder { peer: holder.peer, address, user, extent: holder.extent });
     }
@@ -230,7 +230,7 @@ pub(super) fn announce(
             Extent::None => true,
             Extent::Some => {
                 tx.store().is_member(holding.group, caller)?
-                    && known_manifest(tx, holding.group, holding.file)?.is_some()
+                    && tx.store().has_file(holding.group, holding.file)?
             }
             Extent::Complete => {
                 tx.store().is_member(holding.group, caller)?

@@ -52,6 +52,33 @@ pub(super) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Resul
     })
 }
 
+/// The name alone of what [`user_called`] says: this is asked for every holder of a file.
+pub(super) fn user_name(tx: &Tx<'_>, user: Uid) -> Result<UserName, Fault> {
+    let known = tx.store().called(NameSpace::User, user.0);
+    if let Some(Ok(name)) = known.as_deref().map(UserName::refer) {
+        return Ok(name);
+    }
+    let name = user_called(tx, user)?.name;
+    // One whose claim has not arrived is called by id, which no name's change would take back.
+    if let Some(claimed) = tx.store().user_claim_of(user)? {
+        tx.store().note_called(NameSpace::User, user.0, claimed.as_str(), name.as_str());
+    }
+    Ok(name)
+}
+
+/// The name alone of what [`group_called`] says: this is asked for every group at a login.
+pub(super) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
+    let known = tx.store().called(NameSpace::Group, group.0);
+    if let Some(Ok(name)) = known.as_deref().map(GroupName::refer) {
+        return Ok(name);
+    }
+    let name = group_called(tx, group)?.name;
+    if let Some(claimed) = tx.store().group_claim_of(group)? {
+        tx.store().note_called(NameSpace::Group, group.0, claimed.as_str(), name.as_str());
+    }
+    Ok(name)
+}
+
 /// The users who may be meant by a name, the likeliest first: its holder, then those who lost it; for a parked name only
 /// the one who goes by it.
 pub(super) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Fault> {

@@ -4,6 +4,7 @@
 //! made anew from the rows whenever their schema changed.
 
 mod inspect;
+mod memo;
 mod projections;
 mod queries;
 mod rows;
@@ -11,6 +12,7 @@ mod start;
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use shoal_replica::Kind;
@@ -18,6 +20,8 @@ use shoal_replica::Kind;
 pub use inspect::{Counts, back_up, count};
 pub use queries::FileRow;
 pub use start::Beginning;
+
+use memo::Memo;
 
 use crate::record::{ALLOWANCE, CAUTION, POINTER, STORAGE_NODE};
 
@@ -33,6 +37,10 @@ const GROUPS: u8 = 1;
 const SCHEMA: i64 = 1;
 /// Version of the projections; another one than the database's has them made anew.
 const PROJECTIONS: i64 = 2;
+/// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
+const ENOUGH_ROOM: u64 = 1 << 20;
+/// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.
+const MAX_STATEMENTS: usize = 256;
 /// The database's file in the data directory.
 const FILE: &str = "tracker.db";
 
@@ -57,6 +65,11 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        // The index of the log grows with it, and a full disk stops that first or last.
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) {
+            return Self::Full;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error.to_string()),
@@ -71,6 +84,7 @@ pub struct Store {
     path: PathBuf,
     generation: u64,
     beginning: Beginning,
+    memo: Memo,
 }
 
 impl Store {
@@ -86,7 +100,11 @@ impl Store {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
              PRAGMA foreign_keys = OFF; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864;",
         )?;
-        let mut store = Self { db, path, generation: fastrand::u64(..), beginning: Beginning::Known };
+        db.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
+        // Else SQLite plans a statement anew whenever a bound it looks at, a limit say, has another value than the last time.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        let (generation, beginning) = (fastrand::u64(..), Beginning::Known);
+        let mut store = Self { db, path, generation, beginning, memo: Memo::default() };
         store.prepare()?;
         store.beginning = store.note_start(dir, blank)?;
         Ok(store)
@@ -124,7 +142,15 @@ impl Store {
     /// # Errors
     /// When the database fails, or a transaction is open.
     pub fn begin(&self) -> Result<(), StoreError> {
-        Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
+        self.run("BEGIN IMMEDIATE", &[])
+    }
+
+    /// Begins a transaction that only reads.
+    ///
+    /// # Errors
+    /// When the database fails, or a transaction is open.
+    pub fn begin_reading(&self) -> Result<(), StoreError> {
+        self.run("BEGIN DEFERRED", &[])
     }
 
     /// Makes the transaction durable.
@@ -132,7 +158,7 @@ impl Store {
     /// # Errors
     /// When it cannot be made durable; `Full` when the disk is full.
     pub fn commit(&self) -> Result<(), StoreError> {
-        Ok(self.db.execute_batch("COMMIT")?)
+        self.run("COMMIT", &[])
     }
 
     /// Undoes the transaction, if one is open.
@@ -140,7 +166,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub fn rollback(&self) -> Result<(), StoreError> {
+        self.memo.clear();
         if self.db.is_autocommit() { Ok(()) } else { Ok(self.db.execute_batch("ROLLBACK")?) }
+    }
+
+    /// Whether the disk has room for writes again, as the file system says; yes where it does not say.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return true };
+        // What is kept back for root is no use to others.
+        let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+        blocks.saturating_mul(disk.f_frsize) >= ENOUGH_ROOM
     }
 
     /// Size of the database with its write-ahead log in bytes, for the operator.

@@ -127,7 +127,7 @@ impl Store {
         self.run(sql, params![group, file, user, peer])
     }
 
-    fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), StoreError> {
+    pub(super) fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), StoreError> {
         self.db.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! What commands ask of the projections; every method is one prepared statement.
+//! What commands ask of the projections; every method is one prepared statement at most.
 
 use rusqlite::{OptionalExtension, params};
 use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
 
-use shoal_replica::Kind;
+use shoal_replica::{Kind, NameSpace};
 
 use super::{Store, StoreError, blob};
 use crate::record::Standing;
@@ -60,9 +60,24 @@ impl Store {
 
     /// Whether the user is a member of the group now.
     pub(crate) fn is_member(&self, group: Gid, user: Uid) -> Result<bool, StoreError> {
+        if let Some(is_member) = self.memo.is_member(group, user) {
+            return Ok(is_member);
+        }
         let sql = "SELECT 1 FROM member WHERE gid = ?1 AND uid = ?2 AND standing = ?3";
         let mut query = self.db.prepare_cached(sql)?;
-        Ok(query.exists(params![group.0, user.0, Standing::Member as u8])?)
+        let is_member = query.exists(params![group.0, user.0, Standing::Member as u8])?;
+        self.memo.note_member(group, user, is_member);
+        Ok(is_member)
+    }
+
+    /// What a user or a group is called, where that was noted since it last changed.
+    pub(crate) fn called(&self, space: NameSpace, id: [u8; 16]) -> Option<String> {
+        self.memo.called((space, id))
+    }
+
+    /// Notes what the one of that id, who claimed `name`, is called.
+    pub(crate) fn note_called(&self, space: NameSpace, id: [u8; 16], name: &str, called: &str) {
+        self.memo.note_called((space, id), name, called);
     }
 
     /// The groups that a user is a member of.
@@ -110,6 +125,12 @@ impl Store {
         let mut query = self.db.prepare_cached(sql)?;
         let mut rows = query.query(params![group.0, name.as_str()])?;
         read_files(&mut rows)
+    }
+
+    /// Whether the file is known.
+    pub(crate) fn has_file(&self, group: Gid, file: Fid) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM file WHERE gid = ?1 AND fid = ?2";
+        Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0])?)
     }
 
     /// Whether a member has shared the file and not taken it back.

@@ -92,6 +92,7 @@ impl Rows for Store {
     }
 
     fn put(&mut self, row: &Row) -> Result<(), StoreError> {
+        self.memo.forget(row.kind, &row.key);
         if let Some(old) = self.get(row.kind, &row.key)? {
             self.unlist(&old)?;
         }
@@ -116,6 +117,7 @@ impl Rows for Store {
     }
 
     fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), StoreError> {
+        self.memo.forget(kind, key);
         let Some(old) = self.get(kind, key)? else { return Ok(()) };
         self.unlist(&old)?;
         self.execute("DELETE FROM rec WHERE kind = ?1 AND key = ?2", params![kind.0, key])?;
