@@ -22,8 +22,11 @@ use shoal_common::{
     Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1, Uid, UserName,
 };
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
-use shoal_tracker::reporter;
+use shoal_replica::{Config, Now, Origin, Replica, TrackerNo, Write};
+use shoal_tracker::record::{self, Membership, Share, Standing, encode};
 use shoal_tracker::status::Report;
+use shoal_tracker::store::Store;
+use shoal_tracker::{clock, reporter};
 
 /// Connections that press at once.
 const CONNECTIONS: usize = 64;
@@ -84,7 +87,8 @@ impl Tracker {
             if self.report().await.is_some_and(|report| condition(&report)) {
                 return began.elapsed();
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // A report of a million records costs a tracker time itself.
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 }
@@ -145,8 +149,8 @@ impl Client {
         }
     }
 
-    /// One small durable write.
-    async fn write(&mut self) {
+    /// Founds a group: a claim, a membership, and a vote of each tracker.
+    async fn found(&mut self) {
         let id = Gid::random();
         self.call(Call::CreateGroup { id, name: GroupName::create(&id.to_string()).unwrap() }).await;
     }
@@ -155,7 +159,9 @@ impl Client {
 /// What all connections do over and over.
 #[derive(Clone, Copy)]
 enum Job {
-    Write,
+    /// One record a call.
+    Share(Gid, Fid),
+    Found,
     Login,
     Announce(Gid, Fid),
     Holders(Gid, Fid),
@@ -172,7 +178,17 @@ async fn press(clients: Vec<Client>, job: Job, time: Duration) -> (f64, Vec<Clie
                 let mut extent = Extent::Some;
                 while Instant::now() < end {
                     match job {
-                        Job::Write => client.write().await,
+                        Job::Found => client.found().await,
+                        Job::Share(group, file) => {
+                            let request = RequestId::random();
+                            extent = if extent == Extent::Some { Extent::None } else { Extent::Some };
+                            client
+                                .call(match extent {
+                                    Extent::None => Call::ShareKnown { request, group, file },
+                                    _ => Call::StopShare { request, group, file },
+                                })
+                                .await;
+                        }
                         Job::Login => {
                             client.call(Call::Logout).await;
                             client.login().await;
@@ -234,58 +250,173 @@ async fn connections(port: u16) -> Vec<Client> {
     clients
 }
 
+/// What is measured, and how.
+struct Plan {
+    binary: PathBuf,
+    time: Duration,
+    /// The only part that is wanted, if not all are.
+    only: Option<String>,
+    records: usize,
+}
+
+impl Plan {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let binary = PathBuf::from(arguments.next().expect("the tracker's binary"));
     let seconds = arguments.next().map_or(5, |seconds| seconds.parse().expect("seconds a measurement"));
-    let time = Duration::from_secs(seconds);
+    let only = arguments.next();
+    let records =
+        arguments.next().map_or(1_000_000, |records| records.parse().expect("records to catch up with"));
+    let plan = Plan { binary, time: Duration::from_secs(seconds), only, records };
     println!("{CONNECTIONS} connections, {seconds} s each; the load generator runs on the same cores");
-    for count in 1..=3 {
-        let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(count + 1));
-        let ports = if count == 1 { &ports[..1] } else { &ports[..] };
-        let mut trackers: Vec<Tracker> =
-            (1..=count).map(|number| Tracker::start(&binary, dir.path(), ports, number)).collect();
-        trackers[0].when(|report| report.members.iter().filter(|m| m.in_sync).count() == count).await;
-        let clients = connections(ports[0]).await;
-        let (rate, clients) = press(clients, Job::Write, time).await;
-        println!("{count} trackers: {rate:.0} durable acknowledged writes a second (aim: 3,000 with two)");
-        if count == 1 {
-            alone(&trackers[0], clients, time).await;
-            continue;
+    if ["logins", "presence", "look-ups"].into_iter().any(|part| plan.wants(part)) {
+        alone(&plan).await;
+    }
+    if plan.wants("writes") {
+        for count in 1..=3 {
+            writes(&plan, count).await;
         }
-        // The last of the listed trackers was never started: it is blank, and catches up now.
-        drop(clients);
-        let records = trackers[0].report().await.unwrap().records;
-        trackers.push(Tracker::start(&binary, dir.path(), ports, count + 1));
-        let took = trackers[count].when(|report| report.records >= records).await;
-        println!("  a blank tracker caught up with {records} records in {:.1} s", took.as_secs_f64());
-        let last = trackers.remove(0);
-        drop(last);
-        let began = Instant::now();
-        let again = Tracker::start(&binary, dir.path(), ports, 1);
-        again.when(|_| true).await;
-        println!(
-            "  a start with them took {:.2} s, memory {} MiB",
-            began.elapsed().as_secs_f64(),
-            again.memory_kib() / 1024
-        );
+    }
+    if plan.wants("records") {
+        many_records(&plan).await;
     }
 }
 
-/// What costs no write, on one tracker: by its CPU time.
-async fn alone(tracker: &Tracker, mut clients: Vec<Client>, time: Duration) {
+/// Trackers of a cluster of their own, in step.
+async fn cluster(plan: &Plan, dir: &Path, count: usize) -> Vec<Tracker> {
+    let ports = free_ports(count);
+    let trackers: Vec<Tracker> =
+        (1..=count).map(|number| Tracker::start(&plan.binary, dir, &ports, number)).collect();
+    trackers[0].when(|report| report.members.iter().filter(|m| m.in_sync).count() == count).await;
+    trackers
+}
+
+/// Calls of all connections, and how much of the trackers' CPU time they took.
+async fn measure(
+    plan: &Plan,
+    trackers: &[Tracker],
+    clients: Vec<Client>,
+    (what, job): (&str, Job),
+) -> Vec<Client> {
+    let cpu = || trackers.iter().map(Tracker::cpu_seconds).sum::<f64>();
+    let before = cpu();
+    let (rate, clients) = press(clients, job, plan.time).await;
+    let per_cpu = rate * plan.time.as_secs_f64() / (cpu() - before);
+    println!("  {rate:.0} {what} a second, {per_cpu:.0} per CPU second");
+    clients
+}
+
+/// What costs no write, on one tracker.
+async fn alone(plan: &Plan) {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = cluster(plan, dir.path(), 1).await;
+    let mut clients = connections(trackers[0].port).await;
     let (group, file) = common_file(&mut clients).await;
+    println!("one tracker:");
     let jobs = [
         ("logins", Job::Login),
-        ("presence updates (aim: 30,000)", Job::Announce(group, file)),
-        ("look-ups of holders", Job::Holders(group, file)),
+        ("presence updates (aim: 30,000 per CPU second)", Job::Announce(group, file)),
+        ("look-ups of up to 64 holders", Job::Holders(group, file)),
     ];
     for (what, job) in jobs {
-        let before = tracker.cpu_seconds();
-        let (rate, back) = press(clients, job, time).await;
-        clients = back;
-        let cpu = tracker.cpu_seconds() - before;
-        println!("  {rate:.0} {what} a second, {:.0} per CPU second", rate * time.as_secs_f64() / cpu);
+        if plan.wants(what.split(' ').next().unwrap()) {
+            clients = measure(plan, &trackers, clients, (what, job)).await;
+        }
     }
+}
+
+/// Small durable writes through the first of so many trackers.
+async fn writes(plan: &Plan, count: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = cluster(plan, dir.path(), count).await;
+    let mut clients = connections(trackers[0].port).await;
+    let (group, file) = common_file(&mut clients).await;
+    println!("{count} trackers:");
+    let jobs = [
+        ("durable acknowledged writes of one record (aim: 3,000 a second with two)", Job::Share(group, file)),
+        ("groups founded, definite", Job::Found),
+    ];
+    for job in jobs {
+        clients = measure(plan, &trackers, clients, job).await;
+    }
+}
+
+/// A start with many records, and a blank tracker that catches up with them.
+async fn many_records(plan: &Plan) {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    fill(&dir.path().join("1"), plan.records);
+    let began = Instant::now();
+    let first = Tracker::start(&plan.binary, dir.path(), &ports, 1);
+    while std::net::TcpStream::connect(("127.0.0.1", ports[0])).is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("{} records:", plan.records);
+    println!("  a start took {:.2} s (aim: 2)", began.elapsed().as_secs_f64());
+    let second = Tracker::start(&plan.binary, dir.path(), &ports, 2);
+    let took = second.when(|report| report.members.iter().all(|member| member.in_sync)).await;
+    let cpu = (first.cpu_seconds(), second.cpu_seconds());
+    println!(
+        "  a blank tracker caught up in {:.1} s (aim: 60 for a million), with {:.1} CPU seconds here and {:.1} there",
+        took.as_secs_f64(),
+        cpu.1,
+        cpu.0
+    );
+    for tracker in [&first, &second] {
+        let kib = tracker.memory_kib();
+        #[expect(clippy::cast_precision_loss, reason = "a figure to print")]
+        let each = kib as f64 * 1024.0 / plan.records as f64;
+        println!("  memory {} MiB, {each:.0} bytes a record (aim: 1,024)", kib / 1024);
+    }
+}
+
+/// Writes records of a tracker that worked for long into its folder.
+fn fill(dir: &Path, records: usize) {
+    std::fs::create_dir(dir).unwrap();
+    let mut store = Store::open(dir).unwrap();
+    let now = Now { wall_ms: clock::wall_ms(), mono_ms: 0 };
+    let configured = vec![TrackerNo(1), TrackerNo(2)];
+    let config = Config { me: TrackerNo(1), configured, origin: Origin([7; 16]), cluster: [0; 16] };
+    store.begin().unwrap();
+    let mut replica = Replica::open(&mut store, config, now).unwrap();
+    store.commit().unwrap();
+    let (group, mut written) = (Gid::random(), 0);
+    while written < records {
+        store.begin().unwrap();
+        for _ in 0..100 {
+            let part = 64.min(records - written);
+            if part == 0 {
+                break;
+            }
+            let writes = (0..part).map(|_| record_of(group)).collect();
+            replica.write(&mut store, writes, now).unwrap();
+            while replica.poll_output().is_some() {
+                // Nobody is linked.
+            }
+            written += part;
+        }
+        store.commit().unwrap();
+    }
+}
+
+/// Somebody's membership, account or share.
+fn record_of(group: Gid) -> Write {
+    let (user, request) = (Uid::random(), RequestId::random());
+    let (kind, key, value) = match fastrand::u8(..3) {
+        0 => {
+            let membership = Membership { standing: Standing::Member, since_ms: 1, request };
+            (record::MEMBERSHIP, record::membership_key(group, user), encode(&membership))
+        }
+        1 => (record::ACCOUNT, record::account_key(user), vec![7; 180]),
+        _ => {
+            let (file, peer) = (Fid(fastrand::u128(..).to_be_bytes()), Identity::generate().peer_id());
+            (record::SHARE, record::share_key(group, file, user, peer), encode(&Share { request }))
+        }
+    };
+    Write { kind, key, value, ..Write::default() }
 }
