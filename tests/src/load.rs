@@ -10,7 +10,7 @@ use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{Uid, UserName};
 
-use crate::{Member, until};
+use crate::{Member, TrackerAddress, until};
 
 /// What was acknowledged: a user name, and the salt of the account that came into being under it.
 type Salt = Vec<u8>;
@@ -36,11 +36,12 @@ pub struct Load {
 impl Load {
     /// Starts so many clients, which write through whichever of the trackers they reach.
     #[must_use]
-    pub fn start(ports: &[u16], writers: usize) -> Self {
+    pub fn start<A: Into<TrackerAddress> + Copy>(trackers: &[A], writers: usize) -> Self {
+        let trackers: Vec<TrackerAddress> = trackers.iter().map(|&tracker| tracker.into()).collect();
         let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
         let writers = (0..writers).map(|writer| {
-            let (told, stop, ports) = (told.clone(), stop.clone(), ports.to_vec());
-            std::thread::spawn(move || write(writer, &ports, &told, &stop))
+            let (told, stop, trackers) = (told.clone(), stop.clone(), trackers.clone());
+            std::thread::spawn(move || write(writer, &trackers, &told, &stop))
         });
         let writers = writers.collect();
         Self { told, stop, writers }
@@ -82,8 +83,8 @@ impl Promises {
     ///
     /// # Panics
     /// When it does not.
-    pub fn check(&self, port: u16) {
-        let lost = self.lost(port);
+    pub fn check(&self, tracker: impl Into<TrackerAddress>) {
+        let lost = self.lost(tracker.into());
         assert!(
             lost.is_empty(),
             "{} of {} are lost, {:?} among them",
@@ -97,21 +98,21 @@ impl Promises {
     ///
     /// # Panics
     /// When it does not come to that.
-    pub fn until_served(&self, port: u16) {
-        until("the tracker serves all that was acknowledged", || self.lost(port).is_empty());
+    pub fn until_served(&self, tracker: impl Into<TrackerAddress>) {
+        let tracker = tracker.into();
+        until("the tracker serves all that was acknowledged", || self.lost(tracker).is_empty());
     }
 
-    fn lost(&self, port: u16) -> Vec<String> {
-        let mut member = Member::connect(port);
+    fn lost(&self, tracker: TrackerAddress) -> Vec<String> {
+        let mut member = Member::connect(tracker);
         let all: Vec<_> = self.0.created.iter().chain(&self.0.definite).collect();
         let mut lost = Vec::new();
         for part in all.chunks(200) {
             let call = |name: &str| Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
             let answers = member.calls_at_once(part.iter().map(|(name, _)| call(name)).collect());
             for ((name, salt), answer) in part.iter().zip(answers) {
-                // One that refuses to answer does not serve it.
-                match answer {
-                    Ok(Answer::Challenge { salt: held, .. }) if held.as_slice() == salt.as_slice() => {}
+                match answer.unwrap_or_else(|refusal| panic!("{name}: {}", refusal.text)) {
+                    Answer::Challenge { salt: held, .. } if held.as_slice() == salt.as_slice() => {}
                     _ => lost.push((*name).clone()),
                 }
             }
@@ -121,12 +122,12 @@ impl Promises {
 }
 
 /// Creates accounts until it is told to stop: most under names of its own, some under names that all writers want.
-fn write(writer: usize, ports: &[u16], told: &Mutex<Told>, stop: &AtomicBool) {
+fn write(writer: usize, trackers: &[TrackerAddress], told: &Mutex<Told>, stop: &AtomicBool) {
     // Deriving keys is slow on purpose: one account's keys do for all.
     let (_, _, account) = Secrets::create("secret").unwrap();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut member) = Member::try_connect(ports[fastrand::usize(..ports.len())]) else {
+        let Ok(mut member) = Member::try_connect(trackers[fastrand::usize(..trackers.len())]) else {
             // Its tracker is being killed and started again.
             std::thread::sleep(Duration::from_millis(20));
             continue;

@@ -1,6 +1,6 @@
 //! A client made by hand: it speaks the protocols itself, and so can do what the real one never would.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use shoal_common::credentials::Secrets;
@@ -18,6 +18,22 @@ use tokio::time::timeout;
 
 use crate::{PATIENCE, free_port};
 
+/// Where a tracker is reached: a port of this machine where that is all that is given.
+#[derive(Debug, Clone, Copy)]
+pub struct TrackerAddress(pub SocketAddr);
+
+impl From<u16> for TrackerAddress {
+    fn from(port: u16) -> Self {
+        Self(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+}
+
+impl From<SocketAddr> for TrackerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
 /// A hand-made client, connected to one tracker.
 pub struct Member {
     identity: Identity,
@@ -31,27 +47,27 @@ pub struct Member {
 }
 
 impl Member {
-    /// Connects to the tracker at that port of this machine, under a new key.
+    /// Connects to the tracker there, under a new key.
     #[must_use]
-    pub fn connect(tracker_port: u16) -> Self {
-        Self::connect_as(Identity::generate(), tracker_port)
+    pub fn connect(tracker: impl Into<TrackerAddress>) -> Self {
+        Self::connect_as(Identity::generate(), tracker)
     }
 
     /// Connects under that key.
     #[must_use]
-    pub fn connect_as(identity: Identity, tracker_port: u16) -> Self {
-        Self::try_connect_as(identity, tracker_port).unwrap()
+    pub fn connect_as(identity: Identity, tracker: impl Into<TrackerAddress>) -> Self {
+        Self::try_connect_as(identity, tracker.into().0).unwrap()
     }
 
     /// Connects under a new key to a tracker that may be dying.
     ///
     /// # Errors
     /// When it cannot be reached.
-    pub fn try_connect(tracker_port: u16) -> Result<Self, String> {
-        Self::try_connect_as(Identity::generate(), tracker_port)
+    pub fn try_connect(tracker: impl Into<TrackerAddress>) -> Result<Self, String> {
+        Self::try_connect_as(Identity::generate(), tracker.into().0)
     }
 
-    fn try_connect_as(identity: Identity, tracker_port: u16) -> Result<Self, String> {
+    fn try_connect_as(identity: Identity, at: SocketAddr) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let port = free_port();
         let connected = runtime.block_on(async {
@@ -62,7 +78,7 @@ impl Member {
                 limits: ControlLimits::default(),
             };
             let (control, _) = Control::start(config).await.unwrap();
-            let tracker = control.dial("127.0.0.1", tracker_port, None).await;
+            let tracker = control.dial(&at.ip().to_string(), at.port(), None).await;
             let tracker = tracker.map_err(|error| error.to_string())?;
             let channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await;
             let mut channel = channel.map_err(|error| error.to_string())?;
@@ -188,6 +204,16 @@ impl Member {
                 Err(refusal) => return Err(refusal),
             }
         }
+    }
+
+    /// Replaces the password of the user who is logged in.
+    pub fn change_password(&mut self, name: &str, old: &str, new: &str) {
+        let challenge = Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
+        let Answer::Challenge { salt, challenge } = self.done(challenge) else { panic!("no challenge") };
+        let secrets = Secrets::derive(old, &salt).unwrap();
+        let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
+        let (_, _, account) = Secrets::create(new).unwrap();
+        self.done(Call::ChangePassword { request: RequestId::random(), signature, account });
     }
 
     /// Creates an account and logs in.

@@ -1,19 +1,22 @@
 //! A cluster of tracker processes.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::rc::Rc;
 
 use rustix::process::Signal;
 
-use crate::{Member, free_port, tracker_command, until};
+use crate::{Member, Network, binary, free_port, tracker_command, until};
 
-/// Trackers on loopback, numbered from 1.
+/// Trackers on loopback or on machines of their own, numbered from 1.
 pub struct Trackers {
     dir: PathBuf,
-    ports: Vec<u16>,
+    addresses: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
-    arguments: Vec<String>,
+    arguments: Vec<Vec<String>>,
+    network: Option<Rc<Network>>,
 }
 
 impl Trackers {
@@ -26,19 +29,54 @@ impl Trackers {
     /// As [`start`](Self::start), with more arguments for each.
     #[must_use]
     pub fn start_with(dir: &Path, count: usize, arguments: &[&str]) -> Self {
-        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-        let lines: Vec<String> = ports.iter().map(|port| format!("127.0.0.1 {port}\n")).collect();
-        std::fs::write(dir.join("tracker_info.txt"), lines.concat()).unwrap();
-        let mut trackers = Self {
-            dir: dir.to_owned(),
-            running: ports.iter().map(|_| None).collect(),
-            ports,
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        };
+        let mut trackers = Self::stopped(dir, count);
         for number in 1..=count {
+            trackers.set_arguments(number, arguments);
             trackers.restart(number);
         }
         trackers
+    }
+
+    /// So many trackers of which none runs yet.
+    #[must_use]
+    pub fn stopped(dir: &Path, count: usize) -> Self {
+        let addresses = (0..count).map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))).collect();
+        Self::prepare(dir, addresses, None)
+    }
+
+    /// Starts a tracker on each of the first `count` machines of a network.
+    #[must_use]
+    pub fn start_on(network: &Rc<Network>, dir: &Path, count: u8) -> Self {
+        let addresses = (1..=count).map(|number| SocketAddr::new(network.address(number), 7_001)).collect();
+        let mut trackers = Self::prepare(dir, addresses, Some(network.clone()));
+        for number in 1..=usize::from(count) {
+            trackers.restart(number);
+        }
+        trackers
+    }
+
+    /// Writes the cluster's file; nothing runs yet.
+    fn prepare(dir: &Path, addresses: Vec<SocketAddr>, network: Option<Rc<Network>>) -> Self {
+        let lines: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let trackers = Self {
+            dir: dir.to_owned(),
+            running: addresses.iter().map(|_| None).collect(),
+            arguments: addresses.iter().map(|_| Vec::new()).collect(),
+            addresses,
+            network,
+        };
+        trackers.write_info(&lines);
+        trackers
+    }
+
+    /// Writes the cluster's file, line by line; a tracker reads it when it starts.
+    pub fn write_info(&self, lines: &[String]) {
+        std::fs::write(self.info(), lines.join("\n") + "\n").unwrap();
+    }
+
+    /// What a tracker is started with from its next start on, besides what all are.
+    pub fn set_arguments(&mut self, number: usize, arguments: &[&str]) {
+        self.arguments[number - 1] = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
 
     /// The cluster's `tracker_info.txt`.
@@ -58,7 +96,19 @@ impl Trackers {
     /// A tracker's port.
     #[must_use]
     pub fn port(&self, number: usize) -> u16 {
-        self.ports[number - 1]
+        self.address(number).port()
+    }
+
+    /// Where a tracker listens.
+    #[must_use]
+    pub fn address(&self, number: usize) -> SocketAddr {
+        self.addresses[number - 1]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.addresses.len()
     }
 
     /// Where a tracker keeps its state.
@@ -77,16 +127,22 @@ impl Trackers {
     pub fn restart(&mut self, number: usize) {
         let log =
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.log")));
-        let child = tracker_command(&self.info(), number, &self.data(number))
-            .args(&self.arguments)
+        let mut command = tracker_command(&self.info(), number, &self.data(number));
+        if let Some(network) = &self.network {
+            let mut there = network.on(u8::try_from(number).unwrap(), binary("tracker").to_str().unwrap());
+            there.args(command.get_args()).env_remove("RUST_LOG");
+            command = there;
+        }
+        let child = command
+            .args(&self.arguments[number - 1])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn()
             .unwrap();
         self.running[number - 1] = Some(child);
-        let port = self.port(number);
-        until("the tracker listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let address = self.address(number);
+        until("the tracker listens", || TcpStream::connect(address).is_ok());
     }
 
     /// Kills a tracker with -9.
@@ -110,10 +166,10 @@ impl Trackers {
         self.running[number - 1].as_ref().unwrap().id()
     }
 
-    /// Waits until the trackers are linked and in step: a name created at one of them is definite at once (T7).
+    /// Waits until those that run are linked and in step: a name created at one of them is definite at once (T7).
     pub fn until_in_step(&self) {
-        for number in 1..=self.ports.len() {
-            let mut member = Member::connect(self.port(number));
+        for number in (1..=self.count()).filter(|&number| self.running[number - 1].is_some()) {
+            let mut member = Member::connect(self.address(number));
             until("a created name is definite", || {
                 !member.create_user(&format!("probe-{:x}", fastrand::u64(..)), "secret")
             });
@@ -135,7 +191,7 @@ impl Drop for Trackers {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            for number in 1..=self.ports.len() {
+            for number in 1..=self.count() {
                 eprintln!("--- log of tracker {number}\n{}", self.log(number));
             }
         }
