@@ -435,9 +435,7 @@ impl State {
                 Output::Acked { write, copies } => {
                     let alone = copies == 1 && self.config.configured.len() > 1;
                     if alone && !self.alone {
-                        tracing::warn!(
-                            "writes are durable on this tracker only from now on: no other is connected"
-                        );
+                        tracing::warn!("writes are durable here only: no other tracker is connected");
                     }
                     self.alone = alone;
                     if let Some(finish) = self.waiting.remove(&write) {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use shoal_common::{Gid, Uid};
-use shoal_replica::{Kind, NameSpace};
+use shoal_replica::{Kind, NameSpace, parse_claim_key};
 
 use crate::record::{MEMBERSHIP, part};
 
@@ -64,6 +64,10 @@ impl Memo {
             let claimants = name.and_then(|name| answers.claimants.remove(&(space, name.to_vec())));
             for id in claimants.into_iter().flatten() {
                 answers.called.remove(&id);
+            }
+            // Somebody may have made up a second claim under one id.
+            if let Some((_, claimant)) = parse_claim_key(key).filter(|_| kind == space.claim_kind()) {
+                answers.called.remove(&(space, claimant.0));
             }
         } else if kind == MEMBERSHIP
             && let (Some(group), Some(user)) = (part(key, 0), part(key, 16))
