@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::process::Signal;
 
@@ -16,7 +16,7 @@ pub struct Trackers {
     addresses: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
     arguments: Vec<Vec<String>>,
-    network: Option<Rc<Network>>,
+    network: Option<Arc<Network>>,
 }
 
 impl Trackers {
@@ -46,7 +46,7 @@ impl Trackers {
 
     /// Starts a tracker on each of the first `count` machines of a network.
     #[must_use]
-    pub fn start_on(network: &Rc<Network>, dir: &Path, count: u8) -> Self {
+    pub fn start_on(network: &Arc<Network>, dir: &Path, count: u8) -> Self {
         let addresses = (1..=count).map(|number| SocketAddr::new(network.address(number), 7_001)).collect();
         let mut trackers = Self::prepare(dir, addresses, Some(network.clone()));
         for number in 1..=usize::from(count) {
@@ -56,7 +56,7 @@ impl Trackers {
     }
 
     /// Writes the cluster's file; nothing runs yet.
-    fn prepare(dir: &Path, addresses: Vec<SocketAddr>, network: Option<Rc<Network>>) -> Self {
+    fn prepare(dir: &Path, addresses: Vec<SocketAddr>, network: Option<Arc<Network>>) -> Self {
         let lines: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let trackers = Self {
             dir: dir.to_owned(),

@@ -5,7 +5,7 @@
 use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -104,7 +104,7 @@ fn a_network_cut_one_way_and_healed_loses_nothing() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let network = Rc::new(Network::new(3));
+    let network = Arc::new(Network::new(3));
     let mut trackers = Trackers::start_on(&network, dir.path(), 3);
     trackers.until_in_step();
     let load = Load::start(&addresses(&trackers), 3);

@@ -61,9 +61,16 @@ pub(super) fn create(tx: &mut Tx<'_>, id: Uid, name: &UserName, account: &Accoun
     tx.write(vec![claim, secrets])
 }
 
-/// Whether a name that was just claimed may yet be lost.
-pub(super) fn is_provisional(tx: &Tx<'_>, space: NameSpace, name: &str) -> Result<bool, Fault> {
-    Ok(tx.holder(space, name)?.is_none_or(|holder| !holder.definite))
+/// Whether the name that the one of this id just claimed may yet be lost to somebody else, or is lost already: two may have
+/// claimed it at different trackers before these heard of each other.
+pub(super) fn is_provisional(
+    tx: &Tx<'_>,
+    space: NameSpace,
+    name: &str,
+    claimant: [u8; 16],
+) -> Result<bool, Fault> {
+    let holder = tx.holder(space, name)?;
+    Ok(holder.is_none_or(|holder| !holder.definite || holder.uid.0 != claimant))
 }
 
 /// The account of a user.

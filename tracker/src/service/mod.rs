@@ -153,7 +153,7 @@ impl Service {
                 core.run(move |tx| groups::create(tx, caller, id, &wanted)).await?;
                 let space = NameSpace::Group;
                 let provisional =
-                    core.read(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
+                    core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
                 Ok(Answer::Created { provisional })
             }
             Call::JoinGroup { request, group } => {
@@ -233,7 +233,7 @@ impl Service {
         self.core.run(move |tx| accounts::create(tx, id, &wanted, &account)).await?;
         let space = NameSpace::User;
         let provisional =
-            self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str())).await?;
+            self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
         Ok(Answer::Created { provisional })
     }
 
