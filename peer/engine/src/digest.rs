@@ -21,8 +21,11 @@ use crate::writer::Workplace;
 const WARM_BYTES: usize = 8 * 1024 * 1024;
 /// And pieces that wait for the other digests; BLAKE3 is faster than what it follows.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
-/// What one step covers at most, so that pausing never waits long for one.
+/// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
+/// brings, so that what it covers beside its work catches up.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes that the writer reads back beside its work when they were written shortly before: they are in the page cache.
+const NEAR_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A piece that SHA-1 has covered and the other digests have not, in memory if it still is.
 type Covered = (PieceIndex, Option<Arc<PieceData>>);
@@ -59,15 +62,12 @@ impl Prefix {
     /// A piece was written; keeps it in memory if its turn comes soon.
     pub(crate) fn written(&mut self, data: Arc<PieceData>) {
         let bytes = data.blocks.len() * BLOCK_BYTES;
-        let index = data.piece.get();
-        let ahead = u64::from(index.saturating_sub(self.next)) * u64::from(self.layout.piece_length());
-        if index >= self.next
-            && data.spilled == 0
-            && ahead < WARM_BYTES as u64
-            && self.warm_bytes + bytes <= WARM_BYTES
-        {
+        let ahead = self.layout.offset(data.piece).checked_sub(self.covered_bytes());
+        let is_soon = ahead.is_some_and(|ahead| ahead < WARM_BYTES as u64);
+        let is_new = !self.warm.contains_key(&data.piece.get());
+        if is_soon && is_new && data.spilled == 0 && self.warm_bytes + bytes <= WARM_BYTES {
             self.warm_bytes += bytes;
-            self.warm.insert(index, data);
+            self.warm.insert(data.piece.get(), data);
         }
     }
 
@@ -82,8 +82,12 @@ impl Prefix {
         self.next().is_some_and(|piece| written.has(piece))
     }
 
-    /// Whether it is, and has to be read back.
-    pub(crate) fn is_cold(&self, written: &Bitfield) -> bool {
+    /// Whether so much of the `written_bytes` has to be read back that the writer should not wait for it.
+    pub(crate) fn is_far(&self, written: &Bitfield, written_bytes: u64) -> bool {
+        self.is_cold(written) && written_bytes.saturating_sub(self.covered_bytes()) > NEAR_BYTES
+    }
+
+    fn is_cold(&self, written: &Bitfield) -> bool {
         self.is_behind(written) && !self.warm.contains_key(&self.next)
     }
 
@@ -103,9 +107,25 @@ impl Prefix {
 
     /// Covers what is written, from memory or from the disk, some of it at a time. Blocking.
     pub(crate) fn catch_up(mut self, written: &Bitfield, place: &Workplace) -> Result<Self, DiskError> {
+        self.cover(place, |prefix| prefix.is_behind(written))?;
+        Ok(self)
+    }
+
+    /// As [`catch_up`](Self::catch_up), beside a batch of the writer's: what has to be read back, and what crowds the
+    /// memory. The rest goes along with the checking of pieces to come, at half the price.
+    pub(crate) fn keep_up(&mut self, written: &Bitfield, place: &Workplace) -> Result<(), DiskError> {
+        self.cover(place, |prefix| {
+            let crowded = prefix.warm_bytes > WARM_BYTES / 2 && prefix.warm.contains_key(&prefix.next);
+            crowded || prefix.is_cold(written)
+        })
+    }
+
+    /// Covers pieces that are written, one after the other, for as long as `more` says so and a step lasts.
+    fn cover(&mut self, place: &Workplace, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
         let mut bytes = 0;
         while bytes < STEP_BYTES
-            && let Some(piece) = self.next().filter(|&piece| written.has(piece))
+            && more(self)
+            && let Some(piece) = self.next()
         {
             let mut sha1 = self.sha1.clone();
             let data = self.take_warm();
@@ -117,7 +137,7 @@ impl Prefix {
             self.advance(sha1, piece, data);
             bytes += length;
         }
-        Ok(self)
+        Ok(())
     }
 
     /// Bytes of the file that are covered.

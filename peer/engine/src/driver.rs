@@ -184,8 +184,14 @@ impl Driver {
 
     /// Starts what can be started; tells when there is nothing left to do.
     fn advance(&mut self) -> Option<End> {
+        let written_bytes = self.stats.verified_bytes(&self.written, &self.place);
         self.start_writing();
-        if let Some(prefix) = self.prefix.take_if(|prefix| prefix.is_behind(&self.written)) {
+        // While pieces come to be checked, the writer takes the prefix along.
+        let alone = self.core.is_complete() || !self.place.content.is_checked();
+        let behind = |prefix: &mut Prefix| {
+            prefix.is_behind(&self.written) && (alone || prefix.is_far(&self.written, written_bytes))
+        };
+        if let Some(prefix) = self.prefix.take_if(behind) {
             let (place, written) = (self.place.clone(), self.written.clone());
             self.work.spawn_blocking(move || Work::Covered(prefix.catch_up(&written, &place)));
         }
@@ -217,8 +223,7 @@ impl Driver {
             && !self.writing
             && !self.core.is_complete()
         {
-            let missing =
-                self.place.content.layout().size() - self.stats.verified_bytes(&self.written, &self.place);
+            let missing = self.place.content.layout().size() - written_bytes;
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
@@ -226,14 +231,15 @@ impl Driver {
 
     /// Gives the writer what waits for it, unless it is at work.
     fn start_writing(&mut self) {
+        let written_bytes = self.stats.verified_bytes(&self.written, &self.place);
         let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
         if !batch.is_empty() {
             self.writing = true;
-            let place = self.place.clone();
-            // What has to be read back is no work for the only writer, nor is what needs no checking.
             let checked = self.place.content.is_checked();
-            let prefix = self.prefix.take_if(|prefix| checked && !prefix.is_cold(&self.written));
-            self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix)));
+            let along = |prefix: &mut Prefix| checked && !prefix.is_far(&self.written, written_bytes);
+            let prefix = self.prefix.take_if(along);
+            let (place, written) = (self.place.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix, &written)));
         }
     }
 

@@ -36,6 +36,15 @@ pub(crate) enum Checked {
     Rejected(PieceIndex),
 }
 
+impl Checked {
+    /// Lets the prefix have a piece whose turn comes soon.
+    fn keep_warm(&self, prefix: &mut Prefix) {
+        if let Self::Written(data) = self {
+            prefix.written(data.clone());
+        }
+    }
+}
+
 /// What became of a batch: the pieces that were dealt with before the error, if there was one.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -53,8 +62,10 @@ pub(crate) struct Workplace {
     pub(crate) journal: Journal,
 }
 
-/// Takes the next batch off the queue: at least one job if there is any.
+/// Takes the next batch off the queue: at least one job if there is any. What lies first in the file comes first, so that
+/// its digest goes along; jobs of one piece stay in their order.
 pub(crate) fn next_batch(queue: &mut VecDeque<Job>) -> Vec<Job> {
+    queue.make_contiguous().sort_by_key(Job::piece);
     let mut batch = Vec::new();
     let mut bytes = 0;
     while bytes < BATCH_BYTES
@@ -67,6 +78,13 @@ pub(crate) fn next_batch(queue: &mut VecDeque<Job>) -> Vec<Job> {
 }
 
 impl Job {
+    fn piece(&self) -> PieceIndex {
+        match self {
+            Self::Check(data) => data.piece,
+            Self::Spill(spill) => spill.piece,
+        }
+    }
+
     fn blocks(&self) -> usize {
         match self {
             Self::Check(data) => data.blocks.len(),
@@ -76,8 +94,9 @@ impl Job {
 }
 
 impl Workplace {
-    /// Does a batch, and covers with the prefix what comes next in the file. Blocking.
-    pub(crate) fn work(&self, batch: Vec<Job>, mut prefix: Option<Prefix>) -> Done {
+    /// Does a batch, and covers with the prefix what comes next in the file and is in the batch or was `written` before.
+    /// Blocking.
+    pub(crate) fn work(&self, batch: Vec<Job>, mut prefix: Option<Prefix>, written: &Bitfield) -> Done {
         let (mut checked, mut pieces) = (Vec::new(), Vec::new());
         let mut result = Ok(());
         let mut jobs = batch.into_iter().peekable();
@@ -95,6 +114,9 @@ impl Workplace {
             if !matches!(jobs.peek(), Some(Job::Check(_))) && result.is_ok() {
                 result = self.check(std::mem::take(&mut pieces), prefix.as_mut(), &mut checked);
             }
+        }
+        if let (Ok(()), Some(prefix)) = (&result, &mut prefix) {
+            result = prefix.keep_up(written, self);
         }
         Done { checked, result, prefix }
     }
@@ -131,7 +153,9 @@ impl Workplace {
                     let (mut piece, mut whole) = (self.begin(&data)?, prefix.hasher().clone());
                     hash(&mut [(&mut piece, &data.blocks), (&mut whole, &warm.blocks)]);
                     prefix.advance(whole, warm.piece, Some(warm));
-                    checked.push(self.settle(data, piece)?);
+                    let done = self.settle(data, piece)?;
+                    done.keep_warm(prefix);
+                    checked.push(done);
                 }
                 _ => {
                     let mut abreast = vec![data];
@@ -141,7 +165,11 @@ impl Workplace {
                     {
                         abreast.push(data);
                     }
+                    let before = checked.len();
                     self.check_abreast(abreast, checked)?;
+                    if let Some(prefix) = &mut prefix {
+                        checked[before..].iter().for_each(|done| done.keep_warm(prefix));
+                    }
                 }
             }
         }
