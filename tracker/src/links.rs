@@ -36,6 +36,11 @@ pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
 const REDIAL: Duration = Duration::from_millis(250);
 /// For how long the other side's stream is waited for once ours stands.
 const INBOUND_WAIT: Duration = Duration::from_secs(3);
+/// How long our own stream may take to be opened, introduced and, with a cluster key, proven. The other end may die at any moment
+/// of that.
+const OUTBOUND_WAIT: Duration = Duration::from_secs(8);
+/// Attempts in a row that come to nothing, with a tracker that answers dials, before that is worth a warning.
+const WORTH_A_WARNING: u32 = 4;
 /// How long an arriving stream may take to say whose it is.
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
 /// Arrived streams of strangers that may wait for their introduction.
@@ -228,7 +233,7 @@ async fn introduce(own: Own, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>
 async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inbox: Inbox) {
     let mut known: Option<PeerId> = None;
     let mut silent_since = Some(Instant::now());
-    let mut reported = false;
+    let (mut reported, mut failures) = (false, 0);
     // A stream that arrived while another link stood: the other side began anew.
     let mut newest: Option<Arrived> = None;
     let closing = shared.closing.clone();
@@ -257,6 +262,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                     () = closing.cancelled() => return,
                     raised = raise(&shared, (number, &line), peer, &mut inbox, newest.take()) => raised,
                 };
+                failures = if raised.is_some() { 0 } else { failures + 1 };
+                if failures == WORTH_A_WARNING {
+                    tracing::warn!("tracker {number} ({line}) answers, but no link comes about; trying on");
+                }
                 if let Some((sender, receiver)) = raised {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
@@ -299,11 +308,27 @@ async fn rested(shared: &Shared) {
 /// Opens our stream to a proven peer and waits for its own.
 async fn raise(
     shared: &Shared,
-    (number, line): (TrackerNo, &TrackerLine),
+    to: (TrackerNo, &TrackerLine),
     peer: PeerId,
     inbox: &mut Inbox,
     newest: Option<Arrived>,
 ) -> Option<(ChannelSender, ChannelReceiver)> {
+    let opened = tokio::time::timeout(OUTBOUND_WAIT, open(shared, to, peer, inbox)).await;
+    let (mut sender, attempt) = opened.ok()??;
+    let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, newest, peer, attempt, &mut sender)).await;
+    let receiver = taken.ok()??;
+    inbox.orders.forget();
+    inbox.complaint = None;
+    Some((sender, receiver))
+}
+
+/// Opens our stream to a proven peer, and says on it whose it is: the stream, and what names the attempt.
+async fn open(
+    shared: &Shared,
+    (number, line): (TrackerNo, &TrackerLine),
+    peer: PeerId,
+    inbox: &mut Inbox,
+) -> Option<(ChannelSender, u64)> {
     let own = &shared.own;
     let (mut sender, mut answers) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
     let nonce = own.cluster_key.as_ref().map(|_| cluster_key::nonce());
@@ -327,11 +352,7 @@ async fn raise(
             return None;
         }
     }
-    let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, newest, peer, attempt, &mut sender)).await;
-    let receiver = taken.ok()??;
-    inbox.orders.forget();
-    inbox.complaint = None;
-    Some((sender, receiver))
+    Some((sender, attempt))
 }
 
 /// Waits for a stream of the peer's on which it says that it has taken ours. One that ends was of an attempt given up, and the
