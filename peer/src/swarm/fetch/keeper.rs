@@ -55,6 +55,7 @@ pub(super) async fn keep(
     let keeper = Keeper { origin: origin.clone(), link, tickets, news };
     let ended = stop.run_until_cancelled(keeper.run()).await;
     keeper.part();
+    keeper.link.release();
     if let Some(status) = ended {
         origin.status.send_replace(status.clone());
         if let Status::Gone(reason) | Status::Invalid(reason) = status {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_net::Identity;
@@ -17,6 +18,9 @@ use super::connection::Connection;
 pub(super) const LANES: usize = 2;
 /// Addresses of one peer that are tried.
 const MAX_ADDRESSES: usize = 4;
+/// How long connections outlive the last file: the next of many small files is often on its way, and two handshakes cost
+/// more than it does.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The links that are in use.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(in crate::swarm) struct Links {
     stop: CancellationToken,
 }
 
-/// The way to one peer; its connections end when the last file that uses it lets go.
+/// The way to one peer; its connections end soon after the last file that uses it lets go.
 #[derive(Debug)]
 pub(super) struct Link {
     links: Arc<Links>,
@@ -65,6 +69,19 @@ impl Links {
 impl Link {
     pub(super) fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    /// A file lets go of it.
+    pub(super) fn release(self: Arc<Self>) {
+        // While others use it, it needs no time of its own.
+        if Arc::strong_count(&self) == 1 {
+            let links = self.links.clone();
+            let stop = links.stop.clone();
+            links.tasks.spawn(async move {
+                stop.run_until_cancelled(tokio::time::sleep(LINGER)).await;
+                drop(self);
+            });
+        }
     }
 
     /// The connection of that number, made now if there is none. Dropping the future is safe.
