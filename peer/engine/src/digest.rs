@@ -20,7 +20,7 @@ use crate::writer::Workplace;
 /// a little out of order, and three quarters of the pool stay for receiving.
 const WARM_BYTES: usize = 8 * 1024 * 1024;
 /// And pieces that wait for the other digests; BLAKE3 is faster than what it follows.
-const TAIL_BYTES: usize = 4 * 1024 * 1024;
+const TAIL_BYTES: usize = 8 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
 /// brings, so that what it covers beside its work catches up.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;

@@ -24,7 +24,7 @@ use shoal_policy::ChannelId;
 /// A requester that takes no byte for so long is gone, or means harm.
 const STALLED: Duration = Duration::from_secs(15);
 /// Bytes read from the disk at once: whole small pieces, and what fits the processor's cache.
-const BATCH: u32 = 256 * 1024;
+const BATCH: u32 = 512 * 1024;
 /// Batches read ahead.
 const BATCHES: usize = 2;
 /// A block that went out within this time is followed by a larger one: what a frame costs matters on fast links only.
