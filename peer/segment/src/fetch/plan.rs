@@ -74,6 +74,8 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
     let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
     let outside = answers.iter().enumerate().filter(|(index, _)| !members.contains(index));
     notes.extend(outside.map(|(_, answer)| format!("refused {}: differs from the majority", said(answer))));
+    let mut claim = claim;
+    claim.digests = decisive(&wanted.demanded.digests, claim.digests);
     let content = content(&claim, &mut notes)?;
     let mut servers: Vec<_> = answers
         .into_iter()
@@ -98,6 +100,15 @@ fn usual_name(servers: &[(String, Answer)]) -> Option<FileName> {
     let names: Vec<&FileName> = servers.iter().filter_map(|(_, answer)| answer.name.as_ref()).collect();
     let count = |name: &FileName| names.iter().filter(|&&other| other == name).count();
     names.iter().rev().max_by_key(|name| count(name)).map(|&name| name.clone())
+}
+
+/// What the whole file is compared with, of what was agreed: where the user gave a digest, no SHA-256 of the servers', which
+/// would cost as much again as all the rest and prove nothing more to the user. The SHA-1 is computed anyway.
+fn decisive(demanded: &Digests, agreed: Digests) -> Digests {
+    if demanded.is_empty() {
+        return agreed;
+    }
+    Digests { sha1: agreed.sha1, ..*demanded }
 }
 
 fn content(claim: &Claim, notes: &mut Vec<String>) -> Result<Content> {

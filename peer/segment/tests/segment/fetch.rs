@@ -249,6 +249,26 @@ fn redirects_are_followed_and_loops_are_not() {
 }
 
 #[test]
+fn the_environments_proxy_is_asked_and_its_exceptions_hold() {
+    let bytes = random(300_000, 9);
+    let proxy = Lab::start(&bytes, Manners::default());
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().to_str().unwrap();
+    let through = |url: &str, exceptions: &str| {
+        let mut command = fetch_command(&[url, "-o", to]);
+        command.env("http_proxy", proxy.url("")).env("no_proxy", exceptions).env_remove("NO_PROXY");
+        finish(command.spawn().unwrap())
+    };
+    // Nobody but the proxy knows such a host.
+    through("http://files.invalid/far.bin", "").succeeded();
+    assert_content(&folder.path().join("far.bin"), &bytes);
+    let served = proxy.served();
+    assert!(served >= bytes.len() as u64);
+    through("http://files.invalid/near.bin", "files.invalid").failed_saying("files.invalid");
+    assert_eq!(proxy.served(), served);
+}
+
+#[test]
 fn all_servers_gone_at_half_and_back_later() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = random(8 * MIB, 10);
