@@ -121,6 +121,9 @@ struct Shared {
 /// What reaches the task of one link.
 struct Inbox {
     arrived: mpsc::Receiver<Arrived>,
+    /// The newest that arrived, which outlives our own attempts that come to nothing: would each side give up the other's with
+    /// its own, they could go on for ever giving up what has just been opened.
+    newest: Option<Arrived>,
     orders: Orders,
     /// What was last said of the other tracker's key, to be said once.
     complaint: Option<String>,
@@ -169,7 +172,7 @@ impl Links {
             let (queue, orders) = orders::queue();
             arrived.insert(number.0, (arrived_sender, own.demands_key(&line)));
             queues.insert(number, queue);
-            let inbox = Inbox { arrived: arrived_receiver, orders, complaint: None };
+            let inbox = Inbox { arrived: arrived_receiver, newest: None, orders, complaint: None };
             tasks.spawn(keep_link(shared.clone(), number, line, inbox));
         }
         tasks.spawn(orders::carry(orders, queues, rest, closing.clone()));
@@ -234,10 +237,9 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
     let mut known: Option<PeerId> = None;
     let mut silent_since = Some(Instant::now());
     let (mut reported, mut failures) = (false, 0);
-    // A stream that arrived while another link stood: the other side began anew.
-    let mut newest: Option<Arrived> = None;
     let closing = shared.closing.clone();
     while !closing.is_cancelled() {
+        let mut at_once = false;
         tokio::select! {
             () = closing.cancelled() => return,
             () = rested(&shared) => {}
@@ -260,7 +262,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 shared.dialled.lock().expect("nobody panics with it").insert(number.0, peer);
                 let raised = tokio::select! {
                     () = closing.cancelled() => return,
-                    raised = raise(&shared, (number, &line), peer, &mut inbox, newest.take()) => raised,
+                    raised = raise(&shared, (number, &line), peer, &mut inbox) => raised,
                 };
                 failures = if raised.is_some() { 0 } else { failures + 1 };
                 if failures == WORTH_A_WARNING {
@@ -269,8 +271,8 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 if let Some((sender, receiver)) = raised {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
-                    let (why, next) = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
-                    newest = next;
+                    let why = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
+                    at_once = inbox.newest.is_some();
                     tracing::warn!("the link with tracker {number} ({line}) ended: {why}");
                     silent_since.get_or_insert_with(Instant::now);
                 }
@@ -285,7 +287,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
             shared.presence.forget(number.0);
             silent_since = Some(Instant::now());
         }
-        if newest.is_none() {
+        if !at_once {
             tokio::select! {
                 () = closing.cancelled() => return,
                 () = tokio::time::sleep(REDIAL) => {}
@@ -311,11 +313,10 @@ async fn raise(
     to: (TrackerNo, &TrackerLine),
     peer: PeerId,
     inbox: &mut Inbox,
-    newest: Option<Arrived>,
 ) -> Option<(ChannelSender, ChannelReceiver)> {
     let opened = tokio::time::timeout(OUTBOUND_WAIT, open(shared, to, peer, inbox)).await;
     let (mut sender, attempt) = opened.ok()??;
-    let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, newest, peer, attempt, &mut sender)).await;
+    let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, peer, attempt, &mut sender)).await;
     let receiver = taken.ok()??;
     inbox.orders.forget();
     inbox.complaint = None;
@@ -359,43 +360,43 @@ async fn open(
 /// next one is waited for.
 async fn take(
     inbox: &mut Inbox,
-    newest: Option<Arrived>,
     peer: PeerId,
     attempt: u64,
     sender: &mut ChannelSender,
 ) -> Option<ChannelReceiver> {
     let ours = [&[TAKEN][..], &attempt.to_le_bytes()].concat();
-    let mut candidate = newest;
+    let Inbox { arrived, newest, .. } = inbox;
     loop {
-        while let Ok(later) = inbox.arrived.try_recv() {
-            candidate = Some(later);
+        while let Ok(later) = arrived.try_recv() {
+            *newest = Some(later);
         }
-        let Some(arrived) = candidate.take().filter(|arrived| arrived.peer == peer) else {
-            candidate = Some(inbox.arrived.recv().await?);
+        // Of another key: a stranger's, or the bearer of an old one.
+        newest.take_if(|candidate| candidate.peer != peer);
+        let Some(candidate) = newest else {
+            *newest = Some(arrived.recv().await?);
             continue;
         };
-        let mut receiver = arrived.receiver;
-        receiver.set_limit(MAX_FRAME_BYTES + 1);
-        sender.send(&[&[TAKEN][..], &arrived.attempt.to_le_bytes()].concat()).await.ok()?;
-        candidate = loop {
+        candidate.receiver.set_limit(MAX_FRAME_BYTES + 1);
+        sender.send(&[&[TAKEN][..], &candidate.attempt.to_le_bytes()].concat()).await.ok()?;
+        let later = loop {
             tokio::select! {
-                later = inbox.arrived.recv() => match later? {
+                later = arrived.recv() => match later? {
                     later if later.peer == peer => break Some(later),
-                    // A stranger, or the bearer of an old key.
                     _ => {}
                 },
-                message = receiver.recv() => match message {
-                    Ok(Some(message)) if message == ours => return Some(receiver),
+                message = candidate.receiver.recv() => match message {
+                    Ok(Some(message)) if message == ours => return newest.take().map(|taken| taken.receiver),
                     // It has taken an earlier one of ours, and will take this one when it sees that that has ended.
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break None,
                 },
             }
         };
+        *newest = later;
     }
 }
 
-/// Carries both ways until the link ends; says why, and gives the stream that took its place, if one did.
+/// Carries both ways until the link ends; says why. If a later stream takes its place, that is the inbox's newest.
 async fn carry(
     shared: &Shared,
     number: TrackerNo,
@@ -403,7 +404,7 @@ async fn carry(
     mut sender: ChannelSender,
     receiver: ChannelReceiver,
     inbox: &mut Inbox,
-) -> (String, Option<Arrived>) {
+) -> String {
     shared.core.event(Event::LinkUp { peer: number }).await;
     shared.presence.link_up(number.0);
     let (mut changed, mut untold) = (shared.presence.changed(), false);
@@ -413,11 +414,12 @@ async fn carry(
     presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let ended = loop {
         let sent = tokio::select! {
-            () = shared.closing.cancelled() => break ("this tracker closes".to_owned(), None),
-            why = &mut reading => break (why, None),
+            () = shared.closing.cancelled() => break "this tracker closes".to_owned(),
+            why = &mut reading => break why,
             Some(arrived) = inbox.arrived.recv() => {
                 if arrived.peer == peer {
-                    break ("the other side began anew".to_owned(), Some(arrived));
+                    inbox.newest = Some(arrived);
+                    break "the other side began anew".to_owned();
                 }
                 // The old key still answers: a stranger, or a tracker whose key changed and whose time will come.
                 continue;
@@ -436,7 +438,7 @@ async fn carry(
             }
         };
         if let Err(why) = sent {
-            break (why, None);
+            break why;
         }
     };
     shared.presence.link_down(number.0);
