@@ -10,6 +10,9 @@ use rustix::process::Signal;
 
 use crate::{Member, Network, binary, free_port, tracker_command, until};
 
+/// Lines of each tracker's log that a failed test shows.
+const LOG_TAIL: usize = 25;
+
 /// Trackers on loopback or on machines of their own, numbered from 1.
 pub struct Trackers {
     dir: PathBuf,
@@ -192,7 +195,10 @@ impl Drop for Trackers {
         }
         if std::thread::panicking() {
             for number in 1..=self.count() {
-                eprintln!("--- log of tracker {number}\n{}", self.log(number));
+                let log = self.log(number);
+                let lines: Vec<_> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+                eprintln!("--- end of the log of tracker {number}\n{}", tail.join("\n"));
             }
         }
     }
