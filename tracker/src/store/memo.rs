@@ -50,8 +50,10 @@ impl Memo {
             answers.called.clear();
             answers.claimants.clear();
         }
-        if answers.called.insert(id, called.to_owned()).is_none() {
-            answers.claimants.entry((id.0, name.as_bytes().to_vec())).or_default().push(id);
+        answers.called.insert(id, called.to_owned());
+        let claimants = answers.claimants.entry((id.0, name.as_bytes().to_vec())).or_default();
+        if !claimants.contains(&id) {
+            claimants.push(id);
         }
     }
 
