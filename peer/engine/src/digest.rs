@@ -82,9 +82,10 @@ impl Prefix {
         self.next().is_some_and(|piece| written.has(piece))
     }
 
-    /// Whether so much of the `written_bytes` has to be read back that the writer should not wait for it.
-    pub(crate) fn is_far(&self, written: &Bitfield, written_bytes: u64) -> bool {
-        self.is_cold(written) && written_bytes.saturating_sub(self.covered_bytes()) > NEAR_BYTES
+    /// Whether so much of what is written has to be read back that the writer should not wait for it.
+    pub(crate) fn is_far(&self, written: &Bitfield) -> bool {
+        let uncovered = written.count().saturating_sub(self.next);
+        self.is_cold(written) && u64::from(uncovered) * u64::from(self.layout.piece_length()) > NEAR_BYTES
     }
 
     fn is_cold(&self, written: &Bitfield) -> bool {

@@ -184,13 +184,11 @@ impl Driver {
 
     /// Starts what can be started; tells when there is nothing left to do.
     fn advance(&mut self) -> Option<End> {
-        let written_bytes = self.stats.verified_bytes(&self.written, &self.place);
         self.start_writing();
         // While pieces come to be checked, the writer takes the prefix along.
         let alone = self.core.is_complete() || !self.place.content.is_checked();
-        let behind = |prefix: &mut Prefix| {
-            prefix.is_behind(&self.written) && (alone || prefix.is_far(&self.written, written_bytes))
-        };
+        let behind =
+            |prefix: &mut Prefix| prefix.is_behind(&self.written) && (alone || prefix.is_far(&self.written));
         if let Some(prefix) = self.prefix.take_if(behind) {
             let (place, written) = (self.place.clone(), self.written.clone());
             self.work.spawn_blocking(move || Work::Covered(prefix.catch_up(&written, &place)));
@@ -223,7 +221,8 @@ impl Driver {
             && !self.writing
             && !self.core.is_complete()
         {
-            let missing = self.place.content.layout().size() - written_bytes;
+            let missing =
+                self.place.content.layout().size() - self.stats.verified_bytes(&self.written, &self.place);
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
@@ -231,12 +230,11 @@ impl Driver {
 
     /// Gives the writer what waits for it, unless it is at work.
     fn start_writing(&mut self) {
-        let written_bytes = self.stats.verified_bytes(&self.written, &self.place);
         let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
         if !batch.is_empty() {
             self.writing = true;
             let checked = self.place.content.is_checked();
-            let along = |prefix: &mut Prefix| checked && !prefix.is_far(&self.written, written_bytes);
+            let along = |prefix: &mut Prefix| checked && !prefix.is_far(&self.written);
             let prefix = self.prefix.take_if(along);
             let (place, written) = (self.place.clone(), self.written.clone());
             self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix, &written)));

@@ -273,3 +273,6 @@ fn hash(lanes: &mut [(&mut Hasher, &[Block])]) {
         update_all(&mut blocks.collect::<Vec<_>>());
     }
 }
+
+#[cfg(test)]
+mod tests;
