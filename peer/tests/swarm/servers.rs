@@ -215,6 +215,18 @@ async fn a_dropped_source_closes_its_channel_and_its_connection() {
     within("the end", async { while server.hear().await.is_some() {} }).await;
 }
 
+#[tokio::test]
+async fn the_next_file_of_a_peer_finds_the_connection_that_the_last_one_left() {
+    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
+    let (first, mut server, channel) = by_hand.opened(&leecher).await;
+    server.say(&ToRequester::Opened { channel, have: None }).await;
+    within("the channel", first.have().wait_for(|have| *have == Have::All)).await.unwrap();
+    drop(first);
+    assert_eq!(within("the closing", server.hear()).await, Some(ToServer::Close { channel }));
+    let _next = by_hand.source(&leecher);
+    within("the opening", opening(&mut server)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_peer_gets_a_second_connection_and_no_third() {
     let (bytes, content) = file(64 << 20);

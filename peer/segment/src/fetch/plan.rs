@@ -262,3 +262,21 @@ fn from_metalink(file: MetalinkFile, mut demanded: Claim) -> Result<Wanted> {
     }
     Ok(Wanted { candidates, name: Some(file.name), demanded, proxies: true })
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_common::{Sha1, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn with_a_digest_from_the_user_the_servers_sha256_is_not_computed() {
+        let (sha1, sha256) = (Some(Sha1::of(b"file")), Some(Sha256([1; 32])));
+        let agreed = Digests { sha1, sha256, blake3: None };
+        let by_sha1 = Digests { sha1, ..Digests::default() };
+        let by_sha256 = Digests { sha256, ..Digests::default() };
+        for (demanded, compared) in [(Digests::default(), agreed), (by_sha1, by_sha1), (by_sha256, agreed)] {
+            assert_eq!(decisive(&demanded, agreed), compared, "{demanded:?}");
+        }
+    }
+}
