@@ -138,11 +138,12 @@ fn a_digest_that_is_far_behind_is_no_work_for_the_writer() {
     let layout = Layout::new(2_000 * u64::from(PIECE), PIECE).unwrap();
     let mut written = Bitfield::none(&layout);
     let prefix = Prefix::new(layout);
-    assert!(!prefix.is_far(&written));
-    layout.iter().take(1_000).for_each(|piece| drop(written.insert(piece)));
-    assert!(!prefix.is_far(&written));
-    layout.iter().take(1_100).for_each(|piece| drop(written.insert(piece)));
-    assert!(prefix.is_far(&written));
+    for (pieces, far) in [(0, false), (1_000, false), (1_100, true)] {
+        for piece in layout.iter().take(pieces) {
+            written.insert(piece);
+        }
+        assert_eq!(prefix.is_far(&written), far, "{pieces} pieces");
+    }
     // What waits for its first piece could not be covered by anybody.
     written.remove(layout.piece(0).unwrap());
     assert!(!prefix.is_far(&written));
