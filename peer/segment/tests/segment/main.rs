@@ -3,5 +3,6 @@
 
 mod conformance;
 mod fetch;
+mod https;
 mod server;
 mod support;
