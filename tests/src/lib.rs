@@ -6,6 +6,7 @@
 
 mod client;
 mod dfs;
+mod forger;
 mod load;
 mod member;
 mod mount;
@@ -25,6 +26,7 @@ use sha1::Digest;
 
 pub use client::{Client, Outcome, Stopped};
 pub use dfs::{Store, files_below};
+pub use forger::Forger;
 pub use load::{Load, Promises};
 pub use member::{Member, TrackerAddress, Wire};
 pub use mount::Mount;
