@@ -1,6 +1,7 @@
 //! A cluster of tracker processes.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -138,7 +139,7 @@ impl Trackers {
         }
         let child = command
             .args(&self.arguments[number - 1])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.unwrap())
             .spawn()
@@ -146,6 +147,12 @@ impl Trackers {
         self.running[number - 1] = Some(child);
         let address = self.address(number);
         until("the tracker listens", || TcpStream::connect(address).is_ok());
+    }
+
+    /// Types a line at a tracker's prompt.
+    pub fn say(&mut self, number: usize, line: &str) {
+        let child = self.running[number - 1].as_mut().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Kills a tracker with -9.
