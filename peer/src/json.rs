@@ -274,6 +274,7 @@ mod tests {
             sources: 1,
             eta: None,
             activity: None,
+            needs_ticket: false,
         };
         let listed = parsed("show_downloads", Output::Downloads { rows: vec![row], verbose: false });
         assert_eq!(

@@ -184,18 +184,20 @@ pub fn letter(state: &RowState) -> char {
     }
 }
 
-/// What a running download is doing, where that is worth a word.
+/// What a running download is doing, or what keeps it from being faster.
 #[must_use]
 pub fn activity(row: &DownloadRow) -> Option<&'static str> {
     match row.activity? {
         (State::Opening, _) => Some("opening"),
+        (State::Waiting, _) if row.needs_ticket => Some("waiting for a ticket from a tracker"),
+        (State::Waiting, Bottleneck::SourcesBusy) => Some("its sources are busy"),
         (State::Waiting, _) if row.sources == 0 => Some("waiting for a sharer"),
         (State::Waiting, _) => Some("waiting for pieces"),
         (State::Checking, _) => Some("checking"),
         (State::Finishing, _) => Some("finishing"),
-        (State::Downloading, Bottleneck::RateLimit) => Some("at its limit"),
-        (State::Downloading, Bottleneck::Disk) => Some("disk is slow"),
-        (State::Downloading, Bottleneck::SourcesBusy) => Some("sources are busy"),
+        (State::Downloading, Bottleneck::RateLimit) => Some("at the rate limit"),
+        (State::Downloading, Bottleneck::Disk) => Some("limited by the disk"),
+        (State::Downloading, Bottleneck::Sources) => Some("limited by its sources"),
         _ => None,
     }
 }
@@ -303,6 +305,7 @@ mod tests {
             sources: 2,
             eta: Some(Duration::from_secs(61)),
             activity: Some((State::Downloading, Bottleneck::Sources)),
+            needs_ticket: false,
         }
     }
 
@@ -318,15 +321,25 @@ mod tests {
         }
         assert_eq!(
             download_verbose(&row(RowState::Downloading)),
-            "[D] [g 1] a b.bin  50% of 1.0 MiB  3.0 MiB/s  1m01s left  2 sources  /tmp/a b.bin"
+            "[D] [g 1] a b.bin  50% of 1.0 MiB  3.0 MiB/s  1m01s left  2 sources  limited by its sources  /tmp/a b.bin"
         );
         assert_eq!(
             download_verbose(&row(RowState::Complete)),
             "[C] [g 1] a b.bin  100% of 1.0 MiB  /tmp/a b.bin"
         );
-        let checking =
-            DownloadRow { activity: Some((State::Checking, Bottleneck::Idle)), ..row(RowState::Downloading) };
-        assert!(download_verbose(&checking).contains("  checking  "));
+        for (activity, sources, needs_ticket, words) in [
+            ((State::Checking, Bottleneck::Idle), 2, false, "checking"),
+            ((State::Waiting, Bottleneck::NoSource), 0, false, "waiting for a sharer"),
+            ((State::Waiting, Bottleneck::NoSource), 0, true, "waiting for a ticket from a tracker"),
+            ((State::Waiting, Bottleneck::NoSource), 2, false, "waiting for pieces"),
+            ((State::Waiting, Bottleneck::SourcesBusy), 2, false, "its sources are busy"),
+            ((State::Downloading, Bottleneck::Disk), 2, false, "limited by the disk"),
+            ((State::Downloading, Bottleneck::RateLimit), 2, false, "at the rate limit"),
+        ] {
+            let row =
+                DownloadRow { activity: Some(activity), sources, needs_ticket, ..row(RowState::Downloading) };
+            assert!(download_verbose(&row).contains(&format!("  {words}  ")), "{words}");
+        }
     }
 
     #[test]

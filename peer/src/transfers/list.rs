@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_common::Manifest;
+use shoal_common::{Gid, Manifest};
 use shoal_engine::{Progress, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -161,8 +161,9 @@ impl List {
         self.failures.retain(|(failed, _)| *failed != key);
     }
 
-    pub(super) fn rows(&self) -> Vec<DownloadRow> {
-        self.entries.iter().map(row).collect()
+    /// All downloads; `has_ticket` says for which groups the user has a ticket.
+    pub(super) fn rows(&self, has_ticket: impl Fn(Gid) -> bool) -> Vec<DownloadRow> {
+        self.entries.iter().map(|entry| row(entry, &has_ticket)).collect()
     }
 
     fn entry(&self, key: FileKey) -> Option<&Entry> {
@@ -178,7 +179,7 @@ fn file_ref(record: &DownloadRecord) -> FileRef {
     FileRef { group: record.group.clone(), file: record.manifest.name.clone() }
 }
 
-fn row(entry: &Entry) -> DownloadRow {
+fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
     let Manifest { name, size, .. } = &entry.record.manifest;
     let state = match &entry.record.state {
         DownloadState::Running => RowState::Downloading,
@@ -197,6 +198,7 @@ fn row(entry: &Entry) -> DownloadRow {
         sources: 0,
         eta: None,
         activity: None,
+        needs_ticket: false,
     };
     if let Some(running) = &entry.running {
         let progress = running.progress.borrow();
@@ -205,6 +207,7 @@ fn row(entry: &Entry) -> DownloadRow {
         row.sources = progress.sources;
         row.eta = progress.eta;
         row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
+        row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
     }
     row
 }
@@ -252,7 +255,7 @@ mod tests {
         let download = record(1, "a", DownloadState::Running);
         list.put(download.clone());
         list.ended(download.key, DownloadState::Failed("full".into()));
-        assert_eq!(list.rows()[0].state, RowState::Failed("full".into()));
+        assert_eq!(list.rows(|_| true)[0].state, RowState::Failed("full".into()));
         assert_eq!(list.take_failures(), [file_ref(&download)]);
         assert_eq!(list.take_failures(), []);
     }
@@ -261,7 +264,7 @@ mod tests {
     fn percent_is_100_only_when_complete() {
         let mut list = List::default();
         list.replace(vec![record(1, "a", DownloadState::Complete), record(2, "b", DownloadState::Paused)]);
-        let rows = list.rows();
+        let rows = list.rows(|_| true);
         assert_eq!((rows[0].percent(), rows[1].percent()), (100, 0));
         let all = DownloadRow { verified: 10, ..rows[1].clone() };
         assert_eq!(all.percent(), 99);

@@ -254,7 +254,7 @@ impl Transfers {
     /// All downloads in the order in which they began.
     #[must_use]
     pub fn rows(&self) -> Vec<DownloadRow> {
-        self.list().rows()
+        self.list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// The downloads that failed since this was last asked.

@@ -29,6 +29,8 @@ pub struct DownloadRow {
     pub eta: Option<Duration>,
     /// What it is doing, while it runs.
     pub activity: Option<(State, Bottleneck)>,
+    /// Whether it waits because the user has no ticket for the group that is good now: no tracker gave one.
+    pub needs_ticket: bool,
 }
 
 /// How far a listed download came.
