@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use shoal_tests::{
@@ -152,6 +152,35 @@ fn a_limit_is_kept_and_changes_while_a_download_runs() {
     bob.until_download("a.bin", "C");
     assert!(freed.elapsed() < took, "the limit outlived its end");
     assert!(same_content(&path, &copy));
+}
+
+#[test]
+fn two_downloads_share_a_limit_fairly_and_keep_it_over_ten_seconds() {
+    const SIZE: usize = 48 * MIB;
+    let mut world = World::new();
+    let mut bob = world.member("bob");
+    bob.ok("limit down 4M");
+    for file in ["a.bin", "b.bin"] {
+        world.ann.share("g", file, SIZE);
+        let copy = world.path(file);
+        download(&mut bob, file, &copy);
+    }
+    let mut fetched = || {
+        let bytes = |file: &str, bob: &mut Client| {
+            bob.download(file)["percent"].as_f64().unwrap() / 100.0 * SIZE as f64
+        };
+        [bytes("a.bin", &mut bob), bytes("b.bin", &mut bob)]
+    };
+    until("both are under way", || fetched().iter().all(|&bytes| bytes > 2.0 * MIB as f64));
+    let (before, started) = (fetched(), Instant::now());
+    // The time is what is measured.
+    std::thread::sleep(Duration::from_secs(10));
+    let (after, took) = (fetched(), started.elapsed().as_secs_f64());
+    let came = [after[0] - before[0], after[1] - before[1]];
+    let allowed = 4.0 * MIB as f64 * took;
+    eprintln!("{came:?} of {allowed}");
+    assert!(came[0] + came[1] < allowed * 1.05, "{came:?} where {allowed} is allowed");
+    assert!((0.8..1.25).contains(&(came[0] / came[1])), "{came:?} is not fair");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::digest::{Prefix, Tail};
 use crate::disk::DiskError;
 use crate::driver::fetches::{Fetches, Happened};
 use crate::driver::stats::Stats;
-use crate::engine::{Control, Shared};
+use crate::engine::{ActiveGuard, Control, Shared};
 use crate::progress::{DownloadError, Outcome, Progress, State};
 use crate::reader::OpenPart;
 use crate::source::SourceChange;
@@ -74,6 +74,7 @@ enum Work {
 
 struct Driver {
     shared: Arc<Shared>,
+    active: ActiveGuard,
     place: Arc<Workplace>,
     core: Core,
     sources: Option<mpsc::Receiver<SourceChange>>,
@@ -102,7 +103,7 @@ struct Driver {
 /// Runs the download to its end and leaves no task behind.
 pub(crate) async fn run(start: Start) -> Outcome {
     let Start { shared, content, target, sources, mut control, progress, verified, part } = start;
-    let _active = shared.activate();
+    let active = shared.activate();
     let stop_work = CancellationToken::new();
     let (place, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
         Ok(opened) => opened,
@@ -114,6 +115,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
     let mut driver = Driver {
         core: Core::new(layout, &written, shared.budget(), Rng::new()),
         fetches: Fetches::new(&shared),
+        active,
         shared,
         place: Arc::new(place),
         sources: Some(sources),
@@ -311,7 +313,8 @@ impl Driver {
             });
         }
         self.tell(Event::Budget(self.shared.budget()));
-        self.tell(Event::RateLimit(self.shared.limiter.rate()));
+        self.active.set_moving(self.core.requests() > 0);
+        self.tell(Event::RateLimit(self.shared.rate_share()));
         self.tell(Event::Tick);
         self.publish();
     }

@@ -34,15 +34,19 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) limiter: Limiter,
     active: AtomicUsize,
+    moving: AtomicUsize,
 }
 
 /// Counts a download as running while it lives.
-pub(crate) struct ActiveGuard(Arc<Shared>);
+pub(crate) struct ActiveGuard {
+    shared: Arc<Shared>,
+    moving: bool,
+}
 
 impl Shared {
     pub(crate) fn activate(self: &Arc<Self>) -> ActiveGuard {
         self.active.fetch_add(1, Ordering::Relaxed);
-        ActiveGuard(self.clone())
+        ActiveGuard { shared: self.clone(), moving: false }
     }
 
     /// What one download may have in flight beyond a piece a source: its share of three quarters of the pool, so that
@@ -50,11 +54,30 @@ impl Shared {
     pub(crate) fn budget(&self) -> u64 {
         POOL_BYTES as u64 / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
     }
+
+    /// One download's share of the rate limit, in bytes a second.
+    pub(crate) fn rate_share(&self) -> Option<u64> {
+        let among = self.moving.load(Ordering::Relaxed).max(1) as u64;
+        self.limiter.rate().map(|rate| (rate / among).max(1))
+    }
+}
+
+impl ActiveGuard {
+    /// Says whether the download receives anything: those that only wait take no share of the rate limit.
+    pub(crate) fn set_moving(&mut self, moving: bool) {
+        let moved = std::mem::replace(&mut self.moving, moving);
+        if moving && !moved {
+            self.shared.moving.fetch_add(1, Ordering::Relaxed);
+        } else if moved && !moving {
+            self.shared.moving.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.set_moving(false);
+        self.shared.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,7 +95,12 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let limiter = Limiter::new(config.download_limit);
         Self {
-            shared: Arc::new(Shared { pool: Pool::new(POOL_BLOCKS), limiter, active: AtomicUsize::new(0) }),
+            shared: Arc::new(Shared {
+                pool: Pool::new(POOL_BLOCKS),
+                limiter,
+                active: AtomicUsize::new(0),
+                moving: AtomicUsize::new(0),
+            }),
         }
     }
 

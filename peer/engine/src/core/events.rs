@@ -24,7 +24,7 @@ pub enum Event {
     OthersDownloading(bool),
     /// Bytes that may be in flight beyond one piece a source.
     Budget(u64),
-    /// The download rate limit in bytes a second.
+    /// What the download may take of the rate limit, in bytes a second.
     RateLimit(Option<u64>),
     /// Bytes of a request came, `received` in all; or it is we who hold it up.
     Progress { request: RequestId, received: u64, first_byte: Option<Instant>, held_up: bool },

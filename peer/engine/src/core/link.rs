@@ -42,8 +42,9 @@ impl Link {
         self.rate
     }
 
-    /// Whether a request of `bytes` may be added to `requests` others.
-    pub(super) fn may_ask(&self, requests: usize, bytes: u64, complete: bool) -> bool {
+    /// Whether a request of `bytes` may be added to `requests` others; `limit` bytes a second are all that the download may
+    /// take, however fast the source was in a moment when others took less.
+    pub(super) fn may_ask(&self, requests: usize, bytes: u64, complete: bool, limit: Option<u64>) -> bool {
         if self.in_flight == 0 && requests == 0 {
             return true;
         }
@@ -54,7 +55,8 @@ impl Link {
         {
             return false;
         }
-        let needed = self.rate.map_or(0, |rate| bytes_in(rate, self.latency.unwrap_or_default() + SLACK));
+        let reach = self.latency.unwrap_or_default() + SLACK;
+        let needed = self.rate.map_or(0, |rate| bytes_in(rate.min(limit.unwrap_or(u64::MAX)), reach));
         self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
     }
 
@@ -141,7 +143,7 @@ mod tests {
     /// How many bytes are in flight when no more may be asked for.
     fn depth(link: &mut Link, piece: u64, complete: bool) -> u64 {
         let mut requests = 0;
-        while link.may_ask(requests, piece, complete) {
+        while link.may_ask(requests, piece, complete, None) {
             link.asked(piece);
             requests += 1;
         }

@@ -57,7 +57,7 @@ impl Core {
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
             || source.dry == Some(self.generation)
-            || !source.link.may_ask(source.requests.len(), length, complete)
+            || !source.link.may_ask(source.requests.len(), length, complete, self.rate_limit)
             || !room(self.in_flight, length, self.budget, self.rate_limit, idle)
         {
             return None;
