@@ -1,7 +1,7 @@
 //! The life of the binary `client`: options in, a running [`App`] with a prompt, a script or neither in front of it, and
 //! an orderly end.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -59,7 +59,11 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    use io::Write;
+    let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    if error.root_cause().downcast_ref().is_some_and(closed) {
+        // Whoever read the output has seen enough, as `head` does.
+        return ExitCode::FAILURE;
+    }
     // Nobody reads stderr: there is no other way to say it.
     let _ = writeln!(io::stderr(), "error: {}", text::error_line(&format!("{error:#}")));
     ExitCode::FAILURE
@@ -78,8 +82,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         Front::Script | Front::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
-    let config =
-        AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots.max(1) };
+    let config = AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots };
     let app = App::start(config).await?;
     let screen = Screen::new(match front {
         _ if options.json => Form::Json,
@@ -144,10 +147,14 @@ async fn terminated(front: Front) -> anyhow::Result<()> {
         }
         interrupt.recv().await;
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-        () = interrupted => {}
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+        () = interrupted => "SIGINT",
+    };
+    if front == Front::Script {
+        // Nobody reads stderr: there is no other way to say it.
+        let _ = writeln!(io::stderr(), "stopped by {name} before the script's end");
     }
     Ok(())
 }

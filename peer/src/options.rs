@@ -38,12 +38,20 @@ pub struct Options {
     /// Where this client keeps its identity, shares and downloads [default: a folder for this address under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Peers to upload to at a time.
-    #[arg(long, value_name = "N", default_value_t = UPLOAD_SLOTS)]
+    /// Peers to upload to at a time; at least 1 (`limit up` bounds the rate).
+    #[arg(long, value_name = "N", default_value_t = UPLOAD_SLOTS, value_parser = at_least_one)]
     pub upload_slots: usize,
     /// How log lines look; RUST_LOG says which are written.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+fn at_least_one(typed: &str) -> Result<usize, String> {
+    match typed.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads the file that names the trackers.

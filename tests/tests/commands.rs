@@ -197,6 +197,7 @@ fn files_peers_and_downloads() {
     mentions(&bob.fails(&format!("download_file g a.bin {}", copy.display())), &["a.bin"]);
     mentions(&bob.fails("wait 1"), &["show_downloads"]);
 
+    bob.until_percent("a.bin", 1.0);
     bob.ok("pause_download g a.bin");
     bob.until_download("a.bin", "P");
     let paused = bob.download("a.bin")["percent"].clone();

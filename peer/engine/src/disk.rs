@@ -41,7 +41,7 @@ pub enum DiskError {
         error: io::Error,
     },
     /// No space, or no quota.
-    #[error("no space for {} ({bytes} bytes in all); free some and resume", .path.display())]
+    #[error("no space for {} ({bytes} bytes in all); free some and try again", .path.display())]
     Full {
         /// The partial file.
         path: PathBuf,

@@ -30,7 +30,7 @@ pub struct Progress {
     pub rate: u64,
     /// Time left at that rate; `None` while nothing moves.
     pub eta: Option<Duration>,
-    /// Sources in use or waiting for their turn; those dropped do not count.
+    /// Sources that hold anything of the file, in use or waiting for their turn; those dropped do not count.
     pub sources: usize,
     /// One row a source, those dropped last included.
     pub rows: Arc<[SourceRow]>,
@@ -85,6 +85,14 @@ pub struct SourceRow {
     pub requests: usize,
     /// Pieces of the file that it holds.
     pub holds: u32,
+}
+
+impl SourceRow {
+    /// Whether anything can come from it: it is there and holds something.
+    #[must_use]
+    pub fn delivers(&self) -> bool {
+        self.holds > 0 && !matches!(self.state, SourceState::Gone(_) | SourceState::Banned(_))
+    }
 }
 
 /// What a source is doing.

@@ -12,6 +12,9 @@ use crate::shares::{self, Restored, ShareError};
 use crate::store::StoreError;
 use crate::transfers;
 
+/// How long after its start a client that has found no tracker yet is not said to have none.
+const GREETING: Duration = Duration::from_millis(1_500);
+
 impl App {
     pub(super) async fn account(&self, command: Command) -> Result<Output, AppError> {
         let session = &self.0.session;
@@ -48,7 +51,11 @@ impl App {
                 session.change_password(old, new.ok_or(AppError::NoPassword)?).await?;
                 Ok(Output::PasswordChanged)
             }
-            _ => Ok(Output::WhoAmI(Box::new(self.whoami()))),
+            _ => {
+                // The first command of a script comes before the first connection.
+                session.reached(GREETING.saturating_sub(self.0.started.elapsed())).await;
+                Ok(Output::WhoAmI(Box::new(self.whoami())))
+            }
         }
     }
 
@@ -103,11 +110,12 @@ impl App {
         }
     }
 
-    /// Leaves a group; what was shared in it is not served any more, and what is downloaded from it fails by itself.
+    /// Leaves a group; what was shared in it is not served any more, and what is downloaded from it ends.
     async fn leave_group(&self, request: RequestId, group: &GroupName) -> Result<(), AppError> {
         let who = self.0.session.who().ok_or(AppError::NotLoggedIn)?;
         self.0.session.call(Call::LeaveGroup { request, group: group.clone() }).await?;
         if let Some(gid) = shares::gid(&who, group) {
+            self.0.transfers.leave(gid).await;
             self.0.shares.leave(who.user, gid).await?;
         }
         // The tickets of the other groups; without them the next renewal brings them.

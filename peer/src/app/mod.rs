@@ -10,7 +10,7 @@ mod output;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
@@ -73,6 +73,7 @@ struct Inner {
     events: Events,
     hashing: watch::Sender<Option<Hashing>>,
     names: completion::Cache,
+    started: Instant,
     /// Held while a session begins or ends, so that what one starts the other does not stop.
     gate: Mutex<()>,
     stop: CancellationToken,
@@ -148,6 +149,7 @@ impl App {
             events,
             hashing: watch::Sender::new(None),
             names: completion::Cache::default(),
+            started: Instant::now(),
             gate: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

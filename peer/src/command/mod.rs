@@ -202,6 +202,6 @@ impl Command {
     /// Whether it is a change of password without the present one, which a person at a terminal is asked for.
     #[must_use]
     pub fn lacks_old(&self) -> bool {
-        matches!(self, Self::ChangePassword { old: None, new: None })
+        matches!(self, Self::ChangePassword { old: None, .. })
     }
 }

@@ -52,8 +52,8 @@ pub enum ParseError {
     #[error("a quote is not closed, or the line ends in a backslash")]
     Unclosed,
     /// Absurdly long.
-    #[error("a line of {0} bytes is too long for a command: {MAX_LINE_BYTES} bytes are the most")]
-    TooLong(usize),
+    #[error("the line is too long for a command: {MAX_LINE_BYTES} bytes are the most")]
+    TooLong,
 }
 
 /// Reads a line; `None` if there is nothing on it, or a comment.
@@ -65,9 +65,12 @@ pub fn parse(line: &str) -> Option<Parsed> {
     }
     let first = line.split_whitespace().next().unwrap_or_default();
     if line.len() > MAX_LINE_BYTES {
-        return Some(Parsed { name: text::short(first), command: Err(ParseError::TooLong(line.len())) });
+        return Some(Parsed { name: text::short(first), command: Err(ParseError::TooLong) });
     }
     let cut = split(line);
+    if !cut.closed && cut.words.len() == 1 {
+        return Some(Parsed { name: text::short(first), command: Err(ParseError::Unclosed) });
+    }
     let typed = cut.words.first().map_or(first, |word| word.text.as_str());
     let Some(spec) = spec::find(typed) else {
         let typed = text::short(typed);
@@ -111,6 +114,10 @@ fn arguments(spec: &'static Spec, words: &[Word]) -> Result<Command, ParseError>
     if given.arguments.len() < spec.required {
         let missing = spec.usage.split_whitespace().nth(given.arguments.len()).unwrap_or_default();
         return Err(fault(format!("{missing} is missing")));
+    }
+    if let Some(at) = given.arguments.iter().position(|argument| argument.is_empty()) {
+        let empty = spec.usage.split_whitespace().nth(at).unwrap_or_default();
+        return Err(fault(format!("{empty} is empty")));
     }
     if given.arguments.len() > spec.arguments.len() {
         return Err(fault("there are too many arguments (quote names that hold spaces)".to_owned()));
@@ -326,6 +333,9 @@ mod tests {
             ("download_file g f", "<destination_path> is missing"),
             ("join_group my group", "too many arguments"),
             ("join_group \"my", "quote is not closed"),
+            ("\"abc", "quote is not closed"),
+            ("it's", "quote is not closed"),
+            ("upload_file '' g", "<file_path> is empty"),
             ("create_user bob~abcdef x", "six hex digits"),
             ("download_file g ../../etc/x /tmp", "must not contain the character '/'"),
             ("show_downloads --all", "there is no option --all"),

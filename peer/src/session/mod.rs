@@ -99,6 +99,14 @@ pub struct Who {
     pub groups: Arc<[(Gid, GroupName)]>,
 }
 
+impl Who {
+    /// What a group is called now, if they are a member of it.
+    #[must_use]
+    pub fn group_name(&self, group: Gid) -> Option<&GroupName> {
+        self.groups.iter().find(|(gid, _)| *gid == group).map(|(_, name)| name)
+    }
+}
+
 /// What the session needs to begin.
 pub struct SessionConfig {
     /// The control plane.

@@ -204,6 +204,10 @@ impl Shares {
         if let Err(error) = &told {
             tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
         }
+        if self.0.session.who().is_none_or(|who| who.user != record.user) {
+            // The session ended meanwhile; the next login shares it.
+            return Ok(());
+        }
         self.serve(&record)?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
@@ -286,12 +290,13 @@ impl Shares {
                 let call = Call::Holders { group: record.key.group, file: record.key.file };
                 let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
                 let sole = !holders.iter().any(|holder| holder.extent == Extent::Complete);
-                sole.then_some((record.group, record.manifest.name))
+                sole.then_some(record)
             });
         }
         let collect = async {
             while let Some(answer) = questions.join_next().await {
-                if let Ok(Some((group, file))) = answer {
+                if let Ok(Some(record)) = answer {
+                    let (group, file) = self.name_of(&record);
                     self.0.events.tell(Event::LastSharer { group, file });
                 }
             }
@@ -362,8 +367,15 @@ impl Shares {
         self.0.holdings.set(key, Extent::None);
     }
 
+    /// What a share is called now: another group may have been given the name that its group had.
+    fn name_of(&self, record: &ShareRecord) -> (GroupName, FileName) {
+        let who = self.0.session.who();
+        let group = who.as_ref().and_then(|who| who.group_name(record.key.group)).unwrap_or(&record.group);
+        (group.clone(), record.manifest.name.clone())
+    }
+
     fn told_lost(&self, record: &ShareRecord, problem: String) {
-        let (group, file, path) = (record.group.clone(), record.manifest.name.clone(), record.path.clone());
+        let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
         self.0.events.tell(Event::ShareLost { group, file, path, problem });
     }

@@ -28,6 +28,8 @@ pub struct DownloadRecord {
     pub share: bool,
     /// How far it came.
     pub state: DownloadState,
+    /// Bytes that were verified when it last stopped.
+    pub verified: u64,
 }
 
 /// How far a download came.
@@ -74,7 +76,7 @@ impl Store {
             let (state, error) = download.state.columns();
             db.execute(
                 "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
-                 overwrite, share, state, error) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 overwrite, share, state, error, verified) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     download.user.0,
                     download.key.group.0,
@@ -87,6 +89,7 @@ impl Store {
                     download.share,
                     state,
                     error,
+                    download.verified,
                 ),
             )?;
             Ok(())
@@ -94,7 +97,7 @@ impl Store {
         .await
     }
 
-    /// Records how far a download came; nothing happens if it is not on record.
+    /// Records how far a download came, with the bytes that are verified; nothing happens if it is not on record.
     ///
     /// # Errors
     /// When the database fails.
@@ -103,12 +106,13 @@ impl Store {
         user: Uid,
         key: FileKey,
         state: DownloadState,
+        verified: u64,
     ) -> Result<(), StoreError> {
         self.run(move |db| {
             let (state, error) = state.columns();
             db.execute(
-                "update download set state = ?, error = ? where user = ? and gid = ? and fid = ?",
-                (state, error, user.0, key.group.0, key.file.0),
+                "update download set state = ?, error = ?, verified = ? where user = ? and gid = ? and fid = ?",
+                (state, error, verified, user.0, key.group.0, key.file.0),
             )?;
             Ok(())
         })
@@ -178,6 +182,7 @@ fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         overwrite: row.get("overwrite")?,
         share: row.get("share")?,
         state,
+        verified: row.get("verified")?,
     })
 }
 
@@ -202,20 +207,21 @@ mod tests {
             overwrite: n == 1,
             share: true,
             state: DownloadState::Running,
+            verified: 0,
         };
         for n in [3, 1, 2] {
             store.put_download(record(n), list.clone()).await.unwrap();
         }
         let failed = DownloadState::Failed("disk full".into());
-        store.set_download_state(user, key(1), failed.clone()).await.unwrap();
-        store.set_download_state(user, key(9), DownloadState::Paused).await.unwrap();
+        store.set_download_state(user, key(1), failed.clone(), 7).await.unwrap();
+        store.set_download_state(user, key(9), DownloadState::Paused, 0).await.unwrap();
         store.unshare_download(user, key(2)).await.unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
         let expected = [
             record(3),
-            DownloadRecord { state: failed, ..record(1) },
+            DownloadRecord { state: failed, verified: 7, ..record(1) },
             DownloadRecord { share: false, ..record(2) },
         ];
         assert_eq!(store.downloads(user).await.unwrap(), expected);

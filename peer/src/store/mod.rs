@@ -18,7 +18,7 @@ pub use downloads::{DownloadRecord, DownloadState};
 pub use shares::ShareRecord;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// How long a call waits for another process that looks into the database (a backup, say).
 const BUSY: Duration = Duration::from_secs(5);
@@ -37,11 +37,15 @@ const TABLES: &str = "
         user blob not null, gid blob not null, fid blob not null,
         group_name text not null, manifest blob not null, piece_list blob not null, path blob not null,
         overwrite integer not null, share integer not null, state text not null, error text,
+        verified integer not null default 0,
         unique (user, gid, fid)
     ) strict;
     create index share_list on share (piece_list);
     create index download_list on download (piece_list);
 ";
+
+/// What makes a database of version 1 one of this version.
+const FROM_1: &str = "alter table download add column verified integer not null default 0";
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +106,8 @@ impl Store {
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;
         match found {
             SCHEMA => {}
-            0 => create(&mut connection).map_err(fault)?,
+            0 => change(&mut connection, TABLES).map_err(fault)?,
+            1 => change(&mut connection, FROM_1).map_err(fault)?,
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
         }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.into() })
@@ -132,9 +137,10 @@ impl Store {
     }
 }
 
-fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Makes the schema what it is now.
+fn change(connection: &mut Connection, statements: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(statements)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
 }
@@ -173,5 +179,21 @@ mod tests {
 
         let missing = folder.path().join("no/such/folder.db");
         assert!(matches!(Store::open(&missing), Err(StoreError::Failed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_database_of_the_first_version_is_brought_up_to_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.db");
+        let mut connection = Connection::open(&path).unwrap();
+        let then = TABLES.replace("        verified integer not null default 0,\n", "");
+        assert_ne!(then, TABLES);
+        change(&mut connection, &then).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(store.downloads(shoal_common::Uid([1; 16])).await.unwrap(), []);
+        }
     }
 }

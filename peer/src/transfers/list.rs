@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_common::{Gid, Manifest};
+use shoal_common::{Gid, GroupName, Manifest};
 use shoal_engine::{Progress, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +104,7 @@ impl List {
     /// The run is over; its record is in this state now.
     pub(super) fn ended(&mut self, key: FileKey, state: DownloadState) {
         let Some(entry) = self.entry_mut(key) else { return };
+        entry.record.verified = row(entry, |_| true).verified;
         entry.running = None;
         let file = matches!(state, DownloadState::Failed(_)).then(|| file_ref(&entry.record));
         entry.record.state = state;
@@ -113,6 +114,21 @@ impl List {
             }
             self.failures.push((key, file));
         }
+    }
+
+    /// Calls downloads by the names that their groups have now.
+    pub(super) fn rename(&mut self, groups: &[(Gid, GroupName)]) {
+        for entry in &mut self.entries {
+            let now = groups.iter().find(|(gid, _)| *gid == entry.record.key.group);
+            if let Some((_, name)) = now.filter(|(_, name)| *name != entry.record.group) {
+                entry.record.group = name.clone();
+            }
+        }
+    }
+
+    /// How much of a download is verified.
+    pub(super) fn verified(&self, key: FileKey) -> u64 {
+        self.entry(key).map_or(0, |entry| row(entry, |_| true).verified)
     }
 
     pub(super) fn set_state(&mut self, key: FileKey, state: DownloadState) {
@@ -188,7 +204,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         DownloadState::Failed(error) => RowState::Failed(error.clone()),
     };
     let mut row = DownloadRow {
-        verified: if state == RowState::Complete { *size } else { 0 },
+        verified: if state == RowState::Complete { *size } else { entry.record.verified },
         state,
         group: entry.record.group.clone(),
         file: name.clone(),
@@ -202,7 +218,9 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
     };
     if let Some(running) = &entry.running {
         let progress = running.progress.borrow();
-        row.verified = progress.verified_bytes;
+        if progress.state != State::Opening {
+            row.verified = progress.verified_bytes;
+        }
         row.rate = progress.rate;
         row.sources = progress.sources;
         row.eta = progress.eta;
@@ -223,6 +241,7 @@ mod tests {
         let manifest =
             Manifest::new(FileName::create(name).unwrap(), layout, &[Sha1([n; 20])], digest, vec![]).0;
         DownloadRecord {
+            verified: 0,
             user: Uid([1; 16]),
             key: FileKey { group: Gid([1; 16]), file: Fid([n; 16]) },
             group: GroupName::create("g").unwrap(),
@@ -247,6 +266,23 @@ mod tests {
         list.remove(new.key);
         assert_eq!(list.find(old.key), Some(old.clone()));
         assert!(!list.unshare(old.key), "it is complete");
+    }
+
+    #[test]
+    fn groups_go_by_the_names_that_they_have_now() {
+        let mut list = List::default();
+        let download = record(1, "a", DownloadState::Paused);
+        list.put(download.clone());
+        let now = GroupName::refer("g~0a1b2c").unwrap();
+        list.rename(&[
+            (Gid([99; 16]), GroupName::refer("other").unwrap()),
+            (download.key.group, now.clone()),
+        ]);
+        let named = |group: &GroupName| {
+            list.named(&FileRef { group: group.clone(), file: download.manifest.name.clone() })
+        };
+        assert_eq!(named(&download.group), None);
+        assert_eq!(named(&now).map(|record| record.key), Some(download.key));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent};
-use shoal_common::{Manifest, Uid};
+use shoal_common::{FileName, Gid, GroupName, Manifest, Uid};
 use shoal_engine::Engine;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -146,6 +146,7 @@ impl Transfers {
             overwrite: matches!(place, Place::Replace(_)),
             share: true,
             state: DownloadState::Running,
+            verified: 0,
         };
         let complete = matches!(place, Place::Identical(_));
         let transfers = self.clone();
@@ -239,6 +240,14 @@ impl Transfers {
         Ok(unfinished)
     }
 
+    /// The user left a group: nothing more is fetched of its files.
+    pub async fn leave(&self, group: Gid) {
+        let keys = self.list().running_keys();
+        for key in keys.into_iter().filter(|key| key.group == group) {
+            self.stop_running(key, run::Stop::Left).await;
+        }
+    }
+
     /// Stops all downloads until the next login, and lists none.
     pub async fn suspend(&self) {
         let keys = self.list().running_keys();
@@ -254,7 +263,7 @@ impl Transfers {
     /// All downloads in the order in which they began.
     #[must_use]
     pub fn rows(&self) -> Vec<DownloadRow> {
-        self.list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
+        self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// The downloads that failed since this was last asked.
@@ -266,7 +275,7 @@ impl Transfers {
     /// The key of a listed download.
     #[must_use]
     pub fn key_of(&self, file: &FileRef) -> Option<FileKey> {
-        self.list().named(file).map(|record| record.key)
+        self.0.named_list().named(file).map(|record| record.key)
     }
 
     /// Completes when no download runs. Safe to drop.
@@ -319,7 +328,7 @@ impl Transfers {
         if self.0.parts.session.who().is_none() {
             return Err(TransferError::NotLoggedIn);
         }
-        self.list().named(file).ok_or_else(|| TransferError::Unknown(file.clone()))
+        self.0.named_list().named(file).ok_or_else(|| TransferError::Unknown(file.clone()))
     }
 
     async fn go_on(&self, record: DownloadRecord, origin: Origin) -> Result<(), TransferError> {
@@ -378,5 +387,22 @@ impl Transfers {
 impl Shared {
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The list, with groups under the names that they have now: another may have been given the one that they had.
+    fn named_list(&self) -> MutexGuard<'_, List> {
+        let who = self.parts.session.who();
+        let mut list = self.list();
+        if let Some(who) = who {
+            list.rename(&who.groups);
+        }
+        list
+    }
+
+    /// What a download is called now.
+    fn name_of(&self, record: &DownloadRecord) -> (GroupName, FileName) {
+        let who = self.parts.session.who();
+        let group = who.as_ref().and_then(|who| who.group_name(record.key.group)).unwrap_or(&record.group);
+        (group.clone(), record.manifest.name.clone())
     }
 }

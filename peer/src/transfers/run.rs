@@ -38,6 +38,12 @@ const AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// still catching up.
 const REFUSALS: u32 = 3;
 
+/// How long a complete download counts as running while the trackers are told that it is shared. Without one the file is
+/// there all the same.
+const SHARE_WITHIN: Duration = Duration::from_secs(2);
+/// Why a download ends whose user is no member any more.
+const LEFT: &str = "you left the group; ask again with join_group, then resume_download";
+
 /// Why a run is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -47,6 +53,8 @@ pub(super) enum Stop {
     Suspend,
     /// Its user gave it up.
     Cancel,
+    /// Its user left the group.
+    Left,
 }
 
 /// Who began a run, and so, who learns of what goes wrong at its beginning.
@@ -127,14 +135,14 @@ impl Run {
     }
 
     fn tell_banned(&self, source: String, reason: String) {
-        let (group, file) = (self.record.group.clone(), self.record.manifest.name.clone());
+        let (group, file) = self.shared.name_of(&self.record);
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
 
     async fn stop(&self, stop: Stop) -> End {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
-            Stop::Pause | Stop::Suspend => self.download.pause().await,
+            Stop::Pause | Stop::Suspend | Stop::Left => self.download.pause().await,
         };
         end_of(outcome, Some(stop))
     }
@@ -243,9 +251,9 @@ impl Feeder<'_> {
         let others = holders.iter().any(|holder| holder.extent == Extent::Some);
         let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
         if holders.is_empty() {
-            let idle = self.known.values().all(|known| known.gone) && !self.mirrors.in_use();
+            let idle = run.download.progress().borrow().sources == 0 && !self.mirrors.in_use();
             if idle && !std::mem::replace(&mut self.told, true) {
-                let (group, file) = (run.record.group.clone(), run.record.manifest.name.clone());
+                let (group, file) = run.shared.name_of(&run.record);
                 run.shared.parts.events.tell(Event::Waiting { group, file });
             }
             return;
@@ -324,15 +332,17 @@ fn end_of(outcome: Outcome, stop: Option<Stop>) -> End {
         Outcome::Failed(error) => End::Failed(text::error_line(&error.to_string())),
         Outcome::Cancelled => End::Cancelled,
         Outcome::Paused if stop == Some(Stop::Pause) => End::Paused,
+        Outcome::Paused if stop == Some(Stop::Left) => End::Failed(LEFT.to_owned()),
         Outcome::Paused => End::Suspended,
     }
 }
 
 impl Shared {
     /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
-    pub(super) async fn ended(&self, record: &DownloadRecord, end: End, tell: bool) {
+    pub(super) async fn ended(self: &Arc<Self>, record: &DownloadRecord, end: End, tell: bool) {
         let (key, parts) = (record.key, &self.parts);
-        let (group, file) = (record.group.clone(), record.manifest.name.clone());
+        let (group, file) = self.name_of(record);
+        let verified = self.list().verified(key);
         let share = self.list().is_shared(key);
         if !(share && end == End::Complete) {
             parts.holdings.set(key, Extent::None);
@@ -342,10 +352,10 @@ impl Shared {
             End::Complete => DownloadState::Complete,
             End::Failed(error) => DownloadState::Failed(error.clone()),
             End::Paused => DownloadState::Paused,
-            End::Suspended => return self.list().ended(key, DownloadState::Running),
+            End::Suspended => DownloadState::Running,
             End::Cancelled => return,
         };
-        if let Err(error) = parts.store.set_download_state(record.user, key, state.clone()).await {
+        if let Err(error) = parts.store.set_download_state(record.user, key, state.clone(), verified).await {
             tracing::error!(%error, "the end of a download cannot be recorded");
         }
         self.list().ended(key, state);
@@ -355,7 +365,9 @@ impl Shared {
                 let (path, size) = (record.path.clone(), record.manifest.size);
                 parts.events.tell(Event::Complete { group, file, path, size });
                 if share {
-                    self.share(record).await;
+                    let (shared, record) = (self.clone(), record.clone());
+                    let sharing = self.tasks.spawn(async move { shared.share(&record).await });
+                    let _ = tokio::time::timeout(SHARE_WITHIN, sharing).await;
                 }
             }
             _ => {}
@@ -368,7 +380,8 @@ impl Shared {
         record: &DownloadRecord,
         state: DownloadState,
     ) -> Result<(), StoreError> {
-        self.parts.store.set_download_state(record.user, record.key, state.clone()).await?;
+        let verified = self.list().verified(record.key);
+        self.parts.store.set_download_state(record.user, record.key, state.clone(), verified).await?;
         self.list().set_state(record.key, state);
         Ok(())
     }

@@ -216,6 +216,18 @@ async fn a_dropped_source_closes_its_channel_and_its_connection() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_away_counts_as_one_that_holds_nothing() {
+    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
+    let (source, mut server, channel) = by_hand.opened(&leecher).await;
+    server.say(&ToRequester::Opened { channel, have: None }).await;
+    let mut have = source.have();
+    within("the channel", have.wait_for(|have| *have == Have::All)).await.unwrap();
+    drop(server);
+    let nothing = |have: &Have| matches!(have, Have::Bits(bits) if bits.is_empty());
+    within("the end", have.wait_for(nothing)).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_next_file_of_a_peer_finds_the_connection_that_the_last_one_left() {
     let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
     let (first, mut server, channel) = by_hand.opened(&leecher).await;

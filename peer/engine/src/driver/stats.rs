@@ -152,7 +152,7 @@ impl Stats {
             digested_bytes,
             rate,
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
-            sources: core.sources(),
+            sources: rows.iter().filter(|row| row.delivers()).count(),
             rows,
         }
     }

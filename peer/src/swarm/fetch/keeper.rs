@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_common::Bitfield;
 use shoal_common::peer_wire::{Refused, ToServer};
+use shoal_engine::Have;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -184,9 +186,10 @@ impl Keeper {
         Err(refused)
     }
 
-    /// Closes what is open.
+    /// Closes what is open. Until it is open again the peer counts as one that holds nothing.
     fn part(&self) {
         self.origin.status.send_replace(Status::Waiting);
+        self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
         (0..LANES).for_each(|number| self.close(number));
     }
 
