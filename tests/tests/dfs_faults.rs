@@ -190,3 +190,65 @@ fn a_strangers_ticket_neither_reads_nor_deletes_and_a_copied_one_is_refused() {
     assert_eq!(ask(&ann, anns).unwrap(), (true, vec![true]));
     until("its owner deleted it", || !path.is_file());
 }
+
+#[test]
+fn what_a_killed_get_left_does_not_stand_in_the_way_of_a_new_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 4);
+    let file = sample(dir.path(), "doc", 60_000_000, 7);
+    store.ok(&["put", file.to_str().unwrap()]);
+    let to = dir.path().join("to");
+    std::fs::create_dir(&to).unwrap();
+    let mut command = store.dfs("ann", &["get", "doc", "-o", to.to_str().unwrap()]);
+    let mut get = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("it reads", || files_below(&to).len() > 1);
+    get.kill().unwrap();
+    get.wait().unwrap();
+    random_file(&file, 5_000_000, 8);
+    store.ok(&["put", file.to_str().unwrap()]);
+    store.ok(&["get", "doc", "-o", to.to_str().unwrap()]);
+    assert!(same_content(&file, &to.join("doc")));
+    assert_eq!(files_below(&to), [to.join("doc")]);
+}
+
+#[test]
+fn of_several_files_those_that_can_be_are_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let (a, c) = (sample(dir.path(), "a", 1_000, 1), sample(dir.path(), "c", 1_000, 2));
+    let error = store.refused(&["put", a.to_str().unwrap(), "/nowhere/b", c.to_str().unwrap()]);
+    assert!(error.contains("only these were stored: a, c") && error.contains("/nowhere/b"), "{error}");
+    assert_eq!(listed(&store), ["a", "c"]);
+}
+
+#[test]
+fn two_nodes_do_not_keep_their_chunks_in_one_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let mut command = std::process::Command::new(shoal_tests::binary("dfs-server"));
+    let port = shoal_tests::free_port().to_string();
+    command
+        .args([&port, "--bind", "127.0.0.1", "--name", "THIEF"])
+        .arg("--trackers")
+        .arg(store.trackers.info());
+    command.arg("--data-dir").arg(dir.path().join("thief")).arg("--store").arg(store.data(1).join("chunks"));
+    let finished = shoal_tests::finish(&mut command, "");
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains("another dfs-server keeps its chunks there"), "{finished:?}");
+}
+
+#[test]
+fn lines_that_are_no_commands_are_answered_in_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let script = "bogus\nlist x\nget \"unclosed\nlist\nexit\n";
+    let finished = shoal_tests::finish(&mut store.dfs("ann", &["--json"]), script);
+    let objects: Vec<Value> =
+        finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<(&str, bool)> = objects
+        .iter()
+        .filter_map(|object| Some((object["command"].as_str()?, object["ok"].as_bool()?)))
+        .collect();
+    assert_eq!(told, [("bogus", false), ("list", false), ("get", false), ("list", true)], "{finished:?}");
+    assert_eq!(finished.code, Some(1));
+}

@@ -1,7 +1,7 @@
 //! Chunks in a local folder: `OWNER/xx/ID`, where `xx` begins the id. A chunk is written under another name, synced,
 //! renamed and its folder synced, so that what has its name is whole and durable.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ use super::{Backend, BackendError, Found};
 const DRAFTS: &str = "tmp";
 /// Where rotten ones go.
 const ASIDE: &str = "rotten";
+/// Locked by the node whose folder it is: the copies of two nodes in one folder would be one.
+const LOCK: &str = "lock";
 
 /// A folder of chunks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,23 +35,34 @@ struct Shared {
     root: PathBuf,
     sync: bool,
     drafts: AtomicU64,
+    _lock: File,
 }
 
 impl Folder {
     /// Opens or makes the folder. Blocks on the disk. Without `sync` nothing is made durable: for measuring only.
     ///
     /// # Errors
-    /// When it cannot be made or written to.
+    /// When it cannot be made or written to, or another node has it.
     pub fn open(root: &Path, sync: bool) -> io::Result<Self> {
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(root)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(root.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = "another dfs-server keeps its chunks there; give each a --store of its own";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
         make(&root.join(DRAFTS))?;
         make(&root.join(ASIDE))?;
         // What was being written when the last run ended was never told to anybody.
         for entry in fs::read_dir(root.join(DRAFTS))? {
             fs::remove_file(entry?.path())?;
         }
-        Ok(Self { shared: Arc::new(Shared { root: root.to_owned(), sync, drafts: AtomicU64::new(0) }) })
+        let (root, drafts) = (root.to_owned(), AtomicU64::new(0));
+        Ok(Self { shared: Arc::new(Shared { root, sync, drafts, _lock: lock }) })
     }
 
     fn blocking<T: Send + 'static>(

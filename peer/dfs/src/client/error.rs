@@ -70,6 +70,17 @@ pub enum StoreError {
         /// The others and why.
         who: String,
     },
+    /// The servers together have less room than the file's copies need.
+    #[error(
+        "the servers have {} left, and the copies need {}: they are full, and nothing is listed; make room or add servers",
+        shoal_peer::text::size(*.free), shoal_peer::text::size(*.needed)
+    )]
+    NoRoom {
+        /// Bytes of all copies.
+        needed: u64,
+        /// Bytes that are free on all servers.
+        free: u64,
+    },
     /// A chunk found too few servers.
     #[error(
         "part {part} of {name} could not be put on {needed} servers, and nothing is listed: {why}; make room or start more servers, and put it again: it goes on where it was"

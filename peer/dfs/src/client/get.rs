@@ -1,5 +1,6 @@
 //! GET: the file's chunks from all servers at once, through the engine, which checks, writes and resumes.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +8,17 @@ use std::time::Duration;
 use shoal_common::storage::{MAX_COPIES, StoreManifest};
 use shoal_common::tracker_api::RefusalKind;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoredFile};
-use shoal_common::{Bitfield, Blake3, Layout, PeerId, Sha1};
+use shoal_common::{Bitfield, Blake3, FileDigest, Layout, PeerId, Sha1};
 use shoal_engine::{
-    AnySource, Content, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite, SourceChange,
-    SourceId, State, Target,
+    AnySource, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
+    SourceChange, SourceId, State, Target,
 };
 use shoal_peer::session::CallError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
-use super::{Client, Lease, Progress, Report, Step, StoreError, store};
+use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
 use crate::lane::Lane;
 use crate::name::StoredName;
 use crate::seal::{Sealer, StoredPieces};
@@ -98,15 +99,31 @@ impl Client {
             .ok_or_else(|| contradiction("its parts are not those of a file of its size"))?;
         let overwrite = if options.force { Overwrite::Replace } else { Overwrite::Refuse };
         let target = Target::new(&path, overwrite);
-        let (changes, sources) = mpsc::channel(CHANGES);
+        let got = |path| Got { name: name.clone(), path, size: layout.size(), sha1: description.digest.sha1 };
+        if !options.force && is_there(&path, layout.size(), description.digest).await {
+            return Ok(got(path));
+        }
         let engine = Engine::new(EngineConfig::default());
-        let download = engine.start(Content::sealed(layout, pieces, description.digest), target, sources);
-        let mut servers = Servers::new(self.nodes.clone(), file, &manifest.servers, changes).await;
-        let outcome = servers.carry(&download, &report).await;
-        match outcome {
-            Outcome::Complete { path, .. } => {
-                Ok(Got { name: name.clone(), path, size: layout.size(), sha1: description.digest.sha1 })
+        let content = Content::sealed(layout, pieces, description.digest);
+        let mut begun_anew = false;
+        let (download, servers, outcome) = loop {
+            let (changes, sources) = mpsc::channel(CHANGES);
+            let download = engine.start(content.clone(), target.clone(), sources);
+            let mut servers =
+                Servers::new(self.nodes.clone(), file.clone(), &manifest.servers, changes).await;
+            let outcome = servers.carry(&download, &report).await;
+            if is_of_another_version(&outcome) && !std::mem::replace(&mut begun_anew, true) {
+                // What an interrupted GET of another version left is of no use to this one.
+                let target = target.clone();
+                let discarded = tokio::task::spawn_blocking(move || target.discard()).await;
+                if matches!(discarded, Ok(Ok(()))) {
+                    continue;
+                }
             }
+            break (download, servers, outcome);
+        };
+        match outcome {
+            Outcome::Complete { path, .. } => Ok(got(path)),
             Outcome::Failed(DownloadError::NoSources { missing }) => {
                 let who = servers.reasons().await;
                 Err(StoreError::Unreachable { name: name.clone(), missing, who })
@@ -142,12 +159,29 @@ impl Client {
     }
 }
 
+/// Whether the file is there already.
+async fn is_there(path: &Path, size: u64, digest: FileDigest) -> bool {
+    let path = path.to_owned();
+    let same = move || {
+        let file = File::open(path).ok()?;
+        let metadata = file.metadata().ok().filter(|found| found.is_file() && found.len() == size)?;
+        Some(hashing::digest(&file, metadata.len(), |_| true).ok()? == digest)
+    };
+    tokio::task::spawn_blocking(same).await.ok().flatten().unwrap_or(false)
+}
+
+fn is_of_another_version(outcome: &Outcome) -> bool {
+    let Outcome::Failed(DownloadError::Disk(error)) = outcome else { return false };
+    matches!(**error, DiskError::OtherContent(_))
+}
+
 /// A file's place: in the folder that was given, or at the path.
 fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, StoreError> {
     let to = options.to.as_deref().unwrap_or(Path::new("."));
     let folder = to.is_dir() || to.as_os_str().as_encoded_bytes().ends_with(b"/");
     if folder && !to.is_dir() {
-        let absent = std::io::ErrorKind::NotFound.into();
+        let absent =
+            std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder; make it first");
         return Err(StoreError::File { action: "write to the folder", path: to.to_owned(), error: absent });
     }
     Ok(if folder { to.join(name.as_str()) } else { to.to_owned() })

@@ -82,6 +82,12 @@ impl Client {
                 tokio::task::spawn_blocking(begin).await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
             begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
         };
+        if !unfinished.resumed
+            && let Err(error) = self.room_for(layout.size(), copies).await
+        {
+            unfinished.forget();
+            return Err(error);
+        }
         let lease = Lease::take(&self.session).await?;
         let shift = remainder(&digest.sha1, servers.len());
         let resumed = unfinished.resumed;
@@ -135,6 +141,19 @@ impl Client {
             in_place: if layout.pieces() == 0 { copies.into() } else { in_place },
             found,
         })
+    }
+
+    /// Whether the servers have room for so many copies together, as far as the trackers know: nothing is sent in vain.
+    async fn room_for(&self, size: u64, copies: u8) -> Result<(), StoreError> {
+        let (servers, status) = (self.nodes.peers().await, self.status().await?);
+        let known: Vec<_> = status.nodes.iter().filter(|node| servers.contains(&node.peer)).collect();
+        let free = known.iter().fold(0_u64, |sum, node| sum.saturating_add(node.free));
+        let needed = size.saturating_mul(copies.into());
+        // A server that the trackers have not heard of yet may have any room.
+        if known.len() == servers.len() && free < needed {
+            return Err(StoreError::NoRoom { needed, free });
+        }
+        Ok(())
     }
 
     /// The servers over which a file is spread, if enough of them answer.

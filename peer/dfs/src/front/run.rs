@@ -150,8 +150,7 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
             Ok(Some(command)) => command,
             Ok(None) => continue,
             Err(usage) => {
-                // Of clap's several lines all are wanted.
-                let _ = writeln!(std::io::stderr(), "{}", usage.trim_end());
+                refuse(screen, &line, &usage);
                 all_well = false;
                 continue;
             }
@@ -170,6 +169,19 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
     }
     // Somebody at a terminal has seen what failed.
     Ok(all_well || prompt::attended())
+}
+
+/// Says what is wrong with a line that is no command.
+fn refuse(screen: Screen, line: &str, usage: &str) {
+    if !screen.json {
+        // Of clap's several lines all are wanted.
+        let _ = writeln!(std::io::stderr(), "{}", usage.trim_end());
+        return;
+    }
+    let first = usage.lines().next().unwrap_or_default();
+    let problem = text::error_line(first.trim_start_matches("error: "));
+    let name = text::short(line.split_whitespace().next().unwrap_or_default()).to_lowercase();
+    screen.result(&name, &Err(problem));
 }
 
 fn greet(screen: Screen, state: &NodeState) {
@@ -253,7 +265,7 @@ async fn carry_out(
         Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name)?).await?)),
         Command::Status => {
             let states = client.ping().await?;
-            Ok(Output::Status(states, client.status().await?))
+            Ok(Output::Status(states, client.status().await?, client.list().await?))
         }
         Command::CreateUser { user: named } => {
             let user = named.or(user).context("say which: create_user NAME")?;
@@ -292,18 +304,25 @@ async fn put(client: &Client, screen: Screen, mut paths: Vec<PathBuf>, copies: u
         let typed = prompt::line("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
         paths.push(typed.context("no file was named")?.trim().into());
     }
-    let mut stored = Vec::new();
+    let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
-        let (report, _bar) = screen.progress(&path.to_string_lossy());
+        let (report, bar) = screen.progress(&path.to_string_lossy());
         let put = client.put(&path, copies, report).await;
-        let done = stored.len();
-        let put = put.with_context(|| match done {
-            0 => "nothing was stored".to_owned(),
-            done => format!("after {done} files that were stored"),
-        });
-        stored.push(put?);
+        drop(bar);
+        match put {
+            Ok(put) => stored.push(put),
+            Err(error) => failed.push(error.to_string()),
+        }
     }
-    Ok(Output::Stored(stored))
+    if failed.is_empty() {
+        return Ok(Output::Stored(stored));
+    }
+    let names: Vec<&str> = stored.iter().map(|file| file.name.as_str()).collect();
+    let done = match &names[..] {
+        [] => "nothing was stored".to_owned(),
+        names => format!("only these were stored: {}", names.join(", ")),
+    };
+    anyhow::bail!("{done}: {}", failed.join("; "))
 }
 
 async fn get(

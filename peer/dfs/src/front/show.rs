@@ -21,7 +21,7 @@ pub(super) enum Output {
     Got(Got),
     Listed(Vec<Listed>),
     Removed(Removed),
-    Status(Vec<NodeState>, StoreStatus),
+    Status(Vec<NodeState>, StoreStatus, Vec<Listed>),
     UserCreated { user: String, provisional: bool },
     PasswordChanged,
 }
@@ -152,11 +152,13 @@ fn fields(output: &Output) -> Value {
         Output::Removed(file) => {
             json!({ "name": file.name.as_str(), "cleared": file.cleared, "servers": file.servers })
         }
-        Output::Status(servers, status) => json!({
+        Output::Status(servers, status, own) => json!({
             "servers": servers.iter().map(|server| server_fields(server, status)).collect::<Value>(),
             "files": status.files, "chunks": status.chunks, "missing_copies": status.missing_copies,
             "lost_chunks": status.lost_chunks, "copying": status.copying, "ordered_by": status.ordered_by,
             "unnamed": status.unnamed, "deletions_held": status.deletions_held,
+            "own_files": own.len(), "own_whole": own.iter().filter(|file| is_whole(file)).count(),
+            "own_unreadable": own.iter().filter(|file| file.health.missing > 0).count(),
         }),
         Output::UserCreated { user, provisional: false } => json!({ "user": user }),
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
@@ -196,7 +198,7 @@ fn words(output: &Output) -> String {
             "{} is removed; {} of {} servers deleted its parts, the others will by themselves",
             file.name, file.cleared, file.servers
         ),
-        Output::Status(servers, status) => status_words(servers, status),
+        Output::Status(servers, status, own) => status_words(servers, status, own),
         Output::UserCreated { user, provisional } => {
             let note = if *provisional { " (the name may yet turn out to be taken elsewhere)" } else { "" };
             format!("user {user} was created{note}")
@@ -222,7 +224,7 @@ fn listed(file: &Listed) -> String {
     let health = file.health;
     let state = match () {
         () if health.missing > 0 => format!("{} of {} parts are missing", health.missing, health.chunks),
-        () if health.copies < health.wanted => "being repaired".to_owned(),
+        () if health.copies < health.wanted => "copies out of reach".to_owned(),
         () => "healthy".to_owned(),
     };
     format!(
@@ -235,7 +237,12 @@ fn listed(file: &Listed) -> String {
     )
 }
 
-fn status_words(servers: &[NodeState], status: &StoreStatus) -> String {
+/// Whether all copies of a file are within reach.
+fn is_whole(file: &Listed) -> bool {
+    file.health.copies >= file.health.wanted && file.health.missing == 0
+}
+
+fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Listed]) -> String {
     let mut lines = Vec::new();
     for server in servers {
         let state = match (&server.problem, entry_of(server, status)) {
@@ -251,12 +258,18 @@ fn status_words(servers: &[NodeState], status: &StoreStatus) -> String {
         lines.push(format!("{:<12} {:<22} {state}", server.name, server.at));
     }
     lines.push(format!(
-        "{}, {}, of all users; copies missing: {}, being made: {}; chunks lost: {}",
+        "{}, {}, of all users; copies to be made again: {}, being made: {}; chunks lost: {}",
         number(status.files, "file"),
         number(status.chunks, "chunk"),
         status.missing_copies,
         status.copying,
         status.lost_chunks
+    ));
+    let whole = own.iter().filter(|file| is_whole(file)).count();
+    let unreadable = own.iter().filter(|file| file.health.missing > 0).count();
+    lines.push(format!(
+        "{} of your own: {whole} with all copies within reach, {unreadable} that cannot be read now",
+        text::count(own.len(), "file"),
     ));
     if let Some(held) = &status.deletions_held {
         lines.push(format!("nothing is deleted now: {}", text::printable(held)));
@@ -289,6 +302,6 @@ mod tests {
         assert_eq!(entry["name"], "a b");
         assert_eq!((&entry["size"], &entry["copies"], &entry["missing"]), (&json!(5), &json!(1), &json!(0)));
         assert_eq!(entry["sha1"], "ab".repeat(20));
-        assert!(words(&Output::Listed(vec![file])).contains("1/2 copies  being repaired"));
+        assert!(words(&Output::Listed(vec![file])).contains("1/2 copies  copies out of reach"));
     }
 }
