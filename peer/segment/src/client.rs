@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, header, redirect};
+use reqwest::{Client, Url, header, redirect};
 
 /// Longest time for a connection to come about, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,25 @@ pub fn build(proxies: bool) -> reqwest::Result<Client> {
     if proxies { builder } else { builder.no_proxy() }.build()
 }
 
+/// `to` with the user and password that stand in `from`, where both are of one origin: nobody else is to learn them.
+pub(crate) fn with_credentials(mut to: Url, from: &Url) -> Url {
+    if to.origin() == from.origin() && to.username().is_empty() && to.password().is_none() {
+        // Only URLs without a host refuse.
+        let _ = to.set_username(from.username());
+        let _ = to.set_password(from.password());
+    }
+    to
+}
+
+/// The URL without user and password, for what is shown or kept.
+pub(crate) fn without_credentials(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // As above.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare
+}
+
 /// The error with its causes in one line, without the URL, which the caller names.
 pub(crate) fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
@@ -41,4 +60,24 @@ pub(crate) fn reason(error: reqwest::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_stay_at_their_origin() {
+        let from = Url::parse("http://ann:p%40ss@one.example:80/a").unwrap();
+        for (to, expected) in [
+            ("http://one.example/b?x", "http://ann:p%40ss@one.example/b?x"),
+            ("http://bob@one.example/b", "http://bob@one.example/b"),
+            ("https://one.example/b", "https://one.example/b"),
+            ("http://one.example:81/b", "http://one.example:81/b"),
+            ("http://two.example/b", "http://two.example/b"),
+        ] {
+            assert_eq!(with_credentials(Url::parse(to).unwrap(), &from).as_str(), expected);
+        }
+        assert_eq!(without_credentials(&from).as_str(), "http://one.example/a");
+    }
 }

@@ -170,13 +170,14 @@ async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
     };
     let mut answer = Answer {
         // After redirects: asking there at once saves a round trip for each part.
-        url: response.url().clone(),
+        url: client::with_credentials(response.url().clone(), url),
         name: file_name(url.path()).or_else(|| file_name(response.url().path())),
         claim: Claim { size: Some(size), digests: answer::digests(headers), pieces: None },
         ranges,
         validators: Validators::of(headers),
     };
     let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
+    let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));
     drop(response);
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
         && let Ok(files) = read_metalink(client, &metalink).await

@@ -145,7 +145,8 @@ async fn wanted(options: &Options) -> Result<Wanted> {
     if let [input] = &options.inputs[..]
         && let Some(files) = metalink_input(input).await?
     {
-        return from_metalink(choose(files, options.name.as_deref())?, demanded);
+        let from = Url::parse(input).ok();
+        return from_metalink(choose(files, options.name.as_deref())?, from.as_ref(), demanded);
     }
     let candidates = options.inputs.iter().map(|input| {
         let url = Url::parse(input).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -244,7 +245,8 @@ fn choose(files: Vec<MetalinkFile>, name: Option<&str>) -> Result<MetalinkFile> 
     }
 }
 
-fn from_metalink(file: MetalinkFile, mut demanded: Claim) -> Result<Wanted> {
+/// The candidates that a Metalink names, which came from the URL `from` if it is no local file.
+fn from_metalink(file: MetalinkFile, from: Option<&Url>, mut demanded: Claim) -> Result<Wanted> {
     let named = Claim { size: file.size, digests: file.digests, pieces: file.pieces };
     if !demanded.allows(&named) {
         bail!("the Metalink describes another file than the digest that was given");
@@ -255,6 +257,7 @@ fn from_metalink(file: MetalinkFile, mut demanded: Claim) -> Result<Wanted> {
         .iter()
         .filter_map(|url| Url::parse(url).ok())
         .take(MAX_SERVERS)
+        .map(|url| from.map_or(url.clone(), |from| client::with_credentials(url, from)))
         .map(|url| Candidate { label: label(&url), place: Place::File(url) })
         .collect();
     if candidates.is_empty() {

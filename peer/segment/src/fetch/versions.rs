@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use shoal_engine::Target;
 
+use crate::client::without_credentials;
 use crate::fetch::ask::Answer;
 use crate::fetch::destination::beside;
 use crate::source::answer::Validators;
@@ -21,7 +22,7 @@ pub(super) fn compare_and_keep(target: &Target, servers: &[(String, Answer)], re
     let path = path(target);
     let mut known = if resume && target.part_path().exists() { read(&path) } else { BTreeMap::new() };
     for (label, answer) in servers {
-        let validators = known.entry(answer.url.to_string()).or_default();
+        let validators = known.entry(without_credentials(&answer.url).into()).or_default();
         if !validators.allow(&answer.validators) {
             bail!("the file at {label} has changed since the download began; start afresh without -r");
         }

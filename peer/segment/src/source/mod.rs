@@ -169,7 +169,7 @@ impl HttpSource {
             Trouble::Final(reason) => SourceError::Gone(reason),
             Trouble::Passing(reason, retry) => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                tracing::debug!(url = %self.url, reason, failures, "request failed");
+                tracing::debug!(url = %client::without_credentials(&self.url), reason, failures, "request failed");
                 if failures >= MAX_FAILURES {
                     self.failures.store(0, Ordering::Relaxed);
                     return SourceError::Gone(reason);

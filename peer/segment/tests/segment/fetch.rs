@@ -249,6 +249,29 @@ fn redirects_are_followed_and_loops_are_not() {
 }
 
 #[test]
+fn a_password_in_the_url_goes_to_that_origin_with_every_request_and_to_no_other() {
+    let bytes = random(3 * MIB, 18);
+    let demands = Some("Basic YW5uOnNlY3JldA==".to_owned());
+    let guarded = Lab::start(&bytes, Manners { demands: demands.clone(), ..Manners::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().to_str().unwrap().to_owned();
+    let with_password = |url: String| url.replace("http://", "http://ann:secret@");
+    let ended = fetch(&[with_password(guarded.url("a.bin")), "-o".into(), to.clone()]);
+    ended.succeeded();
+    assert!(!format!("{ended:?}").contains("secret"), "{ended:?}");
+    assert_content(&folder.path().join("a.bin"), &bytes);
+    assert!(guarded.authorized() > 1);
+    fetch(&[guarded.url("b.bin"), "-o".into(), to.clone()]).failed_saying("401");
+    // Who is redirected to learns nothing of it.
+    let open = Lab::start(&bytes, Manners::default());
+    let redirects_to = Some(open.url("real.bin"));
+    let guard = Lab::start(&bytes, Manners { demands, redirects_to, ..Manners::default() });
+    fetch(&[with_password(guard.url("c.bin")), "-o".into(), to]).succeeded();
+    assert_content(&folder.path().join("c.bin"), &bytes);
+    assert!(guard.authorized() > 0 && open.authorized() == 0);
+}
+
+#[test]
 fn the_environments_proxy_is_asked_and_its_exceptions_hold() {
     let bytes = random(300_000, 9);
     let proxy = Lab::start(&bytes, Manners::default());

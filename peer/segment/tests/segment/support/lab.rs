@@ -42,6 +42,8 @@ pub(crate) struct Manners {
     pub(crate) redirects_to: Option<String>,
     /// Sends no ETag.
     pub(crate) untagged: bool,
+    /// Answers 401 unless asked with this value of `Authorization`.
+    pub(crate) demands: Option<String>,
 }
 
 /// See the module.
@@ -56,6 +58,11 @@ struct Shared {
     down: AtomicBool,
     stopped: AtomicBool,
     served: AtomicU64,
+    /// Requests with credentials.
+    authorized: AtomicU64,
+    /// Answers being sent, of more than a byte; and their greatest number.
+    sending: AtomicU64,
+    peak: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -69,6 +76,9 @@ impl Lab {
             down: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             served: AtomicU64::new(0),
+            authorized: AtomicU64::new(0),
+            sending: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let accepting = shared.clone();
@@ -103,6 +113,16 @@ impl Lab {
         self.shared.served.load(Ordering::SeqCst)
     }
 
+    /// Requests that came with credentials.
+    pub(crate) fn authorized(&self) -> u64 {
+        self.shared.authorized.load(Ordering::SeqCst)
+    }
+
+    /// Answers of more than a byte that were being sent at the same time, at most.
+    pub(crate) fn peak(&self) -> u64 {
+        self.shared.peak.load(Ordering::SeqCst)
+    }
+
     /// Cuts all connections, and every new one; or takes them again.
     pub(crate) fn set_down(&self, down: bool) {
         let mut open = self.shared.open.lock().unwrap();
@@ -132,18 +152,30 @@ impl Shared {
                 return Ok(());
             }
             let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
-            let mut range = None;
+            let (mut range, mut allowed) = (None, self.manners.demands.is_none());
             loop {
                 let mut header = String::new();
                 if reader.read_line(&mut header)? == 0 || header == "\r\n" {
                     break;
+                }
+                if let Some((name, value)) = header.split_once(": ")
+                    && name.eq_ignore_ascii_case("authorization")
+                {
+                    self.authorized.fetch_add(1, Ordering::SeqCst);
+                    allowed |= self.manners.demands.as_deref() == Some(value.trim());
                 }
                 if let Some(value) = header.to_ascii_lowercase().strip_prefix("range: bytes=") {
                     let (first, last) = value.trim().split_once('-').unwrap();
                     range = Some((first.parse().unwrap(), last.parse().unwrap_or(u64::MAX)));
                 }
             }
-            self.answer(stream, &path, range)?;
+            if allowed {
+                self.answer(stream, &path, range)?;
+            } else {
+                let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
+                let mut stream = stream;
+                stream.write_all(refusal.as_bytes())?;
+            }
             if self.manners.closes {
                 return Ok(());
             }
@@ -190,7 +222,11 @@ impl Shared {
         if self.manners.hangs && length > 1 {
             return hang(stream);
         }
-        self.send(stream, first, length)?;
+        let sending = self.sending.fetch_add(u64::from(length > 1), Ordering::SeqCst) + u64::from(length > 1);
+        self.peak.fetch_max(sending, Ordering::SeqCst);
+        let sent = self.send(stream, first, length);
+        self.sending.fetch_sub(u64::from(length > 1), Ordering::SeqCst);
+        sent?;
         if self.manners.long { stream.write_all(b"x") } else { Ok(()) }
     }
 
