@@ -117,6 +117,7 @@ impl PieceSource for NodeSource {
     fn limits(&self) -> Limits {
         Limits {
             max_in_flight: MAX_IN_FLIGHT,
+            min_in_flight: 1,
             max_in_flight_bytes: SEALED_BYTES as u64 / 2,
             run: Run::Single,
         }

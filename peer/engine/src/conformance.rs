@@ -301,7 +301,12 @@ mod tests {
 
         async fn source(&self, bytes: Arc<[u8]>, layout: Layout, behaviour: Behaviour) -> FakeSource {
             let run = Run::UpTo(3);
-            let limits = crate::source::Limits { max_in_flight: 4, max_in_flight_bytes: 1 << 20, run };
+            let limits = crate::source::Limits {
+                max_in_flight: 4,
+                min_in_flight: 1,
+                max_in_flight_bytes: 1 << 20,
+                run,
+            };
             FakeSource::new(bytes, layout).behaving(behaviour).limited(limits)
         }
     }

@@ -42,6 +42,10 @@ pub trait PieceSource: Send + Sync + 'static {
 pub struct Limits {
     /// Requests in flight at most; 0 is taken as 1.
     pub max_in_flight: usize,
+    /// Requests in flight at least, as far as there is something to ask for; 0 is taken as 1. Usually one is enough, and
+    /// more follow from rate and answering time; but where each connection has a rate of its own, what one brings says
+    /// nothing of what more would.
+    pub min_in_flight: usize,
     /// Bytes in flight at most, all requests together; one request is always allowed.
     pub max_in_flight_bytes: u64,
     /// How many pieces one request may span.

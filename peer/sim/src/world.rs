@@ -248,8 +248,12 @@ impl<'a> World<'a> {
             self.police(of, PolicyEvent::Have { channel: channel(by), pieces: held });
         }
         let have = if of == 0 { Have::All } else { Have::Bits(self.peers[of].shared_have()) };
-        let limits =
-            Limits { max_in_flight: MAX_PEER_REQUESTS, max_in_flight_bytes: MAX_IN_FLIGHT, run: Run::Single };
+        let limits = Limits {
+            max_in_flight: MAX_PEER_REQUESTS,
+            min_in_flight: 1,
+            max_in_flight_bytes: MAX_IN_FLIGHT,
+            run: Run::Single,
+        };
         self.tell(by, Event::SourceAdded { source: SourceId(of as u64), limits, have });
     }
 

@@ -94,7 +94,12 @@ impl FakeSource {
                 requests: AtomicU64::new(0),
             }),
             behaviour: Behaviour::Honest,
-            limits: Limits { max_in_flight: 256, max_in_flight_bytes: 16 << 20, run: Run::Single },
+            limits: Limits {
+                max_in_flight: 256,
+                min_in_flight: 1,
+                max_in_flight_bytes: 16 << 20,
+                run: Run::Single,
+            },
             block_time: Duration::ZERO,
             latency: Duration::ZERO,
         }

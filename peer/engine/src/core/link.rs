@@ -55,6 +55,9 @@ impl Link {
         {
             return false;
         }
+        if requests < self.limits.min_in_flight {
+            return true;
+        }
         let reach = self.latency.unwrap_or_default() + SLACK;
         let needed = self.rate.map_or(0, |rate| bytes_in(rate.min(limit.unwrap_or(u64::MAX)), reach));
         self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
@@ -65,12 +68,19 @@ impl Link {
         match self.limits.run {
             Run::Single => 1,
             Run::UpTo(most) => {
-                let own_room = self.limits.max_in_flight_bytes.min(MAX_WINDOW).saturating_sub(self.in_flight);
-                let bytes = self.rate.map_or(0, |rate| bytes_in(rate, RUN_TIME)).min(room).min(own_room);
+                let window = self.limits.max_in_flight_bytes.min(MAX_WINDOW);
+                let own_room = window.saturating_sub(self.in_flight);
+                let rate = self.rate.map_or(0, |rate| bytes_in(rate, RUN_TIME));
+                let bytes = (rate.min(window) / self.streams() as u64).min(room).min(own_room);
                 let pieces = bytes / u64::from(piece_length);
                 u32::try_from(pieces).unwrap_or(u32::MAX).clamp(1, most.max(1))
             }
         }
+    }
+
+    /// Requests that share its rate and its window.
+    pub(super) fn streams(&self) -> usize {
+        self.limits.min_in_flight.max(1)
     }
 
     /// How long a request of `bytes` would take if it were issued now; `None` before anything was delivered.
@@ -137,7 +147,7 @@ mod tests {
     const KIB: u64 = 1024;
 
     fn link(run: Run) -> Link {
-        Link::new(Limits { max_in_flight: 256, max_in_flight_bytes: u64::MAX, run })
+        Link::new(Limits { max_in_flight: 256, min_in_flight: 1, max_in_flight_bytes: u64::MAX, run })
     }
 
     /// How many bytes are in flight when no more may be asked for.
@@ -177,10 +187,15 @@ mod tests {
 
     #[test]
     fn limits_of_the_source_hold() {
-        let mut few = Link::new(Limits { max_in_flight: 2, max_in_flight_bytes: u64::MAX, run: Run::Single });
+        let mut few = Link::new(Limits { run: Run::Single, max_in_flight: 2, ..link(Run::Single).limits });
         few.rate = Some(1 << 40);
         assert_eq!(depth(&mut few, KIB, false), 2 * KIB);
-        let mut small = Link::new(Limits { max_in_flight: 0, max_in_flight_bytes: 0, run: Run::UpTo(0) });
+        let mut small = Link::new(Limits {
+            max_in_flight: 0,
+            min_in_flight: 0,
+            max_in_flight_bytes: 0,
+            run: Run::UpTo(0),
+        });
         small.rate = Some(1 << 40);
         assert_eq!((depth(&mut small, KIB, false), small.run(1024, u64::MAX)), (KIB, 1));
     }
@@ -194,6 +209,19 @@ mod tests {
         assert_eq!(link.run(65_536, 200_000), 3);
         link.rate = Some(u64::MAX);
         assert_eq!(link.run(65_536, u64::MAX), 100);
+    }
+
+    #[test]
+    fn what_is_wanted_at_least_is_in_flight_and_shares_the_rate() {
+        let limits = Limits { max_in_flight: 8, min_in_flight: 8, ..link(Run::UpTo(4_096)).limits };
+        let mut eight = Link::new(limits);
+        assert_eq!(depth(&mut eight, 64 * KIB, true), 8 * 64 * KIB);
+        let mut eight = Link::new(limits);
+        eight.rate = Some(80 * 64 * KIB);
+        assert_eq!(eight.run(65_536, u64::MAX), 10);
+        // Nor does the window go to the first few.
+        eight.rate = Some(1 << 40);
+        assert_eq!(u64::from(eight.run(65_536, u64::MAX)) * 64 * KIB, MAX_WINDOW / 8);
     }
 
     #[test]

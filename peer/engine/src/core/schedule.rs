@@ -95,10 +95,11 @@ impl Core {
     /// a second, nor than its share of what is missing.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
         let Some(source) = self.sources.get(&id) else { return 1 };
-        let rest = usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(self.sources.len());
+        let streams: usize = self.sources.values().map(|source| source.link.streams()).sum();
+        let rest = usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(streams.max(1));
         let fair = u32::try_from(rest).unwrap_or(u32::MAX);
         // Its share too: a run as long as the whole room would leave the others a piece at a time.
-        let share = self.budget / self.sources.len().max(1) as u64;
+        let share = self.budget / streams.max(1) as u64;
         let room = spare_room(self.in_flight, self.budget, self.rate_limit).min(share);
         let most = source.link.run(self.layout.piece_length(), room).min(fair);
         let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);

@@ -12,7 +12,7 @@ fn layout(pieces: u32) -> Layout {
 }
 
 fn limits() -> Limits {
-    Limits { max_in_flight: 64, max_in_flight_bytes: u64::MAX, run: Run::Single }
+    Limits { max_in_flight: 64, min_in_flight: 1, max_in_flight_bytes: u64::MAX, run: Run::Single }
 }
 
 fn bits(layout: &Layout, pieces: impl IntoIterator<Item = u32>) -> Have {

@@ -81,7 +81,12 @@ async fn a_slow_source_does_not_hold_the_file_up() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_source_loses_its_pieces_to_another() {
     let world = World::new(4 * 64 * KIB, 65_536);
-    let limits = crate::Limits { max_in_flight: 4, max_in_flight_bytes: u64::MAX, run: Run::UpTo(4) };
+    let limits = crate::Limits {
+        max_in_flight: 4,
+        min_in_flight: 1,
+        max_in_flight_bytes: u64::MAX,
+        run: Run::UpTo(4),
+    };
     let silent = world.source().behaving(Behaviour::SilentAfter(0)).limited(limits);
     let other = world.source();
     other.hold_pieces([3]);

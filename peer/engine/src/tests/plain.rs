@@ -51,7 +51,8 @@ async fn many_sources_share_the_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_of_pieces_come_whole() {
     let world = World::new(8 * 1024 * KIB + 5, 65_536);
-    let limits = Limits { max_in_flight: 2, max_in_flight_bytes: u64::MAX, run: Run::UpTo(32) };
+    let limits =
+        Limits { max_in_flight: 2, min_in_flight: 1, max_in_flight_bytes: u64::MAX, run: Run::UpTo(32) };
     let sources: Vec<_> = (0..3).map(|_| world.source().limited(limits)).collect();
     let (download, _changes) = world.start(&sources.iter().collect::<Vec<_>>());
     world.assert_complete(&ended(&download).await);

@@ -24,6 +24,8 @@ use crate::fetch::plan::Plan;
 use crate::fetch::report::{Ending, Report};
 use crate::source::HttpSource;
 
+/// Connections to one server at most, where the user does not say: the second takes over where the first ends.
+const USUAL_CONNECTIONS: usize = 2;
 /// How often it is looked whether a server that waits in reserve is needed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -144,19 +146,27 @@ fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
 
 /// The servers as sources. Of several that ignore ranges one at a time is enough.
 fn sources(options: &Options, plan: &Plan) -> Vec<(SourceChange, bool)> {
-    let connections = match options.chunks {
-        Some(chunks) => usize::from(chunks).div_ceil(plan.servers.len().max(1)),
-        None => usize::from(options.connections),
-    };
     let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
     let servers = plan.servers.iter().enumerate().zip(0u64..);
     let sources = servers.map(|((index, (_, answer)), id)| {
         let size = plan.content.layout().size();
+        let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
+        let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
         let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections);
+        let source = if wanted.is_some() { source.in_parallel() } else { source };
         let source = if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };
         (SourceChange::Add(SourceId(id), AnySource::new(source)), ranges || index == 0)
     });
     sources.collect()
+}
+
+/// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and
+/// at least one; `None`: as many as its rate needs.
+fn connections(options: &Options, servers: usize, index: usize) -> Option<usize> {
+    match (options.chunks.map(usize::from), options.connections) {
+        (Some(chunks), _) => Some((chunks / servers + usize::from(index < chunks % servers)).max(1)),
+        (None, connections) => connections.map(usize::from),
+    }
 }
 
 /// Adds the sources, shows how it goes, and waits for the end.

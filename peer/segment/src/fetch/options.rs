@@ -80,15 +80,14 @@ pub struct Options {
     /// Bytes a second at most, with K, M or G; 0 for no limit
     #[arg(long, value_name = "RATE", value_parser = rate, default_value = "0")]
     pub limit_rate: u64,
-    /// Connections to one server at most
+    /// Parallel connections to each server [default: as its rate needs, 1 or 2]
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 2,
         conflicts_with = "chunks",
         value_parser = clap::value_parser!(u16).range(1..=16)
     )]
-    pub connections: u16,
+    pub connections: Option<u16>,
     /// One JSON object a report, and one at the end
     #[arg(long)]
     pub json: bool,

@@ -36,6 +36,8 @@ pub struct HttpSource {
     url: Url,
     size: u64,
     connections: usize,
+    /// As many from the start, and not only where the rate needs them.
+    parallel: bool,
     have: watch::Sender<Have>,
     failures: AtomicU32,
     /// What the server said of the file's version; the same must come with every answer. `None`: not compared.
@@ -53,11 +55,19 @@ impl HttpSource {
             url,
             size,
             connections: connections.max(1),
+            parallel: false,
             have: watch::Sender::new(Have::All),
             failures: AtomicU32::new(0),
             validators: None,
             whole: WholeStream::default(),
         }
+    }
+
+    /// Keeps all its connections busy, as whoever asks for a number of them wants: servers may limit each by itself.
+    #[must_use]
+    pub fn in_parallel(mut self) -> Self {
+        self.parallel = true;
+        self
     }
 
     /// Insists that the file stays the version that `validators` name; what they do not name is learnt from the first
@@ -183,7 +193,12 @@ impl HttpSource {
 
 impl PieceSource for HttpSource {
     fn limits(&self) -> Limits {
-        Limits { max_in_flight: self.connections, max_in_flight_bytes: u64::MAX, run: Run::UpTo(MAX_RUN) }
+        Limits {
+            max_in_flight: self.connections,
+            min_in_flight: if self.parallel { self.connections } else { 1 },
+            max_in_flight_bytes: u64::MAX,
+            run: Run::UpTo(MAX_RUN),
+        }
     }
 
     fn have(&self) -> watch::Receiver<Have> {

@@ -249,6 +249,32 @@ fn redirects_are_followed_and_loops_are_not() {
 }
 
 #[test]
+fn so_many_chunks_come_in_parallel_as_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let bytes = random(12 * MIB, 19);
+    // At most 4 MB/s a connection.
+    let paced = || Lab::start(&bytes, Manners { block_time: Duration::from_millis(4), ..Manners::default() });
+    let seconds = |labs: &[Lab], more: &[&str]| {
+        let urls: Vec<String> = labs.iter().map(|lab| lab.url("f")).collect();
+        let ended = fetch(&with(urls, &[&["-o", out.to_str().unwrap(), "--json", "-i", "0"], more].concat()));
+        assert_content(&out, &bytes);
+        ended.succeeded().json()["seconds"].as_f64().unwrap()
+    };
+    let (one, four, eight) = ([paced()], [paced()], [paced()]);
+    let usual = seconds(&one, &[]);
+    assert!(one[0].peak() <= 2, "{} connections at once", one[0].peak());
+    assert!(seconds(&four, &["--connections", "4"]) < usual / 2.0);
+    let fastest = seconds(&eight, &["-c", "8"]);
+    assert!(fastest < usual / 4.0, "{fastest} s with eight connections, {usual} s as usual");
+    assert_eq!((four[0].peak(), eight[0].peak()), (4, 8));
+    // All servers together.
+    let two = [paced(), paced()];
+    seconds(&two, &["-c", "5"]);
+    assert_eq!((two[0].peak(), two[1].peak()), (3, 2));
+}
+
+#[test]
 fn a_password_in_the_url_goes_to_that_origin_with_every_request_and_to_no_other() {
     let bytes = random(3 * MIB, 18);
     let demands = Some("Basic YW5uOnNlY3JldA==".to_owned());

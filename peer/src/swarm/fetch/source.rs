@@ -114,7 +114,12 @@ impl PeerSource {
 
 impl PieceSource for PeerSource {
     fn limits(&self) -> Limits {
-        Limits { max_in_flight: MAX_PEER_REQUESTS, max_in_flight_bytes: MAX_IN_FLIGHT, run: Run::Single }
+        Limits {
+            max_in_flight: MAX_PEER_REQUESTS,
+            min_in_flight: 1,
+            max_in_flight_bytes: MAX_IN_FLIGHT,
+            run: Run::Single,
+        }
     }
 
     fn have(&self) -> watch::Receiver<Have> {

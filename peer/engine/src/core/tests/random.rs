@@ -151,6 +151,7 @@ impl World {
         let run = if self.rng.bool() { Run::Single } else { Run::UpTo(self.rng.u32(..10)) };
         let limits = Limits {
             max_in_flight: self.rng.usize(..20),
+            min_in_flight: self.rng.usize(..6),
             max_in_flight_bytes: self.rng.u64(..3_000_000),
             run,
         };
@@ -247,7 +248,8 @@ impl World {
     /// From now on one source holds everything, and nothing goes wrong.
     fn heal(&mut self) {
         self.faults = false;
-        let limits = Limits { max_in_flight: 4, max_in_flight_bytes: 1 << 20, run: Run::Single };
+        let limits =
+            Limits { max_in_flight: 4, min_in_flight: 1, max_in_flight_bytes: 1 << 20, run: Run::Single };
         self.sources.insert(SourceId(100), (Have::All, limits));
         self.tell(Event::SourceAdded { source: SourceId(100), limits, have: Have::All });
         self.tell(Event::RateLimit(None));
