@@ -3,6 +3,7 @@
 
 mod ask;
 mod destination;
+mod duplicates;
 mod majority;
 mod options;
 mod plan;

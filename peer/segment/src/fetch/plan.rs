@@ -11,6 +11,7 @@ use shoal_engine::Content;
 
 use crate::client;
 use crate::fetch::ask::{Answer, Candidate, Place, ask, read_metalink};
+use crate::fetch::duplicates;
 use crate::fetch::majority::{Agreement, Claim, agree};
 use crate::fetch::options::Options;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkFile};
@@ -56,6 +57,8 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
         }
     }
     drop(asked);
+    let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
+    let answers = duplicates::merge(answers, &mut notes).await;
     let claims: Vec<Claim> = answers.iter().map(|(_, answer)| answer.claim.clone()).collect();
     if claims.is_empty() {
         let what = options.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
@@ -71,7 +74,6 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
         };
         bail!("{why}:\n  {}", lines.join("\n  "));
     };
-    let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
     let outside = answers.iter().enumerate().filter(|(index, _)| !members.contains(index));
     notes.extend(outside.map(|(_, answer)| format!("refused {}: differs from the majority", said(answer))));
     let mut claim = claim;

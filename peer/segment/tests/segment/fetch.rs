@@ -118,6 +118,21 @@ fn a_majority_of_liars_wins_and_the_minority_is_named() {
     assert!(!out.exists());
 }
 
+#[test]
+fn a_server_that_is_listed_twice_has_one_vote_and_is_one_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let to = out.to_str().unwrap();
+    let (right, wrong) = (random(200_000, 3), random(200_000, 4));
+    let (honest, liar) = (Lab::start(&right, publishing()), Lab::start(&wrong, publishing()));
+    fetch(&with(ports(&[&honest, &liar, &liar]), &["-o", to])).failed_saying("do not agree");
+    let elsewhere = honest.url("file.bin").replace("127.0.0.1", "localhost");
+    let ended = fetch(&[&honest.url("file.bin"), &elsewhere, "-o", to, "--json"]);
+    assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 1, "{ended:?}");
+    assert!(ended.stderr.contains(&format!("{elsewhere} is the same server")), "{ended:?}");
+    assert_content(&out, &right);
+}
+
 /// One of four misbehaves, the others are right: the file is too, and the culprit is named where it must be.
 fn one_of_four(culprit: Manners, dropped: bool) {
     let folder = tempfile::tempdir().unwrap();
