@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
     Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Output, Replica, Row, TrackerNo, Write,
@@ -58,7 +59,7 @@ pub fn refuse(kind: RefusalKind, text: impl Into<String>) -> Fault {
 }
 
 fn unavailable() -> Refusal {
-    let text = "this tracker cannot do that now (is its disk full?); another one may".to_owned();
+    let text = "this tracker cannot do that now (its log says why); try again, or another one".to_owned();
     Refusal { kind: RefusalKind::Unavailable, text, again_ms: None }
 }
 
@@ -122,6 +123,8 @@ pub struct CoreConfig {
     pub me: TrackerNo,
     /// All trackers' numbers.
     pub configured: Vec<TrackerNo>,
+    /// The key that it signs tickets with.
+    pub peer: PeerId,
 }
 
 /// Opens the database, setting a damaged one aside, and starts the thread. It ends when all handles are gone.
@@ -284,11 +287,7 @@ struct State {
 impl State {
     fn open(config: CoreConfig, orders: mpsc::UnboundedSender<LinkOrder>) -> anyhow::Result<Self> {
         let (origin, started) = (fresh_origin(), Instant::now());
-        let opened = Store::open(&config.dir).map_err(Opening::from).and_then(|mut store| {
-            let replica = open_replica(&mut store, &config, origin, now(started))?;
-            Ok((store, replica))
-        });
-        let (store, replica) = match opened {
+        let (store, replica) = match opening::open(&config, origin, started) {
             Ok(both) => both,
             Err(Opening::Corrupt(problem)) => blank(&config, &problem, origin, started)?,
             Err(Opening::Other(error)) => return Err(error),

@@ -13,7 +13,7 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol};
-use shoal_replica::{Rows, TrackerNo, Write};
+use shoal_replica::{TrackerNo, Write};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,7 +24,7 @@ use crate::core::{self, Core, CoreConfig, Status};
 use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
-use crate::record::{ALLOWANCE, Allowance, DECOY_SECRET, TICKET_KEY, encode};
+use crate::record::{ALLOWANCE, Allowance, encode};
 use crate::reporter::Reporter;
 use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
@@ -87,8 +87,8 @@ impl Node {
         let me = TrackerNo(number);
         let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
         let (order_sender, orders) = mpsc::unbounded_channel();
-        let (core, thread) = core::start(CoreConfig { dir: dir.clone(), me, configured }, order_sender)?;
-        write_own_records(&core, me, identity.peer_id()).await?;
+        let config = CoreConfig { dir: dir.clone(), me, configured, peer: identity.peer_id() };
+        let (core, thread) = core::start(config, order_sender)?;
 
         let closing = CancellationToken::new();
         let config = ControlConfig {
@@ -331,23 +331,4 @@ fn listen_address(line: &TrackerLine) -> Result<SocketAddr> {
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen at {listed}")),
     }
-}
-
-/// Writes what every tracker contributes: the key it signs tickets with, and the secret behind made-up salts if there is
-/// none yet.
-async fn write_own_records(core: &Core, me: TrackerNo, key: PeerId) -> Result<()> {
-    let written = core.run(move |tx| {
-        let mut writes = Vec::new();
-        let own = tx.store().get(TICKET_KEY, &[me.0])?;
-        if own.is_none_or(|row| row.value != encode(&key)) {
-            writes.push(Write { kind: TICKET_KEY, key: vec![me.0], value: encode(&key), ..Write::default() });
-        }
-        if tx.store().get(DECOY_SECRET, &[])?.is_none() {
-            let mut secret = vec![0; 32];
-            getrandom::fill(&mut secret).expect("the system provides randomness");
-            writes.push(Write { kind: DECOY_SECRET, value: secret, ..Write::default() });
-        }
-        if writes.is_empty() { Ok(()) } else { tx.write(writes) }
-    });
-    written.await.map_err(|refusal| anyhow::anyhow!("cannot write to the database: {}", refusal.text))
 }

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use shoal_replica::{Config, Now, OpenError, Origin, Replica};
+use anyhow::anyhow;
+use shoal_replica::{Config, Now, OpenError, Origin, Replica, Rows, Write, WriteError};
 
 use super::CoreConfig;
 use crate::clock;
+use crate::record::{DECOY_SECRET, TICKET_KEY, encode};
 use crate::store::{Store, StoreError};
 
 /// Trackers with another value refuse each other.
@@ -26,6 +28,20 @@ impl From<StoreError> for Opening {
     }
 }
 
+/// Opens the database of a data directory with a replica on it, and sees to this tracker's own records. Whatever of that
+/// meets damage, nobody waits for an answer from the database yet.
+pub(super) fn open(
+    config: &CoreConfig,
+    origin: Origin,
+    started: Instant,
+) -> Result<(Store, Replica), Opening> {
+    let mut store = Store::open(&config.dir)?;
+    let mut replica = open_replica(&mut store, config, origin, now(started))?;
+    write_own_records(&mut store, &mut replica, config, now(started))?;
+    Ok((store, replica))
+}
+
+/// Opens a replica on a database that is open.
 pub(super) fn open_replica(
     store: &mut Store,
     config: &CoreConfig,
@@ -44,12 +60,38 @@ pub(super) fn open_replica(
             Err(match error {
                 OpenError::Store(error) => error.into(),
                 OpenError::Corrupt(what) => Opening::Corrupt(format!("{what} cannot be read")),
-                OpenError::OtherTracker(_) | OpenError::Config { .. } => {
-                    Opening::Other(anyhow::anyhow!("{error}"))
-                }
+                OpenError::OtherTracker(_) | OpenError::Config { .. } => Opening::Other(anyhow!("{error}")),
             })
         }
     }
+}
+
+/// Writes what every tracker contributes: the key it signs tickets with, and the secret behind made-up salts if there is
+/// none yet.
+fn write_own_records(
+    store: &mut Store,
+    replica: &mut Replica,
+    config: &CoreConfig,
+    now: Now,
+) -> Result<(), Opening> {
+    store.begin()?;
+    let mut writes = Vec::new();
+    let (key, value) = (vec![config.me.0], encode(&config.peer));
+    if store.get(TICKET_KEY, &key)?.is_none_or(|row| row.value != value) {
+        writes.push(Write { kind: TICKET_KEY, key, value, ..Write::default() });
+    }
+    if store.get(DECOY_SECRET, &[])?.is_none() {
+        let mut secret = vec![0; 32];
+        getrandom::fill(&mut secret).expect("the system provides randomness");
+        writes.push(Write { kind: DECOY_SECRET, value: secret, ..Write::default() });
+    }
+    if !writes.is_empty() {
+        replica.write(store, writes, now).map_err(|error| match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::Refused(refusal) => Opening::Other(anyhow!("cannot write own records: {refusal}")),
+        })?;
+    }
+    Ok(store.commit()?)
 }
 
 /// Sets a damaged database aside and begins with an empty one.
@@ -64,12 +106,10 @@ pub(super) fn blank(
         "the database is damaged ({problem}); it was set aside as {} and the other trackers will fill a new one",
         aside.display()
     );
-    let mut store = Store::open(&config.dir)?;
-    match open_replica(&mut store, config, origin, now(started)) {
-        Ok(replica) => Ok((store, replica)),
-        Err(Opening::Corrupt(problem)) => anyhow::bail!("a new database is damaged too: {problem}"),
-        Err(Opening::Other(error)) => Err(error),
-    }
+    open(config, origin, started).map_err(|error| match error {
+        Opening::Corrupt(problem) => anyhow!("a new database is damaged too ({problem}); check the disk"),
+        Opening::Other(error) => error,
+    })
 }
 
 /// Ends the process: nothing that is not durable may be acknowledged.

@@ -153,6 +153,13 @@ impl Client {
         self.login(name, "secret").await.unwrap()
     }
 
+    /// Creates an account and logs in, unless the tracker refuses either.
+    pub async fn try_enter(&mut self, name: &str) -> Result<Session, Refusal> {
+        let (id, (_, _, account)) = (Uid::random(), Secrets::create("secret").unwrap());
+        self.call(Call::CreateUser { id, name: user(name), account }).await?;
+        self.login(name, "secret").await
+    }
+
     pub async fn create_group(&mut self, name: &str) -> Gid {
         let id = Gid::random();
         self.ok(Call::CreateGroup { id, name: group(name) }).await;
