@@ -197,10 +197,10 @@ impl Node {
         self.reporter.clone()
     }
 
-    /// Copies the database into a file while the tracker goes on.
+    /// Copies the database into a new file while the tracker goes on.
     ///
     /// # Errors
-    /// In words: what could not be read or written.
+    /// In words: the file exists or cannot be there, or what could not be read or written.
     pub async fn back_up(&self, to: PathBuf) -> Result<()> {
         let dir = self.reporter.dir.clone();
         let done = tokio::task::spawn_blocking(move || store::back_up(&dir, &to)).await;

@@ -11,7 +11,7 @@ pub enum Command {
     Status,
     /// What is unneeded on storage nodes now may go.
     AllowDeletions,
-    /// Copy the database into a file.
+    /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
     Help,
@@ -20,7 +20,7 @@ pub enum Command {
 /// The text of `help`.
 pub const HELP: &str = "\
 status            how this tracker and the others are, and what they hold
-backup FILE       copy the database into a file while the tracker goes on
+backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
 help              this list
 quit              close this tracker cleanly; the others go on without it";
@@ -35,7 +35,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if word.eq_ignore_ascii_case("backup") {
         let path = rest.trim().trim_matches('"');
         return if path.is_empty() {
-            Err("say where to: backup FILE".into())
+            Err("say where to: backup FILE, a new file outside the data directory".into())
         } else {
             Ok(Some(Command::Backup(path.into())))
         };

@@ -172,22 +172,22 @@ async fn obey(node: &Node, line: &str) -> bool {
         Ok(Some(Command::Quit)) => return true,
         Ok(Some(Command::Status)) => match node.report().await {
             Some(report) => println!("{}", report.text()),
-            None => println!("this tracker is closing"),
+            None => eprintln!("this tracker is closing"),
         },
         Ok(Some(Command::Backup(to))) => match node.back_up(to.clone()).await {
             Ok(()) => {
                 println!("the database is in {}; keep the key, identity.key, apart from it", to.display())
             }
-            Err(error) => println!("no backup was made: {error:#}"),
+            Err(error) => eprintln!("no backup was made: {error:#}"),
         },
         Ok(Some(Command::AllowDeletions)) => match node.allow_deletions().await {
             Ok(()) => println!(
                 "what nothing names on the storage nodes now may be deleted, after the time of grace"
             ),
-            Err(error) => println!("that could not be written: {error:#}"),
+            Err(error) => eprintln!("that could not be written: {error:#}"),
         },
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
-        Err(problem) => println!("{problem}"),
+        Err(problem) => eprintln!("{problem}"),
     }
     false
 }

@@ -1,17 +1,14 @@
-//! What operators ask of the database beside the core's thread: how much is in it, and a backup of it. On connections of
-//! their own, so that no client waits for either.
+//! What operators ask of the database beside the core's thread: how much is in it. On a connection of its own, so that no
+//! client waits for that.
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, params};
 use shoal_replica::Kind;
 
 use super::{FILE, GROUPS, StoreError, USERS};
 
-/// Pages copied at a time: writers go on in between.
-const BACKUP_PAGES: i32 = 1_024;
 /// How long another connection's lock is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -46,34 +43,8 @@ pub fn count(dir: &Path) -> Result<Counts, StoreError> {
     Ok(Counts { users, groups, files, records: rows.collect::<Result<_, _>>()? })
 }
 
-/// Writes a copy of the database of a data directory to `to`, as of some moment while it runs.
-///
-/// # Errors
-/// When either cannot be read or written; `to` is left behind incomplete only under another name.
-pub fn back_up(dir: &Path, to: &Path) -> Result<(), StoreError> {
-    let io = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::StorageFull => StoreError::Full,
-        _ => StoreError::Failed(format!("{}: {error}", to.display())),
-    };
-    let draft = to.with_added_extension("part");
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let from = open(dir)?;
-    {
-        let mut copy = Connection::open(&draft)?;
-        Backup::new(&from, &mut copy)?.run_to_completion(BACKUP_PAGES, Duration::from_millis(1), None)?;
-        // One file without a log beside it: what is put back is what was copied.
-        copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
-        // Nobody's last start: put back, even during the same one, it is told from the database used last.
-        super::start::unmark(&copy)?;
-    }
-    std::fs::File::open(&draft).and_then(|file| file.sync_all()).map_err(io)?;
-    std::fs::rename(&draft, to).map_err(io)
-}
-
-fn open(dir: &Path) -> Result<Connection, StoreError> {
+/// A connection of its own, for reading.
+pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(dir.join(FILE), flags)?;
     db.busy_timeout(BUSY)?;
@@ -82,7 +53,7 @@ fn open(dir: &Path) -> Result<Connection, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Beginning, Store};
+    use super::super::{Beginning, Store, back_up};
     use super::*;
     use shoal_replica::{Origin, Row, Rows, Stamp};
 

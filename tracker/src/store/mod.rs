@@ -3,6 +3,7 @@
 //! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
 //! made anew from the rows whenever their schema changed.
 
+mod backup;
 mod inspect;
 mod memo;
 mod projections;
@@ -17,7 +18,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use shoal_replica::Kind;
 
-pub use inspect::{Counts, back_up, count};
+pub use backup::{BackupError, back_up};
+pub use inspect::{Counts, count};
 pub use queries::FileRow;
 pub use start::Beginning;
 

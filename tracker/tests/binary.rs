@@ -1,0 +1,116 @@
+//! What the real binary says to whoever starts it or types at its prompt, and what it leaves in its folder.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use common::free_ports;
+use tempfile::TempDir;
+
+/// A folder with a tracker file in it, and everything that a tracker is started with there.
+struct Bench {
+    dir: TempDir,
+}
+
+/// What a program said until it ended.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cluster.txt"), format!("127.0.0.1 {}\n", free_ports(1)[0])).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A tracker with these arguments, in this folder.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tracker"));
+        command.args(arguments).current_dir(&self.dir).env_remove("RUST_LOG");
+        command
+    }
+
+    fn run(&self, arguments: &[&str], typed: &str) -> Said {
+        say(&mut self.command(arguments), typed)
+    }
+
+    /// The only tracker of its cluster, until what is typed was done.
+    fn tracker(&self, typed: &str) -> Said {
+        self.run(&["cluster.txt", "1", "--data-dir", "data"], typed)
+    }
+}
+
+/// Runs a program until it ends, which it does when its input does.
+fn say(command: &mut Command, typed: &str) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read = |from: &mut dyn Read| {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        text
+    };
+    // It may have ended before it reads.
+    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
+    let errors = thread::spawn(move || read(&mut err));
+    let out = read(&mut out);
+    let code = child.wait().unwrap().code();
+    Said { code, out, err: errors.join().unwrap() }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_backup_at_the_prompt_replaces_nothing_and_errors_are_on_stderr() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("folder")).unwrap();
+    std::fs::write(bench.path("precious"), "mine").unwrap();
+    let typed = "backup data/tracker.db\nbackup data/identity.key\nbackup precious\nbackup folder/\n\
+                 backup none/x\nbackup good\nbackup good\nbackup\nfly\nquit\n";
+    let said = bench.tracker(typed);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+    assert!(said.out.starts_with("the database is in good; keep the key"), "{said:?}");
+    let problems: Vec<&str> = said.err.lines().filter(|line| !line.contains(" INFO ")).collect();
+    let problems: Vec<&str> = problems.into_iter().filter(|line| !line.contains(" WARN ")).collect();
+    assert_eq!(
+        problems,
+        [
+            "no backup was made: data/tracker.db is in this tracker's data directory; name a file elsewhere, best on another \
+             disk",
+            "no backup was made: data/identity.key is in this tracker's data directory; name a file elsewhere, best on another \
+             disk",
+            "no backup was made: precious exists already; name another file or remove it",
+            "no backup was made: folder/ is a folder; name a file in it, for example folder/tracker.db",
+            "no backup was made: there is no folder none; make it first or name a file in another one",
+            "no backup was made: good exists already; name another file or remove it",
+            "say where to: backup FILE, a new file outside the data directory",
+            "unknown command \"fly\"; there are: status, backup, allow-deletions, help, quit",
+        ],
+        "{said:?}"
+    );
+    assert_eq!(std::fs::read(bench.path("precious")).unwrap(), b"mine");
+    assert_eq!(names(bench.dir.path()), ["cluster.txt", "data", "folder", "good", "precious"]);
+    // What it lives on is whole.
+    let again = bench.tracker("status\n");
+    assert!(again.code == Some(0) && !again.err.contains("damaged"), "{again:?}");
+}
