@@ -1,14 +1,15 @@
 //! One member of the tracker cluster.
 //!
 //! `core` owns the database and the replica on one thread; `service` answers clients, one file a family of commands;
-//! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps the encrypted store's
-//! copies in place; `node` puts them
-//! together; `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
+//! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps
+//! the encrypted store's copies in place; `data_dir` is the folder that all this is kept in; `node` puts them together;
+//! `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
 pub mod clock;
 pub mod cluster_key;
 pub mod core;
+pub mod data_dir;
 mod leases;
 pub mod links;
 pub mod metrics;

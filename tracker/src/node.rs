@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::clients;
 use crate::cluster_key::ClusterKey;
 use crate::core::{self, Core, CoreConfig, Status};
+use crate::data_dir;
 use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
@@ -78,9 +79,8 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self> {
         let NodeConfig { info, number, dir, rules, metrics, cluster_key } = config;
         let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
-        std::fs::create_dir_all(&dir)
-            .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
-        let lock = lock(&dir)?;
+        data_dir::make(&dir)?;
+        let lock = data_dir::lock(&dir)?;
         let identity = Identity::load_or_create(&dir.join("identity.key"))?;
         check_key(&line, &identity)?;
 
@@ -283,21 +283,6 @@ async fn accept(
 fn no_such_number(info: &TrackerInfo, number: u8) -> String {
     let numbers: Vec<String> = info.iter().map(|(number, _)| number.to_string()).collect();
     format!("there is no tracker {number} in tracker_info.txt; it has: {}", numbers.join(", "))
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let file = File::create(&path)
-        .with_context(|| format!("cannot write to the data directory {}", dir.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("{} is in use by another tracker; stop that one or give another --data-dir", dir.display())
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
 }
 
 fn check_key(line: &TrackerLine, identity: &Identity) -> Result<()> {

@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
 use common::free_ports;
@@ -44,6 +45,19 @@ impl Bench {
 
     fn run(&self, arguments: &[&str], typed: &str) -> Said {
         say(&mut self.command(arguments), typed)
+    }
+
+    /// The only tracker of its cluster, once it obeys, and where to type.
+    fn running(&self) -> (Child, ChildStdin) {
+        let mut command = self.command(&["cluster.txt", "1", "--data-dir", "data"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "help").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("status"), "{line}");
+        (child, input)
     }
 
     /// The only tracker of its cluster, until what is typed was done.
@@ -113,4 +127,40 @@ fn a_backup_at_the_prompt_replaces_nothing_and_errors_are_on_stderr() {
     // What it lives on is whole.
     let again = bench.tracker("status\n");
     assert!(again.code == Some(0) && !again.err.contains("damaged"), "{again:?}");
+}
+
+/// The modes of a folder's files, and of the folder itself as `.`.
+fn modes(dir: &Path) -> Vec<(String, u32)> {
+    let mode = |name: String| {
+        let mode = dir.join(&name).metadata().unwrap().mode() & 0o777;
+        (name, mode)
+    };
+    [".".to_owned()].into_iter().chain(names(dir)).map(mode).collect()
+}
+
+#[test]
+fn the_data_directory_is_its_owners_alone_and_an_open_one_is_warned_of() {
+    let bench = Bench::new();
+    let data = bench.path("data");
+    let (mut child, mut input) = bench.running();
+    // While it runs: a log and its index lie beside the database.
+    let running = modes(&data);
+    writeln!(input, "quit").unwrap();
+    assert!(child.wait().unwrap().success());
+    for name in [".", "tracker.db", "tracker.db-wal", "tracker.db-shm", "identity.key"] {
+        assert!(running.iter().any(|(found, _)| found == name), "{name}: {running:?}");
+    }
+    for (name, mode) in &running {
+        assert_eq!(*mode, if name == "." { 0o700 } else { 0o600 }, "{name}");
+    }
+    // As an earlier version left it.
+    for (name, mode) in [("", 0o755), ("tracker.db", 0o644)] {
+        std::fs::set_permissions(data.join(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let said = bench.tracker("");
+    assert!(
+        said.err.contains("others can look into the data directory data; run: chmod 700 data"),
+        "{said:?}"
+    );
+    assert!(modes(&data).iter().all(|(name, mode)| name == "." || *mode == 0o600), "{:?}", modes(&data));
 }

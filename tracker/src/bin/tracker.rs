@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use etcetera::BaseStrategy;
+use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
 use shoal_console::{LogFormat, log, pipe};
 use shoal_tracker::cluster_key::ClusterKey;
+use shoal_tracker::data_dir;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
 use shoal_tracker::reporter;
@@ -65,6 +67,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Whatever the tracker writes is its owner's alone: salts, keys that passwords can be guessed from, who talks to it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,8 +97,7 @@ fn run(arguments: Arguments) -> Result<()> {
             .join("shoal")
             .join(format!("tracker-{number}")),
     };
-    std::fs::create_dir_all(&dir)
-        .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+    data_dir::make(&dir)?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;

@@ -11,6 +11,9 @@ mod queries;
 mod rows;
 mod start;
 
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -45,6 +48,10 @@ const ENOUGH_ROOM: u64 = 1 << 20;
 const MAX_STATEMENTS: usize = 256;
 /// The database's file in the data directory.
 const FILE: &str = "tracker.db";
+/// What SQLite keeps beside it, and the file itself.
+const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+/// For the owner only: passwords can be guessed from what is in there.
+const MODE: u32 = 0o600;
 
 /// What can go wrong below the service, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +103,8 @@ impl Store {
     /// [`StoreError`]; `Corrupt` leaves the file as it is.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
-        let blank = !path.exists();
+        let blank = path.metadata().map_or(true, |file| file.len() == 0);
+        keep_private(dir).map_err(|error| disk(&path, &error))?;
         let db = Connection::open(&path)?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
@@ -118,7 +126,7 @@ impl Store {
     /// When a file cannot be renamed.
     pub fn set_aside(dir: &Path, now_ms: u64) -> std::io::Result<PathBuf> {
         let aside = dir.join(format!("{FILE}.damaged-{now_ms}"));
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in SUFFIXES {
             let from = dir.join(format!("{FILE}{suffix}"));
             if from.exists() {
                 std::fs::rename(&from, dir.join(format!("{FILE}.damaged-{now_ms}{suffix}")))?;
@@ -209,6 +217,31 @@ impl Store {
             self.db.execute(sql, [PROJECTIONS])?;
         }
         self.commit()
+    }
+}
+
+/// Makes the database its owner's alone before there is anything in it, or mends one that is not; what SQLite makes beside
+/// it gets the same mode.
+fn keep_private(dir: &Path) -> io::Result<()> {
+    match File::options().write(true).create_new(true).mode(MODE).open(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for path in SUFFIXES.map(|suffix| dir.join(format!("{FILE}{suffix}"))) {
+        if path.metadata().is_ok_and(|file| file.mode() & 0o077 != 0)
+            && let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(MODE))
+        {
+            tracing::warn!("others can read {} and it cannot be kept from them: {error}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// What an error on a file of the data directory means.
+fn disk(path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::Full,
+        _ => StoreError::Failed(format!("cannot write {}: {error}", path.display())),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
 
 /// The file with the mark, beside the database.
 const MARK: &str = "tracker.start";
@@ -41,10 +41,7 @@ impl Store {
         let mark = format!("{:032x}", fastrand::u128(..));
         let sql = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
         self.db.execute(sql, [SETTING, &mark])?;
-        write_mark(dir, &mark).map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull => StoreError::Full,
-            _ => StoreError::Failed(format!("cannot write {}: {error}", dir.join(MARK).display())),
-        })?;
+        write_mark(dir, &mark).map_err(|error| disk(&dir.join(MARK), &error))?;
         Ok(beginning)
     }
 }

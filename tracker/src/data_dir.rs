@@ -1,0 +1,40 @@
+//! The folder in which one tracker keeps its key, its database and its log: its owner's alone, and locked while it runs.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+/// What others than the owner may do, in a mode.
+const OTHERS: u32 = 0o077;
+
+/// Makes the folder, readable by its owner only, if there is none; one that is there stays as it is.
+///
+/// # Errors
+/// In words: it cannot be made.
+pub fn make(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("cannot make the data directory {}; give another --data-dir", dir.display()))
+}
+
+/// Locks the folder for as long as the file is held, and warns where others can look into it.
+pub(crate) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path)
+        .with_context(|| format!("cannot write to the data directory {}", dir.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("{} is in use by another tracker; stop that one or give another --data-dir", dir.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    if dir.metadata().is_ok_and(|found| found.mode() & OTHERS != 0) {
+        let shown = dir.display();
+        tracing::warn!("others can look into the data directory {shown}; run: chmod 700 {shown}");
+    }
+    Ok(file)
+}
