@@ -11,6 +11,9 @@ use crate::PeerId;
 /// Trackers at most, removed ones included: every one applies every write, so more would only cost.
 pub const MAX_TRACKERS: usize = 32;
 
+/// Longest file: every tracker's line at its longest, with as much comment again.
+pub const MAX_FILE_BYTES: u64 = 64 * 1024;
+
 /// Longest host name (RFC 1035, section 2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 

@@ -1,20 +1,16 @@
 //! The command line of `client`.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use shoal_common::TrackerInfo;
-use shoal_console::LogFormat;
+use shoal_common::{TrackerInfo, tracker_info};
+use shoal_console::{LogFormat, read_text};
 
 /// Peers that a client uploads to at a time, unless told otherwise: enough to keep a line full, few enough that each gets
 /// a useful share of it.
 const UPLOAD_SLOTS: usize = 16;
-/// Longest tracker file that is read: every tracker's line at its longest, with as much comment again.
-const MAX_TRACKER_INFO_BYTES: u64 = 64 * 1024;
 
 /// Shares files with the groups you belong to, and downloads them from many members at once.
 #[derive(Debug, Parser)]
@@ -60,9 +56,7 @@ fn at_least_one(typed: &str) -> Result<usize, String> {
 /// When it cannot be read or makes no sense.
 pub fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
     let shown = path.display();
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_TRACKER_INFO_BYTES).read_to_string(&mut text))
+    let text = read_text(path, tracker_info::MAX_FILE_BYTES)
         .with_context(|| format!("cannot read the tracker file {shown}"))?;
     TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))
 }

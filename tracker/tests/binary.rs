@@ -164,3 +164,12 @@ fn the_data_directory_is_its_owners_alone_and_an_open_one_is_warned_of() {
     );
     assert!(modes(&data).iter().all(|(name, mode)| name == "." || *mode == 0o600), "{:?}", modes(&data));
 }
+
+#[test]
+fn a_tracker_file_without_end_is_refused_at_once() {
+    let bench = Bench::new();
+    let said = bench.run(&["/dev/zero", "1", "--data-dir", "data"], "");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("the tracker file /dev/zero: it is longer than 65536 bytes"), "{said:?}");
+    assert!(!bench.path("data").exists());
+}

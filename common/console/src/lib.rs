@@ -1,9 +1,11 @@
-//! What the binaries share towards whoever runs them: where log lines go, what comes on a pipe, how a rate is typed. It
-//! knows nothing of Shoal.
+//! What the binaries share towards whoever runs them: where log lines go, what comes on a pipe, how a rate is typed, how
+//! a file that they name is read. It knows nothing of Shoal.
 
 pub mod log;
 pub mod pipe;
 mod rate;
+mod text_file;
 
 pub use log::LogFormat;
 pub use rate::rate;
+pub use text_file::read_text;

@@ -11,8 +11,8 @@ use clap::Parser;
 use etcetera::BaseStrategy;
 use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
-use shoal_common::TrackerInfo;
-use shoal_console::{LogFormat, log, pipe};
+use shoal_common::{TrackerInfo, tracker_info};
+use shoal_console::{LogFormat, log, pipe, read_text};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{Node, NodeConfig};
@@ -87,8 +87,10 @@ fn run(arguments: Arguments) -> Result<()> {
         bail!("give tracker_info.txt and the tracker's number")
     };
     let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    let info = TrackerInfo::parse(&text).with_context(|| format!("{shown}"))?;
+    let text = read_text(path, tracker_info::MAX_FILE_BYTES)
+        .with_context(|| format!("cannot read the tracker file {shown}"))?;
+    let info =
+        TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))?;
     let dir = match arguments.data_dir {
         Some(dir) => dir,
         None => etcetera::choose_base_strategy()
