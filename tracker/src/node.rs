@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 pub struct NodeConfig {
     /// The whole cluster.
     pub info: TrackerInfo,
+    /// The file that says so, as the operator calls it.
+    pub info_path: PathBuf,
     /// Which of its lines this is.
     pub number: u8,
     /// Where its state lives; made if it does not exist.
@@ -77,12 +79,14 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, number, dir, rules, metrics, cluster_key } = config;
-        let Some(line) = info.tracker(number).cloned() else { bail!(no_such_number(&info, number)) };
+        let NodeConfig { info, info_path, number, dir, rules, metrics, cluster_key } = config;
+        let Some(line) = info.tracker(number).cloned() else {
+            bail!(no_such_number(&info, &info_path, number))
+        };
         data_dir::make(&dir)?;
         let lock = data_dir::lock(&dir)?;
         let identity = Identity::load_or_create(&dir.join("identity.key"))?;
-        check_key(&line, &identity)?;
+        check_key(&line, &info_path, &identity)?;
 
         let me = TrackerNo(number);
         let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
@@ -280,16 +284,17 @@ async fn accept(
     links.join().await;
 }
 
-fn no_such_number(info: &TrackerInfo, number: u8) -> String {
+fn no_such_number(info: &TrackerInfo, path: &Path, number: u8) -> String {
     let numbers: Vec<String> = info.iter().map(|(number, _)| number.to_string()).collect();
-    format!("there is no tracker {number} in tracker_info.txt; it has: {}", numbers.join(", "))
+    format!("there is no tracker {number} in {}; it has: {}", path.display(), numbers.join(", "))
 }
 
-fn check_key(line: &TrackerLine, identity: &Identity) -> Result<()> {
+fn check_key(line: &TrackerLine, path: &Path, identity: &Identity) -> Result<()> {
     match line.peer_id {
         Some(listed) if listed != identity.peer_id() => bail!(
-            "tracker_info.txt names the key {listed} for {line}, but this tracker's is {}; mend the line in every copy of \
+            "{} names the key {listed} for {line}, but this tracker's is {}; mend the line in every copy of \
              the file, or restore identity.key",
+            path.display(),
             identity.peer_id()
         ),
         _ => Ok(()),

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
 use common::free_ports;
+use shoal_common::PeerId;
 use tempfile::TempDir;
 
 /// A folder with a tracker file in it, and everything that a tracker is started with there.
@@ -172,4 +173,16 @@ fn a_tracker_file_without_end_is_refused_at_once() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("the tracker file /dev/zero: it is longer than 65536 bytes"), "{said:?}");
     assert!(!bench.path("data").exists());
+}
+
+#[test]
+fn a_number_and_a_key_that_do_not_fit_name_the_file_that_was_given() {
+    let bench = Bench::new();
+    let said = bench.run(&["cluster.txt", "2", "--data-dir", "data"], "");
+    assert_eq!(said.err, "tracker: there is no tracker 2 in cluster.txt; it has: 1\n");
+    let line = std::fs::read_to_string(bench.path("cluster.txt")).unwrap();
+    let key = PeerId([7; 32]);
+    std::fs::write(bench.path("cluster.txt"), format!("{} {key}\n", line.trim_end())).unwrap();
+    let said = bench.tracker("");
+    assert!(said.err.starts_with(&format!("tracker: cluster.txt names the key {key} for ")), "{said:?}");
 }

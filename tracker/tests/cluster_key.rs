@@ -20,8 +20,15 @@ async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node
         ClusterKey::read(&path).unwrap()
     });
     let dir = dir.join(number.to_string());
-    let config =
-        NodeConfig { info: info(ports), number, dir, rules: Rules::default(), metrics: None, cluster_key };
+    let config = NodeConfig {
+        info: info(ports),
+        info_path: "tracker_info.txt".into(),
+        number,
+        dir,
+        rules: Rules::default(),
+        metrics: None,
+        cluster_key,
+    };
     Node::start(config).await.unwrap()
 }
 

@@ -32,6 +32,7 @@ async fn status_and_metrics_tell_how_the_cluster_is() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
     let config = NodeConfig {
         info: info(&ports),
+        info_path: "tracker_info.txt".into(),
         number: 1,
         dir: dir.path().join("1"),
         rules: Rules::default(),

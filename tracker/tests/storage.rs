@@ -146,6 +146,7 @@ async fn serve(
 async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
     let config = NodeConfig {
         info: common::info(ports),
+        info_path: "tracker_info.txt".into(),
         number,
         dir: dir.join(number.to_string()),
         rules,

@@ -107,7 +107,15 @@ fn run(arguments: Arguments) -> Result<()> {
     shoal_tracker::clock::shift(arguments.clock_offset);
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
-    let config = NodeConfig { info, number, dir, rules, metrics: arguments.metrics, cluster_key };
+    let config = NodeConfig {
+        info,
+        info_path: path.clone(),
+        number,
+        dir,
+        rules,
+        metrics: arguments.metrics,
+        cluster_key,
+    };
     runtime.block_on(operate(config, terminal))
 }
 

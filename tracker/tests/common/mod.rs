@@ -38,6 +38,7 @@ pub fn info(ports: &[u16]) -> TrackerInfo {
 pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
     let config = NodeConfig {
         info: info(ports),
+        info_path: "tracker_info.txt".into(),
         number,
         dir: dir.join(number.to_string()),
         rules: Rules::default(),
