@@ -99,6 +99,9 @@ impl ClusterKey {
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let file = std::fs::metadata(path).with_context(|| format!("cannot read the cluster key {shown}"))?;
+        if file.is_dir() {
+            bail!("the cluster key {shown} is a folder; name the file in it");
+        }
         if file.mode() & 0o077 != 0 {
             bail!("the cluster key {shown} can be read by others; run: chmod 600 {shown}");
         }
@@ -230,6 +233,8 @@ mod tests {
             let error = write(content, mode).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
+        let error = ClusterKey::read(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("is a folder; name the file in it"), "{error}");
         std::fs::remove_file(&path).unwrap();
         assert!(format!("{:#}", ClusterKey::read(&path).unwrap_err()).contains("cannot read"));
     }
