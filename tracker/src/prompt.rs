@@ -40,17 +40,21 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             Ok(Some(Command::Backup(path.into())))
         };
     }
-    match line.to_lowercase().as_str() {
-        "" => Ok(None),
-        "quit" | "exit" => Ok(Some(Command::Quit)),
-        "status" => Ok(Some(Command::Status)),
-        "allow-deletions" => Ok(Some(Command::AllowDeletions)),
-        "help" | "?" => Ok(Some(Command::Help)),
+    let word = word.to_lowercase();
+    let command = match word.as_str() {
+        "" => return Ok(None),
+        "quit" | "exit" => Command::Quit,
+        "status" => Command::Status,
+        "allow-deletions" => Command::AllowDeletions,
+        "help" | "?" => Command::Help,
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
-            Err(format!("unknown command {shown:?}; there are: status, backup, allow-deletions, help, quit"))
+            return Err(format!(
+                "unknown command {shown:?}; there are: status, backup, allow-deletions, help, quit"
+            ));
         }
-    }
+    };
+    if rest.is_empty() { Ok(Some(command)) } else { Err(format!("{word} takes no arguments")) }
 }
 
 #[cfg(test)]
@@ -64,6 +68,9 @@ mod tests {
         assert_eq!(parse(""), Ok(None));
         assert_eq!(parse("Backup  /a b/C"), Ok(Some(Command::Backup("/a b/C".into()))));
         assert!(parse("backup ").is_err());
+        assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
+        assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
+        assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));
         assert!(parse("reboot\u{1b}[2J").unwrap_err().contains("unknown command \"reboot[2j\""));
     }
 }
