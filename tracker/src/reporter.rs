@@ -4,7 +4,7 @@ use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Inbound};
 
@@ -92,7 +92,10 @@ pub async fn ask(at: &str) -> Result<Report> {
     };
     let (control, _) = Control::start(config).await?;
     let asked = async {
-        let tracker = control.dial(&line.host, line.port, line.peer_id).await?;
+        let dialled = control.dial(&line.host, line.port, line.peer_id).await;
+        let tracker = dialled.map_err(|error| {
+            anyhow!("{error}; is the tracker running, and is this the address in its tracker_info line?")
+        })?;
         let mut channel = control.open(tracker, STATUS_PROTOCOL).await?;
         channel.set_limit(MAX_REPORT_BYTES);
         let answer = tokio::time::timeout(PATIENCE, channel.recv()).await;

@@ -66,6 +66,10 @@ async fn status_and_metrics_tell_how_the_cluster_is() {
     two.shutdown().await;
     let (done, text) = ask(&["--status", &at]);
     assert!(!done && text.contains("nothing listens there"), "{text}");
+    assert!(
+        text.contains("is the tracker running, and is this the address in its tracker_info line?"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
