@@ -186,3 +186,12 @@ fn a_number_and_a_key_that_do_not_fit_name_the_file_that_was_given() {
     let said = bench.tracker("");
     assert!(said.err.starts_with(&format!("tracker: cluster.txt names the key {key} for ")), "{said:?}");
 }
+
+#[test]
+fn json_without_status_is_refused_before_anything_is_made() {
+    let bench = Bench::new();
+    let said = bench.run(&["cluster.txt", "1", "--json", "--data-dir", "data"], "");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.starts_with("error: --json is for --status ADDR"), "{said:?}");
+    assert!(!bench.path("data").exists());
+}

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use etcetera::BaseStrategy;
 use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
@@ -66,10 +67,22 @@ struct Arguments {
     log_format: LogFormat,
 }
 
+impl Arguments {
+    /// Ends the process with a usage error if the arguments contradict each other.
+    fn checked(self) -> Self {
+        // clap does not ask for --status where the tracker file rules it out.
+        if self.json && self.status.is_none() {
+            let message = "--json is for --status ADDR; log lines become JSON with --log-format json";
+            Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+        }
+        self
+    }
+}
+
 fn main() -> ExitCode {
     // Whatever the tracker writes is its owner's alone: salts, keys that passwords can be guessed from, who talks to it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    match run(Arguments::parse()) {
+    match run(Arguments::parse().checked()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tracker: {error:#}");
