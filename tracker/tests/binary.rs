@@ -195,3 +195,12 @@ fn json_without_status_is_refused_before_anything_is_made() {
     assert!(said.err.starts_with("error: --json is for --status ADDR"), "{said:?}");
     assert!(!bench.path("data").exists());
 }
+
+#[test]
+fn a_wrong_directive_in_rust_log_is_named() {
+    let bench = Bench::new();
+    let arguments = ["cluster.txt", "1", "--data-dir", "data"];
+    let said = say(bench.command(&arguments).env("RUST_LOG", "info,libp2p=loud"), "");
+    assert!(said.err.starts_with("warning: RUST_LOG: \"libp2p=loud\" makes no sense"), "{said:?}");
+    assert!(said.code == Some(0) && said.err.contains("serves at"), "{said:?}");
+}

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// What is logged on stderr, beside a program's own output, when RUST_LOG does not say: what a script's author must know.
@@ -24,12 +25,12 @@ pub enum LogFormat {
 }
 
 /// Starts logging: into `file` if one is given, else to stderr. RUST_LOG says which lines are written, and `filter` in
-/// the same words where it does not. A second call changes nothing.
+/// the same words where it does not; what of RUST_LOG makes no sense is said on stderr. A second call changes nothing.
 ///
 /// # Errors
 /// When the log file cannot be written.
 pub fn start(format: LogFormat, filter: &str, file: Option<&Path>) -> io::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let filter = choose_filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref(), filter);
     let (writer, colours) = match file {
         Some(file) => (BoxMakeWriter::new(Mutex::new(LogFile::open(file)?)), false),
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
@@ -42,6 +43,26 @@ pub fn start(format: LogFormat, filter: &str, file: Option<&Path>) -> io::Result
     // Only a second call fails; the first one's choice stands.
     let _ = started;
     Ok(())
+}
+
+fn choose_filter(said: Option<&str>, default: &str) -> EnvFilter {
+    let Some(said) = said else { return EnvFilter::new(default) };
+    if let Ok(filter) = EnvFilter::try_new(said) {
+        return filter;
+    }
+    let (sound, wrong) = sort_directives(said);
+    // Not as a log line, which a filter might keep back.
+    eprintln!(
+        "warning: RUST_LOG: {wrong:?} makes no sense and is left out; write for example: {default},shoal_net=debug"
+    );
+    EnvFilter::new(if sound.is_empty() { default } else { &sound })
+}
+
+/// What of a filter makes sense on its own, and what does not.
+fn sort_directives(said: &str) -> (String, String) {
+    let (sound, wrong): (Vec<&str>, Vec<&str>) =
+        said.split(',').partition(|directive| directive.parse::<Directive>().is_ok());
+    (sound.join(","), wrong.join(","))
 }
 
 /// A log file that never grows beyond its bound.
@@ -84,6 +105,14 @@ impl Write for LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directive_that_makes_no_sense_is_told_from_those_that_do() {
+        let sorted = sort_directives("info,libp2p=loud,shoal_net=debug,x=loud");
+        assert_eq!(sorted, ("info,shoal_net=debug".into(), "libp2p=loud,x=loud".into()));
+        assert_eq!(choose_filter(Some("libp2p=loud"), "warn").to_string(), "warn");
+        assert_eq!(choose_filter(Some("info,x=loud"), "warn").to_string(), "info");
+    }
 
     #[test]
     fn the_file_is_turned_over_when_it_is_full() {
