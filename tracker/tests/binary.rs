@@ -204,3 +204,9 @@ fn a_wrong_directive_in_rust_log_is_named() {
     assert!(said.err.starts_with("warning: RUST_LOG: \"libp2p=loud\" makes no sense"), "{said:?}");
     assert!(said.code == Some(0) && said.err.contains("serves at"), "{said:?}");
 }
+
+#[test]
+fn the_version_is_said_under_the_binarys_own_name() {
+    let said = Bench::new().run(&["--version"], "");
+    assert_eq!(said.out, format!("tracker {}\n", env!("CARGO_PKG_VERSION")));
+}

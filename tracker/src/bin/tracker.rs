@@ -30,7 +30,7 @@ const LOG_FILTER: &str = "info,libp2p=warn";
 ///
 /// Keeps accounts, groups and the metadata of shared files in step with the other trackers; any one of them is enough.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: tracker tracker_info.txt 1")]
+#[command(name = "tracker", version, after_help = "Example: tracker tracker_info.txt 1")]
 struct Arguments {
     /// File with one tracker a line: "ip port", "ip:port" or "name port", optionally followed by its peer id
     #[arg(required_unless_present = "status")]

@@ -16,6 +16,7 @@ use crate::reports::Reports;
 /// dies, stalls or sends wrong bytes costs only its own share. The file gets its name after the last check.
 #[derive(Debug, Parser)]
 #[command(
+    name = "fetch",
     version,
     group = ArgGroup::new("from").args(["ports", "servers", "inputs"]).required(true),
     after_help = "Examples:\n  fetch -p 9001 9002 9003 -o film.mkv -i 2 -r\n  fetch --servers servers.txt --file film.mkv -c 8 -o .\n  fetch https://one.example/film.mkv https://two.example/film.mkv\n  fetch film.mkv.meta4"
@@ -134,10 +135,17 @@ fn rate(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Options, clap::Error> {
         Options::try_parse_from(join_resume(line.split(' ').map(OsString::from)))
+    }
+
+    #[test]
+    fn the_version_is_said_under_the_binarys_own_name() {
+        assert!(Options::command().render_version().starts_with("fetch "));
     }
 
     #[test]

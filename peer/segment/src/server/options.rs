@@ -14,7 +14,7 @@ use crate::reports::Reports;
 /// Ranges, conditional requests, digests (Repr-Digest) and a Metalink 4 with piece digests (/NAME.meta4) are there for
 /// whoever downloads: fetch, curl, aria2, a browser. On a terminal: status, stop N, start N, quit.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: server -f film.mkv -n 3 -i 2 -p 9001 9002 9003")]
+#[command(name = "server", version, after_help = "Example: server -f film.mkv -n 3 -i 2 -p 9001 9002 9003")]
 pub struct Options {
     /// File to serve
     #[arg(
@@ -67,6 +67,11 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_said_under_the_binarys_own_name() {
+        assert!(Options::command().render_version().starts_with("server "));
+    }
 
     #[test]
     fn both_ways_of_writing_it_are_understood() {
