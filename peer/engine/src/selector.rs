@@ -16,6 +16,8 @@ pub struct Selector {
     items: Vec<Item>,
     /// The wanted items with that many holders, in no order.
     buckets: Vec<Vec<u32>>,
+    /// A bit for each bucket that holds anything: between none and the rarest may be as many empty ones as there are holders.
+    filled: Vec<u64>,
     wanted: ItemSet,
     wanted_count: u32,
     /// No word of `wanted` before this one has a bit set.
@@ -38,6 +40,7 @@ impl Selector {
         Self {
             items: (0..items).map(|item| Item { holders: 0, slot: Some(item) }).collect(),
             buckets: vec![(0..items).collect()],
+            filled: vec![u64::from(items > 0)],
             wanted,
             wanted_count: items,
             first_word: 0,
@@ -103,7 +106,8 @@ impl Selector {
         rng: &mut Rng,
     ) -> Option<u32> {
         let mut looks = 0;
-        for bucket in self.buckets.iter().filter(|bucket| !bucket.is_empty()) {
+        let filled = self.filled.iter().enumerate().flat_map(|(index, &word)| bits_of(index, word));
+        for bucket in filled.map(|bucket| &self.buckets[bucket as usize]) {
             let (before, after) = bucket.split_at(rng.usize(..bucket.len()));
             for &item in after.iter().chain(before) {
                 if among.is_none_or(|among| among.has(item)) && accept(item) {
@@ -169,7 +173,9 @@ impl Selector {
         let holders = self.items[item as usize].holders as usize;
         if self.buckets.len() <= holders {
             self.buckets.resize_with(holders + 1, Vec::new);
+            self.filled.resize(holders / 64 + 1, 0);
         }
+        self.filled[holders / 64] |= 1 << (holders % 64);
         let bucket = &mut self.buckets[holders];
         self.items[item as usize].slot = u32::try_from(bucket.len()).ok();
         bucket.push(item);
@@ -180,6 +186,9 @@ impl Selector {
         let Some(slot) = slot else { return };
         let bucket = &mut self.buckets[holders as usize];
         bucket.swap_remove(slot as usize);
+        if bucket.is_empty() {
+            self.filled[holders as usize / 64] &= !(1 << (holders % 64));
+        }
         if let Some(&moved) = bucket.get(slot as usize) {
             self.items[moved as usize].slot = Some(slot);
         }
