@@ -8,14 +8,15 @@ mod majority;
 mod options;
 mod plan;
 mod report;
+mod sources;
 mod versions;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use shoal_engine::{
-    AnySource, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange,
-    SourceId, Target, Verification,
+    DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange, Target,
+    Verification,
 };
 use tokio::sync::mpsc;
 
@@ -23,11 +24,9 @@ pub use crate::fetch::options::Options;
 
 use crate::fetch::plan::Plan;
 use crate::fetch::report::{Ending, Report};
-use crate::source::HttpSource;
+use crate::fetch::sources::Sources;
 
-/// Connections to one server at most, where the user does not say: the second takes over where the first ends.
-const USUAL_CONNECTIONS: usize = 2;
-/// How often it is looked whether a server that waits in reserve is needed.
+/// How often it is looked which servers fail, and whether one that waits in reserve is needed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs `fetch` to its end.
@@ -96,13 +95,14 @@ async fn download(
     options: &Options,
     plan: Plan,
     target: Target,
-    report: Report,
+    mut report: Report,
     started: Instant,
 ) -> Result<()> {
     let engine = Engine::new(EngineConfig { download_limit: Some(options.limit_rate) });
     let (size, expected) = (plan.content.layout().size(), *plan.content.digest());
-    let sources = sources(options, &plan);
-    let (changes, seen) = mpsc::channel(sources.len() + 1);
+    let sources = Sources::new(options, &plan);
+    report.watch(sources.standings());
+    let (changes, seen) = mpsc::channel(sources.count() + 1);
     let running = engine.start(plan.content, target.clone(), seen);
     let outcome = attend(&running, changes, sources, &report).await;
     report.clear();
@@ -145,45 +145,18 @@ fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
     lines.collect()
 }
 
-/// The servers as sources. Of several that ignore ranges one at a time is enough.
-fn sources(options: &Options, plan: &Plan) -> Vec<(SourceChange, bool)> {
-    let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
-    let servers = plan.servers.iter().enumerate().zip(0u64..);
-    let sources = servers.map(|((index, (_, answer)), id)| {
-        let size = plan.content.layout().size();
-        let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
-        let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
-        let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections);
-        let source = if wanted.is_some() { source.in_parallel() } else { source };
-        let source = if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };
-        (SourceChange::Add(SourceId(id), AnySource::new(source)), ranges || index == 0)
-    });
-    sources.collect()
-}
-
-/// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and
-/// at least one; `None`: as many as its rate needs.
-fn connections(options: &Options, servers: usize, index: usize) -> Option<usize> {
-    match (options.chunks.map(usize::from), options.connections) {
-        (Some(chunks), _) => Some((chunks / servers + usize::from(index < chunks % servers)).max(1)),
-        (None, connections) => connections.map(usize::from),
-    }
-}
-
 /// Adds the sources, shows how it goes, and waits for the end.
 async fn attend(
     running: &Download,
     changes: mpsc::Sender<SourceChange>,
-    sources: Vec<(SourceChange, bool)>,
+    mut sources: Sources,
     report: &Report,
 ) -> Outcome {
-    let (now, later): (Vec<_>, Vec<_>) = sources.into_iter().partition(|(_, at_once)| *at_once);
-    let mut reserve: std::collections::VecDeque<_> = later.into_iter().map(|(source, _)| source).collect();
-    for (source, _) in now {
+    for source in std::mem::take(&mut sources.at_once) {
         // The channel holds all of them, and the engine ends only after it was read.
         let _ = changes.send(source).await;
     }
-    let mut changes = Some(changes).filter(|_| !reserve.is_empty());
+    let mut changes = Some(changes).filter(|_| !sources.reserve.is_empty());
     let progress = running.progress();
     let every = report.every().unwrap_or(Duration::from_secs(3600));
     let mut shown = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
@@ -193,13 +166,14 @@ async fn attend(
         tokio::select! {
             outcome = running.wait() => return outcome,
             _ = shown.tick(), if report.every().is_some() => report.show(&progress.borrow().clone()),
-            _ = look.tick(), if changes.is_some() => {
-                let idle = { let now = progress.borrow(); now.sources == 0 && now.state == shoal_engine::State::Waiting };
-                if idle && let (Some(sender), Some(next)) = (&changes, reserve.pop_front()) {
+            _ = look.tick() => {
+                sources.look(report);
+                let idle = sources::all_idle(&progress.borrow());
+                if idle && let (Some(sender), Some(next)) = (&changes, sources.reserve.pop_front()) {
                     // As above.
                     let _ = sender.send(next).await;
                 }
-                changes = changes.filter(|_| !reserve.is_empty());
+                changes = changes.filter(|_| !sources.reserve.is_empty());
             }
             _ = tokio::signal::ctrl_c() => return running.pause().await,
             () = terminated(&mut terminate) => return running.pause().await,

@@ -89,6 +89,14 @@ pub struct Options {
         value_parser = clap::value_parser!(u16).range(1..=16)
     )]
     pub connections: Option<u16>,
+    /// Seconds that servers are tried again for while none of them delivers
+    #[arg(
+        long,
+        value_name = "SECS",
+        default_value_t = 40,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    pub retry_time: u32,
     /// One JSON object a report, and one at the end
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,15 @@
 //! What the user sees: bars on a terminal, plain lines otherwise, or JSON.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shoal_common::Digests;
 use shoal_engine::{Progress, SourceRow, SourceState, State};
+
+use crate::source::Standing;
 
 /// How often bars are drawn again.
 const BARS_EVERY: Duration = Duration::from_millis(200);
@@ -15,6 +18,7 @@ const BARS_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct Report {
     form: Form,
     labels: Vec<String>,
+    standings: Vec<Arc<Standing>>,
     every: Option<Duration>,
 }
 
@@ -47,7 +51,12 @@ impl Report {
             (false, false) => Form::Lines,
         };
         let every = if matches!(form, Form::Bars { .. }) { Some(BARS_EVERY) } else { every };
-        Self { form, labels, every }
+        Self { form, labels, standings: Vec::new(), every }
+    }
+
+    /// Shows from now on why those of the sources fail that do, in the order of their names.
+    pub(super) fn watch(&mut self, standings: Vec<Arc<Standing>>) {
+        self.standings = standings;
     }
 
     /// How often a report is wanted; `None`: never.
@@ -75,7 +84,7 @@ impl Report {
                 for (bar, row) in
                     sources.iter().zip(0u64..).filter_map(|(bar, id)| Some((bar, row(progress, id)?)))
                 {
-                    bar.set_message(source_text(row));
+                    bar.set_message(self.source_text(row));
                 }
             }
             Form::Lines => {
@@ -88,7 +97,7 @@ impl Report {
                 ));
                 for (label, id) in self.labels.iter().zip(0u64..) {
                     if let Some(row) = row(progress, id) {
-                        say(&format!("  {label}: {}", source_text(row)));
+                        say(&format!("  {label}: {}", self.source_text(row)));
                     }
                 }
             }
@@ -157,13 +166,30 @@ impl Report {
         }
     }
 
+    fn source_text(&self, row: &SourceRow) -> String {
+        let (bytes, rate) = (HumanBytes(row.fetched_bytes), HumanBytes(row.rate));
+        let reason = self.reason(row).map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{bytes}, {rate}/s, {}{reason}", state_word(&row.state))
+    }
+
+    fn reason(&self, row: &SourceRow) -> Option<String> {
+        match &row.state {
+            SourceState::Gone(reason) | SourceState::Banned(reason) => Some(reason.clone()),
+            SourceState::BackingOff => {
+                let standing = self.standings.get(usize::try_from(row.id.0).ok()?)?;
+                Some(standing.failing()?.reason)
+            }
+            SourceState::Active | SourceState::Idle => None,
+        }
+    }
+
     fn sources(&self, progress: &Progress) -> Vec<Value> {
         let rows = self.labels.iter().zip(0u64..).filter_map(|(label, id)| {
             let row = row(progress, id)?;
             Some(json!({
                 "source": label,
                 "state": state_word(&row.state),
-                "reason": reason(&row.state),
+                "reason": self.reason(row),
                 "bytes": row.fetched_bytes,
                 "rate": row.rate,
             }))
@@ -198,15 +224,6 @@ fn row(progress: &Progress, id: u64) -> Option<&SourceRow> {
     progress.rows.iter().find(|row| row.id.0 == id)
 }
 
-fn source_text(row: &SourceRow) -> String {
-    let mut text =
-        format!("{}, {}/s, {}", HumanBytes(row.fetched_bytes), HumanBytes(row.rate), state_word(&row.state));
-    if let Some(reason) = reason(&row.state) {
-        text = format!("{text} ({reason})");
-    }
-    text
-}
-
 fn state_word(state: &SourceState) -> &'static str {
     match state {
         SourceState::Active => "active",
@@ -214,13 +231,6 @@ fn state_word(state: &SourceState) -> &'static str {
         SourceState::BackingOff => "waiting",
         SourceState::Gone(_) => "gone",
         SourceState::Banned(_) => "dropped",
-    }
-}
-
-fn reason(state: &SourceState) -> Option<&str> {
-    match state {
-        SourceState::Gone(reason) | SourceState::Banned(reason) => Some(reason),
-        SourceState::Active | SourceState::Idle | SourceState::BackingOff => None,
     }
 }
 

@@ -2,10 +2,10 @@
 //! carries bytes and says what went wrong; the engine checks the bytes and decides what follows.
 
 pub mod answer;
+mod patience;
 mod whole;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,15 +15,14 @@ use tokio::sync::watch;
 
 use crate::client;
 use crate::source::answer::{Validators, content_range, is_encoded, retry_after};
+pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::whole::WholeStream;
 
 /// Longest time without a byte while we wait for one: less than the engine's own patience, so that the source itself can
 /// count such failures.
 const STALL: Duration = Duration::from_millis(4_500);
-/// Failures in a row, with nothing delivered in between, after which a server counts as gone.
-const MAX_FAILURES: u32 = 4;
-/// First pause after a failure; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(150);
+/// How long a server that fails is tried again, where the caller does not say.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time that a server's `Retry-After` is honoured; then it is tried again.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Pieces in one request at most: no bound but the engine's, which goes by time.
@@ -39,7 +38,7 @@ pub struct HttpSource {
     /// As many from the start, and not only where the rate needs them.
     parallel: bool,
     have: watch::Sender<Have>,
-    failures: AtomicU32,
+    standing: Arc<Standing>,
     /// What the server said of the file's version; the same must come with every answer. `None`: not compared.
     validators: Option<Mutex<Validators>>,
     /// What is read of a server that ignores ranges.
@@ -57,7 +56,7 @@ impl HttpSource {
             connections: connections.max(1),
             parallel: false,
             have: watch::Sender::new(Have::All),
-            failures: AtomicU32::new(0),
+            standing: Arc::new(Standing::new(Patience::new(PATIENCE))),
             validators: None,
             whole: WholeStream::default(),
         }
@@ -68,6 +67,19 @@ impl HttpSource {
     pub fn in_parallel(mut self) -> Self {
         self.parallel = true;
         self
+    }
+
+    /// Is tried again as long as that when it fails.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.standing = Arc::new(Standing::new(patience));
+        self
+    }
+
+    /// How the server stands, now and later.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.clone()
     }
 
     /// Insists that the file stays the version that `validators` name; what they do not name is learnt from the first
@@ -106,20 +118,33 @@ impl HttpSource {
                 )));
             }
         }
-        self.receive(response, &mut into).await?;
+        self.receive(response, want, &mut into).await?;
         Ok(into)
     }
 
     /// Takes a response's body, which must end where the run ends.
-    async fn receive(&self, mut response: Response, into: &mut PieceBuf) -> Result<(), Trouble> {
+    async fn receive(
+        &self,
+        mut response: Response,
+        want: PieceRun,
+        into: &mut PieceBuf,
+    ) -> Result<(), Trouble> {
         while let Some(chunk) = next_chunk(&mut response).await? {
             into.append(&chunk).await?;
-            self.failures.store(0, Ordering::Relaxed);
+            self.came(want, into);
         }
         if into.remaining() > 0 {
             return Err(Trouble::Passing("ended its answer early".into(), None));
         }
         Ok(())
+    }
+
+    /// Something came. Only a whole piece shows that the server does its work.
+    fn came(&self, want: PieceRun, into: &PieceBuf) {
+        let piece = u64::from(want.layout().piece_length()).min(want.length());
+        if want.length().saturating_sub(into.remaining()) >= piece {
+            self.standing.delivered();
+        }
     }
 
     /// Makes a request; an answer of 200 or 206 for the right version.
@@ -178,14 +203,12 @@ impl HttpSource {
             Trouble::Invalid(reason) => SourceError::Invalid(reason),
             Trouble::Final(reason) => SourceError::Gone(reason),
             Trouble::Passing(reason, retry) => {
-                let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-                tracing::debug!(url = %client::without_credentials(&self.url), reason, failures, "request failed");
-                if failures >= MAX_FAILURES {
-                    self.failures.store(0, Ordering::Relaxed);
-                    return SourceError::Gone(reason);
+                let pause = self.standing.failed(&reason);
+                tracing::debug!(url = %client::without_credentials(&self.url), reason, ?pause, "request failed");
+                match pause {
+                    Some(pause) => SourceError::Busy(retry.unwrap_or(pause).min(LONGEST_RETRY)),
+                    None => SourceError::Gone(reason),
                 }
-                let pause = retry.unwrap_or(FIRST_PAUSE * 2u32.pow(failures - 1)).min(LONGEST_RETRY);
-                SourceError::Busy(pause)
             }
         }
     }

@@ -88,7 +88,7 @@ impl Open {
             self.position += wanted as u64;
             if !bytes.is_empty() {
                 into.append(&bytes).await?;
-                source.failures.store(0, std::sync::atomic::Ordering::Relaxed);
+                source.came(want, into);
             }
         }
         Ok(())

@@ -341,7 +341,8 @@ fn all_servers_gone_at_half_and_back_later() {
     let out = folder.path().join("out");
     let to = out.to_str().unwrap();
     let all = ports(&[&labs[0], &labs[1]]);
-    let running = fetch_command(&with(all.clone(), &["-o", to])).spawn().unwrap();
+    let arguments = with(all.clone(), &["-o", to, "--retry-time", "2"]);
+    let running = fetch_command(&arguments).spawn().unwrap();
     until("half is there", || labs[0].served() + labs[1].served() > bytes.len() as u64 / 2);
     labs.iter().for_each(|lab| lab.set_down(true));
     let ended = finish(running);
@@ -353,6 +354,37 @@ fn all_servers_gone_at_half_and_back_later() {
     assert!(end["resumed"].as_u64().unwrap() > MIB as u64, "{end}");
     assert_content(&out, &bytes);
     assert_eq!(names_in(folder.path()), ["out"]);
+}
+
+#[test]
+fn a_server_that_is_back_is_used_again_alone_and_beside_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = random(16 * MIB, 20);
+    let slow = Manners { block_time: Duration::from_millis(6), ..publishing() };
+    for others in [0, 1] {
+        let out = folder.path().join(format!("out{others}"));
+        let mut labs = vec![Lab::start(&bytes, slow.clone())];
+        labs.extend((0..others).map(|_| Lab::start(&bytes, slow.clone())));
+        let arguments =
+            with(ports(&labs.iter().collect::<Vec<_>>()), &["-o", out.to_str().unwrap(), "-i", "0"]);
+        let running = fetch_command(&arguments).spawn().unwrap();
+        until("it has begun", || labs[0].served() > MIB as u64);
+        labs[0].set_down(true);
+        let (before, since) = (labs[0].served(), std::time::Instant::now());
+        // How long it is away is the fault that it plays.
+        until("it is away for a while", || since.elapsed() >= Duration::from_millis(1_500));
+        labs[0].set_down(false);
+        let ended = finish(running);
+        assert_content(&out, &bytes);
+        assert!(labs[0].served() >= before + MIB as u64, "{} bytes after {before}", labs[0].served());
+        let label = format!("127.0.0.1:{}", labs[0].port);
+        ended.succeeded();
+        assert!(
+            ended.stderr.contains(&format!("{label}: ")) && ended.stderr.contains("tried again"),
+            "{ended:?}"
+        );
+        assert!(ended.stderr.contains(&format!("{label} is back")), "{ended:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! The servers as sources of the engine: how many connections each gets, which of them wait in reserve, and what the user is
+//! told when one fails or comes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, State};
+
+use crate::fetch::is_unchecked;
+use crate::fetch::options::Options;
+use crate::fetch::plan::Plan;
+use crate::fetch::report::Report;
+use crate::source::{HttpSource, Patience, Standing};
+
+/// Connections to one server at most, where the user does not say: the second takes over where the first ends.
+const USUAL_CONNECTIONS: usize = 2;
+/// A server that fails for longer is worth a line: a connection that was cut is made again sooner.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Sources {
+    /// Those to be used now.
+    pub(super) at_once: Vec<SourceChange>,
+    /// Those to be used one by one when no other delivers: of several that ignore ranges one at a time is enough.
+    pub(super) reserve: VecDeque<SourceChange>,
+    watched: Vec<Watched>,
+    retry_time: u32,
+}
+
+struct Watched {
+    label: String,
+    standing: Arc<Standing>,
+    /// Whether the user knows that it fails.
+    said: bool,
+}
+
+impl Sources {
+    /// The servers of the plan.
+    pub(super) fn new(options: &Options, plan: &Plan) -> Self {
+        let patience = Patience::new(Duration::from_secs(u64::from(options.retry_time)));
+        let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
+        let (mut at_once, mut reserve, mut watched) = (Vec::new(), VecDeque::new(), Vec::new());
+        for ((index, (label, answer)), id) in plan.servers.iter().enumerate().zip(0u64..) {
+            let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
+            let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
+            let size = plan.content.layout().size();
+            let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections)
+                .with_patience(patience.clone());
+            let source = if wanted.is_some() { source.in_parallel() } else { source };
+            let source =
+                if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };
+            watched.push(Watched { label: label.clone(), standing: source.standing(), said: false });
+            let change = SourceChange::Add(SourceId(id), AnySource::new(source));
+            if ranges || index == 0 { at_once.push(change) } else { reserve.push_back(change) }
+        }
+        Self { at_once, reserve, watched, retry_time: options.retry_time }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// How each of them stands, in order.
+    pub(super) fn standings(&self) -> Vec<Arc<Standing>> {
+        self.watched.iter().map(|watched| watched.standing.clone()).collect()
+    }
+
+    /// Tells the user which servers began to fail, and which are back.
+    pub(super) fn look(&mut self, report: &Report) {
+        for watched in &mut self.watched {
+            match watched.standing.failing() {
+                Some(failing) if !watched.said && failing.since.elapsed() >= WORTH_A_LINE => {
+                    watched.said = true;
+                    report.note(&format!(
+                        "{}: {}; it is tried again, until no server has delivered anything for {} s",
+                        watched.label, failing.reason, self.retry_time
+                    ));
+                }
+                None if watched.said => {
+                    watched.said = false;
+                    report.note(&format!("{} is back", watched.label));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether nobody is asked for anything, although something is missing.
+pub(super) fn all_idle(progress: &Progress) -> bool {
+    let idle = |state: &SourceState| !matches!(state, SourceState::Active | SourceState::Idle);
+    progress.state == State::Waiting && progress.rows.iter().all(|row| idle(&row.state))
+}
+
+/// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and
+/// at least one; `None`: as many as its rate needs.
+fn connections(options: &Options, servers: usize, index: usize) -> Option<usize> {
+    match (options.chunks.map(usize::from), options.connections) {
+        (Some(chunks), _) => Some((chunks / servers + usize::from(index < chunks % servers)).max(1)),
+        (None, connections) => connections.map(usize::from),
+    }
+}

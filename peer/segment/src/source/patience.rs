@@ -1,0 +1,90 @@
+//! How long a server that fails is tried again: as long as another of the same download delivers, and for a time after
+//! nobody does. A server that is started anew is back within seconds, and one that stays away costs next to nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// First pause after a failure. Then it is left alone as long again as it has been failing, so that the pauses double.
+const FIRST_PAUSE: Duration = Duration::from_millis(150);
+/// Longest of these pauses: about what somebody who waits for a server to come back notices.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long servers that fail are tried again; shared by all servers of one download. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Patience(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: Duration,
+    started: Instant,
+    /// Milliseconds from the start to when a piece last came from any of the servers.
+    delivered: AtomicU64,
+}
+
+impl Patience {
+    /// Gives a server up when it has failed, and no other has delivered, for as long as `limit`.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self(Arc::new(Shared { limit, started: Instant::now(), delivered: AtomicU64::new(0) }))
+    }
+
+    fn delivered(&self) {
+        let millis = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.delivered.store(millis, Ordering::Relaxed);
+    }
+
+    fn nothing_came_for(&self) -> Duration {
+        self.0
+            .started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.0.delivered.load(Ordering::Relaxed)))
+    }
+}
+
+/// How one server stands: well, or failing.
+#[derive(Debug)]
+pub struct Standing {
+    patience: Patience,
+    failing: Mutex<Option<Failing>>,
+}
+
+/// A server that has failed since it last delivered a piece.
+#[derive(Debug, Clone)]
+pub struct Failing {
+    /// When that began.
+    pub since: Instant,
+    /// What went wrong last.
+    pub reason: String,
+}
+
+impl Standing {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, failing: Mutex::new(None) }
+    }
+
+    /// What is wrong; `None` if nothing is.
+    pub fn failing(&self) -> Option<Failing> {
+        self.lock().clone()
+    }
+
+    pub(super) fn delivered(&self) {
+        self.patience.delivered();
+        *self.lock() = None;
+    }
+
+    /// The server failed again: how long to leave it alone, or `None` if it is to be given up.
+    pub(super) fn failed(&self, reason: &str) -> Option<Duration> {
+        let mut failing = self.lock();
+        let now = Instant::now();
+        let since = failing.as_ref().map_or(now, |failing| failing.since);
+        *failing = Some(Failing { since, reason: reason.to_owned() });
+        let so_far = now.saturating_duration_since(since);
+        let over = so_far.min(self.patience.nothing_came_for()) >= self.patience.0.limit;
+        (!over).then(|| so_far.clamp(FIRST_PAUSE, LONGEST_PAUSE))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
