@@ -154,8 +154,16 @@ fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
 
 /// Asks for the file's first byte, and follows the Metalink that the answer points to.
 async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
+    if url.path().ends_with('/') {
+        return Err("names a folder, not a file".into());
+    }
     let response = send(client.get(url.clone()).header(header::RANGE, "bytes=0-0")).await?;
     let headers = response.headers();
+    // What a folder answers with is a page about it, to which servers redirect whoever leaves the slash out.
+    let page = response.url().path() == format!("{}/", url.path());
+    if response.status().is_success() && (page || headers.contains_key(answer::FOLDER)) {
+        return Err("has a folder of that name, not a file".into());
+    }
     if answer::is_encoded(headers) {
         return Err("sends the file compressed only".into());
     }

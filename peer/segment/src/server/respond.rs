@@ -20,7 +20,7 @@ use crate::server::listing;
 use crate::server::opened::Opened;
 use crate::server::ranges::{self, Ranges};
 use crate::server::virtual_server::Site;
-use crate::source::answer::repr_digest;
+use crate::source::answer::{FOLDER, repr_digest};
 use crate::url_text::{decode_path, encode_segment};
 
 /// Separates the parts of an answer with several; random enough not to be in a file by chance, and it is never searched.
@@ -132,7 +132,7 @@ impl Asked {
             let builder = builder.header(header::CONTENT_TYPE, metalink::MEDIA_TYPE);
             return builder.body(Body::text(metalink::write(&files), &self.meter));
         }
-        let builder = builder.header(header::CONTENT_TYPE, "text/html; charset=utf-8");
+        let builder = builder.header(header::CONTENT_TYPE, "text/html; charset=utf-8").header(FOLDER, "1");
         builder.body(Body::text(listing::page(&path, entries), &self.meter))
     }
 

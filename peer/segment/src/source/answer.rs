@@ -7,6 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{self, HeaderMap};
 use shoal_common::{Digests, Sha1, Sha256};
 
+/// Marks the pages that our own server shows of folders, so that nobody takes them for files.
+pub const FOLDER: &str = "shoal-folder";
+
 /// A `Content-Range`: bytes from `first` to `last`, both included, of `total` if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {

@@ -468,7 +468,7 @@ fn names_from_servers_cannot_leave_the_folder() {
         ended.failed_saying("not a safe file name");
     }
     let lab = Lab::start(&random(1_000, 15), Manners::default());
-    for path in ["x%2f..%2f..%2fescaped", "dir%2f", "dir/"] {
+    for path in ["x%2f..%2f..%2fescaped", "dir%2f"] {
         let ended = fetch(&[lab.url(path), "-o".into(), into.to_str().unwrap().into()]);
         ended.failed_saying("no usable name");
     }

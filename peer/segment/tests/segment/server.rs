@@ -116,6 +116,15 @@ fn a_folder_is_served_by_name_and_never_left() {
     assert!(ended.succeeded().stdout.contains("verified by SHA-256"), "{ended:?}");
     assert_content(&out, &bytes);
     fetch(&["-p", &port, "-o", out.to_str().unwrap()]).failed_saying("serves no file");
+    // A folder's page is not taken for a file.
+    std::fs::remove_file(&out).unwrap();
+    fetch(&["-p", &port, "-f", "sub", "-o", out.to_str().unwrap()])
+        .failed_saying("has a folder of that name");
+    assert!(header(&ask(server.ports[0], "GET /sub/").0, "shoal-folder") == "1");
+    for url in [server.url("sub/"), server.url("")] {
+        fetch(&[&url, "-o", out.to_str().unwrap()]).failed_saying("names a folder");
+    }
+    assert!(!out.exists());
 }
 
 #[test]
