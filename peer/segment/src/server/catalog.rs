@@ -31,6 +31,8 @@ pub(super) enum Found {
     File(Opened),
     Folder(Vec<Entry>),
     Nothing,
+    /// Nothing any more: the one file that is served was moved or deleted.
+    Lost,
 }
 
 /// An entry of a folder: a regular file with its size, or another folder.
@@ -84,22 +86,38 @@ impl Catalog {
         }
     }
 
+    /// Whether what is served was moved or deleted. Blocking.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::File { path, name } if matches!(still(open_file(path, name)), Ok(None)))
+    }
+
     /// What is at these decoded segments of a path.
     pub(super) fn find(&self, segments: &[String]) -> io::Result<Found> {
         match self {
             Self::File { path, name } => match segments {
                 [] => {
-                    let opened = open_file(path, name)?;
-                    let size = opened.map(|opened| opened.version().size);
-                    Ok(Found::Folder(vec![Entry { name: name.clone(), size: size.or(Some(0)) }]))
+                    let opened = still(open_file(path, name))?;
+                    let entry =
+                        |opened: Opened| Entry { name: name.clone(), size: Some(opened.version().size) };
+                    Ok(Found::Folder(opened.map(entry).into_iter().collect()))
                 }
                 [one] if one == name.as_str() => {
-                    Ok(open_file(path, name)?.map_or(Found::Nothing, Found::File))
+                    Ok(still(open_file(path, name))?.map_or(Found::Lost, Found::File))
                 }
                 _ => Ok(Found::Nothing),
             },
             Self::Folder { root, path } => find_beneath(root, path, segments),
         }
+    }
+}
+
+/// A file that is gone is an answer, not an error.
+fn still(opened: io::Result<Option<Opened>>) -> io::Result<Option<Opened>> {
+    match opened {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        other => other,
     }
 }
 

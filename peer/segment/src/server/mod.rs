@@ -67,10 +67,10 @@ async fn serve(options: Options) -> Result<()> {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            _ = report.tick(), if options.reports.interval > 0 => report_on(&servers, &prompt),
+            _ = report.tick(), if options.reports.interval > 0 => report_on(&site, &servers, &prompt).await,
             command = prompt.command() => match command {
                 None | Some(Command::Quit) => break,
-                Some(command) => obey(command, &servers, &prompt).await,
+                Some(command) => obey(command, &site, &servers, &prompt).await,
             },
         }
     }
@@ -143,16 +143,19 @@ async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
     }
 }
 
-fn report_on(servers: &[Arc<VirtualServer>], prompt: &Prompt) {
+async fn report_on(site: &Arc<Site>, servers: &[Arc<VirtualServer>], prompt: &Prompt) {
+    let looked = site.clone();
+    let lost = tokio::task::spawn_blocking(move || looked.catalog().is_lost()).await.unwrap_or(false);
     for server in servers {
-        prompt.print(&server.status_line());
+        let line = server.status_line();
+        prompt.print(&if lost { format!("{line}; the file was moved or deleted") } else { line });
     }
 }
 
-async fn obey(command: Command, servers: &[Arc<VirtualServer>], prompt: &Prompt) {
+async fn obey(command: Command, site: &Arc<Site>, servers: &[Arc<VirtualServer>], prompt: &Prompt) {
     let found = |number: usize| number.checked_sub(1).and_then(|index| servers.get(index));
     match command {
-        Command::Status => report_on(servers, prompt),
+        Command::Status => report_on(site, servers, prompt).await,
         Command::Help => prompt.print(prompt::HELP),
         Command::Wrong(message) => prompt.print(&message),
         Command::Stop(number) => match found(number) {

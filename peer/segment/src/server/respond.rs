@@ -104,13 +104,19 @@ impl Asked {
                 .body(Body::empty(&self.meter)),
             Found::File(_) if self.folder => missing(),
             Found::File(opened) => self.file(site, opened),
+            Found::Lost => self.lost(),
             Found::Nothing => {
                 match metalink_of(segments).map(|segments| site.catalog().find(&segments)).transpose()? {
                     Some(Found::File(opened)) => self.metalink(site, segments, &opened),
+                    Some(Found::Lost) => self.lost(),
                     _ => missing(),
                 }
             }
         })
+    }
+
+    fn lost(&self) -> Answer {
+        plain(StatusCode::NOT_FOUND, "the file is not there any more: it was moved or deleted\n", &self.meter)
     }
 
     fn folder(&self, site: &Site, segments: &[String], entries: &[Entry]) -> Answer {

@@ -194,6 +194,17 @@ fn virtual_servers_stop_and_start_and_report() {
     said("there is no server 3");
     said("not understood");
     assert!(ask(ports[1], "GET /f").0.starts_with("HTTP/1.1 200"));
+    std::fs::remove_file(&path).unwrap();
+    writeln!(input, "status").unwrap();
+    said("the file was moved or deleted");
+    for path in ["/f", "/f.meta4"] {
+        let (head, body) = ask(ports[0], &format!("GET {path}"));
+        assert!(
+            head.starts_with("HTTP/1.1 404") && body.starts_with(b"the file is not there any more"),
+            "{head}"
+        );
+    }
+    assert!(ask(ports[0], "GET /").0.starts_with("HTTP/1.1 200"));
     drop(input);
     until("it ends with its input", || process.0.try_wait().unwrap().is_some());
 }
