@@ -16,6 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::metalink::{Pieces, hex};
 use crate::server::opened::{Opened, Version};
 
+/// Files up to this size, in bytes, are digested while who asks waits: that takes less than a tenth of a second.
+const AT_ONCE: u64 = 16 * 1024 * 1024;
 /// Files whose digests are held in memory at most; of more, any are forgotten and read from the cache folder again.
 const MAX_HELD: usize = 10_000;
 /// Bytes read at once.
@@ -49,6 +51,8 @@ struct Inner {
     folder: Option<PathBuf>,
     held: Mutex<HashMap<PathBuf, (Version, Held)>>,
     turn: Mutex<()>,
+    /// As before, for small files, which do not wait for large ones.
+    small_turn: Mutex<()>,
     stop: CancellationToken,
     _stop_at_end: DropGuard,
 }
@@ -73,15 +77,17 @@ impl DigestStore {
             folder,
             held: Mutex::default(),
             turn: Mutex::default(),
+            small_turn: Mutex::default(),
             _stop_at_end: stop.clone().drop_guard(),
             stop,
         };
         Self(Arc::new(inner))
     }
 
-    /// The digests of this version of a file; starts to compute them if they are not known.
+    /// The digests of this version of a file; starts to compute them if they are not known. Blocking while those of a
+    /// small file are computed.
     pub(super) fn of(&self, opened: &Opened) -> Result<Known, Arc<HashError>> {
-        if let Some(ready) = self.known(opened) {
+        if let Some(ready) = self.at_once(opened) {
             return Ok(Known::Ready(ready));
         }
         let done = {
@@ -127,6 +133,26 @@ impl DigestStore {
         }
         let saved = std::fs::read_to_string(self.path(opened)?).ok()?;
         let ready = Arc::new(read(&saved, opened.version())?);
+        self.settle(opened, Held::Ready(ready.clone()));
+        Some(ready)
+    }
+
+    /// The digests of this version of a file, if they are known or quickly computed. Blocking.
+    pub(super) fn at_once(&self, opened: &Opened) -> Option<Arc<FileDigests>> {
+        if let Some(ready) = self.known(opened) {
+            return Some(ready);
+        }
+        if opened.version().size > AT_ONCE {
+            return None;
+        }
+        let _turn = self.0.small_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another request may have had the same wish.
+        if let Some(ready) = self.known(opened) {
+            return Some(ready);
+        }
+        let digests = compute(opened, &AtomicU64::new(0), &self.0.stop).ok()?;
+        self.save(opened, &digests);
+        let ready = Arc::new(digests);
         self.settle(opened, Held::Ready(ready.clone()));
         Some(ready)
     }

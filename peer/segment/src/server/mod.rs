@@ -129,7 +129,7 @@ async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
     let Some(opened) = site.catalog().only_file()? else { return Ok(()) };
     let mut shown = tokio::time::Instant::now();
     loop {
-        match site.digests().of(&opened)? {
+        match tokio::task::block_in_place(|| site.digests().of(&opened))? {
             digests::Known::Ready(_) => return Ok(()),
             digests::Known::Computing { done } => {
                 if shown.elapsed() >= Duration::from_secs(1) {

@@ -177,7 +177,7 @@ impl Asked {
     fn file(&self, site: &Site, opened: Opened) -> Answer {
         let (etag, modified) = (opened.version().etag(), opened.version().last_modified());
         let size = opened.version().size;
-        let builder = self.describing(&opened, site.digests().known(&opened).as_deref());
+        let builder = self.describing(&opened, site.digests().at_once(&opened).as_deref());
         if let Some(status) = self.condition(&etag, modified) {
             return builder.status(status).body(Body::empty(&self.meter));
         }

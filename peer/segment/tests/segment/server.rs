@@ -110,7 +110,13 @@ fn a_folder_is_served_by_name_and_never_left() {
     }
     assert!(ask(server.ports[0], "GET /sub").0.starts_with("HTTP/1.1 301"));
     assert!(String::from_utf8(ask(server.ports[0], "GET /sub/").1).unwrap().contains("x.bin.meta4"));
-    // Digests are computed when they are first asked for.
+    // Digests of small files are there with the first answer, others are computed when they are first asked for.
+    let (head, _) = ask(server.ports[0], "HEAD /sub/x.bin");
+    assert!(header(&head, "repr-digest").contains("sha-256=:"), "{head}");
+    std::fs::write(root.join("sub/y.bin"), &*random(50_000, 7)).unwrap();
+    let (head, metalink) = ask(server.ports[0], "GET /sub/y.bin.meta4");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(String::from_utf8(metalink).unwrap().contains(&Sha1::of(&random(50_000, 7)).to_string()));
     let (out, port) = (folder.path().join("out"), server.ports[0].to_string());
     let ended = fetch(&["-p", &port, "--file", "sub/x.bin", "-o", out.to_str().unwrap()]);
     assert!(ended.succeeded().stdout.contains("verified by SHA-256"), "{ended:?}");
