@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, Url, header, redirect};
 
 /// Longest time for a connection to come about, TLS included.
@@ -28,6 +29,15 @@ pub fn build(proxies: bool) -> reqwest::Result<Client> {
         .redirect(redirect::Policy::limited(MAX_REDIRECTS))
         .http1_only();
     if proxies { builder } else { builder.no_proxy() }.build()
+}
+
+/// The proxy that the environment names for this URL, as host and port.
+pub(crate) fn proxy(url: &Url) -> Option<String> {
+    let found = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
+    found.uri().authority().map(|authority| match authority.as_str().rsplit_once('@') {
+        Some((_, place)) => place.to_owned(),
+        None => authority.to_string(),
+    })
 }
 
 /// `to` with the user and password that stand in `from`, where both are of one origin: nobody else is to learn them.
@@ -58,6 +68,9 @@ pub(crate) fn reason(error: reqwest::Error) -> String {
         // The innermost says what happened; those between say that something did.
         text = inner.to_string();
         cause = inner.source();
+    }
+    if text.contains("UnknownIssuer") {
+        text.push_str("; SSL_CERT_FILE may name a file of certificates to trust instead of the system's");
     }
     text
 }

@@ -10,7 +10,12 @@ pub struct Reports {
         long = "interval",
         aliases = ["metric_interval", "status_interval"],
         value_name = "SECS",
-        default_value_t = 1
+        default_value_t = 1,
+        value_parser = whole_seconds
     )]
     pub interval: u32,
+}
+
+fn whole_seconds(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "it takes whole seconds, and 0 for no reports".into())
 }

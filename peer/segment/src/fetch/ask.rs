@@ -39,6 +39,24 @@ pub(super) enum Place {
     File(Url),
 }
 
+impl Place {
+    /// The file's URL, if it is known.
+    pub(super) fn url(&self) -> Option<&Url> {
+        match self {
+            Self::File(url) => Some(url),
+            Self::Server(..) => None,
+        }
+    }
+}
+
+/// Why there is no Metalink.
+enum Unread {
+    /// The server answers something else.
+    Refused(StatusCode),
+    /// It does not answer, or with something that is of no use.
+    Other(String),
+}
+
 /// What a server answered.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
@@ -71,26 +89,33 @@ pub(super) async fn ask(client: &Client, candidate: &Candidate) -> Result<Answer
 
 /// Downloads and reads a Metalink, waiting while the server still computes it.
 pub(super) async fn read_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, String> {
+    try_metalink(client, url).await.map_err(|unread| match unread {
+        Unread::Refused(status) => refusal(status),
+        Unread::Other(reason) => reason,
+    })
+}
+
+async fn try_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, Unread> {
     let started = Instant::now();
     let response = loop {
         let request = client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
-        let response = send(request).await?;
+        let response = send(request).await.map_err(Unread::Other)?;
         let pause = answer::retry_after(response.headers());
         match (response.status(), pause) {
             (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) if started.elapsed() < COMPUTING => {
                 tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
             }
             (StatusCode::OK, _) => break response,
-            (status, _) => return Err(format!("answers {status}")),
+            (status, _) => return Err(Unread::Refused(status)),
         }
     };
     let body = tokio::time::timeout(TIMEOUT, body(response)).await;
-    let bytes = body.map_err(|_| "its Metalink does not end".to_owned())??;
-    metalink::parse(&bytes).map_err(|error| match error {
+    let body = body.map_err(|_| Unread::Other("its Metalink does not end".into()))?;
+    metalink::parse(&body.map_err(Unread::Other)?).map_err(|error| match error {
         MetalinkError::Xml(_) | MetalinkError::Text | MetalinkError::NotMetalink => {
-            "is no server of Shoal's; name the file with --file".into()
+            Unread::Other("is no server of Shoal's; name the file with --file".into())
         }
-        error => error.to_string(),
+        error => Unread::Other(error.to_string()),
     })
 }
 
@@ -111,9 +136,12 @@ async fn send(request: reqwest::RequestBuilder) -> Result<Response, String> {
 }
 
 async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String> {
-    let files = read_metalink(client, base)
-        .await
-        .map_err(|error| format!("{error}; if this is not a Shoal server, name the file with --file"))?;
+    let files = try_metalink(client, base).await.map_err(|unread| match unread {
+        Unread::Refused(status) => {
+            format!("{}; if this is not a Shoal server, name the file with --file", refusal(status))
+        }
+        Unread::Other(reason) => reason,
+    })?;
     let [file] = &files[..] else {
         let names: Vec<&str> = files.iter().take(SHOWN_NAMES).map(|file| file.name.as_str()).collect();
         let more = if files.len() > SHOWN_NAMES { ", …" } else { "" };
@@ -174,7 +202,7 @@ async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
         }
         StatusCode::OK => (content_length(headers).ok_or("does not say how long the file is")?, false),
         StatusCode::RANGE_NOT_SATISFIABLE if answer::refused_size(headers) == Some(0) => (0, true),
-        status => return Err(format!("answers {status}")),
+        status => return Err(refusal(status)),
     };
     let mut answer = Answer {
         // After redirects: asking there at once saves a round trip for each part.
@@ -196,6 +224,16 @@ async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
         answer.claim.pieces = file.pieces;
     }
     Ok(answer)
+}
+
+fn refusal(status: StatusCode) -> String {
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => {
+            "; user and password can be put into the URL: http://USER:PASSWORD@HOST/…"
+        }
+        _ => "",
+    };
+    format!("answers {status}{hint}")
 }
 
 fn content_length(headers: &header::HeaderMap) -> Option<u64> {

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser};
+use clap::error::ErrorKind;
+use clap::{ArgGroup, CommandFactory, Parser};
 use shoal_common::{Sha1, Sha256};
 use shoal_console::LogFormat;
 
@@ -18,7 +19,7 @@ use crate::reports::Reports;
 #[command(
     name = "fetch",
     version,
-    group = ArgGroup::new("from").args(["ports", "servers", "inputs"]).required(true),
+    group = ArgGroup::new("from").args(["ports", "servers", "inputs"]).required(true).multiple(true),
     after_help = "Examples:\n  fetch -p 9001 9002 9003 -o film.mkv -i 2 -r\n  fetch --servers servers.txt --file film.mkv -c 8 -o .\n  fetch https://one.example/film.mkv https://two.example/film.mkv\n  fetch film.mkv.meta4"
 )]
 pub struct Options {
@@ -32,7 +33,8 @@ pub struct Options {
         alias = "server_ip_address",
         value_name = "ADDRESS",
         default_value = "127.0.0.1",
-        requires = "ports"
+        requires = "ports",
+        value_parser = address
     )]
     pub address: String,
     /// Ports of the servers
@@ -108,7 +110,36 @@ pub struct Options {
 impl Options {
     /// Reads the command line; on an error the process ends with its message.
     pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Self {
-        Self::parse_from(join_resume(arguments))
+        Self::read(arguments).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let options = Self::try_parse_from(join_resume(arguments))?;
+        let way = match (options.ports.is_empty(), &options.servers) {
+            (false, Some(_)) => Some("-p"),
+            (false, None) if !options.inputs.is_empty() => Some("-p"),
+            (true, Some(_)) if !options.inputs.is_empty() => Some("--servers"),
+            _ => None,
+        };
+        let Some(way) = way else { return Ok(options) };
+        let message = match options.inputs.first() {
+            Some(word) => {
+                let hint = if options.resume { "; -r takes no word but true and false" } else { "" };
+                format!("{word:?} is taken for a URL, but the servers are named with {way} already{hint}")
+            }
+            None => "-p and --servers both name the servers; give one of them".into(),
+        };
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
+}
+
+/// An address without a port.
+fn address(text: &str) -> Result<String, String> {
+    let with_port = text.parse::<std::net::SocketAddr>().is_ok()
+        || text.split_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match with_port {
+        true => Err("give the address without the port; ports are given with -p".into()),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -143,12 +174,10 @@ fn rate(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(join_resume(line.split(' ').map(OsString::from)))
+        Options::read(line.split(' ').map(OsString::from))
     }
 
     #[test]
@@ -180,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_usage_error_says_what_is_wrong() {
+        for (line, said) in [
+            ("fetch -p 1 -r yes", "-r takes no word but true and false"),
+            ("fetch -p 1 -a 127.0.0.1:1", "without the port"),
+            ("fetch -p 1 -a [::1]:1", "without the port"),
+            ("fetch -p 1 -i 0.5", "whole seconds"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(said), "{line}: {error}");
+        }
+        for address in ["::1", "[::1]", "fe80::1", "example.org", "10.0.0.1"] {
+            assert!(parse(&format!("fetch -p 1 -a {address}")).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
     fn contradictions_are_usage_errors() {
         for line in [
             "fetch",
@@ -188,6 +233,10 @@ mod tests {
             "fetch -p 1 -r maybe",
             "fetch http://a/b -p 1",
             "fetch --servers x",
+            "fetch --servers x -f n -p 1",
+            "fetch --servers x -f n http://a/b",
+            "fetch -p 1 -a 127.0.0.1:1",
+            "fetch -p 1 -i 0.5",
             "fetch -p 1 --sha1 00",
             "fetch -p 1 --limit-rate 1T",
         ] {

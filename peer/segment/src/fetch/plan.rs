@@ -52,7 +52,11 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
     for candidate in &wanted.candidates {
         match asked.next().await {
             Some(Ok(answer)) => answers.push((candidate.label.clone(), answer)),
-            Some(Err(reason)) => silent.push(format!("{}: {reason}", candidate.label)),
+            Some(Err(reason)) => {
+                let proxy = candidate.place.url().filter(|_| wanted.proxies).and_then(client::proxy);
+                let by = proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default();
+                silent.push(format!("{}: {reason}{by}", candidate.label));
+            }
             None => {}
         }
     }
@@ -220,8 +224,17 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
     if !named && !Path::new(input).is_file() {
         return Ok(None);
     }
+    let no_metalink = || {
+        format!(
+            "{input} is a file on this machine and no Metalink; give URLs of the file to download, or a Metalink of it"
+        )
+    };
+    if !named && std::fs::metadata(input).is_ok_and(|found| found.len() > MAX_METALINK_BYTES as u64) {
+        bail!(no_metalink());
+    }
     let bytes = read_bounded(Path::new(input), MAX_METALINK_BYTES as u64)?;
-    Ok(Some(metalink::parse(&bytes).with_context(|| format!("cannot use {input}"))?))
+    let unusable = || if named { format!("cannot use {input}") } else { no_metalink() };
+    Ok(Some(metalink::parse(&bytes).with_context(unusable)?))
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {

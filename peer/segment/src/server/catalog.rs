@@ -48,6 +48,9 @@ impl Catalog {
     pub(super) fn file(path: &Path) -> Result<Self> {
         let shown = path.display();
         let full = path.canonicalize().with_context(|| format!("cannot serve {shown}"))?;
+        if full.is_dir() {
+            bail!("cannot serve {shown}: it is a folder; use --root for a folder's files");
+        }
         let text = path.file_name().and_then(|name| name.to_str());
         let text = text.with_context(|| format!("cannot serve {shown}: its name is not UTF-8 text"))?;
         let name = FileName::refer(text).with_context(|| format!("cannot serve {shown}"))?;

@@ -500,6 +500,28 @@ fn usage_errors_exit_2() {
 }
 
 #[test]
+fn errors_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (film, page) = (folder.path().join("film.mkv"), folder.path().join("page"));
+    std::fs::File::create(&film).unwrap().set_len(20 << 20).unwrap();
+    std::fs::write(&page, "<html></html>").unwrap();
+    for path in [film, page] {
+        fetch(&[path]).failed_saying("no Metalink");
+    }
+    let nobody = free_port();
+    let ended = fetch(&["-p", &nobody.to_string()]);
+    ended.failed_saying("refused");
+    assert!(!ended.stderr.contains("--file"), "{ended:?}");
+    let guarded = Lab::start(&random(10, 21), Manners { demands: Some("x".into()), ..Manners::default() });
+    fetch(&[guarded.url("f")]).failed_saying("USER:PASSWORD@");
+    let mut command = fetch_command(&["http://files.invalid/f"]);
+    command.env("http_proxy", format!("http://ann:secret@127.0.0.1:{nobody}")).env_remove("no_proxy");
+    let ended = finish(command.env_remove("NO_PROXY").spawn().unwrap());
+    ended.failed_saying(&format!("the proxy 127.0.0.1:{nobody}"));
+    assert!(!ended.stderr.contains("secret"), "{ended:?}");
+}
+
+#[test]
 fn foreign_piece_lengths_are_left_out_and_said() {
     let bytes = random(300_000, 17);
     let lab = Lab::start(&bytes, Manners { publishes: Some(100_000), ..Manners::default() });

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +24,8 @@ impl Front {
     fn start(lab: &Lab, authority: &Path) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut issuer = CertificateParams::default();
+        // Two of the same name would be taken for one with a wrong key.
+        issuer.distinguished_name.push(DnType::CommonName, authority.display().to_string());
         issuer.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = issuer.self_signed(&key).unwrap();
         let base64 = base64::engine::general_purpose::STANDARD.encode(issuer.der());
@@ -76,7 +78,7 @@ fn servers_whose_certificates_the_system_trusts_are_fetched_from_and_no_others()
         finish(command.spawn().unwrap())
     };
     let ended = run(&[fronts[1].url()]);
-    ended.failed_saying("certificate");
+    ended.failed_saying("certificate").failed_saying("SSL_CERT_FILE");
     assert!(!to.exists() && labs[1].served() == 0);
     run(&[fronts[0].url(), fronts[1].url(), labs[2].url("file.bin")]).succeeded();
     assert_content(&to, &bytes);

@@ -161,7 +161,9 @@ fn bad_ports_are_left_out_and_missing_files_are_errors() {
     let ended = |arguments: &[&str]| crate::support::finish(server(arguments));
     ended(&["-f", file, "-p", &taken_port]).failed_saying("no port is left");
     ended(&["-f", "/missing/file", "-p", &free]).failed_saying("/missing/file");
-    ended(&["-f", folder.path().to_str().unwrap(), "-p", &free]).failed_saying("--root");
+    for folder in [folder.path().to_str().unwrap(), "."] {
+        ended(&["-f", folder, "-p", &free]).failed_saying("it is a folder; use --root");
+    }
     for usage in
         [&["-p", &free][..], &["-f", file], &["-f", file, "-n", "2", "-p", &free], &["-f", file, "-p"]]
     {
