@@ -42,6 +42,22 @@ fn who_leaves_a_group_fetches_nothing_more_of_it() {
 }
 
 #[test]
+fn who_left_a_group_on_another_client_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
+    ann.share("g", "a.bin", 4 << 20);
+    bob.ok("limit down 100K");
+    bob.ok(&format!("download_file g a.bin {}", dir.path().join("copy.bin").display()));
+    bob.until_percent("a.bin", 1.0);
+    let mut elsewhere = Client::start(dir.path(), "elsewhere", &trackers.info());
+    elsewhere.ok("login bob secret");
+    elsewhere.ok("leave_group g");
+    let failed = bob.until_download("a.bin", "F");
+    assert!(failed["error"].as_str().unwrap().contains("not a member"), "{failed}");
+}
+
+#[test]
 fn a_download_that_is_complete_is_not_waited_for_because_no_tracker_answers() {
     let dir = tempfile::tempdir().unwrap();
     let mut trackers = Trackers::start(dir.path(), 1);

@@ -42,7 +42,8 @@ const REFUSALS: u32 = 3;
 /// there all the same.
 const SHARE_WITHIN: Duration = Duration::from_secs(2);
 /// Why a download ends whose user is no member any more.
-const LEFT: &str = "you left the group; ask again with join_group, then resume_download";
+const LEFT: &str =
+    "you left the group and are not a member any more; ask again with join_group, then resume_download";
 
 /// Why a run is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
