@@ -4,5 +4,6 @@
 mod conformance;
 mod fetch;
 mod https;
+mod refusals;
 mod server;
 mod support;

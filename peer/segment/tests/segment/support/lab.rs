@@ -60,7 +60,7 @@ struct Shared {
     served: AtomicU64,
     /// Requests with credentials.
     authorized: AtomicU64,
-    /// Answers being sent, of more than a byte; and their greatest number.
+    /// Answers of more than a byte of which more than the last block is to be sent; and their greatest number.
     sending: AtomicU64,
     peak: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
@@ -222,17 +222,15 @@ impl Shared {
         if self.manners.hangs && length > 1 {
             return hang(stream);
         }
-        let sending = self.sending.fetch_add(u64::from(length > 1), Ordering::SeqCst) + u64::from(length > 1);
-        self.peak.fetch_max(sending, Ordering::SeqCst);
-        let sent = self.send(stream, first, length);
-        self.sending.fetch_sub(u64::from(length > 1), Ordering::SeqCst);
-        sent?;
+        self.send(stream, first, length)?;
         if self.manners.long { stream.write_all(b"x") } else { Ok(()) }
     }
 
     fn send(&self, mut stream: &TcpStream, first: u64, length: u64) -> std::io::Result<()> {
         let start = usize::try_from(first).unwrap();
         let part = &self.bytes[start..start + usize::try_from(length).unwrap()];
+        let mut sending = (length > 1).then(|| Sending::new(self));
+        let last = (part.len().max(1) - 1) / BLOCK;
         for (block, index) in part.chunks(BLOCK).zip(0u64..) {
             // How slow it is, is the fault that it plays.
             if !self.manners.block_time.is_zero() && length > 1 {
@@ -254,6 +252,10 @@ impl Shared {
             };
             let block: Vec<u8> =
                 block.iter().zip(offset..).map(|(&byte, at)| if wrong(at) { !byte } else { byte }).collect();
+            if index == last as u64 {
+                // Who has read this may ask for the next before this thread goes on.
+                drop(sending.take());
+            }
             stream.write_all(&block)?;
             self.served.fetch_add(block.len() as u64, Ordering::SeqCst);
         }
@@ -277,6 +279,23 @@ impl Shared {
             urls: vec![],
         };
         metalink::write(&[file]).replace("placeholder", &name)
+    }
+}
+
+/// One of the answers being sent, as long as it lives.
+struct Sending<'a>(&'a Shared);
+
+impl<'a> Sending<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let sending = shared.sending.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.peak.fetch_max(sending, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -15,6 +15,26 @@ pub(crate) use lab::{Lab, Manners};
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+pub(crate) const MIB: usize = 1 << 20;
+/// Piece length that servers of the lab publish.
+pub(crate) const PIECE: u32 = 64 * 1024;
+
+/// A server that publishes digests and pieces.
+pub(crate) fn publishing() -> Manners {
+    Manners { publishes: Some(PIECE), ..Manners::default() }
+}
+
+/// `-p` and the ports of these servers.
+pub(crate) fn ports(labs: &[&Lab]) -> Vec<String> {
+    std::iter::once("-p".to_owned()).chain(labs.iter().map(|lab| lab.port.to_string())).collect()
+}
+
+/// The arguments with more of them.
+pub(crate) fn with(mut arguments: Vec<String>, more: &[&str]) -> Vec<String> {
+    arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    arguments
+}
+
 /// Bytes that depend on the seed alone.
 pub(crate) fn random(size: usize, seed: u64) -> Arc<Vec<u8>> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
