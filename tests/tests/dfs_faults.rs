@@ -234,7 +234,7 @@ fn two_nodes_do_not_keep_their_chunks_in_one_folder() {
     command.arg("--data-dir").arg(dir.path().join("thief")).arg("--store").arg(store.data(1).join("chunks"));
     let finished = shoal_tests::finish(&mut command, "");
     assert_eq!(finished.code, Some(1));
-    assert!(finished.stderr.contains("another dfs-server keeps its chunks there"), "{finished:?}");
+    assert!(finished.stderr.contains("each node needs one of its own (--store)"), "{finished:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Chunks in a local folder: `OWNER/xx/ID`, where `xx` begins the id. A chunk is written under another name, synced,
 //! renamed and its folder synced, so that what has its name is whole and durable.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
+use shoal_peer::data_dir::DataDir;
 
 use super::{Backend, BackendError, Found};
 
@@ -21,8 +22,6 @@ use super::{Backend, BackendError, Found};
 const DRAFTS: &str = "tmp";
 /// Where rotten ones go.
 const ASIDE: &str = "rotten";
-/// Locked by the node whose folder it is: the copies of two nodes in one folder would be one.
-const LOCK: &str = "lock";
 
 /// A folder of chunks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,7 +34,8 @@ struct Shared {
     root: PathBuf,
     sync: bool,
     drafts: AtomicU64,
-    _lock: File,
+    /// The copies of two nodes in one folder would be one.
+    _held: DataDir,
 }
 
 impl Folder {
@@ -44,17 +44,8 @@ impl Folder {
     /// # Errors
     /// When it cannot be made or written to, or another node has it.
     pub fn open(root: &Path, sync: bool) -> io::Result<Self> {
+        let held = DataDir::open(root).map_err(io::Error::other)?;
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(root)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(root.join(LOCK))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let text = "another dfs-server keeps its chunks there; give each a --store of its own";
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
         make(&root.join(DRAFTS))?;
         make(&root.join(ASIDE))?;
         // What was being written when the last run ended was never told to anybody.
@@ -62,7 +53,7 @@ impl Folder {
             fs::remove_file(entry?.path())?;
         }
         let (root, drafts) = (root.to_owned(), AtomicU64::new(0));
-        Ok(Self { shared: Arc::new(Shared { root, sync, drafts, _lock: lock }) })
+        Ok(Self { shared: Arc::new(Shared { root, sync, drafts, _held: held }) })
     }
 
     fn blocking<T: Send + 'static>(

@@ -20,7 +20,7 @@ async fn what_is_put_is_there_after_a_restart_and_apart_for_each_owner() {
     chunks.put(chunk, bytes.clone()).await.unwrap();
     std::fs::write(root.path().join("tmp/99"), b"cut off").unwrap();
     let error = Folder::open(root.path(), true).unwrap_err().to_string();
-    assert!(error.contains("another dfs-server"), "{error}");
+    assert!(error.contains("in use by another process"), "{error}");
     drop(chunks);
     let chunks = open(root.path(), 1 << 20).await;
     assert_eq!(chunks.read(chunk, 0, 1_000).await.unwrap(), bytes);

@@ -106,7 +106,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
         Arc::new(ObjectBackend::open(&store)?)
     } else {
         let opened = Folder::open(store.as_ref(), !options.no_fsync);
-        Arc::new(opened.with_context(|| format!("cannot use the folder {store} for chunks"))?)
+        Arc::new(opened.with_context(|| {
+            format!(
+                "cannot use the folder {store} for chunks, of which each node needs one of its own (--store)"
+            )
+        })?)
     };
     let chunks = Chunks::open(backend, options.capacity)
         .await
