@@ -45,31 +45,46 @@ impl Client {
     /// When no tracker answers.
     pub async fn list(&self) -> Result<Vec<Listed>, StoreError> {
         let vault = self.vault()?;
-        let (mut listed, mut after) = (Vec::new(), None);
+        let mut listed = Vec::new();
+        for StoredEntry { key, version, sealed, stored_ms, health } in self.entries().await? {
+            match vault.open(&key, &version, &sealed) {
+                Ok(file) => listed.push(Listed {
+                    name: file.name.clone(),
+                    size: file.size,
+                    sha1: file.digest.sha1,
+                    stored_ms,
+                    health,
+                }),
+                Err(error) => tracing::warn!(%key, %error, "a stored file is left out of the list"),
+            }
+        }
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// Where the copies of each of the user's stored files stand, in no order.
+    ///
+    /// # Errors
+    /// When no tracker answers.
+    pub async fn health(&self) -> Result<Vec<Health>, StoreError> {
+        Ok(self.entries().await?.into_iter().map(|entry| entry.health).collect())
+    }
+
+    /// What the trackers have of the user's stored files.
+    async fn entries(&self) -> Result<Vec<StoredEntry>, StoreError> {
+        let (mut entries, mut after) = (Vec::new(), None);
         for _ in 0..MAX_PAGES {
             let StoreAnswer::Files { files, more } = store(&self.session, StoreCall::List { after }).await?
             else {
                 return Err(CallError::Unexpected.into());
             };
             after = files.last().map(|entry| entry.key);
-            for StoredEntry { key, version, sealed, stored_ms, health } in files {
-                match vault.open(&key, &version, &sealed) {
-                    Ok(file) => listed.push(Listed {
-                        name: file.name.clone(),
-                        size: file.size,
-                        sha1: file.digest.sha1,
-                        stored_ms,
-                        health,
-                    }),
-                    Err(error) => tracing::warn!(%key, %error, "a stored file is left out of the list"),
-                }
-            }
+            entries.extend(files);
             if !more || after.is_none() {
                 break;
             }
         }
-        listed.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(listed)
+        Ok(entries)
     }
 
     /// Removes a stored file, and its chunks from the servers that can be reached, unless it is being read.

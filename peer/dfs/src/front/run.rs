@@ -265,7 +265,7 @@ async fn carry_out(
         Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name)?).await?)),
         Command::Status => {
             let states = client.ping().await?;
-            Ok(Output::Status(states, client.status().await?, client.list().await?))
+            Ok(Output::Status(states, client.status().await?, client.health().await?))
         }
         Command::CreateUser { user: named } => {
             let user = named.or(user).context("say which: create_user NAME")?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use shoal_common::tracker_api::storage::{NodeEntry, StoreStatus};
+use shoal_common::tracker_api::storage::{Health, NodeEntry, StoreStatus};
 use shoal_peer::text;
 
 use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Stored};
@@ -21,7 +21,7 @@ pub(super) enum Output {
     Got(Got),
     Listed(Vec<Listed>),
     Removed(Removed),
-    Status(Vec<NodeState>, StoreStatus, Vec<Listed>),
+    Status(Vec<NodeState>, StoreStatus, Vec<Health>),
     UserCreated { user: String, provisional: bool },
     PasswordChanged,
 }
@@ -157,8 +157,8 @@ fn fields(output: &Output) -> Value {
             "files": status.files, "chunks": status.chunks, "missing_copies": status.missing_copies,
             "lost_chunks": status.lost_chunks, "copying": status.copying, "ordered_by": status.ordered_by,
             "unnamed": status.unnamed, "deletions_held": status.deletions_held,
-            "own_files": own.len(), "own_whole": own.iter().filter(|file| is_whole(file)).count(),
-            "own_unreadable": own.iter().filter(|file| file.health.missing > 0).count(),
+            "own_files": own.len(), "own_whole": own.iter().filter(|health| is_whole(health)).count(),
+            "own_unreadable": own.iter().filter(|health| health.missing > 0).count(),
         }),
         Output::UserCreated { user, provisional: false } => json!({ "user": user }),
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
@@ -238,11 +238,11 @@ fn listed(file: &Listed) -> String {
 }
 
 /// Whether all copies of a file are within reach.
-fn is_whole(file: &Listed) -> bool {
-    file.health.copies >= file.health.wanted && file.health.missing == 0
+fn is_whole(health: &Health) -> bool {
+    health.copies >= health.wanted && health.missing == 0
 }
 
-fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Listed]) -> String {
+fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Health]) -> String {
     let mut lines = Vec::new();
     for server in servers {
         let state = match (&server.problem, entry_of(server, status)) {
@@ -265,8 +265,8 @@ fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Listed]) -> 
         status.copying,
         status.lost_chunks
     ));
-    let whole = own.iter().filter(|file| is_whole(file)).count();
-    let unreadable = own.iter().filter(|file| file.health.missing > 0).count();
+    let whole = own.iter().filter(|health| is_whole(health)).count();
+    let unreadable = own.iter().filter(|health| health.missing > 0).count();
     lines.push(format!(
         "{} of your own: {whole} with all copies within reach, {unreadable} that cannot be read now",
         text::count(own.len(), "file"),
@@ -286,7 +286,6 @@ mod tests {
     use super::*;
     use crate::name::StoredName;
     use shoal_common::Sha1;
-    use shoal_common::tracker_api::storage::Health;
 
     #[test]
     fn lists_stand_where_scripts_look_for_them() {
