@@ -25,7 +25,7 @@ pub struct DataDir {
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another client has it.
-    #[error("{} is already in use by another process{pid}; stop that one, or give another folder", .path.display())]
+    #[error("{} is already in use by another process{pid}; stop that one, or give another --data-dir", .path.display())]
     InUse {
         /// The folder.
         path: PathBuf,

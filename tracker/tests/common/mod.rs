@@ -162,9 +162,16 @@ impl Client {
     }
 
     pub async fn create_group(&mut self, name: &str) -> Gid {
+        self.found(name).await.0
+    }
+
+    /// Creates a group, and says whether its name is provisional.
+    pub async fn found(&mut self, name: &str) -> (Gid, bool) {
         let id = Gid::random();
-        self.ok(Call::CreateGroup { id, name: group(name) }).await;
-        id
+        match self.ok(Call::CreateGroup { id, name: group(name) }).await {
+            Answer::Created { provisional } => (id, provisional),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn close(self) {

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
-use shoal_peer::data_dir::DataDir;
+use shoal_peer::data_dir::{DataDir, DataDirError};
 
 use super::{Backend, BackendError, Found};
 
@@ -44,7 +44,13 @@ impl Folder {
     /// # Errors
     /// When it cannot be made or written to, or another node has it.
     pub fn open(root: &Path, sync: bool) -> io::Result<Self> {
-        let held = DataDir::open(root).map_err(io::Error::other)?;
+        let held = DataDir::open(root).map_err(|error| match error {
+            DataDirError::InUse { pid, .. } => {
+                io::Error::new(io::ErrorKind::ResourceBusy, format!("it is in use by another process{pid}"))
+            }
+            DataDirError::Unusable { error, .. } => error,
+            DataDirError::NoHome => io::Error::other(error),
+        })?;
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&root.join(DRAFTS))?;
         make(&root.join(ASIDE))?;
