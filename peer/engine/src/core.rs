@@ -37,6 +37,9 @@ pub struct Core {
     commands: VecDeque<Command>,
     /// Bytes asked for and not received, all sources together.
     in_flight: u64,
+    /// Of those, a piece of each source that has requests: they do not count against the budget, or slow sources that
+    /// hold pieces would take it from the fast ones.
+    floors: u64,
     budget: u64,
     rate_limit: Option<u64>,
     others: bool,
@@ -84,6 +87,7 @@ impl Core {
             next_request: 0,
             commands: VecDeque::new(),
             in_flight: 0,
+            floors: 0,
             budget,
             rate_limit: None,
             others: false,
@@ -238,7 +242,9 @@ impl Core {
         let more = received.min(request.run.length()).saturating_sub(request.received);
         request.received += more;
         self.in_flight -= more;
+        let before = source.link.floor(self.layout.piece_length());
         source.link.delivered(more);
+        self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
         if let Some(first) = first_byte {
             source.link.answered(first.saturating_duration_since(request.issued));
         }
@@ -440,7 +446,9 @@ impl Core {
         self.in_flight -= request.remaining();
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.requests.remove(&id);
+            let before = source.link.floor(self.layout.piece_length());
             source.link.ended(request.remaining());
+            self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
         }
         Some(request)
     }

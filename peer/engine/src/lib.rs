@@ -29,6 +29,8 @@ pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verifi
 pub use disk::DiskError;
 pub use engine::{Download, Engine, EngineConfig};
 pub use pool::POOL_BYTES;
-pub use progress::{Bottleneck, DownloadError, Outcome, Progress, SourceRow, SourceState, State};
+pub use progress::{
+    Bottleneck, DownloadError, Outcome, Progress, SHOWN_DROPPED, SourceRow, SourceState, State,
+};
 pub use reader::{PieceReadError, PieceReader};
 pub use source::{AnySource, Have, Limits, PieceRun, PieceSource, Run, SourceChange, SourceError, SourceId};

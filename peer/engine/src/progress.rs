@@ -9,6 +9,10 @@ use shoal_common::Digests;
 use crate::disk::DiskError;
 use crate::source::SourceId;
 
+/// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. Whoever keeps no more than that
+/// many sources in use learns of each that was dropped.
+pub const SHOWN_DROPPED: usize = 128;
+
 /// A snapshot of a running download, renewed a few times a second.
 #[derive(Debug, Clone)]
 pub struct Progress {

@@ -1,6 +1,7 @@
 //! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each
 //! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
 
+mod choice;
 mod destination;
 mod error;
 mod list;

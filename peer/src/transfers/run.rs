@@ -1,20 +1,20 @@
 //! One running download: the engine's work, the holders that become its sources, the parts that are offered to others,
 //! and what becomes of it at its end. One task each; everything in it ends with it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
-use shoal_common::{Layout, PeerId, Sha1};
+use shoal_common::{Layout, Sha1};
 use shoal_engine::hash::FileIdentity;
 use shoal_engine::{
-    AnySource, Content, Download, Outcome, Progress, SourceChange, SourceId, SourceState, State,
+    AnySource, Bottleneck, Content, Download, Outcome, Progress, SourceChange, SourceState, State,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::choice::{Choice, Step};
 use super::error::StartError;
 use super::list::{End, Running};
 use super::mirrors::Mirrors;
@@ -27,8 +27,6 @@ use crate::text;
 
 /// Changes to the engine's sources that may wait for it.
 const MAX_CHANGES: usize = 64;
-/// Sources of one download at most: more connections than that only cost.
-const MAX_SOURCES: usize = 64;
 /// The trackers' wish for when to ask again is kept within these bounds.
 const SOONEST: Duration = Duration::from_millis(250);
 const LATEST: Duration = Duration::from_secs(60);
@@ -177,8 +175,7 @@ impl Run {
     async fn feed(&self) -> String {
         let told = self.origin == Origin::Command { unshared: true };
         let mirrors = Mirrors::of(&self.record.manifest);
-        let mut feeder =
-            Feeder { run: self, known: HashMap::new(), banned: HashSet::new(), mirrors, told, refused: 0 };
+        let mut feeder = Feeder { run: self, choice: Choice::default(), mirrors, told, refused: 0 };
         let mut progress = self.download.progress();
         let mut next = Instant::now();
         loop {
@@ -195,6 +192,7 @@ impl Run {
                     if lost {
                         next = next.min(Instant::now() + SOONEST);
                     }
+                    feeder.choose().await;
                 }
             }
         }
@@ -204,20 +202,12 @@ impl Run {
 /// What was made of the holders so far.
 struct Feeder<'a> {
     run: &'a Run,
-    known: HashMap<PeerId, Known>,
-    banned: HashSet<SourceId>,
+    choice: Choice,
     mirrors: Mirrors,
     /// Whether the user knows that nobody shares the file.
     told: bool,
     /// Refusals in a row.
     refused: u32,
-}
-
-struct Known {
-    id: SourceId,
-    label: String,
-    /// The engine gave it up; it may come back.
-    gone: bool,
 }
 
 impl Feeder<'_> {
@@ -260,8 +250,31 @@ impl Feeder<'_> {
             return;
         }
         self.told = false;
-        for holder in holders {
-            self.add(holder).await;
+        self.choice.offered(holders);
+        self.choose().await;
+    }
+
+    /// Puts holders into use, and out of it.
+    async fn choose(&mut self) {
+        let run = self.run;
+        let (rows, patient) = {
+            let progress = run.download.progress();
+            let progress = progress.borrow();
+            // Whoever else was asked, no more would come.
+            let patient = matches!(progress.limit, Bottleneck::RateLimit | Bottleneck::Idle);
+            (progress.rows.clone(), patient)
+        };
+        for step in self.choice.turn(&rows, patient, Instant::now()) {
+            let change = match step {
+                Step::Add(id, holder) => {
+                    let addresses: Vec<_> = holder.address.parse().into_iter().collect();
+                    let source =
+                        run.shared.parts.swarm.source(run.record.key, holder.peer, &addresses, run.layout);
+                    SourceChange::Add(id, AnySource::new(source))
+                }
+                Step::Remove(id) => SourceChange::Remove(id),
+            };
+            let _ = run.changes.send(change).await;
         }
     }
 
@@ -272,41 +285,19 @@ impl Feeder<'_> {
         }
     }
 
-    async fn add(&mut self, holder: Holder) {
-        let Ok(address) = holder.address.parse() else {
-            return tracing::debug!(address = holder.address, "a holder's address is none");
-        };
-        let in_use = self.known.values().filter(|known| !known.gone).count();
-        let next = SourceId(self.known.len() as u64);
-        let known = self.known.entry(holder.peer).or_insert_with(|| Known {
-            id: next,
-            label: format!("{} at {address}", holder.user),
-            gone: true,
-        });
-        if !known.gone || self.banned.contains(&known.id) || in_use >= MAX_SOURCES {
-            return;
-        }
-        known.gone = false;
-        let id = known.id;
-        let run = self.run;
-        let source = run.shared.parts.swarm.source(run.record.key, holder.peer, &[address], run.layout);
-        let _ = run.changes.send(SourceChange::Add(id, AnySource::new(source))).await;
-    }
-
     /// Notices sources that the engine gave up; true if any is new among them.
     fn look(&mut self, progress: &Progress) -> bool {
         let mut lost = false;
         for row in progress.rows.iter() {
-            let Some(known) = self.known.values_mut().find(|known| known.id == row.id) else { continue };
             match &row.state {
-                SourceState::Gone(reason) if !known.gone => {
-                    tracing::debug!(source = known.label, reason, "source is gone");
-                    known.gone = true;
+                SourceState::Gone(reason) if self.choice.gone(row.id) => {
+                    tracing::debug!(source = row.id.0, reason, "source is gone");
                     lost = true;
                 }
-                SourceState::Banned(reason) if self.banned.insert(row.id) => {
-                    known.gone = true;
-                    self.run.tell_banned(known.label.clone(), reason.clone());
+                SourceState::Banned(reason) => {
+                    if let Some(label) = self.choice.banned(row.id) {
+                        self.run.tell_banned(label, reason.clone());
+                    }
                 }
                 _ => {}
             }

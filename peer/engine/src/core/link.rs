@@ -88,6 +88,16 @@ impl Link {
         Some(self.latency.unwrap_or_default() + time_for(self.in_flight.saturating_add(bytes), self.rate?))
     }
 
+    /// Of what is in flight, that which everybody may be asked for: a piece.
+    pub(super) fn floor(&self, piece_length: u32) -> u64 {
+        self.in_flight.min(piece_length.into())
+    }
+
+    /// Of what is in flight, that which comes in `time`; all of it while nothing is known of the source.
+    pub(super) fn soon(&self, time: Duration) -> u64 {
+        self.rate.map_or(self.in_flight, |rate| self.in_flight.min(bytes_in(rate, time)))
+    }
+
     pub(super) fn asked(&mut self, bytes: u64) {
         self.in_flight += bytes;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_common::PieceIndex;
 
-use crate::core::link::time_for;
+use crate::core::link::{bytes_in, time_for};
 use crate::core::state::{Piece, Request};
 use crate::core::{Command, Core, RequestId};
 use crate::source::{PieceRun, SourceId};
@@ -51,17 +51,18 @@ impl Core {
     }
 
     fn next_run(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
-        let source = self.sources.get_mut(&id)?;
+        let source = self.sources.get(&id)?;
         let complete = source.have.is_none();
         let length = u64::from(self.layout.piece_length());
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
             || source.dry == Some(self.generation)
             || !source.link.may_ask(source.requests.len(), length, complete, self.rate_limit)
-            || !room(self.in_flight, length, self.budget, self.rate_limit, idle)
+            || !self.has_room(length, idle)
         {
             return None;
         }
+        let source = self.sources.get_mut(&id)?;
         let preferred = source
             .prefers
             .take()
@@ -100,7 +101,7 @@ impl Core {
         let fair = u32::try_from(rest).unwrap_or(u32::MAX);
         // Its share too: a run as long as the whole room would leave the others a piece at a time.
         let share = self.budget / streams.max(1) as u64;
-        let room = spare_room(self.in_flight, self.budget, self.rate_limit).min(share);
+        let room = self.spare_room().min(self.limited_room()).min(share);
         let most = source.link.run(self.layout.piece_length(), room).min(fair);
         let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
         let more = (1..most).take_while(|&ahead| {
@@ -118,7 +119,9 @@ impl Core {
             source.active = now;
         }
         source.requests.insert(request);
+        let before = source.link.floor(self.layout.piece_length());
         source.link.asked(run.length());
+        self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
         self.in_flight += run.length();
         for piece in run.pieces() {
             let state = &mut self.pieces[piece.as_usize()];
@@ -145,14 +148,14 @@ impl Core {
         }
         let frontier = self.selector.first(None, |_| true).and_then(|item| self.layout.piece(item))?;
         let length = u64::from(self.layout.piece_length());
-        let source = self.sources.get_mut(&id)?;
+        let source = self.sources.get(&id)?;
         if source.paused_until.is_some_and(|until| until > now)
             || source.straggler_after.is_some_and(|after| after > now)
-            || !room(self.in_flight, length, self.budget, self.rate_limit, false)
+            || !self.has_room(length, false)
         {
             return None;
         }
-        source.straggler_after = Some(now + SPARE_EVERY);
+        self.sources.get_mut(&id)?.straggler_after = Some(now + SPARE_EVERY);
         let source = self.sources.get(&id)?;
         let ours = source.link.expected(length)?;
         let piece = self.requests.values().find_map(|request| {
@@ -172,9 +175,11 @@ impl Core {
     }
 
     /// The endgame: what an idle source is asked for although another was asked already. The oldest piece that is
-    /// overdue, or that this source would bring in half the time that the other still needs; two copies at most.
+    /// overdue, or that this source would bring in half the time that the other still needs; two copies at most. Where
+    /// two crawl, the slower one gives way.
     fn spare(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
-        let source = self.sources.get_mut(&id)?;
+        let length = u64::from(self.layout.piece_length());
+        let source = self.sources.get(&id)?;
         if self.selector.wanted() > 0
             || !source.requests.is_empty()
             || source.paused_until.is_some_and(|until| until > now)
@@ -182,13 +187,28 @@ impl Core {
         {
             return None;
         }
-        source.spare_after = Some(now + SPARE_EVERY);
-        let source = self.sources.get(&id)?;
-        let length = u64::from(self.layout.piece_length());
-        if !room(self.in_flight, length, self.budget, self.rate_limit, true) {
-            return None;
-        }
         let ours = source.link.expected(length);
+        let found = if self.has_room(length, true) {
+            let crawling = || self.crawling(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
+            self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(crawling)
+        } else {
+            None
+        };
+        let Some((piece, slower)) = found else {
+            // Looking at all requests is not for every event.
+            self.sources.get_mut(&id)?.spare_after = Some(now + SPARE_EVERY);
+            return None;
+        };
+        if let Some(request) = slower {
+            self.commands.push_back(Command::Cancel { request });
+            self.release(request);
+        }
+        Some(PieceRun::new(self.layout, piece, 1))
+    }
+
+    /// A piece that one other source was asked for and is late with.
+    fn overdue(&self, id: SourceId, ours: Option<Duration>, now: Instant) -> Option<PieceIndex> {
+        let source = self.sources.get(&id)?;
         let overdue = self.requests.iter().filter(|(_, request)| {
             let age = now.saturating_duration_since(request.issued);
             request.source != id
@@ -197,11 +217,35 @@ impl Core {
                     || ours.zip(self.outlook(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
         });
         // Of a run the last piece: the first is already on its way.
-        let piece = overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
+        overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
             matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. })
                 && source.would_serve(piece)
-        })?;
-        Some(PieceRun::new(self.layout, piece, 1))
+        })
+    }
+
+    /// A piece that two others were asked for, both of which still need more than twice the time that this source would,
+    /// and the request of the slower one.
+    fn crawling(&self, id: SourceId, ours: Duration, now: Instant) -> Option<(PieceIndex, RequestId)> {
+        let source = self.sources.get(&id)?;
+        let needs = |id: RequestId, request: &Request| {
+            let age = now.saturating_duration_since(request.issued);
+            // Whoever has not even begun is not believed to be quick.
+            let least = if request.received == 0 { age } else { Duration::ZERO };
+            let only = request.pending().count() == 1;
+            (only && age >= LEAST_OVERDUE).then(|| (self.outlook(request, age).unwrap_or(age).max(least), id))
+        };
+        self.requests.iter().find_map(|(&by, request)| {
+            let piece = request.pending().next()?;
+            let Piece::Requested { second: Some(second), .. } = self.pieces[piece.as_usize()] else {
+                return None;
+            };
+            let other = self.requests.get(&second).filter(|_| second != by)?;
+            if request.source == id || other.source == id || !source.would_serve(piece) {
+                return None;
+            }
+            let (one, other) = (needs(by, request)?, needs(second, other)?);
+            (ours * 2 < one.0.min(other.0)).then_some((piece, one.max(other).1))
+        })
     }
 
     /// How long a request will still take, judged by its own progress and by its source's rate, the worse of both.
@@ -212,19 +256,33 @@ impl Core {
         let known = source.link.rate().map(|rate| time_for(request.remaining(), rate));
         own.max(known)
     }
-}
 
-/// How many bytes may be added to those in flight.
-fn spare_room(in_flight: u64, budget: u64, rate_limit: Option<u64>) -> u64 {
-    let limited = rate_limit.map_or(u64::MAX, |rate| super::link::bytes_in(rate, LIMITED_FOR));
-    budget.min(limited).saturating_sub(in_flight)
-}
+    /// Whether `more` bytes may be added to those in flight. An idle source always gets a piece, except under a rate
+    /// limit, where it does if those that were asked would leave half of the limit unused.
+    fn has_room(&self, more: u64, idle: bool) -> bool {
+        (self.in_flight == 0 || more <= self.limited_room() || self.leaves_half())
+            && (idle || more <= self.spare_room())
+    }
 
-/// Whether `more` bytes may be added to those in flight. An idle source always gets a piece, except under a rate limit,
-/// where only the first one does.
-fn room(in_flight: u64, more: u64, budget: u64, rate_limit: Option<u64>, idle: bool) -> bool {
-    let unlimited = in_flight == 0 || more <= spare_room(in_flight, u64::MAX, rate_limit);
-    unlimited && (idle || more <= spare_room(in_flight, budget, None))
+    /// How many bytes may be added to those in flight beyond a piece a source.
+    fn spare_room(&self) -> u64 {
+        self.budget.saturating_sub(self.in_flight - self.floors)
+    }
+
+    /// How many bytes may be added under the rate limit. Of slow sources counts what will come, not what was asked for:
+    /// the rest must not be lost to the fast ones.
+    fn limited_room(&self) -> u64 {
+        let Some(rate) = self.rate_limit else { return u64::MAX };
+        bytes_in(rate, LIMITED_FOR).saturating_sub(self.soon())
+    }
+
+    fn leaves_half(&self) -> bool {
+        self.rate_limit.is_some_and(|rate| self.soon().saturating_mul(2) <= bytes_in(rate, LIMITED_FOR))
+    }
+
+    fn soon(&self) -> u64 {
+        self.sources.values().map(|source| source.link.soon(LIMITED_FOR)).sum()
+    }
 }
 
 /// `part` over `whole`, for scaling durations; a day's worth of a second at most.

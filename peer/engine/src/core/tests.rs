@@ -228,6 +228,66 @@ fn a_lost_twin_leaves_the_piece_to_the_other() {
 }
 
 #[test]
+fn a_fast_source_takes_over_what_two_slow_ones_crawl_with() {
+    let mut table = Table::new(1);
+    let first = fetches(&table.add(1, Have::All))[0].0;
+    table.add(2, Have::All);
+    let second = fetches(&table.pass(Duration::from_millis(1_100)))[0].0;
+    // Both deliver, a tenth in more than a second.
+    table.now += Duration::from_millis(1_500);
+    for (request, received) in [(first, 6_500), (second, 5_000)] {
+        table.handle(Event::Progress { request, received, first_byte: Some(table.now), held_up: false });
+    }
+    assert!(fetches(&table.add(0, Have::All)).is_empty(), "nothing is known of it");
+    let link = &mut table.core.sources.get_mut(&SourceId(0)).unwrap().link;
+    link.asked(1 << 20);
+    link.delivered(1 << 20);
+    link.measured(0, Duration::from_secs(1));
+    let commands = table.pass(SILENCE / 50);
+    let request = fetches(&commands)[0].0;
+    assert_eq!((commands.len(), fetches(&commands)[0].1), (2, 0));
+    assert!(commands.contains(&Command::Cancel { request: first }), "the slower one gives way");
+    assert!(table.deliver(request, 0).contains(&Command::Cancel { request: second }));
+    assert!(table.core.is_complete());
+}
+
+#[test]
+fn what_slow_sources_hold_is_not_taken_from_the_fast_ones_depth() {
+    let layout = Layout::new(1_000 << 20, 1 << 20).unwrap();
+    let core = Core::new(layout, &Bitfield::none(&layout), 8 << 20, Rng::with_seed(1));
+    let mut table = Table { core, layout, now: Instant::now() };
+    // A hundred sources hold a mebibyte each, and bring nothing.
+    for source in 1..=100 {
+        assert_eq!(fetches(&table.add(source, Have::All)).len(), 1);
+    }
+    let mut asked: VecDeque<_> = fetches(&table.add(0, Have::All)).into();
+    for _ in 0..100 {
+        let (request, source, piece) = asked.pop_front().unwrap();
+        assert_eq!(source, 0);
+        table.now += Duration::from_millis(1);
+        asked.extend(fetches(&table.deliver(request, piece)));
+    }
+    assert!(asked.len() >= 8, "{} pieces in flight at the fast one", asked.len());
+}
+
+#[test]
+fn under_a_rate_limit_slow_sources_do_not_keep_the_fast_one_out() {
+    let mut table = Table::new(1_000);
+    let limit = 20 * u64::from(PIECE);
+    table.handle(Event::RateLimit(Some(limit)));
+    // Slow ones take all that may be in flight, but after a piece each it is known what they bring.
+    let mut asked: VecDeque<_> = (1..=40).flat_map(|source| fetches(&table.add(source, Have::All))).collect();
+    for _ in 0..20 {
+        let (request, _, piece) = asked.pop_front().unwrap();
+        table.now += Duration::from_millis(500);
+        asked.extend(fetches(&table.deliver(request, piece)));
+    }
+    let fast = fetches(&table.add(0, Have::All));
+    let fast: Vec<_> = fast.iter().chain(&asked).filter(|(_, source, _)| *source == 0).collect();
+    assert!(!fast.is_empty(), "the fast one is asked for nothing");
+}
+
+#[test]
 fn a_rate_limit_keeps_little_in_flight() {
     let mut table = Table::new(100);
     table.handle(Event::RateLimit(Some(100_000)));
@@ -305,6 +365,8 @@ impl Core {
         let written = self.pieces.iter().filter(|&&state| state == Piece::Written).count();
         assert_eq!(self.written as usize, written);
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
+        let floors = self.sources.values().map(|source| source.link.floor(self.layout.piece_length()));
+        assert_eq!(self.floors, floors.sum::<u64>());
         assert_eq!(self.partial, self.sources.values().filter(|source| source.is_partial()).count());
         assert_eq!(
             self.requests.len(),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::core::{Core, DropReason};
 use crate::engine::Shared;
-use crate::progress::{Bottleneck, Progress, SourceRow, SourceState, State};
+use crate::progress::{Bottleneck, Progress, SHOWN_DROPPED, SourceRow, SourceState, State};
 use crate::source::SourceId;
 use crate::writer::Workplace;
 
@@ -17,8 +17,6 @@ use crate::writer::Workplace;
 const RATE_OVER: Duration = Duration::from_secs(3);
 /// Distance of a rate's sampling points.
 const RATE_STEP: Duration = Duration::from_millis(250);
-/// Dropped sources that are still shown; the one dropped first goes first.
-const SHOWN_DROPPED: usize = 32;
 /// Jobs in the writer's queue from which on the disk is what limits.
 const BUSY_QUEUE: usize = 16;
 

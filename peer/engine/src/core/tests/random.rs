@@ -7,7 +7,8 @@ use super::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-const WORLDS: u64 = 60;
+/// Together with the steps a million.
+const WORLDS: u64 = 500;
 const STEPS: usize = 2_000;
 /// Replays one world: `SHOAL_SEED=n cargo test -p shoal-engine random_worlds`.
 const SEED: &str = "SHOAL_SEED";

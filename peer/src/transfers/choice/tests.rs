@@ -1,0 +1,138 @@
+//! Many holders and few places, in made-up time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_common::UserName;
+use shoal_common::tracker_api::Extent;
+use shoal_engine::SourceState;
+
+use super::*;
+
+/// What the holders deliver: bytes a second, by the number that names them.
+struct World {
+    choice: Choice,
+    rates: BTreeMap<u8, u64>,
+    in_use: BTreeMap<SourceId, u8>,
+    added: BTreeMap<u8, usize>,
+    now: Instant,
+}
+
+fn holder(number: u8) -> Holder {
+    let user = UserName::create("ann").unwrap();
+    Holder { peer: PeerId([number; 32]), address: "127.0.0.1:1".into(), user, extent: Extent::Complete }
+}
+
+impl World {
+    fn new(rates: impl IntoIterator<Item = (u8, u64)>) -> Self {
+        let choice = Choice { rng: Rng::with_seed(1), ..Choice::default() };
+        let (rates, now) = (rates.into_iter().collect(), Instant::now());
+        Self { choice, rates, in_use: BTreeMap::new(), added: BTreeMap::new(), now }
+    }
+
+    fn offer(&mut self) {
+        self.choice.offered(self.rates.keys().copied().map(holder).collect());
+    }
+
+    fn turn(&mut self) {
+        self.now += Duration::from_millis(250);
+        let row = |(&id, number): (&SourceId, &u8)| SourceRow {
+            id,
+            state: SourceState::Active,
+            fetched_bytes: 0,
+            rate: self.rates[number],
+            requests: 1,
+            holds: 1,
+        };
+        let rows: Vec<SourceRow> = self.in_use.iter().map(row).collect();
+        for step in self.choice.turn(&rows, false, self.now) {
+            match step {
+                Step::Add(id, holder) => {
+                    let number = holder.peer.0[0];
+                    assert!(self.in_use.insert(id, number).is_none());
+                    *self.added.entry(number).or_default() += 1;
+                }
+                Step::Remove(id) => {
+                    assert!(self.in_use.remove(&id).is_some());
+                }
+            }
+        }
+        assert!(self.in_use.len() <= MAX_SOURCES);
+    }
+
+    fn turns(&mut self, seconds: usize) {
+        for turn in 0..4 * seconds {
+            if turn % 20 == 0 {
+                self.offer();
+            }
+            self.turn();
+        }
+    }
+
+    fn uses(&self, number: u8) -> bool {
+        self.in_use.values().any(|&other| other == number)
+    }
+}
+
+#[test]
+fn few_holders_are_all_used_and_keep_their_places() {
+    let mut world = World::new((0..60).map(|number| (number, u64::from(number))));
+    world.turns(100);
+    assert_eq!(world.in_use.len(), 60);
+    assert!(world.added.values().all(|&times| times == 1));
+}
+
+#[test]
+fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
+    for fast in [0, 100, 200] {
+        let mut world = World::new((0..=200).map(|number| (number, 10_000)));
+        world.rates.insert(fast, 1_000_000);
+        world.turns(60);
+        assert!(world.uses(fast));
+        world.turns(300);
+        assert!(world.uses(fast) && world.added[&fast] == 1, "it lost its place");
+    }
+}
+
+#[test]
+fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
+    let mut world = World::new((0..=200).map(|number| (number, 10_000)));
+    world.turns(1);
+    let first: BTreeSet<u8> = world.in_use.values().copied().collect();
+    world.turns(60);
+    assert_eq!(world.added.len(), 201, "each was tried once");
+    let stayed = first.iter().filter(|&&number| world.uses(number)).count();
+    assert!(stayed >= MAX_SOURCES - FIRST_TRIALS, "{stayed} of the first stayed");
+    let trials: usize = world.added.values().sum();
+    world.turns(60);
+    let later = world.added.values().sum::<usize>() - trials;
+    assert!(later <= 60, "{later} trials of known ones in a minute");
+}
+
+#[test]
+fn the_only_one_that_holds_what_is_missing_gets_its_turn_and_stays() {
+    // The others have nothing that is of use any more.
+    let mut world = World::new((0..=200).map(|number| (number, 0)));
+    world.turns(120);
+    world.rates.insert(170, 3_000);
+    world.turns(600);
+    assert!(world.uses(170));
+}
+
+#[test]
+fn who_is_gone_comes_back_only_when_named_again_and_a_liar_never() {
+    let mut world = World::new((0..3).map(|number| (number, 1)));
+    world.offer();
+    world.turn();
+    let ids: Vec<SourceId> = world.in_use.keys().copied().collect();
+    assert!(world.choice.gone(ids[0]) && !world.choice.gone(ids[0]));
+    assert_eq!(world.choice.banned(ids[1]).as_deref(), Some("ann at 127.0.0.1:1"));
+    assert_eq!(world.choice.banned(ids[1]), None, "it is told once");
+    ids[..2].iter().for_each(|id| {
+        world.in_use.remove(id);
+    });
+    world.turn();
+    assert_eq!(world.in_use.len(), 1);
+    world.offer();
+    world.turn();
+    assert_eq!(world.in_use.keys().copied().collect::<Vec<_>>(), [ids[0], ids[2]], "under the old id");
+}
