@@ -196,6 +196,9 @@ fn download(row: &DownloadRow) -> Value {
     if let RowState::Failed(error) = &row.state {
         fields["error"] = error.as_str().into();
     }
+    if let Some(activity) = render::activity(row) {
+        fields["activity"] = activity.into();
+    }
     fields
 }
 

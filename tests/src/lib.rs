@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
 mod client;
+mod crowd;
 mod dfs;
 mod forger;
 mod load;
@@ -15,6 +16,7 @@ mod process;
 mod seeder;
 mod terminal;
 mod tracker;
+mod world;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -25,16 +27,18 @@ use std::time::{Duration, Instant};
 use sha1::Digest;
 
 pub use client::{Client, Outcome, Stopped};
+pub use crowd::Crowd;
 pub use dfs::{Store, files_below};
 pub use forger::Forger;
 pub use load::{Load, Promises};
-pub use member::{Member, TrackerAddress, Wire};
+pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
-pub use process::{Finished, client_command, finish, peak_memory, run_script, tracker_command};
+pub use process::{Finished, client_command, descriptors, finish, peak_memory, run_script, tracker_command};
 pub use seeder::{Manners, Seeder};
 pub use terminal::Terminal;
 pub use tracker::Trackers;
+pub use world::{World, download};
 
 /// How long a condition may take to come true on a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

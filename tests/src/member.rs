@@ -1,17 +1,18 @@
 //! A client made by hand: it speaks the protocols itself, and so can do what the real one never would.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::credentials::Secrets;
+use shoal_common::credentials::{SALT_BYTES, Secrets};
 use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_PEER_DATA, MAX_PEER_MESSAGE};
-use shoal_common::peer_wire::{DATA, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
+use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
 use shoal_common::tracker_api::{
     Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, RefusalKind, Reply, Session, ToTracker,
 };
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Uid, UserName};
-use shoal_net::bulk::frame::{FrameReader, FrameWriter};
-use shoal_net::bulk::{self, BulkReader, BulkWriter};
+use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
+use shoal_net::bulk::{self, BulkError, BulkReader, BulkWriter};
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
@@ -187,6 +188,18 @@ impl Member {
     /// # Errors
     /// When the tracker refuses.
     pub fn login(&mut self, name: &str, password: &str) -> Result<Session, Refusal> {
+        self.login_by(name, &mut |salt| Arc::new(Secrets::derive(password, salt).unwrap()))
+    }
+
+    /// Logs in with what `derive` makes of the password and the salt: for many clients of one account it is the same.
+    ///
+    /// # Errors
+    /// When the tracker refuses.
+    pub fn login_by(
+        &mut self,
+        name: &str,
+        derive: &mut impl FnMut(&[u8; SALT_BYTES]) -> Arc<Secrets>,
+    ) -> Result<Session, Refusal> {
         let name = UserName::refer(name).unwrap();
         let mut candidate = 0;
         loop {
@@ -195,8 +208,7 @@ impl Member {
             else {
                 panic!("no challenge")
             };
-            let secrets = Secrets::derive(password, &salt).unwrap();
-            let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
+            let signature = derive(&salt).answer(&challenge, self.identity.peer_id(), self.tracker);
             match self.call(Call::Login { name: name.clone(), candidate, signature }) {
                 Ok(Answer::LoggedIn(session)) => return Ok(*session),
                 Ok(other) => panic!("{other:?}"),
@@ -256,13 +268,29 @@ impl Member {
     /// Connects to a peer's bulk lane at that port of this machine.
     #[must_use]
     pub fn dial_peer(&self, port: u16, peer: PeerId) -> Wire {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let stream =
-            self.runtime.block_on(async { bulk::connect(address, peer, &self.identity).await.unwrap() });
-        let (reader, writer) = stream.into_split();
-        let reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA).unwrap());
-        Wire { runtime: self.runtime.handle().clone(), reader, writer: FrameWriter::new(writer) }
+        self.try_dial_peer(port, peer).unwrap()
     }
+
+    /// Connects to a peer that may have too much to do.
+    ///
+    /// # Errors
+    /// When no connection comes about.
+    pub fn try_dial_peer(&self, port: u16, peer: PeerId) -> Result<Wire, BulkError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let stream = self.runtime.block_on(async { bulk::connect(address, peer, &self.identity).await })?;
+        let (reader, writer) = stream.into_split();
+        let reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA + DataHead::BYTES).unwrap());
+        Ok(Wire { runtime: self.runtime.handle().clone(), reader, writer: FrameWriter::new(writer) })
+    }
+}
+
+/// What a peer sends to whoever asks for pieces.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message.
+    Said(ToRequester),
+    /// A block of a piece.
+    Block(DataHead, Vec<u8>),
 }
 
 /// A bulk connection, as the one who asks for pieces.
@@ -294,15 +322,31 @@ impl Wire {
     /// # Errors
     /// When the connection ended, or nothing comes within `patience`.
     pub fn hear(&mut self, patience: Duration) -> Result<Option<ToRequester>, String> {
+        match self.hear_all(patience)? {
+            Heard::Said(message) => Ok(Some(message)),
+            Heard::Block(..) => Ok(None),
+        }
+    }
+
+    /// The next message or block.
+    ///
+    /// # Errors
+    /// When the connection ended, or nothing comes within `patience`.
+    pub fn hear_all(&mut self, patience: Duration) -> Result<Heard, String> {
         self.runtime.block_on(async {
             let next = timeout(patience, self.reader.next()).await.map_err(|_| "silence".to_owned())?;
             let header = next.map_err(|error| error.to_string())?.ok_or("the end")?;
+            let said = |error: FrameError| error.to_string();
             if header.kind == DATA {
-                return Ok(None);
+                let mut head = [0; DataHead::BYTES];
+                self.reader.read_into(&mut head).await.map_err(said)?;
+                let mut block = vec![0; self.reader.remaining()];
+                self.reader.read_into(&mut block).await.map_err(said)?;
+                return Ok(Heard::Block(DataHead::from_bytes(&head), block));
             }
             assert_eq!(header.kind, TO_REQUESTER);
-            let payload = self.reader.payload(MAX_PEER_MESSAGE).await.map_err(|error| error.to_string())?;
-            Ok(Some(minicbor::decode(&payload).unwrap()))
+            let payload = self.reader.payload(MAX_PEER_MESSAGE).await.map_err(said)?;
+            Ok(Heard::Said(minicbor::decode(&payload).unwrap()))
         })
     }
 

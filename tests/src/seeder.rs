@@ -1,9 +1,12 @@
 //! A seeder made by hand, which counts what it sends, holds back at will, and may lie.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
@@ -22,7 +25,14 @@ pub enum Manners {
     Honest,
     /// It sends pieces of the right length with a wrong byte.
     Lies,
+    /// It does so with this piece alone.
+    LiesIn(u32),
+    /// It sends so many bytes a second on each connection; at least 10.
+    Crawls(u32),
 }
+
+/// How often a seeder that crawls sends something, a second.
+const CRAWLS: u32 = 5;
 
 /// A member that serves one file by hand.
 pub struct Seeder {
@@ -32,8 +42,9 @@ pub struct Seeder {
 }
 
 struct Share {
-    content: Vec<u8>,
-    piece_length: usize,
+    content: File,
+    size: u64,
+    piece_length: u64,
     manners: Manners,
     /// How often each piece was sent.
     sent: Mutex<HashMap<u32, usize>>,
@@ -51,8 +62,9 @@ impl Seeder {
     ) -> Self {
         let (gid, fid, manifest) = member.find(group, file);
         let share = Arc::new(Share {
-            content: std::fs::read(content).unwrap(),
-            piece_length: manifest.piece_length as usize,
+            content: File::open(content).unwrap(),
+            size: manifest.size,
+            piece_length: manifest.piece_length.into(),
             manners,
             sent: Mutex::default(),
         });
@@ -153,16 +165,25 @@ async fn send_piece(
     channel: u32,
     piece: u32,
 ) -> Option<()> {
-    let start = piece as usize * share.piece_length;
-    let end = (start + share.piece_length).min(share.content.len());
-    let mut bytes = share.content[start..end].to_vec();
-    if share.manners == Manners::Lies {
+    let start = u64::from(piece) * share.piece_length;
+    let mut bytes = vec![0; usize::try_from(share.piece_length.min(share.size - start)).unwrap()];
+    share.content.read_exact_at(&mut bytes, start).unwrap();
+    if share.manners == Manners::Lies || share.manners == Manners::LiesIn(piece) {
         bytes[0] ^= 1;
     }
-    for (number, block) in bytes.chunks(BLOCK as usize).enumerate() {
-        let offset = u32::try_from(number).unwrap() * BLOCK;
+    let (length, pause) = match share.manners {
+        Manners::Crawls(rate) => (rate.div_ceil(CRAWLS), Duration::from_secs(1) / CRAWLS),
+        _ => (BLOCK, Duration::ZERO),
+    };
+    let mut offset = 0;
+    for block in bytes.chunks(length as usize) {
         let head = DataHead { channel, piece, offset };
+        offset += length;
         writer.data(DATA, &head.to_bytes(), block).await.ok()?;
+        if !pause.is_zero() {
+            writer.flush().await.ok()?;
+            tokio::time::sleep(pause).await;
+        }
     }
     writer.flush().await.ok()
 }

@@ -2,56 +2,16 @@
 //! (D2, D4, D6, D8).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use shoal_tests::{
-    Client, Manners, Member, Mount, Seeder, Trackers, random_file, root_or_skip, same_content, sha1_of, until,
+    Client, Manners, Mount, World, download, random_file, root_or_skip, same_content, sha1_of, until,
 };
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 64 * 1024;
-
-/// A cluster of one tracker and a group `g` that ann owns.
-struct World {
-    ann: Client,
-    trackers: Trackers,
-    dir: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let trackers = Trackers::start(dir.path(), 1);
-        let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
-        ann.ok("create_group g");
-        Self { ann, trackers, dir }
-    }
-
-    fn member(&mut self, name: &str) -> Client {
-        let mut member = Client::enter(self.dir.path(), name, &self.trackers.info());
-        self.ann.let_in("g", &mut [&mut member]);
-        member
-    }
-
-    /// A seeder made by hand.
-    fn seeder(&mut self, name: &str, file: &str, content: &Path, manners: Manners, allowed: usize) -> Seeder {
-        let mut member = Member::connect(self.trackers.port(1));
-        member.enter(name);
-        member.join("g");
-        self.ann.ok(&format!("accept_request g {name}"));
-        Seeder::start(member, ("g", file), content, manners, allowed)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-}
-
-fn download(client: &mut Client, file: &str, to: &Path) {
-    client.ok(&format!("download_file g {file} '{}'", to.display()));
-}
 
 /// Everything in a folder, hidden files too.
 fn list(folder: &Path) -> Vec<String> {

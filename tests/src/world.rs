@@ -1,0 +1,73 @@
+//! A group whose members share files: one tracker, and what they are made of.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Client, Crowd, Manners, Member, Seeder, Trackers};
+
+/// A cluster of one tracker and a group `g` that ann owns.
+pub struct World {
+    /// Who owns the group.
+    pub ann: Client,
+    /// The tracker.
+    pub trackers: Trackers,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    /// Starts the tracker and ann.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it starts processes")]
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let trackers = Trackers::start(dir.path(), 1);
+        let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+        ann.ok("create_group g");
+        Self { ann, trackers, dir }
+    }
+
+    /// A client in the group.
+    pub fn member(&mut self, name: &str) -> Client {
+        let mut member = Client::enter(self.dir.path(), name, &self.trackers.info());
+        self.ann.let_in("g", &mut [&mut member]);
+        member
+    }
+
+    /// A client made by hand that is in the group.
+    pub fn by_hand(&mut self, name: &str) -> Member {
+        let mut member = Member::connect(self.trackers.port(1));
+        member.enter(name);
+        member.join("g");
+        self.ann.ok(&format!("accept_request g {name}"));
+        member
+    }
+
+    /// A seeder made by hand.
+    pub fn seeder(
+        &mut self,
+        name: &str,
+        file: &str,
+        content: &Path,
+        manners: Manners,
+        allowed: usize,
+    ) -> Seeder {
+        let member = self.by_hand(name);
+        Seeder::start(member, ("g", file), content, manners, allowed)
+    }
+
+    /// As many seeders made by hand, all of one user.
+    pub fn crowd(&mut self, count: usize, file: &str, content: &Path, manners: Manners) -> Crowd {
+        drop(self.by_hand("crowd"));
+        Crowd::start(self.trackers.port(1), ("crowd", count), ("g", file), content, manners)
+    }
+
+    /// A path in the test's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// Begins to download a file of the group `g`.
+pub fn download(client: &mut Client, file: &str, to: &Path) {
+    client.ok(&format!("download_file g {file} '{}'", to.display()));
+}
