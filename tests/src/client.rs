@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::{PATIENCE, client_command, eventually, free_port, random_file, until};
+use crate::{Network, PATIENCE, binary, client_command, eventually, free_port, random_file, until};
 
 /// What a command gave: its object, and the events that came before it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,7 @@ pub struct Client {
     dir: PathBuf,
     port: u16,
     info: PathBuf,
+    machine: Option<(Arc<Network>, u8)>,
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
@@ -38,18 +40,26 @@ impl Client {
     /// Starts a client with its state in `dir/name`, using the trackers of `info`.
     #[must_use]
     pub fn start(dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port())
+        Self::start_at(dir, name, info, free_port(), None)
     }
 
-    fn start_at(dir: &Path, name: &str, info: &Path, port: u16) -> Self {
+    /// Starts a client on a machine of a network.
+    #[must_use]
+    pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
+        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)))
+    }
+
+    fn start_at(dir: &Path, name: &str, info: &Path, port: u16, machine: Option<(Arc<Network>, u8)>) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
-        let mut child = client_command(dir, name, info, port)
-            .arg("--json")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = client_command(dir, name, info, port);
+        if let Some((network, number)) = &machine {
+            let mut there = network.on(*number, binary("client").to_str().unwrap());
+            there.arg(format!("{}:{port}", network.address(*number))).args(command.get_args().skip(1));
+            there.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+            command = there;
+        }
+        let mut child =
+            command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, output) = channel();
         std::thread::spawn(move || {
@@ -66,6 +76,7 @@ impl Client {
             dir: dir.into(),
             port,
             info: info.into(),
+            machine,
             child,
             input,
             output,
@@ -76,10 +87,15 @@ impl Client {
     /// Starts a client, makes an account of the same name, and logs in.
     #[must_use]
     pub fn enter(dir: &Path, name: &str, info: &Path) -> Self {
-        let mut client = Self::start(dir, name, info);
-        client.ok(&format!("create_user {name} secret"));
-        client.ok(&format!("login {name} secret"));
-        client
+        Self::start(dir, name, info).entered()
+    }
+
+    /// Makes an account of the same name, and logs in.
+    #[must_use]
+    pub fn entered(mut self) -> Self {
+        self.ok(&format!("create_user {} secret", self.name));
+        self.ok(&format!("login {} secret", self.name));
+        self
     }
 
     /// Two clients in the group `g`: ann, who owns it, and bob.
@@ -271,7 +287,13 @@ impl Client {
     }
 
     fn stopped(&self) -> Stopped {
-        Stopped { dir: self.dir.clone(), name: self.name.clone(), info: self.info.clone(), port: self.port }
+        Stopped {
+            dir: self.dir.clone(),
+            name: self.name.clone(),
+            info: self.info.clone(),
+            port: self.port,
+            machine: self.machine.clone(),
+        }
     }
 }
 
@@ -292,12 +314,13 @@ pub struct Stopped {
     name: String,
     info: PathBuf,
     port: u16,
+    machine: Option<(Arc<Network>, u8)>,
 }
 
 impl Stopped {
     /// Starts it again, at the same address and with the same folder.
     #[must_use]
     pub fn restart(self) -> Client {
-        Client::start_at(&self.dir, &self.name, &self.info, self.port)
+        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine)
     }
 }
