@@ -90,12 +90,14 @@ impl Node {
         let mut bytes = self.store.0[index].clone();
         let mut limit = u64::MAX;
         match behaviour {
-            Behaviour::Honest | Behaviour::Long => {}
+            // A node says what it holds when it is asked.
+            Behaviour::Honest | Behaviour::Long | Behaviour::Floods => {}
+            Behaviour::Lost(lost) if lost as usize != index => {}
             Behaviour::Short => bytes.truncate(bytes.len() - 1),
             Behaviour::Wrong => bytes[7] ^= 1,
             Behaviour::SilentAfter(most) | Behaviour::GoneAfter(most) => limit = most,
             Behaviour::Busy(_) => return self.say(ToClient::Failed { request, reason: Failure::Busy }).await,
-            Behaviour::Refuses(_) => {
+            Behaviour::Refuses(_) | Behaviour::Lost(_) => {
                 return self.say(ToClient::Failed { request, reason: Failure::NotFound }).await;
             }
         }

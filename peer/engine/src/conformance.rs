@@ -12,7 +12,7 @@ use std::time::Duration;
 use shoal_common::{Layout, PieceIndex};
 use tokio::sync::mpsc;
 
-pub use crate::conformance::fake::{Behaviour, FakeSource, piece_of, sample_file};
+pub use crate::conformance::fake::{Behaviour, FLOOD, FakeSource, piece_of, sample_file};
 
 use crate::buffer::{Arrived, PieceBuf};
 use crate::core::RequestId;
@@ -68,7 +68,9 @@ pub async fn check(stand: &impl Stand) -> Result<(), Violation> {
     suite.lies().await?;
     suite.silence().await?;
     suite.disconnect().await?;
-    suite.refusals().await
+    suite.refusals().await?;
+    suite.lost().await?;
+    suite.flood().await
 }
 
 fn impossible(error: impl std::fmt::Display) -> Violation {
@@ -147,8 +149,16 @@ impl<S: Stand> Suite<'_, S> {
     }
 
     async fn honest(&self) -> Result<(), Violation> {
-        let check = "an honest source serves every piece";
-        let source = self.source(Behaviour::Honest).await;
+        self.serves_all("an honest source serves every piece", Behaviour::Honest).await
+    }
+
+    async fn flood(&self) -> Result<(), Violation> {
+        self.serves_all("a flood of what it holds does not get in the way of pieces", Behaviour::Floods).await
+    }
+
+    /// Sooner or later it says that it holds the file, and every piece comes.
+    async fn serves_all(&self, check: &'static str, behaviour: Behaviour) -> Result<(), Violation> {
+        let source = self.source(behaviour).await;
         if !matches!(&*source.have().borrow(), Have::All) {
             let mut have = source.have();
             let all = have.wait_for(|have| match have {
@@ -270,6 +280,21 @@ impl<S: Stand> Suite<'_, S> {
         match self.fetch(check, &source, self.single(1)?).await?.0 {
             Err(_) => Ok(()),
             Ok(_) => Err(Violation { check, what: "the next fetch succeeds".into() }),
+        }
+    }
+
+    /// What a source said that it holds may be less by now.
+    async fn lost(&self) -> Result<(), Violation> {
+        let check = "a piece that is not there any more is refused, and is all that is";
+        let source = self.source(Behaviour::Lost(2)).await;
+        match self.fetch(check, &source, self.single(2)?).await? {
+            (Err(SourceError::Gone(_)), pieces) if pieces.is_empty() => Ok(()),
+            (Err(SourceError::NotNow { .. } | SourceError::Busy(_)), pieces) if pieces.is_empty() => {
+                self.must_serve(check, &source, self.single(1)?).await
+            }
+            (result, pieces) => {
+                Err(Violation { check, what: format!("{result:?}, {} pieces", pieces.len()) })
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use shoal_common::Layout;
 use shoal_common::peer_wire::{DataHead, ToRequester, ToServer};
-use shoal_engine::conformance::{Behaviour, Stand, check, piece_of};
+use shoal_common::{Bitfield, Layout};
+use shoal_engine::conformance::{Behaviour, FLOOD, Stand, check, piece_of};
 use shoal_engine::{Have, PieceSource};
 use shoal_net::Identity;
 use shoal_net::bulk::{BulkLimits, Listener};
@@ -50,6 +50,11 @@ impl Server {
     async fn serve(mut self, behaviour: Behaviour) {
         while let Some(message) = self.raw.hear().await {
             match message {
+                ToServer::Open { channel, .. } if behaviour == Behaviour::Floods => {
+                    let nothing = Bitfield::none(&self.layout).to_bytes();
+                    self.raw.say(&ToRequester::Opened { channel, have: Some(nothing) }).await;
+                    self.flood(channel).await;
+                }
                 ToServer::Open { channel, .. } => {
                     self.raw.say(&ToRequester::Opened { channel, have: None }).await
                 }
@@ -61,6 +66,14 @@ impl Server {
         }
     }
 
+    /// Announces every piece again and again.
+    async fn flood(&mut self, channel: u32) {
+        for _ in 0..FLOOD {
+            let pieces = (0..self.layout.pieces()).collect();
+            self.raw.say(&ToRequester::Have { channel, pieces }).await;
+        }
+    }
+
     /// False: hang up.
     async fn answer(&mut self, behaviour: Behaviour, channel: u32, piece: u32) -> bool {
         let index = self.layout.piece(piece).unwrap();
@@ -68,6 +81,13 @@ impl Server {
         let mut limit = u64::MAX;
         match behaviour {
             Behaviour::Honest | Behaviour::Long => {}
+            Behaviour::Floods => self.flood(channel).await,
+            Behaviour::Lost(lost) if lost != piece => {}
+            Behaviour::Lost(_) => {
+                let refusal = ToRequester::NotNow { channel, piece, after_ms: 1_000, instead: None };
+                self.raw.say(&refusal).await;
+                return true;
+            }
             Behaviour::Short => bytes.truncate(bytes.len() - 1),
             Behaviour::Wrong => bytes[7] ^= 1,
             Behaviour::SilentAfter(bytes) | Behaviour::GoneAfter(bytes) => limit = bytes,

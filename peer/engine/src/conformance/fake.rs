@@ -30,7 +30,14 @@ pub enum Behaviour {
     Busy(Duration),
     /// It refuses every piece for that time, and names another that it would serve.
     Refuses(Duration),
+    /// It said that it holds the whole file, and does not have the piece of this number any more.
+    Lost(u32),
+    /// It says what it holds again and again, thousands of times, before each answer; where its kind says that at all.
+    Floods,
 }
+
+/// How often one that [floods](Behaviour::Floods) says the same.
+pub const FLOOD: usize = 2_000;
 
 /// Makes a file of `size` bytes that no two pieces of which are equal, and its description.
 ///
@@ -172,6 +179,13 @@ impl FakeSource {
                 tokio::time::sleep(self.block_time).await;
             }
             match self.behaviour {
+                Behaviour::Floods => {
+                    (0..FLOOD).for_each(|_| {
+                        self.hold_pieces([]);
+                        self.hold(Have::All);
+                    });
+                    into.append(block).await?;
+                }
                 Behaviour::SilentAfter(bytes) if self.served() >= bytes => std::future::pending().await,
                 Behaviour::GoneAfter(bytes) if self.served() >= bytes => {
                     return Err(SourceError::Gone("the connection broke".into()));
@@ -211,7 +225,7 @@ impl PieceSource for FakeSource {
             _ => {}
         }
         for piece in want.pieces() {
-            if !self.holds(piece) {
+            if !self.holds(piece) || self.behaviour == Behaviour::Lost(piece.get()) {
                 return Err(SourceError::NotNow { piece, after: Duration::from_secs(1), instead: None });
             }
             let bytes = piece_of(&self.shared.bytes, &self.shared.layout, piece);

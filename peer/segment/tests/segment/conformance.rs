@@ -21,7 +21,9 @@ impl Stand for HttpStand {
     async fn source(&self, bytes: Arc<[u8]>, layout: Layout, behaviour: Behaviour) -> HttpSource {
         let all = u64::MAX;
         let mut manners = match behaviour {
-            Behaviour::Honest => Manners::default(),
+            // A server says nothing of what it holds.
+            Behaviour::Honest | Behaviour::Floods => Manners::default(),
+            Behaviour::Lost(_) => Manners { refuses: Some("404 Not Found".into()), ..Manners::default() },
             Behaviour::Short => Manners { short: true, ..Manners::default() },
             Behaviour::Long => Manners { long: true, ..Manners::default() },
             Behaviour::Wrong => Manners { wrong: Some(0..all), ..Manners::default() },
