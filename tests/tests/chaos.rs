@@ -1,0 +1,249 @@
+//! No hang at 99 %: a download among faults that come together, at random. Whatever happens it moves, says what it waits for,
+//! or fails with a reason; and when the faults are over, it ends, right.
+//!
+//! `SHOAL_SEED=n cargo test -p shoal-tests --test chaos` replays a seed, `SHOAL_SEEDS=m` tries so many from there on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use shoal_tests::{Client, Manners, Seeder, Stopped, World, download, same_content, until};
+
+const MIB: usize = 1 << 20;
+/// Faults in a row in one world.
+const FAULTS: usize = 24;
+
+/// A client that may be stopped or dead.
+enum Sharer {
+    Runs(Client),
+    Sleeps(Client),
+    Dead(Stopped),
+}
+
+impl Sharer {
+    /// Whatever it is, it runs again, and shares.
+    fn healed(self) -> Client {
+        match self {
+            Self::Runs(client) => client,
+            Self::Sleeps(client) => {
+                client.signal(Signal::CONT);
+                client
+            }
+            Self::Dead(stopped) => {
+                let mut client = stopped.restart();
+                let name = client.name().to_owned();
+                // The trackers may be away: then the client goes on by itself once they are back.
+                until("it is logged in", || client.run(&format!("login {name} secret")).answer["ok"] == true);
+                client
+            }
+        }
+    }
+}
+
+/// One download, and all that can go wrong with it.
+struct Chaos {
+    rng: Rng,
+    world: World,
+    sharers: Vec<Option<Sharer>>,
+    /// Made by hand: one lies in a piece, one crawls, one sends as many pieces as it is allowed to.
+    by_hand: Vec<Seeder>,
+    bob: Option<Client>,
+    tracker_runs: bool,
+    path: PathBuf,
+    copy: PathBuf,
+    /// What was done.
+    story: Vec<String>,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new();
+        let size = rng.usize(4 * MIB..10 * MIB);
+        let (path, _) = world.ann.share("g", "a.bin", size);
+        let mut sharers = Vec::new();
+        for name in ["carol", "dave"] {
+            let mut sharer = world.member(name);
+            let copy = world.path(&format!("{name}.bin"));
+            download(&mut sharer, "a.bin", &copy);
+            sharer.until_download("a.bin", "C");
+            sharer.ok("limit up 300K");
+            sharers.push(Some(Sharer::Runs(sharer)));
+        }
+        let lie = rng.u32(..u32::try_from(size / (64 * 1024)).unwrap());
+        let by_hand = vec![
+            world.seeder("liar", "a.bin", &path, Manners::LiesIn(lie), usize::MAX),
+            world.seeder("crawler", "a.bin", &path, Manners::Crawls(2_000), usize::MAX),
+            world.seeder("miser", "a.bin", &path, Manners::Honest, rng.usize(..8)),
+        ];
+        let mut bob = world.member("bob");
+        world.ann.ok("logout");
+        let copy = world.path("copy.bin");
+        bob.ok("limit down 1M");
+        download(&mut bob, "a.bin", &copy);
+        Self {
+            rng,
+            world,
+            sharers,
+            by_hand,
+            bob: Some(bob),
+            tracker_runs: true,
+            path,
+            copy,
+            story: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, what: impl Into<String>) {
+        self.story.push(what.into());
+    }
+
+    fn bob(&mut self) -> &mut Client {
+        self.bob.as_mut().unwrap()
+    }
+
+    /// Something goes wrong, or is mended.
+    fn fault(&mut self) {
+        match self.rng.u32(..12) {
+            0..4 => self.trouble_a_sharer(),
+            4 => self.trouble_the_tracker(),
+            5 => {
+                let bob = self.bob.take().unwrap().kill().restart();
+                self.bob = Some(bob);
+                self.tell("bob is killed");
+                self.log_bob_in();
+            }
+            6 => {
+                let rate = ["0", "50K", "1M", "300K"][self.rng.usize(..4)];
+                self.tell(format!("limit down {rate}"));
+                self.bob().ok(&format!("limit down {rate}"));
+            }
+            7 => {
+                self.tell("paused and resumed");
+                let pause = self.rng.u64(..300);
+                // Over, it can be neither.
+                if self.bob().run("pause_download g a.bin").answer["ok"] == true {
+                    std::thread::sleep(Duration::from_millis(pause));
+                    self.bob().ok("resume_download g a.bin");
+                }
+            }
+            8 => {
+                let more = self.by_hand[2].sent() + self.rng.usize(..10);
+                self.tell(format!("the miser sends up to {more}"));
+                self.by_hand[2].allow(more);
+            }
+            _ => {
+                let pause = self.rng.u64(..1_500);
+                self.tell(format!("{pause} ms of peace"));
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+        }
+        self.look();
+    }
+
+    fn trouble_a_sharer(&mut self) {
+        let which = self.rng.usize(..self.sharers.len());
+        let sharer = self.sharers[which].take().unwrap();
+        let kind = self.rng.u32(..4);
+        let (what, sharer) = match sharer {
+            Sharer::Runs(client) if kind == 0 => ("is killed", Sharer::Dead(client.kill())),
+            Sharer::Runs(client) if kind == 1 => {
+                client.signal(Signal::STOP);
+                ("is stopped", Sharer::Sleeps(client))
+            }
+            Sharer::Runs(mut client) if self.tracker_runs => {
+                let rate = ["20K", "300K", "2M"][self.rng.usize(..3)];
+                client.ok(&format!("limit up {rate}"));
+                ("has another rate", Sharer::Runs(client))
+            }
+            Sharer::Dead(stopped) if !self.tracker_runs => ("stays dead", Sharer::Dead(stopped)),
+            other => ("is mended", Sharer::Runs(other.healed())),
+        };
+        self.sharers[which] = Some(sharer);
+        self.tell(format!("sharer {which} {what}"));
+    }
+
+    fn trouble_the_tracker(&mut self) {
+        if self.tracker_runs {
+            self.world.trackers.kill(1);
+            self.tell("the tracker is killed");
+        } else {
+            self.world.trackers.restart(1);
+            self.tell("the tracker is back");
+        }
+        self.tracker_runs = !self.tracker_runs;
+    }
+
+    fn log_bob_in(&mut self) {
+        if !self.tracker_runs {
+            self.trouble_the_tracker();
+        }
+        let bob = self.bob();
+        until("bob is logged in", || bob.run("login bob secret").answer["ok"] == true);
+    }
+
+    /// The download is in a state that tells its user something.
+    fn look(&mut self) {
+        let bob = self.bob();
+        until("it says what it does", || {
+            let now = bob.download("a.bin");
+            // None of this is a reason to fail.
+            assert_ne!(now["state"], "F", "{now}");
+            now["state"] != "D" || now["activity"].is_string()
+        });
+    }
+
+    /// All faults are over: now it must end.
+    fn end(&mut self) {
+        self.tell("all is mended");
+        if !self.tracker_runs {
+            self.trouble_the_tracker();
+        }
+        self.sharers = self.sharers.drain(..).map(|s| Some(Sharer::Runs(s.unwrap().healed()))).collect();
+        self.bob().ok("limit down 0");
+        for sharer in self.sharers.iter_mut().flatten() {
+            if let Sharer::Runs(client) = sharer {
+                client.ok("limit up 0");
+            }
+        }
+        self.bob().until_download("a.bin", "C");
+        assert!(same_content(&self.path, &self.copy));
+    }
+}
+
+/// Says how to replay what failed.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay: SHOAL_SEED={} cargo test -p shoal-tests --test chaos", self.0);
+        }
+    }
+}
+
+impl Drop for Chaos {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what happened: {:#?}", self.story);
+        }
+    }
+}
+
+#[test]
+fn faults_that_come_together_never_make_a_download_hang() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let first = number("SHOAL_SEED").unwrap_or(1);
+    let seeds = number("SHOAL_SEEDS").unwrap_or(1);
+    for seed in first..first + seeds {
+        let _replay = Replay(seed);
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..FAULTS {
+            chaos.fault();
+        }
+        chaos.end();
+        eprintln!("seed {seed}: {} faults", chaos.story.len());
+    }
+}
