@@ -214,6 +214,24 @@ fn a_full_disk_refuses_writes_and_answers_reads_until_there_is_room() {
     drop(trackers);
 }
 
+#[test]
+fn the_log_leaves_room_for_the_database_on_a_small_disk() {
+    if !root_or_skip("the_log_leaves_room_for_the_database_on_a_small_disk") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Each account adds some 20 KiB to the log until it is carried over, and a tenth of that to the database.
+    let small = Mount::new(&dir.path().join("tracker-1"), "size=16m");
+    let mut trackers = Trackers::start(dir.path(), 1);
+    let load = Load::start(&addresses(&trackers), 2);
+    until("more was logged than there is room for", || load.acknowledged() > 1_500);
+    let promises = load.stop();
+    assert_eq!(trackers.logged(1, "disk is full"), 0);
+    check_each_alone(&mut trackers, &promises);
+    drop(trackers);
+    drop(small);
+}
+
 /// Fills a disk to its last byte.
 fn fill(ballast: &Path) {
     let mut file = std::fs::File::create(ballast).unwrap();

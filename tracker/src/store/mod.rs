@@ -40,6 +40,12 @@ const GROUPS: u8 = 1;
 
 /// Version of the rows' schema; a database of a later one is refused.
 const SCHEMA: i64 = 1;
+/// Pages in the write-ahead log before they are carried over into the database, at most: many commits write the same pages,
+/// and with SQLite's own thousand each of them was carried over anew.
+const MAX_LOG_PAGES: u64 = 16_384;
+/// The same at least: what SQLite takes by itself.
+const MIN_LOG_PAGES: u64 = 1_000;
+const PAGE_BYTES: u64 = 4_096;
 /// Version of the projections; another one than the database's has them made anew.
 const PROJECTIONS: i64 = 2;
 /// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
@@ -108,8 +114,9 @@ impl Store {
         let db = Connection::open(&path)?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
-             PRAGMA foreign_keys = OFF; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864;",
+             PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536; PRAGMA journal_size_limit = 67108864;",
         )?;
+        db.pragma_update(None, "wal_autocheckpoint", log_pages(dir))?;
         db.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
         // Else SQLite plans a statement anew whenever a bound it looks at, a limit say, has another value than the last time.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
@@ -183,10 +190,7 @@ impl Store {
     /// Whether the disk has room for writes again, as the file system says; yes where it does not say.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return true };
-        // What is kept back for root is no use to others.
-        let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
-        blocks.saturating_mul(disk.f_frsize) >= ENOUGH_ROOM
+        free_bytes(&self.path).is_none_or(|bytes| bytes >= ENOUGH_ROOM)
     }
 
     /// Size of the database with its write-ahead log in bytes, for the operator.
@@ -235,6 +239,20 @@ fn keep_private(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes that this process may still write where `path` is; `None` where the file system does not say.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    // What is kept back for root is no use to others.
+    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    Some(blocks.saturating_mul(disk.f_frsize))
+}
+
+/// How long the log may get: on a small disk it would take the room that the database needs to grow.
+fn log_pages(dir: &Path) -> u64 {
+    let room = free_bytes(dir).unwrap_or(0) / PAGE_BYTES;
+    (room / 16).clamp(MIN_LOG_PAGES, MAX_LOG_PAGES)
 }
 
 /// What an error on a file of the data directory means.

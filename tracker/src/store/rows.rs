@@ -1,7 +1,8 @@
 //! The replicated rows in SQLite: [`shoal_replica::Rows`] on tables.
 //!
 //! `missing` and `unnamed` hold the blobs that rows name and that are not here, and the other way round, so that neither
-//! question ever reads more than its answer.
+//! question ever reads more than its answer. The rows of one bucket are asked for only when two trackers differ, or after
+//! a backup: an index of them is made then and dropped at the next start, for it costs every new row a page of its own.
 
 use rusqlite::{OptionalExtension, ToSql, params};
 use shoal_replica::{After, BlobHash, Kind, Origin, Row, Rows, Stamp, limits::BUCKETS};
@@ -16,7 +17,7 @@ CREATE TABLE IF NOT EXISTS rec (
     PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rec_number ON rec (origin, seq);
 CREATE INDEX IF NOT EXISTS rec_tombstone ON rec (stamp) WHERE tombstone = 1;
-CREATE INDEX IF NOT EXISTS rec_bucket ON rec (bucket);
+DROP INDEX IF EXISTS rec_bucket;
 CREATE TABLE IF NOT EXISTS bucket (number INTEGER PRIMARY KEY, sum BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blob (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, content BLOB NOT NULL);
@@ -171,6 +172,7 @@ impl Rows for Store {
     }
 
     fn bucket_rows(&self, bucket: u16, after: After<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.execute("CREATE INDEX IF NOT EXISTS rec_bucket ON rec (bucket)", &[])?;
         match after {
             Some((kind, key)) => {
                 let tail = "WHERE bucket = ?1 AND (kind, key) > (?2, ?3) ORDER BY kind, key LIMIT ?4";
