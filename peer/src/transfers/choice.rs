@@ -105,6 +105,7 @@ impl Choice {
         let mut steps = Vec::new();
         if self.is_crowded() && !patient {
             let rates: HashMap<SourceId, &SourceRow> = rows.iter().map(|row| (row.id, row)).collect();
+            self.clear_places_for_trials(&rates, now);
             self.judge(&rates, now, &mut steps);
         }
         while let Some(peer) = self.next() {
@@ -144,9 +145,19 @@ impl Choice {
         first.map(|(&peer, _)| peer)
     }
 
+    /// While there were few holders all places were given for good: the slowest have to prove themselves now.
+    fn clear_places_for_trials(&mut self, rows: &HashMap<SourceId, &SourceRow>, now: Instant) {
+        for _ in MAX_SOURCES - FIRST_TRIALS..self.seats() {
+            let Some((_, slowest)) = self.slowest(&rate_in(rows), now) else { return };
+            if let Some(known) = self.known.get_mut(&slowest) {
+                known.place = Place::Trial { since: now, open: Some(now) };
+            }
+        }
+    }
+
     /// Ends trials whose time is over.
     fn judge(&mut self, rows: &HashMap<SourceId, &SourceRow>, now: Instant, steps: &mut Vec<Step>) {
-        let rate = |id: SourceId| rows.get(&id).map_or(0, |row| row.rate);
+        let rate = rate_in(rows);
         let opens: Vec<SourceId> = rows.values().filter(|row| row.holds > 0).map(|row| row.id).collect();
         let mut over = Vec::new();
         for (&peer, known) in &mut self.known {
@@ -188,6 +199,11 @@ impl Choice {
     fn of(&mut self, id: SourceId) -> Option<&mut Known> {
         self.known.values_mut().find(|known| known.id == id)
     }
+}
+
+/// What a source delivers: nothing, if it is not known yet.
+fn rate_in<'a>(rows: &'a HashMap<SourceId, &'a SourceRow>) -> impl Fn(SourceId) -> u64 + 'a {
+    |id| rows.get(&id).map_or(0, |row| row.rate)
 }
 
 impl Known {

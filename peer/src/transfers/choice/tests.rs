@@ -94,6 +94,17 @@ fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
 }
 
 #[test]
+fn holders_that_come_when_all_places_are_taken_are_tried_as_well() {
+    let mut world = World::new((0..64).map(|number| (number, 10_000)));
+    world.turns(20);
+    assert_eq!(world.in_use.len(), MAX_SOURCES);
+    world.rates.extend((64..200).map(|number| (number, 10_000)));
+    world.rates.insert(150, 1_000_000);
+    world.turns(60);
+    assert!(world.uses(150));
+}
+
+#[test]
 fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
     let mut world = World::new((0..=200).map(|number| (number, 10_000)));
     world.turns(1);
