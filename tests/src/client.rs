@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use crate::{Network, PATIENCE, binary, client_command, eventually, free_port, random_file, until};
 
+/// Bytes a second at which a file is read and hashed on the slowest machine.
+const READ_A_SECOND: u64 = 50 << 20;
+
 /// What a command gave: its object, and the events that came before it.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -127,7 +130,8 @@ impl Client {
         let path = self.dir.join(format!("{}-{file}", self.name)).join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         random_file(&path, size, 7);
-        let answer = self.ok(&format!("upload_file '{}' {group}", path.display()));
+        let reading = Duration::from_secs(size as u64 / READ_A_SECOND);
+        let answer = self.ok_within(&format!("upload_file '{}' {group}", path.display()), PATIENCE + reading);
         (path, answer["sha1"].as_str().unwrap_or_default().to_owned())
     }
 

@@ -49,6 +49,8 @@ struct Chaos {
     sharers: Vec<Option<Sharer>>,
     /// Made by hand: one lies in a piece, one crawls, one sends as many pieces as it is allowed to.
     by_hand: Vec<Seeder>,
+    /// Who downloads beside bob, and offers what came.
+    erin: Client,
     bob: Option<Client>,
     tracker_runs: bool,
     path: PathBuf,
@@ -78,16 +80,19 @@ impl Chaos {
             world.seeder("crawler", "a.bin", &path, Manners::Crawls(2_000), usize::MAX),
             world.seeder("miser", "a.bin", &path, Manners::Honest, rng.usize(..8)),
         ];
-        let mut bob = world.member("bob");
+        let (mut erin, mut bob) = (world.member("erin"), world.member("bob"));
         world.ann.ok("logout");
         let copy = world.path("copy.bin");
-        bob.ok("limit down 1M");
-        download(&mut bob, "a.bin", &copy);
+        for (downloader, to) in [(&mut erin, &world.path("erin.bin")), (&mut bob, &copy)] {
+            downloader.ok("limit down 1M");
+            download(downloader, "a.bin", to);
+        }
         Self {
             rng,
             world,
             sharers,
             by_hand,
+            erin,
             bob: Some(bob),
             tracker_runs: true,
             path,
@@ -106,7 +111,7 @@ impl Chaos {
 
     /// Something goes wrong, or is mended.
     fn fault(&mut self) {
-        match self.rng.u32(..12) {
+        match self.rng.u32(..14) {
             0..4 => self.trouble_a_sharer(),
             4 => self.trouble_the_tracker(),
             5 => {
@@ -128,6 +133,12 @@ impl Chaos {
                     std::thread::sleep(Duration::from_millis(pause));
                     self.bob().ok("resume_download g a.bin");
                 }
+            }
+            9 if self.tracker_runs => {
+                let share = ["logout", "login erin secret", "stop_share g a.bin"][self.rng.usize(..3)];
+                self.tell(format!("erin: {share}"));
+                // Logged in or out already, it is an error.
+                self.erin.run(share);
             }
             8 => {
                 let more = self.by_hand[2].sent() + self.rng.usize(..10);
@@ -203,6 +214,9 @@ impl Chaos {
         }
         self.sharers = self.sharers.drain(..).map(|s| Some(Sharer::Runs(s.unwrap().healed()))).collect();
         self.bob().ok("limit down 0");
+        if self.bob().download("a.bin")["state"] == "P" {
+            self.bob().ok("resume_download g a.bin");
+        }
         for sharer in self.sharers.iter_mut().flatten() {
             if let Sharer::Runs(client) = sharer {
                 client.ok("limit up 0");
