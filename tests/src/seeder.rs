@@ -29,6 +29,10 @@ pub enum Manners {
     LiesIn(u32),
     /// It sends so many bytes a second on each connection; at least 10.
     Crawls(u32),
+    /// It sends half of each piece, and nothing more of it.
+    StopsHalfway,
+    /// It has everything, and serves nothing: not now.
+    NeverNow,
 }
 
 /// How often a seeder that crawls sends something, a second.
@@ -136,6 +140,12 @@ async fn send(
                     return;
                 }
             }
+            ToServer::Request { channel, piece } if share.manners == Manners::NeverNow => {
+                let refusal = ToRequester::NotNow { channel, piece, after_ms: 0, instead: None };
+                if writer.control(TO_REQUESTER, &minicbor::to_vec(refusal).unwrap()).await.is_err() {
+                    return;
+                }
+            }
             ToServer::Request { channel, piece } => {
                 let open = |allowed: &usize| {
                     let mut sent = share.sent.lock().unwrap();
@@ -170,6 +180,9 @@ async fn send_piece(
     share.content.read_exact_at(&mut bytes, start).unwrap();
     if share.manners == Manners::Lies || share.manners == Manners::LiesIn(piece) {
         bytes[0] ^= 1;
+    }
+    if share.manners == Manners::StopsHalfway {
+        bytes.truncate(bytes.len() / 2);
     }
     let (length, pause) = match share.manners {
         Manners::Crawls(rate) => (rate.div_ceil(CRAWLS), Duration::from_secs(1) / CRAWLS),

@@ -47,7 +47,7 @@ struct Chaos {
     rng: Rng,
     world: World,
     sharers: Vec<Option<Sharer>>,
-    /// Made by hand: one lies in a piece, one crawls, one sends as many pieces as it is allowed to.
+    /// Made by hand: a miser who sends as many pieces as it is allowed to, and some of those who are of no use.
     by_hand: Vec<Seeder>,
     /// Who downloads beside bob, and offers what came.
     erin: Client,
@@ -63,7 +63,7 @@ impl Chaos {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::new();
-        let size = rng.usize(4 * MIB..10 * MIB);
+        let size = rng.usize(8 * MIB..16 * MIB);
         let (path, _) = world.ann.share("g", "a.bin", size);
         let mut sharers = Vec::new();
         for name in ["carol", "dave"] {
@@ -75,11 +75,18 @@ impl Chaos {
             sharers.push(Some(Sharer::Runs(sharer)));
         }
         let lie = rng.u32(..u32::try_from(size / (64 * 1024)).unwrap());
-        let by_hand = vec![
-            world.seeder("liar", "a.bin", &path, Manners::LiesIn(lie), usize::MAX),
-            world.seeder("crawler", "a.bin", &path, Manners::Crawls(2_000), usize::MAX),
-            world.seeder("miser", "a.bin", &path, Manners::Honest, rng.usize(..8)),
+        let nuisances = [
+            ("liar", Manners::LiesIn(lie)),
+            ("crawler", Manners::Crawls(2_000)),
+            ("half", Manners::StopsHalfway),
+            ("never", Manners::NeverNow),
         ];
+        let mut by_hand = vec![world.seeder("miser", "a.bin", &path, Manners::Honest, rng.usize(..8))];
+        for (name, manners) in nuisances {
+            if rng.bool() {
+                by_hand.push(world.seeder(name, "a.bin", &path, manners, usize::MAX));
+            }
+        }
         let (mut erin, mut bob) = (world.member("erin"), world.member("bob"));
         world.ann.ok("logout");
         let copy = world.path("copy.bin");
@@ -141,9 +148,9 @@ impl Chaos {
                 self.erin.run(share);
             }
             8 => {
-                let more = self.by_hand[2].sent() + self.rng.usize(..10);
+                let more = self.by_hand[0].sent() + self.rng.usize(..10);
                 self.tell(format!("the miser sends up to {more}"));
-                self.by_hand[2].allow(more);
+                self.by_hand[0].allow(more);
             }
             _ => {
                 let pause = self.rng.u64(..1_500);
@@ -208,7 +215,8 @@ impl Chaos {
 
     /// All faults are over: now it must end.
     fn end(&mut self) {
-        self.tell("all is mended");
+        let percent = self.bob().download("a.bin")["percent"].clone();
+        self.tell(format!("all is mended, at {percent} %"));
         if !self.tracker_runs {
             self.trouble_the_tracker();
         }
@@ -258,6 +266,6 @@ fn faults_that_come_together_never_make_a_download_hang() {
             chaos.fault();
         }
         chaos.end();
-        eprintln!("seed {seed}: {} faults", chaos.story.len());
+        eprintln!("seed {seed}: {:?}", chaos.story);
     }
 }
