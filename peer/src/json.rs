@@ -148,8 +148,8 @@ fn fields(output: &Output) -> Map<String, Value> {
             fields["complete"] = (*complete).into();
             fields
         }
-        Output::Downloads { rows, .. } => {
-            json!({ "downloads": rows.iter().map(download).collect::<Value>() })
+        Output::Downloads { rows, verbose } => {
+            json!({ "downloads": rows.iter().map(|row| download_of(row, *verbose)).collect::<Value>() })
         }
         Output::ShareStopped(file)
         | Output::DownloadPaused(file)
@@ -183,6 +183,15 @@ fn peer(row: &PeerRow) -> Value {
     })
 }
 
+/// With what it waits for or is limited by, if that is asked for.
+fn download_of(row: &DownloadRow, verbose: bool) -> Value {
+    let mut fields = download(row);
+    if verbose && let Some(activity) = render::activity(row) {
+        fields["activity"] = activity.into();
+    }
+    fields
+}
+
 fn download(row: &DownloadRow) -> Value {
     let mut fields = json!({
         "state": render::letter(&row.state).to_string(),
@@ -195,9 +204,6 @@ fn download(row: &DownloadRow) -> Value {
     });
     if let RowState::Failed(error) = &row.state {
         fields["error"] = error.as_str().into();
-    }
-    if let Some(activity) = render::activity(row) {
-        fields["activity"] = activity.into();
     }
     fields
 }

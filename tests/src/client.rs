@@ -218,6 +218,14 @@ impl Client {
         downloads.iter().find(|download| download["file"] == file).cloned().unwrap_or(Value::Null)
     }
 
+    /// What the download of that file waits for or is limited by; empty while it is not running.
+    pub fn activity(&mut self, file: &str) -> String {
+        let answer = self.ok("show_downloads -v");
+        let mut downloads = answer["downloads"].as_array().unwrap().iter();
+        let download = downloads.find(|download| download["file"] == file);
+        download.and_then(|download| download["activity"].as_str()).unwrap_or_default().to_owned()
+    }
+
     /// Waits until the download of that file is in that state (D, C, F or P).
     pub fn until_download(&mut self, file: &str, state: &str) -> Value {
         let mut last = Value::Null;

@@ -56,7 +56,7 @@ fn sources_that_are_cut_off_leave_it_to_others_or_are_waited_for() {
     until("it says what it waits for", || {
         let now = bob.download("a.bin");
         assert_eq!(now["state"], "D", "{now}");
-        let why = now["activity"].as_str().unwrap_or_default();
+        let why = bob.activity("a.bin");
         now["rate"] == 0 && (why == "its sources are busy" || why == "waiting for a sharer")
     });
     let stuck = bob.download("a.bin")["percent"].as_u64().unwrap();
