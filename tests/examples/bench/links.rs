@@ -57,11 +57,17 @@ impl Drop for Links {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| format!("{program} does not start: {error}"))?;
+    succeed(Command::new(program).args(arguments))
+}
+
+/// Runs a command to its good end.
+///
+/// # Errors
+/// What it said otherwise.
+pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?} does not start: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(format!("{program} {}: {words}", arguments.join(" ")))
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }

@@ -14,6 +14,7 @@
 
 mod ceiling;
 mod dfs;
+mod distribution;
 mod http;
 mod links;
 mod running;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 /// What a job takes of memory beside the bytes that it moves, at most.
 const REST: u64 = 512 << 20;
 
-const USAGE: &str = "usage: scripts/bench swarm|segments|dfs [--runs N] [--mib SIZE] [--rivals DIR] [--long]
+const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs [--runs N] [--mib SIZE] [--rivals DIR] [--long]
   --runs N      rounds; medians are printed [default: 3]
   --mib SIZE    size of the file [default: 1024]
   --rivals DIR  where libtorrent, rqbit, Garage and Tahoe are installed [default: $RIVALS_DIR, else ~/.cache/rivals]
@@ -113,6 +114,7 @@ fn main() {
     }
     let bench = match arguments.first().map(String::as_str) {
         Some("swarm") => swarm::run,
+        Some("distribution") => distribution::run,
         Some("segments") => segments::run,
         Some("dfs") => dfs::run,
         _ => usage(),

@@ -11,7 +11,7 @@ use shoal_tests::{Client, Trackers, random_file, same_content};
 use crate::running::{Running, cpu_seconds, forget_peak, installed, peak_mib};
 use crate::sample::{Sample, Table};
 use crate::torrents::Torrents;
-use crate::{Plan, ceiling};
+use crate::{Plan, ceiling, distribution};
 
 /// Size of the file that is shared to see how fast that is.
 const LARGE: u64 = 4 << 30;
@@ -73,6 +73,7 @@ pub(crate) fn run(plan: &Plan) {
     swarm.share_large(&mut table, size);
     table.print();
     swarm.many_small();
+    distribution::run(plan);
     if plan.long {
         let mut table = Table::new("A file of 16 GiB.".to_owned());
         swarm.huge(&mut table);
@@ -224,7 +225,10 @@ impl<'a> Swarm<'a> {
 }
 
 /// Waits until no download runs.
-fn wait_until_idle(client: &mut Client) -> Result<(), String> {
+///
+/// # Errors
+/// When it takes too long, or one failed.
+pub(crate) fn wait_until_idle(client: &mut Client) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let answer = client.run(&format!("wait {ONE_WAIT}")).answer;
