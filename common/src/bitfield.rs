@@ -78,6 +78,12 @@ impl Bitfield {
         bytes
     }
 
+    /// The set 64 pieces a word, piece 0 in the lowest bit of the first.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Whether the piece is in the set.
     ///
     /// # Panics

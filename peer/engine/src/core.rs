@@ -102,7 +102,7 @@ impl Core {
         match event {
             Event::SourceAdded { source, limits, have } => self.add_source(source, limits, &have, now),
             Event::SourceRemoved { source } => self.drop_source(source, DropReason::Removed),
-            Event::HaveChanged { source, have } => self.change_have(source, &have),
+            Event::HaveChanged { source, have } => self.change_have(source, &have, now),
             Event::OthersDownloading(others) => self.others = others,
             Event::Budget(bytes) => self.budget = bytes,
             Event::RateLimit(rate) => self.rate_limit = rate,
@@ -203,10 +203,10 @@ impl Core {
             straggler_after: None,
         };
         self.sources.insert(id, source);
-        self.change_have(id, have);
+        self.change_have(id, have, now);
     }
 
-    fn change_have(&mut self, id: SourceId, have: &Have) {
+    fn change_have(&mut self, id: SourceId, have: &Have, now: Instant) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let new = match have {
             Have::Bits(bits) if bits.len() != self.layout.pieces() => {
@@ -225,7 +225,8 @@ impl Core {
         source.have = new;
         self.partial += usize::from(source.is_partial());
         source.dry = None;
-        self.refill = true;
+        // Nobody else can be asked for more than before.
+        self.fill(id, now);
     }
 
     /// Accounts for what came; the source that it came from.

@@ -6,9 +6,11 @@
 use fastrand::Rng;
 use shoal_common::Bitfield;
 
-/// Items looked at in order of rarity before a choice among a subset goes over the subset instead. Whoever holds a
-/// twentieth of what is wanted is served by the walk almost always, and it costs no more than a scan of 100,000 bits.
+/// Items looked at in order of rarity, at most, before a choice among a subset goes over the subset instead. Whoever holds
+/// a twentieth of what is wanted is served by the walk almost always, and it costs no more than a scan of 100,000 bits.
 const WALK: usize = 256;
+/// The same for the smallest sets, whose scan is short.
+const LEAST_WALK: usize = 16;
 
 /// Items by the number of their holders, and which of them are wanted.
 #[derive(Debug, Clone)]
@@ -105,7 +107,7 @@ impl Selector {
         mut accept: impl FnMut(u32) -> bool,
         rng: &mut Rng,
     ) -> Option<u32> {
-        let mut looks = 0;
+        let mut looks = self.wanted.words.len().clamp(LEAST_WALK, WALK);
         let filled = self.filled.iter().enumerate().flat_map(|(index, &word)| bits_of(index, word));
         for bucket in filled.map(|bucket| &self.buckets[bucket as usize]) {
             let (before, after) = bucket.split_at(rng.usize(..bucket.len()));
@@ -113,8 +115,8 @@ impl Selector {
                 if among.is_none_or(|among| among.has(item)) && accept(item) {
                     return Some(item);
                 }
-                looks += 1;
-                if looks == WALK {
+                looks -= 1;
+                if looks == 0 {
                     return self.rarest_by_scan(among, accept, rng);
                 }
             }
@@ -237,6 +239,12 @@ impl ItemSet {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 
+    /// Whether no item is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
     /// The items in order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.words.iter().enumerate().flat_map(|(index, &word)| bits_of(index, word))
@@ -253,13 +261,7 @@ impl ItemSet {
 
 impl From<&Bitfield> for ItemSet {
     fn from(bits: &Bitfield) -> Self {
-        let bytes = bits.to_bytes();
-        let words = bytes.chunks(8).map(|chunk| {
-            let mut whole = [0; 8];
-            whole[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(whole)
-        });
-        Self { words: words.collect() }
+        Self { words: bits.words().to_vec() }
     }
 }
 

@@ -63,6 +63,11 @@ impl Link {
         self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
     }
 
+    /// Whether a request may span several pieces.
+    pub(super) fn takes_runs(&self) -> bool {
+        matches!(self.limits.run, Run::UpTo(_))
+    }
+
     /// How many pieces of `piece_length` bytes the next request should span, `room` bytes at most.
     pub(super) fn run(&self, piece_length: u32, room: u64) -> u32 {
         match self.limits.run {

@@ -95,7 +95,7 @@ impl Core {
     /// How many pieces from `first` on go into one request: missing ones that the source has, no more than come in about
     /// a second, nor than its share of what is missing.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
-        let Some(source) = self.sources.get(&id) else { return 1 };
+        let Some(source) = self.sources.get(&id).filter(|source| source.link.takes_runs()) else { return 1 };
         let streams: usize = self.sources.values().map(|source| source.link.streams()).sum();
         let rest = usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(streams.max(1));
         let fair = u32::try_from(rest).unwrap_or(u32::MAX);

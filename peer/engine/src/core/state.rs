@@ -83,7 +83,7 @@ impl Source {
 
     /// Whether it is another downloader.
     pub(super) fn is_partial(&self) -> bool {
-        self.have.as_ref().is_some_and(|have| have.count() > 0)
+        self.have.as_ref().is_some_and(|have| !have.is_empty())
     }
 
     /// Whether it has not asked to wait for this piece.
