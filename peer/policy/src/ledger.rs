@@ -143,14 +143,18 @@ impl Ledger {
         }
     }
 
-    /// A requester announced a piece.
-    pub(super) fn have(&mut self, id: TakerId, index: PieceIndex) {
-        let Some(taker) = self.takers.get_mut(&id) else { return };
+    /// A requester announced a piece. Whether it got that from somebody else.
+    pub(super) fn have(&mut self, id: TakerId, index: PieceIndex) -> bool {
+        let Some(taker) = self.takers.get_mut(&id) else { return false };
         if !taker.holds.insert(index) {
-            return;
+            return false;
         }
         let piece = &mut self.pieces[index.as_usize()];
         piece.holders += 1;
+        let ours = piece.first == Some(id);
+        if !ours {
+            taker.put_off = None;
+        }
         if let Some(first) = piece.first.filter(|&first| first != id) {
             piece.first = None;
             if let Some(first) = self.takers.get_mut(&first) {
@@ -158,6 +162,16 @@ impl Ledger {
             }
         }
         self.set(index, State::Held);
+        !ours
+    }
+
+    /// Whether somebody else got a piece since the requester asked for it.
+    pub(super) fn is_taken(&self, id: TakerId, index: PieceIndex) -> bool {
+        match self.pieces[index.as_usize()].state {
+            State::Given { to, .. } => to != id,
+            State::Held => true,
+            State::Ungiven | State::Promised { .. } => false,
+        }
     }
 
     /// Whether a requester gets the piece it asks for. If so, the piece is kept for it for a while, or until
@@ -203,9 +217,9 @@ impl Ledger {
         let piece = &mut self.pieces[index.as_usize()];
         piece.copies = piece.copies.saturating_add(1);
         match piece.state {
-            State::Ungiven => {}
-            State::Promised { to, .. } | State::Given { to, .. } if to == id => {}
-            _ => return,
+            State::Ungiven | State::Promised { .. } => {}
+            State::Given { to, .. } if to == id => {}
+            State::Given { .. } | State::Held => return,
         }
         let fresh = piece.first != Some(id);
         piece.first = Some(id);

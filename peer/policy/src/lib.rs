@@ -22,6 +22,8 @@ use self::ledger::{Decision, Ledger, TakerId};
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// When it may.
 const BUSY: Duration = Duration::from_secs(1);
+/// When somebody may come back to whom a piece's other holders are better than a long queue here: a few of its turns.
+const ELSEWHERE: Duration = Duration::from_millis(250);
 /// For how long a peer that was told so keeps its place.
 const PLACE_KEPT: Duration = Duration::from_secs(10);
 
@@ -33,7 +35,9 @@ struct File {
     /// Its requesters, and on how many channels.
     takers: HashMap<PeerId, (TakerId, usize)>,
     /// Peers that are being sent pieces of it, and how many pieces.
-    active: HashMap<PeerId, usize>,
+    active: BTreeMap<PeerId, usize>,
+    /// Its channels on which something waits: idle ones cost nothing.
+    queued: BTreeSet<ChannelId>,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,8 @@ struct Peer {
     turn: u64,
     /// Since when it waits without being given anything.
     waiting_since: Option<Instant>,
+    /// When it was last seen to have got something from somebody else.
+    fed: Option<Instant>,
     /// Until when that counts although nothing waits.
     place_until: Option<Instant>,
 }
@@ -69,10 +75,12 @@ struct Peer {
 #[derive(Debug)]
 pub struct Policy {
     slots: usize,
-    files: HashMap<FileKey, File>,
+    files: BTreeMap<FileKey, File>,
     channels: BTreeMap<ChannelId, Channel>,
-    /// Those on which something waits: idle ones cost nothing.
-    queued: BTreeSet<ChannelId>,
+    /// The files for which something waits.
+    busy: BTreeSet<FileKey>,
+    /// Nothing that waits could be served when that was tried last, nor did anything happen since that changes it.
+    settled: bool,
     peers: BTreeMap<PeerId, Peer>,
     active_peers: usize,
     ready: VecDeque<Action>,
@@ -86,9 +94,10 @@ impl Policy {
     pub fn new(slots: usize, rng: fastrand::Rng) -> Self {
         Self {
             slots: slots.max(1),
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             channels: BTreeMap::new(),
-            queued: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            settled: true,
             peers: BTreeMap::new(),
             active_peers: 0,
             ready: VecDeque::new(),
@@ -100,7 +109,7 @@ impl Policy {
 
     /// Whether nothing happens until the next event other than a tick.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.queued.is_empty()
+        self.ready.is_empty() && self.busy.is_empty()
     }
 
     /// How many pieces of a file a requester said it holds; `None` if it does not have the file open.
@@ -112,6 +121,7 @@ impl Policy {
 
     /// Takes an event. Events of channels that are not open are ignored.
     pub fn handle(&mut self, event: Event, now: Instant) {
+        self.settled &= matches!(event, Event::Opened { .. } | Event::Have { .. } | Event::Request { .. });
         match event {
             Event::Opened { channel, peer, key, layout, seeding } => {
                 self.open(channel, peer, key, layout, seeding)
@@ -123,8 +133,13 @@ impl Policy {
             }
             Event::Have { channel, pieces } => {
                 if let Some((channel, file)) = self.channel(channel) {
-                    let taker = channel.taker;
-                    pieces.into_iter().for_each(|piece| file.ledger.have(taker, piece));
+                    let (peer, taker) = (channel.peer, channel.taker);
+                    let elsewhere = pieces.iter().filter(|&&piece| file.ledger.have(taker, piece)).count();
+                    if elsewhere > 0
+                        && let Some(peer) = self.peers.get_mut(&peer)
+                    {
+                        peer.fed = Some(now);
+                    }
                 }
             }
             Event::Request { channel, piece } => self.request(channel, piece, now),
@@ -154,7 +169,8 @@ impl Policy {
             layout,
             seeding,
             takers: HashMap::new(),
-            active: HashMap::new(),
+            active: BTreeMap::new(),
+            queued: BTreeSet::new(),
         });
         let (taker, channels) = file.takers.entry(peer).or_insert_with(|| (file.ledger.join(), 0));
         *channels += 1;
@@ -175,6 +191,7 @@ impl Policy {
             active: 0,
             turn,
             waiting_since: None,
+            fed: None,
             place_until: None,
         });
         peer.channels += 1;
@@ -182,6 +199,7 @@ impl Policy {
 
     fn request(&mut self, id: ChannelId, piece: PieceIndex, now: Instant) {
         let arrival = self.arrivals;
+        let patient = self.is_patient(id, now);
         let Some((channel, file)) = self.channel(id) else { return };
         let decision = match file.seeding {
             true => file.ledger.ask(channel.taker, piece, now),
@@ -191,15 +209,30 @@ impl Policy {
             self.ready.push_back(Action::NotNow { channel: id, piece, after, instead });
             return;
         }
+        if patient && file.is_overrun() && channel.is_idle() {
+            return self.send_elsewhere(id, piece, now);
+        }
         channel.waiting.push_back((arrival, piece));
-        let peer = channel.peer;
+        file.queued.insert(id);
+        let (peer, key) = (channel.peer, channel.key);
         self.arrivals += 1;
-        self.queued.insert(id);
+        self.busy.insert(key);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.waiting += 1;
             peer.waiting_since.get_or_insert(now);
             peer.place_until = None;
         }
+        self.settled &= !self.channels.get(&id).is_some_and(|channel| self.could_serve(channel));
+    }
+
+    /// Refuses a request of somebody who had better ask others for a while; its place in the queue counts from now on.
+    fn send_elsewhere(&mut self, id: ChannelId, piece: PieceIndex, now: Instant) {
+        self.ready.push_back(Action::Busy { channel: id, piece, after: ELSEWHERE });
+        let Some(peer) = self.channels.get(&id).map(|channel| channel.peer) else { return };
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.waiting_since.get_or_insert(now);
+        }
+        self.settle(peer, now);
     }
 
     fn cancel(&mut self, id: ChannelId, piece: PieceIndex) {
@@ -234,18 +267,17 @@ impl Policy {
     }
 
     fn close(&mut self, id: ChannelId, now: Instant) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let waiting = std::mem::take(&mut channel.waiting);
+        self.unqueue(id, waiting.len());
         let Some(channel) = self.channels.remove(&id) else { return };
-        self.queued.remove(&id);
-        if let Some(peer) = self.peers.get_mut(&channel.peer) {
-            peer.waiting -= channel.waiting.len();
-        }
         self.release(channel.peer, channel.key, channel.active.len());
         if let Some(file) = self.files.get_mut(&channel.key) {
             channel
                 .active
                 .iter()
                 .map(|&(piece, _)| piece)
-                .chain(channel.waiting.iter().map(|&(_, piece)| piece))
+                .chain(waiting.iter().map(|&(_, piece)| piece))
                 .for_each(|piece| file.ledger.withdraw(channel.taker, piece));
             if let Some((taker, channels)) = file.takers.get_mut(&channel.peer) {
                 *channels -= 1;
@@ -293,8 +325,13 @@ impl Policy {
         if let Some(peer) = self.peers.get_mut(&channel.peer) {
             peer.waiting -= requests;
         }
-        if channel.waiting.is_empty() {
-            self.queued.remove(&id);
+        if channel.waiting.is_empty()
+            && let Some(file) = self.files.get_mut(&channel.key)
+        {
+            file.queued.remove(&id);
+            if file.queued.is_empty() {
+                self.busy.remove(&channel.key);
+            }
         }
     }
 
@@ -324,7 +361,8 @@ impl Policy {
             })
             .map(|(&id, _)| id)
             .collect();
-        for id in self.queued.iter().copied().collect::<Vec<_>>() {
+        let queued = self.busy.iter().filter_map(|key| self.files.get(key)).flat_map(|file| &file.queued);
+        for id in queued.copied().collect::<Vec<_>>() {
             self.refuse_late(id, &late);
         }
         late.into_iter().for_each(|id| self.settle(id, now));
