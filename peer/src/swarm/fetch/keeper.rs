@@ -145,13 +145,12 @@ impl Keeper {
                     }
                 }
                 _ = version.changed() => {
-                    sleep(GATHER).await;
-                    version.mark_unchanged();
                     let pieces = self.news.since(&mut told);
                     for some in pieces.chunks(NEWS) {
                         let pieces = some.iter().map(|piece| piece.get()).collect();
                         line.lane.connection.say(ToServer::Have { channel: line.lane.channel, pieces });
                     }
+                    sleep(GATHER).await;
                 }
                 () = &mut keep_alive => {
                     for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
