@@ -7,6 +7,7 @@
 //! seeder sent it, and how many bytes were received in vain.
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod happening;
 mod peer;
 mod world;
 

@@ -13,7 +13,7 @@ use crate::Manners;
 /// The one file of the swarm.
 const FILE: FileKey = FileKey { group: Gid([1; 16]), file: Fid([1; 16]) };
 /// Peers that are served at a time at most, as a client does by default.
-const SLOTS: usize = 64;
+const SLOTS: usize = 16;
 /// Blocks in which pieces are sent.
 const BLOCK: u64 = 16 * 1024;
 
@@ -33,8 +33,7 @@ pub(crate) struct Sending {
 /// A request of a leecher's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
-    pub(crate) of: Number,
-    pub(crate) piece: PieceIndex,
+    pub(crate) request: RequestId,
     pub(crate) received: u64,
     pub(crate) first_byte: Option<Instant>,
     /// Whether the core knows of all that came.
@@ -50,12 +49,15 @@ pub(crate) struct Peer {
     pub(crate) policy: Policy,
     pub(crate) have: Bitfield,
     pub(crate) neighbours: Vec<Number>,
-    pub(crate) requests: BTreeMap<RequestId, Asked>,
+    /// Its requests, by whom and what it asks.
+    pub(crate) requests: BTreeMap<(Number, PieceIndex), Asked>,
     pub(crate) sending: VecDeque<Sending>,
     /// Whether a block is on the uplink.
     pub(crate) busy: bool,
     /// Pieces that the neighbours were not told of.
     pub(crate) news: Vec<PieceIndex>,
+    /// No more is announced before this.
+    pub(crate) told_until: Duration,
     pub(crate) finished: Option<Duration>,
     pub(crate) sent_bytes: u64,
     pub(crate) wasted_bytes: u64,
@@ -75,6 +77,7 @@ impl Peer {
             sending: VecDeque::new(),
             busy: false,
             news: Vec::new(),
+            told_until: Duration::ZERO,
             finished: None,
             sent_bytes: 0,
             wasted_bytes: 0,

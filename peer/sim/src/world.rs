@@ -1,7 +1,6 @@
-//! Runs a swarm: a queue of what happens when, until all have the file or nothing happens any more.
+//! Runs a swarm: what happens, one thing after the other, until all have the file or nothing happens any more.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use shoal_engine::core::{Command, Core, Event, RequestId};
 use shoal_engine::{Have, Limits, POOL_BYTES, Run, SourceError, SourceId};
 use shoal_policy::{Action, ChannelId, Event as PolicyEvent};
 
+use crate::happening::{Happening, Queue};
 use crate::peer::{Asked, Number, Peer, Sending, channel};
 use crate::{LATENCY, Manners, Outcome, Scenario};
 
@@ -19,79 +19,24 @@ use crate::{LATENCY, Manners, Outcome, Scenario};
 const TICK: Duration = Duration::from_millis(25);
 /// How often a policy with waiting requests is told of the time.
 const POLICY_TICK: Duration = Duration::from_millis(100);
-/// New pieces are announced together within this time.
-const FLUSH: Duration = Duration::from_millis(50);
+/// After an announcement new pieces are gathered for that long, as a client does.
+const GATHER: Duration = Duration::from_millis(25);
+/// Announcements are taken in together that come within this time: what a busy process is late by anyway, and a peer's
+/// state is fetched into the processor's cache once for all of them.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// Whom a seeder has connected to it at most, as a client does.
+const GUESTS: usize = 256;
 /// A swarm that takes so many times the bound has failed.
 const PATIENCE: u32 = 20;
 /// What a peer asks of one source at most, in bytes.
 const MAX_IN_FLIGHT: u64 = 16 << 20;
 
-/// What happens at some time.
-#[derive(Debug)]
-enum Happening {
-    Joins(Number),
-    Vanishes(Number),
-    Requested {
-        by: Number,
-        of: Number,
-        piece: PieceIndex,
-    },
-    Cancelled {
-        by: Number,
-        of: Number,
-        piece: PieceIndex,
-    },
-    /// A block left the uplink.
-    BlockSent(Number),
-    Received {
-        by: Number,
-        from: Number,
-        piece: PieceIndex,
-        bytes: u64,
-        whole: bool,
-    },
-    Refused {
-        by: Number,
-        from: Number,
-        piece: PieceIndex,
-        error: SourceError,
-    },
-    /// A leecher announces what is new.
-    Flush(Number),
-    Announced {
-        from: Number,
-        to: Number,
-        have: Arc<Bitfield>,
-        pieces: Arc<[PieceIndex]>,
-    },
-    Tick(Number),
-    PolicyTick(Number),
-}
-
-struct Entry {
+/// What a leecher holds by now, and what of it is new.
+struct Announcement {
     at: Duration,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
+    from: Number,
+    have: Arc<Bitfield>,
+    pieces: Arc<[PieceIndex]>,
 }
 
 struct World<'a> {
@@ -99,9 +44,10 @@ struct World<'a> {
     layout: Layout,
     epoch: Instant,
     now: Duration,
-    queue: BinaryHeap<Reverse<Entry>>,
-    order: u64,
+    queue: Queue,
     peers: Vec<Peer>,
+    /// What was announced to each peer and not taken in.
+    inboxes: Vec<VecDeque<Announcement>>,
     /// Honest leechers that will stay and have not finished.
     awaited: usize,
 }
@@ -116,11 +62,11 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let mut world = World::new(scenario, layout);
     let end = scenario.bound() * PATIENCE;
     while world.awaited > 0
-        && let Some(Reverse(entry)) = world.queue.pop()
-        && entry.at <= end
+        && let Some((at, what)) = world.queue.pop()
+        && at <= end
     {
-        world.now = entry.at;
-        world.happen(entry.what);
+        world.now = at;
+        world.happen(what);
     }
     world.outcome()
 }
@@ -150,6 +96,10 @@ impl<'a> World<'a> {
                     peers[other].neighbours.push(number);
                 }
             }
+        }
+        let mut guests: Vec<Number> = (1..count).collect();
+        rng.shuffle(&mut guests);
+        for &number in guests.iter().take(GUESTS) {
             peers[number].neighbours.push(0);
             peers[0].neighbours.push(number);
         }
@@ -161,8 +111,8 @@ impl<'a> World<'a> {
             layout,
             epoch: Instant::now(),
             now: Duration::ZERO,
-            queue: BinaryHeap::new(),
-            order: 0,
+            queue: Queue::default(),
+            inboxes: peers.iter().map(|_| VecDeque::new()).collect(),
             peers,
             awaited,
         };
@@ -179,8 +129,7 @@ impl<'a> World<'a> {
     }
 
     fn at(&mut self, at: Duration, what: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse(Entry { at, order: self.order, what }));
+        self.queue.push(at, what);
     }
 
     fn after(&mut self, delay: Duration, what: Happening) {
@@ -209,11 +158,7 @@ impl<'a> World<'a> {
             }
             Happening::Refused { by, from, piece, error } => self.refused(by, from, piece, error),
             Happening::Flush(number) => self.flush(number),
-            Happening::Announced { from, to, have, pieces } => {
-                let (have, source) = (Have::Bits(have), SourceId(from as u64));
-                self.tell(to, Event::HaveChanged { source, have });
-                self.police(to, PolicyEvent::Have { channel: channel(from), pieces: pieces.to_vec() });
-            }
+            Happening::Hears(number) => self.hear(number),
             Happening::Tick(number) => self.tick(number),
             Happening::PolicyTick(number) => {
                 if self.peers[number].here {
@@ -264,11 +209,9 @@ impl<'a> World<'a> {
             if self.peers[other].here {
                 self.peers[other].sending.retain(|sending| sending.to != number);
                 self.police(other, PolicyEvent::Closed { channel: channel(number) });
-                let asked = self.peers[other].requests.iter();
-                let lost: Vec<RequestId> =
-                    asked.filter(|(_, asked)| asked.of == number).map(|(&request, _)| request).collect();
+                let asked = self.peers[other].requests.extract_if(.., |&(of, _), _| of == number);
+                let lost: Vec<RequestId> = asked.map(|(_, asked)| asked.request).collect();
                 for request in lost {
-                    self.peers[other].requests.remove(&request);
                     let result = Err(SourceError::Gone("it vanished".to_owned()));
                     self.tell(other, Event::Finished { request, result });
                 }
@@ -287,14 +230,17 @@ impl<'a> World<'a> {
                 Command::Fetch { request, source, run } => {
                     #[expect(clippy::cast_possible_truncation, reason = "it was made from a number")]
                     let (of, piece) = (source.0 as Number, run.first());
-                    let asked = Asked { of, piece, received: 0, first_byte: None, told: true };
-                    self.peers[number].requests.insert(request, asked);
+                    let asked = Asked { request, received: 0, first_byte: None, told: true };
+                    self.peers[number].requests.insert((of, piece), asked);
                     self.after(LATENCY, Happening::Requested { by: number, of, piece });
                 }
                 Command::Cancel { request } => {
-                    if let Some(asked) = self.peers[number].requests.remove(&request) {
+                    let mut requests =
+                        self.peers[number].requests.extract_if(.., |_, asked| asked.request == request);
+                    let cancelled = requests.next();
+                    drop(requests);
+                    if let Some(((of, piece), asked)) = cancelled {
                         self.peers[number].wasted_bytes += asked.received;
-                        let (of, piece) = (asked.of, asked.piece);
                         self.after(LATENCY, Happening::Cancelled { by: number, of, piece });
                     }
                 }
@@ -361,26 +307,20 @@ impl<'a> World<'a> {
         self.police(number, event);
     }
 
-    fn request_for(&self, by: Number, from: Number, piece: PieceIndex) -> Option<RequestId> {
-        let mut requests = self.peers[by].requests.iter();
-        requests.find(|(_, asked)| asked.of == from && asked.piece == piece).map(|(&request, _)| request)
-    }
-
     fn received(&mut self, by: Number, from: Number, piece: PieceIndex, bytes: u64, whole: bool) {
         let now = self.time();
-        let Some(request) = self.request_for(by, from, piece) else {
+        let Some(asked) = self.peers[by].requests.get_mut(&(from, piece)) else {
             self.peers[by].wasted_bytes += bytes;
             return;
         };
-        let Some(asked) = self.peers[by].requests.get_mut(&request) else { return };
         asked.received += bytes;
         asked.first_byte.get_or_insert(now);
         asked.told = false;
         if !whole {
             return;
         }
-        let first_byte = asked.first_byte;
-        self.peers[by].requests.remove(&request);
+        let Asked { request, first_byte, .. } = *asked;
+        self.peers[by].requests.remove(&(from, piece));
         self.tell(by, Event::Arrived { request, piece, first_byte });
         if self.peers[from].manners == Manners::Lies {
             self.peers[by].wasted_bytes += u64::from(self.layout.length(piece));
@@ -398,7 +338,7 @@ impl<'a> World<'a> {
     fn gained(&mut self, number: Number, piece: PieceIndex) {
         if self.peers[number].manners != Manners::Silent {
             if self.peers[number].news.is_empty() {
-                self.after(FLUSH, Happening::Flush(number));
+                self.at(self.now.max(self.peers[number].told_until), Happening::Flush(number));
             }
             self.peers[number].news.push(piece);
         }
@@ -414,19 +354,36 @@ impl<'a> World<'a> {
     }
 
     fn refused(&mut self, by: Number, from: Number, piece: PieceIndex, error: SourceError) {
-        if let Some(request) = self.request_for(by, from, piece) {
-            self.peers[by].requests.remove(&request);
-            self.tell(by, Event::Finished { request, result: Err(error) });
+        if let Some(asked) = self.peers[by].requests.remove(&(from, piece)) {
+            self.tell(by, Event::Finished { request: asked.request, result: Err(error) });
         }
     }
 
     fn flush(&mut self, number: Number) {
         let pieces: Arc<[PieceIndex]> = std::mem::take(&mut self.peers[number].news).into();
         let have = self.peers[number].shared_have();
-        for to in self.peers[number].neighbours.clone() {
-            if self.peers[number].here && self.peers[to].here {
-                let (have, pieces) = (have.clone(), pieces.clone());
-                self.after(LATENCY, Happening::Announced { from: number, to, have, pieces });
+        self.peers[number].told_until = self.now + GATHER;
+        if !self.peers[number].here {
+            return;
+        }
+        let at = round_up(self.now + LATENCY);
+        for index in 0..self.peers[number].neighbours.len() {
+            let to = self.peers[number].neighbours[index];
+            if self.inboxes[to].back().is_none_or(|last| last.at < at) {
+                self.at(at, Happening::Hears(to));
+            }
+            let (have, pieces) = (have.clone(), pieces.clone());
+            self.inboxes[to].push_back(Announcement { at, from: number, have, pieces });
+        }
+    }
+
+    fn hear(&mut self, number: Number) {
+        while let Some(announcement) = self.inboxes[number].pop_front_if(|next| next.at <= self.now) {
+            let Announcement { from, have, pieces, .. } = announcement;
+            if self.peers[number].here && self.peers[from].here {
+                let source = SourceId(from as u64);
+                self.tell(number, Event::HaveChanged { source, have: Have::Bits(have) });
+                self.police(number, PolicyEvent::Have { channel: channel(from), pieces: pieces.to_vec() });
             }
         }
     }
@@ -437,9 +394,9 @@ impl<'a> World<'a> {
         }
         let news = self.peers[number].requests.iter_mut().filter(|(_, asked)| !asked.told);
         let samples: Vec<(RequestId, u64, Option<Instant>)> = news
-            .map(|(&request, asked)| {
+            .map(|(_, asked)| {
                 asked.told = true;
-                (request, asked.received, asked.first_byte)
+                (asked.request, asked.received, asked.first_byte)
             })
             .collect();
         for (request, received, first_byte) in samples {
@@ -469,6 +426,12 @@ impl<'a> World<'a> {
             incomplete,
         }
     }
+}
+
+/// The next time at which announcements are taken in.
+fn round_up(time: Duration) -> Duration {
+    let slots = time.as_micros().div_ceil(TOGETHER.as_micros());
+    TOGETHER * u32::try_from(slots).unwrap_or(u32::MAX)
 }
 
 fn number_of(channel: ChannelId) -> Number {
