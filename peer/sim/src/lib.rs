@@ -9,6 +9,7 @@
 
 mod happening;
 mod peer;
+mod plain;
 mod world;
 
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Scenario {
     pub leechers: Vec<Leecher>,
     /// How many others a leecher connects to, beside the seeder.
     pub neighbours: usize,
-    /// Serve whatever is asked for, in turn, without a seeder's memory: what the rules are measured against.
+    /// Everybody serves whatever is asked for, first come, first served: what the rules are measured against.
     pub naive: bool,
 }
 

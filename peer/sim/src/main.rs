@@ -34,7 +34,7 @@ struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Also without the seeder's memory: plain rarest first.
+    /// Also without the upload policy: plain rarest first, and first come, first served.
     #[arg(long)]
     naive: bool,
 }

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex};
 use shoal_engine::core::{Core, RequestId};
-use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey, Policy};
+use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey};
 
 use crate::Manners;
+use crate::plain::Server;
 
 /// The one file of the swarm.
 const FILE: FileKey = FileKey { group: Gid([1; 16]), file: Fid([1; 16]) };
-/// Peers that are served at a time at most, as a client does by default.
-const SLOTS: usize = 16;
 /// Blocks in which pieces are sent.
 const BLOCK: u64 = 16 * 1024;
 
@@ -46,7 +45,7 @@ pub(crate) struct Peer {
     pub(crate) here: bool,
     /// `None` for the seeder.
     pub(crate) core: Option<Core>,
-    pub(crate) policy: Policy,
+    pub(crate) server: Server,
     pub(crate) have: Bitfield,
     pub(crate) neighbours: Vec<Number>,
     /// Its requests, by whom and what it asks.
@@ -64,13 +63,19 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(core: Option<Core>, have: Bitfield, uplink: u64, manners: Manners, seed: u64) -> Self {
+    pub(crate) fn new(
+        core: Option<Core>,
+        have: Bitfield,
+        uplink: u64,
+        manners: Manners,
+        server: Server,
+    ) -> Self {
         Self {
             manners,
             uplink,
             here: false,
             core,
-            policy: Policy::new(SLOTS, fastrand::Rng::with_seed(seed)),
+            server,
             have,
             neighbours: Vec::new(),
             requests: BTreeMap::new(),
@@ -84,21 +89,19 @@ impl Peer {
         }
     }
 
-    /// Somebody opens the file here. Without the seeder's memory a seeder serves like one that holds a part.
-    pub(crate) fn opened(&mut self, by: Number, layout: Layout, naive: bool, now: Instant) {
+    /// Somebody opens the file here.
+    pub(crate) fn opened(&mut self, by: Number, layout: Layout, now: Instant) {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&(by as u64).to_le_bytes());
-        let seeding = self.core.is_none() && !naive;
+        let seeding = self.core.is_none();
         let opened =
             PolicyEvent::Opened { channel: channel(by), peer: PeerId(id), key: FILE, layout, seeding };
-        self.policy.handle(opened, now);
+        self.server.handle(opened, now);
     }
 
     /// A whole file is served by a seeder's rules.
-    pub(crate) fn completed(&mut self, naive: bool, now: Instant) {
-        if !naive {
-            self.policy.handle(PolicyEvent::Completed { key: FILE }, now);
-        }
+    pub(crate) fn completed(&mut self, now: Instant) {
+        self.server.handle(PolicyEvent::Completed { key: FILE }, now);
     }
 
     /// The next block for the uplink, pieces in turn, and how long it takes.

@@ -13,6 +13,7 @@ use shoal_policy::{Action, ChannelId, Event as PolicyEvent};
 
 use crate::happening::{Happening, Queue};
 use crate::peer::{Asked, Number, Peer, Sending, channel};
+use crate::plain::Server;
 use crate::{LATENCY, Manners, Outcome, Scenario};
 
 /// How often a leecher's core is told of the time and of what came, as the driver does.
@@ -74,12 +75,13 @@ pub fn run(scenario: &Scenario) -> Outcome {
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, layout: Layout) -> Self {
         let mut rng = Rng::with_seed(scenario.seed);
+        let server = |rng: &mut Rng| Server::new(scenario.naive, rng.fork());
         let mut peers =
-            vec![Peer::new(None, Bitfield::all(&layout), scenario.seeder, Manners::Honest, rng.u64(..))];
+            vec![Peer::new(None, Bitfield::all(&layout), scenario.seeder, Manners::Honest, server(&mut rng))];
         for leecher in &scenario.leechers {
             let none = Bitfield::none(&layout);
             let core = Core::new(layout, &none, POOL_BYTES as u64, rng.fork());
-            peers.push(Peer::new(Some(core), none, leecher.uplink, leecher.manners, rng.u64(..)));
+            peers.push(Peer::new(Some(core), none, leecher.uplink, leecher.manners, server(&mut rng)));
         }
         let count = peers.len();
         for number in 1..count {
@@ -186,8 +188,8 @@ impl<'a> World<'a> {
 
     /// `by` makes a source of `of`.
     fn connect(&mut self, by: Number, of: Number) {
-        let (layout, naive, now) = (self.layout, self.scenario.naive, self.time());
-        self.peers[of].opened(by, layout, naive, now);
+        let (layout, now) = (self.layout, self.time());
+        self.peers[of].opened(by, layout, now);
         let held: Vec<PieceIndex> = self.peers[by].have.iter(&layout).collect();
         if !held.is_empty() {
             self.police(of, PolicyEvent::Have { channel: channel(by), pieces: held });
@@ -253,8 +255,8 @@ impl<'a> World<'a> {
     /// Tells a peer's policy, and does what it says.
     fn police(&mut self, number: Number, event: PolicyEvent) {
         let now = self.time();
-        self.peers[number].policy.handle(event, now);
-        while let Some(action) = self.peers[number].policy.next(now) {
+        self.peers[number].server.handle(event, now);
+        while let Some(action) = self.peers[number].server.next(now) {
             match action {
                 Action::Serve { channel, piece } => {
                     let (to, left) = (number_of(channel), u64::from(self.layout.length(piece)));
@@ -268,7 +270,7 @@ impl<'a> World<'a> {
                     let at = line.iter().skip(busy).position(|one| one.to == to && one.piece == piece);
                     if let Some(at) = at {
                         line.remove(at + busy);
-                        self.peers[number].policy.handle(PolicyEvent::Aborted { channel, piece }, now);
+                        self.peers[number].server.handle(PolicyEvent::Aborted { channel, piece }, now);
                     }
                 }
                 Action::NotNow { channel, piece, after, instead } => {
@@ -344,8 +346,8 @@ impl<'a> World<'a> {
         }
         if self.peers[number].have.is_all() {
             self.peers[number].finished = Some(self.now);
-            let (naive, now) = (self.scenario.naive, self.time());
-            self.peers[number].completed(naive, now);
+            let now = self.time();
+            self.peers[number].completed(now);
             let leecher = &self.scenario.leechers[number - 1];
             if leecher.manners == Manners::Honest && leecher.vanishes.is_none() {
                 self.awaited -= 1;
