@@ -1,8 +1,9 @@
 //! Who is served next: the uploads of all files, as a value. Events go in with their time, actions come out; sockets,
 //! disk and clock are the caller's.
 //!
-//! A seeder answers by its [`Ledger`], whoever holds a part of a file serves round robin. In both cases at most
-//! `slots` peers are served at a time, and whoever has waited for a second goes first, in turn, so that nobody starves.
+//! A seeder answers by its [`Ledger`]; whoever holds a part of a file sends those elsewhere who would wait long. In both cases
+//! what was sent least goes first, at most `slots` peers are served at a time, and whoever waited for a second and got nothing
+//! from others meanwhile goes first, in turn, so that nobody starves.
 //! A lone requester gets its pieces in the order in which it asks for them, with nothing in between.
 
 mod events;
