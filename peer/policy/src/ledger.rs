@@ -13,7 +13,7 @@ use shoal_common::{Bitfield, Layout, PieceIndex};
 const PROMISE: Duration = Duration::from_secs(2);
 /// When a refused piece may be asked for again.
 const RETRY: Duration = Duration::from_millis(100);
-/// For how long one requester is put off at most, unless it gets the file from others meanwhile; then it gets what it asks for.
+/// For how long one requester is put off at most; then it gets what it asks for.
 const PUT_OFF: Duration = Duration::from_secs(2);
 /// The least time in which a requester must announce what it got, before the piece counts as not given.
 const MIN_GRACE: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ struct Taker {
     unseen: u32,
     /// Pieces in state `Promised` to it.
     promised: u32,
-    /// Since when it was put off, unless it got something of its own choice, or from somebody else, since.
+    /// Since when it was put off, unless it got something of its own choice since.
     put_off: Option<Instant>,
     /// Usual time from the start of a delivery to its last byte.
     delivery: Duration,
@@ -152,9 +152,6 @@ impl Ledger {
         let piece = &mut self.pieces[index.as_usize()];
         piece.holders += 1;
         let ours = piece.first == Some(id);
-        if !ours {
-            taker.put_off = None;
-        }
         if let Some(first) = piece.first.filter(|&first| first != id) {
             piece.first = None;
             if let Some(first) = self.takers.get_mut(&first) {
