@@ -1,5 +1,6 @@
 //! The HTTP client that everything here uses: its time-outs, what it follows, and what it never does.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
@@ -57,6 +58,28 @@ pub(crate) fn without_credentials(url: &Url) -> Url {
     let _ = bare.set_username("");
     let _ = bare.set_password(None);
     bare
+}
+
+/// Whether the connection ended before an answer was there, although somebody was there to take the question.
+pub(crate) fn broke_off(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let kind = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let broken = matches!(
+            kind,
+            Some(
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+            )
+        );
+        if broken || inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// The error with its causes in one line, without the URL, which the caller names.

@@ -17,6 +17,8 @@ use crate::url_text::{encode_path, file_name};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that a server may take to compute its digests before it counts as not answering.
 const COMPUTING: Duration = Duration::from_secs(600);
+/// Pauses before a question is asked again that came to nothing.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
 /// Longest pause before it is asked again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Names that a message repeats at most.
@@ -130,9 +132,28 @@ async fn body(mut response: Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-async fn send(request: reqwest::RequestBuilder) -> Result<Response, String> {
+/// Asks, and again if the connection broke off or the server has trouble that may pass.
+async fn send(mut request: reqwest::RequestBuilder) -> Result<Response, String> {
+    for pause in PAUSES {
+        let again = request.try_clone();
+        let answer = send_once(request).await?;
+        let pause = match &answer {
+            Ok(response) if answer::is_passing(response.status()) => {
+                answer::retry_after(response.headers()).unwrap_or(pause).min(LONGEST_PAUSE)
+            }
+            Err(error) if client::broke_off(error) => pause,
+            _ => return answer.map_err(client::reason),
+        };
+        let Some(again) = again else { return answer.map_err(client::reason) };
+        request = again;
+        tokio::time::sleep(pause).await;
+    }
+    send_once(request).await?.map_err(client::reason)
+}
+
+async fn send_once(request: reqwest::RequestBuilder) -> Result<reqwest::Result<Response>, String> {
     let sent = tokio::time::timeout(TIMEOUT, request.send()).await;
-    sent.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))?.map_err(client::reason)
+    sent.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))
 }
 
 async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String> {

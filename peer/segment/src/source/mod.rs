@@ -14,7 +14,7 @@ use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, R
 use tokio::sync::watch;
 
 use crate::client;
-use crate::source::answer::{Validators, content_range, is_encoded, retry_after};
+use crate::source::answer::{Validators, content_range, is_encoded, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::whole::WholeStream;
 
@@ -163,10 +163,7 @@ impl HttpSource {
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 return Err(Trouble::Invalid("has a file of another size there now".into()));
             }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                return Err(Trouble::Passing(format!("answers {status}"), retry_after(response.headers())));
-            }
-            _ if status.is_server_error() => {
+            _ if is_passing(status) => {
                 return Err(Trouble::Passing(format!("answers {status}"), retry_after(response.headers())));
             }
             _ => return Err(Trouble::Final(format!("answers {status}"))),

@@ -233,6 +233,22 @@ fn sizes_of_mirrors_must_agree() {
 }
 
 #[test]
+fn a_server_that_fails_the_first_question_is_asked_again() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 22));
+    let good = Lab::start(&bytes, publishing());
+    let shaky = Lab::start(&bytes, Manners { fails_first: 1, ..publishing() });
+    let out = folder.path().join("out");
+    let ended = fetch(&with(ports(&[&good, &shaky]), &["-o", out.to_str().unwrap()]));
+    assert!(!ended.succeeded().stderr.contains(&shaky.port.to_string()), "{ended:?}");
+    assert_content(&out, &bytes);
+    // Alone, and asked for the file itself.
+    let shaky = Lab::start(&bytes, Manners { fails_first: 1, ..Manners::default() });
+    let out = folder.path().join("alone");
+    fetch(&[shaky.url("f"), "-o".into(), out.to_str().unwrap().into()]).succeeded();
+    assert_content(&out, &bytes);
+}
+
+#[test]
 fn redirects_are_followed_and_loops_are_not() {
     let bytes = random(300_000, 9);
     let there = Lab::start(&bytes, Manners::default());

@@ -42,6 +42,8 @@ pub(crate) struct Manners {
     pub(crate) redirects_to: Option<String>,
     /// Sends no ETag.
     pub(crate) untagged: bool,
+    /// Answers that many requests in no way but by closing the connection, and as many after them with 503.
+    pub(crate) fails_first: u64,
     /// Answers 401 unless asked with this value of `Authorization`.
     pub(crate) demands: Option<String>,
 }
@@ -58,6 +60,7 @@ struct Shared {
     down: AtomicBool,
     stopped: AtomicBool,
     served: AtomicU64,
+    requests: AtomicU64,
     /// Requests with credentials.
     authorized: AtomicU64,
     /// Answers of more than a byte of which more than the last block is to be sent; and their greatest number.
@@ -76,6 +79,7 @@ impl Lab {
             down: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             served: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             authorized: AtomicU64::new(0),
             sending: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -169,7 +173,14 @@ impl Shared {
                     range = Some((first.parse().unwrap(), last.parse().unwrap_or(u64::MAX)));
                 }
             }
-            if allowed {
+            let (number, failing) = (self.requests.fetch_add(1, Ordering::SeqCst), self.manners.fails_first);
+            if number < failing {
+                return Ok(());
+            }
+            if number < failing * 2 {
+                let mut stream = stream;
+                stream.write_all(b"HTTP/1.1 503 Not Now\r\nContent-Length: 0\r\n\r\n")?;
+            } else if allowed {
                 self.answer(stream, &path, range)?;
             } else {
                 let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
