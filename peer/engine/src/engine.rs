@@ -77,7 +77,9 @@ impl ActiveGuard {
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
         self.set_moving(false);
-        self.shared.active.fetch_sub(1, Ordering::Relaxed);
+        if self.shared.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.shared.pool.shrink();
+        }
     }
 }
 
@@ -102,6 +104,12 @@ impl Engine {
                 moving: AtomicUsize::new(0),
             }),
         }
+    }
+
+    /// Blocks of the pool that are kept for later.
+    #[cfg(test)]
+    pub(crate) fn kept_blocks(&self) -> usize {
+        self.shared.pool.kept()
     }
 
     /// Changes the limit of all downloads together, running ones included. `None` or 0 is no limit.

@@ -52,6 +52,18 @@ impl Pool {
         self.shared.permits.available_permits()
     }
 
+    /// Gives the memory back that nobody uses, for when nothing is downloaded.
+    pub(crate) fn shrink(&self) {
+        let unused = std::mem::take(&mut *self.shared.free.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(unused);
+    }
+
+    /// Blocks that are kept for later.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Takes a block, waiting for one if need be. Dropping the future takes nothing.
     pub(crate) async fn block(&self) -> Block {
         let mut acquire = std::pin::pin!(self.shared.permits.clone().acquire_owned());

@@ -171,4 +171,11 @@ async fn two_downloads_share_an_engine() {
     let (second, _two) = two.start_on(&engine, &[&two.source()]);
     one.assert_complete(&ended(&first).await);
     two.assert_complete(&ended(&second).await);
+    // With the last of them the memory is given back.
+    let given_back = async {
+        while engine.kept_blocks() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
 }
