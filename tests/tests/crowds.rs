@@ -25,6 +25,10 @@ fn beside_crawlers(count: usize, size: usize, rate: u32) -> Duration {
     let mut bob = world.member("bob");
     until("all share it", || bob.sharers("g", "a.bin") == count as u64 + 1);
     let copy = world.path("copy.bin");
+    if size < 1024 * MIB {
+        // A few seconds, so that the others come to be asked too.
+        world.ann.ok("limit up 4M");
+    }
     let started = Instant::now();
     download(&mut bob, "a.bin", &copy);
     let limit = FOUND + Duration::from_secs(size as u64 / (10 * MIB as u64));
