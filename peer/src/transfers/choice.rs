@@ -3,7 +3,7 @@
 //! trials, in turn, and whoever delivers much more than the slowest of the others takes that one's place. Pure.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -33,7 +33,7 @@ const SETTLING: Duration = Duration::from_secs(6);
 /// The holders of one file, and which of them are in use.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    known: HashMap<PeerId, Known>,
+    known: BTreeMap<PeerId, Known>,
     ids: u64,
     /// Counts the times that somebody was put into use.
     turns: u64,
@@ -172,8 +172,9 @@ impl Choice {
         }
         over.sort_unstable();
         for (Reverse(brings), peer) in over {
-            let slowest = self.slowest(&rate, now).filter(|&(least, _)| brings / 2 > least);
-            let leaves = slowest.map_or(peer, |(_, slowest)| slowest);
+            // Before somebody else had the time to show what it can, there is nothing to compare with.
+            let Some((least, slowest)) = self.slowest(&rate, now) else { return };
+            let leaves = if brings / 2 > least { slowest } else { peer };
             if leaves != peer
                 && let Some(known) = self.known.get_mut(&peer)
             {

@@ -24,7 +24,11 @@ fn holder(number: u8) -> Holder {
 
 impl World {
     fn new(rates: impl IntoIterator<Item = (u8, u64)>) -> Self {
-        let choice = Choice { rng: Rng::with_seed(1), ..Choice::default() };
+        Self::seeded(1, rates)
+    }
+
+    fn seeded(seed: u64, rates: impl IntoIterator<Item = (u8, u64)>) -> Self {
+        let choice = Choice { rng: Rng::with_seed(seed), ..Choice::default() };
         let (rates, now) = (rates.into_iter().collect(), Instant::now());
         Self { choice, rates, in_use: BTreeMap::new(), added: BTreeMap::new(), now }
     }
@@ -83,13 +87,14 @@ fn few_holders_are_all_used_and_keep_their_places() {
 
 #[test]
 fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
-    for fast in [0, 100, 200] {
-        let mut world = World::new((0..=200).map(|number| (number, 10_000)));
+    // It may be among the first that are tried, when nobody had the time to show what it can.
+    for (seed, fast) in (0..50).zip([0, 100, 200].into_iter().cycle()) {
+        let mut world = World::seeded(seed, (0..=200).map(|number| (number, 10_000)));
         world.rates.insert(fast, 1_000_000);
         world.turns(60);
-        assert!(world.uses(fast));
-        world.turns(300);
-        assert!(world.uses(fast) && world.added[&fast] == 1, "it lost its place");
+        assert!(world.uses(fast), "seed {seed}");
+        world.turns(120);
+        assert!(world.uses(fast) && world.added[&fast] == 1, "it lost its place, seed {seed}");
     }
 }
 
