@@ -1,6 +1,6 @@
 //! A client made by hand: it speaks the protocols itself, and so can do what the real one never would.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl From<SocketAddr> for TrackerAddress {
 pub struct Member {
     identity: Identity,
     tracker: PeerId,
-    port: u16,
+    listen: SocketAddr,
     channel: Channel,
     calls: u32,
     // Last, so that everything that runs on it is dropped first.
@@ -70,7 +70,7 @@ impl Member {
 
     fn try_connect_as(identity: Identity, at: SocketAddr) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let port = free_port();
+        let listen = SocketAddr::new(own_address(at), free_port());
         let connected = runtime.block_on(async {
             let config = ControlConfig {
                 identity: identity.clone(),
@@ -87,8 +87,8 @@ impl Member {
             Ok::<_, String>((control, tracker, channel))
         });
         let (control, tracker, channel) = connected?;
-        let mut member = Self { identity, tracker, port, channel, calls: 0, _control: control, runtime };
-        let hello = member.try_call(Call::Hello { listen: format!("127.0.0.1:{port}") })?;
+        let mut member = Self { identity, tracker, listen, channel, calls: 0, _control: control, runtime };
+        let hello = member.try_call(Call::Hello { listen: listen.to_string() })?;
         hello.map_err(|refusal| refusal.text)?;
         Ok(member)
     }
@@ -118,10 +118,10 @@ impl Member {
         &self.identity
     }
 
-    /// The port at which it told the tracker to serve.
+    /// Where it told the tracker to serve.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// What its tasks run on.
@@ -380,4 +380,12 @@ impl Wire {
             }
         }
     }
+}
+
+/// This machine's address as the tracker sees it.
+fn own_address(tracker: SocketAddr) -> IpAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // Sends nothing.
+    socket.connect(tracker).unwrap();
+    socket.local_addr().unwrap().ip()
 }

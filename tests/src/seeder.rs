@@ -1,8 +1,7 @@
 //! A seeder made by hand, which counts what it sends, holds back at will, and may lie.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
 use shoal_common::tracker_api::{Call, Extent, Holding};
-use shoal_common::{Fid, Gid, RequestId};
+use shoal_common::{Fid, Gid, PeerId, RequestId};
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkLimits, BulkStream, BulkWriter, Listener};
 use tokio::sync::{mpsc, watch};
@@ -52,6 +51,8 @@ struct Share {
     manners: Manners,
     /// How often each piece was sent.
     sent: Mutex<HashMap<u32, usize>>,
+    /// To whom something was sent.
+    takers: Mutex<HashSet<PeerId>>,
 }
 
 impl Seeder {
@@ -71,11 +72,11 @@ impl Seeder {
             piece_length: manifest.piece_length.into(),
             manners,
             sent: Mutex::default(),
+            takers: Mutex::default(),
         });
         let (allowed, gate) = watch::channel(allowed);
-        let address = SocketAddr::from(([127, 0, 0, 1], member.port()));
         let _inside = member.handle().enter();
-        let mut listener = Listener::bind(address, member.identity(), BulkLimits::default()).unwrap();
+        let mut listener = Listener::bind(member.listen(), member.identity(), BulkLimits::default()).unwrap();
         let served = share.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -98,6 +99,12 @@ impl Seeder {
         self.share.sent.lock().unwrap().values().sum()
     }
 
+    /// To how many it has sent whole pieces.
+    #[must_use]
+    pub fn takers(&self) -> usize {
+        self.share.takers.lock().unwrap().len()
+    }
+
     /// The member behind it.
     pub fn member(&mut self) -> &mut Member {
         &mut self.member
@@ -112,10 +119,11 @@ fn announce(member: &mut Member, group: Gid, file: Fid) {
 
 /// Serves one connection; requests wait in line while the gate is closed.
 async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usize>) {
+    let taker = stream.peer();
     let (reader, writer) = stream.into_split();
     let mut reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA).unwrap());
     let (asked, wanted) = mpsc::unbounded_channel();
-    let sender = tokio::spawn(send(FrameWriter::new(writer), wanted, share, gate));
+    let sender = tokio::spawn(send(FrameWriter::new(writer), wanted, (share, taker), gate));
     while let Ok(Some(_)) = reader.next().await {
         let Ok(payload) = reader.payload(MAX_PEER_MESSAGE).await else { break };
         if asked.send(minicbor::decode(&payload).unwrap()).is_err() {
@@ -129,7 +137,7 @@ async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usiz
 async fn send(
     mut writer: FrameWriter<BulkWriter>,
     mut wanted: mpsc::UnboundedReceiver<ToServer>,
-    share: Arc<Share>,
+    (share, taker): (Arc<Share>, PeerId),
     mut gate: watch::Receiver<usize>,
 ) {
     while let Some(message) = wanted.recv().await {
@@ -160,6 +168,7 @@ async fn send(
                 {
                     return;
                 }
+                share.takers.lock().unwrap().insert(taker);
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shoal_tests::{Client, Network, Trackers, random_file, same_content};
+use shoal_tests::{Client, Manners, Member, Network, Seeder, Trackers, random_file, same_content};
 
 use crate::links::{self, own_loopback};
 use crate::running::cpu_seconds;
@@ -25,18 +25,33 @@ const TRACKER: u8 = 1;
 const SEEDER: u8 = 2;
 const FIRST: u8 = 3;
 
+/// Who is in a swarm beside the seeder.
+#[derive(Clone, Copy)]
+struct Crew {
+    leechers: u8,
+    /// How many of them, the last ones, have a slow link.
+    slow: u8,
+    /// Whether somebody with a link of no limit offers the file and sends wrong bytes.
+    liar: bool,
+}
+
+const CREWS: [Crew; 3] = [
+    Crew { leechers: 8, slow: 0, liar: false },
+    Crew { leechers: 20, slow: 2, liar: false },
+    Crew { leechers: 20, slow: 2, liar: true },
+];
+
 /// A swarm of real clients.
 struct Swarm {
     seeder: Client,
     leechers: Vec<Client>,
-    /// How many of them, the last ones, have a slow link.
-    slow: usize,
-    _trackers: Trackers,
+    crew: Crew,
+    trackers: Trackers,
     network: Arc<Network>,
     dir: tempfile::TempDir,
 }
 
-/// Prints a table: 8 leechers, then 20 of which two are slow.
+/// Prints a table: 8 leechers, then 20 of which two are slow, then a liar among them.
 pub(crate) fn run(plan: &Plan) {
     let what = "1 → 8 and 1 → 20 over links of 40 Mbit/s";
     if !own_loopback() {
@@ -46,24 +61,27 @@ pub(crate) fn run(plan: &Plan) {
         "\n{} MiB from one seeder to all, uplinks of {UP} Mbit/s, downlinks of {DOWN}; until the last one has it.\n",
         BYTES >> 20
     );
-    println!("| swarm | s | × the bound | copies the seeder's link carried | CPU s |\n|---|---|---|---|---|");
-    for (leechers, slow) in [(8, 0), (20, 2)] {
-        let mut swarm = match Swarm::start(plan, leechers, slow) {
+    println!(
+        "| swarm | s | × the bound | copies the seeder's link carried | CPU s | banned the liar, of those it served |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for crew in CREWS {
+        let mut swarm = match Swarm::start(plan, crew) {
             Ok(swarm) => swarm,
             Err(reason) => return absent(what, &reason),
         };
         let mut runs: Vec<Run> = (0..plan.runs).map(|round| swarm.distribute(round)).collect();
         runs.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
         let (median, bound) = (&runs[runs.len() / 2], swarm.bound());
-        let slow = if slow > 0 { format!(", {slow} of them with {SLOW_UP} Mbit/s") } else { String::new() };
         println!(
-            "| 1 → {leechers}{slow} | {:.1} ({:.1}–{:.1}) | {:.2} | {:.2} | {:.1} |",
+            "| {crew} | {:.1} ({:.1}–{:.1}) | {:.2} | {:.2} | {:.1} | {} |",
             median.seconds,
             runs[0].seconds,
             runs[runs.len() - 1].seconds,
             median.seconds / bound,
             median.copies,
-            median.cpu_seconds
+            median.cpu_seconds,
+            runs.iter().filter_map(|run| run.banned.clone()).collect::<Vec<_>>().join("; ")
         );
     }
 }
@@ -73,13 +91,26 @@ struct Run {
     /// What left the seeder's machine, headers and all, in sizes of the file.
     copies: f64,
     cpu_seconds: f64,
+    /// How many banned the liar, of those to whom it sent something.
+    banned: Option<String>,
+}
+
+impl std::fmt::Display for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "1 → {}", self.leechers)?;
+        if self.slow > 0 {
+            write!(f, ", {} of them with {SLOW_UP} Mbit/s", self.slow)?;
+        }
+        if self.liar { write!(f, ", and a liar") } else { Ok(()) }
+    }
 }
 
 impl Swarm {
-    fn start(plan: &Plan, leechers: u8, slow: usize) -> Result<Self, String> {
+    fn start(plan: &Plan, crew: Crew) -> Result<Self, String> {
+        let leechers = crew.leechers;
         let (dir, network) = (plan.in_memory(), Arc::new(Network::new(SEEDER + leechers)));
         for machine in SEEDER..FIRST + leechers {
-            let is_slow = usize::from(machine - SEEDER) > usize::from(leechers) - slow;
+            let is_slow = machine - SEEDER > leechers - crew.slow;
             let up = format!("{}mbit", if is_slow { SLOW_UP } else { UP });
             links::succeed(network.on(machine, "tc").args(tbf("eth0", &up, "16kb")))?;
             links::succeed(Command::new("tc").args(tbf(
@@ -97,14 +128,15 @@ impl Swarm {
         let mut leechers: Vec<Client> = (FIRST..FIRST + leechers).map(client).collect();
         seeder.ok("create_group g");
         seeder.let_in("g", &mut leechers.iter_mut().collect::<Vec<_>>());
-        Ok(Self { seeder, leechers, slow, _trackers: trackers, network, dir })
+        Ok(Self { seeder, leechers, crew, trackers, network, dir })
     }
 
     /// The time that no swarm can beat: the seeder's link has to carry the file once, and all links together carry it to
     /// everyone.
     fn bound(&self) -> f64 {
-        let (megabits, leechers) = (BYTES as f64 * 8e-6, self.leechers.len() as f64);
-        let up = UP * (1.0 + leechers - self.slow as f64) + SLOW_UP * self.slow as f64;
+        let (leechers, slow) = (f64::from(self.crew.leechers), f64::from(self.crew.slow));
+        let megabits = BYTES as f64 * 8e-6;
+        let up = UP * (1.0 + leechers - slow) + SLOW_UP * slow;
         (megabits / UP).max(leechers * megabits / up)
     }
 
@@ -113,6 +145,7 @@ impl Swarm {
         let source = self.dir.path().join(&name);
         random_file(&source, usize::try_from(BYTES).unwrap(), round as u64);
         self.seeder.ok(&format!("upload_file {} g", source.display()));
+        let liar = self.crew.liar.then(|| self.liar(&name, &source, round));
         let pids: Vec<u32> = self.leechers.iter().chain([&self.seeder]).map(Client::pid).collect();
         let cpu = || pids.iter().map(|&pid| cpu_seconds(pid)).sum::<f64>();
         let (cpu_before, sent_before, began) = (cpu(), self.sent(), Instant::now());
@@ -126,7 +159,26 @@ impl Swarm {
         let seconds = began.elapsed().as_secs_f64();
         let copies_sent = (self.sent() - sent_before) / BYTES as f64;
         assert!(copies.iter().all(|copy| same_content(&source, copy)), "a copy is not right");
-        Run { seconds, copies: copies_sent, cpu_seconds: cpu() - cpu_before }
+        let cpu_seconds = cpu() - cpu_before;
+        let banned = liar.map(|liar| format!("{} of {}", self.banned_in(&name), liar.takers()));
+        Run { seconds, copies: copies_sent, cpu_seconds, banned }
+    }
+
+    /// Somebody who is in the group and offers the file.
+    fn liar(&mut self, file: &str, content: &Path, round: usize) -> Seeder {
+        let mut liar = Member::connect(self.trackers.address(1));
+        liar.enter(&format!("liar{round}"));
+        liar.join("g");
+        self.seeder.ok(&format!("accept_request g liar{round}"));
+        Seeder::start(liar, ("g", file), content, Manners::Lies, usize::MAX)
+    }
+
+    /// How many leechers banned a source of that file.
+    fn banned_in(&self, file: &str) -> usize {
+        let banned = |leecher: &&Client| {
+            leecher.events().iter().any(|event| event["event"] == "source_banned" && event["file"] == file)
+        };
+        self.leechers.iter().filter(banned).count()
     }
 
     fn copy(&self, number: usize, name: &str) -> PathBuf {
