@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ struct Share {
     manners: Manners,
     /// How often each piece was sent.
     sent: Mutex<HashMap<u32, usize>>,
+    /// Connections on which something may still be sent.
+    open: AtomicUsize,
     /// To whom something was sent.
     takers: Mutex<HashSet<PeerId>>,
 }
@@ -72,6 +75,7 @@ impl Seeder {
             piece_length: manifest.piece_length.into(),
             manners,
             sent: Mutex::default(),
+            open: AtomicUsize::new(0),
             takers: Mutex::default(),
         });
         let (allowed, gate) = watch::channel(allowed);
@@ -99,6 +103,12 @@ impl Seeder {
         self.share.sent.lock().unwrap().values().sum()
     }
 
+    /// On how many connections it may still send something.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.share.open.load(Ordering::SeqCst)
+    }
+
     /// To how many it has sent whole pieces.
     #[must_use]
     pub fn takers(&self) -> usize {
@@ -119,7 +129,8 @@ fn announce(member: &mut Member, group: Gid, file: Fid) {
 
 /// Serves one connection; requests wait in line while the gate is closed.
 async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usize>) {
-    let taker = stream.peer();
+    share.open.fetch_add(1, Ordering::SeqCst);
+    let (taker, served) = (stream.peer(), share.clone());
     let (reader, writer) = stream.into_split();
     let mut reader = FrameReader::new(reader, u32::try_from(MAX_PEER_DATA).unwrap());
     let (asked, wanted) = mpsc::unbounded_channel();
@@ -132,6 +143,8 @@ async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usiz
     }
     // Whoever left wants nothing more.
     sender.abort();
+    let _ = sender.await;
+    served.open.fetch_sub(1, Ordering::SeqCst);
 }
 
 async fn send(

@@ -80,6 +80,8 @@ fn one_lie_in_a_thousand_pieces_is_found_and_costs_the_liar_its_place() {
     let stopped = bob.download("a.bin");
     assert_eq!(stopped["state"], "D");
     assert!(stopped["percent"].as_u64().unwrap() >= 60, "what was right is kept: {stopped}");
+    // What it had been asked for before is sent until it learns that nobody listens.
+    until("its connections are closed", || liar.open() == 0);
     let before = liar.sent();
     world.ann.ok("login ann secret");
     bob.until_download("a.bin", "C");
