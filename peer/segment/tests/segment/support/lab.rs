@@ -267,8 +267,9 @@ impl Shared {
                 // Who has read this may ask for the next before this thread goes on.
                 drop(sending.take());
             }
-            stream.write_all(&block)?;
+            // Nor is it to find it uncounted.
             self.served.fetch_add(block.len() as u64, Ordering::SeqCst);
+            stream.write_all(&block)?;
         }
         Ok(())
     }
