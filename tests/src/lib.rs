@@ -21,7 +21,7 @@ mod world;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sha1::Digest;
@@ -62,10 +62,11 @@ pub fn binary(name: &str) -> PathBuf {
 /// depends on the process, so that tests that run at once do not meet.
 #[must_use]
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 200).unwrap() * 100;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 200 * 100;
     for _ in 0..1_000 {
-        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = u16::try_from(port).unwrap();
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err()
         {
             return port;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
@@ -77,6 +78,22 @@ impl Terminal {
         };
         self.read += shown.len();
         shown
+    }
+
+    /// Whether the text is shown within a second after what was expected last; if so, that was expected now.
+    pub fn shows(&mut self, wanted: &str) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            let new = self.unread();
+            if let Some(at) = new.find(wanted) {
+                self.read += at + wanted.len();
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until a prompt, `word> ` on a line of its own, ends what is shown after what was expected last; gives that.

@@ -136,7 +136,8 @@ impl Chaos {
                 self.tell("paused and resumed");
                 let pause = self.rng.u64(..300);
                 // Over, it can be neither.
-                if self.bob().run("pause_download g a.bin").answer["ok"] == true {
+                self.bob().run("pause_download g a.bin");
+                if self.bob().download("a.bin")["state"] == "P" {
                     std::thread::sleep(Duration::from_millis(pause));
                     self.bob().ok("resume_download g a.bin");
                 }

@@ -63,9 +63,9 @@ fn files_of_every_size_come_back() {
     // A removed file's chunks go at once.
     store.ok(&["rm", "f16777216"]);
     assert!(store.refused(&["get", "f16777216"]).contains("no stored file"));
-    let held = (1..=4).map(|number| store.chunks(number).len()).sum::<usize>();
+    let held = || (1..=4).map(|number| store.chunks(number).len()).sum::<usize>();
     let chunks: usize = sizes.iter().map(|&size| if size == 16 << 20 { 0 } else { size.min(4) }).sum();
-    until("its chunks are gone", || held <= 3 * (chunks + 3));
+    until("its chunks are gone", || held() <= 3 * (chunks + 3));
 }
 
 #[test]
@@ -164,14 +164,13 @@ fn a_put_that_is_killed_lists_nothing_and_the_next_goes_on() {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Killed at any moment: the time is the fault.
         std::thread::sleep(Duration::from_millis(random.u64(50..900)));
-        let done = put.try_wait().unwrap().is_some();
         put.kill().unwrap();
         put.wait().unwrap();
-        let listed = store.ok(&["list"])["files"].as_array().unwrap().len();
-        if done {
+        // Killed after its version was recorded, it is stored all the same: nothing half is listed.
+        if !store.ok(&["list"])["files"].as_array().unwrap().is_empty() {
+            fetched(&store, dir.path(), &file);
             break;
         }
-        assert_eq!(listed, 0, "a put that was killed is listed (seed {seed})");
     }
     store.ok(&["put", file.to_str().unwrap()]);
     fetched(&store, dir.path(), &file);

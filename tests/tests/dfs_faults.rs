@@ -129,7 +129,8 @@ fn of_three_copies_any_two_may_be_lost() {
 #[test]
 fn a_server_that_lost_disk_and_key_is_filled_again_under_its_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = Store::start_with(dir.path(), (2, 4), &["--repair-after", "2s"], &[], &[]);
+    // It is back long before its copies are made elsewhere.
+    let mut store = Store::start_with(dir.path(), (2, 4), &["--repair-after", "30s"], &[], &[]);
     let file = sample(dir.path(), "f", 9_000_000, 4);
     store.ok(&["put", file.to_str().unwrap()]);
     let before = store.chunks(2).len();

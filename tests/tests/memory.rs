@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_common::{Blake3, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
-use shoal_tests::{Client, Member, Trackers, long_or_skip, peak_memory};
+use shoal_tests::{Client, Member, PATIENCE, Trackers, long_or_skip, peak_memory};
 
 const MIB: usize = 1 << 20;
 
@@ -17,7 +18,7 @@ fn peak_of_a_download(size: usize) -> u64 {
     let (_, sha1) = ann.share("g", "a.bin", size);
     let copy = dir.path().join("copy.bin");
     bob.ok(&format!("download_file g a.bin {}", copy.display()));
-    bob.ok("wait 1000");
+    bob.ok_within("wait 1000", Duration::from_secs(1_000) + PATIENCE);
     assert_eq!(bob.download("a.bin")["state"], "C");
     assert_eq!(copy.metadata().unwrap().len(), size as u64);
     assert_eq!(sha1.len(), 40);

@@ -37,7 +37,7 @@ fn two_lines_say_who_and_where_it_is_and_what_to_type_first() {
     let trackers = Trackers::start(dir.path(), 1);
     let port = free_port();
     let mut terminal = start(dir.path(), "ann", &trackers, port);
-    terminal.expect("> ");
+    terminal.expect_prompt();
     let text = terminal.text();
     let greeting: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     assert!(greeting.len() == 3, "two lines and the prompt:\n{text}");
@@ -55,7 +55,7 @@ fn passwords_are_asked_for_unseen_and_kept_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let mut terminal = start(dir.path(), "ann", &trackers, free_port());
-    terminal.expect("> ");
+    terminal.expect_prompt();
     terminal.line("create_user ann");
     for question in ["assword", "again"] {
         terminal.expect(question);
@@ -88,7 +88,7 @@ fn passwords_are_asked_for_unseen_and_kept_nowhere() {
     assert!(logs.any(|log| log.metadata().unwrap().len() > 0), "the log is a file in the data directory");
 
     let mut again = start(dir.path(), "ann", &trackers, free_port());
-    again.expect("> ");
+    again.expect_prompt();
     again.press(UP);
     again.expect("quit");
     again.press(UP);
@@ -102,7 +102,7 @@ fn ctrl_c_cancels_the_line_and_uploads_go_on() {
     let path = dir.path().join("a.bin");
     random_file(&path, 4 << 20, 1);
     let mut ann = start(dir.path(), "ann", &trackers, free_port());
-    ann.expect("> ");
+    ann.expect_prompt();
     for line in ["create_user ann secret", "login ann secret", "create_group g"] {
         ann.run(line);
     }
@@ -139,7 +139,7 @@ fn tab_completes_commands_groups_files_and_paths() {
     let path = dir.path().join("unmistakable.bin");
     random_file(&path, 1_000, 1);
     let mut ann = start(dir.path(), "ann", &trackers, free_port());
-    ann.expect("> ");
+    ann.expect_prompt();
     for line in ["create_user ann secret", "login ann secret", "create_group longgroupname"] {
         ann.run(line);
     }
@@ -160,8 +160,11 @@ fn tab_completes_commands_groups_files_and_paths() {
         [("show_pe", "show_peers "), ("longgr", "longgroupname "), ("unmis", "unmistakable.bin")]
     {
         ann.press(typed);
-        ann.press("\t");
-        ann.expect(completed);
+        ann.expect(typed);
+        until("it is completed", || {
+            ann.press("\t");
+            ann.shows(completed)
+        });
     }
     ann.cancel();
     ann.press("LIST_GR\t");
@@ -176,10 +179,10 @@ fn watching_downloads_ends_with_ctrl_c_or_with_them() {
     let trackers = Trackers::start(dir.path(), 1);
     let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
     ann.ok("create_group g");
-    ann.ok("limit up 1M");
+    ann.ok("limit up 100K");
     let (path, _) = ann.share("g", "a.bin", 4 << 20);
     let mut bob = start(dir.path(), "bob", &trackers, free_port());
-    bob.expect("> ");
+    bob.expect_prompt();
     for line in ["create_user bob secret", "login bob secret", "join_group g"] {
         bob.run(line);
     }
@@ -196,6 +199,7 @@ fn watching_downloads_ends_with_ctrl_c_or_with_them() {
     assert!(bob.run("whoami").contains("bob"));
     // Without Ctrl-C it ends with the last download.
     bob.line("show_downloads --watch");
+    ann.ok("limit up 0");
     until("it is complete", || same_content(&path, &copy));
     bob.expect_prompt();
     assert!(bob.run("show_downloads").contains("\n[C] [g] a.bin\n"));
@@ -211,10 +215,10 @@ fn the_trackers_prompt_tells_how_things_are() {
     std::fs::write(&info, format!("127.0.0.1 {}\n127.0.0.1 {}\n", ports[0], ports[1])).unwrap();
     let command = |number: usize| tracker_command(&info, number, &dir.path().join(number.to_string()));
     let mut one = Terminal::start(&command(1));
-    one.expect("> ");
+    one.expect_prompt();
     assert!(one.run("status").contains("not connected"));
     let mut two = Terminal::start(&command(2));
-    two.expect("> ");
+    two.expect_prompt();
     until("they are in sync", || one.run("STATUS").contains("in sync"));
     let mut member = shoal_tests::Member::connect(ports[0]);
     member.enter("ann");
@@ -239,7 +243,7 @@ fn lines_that_were_pasted_or_typed_ahead_are_all_carried_out() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let mut terminal = start(dir.path(), "ann", &trackers, free_port());
-    terminal.expect("> ");
+    terminal.expect_prompt();
     terminal.press("create_user ann pw\rlogin ann pw\rcreate_group typed\r");
     terminal.expect("group typed created");
     // As a terminal marks what is pasted (bracketed paste).

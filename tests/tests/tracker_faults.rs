@@ -25,6 +25,7 @@ fn check_each_alone(trackers: &mut Trackers, promises: &Promises) {
     let count = trackers.count();
     trackers.until_in_step();
     for number in 1..=count {
+        promises.until_served(trackers.address(number));
         for other in (1..=count).filter(|&other| other != number) {
             trackers.kill(other);
         }

@@ -58,6 +58,8 @@ async fn a_share_is_found_through_the_other_tracker_while_its_sharer_is_online()
     in_sync(&two, 1).await;
     let (mut alice, mut bob) = alice_and_bob(&ports).await;
     let (gid, fid) = share_and_announce(&mut alice, "song.flac", 1).await;
+    in_sync(&one, 1).await;
+    in_sync(&two, 1).await;
 
     let found = bob.ok(Call::Find { group: group("g"), file: FileName::refer("song.flac").unwrap() }).await;
     let Answer::Found { group: found_group, file: found_file, manifest } = found else { panic!("not found") };

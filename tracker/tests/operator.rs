@@ -83,6 +83,8 @@ async fn a_backup_put_back_brings_its_users_and_the_others_bring_the_rest() {
     one.back_up(backup.clone()).await.unwrap();
     one.allow_deletions().await.unwrap();
     client.create_user("late", "secret").await;
+    in_sync(&one, 1).await;
+    in_sync(&two, 1).await;
     one.shutdown().await;
 
     // As docs/operating.md says: the database goes, with its log, and the backup takes its place.

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
-use crate::pool::{POOL_BLOCKS, POOL_BYTES, Pool};
+use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, POOL_BYTES, Pool};
 use crate::progress::{Bottleneck, DownloadError, Outcome, Progress, State};
 use crate::rate::Limiter;
 use crate::reader::PieceReader;
@@ -22,16 +22,26 @@ pub struct Engine {
 }
 
 /// How an engine begins.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct EngineConfig {
     /// Bytes a second that all downloads together may receive; `None` or 0 is no limit.
     pub download_limit: Option<u64>,
+    /// Bytes of piece buffers for all downloads together; [`POOL_BYTES`] at most, and by default.
+    pub memory: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { download_limit: None, memory: POOL_BYTES }
+    }
 }
 
 /// What drivers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) pool: Pool,
+    /// Bytes of the pool.
+    memory: u64,
     pub(crate) limiter: Limiter,
     active: AtomicUsize,
     moving: AtomicUsize,
@@ -52,7 +62,7 @@ impl Shared {
     /// What one download may have in flight beyond a piece a source: its share of three quarters of the pool, so that
     /// pieces that are being checked and written find room beside those that are coming in.
     pub(crate) fn budget(&self) -> u64 {
-        POOL_BYTES as u64 / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
+        self.memory / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
     }
 
     /// One download's share of the rate limit, in bytes a second.
@@ -96,9 +106,11 @@ impl Engine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let limiter = Limiter::new(config.download_limit);
+        let blocks = (config.memory / BLOCK_BYTES).clamp(1, POOL_BLOCKS);
         Self {
             shared: Arc::new(Shared {
-                pool: Pool::new(POOL_BLOCKS),
+                pool: Pool::new(blocks),
+                memory: (blocks * BLOCK_BYTES) as u64,
                 limiter,
                 active: AtomicUsize::new(0),
                 moving: AtomicUsize::new(0),

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(limiter.rate(), None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn dropping_a_wait_leaves_the_turn_to_the_next() {
         let limiter = Limiter::new(Some(1_000_000));
         limiter.acquire(300_000).await;

@@ -118,7 +118,7 @@ impl App {
             holdings: holdings.clone(),
             events: events.clone(),
         });
-        let engine = Engine::new(EngineConfig { download_limit: down });
+        let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
         let shares = Shares::new(shares::Parts {
             store: store.clone(),
             swarm: swarm.clone(),

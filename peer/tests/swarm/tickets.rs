@@ -86,7 +86,7 @@ async fn a_ticket_that_runs_out_closes_the_channel_and_a_newer_one_keeps_it_open
     let seeder = seeder().await;
     let identity = Identity::generate();
     let me = identity.peer_id();
-    let soon = NOW - CLOCK_TOLERANCE_MS + 1_000;
+    let soon = NOW - CLOCK_TOLERANCE_MS + 3_000;
     let mut client = RawClient::connect(&identity, &seeder).await;
     client.open(1, ticket(1, me, KEY.group, soon)).await;
     client.open(2, ticket(1, me, KEY.group, soon)).await;

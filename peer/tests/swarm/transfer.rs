@@ -39,11 +39,11 @@ async fn small_files_pass_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_members_share_what_they_get() {
-    let (bytes, content) = file(8 << 20);
+    let (bytes, content) = file(4 << 20);
     let seeder = Member::new().await;
     seeder.share(&bytes, *content.layout());
     // The narrow uplink is what makes passing on worth while.
-    seeder.swarm.set_upload_limit(Some(8 << 20));
+    seeder.swarm.set_upload_limit(Some(2 << 20));
     let mut leechers = Vec::new();
     for _ in 0..6 {
         leechers.push(Member::new().await);
@@ -67,7 +67,7 @@ async fn pieces_are_offered_as_soon_as_they_are_there() {
     let layout = *content.layout();
     let (seeder, middle, last) = (Member::new().await, Member::new().await, Member::new().await);
     seeder.share(&bytes, layout);
-    seeder.swarm.set_upload_limit(Some(2 << 20));
+    seeder.swarm.set_upload_limit(Some(256 << 10));
     let first = middle.download(&content, &[&seeder]).await;
     let source = last.source(&middle, layout);
     let mut have = source.have();
@@ -78,6 +78,7 @@ async fn pieces_are_offered_as_soon_as_they_are_there() {
     assert_eq!(last.swarm.peer_percent(KEY, seeder.id()), None);
     // What the requester announced can be seen from the other side too.
     until("what the leecher announced", || seeder.swarm.peer_percent(KEY, middle.id()) > Some(0)).await;
+    seeder.swarm.set_upload_limit(None);
     let second = last.download(&content, &[&middle]).await;
     first.complete(&bytes).await;
     second.complete(&bytes).await;

@@ -9,6 +9,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_common::credentials::Secrets;
@@ -24,10 +25,15 @@ use shoal_tracker::storage::Rules;
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ports that were free a moment ago.
+/// Ports that nothing listens on, below those that the system hands out by itself, and not twice the same.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 200 * 100;
+    let candidates = std::iter::repeat_with(|| {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        u16::try_from(10_000 + number).unwrap()
+    });
+    candidates.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
 }
 
 pub fn info(ports: &[u16]) -> TrackerInfo {

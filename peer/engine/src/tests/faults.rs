@@ -161,7 +161,7 @@ async fn slow_sources_do_not_starve_a_fast_one_of_memory() {
 
 #[tokio::test(start_paused = true)]
 async fn more_slow_pieces_than_memory_all_come_whole() {
-    // Eighty pieces of 1 MiB at once, each from a source of its own, through a pool of 24 MiB.
+    // Eighty pieces of 1 MiB at once, each from a source of its own, through a pool of 32 MiB.
     let world = World::new(80 * 1024 * KIB, 1 << 20);
     let slow: Vec<_> = (0..80).map(|_| world.source().paced(Duration::from_millis(10))).collect();
     let (download, _changes) = world.start(&slow.iter().collect::<Vec<_>>());

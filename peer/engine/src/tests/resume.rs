@@ -219,10 +219,13 @@ async fn a_file_that_appears_meanwhile_is_kept_and_so_are_the_pieces() {
 async fn pausing_again_and_again_loses_nothing() {
     let world = World::new(120 * 64 * KIB, 65_536);
     let source = world.source().paced(Duration::from_micros(300));
+    // One piece is missing, so that it cannot end before it is paused.
+    source.hold_pieces(0..119);
     let mut rounds = 0;
     loop {
         let (download, _changes) = world.start(&[&source]);
         if rounds == 6 {
+            source.hold(Have::All);
             break world.assert_complete(&ended(&download).await);
         }
         until_verified(&download, rounds * 20 + 5).await;

@@ -266,9 +266,10 @@ fn redirects_are_followed_and_loops_are_not() {
 fn so_many_chunks_come_in_parallel_as_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let bytes = random(12 * MIB, 19);
-    // At most 4 MB/s a connection.
-    let paced = || Lab::start(&bytes, Manners { block_time: Duration::from_millis(4), ..Manners::default() });
+    let bytes = random(6 * MIB, 19);
+    // At most 1 MB/s a connection.
+    let paced =
+        || Lab::start(&bytes, Manners { block_time: Duration::from_millis(16), ..Manners::default() });
     let seconds = |labs: &[Lab], more: &[&str]| {
         let urls: Vec<String> = labs.iter().map(|lab| lab.url("f")).collect();
         let ended = fetch(&with(urls, &[&["-o", out.to_str().unwrap(), "--json", "-i", "0"], more].concat()));
@@ -335,7 +336,7 @@ fn the_environments_proxy_is_asked_and_its_exceptions_hold() {
 fn all_servers_gone_at_half_and_back_later() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = random(8 * MIB, 10);
-    let paced = Manners { block_time: Duration::from_millis(1), ..publishing() };
+    let paced = Manners { block_time: Duration::from_millis(8), ..publishing() };
     let labs = [Lab::start(&bytes, paced.clone()), Lab::start(&bytes, paced)];
     let out = folder.path().join("out");
     let to = out.to_str().unwrap();

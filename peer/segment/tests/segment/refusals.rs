@@ -13,7 +13,7 @@ use crate::support::{
 fn a_second_fetch_to_the_same_place_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let lab =
-        Lab::start(&random(4 * MIB, 12), Manners { block_time: Duration::from_millis(4), ..publishing() });
+        Lab::start(&random(4 * MIB, 12), Manners { block_time: Duration::from_millis(40), ..publishing() });
     let arguments = with(ports(&[&lab]), &["-o", folder.path().join("out").to_str().unwrap()]);
     let mut first = Process(fetch_command(&arguments).spawn().unwrap());
     until("the first has begun", || lab.served() > 0);
