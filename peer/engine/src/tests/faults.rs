@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{KIB, World, add, ended, until, until_verified};
 use crate::conformance::{Behaviour, sample_file};
-use crate::{Bottleneck, Content, DownloadError, Outcome, Run, SourceId, SourceState};
+use crate::{Bottleneck, Content, DownloadError, Engine, EngineConfig, Outcome, Run, SourceId, SourceState};
 
 #[tokio::test(start_paused = true)]
 async fn a_liar_is_banned_and_the_file_right() {
@@ -168,6 +168,15 @@ async fn more_slow_pieces_than_memory_all_come_whole() {
     world.assert_complete(&ended(&download).await);
     let wasted = download.progress().borrow().wasted_bytes;
     assert!(wasted < 20 << 20, "{wasted} bytes were given up for want of memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_pieces_come_whole_through_little_memory() {
+    let engine = Engine::new(EngineConfig { memory: 24 << 20, ..EngineConfig::default() });
+    let world = World::new(64 * 1024 * KIB, 16 << 20);
+    let sources: Vec<_> = (0..4).map(|_| world.source().paced(Duration::from_millis(1))).collect();
+    let (download, _changes) = world.start_on(&engine, &sources.iter().collect::<Vec<_>>());
+    world.assert_complete(&ended(&download).await);
 }
 
 #[tokio::test]

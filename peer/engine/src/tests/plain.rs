@@ -149,7 +149,7 @@ async fn an_existing_file_is_replaced_only_when_asked() {
 #[tokio::test(start_paused = true)]
 async fn the_limit_holds_and_can_be_lifted() {
     let world = World::new(1024 * KIB, 65_536);
-    let engine = Engine::new(EngineConfig { download_limit: Some(500_000) });
+    let engine = Engine::new(EngineConfig { download_limit: Some(500_000), ..EngineConfig::default() });
     let source = world.source();
     let started = Instant::now();
     let (download, _changes) = world.start_on(&engine, &[&source]);
