@@ -75,6 +75,12 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
+/// As many of them.
+#[must_use]
+pub fn free_ports(count: usize) -> Vec<u16> {
+    (0..count).map(|_| free_port()).collect()
+}
+
 /// Waits until something is the case.
 ///
 /// # Panics
@@ -85,8 +91,13 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Looks again and again until there is something to give; nothing if there is none within [`PATIENCE`].
-fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + PATIENCE;
+fn eventually<T>(look: impl FnMut() -> Option<T>) -> Option<T> {
+    within(PATIENCE, look)
+}
+
+/// Looks again and again until there is something to give; nothing if there is none in that time.
+fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
     loop {
         let found = look();
         if found.is_some() || Instant::now() > deadline {

@@ -10,7 +10,7 @@ use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{Uid, UserName};
 
-use crate::{Member, TrackerAddress, until};
+use crate::{Member, TrackerAddress, Trackers, until};
 
 /// What was acknowledged: a user name, and the salt of the account that came into being under it.
 type Salt = Vec<u8>;
@@ -101,6 +101,23 @@ impl Promises {
     pub fn until_served(&self, tracker: impl Into<TrackerAddress>) {
         let tracker = tracker.into();
         until("the tracker serves all that was acknowledged", || self.lost(tracker).is_empty());
+    }
+
+    /// Each of these trackers has everything with the others of them away, and logged neither a panic nor an alarm.
+    ///
+    /// # Panics
+    /// When one has not.
+    pub fn check_each_alone(&self, trackers: &mut Trackers, numbers: impl IntoIterator<Item = usize>) {
+        let numbers: Vec<usize> = numbers.into_iter().collect();
+        for &number in &numbers {
+            self.until_served(trackers.address(number));
+            numbers.iter().filter(|&&other| other != number).for_each(|&other| trackers.kill(other));
+            self.check(trackers.address(number));
+            numbers.iter().filter(|&&other| other != number).for_each(|&other| trackers.restart(other));
+            for word in ["panicked", "alarm="] {
+                assert_eq!(trackers.logged(number, word), 0, "{word} in the log of tracker {number}");
+            }
+        }
     }
 
     fn lost(&self, tracker: TrackerAddress) -> Vec<String> {

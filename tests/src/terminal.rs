@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-use crate::{PATIENCE, eventually};
+use crate::{PATIENCE, eventually, within};
 
 /// A program that runs on a pseudo-terminal.
 pub struct Terminal {
@@ -69,31 +69,22 @@ impl Terminal {
 
     /// Waits until the text is shown after what was expected last; gives everything shown up to it.
     pub fn expect(&mut self, wanted: &str) -> String {
-        let shown = eventually(|| {
-            let new = self.unread();
-            new.find(wanted).map(|at| new[..at + wanted.len()].to_owned())
-        });
-        let Some(shown) = shown else {
-            panic!("{wanted:?} is not shown within {PATIENCE:?}:\n{}", self.text())
-        };
-        self.read += shown.len();
-        shown
+        self.find(wanted, PATIENCE)
+            .unwrap_or_else(|| panic!("{wanted:?} is not shown within {PATIENCE:?}:\n{}", self.text()))
     }
 
-    /// Whether the text is shown within a second after what was expected last; if so, that was expected now.
+    /// Whether the text is shown within a second after what was expected last; if so, it was expected now.
     pub fn shows(&mut self, wanted: &str) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        loop {
+        self.find(wanted, Duration::from_secs(1)).is_some()
+    }
+
+    fn find(&mut self, wanted: &str, patience: Duration) -> Option<String> {
+        let shown = within(patience, || {
             let new = self.unread();
-            if let Some(at) = new.find(wanted) {
-                self.read += at + wanted.len();
-                return true;
-            }
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            new.find(wanted).map(|at| new[..at + wanted.len()].to_owned())
+        })?;
+        self.read += shown.len();
+        Some(shown)
     }
 
     /// Waits until a prompt, `word> ` on a line of its own, ends what is shown after what was expected last; gives that.

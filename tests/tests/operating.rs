@@ -29,17 +29,6 @@ fn peer_id(trackers: &Trackers, number: usize) -> String {
     line.rsplit(' ').next().unwrap().to_owned()
 }
 
-/// Each of these trackers has everything with the others away.
-fn check_each_alone(trackers: &mut Trackers, numbers: &[usize], promises: &Promises) {
-    for &number in numbers {
-        promises.until_served(trackers.address(number));
-        numbers.iter().filter(|&&other| other != number).for_each(|&other| trackers.kill(other));
-        promises.check(trackers.address(number));
-        numbers.iter().filter(|&&other| other != number).for_each(|&other| trackers.restart(other));
-        assert_eq!(trackers.logged(number, "panicked") + trackers.logged(number, "alarm="), 0);
-    }
-}
-
 #[test]
 fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,7 +57,7 @@ fn a_cluster_key_is_introduced_one_restart_at_a_time() {
         with_one_down(&mut trackers, number, &load, |_| {});
     }
     let promises = load.stop();
-    check_each_alone(&mut trackers, &[1, 2], &promises);
+    promises.check_each_alone(&mut trackers, [1, 2]);
 }
 
 #[test]
@@ -119,7 +108,7 @@ fn a_tracker_is_replaced_another_removed_and_a_third_added() {
     trackers.restart(4);
     trackers.until_in_step();
     let promises = load.stop();
-    check_each_alone(&mut trackers, &[1, 2, 4], &promises);
+    promises.check_each_alone(&mut trackers, [1, 2, 4]);
 }
 
 #[test]

@@ -22,20 +22,10 @@ fn addresses(trackers: &Trackers) -> Vec<SocketAddr> {
 
 /// Nothing happened that must not, and each tracker has everything with all others away.
 fn check_each_alone(trackers: &mut Trackers, promises: &Promises) {
-    let count = trackers.count();
     trackers.until_in_step();
-    for number in 1..=count {
-        promises.until_served(trackers.address(number));
-        for other in (1..=count).filter(|&other| other != number) {
-            trackers.kill(other);
-        }
-        promises.check(trackers.address(number));
-        for other in (1..=count).filter(|&other| other != number) {
-            trackers.restart(other);
-        }
-        for word in ["panicked", "alarm=", "stopping:"] {
-            assert_eq!(trackers.logged(number, word), 0, "{word} in the log of tracker {number}");
-        }
+    promises.check_each_alone(trackers, 1..=trackers.count());
+    for number in 1..=trackers.count() {
+        assert_eq!(trackers.logged(number, "stopping:"), 0, "tracker {number} gave up");
     }
 }
 

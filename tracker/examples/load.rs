@@ -6,7 +6,6 @@
     reason = "a measurement that goes wrong stops"
 )]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -235,11 +234,6 @@ async fn common_file(clients: &mut [Client]) -> (Gid, Fid) {
     (group, file)
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
 async fn connections(port: u16) -> Vec<Client> {
     let (secrets, _, account) = Secrets::create("secret").unwrap();
     let secrets = Arc::new((secrets, account));
@@ -290,7 +284,7 @@ async fn main() {
 
 /// Trackers of a cluster of their own, in step.
 async fn cluster(plan: &Plan, dir: &Path, count: usize) -> Vec<Tracker> {
-    let ports = free_ports(count);
+    let ports = shoal_tests::free_ports(count);
     let trackers: Vec<Tracker> =
         (1..=count).map(|number| Tracker::start(&plan.binary, dir, &ports, number)).collect();
     trackers[0].when(|report| report.members.iter().filter(|m| m.in_sync).count() == count).await;
@@ -349,7 +343,7 @@ async fn writes(plan: &Plan, count: usize) {
 
 /// A start with many records, and a blank tracker that catches up with them.
 async fn many_records(plan: &Plan) {
-    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let (dir, ports) = (tempfile::tempdir().unwrap(), shoal_tests::free_ports(2));
     fill(&dir.path().join("1"), plan.records);
     let began = Instant::now();
     let first = Tracker::start(&plan.binary, dir.path(), &ports, 1);

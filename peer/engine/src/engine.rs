@@ -40,8 +40,6 @@ impl Default for EngineConfig {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) pool: Pool,
-    /// Bytes of the pool.
-    memory: u64,
     pub(crate) limiter: Limiter,
     active: AtomicUsize,
     moving: AtomicUsize,
@@ -62,7 +60,7 @@ impl Shared {
     /// What one download may have in flight beyond a piece a source: its share of three quarters of the pool, so that
     /// pieces that are being checked and written find room beside those that are coming in.
     pub(crate) fn budget(&self) -> u64 {
-        self.memory / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
+        self.pool.bytes() / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
     }
 
     /// One download's share of the rate limit, in bytes a second.
@@ -110,7 +108,6 @@ impl Engine {
         Self {
             shared: Arc::new(Shared {
                 pool: Pool::new(blocks),
-                memory: (blocks * BLOCK_BYTES) as u64,
                 limiter,
                 active: AtomicUsize::new(0),
                 moving: AtomicUsize::new(0),

@@ -25,6 +25,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct PoolShared {
+    blocks: usize,
     permits: Arc<Semaphore>,
     /// Blocks that were used before; the one used last comes first, its memory is warm.
     free: Mutex<Vec<Box<[u8]>>>,
@@ -35,6 +36,7 @@ impl Pool {
     pub(crate) fn new(blocks: usize) -> Self {
         Self {
             shared: Arc::new(PoolShared {
+                blocks,
                 permits: Arc::new(Semaphore::new(blocks)),
                 free: Mutex::default(),
                 pressure: watch::Sender::new(0),
@@ -47,6 +49,11 @@ impl Pool {
         self.shared.pressure.subscribe()
     }
 
+    /// All of its memory, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.shared.blocks * BLOCK_BYTES) as u64
+    }
+
     /// Blocks that nobody holds.
     pub(crate) fn available(&self) -> usize {
         self.shared.permits.available_permits()
@@ -54,8 +61,7 @@ impl Pool {
 
     /// Gives the memory back that nobody uses, for when nothing is downloaded.
     pub(crate) fn shrink(&self) {
-        let unused = std::mem::take(&mut *self.shared.free.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(unused);
+        self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Blocks that are kept for later.

@@ -7,9 +7,7 @@
     reason = "a test's helpers: every binary uses its own part, and a panic is how a test fails"
 )]
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_common::credentials::Secrets;
@@ -19,22 +17,12 @@ use shoal_common::tracker_api::{
 };
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
+pub use shoal_tests::free_ports;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::storage::Rules;
 
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Ports that nothing listens on, below those that the system hands out by itself, and not twice the same.
-pub fn free_ports(count: usize) -> Vec<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id() % 200 * 100;
-    let candidates = std::iter::repeat_with(|| {
-        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        u16::try_from(10_000 + number).unwrap()
-    });
-    candidates.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
-}
 
 pub fn info(ports: &[u16]) -> TrackerInfo {
     let lines: Vec<String> = ports.iter().map(|port| format!("127.0.0.1 {port}")).collect();

@@ -174,7 +174,7 @@ async fn two_downloads_share_an_engine() {
     // With the last of them the memory is given back.
     let given_back = async {
         while engine.kept_blocks() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, given_back).await.unwrap();

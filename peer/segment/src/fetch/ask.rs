@@ -98,19 +98,11 @@ pub(super) async fn read_metalink(client: &Client, url: &Url) -> Result<Vec<Meta
 }
 
 async fn try_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, Unread> {
-    let started = Instant::now();
-    let response = loop {
-        let request = client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
-        let response = send(request).await.map_err(Unread::Other)?;
-        let pause = answer::retry_after(response.headers());
-        match (response.status(), pause) {
-            (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) if started.elapsed() < COMPUTING => {
-                tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
-            }
-            (StatusCode::OK, _) => break response,
-            (status, _) => return Err(Unread::Refused(status)),
-        }
-    };
+    let request = client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
+    let response = send(request, COMPUTING).await.map_err(Unread::Other)?;
+    if response.status() != StatusCode::OK {
+        return Err(Unread::Refused(response.status()));
+    }
     let body = tokio::time::timeout(TIMEOUT, body(response)).await;
     let body = body.map_err(|_| Unread::Other("its Metalink does not end".into()))?;
     metalink::parse(&body.map_err(Unread::Other)?).map_err(|error| match error {
@@ -132,28 +124,28 @@ async fn body(mut response: Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Asks, and again if the connection broke off or the server has trouble that may pass.
-async fn send(mut request: reqwest::RequestBuilder) -> Result<Response, String> {
-    for pause in PAUSES {
+/// Asks, and again if the connection broke off or the server has trouble that may pass: a few times, or, while it says itself
+/// when to come back, for as long as `patience`.
+async fn send(mut request: reqwest::RequestBuilder, patience: Duration) -> Result<Response, String> {
+    let (started, mut pauses) = (Instant::now(), PAUSES.into_iter());
+    loop {
         let again = request.try_clone();
-        let answer = send_once(request).await?;
+        let answer = tokio::time::timeout(TIMEOUT, request.send()).await;
+        let answer = answer.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))?;
         let pause = match &answer {
             Ok(response) if answer::is_passing(response.status()) => {
-                answer::retry_after(response.headers()).unwrap_or(pause).min(LONGEST_PAUSE)
+                match answer::retry_after(response.headers()) {
+                    Some(pause) => (started.elapsed() < patience).then_some(pause.min(LONGEST_PAUSE)),
+                    None => pauses.next(),
+                }
             }
-            Err(error) if client::broke_off(error) => pause,
-            _ => return answer.map_err(client::reason),
+            Err(error) if client::broke_off(error) => pauses.next(),
+            _ => None,
         };
-        let Some(again) = again else { return answer.map_err(client::reason) };
-        request = again;
+        let (Some(pause), Some(next)) = (pause, again) else { return answer.map_err(client::reason) };
+        request = next;
         tokio::time::sleep(pause).await;
     }
-    send_once(request).await?.map_err(client::reason)
-}
-
-async fn send_once(request: reqwest::RequestBuilder) -> Result<reqwest::Result<Response>, String> {
-    let sent = tokio::time::timeout(TIMEOUT, request.send()).await;
-    sent.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))
 }
 
 async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String> {
@@ -206,7 +198,7 @@ async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
     if url.path().ends_with('/') {
         return Err("names a folder, not a file".into());
     }
-    let response = send(client.get(url.clone()).header(header::RANGE, "bytes=0-0")).await?;
+    let response = send(client.get(url.clone()).header(header::RANGE, "bytes=0-0"), TIMEOUT).await?;
     let headers = response.headers();
     // What a folder answers with is a page about it, to which servers redirect whoever leaves the slash out.
     let page = response.url().path() == format!("{}/", url.path());

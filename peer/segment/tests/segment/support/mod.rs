@@ -3,14 +3,14 @@
 mod lab;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use lab::{Lab, Manners};
+pub(crate) use shoal_tests::free_port;
 
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,19 +48,6 @@ pub(crate) fn random(size: usize, seed: u64) -> Arc<Vec<u8>> {
     }
     bytes.truncate(size);
     Arc::new(bytes)
-}
-
-/// A port that nothing listens on, below the system's ephemeral ones.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 150).unwrap() * 100;
-    for _ in 0..1_000 {
-        let port = 15_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 15_000;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err() {
-            return port;
-        }
-    }
-    panic!("no free port");
 }
 
 /// Waits until something is the case.
