@@ -34,6 +34,7 @@ impl Client {
             trackers: TrackerInfo::parse(&text.join("\n")).unwrap(),
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
+            clock: shoal_peer::wake::system_clock(),
         };
         let app = App::start(config).await.unwrap();
         Self { events: app.events(), app }
