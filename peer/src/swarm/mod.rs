@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::fetch::{Liveness, PeerSource};
 use self::fetch::{Links, Origin};
+pub use self::fetch::{Liveness, PeerSource};
 use self::guests::Guests;
 use self::serve::Guest;
 pub use self::served::{Body, Served};

@@ -225,7 +225,8 @@ impl Choice {
     ) {
         let rate = rate_in(rows);
         for known in self.known.values_mut() {
-            let (Some(doubt), Place::Trial { since, .. } | Place::Seat { since }) = (known.doubt, known.place)
+            let (Some(doubt), Place::Trial { since, .. } | Place::Seat { since }) =
+                (known.doubt, known.place)
             else {
                 continue;
             };
@@ -363,7 +364,5 @@ impl Known {
     }
 }
 
-#[cfg(test)]
-mod random;
 #[cfg(test)]
 mod tests;

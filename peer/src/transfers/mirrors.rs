@@ -52,8 +52,10 @@ impl Mirrors {
     pub(super) fn of(manifest: &Manifest) -> Self {
         let urls = manifest.mirrors.iter().filter_map(|url| Url::parse(url).ok());
         let state = Use::From(Instant::now());
-        let all: Vec<Mirror> =
-            urls.zip(FIRST_ID..).map(|(url, id)| Mirror { id: SourceId(id), url, state, failures: 0 }).collect();
+        let all: Vec<Mirror> = urls
+            .zip(FIRST_ID..)
+            .map(|(url, id)| Mirror { id: SourceId(id), url, state, failures: 0 })
+            .collect();
         let client = if all.is_empty() { None } else { client::build(true).ok() };
         Self { client, size: manifest.size, all }
     }
@@ -94,10 +96,7 @@ impl Mirrors {
                     mirror.state = Use::Never;
                     liars.push((format!("mirror {}", mirror.url.host_str().unwrap_or("?")), reason.clone()));
                 }
-                SourceState::Gone(_)
-                | SourceState::Active
-                | SourceState::Idle
-                | SourceState::BackingOff => {}
+                SourceState::Gone(_) | SourceState::Active | SourceState::Idle | SourceState::BackingOff => {}
             }
         }
         liars

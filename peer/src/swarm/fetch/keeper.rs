@@ -153,7 +153,7 @@ impl Keeper {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
-        let unreachable = |reason| Parted::Gone(format!("cannot be reached ({reason})"));
+        let unreachable = |reason: String| Parted::Gone(format!("cannot be reached ({reason})"));
         let connection = self.link.connection(number).await.map_err(unreachable)?;
         let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
         let (channel, mut state) = opened.map_err(parted)?;

@@ -1,5 +1,7 @@
 //! Many holders and few places, in made-up time.
 
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::UserName;
@@ -149,7 +151,7 @@ fn who_is_gone_is_tried_again_while_it_is_named_and_a_liar_never() {
         world.in_use.remove(id);
     });
     // Nobody names it anew, as while no tracker answers.
-    world.turns(5);
+    (0..8).for_each(|_| world.turn());
     assert_eq!(world.in_use.keys().copied().collect::<Vec<_>>(), [ids[0], ids[2]], "under the old id");
 }
 
@@ -220,7 +222,11 @@ fn a_source_whose_holder_moved_is_replaced_and_one_that_came_back_only_if_it_is_
     choice.offered(vec![holder(0)]);
     assert_eq!(steps(&mut choice, 0, begun), [Step::Add(SourceId(0), holder(0))]);
     choice.offered(vec![moved.clone()]);
-    assert_eq!(steps(&mut choice, 9, begun), [Step::Replace(SourceId(0), moved.clone())], "even if it delivers");
+    assert_eq!(
+        steps(&mut choice, 9, begun),
+        [Step::Replace(SourceId(0), moved.clone())],
+        "even if it delivers"
+    );
     assert_eq!(steps(&mut choice, 9, begun), []);
     // Away for the trackers and back.
     for (rate, after, replaced) in [(9, 60, false), (0, 1, false), (0, 60, true)] {

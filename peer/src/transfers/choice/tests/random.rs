@@ -1,11 +1,16 @@
 //! Holders that die, hang, leave, move and come back in every order, in made-up time, against the choice: a named holder
 //! that answers is in use within 5 s.
 
-use shoal_common::UserName;
-use shoal_common::tracker_api::Extent;
-use shoal_engine::SourceState;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::*;
+use fastrand::Rng;
+use shoal_common::tracker_api::{Extent, Holder};
+use shoal_common::{PeerId, UserName};
+use shoal_engine::{SourceId, SourceRow, SourceState};
+use tokio::time::Instant;
+
+use crate::transfers::choice::{Choice, MAX_SOURCES, Step};
 
 const WORLDS: u64 = 400;
 const STEPS: u32 = 1_200;
@@ -144,12 +149,11 @@ impl World {
                 "is named otherwise"
             }
             14 if self.rng.u8(..20) == 0 => {
+                let used = self.sources.iter().find(|(_, source)| usize::from(source.number) == number);
+                let Some(id) = used.map(|(&id, _)| id) else { return };
                 real.lied = true;
-                let id = self.sources.iter().find(|(_, source)| usize::from(source.number) == number);
-                if let Some(id) = id.map(|(&id, _)| id) {
-                    self.choice.banned(id);
-                    self.sources.remove(&id);
-                }
+                self.choice.banned(id);
+                self.sources.remove(&id);
                 "lies"
             }
             15..=16 => {
@@ -263,7 +267,6 @@ impl World {
                 }
             };
             let (number, port) = (holder.peer.0[0], holder.address.rsplit(':').next().unwrap());
-            assert!(!self.real[usize::from(number)].lied || self.named.contains_key(&number));
             let source = Source { number, port: port.parse().unwrap(), begun: self.now, open: None };
             self.sources.insert(id, source);
         }
@@ -273,7 +276,8 @@ impl World {
     /// A named holder that answers is in use within 5 s, and a liar never again.
     fn check(&mut self) {
         for (real, number) in self.real.iter().zip(0u8..) {
-            let premise = real.alive && real.answers && real.shares && self.named.get(&number) == Some(&real.port);
+            let premise =
+                real.alive && real.answers && real.shares && self.named.get(&number) == Some(&real.port);
             let in_use = self.sources.values().find(|source| source.number == number);
             if real.lied {
                 assert!(in_use.is_none(), "liar {number} is used");
