@@ -316,10 +316,13 @@ mod tests {
         let waiting = DownloadRow {
             activity: Some((State::Waiting, Bottleneck::NoSource)),
             sources: 0,
-            waits_for: Some("ann cannot be reached (127.0.0.1:1 refuses connections)".into()),
+            waits_for: Some("ann cannot be reached at 127.0.0.1:1 (it refuses connections)".into()),
             ..row(RowState::Downloading)
         };
-        assert!(download_verbose(&waiting).contains("  ann cannot be reached (127.0.0.1:1 refuses"));
+        assert!(
+            download_verbose(&waiting)
+                .contains("  ann cannot be reached at 127.0.0.1:1 (it refuses connections)  ")
+        );
         assert_eq!(
             activity(&DownloadRow { needs_ticket: true, ..waiting.clone() }),
             Some("waiting for a ticket from a tracker")

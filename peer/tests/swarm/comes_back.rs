@@ -289,7 +289,7 @@ async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
     let says = |what: &str| waits_for.borrow().as_deref().is_some_and(|words| words.starts_with(what));
     until("what is waited for", || says("ann does not share the file any more; tried again in ")).await;
     ann.kill().await;
-    until("what is waited for", || says("ann is lost (") || says("ann cannot be reached (")).await;
+    until("what is waited for", || says("ann is lost (") || says("ann cannot be reached at ")).await;
     ann.start(false).await;
     until("pieces", || fetching.download.progress().borrow().fetched_bytes > 0).await;
     assert_eq!(waits_for.borrow().clone(), None);

@@ -153,8 +153,7 @@ impl Keeper {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
-        let unreachable = |reason: String| Parted::Gone(format!("cannot be reached ({reason})"));
-        let connection = self.link.connection(number).await.map_err(unreachable)?;
+        let connection = self.link.connection(number).await.map_err(Parted::Gone)?;
         let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
         let (channel, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.origin.key.group, self.origin.key.file);

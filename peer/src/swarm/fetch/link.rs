@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_net::Identity;
-use shoal_net::bulk::{self, BulkStream};
+use shoal_net::bulk::{self, BulkError, BulkStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +146,7 @@ impl Link {
     /// The connection of that number, made now if there is none. Dropping the future is safe.
     ///
     /// # Errors
-    /// Why no address answers as that peer, in words.
+    /// Why no address answers as that peer, in words that read on behind its name.
     pub(super) async fn connection(&self, lane: usize) -> Result<Arc<Connection>, String> {
         let mut lane = self.lanes[lane % LANES].lock().await;
         if let Some(connection) = lane.as_ref().filter(|connection| !connection.has_ended()) {
@@ -178,11 +178,11 @@ impl Link {
 
     /// Tries the addresses one after the other.
     async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, BulkStream), String> {
-        let mut reason = String::from("no address is known");
+        let mut reason = String::from("gave no address that can be dialled");
         for &address in addresses {
             match bulk::connect(address, self.peer, &self.links.identity).await {
                 Ok(stream) => return Ok((address, stream)),
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = predicate(error),
             }
         }
         Err(reason)
@@ -217,5 +217,19 @@ impl Link {
 
     fn failure(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a peer cannot be connected to, to be read behind its name.
+fn predicate(error: BulkError) -> String {
+    match error {
+        BulkError::Refused { address } => format!("cannot be reached at {address} (it refuses connections)"),
+        BulkError::TimedOut { address } => format!("does not answer at {address}"),
+        BulkError::WrongPeer { address, .. } => {
+            format!("cannot be reached at {address} (it answers with another key)")
+        }
+        BulkError::Unreachable { address, reason } | BulkError::Handshake { address, reason } => {
+            format!("cannot be reached at {address} ({reason})")
+        }
     }
 }
