@@ -205,9 +205,10 @@ impl Choice {
         steps
     }
 
-    /// Whether there are more holders than places that last.
+    /// Whether there are more holders than places that last. Those that came to nothing the last time do not count: while
+    /// they are tried they have a place, and nobody who delivers gives one up for them.
     fn is_crowded(&self) -> bool {
-        self.known.values().filter(|known| known.is_usable()).count() > MAX_SOURCES
+        self.known.values().filter(|known| known.contends()).count() > MAX_SOURCES
             && self.seats() >= MAX_SOURCES - FIRST_TRIALS
     }
 
@@ -353,6 +354,10 @@ impl Known {
 
     fn is_usable(&self) -> bool {
         !self.banned && (self.listed || self.place != Place::Out)
+    }
+
+    fn contends(&self) -> bool {
+        self.is_usable() && (self.failures == 0 || self.open.is_some())
     }
 
     fn is_on_trial(&self) -> bool {

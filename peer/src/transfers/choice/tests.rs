@@ -236,3 +236,33 @@ fn a_source_whose_holder_moved_is_replaced_and_one_that_came_back_only_if_it_is_
         assert_eq!(!steps(&mut choice, rate, now).is_empty(), replaced, "{rate} {after}");
     }
 }
+
+#[test]
+fn the_dead_among_many_do_not_keep_the_living_out() {
+    // Ninety of a hundred are named and never answer.
+    let is_dead = |number: u8| number < 90;
+    let mut world = World::new((0..100).map(|number| (number, if is_dead(number) { 0 } else { 10_000 })));
+    let mut begun: BTreeMap<SourceId, Instant> = BTreeMap::new();
+    for turn in 0..4 * 60 {
+        if turn % 4 == 0 {
+            world.offer();
+        }
+        world.turn();
+        let now = world.now;
+        begun.retain(|id, _| world.in_use.contains_key(id));
+        for (id, number) in world.in_use.clone() {
+            let since = *begun.entry(id).or_insert(now);
+            if !is_dead(number) {
+                world.choice.opened(id, since);
+            } else if since + Duration::from_secs(5) <= now {
+                world.choice.gone(id, now);
+                world.in_use.remove(&id);
+                begun.remove(&id);
+            }
+        }
+        let all = (90..100).all(|number| world.uses(number));
+        assert!(all || turn < 4 * 15, "not all that live are in use at turn {turn}");
+    }
+    let again = (0..90).filter(|number| world.added[number] >= 4).count();
+    assert_eq!(again, 90, "the others are tried again and again");
+}
