@@ -16,7 +16,7 @@ use crate::data_dir::DataDir;
 use crate::options::{Options, read_trackers};
 use crate::runner::{Next, Runner};
 use crate::screen::{Form, Screen};
-use crate::{prompt, render, script, text};
+use crate::{prompt, render, script, text, wake};
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
@@ -82,7 +82,13 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         Front::Script | Front::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
-    let config = AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots };
+    let config = AppConfig {
+        listen: options.listen,
+        trackers,
+        data_dir,
+        upload_slots: options.upload_slots,
+        clock: wake::system_clock(),
+    };
     let app = App::start(config).await?;
     let screen = Screen::new(match front {
         _ if options.json => Form::Json,

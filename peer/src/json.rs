@@ -284,6 +284,7 @@ mod tests {
             eta: None,
             activity: None,
             needs_ticket: false,
+            waits_for: None,
         };
         let listed = parsed("show_downloads", Output::Downloads { rows: vec![row], verbose: false });
         assert_eq!(

@@ -23,4 +23,5 @@ pub mod swarm;
 pub mod text;
 pub mod tickets;
 pub mod transfers;
+pub mod wake;
 pub mod watch;

@@ -186,10 +186,11 @@ pub fn letter(state: &RowState) -> char {
 
 /// What a running download is doing, or what keeps it from being faster.
 #[must_use]
-pub fn activity(row: &DownloadRow) -> Option<&'static str> {
+pub fn activity(row: &DownloadRow) -> Option<&str> {
     match row.activity? {
         (State::Opening, _) => Some("opening"),
         (State::Waiting, _) if row.needs_ticket => Some("waiting for a ticket from a tracker"),
+        (State::Waiting, _) if row.sources == 0 && row.waits_for.is_some() => row.waits_for.as_deref(),
         (State::Waiting, Bottleneck::SourcesBusy) => Some("its sources are busy"),
         (State::Waiting, _) if row.sources == 0 => Some("waiting for a sharer"),
         (State::Waiting, _) => Some("waiting for pieces"),
@@ -306,7 +307,27 @@ mod tests {
             eta: Some(Duration::from_secs(61)),
             activity: Some((State::Downloading, Bottleneck::Sources)),
             needs_ticket: false,
+            waits_for: None,
         }
+    }
+
+    #[test]
+    fn a_waiting_download_says_for_whom() {
+        let waiting = DownloadRow {
+            activity: Some((State::Waiting, Bottleneck::NoSource)),
+            sources: 0,
+            waits_for: Some("ann cannot be reached at 127.0.0.1:1 (it refuses connections)".into()),
+            ..row(RowState::Downloading)
+        };
+        assert!(
+            download_verbose(&waiting)
+                .contains("  ann cannot be reached at 127.0.0.1:1 (it refuses connections)  ")
+        );
+        assert_eq!(
+            activity(&DownloadRow { needs_ticket: true, ..waiting.clone() }),
+            Some("waiting for a ticket from a tracker")
+        );
+        assert_eq!(activity(&DownloadRow { sources: 1, ..waiting }), Some("waiting for pieces"));
     }
 
     #[test]

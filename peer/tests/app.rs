@@ -7,6 +7,8 @@ mod support;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use shoal_common::TrackerInfo;
@@ -16,6 +18,7 @@ use shoal_peer::data_dir::DataDir;
 use shoal_peer::events::Event;
 use shoal_peer::render;
 use shoal_peer::transfers::RowState;
+use shoal_peer::wake::{self, Clock, Reading};
 use support::{Shared, Tracker, until, within};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -28,12 +31,17 @@ struct Client {
 
 impl Client {
     async fn start(data_dir: &Path, trackers: &[SocketAddr]) -> Self {
+        Self::start_with(data_dir, trackers, wake::system_clock()).await
+    }
+
+    async fn start_with(data_dir: &Path, trackers: &[SocketAddr], clock: Clock) -> Self {
         let text: Vec<String> = trackers.iter().map(ToString::to_string).collect();
         let config = AppConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             trackers: TrackerInfo::parse(&text.join("\n")).unwrap(),
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
+            clock,
         };
         let app = App::start(config).await.unwrap();
         Self { events: app.events(), app }
@@ -336,4 +344,26 @@ async fn the_last_sharer_is_told_so_and_what_cannot_be_shared_is_refused() {
     assert!(render::event(&event).contains("you are the only one who shares a file.bin"));
     assert!(tokio::time::timeout(Duration::from_secs(5), world.ann.app.idle()).await.is_ok());
     world.end().await;
+}
+
+#[tokio::test]
+async fn after_a_sleep_of_the_machine_the_tracker_is_connected_to_anew() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let asleep = Arc::new(AtomicU64::new(0));
+    let slept = asleep.clone();
+    let clock: Clock = Arc::new(move || {
+        // Nothing but the sleep is to be noticed, however busy the machine that tests.
+        Reading { monotonic: Duration::ZERO, boot: Duration::from_secs(slept.load(Ordering::Relaxed)) }
+    });
+    let mut ann = Client::start_with(&folder.path().join("ann"), &[tracker.address], clock).await;
+    ann.run("create_user ann pw").await;
+    ann.run("login ann pw").await;
+    asleep.store(45, Ordering::Relaxed);
+    let lost = ann.event(|event| matches!(event, Event::TrackerLost { .. })).await;
+    assert!(matches!(&lost, Event::TrackerLost { reason, .. } if reason.contains("asleep")), "{lost:?}");
+    ann.event(|event| matches!(event, Event::TrackerFound { .. })).await;
+    assert!(ann.run("whoami").await.contains("ann"), "the session goes on");
+    ann.end().await;
 }

@@ -330,6 +330,12 @@ pub struct Stopped {
 }
 
 impl Stopped {
+    /// Starts it again with the same folder, at another port.
+    #[must_use]
+    pub fn restart_elsewhere(self) -> Client {
+        Self { port: free_port(), ..self }.restart()
+    }
+
     /// Starts it again, at the same address and with the same folder.
     #[must_use]
     pub fn restart(self) -> Client {

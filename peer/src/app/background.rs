@@ -1,5 +1,5 @@
 //! What the client does without being asked: it shares anew what the trackers forgot, withdraws files that changed on
-//! disk, and stops everything when a session ends by itself.
+//! disk, stops everything when a session ends by itself, and connects anew after this machine was asleep.
 
 use shoal_common::tracker_api::Holding;
 use tokio::sync::broadcast::error::RecvError;
@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::App;
 use crate::swarm::SwarmEvent;
+use crate::wake::{SleepWatch, woke};
 
 /// Runs until the client leaves.
 pub(super) async fn run(app: App, mut unknown: mpsc::Receiver<Vec<Holding>>) {
@@ -40,5 +41,17 @@ pub(super) async fn run(app: App, mut unknown: mpsc::Receiver<Vec<Holding>>) {
                 before = now;
             }
         }
+    }
+}
+
+/// Connects everything anew whenever this machine was asleep, until the client leaves.
+pub(super) async fn mind_sleeps(app: App) {
+    let clock = app.0.config.clock.clone();
+    let mut sleeps = SleepWatch::new(clock());
+    while let Some(gap) = app.0.stop.run_until_cancelled(woke(&mut sleeps, &clock)).await {
+        tracing::info!(?gap, "everything is connected anew");
+        app.0.session.redial();
+        app.0.swarm.redial();
+        app.0.transfers.woke();
     }
 }

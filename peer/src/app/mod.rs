@@ -34,6 +34,7 @@ use crate::store::{ShareRecord, Store, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
 use crate::tickets::TicketBook;
 use crate::transfers::{self, DownloadRow, Transfers};
+use crate::wake::Clock;
 
 /// The file names in the data directory.
 const IDENTITY_FILE: &str = "identity.key";
@@ -54,6 +55,8 @@ pub struct AppConfig {
     pub data_dir: DataDir,
     /// Peers that it uploads to at a time.
     pub upload_slots: usize,
+    /// What shows that this machine was asleep: [`crate::wake::system_clock`], or a test's.
+    pub clock: Clock,
 }
 
 /// A running client. Cheap to clone.
@@ -155,6 +158,7 @@ impl App {
             tasks: TaskTracker::new(),
         }));
         app.0.tasks.spawn(background::run(app.clone(), unknown));
+        app.0.tasks.spawn(background::mind_sleeps(app.clone()));
         Ok(app)
     }
 

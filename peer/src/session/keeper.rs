@@ -9,7 +9,7 @@ use shoal_common::tokens::TICKET_LIFE_MS;
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_net::Protocol;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::link::{ANSWER_WITHIN, Link, Lost};
@@ -42,13 +42,16 @@ pub(super) struct Keeper {
     disowned: Option<Instant>,
     /// The peers' questions for ticket keys.
     questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
+    /// Changes when the connection is to be made anew.
+    redials: watch::Receiver<u64>,
 }
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let trackers = shared.config.trackers.iter().map(|(number, line)| (number, line.clone())).collect();
         let questions = shared.config.tickets.key_requests();
-        Self { shared, trackers, at: 0, disowned: None, questions }
+        let redials = shared.redials.subscribe();
+        Self { shared, trackers, at: 0, disowned: None, questions, redials }
     }
 
     pub(super) async fn run(mut self) {
@@ -60,6 +63,8 @@ impl Keeper {
             }
             first = false;
             tracing::info!(tracker = link.address(), "connected");
+            // It answered just now.
+            self.redials.mark_unchanged();
             self.shared.link.send_replace(Some(link.clone()));
             let reason = stop.run_until_cancelled(self.tend(&link)).await;
             self.shared.link.send_replace(None);
@@ -93,8 +98,11 @@ impl Keeper {
             }
             told = true;
             // Jitter keeps the clients of a restarted tracker from coming all at once.
-            tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            let jittered = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
             pause = (pause * 2).min(LONGEST_PAUSE);
+            if timeout(jittered, self.redials.changed()).await.is_ok() {
+                pause = FIRST_PAUSE;
+            }
         }
     }
 
@@ -218,6 +226,7 @@ impl Keeper {
             }
             tokio::select! {
                 reason = link.ended() => return reason,
+                Ok(()) = self.redials.changed() => return "is asked anew: this machine was asleep".to_owned(),
                 () = shared.began.notified() => anew = true,
                 () = shared.config.holdings.changed() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep_until(renew_at) => {

@@ -139,6 +139,8 @@ struct Shared {
     /// A session began on the present connection: everything is to be announced.
     began: Notify,
     unknown: mpsc::Sender<Vec<Holding>>,
+    /// Counts the times that the connection is to be made anew.
+    redials: watch::Sender<u64>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -156,6 +158,7 @@ impl Session {
             failures: Mutex::default(),
             began: Notify::new(),
             unknown,
+            redials: watch::Sender::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -232,6 +235,12 @@ impl Session {
             let _ = tokio::time::timeout(LOGOUT_WITHIN, link.call(Call::Logout)).await;
         }
         self.0.forget_login();
+    }
+
+    /// Makes the connection to the trackers anew, at once and without the pause that may be under way: this machine was
+    /// asleep, and the old one may be dead without a sign.
+    pub fn redial(&self) {
+        self.0.redials.send_modify(|redials| *redials += 1);
     }
 
     /// Leaves the tracker and ends the background task.

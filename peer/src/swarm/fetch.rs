@@ -9,5 +9,5 @@ mod silence;
 mod source;
 
 pub(super) use self::link::Links;
-pub use self::source::PeerSource;
+pub use self::source::{Liveness, PeerSource};
 pub(super) use self::source::{Origin, Start, percent};

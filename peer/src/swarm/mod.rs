@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::fetch::PeerSource;
 use self::fetch::{Links, Origin};
+pub use self::fetch::{Liveness, PeerSource};
 use self::guests::Guests;
 use self::serve::Guest;
 pub use self::served::{Body, Served};
@@ -142,8 +142,9 @@ impl Swarm {
         self.shared.uploads.limiter().set_rate(bytes_per_second);
     }
 
-    /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and
-    /// lives until it is dropped. While the file is served here too, the peer is told what we hold.
+    /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and is
+    /// over when that fails or the connection ends: see [`PeerSource::liveness`]. Connections to the peer at other
+    /// addresses end, also those of its other files. While the file is served here too, the peer is told what we hold.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -164,6 +165,17 @@ impl Swarm {
         origins.retain(|_, origin| origin.strong_count() > 0);
         origins.insert((key, peer), Arc::downgrade(&origin));
         source
+    }
+
+    /// There is reason to doubt that connections to this peer are still alive: those on which nothing comes end.
+    pub fn doubt(&self, peer: PeerId) {
+        self.shared.links.doubt(peer);
+    }
+
+    /// Ends all connections on which we fetch, and what is being dialled begins anew: after a sleep of this machine nobody
+    /// knows which of them are dead.
+    pub fn redial(&self) {
+        self.shared.links.redial();
     }
 
     /// How much of a file a peer holds, in percent; `None` unless it is connected for that file, in either direction.

@@ -1,9 +1,13 @@
 //! Which of a file's holders a download uses. Each costs a connection, so there is a bound; but behind it may stand the
 //! only fast one, or the only one that holds a piece. So where there are more holders than places, some places are for
 //! trials, in turn, and whoever delivers much more than the slowest of the others takes that one's place. Pure.
+//!
+//! A source that is over frees its place at once. Its holder is tried again for as long as the trackers name it, and also
+//! while no tracker answers: after a pause that grows with each failure up to [`LONGEST_PAUSE`], and at once when the
+//! trackers name it anew or at another address. Only a holder that lied or broke the protocol is never tried again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -27,6 +31,14 @@ const TRIAL: Duration = Duration::from_secs(2);
 const MOST_DOUBLINGS: u32 = 6;
 /// How long a source on trial may take until it can be asked: connecting takes 5 s at most.
 const CONNECTING: Duration = Duration::from_secs(6);
+/// Pause between the starts of two tries after the first failure; doubled with each, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Whoever answers again is in use within 5 s: this, and the time that connecting takes.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Between the end of a try and the next, however long the try took.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// A source that was open for so long was no failure.
+const STEADY: Duration = Duration::from_secs(5);
 /// How long a source keeps its place whatever it delivers: rates are taken over 3 s.
 const SETTLING: Duration = Duration::from_secs(6);
 
@@ -45,12 +57,29 @@ struct Known {
     id: SourceId,
     holder: Holder,
     place: Place,
-    /// The trackers named it since it was last given up.
+    /// The trackers named it the last time that they were asked.
     listed: bool,
     banned: bool,
+    /// Trials after which it was not kept.
     tries: u32,
     /// When it was last put into use.
     turn: u64,
+    /// Sources in a row that came to nothing.
+    failures: u32,
+    /// It is not tried before this.
+    again: Option<Instant>,
+    /// Since when its source can be asked.
+    open: Option<Instant>,
+    /// Why its source, which is in use, may have to be replaced.
+    doubt: Option<Doubt>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// The trackers named it no more, and then again: what leads to it may be dead without a sign.
+    NamedAnew,
+    /// It is at another address.
+    Moved,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,52 +96,108 @@ pub(super) enum Step {
     Add(SourceId, Holder),
     /// Use it no longer.
     Remove(SourceId),
+    /// Use this holder under that id, and not the source that is in use: what leads to it may be dead.
+    Replace(SourceId, Holder),
+}
+
+/// A holder whose source cannot be asked for pieces, or that has none.
+#[derive(Debug)]
+pub(super) struct Pending<'a> {
+    /// Its source, now or when it is tried again.
+    pub(super) id: SourceId,
+    /// The holder.
+    pub(super) holder: &'a Holder,
+    /// When it is tried again; none if it is being tried, or waits for a place.
+    pub(super) again: Option<Instant>,
 }
 
 impl Choice {
     /// The trackers named these holders: all that there are, or a random choice of very many.
     pub(super) fn offered(&mut self, holders: Vec<Holder>) {
+        let before: BTreeSet<PeerId> =
+            self.known.iter().filter(|(_, known)| known.listed).map(|(&peer, _)| peer).collect();
         self.known.values_mut().for_each(|known| known.listed = false);
         for holder in holders {
+            let named_before = before.contains(&holder.peer);
             let known = self.known.entry(holder.peer).or_insert_with(|| {
                 let id = SourceId(self.ids);
                 self.ids += 1;
-                let (place, holder) = (Place::Out, holder.clone());
-                Known { id, holder, place, listed: false, banned: false, tries: 0, turn: 0 }
+                Known::new(id, holder.clone())
             });
+            let moved = known.holder.address != holder.address;
+            if moved || !named_before {
+                (known.failures, known.again) = (0, None);
+            }
+            if moved && known.place != Place::Out {
+                known.doubt = Some(Doubt::Moved);
+            } else if !named_before && known.place != Place::Out {
+                known.doubt = known.doubt.or(Some(Doubt::NamedAnew));
+            }
             known.holder = holder;
             known.listed = true;
         }
         self.known.retain(|_, known| known.banned || known.is_usable());
     }
 
-    /// A source was given up; true if it was in use. It is used again once the trackers name it again.
-    pub(super) fn gone(&mut self, id: SourceId) -> bool {
-        let Some(known) = self.of(id) else { return false };
-        known.listed = false;
-        std::mem::replace(&mut known.place, Place::Out) != Place::Out
+    /// A source can be asked for pieces now.
+    pub(super) fn opened(&mut self, id: SourceId, now: Instant) {
+        if let Some(known) = self.of(id) {
+            known.open = Some(now);
+        }
     }
 
-    /// A source lied: it is never used again. Its name, the first time.
+    /// A source is over; true if it was in use. Its holder is tried again after a pause while the trackers name it.
+    pub(super) fn gone(&mut self, id: SourceId, now: Instant) -> bool {
+        let Some(known) = self.of(id) else { return false };
+        let since = match known.place {
+            Place::Out => return false,
+            Place::Trial { since, .. } | Place::Seat { since } => since,
+        };
+        if known.open.is_some_and(|open| open + STEADY <= now) {
+            known.failures = 0;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE);
+        // A try that failed counts from its start: one that took long has been the pause itself.
+        let from = if known.open.is_some() { now } else { since };
+        known.again = Some((from + pause).max(now + SHORTEST_PAUSE));
+        known.failures = known.failures.saturating_add(1);
+        known.leave();
+        true
+    }
+
+    /// A source lied or broke the protocol: it is never used again. Its name, the first time.
     pub(super) fn banned(&mut self, id: SourceId) -> Option<String> {
-        self.gone(id);
         let known = self.of(id)?;
+        known.leave();
         (!std::mem::replace(&mut known.banned, true)).then(|| known.label())
+    }
+
+    /// Whoever waits for its next try is tried now: this machine was asleep, or has another ticket.
+    pub(super) fn hurry(&mut self) {
+        self.known.values_mut().for_each(|known| (known.failures, known.again) = (0, None));
+    }
+
+    /// Those that are in use but cannot be asked yet, and those that wait for their next try.
+    pub(super) fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
+        let pending = self.known.values().filter(|known| known.is_usable() && known.open.is_none());
+        pending.map(|known| Pending { id: known.id, holder: &known.holder, again: known.again })
     }
 
     /// What to do now, given what the sources deliver. `patient`: more sources would bring nothing.
     pub(super) fn turn(&mut self, rows: &[SourceRow], patient: bool, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
+        let rates: HashMap<SourceId, &SourceRow> = rows.iter().map(|row| (row.id, row)).collect();
+        self.replace_doubtful(&rates, now, &mut steps);
         if self.is_crowded() && !patient {
-            let rates: HashMap<SourceId, &SourceRow> = rows.iter().map(|row| (row.id, row)).collect();
             self.clear_places_for_trials(&rates, now);
             self.judge(&rates, now, &mut steps);
         }
-        while let Some(peer) = self.next() {
+        while let Some(peer) = self.next(now) {
             let crowded = self.is_crowded();
             let Some(known) = self.known.get_mut(&peer) else { break };
             self.turns += 1;
             known.turn = self.turns;
+            known.again = None;
             known.place =
                 if crowded { Place::Trial { since: now, open: None } } else { Place::Seat { since: now } };
             steps.push(Step::Add(known.id, known.holder.clone()));
@@ -120,9 +205,10 @@ impl Choice {
         steps
     }
 
-    /// Whether there are more holders than places that last.
+    /// Whether there are more holders than places that last. Those that came to nothing the last time do not count: while
+    /// they are tried they have a place, and nobody who delivers gives one up for them.
     fn is_crowded(&self) -> bool {
-        self.known.values().filter(|known| known.is_usable()).count() > MAX_SOURCES
+        self.known.values().filter(|known| known.contends()).count() > MAX_SOURCES
             && self.seats() >= MAX_SOURCES - FIRST_TRIALS
     }
 
@@ -130,18 +216,46 @@ impl Choice {
         self.known.values().filter(|known| matches!(known.place, Place::Seat { .. })).count()
     }
 
+    /// Replaces sources that are in use and may be dead without a sign. One that delivers is not, and one that was just
+    /// put into use has a chance first.
+    fn replace_doubtful(
+        &mut self,
+        rows: &HashMap<SourceId, &SourceRow>,
+        now: Instant,
+        steps: &mut Vec<Step>,
+    ) {
+        let rate = rate_in(rows);
+        for known in self.known.values_mut() {
+            let (Some(doubt), Place::Trial { since, .. } | Place::Seat { since }) =
+                (known.doubt, known.place)
+            else {
+                continue;
+            };
+            if doubt == Doubt::NamedAnew && rate(known.id) > 0 {
+                known.doubt = None;
+            } else if doubt == Doubt::Moved || since + STEADY <= now {
+                known.place = match known.place {
+                    Place::Trial { .. } => Place::Trial { since: now, open: None },
+                    Place::Seat { .. } | Place::Out => Place::Seat { since: now },
+                };
+                (known.open, known.doubt) = (None, None);
+                steps.push(Step::Replace(known.id, known.holder.clone()));
+            }
+        }
+    }
+
     /// Who is put into use next, if there is a place: those never tried first, then who waited longest.
-    fn next(&mut self) -> Option<PeerId> {
+    fn next(&mut self, now: Instant) -> Option<PeerId> {
         let in_use = self.known.values().filter(|known| known.place != Place::Out).count();
-        let again = self.known.values().filter(|known| known.is_on_trial() && known.tries > 0).count();
+        let again = self.known.values().filter(|known| known.is_on_trial() && known.was_tried()).count();
         if in_use >= MAX_SOURCES {
             return None;
         }
         let crowded = self.is_crowded();
         let rng = &mut self.rng;
-        let waiting = self.known.iter().filter(|(_, known)| known.is_usable() && known.place == Place::Out);
-        let allowed = waiting.filter(|(_, known)| !crowded || known.tries == 0 || again < LATER_TRIALS);
-        let first = allowed.min_by_key(|(_, known)| (known.tries > 0, known.turn, rng.u32(..)));
+        let waiting = self.known.iter().filter(|(_, known)| known.waits(now));
+        let allowed = waiting.filter(|(_, known)| !crowded || !known.was_tried() || again < LATER_TRIALS);
+        let first = allowed.min_by_key(|(_, known)| (known.was_tried(), known.turn, rng.u32(..)));
         first.map(|(&peer, _)| peer)
     }
 
@@ -181,7 +295,7 @@ impl Choice {
                 known.place = Place::Seat { since: now };
             }
             if let Some(known) = self.known.get_mut(&leaves) {
-                known.place = Place::Out;
+                known.leave();
                 known.tries += 1;
                 steps.push(Step::Remove(known.id));
             }
@@ -208,8 +322,42 @@ fn rate_in<'a>(rows: &'a HashMap<SourceId, &'a SourceRow>) -> impl Fn(SourceId) 
 }
 
 impl Known {
+    fn new(id: SourceId, holder: Holder) -> Self {
+        Self {
+            id,
+            holder,
+            place: Place::Out,
+            listed: false,
+            banned: false,
+            tries: 0,
+            turn: 0,
+            failures: 0,
+            again: None,
+            open: None,
+            doubt: None,
+        }
+    }
+
+    /// It is not in use any more.
+    fn leave(&mut self) {
+        (self.place, self.open, self.doubt) = (Place::Out, None, None);
+    }
+
+    /// Whether it may be put into use now.
+    fn waits(&self, now: Instant) -> bool {
+        self.is_usable() && self.place == Place::Out && self.again.is_none_or(|again| again <= now)
+    }
+
+    fn was_tried(&self) -> bool {
+        self.tries > 0 || self.failures > 0
+    }
+
     fn is_usable(&self) -> bool {
         !self.banned && (self.listed || self.place != Place::Out)
+    }
+
+    fn contends(&self) -> bool {
+        self.is_usable() && (self.failures == 0 || self.open.is_some())
     }
 
     fn is_on_trial(&self) -> bool {

@@ -36,6 +36,8 @@ pub(super) struct Running {
     pub(super) progress: watch::Receiver<Progress>,
     /// `Some(None)` once the engine works, `Some(Some(error))` once it failed before it did.
     pub(super) opened: watch::Receiver<Option<Option<String>>>,
+    /// What it waits for while none of its holders can be asked for pieces.
+    pub(super) waits_for: watch::Receiver<Option<String>>,
 }
 
 struct Entry {
@@ -215,6 +217,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         eta: None,
         activity: None,
         needs_ticket: false,
+        waits_for: None,
     };
     if let Some(running) = &entry.running {
         let progress = running.progress.borrow();
@@ -225,6 +228,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         row.sources = progress.sources;
         row.eta = progress.eta;
         row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
+        row.waits_for.clone_from(&running.waits_for.borrow());
         row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
     }
     row

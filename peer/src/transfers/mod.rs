@@ -8,6 +8,7 @@ mod list;
 mod mirrors;
 mod row;
 mod run;
+mod sources;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 pub use destination::DestinationError;
 pub use error::TransferError;
 pub use row::{DownloadRow, RowState};
+pub use sources::{Banned, Seen, Sources};
 
 use crate::command::FileRef;
 use crate::events::Events;
@@ -83,6 +85,8 @@ struct Shared {
     list: Mutex<List>,
     /// Downloads that run now.
     running: watch::Sender<usize>,
+    /// Counts the times that this machine woke up.
+    wakes: watch::Sender<u64>,
     tasks: TaskTracker,
 }
 
@@ -91,7 +95,8 @@ impl Transfers {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let (running, tasks) = (watch::Sender::new(0), TaskTracker::new());
-        Self(Arc::new(Shared { parts, list: Mutex::default(), running, tasks }))
+        let wakes = watch::Sender::new(0);
+        Self(Arc::new(Shared { parts, list: Mutex::default(), running, wakes, tasks }))
     }
 
     /// Lists a user's downloads and lets those that ran go on; gives their number.
@@ -259,6 +264,11 @@ impl Transfers {
             self.stop_running(key, run::Stop::Suspend).await;
         }
         self.list().replace(Vec::new());
+    }
+
+    /// This machine was asleep: holders are asked for, and tried again, at once.
+    pub fn woke(&self) {
+        self.0.wakes.send_modify(|wakes| *wakes += 1);
     }
 
     /// All downloads in the order in which they began.

@@ -1,23 +1,21 @@
 //! One running download: the engine's work, the holders that become its sources, the parts that are offered to others,
 //! and what becomes of it at its end. One task each; everything in it ends with it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
 use shoal_common::{Layout, Sha1};
 use shoal_engine::hash::FileIdentity;
-use shoal_engine::{
-    AnySource, Bottleneck, Content, Download, Outcome, Progress, SourceChange, SourceState, State,
-};
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use shoal_engine::{Content, Download, Outcome, Progress, SourceChange, State};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::choice::{Choice, Step};
 use super::error::StartError;
 use super::list::{End, Running};
 use super::mirrors::Mirrors;
+use super::sources::{Banned, Sources};
 use super::{Shared, destination};
 use crate::events::Event;
 use crate::session::CallError;
@@ -83,7 +81,14 @@ pub(super) fn start(
     let (stop, stopped) = watch::channel(None);
     let (opened, opened_seen) = watch::channel(None);
     let ended = CancellationToken::new();
-    let running = Running { stop, ended: ended.clone(), progress: download.progress(), opened: opened_seen };
+    let (waits_for, waits_for_seen) = watch::channel(None);
+    let running = Running {
+        stop,
+        ended: ended.clone(),
+        progress: download.progress(),
+        opened: opened_seen,
+        waits_for: waits_for_seen,
+    };
     let share = record.share;
     shared.list().began(record.key, running);
     shared.running.send_modify(|running| *running += 1);
@@ -91,7 +96,8 @@ pub(super) fn start(
         let body = Body::Partial { reader: download.reader(), verified: download.verified() };
         shared.parts.swarm.serve(record.key, Served { layout, body });
     }
-    let run = Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened };
+    let run =
+        Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened, waits_for };
     shared.tasks.spawn(async move {
         let shared = run.shared.clone();
         run.run().await;
@@ -110,6 +116,7 @@ struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
+    waits_for: watch::Sender<Option<String>>,
 }
 
 impl Run {
@@ -133,7 +140,8 @@ impl Run {
         }
     }
 
-    fn tell_banned(&self, source: String, reason: String) {
+    fn tell_banned(&self, banned: Banned) {
+        let Banned { source, reason } = banned;
         let (group, file) = self.shared.name_of(&self.record);
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
@@ -173,28 +181,82 @@ impl Run {
     /// Asks the trackers for holders and gives them to the engine, for as long as the download runs. Completes only
     /// when it cannot go on, with the reason.
     async fn feed(&self) -> String {
+        // The question and what is done with its answers go on side by side: holders that are known are tried again also
+        // while no tracker answers.
+        let (answers, answered) = mpsc::channel(1);
+        let sooner = Notify::new();
+        tokio::select! {
+            problem = self.ask(answers, &sooner) => problem,
+            never = self.use_holders(answered, &sooner) => match never {},
+        }
+    }
+
+    /// Asks the trackers again and again, earlier if `sooner` says so. Completes as [`Run::feed`].
+    async fn ask(&self, answers: mpsc::Sender<Vec<Holder>>, sooner: &Notify) -> String {
+        let parts = &self.shared.parts;
+        let key = self.record.key;
+        // In a row.
+        let mut refusals = 0;
+        loop {
+            if parts.tickets.own_ticket(key.group).is_none() {
+                // The user may have become a member only now. Without trackers the next round tries again.
+                let _ = parts.session.renew().await;
+            }
+            let again = match parts.session.call(Call::Holders { group: key.group, file: key.file }).await {
+                Ok(Answer::Holders { holders, again_ms }) => {
+                    refusals = 0;
+                    // The other end lives as long as this one.
+                    let _ = answers.send(holders).await;
+                    Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST)
+                }
+                Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
+                    refusals += 1;
+                    if refusals >= REFUSALS {
+                        return text;
+                    }
+                    AFTER_SILENCE
+                }
+                Ok(_) | Err(_) => AFTER_SILENCE,
+            };
+            tokio::time::sleep(SOONEST).await;
+            let _ = tokio::time::timeout(again.saturating_sub(SOONEST), sooner.notified()).await;
+        }
+    }
+
+    /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
+    async fn use_holders(&self, mut answered: mpsc::Receiver<Vec<Holder>>, sooner: &Notify) -> Infallible {
         let told = self.origin == Origin::Command { unshared: true };
+        let parts = &self.shared.parts;
+        let sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
         let mirrors = Mirrors::of(&self.record.manifest);
-        let mut feeder = Feeder { run: self, choice: Choice::default(), mirrors, told, refused: 0 };
+        let mut feeder = Feeder { run: self, sources, mirrors, told };
         let mut progress = self.download.progress();
-        let mut next = Instant::now();
+        let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
+        feeder.add_mirrors().await;
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {
-                    feeder.add_mirrors().await;
-                    match feeder.ask().await {
-                        Ok(again) => next = Instant::now() + again,
-                        Err(reason) => return reason,
+                Some(holders) = answered.recv() => feeder.holders(holders).await,
+                seen = feeder.sources.changed() => {
+                    if seen.is_loss() {
+                        // Its holder may be somewhere else by now.
+                        sooner.notify_one();
                     }
+                    let banned = feeder.sources.take(seen).await;
+                    banned.into_iter().for_each(|banned| self.tell_banned(banned));
                 }
                 Ok(()) = progress.changed() => {
-                    let lost = feeder.look(&progress.borrow_and_update());
-                    if lost {
-                        next = next.min(Instant::now() + SOONEST);
-                    }
-                    feeder.choose().await;
+                    feeder.look(&progress.borrow_and_update().clone());
+                    feeder.add_mirrors().await;
                 }
+                Ok(()) = wakes.changed() => {
+                    feeder.sources.hurry();
+                    sooner.notify_one();
+                }
+                Ok(()) = tickets.changed() => feeder.sources.hurry(),
             }
+            let now = progress.borrow().clone();
+            feeder.sources.choose(&now).await;
+            feeder.tell_what_it_waits_for(&now);
         }
     }
 }
@@ -202,39 +264,15 @@ impl Run {
 /// What was made of the holders so far.
 struct Feeder<'a> {
     run: &'a Run,
-    choice: Choice,
+    sources: Sources,
     mirrors: Mirrors,
     /// Whether the user knows that nobody shares the file.
     told: bool,
-    /// Refusals in a row.
-    refused: u32,
 }
 
 impl Feeder<'_> {
-    /// One question to the trackers; gives the time until the next.
-    async fn ask(&mut self) -> Result<Duration, String> {
-        let parts = &self.run.shared.parts;
-        let record = &self.run.record;
-        if parts.tickets.own_ticket(record.key.group).is_none() {
-            // The user may have become a member only now. Without trackers the next round tries again.
-            let _ = parts.session.renew().await;
-        }
-        let call = Call::Holders { group: record.key.group, file: record.key.file };
-        match parts.session.call(call).await {
-            Ok(Answer::Holders { holders, again_ms }) => {
-                self.refused = 0;
-                self.take(holders).await;
-                Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
-            }
-            Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
-                self.refused += 1;
-                if self.refused < REFUSALS { Ok(AFTER_SILENCE) } else { Err(text) }
-            }
-            Ok(_) | Err(_) => Ok(AFTER_SILENCE),
-        }
-    }
-
-    async fn take(&mut self, holders: Vec<Holder>) {
+    /// Takes what the trackers say.
+    async fn holders(&mut self, holders: Vec<Holder>) {
         let run = self.run;
         let own = run.shared.parts.tickets.own();
         let holders: Vec<Holder> =
@@ -247,35 +285,10 @@ impl Feeder<'_> {
                 let (group, file) = run.shared.name_of(&run.record);
                 run.shared.parts.events.tell(Event::Waiting { group, file });
             }
-            return;
+        } else {
+            self.told = false;
         }
-        self.told = false;
-        self.choice.offered(holders);
-        self.choose().await;
-    }
-
-    /// Puts holders into use, and out of it.
-    async fn choose(&mut self) {
-        let run = self.run;
-        let (rows, patient) = {
-            let progress = run.download.progress();
-            let progress = progress.borrow();
-            // Whoever else was asked, no more would come.
-            let patient = matches!(progress.limit, Bottleneck::RateLimit | Bottleneck::Idle);
-            (progress.rows.clone(), patient)
-        };
-        for step in self.choice.turn(&rows, patient, Instant::now()) {
-            let change = match step {
-                Step::Add(id, holder) => {
-                    let addresses: Vec<_> = holder.address.parse().into_iter().collect();
-                    let source =
-                        run.shared.parts.swarm.source(run.record.key, holder.peer, &addresses, run.layout);
-                    SourceChange::Add(id, AnySource::new(source))
-                }
-                Step::Remove(id) => SourceChange::Remove(id),
-            };
-            let _ = run.changes.send(change).await;
-        }
+        self.sources.offered(holders);
     }
 
     /// Mirrors need no tracker and no sharer.
@@ -285,27 +298,24 @@ impl Feeder<'_> {
         }
     }
 
-    /// Notices sources that the engine gave up; true if any is new among them.
-    fn look(&mut self, progress: &Progress) -> bool {
-        let mut lost = false;
-        for row in progress.rows.iter() {
-            match &row.state {
-                SourceState::Gone(reason) if self.choice.gone(row.id) => {
-                    tracing::debug!(source = row.id.0, reason, "source is gone");
-                    lost = true;
-                }
-                SourceState::Banned(reason) => {
-                    if let Some(label) = self.choice.banned(row.id) {
-                        self.run.tell_banned(label, reason.clone());
-                    }
-                }
-                _ => {}
-            }
+    /// Notices sources that the engine gave up.
+    fn look(&mut self, progress: &Progress) {
+        for banned in self.sources.look(progress) {
+            self.run.tell_banned(banned);
         }
-        for (mirror, reason) in self.mirrors.look(progress) {
-            self.run.tell_banned(mirror, reason);
+        for (source, reason) in self.mirrors.look(progress) {
+            self.run.tell_banned(Banned { source, reason });
         }
-        lost
+    }
+
+    /// Lets whoever lists the download see what it waits for.
+    fn tell_what_it_waits_for(&self, progress: &Progress) {
+        let words = if progress.sources == 0 { self.sources.waits_for() } else { None };
+        self.run.waits_for.send_if_modified(|before| {
+            let changed = *before != words;
+            *before = words;
+            changed
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 
+mod comes_back;
 mod conformance;
 mod hostile;
 mod servers;

@@ -170,26 +170,6 @@ async fn a_seeder_that_dies_midway_costs_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn a_seeder_that_comes_back_soon_is_used_again() {
-    let (bytes, content) = file(2 << 20);
-    let (seeder, leecher) = (Member::new().await, Member::new().await);
-    let path = seeder.share(&bytes, *content.layout());
-    seeder.swarm.set_upload_limit(Some(1 << 20));
-    let fetching = leecher.download(&content, &[&seeder]).await;
-    fetching.reach(65_536).await;
-    seeder.swarm.shutdown().await;
-    let config = shoal_peer::swarm::SwarmConfig {
-        identity: seeder.identity.clone(),
-        listen: seeder.address(),
-        upload_slots: 4,
-    };
-    let swarm = shoal_peer::swarm::Swarm::start(config, seeder.book.clone()).await.unwrap();
-    let again = Member { swarm, ..Member::new().await };
-    again.share_at(&path, *content.layout());
-    fetching.complete(&bytes).await;
-}
-
-#[tokio::test]
 async fn a_liar_is_found_out_and_the_file_is_right() {
     let (bytes, content) = file(2 << 20);
     let (liar, seeder, leecher) = (Member::new().await, Member::new().await, Member::new().await);

@@ -33,6 +33,7 @@ const MAX_OUTBOX: usize = 2 * MAX_PEER_REQUESTS + 4 * MAX_CHANNELS;
 pub(super) struct Connection {
     pub(super) requests: Arc<Requests>,
     outbox: mpsc::Sender<ToServer>,
+    silence: Silence,
     end: CancellationToken,
     _ends: DropGuard,
 }
@@ -50,9 +51,14 @@ impl Connection {
     {
         let requests = Arc::new(Requests::new());
         let (outbox, messages) = mpsc::channel(MAX_OUTBOX);
-        let connection =
-            Self { requests: requests.clone(), outbox, _ends: end.clone().drop_guard(), end: end.clone() };
         let silence = Silence::default();
+        let connection = Self {
+            requests: requests.clone(),
+            outbox,
+            silence: silence.clone(),
+            _ends: end.clone().drop_guard(),
+            end: end.clone(),
+        };
         let task = async move {
             let fault = tokio::select! {
                 fault = read(&requests, FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME)) => fault,
@@ -69,6 +75,13 @@ impl Connection {
     /// Says something to the server. A connection that is this far behind is given up.
     pub(super) fn say(&self, message: ToServer) {
         if self.outbox.try_send(message).is_err() {
+            self.end.cancel();
+        }
+    }
+
+    /// Ends the connection if nothing has come on it for so long.
+    pub(super) fn end_if_silent(&self, least: Duration) {
+        if self.silence.lasts() >= least {
             self.end.cancel();
         }
     }
@@ -125,7 +138,7 @@ async fn read<R: AsyncBufRead + Unpin>(requests: &Requests, mut frames: FrameRea
     loop {
         match read_frame(requests, &mut frames).await {
             Ok(true) => {}
-            Ok(false) => return Fault::Gone("the peer closed the connection".into()),
+            Ok(false) => return Fault::Gone("it closed the connection".into()),
             Err(Stop::Frame(error)) => return Fault::Gone(error.to_string()),
             Err(Stop::Invalid(reason)) => return Fault::Invalid(reason.into()),
         }

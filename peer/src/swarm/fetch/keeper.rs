@@ -1,5 +1,5 @@
-//! Keeps a source's channel open: connects, shows the ticket and its successors, comes back after a break, tells the
-//! peer what we hold, and knows when to give up.
+//! Supervises a source's channel: connects, shows the ticket and its successors, tells the peer what we hold, and says
+//! when it is over. It never tries again by itself: who is tried when is decided in one place, `transfers::choice`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,38 +14,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::{LANES, Link};
 use super::requests::{Fault, LineState};
-use super::source::{Lane, Origin, Status};
+use super::source::{Lane, Liveness, Origin};
 use crate::swarm::news::{News, Told};
 use crate::swarm::uploads::{GATHER, Uploads};
 use crate::swarm::{KEEP_ALIVE, SwarmEvent};
 use crate::tickets::TicketBook;
 
-/// How long a server may take to open a channel: it may have to ask its tracker for a key first.
-const OPENING: Duration = Duration::from_secs(10);
-/// Pauses between attempts to get a channel; after the last the source is gone. Together they outlast a restart of the
-/// peer, and are short enough that a lost peer does not show as a source for long.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
-/// A ticket that a server refused may be good a little later: when it knows the key by which it was signed.
-const REFUSED_TICKET: Duration = Duration::from_secs(30);
+/// How long a server may take to open a channel: it may have to ask its tracker for a key first, which takes 3 s at most.
+const OPENING: Duration = Duration::from_secs(4);
+/// How long a source whose ticket was refused waits for a newer one, or for the server to learn the key by which it was
+/// signed.
+const NEWER_TICKET: Duration = Duration::from_secs(2);
 /// When a second connection is tried again that was lost or could not be had.
 const SECOND_AGAIN: Duration = Duration::from_secs(60);
 /// Piece numbers in one message.
 const NEWS: usize = 4_096;
 
-/// How a session with the server ended.
+/// How a session with the server ended. Reasons read on behind the peer's name.
 enum Parted {
-    /// It may work again; `served`: whether it had worked.
-    Broken { reason: String, served: bool },
+    /// The connection ended, could not be had, or the server does not serve us the file.
+    Gone(String),
     /// Not with this ticket.
     Ticket,
-    /// It does not share the file.
-    Gone(String),
     /// It broke the protocol.
     Invalid(String),
 }
 
-/// Runs until the source is dropped (`stop`) or the peer is given up.
+/// Runs until the source is dropped (`stop`) or is over.
 pub(super) async fn keep(
     origin: Arc<Origin>,
     link: Arc<Link>,
@@ -56,13 +51,12 @@ pub(super) async fn keep(
     let news = uploads.news(origin.key);
     let keeper = Keeper { origin: origin.clone(), link, tickets, news };
     let ended = stop.run_until_cancelled(keeper.run()).await;
-    keeper.part();
+    let dropped = || Liveness::Gone("is not used any more".into());
+    // First how it stands, then what it holds: who sees that it holds nothing can ask why.
+    keeper.part(ended.clone().unwrap_or_else(dropped));
     keeper.link.release();
-    if let Some(status) = ended {
-        origin.status.send_replace(status.clone());
-        if let Status::Gone(reason) | Status::Invalid(reason) = status {
-            uploads.emit(SwarmEvent::SourceLost { key: origin.key, peer: origin.peer, reason });
-        }
+    if let Some(Liveness::Gone(reason) | Liveness::Invalid(reason)) = ended {
+        uploads.emit(SwarmEvent::SourceLost { key: origin.key, peer: origin.peer, reason });
     }
 }
 
@@ -80,8 +74,7 @@ struct Line {
 }
 
 impl Keeper {
-    async fn run(&self) -> Status {
-        let mut failures = 0;
+    async fn run(&self) -> Liveness {
         let mut changed = self.tickets.changed();
         loop {
             changed.mark_unchanged();
@@ -90,19 +83,15 @@ impl Keeper {
                 let _ = changed.changed().await;
                 continue;
             };
-            let parted = self.session(ticket).await;
-            self.part();
-            match parted {
-                Parted::Gone(reason) => return Status::Gone(reason),
-                Parted::Invalid(reason) => return Status::Invalid(reason),
-                Parted::Ticket => {
-                    let _ = timeout(REFUSED_TICKET, changed.changed()).await;
-                }
-                Parted::Broken { reason, served } => {
-                    failures = if served { 0 } else { failures + 1 };
-                    let Some(&pause) = PAUSES.get(failures) else { return Status::Gone(reason) };
-                    sleep(pause).await;
-                }
+            match self.session(ticket.clone()).await {
+                Parted::Gone(reason) => return Liveness::Gone(reason),
+                Parted::Invalid(reason) => return Liveness::Invalid(reason),
+                Parted::Ticket => {}
+            }
+            self.part(Liveness::Connecting);
+            let newer = timeout(NEWER_TICKET, changed.changed()).await.is_ok();
+            if !newer && self.tickets.own_ticket(self.origin.key.group) == Some(ticket) {
+                return Liveness::Gone("does not accept this client's ticket".into());
             }
         }
     }
@@ -113,7 +102,7 @@ impl Keeper {
             Ok(line) => line,
             Err(parted) => return parted,
         };
-        self.origin.status.send_replace(Status::Open);
+        self.origin.liveness.send_replace(Liveness::Open);
         let mut second: Option<Line> = None;
         let mut second_due = Instant::now();
         let mut told = Told::default();
@@ -164,10 +153,9 @@ impl Keeper {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
-        let broken = |reason| Parted::Broken { reason, served: false };
-        let connection = self.link.connection(number).await.map_err(broken)?;
+        let connection = self.link.connection(number).await.map_err(Parted::Gone)?;
         let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
-        let (channel, mut state) = opened.map_err(|fault| parted(fault, false))?;
+        let (channel, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.origin.key.group, self.origin.key.file);
         connection.say(ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
         let lane = Lane { connection, channel };
@@ -178,16 +166,20 @@ impl Keeper {
         let refused = match answer {
             Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
             Ok(Ok(LineState::Refused(reason))) => refused(reason),
-            Ok(Ok(LineState::Lost(fault))) => parted(fault, false),
-            Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => broken("it does not answer".into()),
+            Ok(Ok(LineState::Lost(fault))) => parted(fault),
+            Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => {
+                // A connection that is dead must not be found again by the next that tries.
+                lane.connection.end_if_silent(OPENING / 2);
+                Parted::Gone("does not answer".into())
+            }
         };
         self.close(number);
         Err(refused)
     }
 
     /// Closes what is open. Until it is open again the peer counts as one that holds nothing.
-    fn part(&self) {
-        self.origin.status.send_replace(Status::Waiting);
+    fn part(&self, now: Liveness) {
+        self.origin.liveness.send_replace(now);
         self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
         (0..LANES).for_each(|number| self.close(number));
     }
@@ -204,8 +196,8 @@ impl Keeper {
 impl Parted {
     fn reason(&self) -> &str {
         match self {
-            Self::Broken { reason, .. } | Self::Gone(reason) | Self::Invalid(reason) => reason,
-            Self::Ticket => "the ticket was refused",
+            Self::Gone(reason) | Self::Invalid(reason) => reason,
+            Self::Ticket => "does not accept this client's ticket",
         }
     }
 }
@@ -214,10 +206,8 @@ impl Parted {
 async fn ended(line: &mut Line) -> Parted {
     match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
         Ok(LineState::Refused(reason)) => refused(reason),
-        Ok(LineState::Lost(fault)) => parted(fault, true),
-        Ok(LineState::Open | LineState::Opening) | Err(_) => {
-            Parted::Broken { reason: "closed".into(), served: true }
-        }
+        Ok(LineState::Lost(fault)) => parted(fault),
+        Ok(LineState::Open | LineState::Opening) | Err(_) => Parted::Gone("is not used any more".into()),
     }
 }
 
@@ -228,19 +218,20 @@ async fn ended_if(line: &mut Option<Line>) -> Parted {
     }
 }
 
-fn parted(fault: Fault, served: bool) -> Parted {
+fn parted(fault: Fault) -> Parted {
     match fault {
-        Fault::Gone(reason) => Parted::Broken { reason, served },
+        Fault::Gone(reason) => Parted::Gone(format!("is lost ({reason})")),
         Fault::Invalid(reason) => Parted::Invalid(reason),
     }
 }
 
 fn refused(reason: Refused) -> Parted {
-    match reason {
-        Refused::Ticket | Refused::Expired => Parted::Ticket,
-        Refused::NotShared => Parted::Gone("it does not share the file any more".into()),
-        Refused::Changed => Parted::Gone("its copy of the file changed".into()),
-        Refused::Limit => Parted::Broken { reason: "it has too much to do".into(), served: false },
-        Refused::Malformed => Parted::Gone("it does not understand us".into()),
-    }
+    let reason = match reason {
+        Refused::Ticket | Refused::Expired => return Parted::Ticket,
+        Refused::NotShared => "does not share the file any more",
+        Refused::Changed => "has a copy of the file that changed",
+        Refused::Limit => "has too much to do",
+        Refused::Malformed => "does not understand this client",
+    };
+    Parted::Gone(reason.into())
 }

@@ -27,8 +27,9 @@ const SECOND_LANE: u64 = 1024 * 1024;
 /// When to ask again while the channel is being opened, or waits for a ticket.
 const NOT_OPEN: Duration = Duration::from_millis(200);
 
-/// A source of a file's pieces: one peer. It connects by itself, keeps the channel open, renews the ticket on it and
-/// tells the peer what we hold; dropping it closes the channel.
+/// A source of a file's pieces: one peer. It connects once, keeps the channel open, renews the ticket on it and tells the
+/// peer what we hold, until the connection ends; dropping it closes the channel. Its owner watches
+/// [`PeerSource::liveness`] and decides when the peer is tried again.
 #[derive(Debug)]
 pub struct PeerSource {
     origin: Arc<Origin>,
@@ -42,22 +43,23 @@ pub(in crate::swarm) struct Origin {
     pub(super) peer: PeerId,
     pub(super) layout: Layout,
     pub(super) have: watch::Sender<Have>,
-    pub(super) status: watch::Sender<Status>,
+    pub(super) liveness: watch::Sender<Liveness>,
     pub(super) lanes: Mutex<[Option<Lane>; LANES]>,
     /// Somebody could use another connection.
     pub(super) wanted: Notify,
 }
 
-/// Whether pieces can be asked for.
+/// How a source stands. Whoever put it into use watches this: nobody has to ask a source for pieces to learn that it is
+/// gone. Reasons are words that read on behind the peer's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Status {
-    /// Not now: connecting, or without a ticket.
-    Waiting,
-    /// They can.
+pub enum Liveness {
+    /// Pieces cannot be asked for yet: it connects, or waits for a ticket.
+    Connecting,
+    /// Pieces can be asked for.
     Open,
-    /// Not any more, and why.
+    /// This source is over, and why. The peer may be found again by another source.
     Gone(String),
-    /// Not any more: the peer broke the protocol.
+    /// This source is over: the peer broke the protocol, and how.
     Invalid(String),
 }
 
@@ -91,7 +93,7 @@ impl PeerSource {
             peer,
             layout,
             have: watch::Sender::new(Have::Bits(nothing.into())),
-            status: watch::Sender::new(Status::Waiting),
+            liveness: watch::Sender::new(Liveness::Connecting),
             lanes: Mutex::default(),
             wanted: Notify::new(),
         });
@@ -110,6 +112,12 @@ impl PeerSource {
     pub fn peer(&self) -> PeerId {
         self.origin.peer
     }
+
+    /// How it stands, now and later. [`Liveness::Gone`] and [`Liveness::Invalid`] are final.
+    #[must_use]
+    pub fn liveness(&self) -> watch::Receiver<Liveness> {
+        self.origin.liveness.subscribe()
+    }
 }
 
 impl PieceSource for PeerSource {
@@ -127,9 +135,9 @@ impl PieceSource for PeerSource {
     }
 
     async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
-        let mut status = self.origin.status.subscribe();
+        let mut liveness = self.origin.liveness.subscribe();
         // A channel that is just being opened is worth a moment.
-        let _ = timeout(NOT_OPEN, status.wait_for(|status| *status != Status::Waiting)).await;
+        let _ = timeout(NOT_OPEN, liveness.wait_for(|now| *now != Liveness::Connecting)).await;
         let lane = self.origin.lane()?;
         let piece = want.first();
         let result = lane.connection.requests.begin(lane.channel, piece, into)?;
@@ -164,7 +172,7 @@ impl Drop for Asked {
 impl Origin {
     /// How much of the file the peer holds, in percent rounded down; `None` while it is not connected.
     pub(in crate::swarm) fn percent(&self) -> Option<u8> {
-        if *self.status.borrow() != Status::Open {
+        if *self.liveness.borrow() != Liveness::Open {
             return None;
         }
         match &*self.have.borrow() {
@@ -175,11 +183,11 @@ impl Origin {
 
     /// The channel to ask on: the one with less in flight.
     fn lane(&self) -> Result<Lane, SourceError> {
-        match &*self.status.borrow() {
-            Status::Open => {}
-            Status::Waiting => return Err(SourceError::Busy(NOT_OPEN)),
-            Status::Gone(reason) => return Err(SourceError::Gone(reason.clone())),
-            Status::Invalid(reason) => return Err(SourceError::Invalid(reason.clone())),
+        match &*self.liveness.borrow() {
+            Liveness::Open => {}
+            Liveness::Connecting => return Err(SourceError::Busy(NOT_OPEN)),
+            Liveness::Gone(reason) => return Err(SourceError::Gone(reason.clone())),
+            Liveness::Invalid(reason) => return Err(SourceError::Invalid(reason.clone())),
         }
         let lanes = self.lanes();
         let in_flight = |lane: &&Lane| lane.connection.requests.in_flight();

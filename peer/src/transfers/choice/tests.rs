@@ -1,5 +1,7 @@
 //! Many holders and few places, in made-up time.
 
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::UserName;
@@ -50,6 +52,7 @@ impl World {
         let rows: Vec<SourceRow> = self.in_use.iter().map(row).collect();
         for step in self.choice.turn(&rows, false, self.now) {
             match step {
+                Step::Replace(id, _) => assert!(self.in_use.contains_key(&id)),
                 Step::Add(id, holder) => {
                     let number = holder.peer.0[0];
                     assert!(self.in_use.insert(id, number).is_none());
@@ -135,20 +138,131 @@ fn the_only_one_that_holds_what_is_missing_gets_its_turn_and_stays() {
 }
 
 #[test]
-fn who_is_gone_comes_back_only_when_named_again_and_a_liar_never() {
+fn who_is_gone_is_tried_again_while_it_is_named_and_a_liar_never() {
     let mut world = World::new((0..3).map(|number| (number, 1)));
     world.offer();
     world.turn();
     let ids: Vec<SourceId> = world.in_use.keys().copied().collect();
-    assert!(world.choice.gone(ids[0]) && !world.choice.gone(ids[0]));
+    let now = world.now;
+    assert!(world.choice.gone(ids[0], now) && !world.choice.gone(ids[0], now));
     assert_eq!(world.choice.banned(ids[1]).as_deref(), Some("ann at 127.0.0.1:1"));
     assert_eq!(world.choice.banned(ids[1]), None, "it is told once");
     ids[..2].iter().for_each(|id| {
         world.in_use.remove(id);
     });
+    // Nobody names it anew, as while no tracker answers.
+    (0..8).for_each(|_| world.turn());
+    assert_eq!(world.in_use.keys().copied().collect::<Vec<_>>(), [ids[0], ids[2]], "under the old id");
+}
+
+/// When a source that never opens is put into use, in milliseconds, over a minute.
+fn tries(world: &mut World, takes: Duration) -> Vec<u128> {
+    let (begun, mut tries) = (world.now, Vec::new());
+    world.offer();
+    while world.now < begun + Duration::from_secs(60) {
+        world.turn();
+        if let Some((&id, _)) = world.in_use.iter().next() {
+            tries.push((world.now - begun).as_millis());
+            world.now += takes;
+            let now = world.now;
+            world.choice.gone(id, now);
+            world.in_use.remove(&id);
+        }
+    }
+    tries
+}
+
+#[test]
+fn the_pause_grows_and_never_beyond_three_seconds_from_start_to_start() {
+    let mut world = World::new([(0, 1)]);
+    let refused = tries(&mut world, Duration::ZERO);
+    assert!(refused[1] - refused[0] <= 500, "the first pause is short: {refused:?}");
+    let mut world = World::new([(0, 1)]);
+    let silent = tries(&mut world, Duration::from_secs(5));
+    for (tries, longest) in [(refused, 3_250), (silent, 5_500)] {
+        assert!(tries.windows(2).all(|pair| pair[1] - pair[0] <= longest), "{tries:?}");
+        assert!(tries.len() <= 25, "it is no busy loop: {tries:?}");
+    }
+}
+
+#[test]
+fn who_is_named_anew_or_elsewhere_is_tried_at_once() {
+    let mut world = World::new([(0, 1)]);
+    tries(&mut world, Duration::ZERO);
+    world.choice.offered(vec![]);
     world.turn();
-    assert_eq!(world.in_use.len(), 1);
+    assert!(world.in_use.is_empty(), "nobody names it");
     world.offer();
     world.turn();
-    assert_eq!(world.in_use.keys().copied().collect::<Vec<_>>(), [ids[0], ids[2]], "under the old id");
+    assert!(world.uses(0));
+    let (id, now) = (*world.in_use.keys().next().unwrap(), world.now);
+    world.choice.gone(id, now);
+    world.in_use.clear();
+    world.choice.offered(vec![Holder { address: "127.0.0.1:2".into(), ..holder(0) }]);
+    world.turn();
+    assert!(world.uses(0), "it is at another address");
+}
+
+#[test]
+fn a_source_whose_holder_moved_is_replaced_and_one_that_came_back_only_if_it_is_silent() {
+    let steps = |choice: &mut Choice, rate, now| {
+        let row = SourceRow {
+            id: SourceId(0),
+            state: SourceState::Active,
+            fetched_bytes: 0,
+            rate,
+            requests: 1,
+            holds: 1,
+        };
+        choice.turn(&[row], false, now)
+    };
+    let moved = Holder { address: "127.0.0.1:2".into(), ..holder(0) };
+    let mut choice = Choice::default();
+    let begun = Instant::now();
+    choice.offered(vec![holder(0)]);
+    assert_eq!(steps(&mut choice, 0, begun), [Step::Add(SourceId(0), holder(0))]);
+    choice.offered(vec![moved.clone()]);
+    assert_eq!(
+        steps(&mut choice, 9, begun),
+        [Step::Replace(SourceId(0), moved.clone())],
+        "even if it delivers"
+    );
+    assert_eq!(steps(&mut choice, 9, begun), []);
+    // Away for the trackers and back.
+    for (rate, after, replaced) in [(9, 60, false), (0, 1, false), (0, 60, true)] {
+        let now = begun + Duration::from_secs(after);
+        choice.offered(vec![]);
+        choice.offered(vec![moved.clone()]);
+        assert_eq!(!steps(&mut choice, rate, now).is_empty(), replaced, "{rate} {after}");
+    }
+}
+
+#[test]
+fn the_dead_among_many_do_not_keep_the_living_out() {
+    // Ninety of a hundred are named and never answer.
+    let is_dead = |number: u8| number < 90;
+    let mut world = World::new((0..100).map(|number| (number, if is_dead(number) { 0 } else { 10_000 })));
+    let mut begun: BTreeMap<SourceId, Instant> = BTreeMap::new();
+    for turn in 0..4 * 60 {
+        if turn % 4 == 0 {
+            world.offer();
+        }
+        world.turn();
+        let now = world.now;
+        begun.retain(|id, _| world.in_use.contains_key(id));
+        for (id, number) in world.in_use.clone() {
+            let since = *begun.entry(id).or_insert(now);
+            if !is_dead(number) {
+                world.choice.opened(id, since);
+            } else if since + Duration::from_secs(5) <= now {
+                world.choice.gone(id, now);
+                world.in_use.remove(&id);
+                begun.remove(&id);
+            }
+        }
+        let all = (90..100).all(|number| world.uses(number));
+        assert!(all || turn < 4 * 15, "not all that live are in use at turn {turn}");
+    }
+    let again = (0..90).filter(|number| world.added[number] >= 4).count();
+    assert_eq!(again, 90, "the others are tried again and again");
 }
