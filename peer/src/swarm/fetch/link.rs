@@ -9,6 +9,7 @@ use std::time::Duration;
 use shoal_common::PeerId;
 use shoal_net::Identity;
 use shoal_net::bulk;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(in crate::swarm) struct Links {
     identity: Identity,
     links: Mutex<HashMap<PeerId, Weak<Link>>>,
+    /// Connections that may still be made.
+    room: Arc<Semaphore>,
+    most: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -44,10 +48,20 @@ pub(super) struct Link {
 impl Links {
     pub(in crate::swarm) fn new(
         identity: Identity,
+        connections: usize,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { identity, links: Mutex::default(), tasks, stop })
+        let most = connections.clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(most));
+        Arc::new(Self { identity, links: Mutex::default(), room, most, tasks, stop })
+    }
+
+    /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
+    fn room(&self, lane: usize) -> Result<OwnedSemaphorePermit, String> {
+        let free = lane == 0 || self.room.available_permits() > self.most / 2;
+        let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };
+        room.ok_or_else(|| format!("{} connections are open, and no more may be (ulimit -n)", self.most))
     }
 
     /// The link to a peer, which is known to be at these addresses now.
@@ -89,10 +103,14 @@ impl Link {
     /// # Errors
     /// Why no address answers as that peer, in words.
     pub(super) async fn connection(&self, lane: usize) -> Result<Arc<Connection>, String> {
-        let mut lane = self.lanes[lane % LANES].lock().await;
+        let number = lane;
+        let mut lane = self.lanes[number % LANES].lock().await;
         if let Some(connection) = lane.as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(connection.clone());
         }
+        // One that ended gives its room back.
+        *lane = None;
+        let room = self.links.room(number)?;
         let addresses = self.addresses().clone();
         let mut reason = String::from("no address is known");
         for address in addresses {
@@ -100,13 +118,15 @@ impl Link {
                 Ok(stream) => {
                     let (input, output) = stream.into_split();
                     let (connection, task) = Connection::new(input, output, self.links.stop.child_token());
-                    self.links.tasks.spawn(task);
+                    self.links.tasks.spawn(async move {
+                        task.await;
+                        drop(room);
+                    });
                     return Ok(lane.insert(Arc::new(connection)).clone());
                 }
                 Err(error) => reason = error.to_string(),
             }
         }
-        *lane = None;
         Err(reason)
     }
 
