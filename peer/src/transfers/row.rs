@@ -31,6 +31,8 @@ pub struct DownloadRow {
     pub activity: Option<(State, Bottleneck)>,
     /// Whether it waits because the user has no ticket for the group that is good now: no tracker gave one.
     pub needs_ticket: bool,
+    /// What it waits for that is lacking here, in words: space, descriptors, its drive.
+    pub waits: Option<String>,
 }
 
 /// How far a listed download came.
