@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use shoal_console::log;
+use shoal_console::{descriptors, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ enum Front {
 /// Runs a client from its start to its end; the exit code is 0, or 1 if anything failed.
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match shoal_console::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
     };
@@ -82,6 +82,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         Front::Script | Front::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
+    descriptors::raise();
     let config = AppConfig {
         listen: options.listen,
         trackers,

@@ -59,6 +59,15 @@ pub enum Event {
         /// Which file.
         file: FileName,
     },
+    /// A download waits for something that is lacking here; it goes on by itself.
+    Short {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// What is lacking.
+        reason: String,
+    },
     /// A download is complete and checked.
     Complete {
         /// In which group.

@@ -40,6 +40,9 @@ pub fn event(event: &Event) -> String {
         Event::Waiting { group, file } => {
             ("waiting", json!({ "group": group.as_str(), "file": file.as_str() }))
         }
+        Event::Short { group, file, reason } => {
+            ("short", json!({ "group": group.as_str(), "file": file.as_str(), "reason": reason }))
+        }
         Event::Complete { group, file, path, size } => (
             "complete",
             json!({ "group": group.as_str(), "file": file.as_str(), "path": path.to_string_lossy(), "size": size }),
@@ -141,8 +144,8 @@ fn fields(output: &Output) -> Map<String, Value> {
             fields["peers"] = peers.iter().map(peer).collect();
             fields
         }
-        Output::Download { file, path, sharers, complete } => {
-            let mut fields = file_fields(file);
+        Output::Download { file, path, sharers, complete, waits } => {
+            let mut fields = waiting(file_fields(file), waits.as_deref());
             fields["path"] = path.to_string_lossy().into();
             fields["sharers"] = (*sharers).into();
             fields["complete"] = (*complete).into();
@@ -153,8 +156,12 @@ fn fields(output: &Output) -> Map<String, Value> {
         }
         Output::ShareStopped(file)
         | Output::DownloadPaused(file)
-        | Output::DownloadResumed(file)
         | Output::DownloadCancelled { file, .. } => file_fields(file),
+        Output::DownloadResumed { file, anew, waits } => {
+            let mut fields = waiting(file_fields(file), waits.as_deref());
+            fields["anew"] = (*anew).into();
+            fields
+        }
         Output::LimitSet { direction, rate } => json!({
             "direction": match direction { Direction::Up => "up", Direction::Down => "down" },
             "rate": rate.unwrap_or(0),
@@ -169,6 +176,14 @@ fn fields(output: &Output) -> Map<String, Value> {
 fn mark(mut fields: Value, provisional: bool) -> Value {
     if provisional {
         fields["provisional"] = true.into();
+    }
+    fields
+}
+
+/// Says what a download waits for that cannot begin or go on yet, and nothing otherwise.
+fn waiting(mut fields: Value, waits: Option<&str>) -> Value {
+    if let Some(waits) = waits {
+        fields["activity"] = waits.into();
     }
     fields
 }
@@ -285,6 +300,7 @@ mod tests {
             activity: None,
             needs_ticket: false,
             waits_for: None,
+            waits: None,
         };
         let listed = parsed("show_downloads", Output::Downloads { rows: vec![row], verbose: false });
         assert_eq!(

@@ -3,6 +3,7 @@
 //! `prompt` → `app` → {tracker session, shares, transfers} → `swarm` → the bulk lane. Arrows run downward only.
 
 pub mod app;
+pub mod budget;
 pub mod client;
 pub mod command;
 pub mod data_dir;

@@ -68,6 +68,9 @@ pub fn output(output: &Output) -> String {
         Output::Download { file, path, complete: true, .. } => {
             format!("{} is there already, at {}", file.file, shown(path))
         }
+        Output::Download { file, path, waits: Some(waits), .. } => {
+            format!("downloading {} to {}; {waits}", file.file, shown(path))
+        }
         Output::Download { file, path, sharers, .. } => {
             let from = match sharers {
                 0 => "nobody shares it at present; waiting for a sharer".to_owned(),
@@ -80,7 +83,11 @@ pub fn output(output: &Output) -> String {
             lines(rows, "there are no downloads", line)
         }
         Output::DownloadPaused(file) => format!("{} is paused; go on with resume_download", file.file),
-        Output::DownloadResumed(file) => format!("downloading {} again", file.file),
+        Output::DownloadResumed { file, anew, waits } => {
+            let anew = if *anew { " anew: nothing of it was there any more" } else { " again" };
+            let waits = waits.as_ref().map(|waits| format!("; {waits}")).unwrap_or_default();
+            format!("downloading {}{anew}{waits}", file.file)
+        }
         Output::DownloadCancelled { file, complete: true } => {
             format!("{} is off the list; the file stays", file.file)
         }
@@ -114,6 +121,9 @@ pub fn event(event: &Event) -> String {
         }
         Event::Waiting { group, file } => {
             format!("nobody shares {file} of {group} at present; waiting for a sharer")
+        }
+        Event::Short { group, file, reason } => {
+            format!("[D] [{group}] {file}: waiting: {reason}; it goes on by itself")
         }
         Event::Complete { group, file, path, size } => {
             format!("[C] [{group}] {file}: {} verified, at {}", text::size(*size), shown(path))
@@ -187,6 +197,9 @@ pub fn letter(state: &RowState) -> char {
 /// What a running download is doing, or what keeps it from being faster.
 #[must_use]
 pub fn activity(row: &DownloadRow) -> Option<&str> {
+    if let Some(waits) = &row.waits {
+        return Some(waits);
+    }
     match row.activity? {
         (State::Opening, _) => Some("opening"),
         (State::Waiting, _) if row.needs_ticket => Some("waiting for a ticket from a tracker"),
@@ -308,6 +321,7 @@ mod tests {
             activity: Some((State::Downloading, Bottleneck::Sources)),
             needs_ticket: false,
             waits_for: None,
+            waits: None,
         }
     }
 
@@ -361,6 +375,14 @@ mod tests {
                 DownloadRow { activity: Some(activity), sources, needs_ticket, ..row(RowState::Downloading) };
             assert!(download_verbose(&row).contains(&format!("  {words}  ")), "{words}");
         }
+    }
+
+    #[test]
+    fn what_is_lacking_is_said_before_all_else() {
+        let words = "waiting: no space left on the drive of /home/ann/Videos; 3.2 GiB more are needed";
+        let row = DownloadRow { waits: Some(words.into()), ..row(RowState::Downloading) };
+        assert!(download_verbose(&row).contains(&format!("  {words}  ")));
+        assert_eq!(download(&row), "[D] [g 1] a b.bin", "the line stays as it is");
     }
 
     #[test]

@@ -46,14 +46,7 @@ pub fn error_line(text: &str) -> String {
 /// Bytes as people read them: `1.5 MiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    // The largest unit of which there is at least one; tenths are cut, not rounded, so that 100 % is never shown early.
-    let unit = (bytes.ilog2() / 10) as usize;
-    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit - 1])
+    shoal_common::size_text(bytes)
 }
 
 /// A duration to the second: `1h02m03s`, `2m03s`, `3s`.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub struct Client {
     port: u16,
     info: PathBuf,
     machine: Option<(Arc<Network>, u8)>,
+    limits: Option<String>,
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
@@ -43,16 +44,29 @@ impl Client {
     /// Starts a client with its state in `dir/name`, using the trackers of `info`.
     #[must_use]
     pub fn start(dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), None)
+        Self::start_at(dir, name, info, free_port(), None, None)
+    }
+
+    /// Starts a client under limits of the system, which a shell sets: `ulimit -Sn 64`.
+    #[must_use]
+    pub fn start_limited(dir: &Path, name: &str, info: &Path, limits: &str) -> Self {
+        Self::start_at(dir, name, info, free_port(), None, Some(limits.to_owned()))
     }
 
     /// Starts a client on a machine of a network.
     #[must_use]
     pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)))
+        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)), None)
     }
 
-    fn start_at(dir: &Path, name: &str, info: &Path, port: u16, machine: Option<(Arc<Network>, u8)>) -> Self {
+    fn start_at(
+        dir: &Path,
+        name: &str,
+        info: &Path,
+        port: u16,
+        machine: Option<(Arc<Network>, u8)>,
+        limits: Option<String>,
+    ) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut command = client_command(dir, name, info, port);
         if let Some((network, number)) = &machine {
@@ -60,6 +74,12 @@ impl Client {
             there.arg(format!("{}:{port}", network.address(*number))).args(command.get_args().skip(1));
             there.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = there;
+        }
+        if let Some(limits) = &limits {
+            let mut limited = Command::new("sh");
+            limited.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\"")).arg(binary("client"));
+            limited.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+            command = limited;
         }
         let mut child =
             command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
@@ -80,6 +100,7 @@ impl Client {
             port,
             info: info.into(),
             machine,
+            limits,
             child,
             input,
             output,
@@ -305,6 +326,7 @@ impl Client {
             info: self.info.clone(),
             port: self.port,
             machine: self.machine.clone(),
+            limits: self.limits.clone(),
         }
     }
 }
@@ -327,6 +349,7 @@ pub struct Stopped {
     info: PathBuf,
     port: u16,
     machine: Option<(Arc<Network>, u8)>,
+    limits: Option<String>,
 }
 
 impl Stopped {
@@ -339,6 +362,6 @@ impl Stopped {
     /// Starts it again, at the same address and with the same folder.
     #[must_use]
     pub fn restart(self) -> Client {
-        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine)
+        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine, self.limits)
     }
 }

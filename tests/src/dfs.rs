@@ -97,6 +97,12 @@ impl Store {
         self.nodes[number - 1].as_ref().map(Child::id)
     }
 
+    /// Where a node listens.
+    #[must_use]
+    pub fn port(&self, number: usize) -> u16 {
+        self.ports[number - 1]
+    }
+
     /// Stops a node as `kill -STOP` does, or lets it go on.
     pub fn freeze(&self, number: usize, frozen: bool) {
         let pid = Pid::from_child(self.nodes[number - 1].as_ref().unwrap());

@@ -1,9 +1,9 @@
-//! Small disks.
+//! Small disks, and drives that come and go.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A tmpfs, unmounted in any case.
+/// A tmpfs or a folder that is mounted, unmounted in any case.
 pub struct Mount(PathBuf);
 
 impl Mount {
@@ -12,6 +12,14 @@ impl Mount {
     pub fn new(at: &Path, options: &str) -> Self {
         std::fs::create_dir(at).unwrap();
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
+        assert!(status.unwrap().success());
+        Self(at.to_owned())
+    }
+
+    /// Mounts a folder at another one too, as a drive is mounted. Needs root.
+    #[must_use]
+    pub fn bind(folder: &Path, at: &Path) -> Self {
+        let status = Command::new("mount").arg("--bind").arg(folder).arg(at).status();
         assert!(status.unwrap().success());
         Self(at.to_owned())
     }

@@ -1,5 +1,5 @@
-//! Downloads when things go wrong: peers die, lie and change their files, the downloader is killed, the disk is full
-//! (D2, D4, D6, D8).
+//! Downloads when things go wrong: peers die, lie and change their files, the downloader is killed (D2, D4,
+//! D6, D8). What is lacking for a while is in `shortage.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::Path;
@@ -401,36 +401,6 @@ fn a_read_only_destination_is_one_clear_line() {
     download(&mut bob, "a.bin", &elsewhere);
     bob.until_download("a.bin", "C");
     assert!(same_content(&path, &elsewhere));
-}
-
-#[test]
-fn a_full_disk_is_a_clear_error_and_then_resumed() {
-    if !root_or_skip("a_full_disk_is_a_clear_error_and_then_resumed") {
-        return;
-    }
-    let mut world = World::new();
-    let (path, _) = world.ann.share("g", "a.bin", 3 * MIB);
-    let mut bob = world.member("bob");
-    let mount = Mount::new(&world.path("small"), "size=4m");
-    let ballast = mount.path().join("ballast");
-    random_file(&ballast, 2 * MIB, 1);
-    let answer = bob.run(&format!("download_file g a.bin {}", mount.path().display())).answer;
-    let error = if answer["ok"] == true {
-        let failed = bob.until_download("a.bin", "F");
-        failed["error"].as_str().unwrap().to_owned()
-    } else {
-        answer["error"].as_str().unwrap().to_owned()
-    };
-    assert!(error.contains("full") || error.contains("space"), "{error}");
-    assert!(!mount.path().join("a.bin").exists());
-    std::fs::remove_file(&ballast).unwrap();
-    if answer["ok"] == true {
-        bob.ok("resume_download g a.bin");
-    } else {
-        download(&mut bob, "a.bin", mount.path());
-    }
-    bob.until_download("a.bin", "C");
-    assert!(same_content(&path, &mount.path().join("a.bin")));
 }
 
 #[test]

@@ -1,11 +1,14 @@
-//! What the binaries share towards whoever runs them: where log lines go, what comes on a pipe, how a rate is typed, how
-//! a file that they name is read. It knows nothing of Shoal.
+//! What the binaries share towards whoever runs them: where log lines go, how many files they may open, what comes on a
+//! pipe, how a rate is typed, how a file that they name is read. It knows nothing of Shoal.
 
+pub mod descriptors;
 pub mod log;
 pub mod pipe;
 mod rate;
+mod runtime;
 mod text_file;
 
 pub use log::LogFormat;
 pub use rate::rate;
+pub use runtime::runtime;
 pub use text_file::read_text;

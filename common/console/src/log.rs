@@ -90,9 +90,12 @@ impl LogFile {
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.written >= MAX_LOG_BYTES {
-            self.turn()?;
+            // Without room or a descriptor for another it grows on.
+            let _ = self.turn();
         }
-        let count = self.file.write(line)?;
+        // A line that cannot be written is lost. An error would be written to the terminal, over somebody's prompt, for each
+        // line for as long as the disk is full.
+        let count = self.file.write(line).unwrap_or(line.len());
         self.written += count as u64;
         Ok(count)
     }
@@ -123,5 +126,12 @@ mod tests {
         log.write_all(b"second\n").unwrap();
         assert_eq!(std::fs::read(folder.path().join("client.log")).unwrap(), b"second\n");
         assert_eq!(std::fs::read(folder.path().join("client.log.old")).unwrap(), b"first\n");
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_nothing_else() {
+        let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let mut log = LogFile { path: "/dev/full".into(), file, written: 0 };
+        log.write_all(b"lost\n").unwrap();
     }
 }

@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
-use shoal_common::{Bitfield, Layout, PieceIndex};
+use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
 use crate::pool::Block;
+use crate::shortage::Shortage;
 
 /// The type of a tmpfs (linux/magic.h). There, reserving space means clearing memory that is about to be overwritten:
-/// 0.3 s a GiB, measured 2026-11-21, before the first byte is fetched. It is asked for its free space instead.
+/// 0.3 s a GiB, measured 2026-11-21, before the first byte is fetched. Its free space must do.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// What went wrong on the disk. Each says what to do; a download that failed with one can be started again.
@@ -41,13 +42,18 @@ pub enum DiskError {
         error: io::Error,
     },
     /// No space, or no quota.
-    #[error("no space for {} ({bytes} bytes in all); free some and try again", .path.display())]
+    #[error("no space for {} ({}); make room and try again", .path.display(), need(*.bytes, *.lacking))]
     Full {
         /// The partial file.
         path: PathBuf,
         /// Size of the whole file.
         bytes: u64,
+        /// Bytes that are lacking; 0 if that is not known.
+        lacking: u64,
     },
+    /// The partial file is not where it was: its drive was unmounted, or somebody moved it.
+    #[error("{} is not there any more; mount its drive or put it back, and try again", .0.display())]
+    Gone(PathBuf),
     /// Another download, of this process or another, goes to the same place.
     #[error("{} is being downloaded already", .0.display())]
     Locked(PathBuf),
@@ -67,6 +73,33 @@ pub enum DiskError {
         /// What the system says.
         error: io::Error,
     },
+}
+
+impl DiskError {
+    /// What is lacking, if that may pass by itself.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        let folder = |path: &'_ Path| path.parent().unwrap_or(path).to_owned();
+        match self {
+            Self::Folder { path, error } => Shortage::of(error, path),
+            Self::Full { path, lacking, .. } => Some(Shortage::space(&folder(path), *lacking)),
+            Self::Gone(path) => Some(Shortage::partial(path)),
+            Self::Io { path, error, .. } => Shortage::of(error, &folder(path)),
+            Self::Exists(_)
+            | Self::NotAFile(_)
+            | Self::Locked(_)
+            | Self::OtherContent(_)
+            | Self::Foreign(_) => None,
+        }
+    }
+}
+
+/// What a file needs in words.
+fn need(bytes: u64, lacking: u64) -> String {
+    match lacking {
+        0 => format!("{} in all", size_text(bytes)),
+        _ => format!("{} in all, {} are lacking", size_text(bytes), size_text(lacking)),
+    }
 }
 
 /// The partial file, open and locked.
@@ -139,11 +172,17 @@ impl Opened {
                 suspects = if content.is_checked() { listed } else { Vec::new() };
             }
         }
-        let journal = Journal::create(target, content, &written, &suspects)?;
-        if let Err(error) = part.allocate() {
+        // Nothing was lost where nothing was, so nothing is left behind.
+        let undo = |_: &DiskError| {
             if length == 0 {
-                // Nothing was lost, so nothing is left behind.
                 let _ = std::fs::remove_file(&part.path);
+            }
+        };
+        part.must_fit(&written).inspect_err(undo)?;
+        let journal = Journal::create(target, content, &written, &suspects).inspect_err(undo)?;
+        if let Err(error) = part.allocate() {
+            undo(&error);
+            if length == 0 {
                 journal.remove();
             }
             return Err(error);
@@ -224,6 +263,7 @@ impl PartFile {
 
     /// Makes the whole file durable and puts it in its place, under its final name.
     pub(crate) fn finish(&self, target: &Target) -> Result<(), DiskError> {
+        self.must_be_in_place()?;
         self.file.sync_all().map_err(|error| self.error("write", error))?;
         match target.overwrite() {
             Overwrite::Replace => std::fs::rename(&self.path, target.path())
@@ -245,15 +285,22 @@ impl PartFile {
         Ok(self.file.metadata().map_err(|error| self.error("open", error))?.len())
     }
 
+    /// Fails unless the drive has room for what is missing. What waits for space must not eat up what is left of it.
+    fn must_fit(&self, written: &Bitfield) -> Result<(), DiskError> {
+        let there = self.layout.iter().filter(|&piece| written.has(piece));
+        let there = there.fold(0, |sum, piece| sum + u64::from(self.layout.length(piece)));
+        match self.lacking().min(self.layout.size() - there) {
+            0 => Ok(()),
+            lacking => Err(DiskError::Full { path: self.path.clone(), bytes: self.layout.size(), lacking }),
+        }
+    }
+
     /// Reserves the space for the whole file, so that a full disk shows now and not at the end.
     fn allocate(&self) -> Result<(), DiskError> {
         let size = self.layout.size();
         let system = rustix::fs::fstatfs(&self.file).map_err(|error| self.error("look at", error.into()))?;
         let reserved = match () {
-            () if size == 0 => Ok(()),
-            () if system.f_type == TMPFS => {
-                self.fits(system.f_bavail, u64::try_from(system.f_bsize).unwrap_or(0))
-            }
+            () if size == 0 || system.f_type == TMPFS => Ok(()),
             () => rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size),
         };
         match reserved {
@@ -263,17 +310,36 @@ impl PartFile {
         self.file.set_len(size).map_err(|error| self.error("reserve space for", error))
     }
 
-    /// Whether what the file still lacks fits into that many free blocks.
-    fn fits(&self, free_blocks: u64, block_size: u64) -> Result<(), Errno> {
-        let held = rustix::fs::fstat(&self.file)?.st_blocks;
-        let lacking = self.layout.size().saturating_sub(u64::try_from(held).unwrap_or(0).saturating_mul(512));
-        if free_blocks.saturating_mul(block_size) < lacking { Err(Errno::NOSPC) } else { Ok(()) }
+    /// Bytes that the drive lacks for what the file has not got yet; 0 if it has them, or does not say.
+    fn lacking(&self) -> u64 {
+        let (Ok(file), Ok(system)) = (rustix::fs::fstat(&self.file), rustix::fs::fstatfs(&self.file)) else {
+            return 0;
+        };
+        if system.f_blocks == 0 {
+            // File systems in user space may know nothing of their space.
+            return 0;
+        }
+        let held = u64::try_from(file.st_blocks).unwrap_or(0).saturating_mul(512);
+        let free = system.f_bavail.saturating_mul(u64::try_from(system.f_bsize).unwrap_or(0));
+        self.layout.size().saturating_sub(held).saturating_sub(free)
+    }
+
+    /// Fails unless the file is still what its path leads to: behind an unmounted drive there is an empty folder, in which
+    /// nothing of this download must be written.
+    pub(crate) fn must_be_in_place(&self) -> Result<(), DiskError> {
+        let opened = self.file.metadata().map_err(|error| self.error("look at", error))?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) if there.ino() == opened.ino() && there.dev() == opened.dev() => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("look at", error)),
+            Ok(_) | Err(_) => Err(DiskError::Gone(self.path.clone())),
+        }
     }
 
     fn error(&self, action: &'static str, error: io::Error) -> DiskError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                DiskError::Full { path: self.path.clone(), bytes: self.layout.size() }
+                let (bytes, lacking) = (self.layout.size(), self.lacking());
+                DiskError::Full { path: self.path.clone(), bytes, lacking }
             }
             _ => io_error(action, &self.path, error),
         }
@@ -281,6 +347,19 @@ impl PartFile {
 }
 
 impl Target {
+    /// Whether there is a partial file. Blocking.
+    ///
+    /// # Errors
+    /// When that cannot be told now.
+    pub fn has_partial(&self) -> Result<bool, DiskError> {
+        let path = self.part_path();
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("look at", &path, error)),
+        }
+    }
+
     /// Removes what an unfinished download left. Blocking. Does nothing when there is nothing.
     ///
     /// # Errors
@@ -353,7 +432,7 @@ fn open_error(path: &Path, error: io::Error) -> DiskError {
         io::ErrorKind::IsADirectory => DiskError::Foreign(path.to_owned()),
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => DiskError::Foreign(path.to_owned()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            DiskError::Full { path: path.to_owned(), bytes: 0 }
+            DiskError::Full { path: path.to_owned(), bytes: 0, lacking: 0 }
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             let folder = path.parent().unwrap_or(path);

@@ -434,6 +434,7 @@ impl Driver {
 
 fn checkpoint(place: &Workplace, written: &Bitfield) -> Result<(), DiskError> {
     place.part.sync()?;
+    place.part.must_be_in_place()?;
     place.journal.checkpoint(written)
 }
 

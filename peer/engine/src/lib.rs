@@ -19,6 +19,7 @@ mod progress;
 pub mod rate;
 mod reader;
 pub mod selector;
+mod shortage;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -33,4 +34,5 @@ pub use progress::{
     Bottleneck, DownloadError, Outcome, Progress, SHOWN_DROPPED, SourceRow, SourceState, State,
 };
 pub use reader::{PieceReadError, PieceReader};
+pub use shortage::{Lack, Pauses, Shortage, Tries};
 pub use source::{AnySource, Have, Limits, PieceRun, PieceSource, Run, SourceChange, SourceError, SourceId};

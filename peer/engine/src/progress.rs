@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_common::Digests;
 
 use crate::disk::DiskError;
+use crate::shortage::Shortage;
 use crate::source::SourceId;
 
 /// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. Whoever keeps no more than that
@@ -167,4 +168,15 @@ pub enum DownloadError {
     /// The engine's own task died: a defect, reported instead of hidden.
     #[error("the download stopped unexpectedly; start it again, what was verified is kept")]
     Stopped,
+}
+
+impl DownloadError {
+    /// What is lacking, if the download can go on by itself when that has passed; it is started again then.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Disk(error) => error.shortage(),
+            Self::NoSources { .. } | Self::Digest { .. } | Self::WrongWhole { .. } | Self::Stopped => None,
+        }
+    }
 }

@@ -144,16 +144,16 @@ impl App {
         match command {
             Command::DownloadFile { file, destination, overwrite } => {
                 let begun = transfers.begin(file, destination, overwrite, &self.0.hashing).await?;
-                let transfers::Begun { file, path, sharers, complete } = begun;
-                Ok(Output::Download { file, path, sharers, complete })
+                let transfers::Begun { file, path, sharers, complete, waits } = begun;
+                Ok(Output::Download { file, path, sharers, complete, waits })
             }
             Command::PauseDownload(file) => {
                 transfers.pause(&file).await?;
                 Ok(Output::DownloadPaused(file))
             }
             Command::ResumeDownload(file) => {
-                transfers.resume(&file).await?;
-                Ok(Output::DownloadResumed(file))
+                let transfers::Resumed { anew, waits } = transfers.resume(&file).await?;
+                Ok(Output::DownloadResumed { file, anew, waits })
             }
             Command::CancelDownload(file) => {
                 let complete = transfers.cancel(&file).await?;

@@ -114,6 +114,8 @@ pub enum Output {
         sharers: usize,
         /// Whether it is complete already.
         complete: bool,
+        /// What it waits for that is lacking here, if it cannot begin yet.
+        waits: Option<String>,
     },
     /// All downloads.
     Downloads {
@@ -125,7 +127,14 @@ pub enum Output {
     /// A download is paused.
     DownloadPaused(FileRef),
     /// A download goes on.
-    DownloadResumed(FileRef),
+    DownloadResumed {
+        /// The file.
+        file: FileRef,
+        /// Whether it begins anew, because nothing of it is there any more.
+        anew: bool,
+        /// What it waits for that is lacking here, if it cannot go on yet.
+        waits: Option<String>,
+    },
     /// A download is off the list.
     DownloadCancelled {
         /// The file.

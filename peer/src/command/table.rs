@@ -215,7 +215,7 @@ pub const COMMANDS: &[Spec] = &[
         options: &["-v", "--verbose", "--watch"],
         section: Section::Downloads,
         summary: "all downloads: [D] downloading, [C] complete, [P] paused, [F] failed",
-        details: "-v adds percent, rate, time left and sources. --watch shows live progress until nothing runs; Ctrl-C \
+        details: "-v adds percent, rate, time left, sources, and what it waits for. --watch shows live progress until nothing runs; Ctrl-C \
                   ends it and the downloads go on.",
         example: "show_downloads -v",
     },
@@ -238,7 +238,8 @@ pub const COMMANDS: &[Spec] = &[
         options: NONE,
         section: Section::Downloads,
         summary: "go on with a paused or failed download",
-        details: "",
+        details: "One that waits for something that is lacking tries again at once. If its partial file is not there any more, \
+                  it begins anew.",
         example: "resume_download holidays beach.zip",
     },
     Spec {

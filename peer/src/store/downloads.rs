@@ -119,6 +119,21 @@ impl Store {
         .await
     }
 
+    /// Records how many bytes of a download are verified, whatever its state is by now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_verified(&self, user: Uid, key: FileKey, verified: u64) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute(
+                "update download set verified = ? where user = ? and gid = ? and fid = ?",
+                (verified, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Records that a download is not to be shared.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
+use shoal_engine::Lack;
 
 pub use downloads::{DownloadRecord, DownloadState};
 pub use shares::ShareRecord;
@@ -73,6 +74,16 @@ pub enum StoreError {
         /// Its schema's version.
         found: i64,
     },
+    /// Something else is lacking that may be there again: nothing was changed.
+    #[error("{path} cannot be used now ({problem}); try again when that has passed")]
+    Short {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite says.
+        problem: String,
+        /// What is lacking.
+        lack: Lack,
+    },
     /// Anything else.
     #[error("{path} cannot be used: {problem}")]
     Failed {
@@ -81,6 +92,18 @@ pub enum StoreError {
         /// What SQLite says.
         problem: String,
     },
+}
+
+impl StoreError {
+    /// What is lacking, if that may pass by itself.
+    #[must_use]
+    pub fn lack(&self) -> Option<Lack> {
+        match self {
+            Self::Full(_) => Some(Lack::Space),
+            Self::Short { lack, .. } => Some(*lack),
+            Self::Damaged { .. } | Self::Later { .. } | Self::Failed { .. } => None,
+        }
+    }
 }
 
 /// The client's database. Cheap to clone; all clones share one connection.
@@ -129,7 +152,14 @@ impl Store {
         })
         .await;
         match done {
-            Ok(result) => result.map_err(|error: rusqlite::Error| explain(&error, &self.path)),
+            Ok(result) => result.map_err(|error: rusqlite::Error| match error.sqlite_error_code() {
+                // It was opened before.
+                Some(ErrorCode::CannotOpen) => {
+                    let (path, problem) = (self.path.to_path_buf(), error.to_string());
+                    StoreError::Short { path, problem, lack: Lack::Descriptors }
+                }
+                _ => explain(&error, &self.path),
+            }),
             Err(stopped) => {
                 Err(StoreError::Failed { path: self.path.to_path_buf(), problem: stopped.to_string() })
             }
@@ -152,7 +182,26 @@ fn explain(error: &rusqlite::Error, path: &Path) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Damaged { path, problem: error.to_string() }
         }
-        _ => StoreError::Failed { path, problem: error.to_string() },
+        code => {
+            let problem = error.to_string();
+            match code.and_then(lack_of) {
+                Some(lack) => StoreError::Short { path, problem, lack },
+                None => StoreError::Failed { path, problem },
+            }
+        }
+    }
+}
+
+/// What is lacking when SQLite says that.
+fn lack_of(code: ErrorCode) -> Option<Lack> {
+    match code {
+        ErrorCode::ReadOnly => Some(Lack::ReadOnly),
+        ErrorCode::SystemIoFailure => Some(Lack::Drive),
+        ErrorCode::OutOfMemory => Some(Lack::Memory),
+        ErrorCode::PermissionDenied => Some(Lack::Permission),
+        // Another process looks into it for longer than [`BUSY`].
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Lack::Drive),
+        _ => None,
     }
 }
 

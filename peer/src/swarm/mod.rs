@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use shoal_common::peer_wire::Refused;
 use shoal_common::{Layout, PeerId};
+use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
 use shoal_net::{Identity, NetError};
 use tokio::sync::broadcast;
@@ -31,6 +32,7 @@ use self::guests::Guests;
 use self::serve::Guest;
 pub use self::served::{Body, Served};
 use self::uploads::Uploads;
+use crate::budget::Budget;
 use crate::tickets::TicketBook;
 
 /// How often a requester says something, so that the server knows it is there.
@@ -105,10 +107,12 @@ impl Swarm {
     pub async fn start(config: SwarmConfig, tickets: TicketBook) -> Result<Self, NetError> {
         let SwarmConfig { identity, listen, upload_slots } = config;
         // The listener keeps strangers' handshakes in bounds, [`Guests`] what comes behind them.
-        let listener = Listener::bind(listen, &identity, BulkLimits::default())?;
+        let budget = Budget::of(descriptors::limit());
+        let limits = BulkLimits::default().within(budget.inbound, budget.pending);
+        let listener = Listener::bind(listen, &identity, limits)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let uploads = Uploads::new(upload_slots, tasks.clone(), stop.clone());
-        let links = Links::new(identity, tasks.clone(), stop.clone());
+        let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let origins = Mutex::default();
         let shared = Shared { local_addr, tickets, uploads, links, origins, tasks, stop };

@@ -5,12 +5,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_common::{Bitfield, Layout, PieceIndex};
+use shoal_console::descriptors;
 use shoal_engine::hash::FileIdentity;
-use shoal_engine::{PieceReadError, PieceReader};
+use shoal_engine::{Lack, PieceReadError, PieceReader};
 use tokio::sync::watch;
+
+use crate::budget::Budget;
 
 /// What is served under a [`super::FileKey`].
 #[derive(Debug, Clone)]
@@ -49,9 +53,21 @@ pub(super) enum ReadFailure {
     /// The piece is not here.
     #[error("the piece is not here")]
     Missing,
+    /// This process or the machine lacks something for a moment: the file is still what was shared.
+    #[error("the file cannot be read now: {0}")]
+    Busy(io::Error),
     /// The disk failed.
     #[error("cannot read the file: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadFailure {
+    fn from(error: io::Error) -> Self {
+        match Lack::of(&error) {
+            Some(Lack::Descriptors | Lack::Memory) => Self::Busy(error),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// A [`Body`] with its open file.
@@ -60,7 +76,29 @@ pub(super) struct Source {
     layout: Layout,
     body: Body,
     /// Kept open while somebody has the file open with us.
-    open: Mutex<Option<Arc<File>>>,
+    open: Mutex<Option<Kept>>,
+}
+
+/// Files that are kept open in this process.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// A file that is kept open, and counted.
+#[derive(Debug)]
+struct Kept(Arc<File>);
+
+impl Kept {
+    /// Keeps a file open, unless so many are that others would lack descriptors: then it is opened for each read.
+    fn new(file: &Arc<File>) -> Option<Self> {
+        let kept = Self(file.clone());
+        let most = Budget::of(descriptors::limit()).shared_files;
+        (KEPT.fetch_add(1, Ordering::Relaxed) < most).then_some(kept)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Source {
@@ -78,14 +116,14 @@ impl Source {
         match &self.body {
             Body::Partial { reader, .. } => reader.read(piece, offset, into).map_err(|error| match error {
                 PieceReadError::Missing | PieceReadError::Range => ReadFailure::Missing,
-                PieceReadError::Io(error) => ReadFailure::Io(error),
+                PieceReadError::Io(error) => error.into(),
             }),
             Body::File { path, identity } => {
                 let file = self.file(path, identity)?;
                 let at = self.layout.offset(piece) + u64::from(offset);
                 file.read_exact_at(into, at).map_err(|error| match error.kind() {
                     io::ErrorKind::UnexpectedEof => ReadFailure::Changed,
-                    _ => ReadFailure::Io(error),
+                    _ => error.into(),
                 })?;
                 unchanged(FileIdentity::of(path), identity)
             }
@@ -99,7 +137,7 @@ impl Source {
 
     fn file(&self, path: &Path, identity: &FileIdentity) -> Result<Arc<File>, ReadFailure> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = &*open {
+        if let Some(Kept(file)) = &*open {
             return Ok(file.clone());
         }
         // Looked at before it is opened: what stands there now may be a pipe, which would block.
@@ -113,7 +151,9 @@ impl Source {
             inode: found.ino(),
         });
         unchanged(opened, identity)?;
-        Ok(open.insert(Arc::new(file)).clone())
+        let file = Arc::new(file);
+        *open = Kept::new(&file);
+        Ok(file)
     }
 }
 
@@ -128,7 +168,7 @@ fn unchanged(found: io::Result<FileIdentity>, expected: &FileIdentity) -> Result
 fn gone(error: io::Error) -> ReadFailure {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ReadFailure::Changed,
-        _ => ReadFailure::Io(error),
+        _ => error.into(),
     }
 }
 

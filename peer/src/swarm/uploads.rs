@@ -320,7 +320,7 @@ impl Uploads {
         drop(state);
         let Some(key) = current else { return };
         let (reason, event) = match failure {
-            ReadFailure::Missing => return,
+            ReadFailure::Missing | ReadFailure::Busy(_) => return,
             ReadFailure::Changed => (Refused::Changed, SwarmEvent::FileChanged(key)),
             ReadFailure::Io(error) => {
                 (Refused::NotShared, SwarmEvent::FileUnreadable(key, error.to_string()))

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use shoal_common::{FileName, Manifest};
-use shoal_engine::{DiskError, Overwrite, Target};
+use shoal_engine::{DiskError, Overwrite, Shortage, Target};
 use tokio::sync::watch;
 
 use super::TransferError;
@@ -38,10 +38,33 @@ pub enum DestinationError {
         path: PathBuf,
         /// What the system says.
         problem: String,
+        /// What is lacking, if that may pass.
+        shortage: Option<Shortage>,
     },
+    /// The partial file of a download that has verified pieces is not there.
+    #[error("the partial file {} is not there; mount its drive", .0.display())]
+    NoPartial(PathBuf),
     /// The engine cannot clear it.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl DestinationError {
+    /// What is lacking, if that may pass by itself.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::NoFolder(path) => Some(Shortage::folder(path)),
+            Self::Unusable { shortage, .. } => shortage.clone(),
+            Self::NoPartial(path) => Some(Shortage::partial(path)),
+            Self::Disk(error) => error.shortage(),
+            Self::NotAFile(_) | Self::Exists(_) | Self::Taken { .. } => None,
+        }
+    }
+
+    fn unusable(path: &Path, error: &std::io::Error) -> Self {
+        let shortage = Shortage::of(error, path.parent().unwrap_or(path));
+        Self::Unusable { path: path.to_owned(), problem: error.to_string(), shortage }
+    }
 }
 
 /// A destination that was looked at.
@@ -96,6 +119,26 @@ pub(super) async fn discard(path: PathBuf, overwrite: bool) -> Result<(), Destin
     blocking(move || Ok(target(path, overwrite).discard()?)).await
 }
 
+/// Fails unless there is a partial file for this path: a download that has verified pieces would begin anew in silence in
+/// the empty folder that an unmounted drive leaves.
+pub(super) async fn must_have_partial(path: PathBuf, overwrite: bool) -> Result<(), DestinationError> {
+    blocking(move || {
+        let target = target(path, overwrite);
+        if target.has_partial()? { Ok(()) } else { Err(DestinationError::NoPartial(target.part_path())) }
+    })
+    .await
+}
+
+/// Whether the folder is there, and no partial file for this path.
+pub(super) async fn is_without_partial(path: PathBuf, overwrite: bool) -> bool {
+    let looked = blocking(move || {
+        let folder = path.parent().is_some_and(Path::is_dir);
+        Ok(folder && !target(path, overwrite).has_partial()?)
+    });
+    // What cannot be looked at now is waited for.
+    looked.await.unwrap_or(false)
+}
+
 /// The engine's name for this destination.
 pub(super) fn target(path: PathBuf, overwrite: bool) -> Target {
     Target::new(path, if overwrite { Overwrite::Replace } else { Overwrite::Refuse })
@@ -111,11 +154,7 @@ async fn is_identical(
 
 /// The file's path: within a folder under the file's own name, which is one component of a path by its type.
 fn resolve(typed: &Path, name: &FileName) -> Result<PathBuf, DestinationError> {
-    let unusable = |error: std::io::Error| DestinationError::Unusable {
-        path: typed.to_owned(),
-        problem: error.to_string(),
-    };
-    let absolute = std::path::absolute(typed).map_err(unusable)?;
+    let absolute = std::path::absolute(typed).map_err(|error| DestinationError::unusable(typed, &error))?;
     if absolute.is_dir() {
         return Ok(absolute.join(name.as_str()));
     }
@@ -133,7 +172,7 @@ fn look(path: &Path) -> Result<Found, DestinationError> {
         Ok(found) if found.is_file() => Ok(Found::File { size: found.len() }),
         Ok(_) => Ok(Found::Other),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
-        Err(error) => Err(DestinationError::Unusable { path: path.to_owned(), problem: error.to_string() }),
+        Err(error) => Err(DestinationError::unusable(path, &error)),
     }
 }
 
@@ -141,7 +180,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DestinationError> + Send + 'static,
 ) -> Result<T, DestinationError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|stopped| {
-        Err(DestinationError::Unusable { path: PathBuf::new(), problem: stopped.to_string() })
+        let problem = stopped.to_string();
+        Err(DestinationError::Unusable { path: PathBuf::new(), problem, shortage: None })
     })
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use shoal_common::manifest::ManifestError;
 use shoal_common::{FileName, Manifest};
-use shoal_engine::ContentError;
 use shoal_engine::hash::HashError;
+use shoal_engine::{ContentError, Shortage};
 
 use super::DestinationError;
 use crate::command::FileRef;
@@ -62,6 +62,20 @@ pub enum TransferError {
     /// The engine ended it at once.
     #[error("{0}")]
     Failed(String),
+}
+
+impl TransferError {
+    /// What is lacking, if that may pass by itself.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Destination(error) => error.shortage(),
+            Self::Hash(HashError::Unreadable { path, error }) => {
+                Shortage::of(error, path.parent().unwrap_or(path))
+            }
+            Self::Store(error) => error.lack().map(|lack| Shortage::new(lack, error.to_string())),
+            _ => None,
+        }
+    }
 }
 
 /// Why the engine cannot be started on what the trackers said.

@@ -33,11 +33,19 @@ pub(super) enum End {
 pub(super) struct Running {
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) ended: CancellationToken,
-    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) now: Now,
     /// `Some(None)` once the engine works, `Some(Some(error))` once it failed before it did.
     pub(super) opened: watch::Receiver<Option<Option<String>>>,
-    /// What it waits for while none of its holders can be asked for pieces.
-    pub(super) waits_for: watch::Receiver<Option<String>>,
+}
+
+/// What a download that runs does now.
+pub(super) enum Now {
+    /// It is about to begin, or to try again.
+    Begins,
+    /// The engine works on it; and what it waits for while none of its holders can be asked for pieces.
+    Works(watch::Receiver<Progress>, watch::Receiver<Option<String>>),
+    /// It waits for something that is lacking; what, in words.
+    Waits(String),
 }
 
 struct Entry {
@@ -100,6 +108,44 @@ impl List {
     pub(super) fn began(&mut self, key: FileKey, running: Running) {
         if let Some(entry) = self.entry_mut(key) {
             entry.running = Some(running);
+        }
+    }
+
+    /// The engine works on a download that runs.
+    pub(super) fn works(
+        &mut self,
+        key: FileKey,
+        progress: watch::Receiver<Progress>,
+        waits_for: watch::Receiver<Option<String>>,
+    ) {
+        self.is_now(key, Now::Works(progress, waits_for));
+    }
+
+    /// A download that runs waits for something.
+    pub(super) fn waits_for(&mut self, key: FileKey, words: String) {
+        self.is_now(key, Now::Waits(words));
+    }
+
+    fn is_now(&mut self, key: FileKey, now: Now) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        entry.record.verified = row(entry, |_| true).verified;
+        if let Some(running) = &mut entry.running {
+            running.now = now;
+        }
+    }
+
+    /// What a download waits for that lacks something.
+    pub(super) fn waits(&self, key: FileKey) -> Option<String> {
+        match &self.entry(key)?.running.as_ref()?.now {
+            Now::Waits(words) => Some(words.clone()),
+            Now::Begins | Now::Works(_) => None,
+        }
+    }
+
+    /// Nothing of a download is there any more.
+    pub(super) fn begins_anew(&mut self, key: FileKey) {
+        if let Some(entry) = self.entry_mut(key) {
+            entry.record.verified = 0;
         }
     }
 
@@ -218,18 +264,23 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         activity: None,
         needs_ticket: false,
         waits_for: None,
+        waits: None,
     };
-    if let Some(running) = &entry.running {
-        let progress = running.progress.borrow();
-        if progress.state != State::Opening {
-            row.verified = progress.verified_bytes;
+    match entry.running.as_ref().map(|running| &running.now) {
+        Some(Now::Waits(words)) => row.waits = Some(words.clone()),
+        Some(Now::Works(progress, waits_for)) => {
+            row.waits_for.clone_from(&waits_for.borrow());
+            let progress = progress.borrow();
+            if progress.state != State::Opening {
+                row.verified = progress.verified_bytes;
+            }
+            row.rate = progress.rate;
+            row.sources = progress.sources;
+            row.eta = progress.eta;
+            row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
+            row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
         }
-        row.rate = progress.rate;
-        row.sources = progress.sources;
-        row.eta = progress.eta;
-        row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
-        row.waits_for.clone_from(&running.waits_for.borrow());
-        row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
+        Some(Now::Begins) | None => {}
     }
     row
 }

@@ -1,23 +1,28 @@
 //! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each
 //! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
 
+mod active;
 mod choice;
 mod destination;
+mod ending;
 mod error;
 mod list;
 mod mirrors;
 mod row;
 mod run;
 mod sources;
+mod supervisor;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent};
-use shoal_common::{FileName, Gid, GroupName, Manifest, Uid};
+use shoal_common::{FileName, Gid, GroupName, Manifest, Sha1, Uid};
+use shoal_console::descriptors;
 use shoal_engine::Engine;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use destination::DestinationError;
@@ -25,6 +30,7 @@ pub use error::TransferError;
 pub use row::{DownloadRow, RowState};
 pub use sources::{Banned, Seen, Sources};
 
+use crate::budget::Budget;
 use crate::command::FileRef;
 use crate::events::Events;
 use crate::hashing::Hashing;
@@ -34,6 +40,7 @@ use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use crate::swarm::{FileKey, Swarm};
 use crate::tickets::TicketBook;
+use active::Active;
 use destination::Place;
 use error::{metadata, wrong_state};
 use list::{End, List};
@@ -54,6 +61,25 @@ pub struct Begun {
     pub sharers: usize,
     /// Whether it was there already.
     pub complete: bool,
+    /// What it waits for that is lacking here, if it cannot begin yet.
+    pub waits: Option<String>,
+}
+
+/// A download that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// Whether nothing of it is there any more, so that it begins anew.
+    pub anew: bool,
+    /// What it waits for that is lacking here, if it cannot go on yet.
+    pub waits: Option<String>,
+}
+
+/// What was found before a run.
+enum Prepared {
+    /// The file is there and whole.
+    Complete,
+    /// It is to be fetched: the digests of its pieces.
+    Pieces(Arc<[Sha1]>),
 }
 
 /// This client's downloads. Cheap to clone.
@@ -87,16 +113,26 @@ struct Shared {
     running: watch::Sender<usize>,
     /// Counts the times that this machine woke up.
     wakes: watch::Sender<u64>,
+    /// How many of them may work at the same time.
+    active: Active,
     tasks: TaskTracker,
+    /// Ends what only waits.
+    closing: CancellationToken,
 }
 
 impl Transfers {
     /// No downloads yet; see [`Transfers::restore`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let (running, tasks) = (watch::Sender::new(0), TaskTracker::new());
-        let wakes = watch::Sender::new(0);
-        Self(Arc::new(Shared { parts, list: Mutex::default(), running, wakes, tasks }))
+        Self(Arc::new(Shared {
+            parts,
+            list: Mutex::default(),
+            running: watch::Sender::new(0),
+            wakes: watch::Sender::new(0),
+            active: Active::new(Budget::of(descriptors::limit()).downloads),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }))
     }
 
     /// Lists a user's downloads and lets those that ran go on; gives their number.
@@ -161,27 +197,32 @@ impl Transfers {
             .0
             .tasks
             .spawn(async move { transfers.enter(record, piece_list, complete, sharers == 0).await });
-        entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
-        Ok(Begun { file, path, sharers, complete })
+        let waits =
+            entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
+        Ok(Begun { file, path, sharers, complete, waits })
     }
 
-    /// Records and lists a download, and lets it run unless it is complete.
+    /// Records and lists a download, and lets it run unless it is complete; gives what it waits for.
     async fn enter(
         &self,
         record: DownloadRecord,
         piece_list: Vec<u8>,
         complete: bool,
         unshared: bool,
-    ) -> Result<(), TransferError> {
+    ) -> Result<Option<String>, TransferError> {
         self.0.parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record.clone());
         if complete {
             self.0.ended(&record, End::Complete, true).await;
-        } else if let Err(error) = self.go_on_at_once(&record, unshared).await {
-            self.forget(&record).await?;
-            return Err(error);
+            return Ok(None);
         }
-        Ok(())
+        match self.go_on_at_once(&record, Origin::Command { unshared }).await {
+            Ok(waits) => Ok(waits),
+            Err(error) => {
+                self.forget(&record).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Pauses a download until it is resumed; what is verified is kept.
@@ -196,22 +237,34 @@ impl Transfers {
         Ok(())
     }
 
-    /// Lets a paused or failed download go on.
+    /// Lets a paused or failed download go on, and one that waits for something at once. If nothing of it is there any more,
+    /// it begins anew.
     ///
     /// # Errors
     /// When there is none, it runs or is complete, or it fails at once.
-    pub async fn resume(&self, file: &FileRef) -> Result<(), TransferError> {
+    pub async fn resume(&self, file: &FileRef) -> Result<Resumed, TransferError> {
         let record = self.named(file)?;
-        if !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
+        let waits = self.list().waits(record.key).is_some();
+        if !waits && !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
             return Err(wrong_state(file, &record.state, "resumed"));
+        }
+        if waits {
+            self.stop_running(record.key, run::Stop::Suspend).await;
+        }
+        let begun = self.list().verified(record.key) > 0;
+        let anew = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
+        if anew {
+            self.list().begins_anew(record.key);
         }
         let record = DownloadRecord { state: DownloadState::Running, ..record };
         self.0.record_state(&record, DownloadState::Running).await?;
-        if let Err(error) = self.go_on_at_once(&record, false).await {
-            self.0.record_state(&record, DownloadState::Failed(error.to_string())).await?;
-            return Err(error);
+        match self.go_on_at_once(&record, Origin::Resume).await {
+            Ok(waits) => Ok(Resumed { anew, waits }),
+            Err(error) => {
+                self.0.record_state(&record, DownloadState::Failed(error.to_string())).await?;
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     /// Takes a download off the list; true if it was complete, so that its file stays.
@@ -303,6 +356,7 @@ impl Transfers {
 
     /// Waits until no task is left; call [`Transfers::suspend`] first.
     pub async fn shutdown(&self) {
+        self.0.closing.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
@@ -343,24 +397,30 @@ impl Transfers {
     }
 
     async fn go_on(&self, record: DownloadRecord, origin: Origin) -> Result<(), TransferError> {
-        let manifest = record.manifest.clone();
-        let nobody = watch::Sender::new(None);
-        // It may have been put in its place without this being recorded any more.
-        let place = destination::check(record.path.clone(), &manifest, record.overwrite, &nobody).await?;
-        if matches!(place, Place::Identical(_)) {
-            self.0.ended(&record, End::Complete, true).await;
-            return Ok(());
-        }
-        let piece_list = self.0.parts.store.piece_list(&manifest).await?;
-        let pieces = manifest.read_piece_list(&piece_list).map_err(|error| metadata(&manifest, &error))?;
-        run::start(&self.0, record, pieces.into(), origin).map_err(|error| metadata(&manifest, &error))
+        let first = match self.0.prepare(&record).await {
+            Ok(Prepared::Complete) => {
+                self.0.ended(&record, End::Complete, true).await;
+                return Ok(());
+            }
+            Ok(Prepared::Pieces(pieces)) => Ok(pieces),
+            Err(error) => match error.shortage() {
+                Some(shortage) => Err(shortage),
+                None => return Err(error),
+            },
+        };
+        supervisor::start(&self.0, record, origin, first);
+        Ok(())
     }
 
-    /// As [`Transfers::go_on`] for a command, and waits for the engine's first word.
-    async fn go_on_at_once(&self, record: &DownloadRecord, unshared: bool) -> Result<(), TransferError> {
-        self.go_on(record.clone(), Origin::Command { unshared }).await?;
+    /// As [`Transfers::go_on`] for a command, and waits for the first word; gives what the download waits for.
+    async fn go_on_at_once(
+        &self,
+        record: &DownloadRecord,
+        origin: Origin,
+    ) -> Result<Option<String>, TransferError> {
+        self.go_on(record.clone(), origin).await?;
         let opened = self.list().opened(record.key);
-        let Some(mut opened) = opened else { return Ok(()) };
+        let Some(mut opened) = opened else { return Ok(None) };
         // No word yet is no failure: an interrupted download may have much to rehash.
         let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
         let failure = opened.borrow().clone().flatten();
@@ -369,7 +429,7 @@ impl Transfers {
                 self.list().take_failure(record.key);
                 Err(TransferError::Failed(error))
             }
-            None => Ok(()),
+            None => Ok(self.list().waits(record.key)),
         }
     }
 
@@ -386,8 +446,10 @@ impl Transfers {
     }
 
     async fn forget(&self, record: &DownloadRecord) -> Result<(), StoreError> {
+        // First, so that one that is still on record is still listed.
+        self.0.parts.store.remove_download(record.user, record.key).await?;
         self.list().remove(record.key);
-        self.0.parts.store.remove_download(record.user, record.key).await.map(|_| ())
+        Ok(())
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
@@ -396,6 +458,22 @@ impl Transfers {
 }
 
 impl Shared {
+    /// Looks at the destination of a download, and reads its piece list.
+    async fn prepare(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
+        let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
+        // It may have been put in its place without this being recorded any more.
+        let place = destination::check(record.path.clone(), manifest, record.overwrite, &nobody).await?;
+        if matches!(place, Place::Identical(_)) {
+            return Ok(Prepared::Complete);
+        }
+        if self.list().verified(record.key) > 0 {
+            destination::must_have_partial(record.path.clone(), record.overwrite).await?;
+        }
+        let piece_list = self.parts.store.piece_list(manifest).await?;
+        let pieces = manifest.read_piece_list(&piece_list).map_err(|error| metadata(manifest, &error))?;
+        Ok(Prepared::Pieces(pieces.into()))
+    }
+
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,6 +33,8 @@ pub struct DownloadRow {
     pub needs_ticket: bool,
     /// What it waits for while holders are known and none can be asked for pieces: who they are, and why.
     pub waits_for: Option<String>,
+    /// What it waits for that is lacking here, in words: space, descriptors, its drive.
+    pub waits: Option<String>,
 }
 
 /// How far a listed download came.

@@ -1,5 +1,5 @@
-//! One running download: the engine's work, the holders that become its sources, the parts that are offered to others,
-//! and what becomes of it at its end. One task each; everything in it ends with it.
+//! One run of a download: the engine's work, the holders that become its sources, and the parts that are offered to others.
+//! Everything in it ends with it; `supervisor` begins one run after another.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,19 +7,18 @@ use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
 use shoal_common::{Layout, Sha1};
-use shoal_engine::hash::FileIdentity;
-use shoal_engine::{Content, Download, Outcome, Progress, SourceChange, State};
+use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use super::error::StartError;
-use super::list::{End, Running};
+use super::list::End;
 use super::mirrors::Mirrors;
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
 use crate::events::Event;
 use crate::session::CallError;
-use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
+use crate::store::DownloadRecord;
 use crate::swarm::{Body, Served};
 use crate::text;
 
@@ -34,11 +33,12 @@ const AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// still catching up.
 const REFUSALS: u32 = 3;
 
-/// How long a complete download counts as running while the trackers are told that it is shared. Without one the file is
-/// there all the same.
-const SHARE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a download has nothing to fetch before it gives its place to one that waits.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
+/// How often that is looked at while one waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a download ends whose user is no member any more.
-const LEFT: &str =
+pub(super) const LEFT: &str =
     "you left the group and are not a member any more; ask again with join_group, then resume_download";
 
 /// Why a run is stopped.
@@ -64,50 +64,25 @@ pub(super) enum Origin {
         /// Nobody shared the file.
         unshared: bool,
     },
+    /// A command that lets a download go on, which was begun where it is some time ago.
+    Resume,
+    /// An earlier run could not go on.
+    Again,
 }
 
-/// Starts the engine on a recorded download.
-pub(super) fn start(
-    shared: &Arc<Shared>,
-    record: DownloadRecord,
-    pieces: Arc<[Sha1]>,
-    origin: Origin,
-) -> Result<(), StartError> {
-    let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
-    let content = Content::new(layout, pieces, record.manifest.digest())?;
-    let target = destination::target(record.path.clone(), record.overwrite);
-    let (changes, sources) = mpsc::channel(MAX_CHANGES);
-    let download = shared.parts.engine.start(content, target, sources);
-    let (stop, stopped) = watch::channel(None);
-    let (opened, opened_seen) = watch::channel(None);
-    let ended = CancellationToken::new();
-    let (waits_for, waits_for_seen) = watch::channel(None);
-    let running = Running {
-        stop,
-        ended: ended.clone(),
-        progress: download.progress(),
-        opened: opened_seen,
-        waits_for: waits_for_seen,
-    };
-    let share = record.share;
-    shared.list().began(record.key, running);
-    shared.running.send_modify(|running| *running += 1);
-    if share {
-        let body = Body::Partial { reader: download.reader(), verified: download.verified() };
-        shared.parts.swarm.serve(record.key, Served { layout, body });
-    }
-    let run =
-        Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened, waits_for };
-    shared.tasks.spawn(async move {
-        let shared = run.shared.clone();
-        run.run().await;
-        shared.running.send_modify(|running| *running -= 1);
-        ended.cancel();
-    });
-    Ok(())
+/// How a run ended.
+pub(super) enum Closed {
+    /// The download ended with it.
+    End(End),
+    /// Something is lacking that may be there again: what is verified is kept, and another run goes on. With what went
+    /// wrong, for somebody who should have chosen otherwise.
+    Short(Shortage, String),
+    /// It had nothing to fetch, and another download waits for its place.
+    GaveWay,
 }
 
-struct Run {
+/// A run of the engine.
+pub(super) struct Run {
     shared: Arc<Shared>,
     record: DownloadRecord,
     origin: Origin,
@@ -120,24 +95,86 @@ struct Run {
 }
 
 impl Run {
-    async fn run(self) {
+    /// Starts the engine on a listed download.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        record: &DownloadRecord,
+        pieces: Arc<[Sha1]>,
+        origin: Origin,
+        opened: watch::Sender<Option<Option<String>>>,
+        stopped: watch::Receiver<Option<Stop>>,
+    ) -> Result<Self, StartError> {
+        let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
+        let content = Content::new(layout, pieces, record.manifest.digest())?;
+        let target = destination::target(record.path.clone(), record.overwrite);
+        let (changes, sources) = mpsc::channel(MAX_CHANGES);
+        let download = shared.parts.engine.start(content, target, sources);
+        let (waits_for, waits_for_seen) = watch::channel(None);
+        let share = {
+            let mut list = shared.list();
+            list.works(record.key, download.progress(), waits_for_seen);
+            list.is_shared(record.key)
+        };
+        if share {
+            let body = Body::Partial { reader: download.reader(), verified: download.verified() };
+            shared.parts.swarm.serve(record.key, Served { layout, body });
+        }
+        let (shared, record) = (shared.clone(), record.clone());
+        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for })
+    }
+
+    /// Runs until the engine ends, or is stopped.
+    pub(super) async fn run(self) -> Closed {
         let mut stopped = self.stopped.clone();
-        let end = tokio::select! {
+        tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
             stop = wanted(&mut stopped) => self.stop(stop).await,
             problem = self.feed() => match self.stop(Stop::Pause).await {
-                End::Complete => End::Complete,
-                _ => End::Failed(problem),
+                Closed::End(End::Complete) => Closed::End(End::Complete),
+                _ => Closed::End(End::Failed(problem)),
             },
-            () = self.offer() => End::Suspended,
-            () = self.watch_opening() => End::Suspended,
-        };
-        let early = self.opened.borrow().is_none() && self.origin != Origin::Login;
-        let failure = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
-        self.shared.ended(&self.record, end, !early).await;
-        if early {
-            self.opened.send_replace(Some(failure));
+            () = self.idles() => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
+                Closed::End(End::Suspended) => Closed::GaveWay,
+                closed => closed,
+            },
+            () = self.offer() => Closed::End(End::Suspended),
+            () = self.note_begun() => Closed::End(End::Suspended),
+            () = self.watch_opening() => Closed::End(End::Suspended),
         }
+    }
+
+    /// Completes when the download has had nothing to fetch for a while and another waits for its place.
+    async fn idles(&self) {
+        let progress = self.download.progress();
+        let (mut since, mut fetched) = (Instant::now(), 0);
+        loop {
+            self.shared.active.wanted().await;
+            {
+                let now = progress.borrow();
+                if now.state != State::Waiting || now.fetched_bytes != fetched {
+                    (since, fetched) = (Instant::now(), now.fetched_bytes);
+                }
+            }
+            if since.elapsed() >= GIVE_WAY_AFTER {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Records that there is something of the file once the first piece is: if it is not there later, its drive is away.
+    /// Never completes.
+    async fn note_begun(&self) {
+        if self.shared.list().verified(self.record.key) == 0 {
+            let mut verified = self.download.verified();
+            let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
+            let (user, key) = (self.record.user, self.record.key);
+            let bytes = self.layout.piece_length().into();
+            if some && let Err(error) = self.shared.parts.store.note_verified(user, key, bytes).await {
+                tracing::debug!(%error, "the beginning of a download cannot be recorded");
+            }
+        }
+        std::future::pending().await
     }
 
     fn tell_banned(&self, banned: Banned) {
@@ -146,7 +183,7 @@ impl Run {
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
 
-    async fn stop(&self, stop: Stop) -> End {
+    async fn stop(&self, stop: Stop) -> Closed {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
             Stop::Pause | Stop::Suspend | Stop::Left => self.download.pause().await,
@@ -225,7 +262,7 @@ impl Run {
 
     /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
     async fn use_holders(&self, mut answered: mpsc::Receiver<Vec<Holder>>, sooner: &Notify) -> Infallible {
-        let told = self.origin == Origin::Command { unshared: true };
+        let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
         let parts = &self.shared.parts;
         let sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
         let mirrors = Mirrors::of(&self.record.manifest);
@@ -320,7 +357,7 @@ impl Feeder<'_> {
 }
 
 /// Completes when a stop is wanted.
-async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
+pub(super) async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
     match stopped.wait_for(Option::is_some).await.map(|stop| *stop) {
         Ok(Some(stop)) => stop,
         // The list dropped the run: the session is over.
@@ -328,83 +365,20 @@ async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
     }
 }
 
-fn end_of(outcome: Outcome, stop: Option<Stop>) -> End {
-    match outcome {
-        Outcome::Complete { .. } => End::Complete,
-        Outcome::Failed(error) => End::Failed(text::error_line(&error.to_string())),
-        Outcome::Cancelled => End::Cancelled,
-        Outcome::Paused if stop == Some(Stop::Pause) => End::Paused,
-        Outcome::Paused if stop == Some(Stop::Left) => End::Failed(LEFT.to_owned()),
-        Outcome::Paused => End::Suspended,
-    }
-}
-
-impl Shared {
-    /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
-    pub(super) async fn ended(self: &Arc<Self>, record: &DownloadRecord, end: End, tell: bool) {
-        let (key, parts) = (record.key, &self.parts);
-        let (group, file) = self.name_of(record);
-        let verified = self.list().verified(key);
-        let share = self.list().is_shared(key);
-        if !(share && end == End::Complete) {
-            parts.holdings.set(key, Extent::None);
-            parts.swarm.stop(key);
-        }
-        let state = match &end {
-            End::Complete => DownloadState::Complete,
-            End::Failed(error) => DownloadState::Failed(error.clone()),
-            End::Paused => DownloadState::Paused,
-            End::Suspended => DownloadState::Running,
-            End::Cancelled => return,
-        };
-        if let Err(error) = parts.store.set_download_state(record.user, key, state.clone(), verified).await {
-            tracing::error!(%error, "the end of a download cannot be recorded");
-        }
-        self.list().ended(key, state);
-        match end {
-            End::Failed(error) if tell => parts.events.tell(Event::Failed { group, file, error }),
-            End::Complete => {
-                let (path, size) = (record.path.clone(), record.manifest.size);
-                parts.events.tell(Event::Complete { group, file, path, size });
-                if share {
-                    let (shared, record) = (self.clone(), record.clone());
-                    let sharing = self.tasks.spawn(async move { shared.share(&record).await });
-                    let _ = tokio::time::timeout(SHARE_WITHIN, sharing).await;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Records the state that a download is in.
-    pub(super) async fn record_state(
-        &self,
-        record: &DownloadRecord,
-        state: DownloadState,
-    ) -> Result<(), StoreError> {
-        let verified = self.list().verified(record.key);
-        self.parts.store.set_download_state(record.user, record.key, state.clone(), verified).await?;
-        self.list().set_state(record.key, state);
-        Ok(())
-    }
-
-    async fn share(&self, record: &DownloadRecord) {
-        let path = record.path.clone();
-        let identity = tokio::task::spawn_blocking(move || FileIdentity::of(&path)).await;
-        let Ok(Ok(identity)) = identity else {
-            self.parts.swarm.stop(record.key);
-            return tracing::warn!(path = %record.path.display(), "a finished download is gone already");
-        };
-        let share = ShareRecord {
-            user: record.user,
-            key: record.key,
-            group: record.group.clone(),
-            manifest: record.manifest.clone(),
-            path: record.path.clone(),
-            identity,
-        };
-        if let Err(error) = self.parts.shares.completed(share).await {
-            tracing::warn!(%error, file = %record.manifest.name, "a finished download is not shared");
-        }
-    }
+fn end_of(outcome: Outcome, stop: Option<Stop>) -> Closed {
+    Closed::End(match (outcome, stop) {
+        (Outcome::Complete { .. }, _) => End::Complete,
+        (Outcome::Cancelled, _) => End::Cancelled,
+        (Outcome::Failed(error), stop) => match (error.shortage(), stop) {
+            (Some(shortage), None) => return Closed::Short(shortage, error.to_string()),
+            // What is lacking shows again when it goes on.
+            (Some(_), Some(Stop::Pause)) => End::Paused,
+            (Some(_), Some(Stop::Suspend)) => End::Suspended,
+            (Some(_), Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
+            (_, _) => End::Failed(text::error_line(&error.to_string())),
+        },
+        (Outcome::Paused, Some(Stop::Pause)) => End::Paused,
+        (Outcome::Paused, Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
+        (Outcome::Paused, _) => End::Suspended,
+    })
 }

@@ -13,7 +13,7 @@ use etcetera::BaseStrategy;
 use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
 use shoal_common::{TrackerInfo, tracker_info};
-use shoal_console::{LogFormat, log, pipe, read_text};
+use shoal_console::{LogFormat, descriptors, log, pipe, read_text};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{Node, NodeConfig};
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let runtime = shoal_console::runtime().context("cannot start the runtime")?;
     if let Some(at) = &arguments.status {
         return runtime.block_on(show_status(at, arguments.json));
     }
@@ -116,6 +116,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
+    descriptors::raise();
     let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
     shoal_tracker::clock::shift(arguments.clock_offset);
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake;
@@ -35,6 +35,8 @@ const READY: usize = 64;
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that accepting fails, while it does.
+pub(crate) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds on what others may open. An address is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,20 @@ impl Default for BulkLimits {
     /// For a client: a few hundred peers with two connections each.
     fn default() -> Self {
         Self { pending: 128, pending_per_address: 32, established: 1_024, established_per_peer: 8 }
+    }
+}
+
+impl BulkLimits {
+    /// These, and no more connections than that, of which so many may be under way: what a process can have open.
+    #[must_use]
+    pub fn within(self, established: usize, pending: usize) -> Self {
+        let pending = self.pending.min(pending).max(1);
+        Self {
+            pending,
+            pending_per_address: self.pending_per_address.min(pending),
+            established: self.established.min(established).max(1),
+            established_per_peer: self.established_per_peer,
+        }
     }
 }
 
@@ -85,6 +101,7 @@ impl Listener {
             pending: Pending::new(limits.pending, limits.pending_per_address),
             seats: Seats::new(limits.established, limits.established_per_peer),
             finished: VecDeque::new(),
+            paused: None,
         };
         Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(door.run(sender))) })
     }
@@ -133,19 +150,27 @@ struct Door {
     seats: Seats,
     /// At most [`READY`] plus the handshakes that were under way when it got so many.
     finished: VecDeque<BulkStream>,
+    /// Until when nothing is accepted, since accepting failed; handshakes go on.
+    paused: Option<Instant>,
 }
 
 impl Door {
     async fn run(mut self, ready: mpsc::Sender<BulkStream>) {
+        let mut said: Option<Instant> = None;
         loop {
+            let paused = self.paused;
             tokio::select! {
-                accepted = self.tcp.accept(), if self.finished.len() < READY => match accepted {
+                accepted = self.tcp.accept(), if paused.is_none() && self.finished.len() < READY => match accepted {
                     Ok((tcp, from)) => self.begin(tcp, canonical(from)),
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections; trying again");
-                        sleep(ACCEPT_PAUSE).await;
+                        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                            said = Some(Instant::now());
+                            tracing::warn!(%error, "cannot accept connections; trying again");
+                        }
+                        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 },
+                () = sleep_until(paused.unwrap_or_else(Instant::now)), if paused.is_some() => self.paused = None,
                 Some(ended) = self.handshakes.join_next_with_id() => self.end(ended),
                 room = ready.reserve(), if !self.finished.is_empty() => match room {
                     Ok(permit) => if let Some(stream) = self.finished.pop_front() {

@@ -16,5 +16,6 @@ mod stream;
 pub(crate) mod tls;
 
 pub use connect::{BulkError, connect};
+pub(crate) use listener::SAY_AGAIN;
 pub use listener::{BulkLimits, Listener};
 pub use stream::{BulkReader, BulkStream, BulkWriter};

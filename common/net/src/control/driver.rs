@@ -16,6 +16,7 @@ use super::behaviour::Channels;
 use super::dial::{self, DialError};
 use super::handler::OpenRequest;
 use crate::address;
+use crate::bulk::SAY_AGAIN;
 
 /// How long a shutdown waits for what is queued to go out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ pub(super) struct Driver {
     pub(super) stop: CancellationToken,
     /// Ends the tasks of connections, once the swarm is gone.
     pub(super) connections: CancellationToken,
+    /// When the log said last that connections cannot be accepted.
+    pub(super) said: Option<Instant>,
 }
 
 impl Driver {
@@ -120,7 +123,10 @@ impl Driver {
                 tracing::debug!(peer = %peer_id, ?cause, "a control connection closed");
             }
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "cannot accept connections; trying again");
+                if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    self.said = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
             }
             _ => {}
         }

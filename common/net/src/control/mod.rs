@@ -223,7 +223,7 @@ impl Control {
         }
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let stop = CancellationToken::new();
-        tasks.spawn(Driver { swarm, commands: receiver, stop: stop.clone(), connections }.run());
+        tasks.spawn(Driver { swarm, commands: receiver, stop: stop.clone(), connections, said: None }.run());
         let shared = Shared { local_addr, commands, stop, tasks };
         Ok((Self { shared: Arc::new(shared) }, Incoming { channels }))
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shoal_common::layout::LayoutError;
 use shoal_common::names::NameError;
-use shoal_engine::DownloadError;
+use shoal_engine::{DownloadError, Shortage};
 use shoal_peer::session::{CallError, LoginError};
 
 use crate::name::StoredName;
@@ -112,6 +112,12 @@ pub enum StoreError {
         /// Why.
         error: DownloadError,
     },
+    /// Something is lacking on this machine, and was for as long as was to be waited.
+    #[error("{shortage}; when that has passed, run it again and it continues")]
+    Short {
+        /// What.
+        shortage: Shortage,
+    },
     /// Parts are on no server that can be reached.
     #[error(
         "{missing} bytes of {name} are on no server that can be reached now ({who}); get it again when they are back: it goes on where it was"
@@ -127,6 +133,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What is lacking on this machine, if that may pass by itself.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::File { path, error, .. } => {
+                let folder = path.parent().filter(|_| !path.is_dir()).unwrap_or(path);
+                Shortage::of(error, folder)
+            }
+            Self::Download { error, .. } => error.shortage(),
+            _ => None,
+        }
+    }
+
     pub(super) fn file(
         action: &'static str,
         path: &std::path::Path,

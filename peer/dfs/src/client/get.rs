@@ -77,7 +77,7 @@ impl Client {
         self.refresh().await?;
         // First, so that nothing of the version that is found now goes while it is fetched.
         let lease = Lease::take(&self.session).await?;
-        let got = self.fetch(name, options, report).await;
+        let got = self.persist(&report, || self.fetch(name, options, report.clone())).await;
         lease.end().await;
         got
     }

@@ -11,12 +11,13 @@ mod unfinished;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_common::UserName;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoreStatus};
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_common::{RequestId, TrackerInfo};
+use shoal_engine::Tries;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity};
 use shoal_peer::command::Password;
 use shoal_peer::events::Events;
@@ -43,6 +44,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(240);
 /// How often a lease is renewed: at a third of its life.
 const LEASE_EVERY: Duration = Duration::from_secs(20);
 
+/// How long something is tried again, unless told otherwise: as long as `fetch` does.
+pub const RETRY_TIME: Duration = Duration::from_secs(40);
+
 /// How far something has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -64,6 +68,8 @@ pub enum Step {
     Storing,
     /// Fetching and opening.
     Fetching,
+    /// Something is lacking on this machine, space or descriptors.
+    Waiting,
 }
 
 impl Step {
@@ -74,6 +80,7 @@ impl Step {
             Self::Hashing => "hashing",
             Self::Storing => "storing",
             Self::Fetching => "fetching",
+            Self::Waiting => "waiting for space or descriptors",
         }
     }
 }
@@ -88,6 +95,8 @@ pub struct Client {
     nodes: Nodes,
     folder: PathBuf,
     vault: Option<Arc<Vault>>,
+    /// How long it tries again while something is lacking on this machine.
+    retry_time: Duration,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -119,7 +128,35 @@ impl Client {
         });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let nodes = Nodes::new(conf.servers.clone(), identity, tasks.clone());
-        Ok(Self { session, control, nodes, folder, vault: None, tasks, stop })
+        Ok(Self { session, control, nodes, folder, vault: None, retry_time: RETRY_TIME, tasks, stop })
+    }
+
+    /// Tries again for so long while something is lacking on this machine, space or descriptors.
+    pub fn set_retry_time(&mut self, time: Duration) {
+        self.retry_time = time;
+    }
+
+    /// Does something again while it fails for want of something that may be there in a moment.
+    async fn persist<T, F>(&self, report: &Report, mut work: impl FnMut() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut tries = Tries::new(self.retry_time);
+        loop {
+            let error = match work().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let Some(shortage) = error.shortage() else { return Err(error) };
+            if tries.is_first() && shortage.lack.is_of_the_place() {
+                // A wrong path, most likely.
+                return Err(error);
+            }
+            let Some(pause) = tries.pause(Instant::now()) else { return Err(StoreError::Short { shortage }) };
+            tracing::warn!(%shortage, "trying again");
+            report(Progress { step: Step::Waiting, ..Progress::default() });
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Asks the trackers who is who, and tries to reach every server; what came of it, in the order of `dfs.conf`.

@@ -63,6 +63,10 @@ impl Client {
     /// # Errors
     /// [`StoreError`]; nothing is listed then that was not before.
     pub async fn put(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
+        self.persist(&report, || self.put_once(path, copies, report.clone())).await
+    }
+
+    async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
         let vault = self.vault()?;
         let name = StoredName::of_path(path)?;
         let file = Arc::new(File::open(path).map_err(StoreError::file("read", path))?);

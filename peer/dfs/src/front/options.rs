@@ -7,6 +7,7 @@ use shoal_common::UserName;
 use shoal_console::LogFormat;
 
 use super::command::Command;
+use crate::client::RETRY_TIME;
 
 /// Keeps files encrypted on storage nodes; only you can read them.
 #[derive(Debug, Parser)]
@@ -28,6 +29,9 @@ pub struct Options {
     /// Where what an interrupted put needs to go on is kept [default: a folder under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Seconds that put and get try again while this machine lacks something: space, open files, a drive.
+    #[arg(long, value_name = "SECS", default_value_t = RETRY_TIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub retry_time: u64,
     /// How log lines look; RUST_LOG says which are written.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::json;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
-use shoal_console::log;
+use shoal_console::{descriptors, log};
 use shoal_peer::command::Password;
 use shoal_peer::options::read_trackers;
 use shoal_peer::session::LoginError;
@@ -37,7 +37,7 @@ pub fn main(options: Options) -> ExitCode {
     // A core dump would hold keys.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match shoal_console::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
@@ -66,8 +66,10 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         None => files::data_home()?.join("dfs"),
     };
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
+    descriptors::raise();
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
     let mut client = Client::start(&conf, trackers, folder).await?;
+    client.set_retry_time(Duration::from_secs(options.retry_time));
     let work = async {
         match options.command {
             Some(command) => once(&mut client, screen, options.user, command).await,

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use shoal_common::TrackerInfo;
 use shoal_common::names::NodeName;
+use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, Listener};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, NetError};
+use shoal_peer::budget::Budget;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,7 +63,10 @@ impl Node {
     /// When the address cannot be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NetError> {
         let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness } = config;
-        let listener = Listener::bind(listen, &identity, BulkLimits::default())?;
+        // Beside each connection a chunk may be open.
+        let budget = Budget::of(descriptors::limit());
+        let limits = BulkLimits::default().within(budget.inbound, budget.pending);
+        let listener = Listener::bind(listen, &identity, limits)?;
         let local_addr = listener.local_addr();
         let control = ControlConfig {
             identity: identity.clone(),

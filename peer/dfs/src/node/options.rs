@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use shoal_common::names::NodeName;
-use shoal_console::{LogFormat, log};
+use shoal_console::{LogFormat, descriptors, log};
 use shoal_net::Identity;
 use shoal_peer::data_dir::DataDir;
 use shoal_peer::options::read_trackers;
@@ -77,11 +77,8 @@ fn name(typed: &str) -> Result<NodeName, String> {
 /// Runs a node until SIGTERM or SIGINT.
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-        .and_then(|runtime| runtime.block_on(run(options)));
+    let ended =
+        shoal_console::runtime().context("cannot start").and_then(|runtime| runtime.block_on(run(options)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -100,6 +97,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     };
     let data_dir = DataDir::open(&path)?;
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
+    descriptors::raise();
     let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
     let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
     let backend: Arc<dyn Backend> = if store.contains("://") {

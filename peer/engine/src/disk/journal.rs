@@ -178,16 +178,19 @@ fn replace(
         .open(new_path)
         .map_err(|error| open_error(new_path, error))?;
     let written = file.write_all(&bytes).and_then(|()| file.sync_data());
-    written
-        .and_then(|()| std::fs::rename(new_path, path))
-        .map_err(|error| write_error(path, content, error))?;
+    let written = written.and_then(|()| std::fs::rename(new_path, path));
+    if let Err(error) = written {
+        // The old one stands; half of a new one is of no use.
+        let _ = std::fs::remove_file(new_path);
+        return Err(write_error(path, content, error));
+    }
     Ok(file)
 }
 
 fn write_error(path: &Path, content: &Content, error: io::Error) -> DiskError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            DiskError::Full { path: path.to_owned(), bytes: content.layout().size() }
+            DiskError::Full { path: path.to_owned(), bytes: content.layout().size(), lacking: 0 }
         }
         _ => io_error("write", path, error),
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shoal_console::log;
+use shoal_console::{descriptors, log};
 use shoal_segment::fetch;
 
 #[global_allocator]
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let options = fetch::Options::from_command_line(std::env::args_os());
     // Without a file nothing can fail.
     let _ = log::start(options.log_format, log::ERRORS, None);
+    descriptors::raise();
     match fetch::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

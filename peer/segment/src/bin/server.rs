@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shoal_console::log;
+use shoal_console::{descriptors, log};
 use shoal_segment::server;
 
 #[global_allocator]
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     options.check();
     // Without a file nothing can fail.
     let _ = log::start(options.log_format, log::ERRORS, None);
+    descriptors::raise();
     match server::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use shoal_engine::{
-    DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange, Target,
+    DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange, Target, Tries,
     Verification,
 };
 use tokio::sync::mpsc;
@@ -32,12 +32,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Piece buffers: the connections' own take as much again, and 24 MiB are as fast as more (measured 2026-11-22).
 const MEMORY: usize = 24 * 1024 * 1024;
 
+/// How it ends when the user ends it.
+const STOPPED: &str = "stopped; what was fetched is kept, go on with -r";
+
 /// Runs `fetch` to its end.
 ///
 /// # Errors
 /// When the file is not complete at the end; the message says what to do.
 pub fn run(options: Options) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let runtime = shoal_console::runtime().context("cannot start the runtime")?;
     let json = options.json;
     let ended = runtime.block_on(fetch(options));
     // Reading a large file that is there already cannot be cut short.
@@ -103,35 +106,68 @@ async fn download(
 ) -> Result<()> {
     let engine = Engine::new(EngineConfig { download_limit: Some(options.limit_rate), memory: MEMORY });
     let (size, expected) = (plan.content.layout().size(), *plan.content.digest());
-    let sources = Sources::new(options, &plan);
-    report.watch(sources.standings());
-    let (changes, seen) = mpsc::channel(sources.count() + 1);
-    let running = engine.start(plan.content, target.clone(), seen);
-    let outcome = attend(&running, changes, sources, &report).await;
-    report.clear();
-    let last = running.progress().borrow().clone();
-    match outcome {
-        Outcome::Complete { path, digest } => {
-            versions::forget(&target);
-            let kept = last.fetched_bytes.saturating_sub(last.wasted_bytes);
-            report.complete(&Ending {
-                path: &path,
-                size,
-                digests: digest,
-                expected,
-                fetched: last.fetched_bytes,
-                resumed: size.saturating_sub(kept),
-                took: started.elapsed(),
-                progress: Some(last),
-            });
-            Ok(())
+    let mut tries = Tries::new(Duration::from_secs(options.retry_time.into()));
+    let mut fetched_before = 0;
+    loop {
+        let sources = Sources::new(options, &plan);
+        report.watch(sources.standings());
+        let (changes, seen) = mpsc::channel(sources.count() + 1);
+        let running = engine.start(plan.content.clone(), target.clone(), seen);
+        let outcome = attend(&running, changes, sources, &report).await;
+        let last = running.progress().borrow().clone();
+        if let Outcome::Failed(error) = &outcome
+            && let Some(shortage) = error.shortage()
+        {
+            fetched_before += last.fetched_bytes.saturating_sub(last.wasted_bytes);
+            let mistake = fetched_before == 0 && tries.is_first() && shortage.lack.is_of_the_place();
+            let first = tries.is_first();
+            let pause = if mistake { None } else { tries.pause(Instant::now()) };
+            if let Some(pause) = pause {
+                if first {
+                    report.note(&format!("{shortage}; trying again for {} s", options.retry_time));
+                }
+                wait(pause).await?;
+                continue;
+            }
+            report.clear();
+            if !mistake {
+                bail!("{shortage}; what was fetched is kept: when that has passed, go on with -r");
+            }
         }
-        Outcome::Failed(DownloadError::Disk(error)) => Err(refused_ref(&error)),
-        Outcome::Failed(error @ DownloadError::NoSources { .. }) => {
-            bail!("{error}; go on with -r{}", why_gone(&last, &plan.servers))
-        }
-        Outcome::Failed(error) => Err(error.into()),
-        Outcome::Paused | Outcome::Cancelled => bail!("stopped; what was fetched is kept, go on with -r"),
+        report.clear();
+        return match outcome {
+            Outcome::Complete { path, digest } => {
+                versions::forget(&target);
+                let kept = fetched_before + last.fetched_bytes.saturating_sub(last.wasted_bytes);
+                report.complete(&Ending {
+                    path: &path,
+                    size,
+                    digests: digest,
+                    expected,
+                    fetched: fetched_before + last.fetched_bytes,
+                    resumed: size.saturating_sub(kept),
+                    took: started.elapsed(),
+                    progress: Some(last),
+                });
+                Ok(())
+            }
+            Outcome::Failed(DownloadError::Disk(error)) => Err(refused_ref(&error)),
+            Outcome::Failed(error @ DownloadError::NoSources { .. }) => {
+                bail!("{error}; go on with -r{}", why_gone(&last, &plan.servers))
+            }
+            Outcome::Failed(error) => Err(error.into()),
+            Outcome::Paused | Outcome::Cancelled => bail!(STOPPED),
+        };
+    }
+}
+
+/// Waits, unless the user does not want to.
+async fn wait(pause: Duration) -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Ok(()),
+        _ = tokio::signal::ctrl_c() => bail!(STOPPED),
+        () = terminated(&mut terminate) => bail!(STOPPED),
     }
 }
 

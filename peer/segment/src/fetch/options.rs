@@ -91,7 +91,7 @@ pub struct Options {
         value_parser = clap::value_parser!(u16).range(1..=16)
     )]
     pub connections: Option<u16>,
-    /// Seconds that servers are tried again for while none of them delivers
+    /// Seconds that servers are tried again for while none of them delivers, and the disk while it lacks something
     #[arg(
         long,
         value_name = "SECS",

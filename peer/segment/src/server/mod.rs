@@ -32,7 +32,7 @@ use crate::server::virtual_server::{Site, VirtualServer};
 /// # Errors
 /// When there is nothing to serve, or no port to serve it on.
 pub fn run(options: Options) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let runtime = shoal_console::runtime().context("cannot start the runtime")?;
     let ended = runtime.block_on(serve(options));
     // A thread may still be reading the terminal or a file.
     runtime.shutdown_background();

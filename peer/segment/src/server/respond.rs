@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode};
+use shoal_engine::Lack;
 
 use crate::metalink::{self, MetalinkFile};
 use crate::server::body::{Body, Meter, Segment};
@@ -61,7 +62,14 @@ pub(super) async fn respond(
         Ok(Ok(answer)) => answer?,
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot serve a request");
-            plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it\n", &meter)?
+            match Lack::of(&error) {
+                // There may be descriptors again in a moment.
+                Some(Lack::Descriptors | Lack::Memory) => Response::builder()
+                    .status(StatusCode::SERVICE_UNAVAILABLE)
+                    .header(header::RETRY_AFTER, "1")
+                    .body(Body::text("too much to do now\n", &meter))?,
+                _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it\n", &meter)?,
+            }
         }
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot answer\n", &meter)?,
     };

@@ -28,6 +28,8 @@ const MAX_CONNECTIONS: usize = 1_024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failure to accept, which is mostly one of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that accepting fails, while it does.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What all virtual servers serve.
 #[derive(Debug)]
@@ -159,6 +161,7 @@ async fn accept(
     tasks: TaskTracker,
 ) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -181,8 +184,14 @@ async fn accept(
                 });
             }
             (_, Err(error)) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
             }
             (Err(_), _) => return,
         }

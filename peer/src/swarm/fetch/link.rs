@@ -9,7 +9,7 @@ use std::time::Duration;
 use shoal_common::PeerId;
 use shoal_net::Identity;
 use shoal_net::bulk::{self, BulkError, BulkStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,9 @@ const DOUBTED_AFTER: Duration = Duration::from_secs(2);
 pub(in crate::swarm) struct Links {
     identity: Identity,
     links: Mutex<HashMap<PeerId, Weak<Link>>>,
+    /// Connections that may still be made.
+    room: Arc<Semaphore>,
+    most: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -67,10 +70,22 @@ impl Way {
 impl Links {
     pub(in crate::swarm) fn new(
         identity: Identity,
+        connections: usize,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { identity, links: Mutex::default(), tasks, stop })
+        let most = connections.clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(most));
+        Arc::new(Self { identity, links: Mutex::default(), room, most, tasks, stop })
+    }
+
+    /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
+    fn room(&self, lane: usize) -> Result<OwnedSemaphorePermit, String> {
+        let free = lane == 0 || self.room.available_permits() > self.most / 2;
+        let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };
+        room.ok_or_else(|| {
+            format!("has to wait: {} connections are open, and no more may be (ulimit -n)", self.most)
+        })
     }
 
     /// The link to a peer, which is known to be at these addresses now.
@@ -147,8 +162,8 @@ impl Link {
     ///
     /// # Errors
     /// Why no address answers as that peer, in words that read on behind its name.
-    pub(super) async fn connection(&self, lane: usize) -> Result<Arc<Connection>, String> {
-        let mut lane = self.lanes[lane % LANES].lock().await;
+    pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, String> {
+        let mut lane = self.lanes[number % LANES].lock().await;
         if let Some(connection) = lane.as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(connection.clone());
         }
@@ -157,7 +172,9 @@ impl Link {
         {
             return Err(reason.clone());
         }
+        // One that ended gives its room back.
         *lane = None;
+        let mut room = Some(self.links.room(number)?);
         let mut changes = self.way.subscribe();
         loop {
             let way = changes.borrow_and_update().clone();
@@ -167,7 +184,10 @@ impl Link {
                 Ok(()) = changes.changed() => continue,
             };
             return match dialled {
-                Ok((address, stream)) => Ok(lane.insert(Arc::new(self.carry(address, way, stream))).clone()),
+                Ok((address, stream)) => {
+                    let carried = self.carry(address, way, stream, room.take());
+                    Ok(lane.insert(Arc::new(carried)).clone())
+                }
                 Err(reason) => {
                     *self.failure() = Some((Instant::now(), reason.clone()));
                     Err(reason)
@@ -188,8 +208,14 @@ impl Link {
         Err(reason)
     }
 
-    /// A connection that ends when it does not lead to the peer any more.
-    fn carry(&self, address: SocketAddr, way: Way, stream: BulkStream) -> Connection {
+    /// A connection that ends when it does not lead to the peer any more, and gives its room back then.
+    fn carry(
+        &self,
+        address: SocketAddr,
+        way: Way,
+        stream: BulkStream,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Connection {
         let (input, output) = stream.into_split();
         let end = self.links.stop.child_token();
         let (connection, task) = Connection::new(input, output, end.clone());
@@ -204,6 +230,7 @@ impl Link {
             }
         };
         self.links.tasks.spawn(async move {
+            let _room = room;
             let mut task = Box::pin(task);
             tokio::select! {
                 () = &mut task => return,
