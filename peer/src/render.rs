@@ -1,6 +1,7 @@
 //! Results and events as text for people. Whatever came from the network is valid by its type (names) or made printable
 //! where it was received.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
@@ -112,6 +113,13 @@ pub fn event(event: &Event) -> String {
         Event::ShareLost { group, file, path, problem } => {
             format!("{file} ({}) is not shared in {group}: {problem}", shown(path))
         }
+        Event::ShareChecking { group, file, path, percent } => {
+            let far = percent.map_or_else(|| "not begun yet".to_owned(), |percent| format!("{percent}% read"));
+            format!("{file} ({}) was touched: checking it before it is shared again in {group} ({far})", shown(path))
+        }
+        Event::ShareBack { group, file, path } => {
+            format!("{file} ({}) is shared again in {group}", shown(path))
+        }
         Event::Waiting { group, file } => {
             format!("nobody shares {file} of {group} at present; waiting for a sharer")
         }
@@ -186,8 +194,11 @@ pub fn letter(state: &RowState) -> char {
 
 /// What a running download is doing, or what keeps it from being faster.
 #[must_use]
-pub fn activity(row: &DownloadRow) -> Option<&'static str> {
-    match row.activity? {
+pub fn activity(row: &DownloadRow) -> Option<Cow<'static, str>> {
+    if let (Some((State::Waiting, _)), Some(trouble), false) = (row.activity, &row.trouble, row.needs_ticket) {
+        return Some(format!("waiting for a sharer: {trouble}").into());
+    }
+    let words = match row.activity? {
         (State::Opening, _) => Some("opening"),
         (State::Waiting, _) if row.needs_ticket => Some("waiting for a ticket from a tracker"),
         (State::Waiting, Bottleneck::SourcesBusy) => Some("its sources are busy"),
@@ -199,7 +210,8 @@ pub fn activity(row: &DownloadRow) -> Option<&'static str> {
         (State::Downloading, Bottleneck::Disk) => Some("limited by the disk"),
         (State::Downloading, Bottleneck::Sources) => Some("limited by its sources"),
         _ => None,
-    }
+    };
+    words.map(Cow::Borrowed)
 }
 
 /// A path as it may be shown: a file's name may hold anything.
@@ -306,6 +318,7 @@ mod tests {
             eta: Some(Duration::from_secs(61)),
             activity: Some((State::Downloading, Bottleneck::Sources)),
             needs_ticket: false,
+            trouble: None,
         }
     }
 
@@ -340,6 +353,18 @@ mod tests {
                 DownloadRow { activity: Some(activity), sources, needs_ticket, ..row(RowState::Downloading) };
             assert!(download_verbose(&row).contains(&format!("  {words}  ")), "{words}");
         }
+    }
+
+    #[test]
+    fn a_download_says_why_nobody_serves_it() {
+        let trouble = Some("ann's copy changed on disk".to_owned());
+        let activity = Some((State::Waiting, Bottleneck::NoSource));
+        let row = DownloadRow { activity, sources: 0, trouble, ..row(RowState::Downloading) };
+        assert!(
+            download_verbose(&row).contains("  waiting for a sharer: ann's copy changed on disk  "),
+            "{}",
+            download_verbose(&row)
+        );
     }
 
     #[test]

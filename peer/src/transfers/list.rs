@@ -8,6 +8,7 @@ use shoal_engine::{Progress, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::copies::Copies;
 use super::run::Stop;
 use super::{DownloadRow, RowState};
 use crate::command::FileRef;
@@ -36,6 +37,7 @@ pub(super) struct Running {
     pub(super) progress: watch::Receiver<Progress>,
     /// `Some(None)` once the engine works, `Some(Some(error))` once it failed before it did.
     pub(super) opened: watch::Receiver<Option<Option<String>>>,
+    pub(super) copies: Copies,
 }
 
 struct Entry {
@@ -215,6 +217,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         eta: None,
         activity: None,
         needs_ticket: false,
+        trouble: None,
     };
     if let Some(running) = &entry.running {
         let progress = running.progress.borrow();
@@ -225,6 +228,9 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         row.sources = progress.sources;
         row.eta = progress.eta;
         row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
+        if progress.state == State::Waiting && progress.sources == 0 {
+            row.trouble = running.copies.trouble();
+        }
         row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
     }
     row

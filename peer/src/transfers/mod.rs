@@ -2,6 +2,7 @@
 //! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
 
 mod choice;
+mod copies;
 mod destination;
 mod error;
 mod list;

@@ -31,6 +31,8 @@ pub struct DownloadRow {
     pub activity: Option<(State, Bottleneck)>,
     /// Whether it waits because the user has no ticket for the group that is good now: no tracker gave one.
     pub needs_ticket: bool,
+    /// Why it waits for a sharer, where those that share the file said why they cannot serve it.
+    pub trouble: Option<String>,
 }
 
 /// How far a listed download came.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::choice::{Choice, Step};
+use super::copies::Copies;
 use super::error::StartError;
 use super::list::{End, Running};
 use super::mirrors::Mirrors;
@@ -83,7 +84,10 @@ pub(super) fn start(
     let (stop, stopped) = watch::channel(None);
     let (opened, opened_seen) = watch::channel(None);
     let ended = CancellationToken::new();
-    let running = Running { stop, ended: ended.clone(), progress: download.progress(), opened: opened_seen };
+    let copies = Copies::new(shared.parts.swarm.clone(), record.key);
+    let progress = download.progress();
+    let running =
+        Running { stop, ended: ended.clone(), progress, opened: opened_seen, copies: copies.clone() };
     let share = record.share;
     shared.list().began(record.key, running);
     shared.running.send_modify(|running| *running += 1);
@@ -91,7 +95,7 @@ pub(super) fn start(
         let body = Body::Partial { reader: download.reader(), verified: download.verified() };
         shared.parts.swarm.serve(record.key, Served { layout, body });
     }
-    let run = Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened };
+    let run = Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened, copies };
     shared.tasks.spawn(async move {
         let shared = run.shared.clone();
         run.run().await;
@@ -110,6 +114,7 @@ struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
+    copies: Copies,
 }
 
 impl Run {
@@ -267,6 +272,7 @@ impl Feeder<'_> {
         for step in self.choice.turn(&rows, patient, Instant::now()) {
             let change = match step {
                 Step::Add(id, holder) => {
+                    run.copies.asked(holder.peer, &holder.user);
                     let addresses: Vec<_> = holder.address.parse().into_iter().collect();
                     let source =
                         run.shared.parts.swarm.source(run.record.key, holder.peer, &addresses, run.layout);

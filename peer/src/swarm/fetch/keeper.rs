@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::Bitfield;
-use shoal_common::peer_wire::{Refused, ToServer};
+use shoal_common::peer_wire::{CopyTrouble, Refused, ToServer};
 use shoal_engine::Have;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -114,6 +114,7 @@ impl Keeper {
             Err(parted) => return parted,
         };
         self.origin.status.send_replace(Status::Open);
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, None);
         let mut second: Option<Line> = None;
         let mut second_due = Instant::now();
         let mut told = Told::default();
@@ -124,8 +125,8 @@ impl Keeper {
         let mut keep_alive = pin!(sleep(KEEP_ALIVE));
         loop {
             tokio::select! {
-                parted = ended(&mut line) => return parted,
-                parted = ended_if(&mut second) => {
+                parted = self.ended(&mut line) => return parted,
+                parted = self.ended_if(&mut second) => {
                     tracing::debug!(peer = %self.link.peer(), reason = parted.reason(), "a second connection ended");
                     second = None;
                     self.origin.lanes()[1] = None;
@@ -177,7 +178,7 @@ impl Keeper {
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
             Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
-            Ok(Ok(LineState::Refused(reason))) => refused(reason),
+            Ok(Ok(LineState::Refused(reason, copy))) => self.refused(reason, copy),
             Ok(Ok(LineState::Lost(fault))) => parted(fault, false),
             Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => broken("it does not answer".into()),
         };
@@ -190,6 +191,39 @@ impl Keeper {
         self.origin.status.send_replace(Status::Waiting);
         self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
         (0..LANES).for_each(|number| self.close(number));
+    }
+
+    /// Waits until an open channel is no longer. Cancel-safe.
+    async fn ended(&self, line: &mut Line) -> Parted {
+        match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
+            Ok(LineState::Refused(reason, copy)) => self.refused(reason, copy),
+            Ok(LineState::Lost(fault)) => parted(fault, true),
+            Ok(LineState::Open | LineState::Opening) | Err(_) => {
+                Parted::Broken { reason: "closed".into(), served: true }
+            }
+        }
+    }
+
+    async fn ended_if(&self, line: &mut Option<Line>) -> Parted {
+        match line {
+            Some(line) => self.ended(line).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The peer does not serve us the file. What is the matter with its copy is noted for whoever lists the download.
+    fn refused(&self, reason: Refused, copy: Option<CopyTrouble>) -> Parted {
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, copy);
+        let broken = |reason: &str| Parted::Broken { reason: reason.into(), served: false };
+        match (reason, copy) {
+            (Refused::Ticket | Refused::Expired, _) => Parted::Ticket,
+            (Refused::Limit, Some(copy)) => broken(of_copy(copy)),
+            (Refused::Limit, None) => broken("it has too much to do"),
+            (_, Some(copy)) => Parted::Gone(of_copy(copy).into()),
+            (Refused::NotShared, None) => Parted::Gone("it does not share the file any more".into()),
+            (Refused::Changed, None) => Parted::Gone(of_copy(CopyTrouble::Changed).into()),
+            (Refused::Malformed, None) => Parted::Gone("it does not understand us".into()),
+        }
     }
 
     fn close(&self, number: usize) {
@@ -210,24 +244,6 @@ impl Parted {
     }
 }
 
-/// Waits until an open channel is no longer. Cancel-safe.
-async fn ended(line: &mut Line) -> Parted {
-    match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
-        Ok(LineState::Refused(reason)) => refused(reason),
-        Ok(LineState::Lost(fault)) => parted(fault, true),
-        Ok(LineState::Open | LineState::Opening) | Err(_) => {
-            Parted::Broken { reason: "closed".into(), served: true }
-        }
-    }
-}
-
-async fn ended_if(line: &mut Option<Line>) -> Parted {
-    match line {
-        Some(line) => ended(line).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn parted(fault: Fault, served: bool) -> Parted {
     match fault {
         Fault::Gone(reason) => Parted::Broken { reason, served },
@@ -235,12 +251,13 @@ fn parted(fault: Fault, served: bool) -> Parted {
     }
 }
 
-fn refused(reason: Refused) -> Parted {
-    match reason {
-        Refused::Ticket | Refused::Expired => Parted::Ticket,
-        Refused::NotShared => Parted::Gone("it does not share the file any more".into()),
-        Refused::Changed => Parted::Gone("its copy of the file changed".into()),
-        Refused::Limit => Parted::Broken { reason: "it has too much to do".into(), served: false },
-        Refused::Malformed => Parted::Gone("it does not understand us".into()),
+/// What a peer says that does not serve its copy.
+fn of_copy(copy: CopyTrouble) -> &'static str {
+    match copy {
+        CopyTrouble::Checked => "it is checking its copy of the file",
+        CopyTrouble::Missing => "its copy of the file is not there now",
+        CopyTrouble::Unreadable => "it cannot read its copy of the file",
+        CopyTrouble::Changed => "its copy of the file changed",
+        CopyTrouble::Unknown => "it does not serve the file now",
     }
 }

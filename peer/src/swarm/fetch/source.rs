@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::keeper;
 use super::link::{LANES, Links};
 use crate::swarm::FileKey;
+use crate::swarm::troubles::Troubles;
 use crate::swarm::uploads::Uploads;
 use crate::tickets::TicketBook;
 
@@ -46,6 +47,7 @@ pub(in crate::swarm) struct Origin {
     pub(super) lanes: Mutex<[Option<Lane>; LANES]>,
     /// Somebody could use another connection.
     pub(super) wanted: Notify,
+    pub(super) troubles: Troubles,
 }
 
 /// Whether pieces can be asked for.
@@ -77,6 +79,7 @@ pub(in crate::swarm) struct Start<'a> {
     pub(in crate::swarm) links: &'a Arc<Links>,
     pub(in crate::swarm) tickets: TicketBook,
     pub(in crate::swarm) uploads: Uploads,
+    pub(in crate::swarm) troubles: Troubles,
     pub(in crate::swarm) tasks: &'a TaskTracker,
     pub(in crate::swarm) stop: CancellationToken,
 }
@@ -84,7 +87,7 @@ pub(in crate::swarm) struct Start<'a> {
 impl PeerSource {
     /// Begins to connect.
     pub(in crate::swarm) fn start(start: Start<'_>) -> (Self, Arc<Origin>) {
-        let Start { key, peer, addresses, layout, links, tickets, uploads, tasks, stop } = start;
+        let Start { key, peer, addresses, layout, links, tickets, uploads, troubles, tasks, stop } = start;
         let nothing = shoal_common::Bitfield::none(&layout);
         let origin = Arc::new(Origin {
             key,
@@ -94,6 +97,7 @@ impl PeerSource {
             status: watch::Sender::new(Status::Waiting),
             lanes: Mutex::default(),
             wanted: Notify::new(),
+            troubles,
         });
         tasks.spawn(keeper::keep(
             origin.clone(),
