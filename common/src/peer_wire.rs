@@ -276,7 +276,9 @@ mod tests {
         let bytes = |copy| minicbor::to_vec(refused(copy)).unwrap();
         assert_eq!(bytes(None), [0x82, 1, 0x82, 1, 2], "as it ever was");
         assert_eq!(bytes(Some(CopyTrouble::Missing)), [0x82, 1, 0x83, 1, 2, 2]);
-        for copy in [CopyTrouble::Checked, CopyTrouble::Missing, CopyTrouble::Unreadable, CopyTrouble::Changed] {
+        for copy in
+            [CopyTrouble::Checked, CopyTrouble::Missing, CopyTrouble::Unreadable, CopyTrouble::Changed]
+        {
             assert_eq!(minicbor::decode::<ToRequester>(&bytes(Some(copy))).unwrap(), refused(Some(copy)));
         }
         let later = minicbor::decode::<ToRequester>(&[0x82, 1, 0x84, 1, 2, 0x18, 99, 7]).unwrap();

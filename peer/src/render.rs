@@ -114,8 +114,12 @@ pub fn event(event: &Event) -> String {
             format!("{file} ({}) is not shared in {group}: {problem}", shown(path))
         }
         Event::ShareChecking { group, file, path, percent } => {
-            let far = percent.map_or_else(|| "not begun yet".to_owned(), |percent| format!("{percent}% read"));
-            format!("{file} ({}) was touched: checking it before it is shared again in {group} ({far})", shown(path))
+            let far =
+                percent.map_or_else(|| "not begun yet".to_owned(), |percent| format!("{percent}% read"));
+            format!(
+                "{file} ({}) was touched: checking it before it is shared again in {group} ({far})",
+                shown(path)
+            )
         }
         Event::ShareBack { group, file, path } => {
             format!("{file} ({}) is shared again in {group}", shown(path))
@@ -195,7 +199,8 @@ pub fn letter(state: &RowState) -> char {
 /// What a running download is doing, or what keeps it from being faster.
 #[must_use]
 pub fn activity(row: &DownloadRow) -> Option<Cow<'static, str>> {
-    if let (Some((State::Waiting, _)), Some(trouble), false) = (row.activity, &row.trouble, row.needs_ticket) {
+    if let (Some((State::Waiting, _)), Some(trouble), false) = (row.activity, &row.trouble, row.needs_ticket)
+    {
         return Some(format!("waiting for a sharer: {trouble}").into());
     }
     let words = match row.activity? {

@@ -379,7 +379,10 @@ mod tests {
         assert!(!before.is_still(&now) && before.is_still(&before));
         let elsewhere = FileIdentity { device: before.device + 1, ..before };
         assert!(before.is_still(&elsewhere), "another number of the same drive");
-        assert!(FileIdentity { changed: None, ..before }.is_still(&now), "not recorded by an earlier version");
+        assert!(
+            FileIdentity { changed: None, ..before }.is_still(&now),
+            "not recorded by an earlier version"
+        );
     }
 
     #[test]

@@ -172,7 +172,9 @@ impl Health {
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.state {
             State::Unknown => Some(self.since),
-            State::Unsettled { since, .. } => Some((*since + self.quiet()).max(self.not_before.unwrap_or(*since))),
+            State::Unsettled { since, .. } => {
+                Some((*since + self.quiet()).max(self.not_before.unwrap_or(*since)))
+            }
             State::Missing { since, .. } if self.reported.is_none() => Some(*since + self.grace),
             State::Reading => Some(self.checked_since + self.report_after),
             State::Served | State::Missing { .. } | State::Changed { .. } => None,
@@ -339,11 +341,9 @@ impl Health {
                     actions.push(Action::Report(report));
                 }
             }
-            State::Unsettled { .. } | State::Reading 
-                if now >= self.checked_since + self.report_after =>
-            {
+            State::Unsettled { .. } | State::Reading if now >= self.checked_since + self.report_after => {
                 self.report_after = now.duration_since(self.checked_since) * RARER;
-                self.reported.get_or_insert(Report::Checking);
+                self.reported = Some(Report::Checking);
                 actions.push(Action::Report(Report::Checking));
             }
             _ => {}

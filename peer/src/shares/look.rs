@@ -29,7 +29,11 @@ pub(super) fn look(path: &Path) -> Found {
 
 /// Reads a file, and compares it with what was shared. Dropping the future stops it, but for a read from a drive that
 /// does not answer.
-pub(super) async fn check(path: PathBuf, expected: FileDigest, progress: &watch::Sender<Option<Hashing>>) -> Checked {
+pub(super) async fn check(
+    path: PathBuf,
+    expected: FileDigest,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Checked {
     let mut seen = progress.subscribe();
     let hashed = tokio::select! {
         hashed = hash(path.clone(), progress) => hashed,

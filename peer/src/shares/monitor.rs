@@ -371,7 +371,8 @@ impl Monitor {
         let files = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let watched = self.folders.get(folder(&entry.record.path)).is_some_and(|folder| folder.watched);
-        let usual = if watched && !entry.health.is_missing() { WATCHED } else { UNWATCHED } + PER_FILE * files;
+        let usual =
+            if watched && !entry.health.is_missing() { WATCHED } else { UNWATCHED } + PER_FILE * files;
         let usual = if std::mem::take(&mut entry.again) { AT_MOST_EVERY } else { usual };
         let due = entry.health.due().unwrap_or(now + usual).min(now + usual);
         self.schedule.remove(&(entry.next, key));
@@ -398,7 +399,8 @@ impl Monitor {
         if self.check.is_some() || self.stuck.len() >= MAX_STUCK {
             return;
         }
-        let next = std::iter::from_fn(|| self.unread.pop_first()).find_map(|(_, key)| Some((key, wanted(key)?)));
+        let next =
+            std::iter::from_fn(|| self.unread.pop_first()).find_map(|(_, key)| Some((key, wanted(key)?)));
         let Some((key, entry)) = next else { return };
         let (sender, progress) = watch::channel(None);
         let (path, digest) = (entry.record.path.clone(), entry.record.manifest.digest());

@@ -152,7 +152,13 @@ pub(super) mod tests {
     fn record(n: u8, name: &str) -> (ShareRecord, Vec<u8>) {
         let (manifest, list) = sample(name);
         let modified = UNIX_EPOCH - Duration::from_nanos(5);
-        let identity = FileIdentity { size: u64::MAX, modified, changed: Some(modified), inode: u64::MAX - 1, device: 3 };
+        let identity = FileIdentity {
+            size: u64::MAX,
+            modified,
+            changed: Some(modified),
+            inode: u64::MAX - 1,
+            device: 3,
+        };
         let path = std::ffi::OsString::from("/tmp/\u{e9} ").into();
         let group = GroupName::refer("g").unwrap();
         (ShareRecord { user: Uid([9; 16]), key: key(n), group, manifest, path, identity }, list)

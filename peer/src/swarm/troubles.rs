@@ -57,7 +57,10 @@ mod tests {
             troubles.refused(key(n), peer(0xff), Some(CopyTrouble::Missing));
         }
         troubles.refused(key(1), peer(0), Some(CopyTrouble::Checked));
-        assert_eq!(troubles.of(key(1)), [(peer(0), CopyTrouble::Checked), (peer(0xff), CopyTrouble::Missing)]);
+        assert_eq!(
+            troubles.of(key(1)),
+            [(peer(0), CopyTrouble::Checked), (peer(0xff), CopyTrouble::Missing)]
+        );
         troubles.refused(key(1), peer(0), None);
         assert_eq!(troubles.of(key(1)), [(peer(0xff), CopyTrouble::Missing)]);
     }

@@ -44,7 +44,8 @@ impl Copies {
 }
 
 fn sentence(troubles: &[(&UserName, CopyTrouble)]) -> Option<String> {
-    let mut words: Vec<String> = troubles.iter().take(MAX_TOLD).map(|(user, trouble)| told(user, *trouble)).collect();
+    let mut words: Vec<String> =
+        troubles.iter().take(MAX_TOLD).map(|(user, trouble)| told(user, *trouble)).collect();
     if troubles.len() > MAX_TOLD {
         words.push(format!("and {} more cannot serve it", troubles.len() - MAX_TOLD));
     }
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn what_is_the_matter_is_said_in_one_sentence() {
-        let users: Vec<UserName> = ["ann", "bob", "cem", "dan", "eva"].map(|name| UserName::create(name).unwrap()).into();
+        let users: Vec<UserName> =
+            ["ann", "bob", "cem", "dan", "eva"].map(|name| UserName::create(name).unwrap()).into();
         let troubles = [CopyTrouble::Checked, CopyTrouble::Changed, CopyTrouble::Missing];
         let all: Vec<_> = users.iter().zip(troubles.into_iter().cycle()).collect();
         assert_eq!(sentence(&[]), None);

@@ -95,7 +95,8 @@ pub(super) fn start(
         let body = Body::Partial { reader: download.reader(), verified: download.verified() };
         shared.parts.swarm.serve(record.key, Served { layout, body });
     }
-    let run = Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened, copies };
+    let run =
+        Run { shared: shared.clone(), record, origin, layout, download, changes, stopped, opened, copies };
     shared.tasks.spawn(async move {
         let shared = run.shared.clone();
         run.run().await;

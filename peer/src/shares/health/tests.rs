@@ -115,7 +115,11 @@ impl Disk {
         for action in actions {
             match action {
                 Action::Serve(file) => {
-                    assert_eq!(self.content(file), Content::Right, "served under an identity that is not the file's");
+                    assert_eq!(
+                        self.content(file),
+                        Content::Right,
+                        "served under an identity that is not the file's"
+                    );
                     assert_eq!(self.file, Some(file));
                     self.served = Some(file);
                 }
