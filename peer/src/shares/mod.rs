@@ -2,6 +2,7 @@
 //! files on disk: one that is gone or changed is neither served nor announced, its user is told, and it is shared again as
 //! soon as it is what it was.
 
+mod checks;
 mod drives;
 mod error;
 mod handle;

@@ -11,20 +11,20 @@ use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::Extent;
 use shoal_engine::hash::FileIdentity;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::checks::Checks;
 use super::drives::Drives;
 use super::handle::{Command, Handle};
 use super::health::{Absence, Action, Checked, Found, Health, Report};
-use super::look::{check, look};
+use super::look::look;
 use super::problem::{absent, changed};
 use super::watcher::{News, Watcher};
 use super::{Parts, ShareError};
 use crate::events::Event;
-use crate::hashing::Hashing;
 use crate::store::ShareRecord;
 use crate::swarm::{Body, FileKey, Served, SwarmEvent};
 
@@ -39,9 +39,6 @@ const PER_FILE: Duration = Duration::from_millis(5);
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long a login waits for the first look at all files.
 const FIRST_LOOKS: Duration = Duration::from_secs(2);
-/// Reads from drives that do not answer and that are waited for no longer, each with a thread. With so many no file is
-/// checked until one returns.
-const MAX_STUCK: usize = 4;
 
 /// A shared file.
 struct Entry {
@@ -69,19 +66,6 @@ struct Folder {
 /// What a look at a share's path showed.
 type Looked = (FileKey, PathBuf, Found);
 
-/// A file that is being read.
-struct Check {
-    key: FileKey,
-    progress: watch::Receiver<Option<Hashing>>,
-    task: JoinHandle<Checked>,
-}
-
-impl Drop for Check {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// A login that waits for the first looks.
 struct Restoring {
     keys: Vec<FileKey>,
@@ -103,11 +87,7 @@ pub struct Monitor {
     by_path: HashMap<PathBuf, Vec<FileKey>>,
     watcher: Watcher,
     news: mpsc::Receiver<News>,
-    check: Option<Check>,
-    /// Files that are to be read, the smallest first.
-    unread: BTreeSet<(u64, FileKey)>,
-    /// Reads that were given up and have not returned.
-    stuck: Vec<watch::Receiver<Option<Hashing>>>,
+    checks: Checks,
     restoring: Vec<Restoring>,
 }
 
@@ -127,9 +107,7 @@ impl Monitor {
             by_path: HashMap::new(),
             watcher,
             news,
-            check: None,
-            unread: BTreeSet::new(),
-            stuck: Vec::new(),
+            checks: Checks::default(),
             restoring: Vec::new(),
         };
         (monitor, handle)
@@ -166,7 +144,7 @@ impl Monitor {
                         self.looked(drive, found).await;
                     }
                 }
-                checked = read(&mut self.check) => self.checked(checked).await,
+                (key, checked) = self.checks.ended() => self.checked(key, checked).await,
                 () = sleep_until(wake) => self.note_silence().await,
             }
         }
@@ -229,7 +207,7 @@ impl Monitor {
     fn forget(&mut self, key: FileKey) {
         let Some(entry) = self.entries.remove(&key) else { return };
         self.schedule.remove(&(entry.next, key));
-        self.check.take_if(|check| check.key == key);
+        self.checks.stop(key);
         let path = &entry.record.path;
         if let Some(keys) = self.by_path.get_mut(path) {
             keys.retain(|other| *other != key);
@@ -391,35 +369,18 @@ impl Monitor {
         }
     }
 
-    /// Begins to read a file, the smallest that waits for it: one at a time, as reading costs others the disk.
     fn begin_check(&mut self) {
-        let wanted = |key: FileKey| self.entries.get(&key).filter(|entry| entry.health.is_reading());
-        self.check.take_if(|check| wanted(check.key).is_none());
-        self.stuck.retain(|progress| progress.has_changed().is_ok());
-        if self.check.is_some() || self.stuck.len() >= MAX_STUCK {
-            return;
-        }
-        let next =
-            std::iter::from_fn(|| self.unread.pop_first()).find_map(|(_, key)| Some((key, wanted(key)?)));
-        let Some((key, entry)) = next else { return };
-        let (sender, progress) = watch::channel(None);
-        let (path, digest) = (entry.record.path.clone(), entry.record.manifest.digest());
-        tracing::info!(path = %path.display(), "a shared file was touched: checking it");
-        let task = tokio::spawn(async move { check(path, digest, &sender).await });
-        self.check = Some(Check { key, progress, task });
+        let entries = &self.entries;
+        let reading = |key: FileKey| entries.get(&key).filter(|entry| entry.health.is_reading());
+        self.checks.begin(|key| reading(key).map(|entry| &entry.record));
     }
 
-    async fn checked(&mut self, checked: Checked) {
-        let Some(check) = self.check.take() else { return };
-        if checked == Checked::Absent(Absence::Silent) {
-            self.stuck.push(check.progress.clone());
-        }
-        if let Some(entry) = self.entries.get_mut(&check.key) {
-            let actions = entry.health.checked(checked, Instant::now());
-            self.carry_out(check.key, actions).await;
-            if !self.entries.get(&check.key).is_some_and(|entry| entry.looking) {
-                self.plan(check.key);
-            }
+    async fn checked(&mut self, key: FileKey, checked: Checked) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let actions = entry.health.checked(checked, Instant::now());
+        self.carry_out(key, actions).await;
+        if self.entries.get(&key).is_some_and(|entry| !entry.looking) {
+            self.plan(key);
         }
     }
 
@@ -430,8 +391,9 @@ impl Monitor {
                 Action::Serve(identity) => self.serve_again(key, identity).await,
                 Action::Report(report) => self.report(key, &report),
                 Action::Check => {
-                    let size = self.entries.get(&key).map(|entry| entry.record.manifest.size);
-                    self.unread.extend(size.map(|size| (size, key)));
+                    if let Some(entry) = self.entries.get(&key) {
+                        self.checks.want(entry.record.manifest.size, key);
+                    }
                 }
                 // All at once, above.
                 Action::Withhold(_) => {}
@@ -488,7 +450,7 @@ impl Monitor {
             Report::Absent(absence) => self.parts.told_lost(record, absent(record, absence)),
             Report::Changed => self.parts.told_lost(record, changed(record)),
             Report::Checking => {
-                let percent = self.check.as_ref().filter(|check| check.key == key).and_then(Check::percent);
+                let percent = self.checks.percent(key);
                 self.parts.events.tell(Event::ShareChecking { group, file, path, percent });
             }
             Report::Back => self.parts.events.tell(Event::ShareBack { group, file, path }),
@@ -515,22 +477,6 @@ impl Monitor {
         let login = self.restoring.iter().map(|restoring| restoring.until).min();
         let moments = [scheduled, login, self.drives.patience_ends()];
         moments.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + WATCHED)
-    }
-}
-
-impl Check {
-    fn percent(&self) -> Option<u8> {
-        let progress = self.progress.borrow();
-        let Hashing { done, total, .. } = progress.as_ref()?;
-        u8::try_from(done * 100 / (*total).max(1)).ok()
-    }
-}
-
-/// What came of the file that is being read; never while none is. Cancel-safe.
-async fn read(check: &mut Option<Check>) -> Checked {
-    match check {
-        Some(check) => (&mut check.task).await.unwrap_or(Checked::Written),
-        None => std::future::pending().await,
     }
 }
 

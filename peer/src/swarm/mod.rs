@@ -8,6 +8,7 @@
 mod fetch;
 mod guests;
 mod news;
+mod refusal;
 mod serve;
 mod served;
 mod troubles;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::fetch::percent;
 use super::news::{News, Told};
+use super::refusal::Refusal;
 use super::served::{Body, ReadFailure, Served, Source};
 use super::{FileKey, SwarmEvent, Uploaded};
 
@@ -92,37 +93,6 @@ pub(super) enum Out {
     News { wire: u32, waits: Arc<AtomicBool> },
     /// Forget a channel and what is to be sent on it, and say why if the requester does not know.
     Shut { channel: ChannelId, wire: u32, reason: Option<Refusal> },
-}
-
-/// Why a channel is shut, and what is the matter with the file if that is why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) reason: Refused,
-    pub(super) copy: Option<CopyTrouble>,
-}
-
-impl From<Refused> for Refusal {
-    fn from(reason: Refused) -> Self {
-        Self { reason, copy: None }
-    }
-}
-
-impl From<CopyTrouble> for Refusal {
-    fn from(copy: CopyTrouble) -> Self {
-        let reason = match copy {
-            // To come back for.
-            CopyTrouble::Checked => Refused::Limit,
-            CopyTrouble::Changed => Refused::Changed,
-            CopyTrouble::Missing | CopyTrouble::Unreadable | CopyTrouble::Unknown => Refused::NotShared,
-        };
-        Self { reason, copy: Some(copy) }
-    }
-}
-
-impl Refusal {
-    pub(super) fn on(self, channel: u32) -> ToRequester {
-        ToRequester::Refused { channel, reason: self.reason, copy: self.copy }
-    }
 }
 
 /// The way to a connection's writer. A connection whose writer is this far behind is ended: what waits for it is bounded

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Guest;
 use super::table::{Channel, NotTaken, Table};
 use crate::swarm::FileKey;
-use crate::swarm::uploads::{Out, Outbox, Refusal};
+use crate::swarm::refusal::Refusal;
+use crate::swarm::uploads::{Out, Outbox};
 use crate::tickets::Judgement;
 
 /// A requester that says nothing for so long is gone: it repeats itself every [`crate::swarm::KEEP_ALIVE`].
