@@ -101,13 +101,13 @@ impl Shares {
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
         manifest.validate()?;
+        self.replace(&who, group, &absolute, &manifest).await?;
         let key = self.tell(group, &manifest, piece_list.clone()).await?;
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
         self.0.store.put_share(record.clone(), piece_list).await?;
-        self.1.put(record.clone()).await?;
-        self.replace(&record).await;
+        self.1.put(record).await?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(uploaded)
     }
@@ -282,17 +282,23 @@ impl Shares {
         }
     }
 
-    /// What was shared from the same place before is not there any more: its user shared what is.
-    async fn replace(&self, record: &ShareRecord) {
-        let others = self.0.store.shares(record.user).await.unwrap_or_default();
-        let replaced = |other: &&ShareRecord| {
-            other.path == record.path && other.key.group == record.key.group && other.key != record.key
-        };
-        for other in others.iter().filter(replaced) {
-            if let Err(error) = self.stop(record.user, other.key).await {
-                tracing::warn!(%error, file = %other.manifest.name, "a share that was replaced is not stopped");
+    /// What was shared from this place before and is not there any more is shared no longer: its user shares what is. The
+    /// new version gets the name then.
+    async fn replace(
+        &self,
+        who: &Who,
+        group: &GroupName,
+        path: &Path,
+        new: &Manifest,
+    ) -> Result<(), ShareError> {
+        let gid = gid(who, group);
+        for old in self.0.store.shares(who.user).await? {
+            let here = old.path == path && gid == Some(old.key.group);
+            if here && old.manifest.digest() != new.digest() {
+                self.stop(who.user, old.key).await?;
             }
         }
+        Ok(())
     }
 }
 

@@ -331,15 +331,17 @@ impl Monitor {
 
     async fn found(&mut self, key: FileKey, found: Found) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        let (is_file, was_missing) = (matches!(found, Found::File(_)), entry.health.is_missing());
+        let actions = entry.health.looked(found, Instant::now());
+        // What came back may be in another folder of that name.
+        let is_back = was_missing && !entry.health.is_missing();
         let path = folder(&entry.record.path);
         if let Some(folder) = self.folders.get_mut(path)
-            && matches!(found, Found::File(_))
-            // What came back may be in another folder of that name.
-            && (!folder.asked || entry.health.is_missing())
+            && is_file
+            && (is_back || !folder.asked)
         {
             (folder.asked, folder.watched) = (self.watcher.watch(path), false);
         }
-        let actions = entry.health.looked(found, Instant::now());
         self.carry_out(key, actions).await;
     }
 

@@ -319,3 +319,15 @@ fn what_fails_to_be_read_is_tried_again_with_growing_pauses() {
     disk.rest(Duration::from_secs(120));
     assert_eq!((disk.served, disk.reports.last()), (disk.file, Some(&Report::Back)));
 }
+
+#[test]
+fn a_drive_that_does_not_answer_is_reported_at_once_and_believed_when_it_does() {
+    let mut disk = Disk::new();
+    for _ in 0..2 {
+        let actions = disk.health.looked(Found::Absent(Absence::Silent), disk.now);
+        disk.carry_out(actions);
+    }
+    assert_eq!((disk.served, disk.reports.clone()), (None, vec![Report::Absent(Absence::Silent)]));
+    disk.look();
+    assert_eq!((disk.served, disk.checks, disk.reports.len()), (disk.file, 0, 2));
+}
