@@ -101,8 +101,16 @@ impl Shares {
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
         manifest.validate()?;
-        self.replace(&who, group, &absolute, &manifest).await?;
+        let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
+        for &old in &replaced {
+            // Its name is free then. If the new version is refused, the old one is told anew once it is back.
+            self.take_back(old).await?;
+        }
         let key = self.tell(group, &manifest, piece_list.clone()).await?;
+        for old in replaced {
+            self.1.remove(old).await;
+            self.0.store.remove_share(who.user, old).await?;
+        }
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
@@ -133,12 +141,7 @@ impl Shares {
         if !known {
             return Ok(false);
         }
-        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
-        match self.0.session.call(call).await {
-            // What the trackers do not know needs no stopping.
-            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => return Err(error.into()),
-            _ => {}
-        }
+        self.take_back(key).await?;
         self.0.store.remove_share(user, key).await?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(true)
@@ -282,23 +285,29 @@ impl Shares {
         }
     }
 
-    /// What was shared from this place before and is not there any more is shared no longer: its user shares what is. The
-    /// new version gets the name then.
-    async fn replace(
+    /// Tells the trackers that a file is not shared any more.
+    async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
+        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
+        match self.0.session.call(call).await {
+            // What the trackers do not know needs no stopping.
+            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was shared from this place before and is not there any more: its user shares what is.
+    async fn replaced(
         &self,
         who: &Who,
         group: &GroupName,
         path: &Path,
         new: &Manifest,
-    ) -> Result<(), ShareError> {
+    ) -> Result<Vec<FileKey>, StoreError> {
         let gid = gid(who, group);
-        for old in self.0.store.shares(who.user).await? {
-            let here = old.path == path && gid == Some(old.key.group);
-            if here && old.manifest.digest() != new.digest() {
-                self.stop(who.user, old.key).await?;
-            }
-        }
-        Ok(())
+        let here = |old: &ShareRecord| old.path == path && gid == Some(old.key.group);
+        let mut old = self.0.store.shares(who.user).await?;
+        old.retain(|old| here(old) && old.manifest.digest() != new.digest());
+        Ok(old.into_iter().map(|old| old.key).collect())
     }
 }
 
