@@ -10,6 +10,8 @@ use crate::swarm::FileKey;
 
 /// A look takes microseconds, seconds where a disk has to start. A drive that takes longer does not answer.
 const SILENT: Duration = Duration::from_secs(15);
+/// What it is given beyond that: where this process was stopped, or the machine slept, the look may just be ending.
+const DOUBT: Duration = Duration::from_secs(2);
 /// Files that are looked at in one go.
 const BATCH: usize = 64;
 /// Drives that are looked at at once; each costs a thread.
@@ -20,7 +22,16 @@ struct Drive {
     waiting: VecDeque<FileKey>,
     /// Since when a look is under way.
     since: Option<Instant>,
+    /// When it was found that this takes too long.
+    doubted: Option<Instant>,
     silent: bool,
+}
+
+impl Drive {
+    fn patience_ends(&self) -> Option<Instant> {
+        let since = self.since.filter(|_| !self.silent)?;
+        Some(self.doubted.map_or(since + SILENT, |doubted| doubted + DOUBT))
+    }
 }
 
 /// See the module. Drives are named by their device numbers.
@@ -48,7 +59,7 @@ impl Drives {
     /// The looks at this drive's files are over; true if it was taken for one that does not answer.
     pub(super) fn end(&mut self, number: u64) -> bool {
         let Some(drive) = self.0.get_mut(&number) else { return false };
-        drive.since = None;
+        (drive.since, drive.doubted) = (None, None);
         let was_silent = std::mem::take(&mut drive.silent);
         if drive.waiting.is_empty() {
             self.0.remove(&number);
@@ -58,20 +69,19 @@ impl Drives {
 
     /// Drives that have not answered for too long, each told once.
     pub(super) fn silent(&mut self, now: Instant) -> Vec<u64> {
-        let late = |drive: &Drive| !drive.silent && drive.since.is_some_and(|since| now >= since + SILENT);
-        let found = self.0.iter_mut().filter(|(_, drive)| late(drive));
-        found
-            .map(|(&number, drive)| {
-                drive.silent = true;
-                number
-            })
-            .collect()
+        let mut silent = Vec::new();
+        for (&number, drive) in &mut self.0 {
+            if drive.patience_ends().is_some_and(|end| now >= end) {
+                drive.silent = drive.doubted.replace(now).is_some();
+                silent.extend(drive.silent.then_some(number));
+            }
+        }
+        silent
     }
 
     /// When [`Drives::silent`] is to be asked next.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
-        let waited = self.0.values().filter(|drive| !drive.silent).filter_map(|drive| drive.since);
-        waited.min().map(|since| since + SILENT)
+        self.0.values().filter_map(Drive::patience_ends).min()
     }
 }
 
@@ -96,8 +106,10 @@ mod tests {
         assert_eq!(drives.begin(now), None, "one look at a time on each");
         assert!(!drives.end(2));
         assert_eq!(drives.patience_ends(), Some(now + SILENT));
-        assert_eq!(drives.silent(now + SILENT), [1]);
-        assert_eq!(drives.silent(now + SILENT), [0; 0], "once");
+        assert_eq!(drives.silent(now + SILENT), [0; 0], "perhaps nobody listened");
+        assert_eq!(drives.patience_ends(), Some(now + SILENT + DOUBT));
+        assert_eq!(drives.silent(now + SILENT + DOUBT), [1]);
+        assert_eq!(drives.silent(now + SILENT + DOUBT), [0; 0], "once");
         assert_eq!(drives.patience_ends(), None);
         drives.queue(2, key(200));
         assert_eq!(drives.begin(now), Some((2, vec![key(200)])));
