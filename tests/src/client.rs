@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -52,8 +52,18 @@ impl Client {
         Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)))
     }
 
+    /// Starts a client that is bound by the permissions of files though it is root's. Needs root and `setpriv`.
+    #[must_use]
+    pub fn start_bound(dir: &Path, name: &str, info: &Path) -> Self {
+        let port = free_port();
+        let client = client_command(dir, name, info, port);
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-dac_override,-dac_read_search").arg(binary("client"));
+        command.args(client.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+        Self::launch(command, dir, name, info, port, None)
+    }
+
     fn start_at(dir: &Path, name: &str, info: &Path, port: u16, machine: Option<(Arc<Network>, u8)>) -> Self {
-        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut command = client_command(dir, name, info, port);
         if let Some((network, number)) = &machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
@@ -61,6 +71,18 @@ impl Client {
             there.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = there;
         }
+        Self::launch(command, dir, name, info, port, machine)
+    }
+
+    fn launch(
+        mut command: Command,
+        dir: &Path,
+        name: &str,
+        info: &Path,
+        port: u16,
+        machine: Option<(Arc<Network>, u8)>,
+    ) -> Self {
+        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut child =
             command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

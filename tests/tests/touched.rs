@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -381,4 +381,26 @@ fn files_on_a_drive_that_is_unmounted_are_shared_again_unread_when_it_is_back() 
     drive.mount();
     until("it is listed again", || bob.sharers("g", "a.bin") == 1);
     fetches(&mut bob, "a.bin", &world.path("out"), &copy);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_withdrawn_until_it_may() {
+    if !root_or_skip("a_file_that_may_not_be_read_is_withdrawn_until_it_may") {
+        return;
+    }
+    let mut world = World::new();
+    let bound = Client::start_bound(&world.path("."), "bound", &world.trackers.info());
+    let (mut bound, mut bob) = (bound.entered(), world.member("bob"));
+    world.ann.let_in("g", &mut [&mut bound]);
+    let (path, _) = bound.share("g", "a.bin", MIB);
+    let allow = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    until_told(&mut bound, "share_lost", "a.bin");
+    until("it is not listed", || bob.sharers("g", "a.bin") == 0);
+    let events = bound.events();
+    let lost = events.iter().find(|event| event["event"] == "share_lost").unwrap();
+    assert!(lost["reason"].as_str().unwrap().contains("cannot be read (Permission denied"), "{lost}");
+    allow(0o644);
+    until("it is listed again", || bob.sharers("g", "a.bin") == 1);
+    fetches(&mut bob, "a.bin", &world.path("out"), &path);
 }
