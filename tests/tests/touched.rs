@@ -55,8 +55,11 @@ fn fetches(client: &mut Client, file: &str, to: &Path, content: &Path) {
     download(client, file, to);
     client.until_download(file, "C");
     assert!(same_content(to, content), "{file}");
+    // It is shared a moment after it is complete.
+    until("the copy is not shared any more", || {
+        client.run(&format!("stop_share g {file}")).answer["ok"] == true
+    });
     client.ok(&format!("cancel_download g {file}"));
-    client.ok(&format!("stop_share g {file}"));
     fs::remove_file(to).unwrap();
 }
 
