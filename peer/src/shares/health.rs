@@ -112,6 +112,8 @@ pub(super) struct Health {
     suspect: bool,
     /// What a file that was touched has to be quiet for, and the pause between checks.
     pause: Duration,
+    /// As what it was read last.
+    read: Option<FileIdentity>,
     /// No check begins before.
     not_before: Option<Instant>,
     /// Since when it is served, or is not.
@@ -139,6 +141,7 @@ impl Health {
             state: State::Unknown,
             suspect: false,
             pause: QUIET,
+            read: None,
             not_before: None,
             since: now,
             grace: Duration::ZERO,
@@ -252,10 +255,13 @@ impl Health {
             // Whoever reads it notices.
             State::Reading => {}
             State::Changed { seen } if seen.is_still(&found) => {}
-            // It could not be read just now.
+            // It could not be read just now, and nobody has mended it since.
             State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. }
-                if self.not_before.is_some_and(|at| now < at) => {}
+                if self.read == Some(found) && self.not_before.is_some_and(|at| now < at) => {}
             State::Served | State::Unknown | State::Missing { .. } | State::Changed { .. } => {
+                if self.is_missing() {
+                    self.not_before = None;
+                }
                 self.trouble(now);
                 (self.checked_since, self.report_after) = (now, SHORT);
                 self.state = State::Unsettled { seen: Some(found), since: now };
@@ -268,6 +274,7 @@ impl Health {
     fn settled(&mut self, found: FileIdentity, now: Instant, actions: &mut Vec<Action>) {
         if found.size == self.recorded.size {
             self.state = State::Reading;
+            self.read = Some(found);
             actions.push(Action::Check);
         } else {
             // Its size alone tells.
