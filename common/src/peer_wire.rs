@@ -7,7 +7,9 @@
 //! Every request ends exactly once: with the piece's last block, with [`ToRequester::NotNow`] or [`ToRequester::Busy`]
 //! for that piece, or with its channel. Until then it counts as in flight, also when it was taken back.
 
-use minicbor::{Decode, Encode};
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::ids::{Fid, Gid};
 
@@ -108,6 +110,9 @@ pub enum ToRequester {
         /// Why.
         #[n(1)]
         reason: Refused,
+        /// What is the matter with the server's copy, where that is the reason.
+        #[n(2)]
+        copy: Option<CopyTrouble>,
     },
     /// Pieces that the server got since.
     #[n(2)]
@@ -174,6 +179,50 @@ pub enum Refused {
     Malformed,
 }
 
+/// Why a server does not serve its copy of a file now. It goes beside a [`Refused`] that peers without this field
+/// understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CopyTrouble {
+    /// It was touched, and is being compared with what was shared. It may be served again soon.
+    Checked,
+    /// It is not where it was, or the drive is not connected. It is served again when it is back.
+    Missing,
+    /// It cannot be read at present.
+    Unreadable,
+    /// It holds something else now.
+    Changed,
+    /// A later version's trouble.
+    Unknown,
+}
+
+impl CopyTrouble {
+    /// The number on the wire.
+    fn number(self) -> u32 {
+        match self {
+            Self::Unknown => 0,
+            Self::Checked => 1,
+            Self::Missing => 2,
+            Self::Unreadable => 3,
+            Self::Changed => 4,
+        }
+    }
+}
+
+impl<C> Encode<C> for CopyTrouble {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.u32(self.number()).map(|_| ())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for CopyTrouble {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        // A number that a later version added is no reason to end a connection.
+        let number = d.u32()?;
+        let known = [Self::Checked, Self::Missing, Self::Unreadable, Self::Changed];
+        Ok(known.into_iter().find(|trouble| trouble.number() == number).unwrap_or(Self::Unknown))
+    }
+}
+
 /// What precedes the bytes of a [`DATA`] frame: three numbers, little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataHead {
@@ -219,6 +268,21 @@ mod tests {
         assert_eq!(minicbor::decode::<ToServer>(&[0x82, 2, 0x82, 1, 0x19, 1, 44]).unwrap(), request);
         let head = DataHead { channel: 1, piece: 2, offset: 0x0403 };
         assert_eq!(head.to_bytes(), [1, 0, 0, 0, 2, 0, 0, 0, 3, 4, 0, 0]);
+    }
+
+    #[test]
+    fn a_refusal_that_says_more_is_one_that_earlier_versions_read() {
+        let refused = |copy| ToRequester::Refused { channel: 1, reason: Refused::NotShared, copy };
+        let bytes = |copy| minicbor::to_vec(refused(copy)).unwrap();
+        assert_eq!(bytes(None), [0x82, 1, 0x82, 1, 2], "as it ever was");
+        assert_eq!(bytes(Some(CopyTrouble::Missing)), [0x82, 1, 0x83, 1, 2, 2]);
+        for copy in
+            [CopyTrouble::Checked, CopyTrouble::Missing, CopyTrouble::Unreadable, CopyTrouble::Changed]
+        {
+            assert_eq!(minicbor::decode::<ToRequester>(&bytes(Some(copy))).unwrap(), refused(Some(copy)));
+        }
+        let later = minicbor::decode::<ToRequester>(&[0x82, 1, 0x84, 1, 2, 0x18, 99, 7]).unwrap();
+        assert_eq!(later, refused(Some(CopyTrouble::Unknown)));
     }
 
     proptest! {

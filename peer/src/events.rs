@@ -52,6 +52,26 @@ pub enum Event {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A shared file was touched, and reading it takes a while. It is not shared meanwhile.
+    ShareChecking {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// Where it is.
+        path: PathBuf,
+        /// How much of it was read; `None` before that begins.
+        percent: Option<u8>,
+    },
+    /// A file that was not shared for a while is shared again.
+    ShareBack {
+        /// In which group.
+        group: GroupName,
+        /// Which file.
+        file: FileName,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Nobody shares what is being downloaded.
     Waiting {
         /// In which group.

@@ -37,6 +37,14 @@ pub fn event(event: &Event) -> String {
             "share_lost",
             json!({ "group": group.as_str(), "file": file.as_str(), "path": path.to_string_lossy(), "reason": problem }),
         ),
+        Event::ShareChecking { group, file, path, percent } => (
+            "share_checking",
+            json!({ "group": group.as_str(), "file": file.as_str(), "path": path.to_string_lossy(), "percent": percent }),
+        ),
+        Event::ShareBack { group, file, path } => (
+            "share_back",
+            json!({ "group": group.as_str(), "file": file.as_str(), "path": path.to_string_lossy() }),
+        ),
         Event::Waiting { group, file } => {
             ("waiting", json!({ "group": group.as_str(), "file": file.as_str() }))
         }
@@ -202,7 +210,7 @@ fn peer(row: &PeerRow) -> Value {
 fn download_of(row: &DownloadRow, verbose: bool) -> Value {
     let mut fields = download(row);
     if verbose && let Some(activity) = render::activity(row) {
-        fields["activity"] = activity.into();
+        fields["activity"] = Value::from(activity);
     }
     fields
 }
@@ -301,6 +309,7 @@ mod tests {
             needs_ticket: false,
             waits_for: None,
             waits: None,
+            trouble: None,
         };
         let listed = parsed("show_downloads", Output::Downloads { rows: vec![row], verbose: false });
         assert_eq!(

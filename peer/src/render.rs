@@ -1,6 +1,7 @@
 //! Results and events as text for people. Whatever came from the network is valid by its type (names) or made printable
 //! where it was received.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
@@ -119,6 +120,17 @@ pub fn event(event: &Event) -> String {
         Event::ShareLost { group, file, path, problem } => {
             format!("{file} ({}) is not shared in {group}: {problem}", shown(path))
         }
+        Event::ShareChecking { group, file, path, percent } => {
+            let far =
+                percent.map_or_else(|| "not begun yet".to_owned(), |percent| format!("{percent}% read"));
+            format!(
+                "{file} ({}) was touched: checking it before it is shared again in {group} ({far})",
+                shown(path)
+            )
+        }
+        Event::ShareBack { group, file, path } => {
+            format!("{file} ({}) is shared again in {group}", shown(path))
+        }
         Event::Waiting { group, file } => {
             format!("nobody shares {file} of {group} at present; waiting for a sharer")
         }
@@ -196,11 +208,15 @@ pub fn letter(state: &RowState) -> char {
 
 /// What a running download is doing, or what keeps it from being faster.
 #[must_use]
-pub fn activity(row: &DownloadRow) -> Option<&str> {
+pub fn activity(row: &DownloadRow) -> Option<Cow<'_, str>> {
     if let Some(waits) = &row.waits {
-        return Some(waits);
+        return Some(waits.into());
     }
-    match row.activity? {
+    if let (Some((State::Waiting, _)), Some(trouble), false) = (row.activity, &row.trouble, row.needs_ticket)
+    {
+        return Some(format!("waiting for a sharer: {trouble}").into());
+    }
+    let words = match row.activity? {
         (State::Opening, _) => Some("opening"),
         (State::Waiting, _) if row.needs_ticket => Some("waiting for a ticket from a tracker"),
         (State::Waiting, _) if row.sources == 0 && row.waits_for.is_some() => row.waits_for.as_deref(),
@@ -213,7 +229,8 @@ pub fn activity(row: &DownloadRow) -> Option<&str> {
         (State::Downloading, Bottleneck::Disk) => Some("limited by the disk"),
         (State::Downloading, Bottleneck::Sources) => Some("limited by its sources"),
         _ => None,
-    }
+    };
+    words.map(Cow::Borrowed)
 }
 
 /// A path as it may be shown: a file's name may hold anything.
@@ -322,6 +339,7 @@ mod tests {
             needs_ticket: false,
             waits_for: None,
             waits: None,
+            trouble: None,
         }
     }
 
@@ -341,7 +359,7 @@ mod tests {
             activity(&DownloadRow { needs_ticket: true, ..waiting.clone() }),
             Some("waiting for a ticket from a tracker")
         );
-        assert_eq!(activity(&DownloadRow { sources: 1, ..waiting }), Some("waiting for pieces"));
+        assert_eq!(activity(&DownloadRow { sources: 1, ..waiting }).as_deref(), Some("waiting for pieces"));
     }
 
     #[test]
@@ -383,6 +401,18 @@ mod tests {
         let row = DownloadRow { waits: Some(words.into()), ..row(RowState::Downloading) };
         assert!(download_verbose(&row).contains(&format!("  {words}  ")));
         assert_eq!(download(&row), "[D] [g 1] a b.bin", "the line stays as it is");
+    }
+
+    #[test]
+    fn a_download_says_why_nobody_serves_it() {
+        let trouble = Some("ann's copy changed on disk".to_owned());
+        let activity = Some((State::Waiting, Bottleneck::NoSource));
+        let row = DownloadRow { activity, sources: 0, trouble, ..row(RowState::Downloading) };
+        assert!(
+            download_verbose(&row).contains("  waiting for a sharer: ann's copy changed on disk  "),
+            "{}",
+            download_verbose(&row)
+        );
     }
 
     #[test]

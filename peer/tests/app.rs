@@ -262,7 +262,7 @@ async fn files_that_are_gone_or_changed_are_not_shared_again() {
     std::fs::remove_file(world.path("a file.bin")).unwrap();
     world.ann.run("login ann pw").await;
     let event = world.ann.event(|event| matches!(event, Event::ShareLost { .. })).await;
-    assert!(render::event(&event).contains("cannot be read"), "{event:?}");
+    assert!(render::event(&event).contains("it is not there any more"), "{event:?}");
     world.end().await;
 }
 

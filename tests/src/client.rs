@@ -59,6 +59,17 @@ impl Client {
         Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)), None)
     }
 
+    /// Starts a client that is bound by the permissions of files though it is root's. Needs root and `setpriv`.
+    #[must_use]
+    pub fn start_bound(dir: &Path, name: &str, info: &Path) -> Self {
+        let port = free_port();
+        let client = client_command(dir, name, info, port);
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-dac_override,-dac_read_search").arg(binary("client"));
+        command.args(client.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+        Self::launch(command, dir, name, info, (port, None, None))
+    }
+
     fn start_at(
         dir: &Path,
         name: &str,
@@ -67,7 +78,6 @@ impl Client {
         machine: Option<(Arc<Network>, u8)>,
         limits: Option<String>,
     ) -> Self {
-        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut command = client_command(dir, name, info, port);
         if let Some((network, number)) = &machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
@@ -81,6 +91,17 @@ impl Client {
             limited.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = limited;
         }
+        Self::launch(command, dir, name, info, (port, machine, limits))
+    }
+
+    fn launch(
+        mut command: Command,
+        dir: &Path,
+        name: &str,
+        info: &Path,
+        (port, machine, limits): (u16, Option<(Arc<Network>, u8)>, Option<String>),
+    ) -> Self {
+        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut child =
             command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use shoal_common::layout::LayoutError;
@@ -42,8 +42,10 @@ pub struct Hashed {
 pub struct FileIdentity {
     /// Size in bytes.
     pub size: u64,
-    /// Time of the last modification.
+    /// Time of the last modification. Any program can set it.
     pub modified: SystemTime,
+    /// Time of the last change of content or metadata. Only the system sets it. `None` where it was not recorded.
+    pub changed: Option<SystemTime>,
     /// Device number.
     pub device: u64,
     /// Inode number.
@@ -59,9 +61,44 @@ impl FileIdentity {
         Self::from_metadata(&std::fs::metadata(path)?)
     }
 
-    fn from_metadata(found: &Metadata) -> io::Result<Self> {
-        Ok(Self { size: found.len(), modified: found.modified()?, device: found.dev(), inode: found.ino() })
+    /// The identity of an open file now. Blocking.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn of_open(file: &File) -> io::Result<Self> {
+        Self::from_metadata(&file.metadata()?)
     }
+
+    /// The identity that this metadata shows.
+    ///
+    /// # Errors
+    /// Where the system has no modification times.
+    pub fn from_metadata(found: &Metadata) -> io::Result<Self> {
+        Ok(Self {
+            size: found.len(),
+            modified: found.modified()?,
+            changed: changed(found),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Whether what was `found` later is this file, untouched. Device numbers are not compared: a drive gets another one
+    /// each time that it is mounted.
+    #[must_use]
+    pub fn is_still(&self, found: &Self) -> bool {
+        let changed = self.changed.is_none() || self.changed == found.changed;
+        changed && (self.size, self.modified, self.inode) == (found.size, found.modified, found.inode)
+    }
+}
+
+/// Times out of the range of the system's clock count as not known.
+fn changed(found: &Metadata) -> Option<SystemTime> {
+    let nanos = Duration::from_nanos(found.ctime_nsec().try_into().ok()?);
+    let seconds = Duration::from_secs(found.ctime().unsigned_abs());
+    let whole =
+        if found.ctime() < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    whole?.checked_add(nanos)
 }
 
 /// Why a file cannot be hashed.
@@ -130,7 +167,7 @@ pub fn hash_file(
         Stopped::Short => HashError::Changed(path.to_owned()),
         Stopped::Failed(error) => unreadable(error),
     })?;
-    let after = file.metadata().and_then(|found| FileIdentity::from_metadata(&found)).map_err(unreadable)?;
+    let after = FileIdentity::of_open(&file).map_err(unreadable)?;
     let there = FileIdentity::of(path).map_err(|_| HashError::Changed(path.to_owned()))?;
     match digest {
         Ok(digest) if after == identity && there == identity => {
@@ -303,7 +340,7 @@ mod tests {
             let file = File::options().write(true).open(path).unwrap();
             (&file).write_all(b"other").unwrap();
             // A clock of coarse ticks could give the same time again.
-            file.set_modified(SystemTime::now() + std::time::Duration::from_secs(5)).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
         };
         let replace: Change = |path| {
             let other = path.with_extension("other");
@@ -323,6 +360,29 @@ mod tests {
             });
             assert!(matches!(hashed, Err(HashError::Changed(_))), "{hashed:?}");
         }
+    }
+
+    #[test]
+    fn a_file_whose_time_was_put_back_is_not_the_one_that_was_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![1; 1_000]).unwrap();
+        let before = FileIdentity::of(&path).unwrap();
+        // The system's clock for files ticks some hundred times a second.
+        let mut now = before;
+        while now.changed == before.changed {
+            std::fs::write(&path, vec![2; 1_000]).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(before.modified).unwrap();
+            now = FileIdentity::of(&path).unwrap();
+        }
+        assert_eq!((now.size, now.modified, now.inode), (before.size, before.modified, before.inode));
+        assert!(!before.is_still(&now) && before.is_still(&before));
+        let elsewhere = FileIdentity { device: before.device + 1, ..before };
+        assert!(before.is_still(&elsewhere), "another number of the same drive");
+        assert!(
+            FileIdentity { changed: None, ..before }.is_still(&now),
+            "not recorded by an earlier version"
+        );
     }
 
     #[test]

@@ -1,41 +1,27 @@
-//! What the client does without being asked: it shares anew what the trackers forgot, withdraws files that changed on
-//! disk, stops everything when a session ends by itself, and connects anew after this machine was asleep.
+//! What the client does without being asked: it shares anew what the trackers forgot, stops everything when a session ends
+//! by itself, and connects anew after this machine was asleep.
 
 use shoal_common::tracker_api::Holding;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::App;
-use crate::swarm::SwarmEvent;
 use crate::wake::{SleepWatch, woke};
 
 /// Runs until the client leaves.
 pub(super) async fn run(app: App, mut unknown: mpsc::Receiver<Vec<Holding>>) {
     let mut who = app.0.session.watch_who();
-    let mut swarm = app.0.swarm.events();
     let mut before = None;
     loop {
         tokio::select! {
             () = app.0.stop.cancelled() => return,
             Some(holdings) = unknown.recv() => app.0.shares.unknown(holdings).await,
-            event = swarm.recv() => match event {
-                Ok(SwarmEvent::FileChanged(key)) => app.recheck(app.0.shares.file_lost(key, None).await),
-                Ok(SwarmEvent::FileUnreadable(key, reason)) => {
-                    app.recheck(app.0.shares.file_lost(key, Some(reason)).await);
-                }
-                // The download that the source belonged to sees that itself.
-                Ok(SwarmEvent::SourceLost { .. }) => {}
-                Err(RecvError::Lagged(_)) => {}
-                // The swarm is shut down last of all.
-                Err(RecvError::Closed) => return,
-            },
             Ok(()) = who.changed() => {
                 let now = who.borrow_and_update().clone();
-                if let (Some(ended), None) = (&before, &now) {
+                if let (Some(_), None) = (&before, &now) {
                     let _gate = app.0.gate.lock().await;
                     // Somebody may have logged in since.
                     if app.0.session.who().is_none() {
-                        app.suspend(ended).await;
+                        app.suspend().await;
                     }
                 }
                 before = now;

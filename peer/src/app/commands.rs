@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
 use crate::command::{Command, Direction, FileRef};
-use crate::shares::{self, Restored, ShareError};
+use crate::shares::{self, ShareError};
 use crate::store::StoreError;
 use crate::transfers;
 
@@ -63,8 +63,7 @@ impl App {
     async fn restore(&self, user: Uid) -> Result<(usize, usize), AppError> {
         let app = self.clone();
         let restored = self.0.tasks.spawn(async move {
-            let Restored { shared, touched } = app.0.shares.restore(user).await?;
-            app.recheck(touched);
+            let shared = app.0.shares.restore(user).await?;
             Ok::<_, StoreError>((shared, app.0.transfers.restore(user).await?))
         });
         match restored.await {

@@ -28,9 +28,9 @@ use crate::data_dir::DataDir;
 use crate::events::{Event, Events};
 use crate::hashing::Hashing;
 use crate::holdings::Holdings;
-use crate::session::{CallError, Session, SessionConfig, Who};
+use crate::session::{CallError, Session, SessionConfig};
 use crate::shares::{self, Shares};
-use crate::store::{ShareRecord, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
 use crate::tickets::TicketBook;
 use crate::transfers::{self, DownloadRow, Transfers};
@@ -122,7 +122,7 @@ impl App {
             events: events.clone(),
         });
         let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
-        let shares = Shares::new(shares::Parts {
+        let (shares, monitor) = Shares::new(shares::Parts {
             store: store.clone(),
             swarm: swarm.clone(),
             session: session.clone(),
@@ -159,6 +159,7 @@ impl App {
         }));
         app.0.tasks.spawn(background::run(app.clone(), unknown));
         app.0.tasks.spawn(background::mind_sleeps(app.clone()));
+        app.0.tasks.spawn(monitor.run(app.0.stop.clone()));
         Ok(app)
     }
 
@@ -266,27 +267,19 @@ impl App {
         in_time
     }
 
-    /// Reads touched files beside everything else, and shares them again if they are unchanged.
-    fn recheck(&self, touched: Vec<ShareRecord>) {
-        if !touched.is_empty() {
-            let (shares, stop) = (self.0.shares.clone(), self.0.stop.clone());
-            self.0.tasks.spawn(async move { stop.run_until_cancelled(shares.recheck(touched)).await });
-        }
-    }
-
     /// Tells which files nobody else shares, stops everything that the session allowed, and ends it.
     async fn end_session(&self) {
         let _gate = self.0.gate.lock().await;
         if let Some(who) = self.0.session.who() {
             self.0.shares.tell_sole_shares(who.user).await;
-            self.suspend(&who).await;
+            self.suspend().await;
             self.0.session.logout().await;
         }
     }
 
-    async fn suspend(&self, who: &Who) {
+    async fn suspend(&self) {
         self.0.transfers.suspend().await;
-        self.0.shares.suspend(who.user).await;
+        self.0.shares.suspend().await;
     }
 }
 

@@ -159,7 +159,8 @@ pub const COMMANDS: &[Spec] = &[
         section: Section::Sharing,
         summary: "share a file with a group",
         details: "The file stays where it is; only its name, size and digests go to the trackers. It is shared while this \
-                  client runs and you are logged in. --mirror names an HTTP address with the same content.",
+                  client runs and you are logged in. If it changes or is gone you are told; put back, it is shared again. \
+                  To share a new version, upload it again. --mirror names an HTTP address with the same content.",
         example: "upload_file ~/pictures/beach.zip holidays",
     },
     Spec {

@@ -1,38 +1,90 @@
-//! Whether a shared file is still there and unchanged, as far as that shows without reading it.
+//! What stands at a shared file's path, as far as that shows without reading it, and what reading it shows.
 
-use shoal_engine::hash::FileIdentity;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::command::quoted;
-use crate::store::ShareRecord;
+use rustix::io::Errno;
+use shoal_common::FileDigest;
+use shoal_engine::hash::{FileIdentity, HashError};
+use tokio::sync::watch;
 
-/// What is found at a shared file's path.
-pub(super) enum Found {
-    /// The same file, untouched.
-    Same,
-    /// A file of the same size that was touched, or put there since: only its content tells.
-    Touched,
-    /// Another file or none, and what to do.
-    Other(String),
-}
+use super::health::{Absence, Checked, Found};
+use crate::hashing::{Hashing, hash};
 
-/// Looks at a shared file without reading it. Blocks on the disk.
-pub(super) fn look(record: &ShareRecord) -> Found {
-    match FileIdentity::of(&record.path) {
-        Ok(found) if found == record.identity => Found::Same,
-        Ok(found) if found.size == record.identity.size => Found::Touched,
-        Ok(_) => Found::Other(change_problem(record)),
-        Err(error) => Found::Other(format!(
-            "it cannot be read ({error}); put it back and log in again, or forget it: stop_share {} {}",
-            quoted(record.group.as_str()),
-            quoted(record.manifest.name.as_str())
-        )),
+/// A drive that delivers nothing for so long while a file is read does not answer.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Looks at a file without reading it. Blocks on the disk.
+pub(super) fn look(path: &Path) -> Found {
+    let found = std::fs::metadata(path).and_then(|found| {
+        if found.is_file() { FileIdentity::from_metadata(&found).map(Some) } else { Ok(None) }
+    });
+    match found {
+        Ok(Some(found)) => Found::File(found),
+        Ok(None) => Found::Absent(Absence::NotAFile),
+        Err(error) => Found::Absent(absence(&error)),
     }
 }
 
-pub(super) fn change_problem(record: &ShareRecord) -> String {
-    format!(
-        "it changed since it was shared; share it as it is now: upload_file {} {}",
-        quoted(&record.path.to_string_lossy()),
-        quoted(record.group.as_str())
-    )
+/// Reads a file, and compares it with what was shared. Dropping the future stops it, but for a read from a drive that
+/// does not answer.
+pub(super) async fn check(
+    path: PathBuf,
+    expected: FileDigest,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Checked {
+    let mut seen = progress.subscribe();
+    let hashed = tokio::select! {
+        hashed = hash(path.clone(), progress) => hashed,
+        () = stalled(&mut seen) => return Checked::Absent(Absence::Silent),
+    };
+    match hashed {
+        Ok(hashed) if hashed.digest == expected => Checked::Same(hashed.identity),
+        Ok(hashed) => Checked::Other(hashed.identity),
+        Err(HashError::Changed(_) | HashError::Cancelled) => Checked::Written,
+        Err(HashError::NotAFile(_)) => Checked::Absent(Absence::NotAFile),
+        Err(HashError::Unreadable { error, .. }) => Checked::Absent(absence(&error)),
+        Err(error @ HashError::Layout(_)) => Checked::Absent(Absence::Unreadable(error.to_string())),
+    }
+}
+
+/// Completes when nothing was read for too long.
+async fn stalled(progress: &mut watch::Receiver<Option<Hashing>>) {
+    while tokio::time::timeout(STALLED, progress.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+}
+
+fn absence(error: &io::Error) -> Absence {
+    // A link that leads round in circles leads nowhere.
+    let nowhere = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    match error.raw_os_error() {
+        Some(code) if nowhere.iter().any(|errno| errno.raw_os_error() == code) => Absence::Gone,
+        _ => Absence::Unreadable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_stands_at_a_path_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert_eq!(look(&path), Found::Absent(Absence::Gone));
+        fs::write(&path, b"content").unwrap();
+        assert_eq!(look(&path), Found::File(FileIdentity::of(&path).unwrap()));
+        assert_eq!(look(&path.join("below")), Found::Absent(Absence::Gone));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        assert_eq!(look(&link), Found::Absent(Absence::Gone));
+        assert_eq!(look(folder.path()), Found::Absent(Absence::NotAFile));
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(look(&pipe), Found::Absent(Absence::NotAFile));
+        let long = folder.path().join("x".repeat(300));
+        assert!(matches!(look(&long), Found::Absent(Absence::Unreadable(_))), "a name that is no name");
+    }
 }

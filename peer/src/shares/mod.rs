@@ -1,14 +1,21 @@
-//! The files that this client shares: hashed, recorded, told to the trackers and served. A file that is gone or changed
-//! is neither served nor announced, and its user is told.
+//! The files that this client shares: hashed, recorded, told to the trackers and served. The [`Monitor`] looks after the
+//! files on disk: one that is gone or changed is neither served nor announced, its user is told, and it is shared again as
+//! soon as it is what it was.
 
+mod checks;
+mod drives;
 mod error;
+mod handle;
+mod health;
 mod look;
+mod monitor;
+mod problem;
+mod watcher;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid};
 use shoal_engine::hash::{HashError, Hashed};
@@ -16,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
+pub use monitor::Monitor;
 
 use crate::command::FileRef;
 use crate::events::{Event, Events};
@@ -23,9 +31,9 @@ use crate::hashing::{Hashing, hash};
 use crate::holdings::Holdings;
 use crate::session::{CallError, Session, Who};
 use crate::store::{ShareRecord, Store, StoreError};
-use crate::swarm::{Body, FileKey, Served, Swarm};
+use crate::swarm::{FileKey, Swarm};
 use crate::text;
-use look::{Found, change_problem, look};
+use handle::Handle;
 
 /// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
 const MAX_ASKED_ABOUT: usize = 64;
@@ -45,18 +53,9 @@ pub struct Uploaded {
     pub sha1: Sha1,
 }
 
-/// What became of a user's shares at login.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Files that are shared again.
-    pub shared: usize,
-    /// Files that were touched and may be unchanged all the same; to be given to [`Shares::recheck`].
-    pub touched: Vec<ShareRecord>,
-}
-
 /// This client's shares. Cheap to clone.
 #[derive(Clone)]
-pub struct Shares(Arc<Parts>);
+pub struct Shares(Arc<Parts>, Handle);
 
 /// What shares are made of.
 pub struct Parts {
@@ -73,10 +72,12 @@ pub struct Parts {
 }
 
 impl Shares {
-    /// No shares yet; see [`Shares::restore`].
+    /// No shares yet; see [`Shares::restore`]. Nothing is served unless the monitor runs.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+    pub fn new(parts: Parts) -> (Self, Monitor) {
+        let parts = Arc::new(parts);
+        let (monitor, handle) = Monitor::new(parts.clone());
+        (Self(parts, handle), monitor)
     }
 
     /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
@@ -100,40 +101,34 @@ impl Shares {
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
         manifest.validate()?;
+        let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
+        for &old in &replaced {
+            // Its name is free then. If the new version is refused, the old one is told anew once it is back.
+            self.take_back(old).await?;
+        }
         let key = self.tell(group, &manifest, piece_list.clone()).await?;
+        for old in replaced {
+            self.1.remove(old).await;
+            self.0.store.remove_share(who.user, old).await?;
+        }
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
         self.0.store.put_share(record.clone(), piece_list).await?;
-        self.serve(&record)?;
+        self.1.put(record).await?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(uploaded)
     }
 
-    /// Shares again what the user shared before, after a look at each file. Those that are gone or changed are told as
-    /// events.
+    /// Shares again what the user shared before, after a look at each file; gives how many are shared at once. Those that
+    /// are gone or changed are told as events.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn restore(&self, user: Uid) -> Result<Restored, StoreError> {
-        let records = self.0.store.shares(user).await?;
-        let checked = tokio::task::spawn_blocking(move || {
-            let check = |record: ShareRecord| (look(&record), record);
-            records.into_iter().map(check).collect::<Vec<_>>()
-        });
-        let mut restored = Restored::default();
-        for (found, record) in checked.await.unwrap_or_default() {
-            match found {
-                Found::Same => match self.serve(&record) {
-                    Ok(()) => restored.shared += 1,
-                    Err(error) => self.told_lost(&record, error.to_string()),
-                },
-                Found::Touched => restored.touched.push(record),
-                Found::Other(problem) => self.told_lost(&record, problem),
-            }
-        }
+    pub async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
+        let shared = self.1.restore(self.0.store.shares(user).await?).await;
         self.0.holdings.settled(SETTLE_WITHIN).await;
-        Ok(restored)
+        Ok(shared)
     }
 
     /// Stops sharing a file and forgets it; false if it was not shared.
@@ -141,17 +136,12 @@ impl Shares {
     /// # Errors
     /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
     pub async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
-        self.withdraw(key);
+        self.1.remove(key).await;
         let known = self.0.store.shares(user).await?.iter().any(|record| record.key == key);
         if !known {
             return Ok(false);
         }
-        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
-        match self.0.session.call(call).await {
-            // What the trackers do not know needs no stopping.
-            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => return Err(error.into()),
-            _ => {}
-        }
+        self.take_back(key).await?;
         self.0.store.remove_share(user, key).await?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(true)
@@ -170,11 +160,8 @@ impl Shares {
     }
 
     /// Stops serving everything, and keeps the record of it.
-    pub async fn suspend(&self, user: Uid) {
-        match self.0.store.shares(user).await {
-            Ok(records) => records.iter().for_each(|record| self.withdraw(record.key)),
-            Err(error) => tracing::error!(%error, "shares cannot be read"),
-        }
+    pub async fn suspend(&self) {
+        self.1.clear().await;
     }
 
     /// The user left a group: what was shared in it is not served any more, and forgotten.
@@ -183,7 +170,7 @@ impl Shares {
     /// When the store fails.
     pub async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
         for record in self.0.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
-            self.withdraw(record.key);
+            self.1.remove(record.key).await;
             self.0.store.remove_share(user, record.key).await?;
         }
         self.0.holdings.settled(SETTLE_WITHIN).await;
@@ -208,7 +195,7 @@ impl Shares {
             // The session ended meanwhile; the next login shares it.
             return Ok(());
         }
-        self.serve(&record)?;
+        self.1.put(record).await?;
         self.0.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
     }
@@ -231,54 +218,6 @@ impl Shares {
         }
     }
 
-    /// Reads files that were touched, and shares those again whose content is the same. Ends with the session.
-    pub async fn recheck(&self, touched: Vec<ShareRecord>) {
-        for record in touched {
-            let mut who = self.0.session.watch_who();
-            let user = record.user;
-            let ended = who.wait_for(|who| who.as_ref().is_none_or(|who| who.user != user));
-            let nobody = watch::Sender::new(None);
-            let hashed = tokio::select! {
-                hashed = hash(record.path.clone(), &nobody) => hashed,
-                _ = ended => return,
-            };
-            let outcome = match hashed {
-                Ok(hashed) if hashed.digest == record.manifest.digest() => {
-                    self.share_touched(ShareRecord { identity: hashed.identity, ..record.clone() }).await
-                }
-                Ok(_) => {
-                    self.told_lost(&record, change_problem(&record));
-                    Ok(())
-                }
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = outcome {
-                self.told_lost(&record, error.to_string());
-            }
-        }
-    }
-
-    /// The served file under that key changed on disk, or cannot be read for a reason: it is not offered any more. Gives
-    /// what is to be given to [`Shares::recheck`].
-    pub async fn file_lost(&self, key: FileKey, reason: Option<String>) -> Vec<ShareRecord> {
-        self.withdraw(key);
-        let Some(who) = self.0.session.who() else { return Vec::new() };
-        let records = self.0.store.shares(who.user).await.unwrap_or_default();
-        let Some(record) = records.into_iter().find(|record| record.key == key) else { return Vec::new() };
-        let seen = record.clone();
-        let found = tokio::task::spawn_blocking(move || look(&seen)).await;
-        match (reason, found) {
-            (None, Ok(Found::Same | Found::Touched)) => return vec![record],
-            (None, Ok(Found::Other(problem))) => self.told_lost(&record, problem),
-            (Some(reason), _) => {
-                let problem = format!("it cannot be read ({reason}); when that is mended, log in again");
-                self.told_lost(&record, problem);
-            }
-            (None, Err(_)) => {}
-        }
-        Vec::new()
-    }
-
     /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
     pub async fn tell_sole_shares(&self, user: Uid) {
         let mut questions = JoinSet::new();
@@ -296,7 +235,7 @@ impl Shares {
         let collect = async {
             while let Some(answer) = questions.join_next().await {
                 if let Ok(Some(record)) = answer {
-                    let (group, file) = self.name_of(&record);
+                    let (group, file) = self.0.name_of(&record);
                     self.0.events.tell(Event::LastSharer { group, file });
                 }
             }
@@ -328,9 +267,9 @@ impl Shares {
 
     async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
         let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
-            self.withdraw(record.key);
+            self.1.remove(record.key).await;
             self.0.store.remove_share(who.user, record.key).await?;
-            self.told_lost(record, format!("you are not a member of {} any more", record.group));
+            self.0.told_lost(record, format!("you are not a member of {} any more", record.group));
             return Ok(());
         };
         let piece_list = self.0.store.piece_list(&record.manifest).await?;
@@ -338,38 +277,44 @@ impl Shares {
         match self.tell(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused { text, .. }) => {
-                self.withdraw(record.key);
-                self.told_lost(record, text);
+                self.1.remove(record.key).await;
+                self.0.told_lost(record, text);
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn share_touched(&self, record: ShareRecord) -> Result<(), ShareError> {
-        let piece_list = self.0.store.piece_list(&record.manifest).await?;
-        self.0.store.put_share(record.clone(), piece_list).await?;
-        self.serve(&record)
-    }
-
-    fn serve(&self, record: &ShareRecord) -> Result<(), ShareError> {
-        let layout = record.manifest.layout().map_err(ManifestError::from)?;
-        if !self.0.holdings.set(record.key, Extent::Complete) {
-            return Err(ShareError::TooMany);
+    /// Tells the trackers that a file is not shared any more.
+    async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
+        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
+        match self.0.session.call(call).await {
+            // What the trackers do not know needs no stopping.
+            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => Err(error.into()),
+            _ => Ok(()),
         }
-        let body = Body::File { path: record.path.clone(), identity: record.identity };
-        self.0.swarm.serve(record.key, Served { layout, body });
-        Ok(())
     }
 
-    fn withdraw(&self, key: FileKey) {
-        self.0.swarm.stop(key);
-        self.0.holdings.set(key, Extent::None);
+    /// What was shared from this place before and is not there any more: its user shares what is.
+    async fn replaced(
+        &self,
+        who: &Who,
+        group: &GroupName,
+        path: &Path,
+        new: &Manifest,
+    ) -> Result<Vec<FileKey>, StoreError> {
+        let gid = gid(who, group);
+        let here = |old: &ShareRecord| old.path == path && gid == Some(old.key.group);
+        let mut old = self.0.store.shares(who.user).await?;
+        old.retain(|old| here(old) && old.manifest.digest() != new.digest());
+        Ok(old.into_iter().map(|old| old.key).collect())
     }
+}
 
+impl Parts {
     /// What a share is called now: another group may have been given the name that its group had.
     fn name_of(&self, record: &ShareRecord) -> (GroupName, FileName) {
-        let who = self.0.session.who();
+        let who = self.session.who();
         let group = who.as_ref().and_then(|who| who.group_name(record.key.group)).unwrap_or(&record.group);
         (group.clone(), record.manifest.name.clone())
     }
@@ -377,7 +322,7 @@ impl Shares {
     fn told_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
-        self.0.events.tell(Event::ShareLost { group, file, path, problem });
+        self.events.tell(Event::ShareLost { group, file, path, problem });
     }
 }
 

@@ -19,7 +19,7 @@ pub use downloads::{DownloadRecord, DownloadState};
 pub use shares::ShareRecord;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// How long a call waits for another process that looks into the database (a backup, say).
 const BUSY: Duration = Duration::from_secs(5);
@@ -31,6 +31,7 @@ const TABLES: &str = "
         user blob not null, gid blob not null, fid blob not null,
         group_name text not null, manifest blob not null, piece_list blob not null, path blob not null,
         size integer not null, mtime_ns integer not null, inode integer not null, device integer not null,
+        ctime_ns integer,
         primary key (user, gid, fid)
     ) strict, without rowid;
     create table download (
@@ -46,7 +47,10 @@ const TABLES: &str = "
 ";
 
 /// What makes a database of version 1 one of this version.
-const FROM_1: &str = "alter table download add column verified integer not null default 0";
+const FROM_1: &str = "alter table download add column verified integer not null default 0;
+    alter table share add column ctime_ns integer";
+/// What makes a database of version 2 one of this version.
+const FROM_2: &str = "alter table share add column ctime_ns integer";
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +135,7 @@ impl Store {
             SCHEMA => {}
             0 => change(&mut connection, TABLES).map_err(fault)?,
             1 => change(&mut connection, FROM_1).map_err(fault)?,
+            2 => change(&mut connection, FROM_2).map_err(fault)?,
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
         }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.into() })
@@ -231,18 +236,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_of_the_first_version_is_brought_up_to_this_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("client.db");
-        let mut connection = Connection::open(&path).unwrap();
-        let then = TABLES.replace("        verified integer not null default 0,\n", "");
-        assert_ne!(then, TABLES);
-        change(&mut connection, &then).unwrap();
-        connection.pragma_update(None, "user_version", 1).unwrap();
-        drop(connection);
-        for _ in 0..2 {
-            let store = Store::open(&path).unwrap();
-            assert_eq!(store.downloads(shoal_common::Uid([1; 16])).await.unwrap(), []);
+    async fn a_database_of_an_earlier_version_is_brought_up_to_this_one() {
+        let second = TABLES.replace("        ctime_ns integer,\n", "");
+        let first = second.replace("        verified integer not null default 0,\n", "");
+        assert!(first.len() < second.len() && second.len() < TABLES.len());
+        for (version, then) in [(1, first), (2, second)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("client.db");
+            let mut connection = Connection::open(&path).unwrap();
+            change(&mut connection, &then).unwrap();
+            connection.pragma_update(None, "user_version", version).unwrap();
+            drop(connection);
+            for _ in 0..2 {
+                let store = Store::open(&path).unwrap();
+                assert_eq!(store.downloads(shoal_common::Uid([1; 16])).await.unwrap(), []);
+                assert_eq!(store.shares(shoal_common::Uid([1; 16])).await.unwrap(), []);
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ impl Store {
             rows::put_piece_list(db, &share.manifest, &piece_list)?;
             db.execute(
                 "insert or replace into share (user, gid, fid, group_name, manifest, piece_list, path,
-                 size, mtime_ns, inode, device) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 size, mtime_ns, inode, device, ctime_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     share.user.0,
                     share.key.group.0,
@@ -47,9 +47,10 @@ impl Store {
                     share.manifest.piece_list.0,
                     rows::path_column(&share.path),
                     share.identity.size.cast_signed(),
-                    mtime_column(share.identity.modified),
+                    time_column(share.identity.modified),
                     share.identity.inode.cast_signed(),
                     share.identity.device.cast_signed(),
+                    share.identity.changed.map(time_column),
                 ),
             )?;
             Ok(())
@@ -105,7 +106,8 @@ fn share(row: &Row<'_>) -> rusqlite::Result<ShareRecord> {
         path: rows::path(row)?,
         identity: FileIdentity {
             size: row.get::<_, i64>("size")?.cast_unsigned(),
-            modified: mtime(row.get("mtime_ns")?),
+            modified: time(row.get("mtime_ns")?),
+            changed: row.get::<_, Option<i64>>("ctime_ns")?.map(time),
             inode: row.get::<_, i64>("inode")?.cast_unsigned(),
             device: row.get::<_, i64>("device")?.cast_unsigned(),
         },
@@ -113,7 +115,7 @@ fn share(row: &Row<'_>) -> rusqlite::Result<ShareRecord> {
 }
 
 /// Nanoseconds since 1970. Times out of their range, which end in 2262, become one that no file has.
-fn mtime_column(time: SystemTime) -> i64 {
+fn time_column(time: SystemTime) -> i64 {
     let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).ok();
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => nanos(since).unwrap_or(i64::MAX),
@@ -121,7 +123,7 @@ fn mtime_column(time: SystemTime) -> i64 {
     }
 }
 
-fn mtime(nanos: i64) -> SystemTime {
+fn time(nanos: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
@@ -150,7 +152,13 @@ pub(super) mod tests {
     fn record(n: u8, name: &str) -> (ShareRecord, Vec<u8>) {
         let (manifest, list) = sample(name);
         let modified = UNIX_EPOCH - Duration::from_nanos(5);
-        let identity = FileIdentity { size: u64::MAX, modified, inode: u64::MAX - 1, device: 3 };
+        let identity = FileIdentity {
+            size: u64::MAX,
+            modified,
+            changed: Some(modified),
+            inode: u64::MAX - 1,
+            device: 3,
+        };
         let path = std::ffi::OsString::from("/tmp/\u{e9} ").into();
         let group = GroupName::refer("g").unwrap();
         (ShareRecord { user: Uid([9; 16]), key: key(n), group, manifest, path, identity }, list)

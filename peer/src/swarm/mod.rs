@@ -8,8 +8,10 @@
 mod fetch;
 mod guests;
 mod news;
+mod refusal;
 mod serve;
 mod served;
+mod troubles;
 mod uploads;
 
 use std::collections::HashMap;
@@ -17,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use shoal_common::peer_wire::Refused;
+use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
@@ -31,6 +33,7 @@ pub use self::fetch::{Liveness, PeerSource};
 use self::guests::Guests;
 use self::serve::Guest;
 pub use self::served::{Body, Served};
+use self::troubles::Troubles;
 use self::uploads::Uploads;
 use crate::budget::Budget;
 use crate::tickets::TicketBook;
@@ -56,9 +59,9 @@ pub struct SwarmConfig {
 /// What happens in the swarm that others should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwarmEvent {
-    /// A served file is not what was shared any more: it is not served any longer.
+    /// A served file may not be what was shared any more: it is withheld until somebody has looked at it.
     FileChanged(FileKey),
-    /// A served file cannot be read, and what the system says: it is not served any longer.
+    /// A served file cannot be read, and what the system says: it is withheld until somebody has looked at it.
     FileUnreadable(FileKey, String),
     /// A source gave up. It can be asked for anew.
     SourceLost {
@@ -95,6 +98,7 @@ struct Shared {
     uploads: Uploads,
     links: Arc<Links>,
     origins: Mutex<HashMap<(FileKey, PeerId), Weak<Origin>>>,
+    troubles: Troubles,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -115,7 +119,8 @@ impl Swarm {
         let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let origins = Mutex::default();
-        let shared = Shared { local_addr, tickets, uploads, links, origins, tasks, stop };
+        let troubles = Troubles::default();
+        let shared = Shared { local_addr, tickets, uploads, links, origins, troubles, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener));
         Ok(swarm)
@@ -138,7 +143,25 @@ impl Swarm {
 
     /// Serves a file no longer. Requests under way end, and those who have it open are told.
     pub fn stop(&self, key: FileKey) {
-        self.shared.uploads.stop(key, Refused::NotShared);
+        self.shared.uploads.stop(key);
+    }
+
+    /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of
+    /// it is served on.
+    pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
+        self.shared.uploads.withhold(key, trouble)
+    }
+
+    /// Whether a file is served.
+    #[must_use]
+    pub fn serves(&self, key: FileKey) -> bool {
+        self.shared.uploads.serves(key)
+    }
+
+    /// The copies of a file that peers said they cannot serve now, since they were last tried.
+    #[must_use]
+    pub fn troubles(&self, key: FileKey) -> Vec<(PeerId, CopyTrouble)> {
+        self.shared.troubles.of(key)
     }
 
     /// Limits all uploads together to so many bytes a second; `None` or 0 is no limit.
@@ -162,6 +185,7 @@ impl Swarm {
             links: &self.shared.links,
             tickets: self.shared.tickets.clone(),
             uploads: self.shared.uploads.clone(),
+            troubles: self.shared.troubles.clone(),
             tasks: &self.shared.tasks,
             stop: self.shared.stop.child_token(),
         });

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,6 +110,11 @@ impl Source {
         &self.layout
     }
 
+    /// Whether it is a download that is not finished.
+    pub(super) fn is_partial(&self) -> bool {
+        matches!(self.body, Body::Partial { .. })
+    }
+
     /// Fills `into` with bytes of a piece from `offset` in it. Blocking. What was read counts only if the file is
     /// afterwards still the one that was shared.
     pub(super) fn read(&self, piece: PieceIndex, offset: u32, into: &mut [u8]) -> Result<(), ReadFailure> {
@@ -143,14 +148,7 @@ impl Source {
         // Looked at before it is opened: what stands there now may be a pipe, which would block.
         unchanged(FileIdentity::of(path), identity)?;
         let file = File::open(path).map_err(gone)?;
-        let found = file.metadata().map_err(gone)?;
-        let opened = found.modified().map(|modified| FileIdentity {
-            size: found.len(),
-            modified,
-            device: found.dev(),
-            inode: found.ino(),
-        });
-        unchanged(opened, identity)?;
+        unchanged(FileIdentity::of_open(&file), identity)?;
         let file = Arc::new(file);
         *open = Kept::new(&file);
         Ok(file)

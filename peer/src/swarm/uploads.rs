@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use shoal_common::peer_wire::{Refused, ToRequester};
+use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PeerId, PieceIndex};
 use shoal_engine::rate::Limiter;
 use shoal_policy::{Action, ChannelId, Event, Policy};
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::fetch::percent;
 use super::news::{News, Told};
+use super::refusal::Refusal;
 use super::served::{Body, ReadFailure, Served, Source};
 use super::{FileKey, SwarmEvent, Uploaded};
 
@@ -48,6 +49,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     files: HashMap<FileKey, Entry>,
+    /// Files that are shared and cannot be served now. No more than are shared.
+    withheld: HashMap<FileKey, CopyTrouble>,
     /// Of files that are downloaded here and not served yet.
     news: HashMap<FileKey, Weak<News>>,
     policy: Policy,
@@ -89,7 +92,7 @@ pub(super) enum Out {
     /// Announce new pieces. The flag is raised while this waits.
     News { wire: u32, waits: Arc<AtomicBool> },
     /// Forget a channel and what is to be sent on it, and say why if the requester does not know.
-    Shut { channel: ChannelId, wire: u32, reason: Option<Refused> },
+    Shut { channel: ChannelId, wire: u32, reason: Option<Refusal> },
 }
 
 /// The way to a connection's writer. A connection whose writer is this far behind is ended: what waits for it is bounded
@@ -124,6 +127,7 @@ impl Uploads {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
                     files: HashMap::new(),
+                    withheld: HashMap::new(),
                     news: HashMap::new(),
                     policy: Policy::new(slots, fastrand::Rng::new()),
                     outlets: HashMap::new(),
@@ -174,6 +178,7 @@ impl Uploads {
         };
         let stop = self.shared.stop.child_token();
         let mut state = self.state();
+        state.withheld.remove(&key);
         let waiting = state.news.remove(&key).and_then(|news| news.upgrade());
         let follower = verified.is_some().then(|| stop.clone().drop_guard());
         let source = Arc::new(Source::new(served));
@@ -201,16 +206,42 @@ impl Uploads {
         }
     }
 
-    /// Serves a file no longer; whoever has it open is told `reason`.
-    pub(super) fn stop(&self, key: FileKey, reason: Refused) {
+    /// Serves a file no longer. Requesters that have it open are told that it is not shared.
+    pub(super) fn stop(&self, key: FileKey) {
         let mut state = self.state();
+        state.withheld.remove(&key);
+        self.shut(state, key, Refused::NotShared.into());
+    }
+
+    /// Serves a shared file not now. Requesters that have it open, or open it later, are told what is the matter with
+    /// it. A download under the same key is served on: false.
+    pub(super) fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
+        let mut state = self.state();
+        if state.files.get(&key).is_some_and(|entry| entry.source.is_partial()) {
+            return false;
+        }
+        state.withheld.insert(key, trouble);
+        self.shut(state, key, trouble.into());
+        true
+    }
+
+    pub(super) fn serves(&self, key: FileKey) -> bool {
+        self.state().files.contains_key(&key)
+    }
+
+    /// Why a file is not served.
+    pub(super) fn refusal(&self, key: FileKey) -> Refusal {
+        self.state().withheld.get(&key).map_or_else(|| Refused::NotShared.into(), |&trouble| trouble.into())
+    }
+
+    fn shut(&self, mut state: MutexGuard<'_, State>, key: FileKey, refusal: Refusal) {
         let Some(entry) = state.files.remove(&key) else { return };
         let channels: Vec<ChannelId> =
             state.outlets.iter().filter(|(_, outlet)| outlet.key == key).map(|(&id, _)| id).collect();
         for id in channels {
             state.policy.handle(Event::Closed { channel: id }, now());
             if let Some(outlet) = state.outlets.remove(&id) {
-                outlet.outbox.push(Out::Shut { channel: id, wire: outlet.wire, reason: Some(reason) });
+                outlet.outbox.push(Out::Shut { channel: id, wire: outlet.wire, reason: Some(refusal) });
             }
         }
         if Arc::strong_count(&entry.news) > 1 {
@@ -256,6 +287,7 @@ impl Uploads {
 
     /// A requester closed a channel, its connection ended, or it may not have the file any more: then it is told why.
     pub(super) fn close(&self, channel: ChannelId, reason: Option<Refused>) {
+        let reason = reason.map(Refusal::from);
         let mut state = self.state();
         let Some(outlet) = state.outlets.remove(&channel) else { return };
         outlet.outbox.push(Out::Shut { channel, wire: outlet.wire, reason });
@@ -310,8 +342,8 @@ impl Uploads {
         self.carry(state);
     }
 
-    /// A piece could not be read from what is served to a channel. The file is not served any more, unless it is served
-    /// from elsewhere by now.
+    /// A piece could not be read from what is served to a channel. The file is not served any more until somebody has
+    /// looked at it, unless it is served from elsewhere by now.
     pub(super) fn unreadable(&self, channel: ChannelId, source: &Arc<Source>, failure: &ReadFailure) {
         let state = self.state();
         let key = state.outlets.get(&channel).map(|outlet| outlet.key);
@@ -319,14 +351,16 @@ impl Uploads {
             key.filter(|key| state.files.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.source, source)));
         drop(state);
         let Some(key) = current else { return };
-        let (reason, event) = match failure {
+        let event = match failure {
             ReadFailure::Missing | ReadFailure::Busy(_) => return,
-            ReadFailure::Changed => (Refused::Changed, SwarmEvent::FileChanged(key)),
-            ReadFailure::Io(error) => {
-                (Refused::NotShared, SwarmEvent::FileUnreadable(key, error.to_string()))
-            }
+            ReadFailure::Changed => SwarmEvent::FileChanged(key),
+            ReadFailure::Io(error) => SwarmEvent::FileUnreadable(key, error.to_string()),
         };
-        self.stop(key, reason);
+        if source.is_partial() {
+            self.stop(key);
+        } else {
+            self.withhold(key, CopyTrouble::Checked);
+        }
         self.emit(event);
     }
 

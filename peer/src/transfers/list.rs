@@ -8,6 +8,7 @@ use shoal_engine::{Progress, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::copies::Copies;
 use super::run::Stop;
 use super::{DownloadRow, RowState};
 use crate::command::FileRef;
@@ -42,10 +43,19 @@ pub(super) struct Running {
 pub(super) enum Now {
     /// It is about to begin, or to try again.
     Begins,
-    /// The engine works on it; and what it waits for while none of its holders can be asked for pieces.
-    Works(watch::Receiver<Progress>, watch::Receiver<Option<String>>),
+    /// The engine works on it.
+    Works(Works),
     /// It waits for something that is lacking; what, in words.
     Waits(String),
+}
+
+/// A download on which the engine works.
+pub(super) struct Works {
+    pub(super) progress: watch::Receiver<Progress>,
+    /// What it waits for while none of its holders can be asked for pieces.
+    pub(super) waits_for: watch::Receiver<Option<String>>,
+    /// What is the matter with its holders' copies.
+    pub(super) copies: Copies,
 }
 
 struct Entry {
@@ -112,13 +122,8 @@ impl List {
     }
 
     /// The engine works on a download that runs.
-    pub(super) fn works(
-        &mut self,
-        key: FileKey,
-        progress: watch::Receiver<Progress>,
-        waits_for: watch::Receiver<Option<String>>,
-    ) {
-        self.is_now(key, Now::Works(progress, waits_for));
+    pub(super) fn works(&mut self, key: FileKey, works: Works) {
+        self.is_now(key, Now::Works(works));
     }
 
     /// A download that runs waits for something.
@@ -265,10 +270,11 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         needs_ticket: false,
         waits_for: None,
         waits: None,
+        trouble: None,
     };
     match entry.running.as_ref().map(|running| &running.now) {
         Some(Now::Waits(words)) => row.waits = Some(words.clone()),
-        Some(Now::Works(progress, waits_for)) => {
+        Some(Now::Works(Works { progress, waits_for, copies })) => {
             row.waits_for.clone_from(&waits_for.borrow());
             let progress = progress.borrow();
             if progress.state != State::Opening {
@@ -278,6 +284,9 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
             row.sources = progress.sources;
             row.eta = progress.eta;
             row.activity = (progress.state != State::Ended).then_some((progress.state, progress.limit));
+            if progress.state == State::Waiting && progress.sources == 0 {
+                row.trouble = copies.trouble();
+            }
             row.needs_ticket = progress.state == State::Waiting && !has_ticket(entry.record.key.group);
         }
         Some(Now::Begins) | None => {}

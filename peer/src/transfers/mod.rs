@@ -3,6 +3,7 @@
 
 mod active;
 mod choice;
+mod copies;
 mod destination;
 mod ending;
 mod error;

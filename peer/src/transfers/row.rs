@@ -35,6 +35,8 @@ pub struct DownloadRow {
     pub waits_for: Option<String>,
     /// What it waits for that is lacking here, in words: space, descriptors, its drive.
     pub waits: Option<String>,
+    /// Why it waits for a sharer, where those that share the file said why they cannot serve it.
+    pub trouble: Option<String>,
 }
 
 /// How far a listed download came.

@@ -11,8 +11,9 @@ use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange,
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::copies::Copies;
 use super::error::StartError;
-use super::list::End;
+use super::list::{End, Works};
 use super::mirrors::Mirrors;
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
@@ -92,6 +93,7 @@ pub(super) struct Run {
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
     waits_for: watch::Sender<Option<String>>,
+    copies: Copies,
 }
 
 impl Run {
@@ -110,9 +112,11 @@ impl Run {
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = shared.parts.engine.start(content, target, sources);
         let (waits_for, waits_for_seen) = watch::channel(None);
+        let copies = Copies::new(shared.parts.swarm.clone(), record.key);
         let share = {
             let mut list = shared.list();
-            list.works(record.key, download.progress(), waits_for_seen);
+            let (progress, copies) = (download.progress(), copies.clone());
+            list.works(record.key, Works { progress, waits_for: waits_for_seen, copies });
             list.is_shared(record.key)
         };
         if share {
@@ -120,7 +124,7 @@ impl Run {
             shared.parts.swarm.serve(record.key, Served { layout, body });
         }
         let (shared, record) = (shared.clone(), record.clone());
-        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for })
+        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for, copies })
     }
 
     /// Runs until the engine ends, or is stopped.
@@ -325,6 +329,7 @@ impl Feeder<'_> {
         } else {
             self.told = false;
         }
+        holders.iter().for_each(|holder| run.copies.asked(holder.peer, &holder.user));
         self.sources.offered(holders);
     }
 

@@ -138,7 +138,10 @@ async fn too_many_channels_and_refusals_are_refused() {
     }
     for channel in 10_000..10_064 {
         client.open(channel, attack.ticket()).await;
-        assert_eq!(client.hear().await, Some(ToRequester::Refused { channel, reason: Refused::Limit }));
+        assert_eq!(
+            client.hear().await,
+            Some(ToRequester::Refused { channel, reason: Refused::Limit, copy: None })
+        );
     }
     client.open(20_000, attack.ticket()).await;
     hung_up(&mut client).await;

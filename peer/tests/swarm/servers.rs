@@ -190,7 +190,7 @@ async fn refusals_end_a_source_with_a_reason() {
     let mut events = leecher.swarm.events();
     for (refusal, expected) in [(Refused::NotShared, "does not share"), (Refused::Changed, "changed")] {
         let (source, mut server, channel) = by_hand.opened(&leecher).await;
-        server.say(&ToRequester::Refused { channel, reason: refusal }).await;
+        server.say(&ToRequester::Refused { channel, reason: refusal, copy: None }).await;
         match within("the end", events.recv()).await.unwrap() {
             SwarmEvent::SourceLost { reason, .. } => assert!(reason.contains(expected), "{reason}"),
             other => panic!("{other:?}"),

@@ -49,7 +49,11 @@ async fn other_tickets_open_nothing() {
         client.open(1, ticket).await;
         // What follows without an answer to wait for is as if it had not been said.
         client.say(&ToServer::Request { channel: 1, piece: 0 }).await;
-        assert_eq!(client.hear().await, Some(ToRequester::Refused { channel: 1, reason }), "{what}");
+        assert_eq!(
+            client.hear().await,
+            Some(ToRequester::Refused { channel: 1, reason, copy: None }),
+            "{what}"
+        );
     }
     assert_eq!(seeder.swarm.uploaded().total, 0);
 }
@@ -60,9 +64,15 @@ async fn a_file_that_is_not_shared_says_so_to_members_only() {
     let identity = Identity::generate();
     let mut client = RawClient::connect(&identity, &member).await;
     client.open(1, ticket(2, identity.peer_id(), KEY.group, LATER)).await;
-    assert_eq!(client.hear().await, Some(ToRequester::Refused { channel: 1, reason: Refused::Ticket }));
+    assert_eq!(
+        client.hear().await,
+        Some(ToRequester::Refused { channel: 1, reason: Refused::Ticket, copy: None })
+    );
     client.open(2, ticket(1, identity.peer_id(), KEY.group, LATER)).await;
-    assert_eq!(client.hear().await, Some(ToRequester::Refused { channel: 2, reason: Refused::NotShared }));
+    assert_eq!(
+        client.hear().await,
+        Some(ToRequester::Refused { channel: 2, reason: Refused::NotShared, copy: None })
+    );
 }
 
 #[tokio::test]
@@ -93,10 +103,16 @@ async fn a_ticket_that_runs_out_closes_the_channel_and_a_newer_one_keeps_it_open
     assert_eq!(client.hear().await, Some(ToRequester::Opened { channel: 1, have: None }));
     assert_eq!(client.hear().await, Some(ToRequester::Opened { channel: 2, have: None }));
     client.say(&ToServer::Ticket { channel: 2, ticket: ticket(1, me, KEY.group, LATER) }).await;
-    assert_eq!(client.hear().await, Some(ToRequester::Refused { channel: 1, reason: Refused::Expired }));
+    assert_eq!(
+        client.hear().await,
+        Some(ToRequester::Refused { channel: 1, reason: Refused::Expired, copy: None })
+    );
     assert!(client.piece(2, 0, 65_536).await.is_some());
     client.say(&ToServer::Ticket { channel: 2, ticket: ticket(2, me, KEY.group, LATER) }).await;
-    assert_eq!(client.hear().await, Some(ToRequester::Refused { channel: 2, reason: Refused::Ticket }));
+    assert_eq!(
+        client.hear().await,
+        Some(ToRequester::Refused { channel: 2, reason: Refused::Ticket, copy: None })
+    );
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use shoal_common::Layout;
+use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
 use shoal_engine::{Have, PieceSource};
+use shoal_net::Identity;
 use shoal_peer::swarm::SwarmEvent;
 
-use crate::support::{KEY, Member, file, until, within};
+use crate::support::{KEY, LATER, Member, RawClient, file, ticket, until, within};
 
 #[tokio::test]
 async fn a_file_passes_from_one_member_to_another() {
@@ -123,15 +125,69 @@ async fn a_file_that_changes_is_not_served_any_longer() {
     fetching.reach(65_536).await;
     std::fs::write(&path, b"something else").unwrap();
     assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
+    // Until somebody has looked at it, it may be the same.
+    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
+    assert!(seeder.swarm.withhold(KEY, CopyTrouble::Changed));
     let event = within("the source's end", lost.recv()).await.unwrap();
     assert!(
         matches!(&event, SwarmEvent::SourceLost { key: KEY, peer, .. } if *peer == seeder.id()),
         "{event:?}"
     );
+    assert_eq!(leecher.swarm.troubles(KEY), [(seeder.id(), CopyTrouble::Changed)]);
     // The rest comes from elsewhere.
     other.share(&bytes, *content.layout());
     fetching.add(7, leecher.source(&other, *content.layout())).await;
     fetching.complete(&bytes).await;
+}
+
+#[tokio::test]
+async fn a_touched_file_is_come_back_for_once_it_was_checked() {
+    let (bytes, content) = file(4 << 20);
+    let (seeder, leecher) = (Member::new().await, Member::new().await);
+    let path = seeder.share(&bytes, *content.layout());
+    seeder.swarm.set_upload_limit(Some(1 << 20));
+    let mut events = seeder.swarm.events();
+    let fetching = leecher.download(&content, &[&seeder]).await;
+    fetching.reach(65_536).await;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
+    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
+    seeder.swarm.set_upload_limit(None);
+    seeder.share_at(&path, *content.layout());
+    fetching.complete(&bytes).await;
+    assert_eq!(leecher.swarm.troubles(KEY), []);
+}
+
+#[tokio::test]
+async fn whoever_opens_a_withheld_file_is_told_why_and_a_download_of_it_is_served() {
+    let (bytes, content) = file(65_536);
+    let seeder = Member::new().await;
+    let path = seeder.share(&bytes, *content.layout());
+    let identity = Identity::generate();
+    let mut client = RawClient::connect(&identity, &seeder).await;
+    let refusals = [
+        (CopyTrouble::Checked, Refused::Limit),
+        (CopyTrouble::Missing, Refused::NotShared),
+        (CopyTrouble::Unreadable, Refused::NotShared),
+        (CopyTrouble::Changed, Refused::Changed),
+    ];
+    for (channel, (trouble, reason)) in (0..).zip(refusals) {
+        seeder.swarm.withhold(KEY, trouble);
+        assert!(!seeder.swarm.serves(KEY));
+        client.open(channel, ticket(1, identity.peer_id(), KEY.group, LATER)).await;
+        let refused = ToRequester::Refused { channel, reason, copy: Some(trouble) };
+        assert_eq!(client.hear().await, Some(refused));
+    }
+    seeder.share_at(&path, *content.layout());
+    client.open(9, ticket(1, identity.peer_id(), KEY.group, LATER)).await;
+    assert_eq!(client.hear().await, Some(ToRequester::Opened { channel: 9, have: None }));
+    seeder.swarm.stop(KEY);
+    let stopped = ToRequester::Refused { channel: 9, reason: Refused::NotShared, copy: None };
+    assert_eq!(client.hear().await, Some(stopped));
+    let fetching = seeder.download(&content, &[]).await;
+    assert!(!seeder.swarm.withhold(KEY, CopyTrouble::Missing));
+    assert!(seeder.swarm.serves(KEY));
+    drop(fetching);
 }
 
 #[tokio::test]

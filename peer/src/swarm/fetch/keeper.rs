@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::Bitfield;
-use shoal_common::peer_wire::{Refused, ToServer};
+use shoal_common::peer_wire::{CopyTrouble, Refused, ToServer};
 use shoal_engine::Have;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -103,6 +103,7 @@ impl Keeper {
             Err(parted) => return parted,
         };
         self.origin.liveness.send_replace(Liveness::Open);
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, None);
         let mut second: Option<Line> = None;
         let mut second_due = Instant::now();
         let mut told = Told::default();
@@ -113,8 +114,8 @@ impl Keeper {
         let mut keep_alive = pin!(sleep(KEEP_ALIVE));
         loop {
             tokio::select! {
-                parted = ended(&mut line) => return parted,
-                parted = ended_if(&mut second) => {
+                parted = self.ended(&mut line) => return parted,
+                parted = self.ended_if(&mut second) => {
                     tracing::debug!(peer = %self.link.peer(), reason = parted.reason(), "a second connection ended");
                     second = None;
                     self.origin.lanes()[1] = None;
@@ -165,7 +166,7 @@ impl Keeper {
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
             Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
-            Ok(Ok(LineState::Refused(reason))) => refused(reason),
+            Ok(Ok(LineState::Refused(reason, copy))) => self.refused(reason, copy),
             Ok(Ok(LineState::Lost(fault))) => parted(fault),
             Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => {
                 // A connection that is dead must not be found again by the next that tries.
@@ -182,6 +183,36 @@ impl Keeper {
         self.origin.liveness.send_replace(now);
         self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
         (0..LANES).for_each(|number| self.close(number));
+    }
+
+    /// Waits until an open channel is no longer. Cancel-safe.
+    async fn ended(&self, line: &mut Line) -> Parted {
+        match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
+            Ok(LineState::Refused(reason, copy)) => self.refused(reason, copy),
+            Ok(LineState::Lost(fault)) => parted(fault),
+            Ok(LineState::Open | LineState::Opening) | Err(_) => Parted::Gone("is not used any more".into()),
+        }
+    }
+
+    async fn ended_if(&self, line: &mut Option<Line>) -> Parted {
+        match line {
+            Some(line) => self.ended(line).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The peer does not serve us the file. What is the matter with its copy is noted for whoever lists the download.
+    fn refused(&self, reason: Refused, copy: Option<CopyTrouble>) -> Parted {
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, copy);
+        let reason = match (reason, copy) {
+            (Refused::Ticket | Refused::Expired, _) => return Parted::Ticket,
+            (_, Some(copy)) => of_copy(copy),
+            (Refused::Limit, None) => "has too much to do",
+            (Refused::NotShared, None) => "does not share the file any more",
+            (Refused::Changed, None) => of_copy(CopyTrouble::Changed),
+            (Refused::Malformed, None) => "does not understand this client",
+        };
+        Parted::Gone(reason.into())
     }
 
     fn close(&self, number: usize) {
@@ -202,22 +233,6 @@ impl Parted {
     }
 }
 
-/// Waits until an open channel is no longer. Cancel-safe.
-async fn ended(line: &mut Line) -> Parted {
-    match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
-        Ok(LineState::Refused(reason)) => refused(reason),
-        Ok(LineState::Lost(fault)) => parted(fault),
-        Ok(LineState::Open | LineState::Opening) | Err(_) => Parted::Gone("is not used any more".into()),
-    }
-}
-
-async fn ended_if(line: &mut Option<Line>) -> Parted {
-    match line {
-        Some(line) => ended(line).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn parted(fault: Fault) -> Parted {
     match fault {
         Fault::Gone(reason) => Parted::Gone(format!("is lost ({reason})")),
@@ -225,13 +240,13 @@ fn parted(fault: Fault) -> Parted {
     }
 }
 
-fn refused(reason: Refused) -> Parted {
-    let reason = match reason {
-        Refused::Ticket | Refused::Expired => return Parted::Ticket,
-        Refused::NotShared => "does not share the file any more",
-        Refused::Changed => "has a copy of the file that changed",
-        Refused::Limit => "has too much to do",
-        Refused::Malformed => "does not understand this client",
-    };
-    Parted::Gone(reason.into())
+/// What a peer says that does not serve its copy, to be read behind its name.
+fn of_copy(copy: CopyTrouble) -> &'static str {
+    match copy {
+        CopyTrouble::Checked => "is checking its copy of the file",
+        CopyTrouble::Missing => "has no copy of the file there now",
+        CopyTrouble::Unreadable => "cannot read its copy of the file",
+        CopyTrouble::Changed => "has a copy of the file that changed",
+        CopyTrouble::Unknown => "does not serve the file now",
+    }
 }

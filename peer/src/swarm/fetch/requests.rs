@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_REQUESTS;
-use shoal_common::peer_wire::{DataHead, Refused, ToRequester};
+use shoal_common::peer_wire::{CopyTrouble, DataHead, Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_engine::{Have, PieceBuf, SourceError};
 use tokio::sync::{oneshot, watch};
@@ -37,7 +37,7 @@ pub(super) enum LineState {
     /// Pieces may be asked for.
     Open,
     /// The server does not serve us the file.
-    Refused(Refused),
+    Refused(Refused, Option<CopyTrouble>),
     /// The connection ended.
     Lost(Fault),
 }
@@ -188,7 +188,7 @@ impl Requests {
         let mut state = self.state();
         match message {
             ToRequester::Opened { channel, have } => state.opened(channel, have.as_deref()),
-            ToRequester::Refused { channel, reason } => state.refused(channel, reason),
+            ToRequester::Refused { channel, reason, copy } => state.refused(channel, reason, copy),
             ToRequester::Have { channel, pieces } => state.have(channel, &pieces),
             ToRequester::NotNow { channel, piece, after_ms, instead } => {
                 let Some(layout) = state.layout(channel)? else { return Ok(()) };
@@ -317,12 +317,17 @@ impl State {
         Ok(())
     }
 
-    fn refused(&mut self, channel: u32, reason: Refused) -> Result<(), &'static str> {
+    fn refused(
+        &mut self,
+        channel: u32,
+        reason: Refused,
+        copy: Option<CopyTrouble>,
+    ) -> Result<(), &'static str> {
         if self.layout(channel)?.is_none() {
             return Ok(());
         }
         if let Some(line) = self.lines.remove(&channel) {
-            line.state.send_replace(LineState::Refused(reason));
+            line.state.send_replace(LineState::Refused(reason, copy));
         }
         let pieces: Vec<PieceIndex> =
             self.pending.keys().filter(|&&(other, _)| other == channel).map(|&(_, piece)| piece).collect();

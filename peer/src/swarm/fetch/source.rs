@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::keeper;
 use super::link::{LANES, Links};
 use crate::swarm::FileKey;
+use crate::swarm::troubles::Troubles;
 use crate::swarm::uploads::Uploads;
 use crate::tickets::TicketBook;
 
@@ -47,6 +48,7 @@ pub(in crate::swarm) struct Origin {
     pub(super) lanes: Mutex<[Option<Lane>; LANES]>,
     /// Somebody could use another connection.
     pub(super) wanted: Notify,
+    pub(super) troubles: Troubles,
 }
 
 /// How a source stands. Whoever put it into use watches this: nobody has to ask a source for pieces to learn that it is
@@ -79,6 +81,7 @@ pub(in crate::swarm) struct Start<'a> {
     pub(in crate::swarm) links: &'a Arc<Links>,
     pub(in crate::swarm) tickets: TicketBook,
     pub(in crate::swarm) uploads: Uploads,
+    pub(in crate::swarm) troubles: Troubles,
     pub(in crate::swarm) tasks: &'a TaskTracker,
     pub(in crate::swarm) stop: CancellationToken,
 }
@@ -86,7 +89,7 @@ pub(in crate::swarm) struct Start<'a> {
 impl PeerSource {
     /// Begins to connect.
     pub(in crate::swarm) fn start(start: Start<'_>) -> (Self, Arc<Origin>) {
-        let Start { key, peer, addresses, layout, links, tickets, uploads, tasks, stop } = start;
+        let Start { key, peer, addresses, layout, links, tickets, uploads, troubles, tasks, stop } = start;
         let nothing = shoal_common::Bitfield::none(&layout);
         let origin = Arc::new(Origin {
             key,
@@ -96,6 +99,7 @@ impl PeerSource {
             liveness: watch::Sender::new(Liveness::Connecting),
             lanes: Mutex::default(),
             wanted: Notify::new(),
+            troubles,
         });
         tasks.spawn(keeper::keep(
             origin.clone(),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_MESSAGE;
-use shoal_common::peer_wire::{Refused, TO_SERVER, ToRequester, ToServer};
+use shoal_common::peer_wire::{Refused, TO_SERVER, ToServer};
 use shoal_common::{Gid, Layout, PieceIndex};
 use shoal_net::bulk::frame::{FrameError, FrameReader};
 use tokio::io::AsyncBufRead;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Guest;
 use super::table::{Channel, NotTaken, Table};
 use crate::swarm::FileKey;
+use crate::swarm::refusal::Refusal;
 use crate::swarm::uploads::{Out, Outbox};
 use crate::tickets::Judgement;
 
@@ -119,7 +120,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         };
         self.guest.is_member.store(true, Ordering::Relaxed);
         let Some(opened) = self.guest.uploads.open(key, self.guest.peer, wire, &self.outbox) else {
-            return self.refuse(wire, Refused::NotShared);
+            return self.refuse(wire, self.guest.uploads.refusal(key));
         };
         let channel = Channel {
             id: opened.id,
@@ -201,8 +202,8 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
     }
 
-    fn refuse(&mut self, channel: u32, reason: Refused) -> Result<(), Ended> {
-        self.outbox.push(Out::Tell(ToRequester::Refused { channel, reason }));
+    fn refuse(&mut self, channel: u32, refusal: impl Into<Refusal>) -> Result<(), Ended> {
+        self.outbox.push(Out::Tell(refusal.into().on(channel)));
         self.count_refusal()
     }
 

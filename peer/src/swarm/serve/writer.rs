@@ -204,7 +204,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.jobs.retain(|job| job.channel != channel);
                 self.table.remove(wire, channel);
                 match reason {
-                    Some(reason) => self.tell(&ToRequester::Refused { channel: wire, reason }).await,
+                    Some(refusal) => self.tell(&refusal.on(wire)).await,
                     None => Ok(()),
                 }
             }
