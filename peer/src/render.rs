@@ -356,7 +356,7 @@ mod tests {
                 .contains("  ann cannot be reached at 127.0.0.1:1 (it refuses connections)  ")
         );
         assert_eq!(
-            activity(&DownloadRow { needs_ticket: true, ..waiting.clone() }),
+            activity(&DownloadRow { needs_ticket: true, ..waiting.clone() }).as_deref(),
             Some("waiting for a ticket from a tracker")
         );
         assert_eq!(activity(&DownloadRow { sources: 1, ..waiting }).as_deref(), Some("waiting for pieces"));
