@@ -5,6 +5,7 @@
 pub mod client;
 pub mod fetch;
 pub mod metalink;
+mod network_name;
 pub mod reports;
 pub mod server;
 pub mod source;

@@ -15,6 +15,7 @@ use crate::fetch::duplicates;
 use crate::fetch::majority::{Agreement, Claim, agree};
 use crate::fetch::options::Options;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkFile};
+use crate::network_name;
 
 /// Servers that are asked at most; of a Metalink the best.
 const MAX_SERVERS: usize = 64;
@@ -25,7 +26,7 @@ const MAX_LIST_BYTES: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) client: Client,
-    pub(super) name: Option<FileName>,
+    pub(super) name: Option<Name>,
     pub(super) content: Content,
     /// Servers that agree, with what users know them by.
     pub(super) servers: Vec<(String, Answer)>,
@@ -33,10 +34,19 @@ pub(super) struct Plan {
     pub(super) notes: Vec<String>,
 }
 
+/// What the file is called, and whether that is the user's word or the network's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    /// The user typed it.
+    Typed(FileName),
+    /// A URL, a Metalink or a server chose it; it is safe as a file name and nothing more.
+    Network(FileName),
+}
+
 /// What is asked for.
 struct Wanted {
     candidates: Vec<Candidate>,
-    name: Option<FileName>,
+    name: Option<Name>,
     demanded: Claim,
     proxies: bool,
 }
@@ -89,7 +99,8 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
         .filter(|(index, _)| members.contains(index))
         .map(|(_, answer)| answer)
         .collect();
-    let name = wanted.name.or_else(|| usual_name(&servers));
+    let name = typed_name(options).or(wanted.name).or_else(|| usual_name(&servers).map(Name::Network));
+    let name = name.and_then(|name| made_safe(name, &mut notes));
     if servers.iter().any(|(_, answer)| answer.ranges) {
         servers.retain(|(label, answer)| {
             if !answer.ranges {
@@ -99,6 +110,22 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
         });
     }
     Ok(Plan { client, name, content, servers, notes })
+}
+
+/// The last part of what the user calls the file on the servers.
+fn typed_name(options: &Options) -> Option<Name> {
+    let last = options.name.as_deref()?.rsplit('/').next()?;
+    FileName::refer(last).ok().map(Name::Typed)
+}
+
+/// A name from the network, made safe, with a note if it had to be changed.
+fn made_safe(name: Name, notes: &mut Vec<String>) -> Option<Name> {
+    let Name::Network(given) = name else { return Some(name) };
+    let safe = network_name::safe(given.as_str())?;
+    if safe != given {
+        notes.push(format!("the servers call the file {:?}; it is saved as {safe}", given.as_str()));
+    }
+    Some(Name::Network(safe))
 }
 
 /// The name that most servers give the file; of equals the first.
@@ -278,7 +305,7 @@ fn from_metalink(file: MetalinkFile, from: Option<&Url>, mut demanded: Claim) ->
     if candidates.is_empty() {
         bail!("the Metalink names no http:// or https:// URL for {}", file.name);
     }
-    Ok(Wanted { candidates, name: Some(file.name), demanded, proxies: true })
+    Ok(Wanted { candidates, name: Some(Name::Network(file.name)), demanded, proxies: true })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod conformance;
 mod fetch;
 mod https;
+mod names;
 mod refusals;
 mod server;
 mod support;
