@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shoal_console::log;
+use shoal_segment::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +83,9 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         Front::Script | Front::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
-    let config = AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots };
+    let mirrors = if options.private_mirrors { Reach::Anywhere } else { Reach::Global };
+    let config =
+        AppConfig { listen: options.listen, trackers, data_dir, upload_slots: options.upload_slots, mirrors };
     let app = App::start(config).await?;
     let screen = Screen::new(match front {
         _ if options.json => Form::Json,

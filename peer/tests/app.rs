@@ -34,6 +34,7 @@ impl Client {
             trackers: TrackerInfo::parse(&text.join("\n")).unwrap(),
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
+            mirrors: shoal_segment::mirror::Reach::Global,
         };
         let app = App::start(config).await.unwrap();
         Self { events: app.events(), app }

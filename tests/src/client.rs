@@ -32,6 +32,7 @@ pub struct Client {
     port: u16,
     info: PathBuf,
     machine: Option<(Arc<Network>, u8)>,
+    options: Vec<String>,
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
@@ -43,18 +44,33 @@ impl Client {
     /// Starts a client with its state in `dir/name`, using the trackers of `info`.
     #[must_use]
     pub fn start(dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), None)
+        Self::start_with(dir, name, info, &[])
+    }
+
+    /// Starts a client with more options on its command line.
+    #[must_use]
+    pub fn start_with(dir: &Path, name: &str, info: &Path, options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self::start_at(dir, name, info, free_port(), None, options)
     }
 
     /// Starts a client on a machine of a network.
     #[must_use]
     pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)))
+        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)), Vec::new())
     }
 
-    fn start_at(dir: &Path, name: &str, info: &Path, port: u16, machine: Option<(Arc<Network>, u8)>) -> Self {
+    fn start_at(
+        dir: &Path,
+        name: &str,
+        info: &Path,
+        port: u16,
+        machine: Option<(Arc<Network>, u8)>,
+        options: Vec<String>,
+    ) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut command = client_command(dir, name, info, port);
+        command.args(&options);
         if let Some((network, number)) = &machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
             there.arg(format!("{}:{port}", network.address(*number))).args(command.get_args().skip(1));
@@ -80,6 +96,7 @@ impl Client {
             port,
             info: info.into(),
             machine,
+            options,
             child,
             input,
             output,
@@ -305,6 +322,7 @@ impl Client {
             info: self.info.clone(),
             port: self.port,
             machine: self.machine.clone(),
+            options: self.options.clone(),
         }
     }
 }
@@ -327,12 +345,13 @@ pub struct Stopped {
     info: PathBuf,
     port: u16,
     machine: Option<(Arc<Network>, u8)>,
+    options: Vec<String>,
 }
 
 impl Stopped {
     /// Starts it again, at the same address and with the same folder.
     #[must_use]
     pub fn restart(self) -> Client {
-        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine)
+        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine, self.options)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
-use shoal_common::{Layout, Sha1};
+use shoal_common::{Layout, Manifest, Sha1};
 use shoal_engine::hash::FileIdentity;
 use shoal_engine::{
     AnySource, Bottleneck, Content, Download, Outcome, Progress, SourceChange, SourceState, State,
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::choice::{Choice, Step};
 use super::error::StartError;
 use super::list::{End, Running};
-use super::mirrors::Mirrors;
+use super::mirrors::{Mirrors, Notice};
 use super::{Shared, destination};
 use crate::events::Event;
 use crate::session::CallError;
@@ -138,6 +138,11 @@ impl Run {
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
 
+    fn tell_refused(&self, mirror: String, reason: String) {
+        let (group, file) = self.shared.name_of(&self.record);
+        self.shared.parts.events.tell(Event::MirrorRefused { group, file, mirror, reason });
+    }
+
     async fn stop(&self, stop: Stop) -> End {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
@@ -174,18 +179,18 @@ impl Run {
     /// when it cannot go on, with the reason.
     async fn feed(&self) -> String {
         let told = self.origin == Origin::Command { unshared: true };
-        let mirrors = Mirrors::of(&self.record.manifest);
+        let mirrors = Mirrors::of(&self.record.manifest, self.shared.parts.mirrors);
         let mut feeder = Feeder { run: self, choice: Choice::default(), mirrors, told, refused: 0 };
         let mut progress = self.download.progress();
         let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    feeder.add_mirrors().await;
                     match feeder.ask().await {
                         Ok(again) => next = Instant::now() + again,
                         Err(reason) => return reason,
                     }
+                    feeder.add_mirrors().await;
                 }
                 Ok(()) = progress.changed() => {
                     let lost = feeder.look(&progress.borrow_and_update());
@@ -193,6 +198,7 @@ impl Run {
                         next = next.min(Instant::now() + SOONEST);
                     }
                     feeder.choose().await;
+                    feeder.add_mirrors().await;
                 }
             }
         }
@@ -221,8 +227,12 @@ impl Feeder<'_> {
         }
         let call = Call::Holders { group: record.key.group, file: record.key.file };
         match parts.session.call(call).await {
-            Ok(Answer::Holders { holders, again_ms }) => {
+            Ok(Answer::Holders { holders, again_ms, mirrors }) => {
                 self.refused = 0;
+                for ended in mirrors.map_or_else(Vec::new, |urls| self.mirrors.are(&urls)) {
+                    let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
+                }
+                self.add_mirrors().await;
                 self.take(holders).await;
                 Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
             }
@@ -278,10 +288,21 @@ impl Feeder<'_> {
         }
     }
 
-    /// Mirrors need no tracker and no sharer.
+    /// Mirrors need no tracker and no sharer who is online.
     async fn add_mirrors(&mut self) {
-        for (id, source) in self.mirrors.due() {
+        let mut notices = Vec::new();
+        for (id, source) in self.mirrors.due(&mut notices) {
             let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
+        }
+        self.tell(notices);
+    }
+
+    fn tell(&self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Lied(mirror, reason) => self.run.tell_banned(mirror, reason),
+                Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
+            }
         }
     }
 
@@ -302,9 +323,8 @@ impl Feeder<'_> {
                 _ => {}
             }
         }
-        for (mirror, reason) in self.mirrors.look(progress) {
-            self.run.tell_banned(mirror, reason);
-        }
+        let notices = self.mirrors.look(progress, &self.run.download.verified().borrow());
+        self.tell(notices);
         lost
     }
 }
@@ -389,7 +409,8 @@ impl Shared {
             user: record.user,
             key: record.key,
             group: record.group.clone(),
-            manifest: record.manifest.clone(),
+            // The mirrors are those of others: only who names them shares them.
+            manifest: Manifest { mirrors: Vec::new(), ..record.manifest.clone() },
             path: record.path.clone(),
             identity,
         };

@@ -13,10 +13,10 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::watch;
 
-use crate::client;
 use crate::source::answer::{Validators, content_range, is_encoded, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::whole::WholeStream;
+use crate::{client, mirror};
 
 /// Longest time without a byte while we wait for one: less than the engine's own patience, so that the source itself can
 /// count such failures.
@@ -143,7 +143,7 @@ impl HttpSource {
     fn came(&self, want: PieceRun, into: &PieceBuf) {
         let piece = u64::from(want.layout().piece_length()).min(want.length());
         if want.length().saturating_sub(into.remaining()) >= piece {
-            self.standing.delivered();
+            self.standing.delivered(want.first());
         }
     }
 
@@ -155,7 +155,10 @@ impl HttpSource {
             request = request.header(header::RANGE, range);
         }
         let response = tokio::time::timeout(STALL, request.send()).await.map_err(|_| Trouble::silent())?;
-        let response = response.map_err(|error| Trouble::Passing(client::reason(error), None))?;
+        let response = response.map_err(|error| match mirror::refused(&error) {
+            Some(refused) => Trouble::Refused(refused.to_string()),
+            None => Trouble::Passing(client::reason(error), None),
+        })?;
         let status = response.status();
         match status {
             StatusCode::OK => {}
@@ -199,6 +202,10 @@ impl HttpSource {
             Trouble::Ours(error) => error.into(),
             Trouble::Invalid(reason) => SourceError::Invalid(reason),
             Trouble::Final(reason) => SourceError::Gone(reason),
+            Trouble::Refused(reason) => {
+                self.standing.refused();
+                SourceError::Gone(reason)
+            }
             Trouble::Passing(reason, retry) => {
                 let pause = self.standing.failed(&reason);
                 tracing::debug!(url = %client::without_credentials(&self.url), reason, ?pause, "request failed");
@@ -244,6 +251,8 @@ enum Trouble {
     Invalid(String),
     /// It will not help to ask again.
     Final(String),
+    /// It leads to where we may not go.
+    Refused(String),
     /// It may help to ask again, after that time if the server said so.
     Passing(String, Option<Duration>),
 }

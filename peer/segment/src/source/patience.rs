@@ -1,9 +1,11 @@
 //! How long a server that fails is tried again: as long as another of the same download delivers, and for a time after
 //! nobody does. A server that is started anew is back within seconds, and one that stays away costs next to nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use shoal_common::PieceIndex;
 
 /// First pause after a failure. Then it is left alone as long again as it has been failing, so that the pauses double.
 const FIRST_PAUSE: Duration = Duration::from_millis(150);
@@ -47,6 +49,8 @@ impl Patience {
 pub struct Standing {
     patience: Patience,
     failing: Mutex<Option<Failing>>,
+    first_piece: OnceLock<PieceIndex>,
+    refused: AtomicBool,
 }
 
 /// A server that has failed since it last delivered a piece.
@@ -60,7 +64,12 @@ pub struct Failing {
 
 impl Standing {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, failing: Mutex::new(None) }
+        Self {
+            patience,
+            failing: Mutex::new(None),
+            first_piece: OnceLock::new(),
+            refused: AtomicBool::new(false),
+        }
     }
 
     /// What is wrong; `None` if nothing is.
@@ -68,9 +77,24 @@ impl Standing {
         self.lock().clone()
     }
 
-    pub(super) fn delivered(&self) {
+    /// The first piece that came whole from the server, whether it was right or not.
+    pub fn first_piece(&self) -> Option<PieceIndex> {
+        self.first_piece.get().copied()
+    }
+
+    /// Whether the server was not asked, or not followed, because of where that leads.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn delivered(&self, piece: PieceIndex) {
         self.patience.delivered();
+        self.first_piece.get_or_init(|| piece);
         *self.lock() = None;
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// The server failed again: how long to leave it alone, or `None` if it is to be given up.
