@@ -9,6 +9,7 @@ mod options;
 mod plan;
 mod report;
 mod sources;
+mod stream;
 mod versions;
 
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 
 pub use crate::fetch::options::Options;
 
-use crate::fetch::plan::Plan;
+use crate::fetch::plan::{Plan, Planned};
 use crate::fetch::report::{Ending, Report};
 use crate::fetch::sources::Sources;
 
@@ -55,6 +56,10 @@ async fn fetch(options: Options) -> Result<()> {
     let plan = tokio::select! {
         plan = plan::plan(&options) => plan?,
         _ = tokio::signal::ctrl_c() => bail!("stopped before the download began"),
+    };
+    let plan = match plan {
+        Planned::Known(plan) => plan,
+        Planned::Unsized(plan) => return stream::fetch(&options, plan, started).await,
     };
     let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();

@@ -12,6 +12,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(150);
 /// Longest of these pauses: about what somebody who waits for a server to come back notices.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// What every server may take for the beginning of an answer: then another request may do better.
+pub(super) const SHORTEST_ANSWER: Duration = Duration::from_millis(4_500);
+
 /// How long servers that fail are tried again; shared by all servers of one download. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Patience(Arc<Shared>);
@@ -51,6 +54,8 @@ pub struct Standing {
     failing: Mutex<Option<Failing>>,
     first_piece: OnceLock<PieceIndex>,
     refused: AtomicBool,
+    /// Milliseconds that the next answer may take to begin.
+    answer_within: AtomicU64,
 }
 
 /// A server that has failed since it last delivered a piece.
@@ -69,6 +74,7 @@ impl Standing {
             failing: Mutex::new(None),
             first_piece: OnceLock::new(),
             refused: AtomicBool::new(false),
+            answer_within: AtomicU64::new(4_500),
         }
     }
 
@@ -91,6 +97,19 @@ impl Standing {
         self.patience.delivered();
         self.first_piece.get_or_init(|| piece);
         *self.lock() = None;
+    }
+
+    /// How long the server may think before its answer begins: longer each time that this was too short, as far as the
+    /// user's patience goes.
+    pub(super) fn answer_within(&self) -> Duration {
+        Duration::from_millis(self.answer_within.load(Ordering::Relaxed))
+    }
+
+    /// It was seen to take `time`, or not to have answered within that: the next answer may take twice as long.
+    pub(super) fn thought(&self, time: Duration) {
+        let wanted = time.saturating_mul(2).min(self.patience.0.limit.max(SHORTEST_ANSWER));
+        let millis = u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);
+        self.answer_within.fetch_max(millis, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self) {

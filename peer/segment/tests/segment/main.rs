@@ -5,6 +5,7 @@ mod conformance;
 mod fetch;
 mod https;
 mod names;
+mod oddities;
 mod refusals;
 mod server;
 mod support;
