@@ -159,7 +159,8 @@ pub const COMMANDS: &[Spec] = &[
         section: Section::Sharing,
         summary: "share a file with a group",
         details: "The file stays where it is; only its name, size and digests go to the trackers. It is shared while this \
-                  client runs and you are logged in. --mirror names an HTTP address with the same content.",
+                  client runs and you are logged in. --mirror names an HTTP address with the same content, until you stop \
+                  sharing; others use it if it is a public one. What you name last counts.",
         example: "upload_file ~/pictures/beach.zip holidays",
     },
     Spec {
