@@ -336,7 +336,9 @@ impl Shares {
             return Ok(());
         };
         let piece_list = self.0.store.piece_list(&record.manifest).await?;
-        let manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        // An earlier version took some that trackers refuse now.
+        manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
         match self.tell(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused { text, .. }) => {

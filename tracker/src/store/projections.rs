@@ -164,3 +164,55 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
+    use shoal_replica::{Origin, Rows, Stamp};
+
+    use super::*;
+    use crate::record::{Standing, file_key, membership_key, share_key};
+
+    const GROUP: Gid = Gid([1; 16]);
+
+    fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>, seq: u64) -> Row {
+        let (stamp, origin) = (Stamp::at_ms(seq), Origin([1; 16]));
+        let tombstone = value.is_empty();
+        Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs: Vec::new() }
+    }
+
+    #[test]
+    fn mirrors_that_an_earlier_version_kept_with_the_file_come_last_and_end_with_its_last_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let digest = FileDigest { sha1: Sha1([1; 20]), blake3: Blake3([1; 32]) };
+        let (name, layout) = (FileName::create("m").unwrap(), Layout::for_size(1).unwrap());
+        let old = vec!["http://old.example/m".to_owned()];
+        let (manifest, _) = Manifest::new(name, layout, &[Sha1([1; 20])], digest, old.clone());
+        let (file, user, peer) = (Fid([2; 16]), Uid([3; 16]), PeerId([4; 32]));
+        let (request, new) = (RequestId([5; 16]), vec!["http://new.example/m".to_owned()]);
+        let member = Membership { standing: Standing::Member, since_ms: 1, request };
+        let share = Share { request, mirrors: Some(new.clone()) };
+        let share_key = share_key(GROUP, file, user, peer);
+        store.put(&row(FILE, file_key(GROUP, file), encode(&manifest), 1)).unwrap();
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it");
+        store.put(&row(MEMBERSHIP, membership_key(GROUP, user), encode(&member), 2)).unwrap();
+        store.put(&row(SHARE, share_key.clone(), encode(&share), 3)).unwrap();
+        assert_eq!(store.mirrors(GROUP, file).unwrap(), [new.clone(), old.clone()]);
+        // The same after all projections are made anew, as after an update.
+        store.rebuild_projections().unwrap();
+        assert_eq!(store.mirrors(GROUP, file).unwrap(), [new, old]);
+        store.put(&row(SHARE, share_key, Vec::new(), 4)).unwrap();
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it any more");
+    }
+
+    #[test]
+    fn a_share_of_an_earlier_version_has_no_mirrors() {
+        // The map of one entry that it was.
+        let old = [&[0xa1, 0x00, 0x50][..], &[7; 16]].concat();
+        let read: Option<Share> = minicbor::decode(&old).ok();
+        let expected = Share { request: RequestId([7; 16]), mirrors: None };
+        assert_eq!(read.as_ref(), Some(&expected));
+        assert_eq!(encode(&expected), old);
+    }
+}
