@@ -8,6 +8,7 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod manifest;
+pub mod mirrors;
 pub mod names;
 pub mod peer_id;
 pub mod peer_wire;

@@ -6,6 +6,7 @@ use crate::digest::{Blake3, FileDigest, Sha1};
 use crate::ids::{Fid, Gid};
 use crate::layout::{Layout, LayoutError};
 use crate::limits::{MAX_MIRROR_BYTES, MAX_MIRRORS};
+use crate::mirrors::{self, MirrorError};
 use crate::names::FileName;
 
 /// A file's metadata without its piece list, which is a blob of its own and named here by its hash.
@@ -30,7 +31,8 @@ pub struct Manifest {
     /// BLAKE3 of the piece list: the pieces' SHA-1 digests, 20 bytes each, in order.
     #[n(5)]
     pub piece_list: Blake3,
-    /// URLs of HTTP mirrors with the same content.
+    /// URLs of HTTP mirrors with the same content: in a client's call those of its own share, in a tracker's answer those
+    /// of all sharers. Trackers keep them with each share, and here only what an earlier version put here.
     #[n(6)]
     pub mirrors: Vec<String>,
 }
@@ -55,6 +57,9 @@ pub enum ManifestError {
     /// Too many mirrors or one that is no HTTP URL.
     #[error("mirrors must be at most 16 http:// or https:// URLs of at most 2,048 bytes")]
     Mirrors,
+    /// A mirror that nobody should name.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
 }
 
 impl Manifest {
@@ -108,6 +113,15 @@ impl Manifest {
             return Err(ManifestError::Mirrors);
         }
         Ok(self.layout()?)
+    }
+
+    /// As [`validate`](Self::validate), for a file that somebody wants to share: its mirrors are handed to others.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is wrong.
+    pub fn validate_new(&self) -> Result<Layout, ManifestError> {
+        mirrors::check(&self.mirrors)?;
+        self.validate()
     }
 
     /// Reads the piece list that this manifest names.

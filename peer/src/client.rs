@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shoal_console::{descriptors, log};
+use shoal_segment::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         Front::Script | Front::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
+    let mirrors = if options.private_mirrors { Reach::Anywhere } else { Reach::Global };
     descriptors::raise();
     let config = AppConfig {
         listen: options.listen,
@@ -89,6 +91,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         data_dir,
         upload_slots: options.upload_slots,
         clock: wake::system_clock(),
+        mirrors,
     };
     let app = App::start(config).await?;
     let screen = Screen::new(match front {

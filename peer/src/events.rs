@@ -119,6 +119,17 @@ pub enum Event {
         /// What it did.
         reason: String,
     },
+    /// A mirror that another member named is not used, because of where it lies.
+    MirrorRefused {
+        /// In which group.
+        group: GroupName,
+        /// For which file.
+        file: FileName,
+        /// Its host.
+        mirror: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Nobody else who is online has the whole file, and this client stops sharing it.
     LastSharer {
         /// In which group.

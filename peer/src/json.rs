@@ -62,6 +62,10 @@ pub fn event(event: &Event) -> String {
             "source_banned",
             json!({ "group": group.as_str(), "file": file.as_str(), "source": source, "reason": reason }),
         ),
+        Event::MirrorRefused { group, file, mirror, reason } => (
+            "mirror_refused",
+            json!({ "group": group.as_str(), "file": file.as_str(), "mirror": mirror, "reason": reason }),
+        ),
         Event::LastSharer { group, file } => {
             ("last_sharer", json!({ "group": group.as_str(), "file": file.as_str() }))
         }

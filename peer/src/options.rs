@@ -37,6 +37,10 @@ pub struct Options {
     /// Peers to upload to at a time; at least 1 (`limit up` bounds the rate).
     #[arg(long, value_name = "N", default_value_t = UPLOAD_SLOTS, value_parser = at_least_one)]
     pub upload_slots: usize,
+    /// Download also from mirrors in private networks and on this machine, and through a proxy of the environment. Any
+    /// member of a group can name a mirror, and so have this client ask what is there.
+    #[arg(long)]
+    pub private_mirrors: bool,
     /// How log lines look; RUST_LOG says which are written.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -144,6 +144,9 @@ pub fn event(event: &Event) -> String {
         Event::SourceBanned { group, file, source, reason } => {
             format!("{source} is not used any more for {file} of {group}: {reason}")
         }
+        Event::MirrorRefused { group, file, mirror, reason } => {
+            format!("{mirror} is not used for {file} of {group}: it {reason}")
+        }
         Event::LastSharer { group, file } => {
             format!("you are the only one who shares {file} of {group}; it will be unavailable")
         }

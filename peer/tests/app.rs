@@ -42,6 +42,7 @@ impl Client {
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
             clock,
+            mirrors: shoal_segment::mirror::Reach::Global,
         };
         let app = App::start(config).await.unwrap();
         Self { events: app.events(), app }

@@ -25,14 +25,24 @@ pub struct Outcome {
     pub events: Vec<Value>,
 }
 
+/// How a client is started.
+#[derive(Clone, Default)]
+struct How {
+    /// On which machine of a network.
+    machine: Option<(Arc<Network>, u8)>,
+    /// Under which limits of the system.
+    limits: Option<String>,
+    /// With which further options.
+    options: Vec<String>,
+}
+
 /// A running client.
 pub struct Client {
     name: String,
     dir: PathBuf,
     port: u16,
     info: PathBuf,
-    machine: Option<(Arc<Network>, u8)>,
-    limits: Option<String>,
+    how: How,
     child: Child,
     input: Option<ChildStdin>,
     output: Receiver<Value>,
@@ -44,19 +54,28 @@ impl Client {
     /// Starts a client with its state in `dir/name`, using the trackers of `info`.
     #[must_use]
     pub fn start(dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), None, None)
+        Self::start_at(dir, name, info, free_port(), How::default())
     }
 
     /// Starts a client under limits of the system, which a shell sets: `ulimit -Sn 64`.
     #[must_use]
     pub fn start_limited(dir: &Path, name: &str, info: &Path, limits: &str) -> Self {
-        Self::start_at(dir, name, info, free_port(), None, Some(limits.to_owned()))
+        let how = How { limits: Some(limits.to_owned()), ..How::default() };
+        Self::start_at(dir, name, info, free_port(), how)
+    }
+
+    /// Starts a client with more options on its command line.
+    #[must_use]
+    pub fn start_with(dir: &Path, name: &str, info: &Path, options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self::start_at(dir, name, info, free_port(), How { options, ..How::default() })
     }
 
     /// Starts a client on a machine of a network.
     #[must_use]
     pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
-        Self::start_at(dir, name, info, free_port(), Some((network.clone(), machine)), None)
+        let how = How { machine: Some((network.clone(), machine)), ..How::default() };
+        Self::start_at(dir, name, info, free_port(), how)
     }
 
     /// Starts a client that is bound by the permissions of files though it is root's. Needs root and `setpriv`.
@@ -67,40 +86,28 @@ impl Client {
         let mut command = Command::new("setpriv");
         command.arg("--bounding-set=-dac_override,-dac_read_search").arg(binary("client"));
         command.args(client.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
-        Self::launch(command, dir, name, info, (port, None, None))
+        Self::launch(command, dir, name, info, port, How::default())
     }
 
-    fn start_at(
-        dir: &Path,
-        name: &str,
-        info: &Path,
-        port: u16,
-        machine: Option<(Arc<Network>, u8)>,
-        limits: Option<String>,
-    ) -> Self {
+    fn start_at(dir: &Path, name: &str, info: &Path, port: u16, how: How) -> Self {
         let mut command = client_command(dir, name, info, port);
-        if let Some((network, number)) = &machine {
+        command.args(&how.options);
+        if let Some((network, number)) = &how.machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
             there.arg(format!("{}:{port}", network.address(*number))).args(command.get_args().skip(1));
             there.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = there;
         }
-        if let Some(limits) = &limits {
+        if let Some(limits) = &how.limits {
             let mut limited = Command::new("sh");
             limited.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\"")).arg(binary("client"));
             limited.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = limited;
         }
-        Self::launch(command, dir, name, info, (port, machine, limits))
+        Self::launch(command, dir, name, info, port, how)
     }
 
-    fn launch(
-        mut command: Command,
-        dir: &Path,
-        name: &str,
-        info: &Path,
-        (port, machine, limits): (u16, Option<(Arc<Network>, u8)>, Option<String>),
-    ) -> Self {
+    fn launch(mut command: Command, dir: &Path, name: &str, info: &Path, port: u16, how: How) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         let mut child =
             command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
@@ -120,8 +127,7 @@ impl Client {
             dir: dir.into(),
             port,
             info: info.into(),
-            machine,
-            limits,
+            how,
             child,
             input,
             output,
@@ -346,8 +352,7 @@ impl Client {
             name: self.name.clone(),
             info: self.info.clone(),
             port: self.port,
-            machine: self.machine.clone(),
-            limits: self.limits.clone(),
+            how: self.how.clone(),
         }
     }
 }
@@ -369,8 +374,7 @@ pub struct Stopped {
     name: String,
     info: PathBuf,
     port: u16,
-    machine: Option<(Arc<Network>, u8)>,
-    limits: Option<String>,
+    how: How,
 }
 
 impl Stopped {
@@ -383,6 +387,6 @@ impl Stopped {
     /// Starts it again, at the same address and with the same folder.
     #[must_use]
     pub fn restart(self) -> Client {
-        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.machine, self.limits)
+        Client::start_at(&self.dir, &self.name, &self.info, self.port, self.how)
     }
 }

@@ -22,8 +22,11 @@ pub struct Finished {
 pub fn client_command(dir: &Path, name: &str, info: &Path, port: u16) -> Command {
     let mut command = Command::new(binary("client"));
     command.arg(format!("127.0.0.1:{port}")).arg(info).arg("--data-dir").arg(dir.join(name));
-    // Nothing of the tester's own environment may answer for a user.
+    // Nothing of the tester's own environment may answer for a user, nor stand between a client and a mirror.
     command.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
+    }
     command
 }
 

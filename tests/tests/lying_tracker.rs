@@ -49,6 +49,11 @@ fn a_files_name_from_a_tracker_never_leads_out_of_the_folder() {
     }
     let after = files_below(dir.path());
     assert!(after.iter().all(|path| before.contains(path) || path.starts_with(&folder)), "{after:?}");
+    // Nor does another name for the file that the user asked for put it where nobody looks for it.
+    forger.replace("harmless.file", ".harmlessfile");
+    bob.ok(&format!("download_file g harmless.file {}", chosen.display()));
+    bob.until_download("harmless.file", "C");
+    assert!(chosen.join("harmless.file").exists() && !chosen.join(".harmlessfile").exists());
     forger.replace("harmless.file", "harmless.file");
     assert_eq!(bob.ok("list_files g")["files"][0]["name"], "harmless.file");
 }

@@ -409,7 +409,11 @@ fn record_of(group: Gid) -> Write {
         1 => (record::ACCOUNT, record::account_key(user), vec![7; 180]),
         _ => {
             let (file, peer) = (Fid(fastrand::u128(..).to_be_bytes()), Identity::generate().peer_id());
-            (record::SHARE, record::share_key(group, file, user, peer), encode(&Share { request }))
+            (
+                record::SHARE,
+                record::share_key(group, file, user, peer),
+                encode(&Share { request, mirrors: None }),
+            )
         }
     };
     Write { kind, key, value, ..Write::default() }

@@ -72,12 +72,15 @@ pub struct Founding {
 }
 
 /// "This user shares this file from this client."
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Share {
     /// The request that made it so.
     #[n(0)]
     pub request: RequestId,
+    /// The mirrors that this sharer names; they end with the share. `None`: no mirrors.
+    #[n(1)]
+    pub mirrors: Option<Vec<String>>,
 }
 
 /// "Under this key the user stored that file."

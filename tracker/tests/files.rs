@@ -90,6 +90,72 @@ async fn a_share_is_found_through_the_other_tracker_while_its_sharer_is_online()
     two.shutdown().await;
 }
 
+/// Shares "m" with these mirrors.
+async fn share_with(client: &mut Client, mirrors: &[String]) -> (Gid, Fid) {
+    let Call::Share { request, group, mut manifest, piece_list } = share("m", 1) else { unreachable!() };
+    manifest.mirrors = mirrors.to_vec();
+    match client.ok(Call::Share { request, group, manifest, piece_list }).await {
+        Answer::Shared { group, file } => (group, file),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The mirrors of "m", which are the same however they are asked for.
+async fn mirrors(client: &mut Client, (group_id, file): (Gid, Fid)) -> Vec<String> {
+    let found = client.ok(Call::Find { group: group("g"), file: FileName::refer("m").unwrap() }).await;
+    let Answer::Found { manifest, .. } = found else { panic!("{found:?}") };
+    let held = client.ok(Call::Holders { group: group_id, file }).await;
+    let Answer::Holders { mirrors, .. } = held else { panic!("{held:?}") };
+    assert_eq!(mirrors.as_ref(), Some(&manifest.mirrors));
+    manifest.mirrors
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_end_with_the_share_of_who_named_them_and_push_nobody_elses_out() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let (one, two) = (start(dir.path(), &ports, 1).await, start(dir.path(), &ports, 2).await);
+    in_sync(&one, 1).await;
+    in_sync(&two, 1).await;
+    let (mut alice, mut bob) = alice_and_bob(&ports).await;
+    let of = |who: &str, count: usize| {
+        (0..count).map(|n| format!("https://{who}.example/{n}")).collect::<Vec<_>>()
+    };
+    let (owners, strangers) = (of("alice", 2), of("bob", 16));
+    let file = share_with(&mut alice, &owners).await;
+    assert_eq!(share_with(&mut bob, &strangers).await, file);
+    in_sync(&one, 1).await;
+    in_sync(&two, 1).await;
+    for client in [&mut alice, &mut bob] {
+        let found = mirrors(client, file).await;
+        assert!(found.len() == 16 && owners.iter().all(|url| found.contains(url)), "{found:?}");
+    }
+    // What he names last counts, and a password goes to nobody.
+    share_with(&mut bob, &strangers[..1]).await;
+    assert_eq!(mirrors(&mut bob, file).await, [&owners[..1], &strangers[..1], &owners[1..]].concat());
+    let Call::Share { request, group: g, mut manifest, piece_list } = share("m", 1) else { unreachable!() };
+    manifest.mirrors = vec!["http://bob:secret@bob.example/m".into()];
+    let refused = bob.refused(Call::Share { request, group: g, manifest, piece_list }).await;
+    assert!(refused.kind == RefusalKind::Malformed && refused.text.contains("password"), "{refused:?}");
+    // Offline is not gone; the record is what counts.
+    bob.close().await;
+    until("bob is offline", async || one.online() == 1).await;
+    assert_eq!(mirrors(&mut alice, file).await.len(), 3);
+    let mut bob = Client::connect(ports[1]).await;
+    bob.enter("bob2").await;
+    bob.ok(Call::JoinGroup { request: RequestId::random(), group: group("g") }).await;
+    let request = RequestId::random();
+    alice.ok(Call::Decide { request, group: group("g"), user: user("bob2"), accept: true }).await;
+    share_with(&mut bob, &of("bob2", 1)).await;
+    assert_eq!(mirrors(&mut alice, file).await.len(), 4);
+    bob.ok(Call::LeaveGroup { request: RequestId::random(), group: group("g") }).await;
+    assert_eq!(mirrors(&mut alice, file).await.len(), 3);
+    let (group, fid) = file;
+    alice.ok(Call::StopShare { request: RequestId::random(), group, file: fid }).await;
+    assert_eq!(mirrors(&mut alice, file).await, strangers[..1]);
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_belongs_to_the_first_content_while_somebody_shares_it() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));

@@ -111,6 +111,9 @@ pub enum Answer {
         /// After how many milliseconds it is worth asking again.
         #[n(1)]
         again_ms: u32,
+        /// The file's mirrors now, as in [`Answer::Found`]; `None` from a tracker of an earlier version.
+        #[n(2)]
+        mirrors: Option<Vec<String>>,
     },
     /// To [`Call::Announce`](super::Call::Announce).
     #[n(12)]

@@ -1,6 +1,8 @@
 //! What one request receives into. The fetch owns a [`PieceBuf`]; the driver sees the same request through its
 //! [`Filling`], from which it takes slow pieces' blocks when the pool runs dry.
 
+mod arrivals;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+pub use crate::buffer::arrivals::{Arrivals, Waiting};
 use crate::core::RequestId;
 use crate::pool::{BLOCK_BYTES, Block, Pool};
 use crate::rate::Limiter;
@@ -204,22 +207,6 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Tells how many bytes of a request came while they cannot be appended yet, because a sealed piece opens as a whole: a
-/// source whose bytes come is not silent.
-#[derive(Debug, Clone)]
-pub struct Arrivals(Arc<Filling>);
-
-impl Arrivals {
-    /// So many bytes of the run came so far, in all.
-    pub fn received(&self, bytes: u64) {
-        let mut state = self.0.state();
-        if bytes > 0 {
-            state.first_byte.get_or_insert_with(Instant::now);
-        }
-        state.received = state.received.max(bytes.min(self.0.run.length()));
-    }
-}
-
 /// Receives the bytes of one request, in order. Pieces leave it for the engine as they become whole.
 #[derive(Debug)]
 pub struct PieceBuf {
@@ -258,7 +245,7 @@ impl PieceBuf {
     /// For telling what came where it cannot be appended as it comes.
     #[must_use]
     pub fn arrivals(&self) -> Arrivals {
-        Arrivals(self.filling.clone())
+        Arrivals::new(self.filling.clone())
     }
 
     /// Takes the next bytes of the run, waiting for memory and for the download rate limit. If the future is dropped,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use shoal_common::{Digests, Layout, PieceIndex, Sha1};
+use shoal_common::{Blake3, Digests, Layout, PieceIndex, Sha1};
 
 /// The content of a file, known before a byte of it is: its cut, and what its bytes are checked by.
 #[derive(Debug, Clone)]
@@ -107,6 +107,13 @@ impl Content {
     }
 }
 
+/// Longest name of a file in bytes, on every common file system.
+const NAME_MAX: usize = 255;
+/// Longest suffix of a file of ours, in bytes: `.pstate~`.
+const LONGEST_SUFFIX: usize = 8;
+/// Hex digits that stand in for the rest of a name that is too long for a suffix: 64 bits, which no two names share.
+const DIGEST_DIGITS: usize = 16;
+
 /// Where a finished file goes. While it is incomplete, its bytes are in `<path>.part` and what is known of them in
 /// `<path>.pstate`, both in the same folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,8 +156,7 @@ impl Target {
         self.beside(".part")
     }
 
-    /// Where the verified pieces are remembered until the download is complete. The suffixes are at most eight bytes,
-    /// what the longest allowed file name leaves of `NAME_MAX`.
+    /// Where the verified pieces are remembered until the download is complete.
     #[must_use]
     pub fn state_path(&self) -> PathBuf {
         self.beside(".pstate")
@@ -169,9 +175,22 @@ impl Target {
         }
     }
 
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name: OsString = self.path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
+    /// The path of a file of ours beside the target: its name and a suffix. Where that would be longer than file systems
+    /// take, the name is cut and a digest of all of it stands in for the rest.
+    #[must_use]
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().as_encoded_bytes();
+        if name.len() + LONGEST_SUFFIX <= NAME_MAX {
+            let mut path: OsString = self.path.as_os_str().to_owned();
+            path.push(suffix);
+            return PathBuf::from(path);
+        }
+        let digest = Blake3::of(name).to_string();
+        let text = String::from_utf8_lossy(name);
+        let mut end = (NAME_MAX - LONGEST_SUFFIX - DIGEST_DIGITS - 1).min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.path.with_file_name(format!("{}~{}{suffix}", &text[..end], &digest[..DIGEST_DIGITS]))
     }
 }

@@ -417,13 +417,26 @@ fn rename_to_new(from: &Path, to: &Path) -> Result<(), DiskError> {
     let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // The file system does not know that rename; a hard link does not replace either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()).and_then(|()| rustix::fs::unlink(from))
+            match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
+                // Nor hard links.
+                Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => take_name(from, to),
+                linked => linked.and_then(|()| rustix::fs::unlink(from)),
+            }
         }
         renamed => renamed,
     };
     renamed.map_err(|error| match error {
         Errno::EXIST => DiskError::Exists(to.to_owned()),
         error => io_error("put in place", to, error.into()),
+    })
+}
+
+/// Makes an empty file under a name that must be free, and renames over that one.
+fn take_name(from: &Path, to: &Path) -> Result<(), Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(CWD, to, flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?);
+    rustix::fs::rename(from, to).inspect_err(|_| {
+        let _ = rustix::fs::unlink(to);
     })
 }
 

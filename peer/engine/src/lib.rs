@@ -25,7 +25,7 @@ mod source;
 mod tests;
 mod writer;
 
-pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError};
+pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
 pub use disk::DiskError;
 pub use engine::{Download, Engine, EngineConfig};

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::{Client, Url, header, redirect};
+use reqwest::{Client, ClientBuilder, Url, header, redirect};
 
 /// Longest time for a connection to come about, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Redirects that are followed at most, as curl's users are used to from browsers.
-const MAX_REDIRECTS: usize = 10;
+pub(crate) const MAX_REDIRECTS: usize = 10;
 /// Idle connections are kept that long.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -19,17 +19,22 @@ const IDLE: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the system's TLS certificates cannot be used.
 pub fn build(proxies: bool) -> reqwest::Result<Client> {
+    let builder = builder().redirect(redirect::Policy::limited(MAX_REDIRECTS));
+    if proxies { builder } else { builder.no_proxy() }.build()
+}
+
+/// What all clients here have in common. They keep no cookies and say nobody where they come from.
+pub(crate) fn builder() -> ClientBuilder {
     let mut headers = header::HeaderMap::new();
     headers.insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
-    let builder = Client::builder()
+    Client::builder()
         .user_agent(concat!("shoal/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true)
-        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
-        .http1_only();
-    if proxies { builder } else { builder.no_proxy() }.build()
+        .referer(false)
+        .http1_only()
 }
 
 /// The proxy that the environment names for this URL, as host and port.

@@ -4,7 +4,10 @@
 
 pub mod client;
 pub mod fetch;
+pub mod global;
 pub mod metalink;
+pub mod mirror;
+mod network_name;
 pub mod reports;
 pub mod server;
 pub mod source;

@@ -3,6 +3,8 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use shoal_common::FileName;
 
+use crate::network_name;
+
 /// What must be encoded in a segment of a path: everything that RFC 3986's `pchar` is not.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -51,10 +53,10 @@ pub(crate) fn decode_path(path: &str) -> Option<Vec<String>> {
         .collect()
 }
 
-/// The file name that a URL's path ends in, if it is a safe one.
+/// The file name that a URL's path ends in, made safe. Bytes that are no text show as U+FFFD.
 pub(crate) fn file_name(path: &str) -> Option<FileName> {
     let last = path.rsplit('/').next()?;
-    FileName::create(&percent_decode_str(last).decode_utf8().ok()?).ok()
+    network_name::safe(&percent_decode_str(last).decode_utf8_lossy())
 }
 
 #[cfg(test)]
@@ -87,7 +89,12 @@ mod tests {
     #[test]
     fn names_of_urls_are_safe_or_none() {
         assert_eq!(file_name("/x/some%20film.mkv").unwrap().as_str(), "some film.mkv");
-        for path in ["/", "/x/..", "/x/%2e%2e", "/a%2f..%2fb", "/a%00b"] {
+        for (path, name) in
+            [("/x/.bashrc", "_bashrc"), ("/%2ebashrc", "_bashrc"), ("/a%00b", "a_b"), ("/%ff", "\u{fffd}")]
+        {
+            assert_eq!(file_name(path).unwrap().as_str(), name, "{path}");
+        }
+        for path in ["/", "/x/..", "/x/%2e%2e", "/a%2f..%2fb"] {
             assert!(file_name(path).is_none(), "{path}");
         }
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity};
+use shoal_segment::mirror::Reach;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +58,8 @@ pub struct AppConfig {
     pub upload_slots: usize,
     /// What shows that this machine was asleep: [`crate::wake::system_clock`], or a test's.
     pub clock: Clock,
+    /// How far mirrors that other members name may lie.
+    pub mirrors: Reach,
 }
 
 /// A running client. Cheap to clone.
@@ -138,6 +141,7 @@ impl App {
             events: events.clone(),
             tickets,
             engine: engine.clone(),
+            mirrors: config.mirrors,
         });
         let app = Self(Arc::new(Inner {
             config,

@@ -160,7 +160,8 @@ pub const COMMANDS: &[Spec] = &[
         summary: "share a file with a group",
         details: "The file stays where it is; only its name, size and digests go to the trackers. It is shared while this \
                   client runs and you are logged in. If it changes or is gone you are told; put back, it is shared again. \
-                  To share a new version, upload it again. --mirror names an HTTP address with the same content.",
+                  To share a new version, upload it again. --mirror names an HTTP address with the same content, until you \
+                  stop sharing; others use it if it is a public one. What you name last counts.",
         example: "upload_file ~/pictures/beach.zip holidays",
     },
     Spec {

@@ -34,6 +34,9 @@ pub enum ShareError {
     /// It cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// A mirror that nobody could use.
+    #[error("{0}; give another with --mirror")]
+    Mirror(String),
     /// Its metadata is not what trackers take.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

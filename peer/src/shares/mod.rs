@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
-use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid};
+use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
+use shoal_segment::mirror::Reach;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -94,13 +95,14 @@ impl Shares {
     ) -> Result<Uploaded, ShareError> {
         let who = self.0.session.who().ok_or(ShareError::NotLoggedIn)?;
         let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
+        check_mirrors(&mirrors)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let name = file_name(&absolute)?;
         self.must_be_member(&who, group).await?;
         let hashed = hash(absolute.clone(), progress).await?;
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
-        manifest.validate()?;
+        manifest.validate_new()?;
         let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
         for &old in &replaced {
             // Its name is free then. If the new version is refused, the old one is told anew once it is back.
@@ -273,7 +275,9 @@ impl Shares {
             return Ok(());
         };
         let piece_list = self.0.store.piece_list(&record.manifest).await?;
-        let manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        // An earlier version took some that trackers refuse now.
+        manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
         match self.tell(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused { text, .. }) => {
@@ -330,6 +334,16 @@ impl Parts {
 #[must_use]
 pub fn gid(who: &Who, group: &GroupName) -> Option<Gid> {
     who.groups.iter().find(|(_, name)| name == group).map(|(gid, _)| *gid)
+}
+
+/// Refuses before the hashing what no client would use. Private addresses are left to those who allow them.
+fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
+    mirrors::check(mirrors).map_err(ManifestError::from)?;
+    let unusable = |url: &String| {
+        let refused = Reach::Anywhere.allow(url).err()?;
+        Some(ShareError::Mirror(format!("the mirror {url:?} {refused}")))
+    };
+    mirrors.iter().find_map(unusable).map_or(Ok(()), Err)
 }
 
 fn file_name(path: &Path) -> Result<FileName, ShareError> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_common::Manifest;
 use shoal_common::tracker_api::Extent;
 use shoal_engine::Pauses;
 use shoal_engine::hash::FileIdentity;
@@ -128,7 +129,8 @@ impl Shared {
             user: record.user,
             key: record.key,
             group: record.group.clone(),
-            manifest: record.manifest.clone(),
+            // The mirrors are those of others: only who names them shares them.
+            manifest: Manifest { mirrors: Vec::new(), ..record.manifest.clone() },
             path: record.path.clone(),
             identity,
         };

@@ -1,32 +1,35 @@
-//! The HTTP mirrors that a file's manifest names, as further sources of its download. Their bytes are checked like a
-//! peer's; one that lies is not asked again, one that is gone is tried again, as holders are, for as long as the download
-//! runs.
+//! The HTTP mirrors that a file's sharers name, as further sources of its download. They are other members' word: only
+//! places that the user's [`Reach`] allows are asked, by one connection until a piece from there was verified, and no
+//! longer than the sharer who named them shares the file. Their bytes are checked like a peer's; one that lies is not asked
+//! again, one that is gone is tried again, after a pause that grows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
-use shoal_common::Manifest;
+use shoal_common::{Bitfield, Manifest};
 use shoal_engine::{AnySource, Progress, SourceId, SourceState};
-use shoal_segment::client;
-use shoal_segment::source::HttpSource;
+use shoal_segment::mirror::Reach;
+use shoal_segment::source::{HttpSource, Standing};
 use tokio::time::Instant;
 
 /// Mirrors' ids begin here; peers' are counted from 0.
 const FIRST_ID: u64 = 1 << 32;
-/// Connections to one mirror.
+/// Connections to one mirror, once it has proven to have the file.
 const CONNECTIONS: usize = 2;
-/// When a mirror that is gone is tried again; doubled each time in a row, up to [`LONGEST_PAUSE`]. What a mirror of several
-/// seconds' patience gave up needs no sooner try.
+/// When a mirror that is gone is tried again; doubled each time in a row, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// See [`FIRST_PAUSE`].
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// One that lasted so long was no failure.
-const STEADY: Duration = Duration::from_secs(30);
+/// Longer than for holders: other people's servers are not to be asked by many clients all the time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What is published of a source may be as old: a mirror that was just put into use cannot be gone already.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(500);
+/// Mirrors that one download ever looks at: four times what a file has at once, so that nobody makes a client ask one
+/// place after another by naming new ones all the time.
+const MAX_KNOWN: usize = 64;
 
 /// See the module.
 pub(super) struct Mirrors {
+    reach: Reach,
     client: Option<Client>,
     size: u64,
     all: Vec<Mirror>,
@@ -34,71 +37,222 @@ pub(super) struct Mirrors {
 
 struct Mirror {
     id: SourceId,
-    url: Url,
+    named: String,
+    /// Whether a sharer names it now.
+    listed: bool,
     state: Use,
-    /// Times in a row that it was soon gone.
+    /// Times in a row that it was gone without having delivered.
     failures: u32,
+    standing: Option<Arc<Standing>>,
+    /// Whether a piece from there was verified.
+    proven: bool,
+    /// When it was last put into use.
+    since: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
-    Since(Instant),
+    Now,
+    /// In use, and to be given more connections.
+    Widen,
     From(Instant),
     Never,
 }
 
+/// What the user should know of a mirror: its host, and what is the matter.
+pub(super) enum Notice {
+    /// It sent wrong bytes.
+    Lied(String, String),
+    /// This client does not go there.
+    Refused(String, String),
+}
+
 impl Mirrors {
     /// The mirrors of a file; none of them is in use yet.
-    pub(super) fn of(manifest: &Manifest) -> Self {
-        let urls = manifest.mirrors.iter().filter_map(|url| Url::parse(url).ok());
-        let state = Use::From(Instant::now());
-        let all: Vec<Mirror> = urls
-            .zip(FIRST_ID..)
-            .map(|(url, id)| Mirror { id: SourceId(id), url, state, failures: 0 })
-            .collect();
-        let client = if all.is_empty() { None } else { client::build(true).ok() };
-        Self { client, size: manifest.size, all }
+    pub(super) fn of(manifest: &Manifest, reach: Reach) -> Self {
+        let mut mirrors = Self { reach, client: None, size: manifest.size, all: Vec::new() };
+        mirrors.are(&manifest.mirrors);
+        mirrors
+    }
+
+    /// These are the mirrors now; gives those that are to be used no longer.
+    pub(super) fn are(&mut self, urls: &[String]) -> Vec<SourceId> {
+        let mut ended = Vec::new();
+        for mirror in self.all.iter_mut().filter(|mirror| mirror.listed && !urls.contains(&mirror.named)) {
+            mirror.listed = false;
+            if mirror.is_in_use() {
+                mirror.state = Use::From(Instant::now());
+                ended.push(mirror.id);
+            }
+        }
+        for url in urls {
+            let known = self.all.len();
+            match self.all.iter_mut().find(|mirror| mirror.named == *url) {
+                Some(mirror) => mirror.listed = true,
+                None if known < MAX_KNOWN => {
+                    let id = SourceId(FIRST_ID + known as u64);
+                    self.all.push(Mirror::new(id, url.clone()));
+                }
+                None => {}
+            }
+        }
+        ended
     }
 
     /// Whether any is in use.
     pub(super) fn in_use(&self) -> bool {
-        self.all.iter().any(|mirror| matches!(mirror.state, Use::Since(_)))
+        self.all.iter().any(Mirror::is_in_use)
     }
 
-    /// Those whose time has come, as sources; they count as in use from now on.
-    pub(super) fn due(&mut self) -> Vec<(SourceId, AnySource)> {
-        let Some(client) = &self.client else { return Vec::new() };
+    /// Those whose time has come, as sources; they count as in use from now on. A place where the user would not go is
+    /// noticed once.
+    pub(super) fn due(&mut self, notices: &mut Vec<Notice>) -> Vec<(SourceId, AnySource)> {
         let now = Instant::now();
-        let due = self.all.iter_mut().filter(|mirror| matches!(mirror.state, Use::From(at) if at <= now));
-        due.map(|mirror| {
-            mirror.state = Use::Since(now);
-            let source = HttpSource::new(client.clone(), mirror.url.clone(), self.size, CONNECTIONS);
-            (mirror.id, AnySource::new(source))
-        })
-        .collect()
+        let is_due = |mirror: &&mut Mirror| {
+            mirror.listed
+                && match mirror.state {
+                    Use::From(at) => at <= now,
+                    Use::Widen => true,
+                    Use::Now | Use::Never => false,
+                }
+        };
+        let mut due = Vec::new();
+        for mirror in self.all.iter_mut().filter(is_due) {
+            let url = match self.reach.allow(&mirror.named) {
+                Ok(url) => url,
+                Err(refused) => {
+                    mirror.state = Use::Never;
+                    notices.push(Notice::Refused(mirror.host(), refused.to_string()));
+                    continue;
+                }
+            };
+            if self.client.is_none() {
+                self.client =
+                    self.reach.client().inspect_err(|error| tracing::warn!(%error, "no mirrors")).ok();
+            }
+            let Some(client) = &self.client else { return due };
+            let connections = if mirror.proven { CONNECTIONS } else { 1 };
+            let source = HttpSource::new(client.clone(), url, self.size, connections);
+            (mirror.state, mirror.since) = (Use::Now, now);
+            mirror.standing = Some(source.standing());
+            due.push((mirror.id, AnySource::new(source)));
+        }
+        due
     }
 
-    /// Notices mirrors that the engine gave up; those that it found lying since the last look, with how.
-    pub(super) fn look(&mut self, progress: &Progress) -> Vec<(String, String)> {
-        let mut liars = Vec::new();
-        let now = Instant::now();
-        for mirror in &mut self.all {
-            let Use::Since(since) = mirror.state else { continue };
+    /// Notices mirrors that the engine gave up, and those that have delivered a piece which is among the verified.
+    pub(super) fn look(&mut self, progress: &Progress, verified: &Bitfield) -> Vec<Notice> {
+        let (mut notices, now) = (Vec::new(), Instant::now());
+        for mirror in self.all.iter_mut().filter(|mirror| mirror.is_in_use()) {
             let Some(row) = progress.rows.iter().find(|row| row.id == mirror.id) else { continue };
+            let standing = mirror.standing.as_ref();
             match &row.state {
-                SourceState::Gone(reason) if since + PUBLISHED_WITHIN <= now => {
-                    tracing::debug!(mirror = %mirror.url, reason, "mirror is gone");
-                    mirror.failures = if since + STEADY <= now { 0 } else { mirror.failures + 1 };
-                    let pause = FIRST_PAUSE.saturating_mul(1 << mirror.failures.min(8)).min(LONGEST_PAUSE);
+                // What is published may be from before it was put into use.
+                SourceState::Gone(_) if mirror.since + PUBLISHED_WITHIN > now => {}
+                SourceState::Gone(reason) => {
+                    tracing::debug!(mirror = mirror.host(), reason, "mirror is gone");
+                    let refused = standing.is_some_and(|standing| standing.is_refused());
+                    if refused && mirror.failures == 0 {
+                        notices.push(Notice::Refused(mirror.host(), reason.clone()));
+                    }
+                    let pause = FIRST_PAUSE.saturating_mul(1 << mirror.failures.min(10)).min(LONGEST_PAUSE);
+                    mirror.failures += 1;
                     mirror.state = Use::From(now + pause);
                 }
                 SourceState::Banned(reason) => {
                     mirror.state = Use::Never;
-                    liars.push((format!("mirror {}", mirror.url.host_str().unwrap_or("?")), reason.clone()));
+                    notices.push(Notice::Lied(mirror.host(), reason.clone()));
                 }
-                SourceState::Gone(_) | SourceState::Active | SourceState::Idle | SourceState::BackingOff => {}
+                SourceState::Active | SourceState::Idle | SourceState::BackingOff => {
+                    let delivered = standing.and_then(|standing| standing.first_piece());
+                    if delivered.is_some_and(|piece| verified.has(piece)) {
+                        mirror.failures = 0;
+                        if !std::mem::replace(&mut mirror.proven, true) {
+                            mirror.state = Use::Widen;
+                        }
+                    }
+                }
             }
         }
-        liars
+        notices
+    }
+}
+
+impl Mirror {
+    fn new(id: SourceId, named: String) -> Self {
+        let since = Instant::now();
+        Self {
+            id,
+            named,
+            listed: true,
+            state: Use::From(since),
+            failures: 0,
+            standing: None,
+            proven: false,
+            since,
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        matches!(self.state, Use::Now | Use::Widen)
+    }
+
+    /// What users know it by; nothing else of a member's text is shown.
+    fn host(&self) -> String {
+        let url = Url::parse(&self.named).ok();
+        format!("mirror {}", url.as_ref().and_then(Url::host_str).unwrap_or("without a host"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirrors(urls: &[&str], reach: Reach) -> Mirrors {
+        let urls: Vec<String> = urls.iter().map(|&url| url.to_owned()).collect();
+        let mut mirrors = Mirrors { reach, client: None, size: 1, all: Vec::new() };
+        mirrors.are(&urls);
+        mirrors
+    }
+
+    fn ids(due: &[(SourceId, AnySource)]) -> Vec<u64> {
+        due.iter().map(|(id, _)| id.0 - FIRST_ID).collect()
+    }
+
+    #[test]
+    fn where_the_user_would_not_go_is_said_once_and_not_used() {
+        let urls = ["http://127.0.0.1:1/x", "http://1.1.1.1/x", "http://ann:secret@1.1.1.1/x"];
+        let (mut mirrors, mut notices) = (mirrors(&urls, Reach::Global), Vec::new());
+        assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
+        let told: Vec<String> = notices
+            .iter()
+            .map(|notice| match notice {
+                Notice::Refused(host, reason) | Notice::Lied(host, reason) => format!("{host} {reason}"),
+            })
+            .collect();
+        assert!(told[0].contains("mirror 127.0.0.1") && told[0].contains("--private-mirrors"), "{told:?}");
+        assert!(told.len() == 2 && !told[1].contains("secret"), "{told:?}");
+        assert!(mirrors.due(&mut notices).is_empty() && notices.len() == 2);
+    }
+
+    #[test]
+    fn a_mirror_ends_when_nobody_names_it_any_more_and_comes_back_as_the_same() {
+        let (a, b) = ("http://1.1.1.1/a".to_owned(), "http://1.1.1.1/b".to_owned());
+        let (mut mirrors, mut notices) = (mirrors(&[&a, &b], Reach::Global), Vec::new());
+        assert_eq!(ids(&mirrors.due(&mut notices)), [0, 1]);
+        assert_eq!(mirrors.are(std::slice::from_ref(&b)), [SourceId(FIRST_ID)]);
+        assert!(mirrors.due(&mut notices).is_empty() && mirrors.in_use());
+        assert!(mirrors.are(&[b, a]).is_empty());
+        assert_eq!(ids(&mirrors.due(&mut notices)), [0]);
+    }
+
+    #[test]
+    fn naming_ever_new_mirrors_leads_a_client_only_so_far() {
+        let (mut mirrors, mut notices) = (mirrors(&[], Reach::Global), Vec::new());
+        for round in 0..50 {
+            mirrors.are(&(0..16).map(|n| format!("http://1.1.1.1/{round}/{n}")).collect::<Vec<_>>());
+            mirrors.due(&mut notices);
+        }
+        assert_eq!(mirrors.all.len(), MAX_KNOWN);
     }
 }

@@ -22,6 +22,7 @@ use shoal_common::tracker_api::{Answer, Call, Extent};
 use shoal_common::{FileName, Gid, GroupName, Manifest, Sha1, Uid};
 use shoal_console::descriptors;
 use shoal_engine::Engine;
+use shoal_segment::mirror::Reach;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -105,6 +106,8 @@ pub struct Parts {
     pub tickets: TicketBook,
     /// What runs them.
     pub engine: Engine,
+    /// How far mirrors that other members name may lie.
+    pub mirrors: Reach,
 }
 
 struct Shared {
@@ -364,11 +367,14 @@ impl Transfers {
 
     async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
         let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
-        let Answer::Found { group, file, manifest } = self.0.parts.session.call(call).await? else {
+        let Answer::Found { group, file: found, mut manifest } = self.0.parts.session.call(call).await?
+        else {
             return Err(CallError::Unexpected.into());
         };
+        // Under the name that the user typed, whatever a tracker answers.
+        manifest.name = file.file.clone();
         manifest.validate().map_err(|error| metadata(&manifest, &error))?;
-        Ok((FileKey { group, file }, *manifest))
+        Ok((FileKey { group, file: found }, *manifest))
     }
 
     async fn piece_list(&self, key: FileKey, manifest: &Manifest) -> Result<Vec<u8>, TransferError> {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::copies::Copies;
 use super::error::StartError;
 use super::list::{End, Works};
-use super::mirrors::Mirrors;
+use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
 use crate::events::Event;
@@ -187,6 +187,11 @@ impl Run {
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
 
+    fn tell_refused(&self, mirror: String, reason: String) {
+        let (group, file) = self.shared.name_of(&self.record);
+        self.shared.parts.events.tell(Event::MirrorRefused { group, file, mirror, reason });
+    }
+
     async fn stop(&self, stop: Stop) -> Closed {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
@@ -224,7 +229,7 @@ impl Run {
     async fn feed(&self) -> String {
         // The question and what is done with its answers go on side by side: holders that are known are tried again also
         // while no tracker answers.
-        let (answers, answered) = mpsc::channel(1);
+        let (answers, answered) = mpsc::channel::<Answered>(1);
         let sooner = Notify::new();
         tokio::select! {
             problem = self.ask(answers, &sooner) => problem,
@@ -233,7 +238,7 @@ impl Run {
     }
 
     /// Asks the trackers again and again, earlier if `sooner` says so. Completes as [`Run::feed`].
-    async fn ask(&self, answers: mpsc::Sender<Vec<Holder>>, sooner: &Notify) -> String {
+    async fn ask(&self, answers: mpsc::Sender<Answered>, sooner: &Notify) -> String {
         let parts = &self.shared.parts;
         let key = self.record.key;
         // In a row.
@@ -244,10 +249,10 @@ impl Run {
                 let _ = parts.session.renew().await;
             }
             let again = match parts.session.call(Call::Holders { group: key.group, file: key.file }).await {
-                Ok(Answer::Holders { holders, again_ms }) => {
+                Ok(Answer::Holders { holders, again_ms, mirrors }) => {
                     refusals = 0;
                     // The other end lives as long as this one.
-                    let _ = answers.send(holders).await;
+                    let _ = answers.send(Answered { holders, mirrors }).await;
                     Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST)
                 }
                 Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
@@ -265,18 +270,18 @@ impl Run {
     }
 
     /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
-    async fn use_holders(&self, mut answered: mpsc::Receiver<Vec<Holder>>, sooner: &Notify) -> Infallible {
+    async fn use_holders(&self, mut answered: mpsc::Receiver<Answered>, sooner: &Notify) -> Infallible {
         let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
         let parts = &self.shared.parts;
         let sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
-        let mirrors = Mirrors::of(&self.record.manifest);
+        let mirrors = Mirrors::of(&self.record.manifest, parts.mirrors);
         let mut feeder = Feeder { run: self, sources, mirrors, told };
         let mut progress = self.download.progress();
         let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
         feeder.add_mirrors().await;
         loop {
             tokio::select! {
-                Some(holders) = answered.recv() => feeder.holders(holders).await,
+                Some(answered) = answered.recv() => feeder.take(answered).await,
                 seen = feeder.sources.changed() => {
                     if seen.is_loss() {
                         // Its holder may be somewhere else by now.
@@ -302,6 +307,13 @@ impl Run {
     }
 }
 
+/// What the trackers say of a file.
+struct Answered {
+    holders: Vec<Holder>,
+    /// None from a tracker of an earlier version.
+    mirrors: Option<Vec<String>>,
+}
+
 /// What was made of the holders so far.
 struct Feeder<'a> {
     run: &'a Run,
@@ -313,7 +325,11 @@ struct Feeder<'a> {
 
 impl Feeder<'_> {
     /// Takes what the trackers say.
-    async fn holders(&mut self, holders: Vec<Holder>) {
+    async fn take(&mut self, Answered { holders, mirrors }: Answered) {
+        for ended in mirrors.map_or_else(Vec::new, |urls| self.mirrors.are(&urls)) {
+            let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
+        }
+        self.add_mirrors().await;
         let run = self.run;
         let own = run.shared.parts.tickets.own();
         let holders: Vec<Holder> =
@@ -333,10 +349,21 @@ impl Feeder<'_> {
         self.sources.offered(holders);
     }
 
-    /// Mirrors need no tracker and no sharer.
+    /// Mirrors need no tracker and no sharer who is online.
     async fn add_mirrors(&mut self) {
-        for (id, source) in self.mirrors.due() {
+        let mut notices = Vec::new();
+        for (id, source) in self.mirrors.due(&mut notices) {
             let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
+        }
+        self.tell(notices);
+    }
+
+    fn tell(&self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Lied(source, reason) => self.run.tell_banned(Banned { source, reason }),
+                Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
+            }
         }
     }
 
@@ -345,9 +372,8 @@ impl Feeder<'_> {
         for banned in self.sources.look(progress) {
             self.run.tell_banned(banned);
         }
-        for (source, reason) in self.mirrors.look(progress) {
-            self.run.tell_banned(Banned { source, reason });
-        }
+        let notices = self.mirrors.look(progress, &self.run.download.verified().borrow());
+        self.tell(notices);
     }
 
     /// Lets whoever lists the download see what it waits for.

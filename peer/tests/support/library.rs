@@ -186,7 +186,11 @@ impl Library {
                     |((peer, _), (extent, address, user)): (&(PeerId, Fid), &(Extent, String, UserName))| {
                         Holder { peer: *peer, address: address.clone(), user: user.clone(), extent: *extent }
                     };
-                Reply::Done(Answer::Holders { holders: others.map(holder).collect(), again_ms: 300 })
+                Reply::Done(Answer::Holders {
+                    holders: others.map(holder).collect(),
+                    again_ms: 300,
+                    mirrors: None,
+                })
             }
             _ => {
                 let mine = self.files.iter().filter(|((gid, _), _)| *gid == group);

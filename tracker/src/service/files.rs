@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use shoal_common::limits::{MAX_LIST, MAX_MIRRORS};
+use shoal_common::limits::MAX_LIST;
+use shoal_common::mirrors;
 use shoal_common::tracker_api::{Answer, Extent, FileEntry, Holder, Holding, RefusalKind};
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid};
 use shoal_replica::{BlobHash, Rows, Write};
@@ -65,12 +66,13 @@ pub(super) fn share(
     }
     // Twins under one name come of partitions only; more than a handful there cannot be.
     writes.truncate(16);
+    let mirrors = std::mem::take(&mut manifest.mirrors);
     let known = known_manifest(tx, group, file)?;
-    if let Some(known) = &known {
-        let own = std::mem::take(&mut manifest.mirrors);
-        manifest.mirrors.clone_from(&known.mirrors);
-        manifest.mirrors.extend(own.into_iter().filter(|url| !known.mirrors.contains(url)));
-        manifest.mirrors.truncate(MAX_MIRRORS);
+    if let Some(known) = known.as_ref().filter(|known| !known.mirrors.is_empty())
+        && tx.store().is_shared(group, file)?
+    {
+        // From an earlier version: whoever names them is the one they belong to.
+        manifest.mirrors = known.mirrors.iter().filter(|url| !mirrors.contains(url)).cloned().collect();
     }
     if known.as_ref() != Some(&manifest) {
         let blobs = if new.piece_list.is_empty() {
@@ -81,8 +83,10 @@ pub(super) fn share(
         let value = encode(&manifest);
         writes.push(Write { kind: FILE, key: file_key(group, file), value, blobs, ..Write::default() });
     }
-    if !tx.store().has_share(group, file, caller, peer)? {
-        writes.push(share_row(group, file, caller, peer, new.request));
+    let mirrors = Some(mirrors).filter(|mirrors| !mirrors.is_empty());
+    let present = known_share(tx, &share_key(group, file, caller, peer))?;
+    if present.is_none_or(|share| share.mirrors != mirrors) {
+        writes.push(share_row((group, file), caller, peer, Share { request: new.request, mirrors }));
     }
     if !writes.is_empty() {
         tx.write(writes)?;
@@ -105,7 +109,7 @@ pub(super) fn share_known(
     if tx.store().has_share(group, file, caller, peer)? {
         return Ok(());
     }
-    tx.write(vec![share_row(group, file, caller, peer, request)])
+    tx.write(vec![share_row((group, file), caller, peer, Share { request, mirrors: None })])
 }
 
 /// Takes a share back. One that does not exist is taken back already.
@@ -163,6 +167,7 @@ pub(super) fn find(tx: &Tx<'_>, caller: Uid, group: &GroupName, name: &FileName)
     let row = file_called(tx, gid, name)?.ok_or_else(none)?;
     let mut manifest = known_manifest(tx, gid, row.fid)?.ok_or_else(none)?;
     manifest.name = name.clone();
+    manifest.mirrors = mirrors_of(tx, gid, row.fid)?;
     Ok(Answer::Found { group: gid, file: row.fid, manifest: Box::new(manifest) })
 }
 
@@ -207,7 +212,8 @@ pub(super) fn holders(
         let address = holder.address.to_string();
         holders.push(Holder { peer: holder.peer, address, user, extent: holder.extent });
     }
-    Ok(Answer::Holders { holders, again_ms })
+    let mirrors = Some(mirrors_of(tx, group, file)?);
+    Ok(Answer::Holders { holders, again_ms, mirrors })
 }
 
 /// Takes what a client says it holds: what it may hold goes into presence, the rest is answered.
@@ -254,7 +260,7 @@ fn check_manifest(manifest: &Manifest, piece_list: &[u8]) -> Result<(), Fault> {
     if manifest.name.is_parked() {
         return Err(broken(&"its name must not end with ~ and six hex digits"));
     }
-    manifest.validate().map_err(|error| broken(&error))?;
+    manifest.validate_new().map_err(|error| broken(&error))?;
     manifest.read_piece_list(piece_list).map_err(|error| broken(&error))?;
     Ok(())
 }
@@ -279,9 +285,24 @@ fn known_manifest(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Option<Manifest>
     Ok(row.filter(|row| !row.tombstone).and_then(|row| minicbor::decode(&row.value).ok()))
 }
 
-fn share_row(group: Gid, file: Fid, user: Uid, peer: PeerId, request: RequestId) -> Write {
+/// A file's mirrors, of all members who share it, by turns.
+fn mirrors_of(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Vec<String>, Fault> {
+    let mut sharers = tx.store().mirrors(group, file)?;
+    for urls in &mut sharers {
+        // An earlier version took some that would tell everybody a password.
+        urls.retain(|url| mirrors::check_one(url).is_ok());
+    }
+    Ok(mirrors::by_turns(sharers))
+}
+
+fn known_share(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Share>, Fault> {
+    let row = tx.store().get(SHARE, key)?;
+    Ok(row.filter(|row| !row.tombstone).and_then(|row| minicbor::decode(&row.value).ok()))
+}
+
+fn share_row((group, file): (Gid, Fid), user: Uid, peer: PeerId, share: Share) -> Write {
     let key = share_key(group, file, user, peer);
-    Write { kind: SHARE, key, value: encode(&Share { request }), ..Write::default() }
+    Write { kind: SHARE, key, value: encode(&share), ..Write::default() }
 }
 
 fn no_such_file() -> Fault {

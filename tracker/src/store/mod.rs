@@ -47,7 +47,7 @@ const MAX_LOG_PAGES: u64 = 16_384;
 const MIN_LOG_PAGES: u64 = 1_000;
 const PAGE_BYTES: u64 = 4_096;
 /// Version of the projections; another one than the database's has them made anew.
-const PROJECTIONS: i64 = 2;
+const PROJECTIONS: i64 = 3;
 /// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
 const ENOUGH_ROOM: u64 = 1 << 20;
 /// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.

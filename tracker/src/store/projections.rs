@@ -5,7 +5,7 @@ use shoal_common::Manifest;
 use shoal_replica::{Kind, NameSpace, Row, parse_claim_key};
 
 use super::{GROUPS, STORAGE_KINDS, Store, StoreError, USERS};
-use crate::record::{FILE, Founding, MEMBERSHIP, Membership, SHARE, part};
+use crate::record::{FILE, Founding, MEMBERSHIP, Membership, SHARE, Share, encode, part};
 
 const SQL: &str = "
 DROP TABLE IF EXISTS claim;
@@ -21,9 +21,18 @@ CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, born INTEGER, size INTEGER, sh
 CREATE INDEX file_name ON file (gid, name, born, fid);
 DROP TABLE IF EXISTS share;
 CREATE TABLE share (gid BLOB, fid BLOB, uid BLOB, peer BLOB, PRIMARY KEY (gid, fid, uid, peer)) WITHOUT ROWID;
+DROP TABLE IF EXISTS mirror;
+CREATE TABLE mirror (gid BLOB, fid BLOB, uid BLOB, peer BLOB, born INTEGER, urls BLOB,
+    PRIMARY KEY (gid, fid, uid, peer)) WITHOUT ROWID;
 DROP TABLE IF EXISTS storage_change;
 CREATE TABLE storage_change (kind INTEGER, key BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 ";
+
+/// Stands for the sharer of mirrors that an earlier version kept with the file.
+pub(super) const NOBODY: [u8; 16] = [0; 16];
+
+/// Group, file, user and client of a share, as far as its key has them.
+type ShareIds = (Option<[u8; 16]>, Option<[u8; 16]>, Option<[u8; 16]>, Option<[u8; 32]>);
 
 /// Rows read at a time while projections are made anew.
 const BATCH: usize = 1_000;
@@ -57,7 +66,7 @@ impl Store {
             Kind::USER_CLAIM | Kind::GROUP_CLAIM => self.project_claim(row),
             MEMBERSHIP => self.project_membership(row),
             FILE => self.project_file(row),
-            SHARE => self.project_share(&row.key),
+            SHARE => self.project_share(row),
             kind => self.note_storage_change(kind, &row.key),
         }
     }
@@ -67,11 +76,15 @@ impl Store {
         let (one, two) = (part::<16>(key, 0), part::<16>(key, 16));
         match kind {
             MEMBERSHIP => self.run("DELETE FROM member WHERE gid = ?1 AND uid = ?2", params![one, two]),
-            FILE => self.run("DELETE FROM file WHERE gid = ?1 AND fid = ?2", params![one, two]),
+            FILE => {
+                self.run("DELETE FROM file WHERE gid = ?1 AND fid = ?2", params![one, two])?;
+                self.project_mirrors((one, two, Some(NOBODY), Some([0; 32])), 0, &[])
+            }
             SHARE => {
                 let (user, peer) = (part::<16>(key, 32), part::<32>(key, 48));
                 let sql = "DELETE FROM share WHERE gid = ?1 AND fid = ?2 AND uid = ?3 AND peer = ?4";
-                self.run(sql, params![one, two, user, peer])
+                self.run(sql, params![one, two, user, peer])?;
+                self.project_mirrors((one, two, user, peer), 0, &[])
             }
             // Claims are never deleted.
             kind => self.note_storage_change(kind, key),
@@ -117,18 +130,89 @@ impl Store {
             "INSERT OR REPLACE INTO file (gid, fid, name, born, size, sha1) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let size = i64::try_from(manifest.size).unwrap_or(i64::MAX);
         let values = params![group, file, manifest.name.as_str(), row.born.as_u64(), size, manifest.sha1.0];
-        self.run(sql, values)
+        self.run(sql, values)?;
+        // What an earlier version kept with the file: nobody knows whose they are, so they come last.
+        let ids = (Some(group), Some(file), Some(NOBODY), Some([0; 32]));
+        self.project_mirrors(ids, i64::MAX, &manifest.mirrors)
     }
 
-    fn project_share(&self, key: &[u8]) -> Result<(), StoreError> {
+    fn project_share(&self, row: &Row) -> Result<(), StoreError> {
+        let key = &row.key;
         let ids = (part::<16>(key, 0), part::<16>(key, 16), part::<16>(key, 32), part::<32>(key, 48));
         let (Some(group), Some(file), Some(user), Some(peer)) = ids else { return Ok(()) };
         let sql = "INSERT OR REPLACE INTO share (gid, fid, uid, peer) VALUES (?1, ?2, ?3, ?4)";
-        self.run(sql, params![group, file, user, peer])
+        self.run(sql, params![group, file, user, peer])?;
+        let mirrors = minicbor::decode::<Share>(&row.value).ok().and_then(|share| share.mirrors);
+        let born = i64::try_from(row.born.as_u64()).unwrap_or(i64::MAX);
+        self.project_mirrors(ids, born, &mirrors.unwrap_or_default())
+    }
+
+    /// Notes the mirrors of one share, or that there are none.
+    fn project_mirrors(&self, ids: ShareIds, born: i64, urls: &[String]) -> Result<(), StoreError> {
+        let (group, file, user, peer) = ids;
+        if urls.is_empty() {
+            let sql = "DELETE FROM mirror WHERE gid = ?1 AND fid = ?2 AND uid = ?3 AND peer = ?4";
+            return self.run(sql, params![group, file, user, peer]);
+        }
+        let sql =
+            "INSERT OR REPLACE INTO mirror (gid, fid, uid, peer, born, urls) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.run(sql, params![group, file, user, peer, born, encode(&urls.to_vec())])
     }
 
     pub(super) fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), StoreError> {
         self.db.prepare_cached(sql)?.execute(values)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
+    use shoal_replica::{Origin, Rows, Stamp};
+
+    use super::*;
+    use crate::record::{Standing, file_key, membership_key, share_key};
+
+    const GROUP: Gid = Gid([1; 16]);
+
+    fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>, seq: u64) -> Row {
+        let (stamp, origin) = (Stamp::at_ms(seq), Origin([1; 16]));
+        let tombstone = value.is_empty();
+        Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs: Vec::new() }
+    }
+
+    #[test]
+    fn mirrors_that_an_earlier_version_kept_with_the_file_come_last_and_end_with_its_last_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let digest = FileDigest { sha1: Sha1([1; 20]), blake3: Blake3([1; 32]) };
+        let (name, layout) = (FileName::create("m").unwrap(), Layout::for_size(1).unwrap());
+        let old = vec!["http://old.example/m".to_owned()];
+        let (manifest, _) = Manifest::new(name, layout, &[Sha1([1; 20])], digest, old.clone());
+        let (file, user, peer) = (Fid([2; 16]), Uid([3; 16]), PeerId([4; 32]));
+        let (request, new) = (RequestId([5; 16]), vec!["http://new.example/m".to_owned()]);
+        let member = Membership { standing: Standing::Member, since_ms: 1, request };
+        let share = Share { request, mirrors: Some(new.clone()) };
+        let share_key = share_key(GROUP, file, user, peer);
+        store.put(&row(FILE, file_key(GROUP, file), encode(&manifest), 1)).unwrap();
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it");
+        store.put(&row(MEMBERSHIP, membership_key(GROUP, user), encode(&member), 2)).unwrap();
+        store.put(&row(SHARE, share_key.clone(), encode(&share), 3)).unwrap();
+        assert_eq!(store.mirrors(GROUP, file).unwrap(), [new.clone(), old.clone()]);
+        // The same after all projections are made anew, as after an update.
+        store.rebuild_projections().unwrap();
+        assert_eq!(store.mirrors(GROUP, file).unwrap(), [new, old]);
+        store.put(&row(SHARE, share_key, Vec::new(), 4)).unwrap();
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it any more");
+    }
+
+    #[test]
+    fn a_share_of_an_earlier_version_has_no_mirrors() {
+        // The map of one entry that it was.
+        let old = [&[0xa1, 0x00, 0x50][..], &[7; 16]].concat();
+        let read: Option<Share> = minicbor::decode(&old).ok();
+        let expected = Share { request: RequestId([7; 16]), mirrors: None };
+        assert_eq!(read.as_ref(), Some(&expected));
+        assert_eq!(encode(&expected), old);
     }
 }

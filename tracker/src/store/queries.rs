@@ -5,8 +5,12 @@ use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
 
 use shoal_replica::{Kind, NameSpace};
 
+use super::projections::NOBODY;
 use super::{Store, StoreError, blob};
 use crate::record::Standing;
+
+/// Shares with mirrors that are looked at for one file: those who came first have many times the mirrors that it may have.
+const MAX_MIRROR_SHARES: usize = 256;
 
 /// A shared file as the projection has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +154,30 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM share WHERE gid = ?1 AND fid = ?2 AND uid = ?3 AND peer = ?4";
         Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0, user.0, peer.0])?)
+    }
+
+    /// The mirrors of a file by the member who named them, those who shared it first in front; those of nobody known last.
+    pub(crate) fn mirrors(&self, group: Gid, file: Fid) -> Result<Vec<Vec<String>>, StoreError> {
+        let sql = "SELECT uid, urls FROM mirror WHERE gid = ?1 AND fid = ?2 AND (uid = ?3 OR EXISTS
+                   (SELECT 1 FROM member WHERE gid = mirror.gid AND uid = mirror.uid AND standing = ?4))
+                   ORDER BY born, uid, peer LIMIT ?5";
+        let mut query = self.db.prepare_cached(sql)?;
+        let arguments = params![group.0, file.0, NOBODY, Standing::Member as u8, MAX_MIRROR_SHARES];
+        let mut rows = query.query(arguments)?;
+        let mut sharers: Vec<([u8; 16], Vec<String>)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let user = blob::<16>(row, 0)?;
+            let Ok(urls) = minicbor::decode::<Vec<String>>(&row.get::<_, Vec<u8>>(1)?) else { continue };
+            match sharers.iter_mut().find(|(known, _)| *known == user) {
+                Some((_, known)) => known.extend(urls),
+                None => sharers.push((user, urls)),
+            }
+        }
+        drop(rows);
+        if sharers.iter().any(|(user, _)| *user == NOBODY) && !self.is_shared(group, file)? {
+            sharers.retain(|(user, _)| *user != NOBODY);
+        }
+        Ok(sharers.into_iter().map(|(_, urls)| urls).collect())
     }
 
     /// Takes queued rows of the encrypted store off the queue: which kinds and keys changed, `limit` at most.

@@ -15,6 +15,9 @@ const SLACK: Duration = Duration::from_millis(25);
 /// Length of a run of pieces in time: long enough that a request's cost vanishes, short enough that nobody holds much
 /// of the file's rest.
 const RUN_TIME: Duration = Duration::from_secs(1);
+/// A run is so many times as long as the answer to it takes to begin: a server that thinks for seconds over each request
+/// is asked for ever more at once.
+const ANSWERING_TIMES: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -75,7 +78,8 @@ impl Link {
             Run::UpTo(most) => {
                 let window = self.limits.max_in_flight_bytes.min(MAX_WINDOW);
                 let own_room = window.saturating_sub(self.in_flight);
-                let rate = self.rate.map_or(0, |rate| bytes_in(rate, RUN_TIME));
+                let time = RUN_TIME.max(self.latency.unwrap_or_default().saturating_mul(ANSWERING_TIMES));
+                let rate = self.rate.map_or(0, |rate| bytes_in(rate, time));
                 let bytes = (rate.min(window) / self.streams() as u64).min(room).min(own_room);
                 let pieces = bytes / u64::from(piece_length);
                 u32::try_from(pieces).unwrap_or(u32::MAX).clamp(1, most.max(1))
@@ -224,6 +228,22 @@ mod tests {
         assert_eq!(link.run(65_536, 200_000), 3);
         link.rate = Some(u64::MAX);
         assert_eq!(link.run(65_536, u64::MAX), 100);
+    }
+
+    #[test]
+    fn a_server_that_thinks_over_every_request_is_asked_for_more_each_time() {
+        let mut link = link(Run::UpTo(4_096));
+        let mut runs = Vec::new();
+        for _ in 0..4 {
+            let run = link.run(65_536, u64::MAX);
+            let (bytes, before) = (u64::from(run) * 65_536, link.total());
+            link.asked(bytes);
+            link.answered(Duration::from_secs(6));
+            link.delivered(bytes);
+            link.measured(before, Duration::from_secs(6));
+            runs.push(run);
+        }
+        assert!(runs[0] == 1 && runs[3] >= 20, "{runs:?}");
     }
 
     #[test]

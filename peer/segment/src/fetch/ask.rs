@@ -14,7 +14,7 @@ use crate::source::answer::{self, Validators};
 use crate::url_text::{encode_path, file_name};
 
 /// Longest time for one question.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that a server may take to compute its digests before it counts as not answering.
 const COMPUTING: Duration = Duration::from_secs(600);
 /// Pauses before a question is asked again that came to nothing.
@@ -67,39 +67,57 @@ pub(super) struct Answer {
     pub(super) claim: Claim,
     pub(super) ranges: bool,
     pub(super) validators: Validators,
+    /// How long it took for the answer to begin.
+    pub(super) took: Duration,
+    /// What the file comes coded with although that was not asked for.
+    pub(super) coding: Option<String>,
+}
+
+/// Who asks, and how long for each answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a Client,
+    /// Longest time that a server may take to begin an answer.
+    pub(super) within: Duration,
+}
+
+impl Asker<'_> {
+    async fn send(&self, request: reqwest::RequestBuilder, patience: Duration) -> Result<Response, String> {
+        send(request, patience, self.within).await
+    }
 }
 
 /// Asks one candidate; the error says in a few words why it is of no use.
-pub(super) async fn ask(client: &Client, candidate: &Candidate) -> Result<Answer, String> {
+pub(super) async fn ask(asker: Asker<'_>, candidate: &Candidate) -> Result<Answer, String> {
     match &candidate.place {
-        Place::File(url) => ask_file(client, url).await,
-        Place::Server(base, None) => ask_for_only_file(client, base).await,
+        Place::File(url) => ask_file(asker, url).await,
+        Place::Server(base, None) => ask_for_only_file(asker, base).await,
         Place::Server(base, Some(name)) => {
             let url = join(base, name)?;
             let metalink = join(base, &format!("{name}.meta4"))?;
-            match read_metalink(client, &metalink).await {
+            match read_metalink(asker, &metalink).await {
                 Ok(files) => match only(files) {
                     Some(file) => Ok(from_metalink(url, file)),
-                    None => ask_file(client, &url).await,
+                    None => ask_file(asker, &url).await,
                 },
                 // Not one of ours, or it does not have the file: the file itself will tell.
-                Err(_) => ask_file(client, &url).await,
+                Err(_) => ask_file(asker, &url).await,
             }
         }
     }
 }
 
 /// Downloads and reads a Metalink, waiting while the server still computes it.
-pub(super) async fn read_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, String> {
-    try_metalink(client, url).await.map_err(|unread| match unread {
+pub(super) async fn read_metalink(asker: Asker<'_>, url: &Url) -> Result<Vec<MetalinkFile>, String> {
+    try_metalink(asker, url).await.map_err(|unread| match unread {
         Unread::Refused(status) => refusal(status),
         Unread::Other(reason) => reason,
     })
 }
 
-async fn try_metalink(client: &Client, url: &Url) -> Result<Vec<MetalinkFile>, Unread> {
-    let request = client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
-    let response = send(request, COMPUTING).await.map_err(Unread::Other)?;
+async fn try_metalink(asker: Asker<'_>, url: &Url) -> Result<Vec<MetalinkFile>, Unread> {
+    let request = asker.client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
+    let response = asker.send(request, COMPUTING).await.map_err(Unread::Other)?;
     if response.status() != StatusCode::OK {
         return Err(Unread::Refused(response.status()));
     }
@@ -126,12 +144,16 @@ async fn body(mut response: Response) -> Result<Vec<u8>, String> {
 
 /// Asks, and again if the connection broke off or the server has trouble that may pass: a few times, or, while it says itself
 /// when to come back, for as long as `patience`.
-async fn send(mut request: reqwest::RequestBuilder, patience: Duration) -> Result<Response, String> {
+async fn send(
+    mut request: reqwest::RequestBuilder,
+    patience: Duration,
+    within: Duration,
+) -> Result<Response, String> {
     let (started, mut pauses) = (Instant::now(), PAUSES.into_iter());
     loop {
         let again = request.try_clone();
-        let answer = tokio::time::timeout(TIMEOUT, request.send()).await;
-        let answer = answer.map_err(|_| format!("did not answer within {} s", TIMEOUT.as_secs()))?;
+        let answer = tokio::time::timeout(within, request.send()).await;
+        let answer = answer.map_err(|_| format!("did not answer within {} s", within.as_secs()))?;
         let pause = match &answer {
             Ok(response) if answer::is_passing(response.status()) => {
                 match answer::retry_after(response.headers()) {
@@ -148,8 +170,8 @@ async fn send(mut request: reqwest::RequestBuilder, patience: Duration) -> Resul
     }
 }
 
-async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String> {
-    let files = try_metalink(client, base).await.map_err(|unread| match unread {
+async fn ask_for_only_file(asker: Asker<'_>, base: &Url) -> Result<Answer, String> {
+    let files = try_metalink(asker, base).await.map_err(|unread| match unread {
         Unread::Refused(status) => {
             format!("{}; if this is not a Shoal server, name the file with --file", refusal(status))
         }
@@ -168,9 +190,9 @@ async fn ask_for_only_file(client: &Client, base: &Url) -> Result<Answer, String
         return Ok(from_metalink(url, file.clone()));
     }
     let metalink = join(base, &format!("{}.meta4", file.name))?;
-    match read_metalink(client, &metalink).await.map(only) {
+    match read_metalink(asker, &metalink).await.map(only) {
         Ok(Some(file)) => Ok(from_metalink(url, file)),
-        _ => ask_file(client, &url).await,
+        _ => ask_file(asker, &url).await,
     }
 }
 
@@ -190,53 +212,83 @@ fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
         claim: Claim { size: file.size, digests: file.digests, pieces: file.pieces },
         ranges: true,
         validators: Validators::default(),
+        took: Duration::ZERO,
+        coding: None,
     }
 }
 
-/// Asks for the file's first byte, and follows the Metalink that the answer points to.
-async fn ask_file(client: &Client, url: &Url) -> Result<Answer, String> {
+/// Asks for the file's first byte, or for the file where a part is not liked, and follows the Metalink that the answer
+/// points to.
+async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     if url.path().ends_with('/') {
         return Err("names a folder, not a file".into());
     }
-    let response = send(client.get(url.clone()).header(header::RANGE, "bytes=0-0"), TIMEOUT).await?;
+    let get = || asker.client.get(url.clone());
+    let mut asked = Instant::now();
+    let mut response = asker.send(get().header(header::RANGE, "bytes=0-0"), asker.within).await?;
+    let empty = response.status() == StatusCode::RANGE_NOT_SATISFIABLE
+        && answer::refused_size(response.headers()) == Some(0);
+    if !empty && answer::dislikes_range(response.status(), response.headers()) {
+        asked = Instant::now();
+        response = asker.send(get(), asker.within).await?;
+    }
+    let took = asked.elapsed();
     let headers = response.headers();
     // What a folder answers with is a page about it, to which servers redirect whoever leaves the slash out.
     let page = response.url().path() == format!("{}/", url.path());
     if response.status().is_success() && (page || headers.contains_key(answer::FOLDER)) {
         return Err("has a folder of that name, not a file".into());
     }
-    if answer::is_encoded(headers) {
-        return Err("sends the file compressed only".into());
-    }
-    let (size, ranges) = match response.status() {
+    let (mut size, ranges) = match response.status() {
         StatusCode::PARTIAL_CONTENT => {
             let range = answer::content_range(headers).ok_or("answers a range without saying which")?;
-            (range.total.ok_or("does not say how long the file is")?, true)
+            (range.total, true)
         }
-        StatusCode::OK => (content_length(headers).ok_or("does not say how long the file is")?, false),
-        StatusCode::RANGE_NOT_SATISFIABLE if answer::refused_size(headers) == Some(0) => (0, true),
+        StatusCode::OK => (content_length(headers), false),
+        StatusCode::RANGE_NOT_SATISFIABLE if empty => (Some(0), true),
         status => return Err(refusal(status)),
     };
     let mut answer = Answer {
         // After redirects: asking there at once saves a round trip for each part.
         url: client::with_credentials(response.url().clone(), url),
         name: file_name(url.path()).or_else(|| file_name(response.url().path())),
-        claim: Claim { size: Some(size), digests: answer::digests(headers), pieces: None },
+        claim: Claim { size: None, digests: answer::digests(headers), pieces: None },
         ranges,
         validators: Validators::of(headers),
+        took,
+        coding: answer::coding(headers),
     };
     let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
     let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));
     drop(response);
+    if size.is_none() {
+        size = size_elsewhere(asker, &answer.url).await;
+    }
+    answer.claim.size = size;
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
-        && let Ok(files) = read_metalink(client, &metalink).await
-        && let Some(file) = only(files).filter(|file| file.size == Some(size))
+        && let Ok(files) = read_metalink(asker, &metalink).await
+        && let Some(file) = only(files).filter(|file| size.is_none() || file.size == size)
     {
+        answer.claim.size = size.or(file.size);
         answer.claim.digests.sha1 = answer.claim.digests.sha1.or(file.digests.sha1);
         answer.claim.digests.sha256 = answer.claim.digests.sha256.or(file.digests.sha256);
         answer.claim.pieces = file.pieces;
     }
     Ok(answer)
+}
+
+/// The size that one answer did not give, from others: to a question for the headers alone, then to one for the file. Servers
+/// that make an answer while they send it say 0 to the first.
+async fn size_elsewhere(asker: Asker<'_>, url: &Url) -> Option<u64> {
+    for request in [asker.client.head(url.clone()), asker.client.get(url.clone())] {
+        if let Ok(response) = asker.send(request, asker.within).await
+            && response.status() == StatusCode::OK
+            && let Some(size) = content_length(response.headers()).filter(|&size| size > 0)
+        {
+            return Some(size);
+        }
+    }
+    None
 }
 
 fn refusal(status: StatusCode) -> String {

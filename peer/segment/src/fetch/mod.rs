@@ -9,6 +9,7 @@ mod options;
 mod plan;
 mod report;
 mod sources;
+mod stream;
 mod versions;
 
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 
 pub use crate::fetch::options::Options;
 
-use crate::fetch::plan::Plan;
+use crate::fetch::plan::{Plan, Planned};
 use crate::fetch::report::{Ending, Report};
 use crate::fetch::sources::Sources;
 
@@ -59,27 +60,33 @@ async fn fetch(options: Options) -> Result<()> {
         plan = plan::plan(&options) => plan?,
         _ = tokio::signal::ctrl_c() => bail!("stopped before the download began"),
     };
-    let target = destination::target(&options.output, plan.name.as_ref())?;
+    let plan = match plan {
+        Planned::Known(plan) => plan,
+        Planned::Unsized(plan) => return stream::fetch(&options, plan, started).await,
+    };
+    let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
     let report = Report::new(plan.content.layout().size(), labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
-    if options.resume {
-        if let Some(digests) = is_complete(&target, &plan).await? {
-            let size = plan.content.layout().size();
-            let expected = *plan.content.digest();
-            report.complete(&Ending {
-                path: target.path(),
-                size,
-                digests,
-                expected,
-                fetched: 0,
-                resumed: size,
-                took: started.elapsed(),
-                progress: None,
-            });
-            return Ok(());
-        }
-    } else {
+    if let Some(digests) = is_complete(&target, &plan, options.resume).await? {
+        let size = plan.content.layout().size();
+        let expected = *plan.content.digest();
+        report.complete(&Ending {
+            path: target.path(),
+            size,
+            digests,
+            expected,
+            fetched: 0,
+            resumed: size,
+            took: started.elapsed(),
+            progress: None,
+        });
+        return Ok(());
+    }
+    if let Some(problem) = destination::in_the_way(&target) {
+        return Err(problem);
+    }
+    if !options.resume {
         target.discard().map_err(refused)?;
     }
     if is_unchecked(&plan) {
@@ -88,9 +95,9 @@ async fn fetch(options: Options) -> Result<()> {
     download(&options, plan, target, report, started).await
 }
 
-async fn is_complete(target: &Target, plan: &Plan) -> Result<Option<shoal_common::Digests>> {
+async fn is_complete(target: &Target, plan: &Plan, resume: bool) -> Result<Option<shoal_common::Digests>> {
     let (target, content) = (target.clone(), plan.content.clone());
-    tokio::task::spawn_blocking(move || destination::complete(&target, &content)).await?
+    tokio::task::spawn_blocking(move || destination::complete(&target, &content, resume)).await?
 }
 
 fn is_unchecked(plan: &Plan) -> bool {
@@ -238,6 +245,11 @@ fn refused_ref(error: &DiskError) -> anyhow::Error {
     match error {
         DiskError::OtherContent(path) => anyhow!(
             "{} is unfinished and of another content: the file on the servers has changed since; start afresh without -r",
+            path.display()
+        ),
+        DiskError::Exists(path) => anyhow!(
+            "{} appeared there during the download and is not replaced; what was fetched is kept: move that file away and \
+             go on with -r, or give -r --overwrite",
             path.display()
         ),
         DiskError::Locked(path) => anyhow!("{} is being downloaded already by another fetch", path.display()),

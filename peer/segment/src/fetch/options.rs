@@ -50,7 +50,7 @@ pub struct Options {
     /// File with a line "host port" for each server
     #[arg(long, value_name = "FILE", requires = "name")]
     pub servers: Option<PathBuf>,
-    /// Name of the file on the servers
+    /// Name of the file on the servers, and here where -o names a folder
     #[arg(short = 'f', long = "file", alias = "file_location", value_name = "NAME", id = "name")]
     pub name: Option<String>,
     /// Chunks downloaded in parallel, all servers together
@@ -59,6 +59,9 @@ pub struct Options {
     /// Where to: a folder or a file name
     #[arg(short = 'o', long = "output", alias = "output_location", value_name = "OUT", default_value = ".")]
     pub output: PathBuf,
+    /// Replace a file that exists under a name which the servers chose
+    #[arg(long)]
+    pub overwrite: bool,
     /// How often is reported
     #[command(flatten)]
     pub reports: Reports,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures::stream::{FuturesOrdered, StreamExt};
@@ -10,22 +11,42 @@ use shoal_common::{Digests, FileName, Layout};
 use shoal_engine::Content;
 
 use crate::client;
-use crate::fetch::ask::{Answer, Candidate, Place, ask, read_metalink};
+use crate::fetch::ask::{Answer, Asker, Candidate, Place, TIMEOUT, ask, read_metalink};
 use crate::fetch::duplicates;
 use crate::fetch::majority::{Agreement, Claim, agree};
 use crate::fetch::options::Options;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkFile};
+use crate::network_name;
 
 /// Servers that are asked at most; of a Metalink the best.
 const MAX_SERVERS: usize = 64;
 /// Longest list of servers that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 1024 * 1024;
 
+/// What came of the questions.
+#[derive(Debug)]
+pub(super) enum Planned {
+    /// A file of known size.
+    Known(Plan),
+    /// One that nobody knows the size of: it comes as one stream.
+    Unsized(Unsized),
+}
+
+/// A file whose size nobody knows.
+#[derive(Debug)]
+pub(super) struct Unsized {
+    pub(super) client: Client,
+    pub(super) name: Option<Name>,
+    pub(super) digests: Digests,
+    pub(super) servers: Vec<(String, Answer)>,
+    pub(super) notes: Vec<String>,
+}
+
 /// What is downloaded, and from whom.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) client: Client,
-    pub(super) name: Option<FileName>,
+    pub(super) name: Option<Name>,
     pub(super) content: Content,
     /// Servers that agree, with what users know them by.
     pub(super) servers: Vec<(String, Answer)>,
@@ -33,34 +54,33 @@ pub(super) struct Plan {
     pub(super) notes: Vec<String>,
 }
 
+/// What the file is called, and whether that is the user's word or the network's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    /// The user typed it.
+    Typed(FileName),
+    /// A URL, a Metalink or a server chose it; it is safe as a file name and nothing more.
+    Network(FileName),
+}
+
 /// What is asked for.
 struct Wanted {
     candidates: Vec<Candidate>,
-    name: Option<FileName>,
+    name: Option<Name>,
     demanded: Claim,
     proxies: bool,
 }
 
 /// Asks all servers and decides.
-pub(super) async fn plan(options: &Options) -> Result<Plan> {
+pub(super) async fn plan(options: &Options) -> Result<Planned> {
     let wanted = wanted(options).await?;
     let client = client::build(wanted.proxies).context("cannot set up the HTTP client")?;
-    let mut asked: FuturesOrdered<_> =
-        wanted.candidates.iter().map(|candidate| ask(&client, candidate)).collect();
-    let mut answers = Vec::new();
-    let mut silent = Vec::new();
-    for candidate in &wanted.candidates {
-        match asked.next().await {
-            Some(Ok(answer)) => answers.push((candidate.label.clone(), answer)),
-            Some(Err(reason)) => {
-                let proxy = candidate.place.url().filter(|_| wanted.proxies).and_then(client::proxy);
-                let by = proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default();
-                silent.push(format!("{}: {reason}{by}", candidate.label));
-            }
-            None => {}
-        }
+    let (begun, patience) = (Instant::now(), Duration::from_secs(options.retry_time.into()));
+    let (mut answers, mut silent) = ask_all(&wanted, Asker { client: &client, within: TIMEOUT }).await;
+    if answers.is_empty() && begun.elapsed() >= TIMEOUT && patience > TIMEOUT {
+        // Some only think for longer.
+        (answers, silent) = ask_all(&wanted, Asker { client: &client, within: patience }).await;
     }
-    drop(asked);
     let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
     let answers = duplicates::merge(answers, &mut notes).await;
     let claims: Vec<Claim> = answers.iter().map(|(_, answer)| answer.claim.clone()).collect();
@@ -82,14 +102,24 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
     notes.extend(outside.map(|(_, answer)| format!("refused {}: differs from the majority", said(answer))));
     let mut claim = claim;
     claim.digests = decisive(&wanted.demanded.digests, claim.digests);
-    let content = content(&claim, &mut notes)?;
     let mut servers: Vec<_> = answers
         .into_iter()
         .enumerate()
         .filter(|(index, _)| members.contains(index))
         .map(|(_, answer)| answer)
         .collect();
-    let name = wanted.name.or_else(|| usual_name(&servers));
+    let name = typed_name(options).or(wanted.name).or_else(|| usual_name(&servers).map(Name::Network));
+    let name = name.and_then(|name| made_safe(name, &mut notes));
+    notes.extend(servers.iter().filter_map(|(label, answer)| {
+        let coding = answer.coding.as_ref()?;
+        Some(format!(
+            "{label} sends the file coded as {coding}, which was not asked for; it is saved as it comes"
+        ))
+    }));
+    if claim.size.is_none() {
+        return Ok(Planned::Unsized(Unsized { client, name, digests: claim.digests, servers, notes }));
+    }
+    let content = content(&claim, &mut notes)?;
     if servers.iter().any(|(_, answer)| answer.ranges) {
         servers.retain(|(label, answer)| {
             if !answer.ranges {
@@ -98,7 +128,42 @@ pub(super) async fn plan(options: &Options) -> Result<Plan> {
             answer.ranges
         });
     }
-    Ok(Plan { client, name, content, servers, notes })
+    Ok(Planned::Known(Plan { client, name, content, servers, notes }))
+}
+
+/// The answers of the candidates, and what is wrong with those that gave none.
+async fn ask_all(wanted: &Wanted, asker: Asker<'_>) -> (Vec<(String, Answer)>, Vec<String>) {
+    let mut asked: FuturesOrdered<_> =
+        wanted.candidates.iter().map(|candidate| ask(asker, candidate)).collect();
+    let (mut answers, mut silent) = (Vec::new(), Vec::new());
+    for candidate in &wanted.candidates {
+        match asked.next().await {
+            Some(Ok(answer)) => answers.push((candidate.label.clone(), answer)),
+            Some(Err(reason)) => {
+                let proxy = candidate.place.url().filter(|_| wanted.proxies).and_then(client::proxy);
+                let by = proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default();
+                silent.push(format!("{}: {reason}{by}", candidate.label));
+            }
+            None => {}
+        }
+    }
+    (answers, silent)
+}
+
+/// The last part of what the user calls the file on the servers.
+fn typed_name(options: &Options) -> Option<Name> {
+    let last = options.name.as_deref()?.rsplit('/').next()?;
+    FileName::refer(last).ok().map(Name::Typed)
+}
+
+/// A name from the network, made safe, with a note if it had to be changed.
+fn made_safe(name: Name, notes: &mut Vec<String>) -> Option<Name> {
+    let Name::Network(given) = name else { return Some(name) };
+    let safe = network_name::safe(given.as_str())?;
+    if safe != given {
+        notes.push(format!("the servers call the file {:?}; it is saved as {safe}", given.as_str()));
+    }
+    Some(Name::Network(safe))
 }
 
 /// The name that most servers give the file; of equals the first.
@@ -217,8 +282,9 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
             return Ok(None);
         }
         let client = client::build(true).context("cannot set up the HTTP client")?;
-        let files =
-            read_metalink(&client, &url).await.map_err(|reason| anyhow::anyhow!("{input}: {reason}"))?;
+        let files = read_metalink(Asker { client: &client, within: TIMEOUT }, &url)
+            .await
+            .map_err(|reason| anyhow::anyhow!("{input}: {reason}"))?;
         return Ok(Some(files));
     }
     if !named && !Path::new(input).is_file() {
@@ -278,7 +344,7 @@ fn from_metalink(file: MetalinkFile, from: Option<&Url>, mut demanded: Claim) ->
     if candidates.is_empty() {
         bail!("the Metalink names no http:// or https:// URL for {}", file.name);
     }
-    Ok(Wanted { candidates, name: Some(file.name), demanded, proxies: true })
+    Ok(Wanted { candidates, name: Some(Name::Network(file.name)), demanded, proxies: true })
 }
 
 #[cfg(test)]

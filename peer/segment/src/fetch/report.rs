@@ -116,6 +116,23 @@ impl Report {
         }
     }
 
+    /// Shows how a file stands whose size is not known.
+    pub(super) fn streamed(&self, bytes: u64, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = bytes.saturating_mul(1_000) / millis;
+        match &self.form {
+            Form::Bars { total, .. } => {
+                total.set_message(format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate)))
+            }
+            Form::Lines => say(&format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate))),
+            Form::Json => say(&json!({
+                "event": "progress", "state": "downloading", "size": Value::Null, "done": bytes, "rate": rate,
+                "seconds_left": Value::Null, "sources": [],
+            })
+            .to_string()),
+        }
+    }
+
     /// Shows that it is complete.
     pub(super) fn complete(&self, ending: &Ending<'_>) {
         self.clear();

@@ -46,7 +46,8 @@ impl Sources {
             let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
             let size = plan.content.layout().size();
             let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections)
-                .with_patience(patience.clone());
+                .with_patience(patience.clone())
+                .that_answered(answer.took, answer.ranges);
             let source = if wanted.is_some() { source.in_parallel() } else { source };
             let source =
                 if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };

@@ -9,6 +9,7 @@ use shoal_common::limits::{MAX_MIRROR_BYTES, MAX_PIECES};
 use shoal_common::{FileName, Sha1, Sha256};
 
 use crate::metalink::{MetalinkFile, Pieces};
+use crate::network_name;
 
 /// Longest Metalink that is read: the most pieces at 70 bytes a line, and as much again for everything else.
 pub const MAX_METALINK_BYTES: usize = 140 * MAX_PIECES as usize;
@@ -113,7 +114,9 @@ impl Parser {
             }
             ["metalink", "file"] => {
                 let name = attribute(start, "name")?.unwrap_or_default();
-                let safe = FileName::create(&name).map_err(|_| MetalinkError::Name(name))?;
+                // As it stands where it can: servers know the file by it.
+                let safe = FileName::refer(&name).ok().or_else(|| network_name::safe(&name));
+                let safe = safe.ok_or(MetalinkError::Name(name))?;
                 if self.files.len() >= MAX_FILES {
                     return Err(MetalinkError::TooMany("files"));
                 }

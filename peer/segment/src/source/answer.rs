@@ -42,11 +42,30 @@ fn range_text(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes").map(str::trim_start)
 }
 
-/// Whether the body is not the file itself but something that must be decoded.
+/// The coding of the body, if it has one although none was asked for. It is saved as it comes, as curl does: of an archive
+/// that servers call coded the file is meant, not what is in it.
 #[must_use]
-pub fn is_encoded(headers: &HeaderMap) -> bool {
-    let encodings = headers.get_all(header::CONTENT_ENCODING);
-    encodings.iter().any(|encoding| !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+pub fn coding(headers: &HeaderMap) -> Option<String> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let codings: Vec<String> = codings
+        .filter_map(|coding| Some(coding.to_str().ok()?.trim().to_ascii_lowercase()))
+        .filter(|coding| !matches!(coding.as_str(), "" | "identity"))
+        .collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
+}
+
+/// Whether a server that answers so may have the file and only dislike to be asked for a part of it.
+#[must_use]
+pub fn dislikes_range(status: StatusCode, headers: &HeaderMap) -> bool {
+    match status {
+        StatusCode::RANGE_NOT_SATISFIABLE => refused_size(headers).is_none(),
+        StatusCode::BAD_REQUEST
+        | StatusCode::FORBIDDEN
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::NOT_ACCEPTABLE
+        | StatusCode::NOT_IMPLEMENTED => true,
+        _ => false,
+    }
 }
 
 /// How long the server asks to wait, in seconds or until a date.
@@ -61,7 +80,9 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Whether a server that answers so may answer otherwise when it is asked again.
 pub fn is_passing(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+    let never = matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    !never && status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
 /// What tells two versions of a file at one URL apart.
@@ -190,8 +211,11 @@ mod tests {
 
     #[test]
     fn other_headers_are_understood() {
-        assert!(is_encoded(&headers(&[("content-encoding", "gzip")])));
-        assert!(!is_encoded(&headers(&[("content-encoding", "identity")])) && !is_encoded(&HeaderMap::new()));
+        assert_eq!(coding(&headers(&[("content-encoding", "X-Gzip")])).as_deref(), Some("x-gzip"));
+        assert_eq!(
+            (coding(&headers(&[("content-encoding", "identity")])), coding(&HeaderMap::new())),
+            (None, None)
+        );
         assert_eq!(retry_after(&headers(&[("retry-after", "3")])), Some(Duration::from_secs(3)));
         assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
         let link = "</a.meta4>; rel=\"describedby\"; type=\"application/metalink4+xml\"";

@@ -6,20 +6,20 @@ mod patience;
 mod whole;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::{Client, Response, StatusCode, Url, header};
 use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::watch;
 
-use crate::client;
-use crate::source::answer::{Validators, content_range, is_encoded, is_passing, retry_after};
+use crate::source::answer::{Validators, content_range, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::whole::WholeStream;
+use crate::{client, mirror};
 
-/// Longest time without a byte while we wait for one: less than the engine's own patience, so that the source itself can
-/// count such failures.
+/// Longest time without a byte of an answer that has begun: less than the engine's own patience, so that the source itself
+/// can count such failures.
 const STALL: Duration = Duration::from_millis(4_500);
 /// How long a server that fails is tried again, where the caller does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,6 +62,16 @@ impl HttpSource {
         }
     }
 
+    /// Knows that the server took that long over its last answer, and whether it was seen to dislike ranges.
+    #[must_use]
+    pub fn that_answered(self, after: Duration, ranges: bool) -> Self {
+        self.standing.thought(after);
+        if !ranges {
+            self.whole.ignore_ranges();
+        }
+        self
+    }
+
     /// Keeps all its connections busy, as whoever asks for a number of them wants: servers may limit each by itself.
     #[must_use]
     pub fn in_parallel(mut self) -> Self {
@@ -92,7 +102,15 @@ impl HttpSource {
 
     async fn ranged(&self, want: PieceRun, mut into: PieceBuf) -> Result<PieceBuf, Trouble> {
         let (first, last) = (want.offset(), want.offset() + want.length() - 1);
-        let response = self.ask(Some(format!("bytes={first}-{last}"))).await?;
+        let asked = self.ask(Some(format!("bytes={first}-{last}")), &into).await;
+        let response = match asked {
+            // A server that never served a range may have the file all the same.
+            Err(Trouble::Range(_)) if !self.whole.serves_ranges() => {
+                self.whole.ignore_ranges();
+                return self.whole.fetch(self, want, into).await;
+            }
+            asked => asked?,
+        };
         if response.status() == StatusCode::OK {
             let whole = first == 0 && last + 1 == self.size;
             self.check_length(&response)?;
@@ -101,6 +119,7 @@ impl HttpSource {
                 return self.whole.fetch(self, want, into).await;
             }
         } else {
+            self.whole.saw_range();
             let range = content_range(response.headers()).ok_or_else(|| {
                 Trouble::Invalid("answered a range request without saying which range".into())
             })?;
@@ -143,23 +162,34 @@ impl HttpSource {
     fn came(&self, want: PieceRun, into: &PieceBuf) {
         let piece = u64::from(want.layout().piece_length()).min(want.length());
         if want.length().saturating_sub(into.remaining()) >= piece {
-            self.standing.delivered();
+            self.standing.delivered(want.first());
         }
     }
 
     /// Makes a request; an answer of 200 or 206 for the right version.
-    async fn ask(&self, range: Option<String>) -> Result<Response, Trouble> {
+    async fn ask(&self, range: Option<String>, into: &PieceBuf) -> Result<Response, Trouble> {
         let mut request = self.client.get(self.url.clone());
         let ranged = range.is_some();
         if let Some(range) = range {
             request = request.header(header::RANGE, range);
         }
-        let response = tokio::time::timeout(STALL, request.send()).await.map_err(|_| Trouble::silent())?;
-        let response = response.map_err(|error| Trouble::Passing(client::reason(error), None))?;
+        let (asked, within) = (Instant::now(), self.standing.answer_within());
+        let waiting = into.arrivals().waiting();
+        let answered = tokio::time::timeout(within, request.send()).await;
+        drop(waiting);
+        self.standing.thought(asked.elapsed().min(within));
+        let response = answered.map_err(|_| Trouble::silent(within))?;
+        let response = response.map_err(|error| match mirror::refused(&error) {
+            Some(refused) => Trouble::Refused(refused.to_string()),
+            None => Trouble::Passing(client::reason(error), None),
+        })?;
         let status = response.status();
         match status {
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT if ranged => {}
+            _ if ranged && answer::dislikes_range(status, response.headers()) => {
+                return Err(Trouble::Range(format!("answers {status} to a request for a part")));
+            }
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 return Err(Trouble::Invalid("has a file of another size there now".into()));
             }
@@ -167,9 +197,6 @@ impl HttpSource {
                 return Err(Trouble::Passing(format!("answers {status}"), retry_after(response.headers())));
             }
             _ => return Err(Trouble::Final(format!("answers {status}"))),
-        }
-        if is_encoded(response.headers()) {
-            return Err(Trouble::Invalid("sends the file compressed, although that was refused".into()));
         }
         let version = Validators::of(response.headers());
         if let Some(known) = &self.validators {
@@ -198,7 +225,11 @@ impl HttpSource {
         match trouble {
             Trouble::Ours(error) => error.into(),
             Trouble::Invalid(reason) => SourceError::Invalid(reason),
-            Trouble::Final(reason) => SourceError::Gone(reason),
+            Trouble::Final(reason) | Trouble::Range(reason) => SourceError::Gone(reason),
+            Trouble::Refused(reason) => {
+                self.standing.refused();
+                SourceError::Gone(reason)
+            }
             Trouble::Passing(reason, retry) => {
                 let pause = self.standing.failed(&reason);
                 tracing::debug!(url = %client::without_credentials(&self.url), reason, ?pause, "request failed");
@@ -244,13 +275,17 @@ enum Trouble {
     Invalid(String),
     /// It will not help to ask again.
     Final(String),
+    /// It does not like to be asked for a part.
+    Range(String),
+    /// It leads to where we may not go.
+    Refused(String),
     /// It may help to ask again, after that time if the server said so.
     Passing(String, Option<Duration>),
 }
 
 impl Trouble {
-    fn silent() -> Self {
-        Self::Passing(format!("sent nothing for {:.1} s", STALL.as_secs_f64()), None)
+    fn silent(time: Duration) -> Self {
+        Self::Passing(format!("sent nothing for {:.1} s", time.as_secs_f64()), None)
     }
 }
 
@@ -268,6 +303,6 @@ async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Trouble> {
     match tokio::time::timeout(STALL, response.chunk()).await {
         Ok(Ok(chunk)) => Ok(chunk),
         Ok(Err(error)) => Err(Trouble::Passing(client::reason(error), None)),
-        Err(_) => Err(Trouble::silent()),
+        Err(_) => Err(Trouble::silent(STALL)),
     }
 }

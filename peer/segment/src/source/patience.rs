@@ -1,14 +1,19 @@
 //! How long a server that fails is tried again: as long as another of the same download delivers, and for a time after
 //! nobody does. A server that is started anew is back within seconds, and one that stays away costs next to nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use shoal_common::PieceIndex;
 
 /// First pause after a failure. Then it is left alone as long again as it has been failing, so that the pauses double.
 const FIRST_PAUSE: Duration = Duration::from_millis(150);
 /// Longest of these pauses: about what somebody who waits for a server to come back notices.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What every server may take for the beginning of an answer: then another request may do better.
+pub(super) const SHORTEST_ANSWER: Duration = Duration::from_millis(4_500);
 
 /// How long servers that fail are tried again; shared by all servers of one download. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,6 +52,10 @@ impl Patience {
 pub struct Standing {
     patience: Patience,
     failing: Mutex<Option<Failing>>,
+    first_piece: OnceLock<PieceIndex>,
+    refused: AtomicBool,
+    /// Milliseconds that the next answer may take to begin.
+    answer_within: AtomicU64,
 }
 
 /// A server that has failed since it last delivered a piece.
@@ -60,7 +69,13 @@ pub struct Failing {
 
 impl Standing {
     pub(super) fn new(patience: Patience) -> Self {
-        Self { patience, failing: Mutex::new(None) }
+        Self {
+            patience,
+            failing: Mutex::new(None),
+            first_piece: OnceLock::new(),
+            refused: AtomicBool::new(false),
+            answer_within: AtomicU64::new(4_500),
+        }
     }
 
     /// What is wrong; `None` if nothing is.
@@ -68,9 +83,37 @@ impl Standing {
         self.lock().clone()
     }
 
-    pub(super) fn delivered(&self) {
+    /// The first piece that came whole from the server, whether it was right or not.
+    pub fn first_piece(&self) -> Option<PieceIndex> {
+        self.first_piece.get().copied()
+    }
+
+    /// Whether the server was not asked, or not followed, because of where that leads.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn delivered(&self, piece: PieceIndex) {
         self.patience.delivered();
+        self.first_piece.get_or_init(|| piece);
         *self.lock() = None;
+    }
+
+    /// How long the server may think before its answer begins: longer each time that this was too short, as far as the
+    /// user's patience goes.
+    pub(super) fn answer_within(&self) -> Duration {
+        Duration::from_millis(self.answer_within.load(Ordering::Relaxed))
+    }
+
+    /// It was seen to take `time`, or not to have answered within that: the next answer may take twice as long.
+    pub(super) fn thought(&self, time: Duration) {
+        let wanted = time.saturating_mul(2).min(self.patience.0.limit.max(SHORTEST_ANSWER));
+        let millis = u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);
+        self.answer_within.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// The server failed again: how long to leave it alone, or `None` if it is to be given up.

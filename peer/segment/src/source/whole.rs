@@ -14,6 +14,7 @@ use crate::source::{HttpSource, Trouble, next_chunk};
 #[derive(Debug, Default)]
 pub(super) struct WholeStream {
     ignores_ranges: AtomicBool,
+    serves_ranges: AtomicBool,
     /// One reader at a time; others wait for their turn.
     open: Mutex<Option<Open>>,
 }
@@ -32,10 +33,25 @@ impl WholeStream {
         self.ignores_ranges.load(Ordering::Relaxed)
     }
 
+    /// From now on the whole file is asked for.
+    pub(super) fn ignore_ranges(&self) {
+        self.ignores_ranges.store(true, Ordering::Relaxed);
+    }
+
+    /// A range was served.
+    pub(super) fn saw_range(&self) {
+        self.serves_ranges.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server was ever seen to serve a range.
+    pub(super) fn serves_ranges(&self) -> bool {
+        self.serves_ranges.load(Ordering::Relaxed)
+    }
+
     /// Goes on with an answer that turned out to be the whole file, of `size` bytes.
     pub(super) async fn is_whole(&self, response: Response, size: u64) {
         tracing::debug!(url = %response.url(), size, "ignores ranges");
-        self.ignores_ranges.store(true, Ordering::Relaxed);
+        self.ignore_ranges();
         let mut open = self.open.lock().await;
         open.get_or_insert(Open { response, position: 0, left: Bytes::new() });
     }
@@ -50,7 +66,7 @@ impl WholeStream {
         let mut open = self.open.lock().await;
         if open.as_ref().is_none_or(|open| open.position > want.offset()) {
             *open = None;
-            let response = source.ask(None).await?;
+            let response = source.ask(None, &into).await?;
             source.check_length(&response)?;
             *open = Some(Open { response, position: 0, left: Bytes::new() });
         }
@@ -89,6 +105,16 @@ impl Open {
             if !bytes.is_empty() {
                 into.append(&bytes).await?;
                 source.came(want, into);
+            }
+        }
+        // Where the answer does not say how long it is, its end does.
+        if self.position == source.size && self.response.content_length().is_none() {
+            let more = !self.left.is_empty() || next_chunk(&mut self.response).await?.is_some();
+            if more {
+                return Err(Trouble::Invalid(format!(
+                    "sends more than the {} bytes of the file",
+                    source.size
+                )));
             }
         }
         Ok(())

@@ -4,6 +4,8 @@
 mod conformance;
 mod fetch;
 mod https;
+mod names;
+mod oddities;
 mod refusals;
 mod server;
 mod support;

@@ -44,6 +44,14 @@ pub(crate) struct Manners {
     pub(crate) untagged: bool,
     /// Answers that many requests in no way but by closing the connection, and as many after them with 503.
     pub(crate) fails_first: u64,
+    /// Answers every request for a part with this status.
+    pub(crate) refuses_ranges: Option<String>,
+    /// Says neither how long the file is nor, in `Content-Range`, what its size is.
+    pub(crate) sizeless: bool,
+    /// Time before each answer about the file begins.
+    pub(crate) thinks: Duration,
+    /// Calls the file coded so.
+    pub(crate) coding: Option<String>,
     /// Answers 401 unless asked with this value of `Authorization`.
     pub(crate) demands: Option<String>,
 }
@@ -156,6 +164,7 @@ impl Shared {
                 return Ok(());
             }
             let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+            let head_only = line.starts_with("HEAD ");
             let (mut range, mut allowed) = (None, self.manners.demands.is_none());
             loop {
                 let mut header = String::new();
@@ -181,7 +190,7 @@ impl Shared {
                 let mut stream = stream;
                 stream.write_all(b"HTTP/1.1 503 Not Now\r\nContent-Length: 0\r\n\r\n")?;
             } else if allowed {
-                self.answer(stream, &path, range)?;
+                self.answer(stream, &path, range, head_only)?;
             } else {
                 let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
                 let mut stream = stream;
@@ -193,7 +202,13 @@ impl Shared {
         }
     }
 
-    fn answer(&self, mut stream: &TcpStream, path: &str, range: Option<(u64, u64)>) -> std::io::Result<()> {
+    fn answer(
+        &self,
+        mut stream: &TcpStream,
+        path: &str,
+        range: Option<(u64, u64)>,
+        head_only: bool,
+    ) -> std::io::Result<()> {
         if path == "/" || path.ends_with(".meta4") {
             let Some(length) = self.manners.publishes else {
                 return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
@@ -210,6 +225,12 @@ impl Shared {
             let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
+        // How slow it is, is the fault that it plays.
+        std::thread::sleep(self.manners.thinks);
+        if let Some(refusal) = self.manners.refuses_ranges.as_ref().filter(|_| range.is_some()) {
+            let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
         let size = self.bytes.len() as u64;
         let whole = (0, size.saturating_sub(1));
         let (first, last) = range.filter(|_| !self.manners.no_ranges).unwrap_or(whole);
@@ -223,13 +244,30 @@ impl Shared {
         let length = if size == 0 { 0 } else { last - first + 1 };
         let sent = length + u64::from(self.manners.long);
         let status = match range.is_some() && !self.manners.no_ranges && size > 0 {
+            true if self.manners.sizeless => format!("206 Partial\r\nContent-Range: bytes {first}-{last}/*"),
             true => format!("206 Partial\r\nContent-Range: bytes {first}-{last}/{size}"),
             false => "200 OK".into(),
         };
         let tag =
             if self.manners.untagged { String::new() } else { format!("ETag: \"{}\"\r\n", self.version()) };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {sent}\r\n{tag}\r\n");
+        let coding = self.manners.coding.as_ref().map(|coding| format!("Content-Encoding: {coding}\r\n"));
+        // Chunked, in one chunk.
+        let chunked = self.manners.sizeless && status.starts_with("200");
+        let framing =
+            if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {sent}") };
+        let head = format!("HTTP/1.1 {status}\r\n{framing}\r\n{}{tag}\r\n", coding.unwrap_or_default());
         stream.write_all(head.as_bytes())?;
+        if head_only {
+            return Ok(());
+        }
+        if chunked {
+            if length > 0 {
+                stream.write_all(format!("{length:x}\r\n").as_bytes())?;
+                self.send(stream, first, length)?;
+                stream.write_all(b"\r\n")?;
+            }
+            return stream.write_all(b"0\r\n\r\n");
+        }
         if self.manners.hangs && length > 1 {
             return hang(stream);
         }

@@ -1,0 +1,173 @@
+//! A file whose size nobody knows, as of a server that makes it while it sends: one stream from one server at a time, into a
+//! file without a name of its own until it is whole. What was received of it cannot be gone on with: only the end shows how
+//! long it is.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::{Response, StatusCode};
+use shoal_common::{Digests, DigestsHasher};
+use shoal_engine::{Overwrite, Target};
+use tempfile::NamedTempFile;
+
+use crate::client;
+use crate::fetch::ask::{Answer, TIMEOUT};
+use crate::fetch::options::Options;
+use crate::fetch::plan::Unsized;
+use crate::fetch::report::{Ending, Report};
+use crate::fetch::{destination, refused_ref};
+
+/// Longest time without a byte.
+const STALL: Duration = Duration::from_secs(10);
+/// Pause before the next try, when all servers have failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Downloads the file.
+pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
+    let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
+    let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
+    let report = Report::new(0, labels, options.reports.interval, options.json);
+    plan.notes.iter().for_each(|note| report.note(note));
+    if let Some(problem) = destination::in_the_way(&target) {
+        return Err(problem);
+    }
+    if !options.resume {
+        target.discard().map_err(|error| refused_ref(&error))?;
+    }
+    let (file, size, digests) = tokio::select! {
+        received = receive(options, &plan, &target, &report) => received?,
+        _ = tokio::signal::ctrl_c() => bail!("stopped; nothing is kept of a file whose size no server tells"),
+    };
+    if !plan.digests.confirmed_by(&digests) {
+        bail!("the file came with {digests} where {} was expected; nothing of it is kept", plan.digests);
+    }
+    let (to, replace) = (target.path().to_owned(), target.overwrite() == Overwrite::Replace);
+    tokio::task::spawn_blocking(move || put(file, &to, replace)).await??;
+    report.complete(&Ending {
+        path: target.path(),
+        size,
+        digests,
+        expected: plan.digests,
+        fetched: size,
+        resumed: 0,
+        took: started.elapsed(),
+        progress: None,
+    });
+    Ok(())
+}
+
+/// Tries the servers in turn until one has sent all of it, or none has for as long as the user waits.
+async fn receive(
+    options: &Options,
+    plan: &Unsized,
+    target: &Target,
+    report: &Report,
+) -> Result<(NamedTempFile, u64, Digests)> {
+    let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
+    loop {
+        let mut reasons = Vec::new();
+        for (label, answer) in &plan.servers {
+            let mut receiving = Receiving::new(target, &plan.digests, options.limit_rate)?;
+            match from(plan, answer, &mut receiving, patience.max(TIMEOUT), report).await? {
+                Ok(()) => return Ok((receiving.file, receiving.size, receiving.hasher.finish())),
+                Err(reason) => reasons.push(format!("{label}: {reason}")),
+            }
+            if receiving.size > 0 {
+                since = receiving.last;
+            }
+        }
+        if since.elapsed() >= patience {
+            bail!("no server sent all of the file:\n  {}", reasons.join("\n  "));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A file being received.
+struct Receiving {
+    file: NamedTempFile,
+    size: u64,
+    hasher: DigestsHasher,
+    begun: Instant,
+    last: Instant,
+    limit: u64,
+}
+
+impl Receiving {
+    fn new(target: &Target, expected: &Digests, limit: u64) -> Result<Self> {
+        let folder = target.path().parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        // As any new file; the user's mask says who reads it.
+        let everybody = std::fs::Permissions::from_mode(0o666);
+        let file = tempfile::Builder::new()
+            .prefix(".fetch-")
+            .suffix(".part")
+            .permissions(everybody)
+            .tempfile_in(folder);
+        let file = file.with_context(|| format!("cannot write to the folder {}", folder.display()))?;
+        let now = Instant::now();
+        let hasher = DigestsHasher::confirming(expected);
+        Ok(Self { file, size: 0, hasher, begun: now, last: now, limit })
+    }
+
+    async fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).with_context(|| format!("cannot write {}", self.file.path().display()))?;
+        self.size += bytes.len() as u64;
+        self.last = Instant::now();
+        if let Some(due) = self.size.saturating_mul(1_000).checked_div(self.limit) {
+            let due = Duration::from_millis(due);
+            tokio::time::sleep(due.saturating_sub(self.begun.elapsed())).await;
+        }
+        Ok(())
+    }
+}
+
+/// Receives all that one server sends; the inner error is the server's.
+async fn from(
+    plan: &Unsized,
+    answer: &Answer,
+    receiving: &mut Receiving,
+    within: Duration,
+    report: &Report,
+) -> Result<Result<(), String>> {
+    let asked = tokio::time::timeout(within, plan.client.get(answer.url.clone()).send()).await;
+    let mut response = match asked {
+        Ok(Ok(response)) if response.status() == StatusCode::OK => response,
+        Ok(Ok(response)) => return Ok(Err(format!("answers {}", response.status()))),
+        Ok(Err(error)) => return Ok(Err(client::reason(error))),
+        Err(_) => return Ok(Err(format!("did not answer within {} s", within.as_secs()))),
+    };
+    let (every, mut shown) = (report.every(), Instant::now());
+    loop {
+        match chunk(&mut response).await {
+            Ok(Some(bytes)) => receiving.take(&bytes).await?,
+            Ok(None) => return Ok(Ok(())),
+            Err(reason) => return Ok(Err(reason)),
+        }
+        if every.is_some_and(|every| shown.elapsed() >= every) {
+            shown = Instant::now();
+            report.streamed(receiving.size, receiving.begun.elapsed());
+        }
+    }
+}
+
+async fn chunk(response: &mut Response) -> Result<Option<bytes::Bytes>, String> {
+    match tokio::time::timeout(STALL, response.chunk()).await {
+        Ok(chunk) => chunk.map_err(client::reason),
+        Err(_) => Err(format!("sent nothing for {} s", STALL.as_secs())),
+    }
+}
+
+/// Puts the file in its place, durably. Blocking.
+fn put(file: NamedTempFile, to: &Path, replace: bool) -> Result<()> {
+    file.as_file().sync_all().with_context(|| format!("cannot write {}", to.display()))?;
+    let put = if replace { file.persist(to) } else { file.persist_noclobber(to) };
+    put.map_err(|error| anyhow!("cannot put the file in place as {}: {}", to.display(), error.error))?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).context("cannot write to the folder")
+}

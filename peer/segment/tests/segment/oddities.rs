@@ -1,0 +1,113 @@
+//! Servers that answer in ways of their own, as many do: `fetch` gets from them what curl gets.
+
+use std::time::{Duration, Instant};
+
+use shoal_common::Sha1;
+
+use crate::support::{Lab, MIB, Manners, assert_content, fetch, names_in, random};
+
+fn odd(manners: Manners) -> Manners {
+    Manners { untagged: true, ..manners }
+}
+
+#[test]
+fn a_server_that_dislikes_ranges_is_asked_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for refusal in ["416 No", "403 Forbidden", "400 Bad", "501 Not Implemented", "405 No"] {
+        for size in [0, 1, 300_000] {
+            let bytes = random(size, 61);
+            let lab = Lab::start(
+                &bytes,
+                odd(Manners { refuses_ranges: Some(refusal.into()), ..Manners::default() }),
+            );
+            fetch(&[lab.url("f"), "-o".into(), out.to_str().unwrap().into()]).succeeded();
+            assert_content(&out, &bytes);
+        }
+    }
+}
+
+#[test]
+fn a_file_of_unknown_size_comes_as_one_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, to) = (folder.path().join("f"), folder.path().to_str().unwrap().to_owned());
+    for size in [0, 1, 2 * MIB + 7] {
+        let bytes = random(size, 62);
+        let sizeless = || odd(Manners { sizeless: true, no_ranges: true, ..Manners::default() });
+        let (one, two) = (Lab::start(&bytes, sizeless()), Lab::start(&bytes, sizeless()));
+        let sha1 = Sha1::of(&bytes).to_string();
+        let urls = vec![one.url("f"), two.url("f"), "-o".into(), to.clone()];
+        let ended = fetch(&[&urls[..], &["--sha1".into(), sha1, "--json".into()]].concat());
+        let end = ended.succeeded().json();
+        assert_eq!(
+            (end["size"].as_u64(), end["verified"].as_bool()),
+            (Some(size as u64), Some(true)),
+            "{end}"
+        );
+        assert_content(&out, &bytes);
+        // Nor does it replace anything.
+        fetch(&urls).failed_saying("--overwrite");
+        let wrong = fetch(&[&urls[..], &["--overwrite".into(), "--sha1".into(), "0".repeat(40)]].concat());
+        wrong.failed_saying("nothing of it is kept");
+        assert_content(&out, &bytes);
+        fetch(&[&urls[..], &["--overwrite".into()]].concat()).succeeded();
+        std::fs::remove_file(&out).unwrap();
+        assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_begun_again_at_another_server() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 63));
+    let sizeless = odd(Manners { sizeless: true, no_ranges: true, ..Manners::default() });
+    let breaking = Lab::start(&bytes, Manners { gone_after: Some(MIB as u64), ..sizeless.clone() });
+    let whole = Lab::start(&bytes, sizeless);
+    let out = folder.path().join("out");
+    fetch(&[breaking.url("f"), whole.url("f"), "-o".into(), out.to_str().unwrap().into()]).succeeded();
+    assert_content(&out, &bytes);
+    assert_eq!(names_in(folder.path()), ["out"]);
+}
+
+#[test]
+fn a_size_that_one_answer_does_not_give_is_looked_for_in_others() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(300_000, 64));
+    let out = folder.path().join("out");
+    let to = out.to_str().unwrap().to_owned();
+    // It gives parts, and no total; another server knows the size.
+    let sizeless = Lab::start(&bytes, odd(Manners { sizeless: true, ..Manners::default() }));
+    let other = Lab::start(&bytes, odd(Manners::default()));
+    let ended = fetch(&[sizeless.url("f"), other.url("f"), "-o".into(), to, "--json".into()]);
+    assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 2, "{ended:?}");
+    assert_content(&out, &bytes);
+}
+
+#[test]
+fn thinking_is_not_stalling() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 65));
+    let out = folder.path().join("out");
+    let to = out.to_str().unwrap().to_owned();
+    let thinks = || odd(Manners { thinks: Duration::from_secs(6), ..Manners::default() });
+    let thinking = Lab::start(&bytes, thinks());
+    fetch(&[thinking.url("f"), "-o".into(), to.clone()]).succeeded();
+    assert_content(&out, &bytes);
+    // A faster server does not wait for it.
+    let (thinking, quick) = (Lab::start(&bytes, thinks()), Lab::start(&bytes, odd(Manners::default())));
+    let started = Instant::now();
+    fetch(&[thinking.url("f"), quick.url("f"), "-o".into(), to]).succeeded();
+    // The first question takes six seconds, and the answers to others would take as much again.
+    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
+    assert_content(&out, &bytes);
+}
+
+#[test]
+fn what_is_called_coded_is_saved_byte_for_byte() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(300_000, 66));
+    let to = folder.path().to_str().unwrap().to_owned();
+    for (coding, ranges) in [("x-gzip", true), ("gzip", true), ("gzip", false), ("br", true)] {
+        let manners = Manners { coding: Some(coding.into()), no_ranges: !ranges, ..Manners::default() };
+        let lab = Lab::start(&bytes, odd(manners));
+        let ended = fetch(&[lab.url("a.tar.gz"), "-o".into(), to.clone(), "--overwrite".into()]);
+        assert!(ended.succeeded().stderr.contains(&format!("coded as {coding}")), "{ended:?}");
+        assert_content(&folder.path().join("a.tar.gz"), &bytes);
+    }
+}
