@@ -112,6 +112,14 @@ impl Member {
         })
     }
 
+    /// Whether the tracker closes the connection within that time, without being asked for anything.
+    pub fn is_left_within(&mut self, patience: Duration) -> bool {
+        self.runtime.block_on(async {
+            let end = timeout(patience, self.channel.recv()).await;
+            matches!(end, Ok(Ok(None) | Err(_)))
+        })
+    }
+
     /// Its key.
     #[must_use]
     pub fn identity(&self) -> &Identity {

@@ -120,6 +120,7 @@ impl Node {
         let service = Service::new(core.clone(), presence.clone(), storage.clone(), identity, me);
         let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
+        clients.spawn(service.clone().watch_sessions(closing.clone()));
         let reporter = Reporter {
             core: core.clone(),
             presence: presence.clone(),

@@ -26,6 +26,8 @@ pub const STORAGE_NODE: Kind = Kind(70);
 pub const CAUTION: Kind = Kind(71);
 /// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
 pub const ALLOWANCE: Kind = Kind(72);
+/// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
+pub const SIGN_OUT: Kind = Kind(84);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
 
@@ -129,6 +131,21 @@ pub struct Allowance {
     /// When, in milliseconds since 1970.
     #[n(0)]
     pub at_ms: u64,
+}
+
+/// "Logins of this user on this client up to this moment are void."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SignOut {
+    /// The moment, in milliseconds since 1970.
+    #[n(0)]
+    pub until_ms: u64,
+}
+
+/// Key of a [`SIGN_OUT`].
+#[must_use]
+pub fn sign_out_key(user: Uid, peer: PeerId) -> Vec<u8> {
+    [&user.0[..], &peer.0].concat()
 }
 
 /// Key of an [`ACCOUNT`].

@@ -8,6 +8,7 @@ use crate::credentials::Account;
 use crate::ids::{Fid, Gid, RequestId, Uid};
 use crate::manifest::Manifest;
 use crate::names::{FileName, GroupName, UserName};
+use crate::peer_id::PeerId;
 
 /// Everything that a client can ask of a tracker. [`Answer`](super::Answer) names the variant that answers each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -257,4 +258,17 @@ pub enum Call {
     /// About the user's stored files. → [`Answer::Store`](super::Answer::Store)
     #[n(25)]
     Store(#[n(0)] StoreCall),
+    /// The clients on which the caller's account is logged in. → [`Answer::Sessions`](super::Answer::Sessions)
+    #[n(26)]
+    Sessions,
+    /// Ends the account's session on a client, wherever it is connected, and voids its token. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(27)]
+    SignOut {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// The client's key.
+        #[n(1)]
+        peer: PeerId,
+    },
 }

@@ -10,7 +10,9 @@ pub mod storage;
 
 use minicbor::{Decode, Encode};
 
-pub use answer::{Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, UserEntry};
+pub use answer::{
+    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, SessionEntry, UserEntry,
+};
 pub use call::Call;
 
 /// The protocol's name on libp2p.
@@ -100,6 +102,9 @@ pub enum RefusalKind {
     /// A limit is reached.
     #[n(9)]
     Limit,
+    /// The account's owner ended this client's session from another one: only the password begins a new one.
+    #[n(10)]
+    SignedOut,
 }
 
 #[cfg(test)]

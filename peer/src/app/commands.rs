@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Gid, GroupName, RequestId, Uid};
+use shoal_common::{Gid, GroupName, PeerId, RequestId, Uid, UserName};
 use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
 use crate::command::{Command, Direction, FileRef};
 use crate::shares::{self, Restored, ShareError};
 use crate::store::StoreError;
-use crate::transfers;
+use crate::{text, transfers};
 
 /// How long after its start a client that has found no tracker yet is not said to have none.
 const GREETING: Duration = Duration::from_millis(1_500);
@@ -57,6 +57,33 @@ impl App {
                 Ok(Output::WhoAmI(Box::new(self.whoami())))
             }
         }
+    }
+
+    /// Ends the account's session on another client, or this one's where that is meant.
+    pub(super) async fn sign_out(&self, user: UserName, client: &str) -> Result<Output, AppError> {
+        let who = self.0.session.who().ok_or(AppError::NotLoggedIn)?;
+        if user != who.name {
+            return Err(AppError::OthersSession(user));
+        }
+        let peer = match client.parse::<PeerId>() {
+            // One that is not online now can be meant too.
+            Ok(peer) => peer,
+            Err(_) => {
+                let sessions = self.sessions().await?;
+                let mut meant = sessions.iter().filter(|entry| entry.peer.to_string().ends_with(client));
+                match (meant.next(), meant.next()) {
+                    (Some(entry), None) => entry.peer,
+                    (None, _) => return Err(AppError::NoSession(text::short(client))),
+                    (Some(_), Some(_)) => return Err(AppError::SeveralSessions(text::short(client))),
+                }
+            }
+        };
+        if peer == self.peer_id() {
+            self.end_session().await;
+            return Ok(Output::LoggedOut { user });
+        }
+        self.0.session.call(Call::SignOut { request: RequestId::random(), peer }).await?;
+        Ok(Output::SignedOut { user, peer })
     }
 
     /// Lets shares and downloads go on; gives their numbers. Whoever gives up waiting does not stop it.

@@ -168,6 +168,11 @@ impl Keeper {
                 return Ok(());
             }
             Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::NotLoggedIn => {}
+            // Logging in by itself is what the account's owner wants to end.
+            Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::SignedOut => {
+                self.end_session(&text::printable(&refusal.text));
+                return Ok(());
+            }
             Ok(Reply::Refused(refusal)) => return Err(refused(&refusal.text)),
             Ok(Reply::Done(_)) => return Err("speaks another version".to_owned()),
             Err(Lost) => return Err(link.ended().await),

@@ -183,7 +183,7 @@ impl Session {
                     unavailable += 1;
                     link.close(&format!("cannot do it now ({})", text::short(&refusal.text)));
                 }
-                RefusalKind::NotLoggedIn if !resumed && self.who().is_some() => {
+                RefusalKind::NotLoggedIn | RefusalKind::SignedOut if !resumed && self.who().is_some() => {
                     resumed = true;
                     link.close("does not know the session");
                 }

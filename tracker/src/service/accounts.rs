@@ -9,6 +9,7 @@ use shoal_net::Identity;
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
 use super::names::{self, Called};
+use super::sessions::Caller;
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{ACCOUNT, DECOY_SECRET, TICKET_KEY, account_key, encode};
 
@@ -121,20 +122,16 @@ pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
 }
 
 impl Facts {
-    /// The public login key, to which sessions are bound.
+    /// Signs token and tickets for the caller's client.
     #[must_use]
-    pub(super) fn login_key(&self) -> PeerId {
-        self.account.login_key
-    }
-
-    /// Signs token and tickets for one client of the user.
-    #[must_use]
-    pub(super) fn into_session(self, tracker: &Identity, client: PeerId) -> Session {
+    pub(super) fn into_session(self, tracker: &Identity, caller: Caller) -> Session {
+        let client = caller.peer;
         let token = SessionToken {
             user: self.user,
             peer: client,
-            login_key: self.account.login_key,
+            login_key: caller.login_key,
             expires_ms: self.now_ms + SESSION_LIFE_MS,
+            since_ms: Some(caller.since_ms),
         };
         let signer = tracker.peer_id();
         let tickets = self.groups.into_iter().map(|(group, name)| {
