@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
-use shoal_common::{Gid, GroupName, PeerId, RequestId};
+use shoal_common::{GroupName, PeerId, RequestId, Uid};
 use shoal_net::Identity;
 use shoal_tests::{Client, Member, Trackers, until};
 
@@ -17,12 +17,12 @@ fn group(name: &str) -> GroupName {
 }
 
 /// What an attacker with an old session would like to do.
-fn attempts() -> Vec<Call> {
+fn attempts(user: Uid) -> Vec<Call> {
     vec![
         Call::ListFiles { group: group("g"), after: None },
         Call::ListMembers { group: group("g"), after: None },
         Call::ListRequests { group: group("g"), after: None },
-        Call::CreateGroup { id: Gid::random(), name: GroupName::create("mine").unwrap() },
+        Call::create_group(user, GroupName::create("mine").unwrap()).1,
         Call::JoinGroup { request: RequestId::random(), group: group("g") },
         Call::LeaveGroup { request: RequestId::random(), group: group("g") },
         Call::ListGroups { after: None },
@@ -44,10 +44,10 @@ fn an_old_session_can_do_nothing_once_the_password_is_changed() {
     let trackers = Trackers::start(dir.path(), 3);
     trackers.until_in_step();
     let mut ann = Member::connect(trackers.port(1));
-    ann.enter("ann");
-    ann.done(Call::CreateGroup { id: Gid::random(), name: GroupName::create("g").unwrap() });
+    let session = ann.enter("ann");
+    ann.done(Call::create_group(session.user, GroupName::create("g").unwrap()).1);
     for number in 1..=3 {
-        for attempt in attempts() {
+        for attempt in attempts(session.user) {
             let mut old = Member::connect(trackers.port(number));
             old.login("ann", "secret").unwrap();
             let mut owner = Member::connect(trackers.port(1));

@@ -25,6 +25,9 @@ pub enum Answer {
         /// Milliseconds since 1970 by the trackers' clock.
         #[n(1)]
         now_ms: u64,
+        /// The [`REVISION`](super::REVISION) that it speaks; an earlier version says none.
+        #[n(2)]
+        revision: Option<u32>,
     },
     /// To calls that create a name.
     #[n(2)]

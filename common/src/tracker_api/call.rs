@@ -4,8 +4,8 @@ use minicbor::{Decode, Encode};
 
 use super::Holding;
 use super::storage::{NodeCall, StoreCall};
-use crate::credentials::Account;
-use crate::ids::{Fid, Gid, RequestId, Uid};
+use crate::credentials::{Account, ChangeSignature};
+use crate::ids::{Fid, Gid, Nonce, RequestId, Uid};
 use crate::manifest::Manifest;
 use crate::names::{FileName, GroupName, UserName};
 use crate::peer_id::PeerId;
@@ -24,7 +24,7 @@ pub enum Call {
     /// Creates an account. → [`Answer::Created`](super::Answer::Created)
     #[n(1)]
     CreateUser {
-        /// The new user's id, and this request's.
+        /// The new user's id, and this request's: [`Uid::derive`] of the other fields.
         #[n(0)]
         id: Uid,
         /// The name wanted.
@@ -33,6 +33,9 @@ pub enum Call {
         /// Salt, public login key, sealed account key.
         #[n(2)]
         account: Account,
+        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        #[n(3)]
+        nonce: Option<Nonce>,
     },
     /// Asks for salt and challenge before [`Call::Login`] or [`Call::ChangePassword`]. → [`Answer::Challenge`](super::Answer::Challenge)
     #[n(2)]
@@ -82,16 +85,22 @@ pub enum Call {
         /// The new secrets.
         #[n(2)]
         account: Account,
+        /// The old login key's signature on the new secrets; a client of an earlier version sends none.
+        #[n(3)]
+        change: Option<ChangeSignature>,
     },
     /// Creates a group, owned by the caller. → [`Answer::Created`](super::Answer::Created)
     #[n(8)]
     CreateGroup {
-        /// The new group's id, and this request's.
+        /// The new group's id, and this request's: [`Gid::derive`] of nonce, caller and name.
         #[n(0)]
         id: Gid,
         /// The name wanted.
         #[n(1)]
         name: GroupName,
+        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        #[n(2)]
+        nonce: Option<Nonce>,
     },
     /// Files a join request. → [`Answer::Ok`](super::Answer::Ok)
     #[n(9)]
@@ -271,4 +280,23 @@ pub enum Call {
         #[n(1)]
         peer: PeerId,
     },
+}
+
+impl Call {
+    /// Creates an account: the call, and the user's id, which every repetition of the call has.
+    #[must_use]
+    pub fn create_user(name: UserName, account: Account) -> (Uid, Self) {
+        let nonce = Nonce::random();
+        let id = Uid::derive(nonce, &account.digest(), name.as_str());
+        (id, Self::CreateUser { id, name, account, nonce: Some(nonce) })
+    }
+
+    /// Creates a group owned by `founder`, who is logged in: the call, and the group's id, which every repetition of the
+    /// call has.
+    #[must_use]
+    pub fn create_group(founder: Uid, name: GroupName) -> (Gid, Self) {
+        let nonce = Nonce::random();
+        let id = Gid::derive(nonce, founder, name.as_str());
+        (id, Self::CreateGroup { id, name, nonce: Some(nonce) })
+    }
 }

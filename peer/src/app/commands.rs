@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Gid, GroupName, PeerId, RequestId, Uid, UserName};
+use shoal_common::{GroupName, PeerId, RequestId, Uid, UserName};
 use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
@@ -106,7 +106,8 @@ impl App {
         let request = RequestId::random();
         match command {
             Command::CreateGroup(name) => {
-                let call = Call::CreateGroup { id: Gid::random(), name: name.clone() };
+                let founder = session.who().ok_or(AppError::NotLoggedIn)?.user;
+                let call = Call::create_group(founder, name.clone()).1;
                 let Answer::Created { provisional } = session.call(call).await? else { return unexpected() };
                 // The owner's ticket; without it the next renewal brings it.
                 let _ = session.renew().await;

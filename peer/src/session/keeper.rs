@@ -139,10 +139,13 @@ impl Keeper {
     async fn begin(&mut self, link: Link) -> Result<Link, String> {
         let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
         let failure = match hello {
-            Ok(Reply::Done(Answer::Welcome { .. })) => match self.resume(&link).await {
-                Ok(()) => return Ok(link),
-                Err(reason) => reason,
-            },
+            Ok(Reply::Done(Answer::Welcome { revision, .. })) => {
+                link.speaks(revision.unwrap_or(0));
+                match self.resume(&link).await {
+                    Ok(()) => return Ok(link),
+                    Err(reason) => reason,
+                }
+            }
             Ok(Reply::Done(_)) => "speaks another version".to_owned(),
             Ok(Reply::Refused(refusal)) => refused(&refusal.text),
             Err(Lost) => link.ended().await,

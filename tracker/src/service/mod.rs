@@ -13,22 +13,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use shoal_common::credentials::{Account, CHALLENGE_BYTES, check_answer};
+use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
 use shoal_common::tokens::{self, SessionToken};
 use shoal_common::tracker_api::storage::StoreCall;
-use shoal_common::tracker_api::{Answer, Call, Refusal, RefusalKind, Reply};
+use shoal_common::tracker_api::{Answer, Call, REVISION, Refusal, RefusalKind, Reply};
 use shoal_common::{PeerId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_replica::{NameSpace, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Core, Fault, Tx, refuse};
+use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
 use crate::storage::Storage;
-use accounts::Facts;
+use accounts::{Candidate, Facts, NewUser};
 use sessions::{Caller, Sessions};
 use storage::NodeSession;
-use throttle::Throttle;
+use throttle::{Guessed, Throttle};
 
 /// What answers clients. Cheap to clone.
 #[derive(Clone)]
@@ -177,7 +177,9 @@ impl Service {
         }
         match call {
             Call::Hello { listen } => self.hello(client, &listen).await,
-            Call::CreateUser { id, name, account } => self.create_user(id, name, account).await,
+            Call::CreateUser { id, name, account, nonce } => {
+                self.create_user(NewUser { id, name, account, nonce }).await
+            }
             Call::Challenge { name, candidate } => self.challenge(client, name, candidate).await,
             Call::Login { name, candidate, signature } => {
                 self.login(client, name, candidate, signature).await
@@ -188,8 +190,8 @@ impl Service {
                 self.end(client);
                 Ok(Answer::Ok)
             }
-            Call::ChangePassword { request: _, signature, account } => {
-                self.change_password(client, signature, account).await
+            Call::ChangePassword { request: _, signature, account, change } => {
+                self.change_password(client, signature, account, change).await
             }
             Call::ListGroups { after } => {
                 let caller = client.caller().ok();
@@ -221,9 +223,9 @@ impl Service {
     async fn for_user(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
         let user = caller.user;
         match call {
-            Call::CreateGroup { id, name } => {
+            Call::CreateGroup { id, name, nonce } => {
                 let wanted = name.clone();
-                self.run_for(caller, move |tx| groups::create(tx, user, id, &wanted)).await?;
+                self.run_for(caller, move |tx| groups::create(tx, user, (id, nonce), &wanted)).await?;
                 let space = NameSpace::Group;
                 let provisional = self
                     .core
@@ -302,12 +304,12 @@ impl Service {
             Err(Fault::Store(_)) => {}
         }
         let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
-        Ok(Answer::Welcome { number: self.number.0, now_ms })
+        Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION) })
     }
 
-    async fn create_user(&self, id: Uid, name: UserName, account: Account) -> Result<Answer, Refusal> {
-        let wanted = name.clone();
-        self.core.run(move |tx| accounts::create(tx, id, &wanted, &account)).await?;
+    async fn create_user(&self, new: NewUser) -> Result<Answer, Refusal> {
+        let (id, name) = (new.id, new.name.clone());
+        self.core.run(move |tx| accounts::create(tx, new)).await?;
         let space = NameSpace::User;
         let provisional =
             self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
@@ -315,12 +317,17 @@ impl Service {
     }
 
     async fn challenge(&self, client: &mut Client, name: UserName, candidate: u8) -> Result<Answer, Refusal> {
-        self.check_wait(&name, client)?;
-        let salt = self.core.read(move |tx| match accounts::candidate(tx, &name, candidate)? {
-            Some(found) => Ok(found.account.salt),
-            None => accounts::salt_of_nobody(tx, &name),
+        let wanted = name.clone();
+        let asked = self.core.read(move |tx| {
+            let found = accounts::candidate(tx, &wanted, candidate)?;
+            let salt = match &found {
+                Some(found) => found.account.salt,
+                None => accounts::salt_of_nobody(tx, &wanted)?,
+            };
+            Ok((found, salt))
         });
-        let salt = salt.await?;
+        let (found, salt) = asked.await?;
+        self.check_wait(&guessed(found.as_ref(), &name), &name, client)?;
         let mut challenge = [0; CHALLENGE_BYTES];
         getrandom::fill(&mut challenge).expect("the system provides randomness");
         client.challenge = Some(challenge);
@@ -334,15 +341,16 @@ impl Service {
         number: u8,
         signature: [u8; 64],
     ) -> Result<Answer, Refusal> {
-        self.check_wait(&name, client)?;
+        let wanted = name.clone();
+        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
+        let whose = guessed(found.as_ref(), &name);
+        self.check_wait(&whose, &name, client)?;
         if client.session.is_some() {
             return Err(refusal(
                 RefusalKind::Exists,
                 "you are logged in already; log out first with: logout",
             ));
         }
-        let wanted = name.clone();
-        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
         let challenge = client.challenge.take();
         let tracker = self.identity.peer_id();
         let proven = found.as_ref().filter(|found| {
@@ -352,14 +360,14 @@ impl Service {
         });
         let from = client.remote.ip().to_canonical();
         let Some(proven) = proven else {
+            self.throttle().failed(&whose, from, Instant::now());
             if found.is_some_and(|found| found.more) {
                 return Err(refusal(RefusalKind::TryNext, "another account of that name may be meant"));
             }
-            self.throttle().failed(&name, from, Instant::now());
             let text = "wrong user id or password; a new account is made with: create_user";
             return Err(refusal(RefusalKind::WrongPassword, text));
         };
-        self.throttle().succeeded(&name, from);
+        self.throttle().succeeded(&whose, from);
         self.begin(client, proven.user, proven.account.login_key, None).await
     }
 
@@ -384,26 +392,16 @@ impl Service {
         client: &mut Client,
         signature: [u8; 64],
         account: Account,
+        change: Option<ChangeSignature>,
     ) -> Result<Answer, Refusal> {
         let Caller { user, .. } = client.caller()?;
         let challenge = client.challenge.take();
         let (peer, tracker, login_key) = (client.peer, self.identity.peer_id(), account.login_key);
         let replaced = self.core.run(move |tx| {
-            let old = accounts::account(tx, user)?;
-            if old.as_ref().is_some_and(|old| *old == account) {
-                // This request took effect before the tracker that took it died.
-                return Ok(());
-            }
-            let proven = old.zip(challenge).is_some_and(|(old, challenge)| {
-                check_answer(old.login_key, &challenge, peer, tracker, &signature)
-            });
-            if !proven {
-                return Err(refuse(
-                    RefusalKind::WrongPassword,
-                    "the old password is wrong; nothing was changed",
-                ));
-            }
-            accounts::replace_secrets(tx, user, &account)
+            let proves = |old| {
+                challenge.is_some_and(|challenge| check_answer(old, &challenge, peer, tracker, &signature))
+            };
+            accounts::replace_secrets(tx, user, account, change, proves)
         });
         replaced.await?;
         self.begin(client, user, login_key, None).await
@@ -447,8 +445,8 @@ impl Service {
         facts.ok_or_else(session_over)
     }
 
-    fn check_wait(&self, name: &UserName, client: &Client) -> Result<(), Refusal> {
-        match self.throttle().wait(name, client.remote.ip().to_canonical(), Instant::now()) {
+    fn check_wait(&self, whose: &Guessed, name: &UserName, client: &Client) -> Result<(), Refusal> {
+        match self.throttle().wait(whose, client.remote.ip().to_canonical(), Instant::now()) {
             None => Ok(()),
             Some(wait) => {
                 let seconds = wait.as_secs_f32().ceil();
@@ -467,6 +465,11 @@ impl Service {
         // A panic while the lock was held cannot leave worse than a count that is off by one.
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose password a login under `name` guesses.
+fn guessed(found: Option<&Candidate>, name: &UserName) -> Guessed {
+    found.map_or_else(|| Guessed::Nobody(name.clone()), |found| Guessed::Account(found.user))
 }
 
 fn refusal(kind: RefusalKind, text: impl Into<String>) -> Refusal {

@@ -3,6 +3,7 @@
 //! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
 //! made anew from the rows whenever their schema changed.
 
+mod admission;
 mod backup;
 mod inspect;
 mod memo;
@@ -47,7 +48,7 @@ const MAX_LOG_PAGES: u64 = 16_384;
 const MIN_LOG_PAGES: u64 = 1_000;
 const PAGE_BYTES: u64 = 4_096;
 /// Version of the projections; another one than the database's has them made anew.
-const PROJECTIONS: i64 = 2;
+const PROJECTIONS: i64 = 3;
 /// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
 const ENOUGH_ROOM: u64 = 1 << 20;
 /// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.
@@ -212,6 +213,7 @@ impl Store {
             return Err(StoreError::Later(schema));
         }
         self.db.execute_batch(rows::SCHEMA_SQL)?;
+        self.db.execute_batch(admission::SCHEMA_SQL)?;
         self.db.pragma_update(None, "user_version", SCHEMA)?;
         let sql = "SELECT value FROM setting WHERE name = 'projections'";
         let projections: Option<i64> = self.db.query_row(sql, [], |row| row.get(0)).optional()?;

@@ -39,13 +39,17 @@ impl Store {
     }
 
     fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT name FROM claim WHERE id = ?1 AND space = ?2")?;
+        // One that proves itself is the only one; of an earlier version's the first that was made counts.
+        let sql =
+            "SELECT name FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
+        let mut query = self.db.prepare_cached(sql)?;
         Ok(query.query_row(params![id, space], |row| row.get(0)).optional()?)
     }
 
     /// The user who founded a group.
     pub(crate) fn founder(&self, group: Gid) -> Result<Option<Uid>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT founder FROM claim WHERE id = ?1 AND space = ?2")?;
+        let sql = "SELECT founder FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
+        let mut query = self.db.prepare_cached(sql)?;
         let founder =
             query.query_row(params![group.0, super::GROUPS], |row| blob::<16>(row, 0)).optional()?;
         Ok(founder.map(Uid))
