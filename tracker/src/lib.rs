@@ -18,6 +18,7 @@ pub mod presence;
 pub mod prompt;
 mod proof;
 pub mod record;
+pub mod registration;
 pub mod reporter;
 pub mod service;
 pub mod status;

@@ -29,6 +29,8 @@ pub const CAUTION: Kind = Kind(71);
 pub const ALLOWANCE: Kind = Kind(72);
 /// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
 pub const SIGN_OUT: Kind = Kind(84);
+/// An invitation to create one account ([`Invitation`]), by a hash of its code.
+pub const INVITATION: Kind = Kind(86);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
 
@@ -221,6 +223,15 @@ pub struct Allowance {
     /// When, in milliseconds since 1970.
     #[n(0)]
     pub at_ms: u64,
+}
+
+/// "Who has the code of which this is filed under the hash may create one account."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Invitation {
+    /// Until when, in milliseconds since 1970.
+    #[n(0)]
+    pub until_ms: u64,
 }
 
 /// "Logins of this user on this client up to this moment are void."

@@ -96,7 +96,13 @@ fn claim_write(kind: Kind, name: &str, id: [u8; 16], value: Vec<u8>) -> Write {
 /// What a client may send who wants the id of somebody else.
 fn takeovers_of(anns: Uid, name: &str, nonce: Nonce) -> Vec<Call> {
     let nonces = [None, Some(Nonce::random()), Some(nonce)];
-    let call = |nonce| Call::CreateUser { id: anns, name: user(name), account: fresh("eve"), nonce };
+    let call = |nonce| Call::CreateUser {
+        id: anns,
+        name: user(name),
+        account: fresh("eve"),
+        nonce,
+        invitation: None,
+    };
     nonces.into_iter().map(call).collect()
 }
 
@@ -279,8 +285,13 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
     assert_eq!(owner(ports[1], "elders").await, "ann");
 
     // The client of the version before is told what to do, and its logins go on working.
-    let create =
-        Call::CreateUser { id: Uid::random(), name: user("eve"), account: fresh("eve"), nonce: None };
+    let create = Call::CreateUser {
+        id: Uid::random(),
+        name: user("eve"),
+        account: fresh("eve"),
+        nonce: None,
+        invitation: None,
+    };
     let refusal = Client::connect(ports[0]).await.refused(create).await;
     assert!(refusal.text.contains("update the client"), "{refusal:?}");
     let found = Call::CreateGroup { id: Gid::random(), name: group("new"), nonce: None };

@@ -36,6 +36,9 @@ pub enum Call {
         /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
         #[n(3)]
         nonce: Option<Nonce>,
+        /// The code of an invitation, where trackers ask for one.
+        #[n(4)]
+        invitation: Option<String>,
     },
     /// Asks for salt and challenge before [`Call::Login`] or [`Call::ChangePassword`]. → [`Answer::Challenge`](super::Answer::Challenge)
     #[n(2)]
@@ -286,9 +289,15 @@ impl Call {
     /// Creates an account: the call, and the user's id, which every repetition of the call has.
     #[must_use]
     pub fn create_user(name: UserName, account: Account) -> (Uid, Self) {
+        Self::create_user_by(None, name, account)
+    }
+
+    /// As [`Call::create_user`], by the invitation of that code if one is given.
+    #[must_use]
+    pub fn create_user_by(invitation: Option<String>, name: UserName, account: Account) -> (Uid, Self) {
         let nonce = Nonce::random();
         let id = Uid::derive(nonce, &account.digest(), name.as_str());
-        (id, Self::CreateUser { id, name, account, nonce: Some(nonce) })
+        (id, Self::CreateUser { id, name, account, nonce: Some(nonce), invitation })
     }
 
     /// Creates a group owned by `founder`, who is logged in: the call, and the group's id, which every repetition of the

@@ -180,7 +180,7 @@ mod tests {
         let read = |call: EarlierCall| minicbor::decode::<Call>(&minicbor::to_vec(call).unwrap()).unwrap();
         assert_eq!(
             read(EarlierCall::CreateUser { id, name: name.clone(), account: account.clone() }),
-            Call::CreateUser { id, name, account: account.clone(), nonce: None }
+            Call::CreateUser { id, name, account: account.clone(), nonce: None, invitation: None }
         );
         assert_eq!(
             read(EarlierCall::ChangePassword { request, signature, account: account.clone() }),

@@ -19,9 +19,9 @@ impl App {
     pub(super) async fn account(&self, command: Command) -> Result<Output, AppError> {
         let session = &self.0.session;
         match command {
-            Command::CreateUser { user, password } => {
+            Command::CreateUser { user, password, invitation } => {
                 let password = password.ok_or(AppError::NoPassword)?;
-                let provisional = session.create_user(user.clone(), password).await?;
+                let provisional = session.create_user(user.clone(), password, invitation).await?;
                 Ok(Output::UserCreated { user, provisional })
             }
             Command::Login { user, password } => {

@@ -50,6 +50,8 @@ pub enum Command {
         user: UserName,
         /// Its password.
         password: Option<Password>,
+        /// The code of an invitation.
+        invitation: Option<String>,
     },
     /// Begin a session.
     Login {

@@ -137,9 +137,11 @@ fn valued<'a>(spec: &'static Spec, word: &'a str) -> Option<(&'static str, Optio
 impl Given<'_> {
     fn command(&self) -> Result<Command, ParseError> {
         Ok(match self.spec.name {
-            "create_user" => {
-                Command::CreateUser { user: UserName::create(self.at(0))?, password: self.password(1) }
-            }
+            "create_user" => Command::CreateUser {
+                user: UserName::create(self.at(0))?,
+                password: self.password(1),
+                invitation: self.options.last().map(|(_, code)| (*code).to_owned()),
+            },
             "login" => Command::Login { user: UserName::refer(self.at(0))?, password: self.password(1) },
             "logout" => self.logout()?,
             "sessions" => Command::Sessions,

@@ -8,13 +8,14 @@ const NONE: &[&str] = &[];
 pub const COMMANDS: &[Spec] = &[
     Spec {
         name: "create_user",
-        usage: "<user_id> [<password>]",
+        usage: "<user_id> [<password>] [--invite <code>]",
         arguments: &[Argument::User, Argument::Password],
         required: 1,
-        options: NONE,
+        options: &["--invite="],
         section: Section::Account,
         summary: "create an account; asks for the password when it is left out",
-        details: "The password never leaves this machine and cannot be recovered by anybody.",
+        details: "The password never leaves this machine and cannot be recovered by anybody. Where accounts are made by \
+                  invitation, a tracker's operator gives a code.",
         example: "create_user ann",
     },
     Spec {

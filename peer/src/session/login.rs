@@ -75,13 +75,19 @@ impl<E: Into<LoginError>> From<E> for Attempt {
 }
 
 impl Session {
-    /// Creates an account; true if its name may yet be lost to another.
+    /// Creates an account, by the invitation of that code where trackers ask for one; true if its name may yet be lost to
+    /// another.
     ///
     /// # Errors
     /// See [`LoginError`].
-    pub async fn create_user(&self, name: UserName, password: Password) -> Result<bool, LoginError> {
+    pub async fn create_user(
+        &self,
+        name: UserName,
+        password: Password,
+        invitation: Option<String>,
+    ) -> Result<bool, LoginError> {
         let account = derive(move || Secrets::create(password.expose())).await?.2;
-        match self.call(Call::create_user(name, account).1).await? {
+        match self.call(Call::create_user_by(invitation, name, account).1).await? {
             Answer::Created { provisional } => Ok(provisional),
             _ => Err(CallError::Unexpected.into()),
         }

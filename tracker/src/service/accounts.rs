@@ -47,11 +47,17 @@ pub(super) struct NewUser {
     pub(super) name: UserName,
     pub(super) account: Account,
     pub(super) nonce: Option<Nonce>,
+    pub(super) invitation: Option<String>,
 }
 
-/// Creates an account; a repeated request finds its own claim and changes nothing.
-pub(super) fn create(tx: &mut Tx<'_>, new: NewUser) -> Result<(), Fault> {
-    let NewUser { id, name, account, nonce } = new;
+/// Creates an account if `admit` lets it, with what that says to write besides; a repeated request finds its own claim and
+/// changes nothing.
+pub(super) fn create(
+    tx: &mut Tx<'_>,
+    new: NewUser,
+    admit: impl FnOnce(&Tx<'_>, (Option<&str>, &str)) -> Result<Option<Write>, Fault>,
+) -> Result<(), Fault> {
+    let NewUser { id, name, account, nonce, invitation } = new;
     if name.is_parked() {
         return Err(refuse(RefusalKind::Malformed, "a user id must not end with ~ and six hex digits"));
     }
@@ -91,6 +97,7 @@ pub(super) fn create(tx: &mut Tx<'_>, new: NewUser) -> Result<(), Fault> {
     };
     let mut writes = vec![claim];
     if !same {
+        writes.extend(admit(tx, (invitation.as_deref(), name.as_str()))?);
         let birth = Birth { nonce, name: name.as_str().to_owned() };
         let history = History { first: digest, birth: Some(birth), changes: Vec::new() };
         writes.push(account_write(id, &AccountRecord::new(account, Some(history))));

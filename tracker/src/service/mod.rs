@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
+use crate::registration::{self, Rates, Registration};
 use crate::storage::Storage;
 use accounts::{Candidate, Facts, NewUser};
 use sessions::{Caller, Sessions};
@@ -40,6 +41,8 @@ pub struct Service {
     number: TrackerNo,
     throttle: Arc<Mutex<Throttle>>,
     sessions: Sessions,
+    registration: Registration,
+    rates: Arc<Mutex<Rates>>,
 }
 
 /// What is remembered of one connection.
@@ -97,9 +100,11 @@ impl Service {
         storage: Storage,
         identity: Identity,
         number: TrackerNo,
+        registration: Registration,
     ) -> Self {
         let (throttle, sessions) = (Arc::default(), Sessions::default());
-        Self { core, presence, storage, identity, number, throttle, sessions }
+        let rates = Arc::new(Mutex::new(Rates::new(Instant::now())));
+        Self { core, presence, storage, identity, number, throttle, sessions, registration, rates }
     }
 
     /// Ends sessions that no longer hold, until the tracker closes.
@@ -177,8 +182,8 @@ impl Service {
         }
         match call {
             Call::Hello { listen } => self.hello(client, &listen).await,
-            Call::CreateUser { id, name, account, nonce } => {
-                self.create_user(NewUser { id, name, account, nonce }).await
+            Call::CreateUser { id, name, account, nonce, invitation } => {
+                self.create_user(client, NewUser { id, name, account, nonce, invitation }).await
             }
             Call::Challenge { name, candidate } => self.challenge(client, name, candidate).await,
             Call::Login { name, candidate, signature } => {
@@ -307,9 +312,16 @@ impl Service {
         Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION) })
     }
 
-    async fn create_user(&self, new: NewUser) -> Result<Answer, Refusal> {
+    async fn create_user(&self, client: &Client, new: NewUser) -> Result<Answer, Refusal> {
         let (id, name) = (new.id, new.name.clone());
-        self.core.run(move |tx| accounts::create(tx, new)).await?;
+        let (registration, rates, from) = (self.registration, self.rates.clone(), client.remote.ip());
+        let created = self.core.run(move |tx| {
+            accounts::create(tx, new, |tx, who| {
+                let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+                registration::admit(tx, registration, &mut rates, from, who)
+            })
+        });
+        created.await?;
         let space = NameSpace::User;
         let provisional =
             self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;

@@ -38,6 +38,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         rules: Rules::default(),
         metrics: None,
         cluster_key: None,
+        registration: shoal_tracker::registration::Registration::Open,
     };
     Node::start(config).await.unwrap()
 }
