@@ -13,6 +13,8 @@ use minicbor::{Decode, Encode};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::digest::Blake3;
+use crate::ids::Uid;
 use crate::limits::MAX_PASSWORD_BYTES;
 use crate::peer_id::PeerId;
 use crate::tokens::verify;
@@ -27,8 +29,8 @@ const ARGON2_LANES: u32 = 1;
 pub const SALT_BYTES: usize = 16;
 /// Bytes of a login challenge.
 pub const CHALLENGE_BYTES: usize = 32;
-/// Nonce, account key and tag.
-const SEALED_BYTES: usize = 24 + 32 + 16;
+/// Bytes of a sealed account key: nonce, account key and tag.
+pub const SEALED_BYTES: usize = 24 + 32 + 16;
 
 /// What the trackers keep of an account's secrets: nothing in it logs anybody in.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -43,6 +45,32 @@ pub struct Account {
     /// The account key, sealed under the wrapping key: 24 bytes of nonce, then XChaCha20-Poly1305.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub sealed_account_key: [u8; SEALED_BYTES],
+}
+
+/// What an account's id and the signature on a change of its password are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AccountDigest {
+    /// Public half of the login key.
+    #[n(0)]
+    pub login_key: PeerId,
+    /// BLAKE3 of the salt and the sealed account key, 16 and 72 bytes.
+    #[n(1)]
+    pub secrets: Blake3,
+}
+
+/// The signature of a login key on the account that takes its place; see [`Secrets::sign_change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ChangeSignature(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 64]);
+
+impl Account {
+    /// The part of an account that ids and signatures are bound to: all of it, in a fixed length.
+    #[must_use]
+    pub fn digest(&self) -> AccountDigest {
+        let secrets = [&self.salt[..], &self.sealed_account_key].concat();
+        AccountDigest { login_key: self.login_key, secrets: Blake3::of(&secrets) }
+    }
 }
 
 /// The random key under which an account keeps its own secrets; it survives a change of password.
@@ -149,6 +177,13 @@ impl Secrets {
         self.login.sign(&challenge_message(challenge, client, tracker)).to_bytes()
     }
 
+    /// Signs that `new` takes the place of this login key's account. Trackers keep it with the account, and take no
+    /// other key material for that user without such a signature.
+    #[must_use]
+    pub fn sign_change(&self, user: Uid, new: &AccountDigest) -> ChangeSignature {
+        ChangeSignature(self.login.sign(&change_message(user, self.login_key(), new)).to_bytes())
+    }
+
     /// Opens the account key.
     ///
     /// # Errors
@@ -199,6 +234,13 @@ pub fn check_answer(
     verify(login_key, &challenge_message(challenge, client, tracker), signature)
 }
 
+/// Whether `signature` is that of the login key `old` on the change of the user's account to `new`; see
+/// [`Secrets::sign_change`].
+#[must_use]
+pub fn check_change(user: Uid, old: PeerId, new: &AccountDigest, signature: &ChangeSignature) -> bool {
+    verify(old, &change_message(user, old, new), &signature.0)
+}
+
 /// The salt that is shown for a name that does not exist: the same each time, and different for every name, so that it
 /// looks like any other. `secret` is shared by all trackers.
 #[must_use]
@@ -211,6 +253,12 @@ pub fn decoy_salt(secret: &[u8; 32], name: &str) -> [u8; SALT_BYTES] {
 
 fn challenge_message(challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> Vec<u8> {
     [b"shoal login 1\0".as_slice(), challenge, &client.0, &tracker.0].concat()
+}
+
+/// What [`Secrets::sign_change`] signs. The old key is named: no signature fits at another place in an account's history.
+#[must_use]
+pub fn change_message(user: Uid, old: PeerId, new: &AccountDigest) -> Vec<u8> {
+    [b"shoal account change 1\0".as_slice(), &user.0, &old.0, &new.login_key.0, &new.secrets.0].concat()
 }
 
 fn fill(bytes: &mut [u8]) {
@@ -253,6 +301,25 @@ mod tests {
         let (_, new) = Secrets::rewrap("new", &key).unwrap();
         assert_ne!(new.salt, old.salt);
         assert_eq!(Secrets::derive("new", &new.salt).unwrap().open(&new).unwrap().0, key.0);
+    }
+
+    #[test]
+    fn a_change_is_signed_by_the_key_before_for_one_user_and_one_account() {
+        let (old, key, _) = Secrets::create("old").unwrap();
+        let (other, _, _) = Secrets::create("other").unwrap();
+        let (_, account) = Secrets::rewrap("new", &key).unwrap();
+        let (ann, new) = (Uid([1; 16]), account.digest());
+        let signature = old.sign_change(ann, &new);
+        assert!(check_change(ann, old.login_key(), &new, &signature));
+        assert!(!check_change(Uid([2; 16]), old.login_key(), &new, &signature));
+        assert!(!check_change(ann, other.login_key(), &new, &signature));
+        assert!(!check_change(ann, old.login_key(), &new, &other.sign_change(ann, &new)));
+        let mut changed = account.clone();
+        changed.salt[0] ^= 1;
+        assert!(!check_change(ann, old.login_key(), &changed.digest(), &signature));
+        changed = account;
+        changed.sealed_account_key[0] ^= 1;
+        assert!(!check_change(ann, old.login_key(), &changed.digest(), &signature));
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! Random identities that records refer to, so that a name can change hands without what it owns doing so.
+//! Identities that records refer to, so that a name can change hands without what it owns doing so.
+//!
+//! The ids of users and groups are not chosen: they are hashes of a nonce and of what made them. Everybody who holds the
+//! nonce can check an id, and nobody can make another record under it.
 
 use std::fmt;
 
 use minicbor::{Decode, Encode};
+
+use crate::credentials::AccountDigest;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -26,12 +31,16 @@ macro_rules! id {
 }
 
 id!(
-    /// A user: the random id of the request that created the account.
+    /// A user: see [`Uid::derive`].
     Uid
 );
 id!(
-    /// A group: the random id of the request that created it.
+    /// A group: see [`Gid::derive`].
     Gid
+);
+id!(
+    /// What makes two ids differ that are derived from the same things. A repeated request carries the same one.
+    Nonce
 );
 id!(
     /// A file of a group: derived from group, name and content, so that whoever shares the same content under the same
@@ -60,4 +69,66 @@ macro_rules! random {
     )*};
 }
 
-random!(Uid, Gid, RequestId);
+random!(Uid, Gid, Nonce, RequestId);
+
+impl Uid {
+    /// The id of the user whose account was created as `account` under `name`: the first 16 bytes of a BLAKE3 over these
+    /// and a nonce. The name is part of it, so that no second name can be claimed under one id.
+    #[must_use]
+    pub fn derive(nonce: Nonce, account: &AccountDigest, name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("shoal 2026 user id");
+        hasher.update(&nonce.0).update(&account.login_key.0).update(&account.secrets.0);
+        Self(first_16(hasher.update(name.as_bytes())))
+    }
+}
+
+impl Gid {
+    /// The id of the group that `founder` founded under `name`.
+    #[must_use]
+    pub fn derive(nonce: Nonce, founder: Uid, name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("shoal 2026 group id");
+        hasher.update(&nonce.0).update(&founder.0);
+        Self(first_16(hasher.update(name.as_bytes())))
+    }
+}
+
+/// Everything before the name has a fixed length, so that no two inputs give the same bytes to hash.
+fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Blake3, PeerId};
+
+    #[test]
+    fn an_id_is_bound_to_everything_that_made_it() {
+        let account = AccountDigest { login_key: PeerId([1; 32]), secrets: Blake3([2; 32]) };
+        let nonce = Nonce([3; 16]);
+        let user = Uid::derive(nonce, &account, "ann");
+        // What this code gave on 2026-11-27: a change would refuse every account there is.
+        assert_eq!(user.to_string(), "GOLDEN_USER");
+        let other_key = AccountDigest { login_key: PeerId([9; 32]), ..account };
+        let other_secrets = AccountDigest { secrets: Blake3([9; 32]), ..account };
+        for other in [
+            Uid::derive(Nonce([9; 16]), &account, "ann"),
+            Uid::derive(nonce, &other_key, "ann"),
+            Uid::derive(nonce, &other_secrets, "ann"),
+            Uid::derive(nonce, &account, "anna"),
+        ] {
+            assert_ne!(other, user);
+        }
+        let group = Gid::derive(nonce, user, "ann");
+        assert_eq!(group.to_string(), "GOLDEN_GROUP");
+        for other in [
+            Gid::derive(Nonce([9; 16]), user, "ann"),
+            Gid::derive(nonce, Uid([9; 16]), "ann"),
+            Gid::derive(nonce, user, "anna"),
+        ] {
+            assert_ne!(other, group);
+        }
+    }
+}

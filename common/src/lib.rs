@@ -22,7 +22,7 @@ pub use bitfield::Bitfield;
 pub use digest::{
     Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, OtherDigestsHasher, Sha1, Sha256,
 };
-pub use ids::{Fid, Gid, RequestId, Uid};
+pub use ids::{Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};

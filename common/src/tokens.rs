@@ -35,6 +35,17 @@ pub struct SessionToken {
     /// End of validity, milliseconds since 1970 by the trackers' clock.
     #[n(3)]
     pub expires_ms: u64,
+    /// When the user logged in; renewals do not change it. Trackers of version 0.1 leave it out.
+    #[n(4)]
+    pub since_ms: Option<u64>,
+}
+
+impl SessionToken {
+    /// When the user logged in, milliseconds since 1970; where the token does not say, the latest that it can have been.
+    #[must_use]
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms.unwrap_or(self.expires_ms.saturating_sub(SESSION_LIFE_MS))
+    }
 }
 
 /// "This user's peer is a member of this group."

@@ -107,6 +107,11 @@ fn fields(output: &Output) -> Map<String, Value> {
             *provisional,
         ),
         Output::LoggedOut { user } => json!({ "user": user.as_str() }),
+        Output::Sessions(sessions) => {
+            let session = |entry: &shoal_common::tracker_api::SessionEntry| json!({ "peer": entry.peer.to_string(), "address": entry.address, "self": entry.own });
+            json!({ "sessions": sessions.iter().map(session).collect::<Value>() })
+        }
+        Output::SignedOut { user, peer } => json!({ "user": user.as_str(), "peer": peer.to_string() }),
         Output::WhoAmI(who) => mark(
             json!({
                 "user": who.user.as_ref().map(|user| user.as_str()),

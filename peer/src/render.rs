@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
+use shoal_common::tracker_api::{FileEntry, GroupEntry, SessionEntry, UserEntry};
 use shoal_engine::{Bottleneck, State};
 
 use crate::app::{Output, PeerRow, WhoAmI};
@@ -37,6 +37,10 @@ pub fn output(output: &Output) -> String {
             line
         }
         Output::LoggedOut { user } => format!("{user} is logged out"),
+        Output::Sessions(list) => lines(list, "no client is logged in", session),
+        Output::SignedOut { user, peer } => {
+            format!("{user} is logged out on {peer}; whoever knows the password can log in there again")
+        }
         Output::WhoAmI(who) => whoami(who),
         Output::PasswordChanged => {
             "the password is changed; all other sessions of the account ended".to_owned()
@@ -275,6 +279,11 @@ fn peer(row: &PeerRow) -> String {
         None => "a part of it".to_owned(),
     };
     format!("{}  {}  {percent}  {}", row.user, row.address, row.peer)
+}
+
+fn session(entry: &SessionEntry) -> String {
+    let own = if entry.own { "  (this client)" } else { "" };
+    format!("{}  {}{own}", entry.peer, entry.address)
 }
 
 fn whoami(who: &WhoAmI) -> String {

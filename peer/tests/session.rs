@@ -35,7 +35,7 @@ fn nowhere() -> SocketAddr {
 }
 
 async fn logged_in(client: &Client) {
-    client.session.create_user(name("bob"), password("secret")).await.unwrap();
+    client.session.create_user(name("bob"), password("secret"), None).await.unwrap();
     client.session.login(name("bob"), password("secret")).await.unwrap();
 }
 
@@ -193,7 +193,7 @@ async fn wrong_passwords_and_lost_names() {
     let tracker = Tracker::start(&cluster).await;
     let client = Client::start(&[tracker.address]).await;
     for text in ["first", "second"] {
-        client.session.create_user(name("bob"), password(text)).await.unwrap();
+        client.session.create_user(name("bob"), password(text), None).await.unwrap();
     }
     for wrong in [(name("bob"), "third"), (name("nobody"), "first")] {
         let error = client.session.login(wrong.0, password(wrong.1)).await.unwrap_err();

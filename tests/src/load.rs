@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use shoal_common::UserName;
 use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
-use shoal_common::{Uid, UserName};
 
 use crate::{Member, TrackerAddress, Trackers, until};
 
@@ -164,8 +164,7 @@ fn write(writer: usize, trackers: &[TrackerAddress], told: &Mutex<Told>, stop: &
 /// Creates one account; says whether the tracker still answers.
 fn create(member: &mut Member, name: &str, account: &Account, wanted: bool, told: &Mutex<Told>) -> bool {
     let user = UserName::create(name).unwrap();
-    let answer =
-        member.try_call(Call::CreateUser { id: Uid::random(), name: user, account: account.clone() });
+    let answer = member.try_call(Call::create_user(user, account.clone()).1);
     let salt = account.salt.to_vec();
     match answer {
         Err(_) => false,

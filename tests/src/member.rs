@@ -42,6 +42,7 @@ pub struct Member {
     listen: SocketAddr,
     channel: Channel,
     calls: u32,
+    user: Option<Uid>,
     // Last, so that everything that runs on it is dropped first.
     _control: Control,
     runtime: Runtime,
@@ -87,7 +88,8 @@ impl Member {
             Ok::<_, String>((control, tracker, channel))
         });
         let (control, tracker, channel) = connected?;
-        let mut member = Self { identity, tracker, listen, channel, calls: 0, _control: control, runtime };
+        let mut member =
+            Self { identity, tracker, listen, channel, calls: 0, user: None, _control: control, runtime };
         let hello = member.try_call(Call::Hello { listen: listen.to_string() })?;
         hello.map_err(|refusal| refusal.text)?;
         Ok(member)
@@ -109,6 +111,14 @@ impl Member {
                 Reply::Done(answer) => Ok(answer),
                 Reply::Refused(refusal) => Err(refusal),
             })
+        })
+    }
+
+    /// Whether the tracker closes the connection within that time, without being asked for anything.
+    pub fn is_left_within(&mut self, patience: Duration) -> bool {
+        self.runtime.block_on(async {
+            let end = timeout(patience, self.channel.recv()).await;
+            matches!(end, Ok(Ok(None) | Err(_)))
         })
     }
 
@@ -177,8 +187,17 @@ impl Member {
     pub fn create_user(&mut self, name: &str, password: &str) -> bool {
         let (_, _, account) = Secrets::create(password).unwrap();
         let name = UserName::create(name).unwrap();
-        match self.done(Call::CreateUser { id: Uid::random(), name, account }) {
+        match self.done(Call::create_user(name, account).1) {
             Answer::Created { provisional } => provisional,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Founds a group, for the user who is logged in; gives its id, and says whether its name is provisional.
+    pub fn create_group(&mut self, name: &str) -> (Gid, bool) {
+        let (id, call) = Call::create_group(self.user.unwrap(), GroupName::create(name).unwrap());
+        match self.done(call) {
+            Answer::Created { provisional } => (id, provisional),
             other => panic!("{other:?}"),
         }
     }
@@ -210,7 +229,10 @@ impl Member {
             };
             let signature = derive(&salt).answer(&challenge, self.identity.peer_id(), self.tracker);
             match self.call(Call::Login { name: name.clone(), candidate, signature }) {
-                Ok(Answer::LoggedIn(session)) => return Ok(*session),
+                Ok(Answer::LoggedIn(session)) => {
+                    self.user = Some(session.user);
+                    return Ok(*session);
+                }
                 Ok(other) => panic!("{other:?}"),
                 Err(refusal) if refusal.kind == RefusalKind::TryNext => candidate += 1,
                 Err(refusal) => return Err(refusal),
@@ -225,7 +247,8 @@ impl Member {
         let secrets = Secrets::derive(old, &salt).unwrap();
         let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
         let (_, _, account) = Secrets::create(new).unwrap();
-        self.done(Call::ChangePassword { request: RequestId::random(), signature, account });
+        let change = Some(secrets.sign_change(self.user.unwrap(), &account.digest()));
+        self.done(Call::ChangePassword { request: RequestId::random(), signature, account, change });
     }
 
     /// Creates an account and logs in.

@@ -127,10 +127,18 @@ impl Trackers {
         std::fs::read_to_string(self.dir.join(format!("tracker-{number}.log"))).unwrap_or_default()
     }
 
+    /// What a tracker answered at its prompt, over all its starts.
+    #[must_use]
+    pub fn said(&self, number: usize) -> String {
+        std::fs::read_to_string(self.dir.join(format!("tracker-{number}.out"))).unwrap_or_default()
+    }
+
     /// Starts a tracker that does not run, and waits until it listens.
     pub fn restart(&mut self, number: usize) {
         let log =
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.log")));
+        let said =
+            File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.out")));
         let mut command = tracker_command(&self.info(), number, &self.data(number));
         if let Some(network) = &self.network {
             let mut there = network.on(u8::try_from(number).unwrap(), binary("tracker").to_str().unwrap());
@@ -140,7 +148,7 @@ impl Trackers {
         let child = command
             .args(&self.arguments[number - 1])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(said.unwrap())
             .stderr(log.unwrap())
             .spawn()
             .unwrap();

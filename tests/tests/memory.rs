@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Blake3, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
+use shoal_common::{Blake3, FileDigest, FileName, GroupName, Layout, Manifest, RequestId, Sha1};
 use shoal_tests::{Client, Member, PATIENCE, Trackers, long_or_skip, peak_memory};
 
 const MIB: usize = 1 << 20;
@@ -44,8 +44,8 @@ fn share_many(dir: &Path, files: usize, size: u64) -> u64 {
     let trackers = Trackers::start(dir, 1);
     let mut member = Member::connect(trackers.port(1));
     member.enter("ann");
-    let (id, name) = (Gid::random(), GroupName::create("g").unwrap());
-    member.done(Call::CreateGroup { id, name: name.clone() });
+    let name = GroupName::create("g").unwrap();
+    member.create_group("g");
     let layout = Layout::for_size(size).unwrap();
     for batch in (0..files).collect::<Vec<_>>().chunks(64) {
         let calls = batch.iter().map(|number| {

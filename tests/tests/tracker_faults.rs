@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal_common::tracker_api::{Call, RefusalKind};
-use shoal_common::{GroupName, Uid, UserName};
+use shoal_common::{GroupName, UserName};
 use shoal_tests::{
     Client, Load, Member, Mount, Network, Promises, Trackers, in_own_network, long_or_skip, root_or_skip,
     until,
@@ -109,7 +109,7 @@ fn a_network_cut_one_way_and_healed_loses_nothing() {
                 let mut member = Member::connect(trackers.address(number));
                 let (_, _, account) = shoal_common::credentials::Secrets::create("secret").unwrap();
                 let name = UserName::create(&name).unwrap();
-                member.call(Call::CreateUser { id: Uid::random(), name, account }).is_ok()
+                member.call(Call::create_user(name, account).1).is_ok()
             });
         }
         if lost.len() == 1 {
@@ -186,7 +186,7 @@ fn a_full_disk_refuses_writes_and_answers_reads_until_there_is_room() {
     let mut member = Member::connect(trackers.port(1));
     let create = |name: &str| {
         let name = UserName::create(name).unwrap();
-        Call::CreateUser { id: Uid::random(), name, account: account.clone() }
+        Call::create_user(name, account.clone()).1
     };
     until("a write is refused", || {
         let name = format!("full-{:x}", fastrand::u64(..));

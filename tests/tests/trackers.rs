@@ -6,15 +6,10 @@ use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Gid, GroupName};
 use shoal_tests::{Member, Trackers, finish, free_port, tracker_command, until};
 
 fn create_group(member: &mut Member, name: &str) -> bool {
-    let call = Call::CreateGroup { id: Gid::random(), name: GroupName::create(name).unwrap() };
-    match member.done(call) {
-        Answer::Created { provisional } => provisional,
-        other => panic!("{other:?}"),
-    }
+    member.create_group(name).1
 }
 
 fn groups(member: &mut Member) -> Vec<String> {

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use shoal_common::credentials::Secrets;
+use shoal_common::credentials::{Account, Secrets};
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
 use shoal_common::tracker_api::{
     Answer, CLIENT_PROTOCOL, Call, Extent, FromTracker, Holding, Reply, ToTracker,
 };
 use shoal_common::{
-    Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1, Uid, UserName,
+    Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, PeerId, RequestId, Sha1, Uid,
+    UserName,
 };
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
 use shoal_replica::{Config, Now, Origin, Replica, TrackerNo, Write};
@@ -97,6 +98,7 @@ struct Client {
     identity: Identity,
     channel: Channel,
     tracker: shoal_common::PeerId,
+    user: Uid,
     name: UserName,
     secrets: Arc<(Secrets, shoal_common::credentials::Account)>,
     calls: u32,
@@ -121,10 +123,13 @@ impl Client {
         let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
         channel.set_limit(MAX_CLIENT_MESSAGE);
         let name = UserName::create(&name).unwrap();
-        let mut client = Self { identity, channel, tracker, name, secrets, calls: 0, _control: control };
+        let user = Uid([0; 16]);
+        let mut client =
+            Self { identity, channel, tracker, user, name, secrets, calls: 0, _control: control };
         client.call(Call::Hello { listen: "127.0.0.1:7777".into() }).await;
-        let (id, account) = (Uid::random(), client.secrets.1.clone());
-        client.call(Call::CreateUser { id, name: client.name.clone(), account }).await;
+        let (user, call) = Call::create_user(client.name.clone(), client.secrets.1.clone());
+        client.user = user;
+        client.call(call).await;
         client.login().await;
         client
     }
@@ -150,8 +155,8 @@ impl Client {
 
     /// Founds a group: a claim, a membership, and a vote of each tracker.
     async fn found(&mut self) {
-        let id = Gid::random();
-        self.call(Call::CreateGroup { id, name: GroupName::create(&id.to_string()).unwrap() }).await;
+        let name = GroupName::create(&Gid::random().to_string()).unwrap();
+        self.call(Call::create_group(self.user, name).1).await;
     }
 }
 
@@ -216,9 +221,9 @@ async fn press(clients: Vec<Client>, job: Job, time: Duration) -> (f64, Vec<Clie
 
 /// A group of which all are members, and a file in it.
 async fn common_file(clients: &mut [Client]) -> (Gid, Fid) {
-    let (group, name) = (Gid::random(), GroupName::create("bench").unwrap());
+    let name = GroupName::create("bench").unwrap();
     let (owner, others) = clients.split_first_mut().unwrap();
-    owner.call(Call::CreateGroup { id: group, name: name.clone() }).await;
+    owner.call(Call::create_group(owner.user, name.clone()).1).await;
     for other in others {
         let request = RequestId::random();
         other.call(Call::JoinGroup { request, group: name.clone() }).await;
@@ -406,7 +411,10 @@ fn record_of(group: Gid) -> Write {
             let membership = Membership { standing: Standing::Member, since_ms: 1, request };
             (record::MEMBERSHIP, record::membership_key(group, user), encode(&membership))
         }
-        1 => (record::ACCOUNT, record::account_key(user), vec![7; 180]),
+        1 => {
+            let account = Account { salt: [7; 16], login_key: PeerId([7; 32]), sealed_account_key: [7; 72] };
+            (record::ACCOUNT, record::account_key(user), encode(&record::AccountRecord::new(account, None)))
+        }
         _ => {
             let (file, peer) = (Fid(fastrand::u128(..).to_be_bytes()), Identity::generate().peer_id());
             (

@@ -23,6 +23,8 @@ pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToke
         let received = tokio::select! {
             () = closing.cancelled() => break,
             () = tokio::time::sleep(STRANGER_IDLE), if !client.is_known() => break,
+            // Its client finds out by resuming elsewhere, and is told why there.
+            () = client.is_over() => break,
             received = receiver.recv() => received,
         };
         let Ok(Some(message)) = received else { break };

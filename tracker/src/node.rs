@@ -26,6 +26,7 @@ use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
 use crate::record::{ALLOWANCE, Allowance, encode};
+use crate::registration::{self, Registration};
 use crate::reporter::Reporter;
 use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
@@ -52,6 +53,8 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// What all trackers of the cluster prove to hold, if there is such a key.
     pub cluster_key: Option<ClusterKey>,
+    /// Who may create an account here.
+    pub registration: Registration,
 }
 
 /// A running tracker.
@@ -79,7 +82,7 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, info_path, number, dir, rules, metrics, cluster_key } = config;
+        let NodeConfig { info, info_path, number, dir, rules, metrics, cluster_key, registration } = config;
         let Some(line) = info.tracker(number).cloned() else {
             bail!(no_such_number(&info, &info_path, number))
         };
@@ -117,9 +120,11 @@ impl Node {
             closing.clone(),
         );
         let storage = Storage::new(core.clone(), presence.clone(), me, rules);
-        let service = Service::new(core.clone(), presence.clone(), storage.clone(), identity, me);
+        let service =
+            Service::new(core.clone(), presence.clone(), storage.clone(), identity, me, registration);
         let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
+        clients.spawn(service.clone().watch_sessions(closing.clone()));
         let reporter = Reporter {
             core: core.clone(),
             presence: presence.clone(),
@@ -232,6 +237,15 @@ impl Node {
             let value = encode(&Allowance { at_ms: tx.now().wall_ms });
             tx.write(vec![Write { kind: ALLOWANCE, value, ..Write::default() }])
         });
+        written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+    }
+
+    /// Writes an invitation to create one account within that time; gives its code. Good at all trackers.
+    ///
+    /// # Errors
+    /// When too many are open, or the database cannot take it.
+    pub async fn invite_user(&self, life: Duration) -> Result<String> {
+        let written = self.core.run(move |tx| registration::invite(tx, life));
         written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
     }
 

@@ -182,6 +182,14 @@ impl Presence {
         self.changed.send_replace(());
     }
 
+    /// The clients on which a user is logged in, and where each listens.
+    #[must_use]
+    pub fn clients_of(&self, user: Uid) -> Vec<(PeerId, SocketAddr)> {
+        let state = self.lock();
+        let own = state.clients.iter().filter(|(_, client)| client.user == user);
+        own.map(|(&peer, client)| (peer, client.address)).collect()
+    }
+
     /// Everybody who holds some of a file.
     #[must_use]
     pub fn holders(&self, group: Gid, file: Fid) -> Vec<Holder> {

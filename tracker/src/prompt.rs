@@ -11,17 +11,25 @@ pub enum Command {
     Status,
     /// What is unneeded on storage nodes now may go.
     AllowDeletions,
+    /// Let somebody create one account within so many days.
+    InviteUser(u16),
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
     Help,
 }
 
+/// For how many days an invitation is good when it is not said, and at most.
+const DEFAULT_DAYS: u16 = 7;
+/// See [`DEFAULT_DAYS`].
+const MAX_DAYS: u16 = 366;
+
 /// The text of `help`.
 pub const HELP: &str = "\
 status            how this tracker and the others are, and what they hold
 backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
+invite_user [DAYS]  a code with which one account can be created, where registration is by invitation [7 days]
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -40,6 +48,14 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             Ok(Some(Command::Backup(path.into())))
         };
     }
+    if word.eq_ignore_ascii_case("invite_user") {
+        let days = if rest.trim().is_empty() { Ok(DEFAULT_DAYS) } else { rest.trim().parse() };
+        let days = days.ok().filter(|days| (1..=MAX_DAYS).contains(days));
+        return match days {
+            Some(days) => Ok(Some(Command::InviteUser(days))),
+            None => Err(format!("say for how many days, from 1 to {MAX_DAYS}: invite_user 7")),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
@@ -50,7 +66,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "unknown command {shown:?}; there are: status, backup, allow-deletions, help, quit"
+                "unknown command {shown:?}; there are: status, backup, allow-deletions, invite_user, help, quit"
             ));
         }
     };

@@ -4,11 +4,12 @@
 //! writer wins, but for the decoy secret, of which the first stays (the kind's number decides: [`Kind::rule`]). Values are CBOR maps, so that a later version's fields pass through an earlier one untouched.
 
 use minicbor::{Decode, Encode};
+use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, SALT_BYTES, SEALED_BYTES};
 use shoal_common::storage::PointerKey;
-use shoal_common::{Blake3, Fid, Gid, NodeName, PeerId, RequestId, Uid};
+use shoal_common::{Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::Kind;
 
-/// A user's secrets ([`shoal_common::credentials::Account`]) by uid.
+/// A user's secrets ([`AccountRecord`]) by uid.
 pub const ACCOUNT: Kind = Kind(64);
 /// A user's part in a group ([`Membership`]) by gid and uid.
 pub const MEMBERSHIP: Kind = Kind(65);
@@ -26,6 +27,10 @@ pub const STORAGE_NODE: Kind = Kind(70);
 pub const CAUTION: Kind = Kind(71);
 /// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
 pub const ALLOWANCE: Kind = Kind(72);
+/// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
+pub const SIGN_OUT: Kind = Kind(84);
+/// An invitation to create one account ([`Invitation`]), by a hash of its code.
+pub const INVITATION: Kind = Kind(86);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
 
@@ -62,6 +67,76 @@ pub struct Membership {
     pub request: RequestId,
 }
 
+/// A user's secrets, and how they came to be those: it proves itself to anybody who knows the user's id.
+/// [`Account`] reads the secrets out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AccountRecord {
+    /// As in [`Account`].
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub salt: [u8; SALT_BYTES],
+    /// As in [`Account`].
+    #[n(1)]
+    pub login_key: PeerId,
+    /// As in [`Account`].
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub sealed_account_key: [u8; SEALED_BYTES],
+    /// Where the secrets come from; none where an earlier version wrote them and they were never changed since.
+    #[n(3)]
+    pub history: Option<History>,
+}
+
+/// How an account came to its secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct History {
+    /// The account as it was created, or, of an earlier version, as it was before its first signed change.
+    #[n(0)]
+    pub first: AccountDigest,
+    /// What ties that to the user's id; none where an earlier version chose the id at random.
+    #[n(1)]
+    pub birth: Option<Birth>,
+    /// All changes since, the oldest first.
+    #[n(2)]
+    pub changes: Vec<Change>,
+}
+
+/// What a user's id was derived from, besides the account.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Birth {
+    /// The nonce.
+    #[n(0)]
+    pub nonce: Nonce,
+    /// The name that was claimed.
+    #[n(1)]
+    pub name: String,
+}
+
+/// A change of an account's secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Change {
+    /// To what.
+    #[n(0)]
+    pub to: AccountDigest,
+    /// The signature of the login key before.
+    #[n(1)]
+    pub signature: ChangeSignature,
+}
+
+/// What proves a claim to a user name: its value. Empty where an earlier version chose the id at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Naming {
+    /// What the id was derived with.
+    #[n(0)]
+    pub nonce: Nonce,
+    /// The account as it was created.
+    #[n(1)]
+    pub account: AccountDigest,
+}
+
 /// The immutable part of a group: the value of its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -69,6 +144,25 @@ pub struct Founding {
     /// Who founded it.
     #[n(0)]
     pub founder: Uid,
+    /// What the id was derived with; none where an earlier version chose the id at random.
+    #[n(1)]
+    pub nonce: Option<Nonce>,
+}
+
+impl AccountRecord {
+    /// These secrets with that history.
+    #[must_use]
+    pub fn new(account: Account, history: Option<History>) -> Self {
+        let Account { salt, login_key, sealed_account_key } = account;
+        Self { salt, login_key, sealed_account_key, history }
+    }
+
+    /// The secrets alone.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let Self { salt, login_key, sealed_account_key, .. } = *self;
+        Account { salt, login_key, sealed_account_key }
+    }
 }
 
 /// "This user shares this file from this client."
@@ -132,6 +226,30 @@ pub struct Allowance {
     /// When, in milliseconds since 1970.
     #[n(0)]
     pub at_ms: u64,
+}
+
+/// "Who has the code of which this is filed under the hash may create one account."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Invitation {
+    /// Until when, in milliseconds since 1970.
+    #[n(0)]
+    pub until_ms: u64,
+}
+
+/// "Logins of this user on this client up to this moment are void."
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SignOut {
+    /// The moment, in milliseconds since 1970.
+    #[n(0)]
+    pub until_ms: u64,
+}
+
+/// Key of a [`SIGN_OUT`].
+#[must_use]
+pub fn sign_out_key(user: Uid, peer: PeerId) -> Vec<u8> {
+    [&user.0[..], &peer.0].concat()
 }
 
 /// Key of an [`ACCOUNT`].

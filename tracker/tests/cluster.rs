@@ -6,8 +6,8 @@
 mod common;
 
 use common::{Client, free_ports, group, in_sync, start, until, user};
+use shoal_common::RequestId;
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
-use shoal_common::{Gid, RequestId};
 use shoal_tracker::node::Node;
 
 async fn members(client: &mut Client, name: &str) -> Vec<String> {
@@ -145,7 +145,7 @@ async fn a_session_goes_on_at_another_tracker_and_on_no_other_client() {
     assert!(matches!(resumed, Answer::LoggedIn(again) if again.user == session.user));
     let mut thief = Client::connect(ports[1]).await;
     assert_eq!(thief.refused(Call::Resume { token: session.token }).await.kind, RefusalKind::NotLoggedIn);
-    let create = Call::CreateGroup { id: Gid::random(), name: group("x") };
+    let create = Call::create_group(session.user, group("x")).1;
     assert_eq!(thief.refused(create).await.kind, RefusalKind::NotLoggedIn);
     one.shutdown().await;
     two.shutdown().await;

@@ -28,6 +28,7 @@ async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node
         rules: Rules::default(),
         metrics: None,
         cluster_key,
+        registration: shoal_tracker::registration::Registration::Open,
     };
     Node::start(config).await.unwrap()
 }

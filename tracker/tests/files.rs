@@ -261,7 +261,7 @@ async fn ownership_passes_on_and_an_empty_group_is_gone_for_good() {
         panic!("no groups")
     };
     assert_eq!(groups, []);
-    let again = Call::CreateGroup { id: Gid::random(), name: group("g") };
+    let again = Call::create_group(bob.user.unwrap(), group("g")).1;
     assert_eq!(bob.refused(again).await.kind, RefusalKind::Exists);
     let join = Call::JoinGroup { request: RequestId::random(), group: group("g") };
     assert_eq!(bob.refused(join).await.kind, RefusalKind::NotFound);
@@ -284,7 +284,8 @@ async fn passwords_change_and_guesses_must_wait() {
     let (_, account) = shoal_common::credentials::Secrets::rewrap("new", &key).unwrap();
     let signature = old.answer(&challenge, alice.identity.peer_id(), alice.tracker);
     let request = RequestId::random();
-    alice.ok(Call::ChangePassword { request, signature, account }).await;
+    let change = Some(old.sign_change(session.user, &account.digest()));
+    alice.ok(Call::ChangePassword { request, signature, account, change }).await;
 
     let mut elsewhere = Client::connect(ports[0]).await;
     assert_eq!(elsewhere.refused(Call::Resume { token: session.token }).await.kind, RefusalKind::NotLoggedIn);

@@ -152,6 +152,7 @@ async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -
         rules,
         metrics: None,
         cluster_key: None,
+        registration: shoal_tracker::registration::Registration::Open,
     };
     Node::start(config).await.unwrap()
 }

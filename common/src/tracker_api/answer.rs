@@ -25,6 +25,9 @@ pub enum Answer {
         /// Milliseconds since 1970 by the trackers' clock.
         #[n(1)]
         now_ms: u64,
+        /// The [`REVISION`](super::REVISION) that it speaks; an earlier version says none.
+        #[n(2)]
+        revision: Option<u32>,
     },
     /// To calls that create a name.
     #[n(2)]
@@ -132,6 +135,24 @@ pub enum Answer {
     /// To [`Call::Store`](super::Call::Store).
     #[n(15)]
     Store(#[n(0)] StoreAnswer),
+    /// To [`Call::Sessions`](super::Call::Sessions), the caller's own first.
+    #[n(16)]
+    Sessions(#[n(0)] Vec<SessionEntry>),
+}
+
+/// A client on which the caller's account is logged in now.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SessionEntry {
+    /// The client's key.
+    #[n(0)]
+    pub peer: PeerId,
+    /// `ip:port` of its bulk lane.
+    #[n(1)]
+    pub address: String,
+    /// Whether it is the caller's own.
+    #[n(2)]
+    pub own: bool,
 }
 
 /// A session as of now.

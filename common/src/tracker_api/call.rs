@@ -4,10 +4,11 @@ use minicbor::{Decode, Encode};
 
 use super::Holding;
 use super::storage::{NodeCall, StoreCall};
-use crate::credentials::Account;
-use crate::ids::{Fid, Gid, RequestId, Uid};
+use crate::credentials::{Account, ChangeSignature};
+use crate::ids::{Fid, Gid, Nonce, RequestId, Uid};
 use crate::manifest::Manifest;
 use crate::names::{FileName, GroupName, UserName};
+use crate::peer_id::PeerId;
 
 /// Everything that a client can ask of a tracker. [`Answer`](super::Answer) names the variant that answers each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -23,7 +24,7 @@ pub enum Call {
     /// Creates an account. → [`Answer::Created`](super::Answer::Created)
     #[n(1)]
     CreateUser {
-        /// The new user's id, and this request's.
+        /// The new user's id, and this request's: [`Uid::derive`] of the other fields.
         #[n(0)]
         id: Uid,
         /// The name wanted.
@@ -32,6 +33,12 @@ pub enum Call {
         /// Salt, public login key, sealed account key.
         #[n(2)]
         account: Account,
+        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        #[n(3)]
+        nonce: Option<Nonce>,
+        /// The code of an invitation, where trackers ask for one.
+        #[n(4)]
+        invitation: Option<String>,
     },
     /// Asks for salt and challenge before [`Call::Login`] or [`Call::ChangePassword`]. → [`Answer::Challenge`](super::Answer::Challenge)
     #[n(2)]
@@ -81,16 +88,22 @@ pub enum Call {
         /// The new secrets.
         #[n(2)]
         account: Account,
+        /// The old login key's signature on the new secrets; a client of an earlier version sends none.
+        #[n(3)]
+        change: Option<ChangeSignature>,
     },
     /// Creates a group, owned by the caller. → [`Answer::Created`](super::Answer::Created)
     #[n(8)]
     CreateGroup {
-        /// The new group's id, and this request's.
+        /// The new group's id, and this request's: [`Gid::derive`] of nonce, caller and name.
         #[n(0)]
         id: Gid,
         /// The name wanted.
         #[n(1)]
         name: GroupName,
+        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        #[n(2)]
+        nonce: Option<Nonce>,
     },
     /// Files a join request. → [`Answer::Ok`](super::Answer::Ok)
     #[n(9)]
@@ -257,4 +270,42 @@ pub enum Call {
     /// About the user's stored files. → [`Answer::Store`](super::Answer::Store)
     #[n(25)]
     Store(#[n(0)] StoreCall),
+    /// The clients on which the caller's account is logged in. → [`Answer::Sessions`](super::Answer::Sessions)
+    #[n(26)]
+    Sessions,
+    /// Ends the account's session on a client, wherever it is connected, and voids its token. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(27)]
+    SignOut {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// The client's key.
+        #[n(1)]
+        peer: PeerId,
+    },
+}
+
+impl Call {
+    /// Creates an account: the call, and the user's id, which every repetition of the call has.
+    #[must_use]
+    pub fn create_user(name: UserName, account: Account) -> (Uid, Self) {
+        Self::create_user_by(None, name, account)
+    }
+
+    /// As [`Call::create_user`], by the invitation of that code if one is given.
+    #[must_use]
+    pub fn create_user_by(invitation: Option<String>, name: UserName, account: Account) -> (Uid, Self) {
+        let nonce = Nonce::random();
+        let id = Uid::derive(nonce, &account.digest(), name.as_str());
+        (id, Self::CreateUser { id, name, account, nonce: Some(nonce), invitation })
+    }
+
+    /// Creates a group owned by `founder`, who is logged in: the call, and the group's id, which every repetition of the
+    /// call has.
+    #[must_use]
+    pub fn create_group(founder: Uid, name: GroupName) -> (Gid, Self) {
+        let nonce = Nonce::random();
+        let id = Gid::derive(nonce, founder, name.as_str());
+        (id, Self::CreateGroup { id, name, nonce: Some(nonce) })
+    }
 }

@@ -10,11 +10,17 @@ pub mod storage;
 
 use minicbor::{Decode, Encode};
 
-pub use answer::{Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, UserEntry};
+pub use answer::{
+    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, SessionEntry, UserEntry,
+};
 pub use call::Call;
 
 /// The protocol's name on libp2p.
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
+
+/// What a tracker of this version makes of the protocol. From 1 on ids of users and groups are derived, and a change of
+/// password is signed and kept with its signature.
+pub const REVISION: u32 = 1;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -100,6 +106,9 @@ pub enum RefusalKind {
     /// A limit is reached.
     #[n(9)]
     Limit,
+    /// The account's owner ended this client's session from another one: only the password begins a new one.
+    #[n(10)]
+    SignedOut,
 }
 
 #[cfg(test)]
@@ -115,7 +124,8 @@ mod tests {
         let name = UserName::create("bob").unwrap();
         let calls = [
             Call::Hello { listen: "127.0.0.1:1".into() },
-            Call::CreateUser { id: Uid([4; 16]), name: name.clone(), account },
+            Call::create_user(name.clone(), account).1,
+            Call::create_group(Uid([4; 16]), GroupName::create("g").unwrap()).1,
             Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
             Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
             Call::Renew,
@@ -129,6 +139,57 @@ mod tests {
         let refusal = Refusal { kind: RefusalKind::Wait, text: "wait".into(), again_ms: Some(1) };
         let message = FromTracker { call: 7, body: Reply::Refused(refusal) };
         assert_eq!(minicbor::decode::<FromTracker>(&minicbor::to_vec(&message).unwrap()).unwrap(), message);
+    }
+
+    /// Calls as the version before sent them: ids at random, without what proves them.
+    #[derive(Encode)]
+    enum EarlierCall {
+        #[n(1)]
+        CreateUser {
+            #[n(0)]
+            id: Uid,
+            #[n(1)]
+            name: UserName,
+            #[n(2)]
+            account: Account,
+        },
+        #[n(7)]
+        ChangePassword {
+            #[n(0)]
+            request: RequestId,
+            #[cbor(n(1), with = "minicbor::bytes")]
+            signature: [u8; 64],
+            #[n(2)]
+            account: Account,
+        },
+        #[n(8)]
+        CreateGroup {
+            #[n(0)]
+            id: Uid,
+            #[n(1)]
+            name: GroupName,
+        },
+    }
+
+    #[test]
+    fn calls_of_the_version_before_are_read_as_such() {
+        let account = Account { salt: [1; 16], login_key: PeerId([2; 32]), sealed_account_key: [3; 72] };
+        let (id, name) = (Uid([4; 16]), UserName::create("bob").unwrap());
+        let group = GroupName::create("g").unwrap();
+        let (request, signature) = (RequestId([5; 16]), [6; 64]);
+        let read = |call: EarlierCall| minicbor::decode::<Call>(&minicbor::to_vec(call).unwrap()).unwrap();
+        assert_eq!(
+            read(EarlierCall::CreateUser { id, name: name.clone(), account: account.clone() }),
+            Call::CreateUser { id, name, account: account.clone(), nonce: None, invitation: None }
+        );
+        assert_eq!(
+            read(EarlierCall::ChangePassword { request, signature, account: account.clone() }),
+            Call::ChangePassword { request, signature, account, change: None }
+        );
+        assert_eq!(
+            read(EarlierCall::CreateGroup { id, name: group.clone() }),
+            Call::CreateGroup { id: crate::Gid(id.0), name: group, nonce: None }
+        );
     }
 
     #[test]

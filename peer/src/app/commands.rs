@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Gid, GroupName, RequestId, Uid};
+use shoal_common::{GroupName, PeerId, RequestId, Uid, UserName};
 use tokio::time::Instant;
 
 use super::{App, AppError, LIMIT_DOWN, LIMIT_UP, Output, unexpected};
 use crate::command::{Command, Direction, FileRef};
 use crate::shares::{self, ShareError};
 use crate::store::StoreError;
-use crate::transfers;
+use crate::{text, transfers};
 
 /// How long after its start a client that has found no tracker yet is not said to have none.
 const GREETING: Duration = Duration::from_millis(1_500);
@@ -19,9 +19,9 @@ impl App {
     pub(super) async fn account(&self, command: Command) -> Result<Output, AppError> {
         let session = &self.0.session;
         match command {
-            Command::CreateUser { user, password } => {
+            Command::CreateUser { user, password, invitation } => {
                 let password = password.ok_or(AppError::NoPassword)?;
-                let provisional = session.create_user(user.clone(), password).await?;
+                let provisional = session.create_user(user.clone(), password, invitation).await?;
                 Ok(Output::UserCreated { user, provisional })
             }
             Command::Login { user, password } => {
@@ -59,6 +59,33 @@ impl App {
         }
     }
 
+    /// Ends the account's session on another client, or this one's where that is meant.
+    pub(super) async fn sign_out(&self, user: UserName, client: &str) -> Result<Output, AppError> {
+        let who = self.0.session.who().ok_or(AppError::NotLoggedIn)?;
+        if user != who.name {
+            return Err(AppError::OthersSession(user));
+        }
+        let peer = match client.parse::<PeerId>() {
+            // One that is not online now can be meant too.
+            Ok(peer) => peer,
+            Err(_) => {
+                let sessions = self.sessions().await?;
+                let mut meant = sessions.iter().filter(|entry| entry.peer.to_string().ends_with(client));
+                match (meant.next(), meant.next()) {
+                    (Some(entry), None) => entry.peer,
+                    (None, _) => return Err(AppError::NoSession(text::short(client))),
+                    (Some(_), Some(_)) => return Err(AppError::SeveralSessions(text::short(client))),
+                }
+            }
+        };
+        if peer == self.peer_id() {
+            self.end_session().await;
+            return Ok(Output::LoggedOut { user });
+        }
+        self.0.session.call(Call::SignOut { request: RequestId::random(), peer }).await?;
+        Ok(Output::SignedOut { user, peer })
+    }
+
     /// Lets shares and downloads go on; gives their numbers. Whoever gives up waiting does not stop it.
     async fn restore(&self, user: Uid) -> Result<(usize, usize), AppError> {
         let app = self.clone();
@@ -78,7 +105,8 @@ impl App {
         let request = RequestId::random();
         match command {
             Command::CreateGroup(name) => {
-                let call = Call::CreateGroup { id: Gid::random(), name: name.clone() };
+                let founder = session.who().ok_or(AppError::NotLoggedIn)?.user;
+                let call = Call::create_group(founder, name.clone()).1;
                 let Answer::Created { provisional } = session.call(call).await? else { return unexpected() };
                 // The owner's ticket; without it the next renewal brings it.
                 let _ = session.renew().await;

@@ -38,6 +38,15 @@ pub enum AppError {
     /// There is a session already.
     #[error("{0} is logged in; log out first: logout")]
     LoggedIn(UserName),
+    /// Another account's session.
+    #[error("that session is {0}'s; only the clients of the account that is logged in can be logged out")]
+    OthersSession(UserName),
+    /// No client is called so.
+    #[error("no client of this account that is online has a key ending in {0}; see: sessions")]
+    NoSession(String),
+    /// More than one client is called so.
+    #[error("several clients of this account have keys ending in {0}; give more of it, see: sessions")]
+    SeveralSessions(String),
     /// A password is missing, and there is nobody to ask.
     #[error("the password is missing; give it with the command or in SHOAL_PASSWORD")]
     NoPassword,

@@ -1,6 +1,6 @@
 //! Questions to the trackers whose answers are lists, put together from as many answers as it takes.
 
-use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry, GroupEntry, UserEntry};
+use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry, GroupEntry, SessionEntry, UserEntry};
 use shoal_common::{GroupName, UserName};
 
 use super::{App, AppError, PeerRow, unexpected};
@@ -36,6 +36,16 @@ impl App {
                 address: text::printable(&holder.address),
             })
             .collect())
+    }
+
+    pub(super) async fn sessions(&self) -> Result<Vec<SessionEntry>, AppError> {
+        match self.0.session.call(Call::Sessions).await? {
+            Answer::Sessions(sessions) => Ok(sessions
+                .into_iter()
+                .map(|entry| SessionEntry { address: text::printable(&entry.address), ..entry })
+                .collect()),
+            _ => unexpected(),
+        }
     }
 
     pub(super) async fn groups(&self) -> Result<Vec<GroupEntry>, AppError> {

@@ -182,6 +182,8 @@ impl App {
             | Command::Logout
             | Command::WhoAmI
             | Command::ChangePassword { .. } => self.account(command).await,
+            Command::Sessions => Ok(Output::Sessions(self.sessions().await?)),
+            Command::SignOut { user, client } => self.sign_out(user, &client).await,
             Command::CreateGroup(_)
             | Command::JoinGroup(_)
             | Command::LeaveGroup(_)

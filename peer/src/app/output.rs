@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shoal_common::tracker_api::{FileEntry, GroupEntry, UserEntry};
+use shoal_common::tracker_api::{FileEntry, GroupEntry, SessionEntry, UserEntry};
 use shoal_common::{FileName, GroupName, PeerId, Sha1, UserName};
 
 use crate::command::{Direction, FileRef, Spec};
@@ -36,6 +36,15 @@ pub enum Output {
     LoggedOut {
         /// Who was logged in.
         user: UserName,
+    },
+    /// The clients on which the account is logged in.
+    Sessions(Vec<SessionEntry>),
+    /// The account's session on another client is over.
+    SignedOut {
+        /// Whose account.
+        user: UserName,
+        /// The client.
+        peer: PeerId,
     },
     /// Who is logged in, and where.
     WhoAmI(Box<WhoAmI>),

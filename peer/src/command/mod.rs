@@ -50,6 +50,8 @@ pub enum Command {
         user: UserName,
         /// Its password.
         password: Option<Password>,
+        /// The code of an invitation.
+        invitation: Option<String>,
     },
     /// Begin a session.
     Login {
@@ -60,6 +62,15 @@ pub enum Command {
     },
     /// End the session.
     Logout,
+    /// End a session of the account on another client.
+    SignOut {
+        /// Whose account: the one that is logged in.
+        user: UserName,
+        /// The client's key, or its last characters.
+        client: String,
+    },
+    /// The clients on which the account is logged in.
+    Sessions,
     /// Who is logged in.
     WhoAmI,
     /// Replace the account's password.

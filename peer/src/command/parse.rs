@@ -137,11 +137,14 @@ fn valued<'a>(spec: &'static Spec, word: &'a str) -> Option<(&'static str, Optio
 impl Given<'_> {
     fn command(&self) -> Result<Command, ParseError> {
         Ok(match self.spec.name {
-            "create_user" => {
-                Command::CreateUser { user: UserName::create(self.at(0))?, password: self.password(1) }
-            }
+            "create_user" => Command::CreateUser {
+                user: UserName::create(self.at(0))?,
+                password: self.password(1),
+                invitation: self.options.last().map(|(_, code)| (*code).to_owned()),
+            },
             "login" => Command::Login { user: UserName::refer(self.at(0))?, password: self.password(1) },
-            "logout" => Command::Logout,
+            "logout" => self.logout()?,
+            "sessions" => Command::Sessions,
             "whoami" => Command::WhoAmI,
             "change_password" => match self.arguments.len() {
                 0 => Command::ChangePassword { old: None, new: None },
@@ -193,6 +196,17 @@ impl Given<'_> {
 
     fn password(&self, index: usize) -> Option<Password> {
         self.arguments.get(index).map(|text| Password::new((*text).to_owned()))
+    }
+
+    fn logout(&self) -> Result<Command, ParseError> {
+        let Some(which) = self.arguments.first() else { return Ok(Command::Logout) };
+        // A user id may hold an @, a key never does.
+        let Some((user, client)) = which.rsplit_once('@').filter(|(_, client)| !client.is_empty()) else {
+            let problem =
+                "logout ends this client's session; another one's is named <user_id>@<client>".to_owned();
+            return Err(ParseError::Arguments { problem, usage: self.spec.synopsis() });
+        };
+        Ok(Command::SignOut { user: UserName::refer(user)?, client: client.to_owned() })
     }
 
     fn group(&self) -> Result<GroupName, ParseError> {

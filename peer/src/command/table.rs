@@ -8,13 +8,14 @@ const NONE: &[&str] = &[];
 pub const COMMANDS: &[Spec] = &[
     Spec {
         name: "create_user",
-        usage: "<user_id> [<password>]",
+        usage: "<user_id> [<password>] [--invite <code>]",
         arguments: &[Argument::User, Argument::Password],
         required: 1,
-        options: NONE,
+        options: &["--invite="],
         section: Section::Account,
         summary: "create an account; asks for the password when it is left out",
-        details: "The password never leaves this machine and cannot be recovered by anybody.",
+        details: "The password never leaves this machine and cannot be recovered by anybody. Where accounts are made by \
+                  invitation, a tracker's operator gives a code.",
         example: "create_user ann",
     },
     Spec {
@@ -30,14 +31,26 @@ pub const COMMANDS: &[Spec] = &[
     },
     Spec {
         name: "logout",
+        usage: "[<user_id>@<client>]",
+        arguments: &[Argument::Free],
+        required: 0,
+        options: NONE,
+        section: Section::Account,
+        summary: "stop sharing, pause downloads and log out; or log another client of the account out",
+        details: "sessions shows the clients. The last characters of a client's key are enough if only one has them. Whoever \
+                  knows the password can log in there again; change_password ends that.",
+        example: "logout ann@hJk4Qz7P",
+    },
+    Spec {
+        name: "sessions",
         usage: "",
         arguments: &[],
         required: 0,
         options: NONE,
         section: Section::Account,
-        summary: "stop sharing, pause downloads and log out",
+        summary: "the clients on which this account is logged in now",
         details: "",
-        example: "logout",
+        example: "sessions",
     },
     Spec {
         name: "whoami",

@@ -147,10 +147,13 @@ impl Keeper {
     async fn begin(&mut self, link: Link) -> Result<Link, String> {
         let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
         let failure = match hello {
-            Ok(Reply::Done(Answer::Welcome { .. })) => match self.resume(&link).await {
-                Ok(()) => return Ok(link),
-                Err(reason) => reason,
-            },
+            Ok(Reply::Done(Answer::Welcome { revision, .. })) => {
+                link.speaks(revision.unwrap_or(0));
+                match self.resume(&link).await {
+                    Ok(()) => return Ok(link),
+                    Err(reason) => reason,
+                }
+            }
             Ok(Reply::Done(_)) => "speaks another version".to_owned(),
             Ok(Reply::Refused(refusal)) => refused(&refusal.text),
             Err(Lost) => link.ended().await,
@@ -176,6 +179,11 @@ impl Keeper {
                 return Ok(());
             }
             Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::NotLoggedIn => {}
+            // Logging in by itself is what the account's owner wants to end.
+            Ok(Reply::Refused(refusal)) if refusal.kind == RefusalKind::SignedOut => {
+                self.end_session(&text::printable(&refusal.text));
+                return Ok(());
+            }
             Ok(Reply::Refused(refusal)) => return Err(refused(&refusal.text)),
             Ok(Reply::Done(_)) => return Err("speaks another version".to_owned()),
             Err(Lost) => return Err(link.ended().await),

@@ -2,6 +2,7 @@
 //! call unanswered for too long is given up altogether, because whoever is waiting is better served by another.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ struct Inner {
     address: String,
     peer: PeerId,
     outgoing: mpsc::Sender<Vec<u8>>,
+    /// What the tracker says it speaks; see [`shoal_common::tracker_api::REVISION`].
+    revision: AtomicU32,
     turns: Semaphore,
     pending: Mutex<Pending>,
     ended: CancellationToken,
@@ -56,6 +59,7 @@ impl Link {
             address,
             peer: channel.peer(),
             outgoing,
+            revision: AtomicU32::new(0),
             turns: Semaphore::new(MAX_CALLS),
             pending: Mutex::default(),
             ended: CancellationToken::new(),
@@ -76,6 +80,17 @@ impl Link {
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.0.peer
+    }
+
+    /// What the tracker speaks; 0 is an earlier version.
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        self.0.revision.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the tracker said that it speaks.
+    pub(super) fn speaks(&self, revision: u32) {
+        self.0.revision.store(revision, Ordering::Relaxed);
     }
 
     /// Asks, and waits for the answer. Dropping the future leaves the call under way and its answer unread.

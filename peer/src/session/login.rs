@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shoal_common::credentials::{Account, CredentialError, SALT_BYTES, Secrets};
 use shoal_common::tracker_api::{self, Answer, Call, RefusalKind, Reply};
-use shoal_common::{RequestId, Uid, UserName};
+use shoal_common::{RequestId, UserName};
 
 use super::link::{Link, Lost};
 use super::{CallError, MAX_CARRIES, Session, Shared, Who, lock};
@@ -75,13 +75,19 @@ impl<E: Into<LoginError>> From<E> for Attempt {
 }
 
 impl Session {
-    /// Creates an account; true if its name may yet be lost to another.
+    /// Creates an account, by the invitation of that code where trackers ask for one; true if its name may yet be lost to
+    /// another.
     ///
     /// # Errors
     /// See [`LoginError`].
-    pub async fn create_user(&self, name: UserName, password: Password) -> Result<bool, LoginError> {
+    pub async fn create_user(
+        &self,
+        name: UserName,
+        password: Password,
+        invitation: Option<String>,
+    ) -> Result<bool, LoginError> {
         let account = derive(move || Secrets::create(password.expose())).await?.2;
-        match self.call(Call::CreateUser { id: Uid::random(), name, account }).await? {
+        match self.call(Call::create_user_by(invitation, name, account).1).await? {
             Answer::Created { provisional } => Ok(provisional),
             _ => Err(CallError::Unexpected.into()),
         }
@@ -147,7 +153,7 @@ impl Session {
         if let Some(login) = lock(&self.0.login).as_mut() {
             login.changing = Some(fresh.clone());
         }
-        let changed = self.carry_change(&who.name, &secrets, &renewed).await;
+        let changed = self.carry_change(&who, &secrets, &renewed).await;
         match changed {
             Ok(session) => {
                 self.0.adopt(&session, Some(fresh));
@@ -155,7 +161,9 @@ impl Session {
             }
             Err(error) => {
                 // After a refusal the old keys hold; after silence either may, and both are kept.
-                if let (CallError::Refused { .. }, Some(login)) = (&error, lock(&self.0.login).as_mut()) {
+                if let (CallError::Refused { .. } | CallError::OldTracker { .. }, Some(login)) =
+                    (&error, lock(&self.0.login).as_mut())
+                {
                     login.changing = None;
                 }
                 Err(error.into())
@@ -165,21 +173,26 @@ impl Session {
 
     async fn carry_change(
         &self,
-        name: &UserName,
+        who: &Who,
         secrets: &Secrets,
         account: &Account,
     ) -> Result<Box<tracker_api::Session>, CallError> {
         let request = RequestId::random();
+        let change = Some(secrets.sign_change(who.user, &account.digest()));
         for _ in 0..MAX_CARRIES {
             let link = self.link().await?;
-            let challenge = match challenge(&link, name, 0).await {
+            if link.revision() < 1 {
+                return Err(CallError::OldTracker { tracker: link.address().to_owned() });
+            }
+            let challenge = match challenge(&link, &who.name, 0).await {
                 Ok((_, challenge)) => challenge,
                 Err(Attempt::Lost) => continue,
                 Err(Attempt::Failed(LoginError::Call(error))) => return Err(error),
                 Err(Attempt::Failed(_)) => return Err(CallError::Unexpected),
             };
             let signature = secrets.answer(&challenge, self.0.config.own, link.peer());
-            match link.call(Call::ChangePassword { request, signature, account: account.clone() }).await {
+            let account = account.clone();
+            match link.call(Call::ChangePassword { request, signature, account, change }).await {
                 Ok(Reply::Done(Answer::LoggedIn(session))) => return Ok(session),
                 Ok(Reply::Done(_)) => return Err(CallError::Unexpected),
                 Ok(Reply::Refused(refusal)) => return Err(refusal.into()),

@@ -60,6 +60,14 @@ pub enum CallError {
         /// When it is worth trying again, where waiting helps.
         again: Option<Duration>,
     },
+    /// The tracker is of an earlier version and does not keep what has to be kept.
+    #[error(
+        "the tracker {tracker} is of an earlier version, which would not keep the signature on the new password; nothing was changed: ask its operator to update it"
+    )]
+    OldTracker {
+        /// Its address.
+        tracker: String,
+    },
     /// The tracker's answer does not fit the call.
     #[error("the tracker gave an answer that does not fit; is it of another version?")]
     Unexpected,
@@ -186,7 +194,7 @@ impl Session {
                     unavailable += 1;
                     link.close(&format!("cannot do it now ({})", text::short(&refusal.text)));
                 }
-                RefusalKind::NotLoggedIn if !resumed && self.who().is_some() => {
+                RefusalKind::NotLoggedIn | RefusalKind::SignedOut if !resumed && self.who().is_some() => {
                     resumed = true;
                     link.close("does not know the session");
                 }

@@ -99,7 +99,7 @@ impl Library {
                 _ => Reply::Done(Answer::Ok),
             };
         };
-        if let Call::CreateGroup { id, name: group } = call {
+        if let Call::CreateGroup { id, name: group, .. } = call {
             let members = BTreeMap::from([(user, name.clone())]);
             self.groups.insert(group.clone(), Group { id: *id, owner: name, members });
             return Reply::Done(Answer::Created { provisional: false });

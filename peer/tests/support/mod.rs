@@ -150,9 +150,9 @@ fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuar
     match call {
         Call::Hello { listen } => {
             caller.address.clone_from(listen);
-            Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms() })
+            Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms(), revision: Some(1) })
         }
-        Call::CreateUser { id, name, account } => {
+        Call::CreateUser { id, name, account, .. } => {
             count(cluster, &id.0);
             cluster.accounts.entry(name.clone()).or_default().push((*id, account.clone()));
             Reply::Done(Answer::Created { provisional: false })

@@ -156,6 +156,17 @@ pub enum Alarm {
         /// Which.
         hash: BlobHash,
     },
+    /// A peer sent rows that do not prove themselves, and they were not taken. Raised at most once a minute for each peer.
+    Refused {
+        /// From whom.
+        peer: TrackerNo,
+        /// The kind of the last of them.
+        kind: Kind,
+        /// Its key.
+        key: Vec<u8>,
+        /// How many this peer has sent since this process began.
+        refused: u64,
+    },
     /// The vector holds as many origins as it may; nothing of a further process start can be taken.
     TooManyOrigins,
 }

@@ -8,7 +8,7 @@ use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_PENDING_WRITES, MAX_TRAC
 use crate::merge::wins;
 use crate::names::NameSpace;
 use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
-use crate::rows::Rows;
+use crate::rows::{Admission, Rows};
 use crate::vector::VersionVector;
 
 /// The durable truth of one tracker.
@@ -41,6 +41,8 @@ pub(crate) struct Applied {
     pub(crate) stored: bool,
     /// It contradicts what was held, in a way that only lost disks explain.
     pub(crate) conflict: bool,
+    /// It does not prove itself.
+    pub(crate) refused: bool,
 }
 
 /// How far a row from elsewhere is believed.
@@ -154,8 +156,12 @@ impl Ledger {
                 missing.push(blob);
             }
         }
-        if !missing.is_empty() && !self.stays(row, rows.get(row.kind, &row.key)?.as_ref(), trust) {
-            missing.clear();
+        if !missing.is_empty() {
+            let held = rows.get(row.kind, &row.key)?;
+            let admission = rows.admits(row, held.as_ref())?;
+            if !self.stays(row, held.as_ref(), trust, admission) {
+                missing.clear();
+            }
         }
         Ok(missing)
     }
@@ -172,15 +178,17 @@ impl Ledger {
             self.hlc = self.hlc.max(row.stamp);
         }
         let held = rows.get(row.kind, &row.key)?;
-        let conflict = held.as_ref().is_some_and(|held| contradicts(row, held));
-        let stored = self.stays(row, held.as_ref(), trust);
+        let admission = rows.admits(row, held.as_ref())?;
+        let refused = admission == Admission::Refused;
+        let conflict = !refused && held.as_ref().is_some_and(|held| contradicts(row, held));
+        let stored = self.stays(row, held.as_ref(), trust, admission);
         if stored {
             self.put(rows, row)?;
             if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
                 self.note_ahead(rows, row.origin, row.seq)?;
             }
         }
-        Ok(Applied { stored, conflict })
+        Ok(Applied { stored, conflict, refused })
     }
 
     /// Notes that a row beyond the vector is held. In the store the number is rounded up, so that a long round does not
@@ -194,11 +202,12 @@ impl Ledger {
     }
 
     /// Whether a row from elsewhere takes the place of what is held.
-    fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust) -> bool {
-        if self.is_dropped(row) {
+    fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust, admission: Admission) -> bool {
+        if self.is_dropped(row) || matches!(admission, Admission::Refused | Admission::Below) {
             return false;
         }
         match held {
+            Some(_) if admission == Admission::Above => true,
             // Elsewhere the tombstone is gone, and this row was taken.
             Some(held) if self.is_dropped(held) && !self.vector.covers(row.origin, row.seq) => true,
             Some(held) => wins(row, held),

@@ -28,6 +28,7 @@ mod live;
 pub mod memory;
 mod merge;
 mod names;
+mod refusals;
 mod replica;
 mod round;
 mod row;
@@ -48,5 +49,5 @@ pub use names::{
 };
 pub use replica::Replica;
 pub use row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo, Uid, bucket_of};
-pub use rows::{After, MetaEntry, Rows};
+pub use rows::{Admission, After, MetaEntry, Rows};
 pub use vector::VersionVector;

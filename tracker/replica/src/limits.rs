@@ -91,3 +91,5 @@ pub const BLOB_RETRY_MS: u64 = 2_000;
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 /// Clock skew from which on a warning is given, in milliseconds.
 pub const SKEW_WARNING_MS: u64 = 5_000;
+/// Rows that a peer sends and that are refused raise an alarm this often at most, in milliseconds.
+pub const REFUSAL_ALARM_MS: u64 = 60_000;

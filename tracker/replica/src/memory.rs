@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use crate::limits::BUCKETS;
 use crate::row::{BlobHash, Kind, Origin, Row, Stamp};
-use crate::rows::{After, MetaEntry, Rows};
+use crate::rows::{Admission, After, MetaEntry, Rows};
 
 /// A store in memory. Changes count at once; [`commit`](Memory::commit) makes them stay, [`rollback`](Memory::rollback)
 /// undoes what came after the last commit. Cloning it is a backup.
@@ -24,7 +24,11 @@ pub struct Memory {
     named: BTreeMap<BlobHash, usize>,
     missing: BTreeSet<BlobHash>,
     journal: Vec<Undo>,
+    judge: Judge,
 }
+
+/// Judges a row from a peer by it and what is held under its key; see [`Rows::admits`].
+pub type Judge = fn(&Row, Option<&Row>) -> Admission;
 
 #[derive(Debug, Clone)]
 enum Undo {
@@ -46,6 +50,7 @@ impl Default for Memory {
             named: BTreeMap::new(),
             missing: BTreeSet::new(),
             journal: Vec::new(),
+            judge: |_, _| Admission::ByTime,
         }
     }
 }
@@ -54,6 +59,11 @@ impl Memory {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on rows from peers are judged like this. A new store takes them all.
+    pub fn judge_by(&mut self, judge: Judge) {
+        self.judge = judge;
     }
 
     /// Makes everything since the last commit durable.
@@ -176,6 +186,10 @@ impl Rows for Memory {
 
     fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Row>, Infallible> {
         Ok(self.rows.get(&(kind, key.to_vec())).cloned())
+    }
+
+    fn admits(&self, row: &Row, held: Option<&Row>) -> Result<Admission, Infallible> {
+        Ok((self.judge)(row, held))
     }
 
     fn put(&mut self, row: &Row) -> Result<(), Infallible> {

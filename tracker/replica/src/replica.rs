@@ -14,6 +14,7 @@ use crate::limits::{MAX_ORIGINS, SKEW_WARNING_MS};
 use crate::link::{Link, Stage, entries, in_parts};
 use crate::live::Pending;
 use crate::names::NameSpace;
+use crate::refusals::Refusals;
 use crate::round::{PullKind, Pulling};
 use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
 use crate::rows::Rows;
@@ -35,6 +36,8 @@ pub struct Replica {
     pub(crate) writes: BTreeMap<WriteId, Pending>,
     pub(crate) blobs: Blobs,
     pub(crate) upkeep: Upkeep,
+    /// By peer; kept when a link ends, so that nobody resets them by connecting again.
+    pub(crate) refusals: BTreeMap<TrackerNo, Refusals>,
     /// Names have to be voted on before the next round begins.
     pub(crate) votes_due: bool,
     /// A peer has come to hold more: perhaps the votes that names wait for.
@@ -80,6 +83,7 @@ impl Replica {
             writes: BTreeMap::new(),
             blobs: Blobs::default(),
             upkeep: Upkeep::new(now),
+            refusals: BTreeMap::new(),
             votes_due: false,
             settle_due: false,
             outputs: VecDeque::new(),
@@ -396,6 +400,9 @@ impl Replica {
         let applied = self.ledger.apply(rows, row, trust, now)?;
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
+        }
+        if applied.refused {
+            self.note_refusal(peer, row, now);
         }
         Ok(Some(applied.stored))
     }

@@ -226,6 +226,7 @@ impl Replica {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.repair = false;
                 }
+                self.repair_ended(peer);
                 self.votes_due = self.may_vote();
                 return Ok(());
             }

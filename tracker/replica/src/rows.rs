@@ -8,6 +8,19 @@ pub type After<'a> = Option<(Kind, &'a [u8])>;
 /// A key and a value of the replica's own.
 pub type MetaEntry = (Vec<u8>, Vec<u8>);
 
+/// Whether a peer's row may take the place of what is held under its key; see [`Rows::admits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It may; [`wins`](crate::wins) decides.
+    ByTime,
+    /// It ranks above what is held and takes its place, whatever the stamps say.
+    Above,
+    /// It ranks below what is held and is ignored, whatever the stamps say.
+    Below,
+    /// It does not prove itself: it is not taken, and that is an alarm.
+    Refused,
+}
+
 /// Storage inside one open transaction. The driver begins and ends it; when it rolls back, the replica that worked in
 /// it must be thrown away and opened again.
 ///
@@ -22,6 +35,17 @@ pub trait Rows {
     /// # Errors
     /// When the storage fails; so for all methods.
     fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Row>, Self::Error>;
+
+    /// Judges a row from a peer, before anything else about it, by what it contains and what is `held` under its key.
+    ///
+    /// Trackers stay in step only if all judge alike: a row is refused everywhere or nowhere, and ranks follow from the
+    /// rows alone. What a tracker cannot know (a row that proves nothing, say) may be judged by what came first.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    fn admits(&self, _row: &Row, _held: Option<&Row>) -> Result<Admission, Self::Error> {
+        Ok(Admission::ByTime)
+    }
 
     /// Stores a row, in place of the one under the same `(kind, key)`. Takes the old row's [`Row::sum`] from the sum of
     /// [`Row::bucket`] and adds the new one's, wrapping; the blobs that it names replace the ones the old row named.

@@ -127,11 +127,17 @@ impl Replica {
         theirs: [u8; 16],
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.vector == self.ledger.vector) else {
+        let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
             return Ok(());
         };
-        if comparable && !link.repair && root(rows)? != theirs {
-            link.repair = true;
+        if !comparable || link.repair {
+            return Ok(());
+        }
+        let difference = u128::from_le_bytes(theirs).wrapping_sub(u128::from_le_bytes(root(rows)?));
+        if difference != 0 && self.needs_repair(peer, difference) {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.repair = true;
+            }
             self.outputs.push_back(Output::Alarm(Alarm::Diverged { peer }));
         }
         Ok(())

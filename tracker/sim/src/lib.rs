@@ -18,6 +18,8 @@ mod trace;
 mod world;
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod refusals;

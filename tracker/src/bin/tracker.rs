@@ -18,6 +18,7 @@ use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
+use shoal_tracker::registration::Registration;
 use shoal_tracker::reporter;
 use shoal_tracker::storage::Rules;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,6 +54,9 @@ struct Arguments {
     /// File with a key that all trackers share: only a tracker that proves to hold it is sent anything
     #[arg(long, value_name = "FILE")]
     cluster_key: Option<PathBuf>,
+    /// Who may create an account at this tracker; invitations are made with invite_user at the prompt
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Open)]
+    registration: Registration,
     /// For how long a chunk on a storage node must have been named by no stored file before it may be deleted
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -129,6 +133,7 @@ fn run(arguments: Arguments) -> Result<()> {
         rules,
         metrics: arguments.metrics,
         cluster_key,
+        registration: arguments.registration,
     };
     runtime.block_on(operate(config, terminal))
 }
@@ -213,6 +218,14 @@ async fn obey(node: &Node, line: &str) -> bool {
             ),
             Err(error) => eprintln!("that could not be written: {error:#}"),
         },
+        Ok(Some(Command::InviteUser(days))) => {
+            match node.invite_user(Duration::from_secs(u64::from(days) * 86_400)).await {
+                Ok(code) => {
+                    println!("good for one account within {days} days: create_user NAME --invite {code}")
+                }
+                Err(error) => eprintln!("no invitation was made: {error:#}"),
+            }
+        }
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
         Err(problem) => eprintln!("{problem}"),
     }

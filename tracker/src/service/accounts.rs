@@ -1,16 +1,20 @@
 //! Accounts: creating them, proving a password, sessions and what belongs to one.
 
-use shoal_common::credentials::{Account, SALT_BYTES, decoy_salt};
+use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, decoy_salt};
 use shoal_common::limits::MAX_LIST;
 use shoal_common::tokens::{SESSION_LIFE_MS, SessionToken, TICKET_LIFE_MS, Ticket, seal};
 use shoal_common::tracker_api::{GroupTicket, RefusalKind, Session};
-use shoal_common::{Gid, GroupName, PeerId, Uid, UserName};
+use shoal_common::{Gid, GroupName, Nonce, PeerId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
 use super::names::{self, Called};
+use super::sessions::Caller;
 use crate::core::{Fault, Tx, refuse};
-use crate::record::{ACCOUNT, DECOY_SECRET, TICKET_KEY, account_key, encode};
+use crate::proof::{self, MAX_CHANGES, NotChanged};
+use crate::record::{
+    ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, TICKET_KEY, account_key, encode,
+};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
@@ -37,10 +41,33 @@ pub(super) struct Facts {
     now_ms: u64,
 }
 
-/// Creates an account; a repeated request finds its own claim and changes nothing.
-pub(super) fn create(tx: &mut Tx<'_>, id: Uid, name: &UserName, account: &Account) -> Result<(), Fault> {
+/// An account to be created: what a client sends.
+pub(super) struct NewUser {
+    pub(super) id: Uid,
+    pub(super) name: UserName,
+    pub(super) account: Account,
+    pub(super) nonce: Option<Nonce>,
+    pub(super) invitation: Option<String>,
+}
+
+/// Creates an account if `admit` lets it, with what that says to write besides; a repeated request finds its own claim and
+/// changes nothing.
+pub(super) fn create(
+    tx: &mut Tx<'_>,
+    new: NewUser,
+    admit: impl FnOnce(&Tx<'_>, (Option<&str>, &str)) -> Result<Option<Write>, Fault>,
+) -> Result<(), Fault> {
+    let NewUser { id, name, account, nonce, invitation } = new;
     if name.is_parked() {
         return Err(refuse(RefusalKind::Malformed, "a user id must not end with ~ and six hex digits"));
+    }
+    let digest = account.digest();
+    let Some(nonce) = nonce else { return Err(outdated("creates accounts")) };
+    if Uid::derive(nonce, &digest, name.as_str()) != id {
+        return Err(refuse(
+            RefusalKind::Malformed,
+            format!("the account of {name} has an id that is not its own; nothing was created"),
+        ));
     }
     match tx.holder(NameSpace::User, name.as_str())? {
         Some(holder) if holder.uid.0 == id.0 => return Ok(()),
@@ -52,13 +79,38 @@ pub(super) fn create(tx: &mut Tx<'_>, id: Uid, name: &UserName, account: &Accoun
         }
         None => {}
     }
+    // The id follows from the name and the keys. While a round is under way the account may be here before the claim.
+    let held = tx.store().get(ACCOUNT, &account_key(id))?;
+    let same =
+        held.as_ref().and_then(proof::read_account).is_some_and(|(_, held)| proof::is_derived(id, &held));
+    if !same && tx.store().has_user(id)? {
+        return Err(refuse(
+            RefusalKind::Exists,
+            format!("the account of {name} has an id that is in use; try again"),
+        ));
+    }
     let claim = Write {
         kind: Kind::USER_CLAIM,
         key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
+        value: encode(&Naming { nonce, account: digest }),
         ..Write::default()
     };
-    let secrets = Write { kind: ACCOUNT, key: account_key(id), value: encode(account), ..Write::default() };
-    tx.write(vec![claim, secrets])
+    let mut writes = vec![claim];
+    if !same {
+        writes.extend(admit(tx, (invitation.as_deref(), name.as_str()))?);
+        let birth = Birth { nonce, name: name.as_str().to_owned() };
+        let history = History { first: digest, birth: Some(birth), changes: Vec::new() };
+        writes.push(account_write(id, &AccountRecord::new(account, Some(history))));
+    }
+    tx.write(writes)
+}
+
+/// What a client of an earlier version is told.
+pub(super) fn outdated(does: &str) -> Fault {
+    let text = format!(
+        "this client is of an earlier version and {does} in a way that is not safe; update the client and try again"
+    );
+    refuse(RefusalKind::Malformed, text)
 }
 
 /// Whether the name that the one of this id just claimed may yet be lost to somebody else, or is lost already: two may have
@@ -96,10 +148,42 @@ pub(super) fn salt_of_nobody(tx: &Tx<'_>, name: &UserName) -> Result<[u8; SALT_B
     Ok(decoy_salt(&secret, name.as_str()))
 }
 
-/// Replaces a user's secrets.
-pub(super) fn replace_secrets(tx: &mut Tx<'_>, user: Uid, account: &Account) -> Result<(), Fault> {
-    let secrets = Write { kind: ACCOUNT, key: account_key(user), value: encode(account), ..Write::default() };
-    tx.write(vec![secrets])
+/// Replaces a user's secrets, by a signature of the present login key that every tracker checks. A repeated request
+/// changes nothing.
+pub(super) fn replace_secrets(
+    tx: &mut Tx<'_>,
+    user: Uid,
+    new: Account,
+    signature: Option<ChangeSignature>,
+    proves: impl FnOnce(PeerId) -> bool,
+) -> Result<(), Fault> {
+    let wrong = || refuse(RefusalKind::WrongPassword, "the old password is wrong; nothing was changed");
+    let row = tx.store().get(ACCOUNT, &account_key(user))?.ok_or_else(wrong)?;
+    let (_, old) = proof::read_account(&row).ok_or_else(wrong)?;
+    if old.account() == new {
+        // This request took effect before the tracker that took it died.
+        return Ok(());
+    }
+    if !proves(old.login_key) {
+        return Err(wrong());
+    }
+    let signature = signature.ok_or_else(|| outdated("changes passwords"))?;
+    let changed = proof::change(user, old, new, signature).map_err(|problem| match problem {
+        NotChanged::Signature => wrong(),
+        NotChanged::KeyAgain => refuse(
+            RefusalKind::Malformed,
+            "the account had these keys before; nothing was changed, choose another password",
+        ),
+        NotChanged::TooOften => refuse(
+            RefusalKind::Limit,
+            format!("the password was changed {MAX_CHANGES} times, which is the most; nothing was changed"),
+        ),
+    })?;
+    tx.write(vec![account_write(user, &changed)])
+}
+
+fn account_write(user: Uid, record: &AccountRecord) -> Write {
+    Write { kind: ACCOUNT, key: account_key(user), value: encode(record), ..Write::default() }
 }
 
 /// The keys with which trackers sign tickets.
@@ -121,20 +205,16 @@ pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
 }
 
 impl Facts {
-    /// The public login key, to which sessions are bound.
+    /// Signs token and tickets for the caller's client.
     #[must_use]
-    pub(super) fn login_key(&self) -> PeerId {
-        self.account.login_key
-    }
-
-    /// Signs token and tickets for one client of the user.
-    #[must_use]
-    pub(super) fn into_session(self, tracker: &Identity, client: PeerId) -> Session {
+    pub(super) fn into_session(self, tracker: &Identity, caller: Caller) -> Session {
+        let client = caller.peer;
         let token = SessionToken {
             user: self.user,
             peer: client,
-            login_key: self.account.login_key,
+            login_key: caller.login_key,
             expires_ms: self.now_ms + SESSION_LIFE_MS,
+            since_ms: Some(caller.since_ms),
         };
         let signer = tracker.peer_id();
         let tickets = self.groups.into_iter().map(|(group, name)| {

@@ -150,9 +150,13 @@ pub(super) fn list(
     for row in rows {
         let name =
             if last.as_ref() == Some(&row.name) { row.name.parked(&row.fid.0) } else { row.name.clone() };
-        let holders = presence.holders(gid, row.fid);
-        let sharers = holders.iter().filter(|holder| holder.extent == Extent::Complete).count();
-        let sharers = u32::try_from(sharers).unwrap_or(u32::MAX);
+        let mut sharers: u32 = 0;
+        for holder in presence.holders(gid, row.fid) {
+            // Somebody who left holds nothing that members can get.
+            if holder.extent == Extent::Complete && tx.store().is_member(gid, holder.user)? {
+                sharers = sharers.saturating_add(1);
+            }
+        }
         files.push(FileEntry { name, size: row.size, sha1: Sha1(row.sha1), sharers });
         last = Some(row.name);
     }

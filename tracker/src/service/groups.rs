@@ -2,9 +2,10 @@
 
 use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Answer, GroupEntry, RefusalKind, UserEntry};
-use shoal_common::{Gid, GroupName, RequestId, Uid, UserName};
+use shoal_common::{Gid, GroupName, Nonce, RequestId, Uid, UserName};
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
+use super::accounts::outdated;
 use super::names;
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membership_key};
@@ -13,9 +14,19 @@ use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membersh
 const MAX_GROUPS_PER_USER: usize = 1_000;
 
 /// Founds a group; a repeated request finds its own claim and changes nothing.
-pub(super) fn create(tx: &mut Tx<'_>, caller: Uid, id: Gid, name: &GroupName) -> Result<(), Fault> {
+pub(super) fn create(
+    tx: &mut Tx<'_>,
+    caller: Uid,
+    (id, nonce): (Gid, Option<Nonce>),
+    name: &GroupName,
+) -> Result<(), Fault> {
     if name.is_parked() {
         return Err(refuse(RefusalKind::Malformed, "a group id must not end with ~ and six hex digits"));
+    }
+    let Some(nonce) = nonce else { return Err(outdated("creates groups")) };
+    if Gid::derive(nonce, caller, name.as_str()) != id {
+        let text = format!("the group {name} has an id that is not its own; nothing was created");
+        return Err(refuse(RefusalKind::Malformed, text));
     }
     match tx.holder(NameSpace::Group, name.as_str())? {
         Some(holder) if holder.uid.0 == id.0 => return Ok(()),
@@ -30,11 +41,17 @@ pub(super) fn create(tx: &mut Tx<'_>, caller: Uid, id: Gid, name: &GroupName) ->
         }
         None => {}
     }
+    // The id follows from founder and name. While a round is under way the membership may be here before the claim.
+    let same = membership(tx, id, caller)?.is_some_and(|known| known.request.0 == id.0);
+    if !same && tx.store().has_group(id)? {
+        let text = format!("the group {name} has an id that is in use; try again");
+        return Err(refuse(RefusalKind::Exists, text));
+    }
     check_room(tx, caller, "you are")?;
     let claim = Write {
         kind: Kind::GROUP_CLAIM,
         key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
-        value: encode(&Founding { founder: caller }),
+        value: encode(&Founding { founder: caller, nonce: Some(nonce) }),
         ..Write::default()
     };
     let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));

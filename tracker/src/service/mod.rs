@@ -5,6 +5,7 @@ mod accounts;
 mod files;
 mod groups;
 mod names;
+mod sessions;
 mod storage;
 mod throttle;
 
@@ -12,20 +13,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use shoal_common::credentials::{Account, CHALLENGE_BYTES, check_answer};
+use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
 use shoal_common::tokens::{self, SessionToken};
 use shoal_common::tracker_api::storage::StoreCall;
-use shoal_common::tracker_api::{Answer, Call, Refusal, RefusalKind, Reply};
+use shoal_common::tracker_api::{Answer, Call, REVISION, Refusal, RefusalKind, Reply};
 use shoal_common::{PeerId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_replica::{NameSpace, TrackerNo};
+use tokio_util::sync::CancellationToken;
 
-use crate::core::{Core, Fault, refuse};
+use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
+use crate::registration::{self, Rates, Registration};
 use crate::storage::Storage;
-use accounts::Facts;
+use accounts::{Candidate, Facts, NewUser};
+use sessions::{Caller, Sessions};
 use storage::NodeSession;
-use throttle::Throttle;
+use throttle::{Guessed, Throttle};
 
 /// What answers clients. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +40,9 @@ pub struct Service {
     identity: Identity,
     number: TrackerNo,
     throttle: Arc<Mutex<Throttle>>,
+    sessions: Sessions,
+    registration: Registration,
+    rates: Arc<Mutex<Rates>>,
 }
 
 /// What is remembered of one connection.
@@ -48,13 +55,14 @@ pub struct Client {
     node: Option<NodeSession>,
 }
 
-/// Who is logged in on a connection.
-#[derive(Debug, Clone, Copy)]
+/// A session on a connection.
+#[derive(Debug, Clone)]
 struct Session {
-    user: Uid,
-    login_key: PeerId,
+    caller: Caller,
     /// Tells this login's presence from that of an earlier connection.
     epoch: u64,
+    /// Cancelled when it no longer holds.
+    over: CancellationToken,
 }
 
 impl Client {
@@ -70,8 +78,16 @@ impl Client {
         self.session.is_some() || self.node.is_some()
     }
 
-    fn user(&self) -> Result<Uid, Refusal> {
-        self.session.map(|session| session.user).ok_or_else(not_logged_in)
+    /// Completes when the session on this connection no longer holds. Never completes without one. Safe to drop.
+    pub async fn is_over(&self) {
+        match &self.session {
+            Some(session) => session.over.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn caller(&self) -> Result<Caller, Refusal> {
+        self.session.as_ref().map(|session| session.caller).ok_or_else(not_logged_in)
     }
 }
 
@@ -84,15 +100,28 @@ impl Service {
         storage: Storage,
         identity: Identity,
         number: TrackerNo,
+        registration: Registration,
     ) -> Self {
-        Self { core, presence, storage, identity, number, throttle: Arc::default() }
+        let (throttle, sessions) = (Arc::default(), Sessions::default());
+        let rates = Arc::new(Mutex::new(Rates::new(Instant::now())));
+        Self { core, presence, storage, identity, number, throttle, sessions, registration, rates }
+    }
+
+    /// Ends sessions that no longer hold, until the tracker closes.
+    pub async fn watch_sessions(self, closing: CancellationToken) {
+        self.sessions.watch(self.core, closing).await;
     }
 
     /// Answers a call. Dropping the future leaves what was written in place.
     pub async fn answer(&self, client: &mut Client, call: Call) -> Reply {
         match self.dispatch(client, call).await {
             Ok(answer) => Reply::Done(answer),
-            Err(refusal) => Reply::Refused(refusal),
+            Err(refusal) => {
+                if matches!(refusal.kind, RefusalKind::NotLoggedIn | RefusalKind::SignedOut) {
+                    self.end(client);
+                }
+                Reply::Refused(refusal)
+            }
         }
     }
 
@@ -103,9 +132,48 @@ impl Service {
     }
 
     fn offline(&self, client: &Client) {
-        if let Some(session) = client.session {
+        if let Some(session) = &client.session {
             self.presence.offline(client.peer, session.epoch);
+            self.sessions.ended(session.epoch);
         }
+    }
+
+    fn end(&self, client: &mut Client) {
+        self.offline(client);
+        client.session = None;
+    }
+
+    /// Runs a command that only reads, if the caller's session holds.
+    async fn read_for<T: Send + 'static>(
+        &self,
+        caller: Caller,
+        command: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.core
+            .read(move |tx| {
+                sessions::check(tx, caller)?;
+                command(tx)
+            })
+            .await
+    }
+
+    /// Runs a command that may write, if the caller's session holds in that very transaction.
+    async fn run_for<T: Send + 'static>(
+        &self,
+        caller: Caller,
+        command: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.core
+            .run(move |tx| {
+                sessions::check(tx, caller)?;
+                command(tx)
+            })
+            .await
+    }
+
+    /// Refuses a session that no longer holds, for calls that need nothing else of the database.
+    async fn check(&self, caller: Caller) -> Result<(), Refusal> {
+        self.read_for(caller, |_| Ok(())).await
     }
 
     async fn dispatch(&self, client: &mut Client, call: Call) -> Result<Answer, Refusal> {
@@ -114,7 +182,9 @@ impl Service {
         }
         match call {
             Call::Hello { listen } => self.hello(client, &listen).await,
-            Call::CreateUser { id, name, account } => self.create_user(id, name, account).await,
+            Call::CreateUser { id, name, account, nonce, invitation } => {
+                self.create_user(client, NewUser { id, name, account, nonce, invitation }).await
+            }
             Call::Challenge { name, candidate } => self.challenge(client, name, candidate).await,
             Call::Login { name, candidate, signature } => {
                 self.login(client, name, candidate, signature).await
@@ -122,98 +192,112 @@ impl Service {
             Call::Resume { token } => self.resume(client, token).await,
             Call::Renew => self.renew(client).await,
             Call::Logout => {
-                self.offline(client);
-                client.session = None;
+                self.end(client);
                 Ok(Answer::Ok)
             }
-            Call::ChangePassword { request: _, signature, account } => {
-                self.change_password(client, signature, account).await
+            Call::ChangePassword { request: _, signature, account, change } => {
+                self.change_password(client, signature, account, change).await
             }
             Call::ListGroups { after } => {
-                let caller = client.user().ok();
-                self.core.read(move |tx| groups::list(tx, caller, after.as_ref())).await
+                let caller = client.caller().ok();
+                if let Some(caller) = caller {
+                    self.check(caller).await?;
+                }
+                self.core
+                    .read(move |tx| groups::list(tx, caller.map(|caller| caller.user), after.as_ref()))
+                    .await
             }
             Call::Node(call) => self.for_node(client, call).await,
             Call::Store(StoreCall::Nodes) => Ok(self.storage_nodes()),
-            Call::Store(call) => self.about_store(client.user()?, client.peer, call).await,
-            call => {
-                let (caller, peer) = (client.user()?, client.peer);
-                self.for_user(caller, peer, call).await
+            Call::Store(call) => self.about_store(client.caller()?, call).await,
+            Call::Sessions => {
+                let caller = client.caller()?;
+                self.check(caller).await?;
+                Ok(sessions::list(&self.presence, caller))
             }
+            Call::SignOut { request: _, peer } => {
+                let caller = client.caller()?;
+                self.run_for(caller, move |tx| sessions::sign_out(tx, caller.user, peer)).await?;
+                Ok(Answer::Ok)
+            }
+            call => self.for_user(client.caller()?, call).await,
         }
     }
 
     /// Calls that need a login.
-    async fn for_user(&self, caller: Uid, peer: PeerId, call: Call) -> Result<Answer, Refusal> {
-        let core = &self.core;
-        let presence = self.presence.clone();
+    async fn for_user(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
+        let user = caller.user;
         match call {
-            Call::CreateGroup { id, name } => {
+            Call::CreateGroup { id, name, nonce } => {
                 let wanted = name.clone();
-                core.run(move |tx| groups::create(tx, caller, id, &wanted)).await?;
+                self.run_for(caller, move |tx| groups::create(tx, user, (id, nonce), &wanted)).await?;
                 let space = NameSpace::Group;
-                let provisional =
-                    core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
+                let provisional = self
+                    .core
+                    .read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0))
+                    .await?;
                 Ok(Answer::Created { provisional })
             }
-            Call::JoinGroup { request, group } => {
-                core.run(move |tx| groups::join(tx, caller, request, &group)).await.map(|()| Answer::Ok)
-            }
-            Call::LeaveGroup { request, group } => {
-                core.run(move |tx| groups::leave(tx, caller, request, &group)).await.map(|()| Answer::Ok)
-            }
+            Call::JoinGroup { request, group } => self
+                .run_for(caller, move |tx| groups::join(tx, user, request, &group))
+                .await
+                .map(|()| Answer::Ok),
+            Call::LeaveGroup { request, group } => self
+                .run_for(caller, move |tx| groups::leave(tx, user, request, &group))
+                .await
+                .map(|()| Answer::Ok),
             Call::ListRequests { group, after } => {
-                core.read(move |tx| groups::list_requests(tx, caller, &group, after.as_ref())).await
+                self.read_for(caller, move |tx| groups::list_requests(tx, user, &group, after.as_ref())).await
             }
-            Call::Decide { request, group, user, accept } => core
-                .run(move |tx| groups::decide(tx, caller, request, &group, &user, accept))
+            Call::Decide { request, group, user: whose, accept } => self
+                .run_for(caller, move |tx| groups::decide(tx, user, request, &group, &whose, accept))
                 .await
                 .map(|()| Answer::Ok),
             Call::ListMembers { group, after } => {
-                core.read(move |tx| groups::list_members(tx, caller, &group, after.as_ref())).await
+                self.read_for(caller, move |tx| groups::list_members(tx, user, &group, after.as_ref())).await
             }
-            call => self.about_files(caller, peer, presence, call).await,
+            call => self.about_files(caller, call).await,
         }
     }
 
-    async fn about_files(
-        &self,
-        caller: Uid,
-        peer: PeerId,
-        presence: Presence,
-        call: Call,
-    ) -> Result<Answer, Refusal> {
-        let core = &self.core;
+    async fn about_files(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
+        let presence = self.presence.clone();
+        let Caller { user, peer, .. } = caller;
         match call {
             Call::ListFiles { group, after } => {
-                core.read(move |tx| files::list(tx, &presence, caller, &group, after.as_ref())).await
+                self.read_for(caller, move |tx| files::list(tx, &presence, user, &group, after.as_ref()))
+                    .await
             }
             Call::Share { request, group, manifest, piece_list } => {
-                let shared = core.run(move |tx| {
+                let shared = self.run_for(caller, move |tx| {
                     let new = files::NewShare { request, group: &group, manifest, piece_list };
-                    files::share(tx, caller, peer, new)
+                    files::share(tx, user, peer, new)
                 });
                 shared.await.map(|(group, file)| Answer::Shared { group, file })
             }
-            Call::ShareKnown { request, group, file } => core
-                .run(move |tx| files::share_known(tx, caller, peer, request, (group, file)))
+            Call::ShareKnown { request, group, file } => self
+                .run_for(caller, move |tx| files::share_known(tx, user, peer, request, (group, file)))
                 .await
                 .map(|()| Answer::Ok),
-            Call::StopShare { request: _, group, file } => core
-                .run(move |tx| files::stop_share(tx, caller, peer, (group, file)))
+            Call::StopShare { request: _, group, file } => self
+                .run_for(caller, move |tx| files::stop_share(tx, user, peer, (group, file)))
                 .await
                 .map(|()| Answer::Ok),
-            Call::Find { group, file } => core.read(move |tx| files::find(tx, caller, &group, &file)).await,
+            Call::Find { group, file } => {
+                self.read_for(caller, move |tx| files::find(tx, user, &group, &file)).await
+            }
             Call::PieceList { group, file } => {
-                core.read(move |tx| files::piece_list(tx, caller, group, file)).await
+                self.read_for(caller, move |tx| files::piece_list(tx, user, group, file)).await
             }
             Call::Holders { group, file } => {
-                core.read(move |tx| files::holders(tx, &presence, (caller, peer), (group, file))).await
+                self.read_for(caller, move |tx| files::holders(tx, &presence, (user, peer), (group, file)))
+                    .await
             }
             Call::Announce { anew, holdings } => {
-                core.read(move |tx| files::announce(tx, &presence, (caller, peer), anew, holdings)).await
+                self.read_for(caller, move |tx| files::announce(tx, &presence, (user, peer), anew, holdings))
+                    .await
             }
-            Call::TicketKeys => core.read(accounts::ticket_keys).await.map(Answer::TicketKeys),
+            Call::TicketKeys => self.read_for(caller, accounts::ticket_keys).await.map(Answer::TicketKeys),
             _ => Err(refusal(RefusalKind::Malformed, "this tracker does not know that call")),
         }
     }
@@ -225,12 +309,19 @@ impl Service {
             Err(Fault::Store(_)) => {}
         }
         let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
-        Ok(Answer::Welcome { number: self.number.0, now_ms })
+        Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION) })
     }
 
-    async fn create_user(&self, id: Uid, name: UserName, account: Account) -> Result<Answer, Refusal> {
-        let wanted = name.clone();
-        self.core.run(move |tx| accounts::create(tx, id, &wanted, &account)).await?;
+    async fn create_user(&self, client: &Client, new: NewUser) -> Result<Answer, Refusal> {
+        let (id, name) = (new.id, new.name.clone());
+        let (registration, rates, from) = (self.registration, self.rates.clone(), client.remote.ip());
+        let created = self.core.run(move |tx| {
+            accounts::create(tx, new, |tx, who| {
+                let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+                registration::admit(tx, registration, &mut rates, from, who)
+            })
+        });
+        created.await?;
         let space = NameSpace::User;
         let provisional =
             self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
@@ -238,12 +329,17 @@ impl Service {
     }
 
     async fn challenge(&self, client: &mut Client, name: UserName, candidate: u8) -> Result<Answer, Refusal> {
-        self.check_wait(&name, client)?;
-        let salt = self.core.read(move |tx| match accounts::candidate(tx, &name, candidate)? {
-            Some(found) => Ok(found.account.salt),
-            None => accounts::salt_of_nobody(tx, &name),
+        let wanted = name.clone();
+        let asked = self.core.read(move |tx| {
+            let found = accounts::candidate(tx, &wanted, candidate)?;
+            let salt = match &found {
+                Some(found) => found.account.salt,
+                None => accounts::salt_of_nobody(tx, &wanted)?,
+            };
+            Ok((found, salt))
         });
-        let salt = salt.await?;
+        let (found, salt) = asked.await?;
+        self.check_wait(&guessed(found.as_ref(), &name), &name, client)?;
         let mut challenge = [0; CHALLENGE_BYTES];
         getrandom::fill(&mut challenge).expect("the system provides randomness");
         client.challenge = Some(challenge);
@@ -257,15 +353,16 @@ impl Service {
         number: u8,
         signature: [u8; 64],
     ) -> Result<Answer, Refusal> {
-        self.check_wait(&name, client)?;
+        let wanted = name.clone();
+        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
+        let whose = guessed(found.as_ref(), &name);
+        self.check_wait(&whose, &name, client)?;
         if client.session.is_some() {
             return Err(refusal(
                 RefusalKind::Exists,
                 "you are logged in already; log out first with: logout",
             ));
         }
-        let wanted = name.clone();
-        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
         let challenge = client.challenge.take();
         let tracker = self.identity.peer_id();
         let proven = found.as_ref().filter(|found| {
@@ -275,15 +372,15 @@ impl Service {
         });
         let from = client.remote.ip().to_canonical();
         let Some(proven) = proven else {
+            self.throttle().failed(&whose, from, Instant::now());
             if found.is_some_and(|found| found.more) {
                 return Err(refusal(RefusalKind::TryNext, "another account of that name may be meant"));
             }
-            self.throttle().failed(&name, from, Instant::now());
             let text = "wrong user id or password; a new account is made with: create_user";
             return Err(refusal(RefusalKind::WrongPassword, text));
         };
-        self.throttle().succeeded(&name, from);
-        self.begin(client, proven.user, None).await
+        self.throttle().succeeded(&whose, from);
+        self.begin(client, proven.user, proven.account.login_key, None).await
     }
 
     async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
@@ -293,18 +390,13 @@ impl Service {
         if token.peer != client.peer || token.expires_ms < now_ms {
             return Err(session_over());
         }
-        self.begin(client, token.user, Some(token.login_key)).await
+        self.begin(client, token.user, token.login_key, Some(token.since_ms())).await
     }
 
     async fn renew(&self, client: &mut Client) -> Result<Answer, Refusal> {
-        let session = client.session.ok_or_else(not_logged_in)?;
-        let facts = self.facts(session.user).await?.filter(|facts| facts.login_key() == session.login_key);
-        let Some(facts) = facts else {
-            self.offline(client);
-            client.session = None;
-            return Err(session_over());
-        };
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client.peer))))
+        let caller = client.caller()?;
+        let facts = self.facts(caller).await?;
+        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller))))
     }
 
     async fn change_password(
@@ -312,53 +404,61 @@ impl Service {
         client: &mut Client,
         signature: [u8; 64],
         account: Account,
+        change: Option<ChangeSignature>,
     ) -> Result<Answer, Refusal> {
-        let user = client.user()?;
+        let Caller { user, .. } = client.caller()?;
         let challenge = client.challenge.take();
         let (peer, tracker, login_key) = (client.peer, self.identity.peer_id(), account.login_key);
         let replaced = self.core.run(move |tx| {
-            let old = accounts::account(tx, user)?;
-            if old.as_ref().is_some_and(|old| *old == account) {
-                // This request took effect before the tracker that took it died.
-                return Ok(());
-            }
-            let proven = old.zip(challenge).is_some_and(|(old, challenge)| {
-                check_answer(old.login_key, &challenge, peer, tracker, &signature)
-            });
-            if !proven {
-                return Err(refuse(
-                    RefusalKind::WrongPassword,
-                    "the old password is wrong; nothing was changed",
-                ));
-            }
-            accounts::replace_secrets(tx, user, &account)
+            let proves = |old| {
+                challenge.is_some_and(|challenge| check_answer(old, &challenge, peer, tracker, &signature))
+            };
+            accounts::replace_secrets(tx, user, account, change, proves)
         });
         replaced.await?;
-        self.begin(client, user, Some(login_key)).await
+        self.begin(client, user, login_key, None).await
     }
 
-    /// Begins a session, under the login key that it was proven with if that matters.
+    /// Begins a session that was proven with that login key, or goes on with one since that time.
     async fn begin(
         &self,
         client: &mut Client,
         user: Uid,
-        login_key: Option<PeerId>,
+        login_key: PeerId,
+        since_ms: Option<u64>,
     ) -> Result<Answer, Refusal> {
-        let facts = self.facts(user).await?;
-        let facts = facts.filter(|facts| login_key.is_none_or(|key| key == facts.login_key()));
-        let (Some(facts), Some(address)) = (facts, client.listen) else { return Err(session_over()) };
+        let address = client.listen.ok_or_else(session_over)?;
+        let peer = client.peer;
+        let (since_ms, facts) = self
+            .core
+            .read(move |tx| {
+                // A login just after a sign-out counts, whichever tracker's clock is ahead.
+                let since_ms = match since_ms {
+                    Some(since_ms) => since_ms,
+                    None => tx.now().wall_ms.max(sessions::signed_out_ms(tx, user, peer)? + 1),
+                };
+                let caller = Caller { user, peer, login_key, since_ms };
+                sessions::check(tx, caller)?;
+                Ok((since_ms, accounts::facts(tx, user)?))
+            })
+            .await?;
+        let facts = facts.ok_or_else(session_over)?;
         self.offline(client);
-        let epoch = self.presence.online(client.peer, user, address);
-        client.session = Some(Session { user, login_key: facts.login_key(), epoch });
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client.peer))))
+        let caller = Caller { user, peer, login_key, since_ms };
+        let epoch = self.presence.online(peer, user, address);
+        client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
+        // The account may have changed since, before this session was among those that are watched.
+        self.check(caller).await?;
+        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller))))
     }
 
-    async fn facts(&self, user: Uid) -> Result<Option<Facts>, Refusal> {
-        self.core.read(move |tx| accounts::facts(tx, user)).await
+    async fn facts(&self, caller: Caller) -> Result<Facts, Refusal> {
+        let facts = self.read_for(caller, move |tx| accounts::facts(tx, caller.user)).await?;
+        facts.ok_or_else(session_over)
     }
 
-    fn check_wait(&self, name: &UserName, client: &Client) -> Result<(), Refusal> {
-        match self.throttle().wait(name, client.remote.ip().to_canonical(), Instant::now()) {
+    fn check_wait(&self, whose: &Guessed, name: &UserName, client: &Client) -> Result<(), Refusal> {
+        match self.throttle().wait(whose, client.remote.ip().to_canonical(), Instant::now()) {
             None => Ok(()),
             Some(wait) => {
                 let seconds = wait.as_secs_f32().ceil();
@@ -379,12 +479,22 @@ impl Service {
     }
 }
 
+/// Whose password a login under `name` guesses.
+fn guessed(found: Option<&Candidate>, name: &UserName) -> Guessed {
+    found.map_or_else(|| Guessed::Nobody(name.clone()), |found| Guessed::Account(found.user))
+}
+
 fn refusal(kind: RefusalKind, text: impl Into<String>) -> Refusal {
     Refusal { kind, text: text.into(), again_ms: None }
 }
 
 fn not_logged_in() -> Refusal {
     refusal(RefusalKind::NotLoggedIn, "log in first with: login <user_id>")
+}
+
+fn signed_out() -> Refusal {
+    let text = "this client was signed out by the account's owner; log in again with: login <user_id>";
+    refusal(RefusalKind::SignedOut, text)
 }
 
 fn session_over() -> Refusal {

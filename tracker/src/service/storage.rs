@@ -14,6 +14,7 @@ use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
 use shoal_net::{Identity, bulk};
 use shoal_replica::{BlobHash, Rows, Write};
 
+use super::sessions::Caller;
 use super::{Client, Service, refusal};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
@@ -103,29 +104,29 @@ impl Service {
     }
 
     /// What a user asks about the own stored files.
-    pub(super) async fn about_store(
-        &self,
-        caller: Uid,
-        peer: PeerId,
-        call: StoreCall,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn about_store(&self, session: Caller, call: StoreCall) -> Result<Answer, Refusal> {
         let storage = self.storage.clone();
+        let Caller { user: caller, peer, .. } = session;
+        if matches!(call, StoreCall::Ticket | StoreCall::Lease { .. } | StoreCall::Status) {
+            // The others are judged in their transactions.
+            self.check(session).await?;
+        }
         let answer = match call {
             StoreCall::Ticket => self.storage_ticket(caller, peer),
             StoreCall::Nodes => return Ok(self.storage_nodes()),
             StoreCall::Put { request, key, manifest, sealed } => {
                 let put = NewFile { request, key, manifest, sealed };
-                self.core.run(move |tx| put_file(tx, &storage, caller, put)).await?;
+                self.run_for(session, move |tx| put_file(tx, &storage, caller, put)).await?;
                 self.storage.refresh().await?;
                 StoreAnswer::Ok
             }
-            StoreCall::Get { key } => self.core.read(move |tx| get_file(tx, caller, key)).await?,
+            StoreCall::Get { key } => self.read_for(session, move |tx| get_file(tx, caller, key)).await?,
             StoreCall::List { after } => {
                 self.storage.refresh().await?;
-                self.core.read(move |tx| list_files(tx, &storage, caller, after)).await?
+                self.read_for(session, move |tx| list_files(tx, &storage, caller, after)).await?
             }
             StoreCall::Remove { request: _, key } => {
-                let existed = self.core.run(move |tx| remove_file(tx, caller, key)).await?;
+                let existed = self.run_for(session, move |tx| remove_file(tx, caller, key)).await?;
                 self.storage.refresh().await?;
                 StoreAnswer::Removed { existed, leased: self.presence.has_lease(caller) }
             }

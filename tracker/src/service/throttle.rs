@@ -1,10 +1,13 @@
 //! Failed logins make further tries wait: by account and address, so that nobody can lock another out from elsewhere.
+//!
+//! An account is counted, not a name, which several may have claimed: who succeeds with one of them has proven nothing
+//! about the others. A name that has no account counts as itself, so that it looks like one that has.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use shoal_common::UserName;
+use shoal_common::{Uid, UserName};
 
 /// Failed logins that cost nothing.
 const FREE_TRIES: u32 = 5;
@@ -32,29 +35,38 @@ impl Failures {
     }
 }
 
+/// Whose password is guessed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Guessed {
+    /// An account's.
+    Account(Uid),
+    /// That of a name which has no account.
+    Nobody(UserName),
+}
+
 /// Who failed to log in, from where, how often.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    pairs: HashMap<(UserName, IpAddr), Failures>,
+    pairs: HashMap<(Guessed, IpAddr), Failures>,
 }
 
 impl Throttle {
     /// How long this pair must wait yet before it may try.
     #[must_use]
-    pub(super) fn wait(&self, name: &UserName, from: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.pairs.get(&(name.clone(), from))?;
+    pub(super) fn wait(&self, whose: &Guessed, from: IpAddr, now: Instant) -> Option<Duration> {
+        let failures = self.pairs.get(&(whose.clone(), from))?;
         Some(failures.wait_until().saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
     /// Remembers a failed try.
-    pub(super) fn failed(&mut self, name: &UserName, from: IpAddr, now: Instant) {
+    pub(super) fn failed(&mut self, whose: &Guessed, from: IpAddr, now: Instant) {
         if self.pairs.len() >= MAX_PAIRS {
             self.pairs.retain(|_, failures| now < failures.wait_until());
         }
         if self.pairs.len() >= MAX_PAIRS {
             return;
         }
-        let failures = self.pairs.entry((name.clone(), from)).or_insert(Failures { count: 0, last: now });
+        let failures = self.pairs.entry((whose.clone(), from)).or_insert(Failures { count: 0, last: now });
         if now.duration_since(failures.last) > FORGET {
             failures.count = 0;
         }
@@ -62,8 +74,8 @@ impl Throttle {
     }
 
     /// Forgets a pair that logged in.
-    pub(super) fn succeeded(&mut self, name: &UserName, from: IpAddr) {
-        self.pairs.remove(&(name.clone(), from));
+    pub(super) fn succeeded(&mut self, whose: &Guessed, from: IpAddr) {
+        self.pairs.remove(&(whose.clone(), from));
     }
 }
 
@@ -74,29 +86,29 @@ mod tests {
     #[test]
     fn the_sixth_try_waits_and_waits_grow_to_thirty_seconds() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
-        let (name, here, elsewhere) =
-            (UserName::create("bob").unwrap(), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let (whose, here, elsewhere) =
+            (Guessed::Account(Uid([1; 16])), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut waits = Vec::new();
         for _ in 0..12 {
-            throttle.failed(&name, here, start);
-            waits.push(throttle.wait(&name, here, start).map_or(0, |wait| wait.as_secs()));
+            throttle.failed(&whose, here, start);
+            waits.push(throttle.wait(&whose, here, start).map_or(0, |wait| wait.as_secs()));
         }
         assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(throttle.wait(&name, elsewhere, start), None);
-        assert_eq!(throttle.wait(&name, here, start + MAX_WAIT), None);
-        throttle.succeeded(&name, here);
-        assert_eq!(throttle.wait(&name, here, start), None);
+        assert_eq!(throttle.wait(&whose, elsewhere, start), None);
+        assert_eq!(throttle.wait(&whose, here, start + MAX_WAIT), None);
+        throttle.succeeded(&whose, here);
+        assert_eq!(throttle.wait(&whose, here, start), None);
     }
 
     #[test]
     fn old_failures_are_forgotten() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
-        let (name, here) = (UserName::create("bob").unwrap(), IpAddr::from([10, 0, 0, 1]));
+        let (whose, here) = (Guessed::Account(Uid([1; 16])), IpAddr::from([10, 0, 0, 1]));
         for _ in 0..9 {
-            throttle.failed(&name, here, start);
+            throttle.failed(&whose, here, start);
         }
         let later = start + FORGET + Duration::from_secs(1);
-        throttle.failed(&name, here, later);
-        assert_eq!(throttle.wait(&name, here, later), None);
+        throttle.failed(&whose, here, later);
+        assert_eq!(throttle.wait(&whose, here, later), None);
     }
 }

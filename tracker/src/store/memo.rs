@@ -2,12 +2,12 @@
 //! are called. Filled as they are asked for, and forgotten where a row that they rest on changes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use shoal_common::{Gid, Uid};
+use shoal_common::{Gid, PeerId, Uid};
 use shoal_replica::{Kind, NameSpace, parse_claim_key};
 
-use crate::record::{MEMBERSHIP, part};
+use crate::record::{ACCOUNT, MEMBERSHIP, SIGN_OUT, part};
 
 /// Answers of each sort; beyond that all are forgotten. Two hundred bytes each at most.
 const MAX_ANSWERS: usize = 16 * 1024;
@@ -24,6 +24,17 @@ struct Answers {
     called: HashMap<Id, String>,
     /// Those in `called` who claimed a name.
     claimants: HashMap<(NameSpace, Vec<u8>), Vec<Id>>,
+    login_keys: HashMap<Uid, Option<PeerId>>,
+    signed_out: HashMap<(Uid, PeerId), u64>,
+    changed: Changed,
+}
+
+/// Users whose sessions may no longer hold.
+#[derive(Default)]
+enum Changed {
+    #[default]
+    All,
+    These(HashSet<Uid>),
 }
 
 impl Memo {
@@ -57,6 +68,38 @@ impl Memo {
         }
     }
 
+    pub(super) fn login_key(&self, user: Uid) -> Option<Option<PeerId>> {
+        self.0.borrow().login_keys.get(&user).copied()
+    }
+
+    pub(super) fn note_login_key(&self, user: Uid, key: Option<PeerId>) {
+        let mut answers = self.0.borrow_mut();
+        if answers.login_keys.len() >= MAX_ANSWERS {
+            answers.login_keys.clear();
+        }
+        answers.login_keys.insert(user, key);
+    }
+
+    pub(super) fn signed_out(&self, user: Uid, peer: PeerId) -> Option<u64> {
+        self.0.borrow().signed_out.get(&(user, peer)).copied()
+    }
+
+    pub(super) fn note_signed_out(&self, user: Uid, peer: PeerId, until_ms: u64) {
+        let mut answers = self.0.borrow_mut();
+        if answers.signed_out.len() >= MAX_ANSWERS {
+            answers.signed_out.clear();
+        }
+        answers.signed_out.insert((user, peer), until_ms);
+    }
+
+    /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.
+    pub(super) fn take_changed(&self) -> Option<HashSet<Uid>> {
+        match std::mem::replace(&mut self.0.borrow_mut().changed, Changed::These(HashSet::new())) {
+            Changed::All => None,
+            Changed::These(users) => Some(users),
+        }
+    }
+
     /// Forgets what rests on a row that is about to change.
     pub(super) fn forget(&mut self, kind: Kind, key: &[u8]) {
         let answers = self.0.get_mut();
@@ -75,12 +118,31 @@ impl Memo {
             && let (Some(group), Some(user)) = (part(key, 0), part(key, 16))
         {
             answers.members.remove(&(Gid(group), Uid(user)));
+        } else if (kind == ACCOUNT || kind == SIGN_OUT)
+            && let Some(user) = part(key, 0).map(Uid)
+        {
+            answers.login_keys.remove(&user);
+            if let Some(peer) = part(key, 16).filter(|_| kind == SIGN_OUT) {
+                answers.signed_out.remove(&(user, PeerId(peer)));
+            }
+            answers.changed.note(user);
         }
     }
 
     /// Forgets everything: rows are again what they were.
     pub(super) fn clear(&self) {
         *self.0.borrow_mut() = Answers::default();
+    }
+}
+
+impl Changed {
+    fn note(&mut self, user: Uid) {
+        if let Self::These(users) = self {
+            users.insert(user);
+            if users.len() > MAX_ANSWERS {
+                *self = Self::All;
+            }
+        }
     }
 }
 
@@ -108,5 +170,21 @@ mod tests {
         assert_eq!(memo.called((NameSpace::Group, group.0)).as_deref(), Some("anna"));
         memo.clear();
         assert_eq!(memo.called((NameSpace::Group, group.0)), None);
+    }
+    #[test]
+    fn whose_sessions_may_no_longer_hold_is_told_once() {
+        let mut memo = Memo::default();
+        let (ann, ben, client) = (Uid([1; 16]), Uid([2; 16]), PeerId([3; 32]));
+        assert_eq!(memo.take_changed(), None, "what happened before the start is not known");
+        memo.note_login_key(ann, Some(client));
+        memo.note_signed_out(ann, client, 7);
+        memo.forget(ACCOUNT, &crate::record::account_key(ben));
+        assert_eq!((memo.login_key(ann), memo.signed_out(ann, client)), (Some(Some(client)), Some(7)));
+        memo.forget(SIGN_OUT, &crate::record::sign_out_key(ann, client));
+        assert_eq!((memo.login_key(ann), memo.signed_out(ann, client)), (None, None));
+        assert_eq!(memo.take_changed(), Some(HashSet::from([ann, ben])));
+        assert_eq!(memo.take_changed(), Some(HashSet::new()));
+        memo.clear();
+        assert_eq!(memo.take_changed(), None);
     }
 }

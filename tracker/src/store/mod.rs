@@ -3,6 +3,7 @@
 //! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
 //! made anew from the rows whenever their schema changed.
 
+mod admission;
 mod backup;
 mod inspect;
 mod memo;
@@ -212,6 +213,7 @@ impl Store {
             return Err(StoreError::Later(schema));
         }
         self.db.execute_batch(rows::SCHEMA_SQL)?;
+        self.db.execute_batch(admission::SCHEMA_SQL)?;
         self.db.pragma_update(None, "user_version", SCHEMA)?;
         let sql = "SELECT value FROM setting WHERE name = 'projections'";
         let projections: Option<i64> = self.db.query_row(sql, [], |row| row.get(0)).optional()?;

@@ -2,14 +2,17 @@
 
 use rusqlite::params;
 use shoal_common::Manifest;
-use shoal_replica::{Kind, NameSpace, Row, parse_claim_key};
+use shoal_replica::{Kind, Row};
 
-use super::{GROUPS, STORAGE_KINDS, Store, StoreError, USERS};
-use crate::record::{FILE, Founding, MEMBERSHIP, Membership, SHARE, Share, encode, part};
+use super::admission::space_of;
+use super::{STORAGE_KINDS, Store, StoreError};
+use crate::proof;
+use crate::record::{ACCOUNT, FILE, MEMBERSHIP, Membership, SHARE, Share, encode, part};
 
 const SQL: &str = "
 DROP TABLE IF EXISTS claim;
-CREATE TABLE claim (space INTEGER, name TEXT, id BLOB, founder BLOB, PRIMARY KEY (space, name, id)) WITHOUT ROWID;
+CREATE TABLE claim (space INTEGER, name TEXT, id BLOB, founder BLOB, proven INTEGER, stamp INTEGER,
+    PRIMARY KEY (space, name, id)) WITHOUT ROWID;
 CREATE INDEX claim_id ON claim (id, space);
 DROP TABLE IF EXISTS member;
 CREATE TABLE member (gid BLOB, uid BLOB, standing INTEGER, since INTEGER, PRIMARY KEY (gid, uid)) WITHOUT ROWID;
@@ -41,7 +44,7 @@ impl Store {
     /// Makes all projections anew from the rows.
     pub(super) fn rebuild_projections(&self) -> Result<(), StoreError> {
         self.db.execute_batch(SQL)?;
-        for kind in [Kind::USER_CLAIM, Kind::GROUP_CLAIM, MEMBERSHIP, FILE, SHARE] {
+        for kind in [Kind::USER_CLAIM, Kind::GROUP_CLAIM, ACCOUNT, MEMBERSHIP, FILE, SHARE] {
             let mut after: Option<Vec<u8>> = None;
             loop {
                 let rows = shoal_replica::Rows::scan(self, kind, &[], after.as_deref(), BATCH)?;
@@ -64,6 +67,7 @@ impl Store {
         }
         match row.kind {
             Kind::USER_CLAIM | Kind::GROUP_CLAIM => self.project_claim(row),
+            ACCOUNT => self.remember_account(row),
             MEMBERSHIP => self.project_membership(row),
             FILE => self.project_file(row),
             SHARE => self.project_share(row),
@@ -100,12 +104,13 @@ impl Store {
     }
 
     fn project_claim(&self, row: &Row) -> Result<(), StoreError> {
-        let Some((name, id)) = parse_claim_key(&row.key) else { return Ok(()) };
-        let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
-        let space = if NameSpace::of(row.kind) == Some(NameSpace::User) { USERS } else { GROUPS };
-        let founder = minicbor::decode::<Founding>(&row.value).ok().map(|founding| founding.founder.0);
-        let sql = "INSERT OR REPLACE INTO claim (space, name, id, founder) VALUES (?1, ?2, ?3, ?4)";
-        self.run(sql, params![space, name, id.0, founder])
+        let Some(claim) = proof::read_claim(row) else { return Ok(()) };
+        let (space, founder) = (space_of(row.kind), claim.founder.map(|founder| founder.0));
+        let stamp = row.stamp.instant().as_u64();
+        let sql = "INSERT OR REPLACE INTO claim (space, name, id, founder, proven, stamp)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.run(sql, params![space, claim.name, claim.id, founder, claim.proven, stamp])?;
+        if claim.proven { Ok(()) } else { self.remember_claim(space, &claim, stamp) }
     }
 
     fn project_membership(&self, row: &Row) -> Result<(), StoreError> {

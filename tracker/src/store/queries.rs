@@ -1,5 +1,7 @@
 //! What commands ask of the projections; every method is one prepared statement at most.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, params};
 use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
 
@@ -41,13 +43,17 @@ impl Store {
     }
 
     fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT name FROM claim WHERE id = ?1 AND space = ?2")?;
+        // One that proves itself is the only one; of an earlier version's the first that was made counts.
+        let sql =
+            "SELECT name FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
+        let mut query = self.db.prepare_cached(sql)?;
         Ok(query.query_row(params![id, space], |row| row.get(0)).optional()?)
     }
 
     /// The user who founded a group.
     pub(crate) fn founder(&self, group: Gid) -> Result<Option<Uid>, StoreError> {
-        let mut query = self.db.prepare_cached("SELECT founder FROM claim WHERE id = ?1 AND space = ?2")?;
+        let sql = "SELECT founder FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
+        let mut query = self.db.prepare_cached(sql)?;
         let founder =
             query.query_row(params![group.0, super::GROUPS], |row| blob::<16>(row, 0)).optional()?;
         Ok(founder.map(Uid))
@@ -72,6 +78,31 @@ impl Store {
         let is_member = query.exists(params![group.0, user.0, Standing::Member as u8])?;
         self.memo.note_member(group, user, is_member);
         Ok(is_member)
+    }
+
+    /// A user's login key, where that was noted since the account last changed; `None` inside: there is no account.
+    pub(crate) fn login_key_noted(&self, user: Uid) -> Option<Option<PeerId>> {
+        self.memo.login_key(user)
+    }
+
+    /// Notes it.
+    pub(crate) fn note_login_key(&self, user: Uid, key: Option<PeerId>) {
+        self.memo.note_login_key(user, key);
+    }
+
+    /// Up to when a user's logins on a client are void, where that was noted.
+    pub(crate) fn signed_out_noted(&self, user: Uid, peer: PeerId) -> Option<u64> {
+        self.memo.signed_out(user, peer)
+    }
+
+    /// Notes it.
+    pub(crate) fn note_signed_out(&self, user: Uid, peer: PeerId, until_ms: u64) {
+        self.memo.note_signed_out(user, peer, until_ms);
+    }
+
+    /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.
+    pub(crate) fn take_changed_users(&self) -> Option<HashSet<Uid>> {
+        self.memo.take_changed()
     }
 
     /// What a user or a group is called, where that was noted since it last changed.

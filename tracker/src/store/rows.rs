@@ -5,7 +5,7 @@
 //! a backup: an index of them is made then and dropped at the next start, for it costs every new row a page of its own.
 
 use rusqlite::{OptionalExtension, ToSql, params};
-use shoal_replica::{After, BlobHash, Kind, Origin, Row, Rows, Stamp, limits::BUCKETS};
+use shoal_replica::{Admission, After, BlobHash, Kind, Origin, Row, Rows, Stamp, limits::BUCKETS};
 
 use super::{Store, StoreError, blob};
 
@@ -90,6 +90,10 @@ impl Rows for Store {
 
     fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Row>, StoreError> {
         Ok(self.rows("WHERE kind = ?1 AND key = ?2", params![kind.0, key])?.pop())
+    }
+
+    fn admits(&self, row: &Row, held: Option<&Row>) -> Result<Admission, StoreError> {
+        self.judge(row, held)
     }
 
     fn put(&mut self, row: &Row) -> Result<(), StoreError> {

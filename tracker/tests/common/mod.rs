@@ -38,6 +38,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         rules: Rules::default(),
         metrics: None,
         cluster_key: None,
+        registration: shoal_tracker::registration::Registration::Open,
     };
     Node::start(config).await.unwrap()
 }
@@ -67,6 +68,8 @@ pub struct Client {
     control: Control,
     channel: Channel,
     calls: u32,
+    /// Who is logged in.
+    pub user: Option<Uid>,
 }
 
 impl Client {
@@ -85,7 +88,7 @@ impl Client {
         let tracker = control.dial("127.0.0.1", port, None).await.unwrap();
         let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
         channel.set_limit(MAX_CLIENT_MESSAGE);
-        let mut client = Self { identity, tracker, control, channel, calls: 0 };
+        let mut client = Self { identity, tracker, control, channel, calls: 0, user: None };
         client.ok(Call::Hello { listen: "127.0.0.1:7777".into() }).await;
         client
     }
@@ -115,8 +118,9 @@ impl Client {
     }
 
     pub async fn create_user(&mut self, name: &str, password: &str) -> (Uid, bool) {
-        let (id, (_, _, account)) = (Uid::random(), Secrets::create(password).unwrap());
-        match self.ok(Call::CreateUser { id, name: user(name), account }).await {
+        let (_, _, account) = Secrets::create(password).unwrap();
+        let (id, call) = Call::create_user(user(name), account);
+        match self.ok(call).await {
             Answer::Created { provisional } => (id, provisional),
             other => panic!("{other:?}"),
         }
@@ -132,7 +136,10 @@ impl Client {
             let secrets = Secrets::derive(password, &salt).unwrap();
             let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
             match self.call(Call::Login { name: user(name), candidate, signature }).await {
-                Ok(Answer::LoggedIn(session)) => return Ok(*session),
+                Ok(Answer::LoggedIn(session)) => {
+                    self.user = Some(session.user);
+                    return Ok(*session);
+                }
                 Ok(other) => panic!("{other:?}"),
                 Err(refusal) if refusal.kind == shoal_common::tracker_api::RefusalKind::TryNext => {
                     candidate += 1
@@ -150,8 +157,8 @@ impl Client {
 
     /// Creates an account and logs in, unless the tracker refuses either.
     pub async fn try_enter(&mut self, name: &str) -> Result<Session, Refusal> {
-        let (id, (_, _, account)) = (Uid::random(), Secrets::create("secret").unwrap());
-        self.call(Call::CreateUser { id, name: user(name), account }).await?;
+        let (_, _, account) = Secrets::create("secret").unwrap();
+        self.call(Call::create_user(user(name), account).1).await?;
         self.login(name, "secret").await
     }
 
@@ -161,8 +168,8 @@ impl Client {
 
     /// Creates a group, and says whether its name is provisional.
     pub async fn found(&mut self, name: &str) -> (Gid, bool) {
-        let id = Gid::random();
-        match self.ok(Call::CreateGroup { id, name: group(name) }).await {
+        let (id, call) = Call::create_group(self.user.unwrap(), group(name));
+        match self.ok(call).await {
             Answer::Created { provisional } => (id, provisional),
             other => panic!("{other:?}"),
         }

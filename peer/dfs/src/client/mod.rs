@@ -186,12 +186,17 @@ impl Client {
         Ok((who, granted))
     }
 
-    /// Creates an account; true if its name may yet be lost to another.
+    /// Creates an account, by an invitation where trackers ask for one; true if its name may yet be lost to another.
     ///
     /// # Errors
     /// [`StoreError::Login`] with the trackers' reason.
-    pub async fn create_user(&self, user: UserName, password: Password) -> Result<bool, StoreError> {
-        Ok(self.session.create_user(user, password).await?)
+    pub async fn create_user(
+        &self,
+        user: UserName,
+        password: Password,
+        invitation: Option<String>,
+    ) -> Result<bool, StoreError> {
+        Ok(self.session.create_user(user, password, invitation).await?)
     }
 
     /// Gives the account another password.

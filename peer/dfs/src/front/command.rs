@@ -47,6 +47,9 @@ pub enum Command {
         /// Its name; --user without.
         #[arg(value_parser = user)]
         user: Option<UserName>,
+        /// The code of an invitation, where accounts are made by invitation
+        #[arg(long, value_name = "CODE")]
+        invite: Option<String>,
     },
     /// Give your account another password.
     ChangePassword,

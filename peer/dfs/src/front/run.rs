@@ -269,11 +269,11 @@ async fn carry_out(
             let states = client.ping().await?;
             Ok(Output::Status(states, client.status().await?, client.health().await?))
         }
-        Command::CreateUser { user: named } => {
+        Command::CreateUser { user: named, invite } => {
             let user = named.or(user).context("say which: create_user NAME")?;
             let user = UserName::create(user.as_str())?;
             let password = new_password().await?;
-            let provisional = client.create_user(user.clone(), password).await?;
+            let provisional = client.create_user(user.clone(), password, invite).await?;
             Ok(Output::UserCreated { user: user.to_string(), provisional })
         }
         Command::ChangePassword => {

@@ -1,0 +1,171 @@
+//! A right is checked where it is used: sessions end with what they rest on, on every tracker, whatever their client does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::time::Duration;
+
+use shoal_common::tracker_api::storage::StoreCall;
+use shoal_common::tracker_api::{Answer, Call, RefusalKind};
+use shoal_common::{GroupName, PeerId, RequestId, Uid};
+use shoal_net::Identity;
+use shoal_tests::{Client, Member, Trackers, until};
+
+/// A session that no longer holds ends within this time, on every connected tracker.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+fn group(name: &str) -> GroupName {
+    GroupName::refer(name).unwrap()
+}
+
+/// What an attacker with an old session would like to do.
+fn attempts(user: Uid) -> Vec<Call> {
+    vec![
+        Call::ListFiles { group: group("g"), after: None },
+        Call::ListMembers { group: group("g"), after: None },
+        Call::ListRequests { group: group("g"), after: None },
+        Call::create_group(user, GroupName::create("mine").unwrap()).1,
+        Call::JoinGroup { request: RequestId::random(), group: group("g") },
+        Call::LeaveGroup { request: RequestId::random(), group: group("g") },
+        Call::ListGroups { after: None },
+        Call::Announce { anew: true, holdings: vec![] },
+        Call::TicketKeys,
+        Call::Renew,
+        Call::Store(StoreCall::Ticket),
+        Call::Store(StoreCall::List { after: None }),
+        Call::Store(StoreCall::Lease { id: RequestId::random(), end: false }),
+        Call::Store(StoreCall::Status),
+        Call::Sessions,
+        Call::SignOut { request: RequestId::random(), peer: PeerId([7; 32]) },
+    ]
+}
+
+#[test]
+fn an_old_session_can_do_nothing_once_the_password_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 3);
+    trackers.until_in_step();
+    let mut ann = Member::connect(trackers.port(1));
+    let session = ann.enter("ann");
+    ann.done(Call::create_group(session.user, GroupName::create("g").unwrap()).1);
+    for number in 1..=3 {
+        for attempt in attempts(session.user) {
+            let mut old = Member::connect(trackers.port(number));
+            old.login("ann", "secret").unwrap();
+            let mut owner = Member::connect(trackers.port(1));
+            owner.login("ann", "secret").unwrap();
+            owner.change_password("ann", "secret", "other");
+            let refusal = old.try_call(attempt.clone());
+            // The connection may have been closed by then, which is as good.
+            assert!(
+                !matches!(&refusal, Ok(Ok(_))),
+                "tracker {number} did {attempt:?} for a session of the old password: {refusal:?}"
+            );
+            owner.change_password("ann", "other", "secret");
+        }
+    }
+    // The group still has its member.
+    let mut ann = Member::connect(trackers.port(2));
+    ann.login("ann", "secret").unwrap();
+    let Answer::Users { users, .. } = ann.done(Call::ListMembers { group: group("g"), after: None }) else {
+        panic!("no members")
+    };
+    assert_eq!(users.len(), 1);
+}
+
+#[test]
+fn a_silent_old_session_ends_on_every_tracker_without_its_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trackers = Trackers::start(dir.path(), 3);
+    trackers.until_in_step();
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let mut old: Vec<(Member, Vec<u8>)> = (1..=3)
+        .map(|number| {
+            let mut member = Member::connect(trackers.port(number));
+            let token = member.login("ann", "secret").unwrap().token;
+            (member, token)
+        })
+        .collect();
+    ann.change_password("ann", "secret", "other");
+    for (number, (member, _)) in old.iter_mut().enumerate() {
+        assert!(member.is_left_within(ENDS_WITHIN), "tracker {} keeps the session", number + 1);
+    }
+    let Answer::Sessions(sessions) = ann.done(Call::Sessions) else { panic!("no sessions") };
+    assert_eq!(sessions.len(), 1, "the others are offline");
+    // Nor does a token of before count, also after a restart.
+    for number in 1..=3 {
+        trackers.kill(number);
+        trackers.restart(number);
+    }
+    trackers.until_in_step();
+    for number in 1..=3 {
+        for (member, token) in &old {
+            let mut thief = Member::connect_as(member.identity().clone(), trackers.port(number));
+            assert_eq!(thief.refused(Call::Resume { token: token.clone() }).kind, RefusalKind::NotLoggedIn);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_was_signed_out_comes_back_with_the_password_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trackers = Trackers::start(dir.path(), 2);
+    trackers.until_in_step();
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let lost = Identity::generate();
+    let mut laptop = Member::connect_as(lost.clone(), trackers.port(2));
+    let first = laptop.login("ann", "secret").unwrap().token;
+    let renewed = laptop.renew().token;
+    ann.done(Call::SignOut { request: RequestId::random(), peer: lost.peer_id() });
+    assert!(laptop.is_left_within(ENDS_WITHIN));
+    trackers.kill(2);
+    trackers.restart(2);
+    trackers.until_in_step();
+    for number in 1..=2 {
+        let mut laptop = Member::connect_as(lost.clone(), trackers.port(number));
+        for token in [&first, &renewed] {
+            let refusal = laptop.refused(Call::Resume { token: token.clone() });
+            assert_eq!(refusal.kind, RefusalKind::SignedOut);
+        }
+    }
+    let mut laptop = Member::connect_as(lost.clone(), trackers.port(2));
+    let again = laptop.login("ann", "secret").unwrap().token;
+    laptop.renew();
+    // And that session can be ended too, by its token at another tracker as well.
+    ann.done(Call::SignOut { request: RequestId::random(), peer: lost.peer_id() });
+    assert!(laptop.is_left_within(ENDS_WITHIN));
+    let mut laptop = Member::connect_as(lost, trackers.port(1));
+    assert_eq!(laptop.refused(Call::Resume { token: again }).kind, RefusalKind::SignedOut);
+    // Nobody else's sessions are anybody's business.
+    let mut eve = Member::connect(trackers.port(1));
+    eve.enter("eve");
+    eve.done(Call::SignOut { request: RequestId::random(), peer: ann.identity().peer_id() });
+    ann.renew();
+}
+
+#[test]
+fn sessions_are_listed_and_one_is_logged_out_from_another_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 2);
+    trackers.until_in_step();
+    let mut home = Client::start(dir.path(), "home", &trackers.info());
+    home.ok("create_user ann secret");
+    home.ok("login ann secret");
+    home.ok("create_group g");
+    let mut laptop = Client::start(dir.path(), "laptop", &trackers.info());
+    laptop.ok("login ann secret");
+    let listed = home.ok("sessions");
+    let sessions = listed["sessions"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2, "{listed}");
+    assert_eq!(sessions[0]["self"], true);
+    let key = sessions[1]["peer"].as_str().unwrap().to_owned();
+    assert!(home.fails("logout bob@abc").contains("only the clients of the account"));
+    assert!(home.fails("logout ann@nosuchkey").contains("see: sessions"));
+    home.ok(&format!("logout ann@{}", &key[key.len() - 8..]));
+    let ended = laptop.until_event("session_ended");
+    assert!(ended["reason"].as_str().unwrap().contains("signed out"), "{ended}");
+    until("it stays out", || laptop.ok("whoami")["user"].is_null());
+    assert_eq!(home.ok("sessions")["sessions"].as_array().unwrap().len(), 1);
+    laptop.ok("login ann secret");
+    assert_eq!(home.ok("whoami")["user"], "ann");
+}

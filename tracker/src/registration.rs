@@ -1,0 +1,250 @@
+//! Who may create an account here: anybody, anyone with an invitation, or nobody; and how many accounts one address may
+//! create. The rates are this tracker's own; invitations are records, so any tracker takes them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use shoal_common::Blake3;
+use shoal_common::tracker_api::{Refusal, RefusalKind};
+use shoal_replica::{Rows, Write};
+
+use crate::core::{Fault, Tx, refuse};
+use crate::record::{INVITATION, Invitation, encode};
+
+/// Who may create an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Registration {
+    /// Anybody.
+    #[default]
+    Open,
+    /// Anyone with an invitation: `invite_user` at a tracker's prompt.
+    Invite,
+    /// Nobody.
+    Closed,
+}
+
+/// Accounts that one address may create at once: a school behind one address on its first day.
+const BURST: u32 = 300;
+/// Beyond that, one account in this time: 1,440 a day.
+const REFILL: Duration = Duration::from_secs(60);
+/// Accounts that all addresses together may create at once, and then one in [`REFILL_ALL`].
+const BURST_ALL: u32 = 3_000;
+/// See [`BURST_ALL`]: at most 86,400 a day, some 60 MB of records.
+const REFILL_ALL: Duration = Duration::from_secs(1);
+/// Addresses that are remembered; beyond that those that may create most are forgotten first. Some 5 MB.
+const MAX_ADDRESSES: usize = 50_000;
+/// Invitations that may be open at a time.
+const MAX_INVITATIONS: usize = 10_000;
+/// Random bytes of an invitation: nobody guesses it.
+const CODE_BYTES: usize = 16;
+
+/// What may still be used, refilled with time.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// When it will be full again; in the past when it is full.
+    full_at: Instant,
+}
+
+impl Bucket {
+    /// Takes one, or says how long to wait for the next.
+    fn take(&mut self, burst: u32, refill: Duration, now: Instant) -> Result<(), Duration> {
+        let full_at = self.full_at.max(now) + refill;
+        let most = now + refill * burst;
+        if full_at > most {
+            return Err(full_at - most);
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+}
+
+/// How many accounts were created from where.
+#[derive(Debug)]
+pub struct Rates {
+    all: Bucket,
+    addresses: HashMap<IpAddr, Bucket>,
+}
+
+impl Rates {
+    /// Nobody created an account yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { all: Bucket { full_at: now }, addresses: HashMap::new() }
+    }
+
+    /// Counts one account. This machine's own addresses are not limited.
+    ///
+    /// # Errors
+    /// How long to wait before another try.
+    pub fn count(&mut self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        let from = prefix(from);
+        if from.is_loopback() {
+            return Ok(());
+        }
+        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&from) {
+            self.addresses.retain(|_, bucket| bucket.full_at > now);
+            if let Some(&fullest) =
+                self.addresses.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(ip, _)| ip)
+                && self.addresses.len() >= MAX_ADDRESSES
+            {
+                self.addresses.remove(&fullest);
+            }
+        }
+        let bucket = self.addresses.entry(from).or_insert(Bucket { full_at: now });
+        bucket.take(BURST, REFILL, now)?;
+        self.all.take(BURST_ALL, REFILL_ALL, now)
+    }
+}
+
+/// Who shares a limit: an IPv4 address, or the /64 that one IPv6 subscriber has at least (RFC 6177).
+fn prefix(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        ip => ip,
+    }
+}
+
+/// Writes an invitation that is good for one account for so long; gives its code.
+///
+/// # Errors
+/// When too many are open, or the database fails.
+pub fn invite(tx: &mut Tx<'_>, life: Duration) -> Result<String, Fault> {
+    let now_ms = tx.now().wall_ms;
+    let rows = tx.store().scan(INVITATION, &[], None, 2 * MAX_INVITATIONS)?;
+    let live = rows.iter().filter(|row| !row.tombstone);
+    let (open, over): (Vec<_>, Vec<_>) = live.partition(|row| is_open(&row.value, now_ms));
+    if open.len() >= MAX_INVITATIONS {
+        return Err(refuse(
+            RefusalKind::Limit,
+            format!("{MAX_INVITATIONS} invitations are open, which is the most"),
+        ));
+    }
+    let mut code = [0; CODE_BYTES];
+    getrandom::fill(&mut code).expect("the system provides randomness");
+    let code = bs58::encode(code).into_string();
+    let until_ms = now_ms.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+    let value = encode(&Invitation { until_ms });
+    let mut writes = vec![Write { kind: INVITATION, key: key(&code), value, ..Write::default() }];
+    writes.extend(over.iter().take(16).map(|row| used(row.key.clone())));
+    tx.write(writes)?;
+    Ok(code)
+}
+
+/// Judges whether an account of that name may be created now, from there; gives what is to be written together with it.
+///
+/// # Errors
+/// Why it may not, and what to do.
+pub fn admit(
+    tx: &Tx<'_>,
+    registration: Registration,
+    rates: &mut Rates,
+    from: IpAddr,
+    (code, name): (Option<&str>, &str),
+) -> Result<Option<Write>, Fault> {
+    let write = match registration {
+        Registration::Closed => {
+            let text = "no accounts are made here; ask the trackers' operator";
+            return Err(refuse(RefusalKind::NotAllowed, text));
+        }
+        Registration::Invite => Some(redeem(tx, code, name)?),
+        Registration::Open => None,
+    };
+    rates.count(from, Instant::now()).map_err(|wait| {
+        let seconds = wait.as_secs() + 1;
+        let text = format!("many accounts were made from your address lately; try again in {seconds} s");
+        Fault::Refused(Refusal {
+            kind: RefusalKind::Wait,
+            text,
+            again_ms: u32::try_from(wait.as_millis()).ok(),
+        })
+    })?;
+    Ok(write)
+}
+
+/// What uses an invitation up.
+fn redeem(tx: &Tx<'_>, code: Option<&str>, name: &str) -> Result<Write, Fault> {
+    let Some(code) = code else {
+        let text = format!(
+            "accounts are made by invitation here; ask a tracker's operator for a code, then: create_user {name} --invite CODE"
+        );
+        return Err(refuse(RefusalKind::NotAllowed, text));
+    };
+    let row = tx.store().get(INVITATION, &key(code))?.filter(|row| !row.tombstone);
+    match row {
+        Some(row) if is_open(&row.value, tx.now().wall_ms) => Ok(used(row.key)),
+        _ => {
+            let text =
+                "that invitation is not known, was used, or is too old; ask a tracker's operator for another";
+            Err(refuse(RefusalKind::NotAllowed, text))
+        }
+    }
+}
+
+fn used(key: Vec<u8>) -> Write {
+    Write { kind: INVITATION, key, tombstone: true, ..Write::default() }
+}
+
+fn is_open(value: &[u8], now_ms: u64) -> bool {
+    minicbor::decode::<Invitation>(value).is_ok_and(|invitation| invitation.until_ms > now_ms)
+}
+
+/// Trackers keep the hash of a code: who steals a disk cannot use it.
+fn key(code: &str) -> Vec<u8> {
+    Blake3::of(&[b"shoal invitation 1\0", code.trim().as_bytes()].concat()).0[..16].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_creates_many_accounts_at_once_and_then_few() {
+        let start = Instant::now();
+        let mut rates = Rates::new(start);
+        for _ in 0..BURST {
+            rates.count(ip("203.0.113.7"), start).unwrap();
+        }
+        assert_eq!(rates.count(ip("203.0.113.7"), start), Err(REFILL));
+        assert_eq!(rates.count(ip("::ffff:203.0.113.7"), start), Err(REFILL), "the same address");
+        rates.count(ip("203.0.113.8"), start).unwrap();
+        rates.count(ip("203.0.113.7"), start + REFILL).unwrap();
+        assert!(rates.count(ip("203.0.113.7"), start + REFILL).is_err());
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_one_address() {
+        let start = Instant::now();
+        let mut rates = Rates::new(start);
+        for host in 0..BURST {
+            rates.count(ip(&format!("2001:db8:1:2::{host:x}")), start).unwrap();
+        }
+        assert!(rates.count(ip("2001:db8:1:2:ffff::1"), start).is_err());
+        rates.count(ip("2001:db8:1:3::1"), start).unwrap();
+    }
+
+    #[test]
+    fn many_addresses_together_are_limited_and_this_machine_is_not() {
+        let start = Instant::now();
+        let mut rates = Rates::new(start);
+        for number in 0..BURST_ALL {
+            rates.count(IpAddr::from(number.to_be_bytes().map(|byte| byte | 0x40)), start).ok();
+            rates.count(ip("127.0.0.1"), start).unwrap();
+            rates.count(ip("::1"), start).unwrap();
+        }
+        let mut taken = 0;
+        for number in 0..2 * BURST_ALL {
+            taken +=
+                u32::from(rates.count(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start).is_ok());
+        }
+        assert!(taken < BURST_ALL, "{taken}");
+        assert!(rates.addresses.len() <= MAX_ADDRESSES);
+    }
+}

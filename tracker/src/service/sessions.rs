@@ -1,0 +1,188 @@
+//! Sessions: who is logged in on a connection, and whether that still holds. Every call is judged where it takes effect, inside
+//! the transaction, against the account as it is now: written here, or received from another tracker. A session that no
+//! longer holds ends by itself, whether its client asks for anything or not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_common::limits::MAX_LIST;
+use shoal_common::tokens::SESSION_LIFE_MS;
+use shoal_common::tracker_api::{Answer, Refusal, RefusalKind, SessionEntry};
+use shoal_common::{PeerId, Uid};
+use shoal_replica::{Rows, Write};
+use tokio_util::sync::CancellationToken;
+
+use super::accounts;
+use crate::core::{Core, Fault, Tx, refuse};
+use crate::presence::Presence;
+use crate::record::{SIGN_OUT, SignOut, encode, sign_out_key};
+
+/// How often changed accounts are compared with the sessions here. A session ends at most two of these after the change.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Clients that one user can have signed out at a time: records of the last [`SESSION_LIFE_MS`].
+const MAX_SIGN_OUTS: usize = 256;
+/// By how much the clocks of two trackers may differ, in milliseconds: a day.
+const SKEW_MS: u64 = 24 * 3_600_000;
+/// Records of earlier ones that are dropped with a new one.
+const MAX_DROPPED: usize = 16;
+
+/// Who is logged in on a connection, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Whose account.
+    pub(super) user: Uid,
+    /// On which client.
+    pub(super) peer: PeerId,
+    /// The public login key that the session was proven with.
+    pub(super) login_key: PeerId,
+    /// When the user logged in, in milliseconds since 1970.
+    pub(super) since_ms: u64,
+}
+
+/// Refuses a session that no longer holds: the account has another login key, or this client was signed out.
+pub(super) fn check(tx: &Tx<'_>, caller: Caller) -> Result<(), Fault> {
+    if login_key(tx, caller.user)? != Some(caller.login_key) {
+        return Err(Fault::Refused(super::session_over()));
+    }
+    if caller.since_ms <= signed_out_ms(tx, caller.user, caller.peer)? {
+        return Err(Fault::Refused(super::signed_out()));
+    }
+    Ok(())
+}
+
+fn login_key(tx: &Tx<'_>, user: Uid) -> Result<Option<PeerId>, Fault> {
+    if let Some(key) = tx.store().login_key_noted(user) {
+        return Ok(key);
+    }
+    let key = accounts::account(tx, user)?.map(|account| account.login_key);
+    tx.store().note_login_key(user, key);
+    Ok(key)
+}
+
+/// Up to when logins of a user on a client are void; 0 where the client was never signed out.
+pub(super) fn signed_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
+    if let Some(until) = tx.store().signed_out_noted(user, peer) {
+        return Ok(until);
+    }
+    let row = tx.store().get(SIGN_OUT, &sign_out_key(user, peer))?;
+    let row = row.filter(|row| !row.tombstone);
+    let until =
+        row.and_then(|row| minicbor::decode::<SignOut>(&row.value).ok()).map_or(0, |out| out.until_ms);
+    tx.store().note_signed_out(user, peer, until);
+    Ok(until)
+}
+
+/// Ends all sessions of a user on one client, on every tracker; the client may log in again with the password.
+pub(super) fn sign_out(tx: &mut Tx<'_>, user: Uid, peer: PeerId) -> Result<(), Fault> {
+    let now_ms = tx.now().wall_ms;
+    let rows = tx.store().scan(SIGN_OUT, &user.0, None, MAX_SIGN_OUTS * 2)?;
+    let live = rows.iter().filter(|row| !row.tombstone);
+    // A token that old is void by its age.
+    let is_old = |value: &[u8]| {
+        let out = minicbor::decode::<SignOut>(value).ok();
+        out.is_some_and(|out| out.until_ms.saturating_add(SESSION_LIFE_MS) < now_ms)
+    };
+    let (old, kept): (Vec<_>, Vec<_>) = live.partition(|row| is_old(&row.value));
+    let key = sign_out_key(user, peer);
+    if kept.len() >= MAX_SIGN_OUTS && kept.iter().all(|row| row.key != key) {
+        let text = format!(
+            "{MAX_SIGN_OUTS} clients were signed out lately; change the password, which ends all sessions"
+        );
+        return Err(refuse(RefusalKind::Limit, text));
+    }
+    // A session may have begun at a tracker whose clock is ahead.
+    let until_ms = now_ms.max(signed_out_ms(tx, user, peer)?).saturating_add(SKEW_MS);
+    let value = encode(&SignOut { until_ms });
+    let mut writes = vec![Write { kind: SIGN_OUT, key, value, ..Write::default() }];
+    writes.extend(old.iter().take(MAX_DROPPED).map(|row| Write {
+        kind: SIGN_OUT,
+        key: row.key.clone(),
+        tombstone: true,
+        ..Write::default()
+    }));
+    tx.write(writes)
+}
+
+/// The clients on which a user is logged in now, on any tracker.
+pub(super) fn list(presence: &Presence, caller: Caller) -> Answer {
+    let mut sessions: Vec<SessionEntry> = presence
+        .clients_of(caller.user)
+        .into_iter()
+        .map(|(peer, address)| SessionEntry { peer, address: address.to_string(), own: peer == caller.peer })
+        .collect();
+    sessions.sort_by_key(|entry| (!entry.own, entry.peer));
+    sessions.truncate(MAX_LIST);
+    Answer::Sessions(sessions)
+}
+
+/// The sessions of this tracker's own connections.
+#[derive(Clone, Default)]
+pub(super) struct Sessions(Arc<Mutex<HashMap<u64, (Caller, CancellationToken)>>>);
+
+impl Sessions {
+    /// A session began; the token is cancelled when it no longer holds.
+    pub(super) fn began(&self, epoch: u64, caller: Caller) -> CancellationToken {
+        let over = CancellationToken::new();
+        self.lock().insert(epoch, (caller, over.clone()));
+        over
+    }
+
+    /// A session ended by itself.
+    pub(super) fn ended(&self, epoch: u64) {
+        self.lock().remove(&epoch);
+    }
+
+    /// Ends sessions that no longer hold, until the tracker closes.
+    pub(super) async fn watch(self, core: Core, closing: CancellationToken) {
+        let mut all = false;
+        while closing.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+            let swept = self.sweep(&core, all).await;
+            // What changed is handed out once: after a failure all are looked at.
+            all = swept.is_err();
+            if let Err(refusal) = swept {
+                tracing::debug!(reason = refusal.text, "sessions cannot be compared with their accounts now");
+            }
+        }
+    }
+
+    async fn sweep(&self, core: &Core, all: bool) -> Result<(), Refusal> {
+        let changed = core.read(|tx| Ok(tx.store().take_changed_users())).await?;
+        let touched =
+            |caller: &Caller| all || changed.as_ref().is_none_or(|users| users.contains(&caller.user));
+        let due: Vec<(u64, Caller)> = {
+            let sessions = self.lock();
+            sessions
+                .iter()
+                .filter(|(_, (caller, _))| touched(caller))
+                .map(|(&epoch, (caller, _))| (epoch, *caller))
+                .collect()
+        };
+        for some in due.chunks(MAX_LIST) {
+            let some = some.to_vec();
+            let judged = core.read(move |tx| {
+                let mut over = Vec::new();
+                for (epoch, caller) in some {
+                    match check(tx, caller) {
+                        Ok(()) => {}
+                        Err(Fault::Refused(_)) => over.push(epoch),
+                        Err(fault) => return Err(fault),
+                    }
+                }
+                Ok(over)
+            });
+            for epoch in judged.await? {
+                if let Some((caller, over)) = self.lock().remove(&epoch) {
+                    tracing::info!(peer = %caller.peer, "a session no longer holds; closing its connection");
+                    over.cancel();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Caller, CancellationToken)>> {
+        // A panic while the lock was held leaves at worst an entry that nobody waits for.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
