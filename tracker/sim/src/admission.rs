@@ -32,13 +32,12 @@ fn what_does_not_prove_itself_is_not_taken_and_holds_nothing_up() {
     for honest in [0, 1] {
         world.nodes[honest].store.judge_by(refuses_lies);
     }
-    // Pushed while the others listen, and pulled by them later.
-    write(&mut world, 2, vec![put(b"k", b"lie"), put(b"new", b"lie")]);
+    // Written while nobody listens, so that no copies are promised; the others pull it.
     run_connected_for(&mut world, 5_000);
-    world.kill(0);
-    write(&mut world, 2, vec![put(b"m", b"lie")]);
+    [0, 1].into_iter().for_each(|honest| world.kill(honest));
+    write(&mut world, 2, vec![put(b"k", b"lie"), put(b"new", b"lie"), put(b"m", b"lie")]);
     run_for(&mut world, 5_000);
-    world.start(0);
+    [0, 1].into_iter().for_each(|honest| world.start(honest));
     run_connected_for(&mut world, 60_000);
     write(&mut world, 2, vec![put(b"later", b"truth")]);
     run_connected_for(&mut world, 120_000);
