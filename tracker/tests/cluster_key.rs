@@ -28,6 +28,7 @@ async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node
         rules: Rules::default(),
         metrics: None,
         cluster_key,
+        node_secret: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Client, PATIENCE, free_ports, in_sync, until};
+use shoal_common::join::NodeSecret;
 use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
 use shoal_common::tokens::{self, CopyOrder, StorageTicket};
 use shoal_common::tracker_api::storage::{
@@ -106,7 +107,8 @@ async fn serve(
     let own = identity.peer_id();
     let mut client = Client::connect_as(identity, tracker).await;
     client.ok(Call::Hello { listen: format!("0.0.0.0:{port}") }).await;
-    client.ok(Call::Node(NodeCall::Register { name })).await;
+    let proof = Some(secret().prove(own, client.tracker));
+    client.ok(Call::Node(NodeCall::Register { name, proof })).await;
     let mut told: Option<HashSet<OwnedChunk>> = None;
     loop {
         let now = held.lock().unwrap().clone();
@@ -143,7 +145,22 @@ async fn serve(
     }
 }
 
+/// What admits the hand-made nodes.
+fn secret() -> NodeSecret {
+    NodeSecret::new(b"0123456789abcdef").unwrap()
+}
+
 async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
+    start_with(dir, ports, number, rules, Some(secret())).await
+}
+
+async fn start_with(
+    dir: &std::path::Path,
+    ports: &[u16],
+    number: u8,
+    rules: Rules,
+    node_secret: Option<NodeSecret>,
+) -> Node {
     let config = NodeConfig {
         info: common::info(ports),
         info_path: "tracker_info.txt".into(),
@@ -152,6 +169,7 @@ async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -
         rules,
         metrics: None,
         cluster_key: None,
+        node_secret,
     };
     Node::start(config).await.unwrap()
 }
@@ -283,7 +301,7 @@ async fn what_a_lost_server_held_is_copied_again_and_nothing_else() {
     let status = when("too many copies", &mut client, |status| status.unnamed == 4).await;
     assert!(status.deletions_held.is_some(), "both trackers began blank");
     // What is allowed is what the tracker that gives the orders knows at that moment.
-    until("seen by the one that gives the orders", async || one.store_status().unnamed == 4).await;
+    until("seen by both", async || [&one, &two].iter().all(|node| node.store_status().unnamed == 4)).await;
     one.allow_deletions().await.unwrap();
     when("gone", &mut client, |status| status.nodes.iter().map(|node| node.chunks).sum::<u64>() == 16).await;
     assert_eq!(copied(&servers) - before, 4);
@@ -325,6 +343,7 @@ async fn chunks_that_nothing_names_go_by_the_rules_only() {
     // More than a tenth waits for the operator.
     (100..110).for_each(|n| servers[1].store(chunk(owner, n)));
     let of_it = |why: &String| why.contains("DFS2");
+    when("held", &mut other, |status| status.deletions_held.as_ref().is_some_and(of_it)).await;
     when("held", &mut client, |status| status.deletions_held.as_ref().is_some_and(of_it)).await;
 
     // With a tracker away nothing is deleted, whatever was allowed.
@@ -439,10 +458,90 @@ async fn a_node_that_is_not_where_it_says_is_not_taken() {
     let mut liar = Client::connect(ports[0]).await;
     up(&mut liar, 1).await;
     liar.ok(Call::Hello { listen: format!("127.0.0.1:{}", server.port) }).await;
-    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap() });
+    let proof = Some(secret().prove(liar.identity.peer_id(), liar.tracker));
+    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
     assert_eq!(liar.refused(register).await.kind, RefusalKind::NotAllowed);
     let report = Call::Node(NodeCall::Report(Box::default()));
     assert_eq!(liar.refused(report).await.kind, RefusalKind::NotLoggedIn);
     assert_eq!(nodes(&mut liar).await.len(), 1);
     one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_waits_until_an_operator_admits_it_and_stays_admitted_everywhere() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
+    let two = start_with(dir.path(), &ports, 2, QUICK, None).await;
+    in_sync(&one, 1).await;
+    let server = Server::start("DFS1", &ports);
+    let waits = async |node: &Node| node.storage().applicants().iter().any(|one| one.peer == server.peer());
+    until("it waits at both", async || waits(&one).await && waits(&two).await).await;
+    let mut client = Client::connect(ports[1]).await;
+    assert_eq!(nodes(&mut client).await, [], "nothing is told of it");
+    assert!(one.storage().admit("DFS9").await.unwrap_err().contains("no node DFS9 waits"));
+    let admitted = one.storage().admit("dfs1").await.unwrap();
+    assert_eq!(admitted.peer, server.peer());
+    up_at(&one, 1).await;
+    up_at(&two, 1).await;
+    until("none waits", async || !waits(&one).await && !waits(&two).await).await;
+    // The tracker that is started again knows it, without any secret.
+    one.shutdown().await;
+    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
+    up_at(&one, 1).await;
+    // Taken out at the other tracker, it is out here as well, and waits again.
+    two.storage().expel(&server.peer().to_string()).await.unwrap();
+    up_at(&one, 0).await;
+    until("it waits again", async || waits(&one).await && waits(&two).await).await;
+    assert_eq!(nodes(&mut client).await, []);
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let one = start(dir.path(), &ports, 1, QUICK).await;
+    let mut strangers = Vec::new();
+    for number in 0..40 {
+        let mut stranger = Client::connect(ports[0]).await;
+        stranger.ok(Call::Hello { listen: format!("0.0.0.0:{}", 1_000 + number) }).await;
+        let wrong = NodeSecret::new(b"another secret of some length").unwrap();
+        let proof = (number % 2 == 0).then(|| wrong.prove(stranger.identity.peer_id(), stranger.tracker));
+        let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
+        let refused = stranger.refused(register).await;
+        assert_eq!(refused.kind, RefusalKind::NotAllowed);
+        assert!(refused.text.contains("admit"), "{}", refused.text);
+        let report = NodeReport { anew: true, held: vec![chunk(Uid([1; 16]), 1)], ..NodeReport::default() };
+        let report = Call::Node(NodeCall::Report(Box::new(report)));
+        assert_eq!(stranger.refused(report).await.kind, RefusalKind::NotLoggedIn);
+        strangers.push(stranger);
+    }
+    assert_eq!(one.storage().applicants().len(), 16);
+    assert!(one.storage().admit("DFS1").await.unwrap_err().contains("several nodes call themselves DFS1"));
+    let server = Server::start("DFS1", &ports);
+    up_at(&one, 1).await;
+    assert_eq!(one.store_status().nodes[0].peer, server.peer());
+    one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tracker_says_by_itself_what_may_be_deleted() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let (one, two) = (start(dir.path(), &ports, 1, QUICK).await, start(dir.path(), &ports, 2, QUICK).await);
+    in_sync(&one, 1).await;
+    one.allow_deletions().await.unwrap();
+    // A server for each tracker alone: it hears of no other's orders.
+    let garbage: HashSet<OwnedChunk> = [chunk(Uid([9; 16]), 1)].into();
+    let servers: Vec<Server> = [(1, &ports[..1]), (2, &ports[1..])]
+        .into_iter()
+        .map(|(n, of)| Server::start_as(&format!("DFS{n}"), of, Identity::generate(), 0, garbage.clone()))
+        .collect();
+    for (tracker, server) in [(&one, &servers[0]), (&two, &servers[1])] {
+        let unnamed = async || tracker.store_status().unnamed == 1;
+        until("the garbage is seen", unnamed).await;
+        tracker.allow_deletions().await.unwrap();
+        until("it is ordered away", async || server.held.lock().unwrap().is_empty()).await;
+    }
+    one.shutdown().await;
+    two.shutdown().await;
 }

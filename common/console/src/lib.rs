@@ -1,11 +1,13 @@
 //! What the binaries share towards whoever runs them: where log lines go, what comes on a pipe, how a rate is typed, how
 //! a file that they name is read. It knows nothing of Shoal.
 
+mod key_file;
 pub mod log;
 pub mod pipe;
 mod rate;
 mod text_file;
 
+pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;
 pub use text_file::read_text;

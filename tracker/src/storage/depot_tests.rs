@@ -162,7 +162,7 @@ impl World {
     fn tick(&mut self) {
         let (leased, now) = (self.leased, self.now);
         let leased = move |_: Uid| leased;
-        let mandate = Mandate { orders: true, held: None, allowed_ms: Some(now), leased: &leased };
+        let mandate = Mandate { copies: true, held: None, allowed_ms: Some(now), leased: &leased };
         self.depot.tick(&mandate, now);
     }
 
@@ -260,7 +260,7 @@ fn a_tenth_of_a_node_goes_unasked_and_no_more() {
     world.servers[0].held = (0..111).map(key).collect();
     world.come(0);
     let sweep = |world: &mut World, allowed_ms: Option<u64>| {
-        let mandate = Mandate { orders: true, held: None, allowed_ms, leased: &|_| false };
+        let mandate = Mandate { copies: true, held: None, allowed_ms, leased: &|_| false };
         world.depot.tick(&mandate, world.now);
         world.depot.take_orders(world.servers[0].peer, &|_| false, world.now).len()
     };

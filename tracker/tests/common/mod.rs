@@ -38,6 +38,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         rules: Rules::default(),
         metrics: None,
         cluster_key: None,
+        node_secret: None,
     };
     Node::start(config).await.unwrap()
 }
