@@ -185,7 +185,7 @@ fn manifest(servers: &[&Server], copies: u8, chunks: std::ops::Range<u8>) -> Sto
         copies,
         servers: servers.iter().map(|server| server.peer()).collect(),
         shift: 1,
-        chunks: chunks.map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1_000 }).collect(),
+        chunks: chunks.map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1 << 20 }).collect(),
     }
 }
 

@@ -189,6 +189,10 @@ fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Re
     }
     let manifest = StoreManifest::read(&put.manifest)
         .map_err(|error| refuse(RefusalKind::Malformed, format!("the stored file's manifest: {error}")))?;
+    if !manifest.has_fair_lengths() {
+        let text = "the stored file's manifest: its chunks are too short for so many; see whether dfs is up to date";
+        return Err(refuse(RefusalKind::Malformed, text));
+    }
     if let Some(unknown) = manifest.servers.iter().find(|server| !storage.depot().is_known(**server)) {
         let text =
             format!("the trackers do not know the storage node {unknown}; is it running with --trackers?");

@@ -30,7 +30,7 @@ pub struct BinRules {
     pub journal: PathBuf,
     /// For how long a chunk stays in it.
     pub keep: Duration,
-    /// Of a hundred chunks so many may go into it a day; one at least.
+    /// Of a hundred chunks so many may go into it a day, one at least; from 100 on without a bound.
     pub daily_percent: u8,
     /// Whether all of it is held again from the start.
     pub restore: bool,

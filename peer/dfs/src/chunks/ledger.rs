@@ -187,8 +187,10 @@ impl Ledger {
             return Discarded::Young;
         }
         self.day.retain(|at_ms| at_ms.saturating_add(DAY_MS) > now_ms);
-        let all = self.held.len() + self.day.len();
-        if self.day.len() >= (all * usize::from(self.percent)).div_ceil(100) {
+        // What comes out of the bin stays counted; what was removed for good is not part of the whole any more.
+        let all = self.held.len() + self.binned.len();
+        let share = (all * usize::from(self.percent)).div_ceil(100);
+        if self.percent < 100 && self.day.len() >= share {
             return Discarded::Spent;
         }
         self.day.push_back(now_ms);

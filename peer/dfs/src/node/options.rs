@@ -68,7 +68,7 @@ pub struct Options {
     /// For how long a chunk that the trackers had deleted stays in the bin, from which it comes back when it is needed.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     keep_deleted: Duration,
-    /// Of a hundred chunks at most so many are deleted in a day by the trackers' order, and one at least.
+    /// Of a hundred chunks at most so many are deleted in a day by the trackers' order, and one at least; 100 for no bound.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     daily_deletions: u8,
     /// Hold everything again that is in the bin.
