@@ -55,7 +55,6 @@ impl Store {
         for_nodes: &[&str],
         environment: &[(&str, String)],
     ) -> Self {
-        node_secret(dir);
         let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
         let mut conf: String = ports
             .iter()

@@ -8,9 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use shoal_common::PeerId;
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
 use shoal_common::tokens::{self, Statement};
-use shoal_common::tracker_api::storage::{
-    MAX_ORDERS, NodeAnswer, NodeCall, NodeReport, Order, OwnedChunk,
-};
+use shoal_common::tracker_api::storage::{MAX_ORDERS, NodeAnswer, NodeCall, NodeReport, Order, OwnedChunk};
 use shoal_common::tracker_api::{
     Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, RefusalKind, Reply, ToTracker,
 };

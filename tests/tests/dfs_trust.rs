@@ -236,7 +236,9 @@ fn nodes_wait_for_an_operator_and_fakes_under_their_names_stop_nothing() {
     let log = Extra::log(dir.path());
     let key = log.split(" as ").nth(1).unwrap().split(';').next().unwrap().to_owned();
     store.trackers.say(2, &format!("admit {key}"));
-    until("it is known", || store.ok(&["status"])["nodes"].to_string().contains(&key) || in_list(&store, &key));
+    until("it is known", || {
+        store.ok(&["status"])["nodes"].to_string().contains(&key) || in_list(&store, &key)
+    });
     random_file(&file, 5_000_000, 2);
     store.ok(&["put", file.to_str().unwrap()]);
     store.kill(2);

@@ -35,11 +35,7 @@ async fn put(
     let (stored, changed) = (Arc::new(Notify::new()), AtomicBool::new(false));
     let heard = stored.clone();
     let report = move |progress: Progress| match progress.step {
-        Step::Hashing if progress.done == progress.total => {
-            if !changed.swap(true, Ordering::SeqCst) {
-                change();
-            }
-        }
+        Step::Hashing if progress.done == progress.total && !changed.swap(true, Ordering::SeqCst) => change(),
         Step::Storing if progress.done > 0 && cut => heard.notify_one(),
         _ => {}
     };

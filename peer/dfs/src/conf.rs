@@ -107,7 +107,8 @@ impl Conf {
     }
 
     fn server(&mut self, line: usize, words: &[&str]) -> Result<(), String> {
-        const FORM: &str = "write: Server NAME HOST:PORT, for example: Server DFS1 127.0.0.1:10001; its peer id may follow";
+        const FORM: &str =
+            "write: Server NAME HOST:PORT, for example: Server DFS1 127.0.0.1:10001; its peer id may follow";
         let (name, at, peer) = match *words {
             [name, at] => (name, at.to_owned(), None),
             [name, host, port] if port.parse::<u16>().is_ok() => (name, format!("{host}:{port}"), None),
@@ -181,7 +182,8 @@ mod tests {
     #[test]
     fn a_servers_key_may_follow_its_address() {
         let key = PeerId([7; 32]);
-        let conf = parse(&format!("Server A a:1 {key}\nServer B b 2 {key}\nServer C c 3\nTrackers t\n")).unwrap();
+        let conf =
+            parse(&format!("Server A a:1 {key}\nServer B b 2 {key}\nServer C c 3\nTrackers t\n")).unwrap();
         let keys: Vec<Option<PeerId>> = conf.servers.iter().map(|server| server.peer).collect();
         assert_eq!(keys, [Some(key), Some(key), None]);
         assert_eq!((conf.servers[1].host.as_str(), conf.servers[1].port), ("b", 2));

@@ -172,7 +172,7 @@ impl Sealer {
     /// When it is anything else than that chunk.
     pub fn open<'a>(&self, index: u32, mut sealed: &'a mut [u8]) -> Result<&'a [u8], NotAuthentic> {
         if self.form == Form::Removable {
-            let (chunk, lock) = sealed.split_last_chunk_mut().ok_or(NotAuthentic)?;
+            let (chunk, lock) = sealed.split_last_chunk_mut::<32>().ok_or(NotAuthentic)?;
             if *lock != self.removal_key(index).lock() {
                 return Err(NotAuthentic);
             }

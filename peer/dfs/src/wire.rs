@@ -303,7 +303,8 @@ mod tests {
             minicbor::decode::<ToNode>(&longest).unwrap(),
             ToNode::Holds { request: u32::MAX, chunks }
         );
-        let (chunks, keys) = (vec![ChunkId([3; 32]); MAX_DELETES], Some(vec![RemovalKey([4; 32]); MAX_DELETES]));
+        let (chunks, keys) =
+            (vec![ChunkId([3; 32]); MAX_DELETES], Some(vec![RemovalKey([4; 32]); MAX_DELETES]));
         let longest = ToNode::Delete { request: u32::MAX, chunks, keys };
         let bytes = minicbor::to_vec(&longest).unwrap();
         assert!(bytes.len() <= MAX_MESSAGE);

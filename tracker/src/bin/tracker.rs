@@ -140,7 +140,8 @@ fn run(arguments: Arguments) -> Result<()> {
 
 fn read_node_secret(path: &Path) -> Result<NodeSecret> {
     let bytes = read_key(path, "the storage nodes' secret")?;
-    NodeSecret::new(&bytes).with_context(|| format!("the storage nodes' secret {} cannot be used", path.display()))
+    NodeSecret::new(&bytes)
+        .with_context(|| format!("the storage nodes' secret {} cannot be used", path.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "what the operator reads")]

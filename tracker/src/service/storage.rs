@@ -6,8 +6,8 @@ use shoal_common::join::JoinProof;
 use shoal_common::storage::{MAX_SEALED_PART, PointerKey, StoreManifest};
 use shoal_common::tokens::{CopyOrder, StorageTicket, TICKET_LIFE_MS, seal};
 use shoal_common::tracker_api::storage::{
-    LEASE_LIFE_MS, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order,
-    StoreAnswer, StoreCall, StoredEntry, StoredFile,
+    LEASE_LIFE_MS, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order, StoreAnswer,
+    StoreCall, StoredEntry, StoredFile,
 };
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
@@ -190,7 +190,8 @@ fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Re
     let manifest = StoreManifest::read(&put.manifest)
         .map_err(|error| refuse(RefusalKind::Malformed, format!("the stored file's manifest: {error}")))?;
     if !manifest.has_fair_lengths() {
-        let text = "the stored file's manifest: its chunks are too short for so many; see whether dfs is up to date";
+        let text =
+            "the stored file's manifest: its chunks are too short for so many; see whether dfs is up to date";
         return Err(refuse(RefusalKind::Malformed, text));
     }
     if let Some(unknown) = manifest.servers.iter().find(|server| !storage.depot().is_known(**server)) {

@@ -83,6 +83,8 @@ impl Storage {
             return Err(refusal(RefusalKind::Unavailable, text.into()));
         }
         if self.depot().is_known(peer) {
+            // Perhaps another tracker's operator admitted it.
+            self.waiting().0.remove(&peer);
             return Ok(());
         }
         let why = match (&self.secret, proof) {
@@ -91,8 +93,13 @@ impl Storage {
             (None, Some(_)) => "this tracker was started without --node-secret",
             (_, None) => "it was started without --join-secret",
         };
-        let applicant =
-            Applicant { peer, name: name.clone(), address, from: from.to_canonical(), heard_ms: self.now_ms() };
+        let applicant = Applicant {
+            peer,
+            name: name.clone(),
+            address,
+            from: from.to_canonical(),
+            heard_ms: self.now_ms(),
+        };
         let text = if self.waiting().ask(applicant) {
             format!(
                 "{name} waits to be admitted: type \"admit {name}\" at a tracker's prompt ({why}; its key is {peer})"
@@ -123,8 +130,12 @@ impl Storage {
             [one] => one.clone(),
             [] => return Err(format!("no node {which} waits here; \"nodes\" lists those that do")),
             _ => {
-                let keys: Vec<String> = found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
-                return Err(format!("several nodes call themselves {which}; admit one by its key: {}", keys.join(", ")));
+                let keys: Vec<String> =
+                    found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
+                return Err(format!(
+                    "several nodes call themselves {which}; admit one by its key: {}",
+                    keys.join(", ")
+                ));
             }
         };
         let (storage, admitted) = (self.clone(), applicant.clone());
@@ -159,8 +170,12 @@ impl Storage {
             [one] => one.clone(),
             [] => return Err(format!("there is no storage node {which}; \"nodes\" lists them")),
             _ => {
-                let keys: Vec<String> = found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
-                return Err(format!("several nodes are called {which}; expel one by its key: {}", keys.join(", ")));
+                let keys: Vec<String> =
+                    found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
+                return Err(format!(
+                    "several nodes are called {which}; expel one by its key: {}",
+                    keys.join(", ")
+                ));
             }
         };
         let key = node.peer.0.to_vec();
@@ -174,7 +189,9 @@ impl Storage {
 fn read_nodes(tx: &Tx<'_>) -> Result<Vec<(PeerId, StorageNode)>, Fault> {
     let rows = tx.store().scan(STORAGE_NODE, &[], None, MAX_NODES * 2)?;
     let live = rows.iter().filter(|row| !row.tombstone);
-    Ok(live.filter_map(|row| Some((PeerId(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?))).collect())
+    Ok(live
+        .filter_map(|row| Some((PeerId(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?)))
+        .collect())
 }
 
 /// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.

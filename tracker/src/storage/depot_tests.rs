@@ -318,13 +318,23 @@ fn of_chunks_that_no_file_names_only_so_many_are_remembered_and_the_rest_when_th
         free: CAPACITY,
         ..NodeReport::default()
     };
-    assert!(world.depot.report(peer, session, page((0..300_000).map(garbage).collect(), vec![], (true, true)), 0));
+    assert!(world.depot.report(
+        peer,
+        session,
+        page((0..300_000).map(garbage).collect(), vec![], (true, true)),
+        0
+    ));
     assert!(world.depot.report(peer, session, page(named, vec![], (false, false)), 0));
     let status = world.depot.status(0);
     assert_eq!((status.unnamed, status.nodes[0].chunks), (200_000, 200_100));
     assert_eq!(status.lost_chunks, 0, "what a file names is always remembered");
     // More of the same is passed over, however it is said.
-    assert!(world.depot.report(peer, session, page((300_000..310_000).map(garbage).collect(), vec![], (false, false)), 0));
+    assert!(world.depot.report(
+        peer,
+        session,
+        page((300_000..310_000).map(garbage).collect(), vec![], (false, false)),
+        0
+    ));
     assert_eq!(world.depot.status(0).unnamed, 200_000);
     // Once most of it is gone the node is to begin anew, and tells the rest.
     let gone = page(vec![], (0..150_000).map(garbage).collect(), (false, false));

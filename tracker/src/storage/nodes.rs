@@ -288,7 +288,8 @@ impl Node {
     /// What was ordered and has not gone out yet, copies first.
     pub(super) fn take_orders(&mut self, limit: usize) -> Vec<Planned> {
         let queue = self.queue.drain(..);
-        let (mut first, rest): (Vec<_>, Vec<_>) = queue.partition(|order| matches!(order, Planned::Copy { .. }));
+        let (mut first, rest): (Vec<_>, Vec<_>) =
+            queue.partition(|order| matches!(order, Planned::Copy { .. }));
         first.extend(rest);
         self.queue = first.split_off(limit.min(first.len())).into();
         first

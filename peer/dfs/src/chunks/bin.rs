@@ -117,11 +117,7 @@ impl Chunks {
     ///
     /// # Errors
     /// [`Failure::Storage`] where the bin's journal cannot be written; all stay held then.
-    pub async fn discard(
-        &self,
-        chunks: &[OwnedChunk],
-        min_age: Duration,
-    ) -> Result<Vec<Discarded>, Failure> {
+    pub async fn discard(&self, chunks: &[OwnedChunk], min_age: Duration) -> Result<Vec<Discarded>, Failure> {
         let now_ms = now_ms();
         let before = SystemTime::now().checked_sub(min_age);
         let journal = self.journal.clone().lock_owned().await;
@@ -263,10 +259,8 @@ fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: boo
 /// The records that say how the bin stands.
 fn standing(ledger: &Ledger) -> Vec<Record> {
     let (binned, day) = ledger.bin(now_ms());
-    let nothing = OwnedChunk {
-        owner: shoal_common::Uid([0; 16]),
-        chunk: shoal_common::storage::ChunkId([0; 32]),
-    };
+    let nothing =
+        OwnedChunk { owner: shoal_common::Uid([0; 16]), chunk: shoal_common::storage::ChunkId([0; 32]) };
     let binned = binned.into_iter().map(|(chunk, at_ms)| Record { entry: Entry::Binned, chunk, at_ms });
     let day = day.into_iter().map(|at_ms| Record { entry: Entry::Counted, chunk: nothing, at_ms });
     binned.chain(day).collect()

@@ -139,7 +139,9 @@ impl Nodes {
                 None if line.peer.is_some() => {
                     Some("no tracker knows a server with the key that dfs.conf names for it".to_owned())
                 }
-                None => Some("no tracker knows it; is it running with these trackers, and admitted?".to_owned()),
+                None => {
+                    Some("no tracker knows it; is it running with these trackers, and admitted?".to_owned())
+                }
             };
             let at = if line.host.contains(':') {
                 format!("[{}]:{}", line.host, line.port)

@@ -69,7 +69,8 @@ impl Node {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NetError> {
-        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness, min_age, secret } = config;
+        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness, min_age, secret } =
+            config;
         let listener = Listener::bind(listen, &identity, BulkLimits::default())?;
         let local_addr = listener.local_addr();
         let control = ControlConfig {
@@ -92,8 +93,18 @@ impl Node {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
         }
         let (listen, control_plane) = (local_addr.to_string(), control.clone());
-        let reporter =
-            Reporter { control: control_plane, own, secret, name, listen, chunks, gate, copies, deletions, told };
+        let reporter = Reporter {
+            control: control_plane,
+            own,
+            secret,
+            name,
+            listen,
+            chunks,
+            gate,
+            copies,
+            deletions,
+            told,
+        };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })
     }
@@ -120,7 +131,7 @@ async fn accept(mut listener: Listener, server: Server, tasks: TaskTracker, stop
         tracing::debug!(peer = %stream.peer(), %remote, "connected");
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(server.serve(stream)).await;
+            stop.run_until_cancelled(Box::pin(server.serve(stream))).await;
         });
     }
     listener.close().await;

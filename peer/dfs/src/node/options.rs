@@ -161,7 +161,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let binned = chunks.bin_len();
     let min_age = options.min_age;
-    let config = NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub, min_age, secret };
+    let config =
+        NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub, min_age, secret };
     let node = Node::start(config).await?;
     say(&format!(
         "{name} serves on {} as {peer}; {} in {} of {} used",

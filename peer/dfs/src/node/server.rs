@@ -192,7 +192,9 @@ impl Connection {
             ToNode::Holds { request, chunks } => {
                 self.list(request, chunks, move |chunks, list| async move {
                     match chunks.keep(&list).await {
-                        Ok(held) => ToClient::Held { request, held: held.into_iter().map(u8::from).collect() },
+                        Ok(held) => {
+                            ToClient::Held { request, held: held.into_iter().map(u8::from).collect() }
+                        }
                         Err(reason) => ToClient::Failed { request, reason },
                     }
                 })
@@ -326,9 +328,14 @@ impl Connection {
 async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -> Result<(), Failure> {
     let mut without = Vec::new();
     for (index, chunk) in list.into_iter().enumerate() {
-        match keys.get(index) {
-            Some(key) if chunks.ends_with(chunk, &key.lock()).await? => drop(chunks.delete(chunk).await?),
-            _ => without.push(chunk),
+        let shown = match keys.get(index) {
+            Some(key) => chunks.ends_with(chunk, &key.lock()).await?,
+            None => false,
+        };
+        if shown {
+            chunks.delete(chunk).await?;
+        } else {
+            without.push(chunk);
         }
     }
     let discarded = chunks.discard(&without, Duration::ZERO).await?;
