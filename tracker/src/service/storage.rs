@@ -50,7 +50,7 @@ impl Service {
         let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
         // First of all: for a stranger nothing is done, written, or told to anybody.
         let (ends, places) = ((peer, self.identity.peer_id()), (address, client.remote.ip()));
-        self.storage.check_admitted(ends, &name, places, proof)?;
+        self.storage.check_admitted(ends, &name, places, proof).await?;
         // Whoever says to be at an address is asked there; so nobody takes a server's place by saying so.
         if let Err(error) = bulk::connect(address, peer, &self.identity).await {
             let text =

@@ -70,7 +70,7 @@ impl Storage {
     ///
     /// # Errors
     /// What it, and its operator, is to do.
-    pub(crate) fn check_admitted(
+    pub(crate) async fn check_admitted(
         &self,
         (peer, tracker): (PeerId, PeerId),
         name: &NodeName,
@@ -78,9 +78,10 @@ impl Storage {
         proof: Option<JoinProof>,
     ) -> Result<(), Refusal> {
         let refusal = |kind, text: String| Refusal { kind, text, again_ms: None };
-        if !self.known().loaded {
-            let text = "this tracker is still reading its records; try again in a moment";
-            return Err(refusal(RefusalKind::Unavailable, text.into()));
+        let loaded = self.known().loaded;
+        if !loaded {
+            // Who is admitted stands in the records, which are read once anyway.
+            self.refresh().await?;
         }
         if self.depot().is_known(peer) {
             // Perhaps another tracker's operator admitted it.
