@@ -18,15 +18,16 @@ use shoal_tests::{
 };
 use tokio_util::task::TaskTracker;
 
-/// Nodes of a cluster with so many trackers, of which the last ones lie; a file of 21 parts is stored in two copies.
+/// Nodes of a cluster with so many trackers, of which the last ones lie; six files of four parts are stored in two copies, so
+/// that each node holds twelve.
 struct Scene {
     dir: tempfile::TempDir,
     store: Store,
     liars: Vec<Liar>,
-    file: PathBuf,
+    files: Vec<PathBuf>,
 }
 
-const PARTS: usize = 21;
+const PARTS: usize = 24;
 const NODES: usize = 4;
 
 impl Scene {
@@ -45,22 +46,29 @@ impl Scene {
             (honest.len() + 1..=trackers).map(|number| Liar::start(cluster.address(number))).collect();
         let store = Store::begin(dir.path(), cluster, NODES, for_nodes, &[]);
         store.enter();
-        let file = dir.path().join("film");
-        random_file(&file, 84_000_000, 7);
-        store.ok(&["put", file.to_str().unwrap()]);
-        let scene = Self { dir, store, liars, file };
+        let files: Vec<PathBuf> = (0..6).map(|number| dir.path().join(format!("film-{number}"))).collect();
+        for (file, seed) in files.iter().zip(0..) {
+            random_file(file, 100_000, seed);
+        }
+        let paths: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        store.ok(&[&["put"], &paths[..]].concat());
+        let scene = Self { dir, store, liars, files };
         until("the liars know what is held", || scene.liars.iter().all(|liar| liar.held() == 2 * PARTS));
         scene
     }
 
-    fn files(&self) -> usize {
+    /// Chunk files on all nodes' disks.
+    fn held(&self) -> usize {
         (1..=NODES).map(|number| self.store.chunks(number).len()).sum()
     }
 
     fn fetch(&self) {
         let to = tempfile::tempdir_in(self.dir.path()).unwrap();
-        self.store.ok(&["get", "film", "-o", to.path().to_str().unwrap()]);
-        assert!(same_content(&self.file, &to.path().join("film")), "it came back different");
+        for file in &self.files {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            self.store.ok(&["get", name, "-o", to.path().to_str().unwrap()]);
+            assert!(same_content(file, &to.path().join(name)), "{name} came back different");
+        }
     }
 
     fn restart_all(&mut self) {
@@ -79,7 +87,7 @@ fn one_lying_tracker_of_two_or_three_deletes_nothing_also_after_the_nodes_restar
         for _ in 0..2 {
             scene.liars[0].have_all_deleted();
             until("it insisted", || scene.liars[0].held() == 2 * PARTS && scene.liars[0].insisted(3));
-            assert_eq!(scene.files(), 2 * PARTS);
+            assert_eq!(scene.held(), 2 * PARTS);
             assert_eq!(scene.liars[0].gone(), [0; NODES], "with {trackers} trackers");
             scene.restart_all();
         }
@@ -94,14 +102,14 @@ fn most_trackers_lying_get_a_tenth_a_day_into_a_bin_from_which_it_comes_back() {
     let gone = |scene: &Scene| scene.liars[0].gone();
     until("they insisted", || scene.liars.iter().all(|liar| liar.insisted(3)));
     until("something went into the bin", || gone(&scene).iter().any(|&gone| gone > 0));
-    // A tenth of ten or eleven parts, begun.
+    // A tenth of twelve, begun.
     assert!(gone(&scene).iter().all(|&gone| gone <= 2), "{:?}", gone(&scene));
-    assert_eq!(scene.files(), 2 * PARTS, "all of it is on the disks");
+    assert_eq!(scene.held(), 2 * PARTS, "all of it is on the disks");
     scene.fetch();
     scene.restart_all();
     until("they insisted again", || scene.liars.iter().all(|liar| liar.insisted(6)));
     assert!(gone(&scene).iter().all(|&gone| gone <= 2), "a restart begins no new day: {:?}", gone(&scene));
-    assert_eq!(scene.files(), 2 * PARTS);
+    assert_eq!(scene.held(), 2 * PARTS);
     // An operator takes everything out of the bin.
     scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
     scene.store.set_arguments(&["--restore-bin"]);
@@ -115,7 +123,7 @@ fn what_is_young_stays_whoever_orders_it_away() {
     let scene = Scene::new(3, 2, &[]);
     scene.liars.iter().for_each(Liar::have_all_deleted);
     until("they insisted", || scene.liars.iter().all(|liar| liar.insisted(3)));
-    assert_eq!((scene.files(), scene.liars[0].gone()), (2 * PARTS, vec![0; NODES]), "all of it is young");
+    assert_eq!((scene.held(), scene.liars[0].gone()), (2 * PARTS, vec![0; NODES]), "all of it is young");
 }
 
 #[test]
@@ -140,12 +148,12 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
             }
         });
     }
-    assert_eq!(scene.files(), 2 * PARTS);
+    assert_eq!(scene.held(), 2 * PARTS);
     assert!(scene.liars[0].gone().iter().all(|&gone| gone <= 2), "{:?}", scene.liars[0].gone());
     scene.fetch();
     // Their owner has the keys: all of it goes at once.
-    scene.store.ok(&["rm", "film"]);
-    until("they are gone", || scene.files() == 0);
+    (0..6).for_each(|number| drop(scene.store.ok(&["rm", &format!("film-{number}")])));
+    until("they are gone", || scene.held() == 0);
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn orders_that_lead_nowhere_neither_overwrite_nor_hold_up_repair() {
     scene.store.restart(1);
     scene.store.until_up(NODES);
     scene.store.until_repaired();
-    assert_eq!(scene.files(), 2 * PARTS);
+    assert_eq!(scene.held(), 2 * PARTS);
     scene.fetch();
 }
 
