@@ -83,9 +83,9 @@ fn no_key_and_nonce_seal_two_contents_whatever_happens_to_the_file() {
             let (first, second) = (random.u8(3..6), random.u8(3..6));
             write(&path, first, time);
             let ended = put(&client, &path, then(second), random.bool()).await;
-            if let Some(ended) = ended {
-                assert_eq!(ended.is_ok(), first == second, "{ended:?}");
-            }
+            // Also a file that was written again as it was has changed, for all that its times tell.
+            let stored = matches!(ended, Some(Ok(())));
+            assert!(!stored || first == second, "{ended:?}");
         }
         client.shutdown().await;
     });
