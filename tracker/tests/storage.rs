@@ -4,181 +4,19 @@
 mod common;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::server::{QUICK, Server, chunk, nodes, secret, start, up_at};
 use common::{Client, PATIENCE, free_ports, in_sync, until};
-use shoal_common::join::NodeSecret;
 use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
-use shoal_common::tokens::{self, CopyOrder, StorageTicket};
+use shoal_common::tokens::{self, StorageTicket};
 use shoal_common::tracker_api::storage::{
-    NodeAnswer, NodeCall, NodeEntry, NodeReport, Order, OwnedChunk, StoreAnswer, StoreCall, StoreStatus,
-    StoredEntry,
+    NodeCall, OwnedChunk, StoreAnswer, StoreCall, StoreStatus, StoredEntry,
 };
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{NodeName, PeerId, RequestId, Uid};
 use shoal_net::Identity;
-use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::storage::Rules;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::sync::DropGuard;
-use tokio_util::task::AbortOnDropHandle;
-
-const CAPACITY: u64 = 1 << 30;
-
-/// A storage node: what it holds, and a task for each tracker that reports it and does what is ordered.
-struct Server {
-    identity: Identity,
-    port: u16,
-    held: Arc<Mutex<HashSet<OwnedChunk>>>,
-    /// What it copied by order.
-    copied: Arc<Mutex<Vec<OwnedChunk>>>,
-    _running: DropGuard,
-}
-
-impl Server {
-    fn start(name: &str, trackers: &[u16]) -> Self {
-        Self::start_as(name, trackers, Identity::generate(), 0, HashSet::new())
-    }
-
-    fn start_as(
-        name: &str,
-        trackers: &[u16],
-        identity: Identity,
-        port: u16,
-        held: HashSet<OwnedChunk>,
-    ) -> Self {
-        let address = format!("127.0.0.1:{port}").parse().unwrap();
-        let mut listener = Listener::bind(address, &identity, BulkLimits::default()).unwrap();
-        let port = listener.local_addr().port();
-        let running = CancellationToken::new();
-        let (held, copied) = (Arc::new(Mutex::new(held)), Arc::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Ok(stream) = listener.accept().await {
-                drop(stream)
-            }
-        });
-        for &tracker in trackers {
-            let (identity, name) = (identity.clone(), NodeName::create(name).unwrap());
-            let (held, copied) = (Arc::clone(&held), Arc::clone(&copied));
-            tasks.spawn(async move {
-                loop {
-                    // A tracker that goes away panics the hand-made client; the next try meets it again.
-                    let (identity, name) = (identity.clone(), name.clone());
-                    let (held, copied) = (Arc::clone(&held), Arc::clone(&copied));
-                    let serving = tokio::spawn(serve(identity, name, port, tracker, held, copied));
-                    let _ = AbortOnDropHandle::new(serving).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            });
-        }
-        let token = running.clone();
-        tokio::spawn(async move {
-            token.cancelled().await;
-            tasks.shutdown().await;
-        });
-        Self { identity, port, held, copied, _running: running.drop_guard() }
-    }
-
-    fn peer(&self) -> PeerId {
-        self.identity.peer_id()
-    }
-
-    fn holds(&self, key: OwnedChunk) -> bool {
-        self.held.lock().unwrap().contains(&key)
-    }
-
-    fn store(&self, key: OwnedChunk) {
-        self.held.lock().unwrap().insert(key);
-    }
-}
-
-async fn serve(
-    identity: Identity,
-    name: NodeName,
-    port: u16,
-    tracker: u16,
-    held: Arc<Mutex<HashSet<OwnedChunk>>>,
-    copied: Arc<Mutex<Vec<OwnedChunk>>>,
-) {
-    let own = identity.peer_id();
-    let mut client = Client::connect_as(identity, tracker).await;
-    client.ok(Call::Hello { listen: format!("0.0.0.0:{port}") }).await;
-    let proof = Some(secret().prove(own, client.tracker));
-    client.ok(Call::Node(NodeCall::Register { name, proof })).await;
-    let mut told: Option<HashSet<OwnedChunk>> = None;
-    loop {
-        let now = held.lock().unwrap().clone();
-        let before = told.take();
-        let anew = before.is_none();
-        let before = before.unwrap_or_default();
-        let report = NodeReport {
-            anew,
-            held: now.difference(&before).copied().collect(),
-            gone: before.difference(&now).copied().collect(),
-            capacity: CAPACITY,
-            free: CAPACITY / 2,
-            ..NodeReport::default()
-        };
-        told = Some(now);
-        let answer = client.ok(Call::Node(NodeCall::Report(Box::new(report)))).await;
-        let Answer::Node(NodeAnswer::Orders { orders, ticket_keys, .. }) = answer else {
-            panic!("{answer:?}")
-        };
-        for order in orders {
-            match order {
-                Order::Copy { chunk, from, order, .. } => {
-                    let order: CopyOrder = tokens::open(&order, |key| ticket_keys.contains(key)).unwrap();
-                    assert_eq!((order.owner, order.chunk), (chunk.owner, chunk.chunk));
-                    assert_eq!((order.from, order.to), (from, own));
-                    if held.lock().unwrap().insert(chunk) {
-                        copied.lock().unwrap().push(chunk);
-                    }
-                }
-                Order::Delete { chunk, .. } => drop(held.lock().unwrap().remove(&chunk)),
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// What admits the hand-made nodes.
-fn secret() -> NodeSecret {
-    NodeSecret::new(b"0123456789abcdef").unwrap()
-}
-
-async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
-    start_with(dir, ports, number, rules, Some(secret())).await
-}
-
-async fn start_with(
-    dir: &std::path::Path,
-    ports: &[u16],
-    number: u8,
-    rules: Rules,
-    node_secret: Option<NodeSecret>,
-) -> Node {
-    let config = NodeConfig {
-        info: common::info(ports),
-        info_path: "tracker_info.txt".into(),
-        number,
-        dir: dir.join(number.to_string()),
-        rules,
-        metrics: None,
-        cluster_key: None,
-        node_secret,
-    };
-    Node::start(config).await.unwrap()
-}
-
-const QUICK: Rules = Rules { grace_ms: 300, repair_after_ms: 1_500 };
-
-fn chunk(owner: Uid, number: u8) -> OwnedChunk {
-    OwnedChunk { owner, chunk: ChunkId([number; 32]) }
-}
 
 fn manifest(servers: &[&Server], copies: u8, chunks: std::ops::Range<u8>) -> StoreManifest {
     StoreManifest {
@@ -212,13 +50,6 @@ async fn name(client: &mut Client, manifest: &StoreManifest, key: u8) {
     assert_eq!(client.ok(Call::Store(call)).await, Answer::Store(StoreAnswer::Ok));
 }
 
-async fn nodes(client: &mut Client) -> Vec<NodeEntry> {
-    match client.ok(Call::Store(StoreCall::Nodes)).await {
-        Answer::Store(StoreAnswer::Nodes(nodes)) => nodes,
-        other => panic!("{other:?}"),
-    }
-}
-
 async fn status(client: &mut Client) -> StoreStatus {
     match client.ok(Call::Store(StoreCall::Status)).await {
         Answer::Store(StoreAnswer::Status(status)) => *status,
@@ -240,12 +71,6 @@ async fn up(client: &mut Client, count: usize) {
         assert!(std::time::Instant::now() < deadline, "{:?}", nodes(client).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Waits until a tracker itself knows of so many that are up.
-async fn up_at(tracker: &Node, count: usize) {
-    until("up there", async || tracker.store_status().nodes.iter().filter(|node| node.up).count() == count)
-        .await;
 }
 
 /// Waits for a state of the store as the client's tracker sees it.
@@ -464,63 +289,6 @@ async fn a_node_that_is_not_where_it_says_is_not_taken() {
     let report = Call::Node(NodeCall::Report(Box::default()));
     assert_eq!(liar.refused(report).await.kind, RefusalKind::NotLoggedIn);
     assert_eq!(nodes(&mut liar).await.len(), 1);
-    one.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_waits_until_an_operator_admits_it_and_stays_admitted_everywhere() {
-    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
-    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
-    let two = start_with(dir.path(), &ports, 2, QUICK, None).await;
-    in_sync(&one, 1).await;
-    let server = Server::start("DFS1", &ports);
-    let waits = async |node: &Node| node.storage().applicants().iter().any(|one| one.peer == server.peer());
-    until("it waits at both", async || waits(&one).await && waits(&two).await).await;
-    let mut client = Client::connect(ports[1]).await;
-    assert_eq!(nodes(&mut client).await, [], "nothing is told of it");
-    assert!(one.storage().admit("DFS9").await.unwrap_err().contains("no node DFS9 waits"));
-    let admitted = one.storage().admit("dfs1").await.unwrap();
-    assert_eq!(admitted.peer, server.peer());
-    up_at(&one, 1).await;
-    up_at(&two, 1).await;
-    until("none waits", async || !waits(&one).await && !waits(&two).await).await;
-    // The tracker that is started again knows it, without any secret.
-    one.shutdown().await;
-    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
-    up_at(&one, 1).await;
-    // Taken out at the other tracker, it is out here as well, and waits again.
-    two.storage().expel(&server.peer().to_string()).await.unwrap();
-    up_at(&one, 0).await;
-    until("it waits again", async || waits(&one).await && waits(&two).await).await;
-    assert_eq!(nodes(&mut client).await, []);
-    one.shutdown().await;
-    two.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
-    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
-    let one = start(dir.path(), &ports, 1, QUICK).await;
-    let mut strangers = Vec::new();
-    for number in 0..40 {
-        let mut stranger = Client::connect(ports[0]).await;
-        stranger.ok(Call::Hello { listen: format!("0.0.0.0:{}", 1_000 + number) }).await;
-        let wrong = NodeSecret::new(b"another secret of some length").unwrap();
-        let proof = (number % 2 == 0).then(|| wrong.prove(stranger.identity.peer_id(), stranger.tracker));
-        let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
-        let refused = stranger.refused(register).await;
-        assert_eq!(refused.kind, RefusalKind::NotAllowed);
-        assert!(refused.text.contains("admit"), "{}", refused.text);
-        let report = NodeReport { anew: true, held: vec![chunk(Uid([1; 16]), 1)], ..NodeReport::default() };
-        let report = Call::Node(NodeCall::Report(Box::new(report)));
-        assert_eq!(stranger.refused(report).await.kind, RefusalKind::NotLoggedIn);
-        strangers.push(stranger);
-    }
-    assert_eq!(one.storage().applicants().len(), 16);
-    assert!(one.storage().admit("DFS1").await.unwrap_err().contains("several nodes call themselves DFS1"));
-    let server = Server::start("DFS1", &ports);
-    up_at(&one, 1).await;
-    assert_eq!(one.store_status().nodes[0].peer, server.peer());
     one.shutdown().await;
 }
 

@@ -186,10 +186,8 @@ impl Depot {
         let changed = node.report(report, now, budget, &is_named);
         if node.cut && !was_cut {
             let name = node.name.as_ref().map_or_else(String::new, ToString::to_string);
-            tracing::error!(
-                node = %peer, name, budget,
-                "ALARM: a storage node reports more chunks that no file names than are remembered; the rest is passed over"
-            );
+            let alarm = "ALARM: a storage node reports more chunks that no file names than are remembered";
+            tracing::error!(node = %peer, name, budget, alarm);
         }
         self.settle(ix, now);
         for key in changed.chunks {

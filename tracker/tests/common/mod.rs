@@ -7,6 +7,8 @@
     reason = "a test's helpers: every binary uses its own part, and a panic is how a test fails"
 )]
 
+pub mod server;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
