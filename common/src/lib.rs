@@ -5,6 +5,7 @@ pub mod bitfield;
 pub mod credentials;
 pub mod digest;
 pub mod ids;
+pub mod join;
 pub mod layout;
 pub mod limits;
 pub mod manifest;

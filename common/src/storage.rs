@@ -25,6 +25,12 @@ pub const MAX_SEALED_PART: usize = 4 * 1024;
 /// Longest encoded public part, in bytes.
 pub const MAX_STORE_MANIFEST: usize = MAX_CHUNKS * ENTRY + MAX_STORE_SERVERS * 40 + 64;
 
+/// Shortest sealed chunk, but for the last, of a file with more than [`FEW_CHUNKS`]: clients cut files of 16 MiB and more
+/// into the longest chunks, and nobody is to fill a node with tiny ones.
+pub const MIN_OF_MANY: u32 = 1024 * 1024;
+/// Chunks of a file that may be of any length.
+pub const FEW_CHUNKS: usize = 16;
+
 /// Bytes of one chunk in the packed table: id, then sealed length, big end first.
 const ENTRY: usize = 36;
 
@@ -152,6 +158,13 @@ impl StoreManifest {
         Ok(())
     }
 
+    /// Whether the chunks are as long as those of so many must be. Asked of what is to be stored; what is stored stays.
+    #[must_use]
+    pub fn has_fair_lengths(&self) -> bool {
+        let but_last = self.chunks.split_last().map_or(&[][..], |(_, others)| others);
+        self.chunks.len() <= FEW_CHUNKS || but_last.iter().all(|chunk| chunk.sealed >= MIN_OF_MANY)
+    }
+
     /// The encoded form, whose BLAKE3 names it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -269,6 +282,15 @@ mod tests {
         let mut same = manifest(2, 4, 0, 1);
         same.servers[1] = same.servers[0];
         assert!(same.validate().is_err());
+    }
+
+    #[test]
+    fn many_chunks_must_not_be_tiny() {
+        assert!(manifest(2, 4, 0, 16).has_fair_lengths());
+        let mut many = manifest(2, 4, 0, 17);
+        assert!(!many.has_fair_lengths());
+        many.chunks.iter_mut().take(16).for_each(|chunk| chunk.sealed = MIN_OF_MANY);
+        assert!(many.has_fair_lengths(), "the last may be short");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A store of real processes: trackers, storage nodes, and `dfs` run one command at a time.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -36,14 +37,32 @@ impl Store {
         for_nodes: &[&str],
         environment: &[(&str, String)],
     ) -> Self {
-        let trackers = Trackers::start_with(dir, trackers, for_trackers);
+        let secret = node_secret(dir);
+        let for_trackers = [for_trackers, &["--node-secret", secret.to_str().unwrap()]].concat();
+        let trackers = Trackers::start_with(dir, trackers, &for_trackers);
+        let store = Self::begin(dir, trackers, nodes, for_nodes, environment);
+        store.enter();
+        store
+    }
+
+    /// Starts nodes at these trackers, which run already; nobody has an account yet. `dfs` goes by a file of its own,
+    /// `clients_info.txt`, if there is one.
+    #[must_use]
+    pub fn begin(
+        dir: &Path,
+        trackers: Trackers,
+        nodes: usize,
+        for_nodes: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
         let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
         let mut conf: String = ports
             .iter()
             .zip(1..)
             .map(|(port, number)| format!("Server DFS{number} 127.0.0.1:{port}\n"))
             .collect();
-        conf += "Trackers tracker_info.txt\n";
+        let own = dir.join("clients_info.txt").is_file();
+        conf += if own { "Trackers clients_info.txt\n" } else { "Trackers tracker_info.txt\n" };
         std::fs::write(dir.join("dfs.conf"), conf).unwrap();
         let mut store = Self {
             trackers,
@@ -56,9 +75,27 @@ impl Store {
         for number in 1..=nodes {
             store.restart(number);
         }
-        assert_eq!(store.run("ann", &["create_user"])["ok"], true);
-        store.until_up(nodes);
         store
+    }
+
+    /// Makes the account `ann` with the password `secret`, and waits until all nodes are up.
+    pub fn enter(&self) {
+        assert_eq!(self.run("ann", &["create_user"])["ok"], true);
+        self.until_up(self.ports.len());
+    }
+
+    /// What nodes are started with from their next start on, besides what all are.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// The key that a node says it has.
+    #[must_use]
+    pub fn key(&self, number: usize) -> String {
+        let log = self.log(number);
+        let line = log.lines().find(|line| line.contains(" serves on ")).unwrap_or_default();
+        let key = line.split(" as ").nth(1).and_then(|rest| rest.split(';').next());
+        key.unwrap_or_default().to_owned()
     }
 
     /// Starts a node that does not run.
@@ -71,6 +108,8 @@ impl Store {
             .arg(self.trackers.info())
             .arg("--data-dir")
             .arg(self.data(number))
+            .arg("--join-secret")
+            .arg(node_secret(&self.dir))
             .args(["--bind", "127.0.0.1", "--name"])
             .arg(format!("DFS{number}"))
             .args(self.arguments.iter().map(|argument| argument.replace("{n}", &number.to_string())))
@@ -190,6 +229,17 @@ impl Store {
             status["missing_copies"] == 0 && listed["files"].as_array().unwrap().iter().all(whole)
         });
     }
+}
+
+/// A file with the secret by which nodes are admitted, made if it is not there.
+#[must_use]
+pub fn node_secret(dir: &Path) -> PathBuf {
+    let path = dir.join("node.secret");
+    if !path.is_file() {
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    path
 }
 
 /// All files below a folder.

@@ -8,6 +8,7 @@ mod client;
 mod crowd;
 mod dfs;
 mod forger;
+mod liar;
 mod load;
 mod member;
 mod mount;
@@ -28,8 +29,9 @@ use sha1::Digest;
 
 pub use client::{Client, Outcome, Stopped};
 pub use crowd::Crowd;
-pub use dfs::{Store, files_below};
+pub use dfs::{Store, files_below, node_secret};
 pub use forger::Forger;
+pub use liar::Liar;
 pub use load::{Load, Promises};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;

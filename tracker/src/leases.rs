@@ -10,6 +10,8 @@ use shoal_common::{RequestId, Uid};
 
 /// Leases in the whole cluster at most.
 const MAX_LEASES: usize = 100_000;
+/// Leases of one user at most: nobody puts and gets more at once, and others need some as well.
+const MAX_OF_USER: usize = 64;
 
 #[derive(Debug)]
 struct Lease {
@@ -25,7 +27,7 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Begins, renews or (`life` zero) ends a lease; false when there are too many.
+    /// Begins, renews or (`life` zero) ends a lease; false when there are too many, of this user or in all.
     pub(crate) fn set(&mut self, user: Uid, id: RequestId, life: Duration, own: bool, now: Instant) -> bool {
         if life.is_zero() {
             self.held.remove(&(user, id));
@@ -37,6 +39,9 @@ impl Leases {
                 return false;
             }
         }
+        if !self.held.contains_key(&(user, id)) && self.of_user(user, now).count() >= MAX_OF_USER {
+            return false;
+        }
         let until = now + life.min(Duration::from_millis(LEASE_LIFE_MS));
         self.held.insert((user, id), Lease { until, own });
         true
@@ -44,8 +49,12 @@ impl Leases {
 
     /// Whether any lease of that user holds.
     pub(crate) fn holds(&self, user: Uid, now: Instant) -> bool {
+        self.of_user(user, now).next().is_some()
+    }
+
+    fn of_user(&self, user: Uid, now: Instant) -> impl Iterator<Item = &Lease> {
         let of_user = self.held.range((user, RequestId([0; 16]))..=(user, RequestId([u8::MAX; 16])));
-        of_user.into_iter().any(|(_, lease)| lease.until > now)
+        of_user.map(|(_, lease)| lease).filter(move |lease| lease.until > now)
     }
 
     /// The leases that this tracker gave, and how long each still holds.
@@ -66,7 +75,12 @@ mod tests {
         leases.set(alice, RequestId([1; 16]), life, true, now);
         leases.set(alice, RequestId([2; 16]), life * 10, false, now);
         assert!(leases.holds(alice, now) && !leases.holds(bob, now));
-        assert_eq!(leases.own(now).len(), 1);
+        assert_eq!(leases.own(now).len(), 1, "of alice's two, one came from another tracker");
+        for number in 10..100 {
+            let taken = leases.set(bob, RequestId([number; 16]), life, true, now);
+            assert_eq!(taken, usize::from(number) < 10 + MAX_OF_USER, "{number}");
+        }
+        assert!(leases.set(bob, RequestId([10; 16]), life, true, now), "one that is held is renewed");
         leases.set(alice, RequestId([1; 16]), Duration::ZERO, true, now);
         assert!(leases.holds(alice, now + life / 2));
         assert!(!leases.holds(alice, now + life));

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::CLIENT_PROTOCOL;
 use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_common::tracker_info::TrackerLine;
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub cluster_key: Option<ClusterKey>,
     /// Who may create an account here.
     pub registration: Registration,
+    /// What storage nodes prove to know to be admitted, if there is such a secret.
+    pub node_secret: Option<NodeSecret>,
 }
 
 /// A running tracker.
@@ -82,7 +85,17 @@ impl Node {
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig { info, info_path, number, dir, rules, metrics, cluster_key, registration } = config;
+        let NodeConfig {
+            info,
+            info_path,
+            number,
+            dir,
+            rules,
+            metrics,
+            cluster_key,
+            registration,
+            node_secret,
+        } = config;
         let Some(line) = info.tracker(number).cloned() else {
             bail!(no_such_number(&info, &info_path, number))
         };
@@ -119,7 +132,7 @@ impl Node {
             orders,
             closing.clone(),
         );
-        let storage = Storage::new(core.clone(), presence.clone(), me, rules);
+        let storage = Storage::new(core.clone(), presence.clone(), me, rules, node_secret);
         let service =
             Service::new(core.clone(), presence.clone(), storage.clone(), identity, me, registration);
         let clients = TaskTracker::new();
@@ -226,6 +239,12 @@ impl Node {
     #[must_use]
     pub fn store_status(&self) -> StoreStatus {
         self.storage.status()
+    }
+
+    /// The encrypted store: for admitting storage nodes and taking them out.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Allows what is unneeded on storage nodes now to be deleted, whatever held it back. True for all trackers.

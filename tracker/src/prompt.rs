@@ -13,6 +13,12 @@ pub enum Command {
     AllowDeletions,
     /// Let somebody create one account within so many days.
     InviteUser(u16),
+    /// The storage nodes, and those that wait to be admitted.
+    Nodes,
+    /// Admit storage nodes that wait, by name or key.
+    Admit(Vec<String>),
+    /// Take a storage node out, by name or key.
+    Expel(String),
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
@@ -30,6 +36,9 @@ status            how this tracker and the others are, and what they hold
 backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
 invite_user [DAYS]  a code with which one account can be created, where registration is by invitation [7 days]
+nodes             the storage nodes, and those that wait to be admitted
+admit NAME|KEY …  admit storage nodes that wait
+expel NAME|KEY    take a storage node out of the cluster
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -56,17 +65,33 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             None => Err(format!("say for how many days, from 1 to {MAX_DAYS}: invite_user 7")),
         };
     }
+    let named = || rest.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    if word.eq_ignore_ascii_case("admit") {
+        let nodes = named();
+        return if nodes.is_empty() {
+            Err("say which: admit NAME, or the node's key; \"nodes\" lists those that wait".into())
+        } else {
+            Ok(Some(Command::Admit(nodes)))
+        };
+    }
+    if word.eq_ignore_ascii_case("expel") {
+        return match <[String; 1]>::try_from(named()) {
+            Ok([node]) => Ok(Some(Command::Expel(node))),
+            Err(_) => Err("say which one: expel NAME, or the node's key".into()),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
         "quit" | "exit" => Command::Quit,
         "status" => Command::Status,
         "allow-deletions" => Command::AllowDeletions,
+        "nodes" => Command::Nodes,
         "help" | "?" => Command::Help,
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "unknown command {shown:?}; there are: status, backup, allow-deletions, invite_user, help, quit"
+                "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, invite_user, help, quit"
             ));
         }
     };
@@ -84,6 +109,10 @@ mod tests {
         assert_eq!(parse(""), Ok(None));
         assert_eq!(parse("Backup  /a b/C"), Ok(Some(Command::Backup("/a b/C".into()))));
         assert!(parse("backup ").is_err());
+        assert_eq!(parse("nodes"), Ok(Some(Command::Nodes)));
+        assert_eq!(parse("Admit DFS1  DFS2"), Ok(Some(Command::Admit(vec!["DFS1".into(), "DFS2".into()]))));
+        assert_eq!(parse("expel DFS1"), Ok(Some(Command::Expel("DFS1".into()))));
+        assert!(parse("admit").is_err() && parse("expel").is_err() && parse("expel a b").is_err());
         assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
         assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
         assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));

@@ -54,6 +54,7 @@ impl Reporter {
         };
         report.add_status(&self.core.status().await?);
         report.add_store(self.storage.status());
+        report.store.waiting = self.storage.applicants().len() as u64;
         let dir = self.dir.clone();
         match tokio::task::spawn_blocking(move || store::count(&dir)).await {
             Ok(Ok(counts)) => report.add_counts(&counts),

@@ -92,6 +92,8 @@ pub struct Store {
     pub unnamed: u64,
     /// Why nothing is deleted now.
     pub deletions_held: Option<String>,
+    /// Nodes that wait at this tracker to be admitted.
+    pub waiting: u64,
 }
 
 /// A storage node.
@@ -155,6 +157,7 @@ impl Report {
             ordered_by: store.ordered_by,
             unnamed: store.unnamed,
             deletions_held: store.deletions_held,
+            waiting: 0,
         };
     }
 
@@ -196,6 +199,10 @@ impl Report {
 
 impl Store {
     fn write_text(&self, text: &mut String) {
+        if self.waiting > 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\nSTORAGE NODES THAT WAIT TO BE ADMITTED: {}; type: nodes", self.waiting);
+        }
         if self.nodes.is_empty() {
             return;
         }

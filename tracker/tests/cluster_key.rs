@@ -29,6 +29,7 @@ async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node
         metrics: None,
         cluster_key,
         registration: shoal_tracker::registration::Registration::Open,
+        node_secret: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -39,6 +39,7 @@ async fn status_and_metrics_tell_how_the_cluster_is() {
         metrics: Some("127.0.0.1:0".parse().unwrap()),
         cluster_key: None,
         registration: shoal_tracker::registration::Registration::Open,
+        node_secret: None,
     };
     let one = Node::start(config).await.unwrap();
     let two = start(dir.path(), &ports, 2).await;

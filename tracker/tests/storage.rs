@@ -4,171 +4,26 @@
 mod common;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::server::{QUICK, Server, chunk, nodes, secret, start, up_at};
 use common::{Client, PATIENCE, free_ports, in_sync, until};
 use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
-use shoal_common::tokens::{self, CopyOrder, StorageTicket};
+use shoal_common::tokens::{self, StorageTicket};
 use shoal_common::tracker_api::storage::{
-    NodeAnswer, NodeCall, NodeEntry, NodeReport, Order, OwnedChunk, StoreAnswer, StoreCall, StoreStatus,
-    StoredEntry,
+    NodeCall, OwnedChunk, StoreAnswer, StoreCall, StoreStatus, StoredEntry,
 };
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{NodeName, PeerId, RequestId, Uid};
 use shoal_net::Identity;
-use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::storage::Rules;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::sync::DropGuard;
-use tokio_util::task::AbortOnDropHandle;
-
-const CAPACITY: u64 = 1 << 30;
-
-/// A storage node: what it holds, and a task for each tracker that reports it and does what is ordered.
-struct Server {
-    identity: Identity,
-    port: u16,
-    held: Arc<Mutex<HashSet<OwnedChunk>>>,
-    /// What it copied by order.
-    copied: Arc<Mutex<Vec<OwnedChunk>>>,
-    _running: DropGuard,
-}
-
-impl Server {
-    fn start(name: &str, trackers: &[u16]) -> Self {
-        Self::start_as(name, trackers, Identity::generate(), 0, HashSet::new())
-    }
-
-    fn start_as(
-        name: &str,
-        trackers: &[u16],
-        identity: Identity,
-        port: u16,
-        held: HashSet<OwnedChunk>,
-    ) -> Self {
-        let address = format!("127.0.0.1:{port}").parse().unwrap();
-        let mut listener = Listener::bind(address, &identity, BulkLimits::default()).unwrap();
-        let port = listener.local_addr().port();
-        let running = CancellationToken::new();
-        let (held, copied) = (Arc::new(Mutex::new(held)), Arc::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Ok(stream) = listener.accept().await {
-                drop(stream)
-            }
-        });
-        for &tracker in trackers {
-            let (identity, name) = (identity.clone(), NodeName::create(name).unwrap());
-            let (held, copied) = (Arc::clone(&held), Arc::clone(&copied));
-            tasks.spawn(async move {
-                loop {
-                    // A tracker that goes away panics the hand-made client; the next try meets it again.
-                    let (identity, name) = (identity.clone(), name.clone());
-                    let (held, copied) = (Arc::clone(&held), Arc::clone(&copied));
-                    let serving = tokio::spawn(serve(identity, name, port, tracker, held, copied));
-                    let _ = AbortOnDropHandle::new(serving).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            });
-        }
-        let token = running.clone();
-        tokio::spawn(async move {
-            token.cancelled().await;
-            tasks.shutdown().await;
-        });
-        Self { identity, port, held, copied, _running: running.drop_guard() }
-    }
-
-    fn peer(&self) -> PeerId {
-        self.identity.peer_id()
-    }
-
-    fn holds(&self, key: OwnedChunk) -> bool {
-        self.held.lock().unwrap().contains(&key)
-    }
-
-    fn store(&self, key: OwnedChunk) {
-        self.held.lock().unwrap().insert(key);
-    }
-}
-
-async fn serve(
-    identity: Identity,
-    name: NodeName,
-    port: u16,
-    tracker: u16,
-    held: Arc<Mutex<HashSet<OwnedChunk>>>,
-    copied: Arc<Mutex<Vec<OwnedChunk>>>,
-) {
-    let own = identity.peer_id();
-    let mut client = Client::connect_as(identity, tracker).await;
-    client.ok(Call::Hello { listen: format!("0.0.0.0:{port}") }).await;
-    client.ok(Call::Node(NodeCall::Register { name })).await;
-    let mut told: Option<HashSet<OwnedChunk>> = None;
-    loop {
-        let now = held.lock().unwrap().clone();
-        let before = told.take();
-        let anew = before.is_none();
-        let before = before.unwrap_or_default();
-        let report = NodeReport {
-            anew,
-            held: now.difference(&before).copied().collect(),
-            gone: before.difference(&now).copied().collect(),
-            capacity: CAPACITY,
-            free: CAPACITY / 2,
-            ..NodeReport::default()
-        };
-        told = Some(now);
-        let answer = client.ok(Call::Node(NodeCall::Report(Box::new(report)))).await;
-        let Answer::Node(NodeAnswer::Orders { orders, ticket_keys, .. }) = answer else {
-            panic!("{answer:?}")
-        };
-        for order in orders {
-            match order {
-                Order::Copy { chunk, from, order, .. } => {
-                    let order: CopyOrder = tokens::open(&order, |key| ticket_keys.contains(key)).unwrap();
-                    assert_eq!((order.owner, order.chunk), (chunk.owner, chunk.chunk));
-                    assert_eq!((order.from, order.to), (from, own));
-                    if held.lock().unwrap().insert(chunk) {
-                        copied.lock().unwrap().push(chunk);
-                    }
-                }
-                Order::Delete { chunk, .. } => drop(held.lock().unwrap().remove(&chunk)),
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
-    let config = NodeConfig {
-        info: common::info(ports),
-        info_path: "tracker_info.txt".into(),
-        number,
-        dir: dir.join(number.to_string()),
-        rules,
-        metrics: None,
-        cluster_key: None,
-        registration: shoal_tracker::registration::Registration::Open,
-    };
-    Node::start(config).await.unwrap()
-}
-
-const QUICK: Rules = Rules { grace_ms: 300, repair_after_ms: 1_500 };
-
-fn chunk(owner: Uid, number: u8) -> OwnedChunk {
-    OwnedChunk { owner, chunk: ChunkId([number; 32]) }
-}
 
 fn manifest(servers: &[&Server], copies: u8, chunks: std::ops::Range<u8>) -> StoreManifest {
     StoreManifest {
         copies,
         servers: servers.iter().map(|server| server.peer()).collect(),
         shift: 1,
-        chunks: chunks.map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1_000 }).collect(),
+        chunks: chunks.map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1 << 20 }).collect(),
     }
 }
 
@@ -195,13 +50,6 @@ async fn name(client: &mut Client, manifest: &StoreManifest, key: u8) {
     assert_eq!(client.ok(Call::Store(call)).await, Answer::Store(StoreAnswer::Ok));
 }
 
-async fn nodes(client: &mut Client) -> Vec<NodeEntry> {
-    match client.ok(Call::Store(StoreCall::Nodes)).await {
-        Answer::Store(StoreAnswer::Nodes(nodes)) => nodes,
-        other => panic!("{other:?}"),
-    }
-}
-
 async fn status(client: &mut Client) -> StoreStatus {
     match client.ok(Call::Store(StoreCall::Status)).await {
         Answer::Store(StoreAnswer::Status(status)) => *status,
@@ -223,12 +71,6 @@ async fn up(client: &mut Client, count: usize) {
         assert!(std::time::Instant::now() < deadline, "{:?}", nodes(client).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Waits until a tracker itself knows of so many that are up.
-async fn up_at(tracker: &Node, count: usize) {
-    until("up there", async || tracker.store_status().nodes.iter().filter(|node| node.up).count() == count)
-        .await;
 }
 
 /// Waits for a state of the store as the client's tracker sees it.
@@ -284,7 +126,7 @@ async fn what_a_lost_server_held_is_copied_again_and_nothing_else() {
     let status = when("too many copies", &mut client, |status| status.unnamed == 4).await;
     assert!(status.deletions_held.is_some(), "both trackers began blank");
     // What is allowed is what the tracker that gives the orders knows at that moment.
-    until("seen by the one that gives the orders", async || one.store_status().unnamed == 4).await;
+    until("seen by both", async || [&one, &two].iter().all(|node| node.store_status().unnamed == 4)).await;
     one.allow_deletions().await.unwrap();
     when("gone", &mut client, |status| status.nodes.iter().map(|node| node.chunks).sum::<u64>() == 16).await;
     assert_eq!(copied(&servers) - before, 4);
@@ -326,6 +168,7 @@ async fn chunks_that_nothing_names_go_by_the_rules_only() {
     // More than a tenth waits for the operator.
     (100..110).for_each(|n| servers[1].store(chunk(owner, n)));
     let of_it = |why: &String| why.contains("DFS2");
+    when("held", &mut other, |status| status.deletions_held.as_ref().is_some_and(of_it)).await;
     when("held", &mut client, |status| status.deletions_held.as_ref().is_some_and(of_it)).await;
 
     // With a tracker away nothing is deleted, whatever was allowed.
@@ -440,10 +283,33 @@ async fn a_node_that_is_not_where_it_says_is_not_taken() {
     let mut liar = Client::connect(ports[0]).await;
     up(&mut liar, 1).await;
     liar.ok(Call::Hello { listen: format!("127.0.0.1:{}", server.port) }).await;
-    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap() });
+    let proof = Some(secret().prove(liar.identity.peer_id(), liar.tracker));
+    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
     assert_eq!(liar.refused(register).await.kind, RefusalKind::NotAllowed);
     let report = Call::Node(NodeCall::Report(Box::default()));
     assert_eq!(liar.refused(report).await.kind, RefusalKind::NotLoggedIn);
     assert_eq!(nodes(&mut liar).await.len(), 1);
     one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tracker_says_by_itself_what_may_be_deleted() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let (one, two) = (start(dir.path(), &ports, 1, QUICK).await, start(dir.path(), &ports, 2, QUICK).await);
+    in_sync(&one, 1).await;
+    // A server for each tracker alone: it hears of no other's orders.
+    let garbage: HashSet<OwnedChunk> = [chunk(Uid([9; 16]), 1)].into();
+    let servers: Vec<Server> = [(1, &ports[..1]), (2, &ports[1..])]
+        .into_iter()
+        .map(|(n, of)| Server::start_as(&format!("DFS{n}"), of, Identity::generate(), 0, garbage.clone()))
+        .collect();
+    let seen = async || [&one, &two].iter().all(|tracker| tracker.store_status().unnamed == 1);
+    until("both see the garbage", seen).await;
+    // All of a node's chunks are more than a tenth: nothing goes before an operator speaks.
+    assert!(servers.iter().all(|server| server.held.lock().unwrap().len() == 1));
+    one.allow_deletions().await.unwrap();
+    until("both order it away", async || servers.iter().all(|server| server.held.lock().unwrap().is_empty()))
+        .await;
+    one.shutdown().await;
+    two.shutdown().await;
 }

@@ -2,12 +2,14 @@
 //! pipe, how a rate is typed, how a file that they name is read. It knows nothing of Shoal.
 
 pub mod descriptors;
+mod key_file;
 pub mod log;
 pub mod pipe;
 mod rate;
 mod runtime;
 mod text_file;
 
+pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;
 pub use runtime::runtime;

@@ -1,13 +1,15 @@
 //! The encrypted file store's part of the API: what a storage node tells its trackers and what they order, and what a
 //! user's client asks about its own files.
 //!
-//! A node keeps a connection to *every* tracker and tells each the same; only one of them, the lowest-numbered, gives
-//! orders. Orders are idempotent: one that was carried out already, or that makes no sense any more, is done.
+//! A node keeps a connection to *every* tracker and tells each the same. Only one of them, the lowest-numbered, has copies
+//! made; each says by itself what may be deleted, and the node deletes what most of them say. Orders are idempotent: one that
+//! was carried out already, or that makes no sense any more, is done.
 
 use minicbor::{Decode, Encode};
 
 use crate::digest::Blake3;
 use crate::ids::{RequestId, Uid};
+use crate::join::JoinProof;
 use crate::names::NodeName;
 use crate::peer_id::PeerId;
 use crate::storage::{ChunkId, PointerKey};
@@ -47,6 +49,9 @@ pub enum NodeCall {
         /// What operators call it.
         #[n(0)]
         name: NodeName,
+        /// That it knows the cluster's join secret. A node without waits for an operator to admit it.
+        #[n(1)]
+        proof: Option<JoinProof>,
     },
     /// What the node holds, or what changed of it; also its sign of life. Every [`NodeAnswer::Orders::again_ms`] at the
     /// latest, at once when something changed. → [`NodeAnswer::Orders`]
@@ -132,7 +137,8 @@ pub enum Order {
         #[cbor(n(4), with = "minicbor::bytes")]
         order: Vec<u8>,
     },
-    /// Delete a chunk that nothing names, unless it was stored, or stored again, less than `min_age_ms` ago.
+    /// Delete a chunk that nothing names, unless it was stored, or stored again, less than `min_age_ms` ago. The word of one
+    /// tracker: the node goes by the majority of those that it was started with, and by rules of its own.
     #[n(1)]
     Delete {
         /// Which.

@@ -4,9 +4,12 @@
 //! Server DFS1 127.0.0.1:10001
 //! Trackers tracker_info.txt
 //! ```
+//!
+//! A server's key, which `dfs-server` prints when it starts, may follow its address; then no other is taken for it.
 
 use std::path::{Path, PathBuf};
 
+use shoal_common::PeerId;
 use shoal_common::names::NodeName;
 use shoal_common::storage::MAX_STORE_SERVERS;
 
@@ -22,6 +25,8 @@ pub struct ServerLine {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Its key, if the line says it.
+    pub peer: Option<PeerId>,
 }
 
 /// What the file says.
@@ -102,12 +107,17 @@ impl Conf {
     }
 
     fn server(&mut self, line: usize, words: &[&str]) -> Result<(), String> {
-        const FORM: &str = "write: Server NAME HOST:PORT, for example: Server DFS1 127.0.0.1:10001";
-        let (name, at) = match *words {
-            [name, at] => (name, at.to_owned()),
-            [name, host, port] => (name, format!("{host}:{port}")),
+        const FORM: &str =
+            "write: Server NAME HOST:PORT, for example: Server DFS1 127.0.0.1:10001; its peer id may follow";
+        let (name, at, peer) = match *words {
+            [name, at] => (name, at.to_owned(), None),
+            [name, host, port] if port.parse::<u16>().is_ok() => (name, format!("{host}:{port}"), None),
+            [name, at, peer] => (name, at.to_owned(), Some(peer)),
+            [name, host, port, peer] => (name, format!("{host}:{port}"), Some(peer)),
             _ => return Err(FORM.to_owned()),
         };
+        let peer = peer.map(str::parse::<PeerId>).transpose();
+        let peer = peer.map_err(|error| format!("the server's peer id: {error}"))?;
         let name = NodeName::create(name).map_err(|error| error.to_string())?;
         let (host, port) = at.rsplit_once(':').ok_or(FORM)?;
         let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or(FORM)?;
@@ -123,7 +133,7 @@ impl Conf {
             return Err(format!("more than {MAX_STORE_SERVERS} servers"));
         }
         let name = self.free_name(line, name)?;
-        self.servers.push(ServerLine { name, host: host.to_owned(), port });
+        self.servers.push(ServerLine { name, host: host.to_owned(), port, peer });
         Ok(())
     }
 
@@ -166,6 +176,17 @@ mod tests {
         assert_eq!(at(2), ("DFS3", "::1", 10_003));
         assert_eq!(conf.trackers, Path::new("/etc/shoal/t.txt"));
         assert!(conf.warnings.is_empty());
+        assert!(conf.servers.iter().all(|server| server.peer.is_none()));
+    }
+
+    #[test]
+    fn a_servers_key_may_follow_its_address() {
+        let key = PeerId([7; 32]);
+        let conf =
+            parse(&format!("Server A a:1 {key}\nServer B b 2 {key}\nServer C c 3\nTrackers t\n")).unwrap();
+        let keys: Vec<Option<PeerId>> = conf.servers.iter().map(|server| server.peer).collect();
+        assert_eq!(keys, [Some(key), Some(key), None]);
+        assert_eq!((conf.servers[1].host.as_str(), conf.servers[1].port), ("b", 2));
     }
 
     #[test]
@@ -187,6 +208,7 @@ mod tests {
             ("Server DFS1 host\nTrackers t", "line 1"),
             ("Trackers t\nServer DFS1 host:0", "line 2"),
             ("Server DFS1 host:99999\nTrackers t", "line 1"),
+            ("Server DFS1 host:1 nonsense\nTrackers t", "peer id"),
             ("What 1", "line 1"),
             ("Trackers t", "no server"),
             ("Server DFS1 host:1", "does not name the trackers"),

@@ -47,7 +47,7 @@ impl Sealed {
             && layout
                 .iter()
                 .zip(&chunks)
-                .all(|(piece, chunk)| chunk.sealed == crate::seal::sealed_length(&layout, piece));
+                .all(|(piece, chunk)| chunk.sealed == layout.length(piece) + sealer.form().overhead());
         fits.then(|| {
             Arc::new(Self { layout, chunks, sealer, memory: Arc::new(Semaphore::new(SEALED_BYTES)) })
         })

@@ -18,6 +18,8 @@ pub const DATA: u8 = 19;
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Chunks in one message at most.
 pub const MAX_CHUNK_LIST: usize = 1_000;
+/// Chunks in one message with their removal keys at most.
+pub const MAX_DELETES: usize = 500;
 /// Bytes of a chunk in one [`DATA`] frame: large enough that its head costs nothing, small enough that other answers on
 /// the connection do not wait long.
 pub const SLICE: usize = 128 * 1024;
@@ -29,6 +31,25 @@ pub const MAX_TO_NODE: u32 = MAX_SEALED_CHUNK + ChunkHead::BYTES as u32;
 pub const MAX_TO_CLIENT: u32 = (SLICE + DataHead::BYTES) as u32;
 /// Requests under way on one connection at most.
 pub const MAX_REQUESTS: usize = 64;
+
+/// What has one chunk deleted at once: known to its owner alone, until it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct RemovalKey(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
+
+impl RemovalKey {
+    /// What a chunk that it deletes ends with.
+    #[must_use]
+    pub fn lock(&self) -> [u8; 32] {
+        *blake3::hash(&self.0).as_bytes()
+    }
+}
+
+impl std::fmt::Debug for RemovalKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RemovalKey")
+    }
+}
 
 /// To a node.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -77,15 +98,19 @@ pub enum ToNode {
         #[n(1)]
         chunks: Vec<ChunkId>,
     },
-    /// Deletes chunks of the user. → [`ToClient::Done`]
+    /// Deletes chunks of the user. Those whose removal key is shown go at once; others, which a ticket that a tracker made up
+    /// could name as well, go into the node's bin, as many as may go into it in a day. → [`ToClient::Done`]
     #[n(4)]
     Delete {
         /// The request's number.
         #[n(0)]
         request: u32,
-        /// The chunks, at most [`MAX_CHUNK_LIST`].
+        /// The chunks, at most [`MAX_CHUNK_LIST`], with keys [`MAX_DELETES`].
         #[n(1)]
         chunks: Vec<ChunkId>,
+        /// Their removal keys, as many as chunks.
+        #[n(2)]
+        keys: Option<Vec<RemovalKey>>,
     },
     /// Says that a chunk came wrong: the node reads it again and, if it is rotten, reports so. → [`ToClient::Done`]
     #[n(5)]
@@ -278,6 +303,15 @@ mod tests {
             minicbor::decode::<ToNode>(&longest).unwrap(),
             ToNode::Holds { request: u32::MAX, chunks }
         );
+        let (chunks, keys) =
+            (vec![ChunkId([3; 32]); MAX_DELETES], Some(vec![RemovalKey([4; 32]); MAX_DELETES]));
+        let longest = ToNode::Delete { request: u32::MAX, chunks, keys };
+        let bytes = minicbor::to_vec(&longest).unwrap();
+        assert!(bytes.len() <= MAX_MESSAGE);
+        assert_eq!(minicbor::decode::<ToNode>(&bytes).unwrap(), longest);
+        // As a client before removal keys says it: without them.
+        let old = minicbor::decode::<ToNode>(&[0x82, 4, 0x82, 9, 0x80]).unwrap();
+        assert_eq!(old, ToNode::Delete { request: 9, chunks: vec![], keys: None });
         let failed = ToClient::Failed { request: 5, reason: Failure::NotFound };
         let bytes = minicbor::to_vec(&failed).unwrap();
         assert_eq!(bytes, [0x82, 5, 0x82, 5, 1]);

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use clap::{CommandFactory, Parser};
 use etcetera::BaseStrategy;
 use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
+use shoal_common::join::NodeSecret;
 use shoal_common::{TrackerInfo, tracker_info};
-use shoal_console::{LogFormat, descriptors, log, pipe, read_text};
+use shoal_console::{LogFormat, descriptors, log, pipe, read_key, read_text};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{Node, NodeConfig};
@@ -57,6 +58,9 @@ struct Arguments {
     /// Who may create an account at this tracker; invitations are made with invite_user at the prompt
     #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Open)]
     registration: Registration,
+    /// File with a secret that storage nodes share: a node that proves to know it is admitted without being asked for
+    #[arg(long, value_name = "FILE")]
+    node_secret: Option<PathBuf>,
     /// For how long a chunk on a storage node must have been named by no stored file before it may be deleted
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -122,6 +126,7 @@ fn run(arguments: Arguments) -> Result<()> {
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
     descriptors::raise();
     let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
+    let node_secret = arguments.node_secret.as_deref().map(read_node_secret).transpose()?;
     shoal_tracker::clock::shift(arguments.clock_offset);
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let rules = Rules { grace_ms: ms(arguments.grace), repair_after_ms: ms(arguments.repair_after) };
@@ -134,8 +139,15 @@ fn run(arguments: Arguments) -> Result<()> {
         metrics: arguments.metrics,
         cluster_key,
         registration: arguments.registration,
+        node_secret,
     };
     runtime.block_on(operate(config, terminal))
+}
+
+fn read_node_secret(path: &Path) -> Result<NodeSecret> {
+    let bytes = read_key(path, "the storage nodes' secret")?;
+    NodeSecret::new(&bytes)
+        .with_context(|| format!("the storage nodes' secret {} cannot be used", path.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "what the operator reads")]
@@ -226,10 +238,47 @@ async fn obey(node: &Node, line: &str) -> bool {
                 Err(error) => eprintln!("no invitation was made: {error:#}"),
             }
         }
+        Ok(Some(Command::Nodes)) => println!("{}", nodes_text(node)),
+        Ok(Some(Command::Admit(nodes))) => {
+            for which in nodes {
+                match node.storage().admit(&which).await {
+                    Ok(admitted) => println!("{} is admitted, as {}", admitted.name, admitted.peer),
+                    Err(problem) => eprintln!("{problem}"),
+                }
+            }
+        }
+        Ok(Some(Command::Expel(which))) => match node.storage().expel(&which).await {
+            Ok(gone) => println!(
+                "{} ({}) is out; its copies are made again elsewhere. Without another join secret it can come back",
+                gone.name, gone.peer
+            ),
+            Err(problem) => eprintln!("{problem}"),
+        },
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
         Err(problem) => eprintln!("{problem}"),
     }
     false
+}
+
+/// The storage nodes, and those that wait, as the operator reads them.
+fn nodes_text(node: &Node) -> String {
+    let mut lines: Vec<String> = node
+        .store_status()
+        .nodes
+        .iter()
+        .map(|node| {
+            let state = if node.up { "up" } else { "not connected" };
+            format!("{:<12} {:<24} {}  {state}", node.name, node.address, node.peer)
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push("there are no storage nodes".into());
+    }
+    for one in node.storage().applicants() {
+        let line = format!("{:<12} {:<24} {}  WAITS: admit {}", one.name, one.address, one.peer, one.name);
+        lines.push(line);
+    }
+    lines.join("\n")
 }
 
 /// Reads lines from the terminal, each after the last was obeyed, until end of input.

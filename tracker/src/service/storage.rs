@@ -1,13 +1,13 @@
 //! The encrypted store: storage nodes' registration and reports, and users' stored files.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use shoal_common::join::JoinProof;
 use shoal_common::storage::{MAX_SEALED_PART, PointerKey, StoreManifest};
 use shoal_common::tokens::{CopyOrder, StorageTicket, TICKET_LIFE_MS, seal};
 use shoal_common::tracker_api::storage::{
-    LEASE_LIFE_MS, MAX_NODES, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order,
-    StoreAnswer, StoreCall, StoredEntry, StoredFile,
+    LEASE_LIFE_MS, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order, StoreAnswer,
+    StoreCall, StoredEntry, StoredFile,
 };
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
@@ -18,17 +18,13 @@ use super::sessions::Caller;
 use super::{Client, Service, refusal};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
-use crate::record::{
-    POINTER, Pointer, STORAGE_NODE, StorageNode, encode, parse_pointer_key, part, pointer_key,
-};
-use crate::storage::{Planned, Storage};
+use crate::record::{POINTER, Pointer, encode, parse_pointer_key, pointer_key};
+use crate::storage::{Planned, Storage, write_node};
 
 /// A node reports this often at least, in milliseconds; orders go out with the answers.
 const REPORT_AGAIN_MS: u32 = 400;
 /// How long a signed copy order is good for, in milliseconds.
 const COPY_ORDER_LIFE_MS: u64 = 10 * 60_000;
-/// Storage nodes on one machine: more would be a stranger who takes up what others need.
-const MAX_NODES_OF_ADDRESS: usize = 64;
 /// Rows of a user's stored files read at a time.
 const PAGE: usize = 256;
 
@@ -40,14 +36,22 @@ impl Service {
     /// A storage node's call.
     pub(super) async fn for_node(&self, client: &mut Client, call: NodeCall) -> Result<Answer, Refusal> {
         match call {
-            NodeCall::Register { name } => self.register_node(client, name).await,
+            NodeCall::Register { name, proof } => self.register_node(client, name, proof).await,
             NodeCall::Report(report) => self.take_report(client, *report),
         }
         .map(Answer::Node)
     }
 
-    async fn register_node(&self, client: &mut Client, name: NodeName) -> Result<NodeAnswer, Refusal> {
+    async fn register_node(
+        &self,
+        client: &mut Client,
+        name: NodeName,
+        proof: Option<JoinProof>,
+    ) -> Result<NodeAnswer, Refusal> {
         let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
+        // First of all: for a stranger nothing is done, written, or told to anybody.
+        let (ends, places) = ((peer, self.identity.peer_id()), (address, client.remote.ip()));
+        self.storage.check_admitted(ends, &name, places, proof).await?;
         // Whoever says to be at an address is asked there; so nobody takes a server's place by saying so.
         if let Err(error) = bulk::connect(address, peer, &self.identity).await {
             let text =
@@ -169,69 +173,6 @@ fn signed(identity: &Identity, planned: Planned, to: PeerId, min_age_ms: u64, no
     }
 }
 
-/// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.
-fn write_node(
-    tx: &mut Tx<'_>,
-    storage: &Storage,
-    peer: PeerId,
-    name: NodeName,
-    address: SocketAddr,
-) -> Result<(), Fault> {
-    let rows = tx.store().scan(STORAGE_NODE, &[], None, MAX_NODES * 2)?;
-    let nodes: Vec<(PeerId, StorageNode)> = rows
-        .iter()
-        .filter(|row| !row.tombstone)
-        .filter_map(|row| Some((PeerId(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?)))
-        .collect();
-    let mut writes = Vec::new();
-    let own = StorageNode { name, address: address.to_string(), heir: None };
-    let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
-    if known != Some(&own) {
-        writes.push(node_write(peer, &own));
-    }
-    for (other, node) in nodes.iter().filter(|(other, node)| *other != peer && node.address == own.address) {
-        if node.heir != Some(peer) && node.heir.is_none() && !storage.depot().is_up(*other) {
-            tracing::warn!("{address} was storage node {other} and is now {peer}, which takes its place");
-            writes.push(node_write(*other, &StorageNode { heir: Some(peer), ..node.clone() }));
-        }
-    }
-    if known.is_none() {
-        make_room(storage, &nodes, address.ip(), &mut writes)?;
-    }
-    if writes.is_empty() { Ok(()) } else { tx.write(writes) }
-}
-
-/// Sees to it that nodes stay countable: one that is down and holds nothing gives way.
-fn make_room(
-    storage: &Storage,
-    nodes: &[(PeerId, StorageNode)],
-    ip: IpAddr,
-    writes: &mut Vec<Write>,
-) -> Result<(), Fault> {
-    let there = |node: &StorageNode| node.address.parse::<SocketAddr>().is_ok_and(|known| known.ip() == ip);
-    let of_address = nodes.iter().filter(|(_, node)| there(node)).count();
-    if nodes.len() < MAX_NODES && of_address < MAX_NODES_OF_ADDRESS {
-        return Ok(());
-    }
-    let depot = storage.depot();
-    let crowded = of_address >= MAX_NODES_OF_ADDRESS;
-    let unused = nodes
-        .iter()
-        .find(|(peer, node)| (!crowded || there(node)) && !depot.is_up(*peer) && !depot.is_named(*peer));
-    match unused {
-        Some((peer, _)) => {
-            let key = peer.0.to_vec();
-            writes.push(Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() });
-            Ok(())
-        }
-        None => Err(refuse(RefusalKind::Limit, "the trackers have as many storage nodes as they take")),
-    }
-}
-
-fn node_write(peer: PeerId, node: &StorageNode) -> Write {
-    Write { kind: STORAGE_NODE, key: peer.0.to_vec(), value: encode(node), ..Write::default() }
-}
-
 /// A file to be stored: what a client sends.
 struct NewFile {
     request: RequestId,
@@ -249,6 +190,11 @@ fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Re
     }
     let manifest = StoreManifest::read(&put.manifest)
         .map_err(|error| refuse(RefusalKind::Malformed, format!("the stored file's manifest: {error}")))?;
+    if !manifest.has_fair_lengths() {
+        let text =
+            "the stored file's manifest: its chunks are too short for so many; see whether dfs is up to date";
+        return Err(refuse(RefusalKind::Malformed, text));
+    }
     if let Some(unknown) = manifest.servers.iter().find(|server| !storage.depot().is_known(**server)) {
         let text =
             format!("the trackers do not know the storage node {unknown}; is it running with --trackers?");

@@ -1,7 +1,8 @@
 //! What one tracker knows of the encrypted store, and what it makes of it: which copies are missing, who is to make
 //! them, and what may be deleted.
 //!
-//! Pure: records, reports and the time come in, orders go out. Every tracker keeps a depot; only one gives orders.
+//! Pure: records, reports and the time come in, orders go out. Every tracker keeps a depot. Only one has copies made; each
+//! says by itself, from its own view, what may be deleted, and the nodes go by what most of them say.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -22,6 +23,11 @@ const MAX_PICKS: usize = 512;
 const MAX_MISSES: usize = 8;
 /// Steps from a server to its heir at most.
 const MAX_HEIRS: usize = 16;
+/// Chunks of one node that no file names and that are remembered at most: parts of files that are being put, and what is
+/// to be deleted. Some 30 MB of memory.
+const NODE_UNNAMED: usize = 200_000;
+/// As many of all nodes: some 150 MB.
+const ALL_UNNAMED: usize = 1_000_000;
 /// A sweep that would delete more than one chunk in this many of a node's waits for an operator.
 const SWEEP_SHARE: usize = 10;
 
@@ -36,8 +42,8 @@ pub struct Rules {
 
 /// What this tracker may do now.
 pub struct Mandate<'a> {
-    /// Whether it gives orders at all.
-    pub orders: bool,
+    /// Whether it is the one that has copies made.
+    pub copies: bool,
     /// Why it may not have anything deleted, if so.
     pub held: Option<String>,
     /// Chunks unneeded since before this moment may go even if they are many: an operator said so.
@@ -104,7 +110,11 @@ impl Depot {
                 let node = &mut self.nodes[ix];
                 (node.name, node.address, node.heir) = (Some(name), address, heir);
             }
-            None => (self.nodes[ix].name, self.nodes[ix].heir) = (None, None),
+            None => {
+                (self.nodes[ix].name, self.nodes[ix].heir) = (None, None);
+                // One that was taken out is not listened to.
+                self.nodes[ix].shut_out();
+            }
         }
         if self.nodes[ix].heir != heir {
             self.recount_node(ix);
@@ -160,13 +170,25 @@ impl Depot {
         self.settle(ix, now);
     }
 
-    /// Takes a node's report; false where a newer connection of the node took this one's place.
+    /// Takes a node's report; false where a newer connection of the node took this one's place, or the node is to begin anew
+    /// because there is room again for what was passed over.
     pub fn report(&mut self, peer: PeerId, session: u64, report: NodeReport, now: u64) -> bool {
         let ix = self.node_ix(peer);
         if !self.nodes[ix].is_current(session) {
             return false;
         }
-        let changed = self.nodes[ix].report(report, now);
+        let elsewhere: usize = self.nodes.iter().map(Node::unnamed).sum::<usize>() - self.nodes[ix].unnamed();
+        let budget = NODE_UNNAMED.min(ALL_UNNAMED.saturating_sub(elsewhere));
+        let files = &self.files;
+        let is_named = |key: &OwnedChunk| !files.homes(key).is_empty();
+        let node = &mut self.nodes[ix];
+        let was_cut = node.cut;
+        let changed = node.report(report, now, budget, &is_named);
+        if node.cut && !was_cut {
+            let name = node.name.as_ref().map_or_else(String::new, ToString::to_string);
+            let alarm = "ALARM: a storage node reports more chunks that no file names than are remembered";
+            tracing::error!(node = %peer, name, budget, alarm);
+        }
         self.settle(ix, now);
         for key in changed.chunks {
             self.judge(ix, key, now);
@@ -178,7 +200,7 @@ impl Depot {
             self.recount_node(ix);
             self.count_some(now);
         }
-        true
+        !self.nodes[ix].has_room_again(budget)
     }
 
     /// What a node is to do, for the answer to its report. A deletion that waited is looked at once more.
@@ -204,19 +226,18 @@ impl Depot {
             }
         }
         self.count_some(now);
-        if !mandate.orders {
-            if std::mem::take(&mut self.ordering) {
-                self.nodes.iter_mut().for_each(Node::drop_orders);
-                (0..self.nodes.len()).for_each(|ix| self.recount_node(ix));
-            }
-            self.deletions_held = mandate.held.clone();
-            return;
+        if mandate.copies {
+            self.ordering = true;
+            self.order_copies(now);
+        } else if std::mem::take(&mut self.ordering) {
+            self.nodes.iter_mut().for_each(Node::drop_copies);
+            (0..self.nodes.len()).for_each(|ix| self.recount_node(ix));
         }
-        self.ordering = true;
-        self.order_copies(now);
         self.deletions_held = mandate.held.clone();
         if mandate.held.is_none() {
             self.sweep(mandate, now);
+        } else {
+            self.nodes.iter_mut().for_each(Node::drop_deletions);
         }
     }
 
@@ -280,9 +301,12 @@ impl Depot {
         ix
     }
 
-    /// Who stands in a server's place now.
+    /// Who stands in a server's place now. Nobody takes the place of one that is up, whatever a record says.
     fn heir(&self, mut ix: NodeIx) -> NodeIx {
         for _ in 0..MAX_HEIRS {
+            if self.nodes[ix].up {
+                break;
+            }
             match self.nodes[ix].heir.and_then(|heir| self.by_peer.get(&heir)) {
                 Some(&heir) if heir != ix => ix = heir,
                 _ => break,
@@ -460,8 +484,11 @@ impl Depot {
                 ));
                 continue;
             }
-            for (key, _) in due {
-                if !node.is_idle() {
+            // In one order at every tracker: a node deletes what most of them name within a short while.
+            let mut due: Vec<OwnedChunk> = due.into_iter().map(|(key, _)| key).collect();
+            due.sort_unstable();
+            for key in due {
+                if !node.takes_deletions() {
                     break;
                 }
                 if node.may_delete(&key) {

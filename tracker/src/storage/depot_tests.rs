@@ -162,7 +162,7 @@ impl World {
     fn tick(&mut self) {
         let (leased, now) = (self.leased, self.now);
         let leased = move |_: Uid| leased;
-        let mandate = Mandate { orders: true, held: None, allowed_ms: Some(now), leased: &leased };
+        let mandate = Mandate { copies: true, held: None, allowed_ms: Some(now), leased: &leased };
         self.depot.tick(&mandate, now);
     }
 
@@ -260,7 +260,7 @@ fn a_tenth_of_a_node_goes_unasked_and_no_more() {
     world.servers[0].held = (0..111).map(key).collect();
     world.come(0);
     let sweep = |world: &mut World, allowed_ms: Option<u64>| {
-        let mandate = Mandate { orders: true, held: None, allowed_ms, leased: &|_| false };
+        let mandate = Mandate { copies: true, held: None, allowed_ms, leased: &|_| false };
         world.depot.tick(&mandate, world.now);
         world.depot.take_orders(world.servers[0].peer, &|_| false, world.now).len()
     };
@@ -282,4 +282,84 @@ fn a_tenth_of_a_node_goes_unasked_and_no_more() {
     assert_eq!(sweep(&mut world, Some(at - 1)), 0);
     assert!(world.depot.status(world.now).deletions_held.is_some());
     assert_eq!(sweep(&mut world, Some(at)), 20);
+}
+
+/// One file on the first of some servers, each chunk once.
+fn one_file(world: &mut World, chunks: u8) -> Vec<OwnedChunk> {
+    let ids = (0..chunks).map(|n| ChunkId([n; 32]));
+    let manifest = StoreManifest {
+        copies: 1,
+        servers: vec![world.servers[0].peer],
+        shift: 0,
+        chunks: ids.map(|id| ChunkRef { id, sealed: 1 }).collect(),
+    };
+    let keys = manifest.chunks.iter().map(|chunk| OwnedChunk { owner: OWNER, chunk: chunk.id }).collect();
+    world.depot.point((OWNER, PointerKey([1; 32])), Some(Blake3([1; 32])), Some(manifest), false, 0);
+    keys
+}
+
+#[test]
+fn of_chunks_that_no_file_names_only_so_many_are_remembered_and_the_rest_when_there_is_room() {
+    let mut world = World::new(1);
+    let named = one_file(&mut world, 100);
+    let garbage = |number: u32| {
+        let mut id = [255; 32];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        OwnedChunk { owner: Uid([9; 16]), chunk: ChunkId(id) }
+    };
+    let peer = world.servers[0].peer;
+    let session = world.depot.register(peer, 0);
+    let page = |held: Vec<OwnedChunk>, gone: Vec<OwnedChunk>, (anew, more): (bool, bool)| NodeReport {
+        anew,
+        more,
+        held,
+        gone,
+        capacity: CAPACITY,
+        free: CAPACITY,
+        ..NodeReport::default()
+    };
+    assert!(world.depot.report(
+        peer,
+        session,
+        page((0..300_000).map(garbage).collect(), vec![], (true, true)),
+        0
+    ));
+    assert!(world.depot.report(peer, session, page(named, vec![], (false, false)), 0));
+    let status = world.depot.status(0);
+    assert_eq!((status.unnamed, status.nodes[0].chunks), (200_000, 200_100));
+    assert_eq!(status.lost_chunks, 0, "what a file names is always remembered");
+    // More of the same is passed over, however it is said.
+    assert!(world.depot.report(
+        peer,
+        session,
+        page((300_000..310_000).map(garbage).collect(), vec![], (false, false)),
+        0
+    ));
+    assert_eq!(world.depot.status(0).unnamed, 200_000);
+    // Once most of it is gone the node is to begin anew, and tells the rest.
+    let gone = page(vec![], (0..150_000).map(garbage).collect(), (false, false));
+    assert!(!world.depot.report(peer, session, gone, 0));
+}
+
+#[test]
+fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
+    let mut world = World::new(1);
+    assert!(world.servers.len() > 1);
+    let keys = one_file(&mut world, 20);
+    world.servers[0].held = keys.into_iter().collect();
+    world.come(0);
+    world.come(1);
+    let (old, new) = (world.servers[0].peer, world.servers[1].peer);
+    let name = NodeName::create("DFS0").unwrap();
+    world.depot.set_node(old, Some((name, "127.0.0.1:1".into(), Some(new))));
+    for _ in 0..100 {
+        world.now += 200;
+        world.tick();
+        (0..2).for_each(|at| world.report(at, true));
+    }
+    assert_eq!(world.servers[0].held.len(), 20, "its chunks are needed where they are");
+    assert_eq!(world.servers[1].held.len(), 0);
+    assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, None);
+    world.go(0);
+    assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, Some(new));
 }

@@ -3,6 +3,7 @@
 //! Called by the service for nodes and clients. The records are the truth about what is stored; what nodes hold is
 //! memory only, and every tracker hears it from every node itself.
 
+mod admission;
 mod depot;
 #[cfg(test)]
 mod depot_tests;
@@ -13,18 +14,22 @@ mod records;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::Refusal;
 use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_common::{PeerId, Uid};
 use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
+pub use admission::Applicant;
+pub(crate) use admission::write_node;
 pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
 
 use crate::clock::wall_ms;
 use crate::core::Core;
 use crate::presence::Presence;
+use admission::Waiting;
 use records::Reader;
 
 /// How often the depot looks at the records and the time: repair starts within a second of what calls for it.
@@ -61,12 +66,20 @@ pub struct Storage {
     depot: Arc<Mutex<Depot>>,
     known: Arc<Mutex<Known>>,
     reader: Arc<tokio::sync::Mutex<Reader>>,
+    secret: Option<Arc<NodeSecret>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 impl Storage {
     /// A depot that knows nothing yet; [`Storage::run`] fills it.
     #[must_use]
-    pub fn new(core: Core, presence: Presence, me: TrackerNo, rules: Rules) -> Self {
+    pub fn new(
+        core: Core,
+        presence: Presence,
+        me: TrackerNo,
+        rules: Rules,
+        secret: Option<NodeSecret>,
+    ) -> Self {
         Self {
             core,
             presence,
@@ -75,6 +88,8 @@ impl Storage {
             depot: Arc::new(Mutex::new(Depot::new(rules, fastrand::u64(..)))),
             known: Arc::default(),
             reader: Arc::default(),
+            secret: secret.map(Arc::new),
+            waiting: Arc::default(),
         }
     }
 
@@ -112,7 +127,7 @@ impl Storage {
         let (now, wall) = (self.now_ms(), wall_ms());
         let leased = |user: Uid| self.presence.has_lease(user);
         let mandate = Mandate {
-            orders: known.loaded && self.orders_come_from(&known) == self.me.0,
+            copies: known.loaded && self.orders_come_from(&known) == self.me.0,
             held,
             allowed_ms: known.allowed_ms.map(|at| now.saturating_sub(wall.saturating_sub(at))),
             leased: &leased,
@@ -126,9 +141,8 @@ impl Storage {
         connected.chain([self.me.0]).min().unwrap_or(self.me.0)
     }
 
-    /// Why nothing may be deleted now, in words.
+    /// Why this tracker has nothing deleted now, in words.
     fn why_held(&self, known: &Known) -> Option<String> {
-        let from = self.orders_come_from(known);
         for member in &known.members {
             let number = member.no;
             if !member.connected {
@@ -152,7 +166,7 @@ impl Storage {
                 ));
             }
         }
-        (from != self.me.0).then(|| format!("tracker {from} gives the orders; see its status"))
+        None
     }
 
     /// How the store is.
@@ -176,6 +190,10 @@ impl Storage {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The depot's clock.

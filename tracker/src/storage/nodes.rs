@@ -13,8 +13,12 @@ pub(super) const SILENT_MS: u64 = 3_000;
 const ORDER_LIFE_MS: u64 = 30_000;
 /// For how long a node is not asked again for what it could not do.
 const PAUSE_MS: u64 = 5_000;
-/// Orders under way at one node at most: 256 MiB of the longest chunks.
+/// Copies under way at one node at most: 256 MiB of the longest chunks.
 pub(super) const MAX_UNDER_WAY: usize = 64;
+/// A deletion is said again after this long while it was not carried out: the node waits for the other trackers' word.
+const DELETION_AGAIN_MS: u64 = 10_000;
+/// Deletions that wait at one node at most; a node remembers more.
+const MAX_DELETING: usize = 1_000;
 
 /// Index of a node; never reused while the tracker runs.
 pub(super) type NodeIx = usize;
@@ -67,8 +71,11 @@ pub(super) struct Node {
     /// Whether a chunk did not fit since `free` last grew.
     pub(super) was_full: bool,
     pub(super) chunks: HashSet<OwnedChunk>,
-    /// The pages so far of a snapshot that is not complete.
+    /// The pages so far of a snapshot that is not complete, and how many of its chunks no file names.
     snapshot: Option<HashSet<OwnedChunk>>,
+    snapshot_unnamed: usize,
+    /// Whether chunks that it reported were passed over, because no file names them and they are too many.
+    pub(super) cut: bool,
     complete: bool,
     /// Chunks held that nothing asks this node to hold, and since when.
     pub(super) unneeded: HashMap<OwnedChunk, u64>,
@@ -100,6 +107,7 @@ impl Node {
         self.heard_ms = now;
         self.complete = false;
         self.snapshot = None;
+        self.snapshot_unnamed = 0;
         self.queue.clear();
         self.copying.clear();
         self.copying_bytes = 0;
@@ -111,6 +119,11 @@ impl Node {
         if self.session == Some(session) {
             self.session = None;
         }
+    }
+
+    /// Its connection counts no more, whichever it is.
+    pub(super) fn shut_out(&mut self) {
+        self.session = None;
     }
 
     /// Whether reports on that connection still count.
@@ -127,8 +140,14 @@ impl Node {
         before != (self.up, self.lost)
     }
 
-    /// Takes a report in.
-    pub(super) fn report(&mut self, report: NodeReport, now: u64) -> Changed {
+    /// Takes a report in. Of chunks that no file names no more than `budget` are remembered.
+    pub(super) fn report(
+        &mut self,
+        report: NodeReport,
+        now: u64,
+        budget: usize,
+        is_named: &dyn Fn(&OwnedChunk) -> bool,
+    ) -> Changed {
         let mut changed = Changed::default();
         self.heard_ms = now;
         if report.free > self.free && std::mem::take(&mut self.was_full) {
@@ -137,10 +156,19 @@ impl Node {
         (self.capacity, self.free) = (report.capacity, report.free.min(report.capacity));
         if report.anew || (!self.complete && self.snapshot.is_none()) {
             self.snapshot = Some(HashSet::new());
+            (self.snapshot_unnamed, self.cut) = (0, false);
             self.complete = false;
         }
+        let mut unnamed = if self.complete { self.unneeded.len() } else { self.snapshot_unnamed };
         for key in report.held {
             self.settle_order(&key);
+            if !is_named(&key) && !self.snapshot.as_ref().unwrap_or(&self.chunks).contains(&key) {
+                if unnamed >= budget {
+                    self.cut = true;
+                    continue;
+                }
+                unnamed += 1;
+            }
             // Stored again: the time for which it must have been unneeded begins anew.
             if let Some(since) = self.unneeded.get_mut(&key) {
                 *since = now;
@@ -149,6 +177,9 @@ impl Node {
             if into.len() < MAX_NODE_CHUNKS && into.insert(key) && self.complete {
                 changed.chunks.push(key);
             }
+        }
+        if !self.complete {
+            self.snapshot_unnamed = unnamed;
         }
         for key in report.gone {
             self.settle_order(&key);
@@ -169,6 +200,7 @@ impl Node {
             if let Some(snapshot) = self.snapshot.take() {
                 self.chunks = snapshot;
             }
+            self.snapshot_unnamed = 0;
             let chunks = &self.chunks;
             self.unneeded.retain(|key, _| chunks.contains(key));
             changed.all = true;
@@ -220,35 +252,59 @@ impl Node {
         self.free.saturating_sub(self.copying_bytes)
     }
 
-    /// Whether further orders may be given.
+    /// Chunks that are remembered of it though no file asks it to hold them.
+    pub(super) fn unnamed(&self) -> usize {
+        self.unneeded.len() + self.snapshot_unnamed
+    }
+
+    /// Whether it may report again what was passed over.
+    pub(super) fn has_room_again(&self, budget: usize) -> bool {
+        self.cut && self.complete && self.unnamed() < budget / 2
+    }
+
+    /// Whether further copies may be ordered.
     pub(super) fn is_idle(&self) -> bool {
-        self.up && self.copying.len() + self.deleting.len() < MAX_UNDER_WAY
+        self.up && self.copying.len() < MAX_UNDER_WAY
+    }
+
+    /// Whether further deletions may be ordered.
+    pub(super) fn takes_deletions(&self) -> bool {
+        self.up && self.deleting.len() < MAX_DELETING
     }
 
     /// Orders something; it goes out with the answer to the next report.
     pub(super) fn order(&mut self, planned: Planned, now: u64) {
-        let until_ms = now + ORDER_LIFE_MS;
         match &planned {
             Planned::Copy { chunk, sealed, .. } => {
+                let until_ms = now + ORDER_LIFE_MS;
                 self.copying.insert(*chunk, UnderWay { until_ms, sealed: *sealed });
                 self.copying_bytes += u64::from(*sealed);
             }
-            Planned::Delete { chunk } => drop(self.deleting.insert(*chunk, until_ms)),
+            Planned::Delete { chunk } => drop(self.deleting.insert(*chunk, now + DELETION_AGAIN_MS)),
         }
         self.queue.push_back(planned);
     }
 
-    /// What was ordered and has not gone out yet.
+    /// What was ordered and has not gone out yet, copies first.
     pub(super) fn take_orders(&mut self, limit: usize) -> Vec<Planned> {
-        let count = limit.min(self.queue.len());
-        self.queue.drain(..count).collect()
+        let queue = self.queue.drain(..);
+        let (mut first, rest): (Vec<_>, Vec<_>) =
+            queue.partition(|order| matches!(order, Planned::Copy { .. }));
+        first.extend(rest);
+        self.queue = first.split_off(limit.min(first.len())).into();
+        first
     }
 
-    /// Takes back everything that was ordered: another tracker gives the orders now.
-    pub(super) fn drop_orders(&mut self) {
-        self.queue.clear();
+    /// Takes back the copies that were ordered: another tracker has them made now.
+    pub(super) fn drop_copies(&mut self) {
+        self.queue.retain(|order| matches!(order, Planned::Delete { .. }));
         self.copying.clear();
         self.copying_bytes = 0;
+    }
+
+    /// Takes back the deletions that were ordered and have not gone out.
+    pub(super) fn drop_deletions(&mut self) {
+        self.queue.retain(|order| matches!(order, Planned::Copy { .. }));
         self.deleting.clear();
     }
 
@@ -273,7 +329,7 @@ impl Node {
             capacity: self.capacity,
             free: self.free,
             chunks: self.chunks.len() as u64,
-            heir: self.heir,
+            heir: self.heir.filter(|_| !self.up),
         })
     }
 }

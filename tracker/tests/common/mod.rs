@@ -7,6 +7,8 @@
     reason = "a test's helpers: every binary uses its own part, and a panic is how a test fails"
 )]
 
+pub mod server;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         metrics: None,
         cluster_key: None,
         registration: shoal_tracker::registration::Registration::Open,
+        node_secret: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! What a node holds, in memory: chunks, bytes, and numbered changes. Pure: time comes in as an argument.
+//! What a node holds, in memory: chunks, bytes, what is in the bin, and numbered changes. Pure: time comes in as an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
@@ -9,6 +9,10 @@ use super::Found;
 
 /// Changes that are remembered: some minutes at full speed. Whoever is further behind takes a snapshot.
 const MAX_CHANGES: usize = 100_000;
+/// What the smallest chunk takes of the capacity, in bytes: a block of the disk.
+const BLOCK: u32 = 4_096;
+/// The span in which no more than a share of the chunks goes into the bin, in milliseconds.
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// How much room there is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +51,40 @@ struct Entry {
     stored: SystemTime,
 }
 
+/// A chunk in the bin.
+#[derive(Debug, Clone, Copy)]
+struct Binned {
+    entry: Entry,
+    since_ms: u64,
+}
+
+/// What became of a chunk that was to go into the bin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    /// It is in the bin.
+    Binned,
+    /// It is not held.
+    Absent,
+    /// It was stored, or stored again, too lately.
+    Young,
+    /// The day's share has gone already.
+    Spent,
+}
+
+/// What a chunk takes of the capacity.
+fn charge(length: u32) -> u64 {
+    u64::from(length.max(BLOCK))
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
     held: HashMap<OwnedChunk, Entry>,
+    binned: HashMap<OwnedChunk, Binned>,
+    /// When chunks went into the bin within the last day, in milliseconds since 1970.
+    day: VecDeque<u64>,
+    /// Of a hundred chunks so many may go into the bin a day.
+    percent: u8,
     capacity: u64,
     used: u64,
     reserved: u64,
@@ -60,8 +94,18 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(capacity: u64) -> Self {
-        Self { held: HashMap::new(), capacity, used: 0, reserved: 0, changes: VecDeque::new(), number: 0 }
+    pub(super) fn new(capacity: u64, percent: u8) -> Self {
+        Self {
+            held: HashMap::new(),
+            binned: HashMap::new(),
+            day: VecDeque::new(),
+            percent,
+            capacity,
+            used: 0,
+            reserved: 0,
+            changes: VecDeque::new(),
+            number: 0,
+        }
     }
 
     /// A chunk that was there before.
@@ -69,15 +113,32 @@ impl Ledger {
         self.hold(found);
     }
 
+    /// A chunk that was in the bin before.
+    pub(super) fn found_binned(&mut self, found: Found, since_ms: u64) {
+        let entry = Entry { length: found.length, stored: found.stored };
+        self.binned.insert(found.chunk, Binned { entry, since_ms });
+        self.used += charge(found.length);
+    }
+
+    /// Some chunk went into the bin at that time.
+    pub(super) fn count_binned(&mut self, at_ms: u64) {
+        self.day.push_back(at_ms);
+    }
+
     pub(super) fn room(&self) -> Room {
         let taken = self.used + self.reserved;
-        let full = self.held.len() >= MAX_NODE_CHUNKS;
+        let full = self.held.len() + self.binned.len() >= MAX_NODE_CHUNKS;
         let free = if full { 0 } else { self.capacity.saturating_sub(taken) };
         Room { capacity: self.capacity, free, chunks: self.held.len() }
     }
 
     pub(super) fn length(&self, chunk: &OwnedChunk) -> Option<u32> {
         self.held.get(chunk).map(|entry| entry.length)
+    }
+
+    /// Its length, whether it is held or in the bin.
+    pub(super) fn length_anywhere(&self, chunk: &OwnedChunk) -> Option<u32> {
+        self.length(chunk).or_else(|| self.binned.get(chunk).map(|binned| binned.entry.length))
     }
 
     /// One that is held counts as stored at `now`.
@@ -89,15 +150,15 @@ impl Ledger {
     }
 
     pub(super) fn reserve(&mut self, length: u32) -> bool {
-        let fits = self.room().free >= u64::from(length);
+        let fits = self.room().free >= charge(length);
         if fits {
-            self.reserved += u64::from(length);
+            self.reserved += charge(length);
         }
         fits
     }
 
     pub(super) fn release(&mut self, length: u32) {
-        self.reserved -= u64::from(length);
+        self.reserved -= charge(length);
     }
 
     /// A chunk is durable now; its reservation is released apart.
@@ -108,15 +169,84 @@ impl Ledger {
 
     pub(super) fn forget(&mut self, chunk: &OwnedChunk) -> bool {
         let Some(entry) = self.held.remove(chunk) else { return false };
-        self.used -= u64::from(entry.length);
+        self.used -= charge(entry.length);
         self.note(Change::Gone(*chunk));
         true
     }
 
-    /// Forgets a chunk that was stored at `before` or earlier; with no such time, none.
-    pub(super) fn forget_older(&mut self, chunk: &OwnedChunk, before: Option<SystemTime>) -> bool {
-        let old = |entry: &Entry| before.is_some_and(|before| entry.stored <= before);
-        self.held.get(chunk).is_some_and(old) && self.forget(chunk)
+    /// Puts a chunk into the bin if it was stored at `before` or earlier (with no such time, none was) and the day's share
+    /// is not spent. It is not held any more, and takes its room until it is removed.
+    pub(super) fn discard(
+        &mut self,
+        chunk: &OwnedChunk,
+        before: Option<SystemTime>,
+        now_ms: u64,
+    ) -> Discarded {
+        let Some(entry) = self.held.get(chunk).copied() else { return Discarded::Absent };
+        if before.is_none_or(|before| entry.stored > before) {
+            return Discarded::Young;
+        }
+        self.day.retain(|at_ms| at_ms.saturating_add(DAY_MS) > now_ms);
+        // What comes out of the bin stays counted; what was removed for good is not part of the whole any more.
+        let all = self.held.len() + self.binned.len();
+        let share = (all * usize::from(self.percent)).div_ceil(100);
+        if self.percent < 100 && self.day.len() >= share {
+            return Discarded::Spent;
+        }
+        self.day.push_back(now_ms);
+        self.held.remove(chunk);
+        self.binned.insert(*chunk, Binned { entry, since_ms: now_ms });
+        self.note(Change::Gone(*chunk));
+        Discarded::Binned
+    }
+
+    /// Takes a chunk out of the bin; from now on it is held, and counts as stored at `stored` if that is said.
+    pub(super) fn restore(&mut self, chunk: &OwnedChunk, stored: Option<SystemTime>) -> bool {
+        let Some(Binned { entry, .. }) = self.binned.remove(chunk) else { return false };
+        let stored = stored.unwrap_or(entry.stored);
+        self.held.insert(*chunk, Entry { stored, ..entry });
+        self.note(Change::Held(*chunk));
+        true
+    }
+
+    pub(super) fn is_binned(&self, chunk: &OwnedChunk) -> bool {
+        self.binned.contains_key(chunk)
+    }
+
+    /// Chunks that went into the bin at that time or before.
+    pub(super) fn binned_until(&self, until_ms: u64) -> Vec<OwnedChunk> {
+        let old = self.binned.iter().filter(|(_, binned)| binned.since_ms <= until_ms);
+        old.map(|(chunk, _)| *chunk).collect()
+    }
+
+    /// Removes a chunk from the bin for good.
+    pub(super) fn remove_binned(&mut self, chunk: &OwnedChunk) -> bool {
+        let Some(binned) = self.binned.remove(chunk) else { return false };
+        self.used -= charge(binned.entry.length);
+        true
+    }
+
+    /// What is in the bin, since when, and when else chunks went into it within the last day.
+    pub(super) fn bin(&self, now_ms: u64) -> (Vec<(OwnedChunk, u64)>, Vec<u64>) {
+        let binned: Vec<(OwnedChunk, u64)> =
+            self.binned.iter().map(|(chunk, binned)| (*chunk, binned.since_ms)).collect();
+        let mut still: HashMap<u64, usize> = HashMap::new();
+        for (_, since_ms) in &binned {
+            *still.entry(*since_ms).or_default() += 1;
+        }
+        let mut day = Vec::new();
+        for &at_ms in self.day.iter().filter(|&&at_ms| at_ms.saturating_add(DAY_MS) > now_ms) {
+            match still.get_mut(&at_ms).filter(|left| **left > 0) {
+                Some(left) => *left -= 1,
+                None => day.push(at_ms),
+            }
+        }
+        (binned, day)
+    }
+
+    /// Chunks in the bin.
+    pub(super) fn bin_len(&self) -> usize {
+        self.binned.len()
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -138,9 +268,9 @@ impl Ledger {
     fn hold(&mut self, found: Found) {
         let entry = Entry { length: found.length, stored: found.stored };
         if let Some(before) = self.held.insert(found.chunk, entry) {
-            self.used -= u64::from(before.length);
+            self.used -= charge(before.length);
         }
-        self.used += u64::from(found.length);
+        self.used += charge(found.length);
     }
 
     /// Numbers a change, so that the trackers are told.

@@ -4,7 +4,9 @@
 //! written, so that it holds to the byte however many come at once. Every change is numbered, so that whoever tells the
 //! trackers tells them each once.
 
+mod bin;
 mod folder;
+mod journal;
 mod ledger;
 mod object;
 mod scrub;
@@ -18,13 +20,19 @@ use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio::sync::watch;
 
+pub use bin::{BinRules, OpenError};
 pub use folder::Folder;
-pub use ledger::{Change, Changes, Room};
+pub use ledger::{Change, Changes, Discarded, Room};
 pub use object::ObjectBackend;
 pub use scrub::{Scrub, scrub};
 
 use crate::wire::Failure;
+use journal::Journal;
 use ledger::Ledger;
+
+/// Chunks are written and removed one at a time in each of so many parts, told by their id: what writes one never meets
+/// what removes it, and few wait for others.
+const PARTS: usize = 256;
 
 /// Why the backend could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -71,21 +79,14 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Chunks {
     backend: Arc<dyn Backend>,
     ledger: Arc<Mutex<Ledger>>,
+    /// What is in the bin, on disk. Its lock is taken after that of a part.
+    journal: Arc<tokio::sync::Mutex<Journal>>,
+    keep: Duration,
+    parts: Arc<[tokio::sync::Mutex<()>]>,
     version: watch::Sender<u64>,
 }
 
 impl Chunks {
-    /// Opens what the backend has, for at most `capacity` bytes.
-    ///
-    /// # Errors
-    /// When the backend cannot be listed.
-    pub async fn open(backend: Arc<dyn Backend>, capacity: u64) -> Result<Self, BackendError> {
-        let found = backend.list().await?;
-        let mut ledger = Ledger::new(capacity);
-        found.into_iter().for_each(|found| ledger.found(found));
-        Ok(Self { backend, ledger: Arc::new(Mutex::new(ledger)), version: watch::Sender::new(0) })
-    }
-
     /// How much room there is.
     #[must_use]
     pub fn room(&self) -> Room {
@@ -102,16 +103,6 @@ impl Chunks {
     #[must_use]
     pub fn length(&self, chunk: &OwnedChunk) -> Option<u32> {
         self.ledger().length(chunk)
-    }
-
-    /// As [`holds`](Self::holds); one that is held counts as stored now, and is reported again.
-    #[must_use]
-    pub fn touch(&self, chunk: &OwnedChunk) -> bool {
-        let held = self.ledger().touch(chunk, SystemTime::now());
-        if held {
-            self.changed();
-        }
-        held
     }
 
     /// Everything that is held, and the number of the last change.
@@ -142,7 +133,8 @@ impl Chunks {
         if !is_intact(chunk.chunk, bytes.clone()).await {
             return Err(Failure::Damaged);
         }
-        if self.touch(&chunk) {
+        let _turn = self.part(&chunk).lock().await;
+        if self.keep(&[chunk]).await? == [true] {
             return Ok(());
         }
         let reservation = Reservation::new(self, length).ok_or(Failure::Full)?;
@@ -160,6 +152,10 @@ impl Chunks {
     /// # Errors
     /// [`Failure::NotFound`] or [`Failure::Storage`].
     pub async fn read(&self, chunk: OwnedChunk, offset: u32, length: u32) -> Result<Bytes, Failure> {
+        // What is read is needed: it comes out of the bin.
+        if self.ledger().is_binned(&chunk) {
+            self.keep(&[chunk]).await?;
+        }
         let whole = self.length(&chunk).ok_or(Failure::NotFound)?;
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > whole) {
             return Err(Failure::NotFound);
@@ -175,23 +171,35 @@ impl Chunks {
         }
     }
 
-    /// Deletes a chunk, unless it was stored less than `min_age` ago; false if it was, or is not held.
+    /// Whether a chunk, held or in the bin, ends with these bytes; false if there is none.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`] when it cannot be read now.
+    pub async fn ends_with(&self, chunk: OwnedChunk, end: &[u8; 32]) -> Result<bool, Failure> {
+        let length = self.ledger().length_anywhere(&chunk);
+        let Some(offset) = length.and_then(|length| length.checked_sub(32)) else { return Ok(false) };
+        match self.backend.read(chunk, offset, 32).await {
+            Ok(bytes) => Ok(bytes[..] == end[..]),
+            Err(BackendError::NotFound) => Ok(false),
+            Err(error) => Err(failed("read", chunk, &error)),
+        }
+    }
+
+    /// Deletes a chunk at once, from the bin too; false if there is no such chunk.
     ///
     /// # Errors
     /// [`Failure::Storage`].
-    pub async fn delete(&self, chunk: OwnedChunk, min_age: Duration) -> Result<bool, Failure> {
-        let before = SystemTime::now().checked_sub(min_age);
-        // Whoever may delete at once does not depend on clocks, of which an object store has its own.
-        let forgotten = match min_age {
-            Duration::ZERO => self.ledger().forget(&chunk),
-            _ => self.ledger().forget_older(&chunk, before),
-        };
-        if !forgotten {
+    pub async fn delete(&self, chunk: OwnedChunk) -> Result<bool, Failure> {
+        let _turn = self.part(&chunk).lock().await;
+        let held = self.lose(&chunk);
+        if !held && !self.ledger().is_binned(&chunk) {
             return Ok(false);
         }
-        self.changed();
         // It is not held any more, whatever becomes of the file; a remainder is found at the next start.
         self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
+        if !held {
+            self.forget_binned(vec![chunk]).await;
+        }
         Ok(true)
     }
 
@@ -237,6 +245,10 @@ impl Chunks {
             self.changed();
         }
         lost
+    }
+
+    fn part(&self, chunk: &OwnedChunk) -> &tokio::sync::Mutex<()> {
+        &self.parts[usize::from(chunk.chunk.0[0]) % PARTS]
     }
 
     fn changed(&self) {

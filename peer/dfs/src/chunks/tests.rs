@@ -1,5 +1,6 @@
 use super::*;
 use shoal_common::Uid;
+use tokio_util::sync::CancellationToken;
 
 const OWNER: Uid = Uid([1; 16]);
 
@@ -8,8 +9,22 @@ fn sealed(seed: u8, length: usize) -> (OwnedChunk, Bytes) {
     (OwnedChunk { owner: OWNER, chunk: ChunkId::of(&bytes) }, bytes)
 }
 
+fn rules(root: &std::path::Path) -> BinRules {
+    let keep = Duration::from_secs(3_600);
+    BinRules { journal: root.join("bin"), keep, daily_percent: 10, restore: false }
+}
+
 async fn open(root: &std::path::Path, capacity: u64) -> Chunks {
-    Chunks::open(Arc::new(Folder::open(root, true).unwrap()), capacity).await.unwrap()
+    open_with(root, capacity, rules(root)).await
+}
+
+async fn open_with(root: &std::path::Path, capacity: u64, rules: BinRules) -> Chunks {
+    Chunks::open(Arc::new(Folder::open(root, true).unwrap()), capacity, rules).await.unwrap()
+}
+
+fn path_of(root: &std::path::Path, chunk: &OwnedChunk) -> std::path::PathBuf {
+    let id = chunk.chunk.to_string();
+    root.join(chunk.owner.to_string()).join(&id[..2]).join(&id)
 }
 
 #[tokio::test]
@@ -28,7 +43,7 @@ async fn what_is_put_is_there_after_a_restart_and_apart_for_each_owner() {
     assert_eq!(chunks.read(chunk, 999, 2).await, Err(Failure::NotFound));
     let stranger = OwnedChunk { owner: Uid([2; 16]), ..chunk };
     assert_eq!(chunks.read(stranger, 0, 1).await, Err(Failure::NotFound));
-    assert_eq!(chunks.delete(stranger, Duration::ZERO).await, Ok(false));
+    assert_eq!(chunks.delete(stranger).await, Ok(false));
     assert!(chunks.holds(&chunk));
     assert!(!root.path().join("tmp/99").exists(), "an interrupted write leaves nothing");
 }
@@ -36,20 +51,33 @@ async fn what_is_put_is_there_after_a_restart_and_apart_for_each_owner() {
 #[tokio::test]
 async fn capacity_holds_to_the_chunk() {
     let root = tempfile::tempdir().unwrap();
-    let chunks = open(root.path(), 2_500).await;
+    let chunks = open(root.path(), 25_000).await;
     for seed in 0..2 {
-        let (chunk, bytes) = sealed(seed, 1_000);
+        let (chunk, bytes) = sealed(seed, 10_000);
         chunks.put(chunk, bytes).await.unwrap();
     }
-    let (third, bytes) = sealed(2, 1_000);
+    let (third, bytes) = sealed(2, 10_000);
     assert_eq!(chunks.put(third, bytes.clone()).await, Err(Failure::Full));
-    assert_eq!(chunks.room(), Room { capacity: 2_500, free: 500, chunks: 2 });
-    let (first, again) = sealed(0, 1_000);
+    assert_eq!(chunks.room(), Room { capacity: 25_000, free: 5_000, chunks: 2 });
+    let (first, again) = sealed(0, 10_000);
     chunks.put(first, again).await.unwrap();
-    assert_eq!(chunks.room().free, 500, "what is there already takes no more");
-    assert_eq!(chunks.delete(first, Duration::ZERO).await, Ok(true));
+    assert_eq!(chunks.room().free, 5_000, "what is there already takes no more");
+    assert_eq!(chunks.delete(first).await, Ok(true));
     chunks.put(third, bytes).await.unwrap();
-    assert_eq!(chunks.room().free, 500);
+    assert_eq!(chunks.room().free, 5_000);
+}
+
+#[tokio::test]
+async fn a_tiny_chunk_takes_a_block_of_the_capacity() {
+    let root = tempfile::tempdir().unwrap();
+    let chunks = open(root.path(), 10_000).await;
+    for seed in 0..2 {
+        let (chunk, bytes) = sealed(seed, 3);
+        chunks.put(chunk, bytes).await.unwrap();
+    }
+    assert_eq!(chunks.room().free, 10_000 - 2 * 4_096);
+    let (third, bytes) = sealed(2, 3);
+    assert_eq!(chunks.put(third, bytes).await, Err(Failure::Full));
 }
 
 #[tokio::test]
@@ -61,8 +89,7 @@ async fn wrong_bytes_are_not_taken_and_rot_is_found() {
     chunks.put(chunk, bytes).await.unwrap();
     assert_eq!(chunks.verify(chunk).await, Ok(true));
     let (_, number) = chunks.snapshot();
-    let id = chunk.chunk.to_string();
-    let path = root.path().join(OWNER.to_string()).join(&id[..2]).join(&id);
+    let path = path_of(root.path(), &chunk);
     std::fs::write(&path, vec![9; 1_000]).unwrap();
     assert_eq!(chunks.verify(chunk).await, Ok(false));
     assert!(!chunks.holds(&chunk) && !path.exists());
@@ -71,15 +98,144 @@ async fn wrong_bytes_are_not_taken_and_rot_is_found() {
 }
 
 #[tokio::test]
-async fn a_young_chunk_is_not_deleted() {
+async fn a_young_chunk_is_not_discarded_and_one_that_is_asked_for_is_young_again() {
     let root = tempfile::tempdir().unwrap();
     let chunks = open(root.path(), 1 << 20).await;
     let (chunk, bytes) = sealed(1, 10);
     chunks.put(chunk, bytes).await.unwrap();
-    assert_eq!(chunks.delete(chunk, Duration::from_secs(3_600)).await, Ok(false));
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]));
     assert!(chunks.holds(&chunk));
-    assert_eq!(chunks.delete(chunk, Duration::ZERO).await, Ok(true));
-    assert!(!chunks.holds(&chunk));
+    drop(chunks);
+    let old = SystemTime::now() - 2 * hour;
+    let file = std::fs::File::options().write(true).open(path_of(root.path(), &chunk)).unwrap();
+    file.set_modified(old).unwrap();
+    let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!(chunks.keep(&[chunk]).await, Ok(vec![true]));
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]));
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Binned]));
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Absent]));
+}
+
+/// A node with twenty chunks, none of them young.
+async fn twenty(root: &std::path::Path, rules: BinRules) -> (Chunks, Vec<(OwnedChunk, Bytes)>) {
+    let chunks = open_with(root, 1 << 20, rules).await;
+    let all: Vec<(OwnedChunk, Bytes)> = (0..20).map(|seed| sealed(seed, 100)).collect();
+    for (chunk, bytes) in &all {
+        chunks.put(*chunk, bytes.clone()).await.unwrap();
+    }
+    (chunks, all)
+}
+
+#[tokio::test]
+async fn at_most_a_tenth_goes_into_the_bin_in_a_day_also_over_restarts_and_restores() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut chunks, all) = twenty(root.path(), rules(root.path())).await;
+    let ids: Vec<OwnedChunk> = all.iter().map(|(chunk, _)| *chunk).collect();
+    for round in 0..3 {
+        let done = chunks.discard(&ids, Duration::ZERO).await.unwrap();
+        let binned = done.iter().filter(|done| **done == Discarded::Binned).count();
+        assert_eq!(binned, if round == 0 { 2 } else { 0 }, "round {round}");
+        assert!(all.iter().all(|(chunk, _)| path_of(root.path(), chunk).is_file()), "nothing is removed");
+        // What comes out of the bin stays counted.
+        assert_eq!(chunks.keep(&ids).await.unwrap(), vec![true; 20]);
+        assert_eq!(chunks.bin_len(), 0);
+        drop(chunks);
+        chunks = open(root.path(), 1 << 20).await;
+    }
+    assert_eq!(chunks.room().chunks, 20);
+}
+
+#[tokio::test]
+async fn what_is_in_the_bin_is_there_after_a_restart_takes_its_room_and_comes_back_when_it_is_needed() {
+    let root = tempfile::tempdir().unwrap();
+    let (chunks, all) = twenty(root.path(), rules(root.path())).await;
+    let (chunk, bytes) = all[3].clone();
+    let (other, others) = all[4].clone();
+    let free = chunks.room().free;
+    assert_eq!(chunks.discard(&[chunk, other], Duration::ZERO).await.unwrap(), [Discarded::Binned; 2]);
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
+    assert!(!chunks.holds(&chunk) && !chunks.holds(&other));
+    assert_eq!(chunks.room(), Room { capacity: 1 << 20, free, chunks: 18 });
+    let (_, number) = chunks.snapshot();
+    // Put again, or read by its owner: no other copy is written.
+    let path = path_of(root.path(), &chunk);
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    chunks.put(chunk, bytes).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written);
+    assert_eq!(chunks.read(other, 0, 100).await.unwrap(), others);
+    let changes = chunks.changes_after(number, 9).unwrap().changes;
+    assert!(changes.contains(&Change::Held(chunk)) && changes.contains(&Change::Held(other)));
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "it was said to be held, and is");
+}
+
+#[tokio::test]
+async fn a_crash_at_any_byte_of_the_journal_leaves_each_chunk_held_or_in_the_bin() {
+    let root = tempfile::tempdir().unwrap();
+    let all_may_go = BinRules { daily_percent: 100, ..rules(root.path()) };
+    let (chunks, all) = twenty(root.path(), all_may_go.clone()).await;
+    let ids: Vec<OwnedChunk> = all.iter().map(|(chunk, _)| *chunk).collect();
+    chunks.discard(&ids[..8], Duration::ZERO).await.unwrap();
+    chunks.keep(&ids[2..4]).await.unwrap();
+    assert_eq!(chunks.delete(ids[7]).await, Ok(true));
+    drop(chunks);
+    let journal = std::fs::read(root.path().join("bin")).unwrap();
+    for cut in 0..=journal.len() {
+        std::fs::write(root.path().join("bin"), &journal[..cut]).unwrap();
+        let chunks = open_with(root.path(), 1 << 20, all_may_go.clone()).await;
+        assert_eq!(chunks.room().chunks + chunks.bin_len(), 19, "cut at {cut}");
+        assert_eq!(chunks.room().free, (1 << 20) - 19 * 4_096, "cut at {cut}");
+        for (chunk, bytes) in all.iter().take(7) {
+            assert_eq!(chunks.read(*chunk, 0, 100).await.as_ref(), Ok(bytes), "cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_has_all_of_the_bin_held_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (chunks, all) = twenty(root.path(), rules(root.path())).await;
+    let (chunk, _) = all[0];
+    chunks.discard(&[chunk], Duration::ZERO).await.unwrap();
+    drop(chunks);
+    let restore = BinRules { restore: true, ..rules(root.path()) };
+    let chunks = open_with(root.path(), 1 << 20, restore).await;
+    assert!(chunks.holds(&chunk));
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]), "as if just stored");
+    drop(chunks);
+    assert!(open(root.path(), 1 << 20).await.holds(&chunk), "after another restart too");
+}
+
+#[tokio::test]
+async fn the_bin_is_emptied_after_its_time_and_what_is_stored_anew_is_not_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let short = BinRules { keep: Duration::ZERO, ..rules(root.path()) };
+    let (chunks, all) = twenty(root.path(), short.clone()).await;
+    let (chunk, bytes) = all[0].clone();
+    let free = chunks.room().free;
+    chunks.discard(&[chunk], Duration::ZERO).await.unwrap();
+    let stop = CancellationToken::new();
+    let emptying = tokio::spawn(chunks.clone().keep_bin(stop.clone()));
+    let gone = async {
+        while chunks.bin_len() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    assert!(!path_of(root.path(), &chunk).exists());
+    assert_eq!(chunks.room().free, free + 4_096);
+    chunks.put(chunk, bytes).await.unwrap();
+    stop.cancel();
+    emptying.await.unwrap();
+    drop(chunks);
+    let chunks = open_with(root.path(), 1 << 20, short).await;
+    assert!(chunks.holds(&chunk) && chunks.bin_len() == 0);
 }
 
 #[tokio::test]
@@ -95,7 +251,7 @@ async fn a_file_that_disappears_is_noticed_when_it_is_read() {
 
 #[test]
 fn changes_are_numbered_and_bounded() {
-    let mut ledger = Ledger::new(u64::MAX);
+    let mut ledger = Ledger::new(u64::MAX, 10);
     let chunk = sealed(1, 1).0;
     for _ in 0..3 {
         ledger.stored(Found { chunk, length: 1, stored: SystemTime::now() });

@@ -21,7 +21,7 @@ use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
 use crate::lane::Lane;
 use crate::name::StoredName;
-use crate::seal::{Sealer, StoredPieces};
+use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
 use crate::vault::Description;
 use crate::wire::MAX_CHUNK_LIST;
@@ -92,7 +92,8 @@ impl Client {
         let path = destination(options, name)?;
         let contradiction = |what| StoreError::Contradiction(name.clone(), what);
         let layout = Layout::stored(description.size)?;
-        let sealer = Arc::new(Sealer::new(&description.secret, layout.pieces()));
+        let form = Form::of(&layout, &manifest.chunks);
+        let sealer = Arc::new(Sealer::in_form(&description.secret, layout.pieces(), form));
         let ids = manifest.chunks.iter().map(|chunk| chunk.id).collect();
         let pieces = Arc::new(StoredPieces::new(sealer.clone(), ids, version.0));
         let file = Sealed::new(layout, manifest.chunks, sealer)

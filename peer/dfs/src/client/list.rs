@@ -5,9 +5,11 @@ use shoal_common::tracker_api::storage::{Health, StoreAnswer, StoreCall, StoredE
 use shoal_common::{RequestId, Sha1};
 use shoal_peer::session::CallError;
 
+use super::get::Opened;
 use super::{Client, StoreError, store};
 use crate::name::StoredName;
-use crate::wire::MAX_CHUNK_LIST;
+use crate::seal::Sealer;
+use crate::wire::{MAX_DELETES, RemovalKey};
 
 /// Pages of a list that are asked for at most: a million files.
 const MAX_PAGES: usize = 4_000;
@@ -105,23 +107,32 @@ impl Client {
             return Err(StoreError::NotFound(name.clone()));
         }
         let servers = found.manifest.servers.len();
-        let ids: Vec<ChunkId> = found.manifest.chunks.iter().map(|chunk| chunk.id).collect();
+        let chunks = with_keys(&found);
         let mut cleared = 0;
         if !leased {
-            let deletes = found.manifest.servers.iter().map(|peer| self.clear(*peer, &ids));
+            let deletes = found.manifest.servers.iter().map(|peer| self.clear(*peer, &chunks));
             cleared = futures::future::join_all(deletes).await.into_iter().filter(|done| *done).count();
         }
         Ok(Removed { name: name.clone(), cleared, servers })
     }
 
-    async fn clear(&self, peer: shoal_common::PeerId, ids: &[ChunkId]) -> bool {
+    async fn clear(&self, peer: shoal_common::PeerId, chunks: &[(ChunkId, RemovalKey)]) -> bool {
         let Ok(lane) = self.nodes.lane(self.nodes.present(peer).await).await else { return false };
-        for ids in ids.chunks(MAX_CHUNK_LIST) {
-            if let Err(error) = lane.delete(ids.to_vec()).await {
+        for chunks in chunks.chunks(MAX_DELETES) {
+            let (ids, keys) = chunks.iter().copied().unzip();
+            if let Err(error) = lane.delete(ids, Some(keys)).await {
                 tracing::info!(%peer, %error, "chunks of a removed file stay until the trackers' rule");
                 return false;
             }
         }
         true
     }
+}
+
+/// A file's chunks, each with the key that has it deleted. Chunks stored before there were such keys end otherwise, and their
+/// nodes take the ticket's word in part.
+fn with_keys(file: &Opened) -> Vec<(ChunkId, RemovalKey)> {
+    let count = u32::try_from(file.manifest.chunks.len()).unwrap_or(u32::MAX);
+    let sealer = Sealer::new(&file.description.secret, count);
+    file.manifest.chunks.iter().zip(0..).map(|(chunk, index)| (chunk.id, sealer.removal_key(index))).collect()
 }

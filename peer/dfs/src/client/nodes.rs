@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_common::tracker_api::storage::NodeEntry;
-use shoal_net::Identity;
+use shoal_net::{Identity, bulk};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -20,6 +20,8 @@ use crate::lane::{Lane, LaneError};
 const REACH_WITHIN: Duration = Duration::from_millis(1_500);
 /// A server that was not reached is left alone for so long.
 const LEFT_ALONE: Duration = Duration::from_secs(2);
+/// Servers of one name that are tried at a line's address.
+const MAX_PROBES: usize = 4;
 /// Heirs that are followed from one key to the next.
 const MAX_HEIRS: usize = 16;
 
@@ -86,7 +88,10 @@ impl Nodes {
                 Ok(Ok(resolved)) => resolved.collect(),
                 _ => Vec::new(),
             };
-            let entry = find(line, &resolved, entries);
+            let mut entry = find(line, &resolved, entries);
+            if entry.is_none() && line.peer.is_none() {
+                entry = self.probe(line, &resolved, entries).await;
+            }
             if let (Some(entry), Some(&address)) = (entry, resolved.first()) {
                 addresses.insert(entry.peer, address);
             }
@@ -106,13 +111,37 @@ impl Nodes {
         state.behind = behind;
     }
 
+    /// Who answers at a line's address, where the trackers reach its server at another one: a server of that name is it if
+    /// it proves its key there. The name alone decides nothing.
+    async fn probe<'a>(
+        &self,
+        line: &ServerLine,
+        resolved: &[SocketAddr],
+        entries: &'a [NodeEntry],
+    ) -> Option<&'a NodeEntry> {
+        let address = *resolved.first()?;
+        let named = entries.iter().filter(|entry| entry.heir.is_none() && entry.name == line.name);
+        for entry in named.take(MAX_PROBES) {
+            let connect = bulk::connect(address, entry.peer, &self.0.identity);
+            if matches!(timeout(REACH_WITHIN, connect).await, Ok(Ok(_))) {
+                return Some(entry);
+            }
+        }
+        None
+    }
+
     /// Tries to reach the servers of `dfs.conf`, all at once.
     pub(super) async fn ping(&self) -> Vec<NodeState> {
         let behind = self.0.state.lock().await.behind.clone();
         let pings = self.0.lines.iter().zip(behind).map(|(line, peer)| async move {
             let problem = match peer {
                 Some(peer) => self.lane(peer).await.err(),
-                None => Some("no tracker knows it; is it running with these trackers?".to_owned()),
+                None if line.peer.is_some() => {
+                    Some("no tracker knows a server with the key that dfs.conf names for it".to_owned())
+                }
+                None => {
+                    Some("no tracker knows it; is it running with these trackers, and admitted?".to_owned())
+                }
             };
             let at = if line.host.contains(':') {
                 format!("[{}]:{}", line.host, line.port)
@@ -240,8 +269,8 @@ impl Inside {
     }
 }
 
-/// Who is behind a line: whoever the trackers reach at its address, else whoever has its name. One that another took
-/// the place of is nobody.
+/// Who is behind a line: the server of its key, if it says one, else the one that the trackers reach at its address. One
+/// whose place another took is nobody.
 fn find<'a>(line: &ServerLine, resolved: &[SocketAddr], entries: &'a [NodeEntry]) -> Option<&'a NodeEntry> {
     let here = |entry: &&NodeEntry| {
         entry.address.parse().is_ok_and(|address: SocketAddr| resolved.contains(&address))
@@ -250,5 +279,8 @@ fn find<'a>(line: &ServerLine, resolved: &[SocketAddr], entries: &'a [NodeEntry]
     let best = |found: &mut dyn Iterator<Item = &'a NodeEntry>| {
         found.max_by_key(|entry| (entry.up, std::cmp::Reverse(entry.silent_ms.unwrap_or(u64::MAX))))
     };
-    best(&mut present().filter(here)).or_else(|| best(&mut present().filter(|entry| entry.name == line.name)))
+    match line.peer {
+        Some(peer) => present().find(|entry| entry.peer == peer),
+        None => best(&mut present().filter(here)),
+    }
 }

@@ -1,6 +1,7 @@
 //! PUT: hash, seal, place, and only then have the trackers name the file.
 //!
-//! The file is read twice: placement follows its SHA-1, which is known only at the end of the first pass. Chunks go out in
+//! The file is read twice: placement follows its SHA-1, which is known only at the end of the first pass. What the second pass
+//! reads is sealed only if it is what the first one read: a key meets one content, whatever happens to the file. Chunks go out in
 //! order, a few at a time, so that memory does not grow with the file. Whatever interrupts it, nothing is listed before
 //! the last step, and chunks that nothing names are deleted by the trackers' rule.
 
@@ -14,8 +15,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest};
 use shoal_common::tracker_api::storage::StoreCall;
-use shoal_common::{Blake3, FileDigest, Layout, PeerId, PieceIndex, RequestId, Sha1};
+use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
 
+use super::hashing::Hashed;
 use super::placing::{Nowhere, Placing};
 use super::unfinished::{Fingerprint, Unfinished};
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
@@ -52,6 +54,8 @@ struct Put {
     name: StoredName,
     layout: Layout,
     sealer: Arc<Sealer>,
+    /// What each piece must be to be sealed.
+    pieces: Arc<[Blake3]>,
     placing: Placing,
     report: Report,
     done: AtomicU64,
@@ -77,7 +81,7 @@ impl Client {
         let fingerprint = Fingerprint::of(&metadata);
         let layout = Layout::stored(fingerprint.size)?;
         let servers = self.servers_for(copies).await?;
-        let digest = hash(path, &file, fingerprint.size, &report).await?;
+        let Hashed { digest, pieces } = hash(path, &file, layout, &report).await?;
         let unfinished = {
             let (folder, vault, path, found) =
                 (self.folder.clone(), vault.clone(), path.to_owned(), fingerprint.clone());
@@ -101,14 +105,15 @@ impl Client {
             name: name.clone(),
             layout,
             sealer: Arc::new(Sealer::new(&unfinished.secret, layout.pieces())),
+            pieces: pieces.into(),
             placing: Placing::new(self.nodes.clone(), servers.clone(), shift, copies.into(), resumed),
             report,
             done: AtomicU64::new(0),
         };
         let placed = put.place_all().await;
         let unchanged = std::fs::metadata(path).is_ok_and(|now| Fingerprint::of(&now) == fingerprint);
-        if !unchanged {
-            // What was sealed may be neither the old content nor the new, and its key must never seal anything else.
+        if !unchanged || matches!(placed, Err(StoreError::Changed(_))) {
+            // What is there now is stored under a key of its own.
             unfinished.forget();
             lease.end().await;
             return Err(StoreError::Changed(path.to_owned()));
@@ -198,7 +203,7 @@ impl Put {
 
     async fn place(&self, piece: PieceIndex) -> Result<(ChunkRef, super::placing::Placed), StoreError> {
         let (id, sealed) = self.seal(piece).await?;
-        let chunk = ChunkRef { id, sealed: crate::seal::sealed_length(&self.layout, piece) };
+        let chunk = ChunkRef { id, sealed: self.layout.length(piece) + OVERHEAD };
         let placed = self.placing.place(piece.get(), id, sealed).await;
         let placed = placed.map_err(|Nowhere(why)| StoreError::NoPlace {
             name: self.name.clone(),
@@ -212,16 +217,22 @@ impl Put {
 
     async fn seal(&self, piece: PieceIndex) -> Result<(ChunkId, Bytes), StoreError> {
         let (file, sealer, layout) = (self.file.clone(), self.sealer.clone(), self.layout);
+        let hashed = self.pieces.get(piece.as_usize()).copied();
         let sealed = tokio::task::spawn_blocking(move || {
             let length = layout.length(piece) as usize;
             let mut chunk = Vec::with_capacity(length + OVERHEAD as usize);
             chunk.resize(length, 0);
             file.read_exact_at(&mut chunk, layout.offset(piece))?;
+            // Compared before it is sealed: the key has been, or will be, used for what was hashed.
+            if hashed != Some(Blake3::of(&chunk)) {
+                return Ok(None);
+            }
             sealer.seal(piece.get(), &mut chunk);
-            Ok((ChunkId::of(&chunk), Bytes::from(chunk)))
+            Ok(Some((ChunkId::of(&chunk), Bytes::from(chunk))))
         });
         let sealed = sealed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        sealed.map_err(StoreError::file("read", &self.path))
+        let sealed = sealed.map_err(StoreError::file("read", &self.path))?;
+        sealed.ok_or_else(|| StoreError::Changed(self.path.clone()))
     }
 
     fn tell(&self, more: u64) {
@@ -230,13 +241,13 @@ impl Put {
     }
 }
 
-async fn hash(path: &Path, file: &Arc<File>, size: u64, report: &Report) -> Result<FileDigest, StoreError> {
-    let (file, report) = (file.clone(), report.clone());
+async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) -> Result<Hashed, StoreError> {
+    let (file, report, size) = (file.clone(), report.clone(), layout.size());
     // Dropped with the future: hashing stops.
     let alive = Arc::new(());
     let watched = Arc::downgrade(&alive);
     let hashed = tokio::task::spawn_blocking(move || {
-        hashing::digest(&file, size, |done| {
+        hashing::pieces(&file, &layout, |done| {
             report(Progress { step: Step::Hashing, done, total: size });
             watched.strong_count() > 0
         })

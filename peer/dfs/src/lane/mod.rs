@@ -18,8 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::wire::{
-    CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_MESSAGE, MAX_TO_CLIENT, TO_CLIENT, TO_NODE, ToClient,
-    ToNode,
+    CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_MESSAGE, MAX_TO_CLIENT, RemovalKey, TO_CLIENT, TO_NODE,
+    ToClient, ToNode,
 };
 use requests::{Progress, Requests};
 
@@ -183,13 +183,13 @@ impl Lane {
         }
     }
 
-    /// Has chunks deleted, at most a thousand.
+    /// Has chunks deleted: at most a thousand, or 500 with their removal keys, of which there are as many.
     ///
     /// # Errors
     /// [`LaneError`].
-    pub async fn delete(&self, chunks: Vec<ChunkId>) -> Result<(), LaneError> {
+    pub async fn delete(&self, chunks: Vec<ChunkId>, keys: Option<Vec<RemovalKey>>) -> Result<(), LaneError> {
         let asked = self.0.requests.ask()?;
-        self.say(Outgoing::Message(ToNode::Delete { request: asked.number, chunks })).await?;
+        self.say(Outgoing::Message(ToNode::Delete { request: asked.number, chunks, keys })).await?;
         asked.answer().await.map(|_| ())
     }
 

@@ -1,9 +1,10 @@
-//! Carries out what the trackers order: copies from other nodes, and deletions. Orders are idempotent; one that is under
-//! way already is not begun again, and one that fails is reported so that it is given again.
+//! Carries out the copies from other nodes that the trackers order. Orders are idempotent; one that is under way already is
+//! not begun again, and one that fails is reported so that it is given again. Each tracker's orders have turns of their own,
+//! so that one whose orders lead nowhere does not hold up another's.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::PeerId;
@@ -17,9 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::chunks::{Change, Chunks};
 use crate::lane::Lane;
 
-/// Copies at a time: enough for the latency of a disk that syncs, and 32 MiB of memory.
+/// Copies at a time for each tracker: enough for the latency of a disk that syncs, and 32 MiB of memory.
 const AT_ONCE: usize = 8;
-/// Orders that are under way or wait; more are forgotten, and given again.
+/// Orders of one tracker that are under way or wait; more are forgotten, and given again.
 const MAX_ORDERS: usize = 1_000;
 /// How long one copy may take.
 const COPY_WITHIN: Duration = Duration::from_secs(60);
@@ -32,11 +33,24 @@ pub(super) struct Copies(Arc<Shared>);
 struct Shared {
     identity: Identity,
     chunks: Chunks,
-    under_way: Mutex<HashSet<OwnedChunk>>,
-    lanes: tokio::sync::Mutex<HashMap<PeerId, Lane>>,
-    turns: Semaphore,
+    /// By the tracker's number.
+    under_way: Mutex<HashMap<u8, UnderWay>>,
+    lanes: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), Lane>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// The orders of one tracker.
+#[derive(Debug)]
+struct UnderWay {
+    chunks: HashSet<OwnedChunk>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self { chunks: HashSet::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
 }
 
 impl Copies {
@@ -53,28 +67,34 @@ impl Copies {
             chunks,
             under_way: Mutex::default(),
             lanes: tokio::sync::Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
             tasks,
             stop,
         }))
     }
 
-    /// Begins to carry out an order.
-    pub(super) fn begin(&self, order: Order) {
-        let chunk = match &order {
-            Order::Copy { chunk, .. } | Order::Delete { chunk, .. } => *chunk,
+    /// Begins to carry out an order of the tracker of that number, unless it is another kind of order.
+    pub(super) fn begin(&self, tracker: u8, order: Order) {
+        let Order::Copy { chunk, sealed, from, address, order } = order else { return };
+        let turns = {
+            let mut under_way = self.0.under_way();
+            let of_tracker = under_way.entry(tracker).or_default();
+            if of_tracker.chunks.len() >= MAX_ORDERS || !of_tracker.chunks.insert(chunk) {
+                return;
+            }
+            of_tracker.turns.clone()
         };
-        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.len() >= MAX_ORDERS || !under_way.insert(chunk) {
-            return;
-        }
-        drop(under_way);
         let shared = self.0.clone();
         self.0.tasks.spawn(async move {
-            let done = shared.stop.clone().run_until_cancelled_owned(shared.carry_out(order)).await;
-            shared.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&chunk);
+            let carried = async {
+                let _turn = turns.acquire().await.map_err(|_| "shutting down")?;
+                shared.carry_out(chunk, sealed, (from, &address), order).await
+            };
+            let done = shared.stop.clone().run_until_cancelled_owned(carried).await;
+            if let Some(of_tracker) = shared.under_way().get_mut(&tracker) {
+                of_tracker.chunks.remove(&chunk);
+            }
             if let Some(Err(reason)) = done {
-                tracing::warn!(owner = %chunk.owner, chunk = %chunk.chunk, reason, "an order could not be carried out");
+                tracing::warn!(tracker, owner = %chunk.owner, chunk = %chunk.chunk, reason, "a copy was not made");
                 shared.chunks.tell(Change::Failed(chunk));
             }
         });
@@ -82,28 +102,19 @@ impl Copies {
 }
 
 impl Shared {
-    async fn carry_out(&self, order: Order) -> Result<(), String> {
-        let _turn = self.turns.acquire().await.map_err(|_| "shutting down")?;
-        match order {
-            Order::Delete { chunk, min_age_ms } => {
-                let deleted = self.chunks.delete(chunk, Duration::from_millis(min_age_ms)).await;
-                match deleted.map_err(|failure| failure.to_string())? {
-                    true => tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "deleted by order"),
-                    false if self.chunks.holds(&chunk) => return Err("it was stored lately".to_owned()),
-                    false => self.chunks.tell(Change::Gone(chunk)),
-                }
-                Ok(())
-            }
-            Order::Copy { chunk, sealed, from, address, order } => {
-                if self.chunks.touch(&chunk) {
-                    return Ok(());
-                }
-                let copy = self.copy(chunk, sealed, (from, &address), order);
-                tokio::time::timeout(COPY_WITHIN, copy)
-                    .await
-                    .unwrap_or_else(|_| Err("it took too long".to_owned()))
-            }
+    async fn carry_out(
+        &self,
+        chunk: OwnedChunk,
+        sealed: u32,
+        from: (PeerId, &str),
+        order: Vec<u8>,
+    ) -> Result<(), String> {
+        // What is here already is not written again, whatever comes from elsewhere; from the bin it needs no transfer.
+        if self.chunks.keep(&[chunk]).await.map_err(|failure| failure.to_string())? == [true] {
+            return Ok(());
         }
+        let copy = tokio::time::timeout(COPY_WITHIN, self.copy(chunk, sealed, from, order));
+        copy.await.unwrap_or_else(|_| Err("it took too long".to_owned()))
     }
 
     async fn copy(
@@ -126,12 +137,18 @@ impl Shared {
     async fn lane(&self, peer: PeerId, address: SocketAddr) -> Result<Lane, String> {
         let mut lanes = self.lanes.lock().await;
         lanes.retain(|_, lane| !lane.has_ended());
-        if let Some(lane) = lanes.get(&peer) {
+        if let Some(lane) = lanes.get(&(peer, address)) {
             return Ok(lane.clone());
         }
+        // Others do not wait while an address that a tracker named does not answer.
+        drop(lanes);
         let lane = Lane::connect(address, peer, &self.identity, &self.tasks).await;
         let lane = lane.map_err(|error| error.to_string())?;
-        lanes.insert(peer, lane.clone());
+        self.lanes.lock().await.insert((peer, address), lane.clone());
         Ok(lane)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<u8, UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,16 +2,20 @@
 //! what they order.
 
 mod copies;
+mod deletions;
 mod gate;
+mod judge;
 pub mod options;
 mod server;
 mod told;
 mod trackers;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::TrackerInfo;
+use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, Listener};
@@ -23,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::chunks::{Chunks, Scrub, scrub};
 use copies::Copies;
+use deletions::Deletions;
 pub use gate::{Admitted, Gate};
 use server::Server;
 use told::Told;
@@ -46,6 +51,10 @@ pub struct NodeConfig {
     pub chunks: Chunks,
     /// How eagerly they are read again; not at all without.
     pub scrub: Option<Scrub>,
+    /// No chunk that was stored, or stored again, less than this ago is deleted by the trackers' order.
+    pub min_age: Duration,
+    /// What admits it at the trackers, if it was given.
+    pub secret: Option<NodeSecret>,
 }
 
 /// A node that runs.
@@ -62,7 +71,8 @@ impl Node {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NetError> {
-        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness } = config;
+        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness, min_age, secret } =
+            config;
         // Beside each connection a chunk may be open.
         let budget = Budget::of(descriptors::limit());
         let limits = BulkLimits::default().within(budget.inbound, budget.pending);
@@ -76,8 +86,11 @@ impl Node {
         };
         let (control, _) = Control::start(control).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let gate = Gate::new(identity.peer_id());
+        let (own, secret) = (identity.peer_id(), secret.map(Arc::new));
+        let gate = Gate::new(own);
         let copies = Copies::new(identity, chunks.clone(), tasks.clone(), stop.clone());
+        let deletions = Deletions::new(trackers.iter().count(), min_age, chunks.clone(), tasks.clone());
+        tasks.spawn(chunks.clone().keep_bin(stop.clone()));
         let told = Told::default();
         let server = Server::new(name.as_str(), chunks.clone(), gate.clone(), told.clone());
         tasks.spawn(accept(listener, server, tasks.clone(), stop.clone()));
@@ -85,7 +98,18 @@ impl Node {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
         }
         let (listen, control_plane) = (local_addr.to_string(), control.clone());
-        let reporter = Reporter { control: control_plane, name, listen, chunks, gate, copies, told };
+        let reporter = Reporter {
+            control: control_plane,
+            own,
+            secret,
+            name,
+            listen,
+            chunks,
+            gate,
+            copies,
+            deletions,
+            told,
+        };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })
     }
@@ -112,7 +136,7 @@ async fn accept(mut listener: Listener, server: Server, tasks: TaskTracker, stop
         tracing::debug!(peer = %stream.peer(), %remote, "connected");
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(server.serve(stream)).await;
+            stop.run_until_cancelled(Box::pin(server.serve(stream))).await;
         });
     }
     listener.close().await;

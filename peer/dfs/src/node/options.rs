@@ -2,15 +2,16 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
-use shoal_console::{LogFormat, descriptors, log};
+use shoal_console::{LogFormat, descriptors, log, read_key};
 use shoal_net::Identity;
 use shoal_peer::data_dir::DataDir;
 use shoal_peer::options::read_trackers;
@@ -18,13 +19,15 @@ use shoal_peer::text;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Node, NodeConfig};
-use crate::chunks::{Backend, Chunks, Folder, ObjectBackend, Scrub};
+use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, Scrub};
 use crate::files;
 
 /// The key's file in the data directory.
 const KEY_FILE: &str = "key";
 /// Where chunks are if nothing else is said.
 const CHUNKS: &str = "chunks";
+/// The list of what is in the bin, in the data directory.
+const BIN: &str = "bin";
 
 /// Keeps encrypted chunks of users' files, which it cannot read, and serves them.
 #[derive(Debug, Parser)]
@@ -40,6 +43,9 @@ pub struct Options {
     /// The file that names the trackers, one a line.
     #[arg(long, value_name = "FILE")]
     trackers: PathBuf,
+    /// File with the secret that the trackers were given with --node-secret; a node without it waits to be admitted.
+    #[arg(long, value_name = "FILE")]
+    join_secret: Option<PathBuf>,
     /// Where this node keeps its key [default: a folder for this port under the XDG data home].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -56,6 +62,18 @@ pub struct Options {
     /// The address to listen on.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     bind: IpAddr,
+    /// Chunks stored less than this ago are not deleted by the trackers' order.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    min_age: Duration,
+    /// For how long a chunk that the trackers had deleted stays in the bin, from which it comes back when it is needed.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    keep_deleted: Duration,
+    /// Of a hundred chunks at most so many are deleted in a day by the trackers' order, and one at least; 100 for no bound.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    daily_deletions: u8,
+    /// Hold everything again that is in the bin.
+    #[arg(long)]
+    restore_bin: bool,
     /// How fast everything is read again to find rot, in bytes a second; 0 for never.
     #[arg(long, value_name = "RATE", default_value = "8M", value_parser = files::parse_size)]
     scrub_rate: u64,
@@ -95,6 +113,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         Some(path) => path.clone(),
         None => files::data_home()?.join(format!("dfs-server-{}", options.port)),
     };
+    let secret = options.join_secret.as_deref().map(read_secret).transpose()?;
     let data_dir = DataDir::open(&path)?;
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     descriptors::raise();
@@ -110,7 +129,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
             )
         })?)
     };
-    let chunks = Chunks::open(backend, options.capacity)
+    let bin = BinRules {
+        journal: data_dir.path().join(BIN),
+        keep: options.keep_deleted,
+        daily_percent: options.daily_deletions,
+        restore: options.restore_bin,
+    };
+    let chunks = Chunks::open(backend, options.capacity, bin)
         .await
         .with_context(|| format!("cannot list what {store} holds; check that it can be reached and read"))?;
     let name = match options.name {
@@ -129,7 +154,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
     });
     let listen = SocketAddr::new(options.bind, options.port);
     let peer = identity.peer_id();
-    let config = NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub };
+    if trackers.iter().count() == 1 {
+        say("there is one tracker: its word alone has chunks deleted, into the bin");
+    }
+    let binned = chunks.bin_len();
+    let min_age = options.min_age;
+    let config =
+        NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub, min_age, secret };
     let node = Node::start(config).await?;
     say(&format!(
         "{name} serves on {} as {peer}; {} in {} of {} used",
@@ -138,6 +169,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
         text::size(room.capacity - room.free),
         text::size(room.capacity),
     ));
+    if binned > 0 {
+        let chunks = text::count(binned, "chunk");
+        say(&format!("{chunks} in the bin; --restore-bin holds all of it again"));
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -145,6 +180,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     node.shutdown().await;
     Ok(())
+}
+
+fn read_secret(path: &Path) -> anyhow::Result<NodeSecret> {
+    let bytes = read_key(path, "the join secret")?;
+    NodeSecret::new(&bytes).with_context(|| format!("the join secret {} cannot be used", path.display()))
 }
 
 fn say(line: &str) {

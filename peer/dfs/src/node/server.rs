@@ -20,10 +20,10 @@ use tokio_util::task::TaskTracker;
 
 use super::gate::{Admitted, Gate};
 use super::told::Told;
-use crate::chunks::Chunks;
+use crate::chunks::{Chunks, Discarded};
 use crate::wire::{
-    CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE, SLICE,
-    TO_CLIENT, TO_NODE, ToClient, ToNode,
+    CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE,
+    RemovalKey, SLICE, TO_CLIENT, TO_NODE, ToClient, ToNode,
 };
 
 /// Memory for chunks that come and go, of all connections: sixteen of the longest.
@@ -191,19 +191,21 @@ impl Connection {
             }
             ToNode::Holds { request, chunks } => {
                 self.list(request, chunks, move |chunks, list| async move {
-                    let held = list.iter().map(|chunk| u8::from(chunks.touch(chunk))).collect();
-                    ToClient::Held { request, held }
+                    match chunks.keep(&list).await {
+                        Ok(held) => {
+                            ToClient::Held { request, held: held.into_iter().map(u8::from).collect() }
+                        }
+                        Err(reason) => ToClient::Failed { request, reason },
+                    }
                 })
                 .await
             }
-            ToNode::Delete { request, chunks } => {
+            ToNode::Delete { request, chunks, keys } => {
                 self.list(request, chunks, move |chunks, list| async move {
-                    for chunk in list {
-                        if let Err(reason) = chunks.delete(chunk, Duration::ZERO).await {
-                            return ToClient::Failed { request, reason };
-                        }
+                    match delete(&chunks, list, keys.unwrap_or_default()).await {
+                        Ok(()) => ToClient::Done { request },
+                        Err(reason) => ToClient::Failed { request, reason },
                     }
-                    ToClient::Done { request }
                 })
                 .await
             }
@@ -319,6 +321,25 @@ impl Connection {
         let _ = self.answers.send(Answer::Message(message)).await;
         Ok(())
     }
+}
+
+/// Deletes chunks at once whose removal key is shown. A ticket alone puts the others into the bin only: a tracker that lies
+/// can make tickets for anybody.
+async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -> Result<(), Failure> {
+    let mut without = Vec::new();
+    for (index, chunk) in list.into_iter().enumerate() {
+        let shown = match keys.get(index) {
+            Some(key) => chunks.ends_with(chunk, &key.lock()).await?,
+            None => false,
+        };
+        if shown {
+            chunks.delete(chunk).await?;
+        } else {
+            without.push(chunk);
+        }
+    }
+    let discarded = chunks.discard(&without, Duration::ZERO).await?;
+    if discarded.contains(&Discarded::Spent) { Err(Failure::NotAllowed) } else { Ok(()) }
 }
 
 /// The connection's share first, so that one that takes nothing waits for itself.

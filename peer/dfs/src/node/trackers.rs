@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_common::PeerId;
+use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
-use shoal_common::tracker_api::storage::{MAX_REPORT, NodeAnswer, NodeCall, NodeReport};
+use shoal_common::tracker_api::storage::{MAX_ORDERS, MAX_REPORT, NodeAnswer, NodeCall, NodeReport, Order};
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_net::{Control, Protocol};
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::copies::Copies;
+use super::deletions::Deletions;
 use super::gate::Gate;
 use super::told::Told;
 use crate::chunks::{Change, Chunks};
@@ -21,6 +24,8 @@ use crate::chunks::{Change, Chunks};
 /// Waits between two tries to reach a tracker.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How a refusal begins in the log.
+const REFUSES: &str = "the tracker refuses this node";
 /// How long changes gather before they are told.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bounds on how long a tracker can have us wait with the next report.
@@ -32,6 +37,10 @@ const LATEST: Duration = Duration::from_secs(1);
 pub(super) struct Reporter {
     /// The control plane.
     pub(super) control: Control,
+    /// Its key.
+    pub(super) own: PeerId,
+    /// What admits it, if it was given.
+    pub(super) secret: Option<Arc<NodeSecret>>,
     /// What the node is called.
     pub(super) name: NodeName,
     /// `ip:port` of the bulk lane.
@@ -40,8 +49,10 @@ pub(super) struct Reporter {
     pub(super) chunks: Chunks,
     /// Who learns keys and time.
     pub(super) gate: Gate,
-    /// Who carries out orders.
+    /// Who carries out copies.
     pub(super) copies: Copies,
+    /// Who judges deletions.
+    pub(super) deletions: Deletions,
     /// Who notes which tracker knows what.
     pub(super) told: Told,
 }
@@ -65,6 +76,7 @@ impl Reporter {
                         pause = FIRST_PAUSE;
                         let reason = self.report(number, &link).await;
                         self.told.forget(number);
+                        self.deletions.forget(number);
                         link.close("is not needed any more");
                         self.control.disconnect(link.peer()).await;
                         reason
@@ -72,7 +84,12 @@ impl Reporter {
                     Err(reason) => reason,
                 };
                 if reason != said {
-                    tracing::warn!(tracker = %line, reason, "a tracker is not informed; trying again");
+                    // Only somebody who runs the node can help against a refusal.
+                    if reason.starts_with(REFUSES) {
+                        tracing::error!(tracker = %line, "{reason}; trying again");
+                    } else {
+                        tracing::warn!(tracker = %line, reason, "a tracker is not informed; trying again");
+                    }
                     said = reason;
                 }
                 tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -100,7 +117,8 @@ impl Reporter {
 
     async fn register(&self, link: &Link) -> Result<(), String> {
         ask(link, Call::Hello { listen: self.listen.clone() }).await?;
-        match ask(link, Call::Node(NodeCall::Register { name: self.name.clone() })).await? {
+        let proof = self.secret.as_ref().map(|secret| secret.prove(self.own, link.peer()));
+        match ask(link, Call::Node(NodeCall::Register { name: self.name.clone(), proof })).await? {
             Answer::Node(NodeAnswer::Registered { address }) => {
                 tracing::debug!(address, "the tracker reaches this node there");
                 Ok(())
@@ -183,11 +201,28 @@ impl Reporter {
         match ask(link, Call::Node(NodeCall::Report(Box::new(report)))).await? {
             Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, again_ms }) => {
                 self.gate.update(number, &ticket_keys, now_ms);
-                orders.into_iter().for_each(|order| self.copies.begin(order));
+                self.obey((number, link.peer()), orders);
                 Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
             }
             _ => Err("it is of another version".to_owned()),
         }
+    }
+}
+
+impl Reporter {
+    /// Takes a tracker's orders. A copy is made for any of them; for a deletion this one's word is only a part.
+    fn obey(&self, (number, peer): (u8, PeerId), orders: Vec<Order>) {
+        let mut deletions = Vec::new();
+        for order in orders.into_iter().take(MAX_ORDERS) {
+            match order {
+                Order::Copy { chunk, .. } => {
+                    self.deletions.withdraw(number, &chunk);
+                    self.copies.begin(number, order);
+                }
+                Order::Delete { chunk, min_age_ms } => deletions.push((chunk, min_age_ms)),
+            }
+        }
+        self.deletions.take((number, peer), &deletions);
     }
 }
 
@@ -210,7 +245,7 @@ fn net(changes: &[Change]) -> Vec<Change> {
 async fn ask(link: &Link, call: Call) -> Result<Answer, String> {
     match link.call(call).await {
         Ok(Reply::Done(answer)) => Ok(answer),
-        Ok(Reply::Refused(refusal)) => Err(format!("it refuses this node: {}", refusal.text)),
+        Ok(Reply::Refused(refusal)) => Err(format!("{REFUSES}: {}", refusal.text)),
         Err(_) => Err(link.ended().await),
     }
 }

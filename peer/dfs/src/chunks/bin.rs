@@ -1,0 +1,280 @@
+//! The bin: what the trackers had deleted stays for a while, and is held again as soon as somebody needs it.
+//!
+//! A chunk in the bin stays where it is; a record in a journal says that it is not held any more. So neither a folder nor a
+//! bucket moves anything, and a crash at any moment leaves the chunk held or in the bin. Chunks in the bin take their room:
+//! the bin is never emptied early, or a full node could be made to forget.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shoal_common::tracker_api::storage::OwnedChunk;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::journal::{Entry, Journal, Record};
+use super::ledger::{Discarded, Ledger};
+use super::{Backend, BackendError, Chunks, Found, PARTS, failed};
+use crate::wire::Failure;
+
+/// Bounds on how often the bin is looked through.
+const SOONEST: Duration = Duration::from_millis(200);
+const LATEST: Duration = Duration::from_secs(60);
+/// Void records beyond as many as there are good ones, before the journal is rewritten.
+const VOID: usize = 1_024;
+
+/// What the bin goes by.
+#[derive(Debug, Clone)]
+pub struct BinRules {
+    /// The file that says what is in it.
+    pub journal: PathBuf,
+    /// For how long a chunk stays in it.
+    pub keep: Duration,
+    /// Of a hundred chunks so many may go into it a day, one at least; from 100 on without a bound.
+    pub daily_percent: u8,
+    /// Whether all of it is held again from the start.
+    pub restore: bool,
+}
+
+/// Why chunks cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// They cannot be listed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The list of the bin cannot be used.
+    #[error("the list of deleted chunks {} cannot be read or written: {error}", .path.display())]
+    Journal {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+impl Chunks {
+    /// Opens what the backend has, for at most `capacity` bytes.
+    ///
+    /// # Errors
+    /// When the backend cannot be listed, or the bin's journal not used.
+    pub async fn open(backend: Arc<dyn Backend>, capacity: u64, rules: BinRules) -> Result<Self, OpenError> {
+        let BinRules { journal: path, keep, daily_percent, restore } = rules;
+        let found = backend.list().await?;
+        let mut ledger = Ledger::new(capacity, daily_percent);
+        let opened = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || {
+                let (mut journal, records) = Journal::open(&path)?;
+                fill(&mut ledger, found, &records, restore);
+                journal.rewrite(&standing(&ledger))?;
+                Ok((ledger, journal))
+            }
+        });
+        let opened = opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let (ledger, journal) = opened.map_err(|error| OpenError::Journal { path, error })?;
+        Ok(Self {
+            backend,
+            ledger: Arc::new(Mutex::new(ledger)),
+            journal: Arc::new(tokio::sync::Mutex::new(journal)),
+            keep,
+            parts: (0..PARTS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            version: watch::Sender::new(0),
+        })
+    }
+
+    /// Which of these chunks are held. Those count as stored now and are reported again; one that was in the bin is held
+    /// again, durably.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`] where the bin's journal cannot be written.
+    pub async fn keep(&self, chunks: &[OwnedChunk]) -> Result<Vec<bool>, Failure> {
+        let now = SystemTime::now();
+        if chunks.iter().any(|chunk| self.ledger().is_binned(chunk)) {
+            let journal = self.journal.clone().lock_owned().await;
+            let binned: Vec<OwnedChunk> = {
+                let ledger = self.ledger();
+                chunks.iter().copied().filter(|chunk| ledger.is_binned(chunk)).collect()
+            };
+            let _journal = append(journal, records(Entry::Restored, &binned, now_ms())).await?;
+            let mut ledger = self.ledger();
+            for chunk in &binned {
+                ledger.restore(chunk, Some(now));
+                tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "needed again: out of the bin");
+            }
+        }
+        let held: Vec<bool> = {
+            let mut ledger = self.ledger();
+            chunks.iter().map(|chunk| ledger.touch(chunk, now)).collect()
+        };
+        if held.contains(&true) {
+            self.changed();
+        }
+        Ok(held)
+    }
+
+    /// Puts chunks into the bin, but for those that were stored less than `min_age` ago or are beyond the day's share; what
+    /// became of each, in order. Dropping the future may leave them held after a restart.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`] where the bin's journal cannot be written; all stay held then.
+    pub async fn discard(&self, chunks: &[OwnedChunk], min_age: Duration) -> Result<Vec<Discarded>, Failure> {
+        let now_ms = now_ms();
+        let before = SystemTime::now().checked_sub(min_age);
+        let journal = self.journal.clone().lock_owned().await;
+        let done: Vec<Discarded> = {
+            let mut ledger = self.ledger();
+            chunks.iter().map(|chunk| ledger.discard(chunk, before, now_ms)).collect()
+        };
+        let binned: Vec<OwnedChunk> = chunks
+            .iter()
+            .zip(&done)
+            .filter(|(_, done)| **done == Discarded::Binned)
+            .map(|(chunk, _)| *chunk)
+            .collect();
+        if binned.is_empty() {
+            return Ok(done);
+        }
+        let written = append(journal, records(Entry::Binned, &binned, now_ms)).await;
+        if written.is_err() {
+            let mut ledger = self.ledger();
+            binned.iter().for_each(|chunk| {
+                ledger.restore(chunk, None);
+            });
+        }
+        self.changed();
+        written.map(|_| done)
+    }
+
+    /// Chunks in the bin.
+    #[must_use]
+    pub fn bin_len(&self) -> usize {
+        self.ledger().bin_len()
+    }
+
+    /// Removes what has been in the bin for long enough, until `stop`.
+    pub async fn keep_bin(self, stop: CancellationToken) {
+        let every = (self.keep / 10).clamp(SOONEST, LATEST);
+        let work = async {
+            loop {
+                tokio::time::sleep(every).await;
+                self.empty_bin().await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// Removes what has been in the bin for long enough.
+    async fn empty_bin(&self) {
+        let keep_ms = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
+        let Some(until_ms) = now_ms().checked_sub(keep_ms) else { return };
+        let due = self.ledger().binned_until(until_ms);
+        let mut removed = Vec::new();
+        for chunk in due {
+            let _turn = self.part(&chunk).lock().await;
+            // Held over the removal: nobody takes it out of the bin meanwhile.
+            let _journal = self.journal.lock().await;
+            if !self.ledger().is_binned(&chunk) {
+                continue;
+            }
+            match self.backend.delete(chunk).await {
+                Ok(()) => {
+                    self.ledger().remove_binned(&chunk);
+                    tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "deleted: its time in the bin is over");
+                    removed.push(chunk);
+                }
+                // It is tried again.
+                Err(error) => drop(failed("delete", chunk, &error)),
+            }
+        }
+        if !removed.is_empty() {
+            self.forget_binned(removed).await;
+        }
+        let journal = self.journal.clone().lock_owned().await;
+        let standing = standing(&self.ledger());
+        if journal.len() > 2 * standing.len() + VOID
+            && let Err(error) = on_disk(journal, move |journal| journal.rewrite(&standing)).await
+        {
+            tracing::warn!(%error, "the list of deleted chunks was not shortened");
+        }
+    }
+
+    /// Notes that chunks are gone from the bin for good. A record that cannot be written is not needed as long as the chunk
+    /// does not come back before the next start, and void then by its age.
+    pub(super) async fn forget_binned(&self, chunks: Vec<OwnedChunk>) {
+        let journal = self.journal.clone().lock_owned().await;
+        {
+            let mut ledger = self.ledger();
+            chunks.iter().for_each(|chunk| {
+                ledger.remove_binned(chunk);
+            });
+        }
+        // It was logged.
+        let _ = append(journal, records(Entry::Removed, &chunks, now_ms())).await;
+    }
+}
+
+/// Adds records; when it returns they are durable, and nobody else has used the journal meanwhile.
+async fn append(
+    journal: OwnedMutexGuard<Journal>,
+    records: Vec<Record>,
+) -> Result<OwnedMutexGuard<Journal>, Failure> {
+    on_disk(journal, move |journal| journal.append(&records)).await.map_err(|error| {
+        tracing::error!(%error, "cannot write the list of deleted chunks");
+        Failure::Storage
+    })
+}
+
+/// Works on the journal off the reactor. The lock goes along, so that a future that is dropped does not free it early.
+async fn on_disk(
+    mut journal: OwnedMutexGuard<Journal>,
+    work: impl FnOnce(&mut Journal) -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<OwnedMutexGuard<Journal>> {
+    let done = tokio::task::spawn_blocking(move || work(&mut journal).map(|()| journal)).await;
+    done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// Fills the index from what is there and what the journal says of it.
+fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: bool) {
+    let mut binned = std::collections::HashMap::new();
+    for record in journal {
+        match record.entry {
+            Entry::Binned => {
+                ledger.count_binned(record.at_ms);
+                binned.insert(record.chunk, record.at_ms);
+            }
+            Entry::Counted => ledger.count_binned(record.at_ms),
+            Entry::Restored | Entry::Removed => drop(binned.remove(&record.chunk)),
+        }
+    }
+    for found in found {
+        // One that was written after it went into the bin was stored anew.
+        match binned.get(&found.chunk).filter(|since_ms| ms(found.stored) <= **since_ms) {
+            None => ledger.found(found),
+            Some(_) if restore => ledger.found(Found { stored: SystemTime::now(), ..found }),
+            Some(since_ms) => ledger.found_binned(found, *since_ms),
+        }
+    }
+}
+
+/// The records that say how the bin stands.
+fn standing(ledger: &Ledger) -> Vec<Record> {
+    let (binned, day) = ledger.bin(now_ms());
+    let nothing =
+        OwnedChunk { owner: shoal_common::Uid([0; 16]), chunk: shoal_common::storage::ChunkId([0; 32]) };
+    let binned = binned.into_iter().map(|(chunk, at_ms)| Record { entry: Entry::Binned, chunk, at_ms });
+    let day = day.into_iter().map(|at_ms| Record { entry: Entry::Counted, chunk: nothing, at_ms });
+    binned.chain(day).collect()
+}
+
+fn records(entry: Entry, chunks: &[OwnedChunk], at_ms: u64) -> Vec<Record> {
+    chunks.iter().map(|chunk| Record { entry, chunk: *chunk, at_ms }).collect()
+}
+
+fn now_ms() -> u64 {
+    ms(SystemTime::now())
+}
+
+fn ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,280 @@
+//! Which storage nodes belong to the cluster: those with a record. A node gets one by proving that it knows the join secret,
+//! or from an operator at a tracker's prompt. All others wait, in a short list, and are told what to do.
+//!
+//! Nothing that a stranger says is written down, passed on, or remembered for longer than the list holds it. A node that a
+//! version without admission registered has its record already.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use shoal_common::join::JoinProof;
+use shoal_common::tracker_api::storage::{MAX_NODES, NodeEntry};
+use shoal_common::tracker_api::{Refusal, RefusalKind};
+use shoal_common::{NodeName, PeerId};
+use shoal_replica::{Rows, Write};
+
+use super::Storage;
+use crate::core::{Fault, Tx, refuse};
+use crate::record::{STORAGE_NODE, StorageNode, encode, part};
+
+/// Storage nodes on one machine: more would be a mistake that takes up what others need.
+const MAX_NODES_OF_ADDRESS: usize = 64;
+/// Nodes that wait to be admitted at most: what an operator can look through.
+const MAX_WAITING: usize = 64;
+/// Of them from one address: a stranger there leaves room for others.
+const MAX_WAITING_OF_ADDRESS: usize = 16;
+/// A node that did not ask for this long waits no more, in milliseconds; nodes ask every few seconds.
+const WAITING_MS: u64 = 30_000;
+
+/// A node that waits to be admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applicant {
+    /// Its key, proven.
+    pub peer: PeerId,
+    /// What it calls itself.
+    pub name: NodeName,
+    /// Where it says that it is; not tried.
+    pub address: SocketAddr,
+    from: IpAddr,
+    heard_ms: u64,
+}
+
+/// Those that wait. Pure.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(HashMap<PeerId, Applicant>);
+
+impl Waiting {
+    /// Notes that a node asks; false where too many do.
+    fn ask(&mut self, applicant: Applicant) -> bool {
+        let now = applicant.heard_ms;
+        self.0.retain(|_, other| now.saturating_sub(other.heard_ms) < WAITING_MS);
+        let of_address = self.0.values().filter(|other| other.from == applicant.from).count();
+        let room = self.0.len() < MAX_WAITING && of_address < MAX_WAITING_OF_ADDRESS;
+        let waits = room || self.0.contains_key(&applicant.peer);
+        if waits {
+            self.0.insert(applicant.peer, applicant);
+        }
+        waits
+    }
+
+    fn list(&self, now: u64) -> Vec<Applicant> {
+        let waiting = self.0.values().filter(|other| now.saturating_sub(other.heard_ms) < WAITING_MS);
+        let mut waiting: Vec<Applicant> = waiting.cloned().collect();
+        waiting.sort_by(|one, other| (&one.name, one.peer).cmp(&(&other.name, other.peer)));
+        waiting
+    }
+}
+
+impl Storage {
+    /// Whether a node may register here: it is admitted, or proves that it knows the secret.
+    ///
+    /// # Errors
+    /// What it, and its operator, is to do.
+    pub(crate) async fn check_admitted(
+        &self,
+        (peer, tracker): (PeerId, PeerId),
+        name: &NodeName,
+        (address, from): (SocketAddr, IpAddr),
+        proof: Option<JoinProof>,
+    ) -> Result<(), Refusal> {
+        let refusal = |kind, text: String| Refusal { kind, text, again_ms: None };
+        let loaded = self.known().loaded;
+        if !loaded {
+            // Who is admitted stands in the records, which are read once anyway.
+            self.refresh().await?;
+        }
+        if self.depot().is_known(peer) {
+            // Perhaps another tracker's operator admitted it.
+            self.waiting().0.remove(&peer);
+            return Ok(());
+        }
+        let why = match (&self.secret, proof) {
+            (Some(secret), Some(proof)) if secret.proves(&proof, peer, tracker) => return Ok(()),
+            (Some(_), Some(_)) => "its join secret is not this cluster's",
+            (None, Some(_)) => "this tracker was started without --node-secret",
+            (_, None) => "it was started without --join-secret",
+        };
+        let applicant = Applicant {
+            peer,
+            name: name.clone(),
+            address,
+            from: from.to_canonical(),
+            heard_ms: self.now_ms(),
+        };
+        let text = if self.waiting().ask(applicant) {
+            format!(
+                "{name} waits to be admitted: type \"admit {name}\" at a tracker's prompt ({why}; its key is {peer})"
+            )
+        } else {
+            format!("{name} is not admitted, and too many others wait already; use a join secret ({why})")
+        };
+        Err(refusal(RefusalKind::NotAllowed, text))
+    }
+
+    /// The nodes that wait here to be admitted, by name.
+    #[must_use]
+    pub fn applicants(&self) -> Vec<Applicant> {
+        self.waiting().list(self.now_ms())
+    }
+
+    /// Admits the node of that name or key, which waits here; true for all trackers.
+    ///
+    /// # Errors
+    /// In words: none waits, or several of that name do, or the database cannot take it.
+    pub async fn admit(&self, which: &str) -> Result<Applicant, String> {
+        let waiting = self.applicants();
+        let found: Vec<&Applicant> = waiting
+            .iter()
+            .filter(|one| one.peer.to_string() == which || one.name.as_str().eq_ignore_ascii_case(which))
+            .collect();
+        let applicant = match found[..] {
+            [one] => one.clone(),
+            [] => return Err(format!("no node {which} waits here; \"nodes\" lists those that do")),
+            _ => {
+                let keys: Vec<String> =
+                    found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
+                return Err(format!(
+                    "several nodes call themselves {which}; admit one by its key: {}",
+                    keys.join(", ")
+                ));
+            }
+        };
+        let (storage, admitted) = (self.clone(), applicant.clone());
+        let written = self.core.run(move |tx| {
+            let nodes = read_nodes(tx)?;
+            if nodes.iter().any(|(peer, _)| *peer == admitted.peer) {
+                return Ok(());
+            }
+            let mut writes = Vec::new();
+            make_room(&storage, &nodes, admitted.address.ip(), &mut writes)?;
+            let node = StorageNode { name: admitted.name, address: admitted.address.to_string(), heir: None };
+            writes.push(node_write(admitted.peer, &node));
+            tx.write(writes)
+        });
+        written.await.map_err(|refusal| refusal.text)?;
+        self.refresh().await.map_err(|refusal| refusal.text)?;
+        self.waiting().0.remove(&applicant.peer);
+        Ok(applicant)
+    }
+
+    /// Takes a node of that name or key out of the cluster; true for all trackers.
+    ///
+    /// # Errors
+    /// In words: there is none, or there are several, or the database cannot take it.
+    pub async fn expel(&self, which: &str) -> Result<NodeEntry, String> {
+        let nodes = self.depot().nodes(self.now_ms());
+        let found: Vec<&NodeEntry> = nodes
+            .iter()
+            .filter(|one| one.peer.to_string() == which || one.name.as_str().eq_ignore_ascii_case(which))
+            .collect();
+        let node = match found[..] {
+            [one] => one.clone(),
+            [] => return Err(format!("there is no storage node {which}; \"nodes\" lists them")),
+            _ => {
+                let keys: Vec<String> =
+                    found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
+                return Err(format!(
+                    "several nodes are called {which}; expel one by its key: {}",
+                    keys.join(", ")
+                ));
+            }
+        };
+        let key = node.peer.0.to_vec();
+        let write = Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() };
+        self.core.run(move |tx| tx.write(vec![write])).await.map_err(|refusal| refusal.text)?;
+        self.refresh().await.map_err(|refusal| refusal.text)?;
+        Ok(node)
+    }
+}
+
+fn read_nodes(tx: &Tx<'_>) -> Result<Vec<(PeerId, StorageNode)>, Fault> {
+    let rows = tx.store().scan(STORAGE_NODE, &[], None, MAX_NODES * 2)?;
+    let live = rows.iter().filter(|row| !row.tombstone);
+    Ok(live
+        .filter_map(|row| Some((PeerId(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?)))
+        .collect())
+}
+
+/// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.
+pub(crate) fn write_node(
+    tx: &mut Tx<'_>,
+    storage: &Storage,
+    peer: PeerId,
+    name: NodeName,
+    address: SocketAddr,
+) -> Result<(), Fault> {
+    let nodes = read_nodes(tx)?;
+    let mut writes = Vec::new();
+    let own = StorageNode { name, address: address.to_string(), heir: None };
+    let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
+    if known != Some(&own) {
+        writes.push(node_write(peer, &own));
+    }
+    for (other, node) in nodes.iter().filter(|(other, node)| *other != peer && node.address == own.address) {
+        if node.heir != Some(peer) && node.heir.is_none() && !storage.depot().is_up(*other) {
+            tracing::warn!("{address} was storage node {other} and is now {peer}, which takes its place");
+            writes.push(node_write(*other, &StorageNode { heir: Some(peer), ..node.clone() }));
+        }
+    }
+    if known.is_none() {
+        make_room(storage, &nodes, address.ip(), &mut writes)?;
+    }
+    if writes.is_empty() { Ok(()) } else { tx.write(writes) }
+}
+
+/// Sees to it that nodes stay countable: one that is down and holds nothing gives way.
+fn make_room(
+    storage: &Storage,
+    nodes: &[(PeerId, StorageNode)],
+    ip: IpAddr,
+    writes: &mut Vec<Write>,
+) -> Result<(), Fault> {
+    let there = |node: &StorageNode| node.address.parse::<SocketAddr>().is_ok_and(|known| known.ip() == ip);
+    let of_address = nodes.iter().filter(|(_, node)| there(node)).count();
+    if nodes.len() < MAX_NODES && of_address < MAX_NODES_OF_ADDRESS {
+        return Ok(());
+    }
+    let depot = storage.depot();
+    let crowded = of_address >= MAX_NODES_OF_ADDRESS;
+    let unused = nodes
+        .iter()
+        .find(|(peer, node)| (!crowded || there(node)) && !depot.is_up(*peer) && !depot.is_named(*peer));
+    match unused {
+        Some((peer, _)) => {
+            let key = peer.0.to_vec();
+            writes.push(Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() });
+            Ok(())
+        }
+        None => Err(refuse(RefusalKind::Limit, "the trackers have as many storage nodes as they take")),
+    }
+}
+
+fn node_write(peer: PeerId, node: &StorageNode) -> Write {
+    Write { kind: STORAGE_NODE, key: peer.0.to_vec(), value: encode(node), ..Write::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applicant(key: u8, from: u8, heard_ms: u64) -> Applicant {
+        let from = IpAddr::from([10, 0, 0, from]);
+        let name = NodeName::create("DFS1").unwrap();
+        Applicant { peer: PeerId([key; 32]), name, address: (from, 1).into(), from, heard_ms }
+    }
+
+    #[test]
+    fn few_wait_few_from_one_address_and_none_for_ever() {
+        let mut waiting = Waiting::default();
+        let taken = (0..100).filter(|&key| waiting.ask(applicant(key, 1, 0))).count();
+        assert_eq!(taken, MAX_WAITING_OF_ADDRESS);
+        assert!(waiting.ask(applicant(0, 1, 1)), "one that waits already asks again");
+        for key in 100..200 {
+            waiting.ask(applicant(key, key, 1));
+        }
+        assert_eq!(waiting.list(1).len(), MAX_WAITING);
+        assert!(!waiting.ask(applicant(220, 220, 1)));
+        assert!(waiting.ask(applicant(220, 220, WAITING_MS + 1)), "those that ask no more give way");
+        assert_eq!(waiting.list(WAITING_MS + 1).len(), 1);
+    }
+}

@@ -1,0 +1,69 @@
+//! Which storage nodes belong to a cluster: those that know its secret, and those that an operator admits.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::server::{QUICK, Server, chunk, nodes, start, start_with, up_at};
+use common::{Client, free_ports, in_sync, until};
+use shoal_common::join::NodeSecret;
+use shoal_common::tracker_api::storage::{NodeCall, NodeReport};
+use shoal_common::tracker_api::{Call, RefusalKind};
+use shoal_common::{NodeName, Uid};
+use shoal_tracker::node::Node;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_waits_until_an_operator_admits_it_and_stays_admitted_everywhere() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
+    let two = start_with(dir.path(), &ports, 2, QUICK, None).await;
+    in_sync(&one, 1).await;
+    let server = Server::start("DFS1", &ports);
+    let waits = async |node: &Node| node.storage().applicants().iter().any(|one| one.peer == server.peer());
+    until("it waits at both", async || waits(&one).await && waits(&two).await).await;
+    let mut client = Client::connect(ports[1]).await;
+    assert_eq!(nodes(&mut client).await, [], "nothing is told of it");
+    assert!(one.storage().admit("DFS9").await.unwrap_err().contains("no node DFS9 waits"));
+    let admitted = one.storage().admit("dfs1").await.unwrap();
+    assert_eq!(admitted.peer, server.peer());
+    up_at(&one, 1).await;
+    up_at(&two, 1).await;
+    until("none waits", async || !waits(&one).await && !waits(&two).await).await;
+    // The tracker that is started again knows it, without any secret.
+    one.shutdown().await;
+    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
+    up_at(&one, 1).await;
+    // Taken out at the other tracker, it is out here as well, and waits again.
+    two.storage().expel(&server.peer().to_string()).await.unwrap();
+    up_at(&one, 0).await;
+    until("it waits again", async || waits(&one).await && waits(&two).await).await;
+    assert_eq!(nodes(&mut client).await, []);
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let one = start(dir.path(), &ports, 1, QUICK).await;
+    let mut strangers = Vec::new();
+    for number in 0..40 {
+        let mut stranger = Client::connect(ports[0]).await;
+        stranger.ok(Call::Hello { listen: format!("0.0.0.0:{}", 1_000 + number) }).await;
+        let wrong = NodeSecret::new(b"another secret of some length").unwrap();
+        let proof = (number % 2 == 0).then(|| wrong.prove(stranger.identity.peer_id(), stranger.tracker));
+        let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
+        let refused = stranger.refused(register).await;
+        assert_eq!(refused.kind, RefusalKind::NotAllowed);
+        assert!(refused.text.contains("admit"), "{}", refused.text);
+        let report = NodeReport { anew: true, held: vec![chunk(Uid([1; 16]), 1)], ..NodeReport::default() };
+        let report = Call::Node(NodeCall::Report(Box::new(report)));
+        assert_eq!(stranger.refused(report).await.kind, RefusalKind::NotLoggedIn);
+        strangers.push(stranger);
+    }
+    assert_eq!(one.storage().applicants().len(), 16);
+    assert!(one.storage().admit("DFS1").await.unwrap_err().contains("several nodes call themselves DFS1"));
+    let server = Server::start("DFS1", &ports);
+    up_at(&one, 1).await;
+    assert_eq!(one.store_status().nodes[0].peer, server.peer());
+    one.shutdown().await;
+}
