@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shoal_common::PeerId;
+
 /// What an operator can type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -11,6 +13,8 @@ pub enum Command {
     Status,
     /// What is unneeded on storage nodes now may go.
     AllowDeletions,
+    /// Believe the key that a tracker shows now, or the one given.
+    AcceptTracker(u8, Option<PeerId>),
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
@@ -22,6 +26,7 @@ pub const HELP: &str = "\
 status            how this tracker and the others are, and what they hold
 backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
+accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -40,6 +45,15 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             Ok(Some(Command::Backup(path.into())))
         };
     }
+    if word.eq_ignore_ascii_case("accept-tracker") {
+        let mut words = rest.split_whitespace();
+        let number = words.next().and_then(|number| number.parse().ok());
+        let key = words.next().map(str::parse::<PeerId>).transpose().map_err(|error| error.to_string())?;
+        return match (number, words.next()) {
+            (Some(number), None) => Ok(Some(Command::AcceptTracker(number, key))),
+            _ => Err("say which: accept-tracker N, the number of its line, and perhaps its peer id".into()),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
@@ -50,7 +64,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "unknown command {shown:?}; there are: status, backup, allow-deletions, help, quit"
+                "unknown command {shown:?}; there are: status, backup, allow-deletions, accept-tracker, help, quit"
             ));
         }
     };
@@ -68,6 +82,12 @@ mod tests {
         assert_eq!(parse(""), Ok(None));
         assert_eq!(parse("Backup  /a b/C"), Ok(Some(Command::Backup("/a b/C".into()))));
         assert!(parse("backup ").is_err());
+        assert_eq!(parse("Accept-Tracker 2"), Ok(Some(Command::AcceptTracker(2, None))));
+        let key = PeerId([7; 32]);
+        assert_eq!(parse(&format!("accept-tracker 2 {key}")), Ok(Some(Command::AcceptTracker(2, Some(key)))));
+        for wrong in ["accept-tracker", "accept-tracker x", "accept-tracker 2 key", "accept-tracker 300"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
         assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
         assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));

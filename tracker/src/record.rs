@@ -16,7 +16,8 @@ pub const MEMBERSHIP: Kind = Kind(65);
 pub const FILE: Kind = Kind(66);
 /// A share ([`Share`]) by gid, fid, uid and client.
 pub const SHARE: Kind = Kind(67);
-/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number.
+/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number. Written for earlier versions; nobody's
+/// authority rests on it (see [`crate::trust`]).
 pub const TICKET_KEY: Kind = Kind(68);
 /// A user's stored file ([`Pointer`]) by uid and pointer key; the row names the manifest's blob.
 pub const POINTER: Kind = Kind(69);
@@ -26,6 +27,8 @@ pub const STORAGE_NODE: Kind = Kind(70);
 pub const CAUTION: Kind = Kind(71);
 /// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
 pub const ALLOWANCE: Kind = Kind(72);
+/// What a tracker signs of all trackers' keys ([`shoal_common::vouching::TrackerList`]), by its number.
+pub const TRACKER_LIST: Kind = Kind(80);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
 

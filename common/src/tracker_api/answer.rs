@@ -9,6 +9,7 @@ use crate::ids::{Fid, Gid, Uid};
 use crate::manifest::Manifest;
 use crate::names::{FileName, GroupName, UserName};
 use crate::peer_id::PeerId;
+use crate::vouching::SignedList;
 
 /// What answers a [`Call`](super::Call).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -25,6 +26,9 @@ pub enum Answer {
         /// Milliseconds since 1970 by the trackers' clock.
         #[n(1)]
         now_ms: u64,
+        /// What the trackers sign of each other's keys, this one's list first; none from an earlier version.
+        #[n(2)]
+        lists: Option<Vec<SignedList>>,
     },
     /// To calls that create a name.
     #[n(2)]

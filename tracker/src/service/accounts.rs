@@ -10,7 +10,7 @@ use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
 use super::names::{self, Called};
 use crate::core::{Fault, Tx, refuse};
-use crate::record::{ACCOUNT, DECOY_SECRET, TICKET_KEY, account_key, encode};
+use crate::record::{ACCOUNT, DECOY_SECRET, account_key, encode};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
@@ -33,7 +33,6 @@ pub(super) struct Facts {
     called: Called<UserName>,
     account: Account,
     groups: Vec<(Gid, GroupName)>,
-    ticket_keys: Vec<PeerId>,
     now_ms: u64,
 }
 
@@ -102,12 +101,6 @@ pub(super) fn replace_secrets(tx: &mut Tx<'_>, user: Uid, account: &Account) -> 
     tx.write(vec![secrets])
 }
 
-/// The keys with which trackers sign tickets.
-pub(super) fn ticket_keys(tx: &Tx<'_>) -> Result<Vec<PeerId>, Fault> {
-    let rows = tx.store().scan(TICKET_KEY, &[], None, MAX_LIST)?;
-    Ok(rows.iter().filter(|row| !row.tombstone).filter_map(|row| minicbor::decode(&row.value).ok()).collect())
-}
-
 /// What a session of this user needs to know; none if there is no such account.
 pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     let Some(account) = account(tx, user)? else { return Ok(None) };
@@ -117,7 +110,7 @@ pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     }
     groups.truncate(MAX_LIST);
     let called = names::user_called(tx, user)?;
-    Ok(Some(Facts { user, called, account, groups, ticket_keys: ticket_keys(tx)?, now_ms: tx.now().wall_ms }))
+    Ok(Some(Facts { user, called, account, groups, now_ms: tx.now().wall_ms }))
 }
 
 impl Facts {
@@ -127,9 +120,14 @@ impl Facts {
         self.account.login_key
     }
 
-    /// Signs token and tickets for one client of the user.
+    /// Signs token and tickets for one client of the user, and says which keys sign tickets.
     #[must_use]
-    pub(super) fn into_session(self, tracker: &Identity, client: PeerId) -> Session {
+    pub(super) fn into_session(
+        self,
+        tracker: &Identity,
+        client: PeerId,
+        ticket_keys: Vec<PeerId>,
+    ) -> Session {
         let token = SessionToken {
             user: self.user,
             peer: client,
@@ -152,7 +150,7 @@ impl Facts {
             token: seal(&token, signer, |message| tracker.sign(message)),
             now_ms: self.now_ms,
             tickets: tickets.collect(),
-            ticket_keys: self.ticket_keys,
+            ticket_keys,
             account: self.account,
             provisional: self.called.provisional,
             name: self.called.name,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use shoal_common::credentials::{Account, CHALLENGE_BYTES, check_answer};
-use shoal_common::tokens::{self, SessionToken};
+use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, Refusal, RefusalKind, Reply};
 use shoal_common::{PeerId, Uid, UserName};
@@ -23,6 +23,7 @@ use shoal_replica::{NameSpace, TrackerNo};
 use crate::core::{Core, Fault, refuse};
 use crate::presence::Presence;
 use crate::storage::Storage;
+use crate::trust::Trust;
 use accounts::Facts;
 use storage::NodeSession;
 use throttle::Throttle;
@@ -35,6 +36,7 @@ pub struct Service {
     storage: Storage,
     identity: Identity,
     number: TrackerNo,
+    trust: Trust,
     throttle: Arc<Mutex<Throttle>>,
 }
 
@@ -84,8 +86,9 @@ impl Service {
         storage: Storage,
         identity: Identity,
         number: TrackerNo,
+        trust: Trust,
     ) -> Self {
-        Self { core, presence, storage, identity, number, throttle: Arc::default() }
+        Self { core, presence, storage, identity, number, trust, throttle: Arc::default() }
     }
 
     /// Answers a call. Dropping the future leaves what was written in place.
@@ -213,7 +216,7 @@ impl Service {
             Call::Announce { anew, holdings } => {
                 core.read(move |tx| files::announce(tx, &presence, (caller, peer), anew, holdings)).await
             }
-            Call::TicketKeys => core.read(accounts::ticket_keys).await.map(Answer::TicketKeys),
+            Call::TicketKeys => Ok(Answer::TicketKeys(self.trust.keys())),
             _ => Err(refusal(RefusalKind::Malformed, "this tracker does not know that call")),
         }
     }
@@ -224,8 +227,9 @@ impl Service {
             Err(Fault::Refused(refusal)) => return Err(refusal),
             Err(Fault::Store(_)) => {}
         }
-        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
-        Ok(Answer::Welcome { number: self.number.0, now_ms })
+        let trust = self.trust.clone();
+        let (now_ms, lists) = self.core.read(move |tx| Ok((tx.now().wall_ms, trust.lists(tx)?))).await?;
+        Ok(Answer::Welcome { number: self.number.0, now_ms, lists: Some(lists) })
     }
 
     async fn create_user(&self, id: Uid, name: UserName, account: Account) -> Result<Answer, Refusal> {
@@ -287,10 +291,13 @@ impl Service {
     }
 
     async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
-        let (keys, now_ms) = self.core.read(|tx| Ok((accounts::ticket_keys(tx)?, tx.now().wall_ms))).await?;
+        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
+        let keys = self.trust.keys();
         let token: SessionToken =
             tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
-        if token.peer != client.peer || token.expires_ms < now_ms {
+        // One that says to be good for longer was made with a stolen key, to outlive it.
+        let longest = now_ms + SESSION_LIFE_MS + LONGEST_TICKET_MS;
+        if token.peer != client.peer || !(now_ms..=longest).contains(&token.expires_ms) {
             return Err(session_over());
         }
         self.begin(client, token.user, Some(token.login_key)).await
@@ -304,7 +311,11 @@ impl Service {
             client.session = None;
             return Err(session_over());
         };
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client.peer))))
+        Ok(self.logged_in(facts, client.peer))
+    }
+
+    fn logged_in(&self, facts: Facts, client: PeerId) -> Answer {
+        Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client, self.trust.keys())))
     }
 
     async fn change_password(
@@ -350,7 +361,7 @@ impl Service {
         self.offline(client);
         let epoch = self.presence.online(client.peer, user, address);
         client.session = Some(Session { user, login_key: facts.login_key(), epoch });
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, client.peer))))
+        Ok(self.logged_in(facts, client.peer))
     }
 
     async fn facts(&self, user: Uid) -> Result<Option<Facts>, Refusal> {
