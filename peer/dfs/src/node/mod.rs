@@ -14,7 +14,7 @@ use std::time::Duration;
 use shoal_common::TrackerInfo;
 use shoal_common::names::NodeName;
 use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_net::{Control, ControlConfig, ControlLimits, Identity, NetError};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers, NetError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,10 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// The trackers.
     pub trackers: TrackerInfo,
+    /// Their keys, as far as they are known.
+    pub known: KnownTrackers,
+    /// Tells the operator something.
+    pub say: fn(&str),
     /// Its chunks.
     pub chunks: Chunks,
     /// How eagerly they are read again; not at all without.
@@ -60,7 +64,7 @@ impl Node {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NetError> {
-        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness } = config;
+        let NodeConfig { identity, name, listen, trackers, known, say, chunks, scrub: eagerness } = config;
         let listener = Listener::bind(listen, &identity, BulkLimits::default())?;
         let local_addr = listener.local_addr();
         let control = ControlConfig {
@@ -79,8 +83,8 @@ impl Node {
         if let Some(eagerness) = eagerness {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
         }
-        let (listen, control_plane) = (local_addr.to_string(), control.clone());
-        let reporter = Reporter { control: control_plane, name, listen, chunks, gate, copies, told };
+        let (listen, plane) = (local_addr.to_string(), control.clone());
+        let reporter = Reporter { say, control: plane, known, name, listen, chunks, gate, copies, told };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })
     }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use shoal_common::names::NodeName;
 use shoal_console::{LogFormat, log};
-use shoal_net::Identity;
+use shoal_net::{Identity, KnownTrackers};
 use shoal_peer::data_dir::DataDir;
 use shoal_peer::options::read_trackers;
 use shoal_peer::text;
@@ -131,7 +131,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     });
     let listen = SocketAddr::new(options.bind, options.port);
     let peer = identity.peer_id();
-    let config = NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub };
+    let known = KnownTrackers::open(data_dir.path(), &trackers, None)?;
+    let config = NodeConfig { identity, name: name.clone(), listen, trackers, known, say, chunks, scrub };
     let node = Node::start(config).await?;
     say(&format!(
         "{name} serves on {} as {peer}; {} in {} of {} used",
