@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use rustix::process::Signal;
+use shoal_net::Identity;
 
 use crate::{Member, Network, binary, free_port, tracker_command, until};
 
@@ -153,6 +154,29 @@ impl Trackers {
     pub fn say(&mut self, number: usize, line: &str) {
         let child = self.running[number - 1].as_mut().unwrap();
         writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Has a tracker believe the key that the tracker of that number has now, as its operator does after a replacement.
+    pub fn accept(&mut self, at: usize, number: usize) {
+        let key = self.peer_id(number);
+        self.say(at, &format!("accept-tracker {number} {key}"));
+        until("the key is accepted", || self.logged(at, &format!("{key}: its operator says so")) == 1);
+    }
+
+    /// The key that a tracker has now.
+    #[must_use]
+    pub fn peer_id(&self, number: usize) -> String {
+        let key = Identity::load_or_create(&self.data(number).join("identity.key")).unwrap();
+        key.peer_id().to_string()
+    }
+
+    /// What `tracker --status --json` says of a tracker.
+    #[must_use]
+    pub fn status(&self, number: usize) -> serde_json::Value {
+        let mut command = std::process::Command::new(binary("tracker"));
+        let asked =
+            crate::finish(command.args(["--status", &self.address(number).to_string(), "--json"]), "");
+        serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:?}"))
     }
 
     /// Kills a tracker with -9.
