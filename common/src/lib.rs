@@ -18,6 +18,7 @@ pub mod storage;
 pub mod tokens;
 pub mod tracker_api;
 pub mod tracker_info;
+pub mod vouching;
 
 pub use bitfield::Bitfield;
 pub use digest::{

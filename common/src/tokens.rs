@@ -16,7 +16,10 @@ pub const SESSION_LIFE_MS: u64 = 30 * 24 * 3_600_000;
 pub const TICKET_LIFE_MS: u64 = 10 * 60_000;
 /// By how much two clocks that judge a ticket may differ, in milliseconds.
 pub const CLOCK_TOLERANCE_MS: u64 = 2 * 60_000;
-/// Longest signed statement on the wire, in bytes.
+/// The longest time for which a ticket may yet be good, in milliseconds: one that says more was made with a stolen key, to
+/// outlive it. It leaves room for a tracker whose clock is minutes ahead.
+pub const LONGEST_TICKET_MS: u64 = 2 * TICKET_LIFE_MS;
+/// Longest signed statement on the wire, in bytes, but for those that say otherwise.
 pub const MAX_TOKEN_BYTES: usize = 1_024;
 
 /// "This peer logged in as this user."
@@ -109,6 +112,8 @@ pub struct CopyOrder {
 pub trait Statement: Encode<()> + for<'b> Decode<'b, ()> {
     /// What precedes the bytes that are signed.
     const DOMAIN: &'static [u8];
+    /// Longest such statement with its signature, in bytes.
+    const MAX_BYTES: usize = MAX_TOKEN_BYTES;
 }
 
 impl Statement for SessionToken {
@@ -165,7 +170,7 @@ pub fn seal<S: Statement>(statement: &S, signer: PeerId, sign: impl FnOnce(&[u8]
 /// # Errors
 /// [`TokenError`]; `UnknownKey` before the signature is looked at.
 pub fn open<S: Statement>(token: &[u8], is_tracker: impl FnOnce(&PeerId) -> bool) -> Result<S, TokenError> {
-    if token.len() > MAX_TOKEN_BYTES {
+    if token.len() > S::MAX_BYTES {
         return Err(TokenError::Malformed);
     }
     let signed: Signed = minicbor::decode(token).map_err(|_| TokenError::Malformed)?;

@@ -95,6 +95,14 @@ impl TrackerInfo {
     }
 }
 
+impl TrackerLine {
+    /// The line as it is to stand in the file, with the tracker's key.
+    #[must_use]
+    pub fn with_key(&self, key: PeerId) -> String {
+        format!("{} {} {key}", self.host, self.port)
+    }
+}
+
 impl fmt::Display for TrackerLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {

@@ -6,6 +6,7 @@ use shoal_common::{FileName, PeerId, TrackerInfo, UserName};
 
 fuzz_target!(|text: &str| {
     let _ = TrackerInfo::parse(text);
+    let _ = shoal_common::vouching::Pins::parse(text);
     let _ = UserName::refer(text);
     if let Ok(id) = text.parse::<PeerId>() {
         assert_eq!(id.to_string(), text);

@@ -27,6 +27,16 @@ pub enum Event {
         /// The tracker's address.
         tracker: String,
     },
+    /// A tracker's key is known from now on: it was met for the first time, or the other trackers say that it is another
+    /// one than before, or that it is no tracker any more.
+    TrackerKnown {
+        /// The tracker's address.
+        tracker: String,
+        /// Its key; none for one that is no tracker any more.
+        key: Option<String>,
+        /// Whether the other trackers say so.
+        vouched: bool,
+    },
     /// The session is over without a `logout`.
     SessionEnded {
         /// Who was logged in.

@@ -29,6 +29,9 @@ pub fn event(event: &Event) -> String {
         }
         Event::NoTracker => ("no_tracker", json!({})),
         Event::TrackerFound { tracker } => ("tracker_found", json!({ "tracker": tracker })),
+        Event::TrackerKnown { tracker, key, vouched } => {
+            ("tracker_known", json!({ "tracker": tracker, "key": key, "vouched": vouched }))
+        }
         Event::SessionEnded { user, reason } => {
             ("session_ended", json!({ "user": user.as_str(), "reason": reason }))
         }

@@ -117,6 +117,15 @@ pub fn event(event: &Event) -> String {
         }
         Event::NoTracker => "no tracker answers; trying until one does, transfers go on".to_owned(),
         Event::TrackerFound { tracker } => format!("tracker {tracker} answers"),
+        Event::TrackerKnown { tracker, key: None, .. } => {
+            format!("the tracker at {tracker} is not used any more: the others say that it was removed")
+        }
+        Event::TrackerKnown { tracker, key: Some(key), vouched: false } => {
+            format!("the tracker at {tracker} is now known by its key {key}")
+        }
+        Event::TrackerKnown { tracker, key: Some(key), vouched: true } => {
+            format!("the tracker at {tracker} is now known by another key, {key}: the others vouch for it")
+        }
         Event::SessionEnded { user, reason } => format!("{user} is logged out: {reason}"),
         Event::Renamed { from, to } => {
             format!("{from} was taken by an earlier claim; this account goes on as {to}")

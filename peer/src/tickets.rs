@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MAX_LIST;
-use shoal_common::tokens::{self, CLOCK_TOLERANCE_MS, Ticket, TokenError};
+use shoal_common::tokens::{self, CLOCK_TOLERANCE_MS, LONGEST_TICKET_MS, Ticket, TokenError};
 use shoal_common::tracker_api::GroupTicket;
 use shoal_common::{Gid, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -65,6 +65,20 @@ impl Clock {
     #[must_use]
     pub fn is_over(self, expires_ms: u64) -> bool {
         self.now_ms() > expires_ms.saturating_add(CLOCK_TOLERANCE_MS)
+    }
+
+    /// Judges the end of a ticket: it must not be over, nor so far off that no tracker can have meant it.
+    ///
+    /// # Errors
+    /// [`Judgement::Expired`] or [`Judgement::Invalid`].
+    pub fn judge(self, expires_ms: u64) -> Result<(), Judgement> {
+        if self.is_over(expires_ms) {
+            Err(Judgement::Expired)
+        } else if expires_ms > self.now_ms().saturating_add(LONGEST_TICKET_MS) {
+            Err(Judgement::Invalid)
+        } else {
+            Ok(())
+        }
     }
 
     fn now_ms(self) -> u64 {
@@ -177,7 +191,7 @@ impl TicketBook {
             return Err(Judgement::Invalid);
         }
         let clock = entries.clock.ok_or(Judgement::UnknownKey)?;
-        if clock.is_over(ticket.expires_ms) { Err(Judgement::Expired) } else { Ok(ticket) }
+        clock.judge(ticket.expires_ms).map(|()| ticket)
     }
 
     /// [`TicketBook::judge`], after asking the trackers once for a key that is not known. Dropping it is safe.
@@ -275,6 +289,10 @@ mod tests {
             (ticket(1, BOB, NOW), PeerId([8; 32]), GROUP, Err(Judgement::Invalid)),
             (ticket(1, BOB, NOW), BOB, Gid([2; 16]), Err(Judgement::Invalid)),
             (ticket(2, BOB, NOW), BOB, GROUP, Err(Judgement::UnknownKey)),
+            // No tracker gives one that is good for so long: it was made with a stolen key, to outlive it.
+            (ticket(1, BOB, NOW + LONGEST_TICKET_MS), BOB, GROUP, Ok(())),
+            (ticket(1, BOB, NOW + LONGEST_TICKET_MS + 1), BOB, GROUP, Err(Judgement::Invalid)),
+            (ticket(1, BOB, u64::MAX), BOB, GROUP, Err(Judgement::Invalid)),
             (b"no ticket".to_vec(), BOB, GROUP, Err(Judgement::Invalid)),
         ] {
             assert_eq!(book.judge(&token, presenter, group).map(|_| ()), expected);

@@ -273,7 +273,7 @@ async fn trackers_that_forgot_are_told_again_and_members_that_left_forget() {
     world.upload().await;
     world.cluster.lock().unwrap().library.forget_shares();
     world.tracker.control.shutdown().await;
-    world.tracker = Tracker::start_at(world.tracker.address, &world.cluster).await;
+    world.tracker = world.tracker.again(&world.cluster).await;
     until("the share is on record again", || world.cluster.lock().unwrap().library.shares.len() == 1).await;
 
     world.ann.event(|event| matches!(event, Event::TrackerFound { .. })).await;

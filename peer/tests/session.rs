@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{Fid, Gid, GroupName, PeerId, RequestId, Uid, UserName};
+use shoal_net::Identity;
 use shoal_peer::command::Password;
 use shoal_peer::events::Event;
 use shoal_peer::session::{CallError, LoginError};
@@ -153,7 +154,7 @@ async fn a_tracker_that_comes_back_is_found() {
     logged_in(&client).await;
     tracker.control.shutdown().await;
     client.event(|event| matches!(event, Event::TrackerLost { .. })).await;
-    let again = Tracker::start_at(tracker.address, &cluster).await;
+    let again = tracker.again(&cluster).await;
     assert_eq!(client.session.call(join()).await, Ok(Answer::Ok));
     client.event(|event| matches!(event, Event::TrackerFound { .. })).await;
     assert_eq!(again.count(|call| matches!(call, Call::Resume { .. })), 1);
@@ -266,10 +267,28 @@ async fn a_ticket_under_an_unknown_key_makes_it_ask_for_the_keys() {
         name: name("ann"),
         peer: presenter,
         group: Gid([1; 16]),
-        expires_ms: u64::MAX / 2,
+        expires_ms: support::now_ms() + 60_000,
     };
     let token = shoal_common::tokens::seal(&ticket, signer.peer_id(), |message| signer.sign(message));
     let judged = client.tickets.judge_asking(&token, presenter, ticket.group).await;
     assert_eq!(judged.unwrap(), ticket);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn an_impostor_at_a_trackers_address_hears_nothing_and_the_next_tracker_is_used() {
+    let cluster = Shared::default();
+    let (first, second) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
+    let mut client = Client::start(&[first.address, second.address]).await;
+    logged_in(&client).await;
+    first.control.shutdown().await;
+    client.event(|event| matches!(event, Event::TrackerFound { .. })).await;
+    let impostor = Tracker::start_at(first.address, Identity::generate(), &cluster).await;
+    second.control.shutdown().await;
+    let refused = |event: &Event| matches!(event, Event::TrackerLost { reason, .. } if reason.starts_with("shows another key than before"));
+    client.event(refused).await;
+    let again = second.again(&cluster).await;
+    assert_eq!(client.session.call(join()).await, Ok(Answer::Ok));
+    assert_eq!((impostor.count(|_| true), again.count(|call| matches!(call, Call::Resume { .. }))), (0, 1));
     client.end().await;
 }

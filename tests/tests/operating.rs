@@ -22,13 +22,6 @@ fn addresses(trackers: &Trackers, numbers: &[usize]) -> Vec<SocketAddr> {
     numbers.iter().map(|&number| trackers.address(number)).collect()
 }
 
-/// The key that a tracker says it has when it starts.
-fn peer_id(trackers: &Trackers, number: usize) -> String {
-    let log = trackers.log(number);
-    let line = log.lines().rfind(|line| line.contains(" serves at ")).unwrap();
-    line.rsplit(' ').next().unwrap().to_owned()
-}
-
 #[test]
 fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -37,7 +30,7 @@ fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     let load = Load::start(&addresses(&trackers, &[1, 2]), 2);
     // The peer ids first.
     let lines: Vec<String> =
-        [1, 2].map(|number| format!("{} {}", trackers.address(number), peer_id(&trackers, number))).into();
+        [1, 2].map(|number| format!("{} {}", trackers.address(number), trackers.peer_id(number))).into();
     trackers.write_info(&lines);
     for number in [1, 2] {
         with_one_down(&mut trackers, number, &load, |_| {});
@@ -72,7 +65,7 @@ fn a_tracker_is_replaced_another_removed_and_a_third_added() {
     trackers.until_in_step();
     let load = Load::start(&addresses(&trackers, &[1, 2]), 2);
     for number in 1..=3 {
-        lines[number - 1] = format!("{} {}", trackers.address(number), peer_id(&trackers, number));
+        lines[number - 1] = format!("{} {}", trackers.address(number), trackers.peer_id(number));
     }
     trackers.write_info(&lines);
     for number in 1..=3 {

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use shoal_net::Identity;
 
 /// What others than the owner may do, in a mode.
 const OTHERS: u32 = 0o077;
@@ -16,6 +17,14 @@ const OTHERS: u32 = 0o077;
 pub fn make(dir: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.with_context(|| format!("cannot make the data directory {}; give another --data-dir", dir.display()))
+}
+
+/// The tracker's key, which is made if there is none.
+///
+/// # Errors
+/// When its file cannot be used.
+pub fn identity(dir: &Path) -> Result<Identity> {
+    Ok(Identity::load_or_create(&dir.join("identity.key"))?)
 }
 
 /// Locks the folder for as long as the file is held, and warns where others can look into it.

@@ -2,7 +2,8 @@
 //!
 //! `core` owns the database and the replica on one thread; `service` answers clients, one file a family of commands;
 //! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps
-//! the encrypted store's copies in place; `proof` says which claims and accounts prove themselves; `data_dir` is the folder that all this is kept in; `node` puts them together;
+//! the encrypted store's copies in place; `proof` says which claims and accounts prove themselves; `trust` knows whose keys
+//! are the trackers'; `data_dir` is the folder that all this is kept in; `node` puts them together;
 //! `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
@@ -24,3 +25,4 @@ pub mod service;
 pub mod status;
 pub mod storage;
 pub mod store;
+pub mod trust;

@@ -17,7 +17,7 @@ use minicbor::{Decode, Encode};
 use shoal_common::PeerId;
 use shoal_common::limits::MAX_STRANGER_MESSAGE;
 use shoal_common::tracker_info::TrackerLine;
-use shoal_net::{ChannelReceiver, ChannelSender, Control, Inbound, Protocol};
+use shoal_net::{ChannelReceiver, ChannelSender, Control, DialError, Inbound, Protocol, ReachError};
 use shoal_replica::limits::MAX_FRAME_BYTES;
 use shoal_replica::{Event, Frame, TrackerNo};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::cluster_key::{self, ClusterKey, Nonce, Unproven};
 use crate::core::{Core, LinkOrder};
 use crate::presence::{Delta, Presence};
+use crate::trust::Trust;
 use orders::{Order, Orders};
 
 /// The protocol's name on libp2p.
@@ -112,6 +113,7 @@ struct Shared {
     control: Control,
     core: Core,
     presence: Presence,
+    trust: Trust,
     dialled: Dialled,
     /// Until when no link is raised.
     resting: watch::Receiver<Instant>,
@@ -150,6 +152,7 @@ impl Links {
         control: Control,
         core: Core,
         presence: Presence,
+        trust: Trust,
         orders: mpsc::UnboundedReceiver<LinkOrder>,
         closing: CancellationToken,
     ) -> Self {
@@ -162,6 +165,7 @@ impl Links {
             control,
             core,
             presence,
+            trust,
             dialled: dialled.clone(),
             resting,
             closing: closing.clone(),
@@ -234,7 +238,7 @@ async fn introduce(own: Own, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>
 
 /// Keeps the link to one tracker for as long as this one runs.
 async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inbox: Inbox) {
-    let mut known: Option<PeerId> = None;
+    let cluster_key_tells = shared.own.demands_key(&line);
     let mut silent_since = Some(Instant::now());
     let (mut reported, mut failures) = (false, 0);
     let closing = shared.closing.clone();
@@ -246,7 +250,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
         }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
-            dialled = shared.control.dial(&line.host, line.port, line.peer_id) => dialled,
+            dialled = shared.trust.dial(&shared.control, &line, cluster_key_tells) => dialled,
         };
         match dialled {
             Ok(peer) if peer == shared.own.peer => {
@@ -255,10 +259,6 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
             }
             Ok(peer) => {
                 reported = false;
-                if known.is_some_and(|known| known != peer) {
-                    tracing::warn!("tracker {number} ({line}) answers with another key than before: {peer}");
-                }
-                known = Some(peer);
                 shared.dialled.lock().expect("nobody panics with it").insert(number.0, peer);
                 let raised = tokio::select! {
                     () = closing.cancelled() => return,
@@ -268,7 +268,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 if failures == WORTH_A_WARNING {
                     tracing::warn!("tracker {number} ({line}) answers, but no link comes about; trying on");
                 }
-                if let Some((sender, receiver)) = raised {
+                // Nothing is sent before the key is known for good.
+                if let Some((sender, receiver)) = raised
+                    && shared.trust.linked((number.0, &line), peer, cluster_key_tells).await
+                {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
                     let why = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
@@ -277,7 +280,11 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                     silent_since.get_or_insert_with(Instant::now);
                 }
             }
+            Err(ReachError::Dial(DialError::WrongKey { found, .. })) if line.peer_id.is_none() => {
+                shared.trust.refuse((number.0, &line), found);
+            }
             Err(error) => {
+                shared.trust.silent(number.0);
                 if !std::mem::replace(&mut reported, true) {
                     tracing::warn!("tracker {number} ({line}): {error}; trying again until it answers");
                 }

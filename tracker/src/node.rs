@@ -33,6 +33,7 @@ use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
 use crate::storage::{Rules, Storage};
 use crate::store;
+use crate::trust::Trust;
 
 /// How long shutting down may take before it says who was late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -75,6 +76,7 @@ pub struct Node {
     peer_id: PeerId,
     number: u8,
     info: TrackerInfo,
+    trust: Trust,
     /// Held for as long as the tracker runs.
     _lock: File,
 }
@@ -96,12 +98,10 @@ impl Node {
             registration,
             node_secret,
         } = config;
-        let Some(line) = info.tracker(number).cloned() else {
-            bail!(no_such_number(&info, &info_path, number))
-        };
+        let line = line_of(&info, &info_path, number)?;
         data_dir::make(&dir)?;
         let lock = data_dir::lock(&dir)?;
-        let identity = Identity::load_or_create(&dir.join("identity.key"))?;
+        let identity = data_dir::identity(&dir)?;
         check_key(&line, &info_path, &identity)?;
 
         let me = TrackerNo(number);
@@ -109,6 +109,8 @@ impl Node {
         let (order_sender, orders) = mpsc::unbounded_channel();
         let config = CoreConfig { dir: dir.clone(), me, configured, peer: identity.peer_id() };
         let (core, thread) = core::start(config, order_sender)?;
+        let trust = Trust::open(&dir, &info, number, identity.clone())?;
+        trust.recall(&core).await;
 
         let closing = CancellationToken::new();
         let config = ControlConfig {
@@ -129,15 +131,23 @@ impl Node {
             control.clone(),
             core.clone(),
             presence.clone(),
+            trust.clone(),
             orders,
             closing.clone(),
         );
         let storage = Storage::new(core.clone(), presence.clone(), me, rules, node_secret);
-        let service =
-            Service::new(core.clone(), presence.clone(), storage.clone(), identity, me, registration);
+        let service = Service::new(
+            core.clone(),
+            presence.clone(),
+            storage.clone(),
+            (identity, me),
+            trust.clone(),
+            registration,
+        );
         let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
         clients.spawn(service.clone().watch_sessions(closing.clone()));
+        clients.spawn(trust.clone().run(core.clone(), closing.clone()));
         let reporter = Reporter {
             core: core.clone(),
             presence: presence.clone(),
@@ -146,6 +156,7 @@ impl Node {
             number,
             peer: peer_id,
             info: info.clone(),
+            trust: trust.clone(),
             started: Instant::now(),
         };
         let metrics = match metrics {
@@ -155,6 +166,7 @@ impl Node {
         let to = (service, links, reporter.clone());
         let links = tokio::spawn(accept(incoming, to, clients.clone(), closing.clone()));
         tracing::info!("tracker {number} serves at {line} as {peer_id}");
+        tracing::info!("its line for every tracker_info.txt: {}", line.with_key(peer_id));
         Ok(Self {
             core,
             thread,
@@ -169,6 +181,7 @@ impl Node {
             peer_id,
             number,
             info,
+            trust,
             _lock: lock,
         })
     }
@@ -195,6 +208,20 @@ impl Node {
     #[must_use]
     pub fn info(&self) -> &TrackerInfo {
         &self.info
+    }
+
+    /// Its line for `tracker_info.txt`, with its key.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.info.tracker(self.number).map(|line| line.with_key(self.peer_id)).unwrap_or_default()
+    }
+
+    /// Believes the key that the tracker of that number shows now, or `key`, instead of the one before; gives it.
+    ///
+    /// # Errors
+    /// In words: there is no such tracker, or nothing to accept.
+    pub async fn accept_tracker(&self, number: u8, key: Option<PeerId>) -> Result<PeerId> {
+        self.trust.accept(number, key).await
     }
 
     /// Where metrics are served.
@@ -317,9 +344,15 @@ async fn accept(
     links.join().await;
 }
 
-fn no_such_number(info: &TrackerInfo, path: &Path, number: u8) -> String {
+/// The line of the tracker of that number, in the file of that path.
+///
+/// # Errors
+/// When it has none.
+pub fn line_of(info: &TrackerInfo, path: &Path, number: u8) -> Result<TrackerLine> {
     let numbers: Vec<String> = info.iter().map(|(number, _)| number.to_string()).collect();
-    format!("there is no tracker {number} in {}; it has: {}", path.display(), numbers.join(", "))
+    info.tracker(number).cloned().with_context(|| {
+        format!("there is no tracker {number} in {}; it has: {}", path.display(), numbers.join(", "))
+    })
 }
 
 fn check_key(line: &TrackerLine, path: &Path, identity: &Identity) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shoal_common::PeerId;
+
 /// What an operator can type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -19,6 +21,8 @@ pub enum Command {
     Admit(Vec<String>),
     /// Take a storage node out, by name or key.
     Expel(String),
+    /// Believe the key that a tracker shows now, or the one given.
+    AcceptTracker(u8, Option<PeerId>),
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
@@ -39,6 +43,7 @@ invite_user [DAYS]  a code with which one account can be created, where registra
 nodes             the storage nodes, and those that wait to be admitted
 admit NAME|KEY …  admit storage nodes that wait
 expel NAME|KEY    take a storage node out of the cluster
+accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -80,6 +85,15 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             Err(_) => Err("say which one: expel NAME, or the node's key".into()),
         };
     }
+    if word.eq_ignore_ascii_case("accept-tracker") {
+        let mut words = rest.split_whitespace();
+        let number = words.next().and_then(|number| number.parse().ok());
+        let key = words.next().map(str::parse::<PeerId>).transpose().map_err(|error| error.to_string())?;
+        return match (number, words.next()) {
+            (Some(number), None) => Ok(Some(Command::AcceptTracker(number, key))),
+            _ => Err("say which: accept-tracker N, the number of its line, and perhaps its peer id".into()),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
@@ -91,7 +105,8 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, invite_user, help, quit"
+                "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
+                 invite_user, help, quit"
             ));
         }
     };
@@ -113,6 +128,12 @@ mod tests {
         assert_eq!(parse("Admit DFS1  DFS2"), Ok(Some(Command::Admit(vec!["DFS1".into(), "DFS2".into()]))));
         assert_eq!(parse("expel DFS1"), Ok(Some(Command::Expel("DFS1".into()))));
         assert!(parse("admit").is_err() && parse("expel").is_err() && parse("expel a b").is_err());
+        assert_eq!(parse("Accept-Tracker 2"), Ok(Some(Command::AcceptTracker(2, None))));
+        let key = PeerId([7; 32]);
+        assert_eq!(parse(&format!("accept-tracker 2 {key}")), Ok(Some(Command::AcceptTracker(2, Some(key)))));
+        for wrong in ["accept-tracker", "accept-tracker x", "accept-tracker 2 key", "accept-tracker 300"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
         assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
         assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));

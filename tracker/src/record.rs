@@ -17,7 +17,8 @@ pub const MEMBERSHIP: Kind = Kind(65);
 pub const FILE: Kind = Kind(66);
 /// A share ([`Share`]) by gid, fid, uid and client.
 pub const SHARE: Kind = Kind(67);
-/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number.
+/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number. Written for earlier versions; nobody's
+/// authority rests on it (see [`crate::trust`]).
 pub const TICKET_KEY: Kind = Kind(68);
 /// A user's stored file ([`Pointer`]) by uid and pointer key; the row names the manifest's blob.
 pub const POINTER: Kind = Kind(69);
@@ -27,6 +28,8 @@ pub const STORAGE_NODE: Kind = Kind(70);
 pub const CAUTION: Kind = Kind(71);
 /// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
 pub const ALLOWANCE: Kind = Kind(72);
+/// What a tracker signs of all trackers' keys ([`shoal_common::vouching::TrackerList`]), by its number.
+pub const TRACKER_LIST: Kind = Kind(80);
 /// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
 pub const SIGN_OUT: Kind = Kind(84);
 /// An invitation to create one account ([`Invitation`]), by a hash of its code.

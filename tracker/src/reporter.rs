@@ -13,6 +13,7 @@ use crate::presence::Presence;
 use crate::status::{Member, Report, STATUS_PROTOCOL};
 use crate::storage::Storage;
 use crate::store;
+use crate::trust::Trust;
 
 /// Largest report: some hundred storage nodes take far less.
 const MAX_REPORT_BYTES: usize = 1024 * 1024;
@@ -29,6 +30,7 @@ pub struct Reporter {
     pub(crate) number: u8,
     pub(crate) peer: PeerId,
     pub(crate) info: TrackerInfo,
+    pub(crate) trust: Trust,
     pub(crate) started: Instant,
 }
 
@@ -41,6 +43,7 @@ impl Reporter {
             own: number == self.number,
             up: number == self.number,
             in_sync: number == self.number,
+            refused: self.trust.refused_key(number).map(|key| key.to_string()),
             ..Member::default()
         });
         let mut report = Report {

@@ -68,6 +68,8 @@ pub struct Member {
     pub lag: u64,
     /// Records of it that are lacking here.
     pub behind: u64,
+    /// The key of somebody who answers in its place and is not believed.
+    pub refused: Option<String>,
 }
 
 /// The encrypted store as one tracker knows it.
@@ -169,6 +171,9 @@ impl Report {
         for member in &self.members {
             let state = match member {
                 Member { own: true, .. } => format!("this tracker, 1 of {all}"),
+                Member { up: false, refused: Some(key), tracker, .. } => format!(
+                    "not connected: it SHOWS ANOTHER KEY, {key}; if it was replaced on purpose: accept-tracker {tracker}"
+                ),
                 Member { up: false, .. } => "not connected".into(),
                 Member { in_sync: true, .. } => "up, in sync".into(),
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),

@@ -119,7 +119,8 @@ fn a_backup_at_the_prompt_replaces_nothing_and_errors_are_on_stderr() {
             "no backup was made: there is no folder none; make it first or name a file in another one",
             "no backup was made: good exists already; name another file or remove it",
             "say where to: backup FILE, a new file outside the data directory",
-            "unknown command \"fly\"; there are: status, nodes, admit, expel, backup, allow-deletions, help, quit",
+            "unknown command \"fly\"; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
+             invite_user, help, quit",
         ],
         "{said:?}"
     );

@@ -10,9 +10,11 @@ pub mod bulk;
 mod channel;
 mod control;
 mod identity;
+mod known;
 mod message;
 
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, NetError, Protocol};
 pub use identity::{Identity, IdentityError};
+pub use known::{KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};

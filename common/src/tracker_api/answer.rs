@@ -9,6 +9,7 @@ use crate::ids::{Fid, Gid, Uid};
 use crate::manifest::Manifest;
 use crate::names::{FileName, GroupName, UserName};
 use crate::peer_id::PeerId;
+use crate::vouching::SignedList;
 
 /// What answers a [`Call`](super::Call).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -28,6 +29,9 @@ pub enum Answer {
         /// The [`REVISION`](super::REVISION) that it speaks; an earlier version says none.
         #[n(2)]
         revision: Option<u32>,
+        /// What the trackers sign of each other's keys, this one's list first; none from an earlier version.
+        #[n(3)]
+        lists: Option<Vec<SignedList>>,
     },
     /// To calls that create a name.
     #[n(2)]

@@ -13,7 +13,7 @@ use crate::peer_id::PeerId;
 /// Everything that a client can ask of a tracker. [`Answer`](super::Answer) names the variant that answers each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Call {
-    /// First on every connection. → [`Answer::Welcome`](super::Answer::Welcome)
+    /// First on every connection, and again to learn what changed of the trackers' keys. → [`Answer::Welcome`](super::Answer::Welcome)
     #[n(0)]
     Hello {
         /// `ip:port` at which other peers reach this client's bulk lane; an unspecified ip stands for the one that the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_common::UserName;
-use shoal_net::{IdentityError, NetError};
+use shoal_net::{IdentityError, KnownError, NetError};
 
 use crate::command::FileRef;
 use crate::session::{CallError, LoginError};
@@ -18,6 +18,9 @@ pub enum StartError {
     /// The key file.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The file of the trackers' keys.
+    #[error(transparent)]
+    Known(#[from] KnownError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,12 +9,12 @@ mod lists;
 mod output;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
-use shoal_net::{Control, ControlConfig, ControlLimits, Identity};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
 use shoal_segment::mirror::Reach;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,8 @@ struct Inner {
     shares: Shares,
     transfers: Transfers,
     events: Events,
+    /// For the first listener: what happened since the start.
+    first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
     hashing: watch::Sender<Option<Hashing>>,
     names: completion::Cache,
     started: Instant,
@@ -93,14 +95,17 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: AppConfig) -> Result<Self, StartError> {
         let folder = config.data_dir.path().to_owned();
+        let trackers = config.trackers.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
-            Ok::<_, StartError>((identity, Store::open(&folder.join(STORE_FILE))?))
+            let known = KnownTrackers::open(&folder, &trackers, None)?;
+            Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))
         });
-        let (identity, store) = opened.await??;
+        let (identity, known, store) = opened.await??;
         let (up, down) = (limit(&store, LIMIT_UP).await?, limit(&store, LIMIT_DOWN).await?);
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
+        let first_events = std::sync::Mutex::new(Some(events.listen()));
         let swarm_config = SwarmConfig {
             identity: identity.clone(),
             listen: config.listen,
@@ -119,6 +124,7 @@ impl App {
             control: control.clone(),
             own,
             trackers: config.trackers.clone(),
+            known,
             listen: swarm.local_addr().to_string(),
             tickets: tickets.clone(),
             holdings: holdings.clone(),
@@ -154,6 +160,7 @@ impl App {
             shares,
             transfers,
             events,
+            first_events,
             hashing: watch::Sender::new(None),
             names: completion::Cache::default(),
             started: Instant::now(),
@@ -205,10 +212,11 @@ impl App {
         }
     }
 
-    /// All events from now on.
+    /// All events from now on; for the first who asks, all since the start.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.events.listen()
+        let first = self.0.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.0.events.listen())
     }
 
     /// The file that is being hashed, if one is.

@@ -8,7 +8,8 @@ use shoal_common::PeerId;
 use shoal_common::tokens::TICKET_LIFE_MS;
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_net::Protocol;
+use shoal_common::vouching::{Scope, SignedList};
+use shoal_net::{KnownError, Protocol, ReachError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -30,6 +31,8 @@ const GATHER: Duration = Duration::from_millis(10);
 /// For so long trackers must go on to disown the account before the session is over: one alone may be blank and still
 /// catching up, which takes it 1.5 s once it reaches another.
 const DISOWNED_FOR: Duration = Duration::from_secs(3);
+/// How often the trackers are asked what they know of each other's keys, beside every new connection.
+const VOUCHES_EVERY: Duration = Duration::from_secs(30);
 /// A tracker's place in the file.
 type Number = u8;
 
@@ -40,6 +43,9 @@ pub(super) struct Keeper {
     at: usize,
     /// Since when every tracker that was asked disowned the account.
     disowned: Option<Instant>,
+    /// What was last said of one that is not believed.
+    disbelieved: Option<String>,
+    newly_disbelieved: bool,
     /// The peers' questions for ticket keys.
     questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
     /// Changes when the connection is to be made anew.
@@ -51,7 +57,16 @@ impl Keeper {
         let trackers = shared.config.trackers.iter().map(|(number, line)| (number, line.clone())).collect();
         let questions = shared.config.tickets.key_requests();
         let redials = shared.redials.subscribe();
-        Self { shared, trackers, at: 0, disowned: None, questions, redials }
+        Self {
+            shared,
+            trackers,
+            at: 0,
+            disowned: None,
+            disbelieved: None,
+            newly_disbelieved: false,
+            questions,
+            redials,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -84,12 +99,15 @@ impl Keeper {
         loop {
             for _ in 0..self.trackers.len() {
                 let (_, line) = self.trackers[self.at].clone();
-                match self.reach(&line).await {
+                let reached = self.reach(&line).await;
+                let disbelieved = std::mem::take(&mut self.newly_disbelieved);
+                match reached {
                     Ok(link) => {
                         lock(&self.shared.failures).clear();
                         return link;
                     }
-                    Err(reason) if told => self.next(reason),
+                    // That somebody answers in a tracker's place is said whenever it is found.
+                    Err(reason) if told && !disbelieved => self.next(reason),
                     Err(reason) => self.lost(reason),
                 }
             }
@@ -123,16 +141,19 @@ impl Keeper {
 
     /// A connection on which the session, if there is one, goes on; or why there is none.
     async fn reach(&mut self, line: &TrackerLine) -> Result<Link, String> {
-        let control = &self.shared.config.control;
+        let control = self.shared.config.control.clone();
         let silent = |_| "does not answer".to_owned();
-        let dial = control.dial(&line.host, line.port, line.peer_id);
+        let dial = self.shared.config.known.dial(&control, line);
         let dialled = timeout(ANSWER_WITHIN, dial).await.map_err(silent)?;
+        if let Err(ReachError::Known(error)) = &dialled {
+            self.disbelieve(error);
+        }
         let peer = dialled.map_err(|error| behind_address(&error.to_string(), &line.to_string()))?;
         let open = timeout(ANSWER_WITHIN, control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
         let begun = match open {
             Ok(Ok(channel)) => {
                 let link = Link::start(line.to_string(), channel, &self.shared.tasks);
-                self.begin(link).await
+                self.begin(line, link).await
             }
             Ok(Err(error)) => Err(format!("cannot be talked to: {error}")),
             Err(_) => Err("does not answer".to_owned()),
@@ -143,13 +164,27 @@ impl Keeper {
         begun
     }
 
-    /// Says hello and resumes the session.
-    async fn begin(&mut self, link: Link) -> Result<Link, String> {
+    /// Says loudly, and once, that somebody answers in a tracker's place.
+    fn disbelieve(&mut self, error: &KnownError) {
+        let text = error.to_string();
+        if self.disbelieved.as_ref() != Some(&text) {
+            tracing::error!("the tracker at {text}");
+            self.disbelieved = Some(text);
+            self.newly_disbelieved = true;
+        }
+    }
+
+    /// Says hello, makes sure that this is a tracker to be believed, and resumes the session.
+    async fn begin(&mut self, line: &TrackerLine, link: Link) -> Result<Link, String> {
         let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
         let failure = match hello {
-            Ok(Reply::Done(Answer::Welcome { revision, .. })) => {
+            Ok(Reply::Done(Answer::Welcome { revision, lists, .. })) => {
                 link.speaks(revision.unwrap_or(0));
-                match self.resume(&link).await {
+                let begun = match self.believe(line, link.peer(), lists).await {
+                    Ok(()) => self.resume(&link).await,
+                    Err(reason) => Err(reason),
+                };
+                match begun {
                     Ok(()) => return Ok(link),
                     Err(reason) => reason,
                 }
@@ -160,6 +195,34 @@ impl Keeper {
         };
         link.close(&failure);
         Err(failure)
+    }
+
+    /// Makes sure that the tracker at that address is the one with this key, and takes what it hands out about all keys.
+    async fn believe(
+        &self,
+        line: &TrackerLine,
+        key: PeerId,
+        lists: Option<Vec<SignedList>>,
+    ) -> Result<(), String> {
+        let (known, events) = (&self.shared.config.known, &self.shared.config.events);
+        let met = known.met(line, key).await;
+        if met.map_err(|error| behind_address(&error.to_string(), &line.to_string()))? {
+            let (tracker, key) = (line.to_string(), key.to_string());
+            events.tell(Event::TrackerKnown { tracker, key: Some(key), vouched: false });
+        }
+        match known.learn(lists.unwrap_or_default(), Scope::All).await {
+            Err(error) => tracing::warn!(%error, "what the trackers say of their keys is not remembered"),
+            Ok(all) => {
+                for news in all {
+                    tracing::info!(?news, "the trackers vouch");
+                    if news.before.is_some() {
+                        let key = news.now.map(|key| key.to_string());
+                        events.tell(Event::TrackerKnown { tracker: news.address, key, vouched: true });
+                    }
+                }
+            }
+        }
+        if known.key(line) == Some(key) { Ok(()) } else { Err("is no tracker any more".to_owned()) }
     }
 
     /// Goes on with the session by its token, else by logging in again; else the session is over, and the connection
@@ -228,6 +291,8 @@ impl Keeper {
         let shared = self.shared.clone();
         let mut anew = true;
         let mut renew_at = Instant::now() + RENEW_EVERY;
+        let mut vouches_at = Instant::now() + VOUCHES_EVERY;
+        let line = self.trackers[self.at].1.clone();
         loop {
             if shared.who.borrow().is_some() {
                 self.announce(link, std::mem::take(&mut anew)).await;
@@ -240,6 +305,15 @@ impl Keeper {
                 () = tokio::time::sleep_until(renew_at) => {
                     renew_at = Instant::now() + RENEW_EVERY;
                     self.renew(link).await;
+                }
+                () = tokio::time::sleep_until(vouches_at) => {
+                    vouches_at = Instant::now() + VOUCHES_EVERY;
+                    let hello = Call::Hello { listen: shared.config.listen.clone() };
+                    if let Ok(Reply::Done(Answer::Welcome { lists, .. })) = link.call(hello).await
+                        && let Err(reason) = self.believe(&line, link.peer(), lists).await
+                    {
+                        return reason;
+                    }
                 }
                 Some(question) = next_question(&mut self.questions) => {
                     if let Ok(Reply::Done(Answer::TicketKeys(keys))) = link.call(Call::TicketKeys).await {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use shoal_common::credentials::AccountKey;
 use shoal_common::tracker_api::{Answer, Call, Holding, Refusal, RefusalKind, Reply};
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
-use shoal_net::Control;
+use shoal_net::{Control, KnownTrackers};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -123,6 +123,8 @@ pub struct SessionConfig {
     pub own: PeerId,
     /// The trackers, in the order in which they are tried.
     pub trackers: TrackerInfo,
+    /// Their keys, as far as they are known.
+    pub known: KnownTrackers,
     /// `ip:port` of this client's bulk lane.
     pub listen: String,
     /// The tickets, renewed here.

@@ -13,7 +13,7 @@ use shoal_common::tracker_api::{
     Answer, CLIENT_PROTOCOL, Call, FromTracker, Holding, Refusal, RefusalKind, Reply, Session, ToTracker,
 };
 use shoal_common::{PeerId, TrackerInfo, Uid, UserName};
-use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
+use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, KnownTrackers, Protocol};
 use shoal_peer::events::{Event, Events};
 use shoal_peer::holdings::Holdings;
 use shoal_peer::session::{Session as ClientSession, SessionConfig};
@@ -58,6 +58,7 @@ pub(crate) enum Mode {
 pub(crate) struct Tracker {
     pub(crate) control: Control,
     pub(crate) address: SocketAddr,
+    pub(crate) identity: Identity,
     pub(crate) mode: Arc<Mutex<Mode>>,
     /// Calls that arrived, in order.
     pub(crate) calls: Arc<Mutex<Vec<Call>>>,
@@ -67,14 +68,18 @@ pub(crate) type Shared = Arc<Mutex<Cluster>>;
 
 impl Tracker {
     pub(crate) async fn start(cluster: &Shared) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), cluster).await
+        Self::start_at("127.0.0.1:0".parse().unwrap(), Identity::generate(), cluster).await
     }
 
-    pub(crate) async fn start_at(listen: SocketAddr, cluster: &Shared) -> Self {
-        let identity = Identity::generate();
+    /// The same tracker again, after it ended.
+    pub(crate) async fn again(&self, cluster: &Shared) -> Self {
+        Self::start_at(self.address, self.identity.clone(), cluster).await
+    }
+
+    pub(crate) async fn start_at(listen: SocketAddr, identity: Identity, cluster: &Shared) -> Self {
         let own = identity.peer_id();
         let config = ControlConfig {
-            identity,
+            identity: identity.clone(),
             listen: Some(listen),
             protocols: vec![Protocol(CLIENT_PROTOCOL)],
             limits: ControlLimits::default(),
@@ -82,6 +87,7 @@ impl Tracker {
         let (control, mut incoming) = Control::start(config).await.unwrap();
         let tracker = Self {
             address: control.local_addr().unwrap(),
+            identity,
             control,
             mode: Arc::new(Mutex::new(Mode::Answer)),
             calls: Arc::default(),
@@ -150,7 +156,7 @@ fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuar
     match call {
         Call::Hello { listen } => {
             caller.address.clone_from(listen);
-            Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms(), revision: Some(1) })
+            Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms(), revision: Some(1), lists: None })
         }
         Call::CreateUser { id, name, account, .. } => {
             count(cluster, &id.0);
@@ -230,7 +236,7 @@ pub(crate) fn refuse(kind: RefusalKind, text: &str) -> Reply {
     Reply::Refused(Refusal { kind, text: text.into(), again_ms: None })
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
@@ -242,6 +248,8 @@ pub(crate) struct Client {
     pub(crate) holdings: Holdings,
     pub(crate) tickets: TicketBook,
     control: Control,
+    /// Where it remembers the trackers' keys.
+    _folder: tempfile::TempDir,
 }
 
 impl Client {
@@ -252,18 +260,20 @@ impl Client {
         let config = ControlConfig { identity, listen: None, protocols: vec![], limits };
         let (control, _) = Control::start(config).await.unwrap();
         let text: Vec<String> = trackers.iter().map(ToString::to_string).collect();
+        let (folder, info) = (tempfile::tempdir().unwrap(), TrackerInfo::parse(&text.join("\n")).unwrap());
         let (events, holdings, tickets) = (Events::default(), Holdings::default(), TicketBook::new(own));
         let heard = events.listen();
         let (session, unknown) = ClientSession::start(SessionConfig {
             control: control.clone(),
             own,
-            trackers: TrackerInfo::parse(&text.join("\n")).unwrap(),
+            known: KnownTrackers::open(folder.path(), &info, None).unwrap(),
+            trackers: info,
             listen: "127.0.0.1:1".into(),
             tickets: tickets.clone(),
             holdings: holdings.clone(),
             events,
         });
-        Self { session, unknown, events: heard, holdings, tickets, control }
+        Self { session, unknown, events: heard, holdings, tickets, control, _folder: folder }
     }
 
     /// Waits for an event that fits.

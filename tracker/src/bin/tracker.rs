@@ -17,7 +17,7 @@ use shoal_common::{TrackerInfo, tracker_info};
 use shoal_console::{LogFormat, descriptors, log, pipe, read_key, read_text};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
-use shoal_tracker::node::{Node, NodeConfig};
+use shoal_tracker::node::{self, Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
 use shoal_tracker::registration::Registration;
 use shoal_tracker::reporter;
@@ -46,6 +46,9 @@ struct Arguments {
     /// With --status: as JSON
     #[arg(long, requires = "status")]
     json: bool,
+    /// Print this tracker's complete line for tracker_info.txt, with its key, which is made if there is none; and end
+    #[arg(long, conflicts_with = "status")]
+    id: bool,
     /// Serve metrics for Prometheus at this address, under /metrics
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
@@ -121,6 +124,9 @@ fn run(arguments: Arguments) -> Result<()> {
             .join(format!("tracker-{number}")),
     };
     data_dir::make(&dir)?;
+    if arguments.id {
+        return show_line(&info, path, number, &dir);
+    }
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
@@ -148,6 +154,14 @@ fn read_node_secret(path: &Path) -> Result<NodeSecret> {
     let bytes = read_key(path, "the storage nodes' secret")?;
     NodeSecret::new(&bytes)
         .with_context(|| format!("the storage nodes' secret {} cannot be used", path.display()))
+}
+
+/// Prints the tracker's line with its key, whatever key the file names for it now.
+#[expect(clippy::print_stdout, reason = "what the operator reads")]
+fn show_line(info: &TrackerInfo, path: &Path, number: u8, dir: &Path) -> Result<()> {
+    let key = data_dir::identity(dir)?.peer_id();
+    println!("{}", node::line_of(info, path, number)?.with_key(key));
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "what the operator reads")]
@@ -204,6 +218,7 @@ fn greet(node: &Node, terminal: bool) {
         let address = node.local_addr().map_or_else(String::new, |address| address.to_string());
         let others = if others == 1 { "1 other".to_owned() } else { format!("{others} others") };
         println!("tracker {} at {address}, with {others}, as {}", node.number(), node.peer_id());
+        println!("its line for every tracker_info.txt: {}", node.line());
         println!("type status, help or quit");
     }
 }
@@ -253,6 +268,10 @@ async fn obey(node: &Node, line: &str) -> bool {
                 gone.name, gone.peer
             ),
             Err(problem) => eprintln!("{problem}"),
+        },
+        Ok(Some(Command::AcceptTracker(number, key))) => match node.accept_tracker(number, key).await {
+            Ok(key) => println!("tracker {number} is now known by its key {key}"),
+            Err(error) => eprintln!("{error:#}"),
         },
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
         Err(problem) => eprintln!("{problem}"),

@@ -12,9 +12,7 @@ use super::names::{self, Called};
 use super::sessions::Caller;
 use crate::core::{Fault, Tx, refuse};
 use crate::proof::{self, MAX_CHANGES, NotChanged};
-use crate::record::{
-    ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, TICKET_KEY, account_key, encode,
-};
+use crate::record::{ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, account_key, encode};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
@@ -37,7 +35,6 @@ pub(super) struct Facts {
     called: Called<UserName>,
     account: Account,
     groups: Vec<(Gid, GroupName)>,
-    ticket_keys: Vec<PeerId>,
     now_ms: u64,
 }
 
@@ -186,12 +183,6 @@ fn account_write(user: Uid, record: &AccountRecord) -> Write {
     Write { kind: ACCOUNT, key: account_key(user), value: encode(record), ..Write::default() }
 }
 
-/// The keys with which trackers sign tickets.
-pub(super) fn ticket_keys(tx: &Tx<'_>) -> Result<Vec<PeerId>, Fault> {
-    let rows = tx.store().scan(TICKET_KEY, &[], None, MAX_LIST)?;
-    Ok(rows.iter().filter(|row| !row.tombstone).filter_map(|row| minicbor::decode(&row.value).ok()).collect())
-}
-
 /// What a session of this user needs to know; none if there is no such account.
 pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     let Some(account) = account(tx, user)? else { return Ok(None) };
@@ -201,13 +192,18 @@ pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     }
     groups.truncate(MAX_LIST);
     let called = names::user_called(tx, user)?;
-    Ok(Some(Facts { user, called, account, groups, ticket_keys: ticket_keys(tx)?, now_ms: tx.now().wall_ms }))
+    Ok(Some(Facts { user, called, account, groups, now_ms: tx.now().wall_ms }))
 }
 
 impl Facts {
     /// Signs token and tickets for the caller's client.
     #[must_use]
-    pub(super) fn into_session(self, tracker: &Identity, caller: Caller) -> Session {
+    pub(super) fn into_session(
+        self,
+        tracker: &Identity,
+        caller: Caller,
+        ticket_keys: Vec<PeerId>,
+    ) -> Session {
         let client = caller.peer;
         let token = SessionToken {
             user: self.user,
@@ -232,7 +228,7 @@ impl Facts {
             token: seal(&token, signer, |message| tracker.sign(message)),
             now_ms: self.now_ms,
             tickets: tickets.collect(),
-            ticket_keys: self.ticket_keys,
+            ticket_keys,
             account: self.account,
             provisional: self.called.provisional,
             name: self.called.name,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
-use shoal_common::tokens::{self, SessionToken};
+use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, REVISION, Refusal, RefusalKind, Reply};
 use shoal_common::{PeerId, Uid, UserName};
@@ -26,6 +26,7 @@ use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
 use crate::registration::{self, Rates, Registration};
 use crate::storage::Storage;
+use crate::trust::Trust;
 use accounts::{Candidate, Facts, NewUser};
 use sessions::{Caller, Sessions};
 use storage::NodeSession;
@@ -39,6 +40,7 @@ pub struct Service {
     storage: Storage,
     identity: Identity,
     number: TrackerNo,
+    trust: Trust,
     throttle: Arc<Mutex<Throttle>>,
     sessions: Sessions,
     registration: Registration,
@@ -98,13 +100,13 @@ impl Service {
         core: Core,
         presence: Presence,
         storage: Storage,
-        identity: Identity,
-        number: TrackerNo,
+        (identity, number): (Identity, TrackerNo),
+        trust: Trust,
         registration: Registration,
     ) -> Self {
         let (throttle, sessions) = (Arc::default(), Sessions::default());
         let rates = Arc::new(Mutex::new(Rates::new(Instant::now())));
-        Self { core, presence, storage, identity, number, throttle, sessions, registration, rates }
+        Self { core, presence, storage, identity, number, trust, throttle, sessions, registration, rates }
     }
 
     /// Ends sessions that no longer hold, until the tracker closes.
@@ -297,7 +299,10 @@ impl Service {
                 self.read_for(caller, move |tx| files::announce(tx, &presence, (user, peer), anew, holdings))
                     .await
             }
-            Call::TicketKeys => self.read_for(caller, accounts::ticket_keys).await.map(Answer::TicketKeys),
+            Call::TicketKeys => {
+                self.check(caller).await?;
+                Ok(Answer::TicketKeys(self.trust.keys()))
+            }
             _ => Err(refusal(RefusalKind::Malformed, "this tracker does not know that call")),
         }
     }
@@ -308,8 +313,9 @@ impl Service {
             Err(Fault::Refused(refusal)) => return Err(refusal),
             Err(Fault::Store(_)) => {}
         }
-        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
-        Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION) })
+        let trust = self.trust.clone();
+        let (now_ms, lists) = self.core.read(move |tx| Ok((tx.now().wall_ms, trust.lists(tx)?))).await?;
+        Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION), lists: Some(lists) })
     }
 
     async fn create_user(&self, client: &Client, new: NewUser) -> Result<Answer, Refusal> {
@@ -384,10 +390,13 @@ impl Service {
     }
 
     async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
-        let (keys, now_ms) = self.core.read(|tx| Ok((accounts::ticket_keys(tx)?, tx.now().wall_ms))).await?;
+        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
+        let keys = self.trust.keys();
         let token: SessionToken =
             tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
-        if token.peer != client.peer || token.expires_ms < now_ms {
+        // One that says to be good for longer was made with a stolen key, to outlive it.
+        let longest = now_ms + SESSION_LIFE_MS + LONGEST_TICKET_MS;
+        if token.peer != client.peer || !(now_ms..=longest).contains(&token.expires_ms) {
             return Err(session_over());
         }
         self.begin(client, token.user, token.login_key, Some(token.since_ms())).await
@@ -396,7 +405,11 @@ impl Service {
     async fn renew(&self, client: &mut Client) -> Result<Answer, Refusal> {
         let caller = client.caller()?;
         let facts = self.facts(caller).await?;
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller))))
+        Ok(self.logged_in(facts, caller))
+    }
+
+    fn logged_in(&self, facts: Facts, caller: Caller) -> Answer {
+        Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller, self.trust.keys())))
     }
 
     async fn change_password(
@@ -449,7 +462,7 @@ impl Service {
         client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
         // The account may have changed since, before this session was among those that are watched.
         self.check(caller).await?;
-        Ok(Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller))))
+        Ok(self.logged_in(facts, caller))
     }
 
     async fn facts(&self, caller: Caller) -> Result<Facts, Refusal> {

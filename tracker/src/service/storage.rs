@@ -89,7 +89,7 @@ impl Service {
         let orders = planned.into_iter().map(|order| signed(&self.identity, order, peer, min_age_ms, now_ms));
         Ok(NodeAnswer::Orders {
             orders: orders.collect(),
-            ticket_keys: self.storage.ticket_keys(),
+            ticket_keys: self.trust.keys(),
             now_ms,
             again_ms: REPORT_AGAIN_MS,
         })

@@ -14,10 +14,10 @@ mod records;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_common::Uid;
 use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::Refusal;
 use shoal_common::tracker_api::storage::StoreStatus;
-use shoal_common::{PeerId, Uid};
 use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,6 @@ impl Default for Rules {
 #[derive(Debug, Clone, Default)]
 struct Known {
     members: Vec<MemberStatus>,
-    ticket_keys: Vec<PeerId>,
     /// When trackers last started without what they held, by number, in wall-clock milliseconds.
     cautions: Vec<(u8, u64)>,
     /// When an operator last allowed deletions.
@@ -174,12 +173,6 @@ impl Storage {
     pub fn status(&self) -> StoreStatus {
         let ordered_by = self.orders_come_from(&self.known());
         StoreStatus { ordered_by, ..self.depot().status(self.now_ms()) }
-    }
-
-    /// The keys with which trackers sign, as of the last look.
-    #[must_use]
-    pub fn ticket_keys(&self) -> Vec<PeerId> {
-        self.known().ticket_keys.clone()
     }
 
     /// The depot. To be held for a few lines, never across an await.

@@ -9,7 +9,7 @@ use super::{Known, Storage};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx};
 use crate::record::{
-    ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, TICKET_KEY, encode,
+    ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, encode,
     parse_pointer_key, part,
 };
 use crate::store::{Beginning, STORAGE_KINDS};
@@ -48,7 +48,6 @@ struct Look {
     at: Option<(usize, Option<Vec<u8>>)>,
     more: bool,
     members: Vec<MemberStatus>,
-    ticket_keys: Vec<PeerId>,
     cautions: Vec<(u8, u64)>,
     allowed_ms: Option<u64>,
 }
@@ -73,13 +72,8 @@ impl Reader {
             }
             let loaded = self.at.is_none();
             self.was_loaded |= loaded;
-            *storage.known() = Known {
-                members: look.members,
-                ticket_keys: look.ticket_keys,
-                cautions: look.cautions,
-                allowed_ms: look.allowed_ms,
-                loaded,
-            };
+            *storage.known() =
+                Known { members: look.members, cautions: look.cautions, allowed_ms: look.allowed_ms, loaded };
             if !look.more {
                 return Ok(());
             }
@@ -111,7 +105,6 @@ fn look(tx: &mut Tx<'_>, known: Option<u64>, at: Option<(usize, Option<Vec<u8>>)
         at: None,
         more: false,
         members: tx.members(),
-        ticket_keys: live(tx, TICKET_KEY)?.iter().filter_map(decode).collect(),
         cautions: Vec::new(),
         allowed_ms: live(tx, ALLOWANCE)?
             .iter()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use shoal_common::layout::LayoutError;
 use shoal_common::names::NameError;
 use shoal_engine::{DownloadError, Shortage};
+use shoal_net::KnownError;
 use shoal_peer::session::{CallError, LoginError};
 
 use crate::name::StoredName;
@@ -20,6 +21,9 @@ pub enum StoreError {
     /// Nobody was logged in, or no account made or changed.
     #[error(transparent)]
     Login(#[from] LoginError),
+    /// The file of the trackers' keys cannot be used.
+    #[error(transparent)]
+    Known(#[from] KnownError),
     /// The network cannot be used at all.
     #[error("cannot use the network: {0}")]
     Network(String),

@@ -9,6 +9,7 @@ mod placing;
 mod put;
 mod unfinished;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +19,13 @@ use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoreStatus};
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_common::{RequestId, TrackerInfo};
 use shoal_engine::Tries;
-use shoal_net::{Control, ControlConfig, ControlLimits, Identity};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
 use shoal_peer::command::Password;
-use shoal_peer::events::Events;
+use shoal_peer::events::{Event, Events};
 use shoal_peer::holdings::Holdings;
 use shoal_peer::session::{CallError, Session, SessionConfig, Who};
 use shoal_peer::tickets::TicketBook;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,6 +93,8 @@ pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 /// A client that may or may not be logged in.
 pub struct Client {
     session: Session,
+    /// What the session tells, since the start.
+    events: Option<broadcast::Receiver<Event>>,
     control: Control,
     nodes: Nodes,
     folder: PathBuf,
@@ -117,18 +121,37 @@ impl Client {
         let (control, _) =
             Control::start(config).await.map_err(|error| StoreError::Network(error.to_string()))?;
         let own = identity.peer_id();
+        let events = Events::default();
+        let heard = Some(events.listen());
+        let known = known(folder.clone(), trackers.clone()).await?;
         let (session, _) = Session::start(SessionConfig {
             control: control.clone(),
             own,
             trackers,
+            known,
             listen: NOWHERE.to_owned(),
             tickets: TicketBook::new(own),
             holdings: Holdings::default(),
-            events: Events::default(),
+            events,
         });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let nodes = Nodes::new(conf.servers.clone(), identity, tasks.clone());
-        Ok(Self { session, control, nodes, folder, vault: None, retry_time: RETRY_TIME, tasks, stop })
+        Ok(Self {
+            session,
+            events: heard,
+            control,
+            nodes,
+            folder,
+            vault: None,
+            retry_time: RETRY_TIME,
+            tasks,
+            stop,
+        })
+    }
+
+    /// What the session tells, since the start; for the first who asks.
+    pub fn take_events(&mut self) -> Option<broadcast::Receiver<Event>> {
+        self.events.take()
     }
 
     /// Tries again for so long while something is lacking on this machine, space or descriptors.
@@ -310,4 +333,14 @@ impl Lease {
             tracing::debug!(%error, "a lease was not ended");
         }
     }
+}
+
+/// What is remembered of the trackers' keys in that folder, which is made if need be.
+async fn known(folder: PathBuf, trackers: TrackerInfo) -> Result<KnownTrackers, StoreError> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| StoreError::File { action: "make", path: folder.clone(), error })?;
+        Ok(KnownTrackers::open(&folder, &trackers, None)?)
+    });
+    opened.await.unwrap_or_else(|error| Err(StoreError::Network(error.to_string())))
 }

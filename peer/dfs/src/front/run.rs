@@ -11,9 +11,11 @@ use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
 use shoal_console::{descriptors, log};
 use shoal_peer::command::Password;
+use shoal_peer::events::Event;
 use shoal_peer::options::read_trackers;
 use shoal_peer::session::LoginError;
 use shoal_peer::text;
+use tokio::sync::broadcast;
 
 use super::command::{Command, Line};
 use super::options::Options;
@@ -70,6 +72,9 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
     let mut client = Client::start(&conf, trackers, folder).await?;
     client.set_retry_time(Duration::from_secs(options.retry_time));
+    if let Some(events) = client.take_events() {
+        tokio::spawn(tell(events, screen));
+    }
     let work = async {
         match options.command {
             Some(command) => once(&mut client, screen, options.user, command).await,
@@ -82,6 +87,16 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     };
     let _ = tokio::time::timeout(LEAVE_WITHIN, client.shutdown()).await;
     done
+}
+
+/// Tells which trackers became known.
+async fn tell(mut events: broadcast::Receiver<Event>, screen: Screen) {
+    while let Ok(event) = events.recv().await {
+        if let Event::TrackerKnown { tracker, key, .. } = &event {
+            let fields = json!({ "tracker": tracker, "key": key });
+            screen.tell("tracker_known", fields, &shoal_peer::render::event(&event));
+        }
+    }
 }
 
 async fn terminated() -> anyhow::Result<()> {

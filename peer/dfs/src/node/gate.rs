@@ -29,9 +29,22 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The ticket keys that each tracker told last.
-    keys: HashMap<u8, Vec<PeerId>>,
+    /// What each tracker said last. That of one that is away counts only while all are: it may have been removed.
+    last: HashMap<u8, LastWord>,
     clock: Option<Clock>,
+}
+
+#[derive(Debug)]
+struct LastWord {
+    keys: Vec<PeerId>,
+    connected: bool,
+}
+
+impl Known {
+    fn is_tracker(&self, key: &PeerId) -> bool {
+        let connected = self.last.values().any(|last| last.connected);
+        self.last.values().any(|last| last.connected == connected && last.keys.contains(key))
+    }
 }
 
 impl Gate {
@@ -44,10 +57,18 @@ impl Gate {
     /// Takes what the tracker of that number said: all trackers' ticket keys, and the time in milliseconds since 1970.
     pub fn update(&self, tracker: u8, keys: &[PeerId], now_ms: u64) {
         let mut known = self.known();
-        known.keys.insert(tracker, keys.iter().take(MAX_LIST).copied().collect());
+        let keys = keys.iter().take(MAX_LIST).copied().collect();
+        known.last.insert(tracker, LastWord { keys, connected: true });
         known.clock = Some(Clock::at(now_ms));
         drop(known);
         self.0.news.send_modify(|version| *version += 1);
+    }
+
+    /// The connection to the tracker of that number ended.
+    pub fn left(&self, tracker: u8) {
+        if let Some(last) = self.known().last.get_mut(&tracker) {
+            last.connected = false;
+        }
     }
 
     /// Judges a ticket that `presenter`, proven by the handshake, shows; waits a moment for a key that is not known.
@@ -60,7 +81,7 @@ impl Gate {
         if ticket.peer != presenter {
             return Err(Judgement::Invalid);
         }
-        if self.is_over(ticket.expires_ms) { Err(Judgement::Expired) } else { Ok(ticket) }
+        self.judge(ticket.expires_ms).map(|()| ticket)
     }
 
     /// Judges an order by which `presenter` may fetch `chunk` from here; the chunk as it is kept. Safe to drop.
@@ -77,9 +98,7 @@ impl Gate {
         if order.to != presenter || order.from != self.0.own || order.chunk != chunk {
             return Err(Judgement::Invalid);
         }
-        if self.is_over(order.expires_ms) {
-            return Err(Judgement::Expired);
-        }
+        self.judge(order.expires_ms)?;
         Ok(OwnedChunk { owner: order.owner, chunk })
     }
 
@@ -87,6 +106,10 @@ impl Gate {
     #[must_use]
     pub fn is_over(&self, expires_ms: u64) -> bool {
         self.known().clock.is_none_or(|clock| clock.is_over(expires_ms))
+    }
+
+    fn judge(&self, expires_ms: u64) -> Result<(), Judgement> {
+        self.known().clock.map_or(Err(Judgement::Expired), |clock| clock.judge(expires_ms))
     }
 
     async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
@@ -102,8 +125,7 @@ impl Gate {
 
     fn try_open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
         let known = self.known();
-        let is_tracker = |key: &PeerId| known.keys.values().any(|keys| keys.contains(key));
-        Ok(tokens::open(token, is_tracker)?)
+        Ok(tokens::open(token, |key| known.is_tracker(key))?)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -124,7 +146,7 @@ pub struct Admitted {
 mod tests {
     use super::*;
     use ed25519_dalek::{Signer, SigningKey};
-    use shoal_common::tokens::CLOCK_TOLERANCE_MS;
+    use shoal_common::tokens::{CLOCK_TOLERANCE_MS, LONGEST_TICKET_MS};
 
     const NODE: PeerId = PeerId([1; 32]);
     const CLIENT: PeerId = PeerId([2; 32]);
@@ -182,6 +204,30 @@ mod tests {
         ] {
             assert_eq!(gate.order(&token, presenter, chunk).await, Err(Judgement::Invalid));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_counts_no_more_when_the_connected_trackers_do_not_name_it() {
+        let gate = gate();
+        let key = |seed| PeerId(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
+        gate.update(2, &[key(7), key(8)], NOW);
+        let token = signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000 });
+        assert!(gate.ticket(&token, CLIENT).await.is_ok());
+        gate.left(2);
+        assert_eq!(gate.ticket(&token, CLIENT).await, Err(Judgement::UnknownKey));
+        // While all are away, what they said last is all there is.
+        gate.left(1);
+        assert!(gate.ticket(&token, CLIENT).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ticket_without_an_end_is_no_trackers() {
+        let ticket = |expires_ms| signed(7, &StorageTicket { user: USER, peer: CLIENT, expires_ms });
+        let too_long = NOW + LONGEST_TICKET_MS + 1;
+        for expires_ms in [too_long, u64::MAX] {
+            assert_eq!(gate().ticket(&ticket(expires_ms), CLIENT).await, Err(Judgement::Invalid));
+        }
+        assert!(gate().ticket(&ticket(too_long - 1), CLIENT).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_net::{Control, ControlConfig, ControlLimits, Identity, NetError};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers, NetError};
 use shoal_peer::budget::Budget;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,10 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// The trackers.
     pub trackers: TrackerInfo,
+    /// Their keys, as far as they are known.
+    pub known: KnownTrackers,
+    /// Tells the operator something.
+    pub say: fn(&str),
     /// Its chunks.
     pub chunks: Chunks,
     /// How eagerly they are read again; not at all without.
@@ -71,8 +75,18 @@ impl Node {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NetError> {
-        let NodeConfig { identity, name, listen, trackers, chunks, scrub: eagerness, min_age, secret } =
-            config;
+        let NodeConfig {
+            identity,
+            name,
+            listen,
+            trackers,
+            known,
+            say,
+            chunks,
+            scrub: eagerness,
+            min_age,
+            secret,
+        } = config;
         // Beside each connection a chunk may be open.
         let budget = Budget::of(descriptors::limit());
         let limits = BulkLimits::default().within(budget.inbound, budget.pending);
@@ -99,7 +113,9 @@ impl Node {
         }
         let (listen, control_plane) = (local_addr.to_string(), control.clone());
         let reporter = Reporter {
+            say,
             control: control_plane,
+            known,
             own,
             secret,
             name,

@@ -12,7 +12,7 @@ use clap::Parser;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::{LogFormat, descriptors, log, read_key};
-use shoal_net::Identity;
+use shoal_net::{Identity, KnownTrackers};
 use shoal_peer::data_dir::DataDir;
 use shoal_peer::options::read_trackers;
 use shoal_peer::text;
@@ -159,8 +159,19 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let binned = chunks.bin_len();
     let min_age = options.min_age;
-    let config =
-        NodeConfig { identity, name: name.clone(), listen, trackers, chunks, scrub, min_age, secret };
+    let known = KnownTrackers::open(data_dir.path(), &trackers, None)?;
+    let config = NodeConfig {
+        identity,
+        name: name.clone(),
+        listen,
+        trackers,
+        known,
+        say,
+        chunks,
+        scrub,
+        min_age,
+        secret,
+    };
     let node = Node::start(config).await?;
     say(&format!(
         "{name} serves on {} as {peer}; {} in {} of {} used",

@@ -9,7 +9,8 @@ use shoal_common::names::NodeName;
 use shoal_common::tracker_api::storage::{MAX_ORDERS, MAX_REPORT, NodeAnswer, NodeCall, NodeReport, Order};
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Reply};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_net::{Control, Protocol};
+use shoal_common::vouching::{News, Scope, SignedList};
+use shoal_net::{Control, KnownError, KnownTrackers, Protocol, ReachError};
 use shoal_peer::session::link::{ANSWER_WITHIN, Link};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,21 +27,61 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How a refusal begins in the log.
 const REFUSES: &str = "the tracker refuses this node";
+/// How often the trackers are asked what they know of each other's keys, beside every new connection.
+const VOUCHES_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether a connected tracker's key still counts: another tracker may have said that it does not.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long changes gather before they are told.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bounds on how long a tracker can have us wait with the next report.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(1);
 
+/// What is said of a tracker whose key does not count any more.
+const NO_TRACKER: &str = "it is no tracker any more";
+
+/// Why a tracker is not informed.
+enum Unreached {
+    /// It is away, or of no use.
+    Useless(String),
+    /// Somebody else answers in its place.
+    NotBelieved(String),
+}
+
+impl From<String> for Unreached {
+    fn from(reason: String) -> Self {
+        Self::Useless(reason)
+    }
+}
+
+impl From<KnownError> for Unreached {
+    fn from(error: KnownError) -> Self {
+        Self::NotBelieved(error.to_string())
+    }
+}
+
+impl From<ReachError> for Unreached {
+    fn from(error: ReachError) -> Self {
+        match error {
+            ReachError::Dial(error) => Self::Useless(error.to_string()),
+            ReachError::Known(error) => error.into(),
+        }
+    }
+}
+
 /// What a reporter needs; one for all trackers.
 #[derive(Clone)]
 pub(super) struct Reporter {
+    /// Tells the operator something.
+    pub(super) say: fn(&str),
     /// The control plane.
     pub(super) control: Control,
     /// Its key.
     pub(super) own: PeerId,
     /// What admits it, if it was given.
     pub(super) secret: Option<Arc<NodeSecret>>,
+    /// Which keys are the trackers'.
+    pub(super) known: KnownTrackers,
     /// What the node is called.
     pub(super) name: NodeName,
     /// `ip:port` of the bulk lane.
@@ -74,14 +115,25 @@ impl Reporter {
                     Ok(link) => {
                         tracing::info!(tracker = %line, "registered");
                         pause = FIRST_PAUSE;
-                        let reason = self.report(number, &link).await;
+                        let reason = tokio::select! {
+                            reason = self.report(number, &link) => reason,
+                            reason = self.stay_informed(&line, &link) => reason,
+                        };
                         self.told.forget(number);
                         self.deletions.forget(number);
+                        self.gate.left(number);
                         link.close("is not needed any more");
                         self.control.disconnect(link.peer()).await;
                         reason
                     }
-                    Err(reason) => reason,
+                    Err(Unreached::NotBelieved(reason)) => {
+                        if reason != said {
+                            tracing::error!("a tracker is not believed: {reason}");
+                            said.clone_from(&reason);
+                        }
+                        reason
+                    }
+                    Err(Unreached::Useless(reason)) => reason,
                 };
                 if reason != said {
                     // Only somebody who runs the node can help against a refusal.
@@ -100,30 +152,83 @@ impl Reporter {
     }
 
     /// A connection on which the node is registered.
-    async fn reach(&self, line: &TrackerLine, tasks: &TaskTracker) -> Result<Link, String> {
-        let dial = self.control.dial(&line.host, line.port, line.peer_id);
-        let peer = timeout(ANSWER_WITHIN, dial).await.map_err(|_| "it does not answer")?;
-        let peer = peer.map_err(|error| error.to_string())?;
+    async fn reach(&self, line: &TrackerLine, tasks: &TaskTracker) -> Result<Link, Unreached> {
+        let dial = self.known.dial(&self.control, line);
+        let peer = timeout(ANSWER_WITHIN, dial).await.map_err(|_| "it does not answer".to_owned())??;
         let open = timeout(ANSWER_WITHIN, self.control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
-        let channel = open.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())?;
+        let channel =
+            open.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
         let link = Link::start(line.to_string(), channel, tasks);
-        let begun = self.register(&link).await;
-        if let Err(reason) = &begun {
+        let begun = self.register(line, &link).await;
+        if let Err(Unreached::Useless(reason) | Unreached::NotBelieved(reason)) = &begun {
             link.close(reason);
             self.control.disconnect(peer).await;
         }
         begun.map(|()| link)
     }
 
-    async fn register(&self, link: &Link) -> Result<(), String> {
-        ask(link, Call::Hello { listen: self.listen.clone() }).await?;
+    async fn register(&self, line: &TrackerLine, link: &Link) -> Result<(), Unreached> {
+        self.greet(line, link).await?;
         let proof = self.secret.as_ref().map(|secret| secret.prove(self.own, link.peer()));
         match ask(link, Call::Node(NodeCall::Register { name: self.name.clone(), proof })).await? {
             Answer::Node(NodeAnswer::Registered { address }) => {
                 tracing::debug!(address, "the tracker reaches this node there");
                 Ok(())
             }
-            _ => Err("it is of another version".to_owned()),
+            _ => Err("it is of another version".to_owned().into()),
+        }
+    }
+
+    /// Says hello, makes sure that this is the tracker of that line, and takes what it hands out about all keys.
+    async fn greet(&self, line: &TrackerLine, link: &Link) -> Result<(), Unreached> {
+        let welcome = ask(link, Call::Hello { listen: self.listen.clone() }).await?;
+        let Answer::Welcome { lists, .. } = welcome else {
+            return Err("it is of another version".to_owned().into());
+        };
+        self.believe(line, link.peer(), lists).await
+    }
+
+    async fn believe(
+        &self,
+        line: &TrackerLine,
+        key: PeerId,
+        lists: Option<Vec<SignedList>>,
+    ) -> Result<(), Unreached> {
+        if self.known.met(line, key).await? {
+            (self.say)(&format!("the tracker at {line} is now known by its key {key}"));
+        }
+        match self.known.learn(lists.unwrap_or_default(), Scope::All).await {
+            Err(error) => tracing::error!(%error, "what the trackers say of their keys is not remembered"),
+            Ok(all) => {
+                for News { address, before, now } in all.iter().filter(|news| news.before.is_some()) {
+                    let now = now.map_or_else(|| "none any more".to_owned(), |key| key.to_string());
+                    let before = before.map(|key| key.to_string()).unwrap_or_default();
+                    (self.say)(&format!(
+                        "the key of the tracker at {address} is {now}, not {before}: the others vouch for it"
+                    ));
+                }
+            }
+        }
+        if self.known.key(line) == Some(key) { Ok(()) } else { Err(NO_TRACKER.to_owned().into()) }
+    }
+
+    /// Asks the tracker again and again what it knows of all keys, and looks whether its own still counts; ends with the
+    /// reason to leave it.
+    async fn stay_informed(&self, line: &TrackerLine, link: &Link) -> String {
+        let (mut look, mut greeted) = (tokio::time::interval(LOOK_EVERY), Instant::now());
+        loop {
+            look.tick().await;
+            if self.known.key(line) != Some(link.peer()) {
+                return NO_TRACKER.to_owned();
+            }
+            if greeted.elapsed() > VOUCHES_EVERY {
+                greeted = Instant::now();
+                if let Err(Unreached::Useless(reason) | Unreached::NotBelieved(reason)) =
+                    self.greet(line, link).await
+                {
+                    return reason;
+                }
+            }
         }
     }
 

@@ -1,0 +1,279 @@
+//! Which keys are the trackers' now, as this tracker knows it: its own, and for every other listed number the one that the
+//! file names or that is pinned. Nothing else signs sessions, tickets or orders, whatever the records say; so authority
+//! ends when a line goes.
+//!
+//! A key is pinned when the first link with it stands. Another one counts only by the file, by the cluster key, or by its
+//! operator's word (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
+//! others' lists come as records and are handed on with it, because they prove themselves.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use shoal_common::tokens::{self, seal};
+use shoal_common::tracker_info::{MAX_TRACKERS, TrackerLine};
+use shoal_common::vouching::{Expected, ListedTracker, Scope, SignedList, TrackerList};
+use shoal_common::{PeerId, TrackerInfo};
+use shoal_net::{Control, Identity, KnownError, KnownTrackers, ReachError};
+use shoal_replica::{Row, Rows, Write};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::wall_ms;
+use crate::core::{Core, Fault, Tx};
+use crate::record::{TRACKER_LIST, part};
+
+/// How often the others' lists are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long nothing must have changed before the own list is written for the others: at a start, links come one by one.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Trust(Arc<Inner>);
+
+struct Inner {
+    known: KnownTrackers,
+    info: TrackerInfo,
+    number: u8,
+    identity: Identity,
+    /// The keys that trackers showed last and that were not believed, by number.
+    refused: Mutex<HashMap<u8, PeerId>>,
+    own: Mutex<Own>,
+    changed: Notify,
+}
+
+/// The list that this tracker signed last.
+#[derive(Default)]
+struct Own {
+    made_ms: u64,
+    trackers: Vec<ListedTracker>,
+    sealed: Vec<u8>,
+}
+
+impl Trust {
+    /// What the tracker of that number remembers in its data folder. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the file of pins cannot be used.
+    pub fn open(dir: &Path, info: &TrackerInfo, number: u8, identity: Identity) -> Result<Self, KnownError> {
+        let known = KnownTrackers::open(dir, info, Some(number))?;
+        let (refused, own) = (Mutex::default(), Mutex::default());
+        let inner =
+            Inner { known, info: info.clone(), number, identity, refused, own, changed: Notify::new() };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The keys that sign for this cluster now, the own one first.
+    #[must_use]
+    pub fn keys(&self) -> Vec<PeerId> {
+        let others = self.0.known.keys().into_iter().map(|(_, key)| key);
+        std::iter::once(self.0.identity.peer_id()).chain(others).collect()
+    }
+
+    /// Connects to that tracker: the bearer of its key, if that is known and not left to the cluster key to tell.
+    pub(crate) async fn dial(
+        &self,
+        control: &Control,
+        line: &TrackerLine,
+        cluster_key_tells: bool,
+    ) -> Result<PeerId, ReachError> {
+        let expected = match self.0.known.expected(line).await? {
+            Expected::Named(key) => Some(key),
+            Expected::Pinned(key) if !cluster_key_tells => Some(key),
+            _ => None,
+        };
+        Ok(control.dial(&line.host, line.port, expected).await?)
+    }
+
+    /// A link with that tracker can stand, with the bearer of that key: pins it at the first contact, and where the cluster
+    /// key proved it. Whether it may.
+    pub(crate) async fn linked(
+        &self,
+        tracker: (u8, &TrackerLine),
+        key: PeerId,
+        cluster_key_told: bool,
+    ) -> bool {
+        match self.pin(tracker, key, cluster_key_told).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("no link with tracker {} ({}): {error}", tracker.0, tracker.1);
+                false
+            }
+        }
+    }
+
+    async fn pin(
+        &self,
+        (number, line): (u8, &TrackerLine),
+        key: PeerId,
+        cluster_key_told: bool,
+    ) -> Result<(), KnownError> {
+        let before = self.0.known.key(line);
+        if cluster_key_told && before.is_some_and(|before| before != key) {
+            tracing::warn!(
+                "tracker {number} ({line}) has another key than before, {key}: the cluster key proves it"
+            );
+            self.0.known.accept(line, key).await?;
+        } else if self.0.known.met(line, key).await? {
+            tracing::warn!("tracker {number} ({line}) is now known by its key {key}");
+        }
+        self.refused().remove(&number);
+        if before != Some(key) {
+            self.0.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Somebody with that key answers in that tracker's place. Says so, once for each key.
+    pub(crate) fn refuse(&self, (number, line): (u8, &TrackerLine), key: PeerId) {
+        if self.refused().insert(number, key) != Some(key) {
+            tracing::error!(
+                "tracker {number} ({line}) shows another key than before, {key}, and is not believed; if it was replaced \
+                 on purpose, type accept-tracker {number} at this tracker's prompt, or write its peer id into its line of \
+                 tracker_info.txt"
+            );
+        }
+    }
+
+    /// The tracker of that number does not answer any more: what it showed last is nothing to accept.
+    pub(crate) fn silent(&self, number: u8) {
+        self.refused().remove(&number);
+    }
+
+    /// The key that this tracker shows and that is not believed.
+    #[must_use]
+    pub fn refused_key(&self, number: u8) -> Option<PeerId> {
+        self.refused().get(&number).copied()
+    }
+
+    /// Believes from now on the key that the tracker of that number shows, or `key`; gives it.
+    ///
+    /// # Errors
+    /// In words: there is no such tracker, its line names its key, or there is nothing to accept.
+    pub async fn accept(&self, number: u8, key: Option<PeerId>) -> Result<PeerId> {
+        let Some(line) = self.0.info.tracker(number).filter(|_| number != self.0.number) else {
+            bail!("there is no other tracker {number} in tracker_info.txt");
+        };
+        if let Some(named) = line.peer_id {
+            bail!(
+                "tracker_info.txt names the key of tracker {number}, {named}; change it there, and restart"
+            );
+        }
+        let shown = self.refused_key(number);
+        let Some(accepted) = key.or(shown) else {
+            bail!(
+                "tracker {number} shows no other key than the one that it is known by; nothing was changed"
+            );
+        };
+        self.0.known.accept(line, accepted).await?;
+        self.refused().remove(&number);
+        self.0.changed.notify_one();
+        tracing::warn!("tracker {number} ({line}) is now known by its key {accepted}: its operator says so");
+        Ok(accepted)
+    }
+
+    /// What trackers sign of each other's keys: this one's list, and the others' as they came.
+    pub(crate) fn lists(&self, tx: &Tx<'_>) -> Result<Vec<SignedList>, Fault> {
+        self.sign(wall_ms());
+        let own = SignedList(self.own().sealed.clone());
+        let others = self.rows(tx)?.into_iter().filter(|(number, _)| *number != self.0.number);
+        Ok(std::iter::once(own).chain(others.map(|(_, list)| list)).collect())
+    }
+
+    /// Keeps the own list known to the others, and learns from theirs, until the tracker closes.
+    pub(crate) async fn run(self, core: Core, closing: CancellationToken) {
+        let work = async {
+            loop {
+                tokio::select! {
+                    () = self.0.changed.notified() => tokio::time::sleep(QUIET).await,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                if let Err(refusal) = self.exchange(&core).await {
+                    tracing::debug!(refusal.text, "the lists of trackers' keys are exchanged later");
+                }
+            }
+        };
+        closing.run_until_cancelled(work).await;
+    }
+
+    async fn exchange(&self, core: &Core) -> Result<(), shoal_common::tracker_api::Refusal> {
+        let trust = self.clone();
+        let rows = core.read(move |tx| trust.rows(tx)).await?;
+        let others = rows.iter().filter(|(number, _)| *number != self.0.number);
+        let others = others.map(|(_, list)| list.clone()).collect();
+        match self.0.known.learn(others, Scope::New).await {
+            Ok(news) => news.iter().for_each(|news| tracing::info!(?news, "the other trackers vouch")),
+            Err(error) => tracing::warn!(%error, "what the other trackers say of keys is not remembered"),
+        }
+        self.sign(wall_ms());
+        let value = self.own().sealed.clone();
+        let key = vec![self.0.number];
+        core.run(move |tx| {
+            if tx.store().get(TRACKER_LIST, &key)?.is_some_and(|row| !row.tombstone && row.value == value) {
+                return Ok(());
+            }
+            tx.write(vec![Write { kind: TRACKER_LIST, key, value, ..Write::default() }])
+        })
+        .await
+    }
+
+    /// Takes over the list that this tracker signed before it was started. To be called before any is handed out: no later
+    /// one may seem earlier, and one that says the same is not written again.
+    pub(crate) async fn recall(&self, core: &Core) {
+        let trust = self.clone();
+        let Ok(rows) = core.read(move |tx| trust.rows(tx)).await else { return };
+        let stored = rows.into_iter().find(|(number, _)| *number == self.0.number);
+        let Some((_, SignedList(sealed))) = stored else { return };
+        let own_key = self.0.identity.peer_id();
+        if let Ok(list) = tokens::open::<TrackerList>(&sealed, |key| *key == own_key) {
+            *self.own() = Own { made_ms: list.made_ms, trackers: list.trackers, sealed };
+        }
+        if self.own().trackers != self.entries() {
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Signs a new list if what is known changed since the last one.
+    fn sign(&self, now_ms: u64) {
+        let trackers = self.entries();
+        let mut own = self.own();
+        if own.sealed.is_empty() || own.trackers != trackers {
+            let made_ms = now_ms.max(own.made_ms.saturating_add(1));
+            let list = TrackerList { made_ms, trackers };
+            let sealed = seal(&list, self.0.identity.peer_id(), |message| self.0.identity.sign(message));
+            *own = Own { made_ms, trackers: list.trackers, sealed };
+        }
+    }
+
+    /// Every listed tracker with its key, if that is known.
+    fn entries(&self) -> Vec<ListedTracker> {
+        let entry = |(number, line): (u8, &TrackerLine)| {
+            let own = number == self.0.number;
+            let key = if own { Some(self.0.identity.peer_id()) } else { self.0.known.key(line) };
+            ListedTracker { number, address: line.to_string(), key }
+        };
+        self.0.info.iter().map(entry).collect()
+    }
+
+    /// The lists of listed trackers among the records.
+    fn rows(&self, tx: &Tx<'_>) -> Result<Vec<(u8, SignedList)>, Fault> {
+        let rows = tx.store().scan(TRACKER_LIST, &[], None, 2 * MAX_TRACKERS)?;
+        let listed = |row: &Row| {
+            let [number] = part::<1>(&row.key, 0)?;
+            self.0.info.tracker(number).filter(|_| !row.tombstone)?;
+            Some(number)
+        };
+        Ok(rows.into_iter().filter_map(|row| Some((listed(&row)?, SignedList(row.value)))).collect())
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<u8, PeerId>> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.0.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
