@@ -48,6 +48,10 @@ pub struct Report {
     pub alarms: u64,
     /// The encrypted store.
     pub store: Store,
+    /// The last alarms, in words.
+    pub last_alarms: Vec<String>,
+    /// Whether records were written here from far ahead of the present clock, so that others refuse them.
+    pub ahead: bool,
 }
 
 /// One tracker of the cluster as another one sees it.
@@ -68,6 +72,10 @@ pub struct Member {
     pub lag: u64,
     /// Records of it that are lacking here.
     pub behind: u64,
+    /// Whether it failed to acknowledge writes lately and is not waited for.
+    pub unawaited: bool,
+    /// Records that would be removed here by its word, and are kept until an operator allows it.
+    pub held_removal: u64,
 }
 
 /// The encrypted store as one tracker knows it.
@@ -119,10 +127,14 @@ impl Report {
     pub(crate) fn add_status(&mut self, status: &Status) {
         (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
         (self.origins, self.alarms) = (status.origins, status.alarms);
+        self.last_alarms.clone_from(&status.last_alarms);
+        self.ahead = status.ahead;
         for member in &mut self.members {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
+                member.unawaited = found.connected && !found.awaited;
+                member.held_removal = found.held_removal.unwrap_or(0);
             }
         }
     }
@@ -171,13 +183,28 @@ impl Report {
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "tracker {}  {:<24} {state}", member.tracker, member.address);
+            let slow = if member.unawaited { ", does not acknowledge: not waited for" } else { "" };
+            let _ = writeln!(text, "tracker {}  {:<24} {state}{slow}", member.tracker, member.address);
+            if member.held_removal > 0 {
+                let Member { tracker, held_removal, .. } = member;
+                let _ = writeln!(
+                    text,
+                    "  BY ITS WORD {held_removal} RECORDS WOULD BE REMOVED HERE: kept; allow-removal {tracker} if this \
+                     tracker was restored from an old backup"
+                );
+            }
         }
         if self.disk_full {
             text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
         }
+        if self.ahead {
+            text.push_str("THE CLOCK WAS SET BACK: records from the future are refused by others; if it is right now, type restamp\n");
+        }
         if self.alarms > 0 {
             let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);
+            for alarm in &self.last_alarms {
+                let _ = writeln!(text, "  {alarm}");
+            }
         }
         let Self { users, groups, files, peers_online, .. } = self;
         let _ = writeln!(text, "users {users}, groups {groups}, files {files}, peers online {peers_online}");

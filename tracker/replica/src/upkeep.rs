@@ -47,6 +47,10 @@ impl Replica {
         let overdue: Vec<_> =
             self.links.iter().filter_map(|(&peer, link)| Some((peer, link.overdue(now.mono_ms)?))).collect();
         for (peer, what) in overdue {
+            let waited = self.links.get(&peer).is_some_and(crate::link::Link::is_waited_for);
+            if what == Overdue::Ack || (what == Overdue::Sign && waited) {
+                self.conduct(peer).failed_to_acknowledge(now.mono_ms);
+            }
             let reason = match what {
                 Overdue::Hello => Reason::NoHello,
                 Overdue::Sign => Reason::Silent,
@@ -55,10 +59,16 @@ impl Replica {
             self.disconnect(peer, reason);
         }
         if let Some(peer) = self.is_stalled(now) {
+            self.conduct(peer).pulled_in_vain(now.mono_ms);
             self.disconnect(peer, Reason::Stalled);
         }
+        self.restamp_some(rows, now)?;
+        self.look_after_held(now);
         for link in self.links.values_mut() {
             link.retry_ms = if now.mono_ms >= link.retry_ms { 0 } else { link.retry_ms };
+        }
+        for peer in self.conduct.values_mut() {
+            peer.pull_after_ms = if now.mono_ms >= peer.pull_after_ms { 0 } else { peer.pull_after_ms };
         }
         self.ping(now);
         if now.mono_ms >= self.upkeep.digest_ms {
@@ -125,13 +135,21 @@ impl Replica {
         rows: &R,
         peer: TrackerNo,
         theirs: [u8; 16],
+        now: Now,
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.vector == self.ledger.vector) else {
+        let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
             return Ok(());
         };
-        if comparable && !link.repair && root(rows)? != theirs {
-            link.repair = true;
+        if !comparable || link.repair || link.fresh {
+            return Ok(());
+        }
+        if root(rows)? == theirs {
+            self.conduct(peer).is_level();
+        } else if self.conduct(peer).may_repair(now.mono_ms) {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.repair = true;
+            }
             self.outputs.push_back(Output::Alarm(Alarm::Diverged { peer }));
         }
         Ok(())
@@ -235,6 +253,7 @@ impl Replica {
         let from = self.ledger.seq();
         let mut bytes = 0;
         let mut batch = Vec::new();
+        let origin = page.first().map(|row| row.origin);
         for row in page.into_iter().take(READ_ROWS) {
             bytes += row.weight();
             if bytes > MAX_WRITE_BYTES {
@@ -244,6 +263,8 @@ impl Replica {
         }
         if !batch.is_empty() {
             self.upkeep.orphans_ms = now.mono_ms;
+        } else if let Some(origin) = origin {
+            self.ledger.give_up(origin);
         }
         self.publish(from, batch, None, now);
         Ok(())
