@@ -93,3 +93,70 @@ pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 pub const SKEW_WARNING_MS: u64 = 5_000;
 /// Rows that a peer sends and that are refused raise an alarm this often at most, in milliseconds.
 pub const REFUSAL_ALARM_MS: u64 = 60_000;
+
+/// A row's stamp may lie this far ahead of the wall clock, in milliseconds: time zones set wrong are within it. Further
+/// ahead it is not taken, and a peer whose clock is off by more is not linked with.
+pub const MAX_AHEAD_MS: u64 = 12 * 3_600 * 1_000;
+/// A peer that broke a rule is not linked with for this long, in milliseconds; twice as long after each further time.
+pub const SHUN_MS: u64 = 1_000;
+/// The longest such time, in milliseconds.
+pub const MAX_SHUN_MS: u64 = 3_600 * 1_000;
+/// A peer with a wrong clock is looked at again after this long, in milliseconds: the operator may have set it.
+pub const CLOCK_RETRY_MS: u64 = 5_000;
+/// After this long without another, what a peer did wrong is forgotten, in milliseconds.
+pub const FORGIVE_MS: u64 = 24 * 3_600 * 1_000;
+/// An alarm about one peer is repeated this often at most, in milliseconds.
+pub const ALARM_PAUSE_MS: u64 = 60_000;
+/// A peer that did not acknowledge a write in time is not waited for during this time, in milliseconds; twice as long after
+/// each further time, up to [`MAX_SHUN_MS`].
+pub const UNWAITED_MS: u64 = 1_000;
+/// A write waits for a talkative peer that neither acknowledges anything nor asks for blobs at most this long, in
+/// milliseconds.
+pub const ACK_IDLE_MS: u64 = 3_000;
+/// A round has this long in any case, in milliseconds.
+pub const ROUND_BASE_MS: u64 = 30_000;
+/// And as long as its rows take at this rate, in bytes per second: a very slow line.
+pub const ROUND_MIN_RATE: u64 = 16 * 1024;
+/// A round that has stored nothing for this long ends, whatever it sends, in milliseconds.
+pub const ROUND_IDLE_MS: u64 = 600_000;
+/// A peer whose round came to nothing is not pulled from for this long, in milliseconds; twice as long after each further
+/// time.
+pub const PULL_PAUSE_MS: u64 = 1_000;
+/// The longest such time, in milliseconds.
+pub const MAX_PULL_PAUSE_MS: u64 = 300_000;
+/// A tracker that says that others must begin anew, and then does not serve them, is waited for this long, in milliseconds.
+pub const FRESH_WAIT_MS: u64 = 60_000;
+/// A removal that is held back is tried again after this long, in milliseconds; twice as long after each further time, up to
+/// [`MAX_SHUN_MS`].
+pub const HELD_RETRY_MS: u64 = 30_000;
+/// Rows that a round of everything may mark for removal; with more an operator decides. Bounds memory to some 20 MiB.
+pub const MAX_REMOVALS: usize = 256 * 1024;
+/// What one tracker's word may remove in a day: one of this many rows …
+pub const SMALL_PART: u64 = 100;
+/// … or this many, whichever is more.
+pub const SMALL_ROWS: u64 = 100;
+/// Deletions in a day by way of one peer from which on there is an alarm.
+pub const MANY_DELETIONS: u64 = 10_000;
+/// What a peer says of dropped tombstones may be younger than [`TOMBSTONE_MS`] by [`MAX_AHEAD_MS`] and this, in milliseconds.
+pub const DROPPED_SLACK_MS: u64 = 60_000;
+/// Writer ids that one peer may bring in a day.
+pub const ORIGINS_PER_DAY: u64 = 256;
+/// A blank tracker takes this many times as much, of writer ids and of bytes: it has everything to learn.
+pub const BLANK_FACTOR: u64 = 32;
+/// Bytes that one peer may have written to this disk at once, beyond [`PEER_BYTES_PER_S`].
+pub const PEER_BYTES_BURST: u64 = 1024 * 1024 * 1024;
+/// Bytes that one peer may have written to this disk per second in the long run: 3,000 small records.
+pub const PEER_BYTES_PER_S: u64 = 1024 * 1024;
+/// Bytes that one peer may have written to this disk in a day.
+pub const PEER_BYTES_PER_DAY: u64 = 16 * 1024 * 1024 * 1024;
+/// The longest pause in reading from a peer that is over its budget, in milliseconds: its signs of life must be heard.
+pub const MAX_READ_PAUSE_MS: u64 = 1_000;
+/// Blobs fetched at once from one peer.
+pub const MAX_BLOB_FETCHES_PER_PEER: usize = 2;
+/// A blob's next chunk may take this long, in milliseconds.
+pub const BLOB_CHUNK_MS: u64 = 5_000;
+/// Buckets of a peer whose digest differs again and again are compared after this long, in milliseconds; twice as long after
+/// each further time, up to [`MAX_SHUN_MS`].
+pub const REPAIR_PAUSE_MS: u64 = 10_000;
+/// Rows that restamping looks at in one transaction.
+pub const RESTAMP_ROWS: usize = 1024;
