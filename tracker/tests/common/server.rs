@@ -166,6 +166,7 @@ pub async fn start_with(
         metrics: None,
         cluster_key: None,
         node_secret,
+        registration: shoal_tracker::registration::Registration::Open,
     };
     Node::start(config).await.unwrap()
 }
