@@ -58,7 +58,7 @@ impl SleepWatch {
         Self { last: first }
     }
 
-    /// Takes the next reading, about [`LOOK_EVERY`] later; what happened in between, if it matters.
+    /// Takes the next reading, about a second later; what happened in between, if it matters.
     pub fn look(&mut self, now: Reading) -> Option<Gap> {
         let last = std::mem::replace(&mut self.last, now);
         let awake = now.monotonic.saturating_sub(last.monotonic);

@@ -9,8 +9,10 @@ use rustix::process::Signal;
 use shoal_tests::{Client, Stopped, Trackers, download, same_content, until};
 
 const MIB: usize = 1 << 20;
-/// Longer than any source was ever tried again.
-const AWAY: Duration = Duration::from_secs(20);
+/// Longer than a source that refuses connections was ever tried again.
+const AWAY: Duration = Duration::from_secs(15);
+/// Longer than one was that takes connections and says nothing, as one that hangs does.
+const HUNG: Duration = Duration::from_secs(45);
 /// From when the trackers name the sharer until pieces come again: 5 s, and what a busy machine needs.
 const WITHIN: Duration = Duration::from_secs(12);
 
@@ -50,10 +52,10 @@ impl Halfway {
     }
 
     /// Waits until bob has no source, and then until ann was away for long.
-    fn long_away(&mut self, since: Instant) {
+    fn long_away(&mut self, since: Instant, away: Duration) {
         until("bob has no source", || self.bob.download("a.bin")["sources"] == 0);
         until("it says what it waits for", || self.bob.activity("a.bin") == "waiting for a sharer");
-        until("the others gave it up long ago", || since.elapsed() > AWAY);
+        until("the others gave it up long ago", || since.elapsed() > away);
     }
 
     /// Pieces come soon.
@@ -77,7 +79,7 @@ impl Halfway {
 fn a_sharer_that_was_killed_and_comes_back_after_long_is_used_again() {
     let mut halfway = Halfway::new();
     let (killed, stopped) = (Instant::now(), halfway.kill_ann());
-    halfway.long_away(killed);
+    halfway.long_away(killed, AWAY);
     halfway.ann = Some(stopped.restart());
     halfway.ann().ok("login ann secret");
     halfway.completes();
@@ -96,7 +98,7 @@ fn a_file_that_is_not_shared_for_a_while_goes_on_when_it_is_again() {
     let mut halfway = Halfway::new();
     let stopped = Instant::now();
     halfway.ann().ok("stop_share g a.bin");
-    halfway.long_away(stopped);
+    halfway.long_away(stopped, AWAY);
     let path = halfway.path.clone();
     halfway.ann().ok(&format!("upload_file '{}' g", path.display()));
     halfway.completes();
@@ -107,13 +109,21 @@ fn a_sharer_that_logs_out_and_in_is_used_again() {
     let mut halfway = Halfway::new();
     let away = Instant::now();
     halfway.ann().ok("logout");
-    halfway.long_away(away);
+    halfway.long_away(away, AWAY);
     halfway.ann().ok("login ann secret");
     halfway.completes();
 }
 
 #[test]
-fn a_sharer_that_hung_for_long_is_used_again_also_without_a_tracker() {
+fn a_sharer_that_hung_for_long_is_used_again() {
+    // The time that they hang is the same.
+    std::thread::scope(|scope| {
+        scope.spawn(hangs_without_a_tracker);
+        scope.spawn(hangs_and_is_named_again);
+    });
+}
+
+fn hangs_without_a_tracker() {
     let mut halfway = Halfway::new();
     halfway.ann().signal(Signal::STOP);
     let hung = Instant::now();
@@ -122,26 +132,24 @@ fn a_sharer_that_hung_for_long_is_used_again_also_without_a_tracker() {
     until("it says what it waits for", || {
         halfway.bob.activity("a.bin").starts_with("ann does not answer at 127.0.0.1:")
     });
-    until("the others gave it up long ago", || hung.elapsed() > AWAY);
+    until("the others gave it up long ago", || hung.elapsed() > HUNG);
     halfway.ann().signal(Signal::CONT);
     halfway.goes_on();
     halfway.trackers.restart(1);
     halfway.completes();
 }
 
-#[test]
-fn a_sharer_that_hung_for_long_is_used_again_when_it_is_named_again() {
+fn hangs_and_is_named_again() {
     let mut halfway = Halfway::new();
     halfway.ann().signal(Signal::STOP);
-    let hung = Instant::now();
-    halfway.long_away(hung);
+    halfway.long_away(Instant::now(), HUNG);
     halfway.ann().signal(Signal::CONT);
     halfway.completes();
 }
 
 #[test]
 fn a_downloader_that_was_stopped_for_long_goes_on() {
-    let mut halfway = Halfway::new();
+    let halfway = Halfway::new();
     halfway.bob.signal(Signal::STOP);
     let stopped = Instant::now();
     until("the others gave it up long ago", || stopped.elapsed() > AWAY);

@@ -186,9 +186,10 @@ async fn a_malformed_opening_is_no_source() {
 
 #[tokio::test]
 async fn refusals_end_a_source_with_a_reason() {
-    let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
+    let leecher = Member::new().await;
     let mut events = leecher.swarm.events();
     for (refusal, expected) in [(Refused::NotShared, "does not share"), (Refused::Changed, "changed")] {
+        let mut by_hand = ByHand::new();
         let (source, mut server, channel) = by_hand.opened(&leecher).await;
         server.say(&ToRequester::Refused { channel, reason: refusal, copy: None }).await;
         match within("the end", events.recv()).await.unwrap() {
