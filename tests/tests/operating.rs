@@ -49,6 +49,9 @@ fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     for number in [1, 2] {
         with_one_down(&mut trackers, number, &load, |_| {});
     }
+    // A disk is lost: the key says that what comes in its place is that tracker.
+    with_one_down(&mut trackers, 2, &load, |trackers| std::fs::remove_dir_all(trackers.data(2)).unwrap());
+    assert_eq!(trackers.logged(1, "the cluster key proves it"), 1);
     let promises = load.stop();
     promises.check_each_alone(&mut trackers, [1, 2]);
 }

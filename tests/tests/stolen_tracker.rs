@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shoal_common::storage::ChunkId;
@@ -29,8 +29,9 @@ fn sealed<S: Statement>(key: &Identity, statement: &S) -> Vec<u8> {
 }
 
 /// What the thief wants, and whose names he knows.
-struct Thief<'a> {
-    store: &'a Store,
+struct Thief {
+    /// The trackers' ports.
+    trackers: [u16; 3],
     identity: Identity,
     victim: Session,
     file: (Gid, Fid),
@@ -41,9 +42,9 @@ struct Thief<'a> {
     sealed_bytes: u32,
 }
 
-impl Thief<'_> {
+impl Thief {
     fn member(&self, tracker: usize) -> Member {
-        Member::connect_as(self.identity.clone(), self.store.trackers.port(tracker))
+        Member::connect_as(self.identity.clone(), self.trackers[tracker - 1])
     }
 
     /// Whether a session as the victim begins at that tracker.
@@ -105,8 +106,31 @@ fn sole_chunk(store: &Store, node: usize, owner: Uid) -> (OwnedChunk, u32, PathB
     (OwnedChunk { owner, chunk: ChunkId::of(&bytes) }, u32::try_from(bytes.len()).unwrap(), path)
 }
 
-#[test]
-fn a_stolen_tracker_gives_no_authority_once_its_line_is_gone() {
+/// A process that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A cluster of three with users at work, and a copy of the second tracker's folder.
+struct Scene {
+    store: Store,
+    amy: Client,
+    bob: Client,
+    /// The trackers' addresses as bob's file has them: the second first.
+    bobs: [String; 3],
+    shared: PathBuf,
+    copy: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+/// Sets the scene: amy shares a file, ann has stored one, bob uses the tracker that is stolen.
+fn steal() -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::start(dir.path(), 3, 2);
     store.trackers.until_in_step();
@@ -116,24 +140,20 @@ fn a_stolen_tracker_gives_no_authority_once_its_line_is_gone() {
     let mut amy = Client::enter(dir.path(), "amy", &store.trackers.info());
     amy.ok("create_group g");
     let (shared, _) = amy.share("g", "film.bin", 300_000);
-    // Bob uses the tracker that will be stolen, and his file of trackers will go on to name it.
-    let bobs = dir.path().join("bobs_info.txt");
-    let order = [2, 1, 3].map(|number| store.trackers.address(number).to_string());
-    std::fs::write(&bobs, order.join("\n")).unwrap();
-    let mut bob = Client::enter(dir.path(), "bob", &bobs);
+    let info = dir.path().join("bobs_info.txt");
+    let bobs = [2, 1, 3].map(|number| store.trackers.address(number).to_string());
+    std::fs::write(&info, bobs.join("\n")).unwrap();
+    let mut bob = Client::enter(dir.path(), "bob", &info);
     amy.let_in("g", &mut [&mut bob]);
-
-    // A copy of its folder is taken while it is down, and nobody sees it.
+    // The copy is taken while it is down, and nobody sees it.
     assert!(store.trackers.stop(2));
     let copy = dir.path().join("stolen");
     copy_folder(&store.trackers.data(2), &copy);
     store.trackers.restart(2);
     store.trackers.until_in_step();
-    let stolen = Identity::load_or_create(&copy.join("identity.key")).unwrap();
-    let honest = Identity::load_or_create(&store.trackers.data(1).join("identity.key")).unwrap();
     until("bob uses it again", || {
         let _ = bob.run("list_groups");
-        if bob.ok("whoami")["tracker"] == order[0].as_str() {
+        if bob.ok("whoami")["tracker"] == bobs[0].as_str() {
             return true;
         }
         for number in [1, 3] {
@@ -144,51 +164,105 @@ fn a_stolen_tracker_gives_no_authority_once_its_line_is_gone() {
         store.trackers.until_in_step();
         false
     });
+    Scene { store, amy, bob, bobs, shared, copy, dir }
+}
 
-    let mut ann = Member::connect(store.trackers.port(1));
-    let owner = ann.login("ann", "secret").unwrap().user;
-    let nodes = match ann.done(Call::Store(StoreCall::Nodes)) {
-        Answer::Store(StoreAnswer::Nodes(nodes)) => nodes,
-        other => panic!("{other:?}"),
-    };
-    let (chunk, sealed_bytes, chunk_path) = sole_chunk(&store, 1, owner);
-    let mut victim = Member::connect(store.trackers.port(1));
-    let session = victim.login("amy", "secret").unwrap();
-    let (group, file, _) = victim.find("g", "film.bin");
-    let amys = Identity::load_or_create(&amy.data().join("identity.key")).unwrap().peer_id();
-    drop((ann, victim));
-
-    // 1. Its line goes, 2. the others are restarted one by one, 3. and if it still runs, it is stopped.
-    let all = std::fs::read_to_string(store.trackers.info()).unwrap();
-    let lines = [1, 3].map(|number| store.trackers.address(number).to_string());
-    store.trackers.write_info(&[lines[0].clone(), "-".into(), lines[1].clone()]);
+/// What the page says: its line goes, the others are restarted one by one, and if it still runs, it is stopped.
+fn take_the_line_away(store: &mut Store) {
+    let [one, three] = [1, 3].map(|number| store.trackers.address(number).to_string());
+    store.trackers.write_info(&[one, "-".into(), three]);
     for number in [1, 3] {
         assert!(store.trackers.stop(number));
         store.trackers.restart(number);
     }
     assert!(store.trackers.stop(2));
     store.trackers.until_in_step();
+}
+
+impl Scene {
+    /// All that the thief has to know; the trackers still list the stolen one.
+    fn thief(&mut self) -> (Thief, PathBuf) {
+        let port = self.store.trackers.port(1);
+        let mut ann = Member::connect(port);
+        let owner = ann.login("ann", "secret").unwrap().user;
+        let nodes = match ann.done(Call::Store(StoreCall::Nodes)) {
+            Answer::Store(StoreAnswer::Nodes(nodes)) => nodes,
+            other => panic!("{other:?}"),
+        };
+        let node = nodes.into_iter().find(|node| node.name.as_str() == "DFS1").unwrap();
+        let (chunk, sealed_bytes, path) = sole_chunk(&self.store, 1, owner);
+        let mut victim = Member::connect(port);
+        let session = victim.login("amy", "secret").unwrap();
+        let (group, file, _) = victim.find("g", "film.bin");
+        let amys = Identity::load_or_create(&self.amy.data().join("identity.key")).unwrap().peer_id();
+        let thief = Thief {
+            trackers: [1, 2, 3].map(|number| self.store.trackers.port(number)),
+            identity: Identity::generate(),
+            victim: session,
+            file: (group, file),
+            holder: (self.amy.port(), amys),
+            node,
+            chunk,
+            sealed_bytes,
+        };
+        (thief, path)
+    }
+
+    /// He answers at its address, with its key: nobody asks him, though the nodes' and bob's files name it still.
+    fn nobody_asks_at_its_address(&mut self, stolen: Identity, chunk: OwnedChunk) {
+        let (store, bob) = (&mut self.store, &mut self.bob);
+        until("the node knows that it is no tracker", || store.log(1).contains("is no tracker any more"));
+        let orders = vec![Order::Delete { chunk, min_age_ms: 0 }];
+        let impostor = Impostor::start(store.trackers.address(2), stolen, orders);
+        // Bob's client goes from the first to the third and round again, past the second.
+        for number in [1, 3] {
+            assert!(store.trackers.stop(number));
+            assert_eq!(bob.ok("list_groups")["groups"][0]["member"], true);
+            store.trackers.restart(number);
+            store.trackers.until_in_step();
+        }
+        assert_eq!(bob.ok("list_groups")["groups"][0]["member"], true);
+        let pins = std::fs::read_to_string(bob.data().join("known_trackers")).unwrap();
+        assert!(pins.contains(&format!("{} removed", self.bobs[0])), "{pins}");
+        assert_eq!(impostor.heard(), Vec::<String>::new());
+    }
+
+    /// He starts a tracker on the copy, with the file of before.
+    fn no_tracker_links_with_it(&self, file: &str) {
+        let (trackers, info) = (&self.store.trackers, self.dir.path().join("thiefs_info.txt"));
+        std::fs::write(&info, file).unwrap();
+        let mut command = tracker_command(&info, 2, &self.copy);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let tracker = Running(command.spawn().unwrap());
+        until("it listens", || std::net::TcpStream::connect(trackers.address(2)).is_ok());
+        let before = trackers.status(2)["users"].as_u64().unwrap();
+        Member::connect(trackers.port(1)).enter("zoe");
+        until("it has tried for a while", || trackers.status(2)["uptime_s"].as_u64().unwrap() >= 5);
+        let status = trackers.status(2);
+        let linked =
+            status["members"].as_array().unwrap().iter().filter(|member| member["up"] == true).count();
+        drop(tracker);
+        assert_eq!((linked, status["users"].as_u64().unwrap()), (1, before), "{status}");
+    }
+}
+
+#[test]
+fn a_stolen_tracker_gives_no_authority_once_its_line_is_gone() {
+    let mut scene = steal();
+    let stolen = Identity::load_or_create(&scene.copy.join("identity.key")).unwrap();
+    let honest = Identity::load_or_create(&scene.store.trackers.data(1).join("identity.key")).unwrap();
+    let file_of_before = std::fs::read_to_string(scene.store.trackers.info()).unwrap();
+    let (thief, chunk_path) = scene.thief();
+    take_the_line_away(&mut scene.store);
 
     // Bob's token is signed by the stolen key; he goes on without being asked for anything.
-    let whoami = bob.ok("whoami");
-    assert_eq!(bob.ok("list_groups")["groups"][0]["member"], true);
-    assert_eq!(whoami["user"], "bob");
-    let got = dir.path().join("got.bin");
-    bob.ok(&format!("download_file g film.bin {}", got.display()));
-    bob.until_download("film.bin", "C");
-    assert!(same_content(&shared, &got));
+    assert_eq!(scene.bob.ok("whoami")["user"], "bob");
+    assert_eq!(scene.bob.ok("list_groups")["groups"][0]["member"], true);
+    let got = scene.dir.path().join("got.bin");
+    scene.bob.ok(&format!("download_file g film.bin {}", got.display()));
+    scene.bob.until_download("film.bin", "C");
+    assert!(same_content(&scene.shared, &got));
 
-    let node = nodes.into_iter().find(|node| node.name.as_str() == "DFS1").unwrap();
-    let thief = Thief {
-        store: &store,
-        identity: Identity::generate(),
-        victim: session,
-        file: (group, file),
-        holder: (amy.port(), amys),
-        node,
-        chunk,
-        sealed_bytes,
-    };
     for tracker in [1, 3] {
         assert!(!thief.gets_a_session(&stolen, tracker), "tracker {tracker} takes the stolen key's token");
     }
@@ -199,39 +273,8 @@ fn a_stolen_tracker_gives_no_authority_once_its_line_is_gone() {
     assert!(thief.gets_a_piece(&honest));
     assert_eq!(thief.gets_a_chunk(&honest), (true, true));
 
-    // He answers at its address, with its key: nobody asks him, though their files name it still.
-    until("the node knows that it is no tracker", || store.log(1).contains("is no tracker any more"));
-    let orders = vec![Order::Delete { chunk, min_age_ms: 0 }];
-    let impostor = Impostor::start(store.trackers.address(2), stolen, orders);
-    // Bob's client goes from the first to the third and round again, past the second.
-    for number in [1, 3] {
-        assert!(store.trackers.stop(number));
-        assert_eq!(bob.ok("list_groups")["groups"][0]["member"], true);
-        store.trackers.restart(number);
-        store.trackers.until_in_step();
-    }
-    assert_eq!(bob.ok("list_groups")["groups"][0]["member"], true);
-    let pins = std::fs::read_to_string(bob.data().join("known_trackers")).unwrap();
-    assert!(pins.contains(&format!("{} removed", order[0])), "{pins}");
-    let heard = impostor.heard();
-    assert!(heard.is_empty() && chunk_path.exists(), "{heard:?}");
-    drop(impostor);
-
-    // He starts a tracker on the copy, with the file of before.
-    let info = dir.path().join("thiefs_info.txt");
-    std::fs::write(&info, all).unwrap();
-    let mut tracker = tracker_command(&info, 2, &copy);
-    let mut tracker =
-        tracker.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("it listens", || std::net::TcpStream::connect(store.trackers.address(2)).is_ok());
-    let before = store.trackers.status(2)["users"].as_u64().unwrap();
-    let mut zoe = Member::connect(store.trackers.port(1));
-    zoe.enter("zoe");
-    until("it has tried for a while", || store.trackers.status(2)["uptime_s"].as_u64().unwrap() >= 5);
-    let status = store.trackers.status(2);
-    let linked = status["members"].as_array().unwrap().iter().filter(|member| member["up"] == true).count();
-    assert_eq!((linked, status["users"].as_u64().unwrap()), (1, before), "{status}");
-    tracker.kill().unwrap();
-    tracker.wait().unwrap();
-    store.ok(&["get", "secret.txt", "-o", dir.path().join("again.txt").to_str().unwrap()]);
+    scene.nobody_asks_at_its_address(stolen, thief.chunk);
+    assert!(chunk_path.exists());
+    scene.no_tracker_links_with_it(&file_of_before);
+    scene.store.ok(&["get", "secret.txt", "-o", scene.dir.path().join("again.txt").to_str().unwrap()]);
 }

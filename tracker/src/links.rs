@@ -87,6 +87,8 @@ pub struct Own {
     pub peer: PeerId,
     /// What all trackers prove to hold, if there is such a key.
     pub cluster_key: Option<Arc<ClusterKey>>,
+    /// Whose keys are the others'.
+    pub trust: Trust,
 }
 
 impl Own {
@@ -113,7 +115,6 @@ struct Shared {
     control: Control,
     core: Core,
     presence: Presence,
-    trust: Trust,
     dialled: Dialled,
     /// Until when no link is raised.
     resting: watch::Receiver<Instant>,
@@ -152,7 +153,6 @@ impl Links {
         control: Control,
         core: Core,
         presence: Presence,
-        trust: Trust,
         orders: mpsc::UnboundedReceiver<LinkOrder>,
         closing: CancellationToken,
     ) -> Self {
@@ -165,7 +165,6 @@ impl Links {
             control,
             core,
             presence,
-            trust,
             dialled: dialled.clone(),
             resting,
             closing: closing.clone(),
@@ -250,7 +249,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
         }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
-            dialled = shared.trust.dial(&shared.control, &line, cluster_key_tells) => dialled,
+            dialled = shared.own.trust.dial(&shared.control, &line, cluster_key_tells) => dialled,
         };
         match dialled {
             Ok(peer) if peer == shared.own.peer => {
@@ -270,7 +269,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 }
                 // Nothing is sent before the key is known for good.
                 if let Some((sender, receiver)) = raised
-                    && shared.trust.linked((number.0, &line), peer, cluster_key_tells).await
+                    && shared.own.trust.linked((number.0, &line), peer, cluster_key_tells).await
                 {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
@@ -281,10 +280,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 }
             }
             Err(ReachError::Dial(DialError::WrongKey { found, .. })) if line.peer_id.is_none() => {
-                shared.trust.refuse((number.0, &line), found);
+                shared.own.trust.refuse((number.0, &line), found);
             }
             Err(error) => {
-                shared.trust.silent(number.0);
+                shared.own.trust.silent(number.0);
                 if !std::mem::replace(&mut reported, true) {
                     tracing::warn!("tracker {number} ({line}): {error}; trying again until it answers");
                 }

@@ -124,14 +124,14 @@ impl Node {
         let others = info.iter().filter(|(other, _)| *other != number);
         let others = others.map(|(other, line)| (TrackerNo(other), line.clone())).collect();
         let peer_id = identity.peer_id();
-        let own = Own { number: me, peer: peer_id, cluster_key: cluster_key.map(Arc::new) };
+        let cluster_key = cluster_key.map(Arc::new);
+        let own = Own { number: me, peer: peer_id, cluster_key, trust: trust.clone() };
         let links = Links::start(
             others,
             own,
             control.clone(),
             core.clone(),
             presence.clone(),
-            trust.clone(),
             orders,
             closing.clone(),
         );
