@@ -133,7 +133,7 @@ fn answer(node: PeerId, own: PeerId, call: Call, state: &mut State) -> Reply {
     Reply::Done(match call {
         Call::Hello { listen } => {
             victim.address = listen;
-            Answer::Welcome { number: 9, now_ms }
+            Answer::Welcome { number: 9, now_ms, revision: None, lists: None }
         }
         Call::Node(NodeCall::Register { .. }) => {
             Answer::Node(NodeAnswer::Registered { address: victim.address.clone() })

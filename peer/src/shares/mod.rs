@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
