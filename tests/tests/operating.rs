@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use shoal_tests::{Load, Promises, Trackers, binary, finish, skip, tracker_command, until};
+use shoal_tests::{Load, Trackers, binary, finish, skip, tracker_command, until};
 
 /// Stops a tracker, does something to it, and waits until it is back in step; clients are answered afterwards.
 fn with_one_down(trackers: &mut Trackers, number: usize, load: &Load, change: impl FnOnce(&mut Trackers)) {
