@@ -9,7 +9,7 @@ const RESERVE: u64 = 32;
 /// What is shared out at least, however little there is: better to meet the limit now and then than to do nothing.
 const LEAST: u64 = 16;
 /// The files of a download: the partial file, its state, and the next state while it is being written.
-const FILES_OF_A_DOWNLOAD: u64 = 3;
+const FILES_OF_A_DOWNLOAD: usize = 3;
 
 /// How many of each may be open. Each is 1 at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Budget {
         let rest = limit.saturating_sub(RESERVE).max(LEAST);
         let part = |eighths: u64| usize::try_from(rest * eighths / 8).unwrap_or(usize::MAX).max(1);
         Self {
-            downloads: part(2).div_euclid(FILES_OF_A_DOWNLOAD as usize).max(1),
+            downloads: part(2).div_euclid(FILES_OF_A_DOWNLOAD).max(1),
             outbound: part(2),
             inbound: part(2),
             pending: part(1),

@@ -177,11 +177,7 @@ fn fields(output: &Output) -> Map<String, Value> {
         Output::ShareStopped(file)
         | Output::DownloadPaused(file)
         | Output::DownloadCancelled { file, .. } => file_fields(file),
-        Output::DownloadResumed { file, anew, waits } => {
-            let mut fields = waiting(file_fields(file), waits.as_deref());
-            fields["anew"] = (*anew).into();
-            fields
-        }
+        Output::DownloadResumed { file, anew, waits } => resumed(file, *anew, waits.as_deref()),
         Output::LimitSet { direction, rate } => json!({
             "direction": match direction { Direction::Up => "up", Direction::Down => "down" },
             "rate": rate.unwrap_or(0),
@@ -197,6 +193,12 @@ fn mark(mut fields: Value, provisional: bool) -> Value {
     if provisional {
         fields["provisional"] = true.into();
     }
+    fields
+}
+
+fn resumed(file: &FileRef, anew: bool, waits: Option<&str>) -> Value {
+    let mut fields = waiting(file_fields(file), waits);
+    fields["anew"] = anew.into();
     fields
 }
 

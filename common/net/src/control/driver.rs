@@ -122,11 +122,11 @@ impl Driver {
             SwarmEvent::ConnectionClosed { peer_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "a control connection closed");
             }
-            SwarmEvent::ListenerError { error, .. } => {
-                if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-                    self.said = Some(Instant::now());
-                    tracing::warn!(%error, "cannot accept connections; trying again");
-                }
+            SwarmEvent::ListenerError { error, .. }
+                if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) =>
+            {
+                self.said = Some(Instant::now());
+                tracing::warn!(%error, "cannot accept connections; trying again");
             }
             _ => {}
         }
