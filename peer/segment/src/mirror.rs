@@ -263,7 +263,7 @@ mod tests {
             ["127.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "localhost", "ann:secret@mirror.example"]
         {
             let answer = format!(
-                "HTTP/1.1 302 Found\r\nLocation: http://{host}:{behind}/\r\nContent-Length: 0\r\n\r\n"
+                "HTTP/1.1 302 Found\r\nLocation: http://{host}:{behind}/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
             );
             let asked = client.get(format!("http://mirror.example:{}/", at.port())).send();
             let answered = async {

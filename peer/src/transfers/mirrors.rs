@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn where_the_user_would_not_go_is_said_once_and_not_used() {
-        let urls = ["http://127.0.0.1:1/x", "http://1.1.1.1/x", "http://ann:secret@1.1.1.1/x"];
+        let urls = ["http://127.0.0.1:8080/x", "http://1.1.1.1/x", "http://ann:secret@1.1.1.1/x"];
         let (mut mirrors, mut notices) = (mirrors(&urls, Reach::Global), Vec::new());
         assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
         let told: Vec<String> = notices
