@@ -155,6 +155,30 @@ impl Trackers {
         writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
+    /// Has a tracker believe the key that the tracker of that number has now, as its operator does after a replacement.
+    pub fn accept(&mut self, at: usize, number: usize) {
+        let key = self.peer_id(number);
+        self.say(at, &format!("accept-tracker {number} {key}"));
+        until("the key is accepted", || self.logged(at, &format!("{key}: its operator says so")) == 1);
+    }
+
+    /// The key that a tracker says it has when it starts.
+    #[must_use]
+    pub fn peer_id(&self, number: usize) -> String {
+        let log = self.log(number);
+        let line = log.lines().rfind(|line| line.contains(" serves at ")).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    }
+
+    /// What `tracker --status --json` says of a tracker.
+    #[must_use]
+    pub fn status(&self, number: usize) -> serde_json::Value {
+        let mut command = std::process::Command::new(binary("tracker"));
+        let asked =
+            crate::finish(command.args(["--status", &self.address(number).to_string(), "--json"]), "");
+        serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:?}"))
+    }
+
     /// Kills a tracker with -9.
     pub fn kill(&mut self, number: usize) {
         let mut child = self.running[number - 1].take().unwrap();

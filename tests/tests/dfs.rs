@@ -174,7 +174,7 @@ fn a_put_that_is_killed_lists_nothing_and_the_next_goes_on() {
     }
     store.ok(&["put", file.to_str().unwrap()]);
     fetched(&store, dir.path(), &file);
-    let notes = files_below(&dir.path().join("dfs-state"));
+    let notes = files_below(&dir.path().join("dfs-state/unfinished-puts"));
     assert!(notes.is_empty(), "the note of an unfinished put stays: {notes:?}");
 }
 

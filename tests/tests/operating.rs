@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use shoal_tests::{Load, Promises, Trackers, binary, finish, skip, tracker_command, until};
+use shoal_tests::{Load, Trackers, binary, finish, skip, tracker_command, until};
 
 /// Stops a tracker, does something to it, and waits until it is back in step; clients are answered afterwards.
 fn with_one_down(trackers: &mut Trackers, number: usize, load: &Load, change: impl FnOnce(&mut Trackers)) {
@@ -22,13 +22,6 @@ fn addresses(trackers: &Trackers, numbers: &[usize]) -> Vec<SocketAddr> {
     numbers.iter().map(|&number| trackers.address(number)).collect()
 }
 
-/// The key that a tracker says it has when it starts.
-fn peer_id(trackers: &Trackers, number: usize) -> String {
-    let log = trackers.log(number);
-    let line = log.lines().rfind(|line| line.contains(" serves at ")).unwrap();
-    line.rsplit(' ').next().unwrap().to_owned()
-}
-
 #[test]
 fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -37,7 +30,7 @@ fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     let load = Load::start(&addresses(&trackers, &[1, 2]), 2);
     // The peer ids first.
     let lines: Vec<String> =
-        [1, 2].map(|number| format!("{} {}", trackers.address(number), peer_id(&trackers, number))).into();
+        [1, 2].map(|number| format!("{} {}", trackers.address(number), trackers.peer_id(number))).into();
     trackers.write_info(&lines);
     for number in [1, 2] {
         with_one_down(&mut trackers, number, &load, |_| {});
@@ -56,6 +49,9 @@ fn a_cluster_key_is_introduced_one_restart_at_a_time() {
     for number in [1, 2] {
         with_one_down(&mut trackers, number, &load, |_| {});
     }
+    // A disk is lost: the key says that what comes in its place is that tracker.
+    with_one_down(&mut trackers, 2, &load, |trackers| std::fs::remove_dir_all(trackers.data(2)).unwrap());
+    assert_eq!(trackers.logged(1, "the cluster key proves it"), 1);
     let promises = load.stop();
     promises.check_each_alone(&mut trackers, [1, 2]);
 }
@@ -72,7 +68,7 @@ fn a_tracker_is_replaced_another_removed_and_a_third_added() {
     trackers.until_in_step();
     let load = Load::start(&addresses(&trackers, &[1, 2]), 2);
     for number in 1..=3 {
-        lines[number - 1] = format!("{} {}", trackers.address(number), peer_id(&trackers, number));
+        lines[number - 1] = format!("{} {}", trackers.address(number), trackers.peer_id(number));
     }
     trackers.write_info(&lines);
     for number in 1..=3 {

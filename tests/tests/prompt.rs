@@ -39,7 +39,11 @@ fn two_lines_say_who_and_where_it_is_and_what_to_type_first() {
     let mut terminal = start(dir.path(), "ann", &trackers, port);
     terminal.expect_prompt();
     let text = terminal.text();
-    let greeting: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    // At its very first start it also says whose key it pinned.
+    let (pinned, greeting): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| line.contains("is now known by its key"));
+    assert_eq!(pinned.len(), 1, "{text}");
     assert!(greeting.len() == 3, "two lines and the prompt:\n{text}");
     assert!(greeting[..2].concat().contains(&port.to_string()), "where it is:\n{text}");
     assert!(

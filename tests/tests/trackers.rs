@@ -157,6 +157,8 @@ fn a_blank_replacement_catches_up_and_serves_everything() {
     std::fs::remove_dir_all(trackers.data(2)).unwrap();
     create_group(&mut member, "while-it-was-away");
     trackers.restart(2);
+    // It has a new key, which nobody believes before the operator said so.
+    trackers.accept(1, 2);
     let started = Instant::now();
     let mut blank = Member::connect(trackers.port(2));
     until("the blank tracker has everything", || groups(&mut blank).len() == 201);
