@@ -72,7 +72,9 @@ async fn answer(mut inbound: Inbound, shared: Arc<Shared>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         let now_ms = u64::try_from(now).unwrap();
         let body = match body {
-            Call::Hello { .. } => Reply::Done(Answer::Welcome { number: 2, now_ms, revision: None, lists: None }),
+            Call::Hello { .. } => {
+                Reply::Done(Answer::Welcome { number: 2, now_ms, revision: None, lists: None })
+            }
             Call::Node(NodeCall::Register { .. }) => {
                 let address = inbound.remote.to_string();
                 Reply::Done(Answer::Node(NodeAnswer::Registered { address }))

@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use rustix::process::Signal;
+use shoal_net::Identity;
 
 use crate::{Member, Network, binary, free_port, tracker_command, until};
 
@@ -170,12 +171,11 @@ impl Trackers {
         until("the key is accepted", || self.logged(at, &format!("{key}: its operator says so")) == 1);
     }
 
-    /// The key that a tracker says it has when it starts.
+    /// The key that a tracker has now.
     #[must_use]
     pub fn peer_id(&self, number: usize) -> String {
-        let log = self.log(number);
-        let line = log.lines().rfind(|line| line.contains(" serves at ")).unwrap();
-        line.rsplit(' ').next().unwrap().to_owned()
+        let key = Identity::load_or_create(&self.data(number).join("identity.key")).unwrap();
+        key.peer_id().to_string()
     }
 
     /// What `tracker --status --json` says of a tracker.

@@ -54,6 +54,7 @@ impl Thief {
             peer: self.identity.peer_id(),
             login_key: self.victim.account.login_key,
             expires_ms: in_ten_minutes(),
+            since_ms: None,
         };
         match self.member(tracker).call(Call::Resume { token: sealed(key, &token) }) {
             Ok(_) => true,
