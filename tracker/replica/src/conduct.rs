@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::event::{Alarm, Bounds, Output, Reason};
 use crate::limits::{
-    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MANY_DELETIONS, MAX_OFFENCE_MS, MAX_PULL_PAUSE_MS,
-    MAX_READ_PAUSE_MS, MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, SHUN_MS, UNWAITED_MS,
+    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MANY_DELETIONS, MAX_PULL_PAUSE_MS, MAX_READ_PAUSE_MS,
+    MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, SHUN_MS, UNWAITED_MS,
 };
 use crate::replica::Replica;
 use crate::row::TrackerNo;
@@ -30,8 +30,6 @@ pub(crate) struct Conduct {
     repairs: Offences,
     repair_after_ms: u64,
     origins: Budget,
-    /// Of its own starts: what it passes on must not keep itself out.
-    starts: Budget,
     burst: Budget,
     day: Budget,
     deletions: Budget,
@@ -132,17 +130,11 @@ impl Conduct {
     }
 
     /// Whether it may bring one more writer id.
-    pub(crate) fn may_bring_origin(
-        &mut self,
-        bounds: &Bounds,
-        (own, blank): (bool, bool),
-        now_ms: u64,
-    ) -> bool {
+    pub(crate) fn may_bring_origin(&mut self, bounds: &Bounds, blank: bool, now_ms: u64) -> bool {
         let most = bounds.origins_per_day * if blank { BLANK_FACTOR } else { 1 };
-        let budget = if own { &mut self.starts } else { &mut self.origins };
-        let may = budget.spend(1, (bounds.origins_per_day, DAY_MS), now_ms) <= most;
+        let may = self.origins.spend(1, (bounds.origins_per_day, DAY_MS), now_ms) <= most;
         if !may {
-            budget.give_back(1);
+            self.origins.give_back(1);
         }
         may
     }
@@ -153,6 +145,7 @@ impl Conduct {
 enum Verdict {
     Fine,
     Slow(u64),
+    Over,
 }
 
 impl Conduct {
@@ -162,8 +155,7 @@ impl Conduct {
         let burst = self.burst.spend(bytes, (bounds.bytes_per_s, 1_000), now_ms);
         let over = burst.saturating_sub(bounds.bytes_burst * factor);
         if day > bounds.bytes_per_day * factor {
-            // Not refused: an honest tracker passes on what a lying one had it write.
-            Verdict::Slow(MAX_READ_PAUSE_MS)
+            Verdict::Over
         } else if over > 0 {
             let ms = over.saturating_mul(1_000) / bounds.bytes_per_s.max(1);
             Verdict::Slow(ms.clamp(1, MAX_READ_PAUSE_MS))
@@ -191,7 +183,7 @@ impl Replica {
     /// A peer broke a rule: its link ends, and none is raised for a while that grows.
     pub(crate) fn offended(&mut self, peer: TrackerNo, reason: Reason, now_ms: u64) {
         let conduct = self.conduct(peer);
-        let ms = conduct.offences.add(SHUN_MS, MAX_OFFENCE_MS, now_ms);
+        let ms = conduct.offences.add(SHUN_MS, MAX_SHUN_MS, now_ms);
         self.shun(peer, reason, ms, now_ms);
     }
 
@@ -203,12 +195,21 @@ impl Replica {
         self.disconnect(peer, reason);
     }
 
-    /// A peer had so many bytes written to this disk.
-    pub(crate) fn charge(&mut self, peer: TrackerNo, bytes: usize, now_ms: u64) {
+    /// A peer had so many bytes written to this disk; says whether its link still stands.
+    pub(crate) fn charge(&mut self, peer: TrackerNo, bytes: usize, now_ms: u64) -> bool {
         let (bounds, blank) = (self.ledger.bounds, self.ledger.was_blank);
-        if let Verdict::Slow(ms) = self.conduct(peer).write(bytes as u64, &bounds, blank, now_ms) {
-            self.alarm_of(peer, Alarm::Flood { peer }, now_ms);
-            self.outputs.push_back(Output::Pause { peer, ms });
+        match self.conduct(peer).write(bytes as u64, &bounds, blank, now_ms) {
+            Verdict::Fine => true,
+            Verdict::Slow(ms) => {
+                self.alarm_of(peer, Alarm::Flood { peer }, now_ms);
+                self.outputs.push_back(Output::Pause { peer, ms });
+                true
+            }
+            Verdict::Over => {
+                self.alarm_of(peer, Alarm::Flood { peer }, now_ms);
+                self.offended(peer, Reason::OverBudget, now_ms);
+                false
+            }
         }
     }
 
@@ -248,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_over_its_budget_is_slowed() {
+    fn a_peer_over_its_budget_is_slowed_and_at_last_refused() {
         let bounds =
             Bounds { bytes_burst: 1_000, bytes_per_s: 100, bytes_per_day: 5_000, ..Bounds::default() };
         let mut peer = Conduct::default();
         assert_eq!(peer.write(1_000, &bounds, false, 0), Verdict::Fine);
         assert_eq!(peer.write(10, &bounds, false, 0), Verdict::Slow(100));
         assert_eq!(peer.write(10, &bounds, false, 1_000), Verdict::Fine);
-        assert_eq!(peer.write(4_000, &bounds, false, 1_000), Verdict::Slow(MAX_READ_PAUSE_MS));
+        assert_eq!(peer.write(4_000, &bounds, false, 1_000), Verdict::Over);
         assert_eq!(peer.write(10, &bounds, false, DAY_MS), Verdict::Fine);
         assert_eq!(Conduct::default().write(30_000, &bounds, true, 0), Verdict::Fine);
     }
@@ -264,9 +265,8 @@ mod tests {
     fn writer_ids_come_back_with_the_days() {
         let bounds = Bounds { origins_per_day: 4, ..Bounds::default() };
         let mut peer = Conduct::default();
-        let taken = |peer: &mut Conduct, at| {
-            (0..9).filter(|_| peer.may_bring_origin(&bounds, (false, false), at)).count()
-        };
+        let taken =
+            |peer: &mut Conduct, at| (0..9).filter(|_| peer.may_bring_origin(&bounds, false, at)).count();
         assert_eq!(taken(&mut peer, 0), 4);
         assert_eq!(taken(&mut peer, DAY_MS / 2), 2);
     }

@@ -188,6 +188,9 @@ pub enum Reason {
     /// Another tracker made this one number its rows anew.
     #[error("this tracker numbers its records anew")]
     Renumbering,
+    /// It sent more in a day than it may have written.
+    #[error("it sends more than it may have written")]
+    OverBudget,
     /// It broke a rule a short time ago.
     #[error("it broke a rule; it is let in again later")]
     Shunned,

@@ -27,7 +27,9 @@ impl Replica {
         if !self.is_clock_right(peer, hello.wall_ms, now) {
             return;
         }
-        if hello.began_ms.is_some_and(|began| self.ledger.times.heard_began(began, now)) {
+        if self.ended.is_empty()
+            && hello.began_ms.is_some_and(|began| self.ledger.times.heard_began(began, now))
+        {
             self.restamp();
         }
         if let Some(link) = self.links.get_mut(&peer) {

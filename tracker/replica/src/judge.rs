@@ -4,8 +4,7 @@
 use crate::election::Tally;
 use crate::event::{Alarm, Now, Output, Reason};
 use crate::ledger::Trust;
-use crate::limits::{CLOCK_RETRY_MS, MAX_AHEAD_MS, MAX_ORIGINS};
-use crate::link::Link;
+use crate::limits::{CLOCK_RETRY_MS, MAX_AHEAD_MS};
 use crate::names::{NameSpace, chosen, name_of, parse_vote_key};
 use crate::replica::Replica;
 use crate::row::{Kind, Origin, Row, TrackerNo};
@@ -98,10 +97,7 @@ impl Replica {
             return true;
         }
         let (bounds, blank) = (self.ledger.bounds, self.ledger.was_blank);
-        let own = self.links.get(&peer).and_then(Link::origin) == Some(origin);
-        // Half of the room is for the trackers' own starts, whatever they pass on.
-        let room = own || self.ledger.origins() < MAX_ORIGINS / 2;
-        if room && self.conduct(peer).may_bring_origin(&bounds, (own, blank), now.mono_ms) {
+        if self.conduct(peer).may_bring_origin(&bounds, blank, now.mono_ms) {
             self.ledger.admit(origin);
             return true;
         }

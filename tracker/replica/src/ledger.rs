@@ -266,11 +266,6 @@ impl Ledger {
             || self.admitted.contains(&origin)
     }
 
-    /// How many origins are known, some of them twice.
-    pub(crate) fn origins(&self) -> usize {
-        self.vector.len() + self.admitted.len()
-    }
-
     /// Rows of this origin may be taken.
     pub(crate) fn admit(&mut self, origin: Origin) {
         if self.admitted.len() < MAX_ORIGINS {
@@ -302,7 +297,6 @@ impl Ledger {
         if !self.vector.raise(origin, seq) {
             return Ok(());
         }
-        self.admitted.remove(&origin);
         rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
         self.close_gap(rows, origin)
     }
@@ -314,11 +308,6 @@ impl Ledger {
             rows.remove_meta(&meta_key(META_AHEAD, origin))?;
         }
         Ok(())
-    }
-
-    /// Rows of `origin` beyond the vector can neither be covered nor adopted: they do not hinder comparing any more.
-    pub(crate) fn give_up(&mut self, origin: Origin) {
-        self.ahead.forget(origin);
     }
 
     /// Whether anything of `origin` is held beyond the vector.

@@ -99,9 +99,7 @@ pub const REFUSAL_ALARM_MS: u64 = 60_000;
 pub const MAX_AHEAD_MS: u64 = 12 * 3_600 * 1_000;
 /// A peer that broke a rule is not linked with for this long, in milliseconds; twice as long after each further time.
 pub const SHUN_MS: u64 = 1_000;
-/// The longest such time, in milliseconds. No longer, because an honest tracker may have passed on what another made up.
-pub const MAX_OFFENCE_MS: u64 = 60_000;
-/// The longest time for which a peer is not waited for, nor asked again for what came to nothing, in milliseconds.
+/// The longest such time, in milliseconds.
 pub const MAX_SHUN_MS: u64 = 3_600 * 1_000;
 /// A peer with a wrong clock is looked at again after this long, in milliseconds: the operator may have set it.
 pub const CLOCK_RETRY_MS: u64 = 5_000;

@@ -335,8 +335,8 @@ impl Replica {
         if applied.stored && deletes {
             self.note_deletion(peer, now.mono_ms);
         }
-        if applied.stored {
-            self.charge(peer, row.weight(), now.mono_ms);
+        if applied.stored && !self.charge(peer, row.weight(), now.mono_ms) {
+            return Ok(None);
         }
         Ok(Some(applied.stored))
     }

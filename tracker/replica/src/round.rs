@@ -377,7 +377,6 @@ impl Replica {
         self.close_gaps(rows)?;
         self.votes_due = self.may_vote();
         if self.may_vote() {
-            self.ledger.was_blank = false;
             self.ledger.seal_beginning(rows)?;
         }
         Ok(())

@@ -254,7 +254,6 @@ impl Replica {
         let from = self.ledger.seq();
         let mut bytes = 0;
         let mut batch = Vec::new();
-        let origin = page.first().map(|row| row.origin);
         for row in page.into_iter().take(READ_ROWS) {
             bytes += row.weight();
             if bytes > MAX_WRITE_BYTES {
@@ -264,8 +263,6 @@ impl Replica {
         }
         if !batch.is_empty() {
             self.upkeep.orphans_ms = now.mono_ms;
-        } else if let Some(origin) = origin {
-            self.ledger.give_up(origin);
         }
         self.publish(from, batch, None, now);
         Ok(())

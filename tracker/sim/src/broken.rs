@@ -25,19 +25,22 @@ pub enum Broken {
     FreshRound,
     /// Whatever a lying tracker would remove is removed, as an operator allows it without looking.
     Removal,
+    /// A lying tracker may have as much written as it likes.
+    Bytes,
     /// A lying tracker may bring as many writer ids as it likes.
     Writers,
 }
 
 impl Broken {
     /// All rules that can be broken.
-    pub const RULES: [Self; 7] = [
+    pub const RULES: [Self; 8] = [
         Self::End,
         Self::Origin,
         Self::Votes,
         Self::Abstention,
         Self::FreshRound,
         Self::Removal,
+        Self::Bytes,
         Self::Writers,
     ];
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Broken {
             Self::Abstention => "abstention",
             Self::FreshRound => "fresh-round",
             Self::Removal => "removal",
+            Self::Bytes => "bytes",
             Self::Writers => "writers",
         })
     }

@@ -17,6 +17,8 @@ use crate::world::{Fate, Input, START_WALL_MS, World, put};
 const STEPS: u32 = 260;
 /// Virtual time within which honest trackers must be in step once the liar is gone.
 const HEALING_MS: u64 = 1_200_000;
+/// What one tracker may have an honest one write in a day here.
+const BYTES_PER_DAY: u64 = 1_000_000;
 /// Writer ids that it may bring in a day here.
 const ORIGINS_PER_DAY: u64 = 64;
 /// Within that an honest tracker answers while the liar does not acknowledge, once it was found out.
@@ -81,6 +83,7 @@ impl<D: Disk> Life<'_, D> {
         let node = self.world.nodes.len() - 1;
         let bounds = &mut self.world.bounds;
         bounds.small_rows = 2;
+        bounds.bytes_per_day = if self.world.broken == Broken::Bytes { u64::MAX / 64 } else { BYTES_PER_DAY };
         bounds.origins_per_day =
             if self.world.broken == Broken::Writers { u64::MAX / 64 } else { ORIGINS_PER_DAY };
         self.world.nodes.iter_mut().for_each(|node| node.skew_ms = node.skew_ms.clamp(-3_000, 3_000));
@@ -261,10 +264,10 @@ impl<D: Disk> Life<'_, D> {
             }
             6 => vec![Frame::Floor { entries: Vec::new(), dropped: Stamp::MAX }],
             7 => {
-                let flood = (0..20).map(|_| {
+                let flood = (0..60).map(|_| {
                     let now = Stamp::at_ms(self.wall_ms());
                     let number = self.world.rng.u64(..).to_be_bytes();
-                    self.live(Kind::LAST_WINS, [&[ITS_KEYS][..], &number].concat(), &[7; 2_000], now)
+                    self.live(Kind::LAST_WINS, [&[ITS_KEYS][..], &number].concat(), &[7; 20_000], now)
                 });
                 flood.collect()
             }
@@ -342,6 +345,14 @@ impl<D: Disk> Life<'_, D> {
             self.check_times(node)?;
             let world = &mut self.world;
             world.history.check(&world.nodes[node].store).map_err(|what| format!("liar, A3: {what}"))?;
+            let rows = world.nodes[node].store.all();
+            let its = rows.iter().filter(|row| row.key.first() == Some(&ITS_KEYS));
+            let bytes: usize = its.map(Row::weight).sum();
+            // From the liar itself, and what each other honest tracker was made to take and passed on.
+            let most = usize::try_from(BYTES_PER_DAY).unwrap() * (world.nodes.len() - 1) * 2 + 200_000;
+            if bytes > most {
+                return Err(format!("liar, A6: tracker {} stores {bytes} bytes of it", node + 1));
+            }
             let origins = world.nodes[node].replica.as_ref().map_or(0, |replica| replica.vector().len());
             let most = usize::try_from(ORIGINS_PER_DAY).unwrap() * (world.nodes.len() - 1) * 2 + 200;
             if origins > most.min(MAX_ORIGINS) {

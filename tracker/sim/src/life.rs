@@ -82,7 +82,7 @@ pub(crate) struct Life<'a, D: Disk> {
 }
 
 /// Rules that only a lying tracker profits from.
-const LIARS: [Broken; 2] = [Broken::Removal, Broken::Writers];
+const LIARS: [Broken; 3] = [Broken::Removal, Broken::Bytes, Broken::Writers];
 
 impl<'a, D: Disk> Life<'a, D> {
     fn new(script: &'a Script, broken: Broken) -> Self {

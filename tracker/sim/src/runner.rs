@@ -176,6 +176,11 @@ mod tests {
     }
 
     #[test]
+    fn what_a_liar_has_written_without_bound_is_noticed() {
+        caught(Broken::Bytes, &["liar, A6"]);
+    }
+
+    #[test]
     fn writers_that_a_liar_makes_up_are_counted() {
         caught(Broken::Writers, &["liar, A6"]);
     }

@@ -15,7 +15,6 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// The bounds of time.
 #[derive(Debug)]
 pub(crate) struct Times {
-    wall_ms: u64,
     /// No stamp may be later.
     latest: Stamp,
     /// When the cluster began, in milliseconds, once every other tracker was heard; or what others say of it before that.
@@ -34,7 +33,6 @@ impl Times {
         let kept = rows.meta(META_BEGAN).map_err(OpenError::Store)?;
         let began_ms = kept.as_deref().and_then(number);
         let mut times = Self {
-            wall_ms: now.wall_ms,
             latest: Stamp::default(),
             began_ms,
             is_sealed: began_ms.is_some(),
@@ -65,7 +63,6 @@ impl Times {
 
     /// What time it is.
     pub(crate) fn at(&mut self, now: Now) {
-        self.wall_ms = now.wall_ms;
         self.latest = Stamp::at_ms(now.wall_ms.saturating_add(MAX_AHEAD_MS));
     }
 
@@ -125,7 +122,7 @@ impl Ledger {
         let times = &mut self.times;
         if !times.is_sealed && times.oldest_ms < u64::MAX {
             // What others say of it comes first, where this tracker's own clock was far behind.
-            let began_ms = times.began_ms.unwrap_or(times.oldest_ms).min(times.wall_ms);
+            let began_ms = times.began_ms.unwrap_or(times.oldest_ms);
             times.is_sealed = true;
             times.began_ms = Some(began_ms);
             rows.put_meta(META_BEGAN, &began_ms.to_be_bytes())?;
