@@ -112,8 +112,6 @@ pub struct Status {
     pub alarms: u64,
     /// The last of them, in words.
     pub last_alarms: Vec<String>,
-    /// Whether records were written here from far ahead of the present clock, so that others refuse them.
-    pub ahead: bool,
     /// Size of the database's file in bytes.
     pub database_bytes: u64,
     /// Whether writes are refused because the disk is full.
@@ -459,7 +457,6 @@ impl State {
             origins: self.replica.vector().len() as u64,
             alarms: self.alarms,
             last_alarms: self.last_alarms.iter().cloned().collect(),
-            ahead: self.replica.is_ahead(),
             database_bytes: self.store.size(),
             disk_full: self.full_until.is_some(),
         }

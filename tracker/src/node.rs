@@ -304,8 +304,7 @@ impl Node {
         done.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
     }
 
-    /// Begins to give the present time to records whose time is far ahead of this tracker's clock. To be
-    /// said to every tracker.
+    /// Begins to give the present time to records whose time is far ahead. True for all trackers.
     ///
     /// # Errors
     /// When this tracker is too busy or closing.

@@ -50,8 +50,6 @@ pub struct Report {
     pub store: Store,
     /// The last alarms, in words.
     pub last_alarms: Vec<String>,
-    /// Whether records were written here from far ahead of the present clock, so that others refuse them.
-    pub ahead: bool,
 }
 
 /// One tracker of the cluster as another one sees it.
@@ -132,7 +130,6 @@ impl Report {
         (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
         (self.origins, self.alarms) = (status.origins, status.alarms);
         self.last_alarms.clone_from(&status.last_alarms);
-        self.ahead = status.ahead;
         for member in &mut self.members {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
@@ -204,9 +201,6 @@ impl Report {
         }
         if self.disk_full {
             text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
-        }
-        if self.ahead {
-            text.push_str("THE CLOCK WAS SET BACK: records from the future are refused by others; if it is right now, type restamp\n");
         }
         if self.alarms > 0 {
             let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);

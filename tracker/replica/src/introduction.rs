@@ -3,7 +3,7 @@
 
 use crate::event::{Alarm, Now, Reason, Warning};
 use crate::frame::{Entry, Frame, Hello, MIN_VERSION, VERSION};
-use crate::limits::{MAX_ORIGINS, SKEW_WARNING_MS};
+use crate::limits::{DROPPED_SLACK_MS, MAX_AHEAD_MS, MAX_ORIGINS, SKEW_WARNING_MS, TOMBSTONE_MS};
 use crate::link::{Stage, entries, in_parts};
 use crate::replica::Replica;
 use crate::row::{Kind, Stamp, TrackerNo};
@@ -75,10 +75,9 @@ impl Replica {
         for entry in entries {
             link.floor.raise(entry.origin, entry.seq);
         }
+        let latest = now.wall_ms.saturating_add(MAX_AHEAD_MS + DROPPED_SLACK_MS).saturating_sub(TOMBSTONE_MS);
+        link.dropped = link.dropped.max(dropped.min(Stamp::at_ms(latest)));
         let (many, future) = (link.floor.len() > MAX_ORIGINS, self.ledger.times.is_far(dropped));
-        if !future {
-            link.dropped = link.dropped.max(dropped);
-        }
         if future {
             let alarm = Alarm::BadTime { peer, kind: Kind::default(), ms: dropped.ms() };
             self.alarm_of(peer, alarm, now.mono_ms);

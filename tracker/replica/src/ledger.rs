@@ -387,6 +387,8 @@ impl Ledger {
     /// its row and does not move the local clock.
     fn mint<R: Rows>(&mut self, rows: &mut R, before: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
         if self.times.is_held_too_far(self.hlc) {
+            rows.put_meta(META_SET_BACK, &[])?;
+            self.times.set_back = true;
             self.hlc = Stamp::default();
         }
         let clock = self.hlc.max(Stamp::at_ms(now.wall_ms)).next().min(Stamp::MAX);
@@ -443,6 +445,7 @@ const META_AHEAD: &[u8] = b"a/";
 const META_FLOOR: &[u8] = b"f/";
 const META_IDLE: &[u8] = b"i/";
 const META_UNSETTLED: &[u8] = b"u/";
+const META_SET_BACK: &[u8] = b"set back";
 const META_BEGAN: &[u8] = b"began";
 const META_REMOVED: &[u8] = b"removed";
 const META_RENUMBERED: &[u8] = b"r/";

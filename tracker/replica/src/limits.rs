@@ -137,6 +137,8 @@ pub const SMALL_PART: u64 = 100;
 pub const SMALL_ROWS: u64 = 100;
 /// Deletions in a day by way of one peer from which on there is an alarm.
 pub const MANY_DELETIONS: u64 = 10_000;
+/// What a peer says of dropped tombstones may be younger than [`TOMBSTONE_MS`] by [`MAX_AHEAD_MS`] and this, in milliseconds.
+pub const DROPPED_SLACK_MS: u64 = 60_000;
 /// Writer ids that one peer may bring in a day.
 pub const ORIGINS_PER_DAY: u64 = 256;
 /// A blank tracker takes this many times as much, of writer ids and of bytes: it has everything to learn.

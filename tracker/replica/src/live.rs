@@ -8,7 +8,7 @@ use crate::frame::{Frame, Live};
 use crate::judge::Judgement;
 use crate::ledger::Trust;
 use crate::limits::{
-    CLOCK_RETRY_MS, LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
+    LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
     MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES, NAMES_PER_STEP,
 };
 use crate::link::Link;
@@ -166,7 +166,7 @@ impl Replica {
                 Judgement::False => return Ok(()),
                 // Its own writes, as they come: there is no honest reason for it.
                 Judgement::Later => {
-                    self.shun(peer, Reason::BadTime, CLOCK_RETRY_MS, now.mono_ms);
+                    self.offended(peer, Reason::BadTime, now.mono_ms);
                     return Ok(());
                 }
                 _ => hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?),

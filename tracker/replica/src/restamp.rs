@@ -1,5 +1,5 @@
-//! Rows with impossible times that are held here get the present one, when an operator says that the clock is right: those of
-//! a clock that was hours ahead and was set right, and those that an earlier version took from a lying tracker.
+//! Rows with impossible times that are held here get the present one: those of a clock that was hours ahead and was set
+//! right since, and, when an operator wants it, those that an earlier version took from a lying tracker.
 
 use crate::event::{Now, Warning};
 use crate::limits::{MAX_WRITE_BYTES, READ_ROWS, RESTAMP_ROWS};
@@ -16,28 +16,26 @@ pub(crate) struct Restamping {
 }
 
 impl Replica {
-    /// Begins to write anew, with the present time, every row held here whose time is far ahead of this tracker's clock, which
-    /// must be right. To be said to every tracker, for they may hold the same rows. Done in the background;
+    /// Begins to write anew, with the present time, every row held here whose time is far ahead. Done in the background;
     /// [`Warning::Restamped`] says when it is complete.
     pub fn restamp(&mut self) {
         self.restamping.get_or_insert_default();
         self.ledger.times.is_confirmed = true;
     }
 
-    /// Whether rows were written here whose time is far ahead of the present clock, so that others refuse them: the clock was
-    /// set back, or is wrong.
-    pub fn is_ahead(&self) -> bool {
-        self.ledger.was_set_back()
-    }
-
-    /// What time it is.
+    /// What time it is, and whether half of the others or more say so too.
     pub(crate) fn look_at_clock(&mut self, now: Now) {
+        let ready = self.links.values().filter(|link| link.is_ready()).count();
+        let confirmed = ready > 0 && 2 * ready + 1 >= self.ledger.configured.len();
         self.ledger.times.at(now);
-        self.ledger.times.is_confirmed = self.restamping.is_some();
+        self.ledger.times.is_confirmed = confirmed || self.restamping.is_some();
     }
 
     /// Looks at some rows more.
     pub(crate) fn restamp_some<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        if self.ledger.was_set_back() {
+            self.restamp();
+        }
         let Some(mut progress) = self.restamping.take() else { return Ok(()) };
         let from = self.ledger.seq();
         let (mut batch, mut bytes, mut seen) = (Vec::new(), 0, 0);

@@ -383,8 +383,6 @@ impl<'a, D: Disk> Life<'a, D> {
         self.world.note(|| "everything heals".to_owned());
         self.set_clocks();
         self.world.network.unblock_all();
-        self.run_quietly()?;
-        self.restamp();
         let deadline = self.world.now_ms + HEALING_MS;
         while !self.is_in_step() {
             if self.world.now_ms > deadline {

@@ -1,5 +1,6 @@
 //! The people who run the simulated trackers: they read alarms and do what these ask for.
 
+use shoal_replica::limits::MAX_AHEAD_MS;
 use shoal_replica::{Alarm, TrackerNo};
 
 use crate::disk::Disk;
@@ -9,16 +10,9 @@ impl<D: Disk> Life<'_, D> {
     /// The operators read the alarms: who sees that a clock is wrong by hours sets it.
     pub(crate) fn set_clocks(&mut self) {
         for node in &mut self.world.nodes {
-            if node.skew_ms.unsigned_abs() > 300_000 {
+            if node.skew_ms.unsigned_abs() > MAX_AHEAD_MS / 4 {
                 node.skew_ms = 0;
             }
-        }
-    }
-
-    /// Where a clock was wrong, they let all trackers give the present time to rows from the future.
-    pub(crate) fn restamp(&mut self) {
-        if self.far_clocks {
-            self.world.nodes.iter_mut().filter_map(|node| node.replica.as_mut()).for_each(|it| it.restamp());
         }
     }
 

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_failing_seed_is_shrunk_to_what_it_takes() {
         let (found, trace) = replay::<Memory>(1, Broken::Origin).expect_err("this rule is noticed at once");
-        assert!(found.problem.starts_with("invariant"), "{}", found.problem);
+        assert!(found.problem.starts_with("invariant 6"), "{}", found.problem);
         let told = |word: &str| trace.iter().filter(|line| line.contains(word)).count();
         assert!(told("write") + told("delete") < 12, "{trace:#?}");
         assert!(replay::<Memory>(1, Broken::Nothing).is_ok());

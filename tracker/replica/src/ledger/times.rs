@@ -1,7 +1,7 @@
 //! Which times a row may bear: from the cluster's beginning to some hours ahead of the wall clock. And what the ledger keeps
 //! besides so that one tracker's word does little harm: its own new numbers, and how much was removed lately.
 
-use super::{Ledger, META_BEGAN, META_REMOVED, META_RENUMBERED, meta_key, number};
+use super::{Ledger, META_BEGAN, META_REMOVED, META_RENUMBERED, META_SET_BACK, meta_key, number};
 use crate::event::{Now, OpenError};
 use crate::limits::{MAX_AHEAD_MS, READ_ROWS};
 use crate::row::{Kind, Origin, Row, Rule, Stamp};
@@ -22,8 +22,10 @@ pub(crate) struct Times {
     is_sealed: bool,
     /// The oldest stamp stored here, in milliseconds.
     oldest_ms: u64,
-    /// An operator says that this clock is right. Only then what is held counts as impossible: else this clock may be the
-    /// wrong one.
+    /// The wall clock was set back by hours: rows with impossible times are held.
+    pub(super) set_back: bool,
+    /// Others, whose clocks agree with this one, are connected, or an operator says that it is right. Only then what is held
+    /// may be impossible: else this clock may be the wrong one.
     pub(crate) is_confirmed: bool,
 }
 
@@ -38,6 +40,7 @@ impl Times {
             is_sealed: began_ms.is_some(),
             oldest_ms: u64::MAX,
             is_confirmed: false,
+            set_back: rows.meta(META_SET_BACK).map_err(OpenError::Store)?.is_some(),
         };
         times.at(now);
         if !times.is_sealed {
@@ -112,9 +115,9 @@ impl Ledger {
         times.is_far(row.stamp) || times.is_far(row.born) || times.is_too_old(row)
     }
 
-    /// Whether rows were written here that are impossible by the present clock: it was set back by hours.
+    /// Whether the wall clock was set back by so much that rows written before that are impossible now.
     pub(crate) fn was_set_back(&self) -> bool {
-        self.times.is_far(self.hlc)
+        self.times.is_confirmed && (self.times.set_back || self.times.is_far(self.hlc))
     }
 
     /// Everybody was heard: the oldest row says when the cluster began, for good.
@@ -142,6 +145,9 @@ impl Ledger {
 
     /// No row with an impossible time is held any more.
     pub(crate) fn end_restamping<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        if std::mem::take(&mut self.times.set_back) {
+            rows.remove_meta(META_SET_BACK)?;
+        }
         if self.times.is_far(self.hlc) {
             self.hlc = Stamp::at_ms(now.wall_ms);
             rows.put_meta(super::META_HLC, &self.hlc.as_u64().to_be_bytes())?;
