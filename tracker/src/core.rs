@@ -9,29 +9,25 @@
 //! is not known any more.
 
 mod opening;
-mod outputs;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Replica, Row, TrackerNo, Write, WriteError,
-    WriteId,
+    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Output, Replica, Row, TrackerNo, Write,
+    WriteError, WriteId,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Store, StoreError};
 use opening::{Opening, blank, fresh_origin, now, open_replica, stop};
 
 /// Jobs that may wait; a client's beyond that is refused, a link's waits.
 const MAX_JOBS: usize = 4_096;
-/// Frames of other trackers that wait to be handled, in KiB: memory that no tracker can exceed by sending fast.
-const MAX_FRAMES_KIB: u32 = 32 * 1024;
 /// Jobs in one transaction at most: a commit costs one fsync, however many share it.
 const MAX_BATCH: usize = 256;
 /// How often a full disk is looked at; writes are refused and links rest in between.
@@ -78,10 +74,6 @@ pub enum LinkOrder {
     CloseAll(&'static str),
     /// Raise no link for so long.
     Rest(Duration),
-    /// Raise no link with that tracker for so long.
-    Shun(TrackerNo, Duration),
-    /// Read nothing from that tracker for so long.
-    Pause(TrackerNo, Duration),
 }
 
 type Query = Box<dyn FnOnce(&Tx<'_>) -> Result<Finish, StoreError> + Send>;
@@ -97,7 +89,7 @@ enum Message {
 /// What takes part in a transaction.
 enum Step {
     Job(Job),
-    Event(Event, Option<OwnedSemaphorePermit>),
+    Event(Event),
     Status(oneshot::Sender<Status>),
 }
 
@@ -110,8 +102,6 @@ pub struct Status {
     pub origins: u64,
     /// Alarms since the start.
     pub alarms: u64,
-    /// The last of them, in words.
-    pub last_alarms: Vec<String>,
     /// Size of the database's file in bytes.
     pub database_bytes: u64,
     /// Whether writes are refused because the disk is full.
@@ -122,8 +112,6 @@ pub struct Status {
 #[derive(Clone)]
 pub struct Core {
     messages: mpsc::Sender<Message>,
-    /// Room for frames of other trackers that wait to be handled, in KiB.
-    frames: Arc<Semaphore>,
 }
 
 /// Where the core lives and who it is.
@@ -150,7 +138,7 @@ pub fn start(
     let (messages, inbox) = mpsc::channel(MAX_JOBS);
     let state = State::open(config, orders)?;
     let thread = std::thread::Builder::new().name("core".into()).spawn(move || state.run(inbox))?;
-    Ok((Core { messages, frames: Arc::new(Semaphore::new(MAX_FRAMES_KIB as usize)) }, thread))
+    Ok((Core { messages }, thread))
 }
 
 impl Core {
@@ -184,17 +172,8 @@ impl Core {
 
     /// Hands in what happened on a link; waits while the queue is full.
     pub async fn event(&self, event: Event) {
-        let room = match &event {
-            Event::Frame { frame, .. } => {
-                let kib = u32::try_from(frame.weight() / 1024 + 1)
-                    .map_or(MAX_FRAMES_KIB, |kib| kib.min(MAX_FRAMES_KIB));
-                // Nobody closes it.
-                self.frames.clone().acquire_many_owned(kib).await.ok()
-            }
-            _ => None,
-        };
         // The core is gone only when the process ends.
-        let _ = self.messages.send(Message::Step(Step::Event(event, room))).await;
+        let _ = self.messages.send(Message::Step(Step::Event(event))).await;
     }
 
     /// How the tracker is.
@@ -303,7 +282,6 @@ struct State {
     origin: Origin,
     started: Instant,
     alarms: u64,
-    last_alarms: VecDeque<String>,
 }
 
 impl State {
@@ -325,7 +303,6 @@ impl State {
             origin,
             started,
             alarms: 0,
-            last_alarms: VecDeque::new(),
         };
         state.carry_out();
         Ok(state)
@@ -342,7 +319,7 @@ impl State {
             let first = match runtime.block_on(async { tokio::time::timeout(wait, inbox.recv()).await }) {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                Err(_) => Message::Step(Step::Event(Event::Tick, None)),
+                Err(_) => Message::Step(Step::Event(Event::Tick)),
             };
             let mut batch = vec![first];
             while batch.len() < MAX_BATCH
@@ -422,9 +399,9 @@ impl State {
                     finishes.push((tx.written, finish));
                 }
                 // While the disk is full there are no links, and nothing from them can be stored.
-                Step::Event(Event::LinkUp { peer }, _) if full => refused_links.push(peer),
-                Step::Event(..) if full => {}
-                Step::Event(event, _room) => self.replica.handle(&mut self.store, event, now)?,
+                Step::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
+                Step::Event(_) if full => {}
+                Step::Event(event) => self.replica.handle(&mut self.store, event, now)?,
                 Step::Status(answer) => statuses.push(answer),
             }
         }
@@ -446,6 +423,33 @@ impl State {
         Ok(())
     }
 
+    /// Does what the replica asks for, now that it is durable.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.replica.poll_output() {
+            match output {
+                Output::Send { to, frame } => self.order(LinkOrder::Send(to, frame)),
+                Output::Disconnect { peer, reason } => {
+                    self.order(LinkOrder::Close(peer, reason.to_string()));
+                }
+                Output::Acked { write, copies } => {
+                    let alone = copies == 1 && self.config.configured.len() > 1;
+                    if alone && !self.alone {
+                        tracing::warn!("writes are durable here only: no other tracker is connected");
+                    }
+                    self.alone = alone;
+                    if let Some(finish) = self.waiting.remove(&write) {
+                        finish();
+                    }
+                }
+                Output::Alarm(alarm) => {
+                    self.alarms += 1;
+                    tracing::error!(?alarm, "alarm");
+                }
+                Output::Warning(warning) => tracing::warn!(?warning, "warning"),
+            }
+        }
+    }
+
     fn order(&self, order: LinkOrder) {
         // The links are gone only when the process ends.
         let _ = self.orders.send(order);
@@ -456,7 +460,6 @@ impl State {
             members: self.replica.status(now(self.started)),
             origins: self.replica.vector().len() as u64,
             alarms: self.alarms,
-            last_alarms: self.last_alarms.iter().cloned().collect(),
             database_bytes: self.store.size(),
             disk_full: self.full_until.is_some(),
         }

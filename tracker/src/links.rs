@@ -245,7 +245,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
         let mut at_once = false;
         tokio::select! {
             () = closing.cancelled() => return,
-            () = rested(&shared, &inbox.orders) => {}
+            () = rested(&shared) => {}
         }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
@@ -303,9 +303,9 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
 }
 
 /// Waits while links are not to be raised, however often that is prolonged.
-async fn rested(shared: &Shared, orders: &Orders) {
+async fn rested(shared: &Shared) {
     loop {
-        let until = orders.shunned_until().max(*shared.resting.borrow());
+        let until = *shared.resting.borrow();
         if until <= Instant::now() {
             return;
         }
@@ -414,7 +414,7 @@ async fn carry(
     shared.core.event(Event::LinkUp { peer: number }).await;
     shared.presence.link_up(number.0);
     let (mut changed, mut untold) = (shared.presence.changed(), false);
-    let reading = read(shared, number, receiver, inbox.orders.paused());
+    let reading = read(shared, number, receiver);
     tokio::pin!(reading);
     let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
     presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -476,15 +476,8 @@ async fn tell_presence(shared: &Shared, number: TrackerNo, sender: &mut ChannelS
 }
 
 /// Hands in what arrives until the stream ends; says why it did.
-async fn read(
-    shared: &Shared,
-    number: TrackerNo,
-    mut receiver: ChannelReceiver,
-    paused: watch::Receiver<Instant>,
-) -> String {
+async fn read(shared: &Shared, number: TrackerNo, mut receiver: ChannelReceiver) -> String {
     loop {
-        let until = *paused.borrow();
-        tokio::time::sleep_until(until.into()).await;
         let message = match receiver.recv().await {
             Ok(Some(message)) => message,
             Ok(None) => return "the other side closed it".to_owned(),

@@ -48,8 +48,6 @@ pub struct Report {
     pub alarms: u64,
     /// The encrypted store.
     pub store: Store,
-    /// The last alarms, in words.
-    pub last_alarms: Vec<String>,
 }
 
 /// One tracker of the cluster as another one sees it.
@@ -72,10 +70,6 @@ pub struct Member {
     pub behind: u64,
     /// The key of somebody who answers in its place and is not believed.
     pub refused: Option<String>,
-    /// Whether it failed to acknowledge writes lately and is not waited for.
-    pub unawaited: bool,
-    /// Records that would be removed here by its word, and are kept until an operator allows it.
-    pub held_removal: u64,
 }
 
 /// The encrypted store as one tracker knows it.
@@ -129,13 +123,10 @@ impl Report {
     pub(crate) fn add_status(&mut self, status: &Status) {
         (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
         (self.origins, self.alarms) = (status.origins, status.alarms);
-        self.last_alarms.clone_from(&status.last_alarms);
         for member in &mut self.members {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
-                member.unawaited = found.connected && !found.awaited;
-                member.held_removal = found.held_removal.unwrap_or(0);
             }
         }
     }
@@ -188,25 +179,13 @@ impl Report {
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
             };
             // Writing to a string cannot fail.
-            let slow = if member.unawaited { ", does not acknowledge: not waited for" } else { "" };
-            let _ = writeln!(text, "tracker {}  {:<24} {state}{slow}", member.tracker, member.address);
-            if member.held_removal > 0 {
-                let Member { tracker, held_removal, .. } = member;
-                let _ = writeln!(
-                    text,
-                    "  BY ITS WORD {held_removal} RECORDS WOULD BE REMOVED HERE: kept; allow-removal {tracker} if this \
-                     tracker was restored from an old backup"
-                );
-            }
+            let _ = writeln!(text, "tracker {}  {:<24} {state}", member.tracker, member.address);
         }
         if self.disk_full {
             text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
         }
         if self.alarms > 0 {
             let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);
-            for alarm in &self.last_alarms {
-                let _ = writeln!(text, "  {alarm}");
-            }
         }
         let Self { users, groups, files, peers_online, .. } = self;
         let _ = writeln!(text, "users {users}, groups {groups}, files {files}, peers online {peers_online}");

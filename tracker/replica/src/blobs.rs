@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Chunk, Frame};
 use crate::limits::{
-    BLOB_CHUNK_BYTES, BLOB_CHUNK_MS, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES,
-    MAX_BLOB_FETCHES_PER_PEER, MAX_MISSING_BLOBS, SWEEP_MS,
+    BLOB_CHUNK_BYTES, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES, MAX_MISSING_BLOBS,
+    SWEEP_MS,
 };
 use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{BlobHash, TrackerNo};
@@ -37,8 +37,6 @@ struct Fetch {
     total: Option<u64>,
     /// Up to here it was asked for.
     asked: u64,
-    /// Until when the next chunk must come.
-    deadline_ms: u64,
 }
 
 const CHUNK: u64 = BLOB_CHUNK_BYTES as u64;
@@ -69,14 +67,7 @@ impl Blobs {
 
     /// When to look for missing blobs again, if any are known.
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        let lookup = (self.more || !self.wanted.is_empty()).then_some(self.next_lookup_ms);
-        lookup.into_iter().chain(self.fetches.values().map(|fetch| fetch.deadline_ms)).min()
-    }
-
-    /// Gives up what does not come: another may send it, and others' blobs get their turn.
-    fn give_up_late(&mut self, now_ms: u64) {
-        let late: Vec<_> = self.fetches.extract_if(.., |_, fetch| now_ms >= fetch.deadline_ms).collect();
-        self.gone.extend(late.into_iter().map(|(hash, fetch)| (hash, fetch.from)));
+        (self.more || !self.wanted.is_empty()).then_some(self.next_lookup_ms)
     }
 
     /// Whether none is missing.
@@ -145,7 +136,6 @@ impl Replica {
 
     /// Asks for missing blobs, as many at once as are allowed.
     pub(crate) fn fetch_blobs<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
-        self.blobs.give_up_late(now.mono_ms);
         if self.blobs.next_timeout().is_some_and(|due| now.mono_ms >= due) {
             self.look_for_missing(rows, now)?;
         }
@@ -153,9 +143,7 @@ impl Replica {
             let Some((hash, from)) = self.next_fetch() else {
                 return Ok(());
             };
-            let deadline_ms = now.mono_ms + BLOB_CHUNK_MS;
-            let fetch = Fetch { from, content: Vec::new(), total: None, asked: CHUNK, deadline_ms };
-            self.blobs.fetches.insert(hash, fetch);
+            self.blobs.fetches.insert(hash, Fetch { from, content: Vec::new(), total: None, asked: CHUNK });
             self.send(from, Frame::Want { hash, offset: 0 });
         }
         Ok(())
@@ -163,13 +151,8 @@ impl Replica {
 
     fn next_fetch(&self) -> Option<(BlobHash, TrackerNo)> {
         let blobs = &self.blobs;
-        let busy = |peer: TrackerNo| {
-            blobs.fetches.values().filter(|fetch| fetch.from == peer).count() >= MAX_BLOB_FETCHES_PER_PEER
-        };
         let can = |hash: BlobHash, peer: TrackerNo| {
-            self.links.get(&peer).is_some_and(|link| link.is_ready())
-                && !blobs.gone.contains(&(hash, peer))
-                && !busy(peer)
+            self.links.get(&peer).is_some_and(|link| link.is_ready()) && !blobs.gone.contains(&(hash, peer))
         };
         blobs.wanted.iter().filter(|(hash, _)| !blobs.fetches.contains_key(hash)).find_map(
             |(&hash, &hint)| {
@@ -186,7 +169,6 @@ impl Replica {
         rows: &mut R,
         peer: TrackerNo,
         chunk: Chunk,
-        now: Now,
     ) -> Result<(), R::Error> {
         let Some(fetch) = self.blobs.fetches.get_mut(&chunk.hash).filter(|fetch| fetch.from == peer) else {
             return Ok(());
@@ -195,11 +177,10 @@ impl Replica {
         let total = *fetch.total.get_or_insert(chunk.total);
         let due = CHUNK.min(total.saturating_sub(start));
         if chunk.offset != start || chunk.total != total || chunk.data.len() as u64 != due {
-            self.offended(peer, Reason::Malformed, now.mono_ms);
+            self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }
         fetch.content.extend_from_slice(&chunk.data);
-        fetch.deadline_ms = now.mono_ms + BLOB_CHUNK_MS;
         let held = fetch.content.len() as u64;
         if held < total {
             let mut wanted = Vec::new();
@@ -213,12 +194,9 @@ impl Replica {
         if BlobHash::of(&fetch.content) == chunk.hash {
             rows.put_blob(chunk.hash, &fetch.content)?;
             self.blobs.arrived(chunk.hash);
-            self.note_blob(held, now);
-            let bytes = usize::try_from(held).unwrap_or(usize::MAX);
-            self.charge(peer, bytes, now.mono_ms);
         } else {
             self.outputs.push_back(Output::Alarm(Alarm::BadBlob { peer, hash: chunk.hash }));
-            self.offended(peer, Reason::Malformed, now.mono_ms);
+            self.disconnect(peer, Reason::Malformed);
         }
         Ok(())
     }
@@ -236,12 +214,9 @@ impl Replica {
         &mut self,
         rows: &R,
         peer: TrackerNo,
-        (hash, offset): (BlobHash, u64),
-        now: Now,
+        hash: BlobHash,
+        offset: u64,
     ) -> Result<(), R::Error> {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.worked_ms = now.mono_ms;
-        }
         let frame = match (rows.blob_len(hash)?, rows.read_blob(hash, offset, BLOB_CHUNK_BYTES)?) {
             (Some(total), Some(data)) => Frame::Chunk(Chunk { hash, offset: offset.min(total), total, data }),
             _ => Frame::Gone { hash },

@@ -47,7 +47,7 @@ impl Tally {
     }
 
     /// The uid that more than half of the configured trackers voted for.
-    pub(crate) fn majority(&self, configured: &BTreeSet<TrackerNo>) -> Option<Uid> {
+    fn majority(&self, configured: &BTreeSet<TrackerNo>) -> Option<Uid> {
         self.majority_without(configured, None)
     }
 

@@ -1,7 +1,6 @@
 //! What the driver hands in and what it gets back.
 
 use crate::frame::Frame;
-use crate::limits;
 use crate::row::{BlobHash, Kind, Origin, Row, TrackerNo, Uid};
 
 /// The time, as the driver reads it once for an event.
@@ -24,35 +23,6 @@ pub struct Config {
     pub origin: Origin,
     /// Trackers with different values here refuse each other.
     pub cluster: [u8; 16],
-    /// What any one other tracker may cause.
-    pub bounds: Bounds,
-}
-
-/// What any one other tracker may cause. The default is for real clusters; simulations take less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Rows that its word alone may remove in a day, if one of a hundred is less.
-    pub small_rows: u64,
-    /// Writer ids that it may bring in a day.
-    pub origins_per_day: u64,
-    /// Bytes that it may have written at once.
-    pub bytes_burst: u64,
-    /// Bytes that it may have written per second in the long run.
-    pub bytes_per_s: u64,
-    /// Bytes that it may have written in a day.
-    pub bytes_per_day: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            small_rows: limits::SMALL_ROWS,
-            origins_per_day: limits::ORIGINS_PER_DAY,
-            bytes_burst: limits::PEER_BYTES_BURST,
-            bytes_per_s: limits::PEER_BYTES_PER_S,
-            bytes_per_day: limits::PEER_BYTES_PER_DAY,
-        }
-    }
 }
 
 /// Something that happened to the links.
@@ -119,20 +89,6 @@ pub enum Output {
         /// Why.
         reason: Reason,
     },
-    /// Raise no link with `peer` for so many milliseconds: it broke a rule. The link is down already.
-    Shun {
-        /// With whom.
-        peer: TrackerNo,
-        /// For how long.
-        ms: u64,
-    },
-    /// Read nothing from `peer` for so many milliseconds: it sends more than it may have written.
-    Pause {
-        /// From whom.
-        peer: TrackerNo,
-        /// For how long.
-        ms: u64,
-    },
     /// Every tracker that is connected holds this write durably; the client can be answered.
     Acked {
         /// Which write.
@@ -176,24 +132,6 @@ pub enum Reason {
     /// It knows more process starts than a vector may hold.
     #[error("it knows more process starts than can be kept")]
     TooManyOrigins,
-    /// Its clock and this one differ by more than a row's stamp may be ahead.
-    #[error("its clock and this tracker's are hours apart; set the wrong one")]
-    ClockWrong,
-    /// It sent rows of its own from the far future or from before the cluster began.
-    #[error("it sends records with impossible times")]
-    BadTime,
-    /// It said of this tracker what this tracker knows to be false.
-    #[error("it says what is not true of this tracker")]
-    FalseWord,
-    /// Another tracker made this one number its rows anew.
-    #[error("this tracker numbers its records anew")]
-    Renumbering,
-    /// It sent more in a day than it may have written.
-    #[error("it sends more than it may have written")]
-    OverBudget,
-    /// It broke a rule a short time ago.
-    #[error("it broke a rule; it is let in again later")]
-    Shunned,
 }
 
 /// Something that must not happen.
@@ -231,97 +169,6 @@ pub enum Alarm {
     },
     /// The vector holds as many origins as it may; nothing of a further process start can be taken.
     TooManyOrigins,
-    /// The peer's clock and this one differ by so much that they are not linked: one of them has to be set.
-    ClockWrong {
-        /// Whose clock.
-        peer: TrackerNo,
-        /// By how much it is ahead of this one.
-        ahead_ms: i64,
-    },
-    /// The peer sent a row with a time far ahead, or before the cluster began, which was not taken.
-    BadTime {
-        /// Who.
-        peer: TrackerNo,
-        /// The row's kind.
-        kind: Kind,
-        /// The time it bears, in milliseconds since the Unix epoch.
-        ms: u64,
-    },
-    /// The peer said that this tracker wrote what it did not write, or voted what it did not vote.
-    FalseWord {
-        /// Who.
-        peer: TrackerNo,
-    },
-    /// Everything was to be compared with the peer, and it would have removed rows that others hold or more than one
-    /// tracker's word may: nothing was removed, and an operator has to decide.
-    RemovalHeld {
-        /// With whom.
-        peer: TrackerNo,
-        /// How many rows it would have removed, as far as they were counted.
-        rows: u64,
-    },
-    /// The peer says that everything has to be compared with it, and does not let it come to that.
-    NoFreshRound {
-        /// Who.
-        peer: TrackerNo,
-    },
-    /// The peer brings more new writer ids than honest trackers mint; the further ones are not taken.
-    ManyOrigins {
-        /// Who.
-        peer: TrackerNo,
-    },
-    /// The peer sends more than clients can have written; it is read from slowly.
-    Flood {
-        /// Who.
-        peer: TrackerNo,
-    },
-    /// Very many rows were deleted by way of the peer.
-    ManyDeletions {
-        /// Who.
-        peer: TrackerNo,
-        /// How many within a day.
-        rows: u64,
-    },
-}
-
-impl Alarm {
-    /// In words for the operator: what happened and what to do.
-    pub fn text(&self) -> String {
-        match self {
-            Self::ClockWrong { peer, ahead_ms } => format!(
-                "the clock of tracker {peer} and this one's are {} minutes apart; set the wrong one",
-                ahead_ms.unsigned_abs() / 60_000
-            ),
-            Self::BadTime { peer, kind, ms } => format!(
-                "tracker {peer} sent a record of kind {} with an impossible time ({ms} ms since 1970), which was not \
-                 taken; see whether its clock or its database is wrong",
-                kind.0
-            ),
-            Self::FalseWord { peer } => format!(
-                "tracker {peer} says of this one what is not true; see whether it, or one that it heard, was tampered with"
-            ),
-            Self::RemovalHeld { peer, rows } => format!(
-                "by the word of tracker {peer}, {rows} records would have been removed here; nothing was. If this tracker \
-                 was restored from an old backup, type allow-removal {peer}; if not, tracker {peer} lies or was \
-                 tampered with"
-            ),
-            Self::NoFreshRound { peer } => format!(
-                "tracker {peer} says that everything has to be compared with it and does not serve it; see its log"
-            ),
-            Self::ManyOrigins { peer } => format!(
-                "tracker {peer} brings more writer ids than trackers mint; see whether trackers restart all the time"
-            ),
-            Self::Flood { peer } => {
-                format!("tracker {peer} sends more than clients can have written; it is read from slowly")
-            }
-            Self::ManyDeletions { peer, rows } => {
-                format!(
-                    "{rows} records were deleted by way of tracker {peer} within a day; keep a backup of before"
-                )
-            }
-            other => format!("{other:?}"),
-        }
-    }
 }
 
 /// Something an operator may want to mend.
@@ -343,11 +190,6 @@ pub enum Warning {
     FreshRound {
         /// With whom.
         peer: TrackerNo,
-    },
-    /// Rows from the far future were written anew with the present time.
-    Restamped {
-        /// How many.
-        rows: u64,
     },
 }
 
@@ -425,8 +267,4 @@ pub struct MemberStatus {
     pub behind_rows: u64,
     /// Milliseconds since something came from it, while the link stands.
     pub silent_ms: Option<u64>,
-    /// Whether writes wait for it: not where it failed to acknowledge lately.
-    pub awaited: bool,
-    /// Rows that would be removed by its word, if an operator allowed it.
-    pub held_removal: Option<u64>,
 }

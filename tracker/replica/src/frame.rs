@@ -143,9 +143,6 @@ pub struct Hello {
     /// Its wall clock, in milliseconds since the Unix epoch.
     #[n(5)]
     pub wall_ms: u64,
-    /// When the cluster began, as far as it knows, in milliseconds since the Unix epoch.
-    #[n(6)]
-    pub began_ms: Option<u64>,
 }
 
 /// One entry of a vector.

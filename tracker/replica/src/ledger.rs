@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Bounds, Config, Now, OpenError, Write};
+use crate::event::{Config, Now, OpenError, Write};
 use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_PENDING_WRITES, MAX_TRACKERS};
 use crate::merge::wins;
 use crate::names::NameSpace;
@@ -11,24 +11,12 @@ use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
 use crate::rows::{Admission, Rows};
 use crate::vector::VersionVector;
 
-mod times;
-
-use times::{Times, renumbered};
-
 /// The durable truth of one tracker.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) me: TrackerNo,
     pub(crate) configured: BTreeSet<TrackerNo>,
-    pub(crate) bounds: Bounds,
-    /// Nothing was held when it was opened.
-    pub(crate) was_blank: bool,
     pub(crate) origin: Origin,
-    /// Origins that a peer may bring rows of, before there are any.
-    admitted: BTreeSet<Origin>,
-    pub(crate) times: Times,
-    /// The origin before another was taken, until that is kept.
-    renumbered: Option<Origin>,
     /// Everything up to here is held or superseded.
     pub(crate) vector: VersionVector,
     /// The highest number held, where that lies beyond the vector.
@@ -70,11 +58,7 @@ pub(crate) enum Trust {
 
 impl Ledger {
     /// Reads what is kept beside the rows, or begins anew in an empty store.
-    pub(crate) fn open<R: Rows>(
-        rows: &mut R,
-        config: &Config,
-        now: Now,
-    ) -> Result<Self, OpenError<R::Error>> {
+    pub(crate) fn open<R: Rows>(rows: &mut R, config: &Config) -> Result<Self, OpenError<R::Error>> {
         let configured: BTreeSet<_> = config.configured.iter().copied().collect();
         if !configured.contains(&config.me) || configured.len() > MAX_TRACKERS {
             return Err(OpenError::Config { me: config.me });
@@ -85,17 +69,11 @@ impl Ledger {
             Some(&[no]) => return Err(OpenError::OtherTracker(TrackerNo(no))),
             Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
         }
-        let vector: VersionVector = load(rows, META_VECTOR)?;
         let mut ledger = Self {
             me: config.me,
             configured,
-            bounds: config.bounds,
-            was_blank: vector.is_empty(),
-            origin: renumbered(rows, config.origin).map_err(OpenError::Store)?,
-            admitted: BTreeSet::new(),
-            times: Times::open(rows, now)?,
-            renumbered: None,
-            vector,
+            origin: config.origin,
+            vector: load(rows, META_VECTOR)?,
             ahead: load(rows, META_AHEAD)?,
             floor: load(rows, META_FLOOR)?,
             dropped: load_stamp(rows, META_DROPPED)?,
@@ -134,8 +112,6 @@ impl Ledger {
             Some(row) => Some(row.stamp),
             None => Some(self.dropped).filter(|_| rule == Rule::LastWins),
         };
-        // What is impossible is not what others hold: it has to be superseded by nobody.
-        let before = before.filter(|&stamp| !self.times.is_held_too_far(stamp));
         let stamp = self.mint(rows, before, now)?.of_new_row(rule);
         let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
         let row = Row {
@@ -207,18 +183,12 @@ impl Ledger {
         let conflict = !refused && held.as_ref().is_some_and(|held| contradicts(row, held));
         let stored = self.stays(row, held.as_ref(), trust, admission);
         if stored {
-            self.store(rows, row, trust)?;
+            self.put(rows, row)?;
+            if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
+                self.note_ahead(rows, row.origin, row.seq)?;
+            }
         }
         Ok(Applied { stored, conflict, refused })
-    }
-
-    /// Stores a row from elsewhere.
-    pub(crate) fn store<R: Rows>(&mut self, rows: &mut R, row: &Row, trust: Trust) -> Result<(), R::Error> {
-        self.put(rows, row)?;
-        if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
-            self.note_ahead(rows, row.origin, row.seq)?;
-        }
-        Ok(())
     }
 
     /// Notes that a row beyond the vector is held. In the store the number is rounded up, so that a long round does not
@@ -233,16 +203,11 @@ impl Ledger {
 
     /// Whether a row from elsewhere takes the place of what is held.
     fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust, admission: Admission) -> bool {
-        if self.is_dropped(row)
-            || self.is_impossible(row)
-            || matches!(admission, Admission::Refused | Admission::Below)
-        {
+        if self.is_dropped(row) || matches!(admission, Admission::Refused | Admission::Below) {
             return false;
         }
         match held {
             Some(_) if admission == Admission::Above => true,
-            // Nobody else takes it, so it must not stand in the way of what all others hold.
-            Some(held) if self.times.is_held_too_far(held.stamp) => true,
             // Elsewhere the tombstone is gone, and this row was taken.
             Some(held) if self.is_dropped(held) && !self.vector.covers(row.origin, row.seq) => true,
             Some(held) => wins(row, held),
@@ -255,22 +220,7 @@ impl Ledger {
 
     /// Whether a row is a tombstone that somebody has dropped: then it counts nowhere any more, wherever it is still held.
     pub(crate) fn is_dropped(&self, row: &Row) -> bool {
-        row.tombstone && row.stamp <= self.dropped && self.floor.covers(row.origin, row.seq)
-    }
-
-    /// Whether an origin is known already.
-    pub(crate) fn knows(&self, origin: Origin) -> bool {
-        origin == self.origin
-            || self.vector.at(origin) > 0
-            || self.ahead.at(origin) > 0
-            || self.admitted.contains(&origin)
-    }
-
-    /// Rows of this origin may be taken.
-    pub(crate) fn admit(&mut self, origin: Origin) {
-        if self.admitted.len() < MAX_ORIGINS {
-            self.admitted.insert(origin);
-        }
+        row.tombstone && self.floor.covers(row.origin, row.seq)
     }
 
     /// Whether a vector may be merged without knowing more origins than are allowed.
@@ -286,7 +236,7 @@ impl Ledger {
 
     /// Notes that everything of `vector` is held or superseded.
     pub(crate) fn merge<R: Rows>(&mut self, rows: &mut R, vector: &VersionVector) -> Result<(), R::Error> {
-        for (origin, seq) in vector.iter().filter(|&(origin, _)| origin != self.origin).collect::<Vec<_>>() {
+        for (origin, seq) in vector.iter() {
             self.cover(rows, origin, seq)?;
         }
         Ok(())
@@ -375,8 +325,7 @@ impl Ledger {
         Ok(names)
     }
 
-    fn put<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
-        self.times.saw(row.stamp);
+    fn put<R: Rows>(&self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
         for &blob in &row.blobs {
             rows.remove_meta(&idle_key(blob))?;
         }
@@ -386,11 +335,6 @@ impl Ledger {
     /// A stamp above the wall clock, everything seen, and `before`. One that a broken clock drove far ahead stays with
     /// its row and does not move the local clock.
     fn mint<R: Rows>(&mut self, rows: &mut R, before: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
-        if self.times.is_held_too_far(self.hlc) {
-            rows.put_meta(META_SET_BACK, &[])?;
-            self.times.set_back = true;
-            self.hlc = Stamp::default();
-        }
         let clock = self.hlc.max(Stamp::at_ms(now.wall_ms)).next().min(Stamp::MAX);
         let stamp = before.map_or(clock, |before| clock.max(before.next())).min(Stamp::MAX);
         self.hlc =
@@ -445,10 +389,6 @@ const META_AHEAD: &[u8] = b"a/";
 const META_FLOOR: &[u8] = b"f/";
 const META_IDLE: &[u8] = b"i/";
 const META_UNSETTLED: &[u8] = b"u/";
-const META_SET_BACK: &[u8] = b"set back";
-const META_BEGAN: &[u8] = b"began";
-const META_REMOVED: &[u8] = b"removed";
-const META_RENUMBERED: &[u8] = b"r/";
 /// Begins the keys of names that still have to be looked at.
 pub(crate) const META_PENDING: &[u8] = b"n/";
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crate::election::examine;
 use crate::event::{Now, Output, Reason, Refusal, Write, WriteError, WriteId};
 use crate::frame::{Frame, Live};
-use crate::judge::Judgement;
 use crate::ledger::Trust;
 use crate::limits::{
     LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
@@ -39,7 +38,6 @@ impl Replica {
         writes: Vec<Write>,
         now: Now,
     ) -> Result<WriteId, WriteError<R::Error>> {
-        self.look_at_clock(now);
         self.check(rows, &writes)?;
         self.next_write += 1;
         let id = WriteId(self.next_write);
@@ -119,19 +117,6 @@ impl Replica {
         now: Now,
     ) -> BTreeSet<TrackerNo> {
         let to = self.ledger.seq();
-        self.publish_range(from, to, batch, write, now)
-    }
-
-    /// The same for some of the rows that were just written: those numbered from above `from` to `to`. Returns who is
-    /// waited for, where somebody waits.
-    pub(crate) fn publish_range(
-        &mut self,
-        from: u64,
-        to: u64,
-        batch: Vec<Row>,
-        write: Option<WriteId>,
-        now: Now,
-    ) -> BTreeSet<TrackerNo> {
         let bytes = batch.iter().map(Row::weight).sum();
         let mut sent = BTreeSet::new();
         if batch.is_empty() {
@@ -139,14 +124,10 @@ impl Replica {
         }
         for (&peer, link) in &mut self.links {
             if link.is_ready() && link.has_room(bytes) {
-                // Who failed to acknowledge lately is sent it and not waited for.
-                let waited = self.conduct.get(&peer).is_none_or(|peer| peer.is_waited_for(now.mono_ms));
-                let id = link.await_ack(bytes, write.filter(|_| waited), now.mono_ms);
+                let id = link.await_ack(bytes, write, now.mono_ms);
                 let frame = Frame::Live(Live { id, from, to, rows: batch.clone() });
                 self.outputs.push_back(Output::Send { to: peer, frame });
-                if waited {
-                    sent.insert(peer);
-                }
+                sent.insert(peer);
             }
         }
         sent
@@ -162,15 +143,7 @@ impl Replica {
     ) -> Result<(), R::Error> {
         let mut hashes = BTreeSet::new();
         for row in &live.rows {
-            match self.judge(rows, peer, row, now)? {
-                Judgement::False => return Ok(()),
-                // Its own writes, as they come: there is no honest reason for it.
-                Judgement::Later => {
-                    self.offended(peer, Reason::BadTime, now.mono_ms);
-                    return Ok(());
-                }
-                _ => hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?),
-            }
+            hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?);
         }
         if let Some(link) = self.links.get_mut(&peer)
             && let Some(origin) = link.origin()
@@ -180,10 +153,8 @@ impl Replica {
         if hashes.is_empty() {
             return self.finish_live(rows, peer, &live, now);
         }
-        let bytes: usize = live.rows.iter().map(Row::weight).sum();
-        let room = self.links.get_mut(&peer).is_some_and(|link| link.holds_back(bytes));
-        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES || !room {
-            self.offended(peer, Reason::Malformed, now.mono_ms);
+        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES {
+            self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }
         self.wait(peer, hashes, Waiting::Live(live));
@@ -221,7 +192,6 @@ impl Replica {
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
-        link.holds_back_no_more(live.rows.iter().map(Row::weight).sum());
         let held = link.stored(live.from, live.to, self.ledger.vector.at(origin));
         link.told.raise(origin, held);
         self.ledger.cover(rows, origin, held)?;
@@ -241,22 +211,18 @@ impl Replica {
     }
 
     /// A peer holds transactions of this tracker durably.
-    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64, now: Now) {
+    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64) {
         let (origin, seq) = (self.ledger.origin, self.ledger.seq());
-        if self.is_false_word(peer, origin, held, now) {
-            return;
-        }
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        link.holds(origin, held.min(seq));
-        self.settle_due = true;
-        let before = link.live.len();
-        let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
-        if link.live.len() < before {
-            link.worked_ms = now.mono_ms;
-            self.conduct(peer).acknowledged(now.mono_ms);
+        if held > seq {
+            self.disconnect(peer, Reason::Malformed);
+            return;
         }
+        link.holds(origin, held);
+        self.settle_due = true;
+        let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
         for id in writes {
             if let Some(pending) = self.writes.get_mut(&id) {
                 pending.copies += 1;

@@ -34,9 +34,7 @@ impl Replica {
         peer: TrackerNo,
         pull: &Pull,
     ) -> Result<(), R::Error> {
-        // What it would be sent may have been deleted there.
-        let held = self.links.get(&peer).is_some_and(|link| link.fresh);
-        if self.needs_fresh_round() || held {
+        if self.needs_fresh_round() {
             self.send(peer, Frame::Busy { round: pull.round });
             return Ok(());
         }

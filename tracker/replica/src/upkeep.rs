@@ -47,10 +47,6 @@ impl Replica {
         let overdue: Vec<_> =
             self.links.iter().filter_map(|(&peer, link)| Some((peer, link.overdue(now.mono_ms)?))).collect();
         for (peer, what) in overdue {
-            let waited = self.links.get(&peer).is_some_and(crate::link::Link::is_waited_for);
-            if what == Overdue::Ack || (what == Overdue::Sign && waited) {
-                self.conduct(peer).failed_to_acknowledge(now.mono_ms);
-            }
             let reason = match what {
                 Overdue::Hello => Reason::NoHello,
                 Overdue::Sign => Reason::Silent,
@@ -59,16 +55,10 @@ impl Replica {
             self.disconnect(peer, reason);
         }
         if let Some(peer) = self.is_stalled(now) {
-            self.conduct(peer).pulled_in_vain(now.mono_ms);
             self.disconnect(peer, Reason::Stalled);
         }
-        self.restamp_some(rows, now)?;
-        self.look_after_held(now);
         for link in self.links.values_mut() {
             link.retry_ms = if now.mono_ms >= link.retry_ms { 0 } else { link.retry_ms };
-        }
-        for peer in self.conduct.values_mut() {
-            peer.pull_after_ms = if now.mono_ms >= peer.pull_after_ms { 0 } else { peer.pull_after_ms };
         }
         self.ping(now);
         if now.mono_ms >= self.upkeep.digest_ms {
@@ -135,19 +125,16 @@ impl Replica {
         rows: &R,
         peer: TrackerNo,
         theirs: [u8; 16],
-        now: Now,
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
         let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
             return Ok(());
         };
-        if !comparable || link.repair || link.fresh {
+        if !comparable || link.repair {
             return Ok(());
         }
         let difference = u128::from_le_bytes(theirs).wrapping_sub(u128::from_le_bytes(root(rows)?));
-        if difference == 0 {
-            self.conduct(peer).is_level();
-        } else if self.needs_repair(peer, difference) && self.conduct(peer).may_repair(now.mono_ms) {
+        if difference != 0 && self.needs_repair(peer, difference) {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.repair = true;
             }

@@ -55,15 +55,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     let entry = entry.prop_map(|(origin, seq)| Entry { origin: Origin(origin), seq });
     let hello = (any::<u16>(), any::<[u8; 16]>(), any::<u64>()).prop_map(|(version, bytes, wall_ms)| {
         let origin = Origin(bytes);
-        Frame::Hello(Hello {
-            version,
-            min_version: 1,
-            cluster: bytes,
-            no: TrackerNo(3),
-            origin,
-            wall_ms,
-            began_ms: None,
-        })
+        Frame::Hello(Hello { version, min_version: 1, cluster: bytes, no: TrackerNo(3), origin, wall_ms })
     });
     let pull = (any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(round, fresh, repair)| {
         Frame::Pull(Pull { round, credit: 8, fresh, sums: repair.then(|| vec![7; 65_536]) })

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use shoal_replica::memory::Memory;
-use shoal_replica::{Bounds, Config, Event, Frame, Origin, Output, Replica, TrackerNo};
+use shoal_replica::{Config, Event, Frame, Origin, Output, Replica, TrackerNo};
 
 use crate::disk::Disk;
 use crate::world::{CLUSTER, World};
@@ -23,26 +23,11 @@ pub enum Broken {
     Abstention,
     /// No fresh round is ever taken, as the floor of dropped tombstones is not told.
     FreshRound,
-    /// Whatever a lying tracker would remove is removed, as an operator allows it without looking.
-    Removal,
-    /// A lying tracker may have as much written as it likes.
-    Bytes,
-    /// A lying tracker may bring as many writer ids as it likes.
-    Writers,
 }
 
 impl Broken {
     /// All rules that can be broken.
-    pub const RULES: [Self; 8] = [
-        Self::End,
-        Self::Origin,
-        Self::Votes,
-        Self::Abstention,
-        Self::FreshRound,
-        Self::Removal,
-        Self::Bytes,
-        Self::Writers,
-    ];
+    pub const RULES: [Self; 5] = [Self::End, Self::Origin, Self::Votes, Self::Abstention, Self::FreshRound];
 }
 
 impl fmt::Display for Broken {
@@ -54,9 +39,6 @@ impl fmt::Display for Broken {
             Self::Votes => "votes",
             Self::Abstention => "abstention",
             Self::FreshRound => "fresh-round",
-            Self::Removal => "removal",
-            Self::Bytes => "bytes",
-            Self::Writers => "writers",
         })
     }
 }
@@ -83,13 +65,7 @@ pub(crate) fn pretend_all_were_heard<D: Disk>(world: &mut World<D>, node: usize)
         let it = &mut world.nodes[node];
         let Some(replica) = &mut it.replica else { return };
         let mut liar = Memory::new();
-        let config = Config {
-            me: peer,
-            configured: peers.clone(),
-            origin,
-            cluster: CLUSTER,
-            bounds: Bounds::default(),
-        };
+        let config = Config { me: peer, configured: peers.clone(), origin, cluster: CLUSTER };
         let mut fake = Replica::open(&mut liar, config, now).unwrap();
         it.store.begin();
         replica.handle(&mut it.store, Event::LinkUp { peer }, now).unwrap();

@@ -4,13 +4,7 @@ use std::collections::BTreeMap;
 
 use shoal_replica::{Frame, Kind, Live, NameSpace, Origin, Row, Rule, Stamp, Uid, VersionVector};
 
-use shoal_replica::limits::MAX_AHEAD_MS;
-
 use crate::disk::Disk;
-use crate::world::START_WALL_MS;
-
-/// By how much clocks that are not far off may be off, and more, in milliseconds.
-const LEEWAY_MS: u64 = 600_000;
 
 /// Everything acknowledged so far, and every row seen.
 #[derive(Default)]
@@ -23,8 +17,6 @@ pub(crate) struct History {
     /// tracker that lost its disk may write what all others have forgotten as deleted. Or a tracker lost its disk twice: then
     /// its backup may bring a row that no other tracker ever saw, and which was deleted unseen.
     pub(crate) deletions_fade: bool,
-    /// The true time, in milliseconds since the Unix epoch.
-    pub(crate) now_ms: u64,
 }
 
 /// A row that was written or sent.
@@ -36,18 +28,6 @@ struct Seen {
 }
 
 impl History {
-    /// The stamp that a row must have at least (or, where the first stays, at most): an impossible one is replaced by the time
-    /// when it is found out.
-    fn counting(&self, kind: Kind, stamp: Stamp) -> Stamp {
-        let far = Stamp::at_ms(self.now_ms + MAX_AHEAD_MS - LEEWAY_MS);
-        let old = Stamp::at_ms(START_WALL_MS - MAX_AHEAD_MS + LEEWAY_MS);
-        match kind.rule() {
-            Rule::LastWins if stamp > far => Stamp::at_ms(self.now_ms - LEEWAY_MS),
-            Rule::FirstStays if stamp < old => Stamp::MAX,
-            _ => stamp,
-        }
-    }
-
     /// A write was tried, acknowledged or not.
     pub(crate) fn tried(&mut self, row: &Row) {
         if row.tombstone {
@@ -59,7 +39,6 @@ impl History {
     /// A client was told that these rows are written, for good.
     pub(crate) fn acked(&mut self, rows: &[Row]) {
         for row in rows {
-            let row = &Row { stamp: self.counting(row.kind, row.stamp), ..row.clone() };
             let place = (row.kind, row.key.clone());
             let demanding = |known: &Row| match row.kind.rule() {
                 Rule::LastWins => known.stamp < row.stamp,
@@ -101,8 +80,7 @@ impl History {
             };
         }
         self.tried(row);
-        let stamp = self.counting(row.kind, row.stamp);
-        let seen = Seen { digest, kind: row.kind, key: row.key.clone(), stamp };
+        let seen = Seen { digest, kind: row.kind, key: row.key.clone(), stamp: row.stamp };
         self.numbers.insert((row.origin, row.seq), seen);
         Ok(())
     }

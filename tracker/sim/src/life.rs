@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use shoal_replica::{BlobHash, NameSpace, Uid, Write};
+use shoal_replica::{Alarm, BlobHash, NameSpace, Uid, Write};
 
 use crate::broken::Broken;
 use crate::disk::Disk;
@@ -63,9 +63,9 @@ pub(crate) fn live<D: Disk>(script: &Script, broken: Broken) -> Result<Tally, Fa
 
 pub(crate) struct Life<'a, D: Disk> {
     pub(crate) world: World<D>,
-    pub(crate) script: &'a Script,
+    script: &'a Script,
     /// Counts the steps of all times of trouble.
-    pub(crate) step: u32,
+    step: u32,
     backups: Vec<Option<D::Backup>>,
     may_lose_disks: bool,
     /// One disk may be lost in each time of trouble.
@@ -74,15 +74,10 @@ pub(crate) struct Life<'a, D: Disk> {
     counter: u64,
     last_claim: Option<Write>,
     /// Numbers the times of trouble: each has names of its own.
-    pub(crate) epoch: u8,
+    epoch: u8,
     /// A tracker's bit says on which side of the partition it is; links within a side only.
     sides: u32,
-    /// Some clock was wrong by days.
-    pub(crate) far_clocks: bool,
 }
-
-/// Rules that only a lying tracker profits from.
-const LIARS: [Broken; 3] = [Broken::Removal, Broken::Bytes, Broken::Writers];
 
 impl<'a, D: Disk> Life<'a, D> {
     fn new(script: &'a Script, broken: Broken) -> Self {
@@ -114,23 +109,15 @@ impl<'a, D: Disk> Life<'a, D> {
             last_claim: None,
             epoch: 0,
             sides: 0,
-            far_clocks: false,
         };
         for node in 0..trackers {
             life.world.nodes[node].skew_ms = life.skew();
             life.world.start(node);
         }
-        life.world.bounds.small_rows = if rng.u8(..4) == 0 { 0 } else { 100 };
-        if trackers > 2 && (LIARS.contains(&broken) || rng.u8(..6) == 0) {
-            life.let_one_lie();
-        }
         life
     }
 
     fn run(&mut self) -> Result<(), String> {
-        if self.world.liar.is_some() {
-            return self.live_with_a_liar();
-        }
         for _ in 0..self.world.rng.u8(1..=3) {
             self.trouble()?;
             self.reseed(1 << 40);
@@ -146,7 +133,7 @@ impl<'a, D: Disk> Life<'a, D> {
     }
 
     /// Begins a generator for what comes now, whatever was drawn before.
-    pub(crate) fn reseed(&mut self, salt: u64) {
+    fn reseed(&mut self, salt: u64) {
         let place = salt ^ (u64::from(self.epoch) << 32) ^ u64::from(self.step);
         self.world.rng = Rng::with_seed(self.script.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
@@ -157,7 +144,6 @@ impl<'a, D: Disk> Life<'a, D> {
             1 => -200_000,
             2 => {
                 self.world.history.deletions_fade = true;
-                self.far_clocks = true;
                 self.world.rng.i64(-SKEW_MS..SKEW_MS)
             }
             _ => self.world.rng.i64(-3_000..3_000),
@@ -203,7 +189,7 @@ impl<'a, D: Disk> Life<'a, D> {
     }
 
     /// Delivers a few events to one tracker, in one transaction.
-    pub(crate) fn deliver_some(&mut self) -> Result<(), String> {
+    fn deliver_some(&mut self) -> Result<(), String> {
         let most = 4 + 2 * self.world.nodes.len();
         for _ in 0..self.world.rng.usize(1..most) {
             let ways = self.world.deliverable();
@@ -229,8 +215,8 @@ impl<'a, D: Disk> Life<'a, D> {
         }
     }
 
-    pub(crate) fn client(&mut self) -> Result<(), String> {
-        let up = self.honest_up();
+    fn client(&mut self) -> Result<(), String> {
+        let up = self.world.all_up();
         let Some(&node) = self.world.rng.choice(&up) else { return Ok(()) };
         self.counter += 1;
         let names = if self.mood == Mood::Names { 7 } else { 3 };
@@ -259,12 +245,12 @@ impl<'a, D: Disk> Life<'a, D> {
         (!taken).then_some(write)
     }
 
-    pub(crate) fn name(&mut self) -> (NameSpace, [u8; 2]) {
+    fn name(&mut self) -> (NameSpace, [u8; 2]) {
         let space = if self.world.rng.bool() { NameSpace::User } else { NameSpace::Group };
         (space, [self.epoch, self.world.rng.u8(..3)])
     }
 
-    pub(crate) fn key(&mut self) -> Vec<u8> {
+    fn key(&mut self) -> Vec<u8> {
         vec![b'k', self.world.rng.u8(..12)]
     }
 
@@ -285,7 +271,7 @@ impl<'a, D: Disk> Life<'a, D> {
         Write { blobs: vec![(BlobHash::of(&content), content)], ..self.update() }
     }
 
-    pub(crate) fn link(&mut self) {
+    fn link(&mut self) {
         let (a, b) = self.pair();
         if self.world.rng.u8(..3) == 0 {
             self.world.note(|| format!("the link of trackers {} and {} is cut", a + 1, b + 1));
@@ -381,7 +367,6 @@ impl<'a, D: Disk> Life<'a, D> {
     /// Everything works again: now the cluster has to come into step.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
         self.world.note(|| "everything heals".to_owned());
-        self.set_clocks();
         self.world.network.unblock_all();
         let deadline = self.world.now_ms + HEALING_MS;
         while !self.is_in_step() {
@@ -402,7 +387,6 @@ impl<'a, D: Disk> Life<'a, D> {
         self.world.start_all();
         self.world.connect_all();
         self.world.step()?;
-        self.allow_removals();
         self.check_alarms()
     }
 
@@ -447,6 +431,11 @@ impl<'a, D: Disk> Life<'a, D> {
             }
         }
         self.heal()
+    }
+
+    fn check_alarms(&self) -> Result<(), String> {
+        let alarm = self.world.alarms.iter().find(|alarm| !matches!(alarm, Alarm::Conflict { .. }));
+        alarm.map_or(Ok(()), |alarm| Err(format!("invariant 1: {alarm:?} {}", self.describe())))
     }
 
     /// Looks at one tracker in the middle of it all: what must hold always.

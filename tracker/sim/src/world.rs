@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use shoal_replica::{
-    Alarm, Bounds, Config, Event, Frame, Holder, Kind, NameSpace, Now, Origin, Output, Reason, Replica, Row,
+    Alarm, Config, Event, Frame, Holder, Kind, NameSpace, Now, Origin, Output, Reason, Replica, Row,
     TrackerNo, Uid, Warning, Write, WriteId, claim_key, parse_claim_key,
 };
 
 use crate::broken::{Broken, numbers, pretend_all_were_heard};
 use crate::disk::Disk;
 use crate::history::History;
-use crate::liar::Liar;
 use crate::network::{Heard, Network};
 use crate::tally::Tally;
 use crate::trace::{trace_input, trace_rows};
 
 /// All trackers of a world belong to this cluster.
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
-pub(crate) const START_WALL_MS: u64 = 1_700_000_000_000;
+const START_WALL_MS: u64 = 1_700_000_000_000;
 /// For how long a tracker refuses writes after its disk was full.
 const FULL_MS: u64 = 5_000;
 /// A write that waits for longer than its acknowledgement may take, with every delay between two looks at it.
@@ -84,12 +83,6 @@ pub(crate) struct World<D> {
     /// Links that were closed: by whom, with whom, why.
     pub(crate) closed: Vec<(TrackerNo, TrackerNo, Reason)>,
     pub(crate) network: Network,
-    /// What each tracker lets any other one cause.
-    pub(crate) bounds: Bounds,
-    /// Which tracker lies, if one does.
-    pub(crate) liar: Option<Liar>,
-    /// Until when a tracker raises no link with another.
-    shunned: BTreeMap<(usize, usize), u64>,
     pub(crate) tally: Tally,
     /// What happened, in words, if that is wanted.
     pub(crate) trace: Option<Vec<String>>,
@@ -110,9 +103,6 @@ impl<D: Disk> World<D> {
             warnings: Vec::new(),
             closed: Vec::new(),
             network: Network::default(),
-            bounds: Bounds::default(),
-            liar: None,
-            shunned: BTreeMap::new(),
             tally: Tally::default(),
             trace: None,
         };
@@ -179,8 +169,7 @@ impl<D: Disk> World<D> {
         let now = self.now(node);
         let configured = self.configured();
         let it = &mut self.nodes[node];
-        let config =
-            Config { me: it.no, configured, origin: it.origin, cluster: CLUSTER, bounds: self.bounds };
+        let config = Config { me: it.no, configured, origin: it.origin, cluster: CLUSTER };
         it.store.begin();
         it.replica = Some(Replica::open(&mut it.store, config, now).unwrap());
         it.store.commit();
@@ -211,8 +200,7 @@ impl<D: Disk> World<D> {
 
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
         let serves = |node| self.is_up(node) && !self.is_full(node);
-        let shuns = |a, b| self.shunned.get(&(a, b)).is_some_and(|&until| self.now_ms < until);
-        if serves(a) && serves(b) && !shuns(a, b) && !shuns(b, a) {
+        if serves(a) && serves(b) {
             self.network.connect(a, b, self.now_ms);
         }
     }
@@ -239,12 +227,6 @@ impl<D: Disk> World<D> {
             Some(Heard::Down) => return vec![Event::LinkDown { peer }],
             Some(Heard::Frame(frame)) => frame,
         };
-        if self.liar.as_ref().is_some_and(|liar| liar.node == to)
-            && let Some(lies) = self.answer_with_lies(from, &frame)
-        {
-            lies.into_iter().for_each(|lie| self.network.send(to, from, lie));
-            return Vec::new();
-        }
         let early_end = match &frame {
             Frame::Rows { round, .. } if self.broken == Broken::End => {
                 Some(Event::Frame { peer, frame: Frame::End { round: *round } })
@@ -268,7 +250,6 @@ impl<D: Disk> World<D> {
             self.trace_transaction(node, &inputs, fate);
         }
         let now = self.now(node);
-        self.history.now_ms = START_WALL_MS + self.now_ms;
         let it = &mut self.nodes[node];
         let Some(replica) = &mut it.replica else { return Ok(()) };
         it.store.begin();
@@ -387,7 +368,6 @@ impl<D: Disk> World<D> {
                 break;
             };
             match output {
-                Output::Send { to: _, frame } if self.is_kept_back(node, &frame) => {}
                 Output::Send { to, frame } => {
                     self.history.sent(&frame)?;
                     self.network.send(node, usize::from(to.0) - 1, frame);
@@ -397,12 +377,6 @@ impl<D: Disk> World<D> {
                     self.tally.cuts += 1;
                     self.closed.push((self.nodes[node].no, peer, reason));
                     self.network.hang_up(node, usize::from(peer.0) - 1);
-                }
-                Output::Shun { peer, ms } => {
-                    self.shunned.insert((node, usize::from(peer.0) - 1), self.now_ms + ms);
-                }
-                Output::Pause { peer, ms } => {
-                    self.network.block(usize::from(peer.0) - 1, node, self.now_ms + ms);
                 }
                 Output::Acked { write, copies } => self.acked(node, write, copies)?,
                 Output::Alarm(alarm) => self.alarms.push(alarm),

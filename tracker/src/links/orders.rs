@@ -25,8 +25,7 @@ pub(super) enum Order {
 pub(super) fn queue() -> (Queue, Orders) {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     let overrun = Arc::<AtomicBool>::default();
-    let ((shun, shunned), (pause, paused)) = (watch::channel(Instant::now()), watch::channel(Instant::now()));
-    (Queue { sender, overrun: overrun.clone(), shun, pause }, Orders { receiver, overrun, shunned, paused })
+    (Queue { sender, overrun: overrun.clone() }, Orders { receiver, overrun })
 }
 
 /// The end into which orders are put.
@@ -35,31 +34,15 @@ pub(super) struct Queue {
     /// Whether a frame was lost because there was no room. A stream with a hole must not go on: behind the hole may come an
     /// END that counts what was lost. Set before anything is queued behind the hole.
     overrun: Arc<AtomicBool>,
-    /// Until when no link is raised with this tracker.
-    shun: watch::Sender<Instant>,
-    /// Until when nothing is read from it.
-    pause: watch::Sender<Instant>,
 }
 
 /// The end from which a link's task takes them.
 pub(super) struct Orders {
     receiver: mpsc::Receiver<Order>,
     overrun: Arc<AtomicBool>,
-    shunned: watch::Receiver<Instant>,
-    paused: watch::Receiver<Instant>,
 }
 
 impl Orders {
-    /// Until when no link is raised.
-    pub(super) fn shunned_until(&self) -> Instant {
-        *self.shunned.borrow()
-    }
-
-    /// Says until when nothing is read.
-    pub(super) fn paused(&self) -> watch::Receiver<Instant> {
-        self.paused.clone()
-    }
-
     /// The next order. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Order {
         let order = self.receiver.recv().await;
@@ -115,16 +98,6 @@ pub(super) async fn carry(
             Some(LinkOrder::Close(to, reason)) => {
                 if let Some(queue) = queues.get(&to) {
                     let _ = queue.sender.send(Order::Close(reason)).await;
-                }
-            }
-            Some(LinkOrder::Shun(to, rest)) => {
-                if let Some(queue) = queues.get(&to) {
-                    queue.shun.send_replace(Instant::now() + rest);
-                }
-            }
-            Some(LinkOrder::Pause(to, rest)) => {
-                if let Some(queue) = queues.get(&to) {
-                    queue.pause.send_replace(Instant::now() + rest);
                 }
             }
             Some(LinkOrder::Rest(rest)) => drop(rest_until.send_replace(Instant::now() + rest)),

@@ -20,7 +20,7 @@ struct Options {
     /// Replay this one only; if it fails, it is shrunk and told.
     #[arg(long)]
     seed: Option<u64>,
-    /// Break a rule: end, origin, votes, abstention, fresh-round, removal, bytes or writers.
+    /// Break a rule: end, origin, votes, abstention or fresh-round.
     #[arg(long, default_value_t = Broken::Nothing)]
     broken: Broken,
     /// Threads; as many as there are cores by default.
@@ -55,10 +55,7 @@ fn main() -> ExitCode {
     );
     match outcome.found {
         None => ExitCode::SUCCESS,
-        Some(found) => {
-            eprintln!("seed {}: {}", found.seed, found.problem);
-            tell(found.seed, options.broken)
-        }
+        Some(found) => tell(found.seed, options.broken),
     }
 }
 
