@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ed25519_dalek::{Signer, SigningKey};
-use shoal_common::tokens::{self, Ticket};
+use shoal_common::tokens::{self, TICKET_LIFE_MS, Ticket};
 use shoal_common::tracker_api::GroupTicket;
 use shoal_common::{Fid, Gid, GroupName, Layout, PeerId, Uid, UserName};
 use shoal_engine::hash::{FileIdentity, Hashed, hash_file};
@@ -54,7 +54,8 @@ async fn member() -> anyhow::Result<(Swarm, PeerId)> {
     let identity = Identity::generate();
     let peer = identity.peer_id();
     let name = UserName::create("bench")?;
-    let ticket = Ticket { user: Uid([7; 16]), name, peer, group: KEY.group, expires_ms: NOW + 3_600_000 };
+    let ticket =
+        Ticket { user: Uid([7; 16]), name, peer, group: KEY.group, expires_ms: NOW + TICKET_LIFE_MS };
     let ticket = tokens::seal(&ticket, signer, |message| key.sign(message).to_bytes());
     let book = TicketBook::new(peer);
     book.update(&[GroupTicket { group: KEY.group, name: GroupName::create("g")?, ticket }], &[signer], NOW);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::{Signer, SigningKey};
 use shoal_common::limits::MAX_PEER_MESSAGE;
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
-use shoal_common::tokens::{self, Ticket};
+use shoal_common::tokens::{self, TICKET_LIFE_MS, Ticket};
 use shoal_common::tracker_api::GroupTicket;
 use shoal_common::{Fid, Gid, GroupName, Layout, PeerId, Uid, UserName};
 use shoal_engine::conformance::sample_file;
@@ -27,7 +27,7 @@ pub(crate) use crate::waiting::{until, within};
 /// The trackers' time in all tests.
 pub(crate) const NOW: u64 = 1_800_000_000_000;
 /// The end of a ticket that is good for as long as any test runs.
-pub(crate) const LATER: u64 = NOW + 3_600_000;
+pub(crate) const LATER: u64 = NOW + TICKET_LIFE_MS;
 pub(crate) const KEY: FileKey = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
 
 /// A tracker's ticket key.
