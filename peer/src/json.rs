@@ -1,6 +1,7 @@
 //! Results and events as JSON, one object a line, in the form that scripts rely on.
 
 use serde_json::{Map, Value, json};
+use shoal_common::tracker_api::{FileEntry, SessionEntry};
 
 use crate::app::{Output, PeerRow};
 use crate::command::{Direction, FileRef};
@@ -102,6 +103,19 @@ fn fields_of(value: Value) -> Map<String, Value> {
     }
 }
 
+fn session(entry: &SessionEntry) -> Value {
+    json!({ "peer": entry.peer.to_string(), "address": entry.address, "self": entry.own })
+}
+
+fn file(entry: &FileEntry) -> Value {
+    json!({
+        "name": entry.name.as_str(),
+        "size": entry.size,
+        "sha1": entry.sha1.to_string(),
+        "sharers": entry.sharers,
+    })
+}
+
 fn fields(output: &Output) -> Map<String, Value> {
     fields_of(match output {
         Output::UserCreated { user, provisional } => mark(json!({ "user": user.as_str() }), *provisional),
@@ -111,7 +125,6 @@ fn fields(output: &Output) -> Map<String, Value> {
         ),
         Output::LoggedOut { user } => json!({ "user": user.as_str() }),
         Output::Sessions(sessions) => {
-            let session = |entry: &shoal_common::tracker_api::SessionEntry| json!({ "peer": entry.peer.to_string(), "address": entry.address, "self": entry.own });
             json!({ "sessions": sessions.iter().map(session).collect::<Value>() })
         }
         Output::SignedOut { user, peer } => json!({ "user": user.as_str(), "peer": peer.to_string() }),
@@ -149,14 +162,6 @@ fn fields(output: &Output) -> Map<String, Value> {
             "group": group.as_str(), "file": file.as_str(), "size": size, "sha1": sha1.to_string(),
         }),
         Output::Files { group, files } => {
-            let file = |entry: &shoal_common::tracker_api::FileEntry| {
-                json!({
-                    "name": entry.name.as_str(),
-                    "size": entry.size,
-                    "sha1": entry.sha1.to_string(),
-                    "sharers": entry.sharers,
-                })
-            };
             json!({ "group": group.as_str(), "files": files.iter().map(file).collect::<Value>() })
         }
         Output::Peers { file, peers } => {

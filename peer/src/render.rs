@@ -24,17 +24,11 @@ pub fn output(output: &Output) -> String {
             format!("user {user} created{}; log in with: login {}", note(*provisional), quoted(user.as_str()))
         }
         Output::LoggedIn { user, provisional, typed, shares, downloads } => {
-            let mut line = format!("logged in as {user}{}", note(*provisional));
-            if let Some(typed) = typed {
-                line += &format!(" ({typed} was taken by an earlier claim; this account goes on as {user})");
-            }
-            if *shares > 0 {
-                line += &format!("; sharing {}", text::count(*shares, "file"));
-            }
-            if *downloads > 0 {
-                line += &format!("; going on with {}", text::count(*downloads, "download"));
-            }
-            line
+            let name = format!("logged in as {user}{}", note(*provisional));
+            let typed = typed.as_ref().map(|typed| {
+                format!(" ({typed} was taken by an earlier claim; this account goes on as {user})")
+            });
+            name + &typed.unwrap_or_default() + &goes_on(*shares, *downloads)
         }
         Output::LoggedOut { user } => format!("{user} is logged out"),
         Output::Sessions(list) => lines(list, "no client is logged in", session),
@@ -103,6 +97,18 @@ pub fn output(output: &Output) -> String {
         Output::Help(Some(spec)) => help_on(spec),
         Output::Quitting => String::new(),
     }
+}
+
+/// What goes on with a login.
+fn goes_on(shares: usize, downloads: usize) -> String {
+    let mut line = String::new();
+    if shares > 0 {
+        line += &format!("; sharing {}", text::count(shares, "file"));
+    }
+    if downloads > 0 {
+        line += &format!("; going on with {}", text::count(downloads, "download"));
+    }
+    line
 }
 
 /// An event, in one line.

@@ -86,6 +86,7 @@ impl Node {
     ///
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
+    #[expect(clippy::too_many_lines, reason = "the parts are put together in one order, top to bottom")]
     pub async fn start(config: NodeConfig) -> Result<Self> {
         let NodeConfig {
             info,

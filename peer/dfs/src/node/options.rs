@@ -119,16 +119,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     descriptors::raise();
     let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
     let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
-    let backend: Arc<dyn Backend> = if store.contains("://") {
-        Arc::new(ObjectBackend::open(&store)?)
-    } else {
-        let opened = Folder::open(store.as_ref(), !options.no_fsync);
-        Arc::new(opened.with_context(|| {
-            format!(
-                "cannot use the folder {store} for chunks, of which each node needs one of its own (--store)"
-            )
-        })?)
-    };
+    let backend = open_backend(&store, !options.no_fsync)?;
     let bin = BinRules {
         journal: data_dir.path().join(BIN),
         keep: options.keep_deleted,
@@ -191,6 +182,20 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     node.shutdown().await;
     Ok(())
+}
+
+/// Where chunks are kept: a folder, or a bucket where a URL is given.
+fn open_backend(store: &str, fsync: bool) -> anyhow::Result<Arc<dyn Backend>> {
+    Ok(if store.contains("://") {
+        Arc::new(ObjectBackend::open(store)?)
+    } else {
+        let opened = Folder::open(store.as_ref(), fsync);
+        Arc::new(opened.with_context(|| {
+            format!(
+                "cannot use the folder {store} for chunks, of which each node needs one of its own (--store)"
+            )
+        })?)
+    })
 }
 
 fn read_secret(path: &Path) -> anyhow::Result<NodeSecret> {
