@@ -127,13 +127,15 @@ async fn a_file_that_changes_is_not_served_any_longer() {
     assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
     // Until somebody has looked at it, it may be the same.
     until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
-    assert!(seeder.swarm.withhold(KEY, CopyTrouble::Changed));
     let event = within("the source's end", lost.recv()).await.unwrap();
     assert!(
         matches!(&event, SwarmEvent::SourceLost { key: KEY, peer, .. } if *peer == seeder.id()),
         "{event:?}"
     );
-    assert_eq!(leecher.swarm.troubles(KEY), [(seeder.id(), CopyTrouble::Changed)]);
+    assert!(seeder.swarm.withhold(KEY, CopyTrouble::Changed));
+    // Whoever tries again learns what is the matter now.
+    fetching.add(1, leecher.source(&seeder, *content.layout())).await;
+    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Changed)]).await;
     // The rest comes from elsewhere.
     other.share(&bytes, *content.layout());
     fetching.add(7, leecher.source(&other, *content.layout())).await;
@@ -154,6 +156,7 @@ async fn a_touched_file_is_come_back_for_once_it_was_checked() {
     until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
     seeder.swarm.set_upload_limit(None);
     seeder.share_at(&path, *content.layout());
+    fetching.add(1, leecher.source(&seeder, *content.layout())).await;
     fetching.complete(&bytes).await;
     assert_eq!(leecher.swarm.troubles(KEY), []);
 }
