@@ -20,7 +20,9 @@ fn an_invitation_of_one_tracker_makes_one_account_at_another() {
     let mut ann = Client::start(dir.path(), "ann", &trackers.info_of(2));
     assert!(ann.fails("create_user ann secret").contains("--invite CODE"));
     assert!(ann.fails("create_user ann secret --invite wrong").contains("not known"));
-    ann.ok(&format!("create_user ann secret --invite {code}"));
+    // The two were restarted one after the other and may not be linked yet.
+    let create = format!("create_user ann secret --invite {code}");
+    until("the other tracker knows the invitation", || ann.run_any(&create)["ok"] == true);
     ann.ok("login ann secret");
     assert!(ann.fails(&format!("create_user bob secret --invite {code}")).contains("was used"));
     // The code is not there for who reads a tracker's disk.
