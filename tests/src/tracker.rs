@@ -55,6 +55,8 @@ impl Trackers {
         let addresses = (1..=count).map(|number| SocketAddr::new(network.address(number), 7_001)).collect();
         let mut trackers = Self::prepare(dir, addresses, Some(network.clone()));
         for number in 1..=usize::from(count) {
+            // The load of a test comes from one address that is not this machine's.
+            trackers.set_arguments(number, &["--accounts-per-address", "1000000"]);
             trackers.restart(number);
         }
         trackers

@@ -27,7 +27,7 @@ use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
 use crate::record::{ALLOWANCE, Allowance, encode};
-use crate::registration::{self, Registration};
+use crate::registration::{self, Terms};
 use crate::reporter::Reporter;
 use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
@@ -55,8 +55,8 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// What all trackers of the cluster prove to hold, if there is such a key.
     pub cluster_key: Option<ClusterKey>,
-    /// Who may create an account here.
-    pub registration: Registration,
+    /// On what terms accounts are created here.
+    pub registration: Terms,
     /// What storage nodes prove to know to be admitted, if there is such a secret.
     pub node_secret: Option<NodeSecret>,
 }

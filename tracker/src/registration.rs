@@ -24,8 +24,23 @@ pub enum Registration {
     Closed,
 }
 
+/// On what terms accounts are created at this tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Who may create one.
+    pub who: Registration,
+    /// How many one address may create at once; see [`PER_ADDRESS`].
+    pub per_address: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { who: Registration::Open, per_address: PER_ADDRESS }
+    }
+}
+
 /// Accounts that one address may create at once: a school behind one address on its first day.
-const BURST: u32 = 300;
+pub const PER_ADDRESS: u32 = 300;
 /// Beyond that, one account in this time: 1,440 a day.
 const REFILL: Duration = Duration::from_secs(60);
 /// Accounts that all addresses together may create at once, and then one in [`REFILL_ALL`].
@@ -62,15 +77,16 @@ impl Bucket {
 /// How many accounts were created from where.
 #[derive(Debug)]
 pub struct Rates {
+    per_address: u32,
     all: Bucket,
     addresses: HashMap<IpAddr, Bucket>,
 }
 
 impl Rates {
-    /// Nobody created an account yet.
+    /// Nobody created an account yet, and one address may create so many at once.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self { all: Bucket { full_at: now }, addresses: HashMap::new() }
+    pub fn new(per_address: u32, now: Instant) -> Self {
+        Self { per_address, all: Bucket { full_at: now }, addresses: HashMap::new() }
     }
 
     /// Counts one account. This machine's own addresses are not limited.
@@ -92,8 +108,8 @@ impl Rates {
             }
         }
         let bucket = self.addresses.entry(from).or_insert(Bucket { full_at: now });
-        bucket.take(BURST, REFILL, now)?;
-        self.all.take(BURST_ALL, REFILL_ALL, now)
+        bucket.take(self.per_address, REFILL, now)?;
+        self.all.take(BURST_ALL.max(self.per_address), REFILL_ALL, now)
     }
 }
 
@@ -208,8 +224,8 @@ mod tests {
     #[test]
     fn an_address_creates_many_accounts_at_once_and_then_few() {
         let start = Instant::now();
-        let mut rates = Rates::new(start);
-        for _ in 0..BURST {
+        let mut rates = Rates::new(PER_ADDRESS, start);
+        for _ in 0..PER_ADDRESS {
             rates.count(ip("203.0.113.7"), start).unwrap();
         }
         assert_eq!(rates.count(ip("203.0.113.7"), start), Err(REFILL));
@@ -222,8 +238,8 @@ mod tests {
     #[test]
     fn an_ipv6_subscriber_is_one_address() {
         let start = Instant::now();
-        let mut rates = Rates::new(start);
-        for host in 0..BURST {
+        let mut rates = Rates::new(PER_ADDRESS, start);
+        for host in 0..PER_ADDRESS {
             rates.count(ip(&format!("2001:db8:1:2::{host:x}")), start).unwrap();
         }
         assert!(rates.count(ip("2001:db8:1:2:ffff::1"), start).is_err());
@@ -233,7 +249,7 @@ mod tests {
     #[test]
     fn many_addresses_together_are_limited_and_this_machine_is_not() {
         let start = Instant::now();
-        let mut rates = Rates::new(start);
+        let mut rates = Rates::new(PER_ADDRESS, start);
         for number in 0..BURST_ALL {
             rates.count(IpAddr::from(number.to_be_bytes().map(|byte| byte | 0x40)), start).ok();
             rates.count(ip("127.0.0.1"), start).unwrap();

@@ -28,7 +28,7 @@ async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node
         rules: Rules::default(),
         metrics: None,
         cluster_key,
-        registration: shoal_tracker::registration::Registration::Open,
+        registration: shoal_tracker::registration::Terms::default(),
         node_secret: None,
     };
     Node::start(config).await.unwrap()

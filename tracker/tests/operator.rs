@@ -38,7 +38,7 @@ async fn status_and_metrics_tell_how_the_cluster_is() {
         rules: Rules::default(),
         metrics: Some("127.0.0.1:0".parse().unwrap()),
         cluster_key: None,
-        registration: shoal_tracker::registration::Registration::Open,
+        registration: shoal_tracker::registration::Terms::default(),
         node_secret: None,
     };
     let one = Node::start(config).await.unwrap();

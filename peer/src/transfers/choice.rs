@@ -4,7 +4,7 @@
 //!
 //! A source that is over frees its place at once. Its holder is tried again for as long as the trackers name it, and also
 //! while no tracker answers: after a pause that grows with each failure up to [`LONGEST_PAUSE`], and at once when the
-//! trackers name it anew or at another address. Only a holder that lied or broke the protocol is never tried again.
+//! trackers name it anew or at another address. One that served and is named no more is tried a few times yet. Only a holder that lied or broke the protocol is never tried again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Between the end of a try and the next, however long the try took.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// A holder that served and that the trackers name no more is tried so often all the same, within some 15 s: it may be
+/// checking its copy, and says what came of that.
+const UNNAMED_TRIES: u32 = 8;
 /// A source that was open for so long was no failure.
 const STEADY: Duration = Duration::from_secs(5);
 /// How long a source keeps its place whatever it delivers: rates are taken over 3 s.
@@ -72,6 +75,8 @@ struct Known {
     open: Option<Instant>,
     /// Why its source, which is in use, may have to be replaced.
     doubt: Option<Doubt>,
+    /// Tries that it is worth though the trackers name it no more.
+    unnamed_tries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +148,7 @@ impl Choice {
     pub(super) fn opened(&mut self, id: SourceId, now: Instant) {
         if let Some(known) = self.of(id) {
             known.open = Some(now);
+            known.unnamed_tries = UNNAMED_TRIES;
         }
     }
 
@@ -161,6 +167,9 @@ impl Choice {
         let from = if known.open.is_some() { now } else { since };
         known.again = Some((from + pause).max(now + SHORTEST_PAUSE));
         known.failures = known.failures.saturating_add(1);
+        if !known.listed {
+            known.unnamed_tries = known.unnamed_tries.saturating_sub(1);
+        }
         known.leave();
         true
     }
@@ -335,6 +344,7 @@ impl Known {
             again: None,
             open: None,
             doubt: None,
+            unnamed_tries: 0,
         }
     }
 
@@ -353,7 +363,7 @@ impl Known {
     }
 
     fn is_usable(&self) -> bool {
-        !self.banned && (self.listed || self.place != Place::Out)
+        !self.banned && (self.listed || self.place != Place::Out || self.unnamed_tries > 0)
     }
 
     fn contends(&self) -> bool {

@@ -19,7 +19,7 @@ use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{self, Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
-use shoal_tracker::registration::Registration;
+use shoal_tracker::registration::{PER_ADDRESS, Registration, Terms};
 use shoal_tracker::reporter;
 use shoal_tracker::storage::Rules;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +61,9 @@ struct Arguments {
     /// Who may create an account at this tracker; invitations are made with invite_user at the prompt
     #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Open)]
     registration: Registration,
+    /// How many accounts one address (of IPv6, one /64) may create at once; after that one per minute
+    #[arg(long, value_name = "N", default_value_t = PER_ADDRESS, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    accounts_per_address: u32,
     /// File with a secret that storage nodes share: a node that proves to know it is admitted without being asked for
     #[arg(long, value_name = "FILE")]
     node_secret: Option<PathBuf>,
@@ -144,7 +147,7 @@ fn run(arguments: Arguments) -> Result<()> {
         rules,
         metrics: arguments.metrics,
         cluster_key,
-        registration: arguments.registration,
+        registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,
     };
     runtime.block_on(operate(config, terminal))

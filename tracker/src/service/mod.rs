@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
-use crate::registration::{self, Rates, Registration};
+use crate::registration::{self, Rates, Registration, Terms};
 use crate::storage::Storage;
 use crate::trust::Trust;
 use accounts::{Candidate, Facts, NewUser};
@@ -102,11 +102,22 @@ impl Service {
         storage: Storage,
         (identity, number): (Identity, TrackerNo),
         trust: Trust,
-        registration: Registration,
+        terms: Terms,
     ) -> Self {
         let (throttle, sessions) = (Arc::default(), Sessions::default());
-        let rates = Arc::new(Mutex::new(Rates::new(Instant::now())));
-        Self { core, presence, storage, identity, number, trust, throttle, sessions, registration, rates }
+        let rates = Arc::new(Mutex::new(Rates::new(terms.per_address, Instant::now())));
+        Self {
+            core,
+            presence,
+            storage,
+            identity,
+            number,
+            trust,
+            throttle,
+            sessions,
+            registration: terms.who,
+            rates,
+        }
     }
 
     /// Ends sessions that no longer hold, until the tracker closes.

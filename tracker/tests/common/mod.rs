@@ -40,7 +40,7 @@ pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
         rules: Rules::default(),
         metrics: None,
         cluster_key: None,
-        registration: shoal_tracker::registration::Registration::Open,
+        registration: shoal_tracker::registration::Terms::default(),
         node_secret: None,
     };
     Node::start(config).await.unwrap()

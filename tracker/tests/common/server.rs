@@ -166,7 +166,7 @@ pub async fn start_with(
         metrics: None,
         cluster_key: None,
         node_secret,
-        registration: shoal_tracker::registration::Registration::Open,
+        registration: shoal_tracker::registration::Terms::default(),
     };
     Node::start(config).await.unwrap()
 }
