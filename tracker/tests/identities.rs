@@ -323,7 +323,12 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
     }
     // A tracker that has lost its disk gets everything back.
     nodes.pop().unwrap().shutdown().await;
+    let key = std::fs::read(dir.path().join("2/identity.key")).unwrap();
     std::fs::remove_dir_all(dir.path().join("2")).unwrap();
+    let replacement = start(dir.path(), &ports, 2).await;
+    replacement.shutdown().await;
+    // Its operator kept the key, so the other one knows it.
+    std::fs::write(dir.path().join("2/identity.key"), key).unwrap();
     nodes.push(start(dir.path(), &ports, 2).await);
     in_sync(&nodes[0], 1).await;
     in_sync(&nodes[1], 1).await;
