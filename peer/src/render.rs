@@ -33,7 +33,7 @@ pub fn output(output: &Output) -> String {
         Output::LoggedOut { user } => format!("{user} is logged out"),
         Output::Sessions(list) => lines(list, "no client is logged in", session),
         Output::SignedOut { user, peer } => {
-            format!("{user} is logged out on {peer}; whoever knows the password can log in there again")
+            format!("{user} is logged out on {peer}; anyone who knows the password can log in there again")
         }
         Output::WhoAmI(who) => whoami(who),
         Output::PasswordChanged => {

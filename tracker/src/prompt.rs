@@ -39,7 +39,7 @@ pub const HELP: &str = "\
 status            how this tracker and the others are, and what they hold
 backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
-invite_user [DAYS]  a code with which one account can be created, where registration is by invitation [7 days]
+invite_user DAYS  a code with which one account can be created, where registration is by invitation
 nodes             the storage nodes, and those that wait to be admitted
 admit NAME|KEY …  admit storage nodes that wait
 expel NAME|KEY    take a storage node out of the cluster

@@ -37,8 +37,8 @@ pub const COMMANDS: &[Spec] = &[
         options: NONE,
         section: Section::Account,
         summary: "stop sharing, pause downloads and log out; or log another client of the account out",
-        details: "sessions shows the clients. The last characters of a client's key are enough if only one has them. Whoever \
-                  knows the password can log in there again; change_password ends that.",
+        details: "sessions shows the clients. The last characters of a client's key are enough if only one has them. Anyone \
+                  who knows the password can log in there again; change_password ends that.",
         example: "logout ann@hJk4Qz7P",
     },
     Spec {
