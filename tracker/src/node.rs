@@ -38,6 +38,10 @@ use crate::trust::Trust;
 /// How long shutting down may take before it says who was late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// How long clients' calls that are under way may take to be answered when a tracker closes: a little more than the longest
+/// wait for another tracker's acknowledgement.
+const CLIENTS: Duration = Duration::from_secs(2);
+
 /// What a tracker is started with.
 #[derive(Debug)]
 pub struct NodeConfig {
@@ -73,6 +77,8 @@ pub struct Node {
     links: tokio::task::JoinHandle<()>,
     clients: TaskTracker,
     closing: CancellationToken,
+    /// Cancelled once no client is answered any more.
+    links_closing: CancellationToken,
     peer_id: PeerId,
     number: u8,
     info: TrackerInfo,
@@ -127,6 +133,7 @@ impl Node {
         let peer_id = identity.peer_id();
         let cluster_key = cluster_key.map(Arc::new);
         let own = Own { number: me, peer: peer_id, cluster_key, trust: trust.clone() };
+        let links_closing = CancellationToken::new();
         let links = Links::start(
             others,
             own,
@@ -134,7 +141,7 @@ impl Node {
             core.clone(),
             presence.clone(),
             orders,
-            closing.clone(),
+            links_closing.clone(),
         );
         let storage = Storage::new(core.clone(), presence.clone(), me, rules, node_secret);
         let service = Service::new(
@@ -179,6 +186,7 @@ impl Node {
             links,
             clients,
             closing,
+            links_closing,
             peer_id,
             number,
             info,
@@ -300,8 +308,12 @@ impl Node {
     pub async fn shutdown(self) {
         self.closing.cancel();
         self.clients.close();
-        let (control, clients, links) = (self.control, self.clients, self.links);
+        let (control, clients, links, links_closing) =
+            (self.control, self.clients, self.links, self.links_closing);
         let tasks = async move {
+            // First the clients: what is acknowledged to them while the links close would be durable here only.
+            let _ = tokio::time::timeout(CLIENTS, clients.wait()).await;
+            links_closing.cancel();
             control.shutdown().await;
             clients.wait().await;
             // The accepting task joined the links'; it cannot panic.
