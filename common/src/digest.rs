@@ -223,6 +223,12 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 
 macro_rules! printed_as_hex {
     ($($digest:ty),*) => {$(
+        impl serde::Serialize for $digest {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
         impl fmt::Display for $digest {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 hex(f, &self.0)

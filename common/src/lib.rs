@@ -2,6 +2,7 @@
 //! limits. Called by everyone; does no I/O, knows no clock and no network.
 
 pub mod bitfield;
+pub mod budget;
 pub mod credentials;
 pub mod digest;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod limits;
 pub mod manifest;
 pub mod mirrors;
 pub mod names;
+mod password;
 pub mod peer_id;
 pub mod peer_wire;
 mod size;
@@ -28,6 +30,7 @@ pub use ids::{Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};
+pub use password::Password;
 pub use peer_id::PeerId;
 pub use size::size_text;
 pub use tracker_info::TrackerInfo;

@@ -1,4 +1,4 @@
-//! The life of the binary `client`: options in, a running [`App`] with a prompt, a script or neither in front of it, and
+//! The life of the binary `client`: options in, a running [`Client`] with a prompt, a script or neither in front of it, and
 //! an orderly end.
 
 use std::io::{self, IsTerminal, Write};
@@ -6,18 +6,21 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
-use shoal_console::{descriptors, log};
+use anyhow::Context as _;
+use shoal_console::{descriptors, log, read_trackers};
 use shoal_segment::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, AppConfig};
-use crate::data_dir::DataDir;
-use crate::options::{Options, read_trackers};
-use crate::runner::{Next, Runner};
+use crate::command::{Context, shown};
+use crate::options::Options;
+use crate::prompt;
+use crate::runner::{self, Next};
 use crate::screen::{Form, Screen};
-use crate::{prompt, render, script, text, wake};
+use crate::script;
+use shoal_client::{Client, ClientConfig, WhoAmI};
+use shoal_console::data_dir::DataDir;
+use shoal_session::text;
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
@@ -85,29 +88,29 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
     let mirrors = if options.private_mirrors { Reach::Anywhere } else { Reach::Global };
     descriptors::raise();
-    let config = AppConfig {
+    let config = ClientConfig {
         listen: options.listen,
         trackers,
         data_dir,
         upload_slots: options.upload_slots,
-        clock: wake::system_clock(),
+        clock: shoal_client::wake::system_clock(),
         mirrors,
     };
-    let app = App::start(config).await?;
+    let client = Client::start(config).await?;
     let screen = Screen::new(match front {
         _ if options.json => Form::Json,
         Front::Prompt => Form::Prompt,
         Front::Script | Front::Headless => Form::Text,
     });
     let end = CancellationToken::new();
-    let events = tokio::spawn(screen.clone().show_events(app.events(), end.clone()));
+    let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
     let done = tokio::select! {
-        done = serve(&app, &screen, front, &options.exec, &failed) => done,
+        done = serve(&client, &screen, front, &options.exec, &failed) => done,
         // A script that is cut off has failed.
         done = terminated(front) => done.map(|()| if front == Front::Script { failed.store(true, Ordering::Relaxed) }),
     };
-    app.shutdown().await;
+    client.shutdown().await;
     end.cancel();
     events.await?;
     done.map(|()| !failed.load(Ordering::Relaxed))
@@ -115,29 +118,29 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 
 /// Commands given at the start, then whatever is in front. Notes in `failed` whether a command failed.
 async fn serve(
-    app: &App,
+    client: &Client,
     screen: &Screen,
     front: Front,
     exec: &[String],
     failed: &AtomicBool,
 ) -> anyhow::Result<()> {
     let attended = io::stdin().is_terminal() && front != Front::Headless;
-    let runner = Runner::new(app.clone(), screen.clone(), attended);
+    let context = Context { client: client.clone(), screen: screen.clone(), attended };
     if front == Front::Prompt {
-        app.reached(GREET_WITHIN).await;
-        screen.out(&render::intro(&app.whoami()))?;
+        client.reached(GREET_WITHIN).await;
+        screen.out(&intro(&client.whoami()))?;
     }
     for line in exec {
-        match runner.run(line).await? {
+        match runner::run(&context, line).await? {
             Next::Continue => {}
             Next::Failed => failed.store(true, Ordering::Relaxed),
             Next::Quit => return Ok(()),
         }
     }
     match front {
-        Front::Prompt => prompt::run(app, &runner, screen).await,
+        Front::Prompt => prompt::run(&context).await,
         Front::Script => {
-            if !script::run(&runner).await? {
+            if !script::run(&context).await? {
                 failed.store(true, Ordering::Relaxed);
             }
             Ok(())
@@ -177,4 +180,20 @@ fn front(options: &Options) -> Front {
     } else {
         Front::Script
     }
+}
+
+/// What a client says at its start: who and where it is, and what to type first.
+fn intro(who: &WhoAmI) -> String {
+    let tracker = match &who.tracker {
+        Some(tracker) => format!("tracker {tracker}"),
+        None => "no tracker yet".to_owned(),
+    };
+    let peer = who.peer.to_string();
+    let tail = &peer[peer.len().saturating_sub(8)..];
+    format!(
+        "Shoal client …{tail} at {}, {tracker}, data in {}\n\
+         Type create_user <user_id> or login <user_id> first; help shows all commands, Ctrl-D leaves.",
+        who.address,
+        shown(&who.data_dir)
+    )
 }

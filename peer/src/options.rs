@@ -1,12 +1,10 @@
 //! The command line of `client`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Parser;
-use shoal_common::{TrackerInfo, tracker_info};
-use shoal_console::{LogFormat, read_text};
+use shoal_console::LogFormat;
 
 /// Peers that a client uploads to at a time, unless told otherwise: enough to keep a line full, few enough that each gets
 /// a useful share of it.
@@ -52,17 +50,6 @@ fn at_least_one(typed: &str) -> Result<usize, String> {
         Ok(count) => Ok(count),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Reads the file that names the trackers.
-///
-/// # Errors
-/// When it cannot be read or makes no sense.
-pub fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
-    let shown = path.display();
-    let text = read_text(path, tracker_info::MAX_FILE_BYTES)
-        .with_context(|| format!("cannot read the tracker file {shown}"))?;
-    TrackerInfo::parse(&text).with_context(|| format!("the tracker file {shown} cannot be used"))
 }
 
 fn listen(typed: &str) -> Result<SocketAddr, String> {

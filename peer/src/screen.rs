@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
+use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Output;
-use crate::events::Event;
-use crate::{json, render};
+use crate::command::Reply;
+use shoal_session::events::Event;
 
 /// Shows a line while another is being edited.
 pub type LinePrinter = Box<dyn FnMut(String) + Send>;
@@ -65,13 +65,11 @@ impl Screen {
     ///
     /// # Errors
     /// When stdout is closed.
-    pub fn result(&self, command: &str, result: &Result<Output, String>) -> io::Result<()> {
+    pub fn result(&self, command: &str, result: &Result<Reply, String>) -> io::Result<()> {
         match (self.0.form, result) {
-            (Form::Json, result) => self.out(&json::result(command, result)),
-            (_, Ok(output)) => match render::output(output) {
-                text if text.is_empty() => Ok(()),
-                text => self.out(&text),
-            },
+            (Form::Json, result) => self.out(&json_result(command, result)),
+            (_, Ok(reply)) if reply.text.is_empty() => Ok(()),
+            (_, Ok(reply)) => self.out(&reply.text),
             (_, Err(error)) => self.err(&format!("error: {error}")),
         }
     }
@@ -82,9 +80,9 @@ impl Screen {
     /// When the output is closed.
     pub fn event(&self, event: &Event) -> io::Result<()> {
         match self.0.form {
-            Form::Json => self.out(&json::event(event)),
-            Form::Text => self.err(&render::event(event)),
-            Form::Prompt => self.above(render::event(event)),
+            Form::Json => self.out(&json!(event).to_string()),
+            Form::Text => self.err(&event.to_string()),
+            Form::Prompt => self.above(event.to_string()),
         }
     }
 
@@ -124,7 +122,7 @@ impl Screen {
 
     fn missed(&self, count: u64) -> io::Result<()> {
         match self.0.form {
-            Form::Json => self.out(&json::missed(count)),
+            Form::Json => self.out(&json!({ "event": "missed", "count": count }).to_string()),
             Form::Text => self.err(&format!("{count} messages were lost")),
             Form::Prompt => self.above(format!("{count} messages were lost")),
         }
@@ -151,6 +149,17 @@ impl Screen {
             None => write(),
         }
     }
+}
+
+/// What came of a command, as one object.
+fn json_result(command: &str, result: &Result<Reply, String>) -> String {
+    let mut object = match result {
+        Ok(reply) => reply.fields.clone(),
+        Err(error) => Map::from_iter([("error".to_owned(), error.as_str().into())]),
+    };
+    object.insert("command".to_owned(), command.into());
+    object.insert("ok".to_owned(), result.is_ok().into());
+    Value::Object(object).to_string()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

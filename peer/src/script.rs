@@ -5,8 +5,9 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
+use crate::command::Context;
 use crate::command::MAX_LINE_BYTES;
-use crate::runner::{Next, Runner};
+use crate::runner::{self, Next};
 
 /// Lines that are read ahead.
 const READ_AHEAD: usize = 4;
@@ -15,7 +16,7 @@ const READ_AHEAD: usize = 4;
 ///
 /// # Errors
 /// When stdin cannot be read or the output is closed.
-pub async fn run(runner: &Runner) -> io::Result<bool> {
+pub(crate) async fn run(context: &Context) -> io::Result<bool> {
     let (sender, mut lines) = mpsc::channel(READ_AHEAD);
     // A thread of its own: a read from a pipe cannot be given up, and must not keep the program from leaving.
     thread::Builder::new().name("script".to_owned()).spawn(move || {
@@ -31,7 +32,7 @@ pub async fn run(runner: &Runner) -> io::Result<bool> {
     })?;
     let mut succeeded = true;
     while let Some(line) = lines.recv().await {
-        match runner.run(&line?).await? {
+        match runner::run(context, &line?).await? {
             Next::Continue => {}
             Next::Failed => succeeded = false,
             Next::Quit => break,

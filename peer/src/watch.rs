@@ -5,13 +5,13 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::{App, AppError, Output};
+use crate::command::{Context, verbose_line, without_activity};
 use crate::screen::{Form, Screen};
-use crate::text;
-use crate::transfers::{DownloadRow, RowState};
-use crate::{json, render};
+use shoal_client::{Client, ClientError, DownloadRow, RowState};
+use shoal_session::text;
 
 /// How often bars are drawn.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -28,9 +28,10 @@ const BAR: &str = "{prefix} [{bar:30}] {percent:>3}% {msg}";
 ///
 /// # Errors
 /// When the output is closed.
-pub async fn downloads(app: &App, screen: &Screen) -> io::Result<()> {
+pub(crate) async fn downloads(context: &Context) -> io::Result<()> {
+    let Context { client, screen, .. } = context;
     if screen.form() != Form::Json && io::stdout().is_terminal() {
-        bars(app, screen).await;
+        bars(client, screen).await;
         return Ok(());
     }
     let mut ticks = interval(REPORT);
@@ -38,14 +39,14 @@ pub async fn downloads(app: &App, screen: &Screen) -> io::Result<()> {
     ticks.tick().await;
     loop {
         tokio::select! {
-            () = app.idle() => return Ok(()),
+            () = client.idle() => return Ok(()),
             _ = ticks.tick() => {}
         }
-        let rows: Vec<DownloadRow> = running(app);
+        let rows = running(client);
         if screen.form() == Form::Json {
-            screen.out(&json::progress(&rows))?;
+            screen.out(&json!({ "event": "progress", "downloads": without_activity(rows) }).to_string())?;
         } else {
-            rows.iter().try_for_each(|row| screen.out(&render::download_verbose(row)))?;
+            rows.iter().try_for_each(|row| screen.out(&verbose_line(row)))?;
         }
     }
 }
@@ -54,11 +55,11 @@ pub async fn downloads(app: &App, screen: &Screen) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the command.
-pub async fn hashing(
-    app: &App,
-    screen: &Screen,
-    command: impl Future<Output = Result<Output, AppError>>,
-) -> Result<Output, AppError> {
+pub(crate) async fn hashing<T>(
+    context: &Context,
+    command: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    let Context { client, screen, .. } = context;
     let mut command = std::pin::pin!(command);
     if screen.form() == Form::Json || !io::stderr().is_terminal() {
         return command.await;
@@ -66,7 +67,7 @@ pub async fn hashing(
     if let Ok(done) = tokio::time::timeout(WORTH_SHOWING, &mut command).await {
         return done;
     }
-    let hashing = app.hashing();
+    let hashing = client.hashing();
     let bars = Bars::show(screen);
     let bar = bars.add();
     bar.set_prefix("hashing");
@@ -83,16 +84,16 @@ pub async fn hashing(
     }
 }
 
-async fn bars(app: &App, screen: &Screen) {
+async fn bars(client: &Client, screen: &Screen) {
     let shown = Bars::show(screen);
     let mut by_path: HashMap<_, ProgressBar> = HashMap::new();
     let mut ticks = interval(REDRAW);
     loop {
         tokio::select! {
-            () = app.idle() => return,
+            () = client.idle() => return,
             _ = ticks.tick() => {}
         }
-        let rows = running(app);
+        let rows = running(client);
         by_path.retain(|path, bar| {
             let runs = rows.iter().any(|row| row.path == *path);
             if !runs {
@@ -116,14 +117,14 @@ fn draw(bar: &ProgressBar, row: &DownloadRow) {
         message += &format!("  {} left", text::duration(eta));
     }
     message += &format!("  {}", text::count(row.sources, "source"));
-    if let Some(activity) = render::activity(row) {
+    if let Some(activity) = &row.activity {
         message += &format!("  {activity}");
     }
     bar.set_message(message);
 }
 
-fn running(app: &App) -> Vec<DownloadRow> {
-    app.downloads().into_iter().filter(|row| row.state == RowState::Downloading).collect()
+fn running(client: &Client) -> Vec<DownloadRow> {
+    client.downloads().into_iter().filter(|row| row.state == RowState::Downloading).collect()
 }
 
 /// Bars on the screen; gone when dropped, however the command ends.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use shoal_common::Password;
 use shoal_common::{TrackerInfo, UserName};
 use shoal_dfs::client::{Client, Progress, Step, StoreError};
 use shoal_dfs::conf::Conf;
 use shoal_dfs::seal::observe;
-use shoal_peer::command::Password;
 use shoal_tests::Store;
 use tokio::sync::Notify;
 

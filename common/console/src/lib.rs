@@ -1,16 +1,20 @@
 //! What the binaries share towards whoever runs them: where log lines go, how many files they may open, what comes on a
-//! pipe, how a rate is typed, how a file that they name is read. It knows nothing of Shoal.
+//! pipe, how a rate is typed, how a file that they name is read, where they keep what they remember.
 
+pub mod data_dir;
 pub mod descriptors;
 mod key_file;
 pub mod log;
+pub mod password;
 pub mod pipe;
 mod rate;
 mod runtime;
 mod text_file;
+mod trackers;
 
 pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;
 pub use runtime::runtime;
 pub use text_file::read_text;
+pub use trackers::read_trackers;

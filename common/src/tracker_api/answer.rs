@@ -1,6 +1,7 @@
 //! What a tracker answers, and what the answers are made of.
 
 use minicbor::{Decode, Encode};
+use serde::Serialize;
 
 use super::storage::{NodeAnswer, StoreAnswer};
 use crate::credentials::{Account, CHALLENGE_BYTES, SALT_BYTES};
@@ -145,7 +146,7 @@ pub enum Answer {
 }
 
 /// A client on which the caller's account is logged in now.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct SessionEntry {
     /// The client's key.
@@ -156,6 +157,7 @@ pub struct SessionEntry {
     pub address: String,
     /// Whether it is the caller's own.
     #[n(2)]
+    #[serde(rename = "self")]
     pub own: bool,
 }
 
@@ -217,14 +219,16 @@ pub struct UserEntry {
 }
 
 /// A group in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct GroupEntry {
     /// The group's name.
     #[n(0)]
+    #[serde(rename = "group")]
     pub name: GroupName,
     /// Whether the name may yet be lost.
     #[n(1)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub provisional: bool,
     /// Who owns it.
     #[n(2)]
@@ -235,7 +239,7 @@ pub struct GroupEntry {
 }
 
 /// A file in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct FileEntry {
     /// The file's name.

@@ -1,218 +1,204 @@
-//! What a user can ask of the client, as typed values. [`parse`] makes them from lines; `app` carries them out.
+//! The commands: one module each, with what may be typed, what it does, what it shows and an example. [`parse()`] makes them
+//! from lines. The list here is all that `help`, the completer and the history know of them.
 
+mod accept_request;
+mod args;
+mod cancel_download;
+mod change_password;
+mod context;
+mod create_group;
+mod create_user;
+mod download_file;
+mod help;
+mod join_group;
+mod leave_group;
+mod limit;
+mod list_files;
+mod list_groups;
+mod list_members;
+mod list_requests;
+mod login;
+mod logout;
 mod parse;
-mod spec;
-mod table;
+mod pause_download;
+mod quit;
+mod reject_request;
+mod resume_download;
+mod sessions;
+mod show_downloads;
+mod show_peers;
+mod stop_share;
+mod upload_file;
+mod wait;
+mod whoami;
 mod words;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use clap::{Args, FromArgMatches};
 
-use shoal_common::{FileName, GroupName, UserName};
-use zeroize::Zeroizing;
-
+pub(crate) use context::shown;
+pub use context::{Context, Failure, Reply};
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub use spec::{Argument, Section, Spec, find};
-pub use table::COMMANDS;
-pub use words::{Word, Words, quoted, split};
+pub(crate) use show_downloads::{verbose_line, without_activity};
+pub use words::{Word, Words, split};
 
-/// A password. It is wiped when dropped, and never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Zeroizing<String>);
+/// A command as it was typed.
+trait Run: Args {
+    /// How it looks in use.
+    const EXAMPLE: &'static str;
 
-impl Password {
-    /// Takes a password as it was typed.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The password itself, for deriving keys from it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    async fn run(self, context: &Context) -> Result<Reply, Failure>;
 }
 
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password")
-    }
-}
+macro_rules! commands {
+    ($($title:literal { $($name:literal $module:ident::$kind:ident)+ })+) => {
+        /// A command as it was typed.
+        #[derive(Debug)]
+        #[expect(missing_docs, reason = "each says at its type what it is")]
+        pub enum Command {
+            $($($kind($module::$kind),)+)+
+        }
 
-/// One command. A password that was left out is `None`; whoever reads commands asks for it and calls
-/// [`Command::supply`] before `app` sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Create an account.
-    CreateUser {
-        /// Its name.
-        user: UserName,
-        /// Its password.
-        password: Option<Password>,
-        /// The code of an invitation.
-        invitation: Option<String>,
-    },
-    /// Begin a session.
-    Login {
-        /// Whose.
-        user: UserName,
-        /// Their password.
-        password: Option<Password>,
-    },
-    /// End the session.
-    Logout,
-    /// End a session of the account on another client.
-    SignOut {
-        /// Whose account: the one that is logged in.
-        user: UserName,
-        /// The client's key, or its last characters.
-        client: String,
-    },
-    /// The clients on which the account is logged in.
-    Sessions,
-    /// Who is logged in.
-    WhoAmI,
-    /// Replace the account's password.
-    ChangePassword {
-        /// The present one; the session is proof enough when it is not given.
-        old: Option<Password>,
-        /// The new one.
-        new: Option<Password>,
-    },
-    /// Create a group.
-    CreateGroup(GroupName),
-    /// Ask to be let into a group.
-    JoinGroup(GroupName),
-    /// Leave a group.
-    LeaveGroup(GroupName),
-    /// All groups.
-    ListGroups,
-    /// A group's members.
-    ListMembers(GroupName),
-    /// Who asks to be let into a group.
-    ListRequests(GroupName),
-    /// Decide a join request.
-    Decide {
-        /// Of which group.
-        group: GroupName,
-        /// Whose.
-        user: UserName,
-        /// Whether to let them in.
-        accept: bool,
-    },
-    /// Share a file.
-    UploadFile {
-        /// Where it is.
-        path: PathBuf,
-        /// With which group.
-        group: GroupName,
-        /// HTTP mirrors of the same content.
-        mirrors: Vec<String>,
-    },
-    /// Stop sharing a file.
-    StopShare(FileRef),
-    /// A group's files.
-    ListFiles(GroupName),
-    /// Who holds a file.
-    ShowPeers(FileRef),
-    /// Download a file.
-    DownloadFile {
-        /// Which.
-        file: FileRef,
-        /// A folder, or the file's new path.
-        destination: PathBuf,
-        /// Whether to replace what is there.
-        overwrite: bool,
-    },
-    /// All downloads.
-    ShowDownloads {
-        /// With progress.
-        verbose: bool,
-        /// Until none runs.
-        watch: bool,
-    },
-    /// Pause a download.
-    PauseDownload(FileRef),
-    /// Go on with a download.
-    ResumeDownload(FileRef),
-    /// Give a download up, or forget a finished one.
-    CancelDownload(FileRef),
-    /// Limit a rate.
-    Limit {
-        /// Which.
-        direction: Direction,
-        /// Bytes a second; `None` is no limit.
-        rate: Option<u64>,
-    },
-    /// Wait until no download runs, or that long.
-    Wait(Option<Duration>),
-    /// Show the commands, or one.
-    Help(Option<&'static Spec>),
-    /// Leave.
-    Quit,
-}
+        /// The names of all commands under their headings, in the order of `help`.
+        pub const SECTIONS: &[(&str, &[&str])] = &[$(($title, &[$($name),+])),+];
 
-/// A file of a group, by names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileRef {
-    /// The group.
-    pub group: GroupName,
-    /// The file.
-    pub file: FileName,
-}
+        /// All commands, as clap knows them.
+        pub(crate) fn definition() -> clap::Command {
+            let mut all = clap::Command::new("").no_binary_name(true).disable_help_subcommand(true);
+            $($(
+                let command = $module::$kind::augment_args(clap::Command::new($name));
+                all = all.subcommand(command.disable_help_flag(true).after_help($module::$kind::EXAMPLE));
+            )+)+
+            all
+        }
 
-/// Which way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// To others.
-    Up,
-    /// From others.
-    Down,
-}
-
-/// A password that must be asked for before a command can be carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// An account's password.
-    Present,
-    /// A new password, to be typed twice.
-    New,
-}
-
-impl Command {
-    /// The password that was left out, if one was.
-    #[must_use]
-    pub fn missing(&self) -> Option<Missing> {
-        match self {
-            Self::CreateUser { password: None, .. } | Self::ChangePassword { new: None, .. } => {
-                Some(Missing::New)
+        impl Command {
+            fn read(name: &str, matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+                match name {
+                    $($($name => $module::$kind::from_arg_matches(matches).map(Self::$kind),)+)+
+                    _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+                }
             }
-            Self::Login { password: None, .. } => Some(Missing::Present),
-            _ => None,
+
+            /// Carries it out. Dropping the future gives up waiting for it: a change that a tracker was asked for may take
+            /// effect all the same, a file is not hashed on.
+            ///
+            /// # Errors
+            /// See [`Failure`].
+            pub async fn run(self, context: &Context) -> Result<Reply, Failure> {
+                match self {
+                    $($(Self::$kind(command) => Box::pin(command.run(context)).await,)+)+
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    "Account" {
+        "create_user" create_user::CreateUser
+        "login" login::Login
+        "logout" logout::Logout
+        "sessions" sessions::Sessions
+        "whoami" whoami::Whoami
+        "change_password" change_password::ChangePassword
+    }
+    "Groups" {
+        "create_group" create_group::CreateGroup
+        "join_group" join_group::JoinGroup
+        "leave_group" leave_group::LeaveGroup
+        "list_groups" list_groups::ListGroups
+        "list_members" list_members::ListMembers
+        "list_requests" list_requests::ListRequests
+        "accept_request" accept_request::AcceptRequest
+        "reject_request" reject_request::RejectRequest
+    }
+    "Sharing" {
+        "upload_file" upload_file::UploadFile
+        "stop_share" stop_share::StopShare
+        "list_files" list_files::ListFiles
+        "show_peers" show_peers::ShowPeers
+    }
+    "Downloads" {
+        "download_file" download_file::DownloadFile
+        "show_downloads" show_downloads::ShowDownloads
+        "pause_download" pause_download::PauseDownload
+        "resume_download" resume_download::ResumeDownload
+        "cancel_download" cancel_download::CancelDownload
+        "limit" limit::Limit
+        "wait" wait::Wait
+    }
+    "General" {
+        "help" help::Help
+        "quit" quit::Quit
+    }
+}
+
+/// The command of that name, in any case, as clap knows it.
+pub(crate) fn find<'a>(all: &'a clap::Command, name: &str) -> Option<&'a clap::Command> {
+    all.find_subcommand(in_table(name))
+}
+
+/// A command's name as the table has it.
+fn in_table(typed: &str) -> String {
+    let lower = typed.to_ascii_lowercase();
+    match lower.as_str() {
+        "exit" => "quit".to_owned(),
+        "?" => "help".to_owned(),
+        _ => lower,
+    }
+}
+
+/// Whether a line with this command may hold a password: it is never completed, shown or kept.
+pub(crate) fn is_secret(command: &clap::Command) -> bool {
+    command.get_positionals().any(|argument| argument.get_id().as_str().ends_with("password"))
+}
+
+/// The command with its arguments, as `help` shows it.
+pub(crate) fn usage(command: &clap::Command) -> String {
+    let mut usage = command.get_name().to_owned();
+    for argument in command.get_positionals() {
+        let names = argument.get_value_names().unwrap_or_default();
+        for name in names {
+            usage += &if argument.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
         }
     }
-
-    /// Puts in the password that [`Command::missing`] named.
-    pub fn supply(&mut self, given: Password) {
-        match self {
-            Self::CreateUser { password, .. }
-            | Self::Login { password, .. }
-            | Self::ChangePassword { new: password, .. } => *password = Some(given),
-            _ => {}
+    for option in command.get_opts() {
+        let name = option.get_long().unwrap_or_default();
+        let value =
+            option.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
+        let more = if matches!(option.get_action(), clap::ArgAction::Append) { "..." } else { "" };
+        usage += &format!(" [--{name} {value}]{more}");
+    }
+    for flag in command.get_arguments().filter(|argument| !argument.get_action().takes_values()) {
+        match (flag.get_short(), flag.get_long()) {
+            (Some(short), _) => usage += &format!(" [-{short}]"),
+            (None, Some(long)) => usage += &format!(" [--{long}]"),
+            (None, None) => {}
         }
     }
+    usage
+}
 
-    /// Puts in the password that the account has now, for a change of it.
-    pub fn supply_old(&mut self, given: Password) {
-        if let Self::ChangePassword { old, .. } = self {
-            *old = Some(given);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_whole() {
+        let all = definition();
+        all.clone().debug_assert();
+        for command in all.get_subcommands() {
+            let name = command.get_name();
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(command.get_about().is_some(), "{name} says what it does");
+            assert_eq!(example.split(' ').next(), Some(name));
+            assert!(parse(&example).unwrap().command.is_ok(), "the example of {name}: {example}");
         }
-    }
-
-    /// Whether it is a change of password without the present one, which a person at a terminal is asked for.
-    #[must_use]
-    pub fn lacks_old(&self) -> bool {
-        matches!(self, Self::ChangePassword { old: None, .. })
+        assert!(find(&all, "EXIT").is_some_and(|command| command.get_name() == "quit"));
+        assert!(find(&all, "show").is_none());
     }
 }

@@ -57,28 +57,10 @@ pub fn split(line: &str) -> Words {
     Words { words, closed: quote.is_none() && !escaped }
 }
 
-/// Writes a word so that [`split`] reads it back as one.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | '\\');
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    let mut text = String::with_capacity(word.len() + 2);
-    text.push('"');
-    for character in word.chars() {
-        if matches!(character, '"' | '\\') {
-            text.push('\\');
-        }
-        text.push(character);
-    }
-    text.push('"');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_session::text::quoted;
 
     fn texts(line: &str) -> Vec<String> {
         split(line).words.into_iter().map(|word| word.text).collect()

@@ -1,4 +1,4 @@
-//! Completion at the prompt: commands, options, and whatever the table of commands says an argument is.
+//! Completion at the prompt: commands, options, and names, by what an argument is.
 
 use std::time::Duration;
 
@@ -7,8 +7,10 @@ use rustyline::{Context, Helper, Highlighter, Hinter, Validator};
 use shoal_common::GroupName;
 use tokio::runtime::Handle;
 
-use crate::app::{App, Names};
-use crate::command::{Argument, COMMANDS, Word, find, quoted, split};
+use shoal_client::{Client, Names};
+use shoal_session::text::quoted;
+
+use crate::command::{Word, definition, find, split};
 
 /// How long somebody who pressed a key waits for names from a tracker.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Completes lines. Runs on the prompt's own thread, where it may block.
 #[derive(Helper, Highlighter, Hinter, Validator)]
 pub(super) struct LineHelper {
-    app: App,
+    client: Client,
     runtime: Handle,
     paths: FilenameCompleter,
 }
@@ -33,13 +35,13 @@ struct Place {
 }
 
 impl LineHelper {
-    pub(super) fn new(app: App, runtime: Handle) -> Self {
-        Self { app, runtime, paths: FilenameCompleter::new() }
+    pub(super) fn new(client: Client, runtime: Handle) -> Self {
+        Self { client, runtime, paths: FilenameCompleter::new() }
     }
 
     fn names(&self, names: Names) -> Vec<String> {
         let asked =
-            self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.app.names(names)).await });
+            self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.client.names(names)).await });
         asked.unwrap_or_default()
     }
 
@@ -54,24 +56,28 @@ impl Completer for LineHelper {
 
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let place = place(&line[..pos]);
+        let all = definition();
+        let commands =
+            || all.get_subcommands().map(|command| command.get_name().to_owned()).collect::<Vec<_>>();
         let Some(command) = place.before.first() else {
-            let names = COMMANDS.iter().map(|spec| spec.name.to_owned());
-            return Ok((place.start, matching(names, &place.typed)));
+            return Ok((place.start, matching(commands().into_iter(), &place.typed)));
         };
-        let Some(spec) = find(command) else { return Ok((place.start, Vec::new())) };
+        let Some(command) = find(&all, command) else { return Ok((place.start, Vec::new())) };
         if place.typed.starts_with('-') {
-            let options = spec.options.iter().map(|option| option.trim_end_matches('=').to_owned());
-            return Ok((place.start, matching(options, &place.typed)));
+            let options = command.get_arguments().filter_map(clap::Arg::get_long);
+            return Ok((place.start, matching(options.map(|long| format!("--{long}")), &place.typed)));
         }
         let arguments: Vec<String> =
             place.before[1..].iter().filter(|word| !word.starts_with('-')).cloned().collect();
-        let names = match spec.arguments.get(arguments.len()) {
-            Some(Argument::Path) => return self.paths.complete_path(line, pos),
-            Some(Argument::Group) => self.names(Names::Groups),
-            Some(Argument::File) => self.group_names(&arguments, 0, Names::Files),
-            Some(Argument::User) if !arguments.is_empty() => self.group_names(&arguments, 0, Names::Requests),
-            Some(Argument::Direction) => vec!["up".to_owned(), "down".to_owned()],
-            Some(Argument::Command) => COMMANDS.iter().map(|spec| spec.name.to_owned()).collect(),
+        let expected =
+            command.get_positionals().nth(arguments.len()).map(|argument| argument.get_id().as_str());
+        let names = match expected {
+            Some("path" | "destination") => return self.paths.complete_path(line, pos),
+            Some("group") if command.get_name() != "create_group" => self.names(Names::Groups),
+            Some("file") => self.group_names(&arguments, 0, Names::Files),
+            Some("user") if !arguments.is_empty() => self.group_names(&arguments, 0, Names::Requests),
+            Some("direction") => vec!["up".to_owned(), "down".to_owned()],
+            Some("command") => commands(),
             _ => Vec::new(),
         };
         Ok((place.start, matching(names.into_iter(), &place.typed)))

@@ -1,20 +1,23 @@
 //! What of a typed line is kept for the next time: never a password, nor a line that may hold one by mistake.
 
-use crate::command::{Argument, find, quoted, split};
+use shoal_session::text::quoted;
+
+use crate::command::{definition, find, is_secret, split};
 
 /// The line as it may be kept, or nothing. Of a command that takes a password only the command and its user id are kept.
 /// A line that is no command is not kept at all: it may be a password typed too early, or a slip in `login`.
 #[must_use]
 pub(super) fn entry(line: &str) -> Option<String> {
     let cut = split(line);
-    let spec = find(&cut.words.first()?.text)?;
-    if !spec.is_secret() {
+    let all = definition();
+    let command = find(&all, &cut.words.first()?.text)?;
+    if !is_secret(command) {
         return Some(line.trim().to_owned());
     }
-    let user = (spec.arguments.first() == Some(&Argument::User)).then(|| cut.words.get(1)).flatten();
-    Some(match user {
-        Some(user) => format!("{} {}", spec.name, quoted(&user.text)),
-        None => spec.name.to_owned(),
+    let names_user = command.get_positionals().next().is_some_and(|first| first.get_id() == "user");
+    Some(match cut.words.get(1).filter(|_| names_user) {
+        Some(user) => format!("{} {}", command.get_name(), quoted(&user.text)),
+        None => command.get_name().to_owned(),
     })
 }
 

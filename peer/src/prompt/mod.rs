@@ -1,9 +1,8 @@
 //! The interactive prompt: reads lines on a thread of its own, has them carried out one after another, and shows what
-//! happens meanwhile above the line. Talks to `app` alone.
+//! happens meanwhile above the line.
 
 mod complete;
 mod history;
-pub mod password;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -18,9 +17,10 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::app::App;
-use crate::runner::{Next, Runner};
-use crate::screen::Screen;
+use shoal_client::Client;
+
+use crate::command::Context;
+use crate::runner::{self, Next};
 use complete::LineHelper;
 
 /// The history's file in the data directory.
@@ -45,9 +45,10 @@ type LineEditor = Editor<LineHelper, FileHistory>;
 ///
 /// # Errors
 /// When the terminal fails.
-pub async fn run(app: &App, runner: &Runner, screen: &Screen) -> anyhow::Result<()> {
-    let history = app.whoami().data_dir.join(HISTORY_FILE);
-    let mut editor = editor(app.clone(), &history)?;
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let Context { client, screen, .. } = context;
+    let history = client.whoami().data_dir.join(HISTORY_FILE);
+    let mut editor = editor(client.clone(), &history)?;
     let mut printer = editor.create_external_printer()?;
     screen.print_above(Box::new(move |line| {
         // The terminal is gone; so will be the prompt in a moment.
@@ -59,7 +60,7 @@ pub async fn run(app: &App, runner: &Runner, screen: &Screen) -> anyhow::Result<
     reader.spawn(move || read(editor, &history, &wanted, &lines))?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     loop {
-        prompts.send(prompt(app))?;
+        prompts.send(prompt(client))?;
         let text = match typed.recv().await {
             Some(Read::Text(text)) => text,
             Some(Read::Cancelled) => continue,
@@ -68,7 +69,7 @@ pub async fn run(app: &App, runner: &Runner, screen: &Screen) -> anyhow::Result<
         };
         for line in text.lines() {
             tokio::select! {
-                next = runner.run(line) => if next? == Next::Quit {
+                next = runner::run(context, line) => if next? == Next::Quit {
                     return Ok(());
                 },
                 _ = interrupts.recv() => {
@@ -80,14 +81,14 @@ pub async fn run(app: &App, runner: &Runner, screen: &Screen) -> anyhow::Result<
     }
 }
 
-fn prompt(app: &App) -> String {
-    match app.whoami().user {
+fn prompt(client: &Client) -> String {
+    match client.whoami().user {
         Some(user) => format!("{user}> "),
         None => "shoal> ".to_owned(),
     }
 }
 
-fn editor(app: App, history: &Path) -> rustyline::Result<LineEditor> {
+fn editor(client: Client, history: &Path) -> rustyline::Result<LineEditor> {
     let config = Config::builder()
         .max_history_size(MAX_HISTORY)?
         .history_ignore_dups(true)?
@@ -95,7 +96,7 @@ fn editor(app: App, history: &Path) -> rustyline::Result<LineEditor> {
         .auto_add_history(false)
         .build();
     let mut editor = LineEditor::with_config(config)?;
-    editor.set_helper(Some(LineHelper::new(app, Handle::current())));
+    editor.set_helper(Some(LineHelper::new(client, Handle::current())));
     if let Err(error) = private(history).and_then(|()| editor.load_history(history).map_err(io::Error::other))
     {
         tracing::warn!(%error, path = %history.display(), "the history cannot be read");

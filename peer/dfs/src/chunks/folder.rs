@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
-use shoal_peer::data_dir::{DataDir, DataDirError};
+use shoal_console::data_dir::{DataDir, DataDirError};
 
 use super::{Backend, BackendError, Found};
 

@@ -7,7 +7,7 @@ use shoal_common::layout::LayoutError;
 use shoal_common::names::NameError;
 use shoal_engine::{DownloadError, Shortage};
 use shoal_net::KnownError;
-use shoal_peer::session::{CallError, LoginError};
+use shoal_session::{CallError, LoginError};
 
 use crate::name::StoredName;
 use crate::vault::VaultError;
@@ -77,7 +77,7 @@ pub enum StoreError {
     /// The servers together have less room than the file's copies need.
     #[error(
         "the servers have {} left, and the copies need {}: they are full, and nothing is listed; make room or add servers",
-        shoal_peer::text::size(*.free), shoal_peer::text::size(*.needed)
+        shoal_session::text::size(*.free), shoal_session::text::size(*.needed)
     )]
     NoRoom {
         /// Bytes of all copies.

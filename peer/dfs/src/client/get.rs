@@ -13,7 +13,7 @@ use shoal_engine::{
     AnySource, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
     SourceChange, SourceId, State, Target,
 };
-use shoal_peer::session::CallError;
+use shoal_session::CallError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use shoal_common::storage::ChunkId;
 use shoal_common::tracker_api::storage::{Health, StoreAnswer, StoreCall, StoredEntry};
 use shoal_common::{RequestId, Sha1};
-use shoal_peer::session::CallError;
+use shoal_session::CallError;
 
 use super::get::Opened;
 use super::{Client, StoreError, store};

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use shoal_peer::command::Password;
-use shoal_peer::prompt::password;
+use shoal_common::Password;
+use shoal_console::password;
 
 /// Longest line that is read, in bytes.
 const MAX_LINE: u64 = 64 * 1024;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use shoal_common::Password;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
+use shoal_console::read_trackers;
 use shoal_console::{descriptors, log};
-use shoal_peer::command::Password;
-use shoal_peer::events::Event;
-use shoal_peer::options::read_trackers;
-use shoal_peer::session::LoginError;
-use shoal_peer::text;
+use shoal_session::LoginError;
+use shoal_session::events::Event;
+use shoal_session::text;
 use tokio::sync::broadcast;
 
 use super::command::{Command, Line};
@@ -94,7 +94,7 @@ async fn tell(mut events: broadcast::Receiver<Event>, screen: Screen) {
     while let Ok(event) = events.recv().await {
         if let Event::TrackerKnown { tracker, key, .. } = &event {
             let fields = json!({ "tracker": tracker, "key": key });
-            screen.tell("tracker_known", fields, &shoal_peer::render::event(&event));
+            screen.tell("tracker_known", fields, &event.to_string());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use shoal_common::tracker_api::storage::{Health, NodeEntry, StoreStatus};
-use shoal_peer::text;
+use shoal_session::text;
 
 use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Stored};
 

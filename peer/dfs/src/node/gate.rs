@@ -10,7 +10,7 @@ use shoal_common::storage::ChunkId;
 use shoal_common::tokens::{self, CopyOrder, Statement, StorageTicket};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
-use shoal_peer::tickets::{Clock, Judgement};
+use shoal_session::tickets::{Clock, Judgement};
 use tokio::sync::watch;
 
 /// How long whoever shows a ticket of an unknown key waits for the trackers' next word: they speak twice a second.

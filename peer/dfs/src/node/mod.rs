@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::TrackerInfo;
+use shoal_common::budget::Budget;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, Listener};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers, NetError};
-use shoal_peer::budget::Budget;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

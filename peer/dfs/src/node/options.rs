@@ -11,11 +11,11 @@ use anyhow::Context;
 use clap::Parser;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
+use shoal_console::data_dir::DataDir;
+use shoal_console::read_trackers;
 use shoal_console::{LogFormat, descriptors, log, read_key};
 use shoal_net::{Identity, KnownTrackers};
-use shoal_peer::data_dir::DataDir;
-use shoal_peer::options::read_trackers;
-use shoal_peer::text;
+use shoal_session::text;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Node, NodeConfig};

@@ -13,7 +13,7 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkReader, BulkStream, BulkWriter};
-use shoal_peer::tickets::Judgement;
+use shoal_session::tickets::Judgement;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;

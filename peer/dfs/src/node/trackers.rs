@@ -11,7 +11,7 @@ use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::vouching::{News, Scope, SignedList};
 use shoal_net::{Control, KnownError, KnownTrackers, Protocol, ReachError};
-use shoal_peer::session::link::{ANSWER_WITHIN, Link};
+use shoal_session::link::{ANSWER_WITHIN, Link};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -1,0 +1,112 @@
+//! Reads a password from the terminal without showing it.
+
+use std::io::{self, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use shoal_common::Password;
+use shoal_common::limits::MAX_PASSWORD_BYTES;
+use zeroize::Zeroizing;
+
+const CTRL_C: u8 = 0x03;
+const CTRL_D: u8 = 0x04;
+const CTRL_U: u8 = 0x15;
+const BACKSPACE: [u8; 2] = [0x08, 0x7f];
+
+/// Asks for a password; `None` if it was cancelled with Ctrl-C or Ctrl-D. Blocks until a line was typed.
+///
+/// # Errors
+/// When stdin is no terminal, or fails.
+pub fn read(prompt: &str) -> io::Result<Option<Password>> {
+    let hidden = Hidden::start()?;
+    let mut terminal = io::stdout().lock();
+    write!(terminal, "{prompt}")?;
+    terminal.flush()?;
+    let typed = line(|| {
+        let mut byte = [0];
+        match rustix::io::read(io::stdin(), &mut byte)? {
+            0 => Ok(None),
+            _ => Ok(Some(byte[0])),
+        }
+    });
+    drop(hidden);
+    writeln!(terminal)?;
+    Ok(typed?.map(|bytes| Password::new(String::from_utf8_lossy(&bytes).into_owned())))
+}
+
+/// Puts bytes together to a line, as a terminal would; `None` if it was cancelled.
+fn line(mut next: impl FnMut() -> io::Result<Option<u8>>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    // Never grows: growing would leave copies in memory.
+    let mut typed = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD_BYTES + 1));
+    loop {
+        match next()? {
+            None | Some(CTRL_C) => return Ok(None),
+            Some(CTRL_D) if typed.is_empty() => return Ok(None),
+            Some(b'\n' | b'\r') => return Ok(Some(typed)),
+            Some(CTRL_U) => typed.clear(),
+            Some(byte) if BACKSPACE.contains(&byte) => erase(&mut typed),
+            Some(byte) if byte >= b' ' && typed.len() <= MAX_PASSWORD_BYTES => typed.push(byte),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Takes the last character off, all its bytes.
+fn erase(typed: &mut Vec<u8>) {
+    while let Some(byte) = typed.pop() {
+        if byte & 0xc0 != 0x80 {
+            return;
+        }
+    }
+}
+
+/// A terminal that shows nothing and reacts to nothing; as before when dropped.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn start() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
+        hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no mending.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(bytes: &[u8]) -> Option<String> {
+        let mut bytes = bytes.iter().copied();
+        line(|| Ok(bytes.next())).unwrap().map(|line| String::from_utf8(line.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn keys_do_what_they_do_on_a_terminal() {
+        for (bytes, expected) in [
+            (b"secret\n".as_slice(), Some("secret")),
+            (b"secret\r", Some("secret")),
+            (b"wrong\x15right\n", Some("right")),
+            (b"ab\x7fc\n", Some("ac")),
+            ("aé\x7fc\n".as_bytes(), Some("ac")),
+            (b"\x7f\n", Some("")),
+            (b"abc\x03", None),
+            (b"\x04", None),
+            (b"a\x04b\n", Some("ab")),
+            (b"cut off", None),
+        ] {
+            assert_eq!(typed(bytes).as_deref(), expected, "{bytes:?}");
+        }
+        let long = typed(&[vec![b'x'; 100_000], b"\n".to_vec()].concat()).unwrap();
+        assert_eq!(long.len(), MAX_PASSWORD_BYTES + 1, "too long, and refused as such");
+    }
+}

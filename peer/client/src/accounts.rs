@@ -1,0 +1,131 @@
+//! Accounts and sessions.
+
+use std::time::Duration;
+
+use shoal_common::tracker_api::{Answer, Call, SessionEntry};
+use shoal_common::{Password, PeerId, RequestId, Uid, UserName};
+use shoal_session::text;
+
+use crate::client::unexpected;
+use crate::results::{LoggedIn, LoggedOut, UserCreated, WhoAmI};
+use crate::store::StoreError;
+use crate::{Client, ClientError};
+
+/// How long after its start a client that has found no tracker yet is not said to have none.
+const GREETING: Duration = Duration::from_millis(1_500);
+
+impl Client {
+    /// Creates an account; `invitation` is the code that an operator gave, where one is needed.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn create_user(
+        &self,
+        user: UserName,
+        password: Password,
+        invitation: Option<String>,
+    ) -> Result<UserCreated, ClientError> {
+        let provisional = self.0.session.create_user(user.clone(), password, invitation).await?;
+        Ok(UserCreated { user, provisional })
+    }
+
+    /// Begins a session; shares and downloads go on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn login(&self, user: UserName, password: Password) -> Result<LoggedIn, ClientError> {
+        let _gate = self.0.gate.lock().await;
+        if let Some(who) = self.0.session.who() {
+            return Err(ClientError::LoggedIn(who.name));
+        }
+        let who = self.0.session.login(user.clone(), password).await?;
+        let (shares, downloads) = self.restore(who.user).await?;
+        let typed = (who.name != user).then_some(user);
+        Ok(LoggedIn { user: who.name, provisional: who.provisional, typed, shares, downloads })
+    }
+
+    /// Ends the session. It goes on ending when the future is dropped.
+    ///
+    /// # Errors
+    /// When nobody is logged in.
+    pub async fn logout(&self) -> Result<LoggedOut, ClientError> {
+        let user = self.who()?.name;
+        let client = self.clone();
+        let _ = self.0.tasks.spawn(async move { client.end_session().await }).await;
+        Ok(LoggedOut { user, peer: None })
+    }
+
+    /// Ends the account's session on another client, or this one's where that is meant. `client` is the end of its key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn sign_out(&self, user: UserName, client: &str) -> Result<LoggedOut, ClientError> {
+        if user != self.who()?.name {
+            return Err(ClientError::OthersSession(user));
+        }
+        let peer = match client.parse::<PeerId>() {
+            // One that is not online now can be meant too.
+            Ok(peer) => peer,
+            Err(_) => self.session_ending_in(client).await?,
+        };
+        if peer == self.peer_id() {
+            return self.logout().await;
+        }
+        self.0.session.call(Call::SignOut { request: RequestId::random(), peer }).await?;
+        Ok(LoggedOut { user, peer: Some(peer) })
+    }
+
+    async fn session_ending_in(&self, tail: &str) -> Result<PeerId, ClientError> {
+        let sessions = self.sessions().await?;
+        let mut meant = sessions.iter().filter(|entry| entry.peer.to_string().ends_with(tail));
+        match (meant.next(), meant.next()) {
+            (Some(entry), None) => Ok(entry.peer),
+            (None, _) => Err(ClientError::NoSession(text::short(tail))),
+            (Some(_), Some(_)) => Err(ClientError::SeveralSessions(text::short(tail))),
+        }
+    }
+
+    /// The clients on which the account is logged in now.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn sessions(&self) -> Result<Vec<SessionEntry>, ClientError> {
+        self.who()?;
+        match self.0.session.call(Call::Sessions).await? {
+            Answer::Sessions(sessions) => Ok(sessions
+                .into_iter()
+                .map(|entry| SessionEntry { address: text::printable(&entry.address), ..entry })
+                .collect()),
+            _ => unexpected(),
+        }
+    }
+
+    /// Replaces the password; all other sessions of the account end. Without `old` the session is proof enough.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn change_password(&self, old: Option<Password>, new: Password) -> Result<(), ClientError> {
+        self.who()?;
+        Ok(self.0.session.change_password(old, new).await?)
+    }
+
+    /// As [`Client::whoami`], after a first tracker had time to answer.
+    pub async fn greeted(&self) -> WhoAmI {
+        self.reached(GREETING.saturating_sub(self.0.started.elapsed())).await;
+        self.whoami()
+    }
+
+    /// Lets shares and downloads go on; gives their numbers. It goes on when the future is dropped.
+    async fn restore(&self, user: Uid) -> Result<(usize, usize), ClientError> {
+        let client = self.clone();
+        let restored = self.0.tasks.spawn(async move {
+            let shared = client.0.shares.restore(user).await?;
+            Ok::<_, StoreError>((shared, client.0.transfers.restore(user).await?))
+        });
+        match restored.await {
+            Ok(restored) => Ok(restored?),
+            // The client leaves.
+            Err(_) => Err(ClientError::NotLoggedIn),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A client that runs: what it is made of, how it starts and ends.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_common::{PeerId, TrackerInfo};
+use shoal_engine::{Engine, EngineConfig};
+use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
+use shoal_segment::mirror::Reach;
+use tokio::sync::{Mutex, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use shoal_console::data_dir::DataDir;
+use shoal_session::events::{Event, Events};
+use shoal_session::holdings::Holdings;
+use shoal_session::tickets::TicketBook;
+use shoal_session::{CallError, Session, SessionConfig, Who};
+use shoal_swarm::{Swarm, SwarmConfig};
+
+use crate::background;
+use crate::error::{ClientError, StartError};
+use crate::hashing::Hashing;
+use crate::names;
+use crate::results::WhoAmI;
+use crate::shares::{self, Shares};
+use crate::store::{Store, StoreError};
+use crate::transfers::{self, Transfers};
+use crate::wake::Clock;
+
+/// The file names in the data directory.
+const IDENTITY_FILE: &str = "identity.key";
+const STORE_FILE: &str = "client.db";
+/// Settings that hold the rate limits, in bytes a second.
+pub(crate) const LIMIT_UP: &str = "limit_up";
+pub(crate) const LIMIT_DOWN: &str = "limit_down";
+/// How long leaving may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(8);
+
+/// What a client is started with.
+pub struct ClientConfig {
+    /// `ip:port` at which it serves; port 0 takes any.
+    pub listen: SocketAddr,
+    /// The trackers.
+    pub trackers: TrackerInfo,
+    /// What it remembers, locked for it.
+    pub data_dir: DataDir,
+    /// Peers that it uploads to at a time.
+    pub upload_slots: usize,
+    /// What shows that this machine was asleep: [`crate::wake::system_clock`], or a test's.
+    pub clock: Clock,
+    /// How far mirrors that other members name may lie.
+    pub mirrors: Reach,
+}
+
+/// A running client. Cheap to clone.
+#[derive(Clone)]
+pub struct Client(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: ClientConfig,
+    pub(crate) identity: Identity,
+    pub(crate) control: Control,
+    pub(crate) store: Store,
+    pub(crate) swarm: Swarm,
+    pub(crate) engine: Engine,
+    pub(crate) session: Session,
+    pub(crate) shares: Shares,
+    pub(crate) transfers: Transfers,
+    pub(crate) events: Events,
+    /// For the first listener: what happened since the start.
+    pub(crate) first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
+    pub(crate) hashing: watch::Sender<Option<Hashing>>,
+    pub(crate) names: names::Cache,
+    pub(crate) started: Instant,
+    /// Held while a session begins or ends, so that what one starts the other does not stop.
+    pub(crate) gate: Mutex<()>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Client {
+    /// Starts a client: it listens, and looks for a tracker.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
+        let folder = config.data_dir.path().to_owned();
+        let trackers = config.trackers.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
+            let known = KnownTrackers::open(&folder, &trackers, None)?;
+            Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))
+        });
+        let (identity, known, store) = opened.await??;
+        let (up, down) = (limit(&store, LIMIT_UP).await?, limit(&store, LIMIT_DOWN).await?);
+        let own = identity.peer_id();
+        let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
+        let first_events = std::sync::Mutex::new(Some(events.listen()));
+        let swarm_config = SwarmConfig {
+            identity: identity.clone(),
+            listen: config.listen,
+            upload_slots: config.upload_slots,
+        };
+        let swarm = Swarm::start(swarm_config, tickets.clone()).await?;
+        swarm.set_upload_limit(up);
+        let control_config = ControlConfig {
+            identity: identity.clone(),
+            listen: None,
+            protocols: Vec::new(),
+            limits: ControlLimits::default(),
+        };
+        let (control, _) = Control::start(control_config).await?;
+        let (session, unknown) = Session::start(SessionConfig {
+            control: control.clone(),
+            own,
+            trackers: config.trackers.clone(),
+            known,
+            listen: swarm.local_addr().to_string(),
+            tickets: tickets.clone(),
+            holdings: holdings.clone(),
+            events: events.clone(),
+        });
+        let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
+        let (shares, monitor) = Shares::new(shares::Parts {
+            store: store.clone(),
+            swarm: swarm.clone(),
+            session: session.clone(),
+            holdings: holdings.clone(),
+            events: events.clone(),
+        });
+        let transfers = Transfers::new(transfers::Parts {
+            store: store.clone(),
+            swarm: swarm.clone(),
+            session: session.clone(),
+            shares: shares.clone(),
+            holdings,
+            events: events.clone(),
+            tickets,
+            engine: engine.clone(),
+            mirrors: config.mirrors,
+        });
+        let client = Self(Arc::new(Inner {
+            config,
+            identity,
+            control,
+            store,
+            swarm,
+            engine,
+            session,
+            shares,
+            transfers,
+            events,
+            first_events,
+            hashing: watch::Sender::new(None),
+            names: names::Cache::default(),
+            started: Instant::now(),
+            gate: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        client.0.tasks.spawn(background::run(client.clone(), unknown));
+        client.0.tasks.spawn(background::mind_sleeps(client.clone()));
+        client.0.tasks.spawn(monitor.run(client.0.stop.clone()));
+        Ok(client)
+    }
+
+    /// All events from now on; for the first who asks, all since the start.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        let first = self.0.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.0.events.listen())
+    }
+
+    /// The file that is being hashed, if one is.
+    #[must_use]
+    pub fn hashing(&self) -> watch::Receiver<Option<Hashing>> {
+        self.0.hashing.subscribe()
+    }
+
+    /// The user who is logged in.
+    pub(crate) fn who(&self) -> Result<Who, ClientError> {
+        self.0.session.who().ok_or(ClientError::NotLoggedIn)
+    }
+
+    /// Who and where this client is.
+    #[must_use]
+    pub fn whoami(&self) -> WhoAmI {
+        let who = self.0.session.who();
+        WhoAmI {
+            provisional: who.as_ref().is_some_and(|who| who.provisional),
+            user: who.map(|who| who.name),
+            peer: self.peer_id(),
+            address: self.0.swarm.local_addr().to_string(),
+            tracker: self.0.session.tracker(),
+            data_dir: self.0.config.data_dir.path().to_owned(),
+        }
+    }
+
+    /// This client's key.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.0.identity.peer_id()
+    }
+
+    /// Waits until a tracker answers, or that long. Safe to drop.
+    pub async fn reached(&self, within: Duration) -> bool {
+        self.0.session.reached(within).await
+    }
+
+    /// Leaves: tells who is left without a sharer, ends the session, stops serving and downloading. Takes some seconds at
+    /// most; false if something did not end in time.
+    pub async fn shutdown(&self) -> bool {
+        let leave = async {
+            self.end_session().await;
+            self.0.stop.cancel();
+            self.0.tasks.close();
+            self.0.transfers.shutdown().await;
+            self.0.tasks.wait().await;
+            self.0.swarm.shutdown().await;
+            self.0.session.shutdown().await;
+            self.0.control.shutdown().await;
+        };
+        let in_time = tokio::time::timeout(LEAVE_WITHIN, leave).await.is_ok();
+        if !in_time {
+            tracing::warn!("some tasks did not end within {LEAVE_WITHIN:?}");
+        }
+        in_time
+    }
+
+    /// Tells which files nobody else shares, stops everything that the session allowed, and ends it.
+    pub(crate) async fn end_session(&self) {
+        let _gate = self.0.gate.lock().await;
+        if let Some(who) = self.0.session.who() {
+            self.0.shares.tell_sole_shares(who.user).await;
+            self.suspend().await;
+            self.0.session.logout().await;
+        }
+    }
+
+    pub(crate) async fn suspend(&self) {
+        self.0.transfers.suspend().await;
+        self.0.shares.suspend().await;
+    }
+}
+
+pub(crate) fn unexpected<T>() -> Result<T, ClientError> {
+    Err(CallError::Unexpected.into())
+}
+
+async fn limit(store: &Store, setting: &'static str) -> Result<Option<u64>, StoreError> {
+    let text = store.setting(setting).await?;
+    Ok(text.and_then(|text| text.parse().ok()).filter(|rate| *rate > 0))
+}

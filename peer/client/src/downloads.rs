@@ -1,0 +1,102 @@
+//! Downloads and rate limits.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::client::{LIMIT_DOWN, LIMIT_UP};
+use crate::transfers::{Begun, DownloadRow, Resumed};
+use crate::{Client, ClientError, Direction, FileRef};
+
+impl Client {
+    /// Begins a download in the background; `destination` is a folder or the file's new path.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn download(
+        &self,
+        file: FileRef,
+        destination: PathBuf,
+        overwrite: bool,
+    ) -> Result<Begun, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.begin(file, destination, overwrite, &self.0.hashing).await?)
+    }
+
+    /// All downloads of the user who is logged in.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<DownloadRow> {
+        self.0.transfers.rows()
+    }
+
+    /// Pauses a download; what is there is kept.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pause(&self, file: &FileRef) -> Result<(), ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.pause(file).await?)
+    }
+
+    /// Goes on with a paused or failed download.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resume(&self, file: &FileRef) -> Result<Resumed, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.resume(file).await?)
+    }
+
+    /// Gives a download up, or takes a finished one off the list; true if it was finished, so that the file stays.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cancel(&self, file: &FileRef) -> Result<bool, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.cancel(file).await?)
+    }
+
+    /// Completes when no download runs. Safe to drop.
+    pub async fn idle(&self) {
+        self.0.transfers.idle().await;
+    }
+
+    /// Waits until no download runs, or that long; gives how long it took. Safe to drop.
+    ///
+    /// # Errors
+    /// When the time is over before, or a download failed since the last time that this was asked.
+    pub async fn wait(&self, limit: Option<Duration>) -> Result<Duration, ClientError> {
+        self.who()?;
+        let begun = Instant::now();
+        let idle = self.0.transfers.idle();
+        match limit {
+            None => idle.await,
+            Some(limit) => {
+                if tokio::time::timeout(limit, idle).await.is_err() {
+                    let running = self.0.transfers.running();
+                    return Err(ClientError::StillRunning { running, waited: limit });
+                }
+            }
+        }
+        let failed = self.0.transfers.take_failures();
+        if failed.is_empty() { Ok(begun.elapsed()) } else { Err(ClientError::DownloadsFailed(failed)) }
+    }
+
+    /// Limits a rate, in bytes per second, from now on and after a restart; `None` is no limit.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or the store fails.
+    pub async fn set_limit(&self, direction: Direction, rate: Option<u64>) -> Result<(), ClientError> {
+        self.who()?;
+        let setting = match direction {
+            Direction::Up => {
+                self.0.swarm.set_upload_limit(rate);
+                LIMIT_UP
+            }
+            Direction::Down => {
+                self.0.engine.set_download_limit(rate);
+                LIMIT_DOWN
+            }
+        };
+        Ok(self.0.store.set_setting(setting, rate.unwrap_or(0).to_string()).await?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Why a client does not start, and why a command was not carried out: each in words for whoever typed it.
+
+use std::time::Duration;
+
+use shoal_common::UserName;
+use shoal_net::{IdentityError, KnownError, NetError};
+
+use crate::FileRef;
+use crate::shares::ShareError;
+use crate::store::StoreError;
+use crate::transfers::TransferError;
+use shoal_session::text;
+use shoal_session::{CallError, LoginError};
+
+/// Why a client cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The key file.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The file of the trackers' keys.
+    #[error(transparent)]
+    Known(#[from] KnownError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listening address, or the network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A blocking thread died.
+    #[error("the client could not start: {0}")]
+    Stopped(#[from] tokio::task::JoinError),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It needs a session.
+    #[error("log in first: login <user_id> (or create_user <user_id>)")]
+    NotLoggedIn,
+    /// There is a session already.
+    #[error("{0} is logged in; log out first: logout")]
+    LoggedIn(UserName),
+    /// Another account's session.
+    #[error("that session is {0}'s; only the clients of the account that is logged in can be logged out")]
+    OthersSession(UserName),
+    /// No client is called so.
+    #[error("no client of this account that is online has a key ending in {0}; see: sessions")]
+    NoSession(String),
+    /// More than one client is called so.
+    #[error("several clients of this account have keys ending in {0}; give more of it, see: sessions")]
+    SeveralSessions(String),
+    /// A password is missing, and there is nobody to ask.
+    #[error("the password is missing; give it with the command or in SHOAL_PASSWORD")]
+    NoPassword,
+    /// The trackers refused, or none answers.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Account or session.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// Sharing.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Downloading.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `wait` ended before the downloads did.
+    #[error("{} still running after {} s; see show_downloads -v", text::count(*.running, "download"), .waited.as_secs_f32())]
+    StillRunning {
+        /// Downloads that still run.
+        running: usize,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// Downloads that were waited for failed.
+    #[error("failed: {}; show_downloads tells why", names(.0))]
+    DownloadsFailed(Vec<FileRef>),
+}
+
+impl ClientError {
+    /// A word for programs, which stays the same when the text is bettered.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotLoggedIn => "not_logged_in",
+            Self::LoggedIn(_) => "logged_in",
+            Self::OthersSession(_) => "others_session",
+            Self::NoSession(_) => "no_session",
+            Self::SeveralSessions(_) => "several_sessions",
+            Self::NoPassword => "no_password",
+            Self::Call(CallError::NoTracker { .. }) => "no_tracker",
+            Self::Call(_) => "refused",
+            Self::Login(_) => "login",
+            Self::Share(_) => "share",
+            Self::Transfer(_) => "transfer",
+            Self::Store(_) => "store",
+            Self::StillRunning { .. } => "still_running",
+            Self::DownloadsFailed(_) => "downloads_failed",
+        }
+    }
+}
+
+fn names(files: &[FileRef]) -> String {
+    files.iter().map(|file| format!("{} of {}", file.file, file.group)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,104 @@
+//! What comes of a command, as values.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+use shoal_common::{FileName, GroupName, PeerId, Sha1, UserName};
+
+/// An account was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserCreated {
+    /// Its name.
+    pub user: UserName,
+    /// Whether the name may yet be lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
+}
+
+/// A session began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggedIn {
+    /// Who is logged in.
+    pub user: UserName,
+    /// Whether the name may yet be lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
+    /// The name that was typed, where the account goes by another now.
+    #[serde(skip)]
+    pub typed: Option<UserName>,
+    /// Files that are shared again.
+    pub shares: usize,
+    /// Downloads that go on.
+    #[serde(rename = "downloads_resumed")]
+    pub downloads: usize,
+}
+
+/// A session is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggedOut {
+    /// Who was logged in.
+    pub user: UserName,
+    /// The client, if it is another one than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerId>,
+}
+
+/// Who and where this client is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WhoAmI {
+    /// Who is logged in.
+    pub user: Option<UserName>,
+    /// Whether the name may yet be lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
+    /// This client's key.
+    pub peer: PeerId,
+    /// `ip:port` at which it serves.
+    pub address: String,
+    /// The tracker in use.
+    pub tracker: Option<String>,
+    /// Where it keeps what it remembers.
+    #[serde(serialize_with = "lossy")]
+    pub data_dir: PathBuf,
+}
+
+/// A group was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupCreated {
+    /// Its name.
+    pub group: GroupName,
+    /// Whether the name may yet be lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
+}
+
+/// A file is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SharedFile {
+    /// With which group.
+    pub group: GroupName,
+    /// Under which name.
+    pub file: FileName,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-1 of the whole file.
+    pub sha1: Sha1,
+}
+
+/// A client that holds a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerRow {
+    /// Who is logged in there.
+    pub user: UserName,
+    /// The client's key.
+    pub peer: PeerId,
+    /// `ip:port` of the client.
+    pub address: String,
+    /// How much of the file it holds; `None` where that is not known here.
+    pub percent: Option<u8>,
+}
+
+/// A path as text; what is no UTF-8 in it is replaced.
+pub(crate) fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}

@@ -1,0 +1,87 @@
+//! The reading of touched files: one at a time, as it costs others the disk, the smallest first. Owned by the monitor.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::health::{Absence, Checked};
+use super::look::check;
+use crate::hashing::Hashing;
+use crate::store::ShareRecord;
+use shoal_swarm::FileKey;
+
+/// Reads from drives that do not answer and that are waited for no longer, each with a thread. With so many no file is
+/// read until one returns.
+const MAX_STUCK: usize = 4;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Checks {
+    current: Option<Check>,
+    /// Files that are to be read, by size.
+    waiting: BTreeSet<(u64, FileKey)>,
+    /// Reads that were given up and have not returned.
+    stuck: Vec<watch::Receiver<Option<Hashing>>>,
+}
+
+/// A file that is being read.
+struct Check {
+    key: FileKey,
+    progress: watch::Receiver<Option<Hashing>>,
+    task: JoinHandle<Checked>,
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Checks {
+    /// A file of that size is to be read.
+    pub(super) fn want(&mut self, size: u64, key: FileKey) {
+        self.waiting.insert((size, key));
+    }
+
+    /// Begins the next check, if none runs. `wanted` gives the records of the files that are still to be read; what is read
+    /// and not wanted any more is stopped.
+    pub(super) fn begin<'a>(&mut self, wanted: impl Fn(FileKey) -> Option<&'a ShareRecord>) {
+        self.current.take_if(|check| wanted(check.key).is_none());
+        self.stuck.retain(|progress| progress.has_changed().is_ok());
+        if self.current.is_some() || self.stuck.len() >= MAX_STUCK {
+            return;
+        }
+        let next = std::iter::from_fn(|| self.waiting.pop_first());
+        let Some(record) = next.map(|(_, key)| wanted(key)).find_map(|record| record) else { return };
+        let (sender, progress) = watch::channel(None);
+        let (path, digest) = (record.path.clone(), record.manifest.digest());
+        tracing::info!(path = %path.display(), "a shared file was touched: checking it");
+        let task = tokio::spawn(async move { check(path, digest, &sender).await });
+        self.current = Some(Check { key: record.key, progress, task });
+    }
+
+    /// Stops the check of a file.
+    pub(super) fn stop(&mut self, key: FileKey) {
+        self.current.take_if(|check| check.key == key);
+    }
+
+    /// What came of the check that runs; never while none does. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> (FileKey, Checked) {
+        let Some(check) = &mut self.current else { return std::future::pending().await };
+        let checked = (&mut check.task).await.unwrap_or(Checked::Written);
+        let key = check.key;
+        if checked == Checked::Absent(Absence::Silent) {
+            self.stuck.push(check.progress.clone());
+        }
+        self.current = None;
+        (key, checked)
+    }
+
+    /// How much of a file was read, in percent; `None` unless it is being read.
+    pub(super) fn percent(&self, key: FileKey) -> Option<u8> {
+        let progress = self.current.as_ref().filter(|check| check.key == key)?.progress.borrow();
+        let Hashing { done, total, .. } = progress.as_ref()?;
+        u8::try_from(done.saturating_mul(100) / (*total).max(1)).ok()
+    }
+}

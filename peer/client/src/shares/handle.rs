@@ -1,0 +1,62 @@
+//! The way to the monitor: commands that it takes one after the other, so that a share that was stopped stays so.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::ShareError;
+use crate::store::ShareRecord;
+use shoal_swarm::FileKey;
+
+/// Commands that may wait.
+const MAX_COMMANDS: usize = 64;
+
+/// What is wanted of the monitor.
+pub(super) enum Command {
+    /// Share this file, whose content is known.
+    Put(Box<ShareRecord>, oneshot::Sender<Result<(), ShareError>>),
+    /// Share these files after a look at each; gives how many are served at once.
+    Restore(Vec<ShareRecord>, oneshot::Sender<usize>),
+    /// Share that file no longer.
+    Remove(FileKey, oneshot::Sender<()>),
+    /// Share nothing.
+    Clear(oneshot::Sender<()>),
+}
+
+/// The way to the monitor. Cheap to clone. When the monitor ended nothing is shared any more.
+#[derive(Clone)]
+pub(super) struct Handle(mpsc::Sender<Command>);
+
+impl Handle {
+    /// A handle, and what it is given.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+        (Self(commands), receiver)
+    }
+
+    /// Serves and announces a file whose content is known.
+    pub(super) async fn put(&self, record: ShareRecord) -> Result<(), ShareError> {
+        let put = |done| Command::Put(Box::new(record), done);
+        self.ask(put).await.unwrap_or(Ok(()))
+    }
+
+    /// Looks at files and serves those that are there and untouched; gives their number after 2 s at most. The others are
+    /// looked after from then on.
+    pub(super) async fn restore(&self, records: Vec<ShareRecord>) -> usize {
+        self.ask(|done| Command::Restore(records, done)).await.unwrap_or(0)
+    }
+
+    /// Neither serves nor announces a file any more.
+    pub(super) async fn remove(&self, key: FileKey) {
+        self.ask(|done| Command::Remove(key, done)).await;
+    }
+
+    /// Neither serves nor announces any file any more.
+    pub(super) async fn clear(&self) {
+        self.ask(Command::Clear).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (done, answer) = oneshot::channel();
+        self.0.send(command(done)).await.ok()?;
+        answer.await.ok()
+    }
+}

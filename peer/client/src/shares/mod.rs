@@ -1,0 +1,355 @@
+//! The files that this client shares: hashed, recorded, told to the trackers and served. The [`Monitor`] looks after the
+//! files on disk: one that is gone or changed is neither served nor announced, its user is told, and it is shared again as
+//! soon as it is what it was.
+
+mod checks;
+mod drives;
+mod error;
+mod handle;
+mod health;
+mod look;
+mod monitor;
+mod problem;
+mod watcher;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::manifest::ManifestError;
+use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
+use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
+use shoal_engine::hash::{HashError, Hashed};
+use shoal_segment::mirror::Reach;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use error::ShareError;
+pub(crate) use monitor::Monitor;
+
+use crate::FileRef;
+use crate::hashing::{Hashing, hash};
+use crate::store::{ShareRecord, Store, StoreError};
+use handle::Handle;
+use shoal_session::events::{Event, Events};
+use shoal_session::holdings::Holdings;
+use shoal_session::text;
+use shoal_session::{CallError, Session, Who};
+use shoal_swarm::{FileKey, Swarm};
+
+/// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
+const MAX_ASKED_ABOUT: usize = 64;
+/// How long that may take.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a command waits until a tracker knows what it changed: who looks then finds it.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A file that is shared now.
+#[derive(Debug, Clone)]
+pub(crate) struct Uploaded {
+    /// Its name in the group.
+    pub file: FileName,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-1 of the whole file.
+    pub sha1: Sha1,
+}
+
+/// This client's shares. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shares(Arc<Parts>, Handle);
+
+/// What shares are made of.
+pub(crate) struct Parts {
+    /// Where shares are recorded.
+    pub store: Store,
+    /// Where they are served.
+    pub swarm: Swarm,
+    /// Where they are told to the trackers.
+    pub session: Session,
+    /// Where they are announced.
+    pub holdings: Holdings,
+    /// Where lost ones are told to the user.
+    pub events: Events,
+}
+
+impl Shares {
+    /// No shares yet; see [`Shares::restore`]. Nothing is served unless the monitor runs.
+    #[must_use]
+    pub(crate) fn new(parts: Parts) -> (Self, Monitor) {
+        let parts = Arc::new(parts);
+        let (monitor, handle) = Monitor::new(parts.clone());
+        (Self(parts, handle), monitor)
+    }
+
+    /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
+    /// shared.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    pub(crate) async fn upload(
+        &self,
+        path: &Path,
+        group: &GroupName,
+        mirrors: Vec<String>,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Uploaded, ShareError> {
+        let who = self.0.session.who().ok_or(ShareError::NotLoggedIn)?;
+        let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
+        check_mirrors(&mirrors)?;
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let name = file_name(&absolute)?;
+        self.must_be_member(&who, group).await?;
+        let hashed = hash(absolute.clone(), progress).await?;
+        let Hashed { layout, pieces, digest, identity } = hashed;
+        let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
+        manifest.validate_new()?;
+        let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
+        for &old in &replaced {
+            // Its name is free then. If the new version is refused, the old one is told anew once it is back.
+            self.take_back(old).await?;
+        }
+        let key = self.tell(group, &manifest, piece_list.clone()).await?;
+        for old in replaced {
+            self.1.remove(old).await;
+            self.0.store.remove_share(who.user, old).await?;
+        }
+        let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
+        let record =
+            ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
+        self.0.store.put_share(record.clone(), piece_list).await?;
+        self.1.put(record).await?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(uploaded)
+    }
+
+    /// Shares again what the user shared before, after a look at each file; gives how many are shared at once. Those that
+    /// are gone or changed are told as events.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
+        let shared = self.1.restore(self.0.store.shares(user).await?).await;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(shared)
+    }
+
+    /// Stops sharing a file and forgets it; false if it was not shared.
+    ///
+    /// # Errors
+    /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
+    pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
+        self.1.remove(key).await;
+        let known = self.0.store.shares(user).await?.iter().any(|record| record.key == key);
+        if !known {
+            return Ok(false);
+        }
+        self.take_back(key).await?;
+        self.0.store.remove_share(user, key).await?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(true)
+    }
+
+    /// The share of that name, as recorded here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn find(&self, who: &Who, file: &FileRef) -> Result<Option<FileKey>, StoreError> {
+        let gid = gid(who, &file.group);
+        let records = self.0.store.shares(who.user).await?;
+        let same_group =
+            |record: &&ShareRecord| gid.map_or(record.group == file.group, |gid| record.key.group == gid);
+        Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
+    }
+
+    /// Stops serving everything, and keeps the record of it.
+    pub(crate) async fn suspend(&self) {
+        self.1.clear().await;
+    }
+
+    /// The user left a group: what was shared in it is not served any more, and forgotten.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
+        for record in self.0.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
+            self.1.remove(record.key).await;
+            self.0.store.remove_share(user, record.key).await?;
+        }
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(())
+    }
+
+    /// Shares a download that is complete. When no tracker answers, or none knows the file, it is told to them as soon as
+    /// one does.
+    ///
+    /// # Errors
+    /// When the file changed already, or the store fails.
+    pub(crate) async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
+        let key = record.key;
+        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        self.0.store.put_share(record.clone(), piece_list).await?;
+        let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
+        let told = self.0.session.call(call).await;
+        if let Err(error) = &told {
+            tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
+        }
+        if self.0.session.who().is_none_or(|who| who.user != record.user) {
+            // The session ended meanwhile; the next login shares it.
+            return Ok(());
+        }
+        self.1.put(record).await?;
+        self.0.holdings.settled(SETTLE_WITHIN).await;
+        Ok(())
+    }
+
+    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more.
+    pub(crate) async fn unknown(&self, holdings: Vec<Holding>) {
+        let Some(who) = self.0.session.who() else { return };
+        // Memberships may be older than what the trackers say now.
+        let who = self.0.session.renew().await.unwrap_or(who);
+        let records = match self.0.store.shares(who.user).await {
+            Ok(records) => records,
+            Err(error) => return tracing::error!(%error, "shares cannot be read"),
+        };
+        for holding in holdings.iter().filter(|holding| holding.extent == Extent::Complete) {
+            let key = FileKey { group: holding.group, file: holding.file };
+            let Some(record) = records.iter().find(|record| record.key == key) else { continue };
+            if let Err(error) = self.share_anew(&who, record).await {
+                tracing::warn!(%error, file = %record.manifest.name, "a share that the trackers do not know cannot be told");
+            }
+        }
+    }
+
+    /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
+    pub(crate) async fn tell_sole_shares(&self, user: Uid) {
+        let mut questions = JoinSet::new();
+        let records = self.0.store.shares(user).await.unwrap_or_default();
+        let served = records.into_iter().filter(|r| self.0.holdings.extent(r.key) == Extent::Complete);
+        for record in served.take(MAX_ASKED_ABOUT) {
+            let session = self.0.session.clone();
+            questions.spawn(async move {
+                let call = Call::Holders { group: record.key.group, file: record.key.file };
+                let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
+                let sole = !holders.iter().any(|holder| holder.extent == Extent::Complete);
+                sole.then_some(record)
+            });
+        }
+        let collect = async {
+            while let Some(answer) = questions.join_next().await {
+                if let Ok(Some(record)) = answer {
+                    let (group, file) = self.0.name_of(&record);
+                    self.0.events.tell(Event::LastSharer { group, file });
+                }
+            }
+        };
+        let _ = tokio::time::timeout(ASK_WITHIN, collect).await;
+    }
+
+    /// Refuses before the hashing what would be refused after it.
+    async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
+        if gid(who, group).is_none() {
+            self.0.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        group: &GroupName,
+        manifest: &Manifest,
+        piece_list: Vec<u8>,
+    ) -> Result<FileKey, CallError> {
+        let request = RequestId::random();
+        let call = Call::Share { request, group: group.clone(), manifest: manifest.clone(), piece_list };
+        match self.0.session.call(call).await? {
+            Answer::Shared { group, file } => Ok(FileKey { group, file }),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
+        let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
+            self.1.remove(record.key).await;
+            self.0.store.remove_share(who.user, record.key).await?;
+            self.0.told_lost(record, format!("you are not a member of {} any more", record.group));
+            return Ok(());
+        };
+        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
+        // An earlier version took some that trackers refuse now.
+        manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
+        match self.tell(group, &manifest, piece_list).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused { text, .. }) => {
+                self.1.remove(record.key).await;
+                self.0.told_lost(record, text);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells the trackers that a file is not shared any more.
+    async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
+        let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
+        match self.0.session.call(call).await {
+            // What the trackers do not know needs no stopping.
+            Err(error) if error.refusal() != Some(RefusalKind::NotFound) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was shared from this place before and is not there any more: its user shares what is.
+    async fn replaced(
+        &self,
+        who: &Who,
+        group: &GroupName,
+        path: &Path,
+        new: &Manifest,
+    ) -> Result<Vec<FileKey>, StoreError> {
+        let gid = gid(who, group);
+        let here = |old: &ShareRecord| old.path == path && gid == Some(old.key.group);
+        let mut old = self.0.store.shares(who.user).await?;
+        old.retain(|old| here(old) && old.manifest.digest() != new.digest());
+        Ok(old.into_iter().map(|old| old.key).collect())
+    }
+}
+
+impl Parts {
+    /// What a share is called now: another group may have been given the name that its group had.
+    fn name_of(&self, record: &ShareRecord) -> (GroupName, FileName) {
+        let who = self.session.who();
+        let group = who.as_ref().and_then(|who| who.group_name(record.key.group)).unwrap_or(&record.group);
+        (group.clone(), record.manifest.name.clone())
+    }
+
+    fn told_lost(&self, record: &ShareRecord, problem: String) {
+        let ((group, file), path) = (self.name_of(record), record.path.clone());
+        let problem = text::error_line(&problem);
+        self.events.tell(Event::ShareLost { group, file, path, problem });
+    }
+}
+
+/// The id of a group that the user is a member of.
+#[must_use]
+pub(crate) fn gid(who: &Who, group: &GroupName) -> Option<Gid> {
+    who.groups.iter().find(|(_, name)| name == group).map(|(gid, _)| *gid)
+}
+
+/// Refuses before the hashing what no client would use. Private addresses are left to those who allow them.
+fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
+    mirrors::check(mirrors).map_err(ManifestError::from)?;
+    let unusable = |url: &String| {
+        let refused = Reach::Anywhere.allow(url).err()?;
+        Some(ShareError::Mirror(format!("the mirror {url:?} {refused}")))
+    };
+    mirrors.iter().find_map(unusable).map_or(Ok(()), Err)
+}
+
+fn file_name(path: &Path) -> Result<FileName, ShareError> {
+    let fault = |problem: String| ShareError::Name { path: path.to_owned(), problem };
+    let Some(name) = path.file_name() else { return Err(HashError::NotAFile(path.to_owned()).into()) };
+    let name = name.to_str().ok_or_else(|| fault("it is not UTF-8".to_owned()))?;
+    FileName::create(name).map_err(|error: NameError| fault(error.to_string()))
+}

@@ -1,0 +1,488 @@
+//! Looks after the shared files on disk: one task that owns what is known of each ([`Health`]), looks at them when the
+//! system or a failed read says so and from time to time, reads those that were touched, and serves or withholds them.
+//! Shares are given to it through a [`Handle`]; it never blocks on a disk, and a drive that does not answer holds up no other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::manifest::ManifestError;
+use shoal_common::tracker_api::Extent;
+use shoal_engine::hash::FileIdentity;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::checks::Checks;
+use super::drives::Drives;
+use super::handle::{Command, Handle};
+use super::health::{Absence, Action, Checked, Found, Health, Report};
+use super::look::look;
+use super::problem::{absent, changed};
+use super::watcher::{News, Watcher};
+use super::{Parts, ShareError};
+use crate::store::ShareRecord;
+use shoal_session::events::Event;
+use shoal_swarm::{Body, FileKey, Served, SwarmEvent};
+
+/// How often a file is looked at whose folder is watched: a watch does not see that a folder above was renamed, or another
+/// drive put in the folder's place.
+const WATCHED: Duration = Duration::from_secs(10);
+/// How often otherwise.
+const UNWATCHED: Duration = Duration::from_secs(2);
+/// Each file adds this to both, so that all together cost no more than 200 looks per second.
+const PER_FILE: Duration = Duration::from_millis(5);
+/// A file that is written to all the time is looked at this rarely.
+const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// How long a login waits for the first look at all files.
+const FIRST_LOOKS: Duration = Duration::from_secs(2);
+
+/// A shared file.
+struct Entry {
+    record: ShareRecord,
+    health: Health,
+    /// When it is looked at next, unless a look is under way.
+    next: Instant,
+    /// Whether it waits for a look, or one is under way.
+    looking: bool,
+    /// It has to be looked at once more after the look that is under way.
+    again: bool,
+    /// When it was looked at last.
+    looked: Instant,
+}
+
+/// A folder with shared files.
+#[derive(Default)]
+struct Folder {
+    keys: BTreeSet<FileKey>,
+    /// Whether the watcher was asked to watch it.
+    asked: bool,
+    watched: bool,
+}
+
+/// What a look at a share's path showed.
+type Looked = (FileKey, PathBuf, Found);
+
+/// A login that waits for the first looks.
+struct Restoring {
+    keys: Vec<FileKey>,
+    until: Instant,
+    done: oneshot::Sender<usize>,
+}
+
+/// See the module.
+pub(crate) struct Monitor {
+    parts: Arc<Parts>,
+    commands: mpsc::Receiver<Command>,
+    entries: HashMap<FileKey, Entry>,
+    /// When each entry that waits for no look is looked at next.
+    schedule: BTreeSet<(Instant, FileKey)>,
+    drives: Drives,
+    looks: JoinSet<(u64, Vec<Looked>)>,
+    folders: HashMap<PathBuf, Folder>,
+    /// A file may be shared with several groups.
+    by_path: HashMap<PathBuf, Vec<FileKey>>,
+    watcher: Watcher,
+    news: mpsc::Receiver<News>,
+    checks: Checks,
+    restoring: Vec<Restoring>,
+}
+
+impl Monitor {
+    /// A monitor of nothing, and the way to it.
+    pub(super) fn new(parts: Arc<Parts>) -> (Self, Handle) {
+        let (handle, commands) = Handle::new();
+        let (watcher, news) = Watcher::start();
+        let monitor = Self {
+            parts,
+            commands,
+            entries: HashMap::new(),
+            schedule: BTreeSet::new(),
+            drives: Drives::default(),
+            looks: JoinSet::new(),
+            folders: HashMap::new(),
+            by_path: HashMap::new(),
+            watcher,
+            news,
+            checks: Checks::default(),
+            restoring: Vec::new(),
+        };
+        (monitor, handle)
+    }
+
+    /// Looks after the shared files until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut swarm = self.parts.swarm.events();
+        loop {
+            self.begin_looks();
+            self.begin_check();
+            self.answer_logins();
+            let wake = self.wake();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                event = swarm.recv() => match event {
+                    Ok(SwarmEvent::FileChanged(key)) => self.suspect(key),
+                    Ok(SwarmEvent::FileUnreadable(key, reason)) => {
+                        tracing::info!(?key, reason, "a shared file cannot be read");
+                        self.suspect(key);
+                    }
+                    Ok(SwarmEvent::SourceLost { .. }) => {}
+                    Err(RecvError::Lagged(_)) => self.suspect_all(),
+                    // The swarm is shut down last of all.
+                    Err(RecvError::Closed) => return,
+                },
+                Some(news) = self.news.recv() => self.hear(news),
+                Some(looked) = self.looks.join_next() => {
+                    if let Ok((drive, found)) = looked {
+                        self.looked(drive, found).await;
+                    }
+                }
+                (key, checked) = self.checks.ended() => self.checked(key, checked).await,
+                () = sleep_until(wake) => self.note_silence().await,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Put(record, done) => {
+                let now = Instant::now();
+                let served = self.serve(&record, record.identity);
+                if served.is_ok() {
+                    let health = Health::known(record.identity, now);
+                    self.insert(*record, health, now);
+                }
+                // Whoever gave up waiting finds it shared.
+                let _ = done.send(served);
+            }
+            Command::Restore(records, done) => {
+                let now = Instant::now();
+                let keys = records.iter().map(|record| record.key).collect();
+                for record in records {
+                    let health = Health::unknown(record.identity, now);
+                    self.insert(record, health, now);
+                }
+                self.restoring.push(Restoring { keys, until: now + FIRST_LOOKS, done });
+            }
+            Command::Remove(key, done) => {
+                self.remove(key);
+                let _ = done.send(());
+            }
+            Command::Clear(done) => {
+                let keys: Vec<FileKey> = self.entries.keys().copied().collect();
+                keys.into_iter().for_each(|key| self.remove(key));
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn insert(&mut self, record: ShareRecord, health: Health, next: Instant) {
+        let key = record.key;
+        self.forget(key);
+        self.watcher.interest(&record.path, true);
+        let path = folder(&record.path);
+        self.watcher.interest(path, true);
+        self.folders.entry(path.to_owned()).or_default().keys.insert(key);
+        self.by_path.entry(record.path.clone()).or_default().push(key);
+        let (looking, again, looked) = (false, false, next);
+        self.entries.insert(key, Entry { record, health, next, looking, again, looked });
+        self.schedule.insert((next, key));
+    }
+
+    /// Shares a file no longer.
+    fn remove(&mut self, key: FileKey) {
+        self.forget(key);
+        self.parts.swarm.stop(key);
+        self.parts.holdings.set(key, Extent::None);
+    }
+
+    /// Looks after a file no longer.
+    fn forget(&mut self, key: FileKey) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        self.schedule.remove(&(entry.next, key));
+        self.checks.stop(key);
+        let path = &entry.record.path;
+        if let Some(keys) = self.by_path.get_mut(path) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_path.remove(path);
+                self.watcher.interest(path, false);
+            }
+        }
+        let path = folder(path);
+        if let Some(folder) = self.folders.get_mut(path) {
+            folder.keys.remove(&key);
+            if folder.keys.is_empty() {
+                self.folders.remove(path);
+                self.watcher.interest(path, false);
+                self.watcher.forget(path);
+            }
+        }
+    }
+
+    /// Reading a served file failed, or showed another. The swarm withholds it already.
+    fn suspect(&mut self, key: FileKey) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            // A download's partial file: it is offered no more.
+            self.parts.swarm.stop(key);
+            self.parts.holdings.set(key, Extent::None);
+            return;
+        };
+        let actions = entry.health.suspected(Instant::now());
+        self.withhold(key, &actions);
+        self.look_soon(key);
+    }
+
+    /// Some such news were lost.
+    fn suspect_all(&mut self) {
+        let served = self.entries.iter().filter(|(_, entry)| entry.health.is_served());
+        let lost: Vec<FileKey> =
+            served.map(|(&key, _)| key).filter(|&key| !self.parts.swarm.serves(key)).collect();
+        lost.into_iter().for_each(|key| self.suspect(key));
+    }
+
+    fn hear(&mut self, news: News) {
+        let keys: Vec<FileKey> = match news {
+            News::Touched(path) => match self.folders.get_mut(&path) {
+                Some(folder) => {
+                    // Whether its watch still stands, nobody knows.
+                    (folder.asked, folder.watched) = (false, false);
+                    folder.keys.iter().copied().collect()
+                }
+                None => self.by_path.get(&path).cloned().unwrap_or_default(),
+            },
+            News::Watched(path, watched) => match self.folders.get_mut(&path) {
+                Some(folder) => {
+                    folder.watched = watched;
+                    // Something may have happened before.
+                    folder.keys.iter().copied().collect()
+                }
+                None => Vec::new(),
+            },
+            News::Anything => self.entries.keys().copied().collect(),
+        };
+        keys.into_iter().for_each(|key| self.look_soon(key));
+    }
+
+    /// The shares on this drive.
+    fn on(&self, drive: u64) -> Vec<FileKey> {
+        let on_it = self.entries.iter().filter(|(_, entry)| entry.record.identity.device == drive);
+        on_it.map(|(&key, _)| key).collect()
+    }
+
+    fn look_soon(&mut self, key: FileKey) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let soon = Instant::now().max(entry.looked + AT_MOST_EVERY);
+        if entry.looking {
+            entry.again = true;
+        } else if entry.next > soon {
+            self.schedule.remove(&(entry.next, key));
+            entry.next = soon;
+            self.schedule.insert((soon, key));
+        }
+    }
+
+    /// Begins the looks that are due, on each drive one batch at a time.
+    fn begin_looks(&mut self) {
+        let now = Instant::now();
+        while let Some(&(at, key)) = self.schedule.first() {
+            if at > now {
+                break;
+            }
+            self.schedule.pop_first();
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.looking = true;
+                self.drives.queue(entry.record.identity.device, key);
+            }
+        }
+        while let Some((drive, keys)) = self.drives.begin(now) {
+            let path = |key: FileKey| Some((key, self.entries.get(&key)?.record.path.clone()));
+            let paths: Vec<_> = keys.into_iter().filter_map(path).collect();
+            self.looks.spawn_blocking(move || {
+                let look = |(key, path): (_, PathBuf)| {
+                    let found = look(&path);
+                    (key, path, found)
+                };
+                (drive, paths.into_iter().map(look).collect())
+            });
+        }
+    }
+
+    async fn looked(&mut self, drive: u64, looked: Vec<Looked>) {
+        if self.drives.end(drive) {
+            // It answers again: all that is on it is looked at.
+            self.on(drive).into_iter().for_each(|key| self.look_soon(key));
+        }
+        for (key, path, found) in looked {
+            // Meanwhile it may be shared from another place.
+            if self.entries.get(&key).is_some_and(|entry| entry.record.path == path) {
+                self.found(key, found).await;
+                self.plan(key);
+            }
+        }
+    }
+
+    async fn found(&mut self, key: FileKey, found: Found) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let (is_file, was_missing) = (matches!(found, Found::File(_)), entry.health.is_missing());
+        let actions = entry.health.looked(found, Instant::now());
+        // What came back may be in another folder of that name.
+        let is_back = was_missing && !entry.health.is_missing();
+        let path = folder(&entry.record.path);
+        if let Some(folder) = self.folders.get_mut(path)
+            && is_file
+            && (is_back || !folder.asked)
+        {
+            (folder.asked, folder.watched) = (self.watcher.watch(path), false);
+        }
+        self.carry_out(key, actions).await;
+    }
+
+    /// A look is over: when is the next?
+    fn plan(&mut self, key: FileKey) {
+        let now = Instant::now();
+        let files = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let watched = self.folders.get(folder(&entry.record.path)).is_some_and(|folder| folder.watched);
+        let usual =
+            if watched && !entry.health.is_missing() { WATCHED } else { UNWATCHED } + PER_FILE * files;
+        let usual = if std::mem::take(&mut entry.again) { AT_MOST_EVERY } else { usual };
+        let due = entry.health.due().unwrap_or(now + usual).min(now + usual);
+        self.schedule.remove(&(entry.next, key));
+        (entry.looking, entry.looked) = (false, now);
+        entry.next = due.max(now + Duration::from_millis(1));
+        self.schedule.insert((entry.next, key));
+    }
+
+    /// Files on a drive that does not answer are not served.
+    async fn note_silence(&mut self) {
+        for drive in self.drives.silent(Instant::now()) {
+            tracing::warn!(drive, "a drive with shared files does not answer");
+            for key in self.on(drive) {
+                self.found(key, Found::Absent(Absence::Silent)).await;
+            }
+        }
+    }
+
+    fn begin_check(&mut self) {
+        let entries = &self.entries;
+        let reading = |key: FileKey| entries.get(&key).filter(|entry| entry.health.is_reading());
+        self.checks.begin(|key| reading(key).map(|entry| &entry.record));
+    }
+
+    async fn checked(&mut self, key: FileKey, checked: Checked) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let actions = entry.health.checked(checked, Instant::now());
+        self.carry_out(key, actions).await;
+        if self.entries.get(&key).is_some_and(|entry| !entry.looking) {
+            self.plan(key);
+        }
+    }
+
+    async fn carry_out(&mut self, key: FileKey, actions: Vec<Action>) {
+        self.withhold(key, &actions);
+        for action in actions {
+            match action {
+                Action::Serve(identity) => self.serve_again(key, identity).await,
+                Action::Report(report) => self.report(key, &report),
+                Action::Check => {
+                    if let Some(entry) = self.entries.get(&key) {
+                        self.checks.want(entry.record.manifest.size, key);
+                    }
+                }
+                // All at once, above.
+                Action::Withhold(_) => {}
+            }
+        }
+    }
+
+    fn withhold(&self, key: FileKey, actions: &[Action]) {
+        for action in actions {
+            if let Action::Withhold(trouble) = action
+                && self.parts.swarm.withhold(key, *trouble)
+            {
+                self.parts.holdings.set(key, Extent::None);
+            }
+        }
+    }
+
+    async fn serve_again(&mut self, key: FileKey, identity: FileIdentity) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let touched = entry.record.identity != identity;
+        entry.record.identity = identity;
+        let record = entry.record.clone();
+        if let Err(error) = self.serve(&record, identity) {
+            self.forget(key);
+            self.parts.told_lost(&record, error.to_string());
+            return;
+        }
+        if touched && let Err(error) = self.record(record).await {
+            // The next login checks it once more.
+            tracing::error!(%error, "a shared file's new time cannot be recorded");
+        }
+    }
+
+    async fn record(&self, record: ShareRecord) -> Result<(), ShareError> {
+        let piece_list = self.parts.store.piece_list(&record.manifest).await?;
+        Ok(self.parts.store.put_share(record, piece_list).await?)
+    }
+
+    fn serve(&self, record: &ShareRecord, identity: FileIdentity) -> Result<(), ShareError> {
+        let layout = record.manifest.layout().map_err(ManifestError::from)?;
+        if !self.parts.holdings.set(record.key, Extent::Complete) {
+            return Err(ShareError::TooMany);
+        }
+        let body = Body::File { path: record.path.clone(), identity };
+        self.parts.swarm.serve(record.key, Served { layout, body });
+        Ok(())
+    }
+
+    fn report(&self, key: FileKey, report: &Report) {
+        let Some(entry) = self.entries.get(&key) else { return };
+        let record = &entry.record;
+        let ((group, file), path) = (self.parts.name_of(record), record.path.clone());
+        match report {
+            Report::Absent(absence) => self.parts.told_lost(record, absent(record, absence)),
+            Report::Changed => self.parts.told_lost(record, changed(record)),
+            Report::Checking => {
+                let percent = self.checks.percent(key);
+                self.parts.events.tell(Event::ShareChecking { group, file, path, percent });
+            }
+            Report::Back => self.parts.events.tell(Event::ShareBack { group, file, path }),
+        }
+    }
+
+    /// Answers logins whose files were all looked at, or that waited long enough.
+    fn answer_logins(&mut self) {
+        let now = Instant::now();
+        let entries = &self.entries;
+        let unknown = |key: &FileKey| entries.get(key).is_some_and(|entry| entry.health.is_unknown());
+        for restoring in std::mem::take(&mut self.restoring) {
+            if now < restoring.until && restoring.keys.iter().any(unknown) {
+                self.restoring.push(restoring);
+                continue;
+            }
+            let served = |key: &&FileKey| entries.get(key).is_some_and(|entry| entry.health.is_served());
+            let _ = restoring.done.send(restoring.keys.iter().filter(served).count());
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let scheduled = self.schedule.first().map(|&(at, _)| at);
+        let login = self.restoring.iter().map(|restoring| restoring.until).min();
+        let moments = [scheduled, login, self.drives.patience_ends()];
+        moments.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + WATCHED)
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    // Shared paths are absolute, and name files.
+    path.parent().unwrap_or(path)
+}

@@ -1,0 +1,98 @@
+//! Files of groups: shared, listed, found.
+
+use std::path::Path;
+
+use shoal_common::GroupName;
+use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry};
+use shoal_session::text;
+use shoal_swarm::FileKey;
+
+use crate::client::unexpected;
+use crate::groups::MAX_ENTRIES;
+use crate::results::{PeerRow, SharedFile};
+use crate::shares::ShareError;
+use crate::{Client, ClientError, FileRef};
+
+impl Client {
+    /// Hashes a file and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
+    /// hashing.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn upload(
+        &self,
+        path: &Path,
+        group: GroupName,
+        mirrors: Vec<String>,
+    ) -> Result<SharedFile, ClientError> {
+        self.who()?;
+        let shared = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
+        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1 })
+    }
+
+    /// Stops sharing a file, also one that is being downloaded.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn stop_share(&self, file: &FileRef) -> Result<(), ClientError> {
+        let who = self.who()?;
+        let key = match self.0.shares.find(&who, file).await?.or_else(|| self.0.transfers.key_of(file)) {
+            Some(key) => key,
+            // It may be shared here under another name than it goes by now.
+            None => self.find(file).await?,
+        };
+        let downloading = self.0.transfers.stop_share(who.user, key).await?;
+        let shared = self.0.shares.stop(who.user, key).await?;
+        if downloading || shared { Ok(()) } else { Err(ShareError::NotShared(file.clone()).into()) }
+    }
+
+    /// A group's files.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn files(&self, group: &GroupName) -> Result<Vec<FileEntry>, ClientError> {
+        self.who()?;
+        let mut all: Vec<FileEntry> = Vec::new();
+        loop {
+            let after = all.last().map(|entry| entry.name.clone());
+            let call = Call::ListFiles { group: group.clone(), after };
+            let Answer::Files { files, more } = self.0.session.call(call).await? else { return unexpected() };
+            let end = !more || files.is_empty() || all.len() >= MAX_ENTRIES;
+            all.extend(files);
+            if end {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The clients that hold a file, or parts of it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn peers(&self, file: &FileRef) -> Result<Vec<PeerRow>, ClientError> {
+        let key = self.find(file).await?;
+        let call = Call::Holders { group: key.group, file: key.file };
+        let Answer::Holders { holders, .. } = self.0.session.call(call).await? else { return unexpected() };
+        let rows = holders.into_iter().filter(|holder| holder.extent != Extent::None);
+        Ok(rows
+            .map(|holder| PeerRow {
+                percent: match holder.extent {
+                    Extent::Complete => Some(100),
+                    _ => self.0.swarm.peer_percent(key, holder.peer),
+                },
+                user: holder.user,
+                peer: holder.peer,
+                address: text::printable(&holder.address),
+            })
+            .collect())
+    }
+
+    async fn find(&self, file: &FileRef) -> Result<FileKey, ClientError> {
+        self.who()?;
+        let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
+        match self.0.session.call(call).await? {
+            Answer::Found { group, file, .. } => Ok(FileKey { group, file }),
+            _ => unexpected(),
+        }
+    }
+}

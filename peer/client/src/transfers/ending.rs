@@ -1,0 +1,139 @@
+//! What becomes of a download at its end: it is recorded, told, and shared when it is complete. What the store cannot take now
+//! it is given later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::Manifest;
+use shoal_common::tracker_api::Extent;
+use shoal_engine::Pauses;
+use shoal_engine::hash::FileIdentity;
+
+use super::Shared;
+use super::list::End;
+use crate::shares::ShareError;
+use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
+use shoal_session::events::Event;
+
+/// How long a complete download counts as running while the trackers are told that it is shared. Without one the file is
+/// there all the same.
+const SHARE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
+    pub(super) async fn ended(self: &Arc<Self>, record: &DownloadRecord, end: End, tell: bool) {
+        let (key, parts) = (record.key, &self.parts);
+        let (group, file) = self.name_of(record);
+        let verified = self.list().verified(key);
+        let share = self.list().is_shared(key);
+        if !(share && end == End::Complete) {
+            parts.holdings.set(key, Extent::None);
+            parts.swarm.stop(key);
+        }
+        let state = match &end {
+            End::Complete => DownloadState::Complete,
+            End::Failed(error) => DownloadState::Failed(error.clone()),
+            End::Paused => DownloadState::Paused,
+            End::Suspended => DownloadState::Running,
+            // It is about to be forgotten.
+            End::Cancelled => return self.list().ended(key, DownloadState::Paused),
+        };
+        let recorded = parts.store.set_download_state(record.user, key, state.clone(), verified).await;
+        self.list().ended(key, state.clone());
+        if let Err(error) = recorded {
+            tracing::error!(%error, "the end of a download cannot be recorded");
+            if error.lack().is_some() {
+                self.record_later(DownloadRecord { state, verified, ..record.clone() });
+            }
+        }
+        match end {
+            End::Failed(error) if tell => parts.events.tell(Event::Failed { group, file, error }),
+            End::Complete => {
+                let (path, size) = (record.path.clone(), record.manifest.size);
+                parts.events.tell(Event::Complete { group, file, path, size });
+                if share {
+                    let (shared, record) = (self.clone(), record.clone());
+                    let sharing = self.tasks.spawn(async move { shared.share(&record).await });
+                    let _ = tokio::time::timeout(SHARE_WITHIN, sharing).await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Records the state that a download is in.
+    pub(super) async fn record_state(
+        &self,
+        record: &DownloadRecord,
+        state: DownloadState,
+    ) -> Result<(), StoreError> {
+        let verified = self.list().verified(record.key);
+        self.parts.store.set_download_state(record.user, record.key, state.clone(), verified).await?;
+        self.list().set_state(record.key, state);
+        Ok(())
+    }
+
+    /// Goes on trying to record what becomes of a download, for as long as the store lacks something.
+    fn record_later(self: &Arc<Self>, record: DownloadRecord) {
+        let shared = self.clone();
+        self.tasks.spawn(async move {
+            let mut pauses = Pauses::default();
+            loop {
+                let pause = tokio::time::sleep(pauses.pause());
+                if shared.closing.run_until_cancelled(pause).await.is_none() {
+                    return;
+                }
+                // It may have gone on meanwhile.
+                let now = shared.list().find(record.key).filter(|now| now.user == record.user);
+                let (now, verified) = match now {
+                    Some(now) => (now, shared.list().verified(record.key)),
+                    None => (record.clone(), record.verified),
+                };
+                let state = now.state;
+                match shared.parts.store.set_download_state(record.user, record.key, state, verified).await {
+                    Err(error) if error.lack().is_some() => {}
+                    Err(error) => return tracing::error!(%error, "the end of a download is not recorded"),
+                    Ok(()) => return,
+                }
+            }
+        });
+    }
+
+    /// Shares a finished download, at once or when what the store lacks is there again.
+    async fn share(&self, record: &DownloadRecord) {
+        let mut pauses = Pauses::default();
+        while let Err(error) = self.try_share(record).await {
+            tracing::warn!(%error, file = %record.manifest.name, "a finished download is not shared");
+            if !matches!(&error, ShareError::Store(error) if error.lack().is_some()) {
+                return;
+            }
+            let pause = tokio::time::sleep(pauses.pause());
+            if self.closing.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            if self.parts.session.who().is_none_or(|who| who.user != record.user) {
+                return;
+            }
+        }
+    }
+
+    async fn try_share(&self, record: &DownloadRecord) -> Result<(), ShareError> {
+        let path = record.path.clone();
+        let identity = tokio::task::spawn_blocking(move || FileIdentity::of(&path)).await;
+        let Ok(Ok(identity)) = identity else {
+            self.parts.swarm.stop(record.key);
+            tracing::warn!(path = %record.path.display(), "a finished download is gone already");
+            return Ok(());
+        };
+        let share = ShareRecord {
+            user: record.user,
+            key: record.key,
+            group: record.group.clone(),
+            // The mirrors are those of others: only who names them shares them.
+            manifest: Manifest { mirrors: Vec::new(), ..record.manifest.clone() },
+            path: record.path.clone(),
+            identity,
+        };
+        self.parts.shares.completed(share).await
+    }
+}

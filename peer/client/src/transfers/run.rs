@@ -1,0 +1,415 @@
+//! One run of a download: the engine's work, the holders that become its sources, and the parts that are offered to others.
+//! Everything in it ends with it; `supervisor` begins one run after another.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
+use shoal_common::{Layout, Sha1};
+use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::copies::Copies;
+use super::error::StartError;
+use super::list::{End, Works};
+use super::mirrors::{Mirrors, Notice};
+use super::sources::{Banned, Sources};
+use super::{Shared, destination};
+use crate::store::DownloadRecord;
+use shoal_session::CallError;
+use shoal_session::events::Event;
+use shoal_session::text;
+use shoal_swarm::{Body, Served};
+
+/// Changes to the engine's sources that may wait for it.
+const MAX_CHANGES: usize = 64;
+/// The trackers' wish for when to ask again is kept within these bounds.
+const SOONEST: Duration = Duration::from_millis(250);
+const LATEST: Duration = Duration::from_secs(60);
+/// When to ask again after no tracker answered, or none knew the file.
+const AFTER_SILENCE: Duration = Duration::from_secs(2);
+/// Refusals in a row after which the user is taken for no member any more: one alone may come from a tracker that is
+/// still catching up.
+const REFUSALS: u32 = 3;
+
+/// How long a download has nothing to fetch before it gives its place to one that waits.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
+/// How often that is looked at while one waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Why a download ends whose user is no member any more.
+pub(super) const LEFT: &str =
+    "you left the group and are not a member any more; ask again with join_group, then resume_download";
+
+/// Why a run is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Its user paused it.
+    Pause,
+    /// The session ended.
+    Suspend,
+    /// Its user gave it up.
+    Cancel,
+    /// Its user left the group.
+    Left,
+}
+
+/// Who began a run, and so, who learns of what goes wrong at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It goes on by itself: everything is told as events.
+    Login,
+    /// A command, which tells of an early failure itself, and has told whether there was a sharer.
+    Command {
+        /// Nobody shared the file.
+        unshared: bool,
+    },
+    /// A command that lets a download go on, which was begun where it is some time ago.
+    Resume,
+    /// An earlier run could not go on.
+    Again,
+}
+
+/// How a run ended.
+pub(super) enum Closed {
+    /// The download ended with it.
+    End(End),
+    /// Something is lacking that may be there again: what is verified is kept, and another run goes on. With what went
+    /// wrong, for somebody who should have chosen otherwise.
+    Short(Shortage, String),
+    /// It had nothing to fetch, and another download waits for its place.
+    GaveWay,
+}
+
+/// A run of the engine.
+pub(super) struct Run {
+    shared: Arc<Shared>,
+    record: DownloadRecord,
+    origin: Origin,
+    layout: Layout,
+    download: Download,
+    changes: mpsc::Sender<SourceChange>,
+    stopped: watch::Receiver<Option<Stop>>,
+    opened: watch::Sender<Option<Option<String>>>,
+    waits_for: watch::Sender<Option<String>>,
+    copies: Copies,
+}
+
+impl Run {
+    /// Starts the engine on a listed download.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        record: &DownloadRecord,
+        pieces: Arc<[Sha1]>,
+        origin: Origin,
+        opened: watch::Sender<Option<Option<String>>>,
+        stopped: watch::Receiver<Option<Stop>>,
+    ) -> Result<Self, StartError> {
+        let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
+        let content = Content::new(layout, pieces, record.manifest.digest())?;
+        let target = destination::target(record.path.clone(), record.overwrite);
+        let (changes, sources) = mpsc::channel(MAX_CHANGES);
+        let download = shared.parts.engine.start(content, target, sources);
+        let (waits_for, waits_for_seen) = watch::channel(None);
+        let copies = Copies::new(shared.parts.swarm.clone(), record.key);
+        let share = {
+            let mut list = shared.list();
+            let (progress, copies) = (download.progress(), copies.clone());
+            list.works(record.key, Works { progress, waits_for: waits_for_seen, copies });
+            list.is_shared(record.key)
+        };
+        if share {
+            let body = Body::Partial { reader: download.reader(), verified: download.verified() };
+            shared.parts.swarm.serve(record.key, Served { layout, body });
+        }
+        let (shared, record) = (shared.clone(), record.clone());
+        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for, copies })
+    }
+
+    /// Runs until the engine ends, or is stopped.
+    pub(super) async fn run(self) -> Closed {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            outcome = self.download.wait() => end_of(outcome, None),
+            stop = wanted(&mut stopped) => self.stop(stop).await,
+            problem = self.feed() => match self.stop(Stop::Pause).await {
+                Closed::End(End::Complete) => Closed::End(End::Complete),
+                _ => Closed::End(End::Failed(problem)),
+            },
+            () = self.idles() => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
+                Closed::End(End::Suspended) => Closed::GaveWay,
+                closed => closed,
+            },
+            () = self.offer() => Closed::End(End::Suspended),
+            () = self.note_begun() => Closed::End(End::Suspended),
+            () = self.watch_opening() => Closed::End(End::Suspended),
+        }
+    }
+
+    /// Completes when the download has had nothing to fetch for a while and another waits for its place.
+    async fn idles(&self) {
+        let progress = self.download.progress();
+        let (mut since, mut fetched) = (Instant::now(), 0);
+        loop {
+            self.shared.active.wanted().await;
+            {
+                let now = progress.borrow();
+                if now.state != State::Waiting || now.fetched_bytes != fetched {
+                    (since, fetched) = (Instant::now(), now.fetched_bytes);
+                }
+            }
+            if since.elapsed() >= GIVE_WAY_AFTER {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Records that there is something of the file once the first piece is: if it is not there later, its drive is away.
+    /// Never completes.
+    async fn note_begun(&self) {
+        if self.shared.list().verified(self.record.key) == 0 {
+            let mut verified = self.download.verified();
+            let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
+            let (user, key) = (self.record.user, self.record.key);
+            let bytes = self.layout.piece_length().into();
+            if some && let Err(error) = self.shared.parts.store.note_verified(user, key, bytes).await {
+                tracing::debug!(%error, "the beginning of a download cannot be recorded");
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn tell_banned(&self, banned: Banned) {
+        let Banned { source, reason } = banned;
+        let (group, file) = self.shared.name_of(&self.record);
+        self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
+    }
+
+    fn tell_refused(&self, mirror: String, reason: String) {
+        let (group, file) = self.shared.name_of(&self.record);
+        self.shared.parts.events.tell(Event::MirrorRefused { group, file, mirror, reason });
+    }
+
+    async fn stop(&self, stop: Stop) -> Closed {
+        let outcome = match stop {
+            Stop::Cancel => self.download.cancel().await,
+            Stop::Pause | Stop::Suspend | Stop::Left => self.download.pause().await,
+        };
+        end_of(outcome, Some(stop))
+    }
+
+    /// Tells whoever began the download that the engine works. Never completes.
+    async fn watch_opening(&self) {
+        let mut progress = self.download.progress();
+        let works = |progress: &Progress| !matches!(progress.state, State::Opening | State::Ended);
+        let works = progress.wait_for(works).await.is_ok();
+        if works {
+            self.opened.send_replace(Some(None));
+        }
+        std::future::pending().await
+    }
+
+    /// Announces the file as held in part once a piece is there. Never completes.
+    async fn offer(&self) {
+        let mut verified = self.download.verified();
+        let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
+        if some {
+            let list = self.shared.list();
+            if list.is_shared(self.record.key) {
+                self.shared.parts.holdings.set(self.record.key, Extent::Some);
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Asks the trackers for holders and gives them to the engine, for as long as the download runs. Completes only
+    /// when it cannot go on, with the reason.
+    async fn feed(&self) -> String {
+        // The question and what is done with its answers go on side by side: holders that are known are tried again also
+        // while no tracker answers.
+        let (answers, answered) = mpsc::channel::<Answered>(1);
+        let sooner = Notify::new();
+        tokio::select! {
+            problem = self.ask(answers, &sooner) => problem,
+            never = self.use_holders(answered, &sooner) => match never {},
+        }
+    }
+
+    /// Asks the trackers again and again, earlier if `sooner` says so. Completes as [`Run::feed`].
+    async fn ask(&self, answers: mpsc::Sender<Answered>, sooner: &Notify) -> String {
+        let parts = &self.shared.parts;
+        let key = self.record.key;
+        // In a row.
+        let mut refusals = 0;
+        loop {
+            if parts.tickets.own_ticket(key.group).is_none() {
+                // The user may have become a member only now. Without trackers the next round tries again.
+                let _ = parts.session.renew().await;
+            }
+            let again = match parts.session.call(Call::Holders { group: key.group, file: key.file }).await {
+                Ok(Answer::Holders { holders, again_ms, mirrors }) => {
+                    refusals = 0;
+                    // The other end lives as long as this one.
+                    let _ = answers.send(Answered { holders, mirrors }).await;
+                    Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST)
+                }
+                Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
+                    refusals += 1;
+                    if refusals >= REFUSALS {
+                        return text;
+                    }
+                    AFTER_SILENCE
+                }
+                Ok(_) | Err(_) => AFTER_SILENCE,
+            };
+            tokio::time::sleep(SOONEST).await;
+            let _ = tokio::time::timeout(again.saturating_sub(SOONEST), sooner.notified()).await;
+        }
+    }
+
+    /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
+    async fn use_holders(&self, mut answered: mpsc::Receiver<Answered>, sooner: &Notify) -> Infallible {
+        let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
+        let parts = &self.shared.parts;
+        let sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
+        let mirrors = Mirrors::of(&self.record.manifest, parts.mirrors);
+        let mut feeder = Feeder { run: self, sources, mirrors, told };
+        let mut progress = self.download.progress();
+        let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
+        feeder.add_mirrors().await;
+        loop {
+            tokio::select! {
+                Some(answered) = answered.recv() => feeder.take(answered).await,
+                seen = feeder.sources.changed() => {
+                    if seen.is_loss() {
+                        // Its holder may be somewhere else by now.
+                        sooner.notify_one();
+                    }
+                    let banned = feeder.sources.take(seen).await;
+                    banned.into_iter().for_each(|banned| self.tell_banned(banned));
+                }
+                Ok(()) = progress.changed() => {
+                    feeder.look(&progress.borrow_and_update().clone());
+                    feeder.add_mirrors().await;
+                }
+                Ok(()) = wakes.changed() => {
+                    feeder.sources.hurry();
+                    sooner.notify_one();
+                }
+                Ok(()) = tickets.changed() => feeder.sources.hurry(),
+            }
+            let now = progress.borrow().clone();
+            feeder.sources.choose(&now).await;
+            feeder.tell_what_it_waits_for(&now);
+        }
+    }
+}
+
+/// What the trackers say of a file.
+struct Answered {
+    holders: Vec<Holder>,
+    /// None from a tracker of an earlier version.
+    mirrors: Option<Vec<String>>,
+}
+
+/// What was made of the holders so far.
+struct Feeder<'a> {
+    run: &'a Run,
+    sources: Sources,
+    mirrors: Mirrors,
+    /// Whether the user knows that nobody shares the file.
+    told: bool,
+}
+
+impl Feeder<'_> {
+    /// Takes what the trackers say.
+    async fn take(&mut self, Answered { holders, mirrors }: Answered) {
+        for ended in mirrors.map_or_else(Vec::new, |urls| self.mirrors.are(&urls)) {
+            let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
+        }
+        self.add_mirrors().await;
+        let run = self.run;
+        let own = run.shared.parts.tickets.own();
+        let holders: Vec<Holder> =
+            holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
+        let others = holders.iter().any(|holder| holder.extent == Extent::Some);
+        let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
+        if holders.is_empty() {
+            let idle = run.download.progress().borrow().sources == 0 && !self.mirrors.in_use();
+            if idle && !std::mem::replace(&mut self.told, true) {
+                let (group, file) = run.shared.name_of(&run.record);
+                run.shared.parts.events.tell(Event::Waiting { group, file });
+            }
+        } else {
+            self.told = false;
+        }
+        holders.iter().for_each(|holder| run.copies.asked(holder.peer, &holder.user));
+        self.sources.offered(holders);
+    }
+
+    /// Mirrors need no tracker and no sharer who is online.
+    async fn add_mirrors(&mut self) {
+        let mut notices = Vec::new();
+        for (id, source) in self.mirrors.due(&mut notices) {
+            let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
+        }
+        self.tell(notices);
+    }
+
+    fn tell(&self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Lied(source, reason) => self.run.tell_banned(Banned { source, reason }),
+                Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
+            }
+        }
+    }
+
+    /// Notices sources that the engine gave up.
+    fn look(&mut self, progress: &Progress) {
+        for banned in self.sources.look(progress) {
+            self.run.tell_banned(banned);
+        }
+        let notices = self.mirrors.look(progress, &self.run.download.verified().borrow());
+        self.tell(notices);
+    }
+
+    /// Lets whoever lists the download see what it waits for.
+    fn tell_what_it_waits_for(&self, progress: &Progress) {
+        let words = if progress.sources == 0 { self.sources.waits_for() } else { None };
+        self.run.waits_for.send_if_modified(|before| {
+            let changed = *before != words;
+            *before = words;
+            changed
+        });
+    }
+}
+
+/// Completes when a stop is wanted.
+pub(super) async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stopped.wait_for(Option::is_some).await.map(|stop| *stop) {
+        Ok(Some(stop)) => stop,
+        // The list dropped the run: the session is over.
+        _ => Stop::Suspend,
+    }
+}
+
+fn end_of(outcome: Outcome, stop: Option<Stop>) -> Closed {
+    Closed::End(match (outcome, stop) {
+        (Outcome::Complete { .. }, _) => End::Complete,
+        (Outcome::Cancelled, _) => End::Cancelled,
+        (Outcome::Failed(error), stop) => match (error.shortage(), stop) {
+            (Some(shortage), None) => return Closed::Short(shortage, error.to_string()),
+            // What is lacking shows again when it goes on.
+            (Some(_), Some(Stop::Pause)) => End::Paused,
+            (Some(_), Some(Stop::Suspend)) => End::Suspended,
+            (Some(_), Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
+            (_, _) => End::Failed(text::error_line(&error.to_string())),
+        },
+        (Outcome::Paused, Some(Stop::Pause)) => End::Paused,
+        (Outcome::Paused, Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
+        (Outcome::Paused, _) => End::Suspended,
+    })
+}

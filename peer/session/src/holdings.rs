@@ -1,0 +1,171 @@
+//! What this client holds and serves now: the one list from which the trackers are told. Written by `shares` and
+//! `transfers`, read by the tracker session.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_common::limits::MAX_ANNOUNCED;
+use shoal_common::tracker_api::{Extent, Holding};
+use tokio::sync::{Notify, watch};
+
+use shoal_policy::FileKey;
+
+/// The list. Cheap to clone; all clones are the same list.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    list: Mutex<List>,
+    changed: Notify,
+    /// The version up to which a tracker knows the list.
+    told: watch::Sender<u64>,
+}
+
+/// What is to be told to a tracker, and the version of the list that it then knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// What is held, or what changed.
+    pub holdings: Vec<Holding>,
+    version: u64,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    held: BTreeMap<FileKey, Extent>,
+    /// Changed since they were last taken.
+    changes: BTreeSet<FileKey>,
+    /// Counts the changes.
+    version: u64,
+}
+
+impl Holdings {
+    /// Says how much of a file is held now. Beyond [`MAX_ANNOUNCED`] files, others are not taken: false.
+    pub fn set(&self, key: FileKey, extent: Extent) -> bool {
+        let mut list = self.list();
+        let before = list.held.get(&key).copied().unwrap_or(Extent::None);
+        if before == extent {
+            return true;
+        }
+        if extent == Extent::None {
+            list.held.remove(&key);
+        } else if before == Extent::None && list.held.len() >= MAX_ANNOUNCED {
+            return false;
+        } else {
+            list.held.insert(key, extent);
+        }
+        list.changes.insert(key);
+        list.version += 1;
+        drop(list);
+        self.0.changed.notify_one();
+        true
+    }
+
+    /// How much of a file is held.
+    #[must_use]
+    pub fn extent(&self, key: FileKey) -> Extent {
+        self.list().held.get(&key).copied().unwrap_or(Extent::None)
+    }
+
+    /// Holds nothing any more, and tells nobody: the session is over.
+    pub fn clear(&self) {
+        let mut list = self.list();
+        list.held.clear();
+        list.changes.clear();
+        let version = list.version;
+        drop(list);
+        self.0.told.send_replace(version);
+    }
+
+    /// Everything that is held; what changed before is thereby taken, too.
+    #[must_use]
+    pub fn take_all(&self) -> News {
+        let mut list = self.list();
+        list.changes.clear();
+        let holdings = list.held.iter().map(|(&key, &extent)| holding(key, extent)).collect();
+        News { holdings, version: list.version }
+    }
+
+    /// What changed since changes were last taken; a file that is not held any more comes with [`Extent::None`].
+    #[must_use]
+    pub fn take_changes(&self) -> News {
+        let mut list = self.list();
+        let changes = std::mem::take(&mut list.changes);
+        let extent = |key| list.held.get(&key).copied().unwrap_or(Extent::None);
+        let holdings = changes.into_iter().map(|key| holding(key, extent(key))).collect();
+        News { holdings, version: list.version }
+    }
+
+    /// A tracker knows these news.
+    pub fn told(&self, news: &News) {
+        self.0.told.send_if_modified(|told| {
+            let newer = news.version > *told;
+            *told = news.version.max(*told);
+            newer
+        });
+    }
+
+    /// Completes when a tracker knows the list as it is now, or after that long. Safe to drop.
+    pub async fn settled(&self, within: Duration) {
+        let version = self.list().version;
+        let mut told = self.0.told.subscribe();
+        let _ = tokio::time::timeout(within, told.wait_for(|told| *told >= version)).await;
+    }
+
+    /// Completes when something changed since it last did. Safe to drop.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn holding(key: FileKey, extent: Extent) -> Holding {
+    Holding { group: key.group, file: key.file, extent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::{Fid, Gid};
+
+    fn key(n: u8) -> FileKey {
+        FileKey { group: Gid([1; 16]), file: Fid([n; 16]) }
+    }
+
+    #[test]
+    fn changes_are_told_once_and_as_they_are_now() {
+        let holdings = Holdings::default();
+        assert!(holdings.set(key(1), Extent::Some) && holdings.set(key(2), Extent::Complete));
+        holdings.set(key(1), Extent::Complete);
+        assert_eq!(
+            holdings.take_changes().holdings,
+            [holding(key(1), Extent::Complete), holding(key(2), Extent::Complete)]
+        );
+        assert_eq!(holdings.take_changes().holdings, []);
+        holdings.set(key(2), Extent::Complete);
+        assert_eq!(holdings.take_changes().holdings, [], "nothing changed");
+        holdings.set(key(2), Extent::None);
+        assert_eq!(holdings.take_all().holdings, [holding(key(1), Extent::Complete)]);
+        assert_eq!(holdings.take_changes().holdings, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_settled_when_a_tracker_knows_it() {
+        let (holdings, within) = (Holdings::default(), Duration::from_secs(1));
+        let begun = tokio::time::Instant::now();
+        holdings.settled(within).await;
+        holdings.set(key(1), Extent::Some);
+        let news = holdings.take_changes();
+        holdings.told(&news);
+        holdings.settled(within).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        holdings.set(key(1), Extent::Complete);
+        holdings.told(&news);
+        holdings.settled(within).await;
+        assert_eq!(begun.elapsed(), within, "the last change is not known");
+    }
+}

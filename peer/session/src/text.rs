@@ -1,0 +1,117 @@
+//! Text that came from outside, made fit for a terminal, and numbers as people read them.
+
+use std::time::Duration;
+
+/// Most characters of an error as it is shown.
+const MAX_ERROR_CHARS: usize = 500;
+/// Characters of a text that an error message repeats at most.
+const SHORT_CHARS: usize = 60;
+
+/// The text without characters that a terminal would obey or that reorder what is shown: control characters, and the
+/// format characters that names may not hold either.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().filter(|&c| !hidden(c)).collect()
+}
+
+/// As [`printable`], cut to what an error message needs.
+#[must_use]
+pub fn short(text: &str) -> String {
+    let mut short = printable(&text.chars().take(SHORT_CHARS).collect::<String>());
+    if text.chars().nth(SHORT_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// An error as one printable line that fits a screen: of a longer one, which can only come of an absurd name in it, the
+/// middle is left out, so that what happened and what to do stay.
+#[must_use]
+pub fn error_line(text: &str) -> String {
+    let text = printable(text);
+    let length = text.chars().count();
+    if length <= MAX_ERROR_CHARS {
+        return text;
+    }
+    let half = MAX_ERROR_CHARS / 2;
+    let (begin, end): (String, String) =
+        (text.chars().take(half).collect(), text.chars().skip(length - half).collect());
+    format!("{begin}…{end}")
+}
+
+/// Bytes as people read them: `1.5 MiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    shoal_common::size_text(bytes)
+}
+
+/// A duration to the second: `1h02m03s`, `2m03s`, `3s`.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest:02}s"),
+        _ => format!("{hours}h{minutes:02}m{rest:02}s"),
+    }
+}
+
+/// `count` things: `1 file`, `2 files`.
+#[must_use]
+pub fn count(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+/// A name as it is typed in a command: in quotes, if it holds blanks, quotes or backslashes.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | '\\');
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut text = String::with_capacity(word.len() + 2);
+    text.push('"');
+    for character in word.chars() {
+        if matches!(character, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_pass() {
+        assert_eq!(printable("a\x1b[2Jb\r\n\u{202e}c\u{7}é"), "a[2Jbcé");
+        assert_eq!(short(&"x".repeat(100)), format!("{}…", "x".repeat(60)));
+        let long = error_line(&format!("what\n{}do", "x".repeat(10_000)));
+        assert!(long.starts_with("whatx") && long.ends_with("xdo") && long.chars().count() == 501);
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+        for (seconds, shown) in [(0, "0s"), (59, "59s"), (123, "2m03s"), (3723, "1h02m03s")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), shown);
+        }
+        assert_eq!((count(1, "file"), count(0, "file")), ("1 file".into(), "0 files".into()));
+    }
+}

@@ -1,0 +1,37 @@
+//! `change_password`.
+
+use clap::Args;
+use shoal_common::Password;
+
+use super::args::password;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Change the password; asks for what is left out
+///
+/// All other sessions of the account end. In a script SHOAL_PASSWORD stands in for the new password.
+#[derive(Debug, Args)]
+pub struct ChangePassword {
+    /// The present one, which a person at a terminal is asked for, and the new one.
+    #[arg(value_names = ["old_password", "new_password"], num_args = 0..=2, value_parser = password)]
+    #[arg(id = "password", allow_hyphen_values = true)]
+    passwords: Vec<Password>,
+}
+
+impl Run for ChangePassword {
+    const EXAMPLE: &'static str = "change_password";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let mut typed = self.passwords.into_iter().rev();
+        let (new, old) = (typed.next(), typed.next());
+        let old = match old {
+            None if context.attended => Some(context.ask("Current password: ").await?),
+            old => old,
+        };
+        // Who changes a password at a terminal means to type the new one.
+        let new = context.new_password(new, !context.attended).await?;
+        context.client.change_password(old, new).await?;
+        let text = "the password is changed; all other sessions of the account ended";
+        Ok(Reply { text: text.to_owned(), ..Reply::default() })
+    }
+}

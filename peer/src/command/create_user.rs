@@ -1,0 +1,41 @@
+//! `create_user`.
+
+use clap::Args;
+use shoal_common::{Password, UserName};
+use shoal_session::text::quoted;
+
+use super::args::password;
+use super::context::note;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Create an account; asks for the password when it is left out
+///
+/// The password never leaves this machine, and nobody can recover it. Where accounts are made by invitation, a tracker's
+/// operator gives a code.
+#[derive(Debug, Args)]
+pub struct CreateUser {
+    /// Its name.
+    #[arg(value_name = "user_id", value_parser = UserName::create)]
+    user: UserName,
+    /// Its password.
+    #[arg(value_parser = password, allow_hyphen_values = true)]
+    password: Option<Password>,
+    /// The code of an invitation.
+    #[arg(long, value_name = "code")]
+    invite: Option<String>,
+}
+
+impl Run for CreateUser {
+    const EXAMPLE: &'static str = "create_user ann";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let password = context.new_password(self.password, true).await?;
+        let created = context.client.create_user(self.user, password, self.invite).await?;
+        let (user, note) = (&created.user, note(created.provisional));
+        Ok(Reply::new(
+            format!("user {user} created{note}; log in with: login {}", quoted(user.as_str())),
+            &created,
+        ))
+    }
+}

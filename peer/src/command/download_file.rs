@@ -1,0 +1,46 @@
+//! `download_file`.
+
+use clap::Args;
+use shoal_session::text::count;
+use std::path::PathBuf;
+
+use super::args::{FileArgs, path};
+use super::context::shown;
+use crate::watch;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Download a file in the background, from many peers at once
+///
+/// The destination is a folder or the file's new path. What is there already is kept unless --overwrite is given. The
+/// finished file is shared with the group; stop_share prevents it.
+#[derive(Debug, Args)]
+pub struct DownloadFile {
+    #[command(flatten)]
+    file: FileArgs,
+    /// A folder, or the file's new path.
+    #[arg(value_name = "destination_path", value_parser = path)]
+    destination: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Run for DownloadFile {
+    const EXAMPLE: &'static str = "download_file holidays beach.zip ~/downloads";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let download = context.client.download(self.file.name(), self.destination, self.overwrite);
+        let begun = watch::hashing(context, download).await?;
+        let (file, path) = (&begun.file.file, shown(&begun.path));
+        let text = match (&begun.waits, begun.sharers) {
+            _ if begun.complete => format!("{file} is there already, at {path}"),
+            (Some(waits), _) => format!("downloading {file} to {path}; {waits}"),
+            (None, 0) => {
+                format!("downloading {file} to {path} (nobody shares it at present; waiting for a sharer)")
+            }
+            (None, sharers) => format!("downloading {file} to {path} (from {})", count(sharers, "sharer")),
+        };
+        Ok(Reply::new(text, &begun))
+    }
+}

@@ -1,0 +1,71 @@
+//! `help`.
+
+use clap::Args;
+
+use super::{ParseError, SECTIONS, definition, find, usage};
+
+use super::{Context, Failure, Reply, Run};
+
+/// This list, or more about one command
+#[derive(Debug, Args)]
+pub struct Help {
+    /// The command.
+    command: Option<String>,
+}
+
+impl Run for Help {
+    const EXAMPLE: &'static str = "help upload_file";
+
+    async fn run(self, _: &Context) -> Result<Reply, Failure> {
+        let all = definition();
+        let text = match &self.command {
+            None => list(&all),
+            Some(name) => match find(&all, name) {
+                Some(command) => one(command),
+                None => return Err(Failure::Wrong(ParseError::unknown(&all, name).to_string())),
+            },
+        };
+        Ok(Reply { text: text.clone(), ..Reply::default() }.with("text", &text))
+    }
+}
+
+/// All commands with their summaries and examples.
+fn list(all: &clap::Command) -> String {
+    let mut text = String::new();
+    for (title, names) in SECTIONS {
+        text += &format!("{title}\n");
+        for command in names.iter().filter_map(|name| find(all, name)) {
+            let (about, example) = (said(command.get_about()), said(command.get_after_help()));
+            text += &format!("  {:<16} {about}\n{:19}{example}\n", command.get_name(), "");
+        }
+    }
+    text + "help <command> tells more; names with spaces stand in quotes"
+}
+
+/// One command: how it is used, what it does, how it looks.
+fn one(command: &clap::Command) -> String {
+    let details = said(command.get_long_about().or_else(|| command.get_about()));
+    let details: Vec<_> = details.lines().filter(|line| !line.is_empty()).collect();
+    format!("{}\n  {}\n  example: {}", usage(command), details.join("\n  "), said(command.get_after_help()))
+}
+
+fn said(text: Option<&clap::builder::StyledStr>) -> String {
+    text.map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_every_command_once() {
+        let all = definition();
+        let text = list(&all);
+        for command in all.get_subcommands() {
+            let name = command.get_name();
+            let heads = text.lines().filter(|line| line.starts_with(&format!("  {name} "))).count();
+            assert_eq!(heads, 1, "{name}");
+            assert!(one(command).contains("example: "));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `list_files`.
+
+use clap::Args;
+use shoal_common::GroupName;
+use shoal_common::tracker_api::FileEntry;
+use shoal_session::text;
+
+use super::{Context, Failure, Reply, Run};
+
+/// A group's files, and how many share each now
+#[derive(Debug, Args)]
+pub struct ListFiles {
+    /// The group.
+    #[arg(value_name = "group_id", value_parser = GroupName::refer)]
+    group: GroupName,
+}
+
+impl Run for ListFiles {
+    const EXAMPLE: &'static str = "list_files holidays";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let files = context.client.files(&self.group).await?;
+        let none = format!(
+            "{} has no files yet; share one with: upload_file <file_path> {}",
+            self.group,
+            text::quoted(self.group.as_str())
+        );
+        let line = |file: &FileEntry| {
+            let sharers = match file.sharers {
+                0 => "nobody shares it at present".to_owned(),
+                sharers => text::count(sharers as usize, "sharer"),
+            };
+            format!("{}  {}  SHA-1 {}  {sharers}", file.name, text::size(file.size), file.sha1)
+        };
+        Ok(Reply::list("files", &files, &none, line).with("group", &self.group))
+    }
+}

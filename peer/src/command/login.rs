@@ -1,0 +1,44 @@
+//! `login`.
+
+use clap::Args;
+use shoal_common::{Password, UserName};
+use shoal_session::text::count;
+
+use super::args::password;
+use super::context::note;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Log in; shares and downloads go on where they stopped
+///
+/// Files that were shared before are checked, and shared again if they are there and unchanged.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The account.
+    #[arg(value_name = "user_id", value_parser = UserName::refer)]
+    user: UserName,
+    /// Its password; asked for when it is left out.
+    #[arg(value_parser = password, allow_hyphen_values = true)]
+    password: Option<Password>,
+}
+
+impl Run for Login {
+    const EXAMPLE: &'static str = "login ann";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let password = context.present_password(self.password).await?;
+        let login = context.client.login(self.user, password).await?;
+        let mut text = format!("logged in as {}{}", login.user, note(login.provisional));
+        if let Some(typed) = &login.typed {
+            text +=
+                &format!(" ({typed} was taken by an earlier claim; this account goes on as {})", login.user);
+        }
+        if login.shares > 0 {
+            text += &format!("; sharing {}", count(login.shares, "file"));
+        }
+        if login.downloads > 0 {
+            text += &format!("; going on with {}", count(login.downloads, "download"));
+        }
+        Ok(Reply::new(text, &login))
+    }
+}

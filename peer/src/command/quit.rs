@@ -1,0 +1,17 @@
+//! `quit`.
+
+use clap::Args;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Leave; unfinished downloads go on after the next login (Ctrl-D does the same)
+#[derive(Debug, Args)]
+pub struct Quit {}
+
+impl Run for Quit {
+    const EXAMPLE: &'static str = "quit";
+
+    async fn run(self, _: &Context) -> Result<Reply, Failure> {
+        Ok(Reply::default())
+    }
+}

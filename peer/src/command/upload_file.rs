@@ -1,0 +1,42 @@
+//! `upload_file`.
+
+use clap::Args;
+use shoal_common::GroupName;
+use shoal_session::text::size;
+use std::path::PathBuf;
+
+use super::args::path;
+use crate::watch;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Share a file with a group
+///
+/// The file stays where it is; only its name, size and digests go to the trackers. It is shared while this client runs
+/// and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
+/// version, upload it again. --mirror names an HTTP address with the same content, until you stop sharing; others use it
+/// if it is a public one. What you name last counts.
+#[derive(Debug, Args)]
+pub struct UploadFile {
+    /// Where it is.
+    #[arg(value_name = "file_path", value_parser = path)]
+    path: PathBuf,
+    /// The group.
+    #[arg(value_name = "group_id", value_parser = GroupName::refer)]
+    group: GroupName,
+    /// An HTTP address with the same content.
+    #[arg(long = "mirror", value_name = "URL")]
+    mirrors: Vec<String>,
+}
+
+impl Run for UploadFile {
+    const EXAMPLE: &'static str = "upload_file ~/pictures/beach.zip holidays";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let upload = context.client.upload(&self.path, self.group, self.mirrors);
+        let file = watch::hashing(context, upload).await?;
+        let text =
+            format!("sharing {} in {} ({}, SHA-1 {})", file.file, file.group, size(file.size), file.sha1);
+        Ok(Reply::new(text, &file))
+    }
+}

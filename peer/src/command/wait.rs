@@ -1,0 +1,34 @@
+//! `wait`.
+
+use clap::Args;
+use shoal_session::text::short;
+use std::time::Duration;
+
+use super::{Context, Failure, Reply, Run};
+
+/// Wait until no download runs; for scripts
+///
+/// It fails when the time is over before, or when a download that it waited for failed.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Seconds to wait at most.
+    #[arg(value_parser = seconds, allow_hyphen_values = true)]
+    seconds: Option<Duration>,
+}
+
+impl Run for Wait {
+    const EXAMPLE: &'static str = "wait 60";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let took = context.client.wait(self.seconds).await?;
+        Ok(Reply::default().with("seconds", &took.as_secs_f64()))
+    }
+}
+
+/// Longest time that can be waited, in seconds: some 31 years.
+const MAX_SECONDS: f64 = 1e9;
+
+fn seconds(typed: &str) -> Result<Duration, String> {
+    let seconds = typed.parse().ok().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("{:?} is no number of seconds", short(typed)))
+}

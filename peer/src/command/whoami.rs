@@ -1,0 +1,30 @@
+//! `whoami`.
+
+use clap::Args;
+
+use super::context::{note, shown};
+
+use super::{Context, Failure, Reply, Run};
+
+/// Who is logged in, and where
+#[derive(Debug, Args)]
+pub struct Whoami {}
+
+impl Run for Whoami {
+    const EXAMPLE: &'static str = "whoami";
+
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let who = context.client.greeted().await;
+        let user = match &who.user {
+            Some(user) => format!("{user}{}", note(who.provisional)),
+            None => "nobody is logged in".to_owned(),
+        };
+        let tracker = who.tracker.as_deref().unwrap_or("none answers");
+        let folder = shown(&who.data_dir);
+        let text = format!(
+            "{user}\naddress {}\ntracker {tracker}\npeer id {}\ndata in {folder}",
+            who.address, who.peer
+        );
+        Ok(Reply::new(text, &who))
+    }
+}

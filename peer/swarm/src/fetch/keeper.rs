@@ -1,0 +1,252 @@
+//! Supervises a source's channel: connects, shows the ticket and its successors, tells the peer what we hold, and says
+//! when it is over. It never tries again by itself: who is tried when is decided in one place, `transfers::choice`.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_common::Bitfield;
+use shoal_common::peer_wire::{CopyTrouble, Refused, ToServer};
+use shoal_engine::Have;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::link::{LANES, Link};
+use super::requests::{Fault, LineState};
+use super::source::{Lane, Liveness, Origin};
+use crate::news::{News, Told};
+use crate::uploads::{GATHER, Uploads};
+use crate::{KEEP_ALIVE, SwarmEvent};
+use shoal_session::tickets::TicketBook;
+
+/// How long a server may take to open a channel: it may have to ask its tracker for a key first, which takes 3 s at most.
+const OPENING: Duration = Duration::from_secs(4);
+/// How long a source whose ticket was refused waits for a newer one, or for the server to learn the key by which it was
+/// signed.
+const NEWER_TICKET: Duration = Duration::from_secs(2);
+/// When a second connection is tried again that was lost or could not be had.
+const SECOND_AGAIN: Duration = Duration::from_secs(60);
+/// Piece numbers in one message.
+const NEWS: usize = 4_096;
+
+/// How a session with the server ended. Reasons read on behind the peer's name.
+enum Parted {
+    /// The connection ended, could not be had, or the server does not serve us the file.
+    Gone(String),
+    /// Not with this ticket.
+    Ticket,
+    /// It broke the protocol.
+    Invalid(String),
+}
+
+/// Runs until the source is dropped (`stop`) or is over.
+pub(super) async fn keep(
+    origin: Arc<Origin>,
+    link: Arc<Link>,
+    tickets: TicketBook,
+    uploads: Uploads,
+    stop: CancellationToken,
+) {
+    let news = uploads.news(origin.key);
+    let keeper = Keeper { origin: origin.clone(), link, tickets, news };
+    let ended = stop.run_until_cancelled(keeper.run()).await;
+    let dropped = || Liveness::Gone("is not used any more".into());
+    // First how it stands, then what it holds: who sees that it holds nothing can ask why.
+    keeper.part(ended.clone().unwrap_or_else(dropped));
+    keeper.link.release();
+    if let Some(Liveness::Gone(reason) | Liveness::Invalid(reason)) = ended {
+        uploads.emit(SwarmEvent::SourceLost { key: origin.key, peer: origin.peer, reason });
+    }
+}
+
+struct Keeper {
+    origin: Arc<Origin>,
+    link: Arc<Link>,
+    tickets: TicketBook,
+    news: Arc<News>,
+}
+
+/// A channel and how it stands.
+struct Line {
+    lane: Lane,
+    state: watch::Receiver<LineState>,
+}
+
+impl Keeper {
+    async fn run(&self) -> Liveness {
+        let mut changed = self.tickets.changed();
+        loop {
+            changed.mark_unchanged();
+            let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) else {
+                // The book's other half is this process's session: it lives as long as we do.
+                let _ = changed.changed().await;
+                continue;
+            };
+            match self.session(ticket.clone()).await {
+                Parted::Gone(reason) => return Liveness::Gone(reason),
+                Parted::Invalid(reason) => return Liveness::Invalid(reason),
+                Parted::Ticket => {}
+            }
+            self.part(Liveness::Connecting);
+            let newer = timeout(NEWER_TICKET, changed.changed()).await.is_ok();
+            if !newer && self.tickets.own_ticket(self.origin.key.group) == Some(ticket) {
+                return Liveness::Gone("does not accept this client's ticket".into());
+            }
+        }
+    }
+
+    /// Opens the channel and keeps it until it ends.
+    async fn session(&self, ticket: Vec<u8>) -> Parted {
+        let mut line = match self.open(0, &ticket).await {
+            Ok(line) => line,
+            Err(parted) => return parted,
+        };
+        self.origin.liveness.send_replace(Liveness::Open);
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, None);
+        let mut second: Option<Line> = None;
+        let mut second_due = Instant::now();
+        let mut told = Told::default();
+        let mut version = self.news.version();
+        version.mark_changed();
+        let mut shown = ticket;
+        let mut changed = self.tickets.changed();
+        let mut keep_alive = pin!(sleep(KEEP_ALIVE));
+        loop {
+            tokio::select! {
+                parted = self.ended(&mut line) => return parted,
+                parted = self.ended_if(&mut second) => {
+                    tracing::debug!(peer = %self.link.peer(), reason = parted.reason(), "a second connection ended");
+                    second = None;
+                    self.origin.lanes()[1] = None;
+                    second_due = Instant::now() + SECOND_AGAIN;
+                }
+                () = self.origin.wanted.notified(), if second.is_none() && Instant::now() >= second_due => {
+                    // Once it failed it is not worth trying for a while; the first connection serves.
+                    second_due = Instant::now() + SECOND_AGAIN;
+                    second = self.open(1, &shown).await.ok();
+                }
+                _ = changed.changed() => {
+                    if let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) && ticket != shown {
+                        for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
+                            connection.say(ToServer::Ticket { channel: *channel, ticket: ticket.clone() });
+                        }
+                        shown = ticket;
+                    }
+                }
+                _ = version.changed() => {
+                    let pieces = self.news.since(&mut told);
+                    for some in pieces.chunks(NEWS) {
+                        let pieces = some.iter().map(|piece| piece.get()).collect();
+                        line.lane.connection.say(ToServer::Have { channel: line.lane.channel, pieces });
+                    }
+                    sleep(GATHER).await;
+                }
+                () = &mut keep_alive => {
+                    for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
+                        connection.say(ToServer::Have { channel: *channel, pieces: Vec::new() });
+                    }
+                    keep_alive.set(sleep(KEEP_ALIVE));
+                }
+            }
+        }
+    }
+
+    /// Opens the file on one of the peer's connections.
+    async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
+        let connection = self.link.connection(number).await.map_err(Parted::Gone)?;
+        let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
+        let (channel, mut state) = opened.map_err(parted)?;
+        let (group, file) = (self.origin.key.group, self.origin.key.file);
+        connection.say(ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
+        let lane = Lane { connection, channel };
+        // Whether it opens or not, from here on the channel is closed by `part`.
+        self.origin.lanes()[number] = Some(lane.clone());
+        let answer = timeout(OPENING, state.wait_for(|state| *state != LineState::Opening)).await;
+        let answer = answer.map(|state| state.map(|state| state.clone()));
+        let refused = match answer {
+            Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
+            Ok(Ok(LineState::Refused(reason, copy))) => self.refused(reason, copy),
+            Ok(Ok(LineState::Lost(fault))) => parted(fault),
+            Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => {
+                // A connection that is dead must not be found again by the next that tries.
+                lane.connection.end_if_silent(OPENING / 2);
+                Parted::Gone("does not answer".into())
+            }
+        };
+        self.close(number);
+        Err(refused)
+    }
+
+    /// Closes what is open. Until it is open again the peer counts as one that holds nothing.
+    fn part(&self, now: Liveness) {
+        self.origin.liveness.send_replace(now);
+        self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
+        (0..LANES).for_each(|number| self.close(number));
+    }
+
+    /// Waits until an open channel is no longer. Cancel-safe.
+    async fn ended(&self, line: &mut Line) -> Parted {
+        match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
+            Ok(LineState::Refused(reason, copy)) => self.refused(reason, copy),
+            Ok(LineState::Lost(fault)) => parted(fault),
+            Ok(LineState::Open | LineState::Opening) | Err(_) => Parted::Gone("is not used any more".into()),
+        }
+    }
+
+    async fn ended_if(&self, line: &mut Option<Line>) -> Parted {
+        match line {
+            Some(line) => self.ended(line).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The peer does not serve us the file. What is the matter with its copy is noted for whoever lists the download.
+    fn refused(&self, reason: Refused, copy: Option<CopyTrouble>) -> Parted {
+        self.origin.troubles.refused(self.origin.key, self.origin.peer, copy);
+        let reason = match (reason, copy) {
+            (Refused::Ticket | Refused::Expired, _) => return Parted::Ticket,
+            (_, Some(copy)) => of_copy(copy),
+            (Refused::Limit, None) => "has too much to do",
+            (Refused::NotShared, None) => "does not share the file any more",
+            (Refused::Changed, None) => of_copy(CopyTrouble::Changed),
+            (Refused::Malformed, None) => "does not understand this client",
+        };
+        Parted::Gone(reason.into())
+    }
+
+    fn close(&self, number: usize) {
+        let lane = self.origin.lanes()[number].take();
+        if let Some(Lane { connection, channel }) = lane {
+            connection.requests.close(channel);
+            connection.say(ToServer::Close { channel });
+        }
+    }
+}
+
+impl Parted {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Gone(reason) | Self::Invalid(reason) => reason,
+            Self::Ticket => "does not accept this client's ticket",
+        }
+    }
+}
+
+fn parted(fault: Fault) -> Parted {
+    match fault {
+        Fault::Gone(reason) => Parted::Gone(format!("is lost ({reason})")),
+        Fault::Invalid(reason) => Parted::Invalid(reason),
+    }
+}
+
+/// What a peer says that does not serve its copy, to be read behind its name.
+fn of_copy(copy: CopyTrouble) -> &'static str {
+    match copy {
+        CopyTrouble::Checked => "is checking its copy of the file",
+        CopyTrouble::Missing => "has no copy of the file there now",
+        CopyTrouble::Unreadable => "cannot read its copy of the file",
+        CopyTrouble::Changed => "has a copy of the file that changed",
+        CopyTrouble::Unknown => "does not serve the file now",
+    }
+}

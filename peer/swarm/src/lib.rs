@@ -1,0 +1,267 @@
+//! The swarm half of the client: serves pieces of shared files to other members' peers, and is the source of pieces
+//! that the engine downloads from. `app` tells it what to serve and asks it for sources; it knows nothing of trackers
+//! but what the [`TicketBook`] says, and never decides what is downloaded.
+//!
+//! Serving: [`guests`] lets connections in, [`serve`] carries one, [`uploads`] knows the files, [`shoal_policy`] decides who
+//! gets what. Fetching: [`fetch`].
+
+mod fetch;
+mod guests;
+mod news;
+mod refusal;
+mod serve;
+mod served;
+mod troubles;
+mod uploads;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use shoal_common::peer_wire::CopyTrouble;
+use shoal_common::{Layout, PeerId};
+use shoal_console::descriptors;
+use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
+use shoal_net::{Identity, NetError};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::fetch::{Links, Origin};
+pub use self::fetch::{Liveness, PeerSource};
+use self::guests::Guests;
+use self::serve::Guest;
+pub use self::served::{Body, Served};
+use self::troubles::Troubles;
+use self::uploads::Uploads;
+use shoal_common::budget::Budget;
+use shoal_session::tickets::TicketBook;
+
+/// How often a requester says something, so that the server knows it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when told to, but for a read from a slow disk.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+pub use shoal_policy::FileKey;
+
+/// How a swarm begins.
+#[derive(Debug, Clone)]
+pub struct SwarmConfig {
+    /// Who we are.
+    pub identity: Identity,
+    /// Where other peers reach us; port 0 takes any.
+    pub listen: SocketAddr,
+    /// How many peers are served at a time, all files together; 0 is taken as 1.
+    pub upload_slots: usize,
+}
+
+/// What happens in the swarm that others should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwarmEvent {
+    /// A served file may not be what was shared any more: it is withheld until somebody has looked at it.
+    FileChanged(FileKey),
+    /// A served file cannot be read, and what the system says: it is withheld until somebody has looked at it.
+    FileUnreadable(FileKey, String),
+    /// A source gave up. It can be asked for anew.
+    SourceLost {
+        /// What it was a source of.
+        key: FileKey,
+        /// The peer.
+        peer: PeerId,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// What was uploaded since the swarm started, in bytes of whole pieces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Altogether.
+    pub total: u64,
+    /// Of each file. Of very many, some may be missing here.
+    pub files: HashMap<FileKey, u64>,
+    /// To each peer. Of very many, some may be missing here.
+    pub peers: HashMap<PeerId, u64>,
+}
+
+/// The swarm. Cheap to clone; it lives until [`Swarm::shutdown`].
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    local_addr: SocketAddr,
+    tickets: TicketBook,
+    uploads: Uploads,
+    links: Arc<Links>,
+    origins: Mutex<HashMap<(FileKey, PeerId), Weak<Origin>>>,
+    troubles: Troubles,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Swarm {
+    /// Listens, and serves whoever shows a ticket that `tickets` finds good.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on; the error names it.
+    pub async fn start(config: SwarmConfig, tickets: TicketBook) -> Result<Self, NetError> {
+        let SwarmConfig { identity, listen, upload_slots } = config;
+        // The listener keeps strangers' handshakes in bounds, [`Guests`] what comes behind them.
+        let budget = Budget::of(descriptors::limit());
+        let limits = BulkLimits::default().within(budget.inbound, budget.pending);
+        let listener = Listener::bind(listen, &identity, limits)?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let uploads = Uploads::new(upload_slots, tasks.clone(), stop.clone());
+        let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
+        let local_addr = listener.local_addr();
+        let origins = Mutex::default();
+        let troubles = Troubles::default();
+        let shared = Shared { local_addr, tickets, uploads, links, origins, troubles, tasks, stop };
+        let swarm = Self { shared: Arc::new(shared) };
+        swarm.shared.tasks.spawn(swarm.clone().accept(listener));
+        Ok(swarm)
+    }
+
+    /// Where we listen, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    /// Serves a file from now on. A file that is served already goes on from its new body: the finished file instead of
+    /// the partial one, for those who have it open too.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn serve(&self, key: FileKey, served: Served) {
+        self.shared.uploads.serve(key, served);
+    }
+
+    /// Serves a file no longer. Requests under way end, and those who have it open are told.
+    pub fn stop(&self, key: FileKey) {
+        self.shared.uploads.stop(key);
+    }
+
+    /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of
+    /// it is served on.
+    pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
+        self.shared.uploads.withhold(key, trouble)
+    }
+
+    /// Whether a file is served.
+    #[must_use]
+    pub fn serves(&self, key: FileKey) -> bool {
+        self.shared.uploads.serves(key)
+    }
+
+    /// The copies of a file that peers said they cannot serve now, since they were last tried.
+    #[must_use]
+    pub fn troubles(&self, key: FileKey) -> Vec<(PeerId, CopyTrouble)> {
+        self.shared.troubles.of(key)
+    }
+
+    /// Limits all uploads together to so many bytes a second; `None` or 0 is no limit.
+    pub fn set_upload_limit(&self, bytes_per_second: Option<u64>) {
+        self.shared.uploads.limiter().set_rate(bytes_per_second);
+    }
+
+    /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and is
+    /// over when that fails or the connection ends: see [`PeerSource::liveness`]. Connections to the peer at other
+    /// addresses end, also those of its other files. While the file is served here too, the peer is told what we hold.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn source(&self, key: FileKey, peer: PeerId, addresses: &[SocketAddr], layout: Layout) -> PeerSource {
+        let (source, origin) = PeerSource::start(fetch::Start {
+            key,
+            peer,
+            addresses,
+            layout,
+            links: &self.shared.links,
+            tickets: self.shared.tickets.clone(),
+            uploads: self.shared.uploads.clone(),
+            troubles: self.shared.troubles.clone(),
+            tasks: &self.shared.tasks,
+            stop: self.shared.stop.child_token(),
+        });
+        let mut origins = self.origins();
+        origins.retain(|_, origin| origin.strong_count() > 0);
+        origins.insert((key, peer), Arc::downgrade(&origin));
+        source
+    }
+
+    /// There is reason to doubt that connections to this peer are still alive: those on which nothing comes end.
+    pub fn doubt(&self, peer: PeerId) {
+        self.shared.links.doubt(peer);
+    }
+
+    /// Ends all connections on which we fetch, and what is being dialled begins anew: after a sleep of this machine nobody
+    /// knows which of them are dead.
+    pub fn redial(&self) {
+        self.shared.links.redial();
+    }
+
+    /// How much of a file a peer holds, in percent; `None` unless it is connected for that file, in either direction.
+    #[must_use]
+    pub fn peer_percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
+        let origin = self.origins().get(&(key, peer)).and_then(Weak::upgrade);
+        origin.and_then(|origin| origin.percent()).or_else(|| self.shared.uploads.percent(key, peer))
+    }
+
+    /// What was uploaded so far.
+    #[must_use]
+    pub fn uploaded(&self) -> Uploaded {
+        self.shared.uploads.uploaded()
+    }
+
+    /// What happens from now on. A listener that is too slow misses some.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<SwarmEvent> {
+        self.shared.uploads.events()
+    }
+
+    /// Ends everything, and waits for it within a deadline of 5 s.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(SHUTDOWN, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.shared.tasks.len(), "the swarm's tasks did not end in time");
+        }
+    }
+
+    /// Lets connections in until the end.
+    async fn accept(self, mut listener: Listener) {
+        let mut guests = Guests::default();
+        while let Some(Ok((stream, _))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
+            let peer = stream.peer();
+            let end = self.shared.stop.child_token();
+            match guests.admit(peer, end.clone()) {
+                Some(is_member) => {
+                    let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
+                    let guest = Guest { peer, uploads, tickets, is_member, end };
+                    self.shared.tasks.spawn(welcome(guest, stream));
+                }
+                None => tracing::debug!(%peer, "turned away: too many connections"),
+            }
+        }
+        listener.close().await;
+    }
+
+    fn origins(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Origin>>> {
+        self.shared.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves one connection until it ends.
+async fn welcome(guest: Guest, stream: BulkStream) {
+    let (peer, end) = (guest.peer, guest.end.clone());
+    let _ends = end.drop_guard();
+    let (input, output) = stream.into_split();
+    let reason = serve::serve(guest, input, output).await;
+    tracing::debug!(%peer, reason, "a connection from a requester ended");
+}

@@ -1,0 +1,222 @@
+//! What a requester says: decoded, checked against the limits, its ticket judged, and passed to the uploads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shoal_common::limits::MAX_PEER_MESSAGE;
+use shoal_common::peer_wire::{Refused, TO_SERVER, ToServer};
+use shoal_common::{Gid, Layout, PieceIndex};
+use shoal_net::bulk::frame::{FrameError, FrameReader};
+use tokio::io::AsyncBufRead;
+use tokio::time::{Instant, timeout_at};
+
+use super::Guest;
+use super::table::{Channel, NotTaken, Table};
+use crate::FileKey;
+use crate::refusal::Refusal;
+use crate::uploads::{Out, Outbox};
+use shoal_session::tickets::Judgement;
+
+/// A requester that says nothing for so long is gone: it repeats itself every [`crate::KEEP_ALIVE`].
+const SILENCE: Duration = Duration::from_secs(120);
+/// Time in which a stranger must open a file before it is shown the door.
+const STRANGER: Duration = Duration::from_secs(5);
+/// Refused openings on one connection at most: each costs us a signature check, and an honest requester learns.
+const MAX_REFUSALS: u32 = 64;
+/// How often a requester may announce the same piece, on average: once, and again after each time it was told to.
+const MAX_REPETITIONS: u64 = 4;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the requester left")]
+    Left,
+    #[error("the requester was silent for too long")]
+    Silent,
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("the requester broke the protocol: {0}")]
+    Malformed(&'static str),
+    #[error("the requester broke a limit: {0}")]
+    Limit(&'static str),
+}
+
+/// See the module.
+pub(super) struct Reader<R> {
+    guest: Guest,
+    frames: FrameReader<R>,
+    table: Arc<Table>,
+    outbox: Outbox,
+    refusals: u32,
+    born: Instant,
+}
+
+impl<R: AsyncBufRead + Unpin> Reader<R> {
+    pub(super) fn new(guest: Guest, frames: FrameReader<R>, table: Arc<Table>, outbox: Outbox) -> Self {
+        Self { guest, frames, table, outbox, refusals: 0, born: Instant::now() }
+    }
+
+    /// Reads until the connection ends.
+    pub(super) async fn run(&mut self) -> Ended {
+        loop {
+            let is_member = self.guest.is_member.load(Ordering::Relaxed);
+            let deadline = if is_member { Instant::now() + SILENCE } else { self.born + STRANGER };
+            let message = match timeout_at(deadline, self.message()).await {
+                Ok(Ok(message)) => message,
+                Ok(Err(ended)) => return ended,
+                Err(_) => return Ended::Silent,
+            };
+            if let Err(ended) = self.take(message).await {
+                return ended;
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Result<ToServer, Ended> {
+        let header = self.frames.next().await?.ok_or(Ended::Left)?;
+        if header.kind != TO_SERVER {
+            return Err(Ended::Malformed("a frame that no requester sends"));
+        }
+        let payload = self.frames.payload(MAX_PEER_MESSAGE).await?;
+        minicbor::decode(&payload).map_err(|_| Ended::Malformed("a message that makes no sense"))
+    }
+
+    async fn take(&mut self, message: ToServer) -> Result<(), Ended> {
+        match message {
+            ToServer::Open { channel, group, file, ticket } => {
+                self.open(channel, FileKey { group, file }, &ticket).await
+            }
+            ToServer::Ticket { channel, ticket } => self.renew(channel, &ticket).await,
+            ToServer::Request { channel, piece } => self.request(channel, piece),
+            ToServer::Cancel { channel, piece } => {
+                if let Some((id, piece)) = self.piece(channel, piece)? {
+                    self.guest.uploads.cancel(id, piece);
+                }
+                Ok(())
+            }
+            ToServer::Have { channel, pieces } => self.have(channel, &pieces),
+            ToServer::Close { channel } => {
+                if let Some(id) = self.table.with(channel, |channel| channel.id) {
+                    // At once, not when the writer comes to it: the next message may open the channel again.
+                    self.table.remove(channel, id);
+                    self.guest.uploads.close(id, None);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn open(&mut self, wire: u32, key: FileKey, ticket: &[u8]) -> Result<(), Ended> {
+        if self.table.is_open(wire) {
+            return Err(Ended::Malformed("a channel that is in use"));
+        }
+        if self.table.is_full() {
+            return self.refuse(wire, Refused::Limit);
+        }
+        let expires = match self.judge(ticket, key.group).await {
+            Ok(expires) => expires,
+            Err(reason) => return self.refuse(wire, reason),
+        };
+        self.guest.is_member.store(true, Ordering::Relaxed);
+        let Some(opened) = self.guest.uploads.open(key, self.guest.peer, wire, &self.outbox) else {
+            return self.refuse(wire, self.guest.uploads.refusal(key));
+        };
+        let channel = Channel {
+            id: opened.id,
+            group: key.group,
+            layout: opened.layout,
+            news: opened.news,
+            told: opened.told,
+            expires,
+            announced: 0,
+        };
+        self.table.insert(wire, channel);
+        Ok(())
+    }
+
+    async fn renew(&mut self, wire: u32, ticket: &[u8]) -> Result<(), Ended> {
+        let Some((id, group)) = self.table.with(wire, |channel| (channel.id, channel.group)) else {
+            return Ok(());
+        };
+        match self.judge(ticket, group).await {
+            Ok(expires) => {
+                self.table.with(wire, |channel| channel.expires = channel.expires.max(expires));
+                Ok(())
+            }
+            Err(reason) => {
+                self.guest.uploads.close(id, Some(reason));
+                self.count_refusal()
+            }
+        }
+    }
+
+    /// Judges a ticket; gives the time until which it opens the group's files.
+    async fn judge(&self, ticket: &[u8], group: Gid) -> Result<Instant, Refused> {
+        let tickets = &self.guest.tickets;
+        match tickets.judge_asking(ticket, self.guest.peer, group).await {
+            Ok(ticket) => Ok(Instant::now() + tickets.time_left(ticket.expires_ms)),
+            Err(Judgement::Expired) => Err(Refused::Expired),
+            Err(Judgement::UnknownKey | Judgement::Invalid) => Err(Refused::Ticket),
+        }
+    }
+
+    fn request(&self, wire: u32, piece: u32) -> Result<(), Ended> {
+        let Some((id, piece)) = self.piece(wire, piece)? else { return Ok(()) };
+        match self.table.begin(id, piece) {
+            Ok(()) => {
+                self.guest.uploads.request(id, piece);
+                Ok(())
+            }
+            Err(NotTaken::Twice) => Err(Ended::Malformed("a request that is under way already")),
+            Err(NotTaken::TooMany) => Err(Ended::Limit("requests in flight")),
+        }
+    }
+
+    fn have(&self, wire: u32, pieces: &[u32]) -> Result<(), Ended> {
+        let known = self.table.with(wire, |channel| {
+            channel.announced += pieces.len() as u64;
+            (channel.id, channel.layout, channel.announced)
+        });
+        // A channel that was just closed here may still be written to.
+        let Some((id, layout, announced)) = known else { return Ok(()) };
+        if announced > u64::from(layout.pieces()) * MAX_REPETITIONS {
+            return Err(Ended::Limit("the same pieces announced again and again"));
+        }
+        let pieces: Option<Vec<PieceIndex>> = pieces.iter().map(|&piece| layout.piece(piece)).collect();
+        let pieces = pieces.ok_or(Ended::Malformed("a piece that the file does not have"))?;
+        if !pieces.is_empty() {
+            self.guest.uploads.have(id, pieces);
+        }
+        Ok(())
+    }
+
+    /// The piece of an open channel; `None` if the channel is not open any more.
+    fn piece(&self, wire: u32, piece: u32) -> Result<Option<(shoal_policy::ChannelId, PieceIndex)>, Ended> {
+        let known = self.table.with(wire, |channel| (channel.id, channel.layout));
+        let in_file = |(id, layout): (_, Layout)| layout.piece(piece).map(|piece| (id, piece));
+        match known.map(in_file) {
+            None => Ok(None),
+            Some(Some(found)) => Ok(Some(found)),
+            Some(None) => Err(Ended::Malformed("a piece that the file does not have")),
+        }
+    }
+
+    fn refuse(&mut self, channel: u32, refusal: impl Into<Refusal>) -> Result<(), Ended> {
+        self.outbox.push(Out::Tell(refusal.into().on(channel)));
+        self.count_refusal()
+    }
+
+    fn count_refusal(&mut self) -> Result<(), Ended> {
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS { Err(Ended::Limit("refused openings")) } else { Ok(()) }
+    }
+}
+
+impl<R> Drop for Reader<R> {
+    fn drop(&mut self) {
+        for id in self.table.clear() {
+            self.guest.uploads.close(id, None);
+        }
+    }
+}
