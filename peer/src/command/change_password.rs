@@ -14,7 +14,7 @@ use super::{Context, Failure, Reply, Run};
 pub struct ChangePassword {
     /// The present one, which a person at a terminal is asked for, and the new one.
     #[arg(value_names = ["old_password", "new_password"], num_args = 0..=2, value_parser = password)]
-    #[arg(id = "password", allow_hyphen_values = true)]
+    #[arg(id = "password")]
     passwords: Vec<Password>,
 }
 

@@ -19,7 +19,7 @@ pub struct CreateUser {
     #[arg(value_name = "user_id", value_parser = UserName::create)]
     user: UserName,
     /// Its password.
-    #[arg(value_parser = password, allow_hyphen_values = true)]
+    #[arg(value_name = "password", value_parser = password)]
     password: Option<Password>,
     /// The code of an invitation.
     #[arg(long, value_name = "code")]

@@ -10,6 +10,7 @@ use super::{Context, Failure, Reply, Run};
 #[derive(Debug, Args)]
 pub struct Help {
     /// The command.
+    #[arg(value_name = "command")]
     command: Option<String>,
 }
 

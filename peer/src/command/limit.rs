@@ -15,7 +15,7 @@ pub struct Limit {
     #[arg(value_name = "up|down", value_parser = direction)]
     direction: Direction,
     /// Bytes per second.
-    #[arg(value_name = "RATE", value_parser = rate, allow_hyphen_values = true)]
+    #[arg(value_name = "RATE", value_parser = rate)]
     rate: u64,
 }
 

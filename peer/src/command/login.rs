@@ -18,7 +18,7 @@ pub struct Login {
     #[arg(value_name = "user_id", value_parser = UserName::refer)]
     user: UserName,
     /// Its password; asked for when it is left out.
-    #[arg(value_parser = password, allow_hyphen_values = true)]
+    #[arg(value_name = "password", value_parser = password)]
     password: Option<Password>,
 }
 

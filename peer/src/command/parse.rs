@@ -219,7 +219,6 @@ mod tests {
             ("wait soon", "is no number of seconds"),
             ("wait -1", "is no number of seconds"),
             ("wait 1e300", "is no number of seconds"),
-            ("help frobnicate", "there is no command"),
         ] {
             assert!(error(line).contains(expected), "{line}: {}", error(line));
         }

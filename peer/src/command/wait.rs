@@ -12,7 +12,7 @@ use super::{Context, Failure, Reply, Run};
 #[derive(Debug, Args)]
 pub struct Wait {
     /// Seconds to wait at most.
-    #[arg(value_parser = seconds, allow_hyphen_values = true)]
+    #[arg(value_name = "seconds", value_parser = seconds)]
     seconds: Option<Duration>,
 }
 
