@@ -10,6 +10,7 @@ use serde_json::json;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
 use shoal_console::{descriptors, log};
+use shoal_engine::regular::{self, OpenError};
 use shoal_peer::command::Password;
 use shoal_peer::events::Event;
 use shoal_peer::options::read_trackers;
@@ -142,6 +143,13 @@ async fn prepare(
 ) -> anyhow::Result<()> {
     if !command.needs_login() {
         return Ok(());
+    }
+    // Nobody is asked for a password in vain.
+    if let Command::Put { files, .. } = command
+        && let [file] = &files[..]
+        && let Err(OpenError::NotRegular(found)) = regular::check(file)
+    {
+        return Err(StoreError::from(found).into());
     }
     client.ping().await?;
     let user = match user {

@@ -11,6 +11,7 @@ use etcetera::BaseStrategy;
 use sha2::Digest as _;
 use shoal_common::{Blake3, Digests, Layout, Sha1, Sha256};
 use shoal_engine::hash::{HashError, hash_file};
+use shoal_engine::regular::NotRegular;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metalink::{Pieces, hex};
@@ -117,8 +118,9 @@ impl DigestStore {
                 let error = HashError::Unreadable { path: opened.key().to_owned(), error };
                 self.settle(opened, Held::Failed(Arc::new(error)));
             }
+            // It is the file that is open already.
             Ok(Ok(None)) => {
-                self.settle(opened, Held::Failed(Arc::new(HashError::NotAFile(opened.key().to_owned()))))
+                self.settle(opened, Held::Failed(Arc::new(HashError::Changed(opened.key().to_owned()))));
             }
         }
         Ok(Known::Computing { done: 0 })
@@ -230,7 +232,8 @@ fn compute(file: &Opened, done: &AtomicU64, stop: &CancellationToken) -> Result<
 fn named(error: HashError, file: &Opened) -> HashError {
     let path = file.key().to_owned();
     match error {
-        HashError::NotAFile(_) => HashError::NotAFile(path),
+        HashError::NotAFile(found) => HashError::NotAFile(NotRegular { path, ..found }),
+        HashError::MadeUp { size, .. } => HashError::MadeUp { path, size },
         HashError::Unreadable { error, .. } => HashError::Unreadable { path, error },
         HashError::Changed(_) => HashError::Changed(path),
         other => other,
