@@ -62,6 +62,9 @@ enum Unread {
 /// What a server answered.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
+    /// The URL that was given.
+    pub(super) original: Url,
+    /// Where it led.
     pub(super) url: Url,
     pub(super) name: Option<FileName>,
     pub(super) claim: Claim,
@@ -207,6 +210,7 @@ fn join(base: &Url, name: &str) -> Result<Url, String> {
 
 fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
     Answer {
+        original: url.clone(),
         url,
         name: Some(file.name),
         claim: Claim { size: file.size, digests: file.digests, pieces: file.pieces },
@@ -228,7 +232,9 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     let mut response = asker.send(get().header(header::RANGE, "bytes=0-0"), asker.within).await?;
     let empty = response.status() == StatusCode::RANGE_NOT_SATISFIABLE
         && answer::refused_size(response.headers()) == Some(0);
-    if !empty && answer::dislikes_range(response.status(), response.headers()) {
+    let unsaid = response.status() == StatusCode::PARTIAL_CONTENT
+        && answer::content_range(response.headers()).is_none();
+    if unsaid || !empty && answer::dislikes_range(response.status(), response.headers()) {
         asked = Instant::now();
         response = asker.send(get(), asker.within).await?;
     }
@@ -240,15 +246,20 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         return Err("has a folder of that name, not a file".into());
     }
     let (mut size, ranges) = match response.status() {
-        StatusCode::PARTIAL_CONTENT => {
-            let range = answer::content_range(headers).ok_or("answers a range without saying which")?;
-            (range.total, true)
-        }
+        StatusCode::PARTIAL_CONTENT => match answer::content_range(headers) {
+            // All of it, and only called a part.
+            Some(range) if range.total.is_some_and(|total| total > 1 && range.last + 1 == total) => {
+                (range.total, false)
+            }
+            Some(range) => (range.total, true),
+            None => return Err("answers a range without saying which".into()),
+        },
         StatusCode::OK => (content_length(headers), false),
         StatusCode::RANGE_NOT_SATISFIABLE if empty => (Some(0), true),
         status => return Err(refusal(status)),
     };
     let mut answer = Answer {
+        original: url.clone(),
         // After redirects: asking there at once saves a round trip for each part.
         url: client::with_credentials(response.url().clone(), url),
         name: file_name(url.path()).or_else(|| file_name(response.url().path())),
@@ -262,7 +273,8 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));
     drop(response);
     if size.is_none() {
-        size = size_elsewhere(asker, &answer.url).await;
+        // At the URL that was given: where it led may be good for one question of one kind.
+        size = size_elsewhere(asker, url).await;
     }
     answer.claim.size = size;
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))

@@ -135,7 +135,7 @@ async fn from(
     within: Duration,
     report: &Report,
 ) -> Result<Result<(), String>> {
-    let asked = tokio::time::timeout(within, plan.client.get(answer.url.clone()).send()).await;
+    let asked = tokio::time::timeout(within, plan.client.get(answer.original.clone()).send()).await;
     let mut response = match asked {
         Ok(Ok(response)) if response.status() == StatusCode::OK => response,
         Ok(Ok(response)) => return Ok(Err(format!("answers {}", response.status()))),

@@ -39,7 +39,10 @@ pub fn refused_size(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn range_text(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes").map(str::trim_start)
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim();
+    let (unit, range) = text.split_at_checked("bytes".len())?;
+    // Some write it as a request is written: `bytes=0-9/10`.
+    unit.eq_ignore_ascii_case("bytes").then(|| range.trim_start_matches([' ', '\t', '=', ':']))
 }
 
 /// The coding of the body, if it has one although none was asked for. It is saved as it comes, as curl does: of an archive
@@ -86,9 +89,9 @@ pub fn is_passing(status: StatusCode) -> bool {
 }
 
 /// What tells two versions of a file at one URL apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Validators {
-    /// The `ETag`, as it stands.
+    /// The `ETag`, as it stands but for its mark of weakness.
     pub etag: Option<String>,
     /// The `Last-Modified` date, as it stands.
     pub last_modified: Option<String>,
@@ -99,7 +102,9 @@ impl Validators {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name)?.to_str().ok().map(str::to_owned);
-        Self { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
+        // Whether it is weak says nothing of two answers to the same question.
+        let etag = text(header::ETAG).map(|etag| etag.trim_start_matches("W/").to_owned());
+        Self { etag, last_modified: text(header::LAST_MODIFIED) }
     }
 
     /// Whether `other` can be of the same version: what both name is equal.
@@ -109,6 +114,13 @@ impl Validators {
             ours.is_none() || theirs.is_none() || ours == theirs
         };
         same(&self.etag, &other.etag) && same(&self.last_modified, &other.last_modified)
+    }
+
+    /// Whether both name the same ETag or the same date.
+    #[must_use]
+    pub fn agrees_in_one(&self, other: &Self) -> bool {
+        self.etag.is_some() && self.etag == other.etag
+            || self.last_modified.is_some() && self.last_modified == other.last_modified
     }
 
     /// Takes over what was not known.
@@ -176,6 +188,7 @@ mod tests {
     fn ranges_are_read_or_refused() {
         let range = |text| content_range(&headers(&[("content-range", text)]));
         assert_eq!(range("bytes 0-9/10"), Some(ContentRange { first: 0, last: 9, total: Some(10) }));
+        assert_eq!(range("Bytes=0-9/10"), range("bytes 0-9/10"));
         assert_eq!(range("bytes 5-5/*"), Some(ContentRange { first: 5, last: 5, total: None }));
         for wrong in
             ["", "bytes", "bytes 9-0/10", "bytes 0-10/10", "bytes */10", "items 0-1/2", "bytes -1-2/3"]

@@ -1,0 +1,261 @@
+//! Whether the answers of one server are of one version of the file, where no digest of its pieces tells.
+//!
+//! The nodes behind one address may name different ETags for the same file, because they make them up of inode numbers, or
+//! different dates, because each has a copy of its own. One differing validator is accepted only if the other and the size
+//! are the same, and two ranges that came before are the same in an answer with that validator, too. Anything else is
+//! another version. Where a digest of the whole file is known, the ranges alone decide: the digest has the last word.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Client, Response, StatusCode, Url, header};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::source::answer::{Validators, content_range};
+use crate::source::{Trouble, lock, next_chunk};
+
+/// Longest sample, in bytes.
+const SAMPLE: usize = 4 * 1024;
+/// How often a range is asked for until an answer comes from the node that is looked for. Of two nodes that take turns at
+/// random one of eight answers is of either, but once in 256 times.
+const TRIES: u32 = 8;
+/// Different validators of one file at most.
+const MAX_TAGS: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Versions {
+    /// A digest of the whole file is known.
+    digest_known: bool,
+    size: u64,
+    /// One answer at a time is compared.
+    state: AsyncMutex<State>,
+    samples: Mutex<[Option<Sample>; 2]>,
+}
+
+/// Validators that were found to be of one version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// The version's validators, as they came first.
+    pub first: Validators,
+    /// Others of the same version.
+    pub also: BTreeSet<Validators>,
+    /// Each answer has an ETag of its own, so that they tell nothing.
+    pub meaningless: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    joined: Joined,
+    /// Validators that were found to be of another version.
+    others: BTreeSet<Validators>,
+    /// Whether nothing of the file was received yet, in this run or in an earlier one.
+    fresh: bool,
+}
+
+/// Some bytes of the file that came.
+#[derive(Debug, Clone)]
+struct Sample {
+    offset: u64,
+    bytes: Bytes,
+}
+
+/// What came of a comparison.
+enum Found {
+    Same,
+    /// Every answer has another ETag.
+    Meaningless,
+    Other,
+    /// No answer with these validators came any more.
+    Unseen,
+}
+
+impl Versions {
+    pub(super) fn new(size: u64, known: Joined, digest_known: bool, fresh: bool) -> Self {
+        let state = State { joined: known, others: BTreeSet::new(), fresh };
+        Self { digest_known, size, state: AsyncMutex::new(state), samples: Mutex::default() }
+    }
+
+    /// What is known of the version; `None` while it is being found out.
+    pub fn joined(&self) -> Option<Joined> {
+        self.state.try_lock().ok().map(|state| state.joined.clone())
+    }
+
+    /// Bytes of an accepted answer came. Keeps two samples as far from each other as possible.
+    pub(super) fn came(&self, offset: u64, bytes: &Bytes) {
+        let mut samples = lock(&self.samples);
+        let sample = || Some(Sample { offset, bytes: bytes.slice(..bytes.len().min(SAMPLE)) });
+        match &mut *samples {
+            _ if bytes.is_empty() => {}
+            [first @ None, _] => *first = sample(),
+            [Some(first), second] => {
+                let distance = |other: u64| other.abs_diff(first.offset);
+                let farther = second.as_ref().is_none_or(|old| distance(offset) > distance(old.offset));
+                if farther && distance(offset) >= SAMPLE as u64 {
+                    *second = sample();
+                }
+            }
+        }
+    }
+
+    /// Refuses an answer of another version; asks the server for samples where that has to be found out.
+    pub(super) async fn check(&self, asker: &Asker<'_>, response: &Response) -> Result<(), Trouble> {
+        let found = Validators::of(response.headers());
+        let mut state = self.state.lock().await;
+        if state.accepts(&found) {
+            state.joined.first.learn(found);
+            state.fresh = false;
+            return Ok(());
+        }
+        let other = || Trouble::Invalid("has another version of the file now".into());
+        let alike = self.digest_known || state.joined.first.agrees_in_one(&found);
+        if !alike || state.others.contains(&found) || state.joined.also.len() >= MAX_TAGS {
+            return Err(other());
+        }
+        if state.fresh {
+            // Nothing came that it could differ from.
+            state.joined.first = found;
+            state.fresh = false;
+            return Ok(());
+        }
+        match self.compare(asker, &found, &state.joined).await? {
+            Found::Same => {
+                state.joined.also.insert(found);
+                Ok(())
+            }
+            Found::Meaningless => {
+                state.joined.meaningless = true;
+                Ok(())
+            }
+            Found::Other => {
+                state.others.insert(found);
+                Err(other())
+            }
+            Found::Unseen => {
+                Err(Trouble::Passing("answers with an ETag or a date that does not come again".into(), None))
+            }
+        }
+    }
+
+    async fn compare(
+        &self,
+        asker: &Asker<'_>,
+        found: &Validators,
+        joined: &Joined,
+    ) -> Result<Found, Trouble> {
+        let mut samples = lock(&self.samples).clone();
+        let [first, second] = &mut samples;
+        // Where not enough came yet, nodes with known validators are asked for it.
+        let places = [0, self.size.saturating_sub(SAMPLE as u64)];
+        for (sample, offset) in [first, second].into_iter().zip(places) {
+            if sample.is_none() {
+                *sample = self.known_sample(asker, joined, offset).await?;
+            }
+            if sample.is_none() {
+                return Ok(Found::Unseen);
+            }
+        }
+        let (mut unknown, mut all) = (BTreeSet::from([found.clone()]), true);
+        for sample in samples.iter().flatten() {
+            let mut seen = false;
+            for _ in 0..TRIES {
+                let Some((validators, bytes)) = asker.sample(sample.offset, sample.bytes.len()).await? else {
+                    // It serves no ranges now.
+                    return Ok(if self.digest_known { Found::Same } else { Found::Unseen });
+                };
+                seen = validators == *found;
+                if joined.has(&validators) {
+                    continue;
+                }
+                let alike = self.digest_known || joined.first.agrees_in_one(&validators);
+                if bytes != sample.bytes || !alike {
+                    return Ok(Found::Other);
+                }
+                unknown.insert(validators);
+                if seen {
+                    break;
+                }
+            }
+            all &= seen;
+        }
+        Ok(match all {
+            true => Found::Same,
+            // Each answer with new ones, and each with the right bytes.
+            false if unknown.len() > TRIES as usize => Found::Meaningless,
+            false => Found::Unseen,
+        })
+    }
+
+    async fn known_sample(
+        &self,
+        asker: &Asker<'_>,
+        joined: &Joined,
+        offset: u64,
+    ) -> Result<Option<Sample>, Trouble> {
+        let length = usize::try_from(self.size - offset).unwrap_or(SAMPLE).min(SAMPLE);
+        for _ in 0..TRIES {
+            match asker.sample(offset, length).await? {
+                Some((validators, bytes)) if joined.has(&validators) => {
+                    return Ok(Some(Sample { offset, bytes }));
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl State {
+    fn accepts(&self, found: &Validators) -> bool {
+        let meaningless = Validators { etag: None, ..found.clone() };
+        self.joined.first.allow(found)
+            || self.joined.also.iter().any(|known| known.allow(found))
+            || self.joined.meaningless && self.joined.first.allow(&meaningless)
+    }
+}
+
+impl Joined {
+    fn has(&self, validators: &Validators) -> bool {
+        self.first == *validators || self.also.contains(validators)
+    }
+}
+
+/// Asks for samples where the answer came from.
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a Client,
+    pub(super) url: &'a Url,
+    pub(super) size: u64,
+    pub(super) within: Duration,
+}
+
+impl Asker<'_> {
+    /// Some bytes and the validators that came with them; `None` if the server gives no parts. On a connection of its own:
+    /// one that is kept leads to the same node again.
+    async fn sample(&self, offset: u64, length: usize) -> Result<Option<(Validators, Bytes)>, Trouble> {
+        let last = offset + length as u64 - 1;
+        let request = self.client.get(self.url.clone()).header(header::CONNECTION, "close");
+        let request = request.header(header::RANGE, format!("bytes={offset}-{last}"));
+        let answered = tokio::time::timeout(self.within, request.send()).await;
+        let answered = answered.map_err(|_| Trouble::silent(self.within))?;
+        let mut response = answered.map_err(Trouble::unanswered)?;
+        let range = content_range(response.headers());
+        let fits = range.is_some_and(|range| {
+            (range.first, range.last) == (offset, last) && range.total.is_none_or(|total| total == self.size)
+        });
+        if response.status() != StatusCode::PARTIAL_CONTENT || !fits {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(length);
+        while let Some(chunk) = next_chunk(&mut response).await? {
+            if bytes.len() + chunk.len() > length {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        let validators = Validators::of(response.headers());
+        Ok((bytes.len() == length).then(|| (validators, Bytes::from(bytes))))
+    }
+}
