@@ -181,18 +181,18 @@ async fn ask_for_only_file(asker: Asker<'_>, base: &Url) -> Result<Answer, Strin
         Unread::Other(reason) => reason,
     })?;
     let [file] = &files[..] else {
-        let names: Vec<&str> = files.iter().take(SHOWN_NAMES).map(|file| file.name.as_str()).collect();
+        let names: Vec<String> = files.iter().take(SHOWN_NAMES).map(MetalinkFile::path).collect();
         let more = if files.len() > SHOWN_NAMES { ", …" } else { "" };
         return Err(match names.is_empty() {
             true => "serves no file".into(),
             false => format!("serves several files ({}{more}); choose one with --file", names.join(", ")),
         });
     };
-    let url = join(base, file.name.as_str())?;
+    let url = join(base, &file.path())?;
     if !file.digests.is_empty() {
         return Ok(from_metalink(url, file.clone()));
     }
-    let metalink = join(base, &format!("{}.meta4", file.name))?;
+    let metalink = join(base, &format!("{}.meta4", file.path()))?;
     match read_metalink(asker, &metalink).await.map(only) {
         Ok(Some(file)) => Ok(from_metalink(url, file)),
         _ => ask_file(asker, &url).await,
@@ -282,8 +282,7 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         && let Some(file) = only(files).filter(|file| size.is_none() || file.size == size)
     {
         answer.claim.size = size.or(file.size);
-        answer.claim.digests.sha1 = answer.claim.digests.sha1.or(file.digests.sha1);
-        answer.claim.digests.sha256 = answer.claim.digests.sha256.or(file.digests.sha256);
+        answer.claim.digests = answer.claim.digests.or(&file.digests);
         answer.claim.pieces = file.pieces;
     }
     Ok(answer)

@@ -8,6 +8,7 @@ mod majority;
 mod options;
 mod plan;
 mod report;
+mod samples;
 mod sources;
 mod stream;
 mod versions;
@@ -65,7 +66,7 @@ async fn fetch(options: Options) -> Result<()> {
         Planned::Known(plan) => plan,
         Planned::Unsized(plan) => return stream::fetch(&options, plan, started).await,
     };
-    let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
+    let target = destination::target(&options.output, &plan.save_as, options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
     let report = Report::new(plan.content.layout().size(), labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
@@ -159,7 +160,7 @@ async fn download(
         return match outcome {
             Outcome::Complete { path, digest } => {
                 versions::forget(&target);
-                sources.joined().iter().for_each(|note| report.note(note));
+                sources.joined().iter().chain(&plan.because).for_each(|note| report.note(note));
                 let kept = fetched_before + last.fetched_bytes.saturating_sub(last.wasted_bytes);
                 report.complete(&Ending {
                     path: &path,

@@ -53,16 +53,16 @@ pub(super) fn compare_and_keep(
         });
         let moved = kept.target.as_ref().is_some_and(|before| *before != now);
         let version = &mut kept.version;
-        let same = version.first.allow(&answer.validators)
+        let known = version.first.allow(&answer.validators)
             || version.also.iter().any(|also| also.allow(&answer.validators))
-            || version.meaningless && version.first.last_modified == answer.validators.last_modified
-            || moved && version.first.agrees_in_one(&answer.validators)
-            || digest_known;
-        if !same {
-            bail!("the file at {label} has changed since the download began; start afresh without -r");
-        }
-        if version.first.allow(&answer.validators) {
-            version.first.learn(answer.validators.clone());
+            || version.meaningless && version.first.last_modified == answer.validators.last_modified;
+        let accepted = moved && version.first.agrees_in_one(&answer.validators) || digest_known;
+        match () {
+            () if version.first.allow(&answer.validators) => version.first.learn(answer.validators.clone()),
+            () if known => {}
+            // What comes from now on is compared with this.
+            () if accepted => version.first.clone_from(&answer.validators),
+            () => bail!("the file at {label} has changed since the download began; start afresh without -r"),
         }
         kept.target = Some(now);
         versions.push(kept.version.clone());

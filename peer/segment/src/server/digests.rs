@@ -223,7 +223,7 @@ fn compute(file: &Opened, done: &AtomicU64, stop: &CancellationToken) -> Result<
         Ok(sha256) => sha256?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
-    let digests = Digests { sha1: Some(hashed.digest.sha1), sha256: Some(sha256), blake3: None };
+    let digests = Digests { sha1: Some(hashed.digest.sha1), sha256: Some(sha256), ..Digests::default() };
     let length = u64::from(hashed.layout.piece_length());
     Ok(FileDigests { digests, pieces: Pieces { length, digests: hashed.pieces.into() } })
 }
@@ -290,8 +290,11 @@ fn read(text: &str, version: Version) -> Option<FileDigests> {
     let pieces: Option<Vec<Sha1>> = lines.map(|line| hex(line).ok().map(Sha1)).collect();
     let pieces = pieces.filter(|_| known)?;
     let layout = Layout::new(version.size, u32::try_from(length).ok()?).ok()?;
-    let digests =
-        Digests { sha1: Some(Sha1(hex(sha1).ok()?)), sha256: Some(Sha256(hex(sha256).ok()?)), blake3: None };
+    let digests = Digests {
+        sha1: Some(Sha1(hex(sha1).ok()?)),
+        sha256: Some(Sha256(hex(sha256).ok()?)),
+        ..Digests::default()
+    };
     (pieces.len() == layout.pieces() as usize)
         .then(|| FileDigests { digests, pieces: Pieces { length, digests: pieces.into() } })
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap};
-use shoal_common::{Digests, Sha1, Sha256};
+use shoal_common::{Digests, Md5, Sha1, Sha224, Sha256, Sha384, Sha512};
 
 /// Marks the pages that our own server shows of folders, so that nobody takes them for files.
 pub const FOLDER: &str = "shoal-folder";
@@ -140,15 +140,30 @@ pub fn digests(headers: &HeaderMap) -> Digests {
                 let Some((kind, digest)) = member.trim().split_once('=') else { continue };
                 let text = if dictionary { digest.trim_matches(':') } else { digest };
                 let Ok(bytes) = STANDARD.decode(text) else { continue };
-                match kind.to_ascii_lowercase().as_str() {
-                    "sha" | "sha-1" => digests.sha1 = bytes.try_into().ok().map(Sha1).or(digests.sha1),
-                    "sha-256" => digests.sha256 = bytes.try_into().ok().map(Sha256).or(digests.sha256),
-                    _ => {}
+                if let Some(read) = of_kind(kind, &bytes) {
+                    digests = read.or(&digests);
                 }
             }
         }
     }
     digests
+}
+
+/// The digest of the kind that is called so, in a Metalink or a header: names are those of IANA's registry, and how they are
+/// written otherwise. `None` if the kind is not computed, or the length is another.
+#[must_use]
+pub fn of_kind(kind: &str, bytes: &[u8]) -> Option<Digests> {
+    let none = Digests::default();
+    let name: String = kind.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, '-' | '_')).collect();
+    Some(match name.as_str() {
+        "sha" | "sha1" => Digests { sha1: Some(Sha1(bytes.try_into().ok()?)), ..none },
+        "sha224" => Digests { sha224: Some(Sha224(bytes.try_into().ok()?)), ..none },
+        "sha256" => Digests { sha256: Some(Sha256(bytes.try_into().ok()?)), ..none },
+        "sha384" => Digests { sha384: Some(Sha384(bytes.try_into().ok()?)), ..none },
+        "sha512" => Digests { sha512: Some(Sha512(bytes.try_into().ok()?)), ..none },
+        "md5" => Digests { md5: Some(Md5(bytes.try_into().ok()?)), ..none },
+        _ => return None,
+    })
 }
 
 /// The `Repr-Digest` that says these digests; `None` if none of them has a place there.
@@ -200,7 +215,8 @@ mod tests {
 
     #[test]
     fn published_digests_come_back() {
-        let known = Digests { sha1: Some(Sha1::of(b"x")), sha256: Some(Sha256([7; 32])), blake3: None };
+        let known =
+            Digests { sha1: Some(Sha1::of(b"x")), sha256: Some(Sha256([7; 32])), ..Digests::default() };
         let text = repr_digest(&known).unwrap();
         assert_eq!(digests(&headers(&[("repr-digest", &text)])), known);
         let old = "md5=1B2M2Y8AsgTpgAmY7PhCfg==,SHA=2jmj7l5rSw0yVb/vlWAYkK/YBwk=";

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::source::answer::{content_range, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::place::Place;
+pub(crate) use crate::source::versions::Sampler;
 pub use crate::source::versions::{Joined, Versions};
 use crate::source::whole::WholeStream;
 use crate::{client, mirror};
@@ -291,8 +292,8 @@ impl HttpSource {
         let part = self.part(response, range)?;
         if let Some(versions) = &self.versions {
             let url = client::with_credentials(part.response.url().clone(), &self.place.original);
-            let asker = versions::Asker { client: &self.client, url: &url, size: self.size, within };
-            versions.check(&asker, &part.response).await?;
+            let sampler = Sampler { client: &self.client, url: &url, size: self.size, within };
+            versions.check(&sampler, &part.response).await?;
         }
         Ok(part)
     }

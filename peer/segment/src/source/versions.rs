@@ -101,7 +101,7 @@ impl Versions {
     }
 
     /// Refuses an answer of another version; asks the server for samples where that has to be found out.
-    pub(super) async fn check(&self, asker: &Asker<'_>, response: &Response) -> Result<(), Trouble> {
+    pub(super) async fn check(&self, sampler: &Sampler<'_>, response: &Response) -> Result<(), Trouble> {
         let found = Validators::of(response.headers());
         let mut state = self.state.lock().await;
         if state.accepts(&found) {
@@ -120,7 +120,7 @@ impl Versions {
             state.fresh = false;
             return Ok(());
         }
-        match self.compare(asker, &found, &state.joined).await? {
+        match self.compare(sampler, &found, &state.joined).await? {
             Found::Same => {
                 state.joined.also.insert(found);
                 Ok(())
@@ -141,7 +141,7 @@ impl Versions {
 
     async fn compare(
         &self,
-        asker: &Asker<'_>,
+        sampler: &Sampler<'_>,
         found: &Validators,
         joined: &Joined,
     ) -> Result<Found, Trouble> {
@@ -151,19 +151,20 @@ impl Versions {
         let places = [0, self.size.saturating_sub(SAMPLE as u64)];
         for (sample, offset) in [first, second].into_iter().zip(places) {
             if sample.is_none() {
-                *sample = self.known_sample(asker, joined, offset).await?;
+                *sample = self.known_sample(sampler, joined, offset).await?;
             }
             if sample.is_none() {
-                return Ok(Found::Unseen);
+                return Ok(self.undecided());
             }
         }
         let (mut unknown, mut all) = (BTreeSet::from([found.clone()]), true);
         for sample in samples.iter().flatten() {
             let mut seen = false;
             for _ in 0..TRIES {
-                let Some((validators, bytes)) = asker.sample(sample.offset, sample.bytes.len()).await? else {
+                let Some((validators, bytes)) = sampler.sample(sample.offset, sample.bytes.len()).await?
+                else {
                     // It serves no ranges now.
-                    return Ok(if self.digest_known { Found::Same } else { Found::Unseen });
+                    return Ok(self.undecided());
                 };
                 seen = validators == *found;
                 if joined.has(&validators) {
@@ -184,19 +185,24 @@ impl Versions {
             true => Found::Same,
             // Each answer with new ones, and each with the right bytes.
             false if unknown.len() > TRIES as usize => Found::Meaningless,
-            false => Found::Unseen,
+            false => self.undecided(),
         })
+    }
+
+    /// Nothing shows that the bytes differ, and nothing that they do not.
+    fn undecided(&self) -> Found {
+        if self.digest_known { Found::Same } else { Found::Unseen }
     }
 
     async fn known_sample(
         &self,
-        asker: &Asker<'_>,
+        sampler: &Sampler<'_>,
         joined: &Joined,
         offset: u64,
     ) -> Result<Option<Sample>, Trouble> {
         let length = usize::try_from(self.size - offset).unwrap_or(SAMPLE).min(SAMPLE);
         for _ in 0..TRIES {
-            match asker.sample(offset, length).await? {
+            match sampler.sample(offset, length).await? {
                 Some((validators, bytes)) if joined.has(&validators) => {
                     return Ok(Some(Sample { offset, bytes }));
                 }
@@ -223,18 +229,32 @@ impl Joined {
     }
 }
 
-/// Asks for samples where the answer came from.
-pub(super) struct Asker<'a> {
-    pub(super) client: &'a Client,
-    pub(super) url: &'a Url,
-    pub(super) size: u64,
-    pub(super) within: Duration,
+/// Asks a server for some bytes of the file.
+pub(crate) struct Sampler<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) url: &'a Url,
+    pub(crate) size: u64,
+    pub(crate) within: Duration,
 }
 
-impl Asker<'_> {
+impl Sampler<'_> {
+    /// Two ranges far from each other; `None` if the server does not give them.
+    pub(crate) async fn two(&self) -> Option<[Bytes; 2]> {
+        let length = usize::try_from(self.size).unwrap_or(SAMPLE).min(SAMPLE);
+        let last = self.size.checked_sub(length as u64).filter(|_| length > 0)?;
+        // Files of one kind begin alike, and some end alike.
+        let (_, first) = self.sample(last / 3, length).await.ok()??;
+        let (_, second) = self.sample(last - last / 7, length).await.ok()??;
+        Some([first, second])
+    }
+
     /// Some bytes and the validators that came with them; `None` if the server gives no parts. On a connection of its own:
     /// one that is kept leads to the same node again.
-    async fn sample(&self, offset: u64, length: usize) -> Result<Option<(Validators, Bytes)>, Trouble> {
+    pub(super) async fn sample(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<(Validators, Bytes)>, Trouble> {
         let last = offset + length as u64 - 1;
         let request = self.client.get(self.url.clone()).header(header::CONNECTION, "close");
         let request = request.header(header::RANGE, format!("bytes={offset}-{last}"));

@@ -4,6 +4,7 @@
 mod conformance;
 mod fetch;
 mod https;
+mod metalinks;
 mod names;
 mod oddities;
 mod parts;

@@ -119,3 +119,27 @@ fn across_resumes_a_changed_validator_is_a_new_version_unless_it_was_joined_or_a
         }
     }
 }
+
+#[test]
+fn mirrors_without_digests_are_put_together_only_if_their_bytes_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let (bytes, changed) = (random(4 * MIB, 95), random(4 * MIB, 96));
+    let mirror = |bytes, etag: &str, day: &str| {
+        Lab::start(bytes, Manners { nodes: vec![node(etag, day)], ..Manners::default() })
+    };
+    let (one, two, liar) =
+        (mirror(&bytes, "a", DAY), mirror(&bytes, "b", OTHER_DAY), mirror(&changed, "c", DAY));
+    let urls = |labs: &[&Lab]| {
+        let urls = labs.iter().map(|lab| lab.url("f"));
+        urls.chain(["-o".into(), out.to_str().unwrap().into()]).collect::<Vec<_>>()
+    };
+    let ended = fetch(&urls(&[&one, &two]));
+    let said = "the files of 2 servers were taken for one, because the size and two sampled ranges agree";
+    assert!(ended.succeeded().stderr.contains(said), "{ended:?}");
+    assert_content(&out, &bytes);
+    let ended = fetch(&urls(&[&liar, &one, &two]));
+    assert!(ended.succeeded().stderr.contains("another file of the same size"), "{ended:?}");
+    assert_content(&out, &bytes);
+    fetch(&urls(&[&one, &liar])).failed_saying("different files of the same size");
+}

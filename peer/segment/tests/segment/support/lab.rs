@@ -388,11 +388,10 @@ impl Shared {
         let digests = Digests { sha1: Some(Sha1::of(&self.bytes)), ..Digests::default() };
         let pieces = self.bytes.chunks(length as usize).map(Sha1::of).collect();
         let file = MetalinkFile {
-            name: FileName::create("placeholder").unwrap(),
             size: Some(self.bytes.len() as u64),
             digests,
             pieces: Some(Pieces { length: u64::from(length), digests: pieces }),
-            urls: vec![],
+            ..MetalinkFile::named(FileName::create("placeholder").unwrap())
         };
         metalink::write(&[file]).replace("placeholder", &name)
     }
