@@ -153,10 +153,11 @@ impl fmt::Display for Digests {
 pub struct OtherDigestsHasher {
     sha256: Option<sha2::Sha256>,
     blake3: Option<Blake3Hasher>,
-    sha512: Option<sha2::Sha512>,
-    sha384: Option<sha2::Sha384>,
-    sha224: Option<sha2::Sha224>,
-    md5: Option<md5::Md5>,
+    // Seldom there, and large.
+    sha512: Option<Box<sha2::Sha512>>,
+    sha384: Option<Box<sha2::Sha384>>,
+    sha224: Option<Box<sha2::Sha224>>,
+    md5: Option<Box<md5::Md5>>,
 }
 
 impl OtherDigestsHasher {
@@ -166,10 +167,10 @@ impl OtherDigestsHasher {
         Self {
             sha256: expected.sha256.map(|_| sha2::Sha256::default()),
             blake3: expected.blake3.map(|_| Blake3Hasher::default()),
-            sha512: expected.sha512.map(|_| sha2::Sha512::default()),
-            sha384: expected.sha384.map(|_| sha2::Sha384::default()),
-            sha224: expected.sha224.map(|_| sha2::Sha224::default()),
-            md5: expected.md5.map(|_| md5::Md5::default()),
+            sha512: expected.sha512.map(|_| Box::default()),
+            sha384: expected.sha384.map(|_| Box::default()),
+            sha224: expected.sha224.map(|_| Box::default()),
+            md5: expected.md5.map(|_| Box::default()),
         }
     }
 
@@ -182,16 +183,16 @@ impl OtherDigestsHasher {
 
     /// Takes the next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
-        fn update<D: sha2::Digest>(hasher: &mut Option<D>, bytes: &[u8]) {
+        fn update<D: sha2::Digest>(hasher: Option<&mut D>, bytes: &[u8]) {
             if let Some(hasher) = hasher {
                 hasher.update(bytes);
             }
         }
-        update(&mut self.sha256, bytes);
-        update(&mut self.sha512, bytes);
-        update(&mut self.sha384, bytes);
-        update(&mut self.sha224, bytes);
-        update(&mut self.md5, bytes);
+        update(self.sha256.as_mut(), bytes);
+        update(self.sha512.as_deref_mut(), bytes);
+        update(self.sha384.as_deref_mut(), bytes);
+        update(self.sha224.as_deref_mut(), bytes);
+        update(self.md5.as_deref_mut(), bytes);
         if let Some(hasher) = &mut self.blake3 {
             hasher.update(bytes);
         }

@@ -157,3 +157,38 @@ fn clients_share_and_servers_serve_regular_files_only() {
     let ended = finish(&mut server, "");
     assert!(ended.code == Some(1) && ended.stderr.contains("serve a copy"), "{ended:?}");
 }
+
+#[test]
+fn a_pipe_that_nobody_writes_to_is_not_waited_for_wherever_a_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let irregular = Irregular::new(dir.path());
+    let (pipe, socket) = (&irregular.paths[0].0, &irregular.paths[2].0);
+    let metalink = dir.path().join("a.meta4");
+    let address = format!("127.0.0.1:{}", shoal_tests::free_port());
+    symlink("pipe", &metalink).unwrap();
+    for (path, said) in [(pipe, "a pipe that nobody writes to"), (socket, "a socket")] {
+        let path = path.to_str().unwrap();
+        for (program, arguments) in [
+            ("client", vec![&*address, path]),
+            ("tracker", vec![path, "1"]),
+            ("dfs", vec![path, "list"]),
+            ("fetch", vec!["--servers", path, "--file", "f"]),
+            ("fetch", vec![path]),
+        ] {
+            let started = Instant::now();
+            let ended = finish(Command::new(binary(program)).args(&arguments).current_dir(dir.path()), "");
+            assert_ne!(ended.code, Some(0), "{program} {arguments:?}: {ended:?}");
+            assert!(ended.stderr.contains(said), "{program} {arguments:?}: {ended:?}");
+            assert!(started.elapsed() < AT_ONCE, "{program}: {:?}", started.elapsed());
+        }
+    }
+    let ended = finish(Command::new(binary("fetch")).arg(&metalink), "");
+    assert!(ended.code == Some(1) && ended.stderr.contains("a pipe that nobody writes to"), "{ended:?}");
+    // One that somebody writes to is as good as a file.
+    let to = pipe.clone();
+    let writer = std::thread::spawn(move || fs::write(to, "127.0.0.1 1\n"));
+    let ended =
+        finish(Command::new(binary("fetch")).args(["--servers", pipe.to_str().unwrap(), "--file", "f"]), "");
+    assert!(ended.code == Some(1) && ended.stderr.contains("127.0.0.1:1"), "{ended:?}");
+    writer.join().unwrap().unwrap();
+}

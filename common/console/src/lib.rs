@@ -2,6 +2,7 @@
 //! pipe, how a rate is typed, how a file that they name is read. It knows nothing of Shoal.
 
 pub mod descriptors;
+mod input;
 mod key_file;
 pub mod log;
 pub mod pipe;
@@ -9,6 +10,7 @@ mod rate;
 mod runtime;
 mod text_file;
 
+pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;

@@ -75,11 +75,7 @@ impl Client {
     async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
         let vault = self.vault()?;
         let name = StoredName::of_path(path)?;
-        let reading = {
-            let opened = path.to_owned();
-            let open = tokio::task::spawn_blocking(move || Reading::open(&opened)).await;
-            open.map_err(io::Error::other).map_err(StoreError::file("read", path))??
-        };
+        let reading = open(path).await?;
         let fingerprint = reading.fingerprint.clone();
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
@@ -245,6 +241,12 @@ impl Put {
         let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
         (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
     }
+}
+
+async fn open(path: &Path) -> Result<Reading, StoreError> {
+    let opened = path.to_owned();
+    let open = tokio::task::spawn_blocking(move || Reading::open(&opened)).await;
+    open.map_err(io::Error::other).map_err(StoreError::file("read", path))?
 }
 
 async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) -> Result<Hashed, StoreError> {

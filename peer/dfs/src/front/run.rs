@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::json;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
-use shoal_console::{descriptors, log};
+use shoal_console::{descriptors, log, read_text};
 use shoal_engine::regular::{self, OpenError};
 use shoal_peer::command::Password;
 use shoal_peer::events::Event;
@@ -111,8 +111,7 @@ async fn terminated() -> anyhow::Result<()> {
 }
 
 fn read_conf(path: &Path) -> anyhow::Result<Conf> {
-    let text =
-        files::read_text(path, MAX_CONF_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path, MAX_CONF_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     let folder = path.parent().map(PathBuf::from).unwrap_or_default();
     Conf::parse(&text, &folder).with_context(|| format!("{} cannot be used", path.display()))
 }

@@ -165,7 +165,7 @@ async fn download(
                 report.complete(&Ending {
                     path: &path,
                     size,
-                    digests: digest,
+                    digests: *digest,
                     expected,
                     fetched: fetched_before + last.fetched_bytes,
                     resumed: size.saturating_sub(kept),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use futures::stream::{FuturesOrdered, StreamExt};
 use reqwest::{Client, Url};
 use shoal_common::{Digests, FileName, Layout};
+use shoal_console::read_input;
 use shoal_engine::{Content, Verification};
 
 use crate::client;
@@ -318,7 +319,8 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
             .map_err(|reason| anyhow::anyhow!("{input}: {reason}"))?;
         return Ok(Some(files));
     }
-    if !named && !Path::new(input).is_file() {
+    // A pipe may bring one, as `<(…)` of a shell does.
+    if !named && !std::fs::metadata(input).is_ok_and(|found| !found.is_dir()) {
         return Ok(None);
     }
     let no_metalink = || {
@@ -335,14 +337,7 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    if bytes.len() as u64 > most {
-        bail!("{} is longer than {most} bytes", path.display());
-    }
-    Ok(bytes)
+    read_input(path, most).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn choose(files: Vec<MetalinkFile>, name: Option<&str>) -> Result<MetalinkFile> {
