@@ -9,7 +9,7 @@ use futures::future::join_all;
 use reqwest::Client;
 
 use crate::fetch::ask::Answer;
-use crate::source::Sampler;
+use crate::source::{Sampler, alike};
 
 /// What came of it.
 pub(super) struct Agreeing {
@@ -32,9 +32,11 @@ pub(super) async fn agreeing(
 ) -> Result<Agreeing> {
     let sampled = servers
         .iter()
-        .map(|(_, answer)| async { Sampler { client, url: &answer.original, size, within }.two().await });
+        .map(|(_, answer)| async { Sampler { client, urls: &[&answer.original], size, within }.two().await });
     let samples: Vec<Option<[Bytes; 2]>> = join_all(sampled).await;
-    let like = |sample: &[Bytes; 2]| samples.iter().flatten().filter(|other| *other == sample).count();
+    let same =
+        |one: &[Bytes; 2], other: &[Bytes; 2]| one.iter().zip(other).all(|(one, other)| alike(one, other));
+    let like = |sample: &[Bytes; 2]| samples.iter().flatten().filter(|other| same(sample, other)).count();
     // Of equals the first.
     let most = samples.iter().flatten().rev().max_by_key(|sample| like(sample));
     let Some(most) = most else {
@@ -59,7 +61,7 @@ pub(super) async fn agreeing(
     let mut kept = Vec::new();
     for ((label, answer), sample) in servers.into_iter().zip(&samples) {
         match sample {
-            Some(sample) if sample == most => kept.push((label, answer)),
+            Some(sample) if same(sample, most) => kept.push((label, answer)),
             Some(_) => {
                 notes.push(format!("refused {label}: has another file of the same size than the majority"))
             }

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use crate::source::answer::{content_range, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::place::Place;
-pub(crate) use crate::source::versions::Sampler;
 pub use crate::source::versions::{Joined, Versions};
+pub(crate) use crate::source::versions::{Sampler, alike};
 use crate::source::whole::WholeStream;
 use crate::{client, mirror};
 
@@ -292,7 +292,8 @@ impl HttpSource {
         let part = self.part(response, range)?;
         if let Some(versions) = &self.versions {
             let url = client::with_credentials(part.response.url().clone(), &self.place.original);
-            let sampler = Sampler { client: &self.client, url: &url, size: self.size, within };
+            let urls = [&url, &self.place.original];
+            let sampler = Sampler { client: &self.client, urls: &urls, size: self.size, within };
             versions.check(&sampler, &part.response).await?;
         }
         Ok(part)

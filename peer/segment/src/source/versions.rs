@@ -14,7 +14,7 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::source::answer::{Validators, content_range};
-use crate::source::{Trouble, lock, next_chunk};
+use crate::source::{SHORTEST_PART, Trouble, lock, next_chunk};
 
 /// Longest sample, in bytes.
 const SAMPLE: usize = 4 * 1024;
@@ -171,7 +171,7 @@ impl Versions {
                     continue;
                 }
                 let alike = self.digest_known || joined.first.agrees_in_one(&validators);
-                if bytes != sample.bytes || !alike {
+                if !sample.bytes.starts_with(&bytes) || !alike {
                     return Ok(Found::Other);
                 }
                 unknown.insert(validators);
@@ -232,7 +232,8 @@ impl Joined {
 /// Asks a server for some bytes of the file.
 pub(crate) struct Sampler<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) url: &'a Url,
+    /// Where to ask; and where else, if that says no.
+    pub(crate) urls: &'a [&'a Url],
     pub(crate) size: u64,
     pub(crate) within: Duration,
 }
@@ -248,26 +249,43 @@ impl Sampler<'_> {
         Some([first, second])
     }
 
-    /// Some bytes and the validators that came with them; `None` if the server gives no parts. On a connection of its own:
-    /// one that is kept leads to the same node again.
-    pub(super) async fn sample(
+    /// Some bytes and the validators that came with them, fewer than `length` if the server cuts parts shorter; `None` if it
+    /// gives no parts.
+    async fn sample(&self, offset: u64, length: usize) -> Result<Option<(Validators, Bytes)>, Trouble> {
+        let mut refused = Trouble::Passing("gives no sample".into(), None);
+        for url in self.urls {
+            match self.sample_at(url, offset, length).await {
+                Ok(sample) => return Ok(sample),
+                Err(trouble) => refused = trouble,
+            }
+        }
+        Err(refused)
+    }
+
+    /// On a connection of its own: one that is kept leads to the same node again.
+    async fn sample_at(
         &self,
+        url: &Url,
         offset: u64,
         length: usize,
     ) -> Result<Option<(Validators, Bytes)>, Trouble> {
         let last = offset + length as u64 - 1;
-        let request = self.client.get(self.url.clone()).header(header::CONNECTION, "close");
+        let request = self.client.get(url.clone()).header(header::CONNECTION, "close");
         let request = request.header(header::RANGE, format!("bytes={offset}-{last}"));
         let answered = tokio::time::timeout(self.within, request.send()).await;
         let answered = answered.map_err(|_| Trouble::silent(self.within))?;
         let mut response = answered.map_err(Trouble::unanswered)?;
-        let range = content_range(response.headers());
-        let fits = range.is_some_and(|range| {
-            (range.first, range.last) == (offset, last) && range.total.is_none_or(|total| total == self.size)
-        });
-        if response.status() != StatusCode::PARTIAL_CONTENT || !fits {
-            return Ok(None);
+        if !response.status().is_success() {
+            return Err(Trouble::Passing(format!("answers {}", response.status()), None));
         }
+        let fits = content_range(response.headers()).filter(|range| {
+            let whole = range.total.is_none_or(|total| total == self.size);
+            range.first == offset && range.last <= last && whole
+        });
+        let Some(range) = fits.filter(|_| response.status() == StatusCode::PARTIAL_CONTENT) else {
+            return Ok(None);
+        };
+        let length = usize::try_from(range.last - range.first + 1).unwrap_or(length);
         let mut bytes = Vec::with_capacity(length);
         while let Some(chunk) = next_chunk(&mut response).await? {
             if bytes.len() + chunk.len() > length {
@@ -276,6 +294,12 @@ impl Sampler<'_> {
             bytes.extend_from_slice(&chunk);
         }
         let validators = Validators::of(response.headers());
-        Ok((bytes.len() == length).then(|| (validators, Bytes::from(bytes))))
+        let enough = bytes.len() == length && (length as u64 >= SHORTEST_PART || range.last == last);
+        Ok(enough.then(|| (validators, Bytes::from(bytes))))
     }
+}
+
+/// Whether two samples of one place agree, as far as both go.
+pub(crate) fn alike(one: &Bytes, other: &Bytes) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }

@@ -59,6 +59,22 @@ fn a_target_may_move_to_another_host_and_hosts_may_go() {
 }
 
 #[test]
+fn nodes_behind_targets_that_are_good_for_one_question_are_joined() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 77));
+    let out = folder.path().join("out");
+    let day = Some("Mon, 01 Jan 2024 00:00:00 GMT".to_owned());
+    let nodes = ["a", "b", "a", "a", "b"];
+    let nodes = nodes.map(|etag| Node { etag: Some(etag.into()), modified: day.clone(), other: false });
+    for cuts_at in [2_000, 200_000] {
+        let signs = signing(Signs::until("403 Forbidden"));
+        let lab = Lab::start(&bytes, Manners { nodes: nodes.to_vec(), cuts_at: Some(cuts_at), ..signs });
+        let ended = fetch(&[lab.url("f"), "-o".into(), out.to_str().unwrap().into()]);
+        assert!(ended.succeeded().stderr.contains("2 different ETags"), "{ended:?}");
+        assert_content(&out, &bytes);
+    }
+}
+
+#[test]
 fn a_target_that_only_says_no_ends_the_download_after_a_few_tries() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
