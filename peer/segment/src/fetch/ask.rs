@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::client;
 use crate::fetch::majority::Claim;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkError, MetalinkFile};
+use crate::source::Samples;
 use crate::source::answer::{self, Validators};
 use crate::url_text::{encode_path, file_name};
 
@@ -74,6 +75,8 @@ pub(super) struct Answer {
     pub(super) took: Duration,
     /// What the file comes coded with although that was not asked for.
     pub(super) coding: Option<String>,
+    /// What the file is like on the other servers, where it was not compared yet.
+    pub(super) reference: Option<Samples>,
 }
 
 /// Who asks, and how long for each answer.
@@ -218,6 +221,7 @@ fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
         validators: Validators::default(),
         took: Duration::ZERO,
         coding: None,
+        reference: None,
     }
 }
 
@@ -268,6 +272,7 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         validators: Validators::of(headers),
         took,
         coding: answer::coding(headers),
+        reference: None,
     };
     let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
     let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));

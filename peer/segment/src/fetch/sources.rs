@@ -56,6 +56,10 @@ impl Sources {
                 Some(known) => source.insisting(known.clone(), !plan.content.digest().is_empty(), fresh),
                 None => source,
             };
+            let source = match &answer.reference {
+                Some(reference) => source.that_matches(reference.clone()),
+                None => source,
+            };
             watched.push(Watched {
                 label: label.clone(),
                 standing: source.standing(),

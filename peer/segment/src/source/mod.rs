@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use reqwest::{Client, Response, StatusCode, Url, header};
 use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::source::answer::{content_range, is_passing, retry_after};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::place::Place;
-pub use crate::source::versions::{Joined, Versions};
-pub(crate) use crate::source::versions::{Sampler, alike};
+pub(crate) use crate::source::versions::Sampler;
+pub use crate::source::versions::{Joined, Samples, Versions};
 use crate::source::whole::WholeStream;
 use crate::{client, mirror};
 
@@ -57,6 +57,9 @@ pub struct HttpSource {
     parallel: bool,
     have: watch::Sender<Have>,
     standing: Arc<Standing>,
+    /// What the file is like on the other servers, and whether it is so here; found out before anything of it is used.
+    reference: Option<Samples>,
+    matches: OnceCell<bool>,
     /// The versions that its answers are of. `None`: not compared.
     versions: Option<Arc<Versions>>,
     /// What is read of a server that ignores ranges.
@@ -78,6 +81,8 @@ impl HttpSource {
             parallel: false,
             have: watch::Sender::new(Have::All),
             standing: Arc::new(Standing::new(Patience::new(PATIENCE))),
+            reference: None,
+            matches: OnceCell::new(),
             versions: None,
             whole: WholeStream::default(),
         }
@@ -129,6 +134,34 @@ impl HttpSource {
     pub fn insisting(mut self, known: Joined, digest_known: bool, fresh: bool) -> Self {
         self.versions = Some(Arc::new(Versions::new(self.size, known, digest_known, fresh)));
         self
+    }
+
+    /// Is used only if the file has these bytes, as it has on other servers.
+    #[must_use]
+    pub fn that_matches(mut self, reference: Samples) -> Self {
+        self.reference = Some(reference);
+        self
+    }
+
+    /// Whether the file is that of the other servers.
+    async fn compare(&self, into: &PieceBuf) -> Result<(), Trouble> {
+        let Some(reference) = &self.reference else { return Ok(()) };
+        let _waiting = into.arrivals().waiting();
+        let within = self.standing.answer_within();
+        let sampler =
+            Sampler { client: &self.client, urls: &[&self.place.original], size: self.size, within };
+        let sampled = self.matches.get_or_try_init(|| async {
+            let samples = sampler.two().await;
+            if samples.is_err() {
+                // It may only think for longer.
+                self.standing.thought(within);
+            }
+            samples.map(|samples| samples.is_some_and(|samples| samples.allow(reference)))
+        });
+        match sampled.await? {
+            true => Ok(()),
+            false => Err(Trouble::Invalid("has another file of the same size than the other servers".into())),
+        }
     }
 
     /// The versions that its answers are of, if they are compared.
@@ -385,6 +418,7 @@ impl PieceSource for HttpSource {
     }
 
     async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
+        self.compare(&into).await.map_err(|trouble| self.judge(trouble))?;
         let fetched = if self.whole.ignores_ranges() {
             self.whole.fetch(self, want, into).await
         } else {
@@ -403,7 +437,7 @@ struct Part {
 
 /// What went wrong with a request.
 #[derive(Debug)]
-enum Trouble {
+pub(crate) enum Trouble {
     /// The buffer takes no more.
     Ours(BufferError),
     /// The server did what no right server does.

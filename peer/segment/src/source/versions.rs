@@ -240,13 +240,16 @@ pub(crate) struct Sampler<'a> {
 
 impl Sampler<'_> {
     /// Two ranges far from each other; `None` if the server does not give them.
-    pub(crate) async fn two(&self) -> Option<[Bytes; 2]> {
+    ///
+    /// # Errors
+    /// When no answer came, or none with the file.
+    pub(crate) async fn two(&self) -> Result<Option<Samples>, Trouble> {
         let length = usize::try_from(self.size).unwrap_or(SAMPLE).min(SAMPLE);
-        let last = self.size.checked_sub(length as u64).filter(|_| length > 0)?;
+        let Some(last) = self.size.checked_sub(length as u64).filter(|_| length > 0) else { return Ok(None) };
         // Files of one kind begin alike, and some end alike.
-        let (_, first) = self.sample(last / 3, length).await.ok()??;
-        let (_, second) = self.sample(last - last / 7, length).await.ok()??;
-        Some([first, second])
+        let (first, second) =
+            tokio::try_join!(self.sample(last / 3, length), self.sample(last - last / 7, length))?;
+        Ok(first.zip(second).map(|((_, first), (_, second))| Samples([first, second])))
     }
 
     /// Some bytes and the validators that came with them, fewer than `length` if the server cuts parts shorter; `None` if it
@@ -299,7 +302,14 @@ impl Sampler<'_> {
     }
 }
 
-/// Whether two samples of one place agree, as far as both go.
-pub(crate) fn alike(one: &Bytes, other: &Bytes) -> bool {
-    one.starts_with(other) || other.starts_with(one)
+/// Two ranges of a file, at places that its size gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Samples([Bytes; 2]);
+
+impl Samples {
+    /// Whether both can be of one file, as far as both go.
+    pub(crate) fn allow(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Bytes, &Bytes)| one.starts_with(other) || other.starts_with(one);
+        self.0.iter().zip(&other.0).all(alike)
+    }
 }

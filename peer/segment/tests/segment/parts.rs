@@ -56,3 +56,9 @@ fn a_whole_file_that_is_called_a_part_is_read_on_in() {
 fn a_range_that_is_written_as_in_a_request_is_understood() {
     fetched(300_000, 86, Manners { writes_range_with_equals: true, ..Manners::default() });
 }
+
+#[test]
+fn a_server_that_does_not_say_which_part_it_sends_is_asked_for_the_whole_file() {
+    let served = fetched(2 * MIB, 87, Manners { omits_range: true, ..Manners::default() });
+    assert!(served < 3 * 2 * MIB as u64, "{served}");
+}

@@ -135,11 +135,19 @@ fn mirrors_without_digests_are_put_together_only_if_their_bytes_agree() {
         urls.chain(["-o".into(), out.to_str().unwrap().into()]).collect::<Vec<_>>()
     };
     let ended = fetch(&urls(&[&one, &two]));
-    let said = "the files of 2 servers were taken for one, because the size and two sampled ranges agree";
+    let said = "the files of 2 servers were taken for one where the size and two sampled ranges agree";
     assert!(ended.succeeded().stderr.contains(said), "{ended:?}");
     assert_content(&out, &bytes);
     let ended = fetch(&urls(&[&liar, &one, &two]));
     assert!(ended.succeeded().stderr.contains("another file of the same size"), "{ended:?}");
     assert_content(&out, &bytes);
     fetch(&urls(&[&one, &liar])).failed_saying("different files of the same size");
+    // One that thinks for longer is waited for by nobody, and compared before anything of it is used.
+    let thinks =
+        Manners { thinks: Duration::from_secs(3), nodes: vec![node("d", DAY)], ..Manners::default() };
+    let paced = Manners { block_time: Duration::from_millis(40), ..Manners::default() };
+    let (slow, quick) = (Lab::start(&changed, thinks), Lab::start(&bytes, paced));
+    let ended = fetch(&urls(&[&slow, &quick]));
+    assert!(ended.succeeded().stdout.contains("has another file of the same size"), "{ended:?}");
+    assert_content(&out, &bytes);
 }

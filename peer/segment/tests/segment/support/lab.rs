@@ -301,6 +301,10 @@ impl Shared {
         };
         let status =
             if self.manners.writes_range_with_equals { status.replace("bytes ", "bytes=") } else { status };
+        let status = match status.split_once("\r\n") {
+            Some((status, _)) if self.manners.omits_range => status.to_owned(),
+            _ => status,
+        };
         let tag = match &node {
             Some(node) => node.head(self.answers.load(Ordering::SeqCst)),
             None if self.manners.untagged => String::new(),

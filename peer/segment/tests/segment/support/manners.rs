@@ -53,6 +53,8 @@ pub(crate) struct Manners {
     pub(crate) calls_whole_a_part: bool,
     /// `Content-Range` as it is written in a request: `bytes=0-9/10`.
     pub(crate) writes_range_with_equals: bool,
+    /// Leaves `Content-Range` out.
+    pub(crate) omits_range: bool,
     /// The nodes behind this address, which answer in turn.
     pub(crate) nodes: Vec<Node>,
     /// Answers are about targets that are signed and expire.
