@@ -1,5 +1,5 @@
 //! The digests that Shoal knows: SHA-1, which users see and pieces are checked by; BLAKE3, which stands behind it
-//! because SHA-1 collisions can be made; and SHA-256, which HTTP servers and Metalinks publish.
+//! because SHA-1 collisions can be made; and those that HTTP servers and Metalinks publish: SHA-2 of every length, and MD5.
 
 use std::fmt;
 
@@ -19,6 +19,22 @@ pub struct Blake3(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
 /// A SHA-256 digest, 32 bytes; printed as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256(pub [u8; 32]);
+
+/// A SHA-512 digest, 64 bytes; printed as 128 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha512(pub [u8; 64]);
+
+/// A SHA-384 digest, 48 bytes; printed as 96 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha384(pub [u8; 48]);
+
+/// A SHA-224 digest, 28 bytes; printed as 56 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha224(pub [u8; 28]);
+
+/// An MD5 digest, 16 bytes; printed as 32 hex digits. It finds damage, and no forgery.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Md5(pub [u8; 16]);
 
 impl Sha1 {
     /// The digest of `bytes`.
@@ -54,6 +70,19 @@ pub struct Digests {
     pub sha256: Option<Sha256>,
     /// BLAKE3.
     pub blake3: Option<Blake3>,
+    /// SHA-512.
+    pub sha512: Option<Sha512>,
+    /// SHA-384.
+    pub sha384: Option<Sha384>,
+    /// SHA-224.
+    pub sha224: Option<Sha224>,
+    /// MD5.
+    pub md5: Option<Md5>,
+}
+
+/// Whether two that are known are the same.
+fn same<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
 }
 
 impl Digests {
@@ -66,26 +95,55 @@ impl Digests {
     /// Whether every digest that is known here has the same value in `computed`.
     #[must_use]
     pub fn confirmed_by(&self, computed: &Self) -> bool {
-        self.sha1.is_none_or(|digest| computed.sha1 == Some(digest))
-            && self.sha256.is_none_or(|digest| computed.sha256 == Some(digest))
-            && self.blake3.is_none_or(|digest| computed.blake3 == Some(digest))
+        // Nothing contradicts, and nothing is left to be computed.
+        self.allows(computed) && computed.or(self) == *computed
+    }
+
+    /// Whether both can be of one file: of no kind do both know a digest and differ in it.
+    #[must_use]
+    pub fn allows(&self, other: &Self) -> bool {
+        same(self.sha1, other.sha1)
+            && same(self.sha256, other.sha256)
+            && same(self.blake3, other.blake3)
+            && same(self.sha512, other.sha512)
+            && same(self.sha384, other.sha384)
+            && same(self.sha224, other.sha224)
+            && same(self.md5, other.md5)
+    }
+
+    /// These digests, and of the kinds that are not known here those of `other`.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            sha1: self.sha1.or(other.sha1),
+            sha256: self.sha256.or(other.sha256),
+            blake3: self.blake3.or(other.blake3),
+            sha512: self.sha512.or(other.sha512),
+            sha384: self.sha384.or(other.sha384),
+            sha224: self.sha224.or(other.sha224),
+            md5: self.md5.or(other.md5),
+        }
     }
 }
 
 impl From<FileDigest> for Digests {
     fn from(digest: FileDigest) -> Self {
-        Self { sha1: Some(digest.sha1), sha256: None, blake3: Some(digest.blake3) }
+        Self { sha1: Some(digest.sha1), blake3: Some(digest.blake3), ..Self::default() }
     }
 }
 
-/// Prints the strongest that users know: SHA-256, else SHA-1, else BLAKE3.
+/// Prints one, as far as there is one: that which users know best among the strong ones, else a weak one.
 impl fmt::Display for Digests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.sha256, self.sha1, self.blake3) {
-            (Some(digest), _, _) => write!(f, "SHA-256 {digest}"),
-            (_, Some(digest), _) => write!(f, "SHA-1 {digest}"),
-            (_, _, Some(digest)) => write!(f, "BLAKE3 {digest}"),
-            (None, None, None) => f.write_str("no digest"),
+        match self {
+            Self { sha256: Some(digest), .. } => write!(f, "SHA-256 {digest}"),
+            Self { sha512: Some(digest), .. } => write!(f, "SHA-512 {digest}"),
+            Self { sha384: Some(digest), .. } => write!(f, "SHA-384 {digest}"),
+            Self { sha224: Some(digest), .. } => write!(f, "SHA-224 {digest}"),
+            Self { sha1: Some(digest), .. } => write!(f, "SHA-1 {digest}"),
+            Self { blake3: Some(digest), .. } => write!(f, "BLAKE3 {digest}"),
+            Self { md5: Some(digest), .. } => write!(f, "MD5 {digest}"),
+            _ => f.write_str("no digest"),
         }
     }
 }
@@ -95,6 +153,11 @@ impl fmt::Display for Digests {
 pub struct OtherDigestsHasher {
     sha256: Option<sha2::Sha256>,
     blake3: Option<Blake3Hasher>,
+    // Seldom there, and large.
+    sha512: Option<Box<sha2::Sha512>>,
+    sha384: Option<Box<sha2::Sha384>>,
+    sha224: Option<Box<sha2::Sha224>>,
+    md5: Option<Box<md5::Md5>>,
 }
 
 impl OtherDigestsHasher {
@@ -104,20 +167,32 @@ impl OtherDigestsHasher {
         Self {
             sha256: expected.sha256.map(|_| sha2::Sha256::default()),
             blake3: expected.blake3.map(|_| Blake3Hasher::default()),
+            sha512: expected.sha512.map(|_| Box::default()),
+            sha384: expected.sha384.map(|_| Box::default()),
+            sha224: expected.sha224.map(|_| Box::default()),
+            md5: expected.md5.map(|_| Box::default()),
         }
     }
 
     /// Whether nothing is to be computed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.sha256.is_none() && self.blake3.is_none()
+        let long = self.sha512.is_none() && self.sha384.is_none();
+        self.sha256.is_none() && self.blake3.is_none() && long && self.sha224.is_none() && self.md5.is_none()
     }
 
     /// Takes the next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.sha256 {
-            hasher.update(bytes);
+        fn update<D: sha2::Digest>(hasher: Option<&mut D>, bytes: &[u8]) {
+            if let Some(hasher) = hasher {
+                hasher.update(bytes);
+            }
         }
+        update(self.sha256.as_mut(), bytes);
+        update(self.sha512.as_deref_mut(), bytes);
+        update(self.sha384.as_deref_mut(), bytes);
+        update(self.sha224.as_deref_mut(), bytes);
+        update(self.md5.as_deref_mut(), bytes);
         if let Some(hasher) = &mut self.blake3 {
             hasher.update(bytes);
         }
@@ -130,6 +205,10 @@ impl OtherDigestsHasher {
             sha1: Some(sha1),
             sha256: self.sha256.clone().map(|hasher| Sha256(hasher.finalize().into())),
             blake3: self.blake3.as_ref().map(Blake3Hasher::finish),
+            sha512: self.sha512.clone().map(|hasher| Sha512(hasher.finalize().into())),
+            sha384: self.sha384.clone().map(|hasher| Sha384(hasher.finalize().into())),
+            sha224: self.sha224.clone().map(|hasher| Sha224(hasher.finalize().into())),
+            md5: self.md5.clone().map(|hasher| Md5(hasher.finalize().into())),
         }
     }
 }
@@ -243,7 +322,7 @@ macro_rules! printed_as_hex {
     )*};
 }
 
-printed_as_hex!(Sha1, Sha256, Blake3);
+printed_as_hex!(Sha1, Sha256, Blake3, Sha512, Sha384, Sha224, Md5);
 
 #[cfg(test)]
 mod tests {
@@ -277,6 +356,48 @@ mod tests {
         assert!(known.confirmed_by(&computed) && computed.confirmed_by(&computed));
         assert!(!all.confirmed_by(&computed) && !computed.confirmed_by(&hash(&known, b"abc")));
         assert!(!known.confirmed_by(&hash(&known, b"abd")) && Digests::default().confirmed_by(&computed));
+    }
+
+    #[test]
+    fn every_kind_is_computed_and_one_that_differs_is_found() {
+        // FIPS 180-4's and RFC 1321's examples.
+        let all = Digests {
+            sha512: Some(Sha512([0; 64])),
+            sha384: Some(Sha384([0; 48])),
+            sha224: Some(Sha224([0; 28])),
+            md5: Some(Md5([0; 16])),
+            ..Digests::default()
+        };
+        let mut hasher = DigestsHasher::confirming(&all);
+        hasher.update(b"abc");
+        let computed = hasher.finish();
+        let text = |digest: Option<&dyn fmt::Display>| digest.unwrap().to_string();
+        assert!(
+            text(computed.sha512.as_ref().map(|d| d as _)).starts_with("ddaf35a193617abacc417349ae204131")
+        );
+        assert!(
+            text(computed.sha384.as_ref().map(|d| d as _)).starts_with("cb00753f45a35e8bb5a03d699ac65007")
+        );
+        assert_eq!(
+            text(computed.sha224.as_ref().map(|d| d as _)),
+            "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7"
+        );
+        assert_eq!(text(computed.md5.as_ref().map(|d| d as _)), "900150983cd24fb0d6963f7d28e17f72");
+        for wrong in [
+            Digests { sha512: all.sha512, ..computed },
+            Digests { sha384: all.sha384, ..computed },
+            Digests { sha224: all.sha224, ..computed },
+            Digests { md5: all.md5, ..computed },
+        ] {
+            assert!(
+                !wrong.confirmed_by(&computed)
+                    && !wrong.allows(&computed)
+                    && computed.confirmed_by(&computed)
+            );
+        }
+        let fewer = Digests { md5: None, ..computed };
+        assert!(fewer.confirmed_by(&computed) && !computed.confirmed_by(&fewer) && computed.allows(&fewer));
+        assert_eq!(fewer.or(&computed), computed);
     }
 
     #[test]

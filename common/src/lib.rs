@@ -24,7 +24,8 @@ pub mod vouching;
 
 pub use bitfield::Bitfield;
 pub use digest::{
-    Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, OtherDigestsHasher, Sha1, Sha256,
+    Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, Md5, OtherDigestsHasher, Sha1,
+    Sha224, Sha256, Sha384, Sha512,
 };
 pub use ids::{Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};

@@ -252,7 +252,7 @@ fn absurd_names_and_files_are_refused_in_words() {
         (vec!["get", "../x"], "must not contain"),
         (vec!["get", &long], "too long"),
         (vec!["put", "/nowhere/at/all"], "cannot read"),
-        (vec!["put", "/"], "must not be empty"),
+        (vec!["put", "/"], "is a folder and not a regular file"),
         (vec!["put", "/proc"], "not a regular file"),
         (vec!["rm", "nothing"], "no stored file"),
     ] {

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use zeroize::Zeroizing;
 
+use crate::input::read_input;
+
 /// Longest such file, in bytes.
 const MAX_BYTES: u64 = 4_096;
 
@@ -25,7 +27,7 @@ pub fn read_key(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
     if file.len() > MAX_BYTES {
         bail!("{what} {shown} is longer than {MAX_BYTES} bytes; make one with: openssl rand -hex 32");
     }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {what} {shown}"))?;
+    let bytes = read_input(path, MAX_BYTES).with_context(|| format!("cannot read {what} {shown}"))?;
     Ok(Zeroizing::new(bytes))
 }
 

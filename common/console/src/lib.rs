@@ -3,6 +3,7 @@
 
 pub mod data_dir;
 pub mod descriptors;
+mod input;
 mod key_file;
 pub mod log;
 pub mod password;
@@ -12,6 +13,7 @@ mod runtime;
 mod text_file;
 mod trackers;
 
+pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;

@@ -1,23 +1,17 @@
 //! Small text files that a person names: read whole, whatever the name leads to.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
+
+use crate::input::read_input;
 
 /// Reads a text file of at most so many bytes; a device that never ends is refused as soon as it gave more.
 ///
 /// # Errors
 /// When it cannot be read, is longer, or is no text in UTF-8.
 pub fn read_text(path: &Path, max_bytes: u64) -> io::Result<String> {
-    let mut text = String::new();
-    let read = File::open(path)?.take(max_bytes.saturating_add(1)).read_to_string(&mut text)?;
-    if read as u64 > max_bytes {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is longer than {max_bytes} bytes"),
-        ));
-    }
-    Ok(text)
+    let bytes = read_input(path, max_bytes)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Small files and folders that both programs use, and sizes as they are typed.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use etcetera::BaseStrategy;
@@ -13,16 +12,6 @@ use etcetera::BaseStrategy;
 pub fn data_home() -> anyhow::Result<PathBuf> {
     let base = etcetera::choose_base_strategy().context("there is no home folder to keep data in")?;
     Ok(base.data_dir().join("shoal"))
-}
-
-/// Reads a text file that is at most so long; what is beyond is left out.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn read_text(path: &Path, most: u64) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(most).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Reads a size: bytes, or a number with K, M, G or T (powers of 1,024; `KiB` and `KB` are taken for the same).

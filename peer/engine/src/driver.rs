@@ -57,7 +57,7 @@ pub(crate) struct Start {
 /// How the main loop ended.
 enum End {
     /// Everything is written and the whole file's digest is right.
-    Whole(Digests),
+    Whole(Box<Digests>),
     Stopped(Control),
     Failed(DownloadError),
 }
@@ -212,7 +212,7 @@ impl Driver {
             let sha1 = self.prefix.as_ref()?.finish()?;
             let digest = self.tail.finish(sha1)?;
             if self.place.content.digest().confirmed_by(&digest) {
-                return Some(End::Whole(digest));
+                return Some(End::Whole(Box::new(digest)));
             }
             if !self.place.content.is_checked() {
                 return Some(End::Failed(self.wrong_whole(digest)));

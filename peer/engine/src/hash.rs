@@ -1,20 +1,21 @@
 //! Hashes a file that is to be shared: one sequential read, the whole file's SHA-1, which is serial, on one thread, and on
 //! the other its pieces', abreast, and the BLAKE3. Blocking; refuses whatever would make the digests those of no file that ever was.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::OFlags;
 use shoal_common::layout::LayoutError;
 use shoal_common::{Blake3, Blake3Hasher, FileDigest, Layout, Sha1};
 use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
+
+use crate::regular::{self, NotRegular, OpenError};
 
 /// Bytes read at once: a multiple of nothing in particular, large enough that calls cost nothing and small enough that
 /// the second thread finds them in the cache.
@@ -104,9 +105,20 @@ fn changed(found: &Metadata) -> Option<SystemTime> {
 /// Why a file cannot be hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// A folder, a device or a pipe.
-    #[error("{} is not a file; only files can be shared", .0.display())]
-    NotAFile(PathBuf),
+    /// A folder, a device, a socket or a pipe.
+    #[error("{0}; only files can be shared")]
+    NotAFile(#[from] NotRegular),
+    /// The system makes it up when it is read: there is no content that could be served later.
+    #[error(
+        "{} says that it has {size} bytes, and reading gives another number, as with files that the system makes up; \
+         copy it to a folder of yours and share the copy", .path.display()
+    )]
+    MadeUp {
+        /// The file.
+        path: PathBuf,
+        /// The size that the system names, in bytes.
+        size: u64,
+    },
     /// It cannot be opened or read.
     #[error("cannot read {}: {error}", .path.display())]
     Unreadable {
@@ -137,14 +149,18 @@ pub fn hash_file(
     cancelled: &CancellationToken,
 ) -> Result<Hashed, HashError> {
     let unreadable = |error| HashError::Unreadable { path: path.to_owned(), error };
-    // Opening a pipe must not wait for a writer.
-    let nonblock = i32::from_ne_bytes(OFlags::NONBLOCK.bits().to_ne_bytes());
-    let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(HashError::NotAFile(path.to_owned()));
-    }
+    let (mut file, found) = regular::open(path).map_err(|error| match error {
+        OpenError::NotRegular(found) => HashError::NotAFile(found),
+        OpenError::Io(error) => unreadable(error),
+    })?;
     let identity = FileIdentity::from_metadata(&found).map_err(unreadable)?;
+    if !regular::gives_its_size(&file, identity.size).map_err(unreadable)? {
+        let now = FileIdentity::of_open(&file).map_err(unreadable)?;
+        return Err(match now.size == identity.size {
+            true => HashError::MadeUp { path: path.to_owned(), size: identity.size },
+            false => HashError::Changed(path.to_owned()),
+        });
+    }
     let layout = Layout::for_size(identity.size)?;
     let (pieces, digest) = thread::scope(|scope| {
         let (full, chunks) = sync_channel::<Arc<Vec<u8>>>(CHUNKS);

@@ -18,6 +18,7 @@ mod pool;
 mod progress;
 pub mod rate;
 mod reader;
+pub mod regular;
 pub mod selector;
 mod shortage;
 mod source;

@@ -123,7 +123,7 @@ pub enum Outcome {
         /// The final path.
         path: PathBuf,
         /// What the whole file was checked by.
-        digest: Digests,
+        digest: Box<Digests>,
     },
     /// It cannot go on by itself. What was verified is kept, so that it can be started again.
     Failed(DownloadError),

@@ -1,10 +1,13 @@
 //! The HTTP client that everything here uses: its time-outs, what it follows, and what it never does.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, ClientBuilder, Url, header, redirect};
+
+use crate::cookies::Cookies;
 
 /// Longest time for a connection to come about, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,16 +17,17 @@ pub(crate) const MAX_REDIRECTS: usize = 10;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A client; `proxies` says whether the environment's proxies are used (`http_proxy`, `https_proxy`, `all_proxy`,
-/// `no_proxy`). It never asks for compressed content: ranges are of the file itself.
+/// `no_proxy`). It never asks for compressed content: ranges are of the file itself. It keeps cookies for as long as it lives.
 ///
 /// # Errors
 /// When the system's TLS certificates cannot be used.
 pub fn build(proxies: bool) -> reqwest::Result<Client> {
-    let builder = builder().redirect(redirect::Policy::limited(MAX_REDIRECTS));
+    let follow = redirect::Policy::limited(MAX_REDIRECTS);
+    let builder = builder().redirect(follow).cookie_provider(Arc::new(Cookies::default()));
     if proxies { builder } else { builder.no_proxy() }.build()
 }
 
-/// What all clients here have in common. They keep no cookies and say nobody where they come from.
+/// What all clients here have in common. They keep no cookies by themselves, and tell no server where they come from.
 pub(crate) fn builder() -> ClientBuilder {
     let mut headers = header::HeaderMap::new();
     headers.insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));

@@ -3,6 +3,7 @@
 //! swarm downloads run on; there is no second one.
 
 pub mod client;
+mod cookies;
 pub mod fetch;
 pub mod global;
 pub mod metalink;

@@ -18,16 +18,42 @@ pub const MEDIA_TYPE: &str = "application/metalink4+xml";
 /// One file of a Metalink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetalinkFile {
+    /// The folders that it is to be in, from the outermost, each safe as a component of a path.
+    pub folder: Vec<FileName>,
     /// Its name, safe as a component of a path.
     pub name: FileName,
     /// Its size in bytes, if given.
     pub size: Option<u64>,
     /// Digests of the whole file, as far as given; BLAKE3 has no place in a Metalink.
     pub digests: Digests,
+    /// Kinds of digests that are given and not computed.
+    pub unknown: Vec<String>,
     /// SHA-1 digests of its pieces, if given.
     pub pieces: Option<Pieces>,
     /// Where it can be had, best first.
     pub urls: Vec<String>,
+}
+
+impl MetalinkFile {
+    /// A file of which nothing but the name is known.
+    #[must_use]
+    pub fn named(name: FileName) -> Self {
+        Self {
+            folder: Vec::new(),
+            name,
+            size: None,
+            digests: Digests::default(),
+            unknown: Vec::new(),
+            pieces: None,
+            urls: Vec::new(),
+        }
+    }
+
+    /// Its name with its folders, as the Metalink has it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.folder.iter().map(|folder| format!("{folder}/")).chain([self.name.to_string()]).collect()
+    }
 }
 
 /// Digests of a file's pieces.
@@ -58,15 +84,23 @@ fn write_file(text: &mut String, file: &MetalinkFile) {
         // Writing into a string cannot fail.
         let _ = text.write_fmt(line);
     };
-    line(format_args!("  <file name=\"{}\">\n", escape(file.name.as_str())));
+    line(format_args!("  <file name=\"{}\">\n", escape(file.path().as_str())));
     if let Some(size) = file.size {
         line(format_args!("    <size>{size}</size>\n"));
     }
-    if let Some(digest) = file.digests.sha256 {
-        line(format_args!("    <hash type=\"sha-256\">{digest}</hash>\n"));
-    }
-    if let Some(digest) = file.digests.sha1 {
-        line(format_args!("    <hash type=\"sha-1\">{digest}</hash>\n"));
+    let digests = &file.digests;
+    let kinds: [(&str, Option<&dyn std::fmt::Display>); 6] = [
+        ("sha-512", digests.sha512.as_ref().map(|digest| digest as _)),
+        ("sha-384", digests.sha384.as_ref().map(|digest| digest as _)),
+        ("sha-256", digests.sha256.as_ref().map(|digest| digest as _)),
+        ("sha-224", digests.sha224.as_ref().map(|digest| digest as _)),
+        ("sha-1", digests.sha1.as_ref().map(|digest| digest as _)),
+        ("md5", digests.md5.as_ref().map(|digest| digest as _)),
+    ];
+    for (kind, digest) in kinds {
+        if let Some(digest) = digest {
+            line(format_args!("    <hash type=\"{kind}\">{digest}</hash>\n"));
+        }
     }
     if let Some(pieces) = &file.pieces {
         line(format_args!("    <pieces length=\"{}\" type=\"sha-1\">\n", pieces.length));
@@ -85,22 +119,30 @@ fn write_file(text: &mut String, file: &MetalinkFile) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use shoal_common::Sha256;
+    use shoal_common::{Md5, Sha256, Sha512};
 
     fn sample(name: &str) -> MetalinkFile {
         MetalinkFile {
-            name: FileName::create(name).unwrap(),
             size: Some(100_000),
-            digests: Digests { sha1: Some(Sha1([1; 20])), sha256: Some(Sha256([2; 32])), blake3: None },
+            digests: Digests {
+                sha1: Some(Sha1([1; 20])),
+                sha256: Some(Sha256([2; 32])),
+                ..Digests::default()
+            },
             pieces: Some(Pieces { length: 65_536, digests: Arc::new([Sha1([3; 20]), Sha1([4; 20])]) }),
             urls: vec!["http://h:1/a%20b?x=1&y=2".into(), "http://h:2/a%20b".into()],
+            ..MetalinkFile::named(FileName::create(name).unwrap())
         }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let files =
+        let mut files =
             vec![sample("a <b> & \"c\" 'd'.bin"), MetalinkFile { pieces: None, size: None, ..sample("e") }];
+        let folder = vec![FileName::create("one").unwrap(), FileName::create("two & three").unwrap()];
+        let digests =
+            Digests { sha512: Some(Sha512([5; 64])), md5: Some(Md5([6; 16])), ..Digests::default() };
+        files.push(MetalinkFile { folder, digests, ..sample("f") });
         assert_eq!(parse(write(&files).as_bytes()).unwrap(), files);
         assert_eq!(parse(write(&[]).as_bytes()).unwrap(), []);
     }

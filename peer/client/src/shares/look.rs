@@ -45,7 +45,9 @@ pub(super) async fn check(
         Err(HashError::Changed(_) | HashError::Cancelled) => Checked::Written,
         Err(HashError::NotAFile(_)) => Checked::Absent(Absence::NotAFile),
         Err(HashError::Unreadable { error, .. }) => Checked::Absent(absence(&error)),
-        Err(error @ HashError::Layout(_)) => Checked::Absent(Absence::Unreadable(error.to_string())),
+        Err(error @ (HashError::Layout(_) | HashError::MadeUp { .. })) => {
+            Checked::Absent(Absence::Unreadable(error.to_string()))
+        }
     }
 }
 

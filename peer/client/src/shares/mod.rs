@@ -20,6 +20,7 @@ use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
+use shoal_engine::regular::{Kind, NotRegular};
 use shoal_segment::mirror::Reach;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -349,7 +350,11 @@ fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
 
 fn file_name(path: &Path) -> Result<FileName, ShareError> {
     let fault = |problem: String| ShareError::Name { path: path.to_owned(), problem };
-    let Some(name) = path.file_name() else { return Err(HashError::NotAFile(path.to_owned()).into()) };
+    let Some(name) = path.file_name() else {
+        // `/` and what ends in `..`.
+        let found = NotRegular { path: path.to_owned(), kind: Kind::Folder };
+        return Err(HashError::NotAFile(found).into());
+    };
     let name = name.to_str().ok_or_else(|| fault("it is not UTF-8".to_owned()))?;
     FileName::create(name).map_err(|error: NameError| fault(error.to_string()))
 }

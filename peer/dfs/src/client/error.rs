@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shoal_common::layout::LayoutError;
 use shoal_common::names::NameError;
+use shoal_engine::regular::{NotRegular, OpenError};
 use shoal_engine::{DownloadError, Shortage};
 use shoal_net::KnownError;
 use shoal_session::{CallError, LoginError};
@@ -44,8 +45,18 @@ pub enum StoreError {
         error: io::Error,
     },
     /// Only regular files are stored.
-    #[error("{} is not a regular file; only files are stored", .0.display())]
-    NotAFile(PathBuf),
+    #[error("{0}; only files are stored")]
+    NotAFile(#[from] NotRegular),
+    /// The system makes the file up when it is read, and it does not end.
+    #[error("{} gives more than {} when it is read, although its size is {size} bytes; store a copy of it", .path.display(), shoal_peer::text::size(*.most))]
+    Endless {
+        /// The file.
+        path: PathBuf,
+        /// The size that the system names, in bytes.
+        size: u64,
+        /// What was read at most, in bytes.
+        most: u64,
+    },
     /// The file is too long.
     #[error(transparent)]
     TooLong(#[from] LayoutError),
@@ -147,6 +158,13 @@ impl StoreError {
             }
             Self::Download { error, .. } => error.shortage(),
             _ => None,
+        }
+    }
+
+    pub(super) fn not_read(path: &std::path::Path, error: OpenError) -> Self {
+        match error {
+            OpenError::NotRegular(found) => found.into(),
+            OpenError::Io(error) => Self::File { action: "read", path: path.to_owned(), error },
         }
     }
 

@@ -1,6 +1,5 @@
 //! GET: the file's chunks from all servers at once, through the engine, which checks, writes and resumes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use shoal_common::storage::{MAX_COPIES, StoreManifest};
 use shoal_common::tracker_api::RefusalKind;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoredFile};
 use shoal_common::{Bitfield, Blake3, FileDigest, Layout, PeerId, Sha1};
+use shoal_engine::regular;
 use shoal_engine::{
     AnySource, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
     SourceChange, SourceId, State, Target,
@@ -164,8 +164,7 @@ impl Client {
 async fn is_there(path: &Path, size: u64, digest: FileDigest) -> bool {
     let path = path.to_owned();
     let same = move || {
-        let file = File::open(path).ok()?;
-        let metadata = file.metadata().ok().filter(|found| found.is_file() && found.len() == size)?;
+        let (file, metadata) = regular::open(&path).ok().filter(|(_, found)| found.len() == size)?;
         Some(hashing::digest(&file, metadata.len(), |_| true).ok()? == digest)
     };
     tokio::task::spawn_blocking(same).await.ok().flatten().unwrap_or(false)

@@ -7,6 +7,7 @@ mod list;
 mod nodes;
 mod placing;
 mod put;
+mod reading;
 mod unfinished;
 
 use std::os::unix::fs::DirBuilderExt;

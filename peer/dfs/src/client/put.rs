@@ -6,6 +6,7 @@
 //! the last step, and chunks that nothing names are deleted by the trackers' rule.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
 
 use super::hashing::Hashed;
 use super::placing::{Nowhere, Placing};
-use super::unfinished::{Fingerprint, Unfinished};
+use super::reading::Reading;
+use super::unfinished::Unfinished;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
 use crate::name::StoredName;
 use crate::seal::{OVERHEAD, Sealer};
@@ -73,15 +75,16 @@ impl Client {
     async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
         let vault = self.vault()?;
         let name = StoredName::of_path(path)?;
-        let file = Arc::new(File::open(path).map_err(StoreError::file("read", path))?);
-        let metadata = file.metadata().map_err(StoreError::file("read", path))?;
-        if !metadata.is_file() {
-            return Err(StoreError::NotAFile(path.to_owned()));
-        }
-        let fingerprint = Fingerprint::of(&metadata);
+        let reading = open(path).await?;
+        let fingerprint = reading.fingerprint.clone();
+        let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
         let servers = self.servers_for(copies).await?;
         let Hashed { digest, pieces } = hash(path, &file, layout, &report).await?;
+        // Known before anything is sent; what changes later is found at the end.
+        if !reading.is_unchanged() {
+            return Err(StoreError::Changed(path.to_owned()));
+        }
         let unfinished = {
             let (folder, vault, path, found) =
                 (self.folder.clone(), vault.clone(), path.to_owned(), fingerprint.clone());
@@ -111,8 +114,7 @@ impl Client {
             done: AtomicU64::new(0),
         };
         let placed = put.place_all().await;
-        let unchanged = std::fs::metadata(path).is_ok_and(|now| Fingerprint::of(&now) == fingerprint);
-        if !unchanged || matches!(placed, Err(StoreError::Changed(_))) {
+        if !reading.is_unchanged() || matches!(placed, Err(StoreError::Changed(_))) {
             // What is there now is stored under a key of its own.
             unfinished.forget();
             lease.end().await;
@@ -231,7 +233,7 @@ impl Put {
             Ok(Some((ChunkId::of(&chunk), Bytes::from(chunk))))
         });
         let sealed = sealed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let sealed = sealed.map_err(StoreError::file("read", &self.path))?;
+        let sealed = sealed.map_err(|error| unread(&self.path, error))?;
         sealed.ok_or_else(|| StoreError::Changed(self.path.clone()))
     }
 
@@ -239,6 +241,12 @@ impl Put {
         let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
         (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
     }
+}
+
+async fn open(path: &Path) -> Result<Reading, StoreError> {
+    let opened = path.to_owned();
+    let open = tokio::task::spawn_blocking(move || Reading::open(&opened)).await;
+    open.map_err(io::Error::other).map_err(StoreError::file("read", path))?
 }
 
 async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) -> Result<Hashed, StoreError> {
@@ -254,7 +262,15 @@ async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) ->
     });
     let hashed = hashed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     drop(alive);
-    hashed.map_err(StoreError::file("read", path))
+    hashed.map_err(|error| unread(path, error))
+}
+
+/// What it means that a file cannot be read on. One that is shorter than it was when it was opened has changed.
+fn unread(path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => StoreError::Changed(path.to_owned()),
+        _ => StoreError::File { action: "read", path: path.to_owned(), error },
+    }
 }
 
 /// The digest as a big-endian integer, modulo the number of servers.

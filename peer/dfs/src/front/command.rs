@@ -14,7 +14,7 @@ const COPIES: u8 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 #[command(rename_all = "snake_case")]
 pub enum Command {
-    /// Store files; a name that exists gets a new version.
+    /// Store regular files; a name that exists gets a new version.
     Put {
         /// The files; without any, those of the current folder are listed.
         files: Vec<PathBuf>,

@@ -10,8 +10,8 @@ use serde_json::json;
 use shoal_common::Password;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
-use shoal_console::read_trackers;
-use shoal_console::{descriptors, log};
+use shoal_console::{descriptors, log, read_text, read_trackers};
+use shoal_engine::regular::{self, OpenError};
 use shoal_session::LoginError;
 use shoal_session::events::Event;
 use shoal_session::text;
@@ -110,8 +110,7 @@ async fn terminated() -> anyhow::Result<()> {
 }
 
 fn read_conf(path: &Path) -> anyhow::Result<Conf> {
-    let text =
-        files::read_text(path, MAX_CONF_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path, MAX_CONF_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     let folder = path.parent().map(PathBuf::from).unwrap_or_default();
     Conf::parse(&text, &folder).with_context(|| format!("{} cannot be used", path.display()))
 }
@@ -142,6 +141,13 @@ async fn prepare(
 ) -> anyhow::Result<()> {
     if !command.needs_login() {
         return Ok(());
+    }
+    // Nobody is asked for a password in vain.
+    if let Command::Put { files, .. } = command
+        && let [file] = &files[..]
+        && let Err(OpenError::NotRegular(found)) = regular::check(file)
+    {
+        return Err(StoreError::from(found).into());
     }
     client.ping().await?;
     let user = match user {

@@ -205,6 +205,11 @@ fn identity_of(content: &Content) -> Blake3 {
     bytes.extend(digest.sha1.iter().flat_map(|digest| digest.0));
     bytes.extend(digest.blake3.iter().flat_map(|digest| digest.0));
     bytes.extend(digest.sha256.iter().flat_map(|digest| digest.0));
+    // Absent, they leave the identity as it was before they were known.
+    bytes.extend(digest.sha512.iter().flat_map(|digest| digest.0));
+    bytes.extend(digest.sha384.iter().flat_map(|digest| digest.0));
+    bytes.extend(digest.sha224.iter().flat_map(|digest| digest.0));
+    bytes.extend(digest.md5.iter().flat_map(|digest| digest.0));
     match content.verification() {
         Verification::Sha1(digests) => digests.iter().for_each(|digest| bytes.extend_from_slice(&digest.0)),
         Verification::Unchecked => bytes.extend_from_slice(b"unchecked"),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::client;
 use crate::fetch::majority::Claim;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkError, MetalinkFile};
+use crate::source::Samples;
 use crate::source::answer::{self, Validators};
 use crate::url_text::{encode_path, file_name};
 
@@ -62,6 +63,9 @@ enum Unread {
 /// What a server answered.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
+    /// The URL that was given.
+    pub(super) original: Url,
+    /// Where it led.
     pub(super) url: Url,
     pub(super) name: Option<FileName>,
     pub(super) claim: Claim,
@@ -71,6 +75,8 @@ pub(super) struct Answer {
     pub(super) took: Duration,
     /// What the file comes coded with although that was not asked for.
     pub(super) coding: Option<String>,
+    /// What the file is like on the other servers, where it was not compared yet.
+    pub(super) reference: Option<Samples>,
 }
 
 /// Who asks, and how long for each answer.
@@ -178,18 +184,18 @@ async fn ask_for_only_file(asker: Asker<'_>, base: &Url) -> Result<Answer, Strin
         Unread::Other(reason) => reason,
     })?;
     let [file] = &files[..] else {
-        let names: Vec<&str> = files.iter().take(SHOWN_NAMES).map(|file| file.name.as_str()).collect();
+        let names: Vec<String> = files.iter().take(SHOWN_NAMES).map(MetalinkFile::path).collect();
         let more = if files.len() > SHOWN_NAMES { ", …" } else { "" };
         return Err(match names.is_empty() {
             true => "serves no file".into(),
             false => format!("serves several files ({}{more}); choose one with --file", names.join(", ")),
         });
     };
-    let url = join(base, file.name.as_str())?;
+    let url = join(base, &file.path())?;
     if !file.digests.is_empty() {
         return Ok(from_metalink(url, file.clone()));
     }
-    let metalink = join(base, &format!("{}.meta4", file.name))?;
+    let metalink = join(base, &format!("{}.meta4", file.path()))?;
     match read_metalink(asker, &metalink).await.map(only) {
         Ok(Some(file)) => Ok(from_metalink(url, file)),
         _ => ask_file(asker, &url).await,
@@ -207,6 +213,7 @@ fn join(base: &Url, name: &str) -> Result<Url, String> {
 
 fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
     Answer {
+        original: url.clone(),
         url,
         name: Some(file.name),
         claim: Claim { size: file.size, digests: file.digests, pieces: file.pieces },
@@ -214,6 +221,7 @@ fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
         validators: Validators::default(),
         took: Duration::ZERO,
         coding: None,
+        reference: None,
     }
 }
 
@@ -228,7 +236,9 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     let mut response = asker.send(get().header(header::RANGE, "bytes=0-0"), asker.within).await?;
     let empty = response.status() == StatusCode::RANGE_NOT_SATISFIABLE
         && answer::refused_size(response.headers()) == Some(0);
-    if !empty && answer::dislikes_range(response.status(), response.headers()) {
+    let unsaid = response.status() == StatusCode::PARTIAL_CONTENT
+        && answer::content_range(response.headers()).is_none();
+    if unsaid || !empty && answer::dislikes_range(response.status(), response.headers()) {
         asked = Instant::now();
         response = asker.send(get(), asker.within).await?;
     }
@@ -240,15 +250,20 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         return Err("has a folder of that name, not a file".into());
     }
     let (mut size, ranges) = match response.status() {
-        StatusCode::PARTIAL_CONTENT => {
-            let range = answer::content_range(headers).ok_or("answers a range without saying which")?;
-            (range.total, true)
-        }
+        StatusCode::PARTIAL_CONTENT => match answer::content_range(headers) {
+            // All of it, and only called a part.
+            Some(range) if range.total.is_some_and(|total| total > 1 && range.last + 1 == total) => {
+                (range.total, false)
+            }
+            Some(range) => (range.total, true),
+            None => return Err("answers a range without saying which".into()),
+        },
         StatusCode::OK => (content_length(headers), false),
         StatusCode::RANGE_NOT_SATISFIABLE if empty => (Some(0), true),
         status => return Err(refusal(status)),
     };
     let mut answer = Answer {
+        original: url.clone(),
         // After redirects: asking there at once saves a round trip for each part.
         url: client::with_credentials(response.url().clone(), url),
         name: file_name(url.path()).or_else(|| file_name(response.url().path())),
@@ -257,12 +272,14 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         validators: Validators::of(headers),
         took,
         coding: answer::coding(headers),
+        reference: None,
     };
     let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
     let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));
     drop(response);
     if size.is_none() {
-        size = size_elsewhere(asker, &answer.url).await;
+        // At the URL that was given: where it led may be good for one question of one kind.
+        size = size_elsewhere(asker, url).await;
     }
     answer.claim.size = size;
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
@@ -270,8 +287,7 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         && let Some(file) = only(files).filter(|file| size.is_none() || file.size == size)
     {
         answer.claim.size = size.or(file.size);
-        answer.claim.digests.sha1 = answer.claim.digests.sha1.or(file.digests.sha1);
-        answer.claim.digests.sha256 = answer.claim.digests.sha256.or(file.digests.sha256);
+        answer.claim.digests = answer.claim.digests.or(&file.digests);
         answer.claim.pieces = file.pieces;
     }
     Ok(answer)

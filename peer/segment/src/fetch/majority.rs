@@ -34,17 +34,13 @@ impl Claim {
             (Some(one), Some(other)) => one.length != other.length || one == other,
             _ => true,
         };
-        pieces
-            && same(&self.size, &other.size)
-            && same(&self.digests.sha1, &other.digests.sha1)
-            && same(&self.digests.sha256, &other.digests.sha256)
+        pieces && same(&self.size, &other.size) && self.digests.allows(&other.digests)
     }
 
     /// Takes over what was not claimed.
     pub(super) fn learn(&mut self, other: &Self) {
         self.size = self.size.or(other.size);
-        self.digests.sha1 = self.digests.sha1.or(other.digests.sha1);
-        self.digests.sha256 = self.digests.sha256.or(other.digests.sha256);
+        self.digests = self.digests.or(&other.digests);
         if self.pieces.is_none() {
             self.pieces.clone_from(&other.pieces);
         }

@@ -8,6 +8,7 @@ mod majority;
 mod options;
 mod plan;
 mod report;
+mod samples;
 mod sources;
 mod stream;
 mod versions;
@@ -26,6 +27,7 @@ pub use crate::fetch::options::Options;
 use crate::fetch::plan::{Plan, Planned};
 use crate::fetch::report::{Ending, Report};
 use crate::fetch::sources::Sources;
+use crate::source::Joined;
 
 /// How often it is looked which servers fail, and whether one that waits in reserve is needed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -64,7 +66,7 @@ async fn fetch(options: Options) -> Result<()> {
         Planned::Known(plan) => plan,
         Planned::Unsized(plan) => return stream::fetch(&options, plan, started).await,
     };
-    let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
+    let target = destination::target(&options.output, &plan.save_as, options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
     let report = Report::new(plan.content.layout().size(), labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
@@ -89,10 +91,15 @@ async fn fetch(options: Options) -> Result<()> {
     if !options.resume {
         target.discard().map_err(refused)?;
     }
-    if is_unchecked(&plan) {
-        versions::compare_and_keep(&target, &plan.servers, options.resume)?;
-    }
-    download(&options, plan, target, report, started).await
+    let fresh = !versions::is_resumed(&target, options.resume);
+    let known = match is_unchecked(&plan) {
+        true => {
+            let digest_known = !plan.content.digest().is_empty();
+            versions::compare_and_keep(&target, &plan.servers, options.resume, digest_known)?
+        }
+        false => Vec::new(),
+    };
+    download(&options, plan, (known, fresh), target, report, started).await
 }
 
 async fn is_complete(target: &Target, plan: &Plan, resume: bool) -> Result<Option<shoal_common::Digests>> {
@@ -107,6 +114,7 @@ fn is_unchecked(plan: &Plan) -> bool {
 async fn download(
     options: &Options,
     plan: Plan,
+    (mut known, mut fresh): (Vec<Joined>, bool),
     target: Target,
     mut report: Report,
     started: Instant,
@@ -116,11 +124,18 @@ async fn download(
     let mut tries = Tries::new(Duration::from_secs(options.retry_time.into()));
     let mut fetched_before = 0;
     loop {
-        let sources = Sources::new(options, &plan);
+        let mut sources = Sources::new(options, &plan, &known, fresh);
         report.watch(sources.standings());
         let (changes, seen) = mpsc::channel(sources.count() + 1);
         let running = engine.start(plan.content.clone(), target.clone(), seen);
-        let outcome = attend(&running, changes, sources, &report).await;
+        let outcome = attend(&running, changes, &mut sources, &report, |versions| {
+            if let Err(error) = versions::keep(&target, &plan.servers, &versions) {
+                tracing::warn!(%error, "cannot keep what is known of the servers' versions");
+            }
+            known = versions;
+        })
+        .await;
+        fresh = false;
         let last = running.progress().borrow().clone();
         if let Outcome::Failed(error) = &outcome
             && let Some(shortage) = error.shortage()
@@ -145,11 +160,12 @@ async fn download(
         return match outcome {
             Outcome::Complete { path, digest } => {
                 versions::forget(&target);
+                sources.joined().iter().chain(&plan.because).for_each(|note| report.note(note));
                 let kept = fetched_before + last.fetched_bytes.saturating_sub(last.wasted_bytes);
                 report.complete(&Ending {
                     path: &path,
                     size,
-                    digests: digest,
+                    digests: *digest,
                     expected,
                     fetched: fetched_before + last.fetched_bytes,
                     resumed: size.saturating_sub(kept),
@@ -195,8 +211,9 @@ fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
 async fn attend(
     running: &Download,
     changes: mpsc::Sender<SourceChange>,
-    mut sources: Sources,
+    sources: &mut Sources,
     report: &Report,
+    mut learnt: impl FnMut(Vec<Joined>),
 ) -> Outcome {
     for source in std::mem::take(&mut sources.at_once) {
         // The channel holds all of them, and the engine ends only after it was read.
@@ -214,6 +231,9 @@ async fn attend(
             _ = shown.tick(), if report.every().is_some() => report.show(&progress.borrow().clone()),
             _ = look.tick() => {
                 sources.look(report);
+                if let Some(versions) = sources.new_versions() {
+                    learnt(versions);
+                }
                 let idle = sources::all_idle(&progress.borrow());
                 if idle && let (Some(sender), Some(next)) = (&changes, sources.reserve.pop_front()) {
                     // As above.

@@ -8,13 +8,15 @@ use anyhow::{Context, Result, bail};
 use futures::stream::{FuturesOrdered, StreamExt};
 use reqwest::{Client, Url};
 use shoal_common::{Digests, FileName, Layout};
-use shoal_engine::Content;
+use shoal_console::read_input;
+use shoal_engine::{Content, Verification};
 
 use crate::client;
 use crate::fetch::ask::{Answer, Asker, Candidate, Place, TIMEOUT, ask, read_metalink};
 use crate::fetch::duplicates;
 use crate::fetch::majority::{Agreement, Claim, agree};
 use crate::fetch::options::Options;
+use crate::fetch::samples;
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkFile};
 use crate::network_name;
 
@@ -36,7 +38,7 @@ pub(super) enum Planned {
 #[derive(Debug)]
 pub(super) struct Unsized {
     pub(super) client: Client,
-    pub(super) name: Option<Name>,
+    pub(super) save_as: SaveAs,
     pub(super) digests: Digests,
     pub(super) servers: Vec<(String, Answer)>,
     pub(super) notes: Vec<String>,
@@ -46,12 +48,22 @@ pub(super) struct Unsized {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) client: Client,
-    pub(super) name: Option<Name>,
+    pub(super) save_as: SaveAs,
     pub(super) content: Content,
     /// Servers that agree, with what users know them by.
     pub(super) servers: Vec<(String, Answer)>,
     /// What is worth knowing about the others.
     pub(super) notes: Vec<String>,
+    /// Why their files were taken for one, if nothing proves it.
+    pub(super) because: Option<String>,
+}
+
+/// Where the file is to be in the folder that the user named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct SaveAs {
+    pub(super) name: Option<Name>,
+    /// The folders that a Metalink puts it in.
+    pub(super) folder: Vec<FileName>,
 }
 
 /// What the file is called, and whether that is the user's word or the network's.
@@ -67,8 +79,18 @@ pub(super) enum Name {
 struct Wanted {
     candidates: Vec<Candidate>,
     name: Option<Name>,
+    /// Folders that it is to be in.
+    folder: Vec<FileName>,
     demanded: Claim,
     proxies: bool,
+    notes: Vec<String>,
+}
+
+impl Wanted {
+    /// What these candidates have, under the name that they give it.
+    fn at(candidates: Vec<Candidate>, demanded: Claim, proxies: bool) -> Self {
+        Self { candidates, name: None, folder: Vec::new(), demanded, proxies, notes: Vec::new() }
+    }
 }
 
 /// Asks all servers and decides.
@@ -81,7 +103,8 @@ pub(super) async fn plan(options: &Options) -> Result<Planned> {
         // Some only think for longer.
         (answers, silent) = ask_all(&wanted, Asker { client: &client, within: patience }).await;
     }
-    let mut notes: Vec<String> = silent.iter().map(|line| format!("skipped {line}")).collect();
+    let mut notes = wanted.notes.clone();
+    notes.extend(silent.iter().map(|line| format!("skipped {line}")));
     let answers = duplicates::merge(answers, &mut notes).await;
     let claims: Vec<Claim> = answers.iter().map(|(_, answer)| answer.claim.clone()).collect();
     if claims.is_empty() {
@@ -117,7 +140,8 @@ pub(super) async fn plan(options: &Options) -> Result<Planned> {
         ))
     }));
     if claim.size.is_none() {
-        return Ok(Planned::Unsized(Unsized { client, name, digests: claim.digests, servers, notes }));
+        let save_as = SaveAs { name, folder: wanted.folder };
+        return Ok(Planned::Unsized(Unsized { client, save_as, digests: claim.digests, servers, notes }));
     }
     let content = content(&claim, &mut notes)?;
     if servers.iter().any(|(_, answer)| answer.ranges) {
@@ -128,7 +152,15 @@ pub(super) async fn plan(options: &Options) -> Result<Planned> {
             answer.ranges
         });
     }
-    Ok(Planned::Known(Plan { client, name, content, servers, notes }))
+    let mut because = None;
+    let unproven = matches!(content.verification(), Verification::Unchecked) && content.digest().is_empty();
+    if unproven && servers.len() > 1 && servers.iter().any(|(_, answer)| answer.ranges) {
+        let size = content.layout().size();
+        let agreeing = samples::agreeing(&client, servers, size, TIMEOUT, &mut notes).await?;
+        (servers, because) = (agreeing.servers, agreeing.because);
+    }
+    let save_as = SaveAs { name, folder: wanted.folder };
+    Ok(Planned::Known(Plan { client, save_as, content, servers, notes, because }))
 }
 
 /// The answers of the candidates, and what is wrong with those that gave none.
@@ -202,16 +234,16 @@ fn content(claim: &Claim, notes: &mut Vec<String>) -> Result<Content> {
 }
 
 async fn wanted(options: &Options) -> Result<Wanted> {
-    let digests = Digests { sha1: options.sha1, sha256: options.sha256, blake3: None };
+    let digests = Digests { sha1: options.sha1, sha256: options.sha256, ..Digests::default() };
     let demanded = Claim { size: None, digests, pieces: None };
     if !options.ports.is_empty() {
         let addresses = options.ports.iter().map(|&port| (options.address.clone(), port));
         let candidates = servers(addresses, options.name.as_deref())?;
-        return Ok(Wanted { candidates, name: None, demanded, proxies: false });
+        return Ok(Wanted::at(candidates, demanded, false));
     }
     if let Some(path) = &options.servers {
         let candidates = servers(read_servers(path)?.into_iter(), options.name.as_deref())?;
-        return Ok(Wanted { candidates, name: None, demanded, proxies: false });
+        return Ok(Wanted::at(candidates, demanded, false));
     }
     if let [input] = &options.inputs[..]
         && let Some(files) = metalink_input(input).await?
@@ -227,7 +259,7 @@ async fn wanted(options: &Options) -> Result<Wanted> {
         Ok(Candidate { label: label(&url), place: Place::File(url) })
     });
     let candidates = candidates.take(MAX_SERVERS).collect::<Result<_>>()?;
-    Ok(Wanted { candidates, name: None, demanded, proxies: true })
+    Ok(Wanted::at(candidates, demanded, true))
 }
 
 /// A URL without the password that may be in it.
@@ -287,7 +319,8 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
             .map_err(|reason| anyhow::anyhow!("{input}: {reason}"))?;
         return Ok(Some(files));
     }
-    if !named && !Path::new(input).is_file() {
+    // A pipe may bring one, as `<(…)` of a shell does.
+    if !named && !std::fs::metadata(input).is_ok_and(|found| !found.is_dir()) {
         return Ok(None);
     }
     let no_metalink = || {
@@ -304,19 +337,15 @@ async fn metalink_input(input: &str) -> Result<Option<Vec<MetalinkFile>>> {
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
-    if bytes.len() as u64 > most {
-        bail!("{} is longer than {most} bytes", path.display());
-    }
-    Ok(bytes)
+    read_input(path, most).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn choose(files: Vec<MetalinkFile>, name: Option<&str>) -> Result<MetalinkFile> {
-    let names: Vec<String> = files.iter().map(|file| file.name.to_string()).collect();
-    let mut fitting = files.into_iter().filter(|file| name.is_none_or(|name| file.name.as_str() == name));
+    let names: Vec<String> = files.iter().map(MetalinkFile::path).collect();
+    let is_meant = |file: &MetalinkFile| {
+        name.is_none_or(|name| file.path() == name || !name.contains('/') && file.name.as_str() == name)
+    };
+    let mut fitting = files.into_iter().filter(is_meant);
     match (fitting.next(), fitting.next()) {
         (Some(file), None) => Ok(file),
         (None, _) => bail!("the Metalink has no such file; it has: {}", names.join(", ")),
@@ -329,6 +358,13 @@ fn choose(files: Vec<MetalinkFile>, name: Option<&str>) -> Result<MetalinkFile> 
 /// The candidates that a Metalink names, which came from the URL `from` if it is no local file.
 fn from_metalink(file: MetalinkFile, from: Option<&Url>, mut demanded: Claim) -> Result<Wanted> {
     let named = Claim { size: file.size, digests: file.digests, pieces: file.pieces };
+    let mut notes = Vec::new();
+    if !file.unknown.is_empty() && file.digests.is_empty() {
+        notes.push(format!(
+            "the Metalink has only digests that are not computed ({}): the file is not verified by them",
+            file.unknown.join(", ")
+        ));
+    }
     if !demanded.allows(&named) {
         bail!("the Metalink describes another file than the digest that was given");
     }
@@ -344,7 +380,8 @@ fn from_metalink(file: MetalinkFile, from: Option<&Url>, mut demanded: Claim) ->
     if candidates.is_empty() {
         bail!("the Metalink names no http:// or https:// URL for {}", file.name);
     }
-    Ok(Wanted { candidates, name: Some(Name::Network(file.name)), demanded, proxies: true })
+    let name = Some(Name::Network(file.name));
+    Ok(Wanted { candidates, name, folder: file.folder, demanded, proxies: true, notes })
 }
 
 #[cfg(test)]
@@ -356,7 +393,7 @@ mod tests {
     #[test]
     fn with_a_digest_from_the_user_the_servers_sha256_is_not_computed() {
         let (sha1, sha256) = (Some(Sha1::of(b"file")), Some(Sha256([1; 32])));
-        let agreed = Digests { sha1, sha256, blake3: None };
+        let agreed = Digests { sha1, sha256, ..Digests::default() };
         let by_sha1 = Digests { sha1, ..Digests::default() };
         let by_sha256 = Digests { sha256, ..Digests::default() };
         for (demanded, compared) in [(Digests::default(), agreed), (by_sha1, by_sha1), (by_sha256, agreed)] {

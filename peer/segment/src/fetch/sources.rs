@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, State};
 
-use crate::fetch::is_unchecked;
 use crate::fetch::options::Options;
 use crate::fetch::plan::Plan;
 use crate::fetch::report::Report;
-use crate::source::{HttpSource, Patience, Standing};
+use crate::source::{HttpSource, Joined, Patience, Standing, Versions};
 
 /// Connections to one server at most, where the user does not say: the second takes over where the first ends.
 const USUAL_CONNECTIONS: usize = 2;
@@ -31,13 +30,16 @@ pub(super) struct Sources {
 struct Watched {
     label: String,
     standing: Arc<Standing>,
+    versions: Option<Arc<Versions>>,
+    /// What was last known of the version.
+    joined: Option<Joined>,
     /// Whether the user knows that it fails.
     said: bool,
 }
 
 impl Sources {
-    /// The servers of the plan.
-    pub(super) fn new(options: &Options, plan: &Plan) -> Self {
+    /// The servers of the plan; `versions` of each, where they are to be compared, and whether nothing of the file is there.
+    pub(super) fn new(options: &Options, plan: &Plan, versions: &[Joined], fresh: bool) -> Self {
         let patience = Patience::new(Duration::from_secs(u64::from(options.retry_time)));
         let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
         let (mut at_once, mut reserve, mut watched) = (Vec::new(), VecDeque::new(), Vec::new());
@@ -45,13 +47,26 @@ impl Sources {
             let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
             let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
             let size = plan.content.layout().size();
-            let source = HttpSource::new(plan.client.clone(), answer.url.clone(), size, connections)
+            let source = HttpSource::new(plan.client.clone(), answer.original.clone(), size, connections)
+                .redirected_to(answer.url.clone())
                 .with_patience(patience.clone())
                 .that_answered(answer.took, answer.ranges);
             let source = if wanted.is_some() { source.in_parallel() } else { source };
-            let source =
-                if is_unchecked(plan) { source.insisting(answer.validators.clone()) } else { source };
-            watched.push(Watched { label: label.clone(), standing: source.standing(), said: false });
+            let source = match versions.get(index) {
+                Some(known) => source.insisting(known.clone(), !plan.content.digest().is_empty(), fresh),
+                None => source,
+            };
+            let source = match &answer.reference {
+                Some(reference) => source.that_matches(reference.clone()),
+                None => source,
+            };
+            watched.push(Watched {
+                label: label.clone(),
+                standing: source.standing(),
+                versions: source.versions(),
+                joined: versions.get(index).cloned(),
+                said: false,
+            });
             let change = SourceChange::Add(SourceId(id), AnySource::new(source));
             if ranges || index == 0 { at_once.push(change) } else { reserve.push_back(change) }
         }
@@ -66,6 +81,38 @@ impl Sources {
     /// How each of them stands, in order.
     pub(super) fn standings(&self) -> Vec<Arc<Standing>> {
         self.watched.iter().map(|watched| watched.standing.clone()).collect()
+    }
+
+    /// What is known of the versions, if that changed since it was last asked for.
+    pub(super) fn new_versions(&mut self) -> Option<Vec<Joined>> {
+        let mut changed = false;
+        for watched in &mut self.watched {
+            let now = watched.versions.as_ref().and_then(|versions| versions.joined());
+            if now.is_some() && now != watched.joined {
+                watched.joined = now;
+                changed = true;
+            }
+        }
+        changed.then(|| self.watched.iter().filter_map(|watched| watched.joined.clone()).collect())
+    }
+
+    /// For each server whose answers named different validators, why they were taken for one version.
+    pub(super) fn joined(&mut self) -> Vec<String> {
+        self.new_versions();
+        let several = self.watched.iter().filter_map(|watched| {
+            let joined = watched.joined.as_ref()?;
+            let what = match () {
+                () if joined.meaningless => "a new ETag with each answer".to_owned(),
+                () if joined.also.is_empty() => return None,
+                () => format!("{} different ETags or dates", joined.also.len() + 1),
+            };
+            Some(format!(
+                "{} sent {what}; it was taken for one version of the file, because the size, the other of the two and \
+                 sampled ranges agree",
+                watched.label
+            ))
+        });
+        several.collect()
     }
 
     /// Tells the user which servers began to fail, and which are back.

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Downloads the file.
 pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
-    let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
+    let target = destination::target(&options.output, &plan.save_as, options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
     let report = Report::new(0, labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
@@ -135,7 +135,7 @@ async fn from(
     within: Duration,
     report: &Report,
 ) -> Result<Result<(), String>> {
-    let asked = tokio::time::timeout(within, plan.client.get(answer.url.clone()).send()).await;
+    let asked = tokio::time::timeout(within, plan.client.get(answer.original.clone()).send()).await;
     let mut response = match asked {
         Ok(Ok(response)) if response.status() == StatusCode::OK => response,
         Ok(Ok(response)) => return Ok(Err(format!("answers {}", response.status()))),

@@ -6,16 +6,24 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 use shoal_common::limits::{MAX_MIRROR_BYTES, MAX_PIECES};
-use shoal_common::{FileName, Sha1, Sha256};
+use shoal_common::{Digests, FileName, Sha1};
 
 use crate::metalink::{MetalinkFile, Pieces};
 use crate::network_name;
+use crate::source::answer::of_kind;
 
 /// Longest Metalink that is read: the most pieces at 70 bytes a line, and as much again for everything else.
 pub const MAX_METALINK_BYTES: usize = 140 * MAX_PIECES as usize;
 /// Files and URLs of one file that are read at most; more of them help nobody.
 const MAX_FILES: usize = 10_000;
 const MAX_URLS: usize = 1_000;
+/// Folders inside each other that a file's name may have.
+const MAX_FOLDERS: usize = 16;
+/// Kinds of digests of one file that are not computed, and characters of their names, that are told at most.
+const MAX_UNKNOWN: usize = 8;
+const MAX_KIND: usize = 32;
+/// Lengths of the digests that are computed, in bytes.
+const LENGTHS: [usize; 6] = [16, 20, 28, 32, 48, 64];
 /// Longest text of one element.
 const MAX_TEXT: usize = 16 * 1024;
 
@@ -114,20 +122,12 @@ impl Parser {
             }
             ["metalink", "file"] => {
                 let name = attribute(start, "name")?.unwrap_or_default();
-                // As it stands where it can: servers know the file by it.
-                let safe = FileName::refer(&name).ok().or_else(|| network_name::safe(&name));
-                let safe = safe.ok_or(MetalinkError::Name(name))?;
+                let (folder, safe) = place_of(&name).ok_or(MetalinkError::Name(name))?;
                 if self.files.len() >= MAX_FILES {
                     return Err(MetalinkError::TooMany("files"));
                 }
                 self.urls.clear();
-                self.files.push(MetalinkFile {
-                    name: safe,
-                    size: None,
-                    digests: shoal_common::Digests::default(),
-                    pieces: None,
-                    urls: Vec::new(),
-                });
+                self.files.push(MetalinkFile { folder, ..MetalinkFile::named(safe) });
             }
             ["metalink", "file", "hash"] => self.kind = attribute(start, "type")?.unwrap_or_default(),
             ["metalink", "file", "url"] => {
@@ -165,10 +165,12 @@ impl Parser {
                 let size = value.parse().map_err(|_| MetalinkError::Value("size", value.into()))?;
                 file.size = Some(size);
             }
-            "metalink/file/hash" => match self.kind.as_str() {
-                "sha-1" | "sha1" => file.digests.sha1 = Some(Sha1(hex(value)?)),
-                "sha-256" | "sha256" => file.digests.sha256 = Some(Sha256(hex(value)?)),
-                _ => {}
+            "metalink/file/hash" => match digest(&self.kind, value)? {
+                Some(digest) => file.digests = digest.or(&file.digests),
+                None if file.unknown.len() < MAX_UNKNOWN => {
+                    file.unknown.push(self.kind.chars().filter(|c| !c.is_control()).take(MAX_KIND).collect());
+                }
+                None => {}
             },
             "metalink/file/url" => {
                 let http = value.starts_with("http://") || value.starts_with("https://");
@@ -208,6 +210,36 @@ fn attribute(start: &BytesStart<'_>, name: &str) -> Result<Option<String>, Metal
     let value =
         found.map(|found| found.normalized_value(XmlVersion::Explicit1_0).map(std::borrow::Cow::into_owned));
     value.transpose().map_err(|_| MetalinkError::Text)
+}
+
+/// The folders and the name that a file is to have: below where it is saved, and nowhere else (RFC 5854, section 4.1.2.1).
+/// Folders are made safe as names are; what would leave the place is refused, because nobody meant it well.
+fn place_of(text: &str) -> Option<(Vec<FileName>, FileName)> {
+    let mut parts: Vec<&str> = text.split('/').collect();
+    let last = parts.pop()?;
+    // As it stands where it can: servers know the file by it.
+    let name = FileName::refer(last).ok().or_else(|| network_name::safe(last))?;
+    if parts.len() > MAX_FOLDERS {
+        return None;
+    }
+    let folders = parts.into_iter().map(network_name::safe).collect::<Option<_>>()?;
+    Some((folders, name))
+}
+
+/// A digest from its hex digits; `None` if its kind is not computed.
+fn digest(kind: &str, text: &str) -> Result<Option<Digests>, MetalinkError> {
+    let wrong = || MetalinkError::Value("digest", text.chars().take(100).collect());
+    let known = LENGTHS.into_iter().find(|&length| of_kind(kind, &vec![0; length]).is_some());
+    let Some(length) = known else { return Ok(None) };
+    if text.len() != 2 * length || !text.is_ascii() {
+        return Err(wrong());
+    }
+    let mut bytes = Vec::with_capacity(length);
+    for digits in text.as_bytes().chunks(2) {
+        let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
+    }
+    of_kind(kind, &bytes).map(Some).ok_or_else(wrong)
 }
 
 /// `N` bytes from their hex digits.
@@ -250,6 +282,44 @@ mod tests {
         assert_eq!(files[0].urls, ["https://one/a.iso", "http://two/a.iso", "http://last/a.iso?a=1&b=2"]);
         assert_eq!((files[0].size, files[0].pieces.clone()), (Some(5), None));
         assert!(files[0].digests.sha256.is_some() && files[0].digests.sha1.is_none());
+        assert!(files[0].digests.md5.is_some());
+    }
+
+    #[test]
+    fn every_digest_that_can_be_computed_is_taken_and_others_are_named() {
+        let hash =
+            |kind: &str, length: usize| format!(r#"<hash type="{kind}">{}</hash>"#, "ab".repeat(length));
+        let kinds =
+            [("sha-512", 64), ("SHA384", 48), ("sha-224", 28), ("sha256", 32), ("sha", 20), ("MD5", 16)];
+        let all: String = kinds.map(|(kind, length)| hash(kind, length)).concat();
+        let files = with(&format!(r#"<file name="a">{all}{}</file>"#, hash("whirlpool", 64))).unwrap();
+        let digests = &files[0].digests;
+        assert!(digests.sha512.is_some() && digests.sha384.is_some() && digests.sha224.is_some());
+        assert!(digests.sha256.is_some() && digests.sha1.is_some() && digests.md5.is_some());
+        assert_eq!(files[0].unknown, ["whirlpool"]);
+        for (kind, length) in kinds {
+            assert!(with(&format!(r#"<file name="a">{}</file>"#, hash(kind, length - 1))).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn folders_are_taken_as_far_as_they_lead_down() {
+        for (name, path) in [
+            ("a/b.iso", "a/b.iso"),
+            ("a b/c/d.iso", "a b/c/d.iso"),
+            (".ssh/.profile", "_ssh/_profile"),
+            ("con/x.", "_con/x"),
+        ] {
+            let files = with(&format!(r#"<file name="{name}"></file>"#)).unwrap();
+            let folder: String = files[0].folder.iter().map(|folder| format!("{folder}/")).collect();
+            assert_eq!(folder + network_name::safe(files[0].name.as_str()).unwrap().as_str(), path, "{name}");
+        }
+        let deep = "a/".repeat(MAX_FOLDERS + 1) + "b";
+        for name in
+            ["../a", "a/../b", "/a", "a//b", "a/", "./a", "a/..", "a/./b", "a\\b/c", ".../b", "a/ /b", &deep]
+        {
+            assert!(with(&format!(r#"<file name="{name}"></file>"#)).is_err(), "{name}");
+        }
     }
 
     #[test]

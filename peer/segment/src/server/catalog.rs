@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use shoal_common::FileName;
+use shoal_engine::regular;
 
 use crate::server::opened::Opened;
 
@@ -79,12 +80,17 @@ impl Catalog {
     /// The file, if it is only one.
     pub(super) fn only_file(&self) -> Result<Option<Opened>> {
         let Self::File { path, name } = self else { return Ok(None) };
+        // Said before it is opened: a pipe would wait, and a device might do something.
+        regular::check(path).with_context(|| format!("cannot serve {}", path.display()))?;
         match open_file(path, name) {
-            Ok(Some(opened)) => Ok(Some(opened)),
-            Ok(None) => bail!(
-                "cannot serve {}: it is a folder or a special file; use --root for a folder",
-                path.display()
+            Ok(Some(opened)) if opened.gives_its_size()? => Ok(Some(opened)),
+            Ok(Some(opened)) => bail!(
+                "cannot serve {}: it says that it has {} bytes, and reading gives another number, as with files that the \
+                 system makes up; serve a copy of it",
+                path.display(),
+                opened.version().size
             ),
+            Ok(None) => bail!("cannot serve {}: it is not a regular file", path.display()),
             Err(error) => Err(error).with_context(|| format!("cannot serve {}", path.display())),
         }
     }
@@ -125,6 +131,9 @@ fn still(opened: io::Result<Option<Opened>>) -> io::Result<Option<Opened>> {
 }
 
 fn open_file(path: &Path, name: &FileName) -> io::Result<Option<Opened>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
     // Opening a pipe must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;

@@ -11,6 +11,7 @@ use etcetera::BaseStrategy;
 use sha2::Digest as _;
 use shoal_common::{Blake3, Digests, Layout, Sha1, Sha256};
 use shoal_engine::hash::{HashError, hash_file};
+use shoal_engine::regular::NotRegular;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metalink::{Pieces, hex};
@@ -117,8 +118,9 @@ impl DigestStore {
                 let error = HashError::Unreadable { path: opened.key().to_owned(), error };
                 self.settle(opened, Held::Failed(Arc::new(error)));
             }
+            // It is the file that is open already.
             Ok(Ok(None)) => {
-                self.settle(opened, Held::Failed(Arc::new(HashError::NotAFile(opened.key().to_owned()))))
+                self.settle(opened, Held::Failed(Arc::new(HashError::Changed(opened.key().to_owned()))));
             }
         }
         Ok(Known::Computing { done: 0 })
@@ -221,7 +223,7 @@ fn compute(file: &Opened, done: &AtomicU64, stop: &CancellationToken) -> Result<
         Ok(sha256) => sha256?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
-    let digests = Digests { sha1: Some(hashed.digest.sha1), sha256: Some(sha256), blake3: None };
+    let digests = Digests { sha1: Some(hashed.digest.sha1), sha256: Some(sha256), ..Digests::default() };
     let length = u64::from(hashed.layout.piece_length());
     Ok(FileDigests { digests, pieces: Pieces { length, digests: hashed.pieces.into() } })
 }
@@ -230,7 +232,8 @@ fn compute(file: &Opened, done: &AtomicU64, stop: &CancellationToken) -> Result<
 fn named(error: HashError, file: &Opened) -> HashError {
     let path = file.key().to_owned();
     match error {
-        HashError::NotAFile(_) => HashError::NotAFile(path),
+        HashError::NotAFile(found) => HashError::NotAFile(NotRegular { path, ..found }),
+        HashError::MadeUp { size, .. } => HashError::MadeUp { path, size },
         HashError::Unreadable { error, .. } => HashError::Unreadable { path, error },
         HashError::Changed(_) => HashError::Changed(path),
         other => other,
@@ -287,8 +290,11 @@ fn read(text: &str, version: Version) -> Option<FileDigests> {
     let pieces: Option<Vec<Sha1>> = lines.map(|line| hex(line).ok().map(Sha1)).collect();
     let pieces = pieces.filter(|_| known)?;
     let layout = Layout::new(version.size, u32::try_from(length).ok()?).ok()?;
-    let digests =
-        Digests { sha1: Some(Sha1(hex(sha1).ok()?)), sha256: Some(Sha256(hex(sha256).ok()?)), blake3: None };
+    let digests = Digests {
+        sha1: Some(Sha1(hex(sha1).ok()?)),
+        sha256: Some(Sha256(hex(sha256).ok()?)),
+        ..Digests::default()
+    };
     (pieces.len() == layout.pieces() as usize)
         .then(|| FileDigests { digests, pieces: Pieces { length, digests: pieces.into() } })
 }

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use shoal_common::Digests;
-
 use crate::metalink::MetalinkFile;
 use crate::server::catalog::Entry;
 use crate::url_text::{encode_path, encode_segment};
@@ -34,11 +32,9 @@ pub(super) fn files(path: &str, entries: &[Entry], bases: &[String]) -> Vec<Meta
     let files = entries.iter().filter(|entry| entry.size.is_some());
     files
         .map(|entry| MetalinkFile {
-            name: entry.name.clone(),
             size: entry.size,
-            digests: Digests::default(),
-            pieces: None,
             urls: urls(&format!("{path}{}", entry.name), bases),
+            ..MetalinkFile::named(entry.name.clone())
         })
         .collect()
 }

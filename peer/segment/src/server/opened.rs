@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use shoal_common::FileName;
+use shoal_engine::regular;
 
 /// What changes when somebody writes to a file or puts another in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,13 @@ impl Opened {
         }
         let version = Version::of(&found)?;
         Ok(Some(Self { file, name, key, version }))
+    }
+
+    /// Whether reading gives as many bytes as the size says, which is what is served. A file that is just being written to
+    /// is of another size then. Blocking.
+    pub(super) fn gives_its_size(&self) -> io::Result<bool> {
+        let gives = regular::gives_its_size(&self.file, self.version.size)?;
+        Ok(gives || self.file.metadata()?.len() != self.version.size)
     }
 
     pub(super) fn name(&self) -> &FileName {

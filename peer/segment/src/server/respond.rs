@@ -48,6 +48,7 @@ pub(super) async fn respond(
         }
     };
     let asked = Asked {
+        head,
         headers: request.headers().clone(),
         segments: decode_path(request.uri().path()),
         folder: request.uri().path().ends_with('/'),
@@ -76,10 +77,13 @@ pub(super) async fn respond(
     Ok(if head { without_body(response, &meter) } else { response })
 }
 
-/// The answer to HEAD: what GET would say, with the length and without the body.
+/// The answer to HEAD: what GET would say, with the length and without the body. The length of what has not changed is
+/// that of the file, and not of the empty answer: it is left out (RFC 9110, section 8.6).
 fn without_body(response: Response<Body>, meter: &Arc<Meter>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.left()));
+    if parts.status != StatusCode::NOT_MODIFIED {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.left()));
+    }
     Response::from_parts(parts, Body::empty(meter))
 }
 
@@ -91,6 +95,8 @@ fn plain(status: StatusCode, text: &'static str, meter: &Arc<Meter>) -> Answer {
 
 /// A request, as far as it matters.
 struct Asked {
+    /// Only the headers are wanted.
+    head: bool,
     headers: HeaderMap,
     /// `None`: nothing can be there.
     segments: Option<Vec<String>>,
@@ -156,11 +162,9 @@ impl Asked {
                 let path = segments.iter().fold(String::new(), |path, segment| format!("{path}/{segment}"));
                 let path = path.strip_suffix(METALINK_SUFFIX).unwrap_or(&path);
                 let mut file = MetalinkFile {
-                    name: opened.name().clone(),
                     size: Some(opened.version().size),
-                    digests: known.digests,
-                    pieces: None,
                     urls: listing::urls(path, &self.bases(site)),
+                    ..MetalinkFile::named(opened.name().clone())
                 };
                 describe(&mut file, &known);
                 Response::builder()
@@ -190,7 +194,8 @@ impl Asked {
             return builder.status(status).body(Body::empty(&self.meter));
         }
         let ranges = match self.header(header::RANGE) {
-            Some(value) if self.range_applies(&etag, modified) => ranges::parse(value, size),
+            // Only GET has ranges (RFC 9110, section 14.2).
+            Some(value) if !self.head && self.range_applies(&etag, modified) => ranges::parse(value, size),
             _ => Ranges::Whole,
         };
         let file = Some(Arc::new(opened));

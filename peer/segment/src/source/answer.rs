@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap};
-use shoal_common::{Digests, Sha1, Sha256};
+use shoal_common::{Digests, Md5, Sha1, Sha224, Sha256, Sha384, Sha512};
 
 /// Marks the pages that our own server shows of folders, so that nobody takes them for files.
 pub const FOLDER: &str = "shoal-folder";
@@ -39,7 +39,10 @@ pub fn refused_size(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn range_text(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes").map(str::trim_start)
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim();
+    let (unit, range) = text.split_at_checked("bytes".len())?;
+    // Some write it as a request is written: `bytes=0-9/10`.
+    unit.eq_ignore_ascii_case("bytes").then(|| range.trim_start_matches([' ', '\t', '=', ':']))
 }
 
 /// The coding of the body, if it has one although none was asked for. It is saved as it comes, as curl does: of an archive
@@ -86,9 +89,9 @@ pub fn is_passing(status: StatusCode) -> bool {
 }
 
 /// What tells two versions of a file at one URL apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Validators {
-    /// The `ETag`, as it stands.
+    /// The `ETag`, as it stands but for its mark of weakness.
     pub etag: Option<String>,
     /// The `Last-Modified` date, as it stands.
     pub last_modified: Option<String>,
@@ -99,7 +102,9 @@ impl Validators {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name)?.to_str().ok().map(str::to_owned);
-        Self { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
+        // Whether it is weak says nothing of two answers to the same question.
+        let etag = text(header::ETAG).map(|etag| etag.trim_start_matches("W/").to_owned());
+        Self { etag, last_modified: text(header::LAST_MODIFIED) }
     }
 
     /// Whether `other` can be of the same version: what both name is equal.
@@ -109,6 +114,13 @@ impl Validators {
             ours.is_none() || theirs.is_none() || ours == theirs
         };
         same(&self.etag, &other.etag) && same(&self.last_modified, &other.last_modified)
+    }
+
+    /// Whether both name the same ETag or the same date.
+    #[must_use]
+    pub fn agrees_in_one(&self, other: &Self) -> bool {
+        self.etag.is_some() && self.etag == other.etag
+            || self.last_modified.is_some() && self.last_modified == other.last_modified
     }
 
     /// Takes over what was not known.
@@ -128,15 +140,30 @@ pub fn digests(headers: &HeaderMap) -> Digests {
                 let Some((kind, digest)) = member.trim().split_once('=') else { continue };
                 let text = if dictionary { digest.trim_matches(':') } else { digest };
                 let Ok(bytes) = STANDARD.decode(text) else { continue };
-                match kind.to_ascii_lowercase().as_str() {
-                    "sha" | "sha-1" => digests.sha1 = bytes.try_into().ok().map(Sha1).or(digests.sha1),
-                    "sha-256" => digests.sha256 = bytes.try_into().ok().map(Sha256).or(digests.sha256),
-                    _ => {}
+                if let Some(read) = of_kind(kind, &bytes) {
+                    digests = read.or(&digests);
                 }
             }
         }
     }
     digests
+}
+
+/// The digest of the kind that is called so, in a Metalink or a header: names are those of IANA's registry, and how they are
+/// written otherwise. `None` if the kind is not computed, or the length is another.
+#[must_use]
+pub fn of_kind(kind: &str, bytes: &[u8]) -> Option<Digests> {
+    let none = Digests::default();
+    let name: String = kind.trim().to_ascii_lowercase().chars().filter(|c| !matches!(c, '-' | '_')).collect();
+    Some(match name.as_str() {
+        "sha" | "sha1" => Digests { sha1: Some(Sha1(bytes.try_into().ok()?)), ..none },
+        "sha224" => Digests { sha224: Some(Sha224(bytes.try_into().ok()?)), ..none },
+        "sha256" => Digests { sha256: Some(Sha256(bytes.try_into().ok()?)), ..none },
+        "sha384" => Digests { sha384: Some(Sha384(bytes.try_into().ok()?)), ..none },
+        "sha512" => Digests { sha512: Some(Sha512(bytes.try_into().ok()?)), ..none },
+        "md5" => Digests { md5: Some(Md5(bytes.try_into().ok()?)), ..none },
+        _ => return None,
+    })
 }
 
 /// The `Repr-Digest` that says these digests; `None` if none of them has a place there.
@@ -176,6 +203,7 @@ mod tests {
     fn ranges_are_read_or_refused() {
         let range = |text| content_range(&headers(&[("content-range", text)]));
         assert_eq!(range("bytes 0-9/10"), Some(ContentRange { first: 0, last: 9, total: Some(10) }));
+        assert_eq!(range("Bytes=0-9/10"), range("bytes 0-9/10"));
         assert_eq!(range("bytes 5-5/*"), Some(ContentRange { first: 5, last: 5, total: None }));
         for wrong in
             ["", "bytes", "bytes 9-0/10", "bytes 0-10/10", "bytes */10", "items 0-1/2", "bytes -1-2/3"]
@@ -187,7 +215,8 @@ mod tests {
 
     #[test]
     fn published_digests_come_back() {
-        let known = Digests { sha1: Some(Sha1::of(b"x")), sha256: Some(Sha256([7; 32])), blake3: None };
+        let known =
+            Digests { sha1: Some(Sha1::of(b"x")), sha256: Some(Sha256([7; 32])), ..Digests::default() };
         let text = repr_digest(&known).unwrap();
         assert_eq!(digests(&headers(&[("repr-digest", &text)])), known);
         let old = "md5=1B2M2Y8AsgTpgAmY7PhCfg==,SHA=2jmj7l5rSw0yVb/vlWAYkK/YBwk=";

@@ -64,10 +64,11 @@ impl WholeStream {
         mut into: PieceBuf,
     ) -> Result<PieceBuf, Trouble> {
         let mut open = self.open.lock().await;
-        if open.as_ref().is_none_or(|open| open.position > want.offset()) {
+        // What came of the run by other ways is not needed again.
+        let next = want.offset() + want.length() - into.remaining();
+        if open.as_ref().is_none_or(|open| open.position > next) {
             *open = None;
-            let response = source.ask(None, &into).await?;
-            source.check_length(&response)?;
+            let response = source.ask(None, &into).await?.response;
             *open = Some(Open { response, position: 0, left: Bytes::new() });
         }
         let taken = match open.as_mut() {
@@ -95,7 +96,8 @@ impl Open {
                 };
                 self.left = chunk;
             }
-            let behind = usize::try_from(want.offset().saturating_sub(self.position)).unwrap_or(usize::MAX);
+            let next = want.offset() + want.length() - into.remaining();
+            let behind = usize::try_from(next.saturating_sub(self.position)).unwrap_or(usize::MAX);
             let skipped = behind.min(self.left.len());
             self.left.advance(skipped);
             self.position += skipped as u64;
@@ -103,8 +105,7 @@ impl Open {
             let bytes = self.left.split_to(wanted);
             self.position += wanted as u64;
             if !bytes.is_empty() {
-                into.append(&bytes).await?;
-                source.came(want, into);
+                source.take(&bytes, want, into).await?;
             }
         }
         // Where the answer does not say how long it is, its end does.

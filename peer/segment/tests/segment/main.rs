@@ -4,8 +4,12 @@
 mod conformance;
 mod fetch;
 mod https;
+mod metalinks;
 mod names;
 mod oddities;
+mod parts;
+mod redirects;
 mod refusals;
 mod server;
 mod support;
+mod versions;

@@ -1,65 +1,23 @@
 //! A small HTTP/1.1 server on threads that misbehaves as it is told, and counts the bytes of content that it sends.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use shoal_common::{Digests, FileName, Sha1};
 use shoal_segment::metalink::{self, MetalinkFile, Pieces};
 
-const BLOCK: usize = 16 * 1024;
+use crate::support::{Manners, Node};
 
-/// How it behaves.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Manners {
-    /// Publishes digests and pieces of this length in a Metalink.
-    pub(crate) publishes: Option<u32>,
-    /// The name in that Metalink.
-    pub(crate) name: Option<String>,
-    /// Time for each 16 KiB.
-    pub(crate) block_time: Duration,
-    /// Ignores ranges.
-    pub(crate) no_ranges: bool,
-    /// Closes the connection after every answer.
-    pub(crate) closes: bool,
-    /// Sends headers and nothing more.
-    pub(crate) hangs: bool,
-    /// Inverts the bytes of this part of the file.
-    pub(crate) wrong: Option<std::ops::Range<u64>>,
-    /// Sends one byte less than asked for, as if that were all; or one more.
-    pub(crate) short: bool,
-    pub(crate) long: bool,
-    /// Answers every request for the file with this status and these headers.
-    pub(crate) refuses: Option<String>,
-    /// Has another file, with another tag, after that many bytes.
-    pub(crate) replaced_after: Option<u64>,
-    /// Falls silent after that many bytes; or is gone.
-    pub(crate) silent_after: Option<u64>,
-    pub(crate) gone_after: Option<u64>,
-    /// Sends a 302 to another URL first.
-    pub(crate) redirects_to: Option<String>,
-    /// Sends no ETag.
-    pub(crate) untagged: bool,
-    /// Answers that many requests in no way but by closing the connection, and as many after them with 503.
-    pub(crate) fails_first: u64,
-    /// Answers every request for a part with this status.
-    pub(crate) refuses_ranges: Option<String>,
-    /// Says neither how long the file is nor, in `Content-Range`, what its size is.
-    pub(crate) sizeless: bool,
-    /// Time before each answer about the file begins.
-    pub(crate) thinks: Duration,
-    /// Calls the file coded so.
-    pub(crate) coding: Option<String>,
-    /// Answers 401 unless asked with this value of `Authorization`.
-    pub(crate) demands: Option<String>,
-}
+const BLOCK: usize = 16 * 1024;
 
 /// See the module.
 pub(crate) struct Lab {
     pub(crate) port: u16,
     shared: Arc<Shared>,
+    accepting: Option<std::thread::JoinHandle<()>>,
 }
 
 struct Shared {
@@ -71,6 +29,12 @@ struct Shared {
     requests: AtomicU64,
     /// Requests with credentials.
     authorized: AtomicU64,
+    /// Signatures that were made.
+    signed: AtomicU64,
+    /// Answers that each signature was used for.
+    used: Mutex<BTreeMap<u64, u64>>,
+    /// Answers about the file.
+    answers: AtomicU64,
     /// Answers of more than a byte of which more than the last block is to be sent; and their greatest number.
     sending: AtomicU64,
     peak: AtomicU64,
@@ -79,7 +43,12 @@ struct Shared {
 
 impl Lab {
     pub(crate) fn start(bytes: &Arc<Vec<u8>>, manners: Manners) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Self::start_at(0, bytes, manners)
+    }
+
+    /// Starts at this port, which another may have been at before.
+    pub(crate) fn start_at(port: u16, bytes: &Arc<Vec<u8>>, manners: Manners) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             bytes: bytes.clone(),
@@ -89,31 +58,34 @@ impl Lab {
             served: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             authorized: AtomicU64::new(0),
+            signed: AtomicU64::new(0),
+            used: Mutex::default(),
+            answers: AtomicU64::new(0),
             sending: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             open: Mutex::default(),
         });
-        let accepting = shared.clone();
-        std::thread::spawn(move || {
+        let for_all = shared.clone();
+        let accepting = std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if accepting.stopped.load(Ordering::SeqCst) {
+                if for_all.stopped.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let mut open = accepting.open.lock().unwrap();
-                if accepting.down.load(Ordering::SeqCst) {
+                let mut open = for_all.open.lock().unwrap();
+                if for_all.down.load(Ordering::SeqCst) {
                     continue;
                 }
                 open.push(stream.try_clone().unwrap());
                 drop(open);
-                let shared = accepting.clone();
+                let shared = for_all.clone();
                 std::thread::spawn(move || {
                     let _ = shared.converse(&stream);
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
         });
-        Self { port, shared }
+        Self { port, shared, accepting: Some(accepting) }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -128,6 +100,11 @@ impl Lab {
     /// Requests that came with credentials.
     pub(crate) fn authorized(&self) -> u64 {
         self.shared.authorized.load(Ordering::SeqCst)
+    }
+
+    /// Signatures that were made.
+    pub(crate) fn signed(&self) -> u64 {
+        self.shared.signed.load(Ordering::SeqCst)
     }
 
     /// Answers of more than a byte that were being sent at the same time, at most.
@@ -152,6 +129,8 @@ impl Drop for Lab {
         self.shared.stopped.store(true, Ordering::SeqCst);
         self.set_down(true);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
+        // Then the port is free for another.
+        let _ = self.accepting.take().map(std::thread::JoinHandle::join);
     }
 }
 
@@ -166,6 +145,7 @@ impl Shared {
             let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
             let head_only = line.starts_with("HEAD ");
             let (mut range, mut allowed) = (None, self.manners.demands.is_none());
+            let (mut cookie, mut closes) = (String::new(), self.manners.closes);
             loop {
                 let mut header = String::new();
                 if reader.read_line(&mut header)? == 0 || header == "\r\n" {
@@ -177,7 +157,12 @@ impl Shared {
                     self.authorized.fetch_add(1, Ordering::SeqCst);
                     allowed |= self.manners.demands.as_deref() == Some(value.trim());
                 }
-                if let Some(value) = header.to_ascii_lowercase().strip_prefix("range: bytes=") {
+                let lower = header.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("cookie: ") {
+                    value.trim().clone_into(&mut cookie);
+                }
+                closes |= lower.trim() == "connection: close";
+                if let Some(value) = lower.strip_prefix("range: bytes=") {
                     let (first, last) = value.trim().split_once('-').unwrap();
                     range = Some((first.parse().unwrap(), last.parse().unwrap_or(u64::MAX)));
                 }
@@ -189,6 +174,9 @@ impl Shared {
             if number < failing * 2 {
                 let mut stream = stream;
                 stream.write_all(b"HTTP/1.1 503 Not Now\r\nContent-Length: 0\r\n\r\n")?;
+            } else if allowed && let Some(refusal) = self.unsigned(&path, range, &cookie) {
+                let mut stream = stream;
+                stream.write_all(refusal.as_bytes())?;
             } else if allowed {
                 self.answer(stream, &path, range, head_only)?;
             } else {
@@ -196,9 +184,53 @@ impl Shared {
                 let mut stream = stream;
                 stream.write_all(refusal.as_bytes())?;
             }
-            if self.manners.closes {
+            if closes {
                 return Ok(());
             }
+        }
+    }
+
+    /// What is answered instead of the file, where signatures are asked for.
+    fn unsigned(&self, path: &str, range: Option<(u64, u64)>, cookie: &str) -> Option<String> {
+        let signs = self.manners.signs.as_ref()?;
+        let redirect = |to: &str, more: &str| {
+            Some(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\n{more}Content-Length: 0\r\n\r\n"))
+        };
+        if path == "/login" {
+            let page = "<html>log in</html>";
+            return Some(format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{page}\r\n0\r\n\r\n",
+                page.len()
+            ));
+        }
+        let (bare, query) = path.split_once('?').unwrap_or((path, ""));
+        if let Some(hop) = query.strip_prefix("hop=").and_then(|hop| hop.parse::<u64>().ok())
+            && hop < signs.hops
+        {
+            return redirect(&format!("{bare}?hop={}", hop + 1), "");
+        }
+        if query.is_empty() && signs.hops > 0 {
+            return redirect(&format!("{bare}?hop=1"), "");
+        }
+        let Some(number) = query.strip_prefix("signature=").and_then(|number| number.parse::<u64>().ok())
+        else {
+            let number = self.signed.fetch_add(1, Ordering::SeqCst) + 1;
+            let turn = usize::try_from(number).unwrap() % signs.to.len().max(1);
+            let host = signs.to.get(turn).map(|port| format!("http://127.0.0.1:{port}")).unwrap_or_default();
+            let set =
+                if signs.cookie { format!("Set-Cookie: pass={number}; Path=/\r\n") } else { String::new() };
+            return redirect(&format!("{host}{bare}?signature={number}"), &set);
+        };
+        let mut used = self.used.lock().unwrap();
+        let times = used.entry(number).or_default();
+        *times += u64::from(range.is_none_or(|(first, last)| last > first));
+        let good = *times <= signs.good_for && number <= signs.most;
+        if good && (!signs.cookie || cookie.contains(&format!("pass={number}"))) {
+            return None;
+        }
+        match signs.then.as_str() {
+            "login" => redirect("/login", ""),
+            status => Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")),
         }
     }
 
@@ -233,23 +265,52 @@ impl Shared {
         }
         let size = self.bytes.len() as u64;
         let whole = (0, size.saturating_sub(1));
-        let (first, last) = range.filter(|_| !self.manners.no_ranges).unwrap_or(whole);
+        let long = self
+            .manners
+            .longest_part
+            .is_some_and(|most| range.is_none_or(|(first, last)| last.min(size) - first.min(size) >= most));
+        if long {
+            return stream.write_all(b"HTTP/1.1 403 Too Long\r\nContent-Length: 0\r\n\r\n");
+        }
+        let (mut first, last) = range.filter(|_| !self.manners.no_ranges).unwrap_or(whole);
+        if self.manners.calls_whole_a_part {
+            first = 0;
+        }
         if first >= size && size > 0 {
             let head =
                 format!("HTTP/1.1 416 No\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
-        let mut last = last.min(size.saturating_sub(1));
-        last -= u64::from(self.manners.short && last > first);
-        let length = if size == 0 { 0 } else { last - first + 1 };
+        let mut last =
+            if self.manners.calls_whole_a_part { size - 1 } else { last.min(size.saturating_sub(1)) };
+        if let Some(most) = self.manners.cuts_at.filter(|_| range.is_some()) {
+            last = last.min(first + most - 1);
+        }
+        if let Some(block) = self.manners.whole_blocks.filter(|_| range.is_some()) {
+            first -= first % block;
+            last = (last - last % block + block).min(size) - 1;
+        }
+        let mut length = if size == 0 { 0 } else { last - first + 1 };
+        length -= u64::from(self.manners.short && length > 1);
         let sent = length + u64::from(self.manners.long);
+        let node = self.node();
         let status = match range.is_some() && !self.manners.no_ranges && size > 0 {
             true if self.manners.sizeless => format!("206 Partial\r\nContent-Range: bytes {first}-{last}/*"),
             true => format!("206 Partial\r\nContent-Range: bytes {first}-{last}/{size}"),
             false => "200 OK".into(),
         };
-        let tag =
-            if self.manners.untagged { String::new() } else { format!("ETag: \"{}\"\r\n", self.version()) };
+        let status =
+            if self.manners.writes_range_with_equals { status.replace("bytes ", "bytes=") } else { status };
+        let status = match status.split_once("\r\n") {
+            Some((status, _)) if self.manners.omits_range => status.to_owned(),
+            _ => status,
+        };
+        let tag = match &node {
+            Some(node) => node.head(self.answers.load(Ordering::SeqCst)),
+            None if self.manners.untagged => String::new(),
+            None => format!("ETag: \"{}\"\r\n", self.version()),
+        };
+        let other = node.is_some_and(|node| node.other);
         let coding = self.manners.coding.as_ref().map(|coding| format!("Content-Encoding: {coding}\r\n"));
         // Chunked, in one chunk.
         let chunked = self.manners.sizeless && status.starts_with("200");
@@ -263,7 +324,7 @@ impl Shared {
         if chunked {
             if length > 0 {
                 stream.write_all(format!("{length:x}\r\n").as_bytes())?;
-                self.send(stream, first, length)?;
+                self.send(stream, first, length, other)?;
                 stream.write_all(b"\r\n")?;
             }
             return stream.write_all(b"0\r\n\r\n");
@@ -271,11 +332,18 @@ impl Shared {
         if self.manners.hangs && length > 1 {
             return hang(stream);
         }
-        self.send(stream, first, length)?;
+        self.send(stream, first, length, other)?;
         if self.manners.long { stream.write_all(b"x") } else { Ok(()) }
     }
 
-    fn send(&self, mut stream: &TcpStream, first: u64, length: u64) -> std::io::Result<()> {
+    /// The node whose turn it is.
+    fn node(&self) -> Option<Node> {
+        let turn = usize::try_from(self.answers.fetch_add(1, Ordering::SeqCst)).unwrap();
+        let nodes = &self.manners.nodes;
+        nodes.get(turn.checked_rem(nodes.len())?).cloned()
+    }
+
+    fn send(&self, mut stream: &TcpStream, first: u64, length: u64, other: bool) -> std::io::Result<()> {
         let start = usize::try_from(first).unwrap();
         let part = &self.bytes[start..start + usize::try_from(length).unwrap()];
         let mut sending = (length > 1).then(|| Sending::new(self));
@@ -297,7 +365,9 @@ impl Shared {
             }
             let offset = first + index * BLOCK as u64;
             let wrong = |at: u64| {
-                self.version() > 0 || self.manners.wrong.as_ref().is_some_and(|wrong| wrong.contains(&at))
+                other
+                    || self.version() > 0
+                    || self.manners.wrong.as_ref().is_some_and(|wrong| wrong.contains(&at))
             };
             let block: Vec<u8> =
                 block.iter().zip(offset..).map(|(&byte, at)| if wrong(at) { !byte } else { byte }).collect();
@@ -322,11 +392,10 @@ impl Shared {
         let digests = Digests { sha1: Some(Sha1::of(&self.bytes)), ..Digests::default() };
         let pieces = self.bytes.chunks(length as usize).map(Sha1::of).collect();
         let file = MetalinkFile {
-            name: FileName::create("placeholder").unwrap(),
             size: Some(self.bytes.len() as u64),
             digests,
             pieces: Some(Pieces { length: u64::from(length), digests: pieces }),
-            urls: vec![],
+            ..MetalinkFile::named(FileName::create("placeholder").unwrap())
         };
         metalink::write(&[file]).replace("placeholder", &name)
     }

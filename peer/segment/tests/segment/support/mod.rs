@@ -1,6 +1,7 @@
 //! Real `server` and `fetch` processes, and an HTTP server that misbehaves as it is told and counts what it sends.
 
 mod lab;
+mod manners;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use lab::{Lab, Manners};
+pub(crate) use lab::Lab;
+pub(crate) use manners::{Manners, Node, Signs};
 pub(crate) use shoal_tests::free_port;
 
 /// How long anything may take on a busy machine.
