@@ -9,7 +9,10 @@ use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::storage::{NodeCall, NodeReport};
 use shoal_common::tracker_api::{Call, RefusalKind};
 use shoal_common::{NodeName, Uid};
+use shoal_net::Identity;
+use shoal_net::bulk::{BulkLimits, Listener};
 use shoal_tracker::node::Node;
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_waits_until_an_operator_admits_it_and_stays_admitted_everywhere() {
@@ -65,5 +68,36 @@ async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
     let server = Server::start("DFS1", &ports);
     up_at(&one, 1).await;
     assert_eq!(one.store_status().nodes[0].peer, server.peer());
+    one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_expelled_while_it_registers_stays_out() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let one = start_with(dir.path(), &ports, 1, QUICK, None).await;
+    let identity = Identity::generate();
+    let key = identity.peer_id().to_string();
+    let mut listener =
+        Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
+    let behind = listener.local_addr();
+    let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    // The tracker's call back is held here for as long as the operator thinks.
+    let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut node = Client::connect_as(identity, ports[0]).await;
+    node.ok(Call::Hello { listen: held.local_addr().unwrap().to_string() }).await;
+    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof: None });
+    assert_eq!(node.refused(register.clone()).await.kind, RefusalKind::NotAllowed);
+    one.storage().admit(&key).await.unwrap();
+    let registering = tokio::spawn(async move { node.refused(register).await });
+    let (mut from, _) = held.accept().await.unwrap();
+    one.storage().expel(&key).await.unwrap();
+    let mut to = TcpStream::connect(behind).await.unwrap();
+    let relay = tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+    let refusal = registering.await.unwrap();
+    assert!(refusal.kind == RefusalKind::NotAllowed && refusal.text.contains("taken out"), "{refusal:?}");
+    let mut client = Client::connect(ports[0]).await;
+    assert_eq!(nodes(&mut client).await, []);
+    relay.abort();
+    accepting.abort();
     one.shutdown().await;
 }

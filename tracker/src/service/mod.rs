@@ -213,12 +213,12 @@ impl Service {
             }
             Call::ListGroups { after } => {
                 let caller = client.caller().ok();
-                if let Some(caller) = caller {
-                    self.check(caller).await?;
+                let user = caller.map(|caller| caller.user);
+                let list = move |tx: &Tx<'_>| groups::list(tx, user, after.as_ref());
+                match caller {
+                    Some(caller) => self.read_for(caller, list).await,
+                    None => self.core.read(list).await,
                 }
-                self.core
-                    .read(move |tx| groups::list(tx, caller.map(|caller| caller.user), after.as_ref()))
-                    .await
             }
             Call::Node(call) => self.for_node(client, call).await,
             Call::Store(StoreCall::Nodes) => Ok(self.storage_nodes()),

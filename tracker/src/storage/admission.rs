@@ -65,8 +65,17 @@ impl Waiting {
     }
 }
 
+/// By what a node may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// It knows the join secret.
+    Secret,
+    /// It has a record, for as long as it has one.
+    Record,
+}
+
 impl Storage {
-    /// Whether a node may register here: it is admitted, or proves that it knows the secret.
+    /// By what a node may register here: it proves that it knows the secret, or it is admitted.
     ///
     /// # Errors
     /// What it, and its operator, is to do.
@@ -76,20 +85,27 @@ impl Storage {
         name: &NodeName,
         (address, from): (SocketAddr, IpAddr),
         proof: Option<JoinProof>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Right, Refusal> {
         let refusal = |kind, text: String| Refusal { kind, text, again_ms: None };
         let loaded = self.known().loaded;
         if !loaded {
             // Who is admitted stands in the records, which are read once anyway.
             self.refresh().await?;
         }
-        if self.depot().is_known(peer) {
+        let proves = |proof: &JoinProof| {
+            self.secret.as_ref().is_some_and(|secret| secret.proves(proof, peer, tracker))
+        };
+        let right = if proof.as_ref().is_some_and(proves) {
+            Some(Right::Secret)
+        } else {
+            self.depot().is_known(peer).then_some(Right::Record)
+        };
+        if let Some(right) = right {
             // Perhaps another tracker's operator admitted it.
             self.waiting().0.remove(&peer);
-            return Ok(());
+            return Ok(right);
         }
         let why = match (&self.secret, proof) {
-            (Some(secret), Some(proof)) if secret.proves(&proof, peer, tracker) => return Ok(()),
             (Some(_), Some(_)) => "its join secret is not this cluster's",
             (None, Some(_)) => "this tracker was started without --node-secret",
             (_, None) => "it was started without --join-secret",
@@ -195,14 +211,30 @@ fn read_nodes(tx: &Tx<'_>) -> Result<Vec<(PeerId, StorageNode)>, Fault> {
         .collect())
 }
 
+/// What a node is told that lost its record while it registered.
+pub(crate) fn was_expelled(name: &NodeName) -> Refusal {
+    let text = format!(
+        "{name} was taken out of the cluster; if that was not meant, type \"nodes\" and then \"admit\" with its key at a \
+         tracker's prompt"
+    );
+    Refusal { kind: RefusalKind::NotAllowed, text, again_ms: None }
+}
+
 /// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.
+///
+/// # Errors
+/// Where its right was its record and that is gone: nobody undoes an operator's `expel` but an operator.
 pub(crate) fn write_node(
     tx: &mut Tx<'_>,
     storage: &Storage,
-    peer: PeerId,
+    (peer, right): (PeerId, Right),
     name: NodeName,
     address: SocketAddr,
 ) -> Result<(), Fault> {
+    let has_record = tx.store().get(STORAGE_NODE, &peer.0)?.is_some_and(|row| !row.tombstone);
+    if right == Right::Record && !has_record {
+        return Err(Fault::Refused(was_expelled(&name)));
+    }
     let nodes = read_nodes(tx)?;
     let mut writes = Vec::new();
     let own = StorageNode { name, address: address.to_string(), heir: None };

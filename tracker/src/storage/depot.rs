@@ -154,13 +154,13 @@ impl Depot {
         }
     }
 
-    /// A node connected and proved who it is. The number returned names this connection.
-    pub fn register(&mut self, peer: PeerId, now: u64) -> u64 {
+    /// A node connected and proved who it is. The number returned names this connection; none for one that was taken out.
+    pub fn register(&mut self, peer: PeerId, now: u64) -> Option<u64> {
+        let ix = self.is_known(peer).then(|| self.node_ix(peer))?;
         self.sessions += 1;
-        let ix = self.node_ix(peer);
         self.nodes[ix].begin(self.sessions, now);
         self.settle(ix, now);
-        self.sessions
+        Some(self.sessions)
     }
 
     /// A node's connection broke.

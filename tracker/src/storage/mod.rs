@@ -22,7 +22,7 @@ use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
 pub use admission::Applicant;
-pub(crate) use admission::write_node;
+pub(crate) use admission::{was_expelled, write_node};
 pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
 
