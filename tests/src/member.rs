@@ -240,15 +240,18 @@ impl Member {
         }
     }
 
-    /// Replaces the password of the user who is logged in.
-    pub fn change_password(&mut self, name: &str, old: &str, new: &str) {
+    /// Replaces the password of the user who is logged in; gives the session that goes on.
+    pub fn change_password(&mut self, name: &str, old: &str, new: &str) -> Session {
         let challenge = Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
         let Answer::Challenge { salt, challenge } = self.done(challenge) else { panic!("no challenge") };
         let secrets = Secrets::derive(old, &salt).unwrap();
         let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
         let (_, _, account) = Secrets::create(new).unwrap();
         let change = Some(secrets.sign_change(self.user.unwrap(), &account.digest()));
-        self.done(Call::ChangePassword { request: RequestId::random(), signature, account, change });
+        match self.done(Call::ChangePassword { request: RequestId::random(), signature, account, change }) {
+            Answer::LoggedIn(session) => *session,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Creates an account and logs in.

@@ -3,10 +3,10 @@
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
+use shoal_common::UserName;
 use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
 use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
-use shoal_common::{PeerId, Uid, UserName};
 
 use super::accounts::{self, Candidate, Facts};
 use super::sessions::{self, Caller};
@@ -44,8 +44,14 @@ impl Service {
         number: u8,
         signature: [u8; 64],
     ) -> Result<Answer, Refusal> {
-        let wanted = name.clone();
-        let found = self.core.read(move |tx| accounts::candidate(tx, &wanted, number)).await?;
+        let (wanted, client_peer) = (name.clone(), client.peer);
+        // A sign-out after this moment ends the session that begins by this proof.
+        let asked = self.core.read(move |tx| {
+            let found = accounts::candidate(tx, &wanted, number)?;
+            let since_ms = found.as_ref().map(|found| sessions::since_ms(tx, found.user, client_peer));
+            Ok((found, since_ms.transpose()?.unwrap_or(0)))
+        });
+        let (found, since_ms) = asked.await?;
         let whose = guessed(found.as_ref(), &name);
         self.check_wait(&whose, &name, client)?;
         if client.session.is_some() {
@@ -71,7 +77,8 @@ impl Service {
             return Err(refusal(RefusalKind::WrongPassword, text));
         };
         self.throttle().succeeded(&whose, from);
-        self.begin(client, proven.user, proven.account.login_key, None).await
+        let (user, login_key) = (proven.user, proven.account.login_key);
+        self.begin(client, Caller { user, peer: client_peer, login_key, since_ms }).await
     }
 
     pub(super) async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
@@ -84,7 +91,9 @@ impl Service {
         if token.peer != client.peer || !(now_ms..=longest).contains(&token.expires_ms) {
             return Err(session_over());
         }
-        self.begin(client, token.user, token.login_key, Some(token.since_ms())).await
+        let since_ms = token.since_ms();
+        let SessionToken { user, peer, login_key, .. } = token;
+        self.begin(client, Caller { user, peer, login_key, since_ms }).await
     }
 
     pub(super) async fn renew(&self, client: &mut Client) -> Result<Answer, Refusal> {
@@ -104,46 +113,31 @@ impl Service {
         account: Account,
         change: Option<ChangeSignature>,
     ) -> Result<Answer, Refusal> {
-        let Caller { user, .. } = client.caller()?;
+        let caller = client.caller()?;
+        let Caller { user, peer, .. } = caller;
         let challenge = client.challenge.take();
-        let (peer, tracker, login_key) = (client.peer, self.identity.peer_id(), account.login_key);
-        let replaced = self.core.run(move |tx| {
+        let (tracker, login_key) = (self.identity.peer_id(), account.login_key);
+        let replaced = self.run_for(caller, move |tx| {
             let proves = |old| {
                 challenge.is_some_and(|challenge| check_answer(old, &challenge, peer, tracker, &signature))
             };
-            accounts::replace_secrets(tx, user, account, change, proves)
+            // A proof is as good as a login. Where nothing was left to change there was none: the session goes on.
+            if accounts::replace_secrets(tx, user, account, change, proves)? {
+                sessions::since_ms(tx, user, peer)
+            } else {
+                Ok(caller.since_ms)
+            }
         });
-        replaced.await?;
-        self.begin(client, user, login_key, None).await
+        let since_ms = replaced.await?;
+        self.begin(client, Caller { user, peer, login_key, since_ms }).await
     }
 
-    /// Begins a session that was proven with that login key, or goes on with one since that time.
-    async fn begin(
-        &self,
-        client: &mut Client,
-        user: Uid,
-        login_key: PeerId,
-        since_ms: Option<u64>,
-    ) -> Result<Answer, Refusal> {
+    /// Begins the caller's session on this connection, or goes on with it.
+    async fn begin(&self, client: &mut Client, caller: Caller) -> Result<Answer, Refusal> {
         let address = client.listen.ok_or_else(session_over)?;
-        let peer = client.peer;
-        let (since_ms, facts) = self
-            .core
-            .read(move |tx| {
-                // A login just after a sign-out counts, whichever tracker's clock is ahead.
-                let since_ms = match since_ms {
-                    Some(since_ms) => since_ms,
-                    None => tx.now().wall_ms.max(sessions::signed_out_ms(tx, user, peer)? + 1),
-                };
-                let caller = Caller { user, peer, login_key, since_ms };
-                sessions::check(tx, caller)?;
-                Ok((since_ms, accounts::facts(tx, user)?))
-            })
-            .await?;
-        let facts = facts.ok_or_else(session_over)?;
+        let facts = self.facts(caller).await?;
         self.offline(client);
-        let caller = Caller { user, peer, login_key, since_ms };
-        let epoch = self.presence.online(peer, user, address);
+        let epoch = self.presence.online(caller.peer, caller.user, address);
         client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
         // The account may have changed since, before this session was among those that are watched.
         self.check(caller).await?;

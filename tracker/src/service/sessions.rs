@@ -60,6 +60,11 @@ fn login_key(tx: &Tx<'_>, user: Uid) -> Result<Option<PeerId>, Fault> {
     Ok(key)
 }
 
+/// Since when a session counts that is proven now: a login just after a sign-out counts, whichever tracker's clock is ahead.
+pub(super) fn since_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
+    Ok(tx.now().wall_ms.max(signed_out_ms(tx, user, peer)? + 1))
+}
+
 /// Up to when logins of a user on a client are void; 0 where the client was never signed out.
 pub(super) fn signed_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
     if let Some(until) = tx.store().signed_out_noted(user, peer) {
