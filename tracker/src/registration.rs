@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use shoal_common::Blake3;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
+use shoal_net::site;
 use shoal_replica::{Rows, Write};
 
 use crate::core::{Fault, Tx, refuse};
@@ -94,10 +95,10 @@ impl Rates {
     /// # Errors
     /// How long to wait before another try.
     pub fn count(&mut self, from: IpAddr, now: Instant) -> Result<(), Duration> {
-        let from = prefix(from);
-        if from.is_loopback() {
+        if from.to_canonical().is_loopback() {
             return Ok(());
         }
+        let from = site(from);
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&from) {
             self.addresses.retain(|_, bucket| bucket.full_at > now);
             if let Some(&fullest) =
@@ -110,17 +111,6 @@ impl Rates {
         let bucket = self.addresses.entry(from).or_insert(Bucket { full_at: now });
         bucket.take(self.per_address, REFILL, now)?;
         self.all.take(BURST_ALL.max(self.per_address), REFILL_ALL, now)
-    }
-}
-
-/// Who shares a limit: an IPv4 address, or the /64 that one IPv6 subscriber has at least (RFC 6177).
-fn prefix(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        ip => ip,
     }
 }
 

@@ -67,7 +67,7 @@ impl Service {
                 check_answer(found.account.login_key, &challenge, client.peer, tracker, &signature)
             })
         });
-        let from = client.remote.ip().to_canonical();
+        let from = client.remote.ip();
         let Some(proven) = proven else {
             self.throttle().failed(&whose, from, Instant::now());
             if found.is_some_and(|found| found.more) {
@@ -150,7 +150,7 @@ impl Service {
     }
 
     fn check_wait(&self, whose: &Guessed, name: &UserName, client: &Client) -> Result<(), Refusal> {
-        match self.throttle().wait(whose, client.remote.ip().to_canonical(), Instant::now()) {
+        match self.throttle().wait(whose, client.remote.ip(), Instant::now()) {
             None => Ok(()),
             Some(wait) => {
                 let seconds = wait.as_secs_f32().ceil();

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use shoal_common::{Uid, UserName};
+use shoal_net::site;
 
 /// Failed logins that cost nothing.
 const FREE_TRIES: u32 = 5;
@@ -44,7 +45,7 @@ pub(super) enum Guessed {
     Nobody(UserName),
 }
 
-/// Who failed to log in, from where, how often.
+/// Who failed to log in, from where ([`site`]), how often.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     pairs: HashMap<(Guessed, IpAddr), Failures>,
@@ -54,7 +55,7 @@ impl Throttle {
     /// How long this pair must wait yet before it may try.
     #[must_use]
     pub(super) fn wait(&self, whose: &Guessed, from: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.pairs.get(&(whose.clone(), from))?;
+        let failures = self.pairs.get(&(whose.clone(), site(from)))?;
         Some(failures.wait_until().saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
@@ -66,7 +67,8 @@ impl Throttle {
         if self.pairs.len() >= MAX_PAIRS {
             return;
         }
-        let failures = self.pairs.entry((whose.clone(), from)).or_insert(Failures { count: 0, last: now });
+        let failures =
+            self.pairs.entry((whose.clone(), site(from))).or_insert(Failures { count: 0, last: now });
         if now.duration_since(failures.last) > FORGET {
             failures.count = 0;
         }
@@ -75,7 +77,7 @@ impl Throttle {
 
     /// Forgets a pair that logged in.
     pub(super) fn succeeded(&mut self, whose: &Guessed, from: IpAddr) {
-        self.pairs.remove(&(whose.clone(), from));
+        self.pairs.remove(&(whose.clone(), site(from)));
     }
 }
 
@@ -98,6 +100,23 @@ mod tests {
         assert_eq!(throttle.wait(&whose, here, start + MAX_WAIT), None);
         throttle.succeeded(&whose, here);
         assert_eq!(throttle.wait(&whose, here, start), None);
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_guesses_no_more_than_an_ipv4_address() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let whose = Guessed::Account(Uid([1; 16]));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for host in 0..9 {
+            throttle.failed(&whose, ip(&format!("2001:db8:1:2::{host:x}")), start);
+        }
+        assert!(
+            throttle.wait(&whose, ip("2001:db8:1:2:ffff::1"), start).is_some(),
+            "another address of the /64"
+        );
+        assert_eq!(throttle.wait(&whose, ip("2001:db8:1:3::1"), start), None);
+        throttle.succeeded(&whose, ip("2001:db8:1:2::99"));
+        assert_eq!(throttle.wait(&whose, ip("2001:db8:1:2:ffff::1"), start), None);
     }
 
     #[test]

@@ -11,13 +11,15 @@ use shoal_common::join::JoinProof;
 use shoal_common::tracker_api::storage::{MAX_NODES, NodeEntry};
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_common::{NodeName, PeerId};
+use shoal_net::site;
 use shoal_replica::{Rows, Write};
 
 use super::Storage;
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{STORAGE_NODE, StorageNode, encode, part};
 
-/// Storage nodes on one machine: more would be a mistake that takes up what others need.
+/// Storage nodes on one machine: more would be a mistake that takes up what others need. Counted by the whole address, also of
+/// IPv6: all machines of a data centre may share a /64, and each of these nodes was admitted.
 const MAX_NODES_OF_ADDRESS: usize = 64;
 /// Nodes that wait to be admitted at most: what an operator can look through.
 const MAX_WAITING: usize = 64;
@@ -35,7 +37,8 @@ pub struct Applicant {
     pub name: NodeName,
     /// Where it says that it is; not tried.
     pub address: SocketAddr,
-    from: IpAddr,
+    /// Where it was seen.
+    pub from: IpAddr,
     heard_ms: u64,
 }
 
@@ -48,7 +51,7 @@ impl Waiting {
     fn ask(&mut self, applicant: Applicant) -> bool {
         let now = applicant.heard_ms;
         self.0.retain(|_, other| now.saturating_sub(other.heard_ms) < WAITING_MS);
-        let of_address = self.0.values().filter(|other| other.from == applicant.from).count();
+        let of_address = self.0.values().filter(|other| site(other.from) == site(applicant.from)).count();
         let room = self.0.len() < MAX_WAITING && of_address < MAX_WAITING_OF_ADDRESS;
         let waits = room || self.0.contains_key(&applicant.peer);
         if waits {
@@ -290,7 +293,10 @@ mod tests {
     use super::*;
 
     fn applicant(key: u8, from: u8, heard_ms: u64) -> Applicant {
-        let from = IpAddr::from([10, 0, 0, from]);
+        applicant_at(key, IpAddr::from([10, 0, 0, from]), heard_ms)
+    }
+
+    fn applicant_at(key: u8, from: IpAddr, heard_ms: u64) -> Applicant {
         let name = NodeName::create("DFS1").unwrap();
         Applicant { peer: PeerId([key; 32]), name, address: (from, 1).into(), from, heard_ms }
     }
@@ -308,5 +314,13 @@ mod tests {
         assert!(!waiting.ask(applicant(220, 220, 1)));
         assert!(waiting.ask(applicant(220, 220, WAITING_MS + 1)), "those that ask no more give way");
         assert_eq!(waiting.list(WAITING_MS + 1).len(), 1);
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_takes_no_more_places_than_an_ipv4_address() {
+        let mut waiting = Waiting::default();
+        let from = |host: u8| IpAddr::from([0x2001, 0xdb8, 1, 2, 0, 0, 0, u16::from(host)]);
+        let taken = (0..100).filter(|&key| waiting.ask(applicant_at(key, from(key), 0))).count();
+        assert_eq!(taken, MAX_WAITING_OF_ADDRESS);
     }
 }
