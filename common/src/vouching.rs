@@ -268,7 +268,7 @@ impl Pins {
         self.open_lists(lines, lists, heard);
         let before = self.clone();
         let mut news = Vec::new();
-        for (_, line) in lines.iter().filter(|(_, line)| line.peer_id.is_none()) {
+        for (number, line) in lines.iter().filter(|(_, line)| line.peer_id.is_none()) {
             let at = address(line);
             if scope == Scope::New && before.pins.contains_key(&at) {
                 continue;
@@ -277,7 +277,7 @@ impl Pins {
             let others = lines.iter().filter(|(_, other)| address(other) != at);
             let voters: BTreeSet<PeerId> =
                 others.filter_map(|(_, other)| before.key(other)).filter(|key| Some(*key) != known).collect();
-            let Some((word, by)) = majority(&voters, heard, &at, known) else { continue };
+            let Some((word, by)) = majority(&voters, heard, (*number, &at), known) else { continue };
             let pin = match word {
                 Word::Key(key) if known == Some(key) => {
                     // One that was met needs nobody's word.
@@ -351,15 +351,24 @@ impl fmt::Display for Pins {
 }
 
 impl TrackerList {
-    /// What it says of the tracker at an address, that is known by `known` if at all. Addresses may be written differently
-    /// there, so that only a list that knows every key can say that one is no tracker's any more.
-    fn word(&self, at: &str, known: Option<PeerId>) -> Option<Word> {
+    /// What it says of a tracker of our file, by number and address, that is known by `known` if at all. Its address may be
+    /// written differently there: one whose key no tracker has any more was replaced where its number is listed, with a key
+    /// that none of the `others` has, and is gone where it is not. Only a list that knows every key can say so.
+    fn word(
+        &self,
+        (number, at): (u8, &str),
+        known: Option<PeerId>,
+        others: &BTreeSet<PeerId>,
+    ) -> Option<Word> {
         if let Some(entry) = self.trackers.iter().find(|entry| entry.address.to_lowercase() == at) {
             return entry.key.map(Word::Key);
         }
         let known = known?;
-        let gone = self.trackers.iter().all(|entry| entry.key.is_some_and(|key| key != known));
-        gone.then_some(Word::Gone)
+        if self.trackers.iter().any(|entry| entry.key.is_none_or(|key| key == known)) {
+            return None;
+        }
+        let same = self.trackers.iter().find(|entry| entry.number == number).and_then(|entry| entry.key);
+        Some(same.filter(|key| !others.contains(key)).map_or(Word::Gone, Word::Key))
     }
 }
 
@@ -367,12 +376,12 @@ impl TrackerList {
 fn majority(
     voters: &BTreeSet<PeerId>,
     lists: &BTreeMap<PeerId, TrackerList>,
-    at: &str,
+    of: (u8, &str),
     known: Option<PeerId>,
 ) -> Option<(Word, BTreeSet<PeerId>)> {
     let mut said: BTreeMap<Word, BTreeSet<PeerId>> = BTreeMap::new();
     for voter in voters {
-        if let Some(word) = lists.get(voter).and_then(|list| list.word(at, known)) {
+        if let Some(word) = lists.get(voter).and_then(|list| list.word(of, known, voters)) {
             said.entry(word).or_default().insert(*voter);
         }
     }

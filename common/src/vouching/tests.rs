@@ -143,6 +143,33 @@ fn a_tracker_that_the_others_list_no_more_is_none() {
 }
 
 #[test]
+fn a_tracker_that_was_replaced_is_found_by_its_number_where_its_address_is_written_differently() {
+    // The trackers' file has names where this one has addresses.
+    let mine = lines_of("10.0.0.1:1\n10.0.0.2:1\n10.0.0.3:1\n");
+    let known = || {
+        let mut pins = Pins::default();
+        for (number, line) in &mine {
+            pins.meet(line, key(*number), &mine);
+        }
+        pins
+    };
+    let both = |says: &[(u8, u8)]| [list(1, 1, says), list(3, 1, says)];
+    let mut pins = known();
+    assert!(learn(&mut pins, &mine, &both(&HONEST), Scope::All).is_empty());
+    learn(&mut pins, &mine, &both(&[(1, 1), (2, 22), (3, 3)]), Scope::All);
+    assert_eq!(pins.expected(&mine[1].1), Expected::Pinned(key(22)));
+    // Neither its key nor its number is listed: it is gone, also where another tracker has its number there.
+    for without in [[(1, 1), (3, 3)], [(1, 1), (2, 3)]] {
+        let mut pins = known();
+        learn(&mut pins, &mine, &both(&without), Scope::All);
+        assert_eq!(pins.expected(&mine[1].1), Expected::Nobody);
+    }
+    // One whose new key is not known yet may be it.
+    let mut pins = known();
+    assert!(learn(&mut pins, &mine, &both(&[(1, 1), (2, 0), (3, 3)]), Scope::All).is_empty());
+}
+
+#[test]
 fn what_a_removed_tracker_vouched_for_goes_with_it_unless_it_was_met() {
     let mut pins = met(&[(1, 1)]);
     learn(&mut pins, &lines(), &[list(1, 1, &HONEST)], Scope::All);
