@@ -2,9 +2,9 @@
 //! and from the lists that trackers sign to vouch for each other.
 //!
 //! A peer id in the file always decides. Else a key is pinned at the first contact, as ssh does it, and from then on only
-//! the other trackers change it: more than half of those whose keys are known, without the one that it is about. What they
-//! vouched for, and was never met, counts for as long as one of them is a tracker. Pure: what keeps the pins on disk
-//! and hands in the lists is elsewhere.
+//! the other trackers change it: more than half of all that are listed, without the one that it is about. A key that was
+//! never known is taken from more than half of those others whose keys are known. What they vouched for, and was never met,
+//! counts for as long as one of them is a tracker. Pure: what keeps the pins on disk and hands in the lists is elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -275,9 +275,14 @@ impl Pins {
             }
             let known = before.key(line);
             let others = lines.iter().filter(|(_, other)| address(other) != at);
-            let voters: BTreeSet<PeerId> =
-                others.filter_map(|(_, other)| before.key(other)).filter(|key| Some(*key) != known).collect();
-            let Some((word, by)) = majority(&voters, heard, (*number, &at), known) else { continue };
+            let voters: BTreeSet<PeerId> = others
+                .clone()
+                .filter_map(|(_, other)| before.key(other))
+                .filter(|key| Some(*key) != known)
+                .collect();
+            // Whose keys are known first is chance: that few are known does not make them enough to change a key.
+            let all = if before.pins.contains_key(&at) { others.count() } else { voters.len() };
+            let Some((word, by)) = majority((&voters, all), heard, (*number, &at), known) else { continue };
             let pin = match word {
                 Word::Key(key) if known == Some(key) => {
                     // One that was met needs nobody's word.
@@ -372,9 +377,9 @@ impl TrackerList {
     }
 }
 
-/// What more than half of the voters say, and who they are.
+/// What more than half of `all` say, of whom the voters are those whose keys are known; and who they are.
 fn majority(
-    voters: &BTreeSet<PeerId>,
+    (voters, all): (&BTreeSet<PeerId>, usize),
     lists: &BTreeMap<PeerId, TrackerList>,
     of: (u8, &str),
     known: Option<PeerId>,
@@ -385,7 +390,7 @@ fn majority(
             said.entry(word).or_default().insert(*voter);
         }
     }
-    said.into_iter().find(|(_, by)| 2 * by.len() > voters.len())
+    said.into_iter().find(|(_, by)| 2 * by.len() > all)
 }
 
 fn address(line: &TrackerLine) -> String {

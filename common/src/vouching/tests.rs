@@ -110,6 +110,26 @@ fn only_most_of_the_others_change_a_known_key() {
 }
 
 #[test]
+fn a_known_key_is_changed_by_most_of_the_listed_trackers_not_of_those_that_are_known() {
+    // The first and the second were met; the third has not shown itself yet.
+    let says: [(u8, u8); 3] = [(1, 1), (2, 22), (3, 0)];
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert!(learn(&mut pins, &lines(), &[list(1, 1, &says)], Scope::All).is_empty());
+    let gone: [(u8, u8); 1] = [(1, 1)];
+    assert!(learn(&mut pins, &lines(), &[list(1, 2, &gone)], Scope::All).is_empty());
+    assert_eq!(pins.expected(&lines()[1].1), Expected::Pinned(key(2)));
+    // Once the third is known, both together may.
+    pins.meet(&lines()[2].1, key(3), &lines());
+    let both = [list(1, 3, &says), list(3, 1, &[(1, 1), (2, 22), (3, 3)])];
+    assert_eq!(learn(&mut pins, &lines(), &both, Scope::All).len(), 1);
+    assert_eq!(pins.expected(&lines()[1].1), Expected::Pinned(key(22)));
+    // Of two listed trackers the other one is enough.
+    let two = lines_of("t1:1\nt2:1\n-\n");
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert_eq!(learn(&mut pins, &two, &[list(1, 1, &[(1, 1), (2, 22)])], Scope::All).len(), 1);
+}
+
+#[test]
 fn what_one_said_before_counts_beside_what_another_says_now() {
     let (mut pins, mut heard) = (met(&[(1, 1), (2, 2), (3, 3)]), BTreeMap::new());
     let says: [(u8, u8); 3] = [(1, 1), (2, 22), (3, 3)];
