@@ -3,7 +3,8 @@
 //!
 //! A peer id in the file always decides. Else a key is pinned at the first contact, as ssh does it, and from then on only
 //! the other trackers change it: more than half of all that are listed, without the one that it is about. A key that was
-//! never known is taken from more than half of those others whose keys are known. What they vouched for, and was never met,
+//! never known is taken from more than half of those others whose keys are known; trackers, whose word others follow, take it
+//! from more than half of all. What they vouched for, and was never met,
 //! counts for as long as one of them is a tracker. Pure: what keeps the pins on disk and hands in the lists is elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +132,8 @@ pub enum Met {
 pub enum Scope {
     /// All: a client or storage node believes the trackers.
     All,
-    /// Those of trackers that were never heard of: a tracker has another's key changed by its operator only.
+    /// Those of trackers that were never heard of, by the word of more than half of all others, the asking tracker counted
+    /// with them: a tracker has another's key changed by its operator only.
     New,
 }
 
@@ -281,7 +283,12 @@ impl Pins {
                 .filter(|key| Some(*key) != known)
                 .collect();
             // Whose keys are known first is chance: that few are known does not make them enough to change a key.
-            let all = if before.pins.contains_key(&at) { others.count() } else { voters.len() };
+            let all = match scope {
+                // The tracker itself counts too, and has nothing to say yet.
+                Scope::New => others.count() + 1,
+                Scope::All if before.pins.contains_key(&at) => others.count(),
+                Scope::All => voters.len(),
+            };
             let Some((word, by)) = majority((&voters, all), heard, (*number, &at), known) else { continue };
             let pin = match word {
                 Word::Key(key) if known == Some(key) => {

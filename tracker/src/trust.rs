@@ -2,8 +2,9 @@
 //! file names or that is pinned. Nothing else signs sessions, tickets or orders, whatever the records say; so authority
 //! ends when a line goes.
 //!
-//! A key is pinned when the first link with it stands. Another one counts only by the file, by the cluster key, or by its
-//! operator's word (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
+//! A key is pinned when the first link with it stands, or when more than half of all other trackers, this one counted with
+//! them, vouch for a line that is new. Another one counts only by the file, by the cluster key, or by the operator's word
+//! (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
 //! others' lists come as records and are handed on with it, because they prove themselves.
 
 use std::collections::HashMap;

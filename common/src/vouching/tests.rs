@@ -130,6 +130,20 @@ fn a_known_key_is_changed_by_most_of_the_listed_trackers_not_of_those_that_are_k
 }
 
 #[test]
+fn a_tracker_takes_a_new_lines_key_from_most_of_all_others_itself_counted() {
+    // Its own line is not among these: it is the fourth, and the third is new.
+    let says: [(u8, u8); 3] = [(1, 1), (2, 2), (3, 3)];
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert!(learn(&mut pins, &lines(), &[list(1, 1, &says)], Scope::New).is_empty());
+    assert_eq!(learn(&mut pins, &lines(), &[list(1, 1, &says), list(2, 1, &says)], Scope::New).len(), 1);
+    // Where there is only one other, that one says nothing to it: who answers the first dial decides.
+    let two = lines_of("t1:1\nt2:1\n-\n");
+    let mut pins = met(&[(1, 1)]);
+    assert!(learn(&mut pins, &two, &[list(1, 1, &HONEST)], Scope::New).is_empty());
+    assert_eq!(learn(&mut pins, &two, &[list(1, 1, &HONEST)], Scope::All).len(), 1);
+}
+
+#[test]
 fn what_one_said_before_counts_beside_what_another_says_now() {
     let (mut pins, mut heard) = (met(&[(1, 1), (2, 2), (3, 3)]), BTreeMap::new());
     let says: [(u8, u8); 3] = [(1, 1), (2, 22), (3, 3)];
