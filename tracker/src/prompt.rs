@@ -17,7 +17,7 @@ pub enum Command {
     InviteUser(u16),
     /// The storage nodes, and those that wait to be admitted.
     Nodes,
-    /// Admit storage nodes that wait, by name or key.
+    /// Admit storage nodes, by key, or by name where one of that name waits.
     Admit(Vec<String>),
     /// Take a storage node out, by name or key.
     Expel(String),
@@ -41,7 +41,7 @@ backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
 invite_user DAYS  a code with which one account can be created, where registration is by invitation
 nodes             the storage nodes, and those that wait to be admitted
-admit NAME|KEY …  admit storage nodes that wait
+admit KEY|NAME …  admit storage nodes, by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
 accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
 help              this list
@@ -74,7 +74,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if word.eq_ignore_ascii_case("admit") {
         let nodes = named();
         return if nodes.is_empty() {
-            Err("say which: admit NAME, or the node's key; \"nodes\" lists those that wait".into())
+            Err("say which: admit KEY, or the node's name; \"nodes\" lists those that wait".into())
         } else {
             Ok(Some(Command::Admit(nodes)))
         };

@@ -21,7 +21,7 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
-pub use admission::Applicant;
+pub use admission::{Admitted, Applicant};
 pub(crate) use admission::{was_expelled, write_node};
 pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
