@@ -21,7 +21,7 @@ pub enum Command {
     Admit(Vec<String>),
     /// Take a storage node out, by name or key.
     Expel(String),
-    /// Believe the key that a tracker shows now, or the one given.
+    /// Believe that key of a tracker; without one, say which it shows.
     AcceptTracker(u8, Option<PeerId>),
     /// Copy the database into a new file.
     Backup(PathBuf),
@@ -43,7 +43,7 @@ invite_user DAYS  a code with which one account can be created, where registrati
 nodes             the storage nodes, and those that wait to be admitted
 admit KEY|NAME …  admit storage nodes, by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
-accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
+accept-tracker N PEERID   believe that key of tracker N, because it was replaced on purpose; without one, see which it shows
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -91,7 +91,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         let key = words.next().map(str::parse::<PeerId>).transpose().map_err(|error| error.to_string())?;
         return match (number, words.next()) {
             (Some(number), None) => Ok(Some(Command::AcceptTracker(number, key))),
-            _ => Err("say which: accept-tracker N, the number of its line, and perhaps its peer id".into()),
+            _ => Err("say which: accept-tracker N PEERID, the number of its line and its key".into()),
         };
     }
     let word = word.to_lowercase();
