@@ -54,6 +54,8 @@ const NETWORK_SHARE: u32 = 4;
 const MAX_ADDRESSES: usize = 50_000;
 /// Invitations that may be open at a time.
 const MAX_INVITATIONS: usize = 10_000;
+/// What is open for longer is none: no operator can make it (366 days), and a tracker that lies could fill all places for good.
+const LONGEST_MS: u64 = 400 * 24 * 3_600_000;
 /// Random bytes of an invitation: nobody guesses it.
 const CODE_BYTES: usize = 16;
 
@@ -242,7 +244,9 @@ fn used(key: Vec<u8>) -> Write {
 }
 
 fn is_open(value: &[u8], now_ms: u64) -> bool {
-    minicbor::decode::<Invitation>(value).is_ok_and(|invitation| invitation.until_ms > now_ms)
+    minicbor::decode::<Invitation>(value).is_ok_and(|invitation| {
+        invitation.until_ms > now_ms && invitation.until_ms <= now_ms.saturating_add(LONGEST_MS)
+    })
 }
 
 /// Trackers keep the hash of a code: who steals a disk cannot use it.

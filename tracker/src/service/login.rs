@@ -12,6 +12,7 @@ use super::accounts::{self, Candidate, Facts};
 use super::sessions::{self, Caller};
 use super::throttle::{Guessed, Throttle};
 use super::{Client, Service, Session, refusal, session_over};
+use crate::clock::is_credible;
 
 impl Service {
     pub(super) async fn challenge(
@@ -88,10 +89,12 @@ impl Service {
             tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
         // One that says to be good for longer was made with a stolen key, to outlive it.
         let longest = now_ms + SESSION_LIFE_MS + LONGEST_TICKET_MS;
-        if token.peer != client.peer || !(now_ms..=longest).contains(&token.expires_ms) {
+        // One that says to have begun far ahead, to outlive sign-outs.
+        let since_ms = token.since_ms();
+        let holds = (now_ms..=longest).contains(&token.expires_ms) && is_credible(since_ms, now_ms);
+        if token.peer != client.peer || !holds {
             return Err(session_over());
         }
-        let since_ms = token.since_ms();
         let SessionToken { user, peer, login_key, .. } = token;
         self.begin(client, Caller { user, peer, login_key, since_ms }).await
     }
