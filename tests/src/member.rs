@@ -8,7 +8,7 @@ use shoal_common::credentials::{SALT_BYTES, Secrets};
 use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
 use shoal_common::tracker_api::{
-    Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, RefusalKind, Reply, Session, ToTracker,
+    Answer, CLIENT_PROTOCOL, Call, FromTracker, REVISION, Refusal, RefusalKind, Reply, Session, ToTracker,
 };
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Uid, UserName};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
@@ -90,7 +90,7 @@ impl Member {
         let (control, tracker, channel) = connected?;
         let mut member =
             Self { identity, tracker, listen, channel, calls: 0, user: None, _control: control, runtime };
-        let hello = member.try_call(Call::Hello { listen: listen.to_string() })?;
+        let hello = member.try_call(Call::Hello { listen: listen.to_string(), revision: Some(REVISION) })?;
         hello.map_err(|refusal| refusal.text)?;
         Ok(member)
     }

@@ -174,6 +174,26 @@ fn a_client_that_was_signed_out_gets_no_session_by_a_change_of_nothing() {
 }
 
 #[test]
+fn a_client_of_the_version_before_is_told_in_its_own_words_that_it_was_signed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let mut laptop = Member::connect(trackers.port(1));
+    let token = laptop.login("ann", "secret").unwrap().token;
+    let lost = laptop.identity().clone();
+    ann.done(Call::SignOut { request: RequestId::random(), peer: lost.peer_id() });
+    let mut old = Member::connect_as(lost.clone(), trackers.port(1));
+    old.done(Call::Hello { listen: old.listen().to_string(), revision: None });
+    let refusal = old.refused(Call::Resume { token: token.clone() });
+    assert_eq!(refusal.kind, RefusalKind::NotAllowed, "it knows that kind, and does not log in by itself");
+    assert!(refusal.text.contains("signed out") && refusal.text.contains("update"), "{refusal:?}");
+    old.login("ann", "secret").unwrap();
+    let mut new = Member::connect_as(lost, trackers.port(1));
+    assert_eq!(new.refused(Call::Resume { token }).kind, RefusalKind::SignedOut);
+}
+
+#[test]
 fn sessions_are_listed_and_one_is_logged_out_from_another_client() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 2);

@@ -7,7 +7,7 @@ use common::server::{QUICK, Server, chunk, nodes, start, start_with, up_at};
 use common::{Client, free_ports, in_sync, until};
 use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::storage::{NodeCall, NodeReport};
-use shoal_common::tracker_api::{Call, RefusalKind};
+use shoal_common::tracker_api::{Call, REVISION, RefusalKind};
 use shoal_common::{NodeName, Uid};
 use shoal_net::Identity;
 use shoal_net::bulk::{BulkLimits, Listener};
@@ -52,7 +52,9 @@ async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
     let mut strangers = Vec::new();
     for number in 0..40 {
         let mut stranger = Client::connect(ports[0]).await;
-        stranger.ok(Call::Hello { listen: format!("0.0.0.0:{}", 1_000 + number) }).await;
+        stranger
+            .ok(Call::Hello { listen: format!("0.0.0.0:{}", 1_000 + number), revision: Some(REVISION) })
+            .await;
         let wrong = NodeSecret::new(b"another secret of some length").unwrap();
         let proof = (number % 2 == 0).then(|| wrong.prove(stranger.identity.peer_id(), stranger.tracker));
         let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
@@ -121,7 +123,7 @@ async fn a_node_that_is_expelled_while_it_registers_stays_out() {
     // The tracker's call back is held here for as long as the operator thinks.
     let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut node = Client::connect_as(identity, ports[0]).await;
-    node.ok(Call::Hello { listen: held.local_addr().unwrap().to_string() }).await;
+    node.ok(Call::Hello { listen: held.local_addr().unwrap().to_string(), revision: Some(REVISION) }).await;
     let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof: None });
     assert_eq!(node.refused(register.clone()).await.kind, RefusalKind::NotAllowed);
     one.storage().admit(&key).await.unwrap();

@@ -52,6 +52,8 @@ pub struct Client {
     peer: PeerId,
     remote: SocketAddr,
     listen: Option<SocketAddr>,
+    /// The [`REVISION`] that it speaks.
+    revision: u32,
     challenge: Option<[u8; CHALLENGE_BYTES]>,
     session: Option<Session>,
     node: Option<NodeSession>,
@@ -71,7 +73,7 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: PeerId, remote: SocketAddr) -> Self {
-        Self { peer, remote, listen: None, challenge: None, session: None, node: None }
+        Self { peer, remote, listen: None, revision: 0, challenge: None, session: None, node: None }
     }
 
     /// Whether somebody is logged in or a storage node registered, and may therefore send large messages.
@@ -132,6 +134,10 @@ impl Service {
             Err(refusal) => {
                 if matches!(refusal.kind, RefusalKind::NotLoggedIn | RefusalKind::SignedOut) {
                     self.end(client);
+                }
+                if refusal.kind == RefusalKind::SignedOut && client.revision < 2 {
+                    // It could not read that, and would find no tracker that it can talk to.
+                    return Reply::Refused(signed_out_of_old());
                 }
                 Reply::Refused(refusal)
             }
@@ -194,7 +200,10 @@ impl Service {
             return Err(refusal(RefusalKind::Malformed, "a connection begins with Hello"));
         }
         match call {
-            Call::Hello { listen } => self.hello(client, &listen).await,
+            Call::Hello { listen, revision } => {
+                client.revision = revision.unwrap_or(0);
+                self.hello(client, &listen).await
+            }
             Call::CreateUser { id, name, account, nonce, invitation } => {
                 self.create_user(client, NewUser { id, name, account, nonce, invitation }).await
             }
@@ -357,6 +366,13 @@ fn not_logged_in() -> Refusal {
 fn signed_out() -> Refusal {
     let text = "this client was signed out by the account's owner; log in again with: login <user_id>";
     refusal(RefusalKind::SignedOut, text)
+}
+
+/// What a client is told that does not know [`RefusalKind::SignedOut`]: nothing that it would log in again by itself after.
+fn signed_out_of_old() -> Refusal {
+    let text = "this client was signed out by the account's owner, and its version is too old to go on: update it, or \
+                restart it and log in again";
+    refusal(RefusalKind::NotAllowed, text)
 }
 
 fn session_over() -> Refusal {
