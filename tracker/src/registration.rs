@@ -220,7 +220,7 @@ pub fn admit(
     Ok(write)
 }
 
-/// What uses an invitation up.
+/// What uses an invitation up. Trackers take it each by itself: used at several in the same moment it is good at each of them.
 fn redeem(tx: &Tx<'_>, code: Option<&str>, name: &str) -> Result<Write, Fault> {
     let Some(code) = code else {
         let text = format!(
