@@ -242,14 +242,22 @@ impl Member {
 
     /// Replaces the password of the user who is logged in; gives the session that goes on.
     pub fn change_password(&mut self, name: &str, old: &str, new: &str) -> Session {
+        self.try_change_password(name, old, new).unwrap_or_else(|refusal| panic!("{}", refusal.text))
+    }
+
+    /// Replaces the password of the user who is logged in, if that is the present one.
+    ///
+    /// # Errors
+    /// When the tracker refuses.
+    pub fn try_change_password(&mut self, name: &str, old: &str, new: &str) -> Result<Session, Refusal> {
         let challenge = Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
-        let Answer::Challenge { salt, challenge } = self.done(challenge) else { panic!("no challenge") };
+        let Answer::Challenge { salt, challenge } = self.call(challenge)? else { panic!("no challenge") };
         let secrets = Secrets::derive(old, &salt).unwrap();
         let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
         let (_, _, account) = Secrets::create(new).unwrap();
         let change = Some(secrets.sign_change(self.user.unwrap(), &account.digest()));
-        match self.done(Call::ChangePassword { request: RequestId::random(), signature, account, change }) {
-            Answer::LoggedIn(session) => *session,
+        match self.call(Call::ChangePassword { request: RequestId::random(), signature, account, change })? {
+            Answer::LoggedIn(session) => Ok(*session),
             other => panic!("{other:?}"),
         }
     }

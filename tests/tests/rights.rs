@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shoal_common::credentials::Account;
+use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{GroupName, PeerId, RequestId, Uid};
@@ -191,6 +191,23 @@ fn a_client_of_the_version_before_is_told_in_its_own_words_that_it_was_signed_ou
     old.login("ann", "secret").unwrap();
     let mut new = Member::connect_as(lost, trackers.port(1));
     assert_eq!(new.refused(Call::Resume { token }).kind, RefusalKind::SignedOut);
+}
+
+#[test]
+fn a_stolen_session_guesses_the_password_no_faster_than_a_stranger() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let mut kinds = Vec::new();
+    while kinds.len() < 12 && kinds.last() != Some(&RefusalKind::Wait) {
+        kinds.push(ann.try_change_password("ann", "guess", "mine").unwrap_err().kind);
+    }
+    assert_eq!(kinds.pop(), Some(RefusalKind::Wait), "{kinds:?}");
+    assert!(kinds.len() >= 5 && kinds.iter().all(|kind| *kind == RefusalKind::WrongPassword), "{kinds:?}");
+    // Whoever answers the challenge before is asked to wait as well.
+    let change = empty_change(Secrets::create("mine").unwrap().2);
+    assert_eq!(ann.refused(change).kind, RefusalKind::Wait);
 }
 
 #[test]

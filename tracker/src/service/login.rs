@@ -31,7 +31,7 @@ impl Service {
             Ok((found, salt))
         });
         let (found, salt) = asked.await?;
-        self.check_wait(&guessed(found.as_ref(), &name), &name, client)?;
+        self.check_wait(&guessed(found.as_ref(), &name), name.as_str(), client)?;
         let mut challenge = [0; CHALLENGE_BYTES];
         getrandom::fill(&mut challenge).expect("the system provides randomness");
         client.challenge = Some(challenge);
@@ -54,7 +54,7 @@ impl Service {
         });
         let (found, since_ms) = asked.await?;
         let whose = guessed(found.as_ref(), &name);
-        self.check_wait(&whose, &name, client)?;
+        self.check_wait(&whose, name.as_str(), client)?;
         if client.session.is_some() {
             return Err(refusal(
                 RefusalKind::Exists,
@@ -118,6 +118,8 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         let caller = client.caller()?;
         let Caller { user, peer, .. } = caller;
+        let (whose, from) = (Guessed::Account(user), client.remote.ip());
+        self.check_wait(&whose, "this account", client)?;
         let challenge = client.challenge.take();
         let (tracker, login_key) = (self.identity.peer_id(), account.login_key);
         let replaced = self.run_for(caller, move |tx| {
@@ -126,12 +128,20 @@ impl Service {
             };
             // A proof is as good as a login. Where nothing was left to change there was none: the session goes on.
             if accounts::replace_secrets(tx, user, account, change, proves)? {
-                sessions::since_ms(tx, user, peer)
+                Ok((true, sessions::since_ms(tx, user, peer)?))
             } else {
-                Ok(caller.since_ms)
+                Ok((false, caller.since_ms))
             }
         });
-        let since_ms = replaced.await?;
+        let replaced = replaced.await;
+        match &replaced {
+            Ok((true, _)) => self.throttle().succeeded(&whose, from),
+            Err(refusal) if refusal.kind == RefusalKind::WrongPassword => {
+                self.throttle().failed(&whose, from, Instant::now());
+            }
+            _ => {}
+        }
+        let (_, since_ms) = replaced?;
         self.begin(client, Caller { user, peer, login_key, since_ms }).await
     }
 
@@ -152,7 +162,7 @@ impl Service {
         facts.ok_or_else(session_over)
     }
 
-    fn check_wait(&self, whose: &Guessed, name: &UserName, client: &Client) -> Result<(), Refusal> {
+    fn check_wait(&self, whose: &Guessed, name: &str, client: &Client) -> Result<(), Refusal> {
         match self.throttle().wait(whose, client.remote.ip(), Instant::now()) {
             None => Ok(()),
             Some(wait) => {
@@ -160,7 +170,7 @@ impl Service {
                 Err(Refusal {
                     kind: RefusalKind::Wait,
                     text: format!(
-                        "too many failed logins for {name} from here; wait {seconds} s and try again"
+                        "too many wrong passwords for {name} from here; wait {seconds} s and try again"
                     ),
                     again_ms: u32::try_from(wait.as_millis()).ok(),
                 })
