@@ -153,7 +153,11 @@ impl Service {
         let epoch = self.presence.online(caller.peer, caller.user, address);
         client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
         // The account may have changed since, before this session was among those that are watched.
-        self.check(caller).await?;
+        if let Err(refusal) = self.check(caller).await {
+            // Whatever the reason: its client is not told that it has a session, so there is none.
+            self.end(client);
+            return Err(refusal);
+        }
         Ok(self.logged_in(facts, caller))
     }
 
