@@ -199,6 +199,7 @@ fn a_stolen_session_guesses_the_password_no_faster_than_a_stranger() {
     let trackers = Trackers::start(dir.path(), 1);
     let mut ann = Member::connect(trackers.port(1));
     ann.enter("ann");
+    let change = empty_change(Secrets::create("mine").unwrap().2);
     let mut kinds = Vec::new();
     while kinds.len() < 12 && kinds.last() != Some(&RefusalKind::Wait) {
         kinds.push(ann.try_change_password("ann", "guess", "mine").unwrap_err().kind);
@@ -206,7 +207,6 @@ fn a_stolen_session_guesses_the_password_no_faster_than_a_stranger() {
     assert_eq!(kinds.pop(), Some(RefusalKind::Wait), "{kinds:?}");
     assert!(kinds.len() >= 5 && kinds.iter().all(|kind| *kind == RefusalKind::WrongPassword), "{kinds:?}");
     // Whoever answers the challenge before is asked to wait as well.
-    let change = empty_change(Secrets::create("mine").unwrap().2);
     assert_eq!(ann.refused(change).kind, RefusalKind::Wait);
 }
 
