@@ -173,7 +173,10 @@ pub(super) fn replace_secrets(
         ),
         NotChanged::TooOften => refuse(
             RefusalKind::Limit,
-            format!("the password was changed {MAX_CHANGES} times, which is the most; nothing was changed"),
+            format!(
+                "the password was changed {MAX_CHANGES} times, which is the most; nothing was changed. To get another one, \
+                 create another account and have it join your groups"
+            ),
         ),
     })?;
     tx.write(vec![account_write(user, &changed)])?;
