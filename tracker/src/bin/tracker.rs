@@ -271,10 +271,12 @@ async fn obey(node: &Node, line: &str) -> bool {
             }
         }
         Ok(Some(Command::Expel(which))) => match node.storage().expel(&which).await {
-            Ok(gone) => println!(
-                "{} ({}) is out; its copies are made again elsewhere. Without another join secret it can come back",
-                gone.name, gone.peer
-            ),
+            Ok(gone) => {
+                println!("{} ({}) is out; its copies are made again elsewhere", gone.name, gone.peer);
+                if node.storage().has_secret() {
+                    println!("if it knows the join secret it can come back: give the others a new one");
+                }
+            }
             Err(problem) => eprintln!("{problem}"),
         },
         Ok(Some(Command::AcceptTracker(number, key))) => match node.accept_tracker(number, key).await {
