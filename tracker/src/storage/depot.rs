@@ -255,7 +255,7 @@ impl Depot {
         self.by_peer.get(&peer).is_some_and(|&ix| self.nodes[ix].up)
     }
 
-    /// Whether a node ever registered with the trackers.
+    /// Whether a node has a record: it is admitted.
     #[must_use]
     pub fn is_known(&self, peer: PeerId) -> bool {
         self.by_peer.get(&peer).is_some_and(|&ix| self.nodes[ix].name.is_some())
