@@ -2,9 +2,10 @@
 //! and from the lists that trackers sign to vouch for each other.
 //!
 //! A peer id in the file always decides. Else a key is pinned at the first contact, as ssh does it, and from then on only
-//! the other trackers change it: more than half of those whose keys are known, without the one that it is about. What they
-//! vouched for, and was never met, counts for as long as one of them is a tracker. Pure: what keeps the pins on disk
-//! and hands in the lists is elsewhere.
+//! the other trackers change it: more than half of all that are listed, without the one that it is about. A key that was
+//! never known is taken from more than half of those others whose keys are known; trackers, whose word others follow, take it
+//! from more than half of all. What they vouched for, and was never met,
+//! counts for as long as one of them is a tracker. Pure: what keeps the pins on disk and hands in the lists is elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -131,7 +132,8 @@ pub enum Met {
 pub enum Scope {
     /// All: a client or storage node believes the trackers.
     All,
-    /// Those of trackers that were never heard of: a tracker has another's key changed by its operator only.
+    /// Those of trackers that were never heard of, by the word of more than half of all others, the asking tracker counted
+    /// with them: a tracker has another's key changed by its operator only.
     New,
 }
 
@@ -268,16 +270,26 @@ impl Pins {
         self.open_lists(lines, lists, heard);
         let before = self.clone();
         let mut news = Vec::new();
-        for (_, line) in lines.iter().filter(|(_, line)| line.peer_id.is_none()) {
+        for (number, line) in lines.iter().filter(|(_, line)| line.peer_id.is_none()) {
             let at = address(line);
             if scope == Scope::New && before.pins.contains_key(&at) {
                 continue;
             }
             let known = before.key(line);
             let others = lines.iter().filter(|(_, other)| address(other) != at);
-            let voters: BTreeSet<PeerId> =
-                others.filter_map(|(_, other)| before.key(other)).filter(|key| Some(*key) != known).collect();
-            let Some((word, by)) = majority(&voters, heard, &at, known) else { continue };
+            let voters: BTreeSet<PeerId> = others
+                .clone()
+                .filter_map(|(_, other)| before.key(other))
+                .filter(|key| Some(*key) != known)
+                .collect();
+            // Whose keys are known first is chance: that few are known does not make them enough to change a key.
+            let all = match scope {
+                // The tracker itself counts too, and has nothing to say yet.
+                Scope::New => others.count() + 1,
+                Scope::All if before.pins.contains_key(&at) => others.count(),
+                Scope::All => voters.len(),
+            };
+            let Some((word, by)) = majority((&voters, all), heard, (*number, &at), known) else { continue };
             let pin = match word {
                 Word::Key(key) if known == Some(key) => {
                     // One that was met needs nobody's word.
@@ -351,32 +363,41 @@ impl fmt::Display for Pins {
 }
 
 impl TrackerList {
-    /// What it says of the tracker at an address, that is known by `known` if at all. Addresses may be written differently
-    /// there, so that only a list that knows every key can say that one is no tracker's any more.
-    fn word(&self, at: &str, known: Option<PeerId>) -> Option<Word> {
+    /// What it says of a tracker of our file, by number and address, that is known by `known` if at all. Its address may be
+    /// written differently there: one whose key no tracker has any more was replaced where its number is listed, with a key
+    /// that none of the `others` has, and is gone where it is not. Only a list that knows every key can say so.
+    fn word(
+        &self,
+        (number, at): (u8, &str),
+        known: Option<PeerId>,
+        others: &BTreeSet<PeerId>,
+    ) -> Option<Word> {
         if let Some(entry) = self.trackers.iter().find(|entry| entry.address.to_lowercase() == at) {
             return entry.key.map(Word::Key);
         }
         let known = known?;
-        let gone = self.trackers.iter().all(|entry| entry.key.is_some_and(|key| key != known));
-        gone.then_some(Word::Gone)
+        if self.trackers.iter().any(|entry| entry.key.is_none_or(|key| key == known)) {
+            return None;
+        }
+        let same = self.trackers.iter().find(|entry| entry.number == number).and_then(|entry| entry.key);
+        Some(same.filter(|key| !others.contains(key)).map_or(Word::Gone, Word::Key))
     }
 }
 
-/// What more than half of the voters say, and who they are.
+/// What more than half of `all` say, of whom the voters are those whose keys are known; and who they are.
 fn majority(
-    voters: &BTreeSet<PeerId>,
+    (voters, all): (&BTreeSet<PeerId>, usize),
     lists: &BTreeMap<PeerId, TrackerList>,
-    at: &str,
+    of: (u8, &str),
     known: Option<PeerId>,
 ) -> Option<(Word, BTreeSet<PeerId>)> {
     let mut said: BTreeMap<Word, BTreeSet<PeerId>> = BTreeMap::new();
     for voter in voters {
-        if let Some(word) = lists.get(voter).and_then(|list| list.word(at, known)) {
+        if let Some(word) = lists.get(voter).and_then(|list| list.word(of, known, voters)) {
             said.entry(word).or_default().insert(*voter);
         }
     }
-    said.into_iter().find(|(_, by)| 2 * by.len() > voters.len())
+    said.into_iter().find(|(_, by)| 2 * by.len() > all)
 }
 
 fn address(line: &TrackerLine) -> String {

@@ -131,7 +131,7 @@ fn answer(node: PeerId, own: PeerId, call: Call, state: &mut State) -> Reply {
     let now_ms = u64::try_from(now_ms).unwrap();
     let victim = state.victims.entry(node).or_default();
     Reply::Done(match call {
-        Call::Hello { listen } => {
+        Call::Hello { listen, .. } => {
             victim.address = listen;
             Answer::Welcome { number: 9, now_ms, revision: None, lists: None }
         }

@@ -8,7 +8,7 @@ use shoal_common::credentials::{SALT_BYTES, Secrets};
 use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
 use shoal_common::tracker_api::{
-    Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, RefusalKind, Reply, Session, ToTracker,
+    Answer, CLIENT_PROTOCOL, Call, FromTracker, REVISION, Refusal, RefusalKind, Reply, Session, ToTracker,
 };
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Uid, UserName};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
@@ -90,7 +90,7 @@ impl Member {
         let (control, tracker, channel) = connected?;
         let mut member =
             Self { identity, tracker, listen, channel, calls: 0, user: None, _control: control, runtime };
-        let hello = member.try_call(Call::Hello { listen: listen.to_string() })?;
+        let hello = member.try_call(Call::Hello { listen: listen.to_string(), revision: Some(REVISION) })?;
         hello.map_err(|refusal| refusal.text)?;
         Ok(member)
     }
@@ -240,15 +240,26 @@ impl Member {
         }
     }
 
-    /// Replaces the password of the user who is logged in.
-    pub fn change_password(&mut self, name: &str, old: &str, new: &str) {
+    /// Replaces the password of the user who is logged in; gives the session that goes on.
+    pub fn change_password(&mut self, name: &str, old: &str, new: &str) -> Session {
+        self.try_change_password(name, old, new).unwrap_or_else(|refusal| panic!("{}", refusal.text))
+    }
+
+    /// Replaces the password of the user who is logged in, if that is the present one.
+    ///
+    /// # Errors
+    /// When the tracker refuses.
+    pub fn try_change_password(&mut self, name: &str, old: &str, new: &str) -> Result<Session, Refusal> {
         let challenge = Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
-        let Answer::Challenge { salt, challenge } = self.done(challenge) else { panic!("no challenge") };
+        let Answer::Challenge { salt, challenge } = self.call(challenge)? else { panic!("no challenge") };
         let secrets = Secrets::derive(old, &salt).unwrap();
         let signature = secrets.answer(&challenge, self.identity.peer_id(), self.tracker);
         let (_, _, account) = Secrets::create(new).unwrap();
         let change = Some(secrets.sign_change(self.user.unwrap(), &account.digest()));
-        self.done(Call::ChangePassword { request: RequestId::random(), signature, account, change });
+        match self.call(Call::ChangePassword { request: RequestId::random(), signature, account, change })? {
+            Answer::LoggedIn(session) => Ok(*session),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Creates an account and logs in.

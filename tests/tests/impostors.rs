@@ -185,7 +185,12 @@ fn trackers_say_nothing_to_an_impostor_and_link_with_a_replacement_once_their_op
     trackers.kill(2);
     let impostor = Impostor::start(trackers.address(2), Identity::generate(), vec![]);
     until("the other key is seen", || trackers.status(1)["members"][1]["refused"].is_string());
-    assert!(trackers.logged(1, "type accept-tracker 2") == 1, "{}", trackers.log(1));
+    assert!(trackers.logged(1, "type accept-tracker 2 12D3") == 1, "{}", trackers.log(1));
+    // An operator who does not say which key is shown that one, and nothing is believed of it.
+    let shown = trackers.status(1)["members"][1]["refused"].as_str().unwrap().to_owned();
+    trackers.say(1, "accept-tracker 2");
+    until("it asks for the key", || trackers.log(1).contains(&format!("type: accept-tracker 2 {shown}")));
+    assert_eq!(trackers.logged(1, "its operator says so"), 0);
     // Nor when it is started again.
     assert!(trackers.stop(1));
     trackers.restart(1);

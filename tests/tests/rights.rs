@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
 use shoal_common::{GroupName, PeerId, RequestId, Uid};
@@ -16,9 +17,16 @@ fn group(name: &str) -> GroupName {
     GroupName::refer(name).unwrap()
 }
 
-/// What an attacker with an old session would like to do.
-fn attempts(user: Uid) -> Vec<Call> {
+/// A change of the password to what it is already, proven by nothing.
+fn empty_change(present: Account) -> Call {
+    let request = RequestId::random();
+    Call::ChangePassword { request, signature: [0; 64], account: present, change: None }
+}
+
+/// What an attacker with an old session would like to do; `present` is what the account is by then.
+fn attempts(user: Uid, present: Account) -> Vec<Call> {
     vec![
+        empty_change(present),
         Call::ListFiles { group: group("g"), after: None },
         Call::ListMembers { group: group("g"), after: None },
         Call::ListRequests { group: group("g"), after: None },
@@ -47,12 +55,13 @@ fn an_old_session_can_do_nothing_once_the_password_is_changed() {
     let session = ann.enter("ann");
     ann.done(Call::create_group(session.user, GroupName::create("g").unwrap()).1);
     for number in 1..=3 {
-        for attempt in attempts(session.user) {
+        for attempt in 0..attempts(session.user, session.account.clone()).len() {
             let mut old = Member::connect(trackers.port(number));
             old.login("ann", "secret").unwrap();
             let mut owner = Member::connect(trackers.port(1));
             owner.login("ann", "secret").unwrap();
-            owner.change_password("ann", "secret", "other");
+            let present = owner.change_password("ann", "secret", "other").account;
+            let attempt = attempts(session.user, present).remove(attempt);
             let refusal = old.try_call(attempt.clone());
             // The connection may have been closed by then, which is as good.
             assert!(
@@ -141,6 +150,64 @@ fn a_client_that_was_signed_out_comes_back_with_the_password_only() {
     eve.enter("eve");
     eve.done(Call::SignOut { request: RequestId::random(), peer: ann.identity().peer_id() });
     ann.renew();
+}
+
+#[test]
+fn a_client_that_was_signed_out_gets_no_session_by_a_change_of_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 2);
+    trackers.until_in_step();
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let mut laptop = Member::connect(trackers.port(2));
+    let account = laptop.login("ann", "secret").unwrap().account;
+    // While it may be there it goes on with the session that it has, and with no newer one.
+    laptop.done(empty_change(account.clone()));
+    let lost = laptop.identity().peer_id();
+    ann.done(Call::SignOut { request: RequestId::random(), peer: lost });
+    // The tracker ends the session by itself, within a second or two: this comes before.
+    let change = laptop.try_call(empty_change(account));
+    assert!(!matches!(&change, Ok(Ok(_))), "{change:?}");
+    let mut laptop = Member::connect_as(laptop.identity().clone(), trackers.port(2));
+    assert_eq!(laptop.refused(Call::Renew).kind, RefusalKind::NotLoggedIn);
+    laptop.login("ann", "secret").unwrap();
+}
+
+#[test]
+fn a_client_of_the_version_before_is_told_in_its_own_words_that_it_was_signed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let mut laptop = Member::connect(trackers.port(1));
+    let token = laptop.login("ann", "secret").unwrap().token;
+    let lost = laptop.identity().clone();
+    ann.done(Call::SignOut { request: RequestId::random(), peer: lost.peer_id() });
+    let mut old = Member::connect_as(lost.clone(), trackers.port(1));
+    old.done(Call::Hello { listen: old.listen().to_string(), revision: None });
+    let refusal = old.refused(Call::Resume { token: token.clone() });
+    assert_eq!(refusal.kind, RefusalKind::NotAllowed, "it knows that kind, and does not log in by itself");
+    assert!(refusal.text.contains("signed out") && refusal.text.contains("update"), "{refusal:?}");
+    old.login("ann", "secret").unwrap();
+    let mut new = Member::connect_as(lost, trackers.port(1));
+    assert_eq!(new.refused(Call::Resume { token }).kind, RefusalKind::SignedOut);
+}
+
+#[test]
+fn a_stolen_session_guesses_the_password_no_faster_than_a_stranger() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Member::connect(trackers.port(1));
+    ann.enter("ann");
+    let change = empty_change(Secrets::create("mine").unwrap().2);
+    let mut kinds = Vec::new();
+    while kinds.len() < 12 && kinds.last() != Some(&RefusalKind::Wait) {
+        kinds.push(ann.try_change_password("ann", "guess", "mine").unwrap_err().kind);
+    }
+    assert_eq!(kinds.pop(), Some(RefusalKind::Wait), "{kinds:?}");
+    assert!(kinds.len() >= 5 && kinds.iter().all(|kind| *kind == RefusalKind::WrongPassword), "{kinds:?}");
+    // Whoever answers the challenge before is asked to wait as well.
+    assert_eq!(ann.refused(change).kind, RefusalKind::Wait);
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Client {
         let user = Uid([0; 16]);
         let mut client =
             Self { identity, channel, tracker, user, name, secrets, calls: 0, _control: control };
-        client.call(Call::Hello { listen: "127.0.0.1:7777".into() }).await;
+        client.call(Call::Hello { listen: "127.0.0.1:7777".into(), revision: None }).await;
         let (user, call) = Call::create_user(client.name.clone(), client.secrets.1.clone());
         client.user = user;
         client.call(call).await;

@@ -4,20 +4,20 @@
 //! both peer ids; the opener answers with another. Neither end learns the key, and no code is good for another stream.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use hmac::{Hmac, KeyInit, Mac};
 use minicbor::{Decode, Encode};
 use sha2::Sha256;
 use shoal_common::PeerId;
+use shoal_console::read_key;
 use shoal_net::{ChannelReceiver, ChannelSender};
 use zeroize::Zeroizing;
 
-/// Shortest and longest key: 16 random bytes are enough, nobody types 4,096.
-const KEY_BYTES: std::ops::RangeInclusive<u64> = 16..=4_096;
+/// Shortest key in bytes: 16 random ones are enough.
+const SHORTEST: usize = 16;
 /// How long the other end may take with its part.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -97,23 +97,13 @@ impl ClusterKey {
     /// # Errors
     /// In words: it cannot be read, others may read it, it is too short or too long.
     pub fn read(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let file = std::fs::metadata(path).with_context(|| format!("cannot read the cluster key {shown}"))?;
-        if file.is_dir() {
-            bail!("the cluster key {shown} is a folder; name the file in it");
-        }
-        if file.mode() & 0o077 != 0 {
-            bail!("the cluster key {shown} can be read by others; run: chmod 600 {shown}");
-        }
-        let make = "make one with: openssl rand -hex 32";
-        if !KEY_BYTES.contains(&file.len()) {
-            bail!("the cluster key {shown} must be of 16 to 4,096 bytes; {make}");
-        }
-        let bytes = std::fs::read(path).map(Zeroizing::new);
-        let bytes = bytes.with_context(|| format!("cannot read the cluster key {shown}"))?;
-        let bytes = Zeroizing::new(bytes.trim_ascii().to_vec());
-        if (bytes.len() as u64) < *KEY_BYTES.start() {
-            bail!("the cluster key {shown} is too short; {make}");
+        let bytes = read_key(path, "the cluster key")?.trim_ascii().to_vec();
+        let bytes = Zeroizing::new(bytes);
+        if bytes.len() < SHORTEST {
+            let shown = path.display();
+            bail!(
+                "the cluster key {shown} is too short: it has at least {SHORTEST} bytes; make one with: openssl rand -hex 32"
+            );
         }
         Ok(Self { bytes })
     }

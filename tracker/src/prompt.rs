@@ -17,11 +17,11 @@ pub enum Command {
     InviteUser(u16),
     /// The storage nodes, and those that wait to be admitted.
     Nodes,
-    /// Admit storage nodes that wait, by name or key.
+    /// Admit storage nodes, by key, or by name where one of that name waits.
     Admit(Vec<String>),
     /// Take a storage node out, by name or key.
     Expel(String),
-    /// Believe the key that a tracker shows now, or the one given.
+    /// Believe that key of a tracker; without one, say which it shows.
     AcceptTracker(u8, Option<PeerId>),
     /// Copy the database into a new file.
     Backup(PathBuf),
@@ -41,9 +41,9 @@ backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
 invite_user DAYS  a code with which one account can be created, where registration is by invitation
 nodes             the storage nodes, and those that wait to be admitted
-admit NAME|KEY …  admit storage nodes that wait
+admit KEY|NAME …  admit storage nodes, by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
-accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
+accept-tracker N PEERID   believe that key of tracker N, because it was replaced on purpose; without one, see which it shows
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -74,7 +74,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if word.eq_ignore_ascii_case("admit") {
         let nodes = named();
         return if nodes.is_empty() {
-            Err("say which: admit NAME, or the node's key; \"nodes\" lists those that wait".into())
+            Err("say which: admit KEY, or the node's name; \"nodes\" lists those that wait".into())
         } else {
             Ok(Some(Command::Admit(nodes)))
         };
@@ -91,7 +91,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         let key = words.next().map(str::parse::<PeerId>).transpose().map_err(|error| error.to_string())?;
         return match (number, words.next()) {
             (Some(number), None) => Ok(Some(Command::AcceptTracker(number, key))),
-            _ => Err("say which: accept-tracker N, the number of its line, and perhaps its peer id".into()),
+            _ => Err("say which: accept-tracker N PEERID, the number of its line and its key".into()),
         };
     }
     let word = word.to_lowercase();

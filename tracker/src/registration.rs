@@ -2,11 +2,12 @@
 //! create. The rates are this tracker's own; invitations are records, so any tracker takes them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use shoal_common::Blake3;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
+use shoal_net::site;
 use shoal_replica::{Rows, Write};
 
 use crate::core::{Fault, Tx, refuse};
@@ -47,10 +48,14 @@ const REFILL: Duration = Duration::from_secs(60);
 const BURST_ALL: u32 = 3_000;
 /// See [`BURST_ALL`]: at most 86,400 a day, some 60 MB of records.
 const REFILL_ALL: Duration = Duration::from_secs(1);
+/// What one IPv6 /48, which is handed out as one and has 65,536 /64, may use up of the two above: a quarter.
+const NETWORK_SHARE: u32 = 4;
 /// Addresses that are remembered; beyond that those that may create most are forgotten first. Some 5 MB.
 const MAX_ADDRESSES: usize = 50_000;
 /// Invitations that may be open at a time.
 const MAX_INVITATIONS: usize = 10_000;
+/// What is open for longer is none: no operator can make it (366 days), and a tracker that lies could fill all places for good.
+const LONGEST_MS: u64 = 400 * 24 * 3_600_000;
 /// Random bytes of an invitation: nobody guesses it.
 const CODE_BYTES: usize = 16;
 
@@ -62,16 +67,43 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Takes one, or says how long to wait for the next.
-    fn take(&mut self, burst: u32, refill: Duration, now: Instant) -> Result<(), Duration> {
+    /// When it would be full again after one more is taken, or how long to wait for that one.
+    fn after_one(self, burst: u32, refill: Duration, now: Instant) -> Result<Instant, Duration> {
         let full_at = self.full_at.max(now) + refill;
         let most = now + refill * burst;
-        if full_at > most {
-            return Err(full_at - most);
-        }
-        self.full_at = full_at;
-        Ok(())
+        if full_at > most { Err(full_at - most) } else { Ok(full_at) }
     }
+}
+
+/// Buckets by address.
+#[derive(Debug, Default)]
+struct Buckets(HashMap<IpAddr, Bucket>);
+
+impl Buckets {
+    fn of(&self, at: IpAddr, now: Instant) -> Bucket {
+        self.0.get(&at).copied().unwrap_or(Bucket { full_at: now })
+    }
+
+    fn fill(&mut self, at: IpAddr, full_at: Instant, now: Instant) {
+        if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(&at) {
+            self.0.retain(|_, bucket| bucket.full_at > now);
+            if let Some(&fullest) = self.0.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(ip, _)| ip)
+                && self.0.len() >= MAX_ADDRESSES
+            {
+                self.0.remove(&fullest);
+            }
+        }
+        self.0.insert(at, Bucket { full_at });
+    }
+}
+
+/// Why no account may be created now, and how long to wait before another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooMany {
+    /// Many were created from that address, or from its network.
+    There(Duration),
+    /// Many were created from everywhere together.
+    Everywhere(Duration),
 }
 
 /// How many accounts were created from where.
@@ -79,48 +111,51 @@ impl Bucket {
 pub struct Rates {
     per_address: u32,
     all: Bucket,
-    addresses: HashMap<IpAddr, Bucket>,
+    sites: Buckets,
+    networks: Buckets,
 }
 
 impl Rates {
     /// Nobody created an account yet, and one address may create so many at once.
     #[must_use]
     pub fn new(per_address: u32, now: Instant) -> Self {
-        Self { per_address, all: Bucket { full_at: now }, addresses: HashMap::new() }
+        let all = Bucket { full_at: now };
+        Self { per_address, all, sites: Buckets::default(), networks: Buckets::default() }
     }
 
-    /// Counts one account. This machine's own addresses are not limited.
+    /// Counts one account, unless it is one too many: then nothing is counted. This machine's own addresses are not limited.
     ///
     /// # Errors
-    /// How long to wait before another try.
-    pub fn count(&mut self, from: IpAddr, now: Instant) -> Result<(), Duration> {
-        let from = prefix(from);
-        if from.is_loopback() {
+    /// How long to wait before another try, and because of whom.
+    pub fn count(&mut self, from: IpAddr, now: Instant) -> Result<(), TooMany> {
+        if from.to_canonical().is_loopback() {
             return Ok(());
         }
-        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&from) {
-            self.addresses.retain(|_, bucket| bucket.full_at > now);
-            if let Some(&fullest) =
-                self.addresses.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(ip, _)| ip)
-                && self.addresses.len() >= MAX_ADDRESSES
-            {
-                self.addresses.remove(&fullest);
-            }
+        let (site, network) = (site(from), network(from));
+        let burst = BURST_ALL.max(self.per_address);
+        let of_site = self.sites.of(site, now).after_one(self.per_address, REFILL, now);
+        let of_network = network.map(|network| {
+            let bucket = self.networks.of(network, now);
+            let burst = (burst / NETWORK_SHARE).max(self.per_address);
+            Ok((network, bucket.after_one(burst, REFILL_ALL * NETWORK_SHARE, now)?))
+        });
+        let of_site = of_site.map_err(TooMany::There)?;
+        let of_network = of_network.transpose().map_err(TooMany::There)?;
+        let of_all = self.all.after_one(burst, REFILL_ALL, now).map_err(TooMany::Everywhere)?;
+        self.sites.fill(site, of_site, now);
+        if let Some((network, full_at)) = of_network {
+            self.networks.fill(network, full_at, now);
         }
-        let bucket = self.addresses.entry(from).or_insert(Bucket { full_at: now });
-        bucket.take(self.per_address, REFILL, now)?;
-        self.all.take(BURST_ALL.max(self.per_address), REFILL_ALL, now)
+        self.all.full_at = of_all;
+        Ok(())
     }
 }
 
-/// Who shares a limit: an IPv4 address, or the /64 that one IPv6 subscriber has at least (RFC 6177).
-fn prefix(ip: IpAddr) -> IpAddr {
+/// The IPv6 /48 of an address: as much as one customer is usually given at most (RFC 6177).
+fn network(ip: IpAddr) -> Option<IpAddr> {
     match ip.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        ip => ip,
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80).into()),
     }
 }
 
@@ -169,9 +204,13 @@ pub fn admit(
         Registration::Invite => Some(redeem(tx, code, name)?),
         Registration::Open => None,
     };
-    rates.count(from, Instant::now()).map_err(|wait| {
+    rates.count(from, Instant::now()).map_err(|too_many| {
+        let (wait, whence) = match too_many {
+            TooMany::There(wait) => (wait, "from your address or network"),
+            TooMany::Everywhere(wait) => (wait, "at this tracker, from everywhere together,"),
+        };
         let seconds = wait.as_secs() + 1;
-        let text = format!("many accounts were made from your address lately; try again in {seconds} s");
+        let text = format!("many accounts were made {whence} lately; try again in {seconds} s");
         Fault::Refused(Refusal {
             kind: RefusalKind::Wait,
             text,
@@ -181,7 +220,7 @@ pub fn admit(
     Ok(write)
 }
 
-/// What uses an invitation up.
+/// What uses an invitation up. Trackers take it each by itself: used at several in the same moment it is good at each of them.
 fn redeem(tx: &Tx<'_>, code: Option<&str>, name: &str) -> Result<Write, Fault> {
     let Some(code) = code else {
         let text = format!(
@@ -205,7 +244,9 @@ fn used(key: Vec<u8>) -> Write {
 }
 
 fn is_open(value: &[u8], now_ms: u64) -> bool {
-    minicbor::decode::<Invitation>(value).is_ok_and(|invitation| invitation.until_ms > now_ms)
+    minicbor::decode::<Invitation>(value).is_ok_and(|invitation| {
+        invitation.until_ms > now_ms && invitation.until_ms <= now_ms.saturating_add(LONGEST_MS)
+    })
 }
 
 /// Trackers keep the hash of a code: who steals a disk cannot use it.
@@ -228,8 +269,9 @@ mod tests {
         for _ in 0..PER_ADDRESS {
             rates.count(ip("203.0.113.7"), start).unwrap();
         }
-        assert_eq!(rates.count(ip("203.0.113.7"), start), Err(REFILL));
-        assert_eq!(rates.count(ip("::ffff:203.0.113.7"), start), Err(REFILL), "the same address");
+        assert_eq!(rates.count(ip("203.0.113.7"), start), Err(TooMany::There(REFILL)));
+        let mapped = ip("::ffff:203.0.113.7");
+        assert_eq!(rates.count(mapped, start), Err(TooMany::There(REFILL)), "the same address");
         rates.count(ip("203.0.113.8"), start).unwrap();
         rates.count(ip("203.0.113.7"), start + REFILL).unwrap();
         assert!(rates.count(ip("203.0.113.7"), start + REFILL).is_err());
@@ -261,6 +303,48 @@ mod tests {
                 u32::from(rates.count(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start).is_ok());
         }
         assert!(taken < BURST_ALL, "{taken}");
-        assert!(rates.addresses.len() <= MAX_ADDRESSES);
+        assert!(rates.sites.0.len() <= MAX_ADDRESSES);
+        // Those that were turned away are not remembered, and it is not said to be their doing.
+        let before = rates.sites.0.len();
+        assert_eq!(rates.count(ip("192.0.2.1"), start), Err(TooMany::Everywhere(REFILL_ALL)));
+        assert_eq!(rates.sites.0.len(), before);
+    }
+
+    #[test]
+    fn one_customer_of_ipv6_does_not_use_up_what_all_have() {
+        let start = Instant::now();
+        let mut rates = Rates::new(PER_ADDRESS, start);
+        // A customer's /56 has 256 /64; another provider's /48 has 65,536.
+        let from = |subnet: u32, host: u32| ip(&format!("2001:db8:1:{subnet:x}::{host:x}"));
+        let mut taken = 0;
+        for subnet in 0..256 {
+            for host in 0..PER_ADDRESS {
+                taken += u32::from(rates.count(from(subnet, host), start).is_ok());
+            }
+        }
+        assert_eq!(taken, BURST_ALL / NETWORK_SHARE);
+        rates.count(ip("203.0.113.7"), start).unwrap();
+        rates.count(ip("2001:db8:2::1"), start).unwrap();
+        let wait = REFILL_ALL * NETWORK_SHARE;
+        assert_eq!(rates.count(from(255, 1), start), Err(TooMany::There(wait)));
+        rates.count(from(255, 1), start + wait).unwrap();
+    }
+
+    #[test]
+    fn tries_that_come_to_nothing_cost_nothing() {
+        let start = Instant::now();
+        let mut rates = Rates::new(PER_ADDRESS, start);
+        for number in 0..BURST_ALL {
+            rates.count(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start).unwrap();
+        }
+        for _ in 0..2 * PER_ADDRESS {
+            assert_eq!(rates.count(ip("192.0.2.1"), start), Err(TooMany::Everywhere(REFILL_ALL)));
+        }
+        rates.count(ip("192.0.2.1"), start + REFILL_ALL).unwrap();
+        // As good as if it had not asked before.
+        for _ in 1..PER_ADDRESS {
+            rates.all = Bucket { full_at: start };
+            rates.count(ip("192.0.2.1"), start + REFILL_ALL).unwrap();
+        }
     }
 }

@@ -172,7 +172,7 @@ impl Report {
             let state = match member {
                 Member { own: true, .. } => format!("this tracker, 1 of {all}"),
                 Member { up: false, refused: Some(key), tracker, .. } => format!(
-                    "not connected: it SHOWS ANOTHER KEY, {key}; if it was replaced on purpose: accept-tracker {tracker}"
+                    "not connected: it SHOWS ANOTHER KEY; if it was replaced on purpose and has this one: accept-tracker {tracker} {key}"
                 ),
                 Member { up: false, .. } => "not connected".into(),
                 Member { in_sync: true, .. } => "up, in sync".into(),

@@ -2,8 +2,9 @@
 //! file names or that is pinned. Nothing else signs sessions, tickets or orders, whatever the records say; so authority
 //! ends when a line goes.
 //!
-//! A key is pinned when the first link with it stands. Another one counts only by the file, by the cluster key, or by its
-//! operator's word (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
+//! A key is pinned when the first link with it stands, or when more than half of all other trackers, this one counted with
+//! them, vouch for a line that is new. Another one counts only by the file, by the cluster key, or by the operator's word
+//! (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
 //! others' lists come as records and are handed on with it, because they prove themselves.
 
 use std::collections::HashMap;
@@ -132,8 +133,8 @@ impl Trust {
         if self.refused().insert(number, key) != Some(key) {
             tracing::error!(
                 "tracker {number} ({line}) shows another key than before, {key}, and is not believed; if it was replaced \
-                 on purpose, type accept-tracker {number} at this tracker's prompt, or write its peer id into its line of \
-                 tracker_info.txt"
+                 on purpose and --id on its machine prints that key, type accept-tracker {number} {key} at this tracker's \
+                 prompt, or write the peer id into its line of tracker_info.txt"
             );
         }
     }
@@ -149,10 +150,11 @@ impl Trust {
         self.refused().get(&number).copied()
     }
 
-    /// Believes from now on the key that the tracker of that number shows, or `key`; gives it.
+    /// Believes from now on that `key` is that of the tracker of that number; gives it. Whoever answers at its address at this
+    /// moment decides nothing: without a key it only says which one is shown.
     ///
     /// # Errors
-    /// In words: there is no such tracker, its line names its key, or there is nothing to accept.
+    /// In words: there is no such tracker, its line names its key, or no key was given.
     pub async fn accept(&self, number: u8, key: Option<PeerId>) -> Result<PeerId> {
         let Some(line) = self.0.info.tracker(number).filter(|_| number != self.0.number) else {
             bail!("there is no other tracker {number} in tracker_info.txt");
@@ -162,11 +164,17 @@ impl Trust {
                 "tracker_info.txt names the key of tracker {number}, {named}; change it there, and restart"
             );
         }
-        let shown = self.refused_key(number);
-        let Some(accepted) = key.or(shown) else {
-            bail!(
-                "tracker {number} shows no other key than the one that it is known by; nothing was changed"
-            );
+        let Some(accepted) = key else {
+            match self.refused_key(number) {
+                Some(shown) => bail!(
+                    "{line} shows the key {shown}; nothing was changed. If the tracker on its machine prints that key with \
+                     --id, type: accept-tracker {number} {shown}"
+                ),
+                None => bail!(
+                    "tracker {number} shows no other key than the one that it is known by; nothing was changed. To believe \
+                     another one, type it: accept-tracker {number} PEERID"
+                ),
+            }
         };
         self.0.known.accept(line, accepted).await?;
         self.refused().remove(&number);

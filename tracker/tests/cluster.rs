@@ -89,7 +89,13 @@ async fn one_tracker_alone_reads_and_writes_and_the_other_catches_up() {
     // A blank replacement gets everything from the survivor.
     std::fs::remove_dir_all(dir.path().join("1")).unwrap();
     let one = start(dir.path(), &ports, 1).await;
-    until("its new key is seen and accepted", async || two.accept_tracker(1, None).await.is_ok()).await;
+    let key = one.peer_id();
+    until("its new key is seen", async || {
+        let said = two.accept_tracker(1, None).await.unwrap_err().to_string();
+        said.contains(&format!("accept-tracker 1 {key}"))
+    })
+    .await;
+    assert_eq!(two.accept_tracker(1, Some(key)).await.unwrap(), key);
     in_sync(&one, 1).await;
     let mut again = Client::connect(ports[0]).await;
     assert_eq!(groups(&mut again).await.len(), 1);

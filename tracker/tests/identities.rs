@@ -11,11 +11,14 @@ use std::time::Instant;
 use common::{Client, free_ports, group, in_sync, start, until, user};
 use shoal_common::credentials::{Account, AccountDigest, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind, Session};
-use shoal_common::{Gid, Nonce, RequestId, Uid};
+use shoal_common::{Gid, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::{Config, Kind, Now, Origin, Replica, TrackerNo, Write, claim_key};
 use shoal_tracker::clock;
 use shoal_tracker::node::Node;
-use shoal_tracker::record::{ACCOUNT, AccountRecord, Birth, Change, Founding, History, account_key, encode};
+use shoal_tracker::record::{
+    ACCOUNT, ALLOWANCE, AccountRecord, Allowance, Birth, CAUTION, Caution, Change, Founding, History,
+    INVITATION, Invitation, SIGN_OUT, SignOut, account_key, encode, sign_out_key,
+};
 use shoal_tracker::store::Store;
 
 fn fresh(password: &str) -> Account {
@@ -375,5 +378,79 @@ async fn guesses_count_for_the_account_that_they_are_about() {
         eve.ok(Call::Logout).await;
     }
     assert!(waits, "after {:?}", began.elapsed());
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_a_lying_tracker_writes_locks_nobody_out_and_holds_nothing_for_good() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut ann = Client::connect(ports[0]).await;
+    let anns = ann.enter("ann").await.user;
+    let laptop = ann.identity.clone();
+    ann.close().await;
+    let never = u64::MAX;
+    let put = |kind, key, value| Write { kind, key, value, ..Write::default() };
+    nodes.pop().unwrap().shutdown().await;
+    let sign_out =
+        |key: PeerId, until_ms| put(SIGN_OUT, sign_out_key(anns, key), encode(&SignOut { until_ms }));
+    let mut writes = vec![
+        sign_out(laptop.peer_id(), never),
+        put(CAUTION, vec![2], encode(&Caution { since_ms: never })),
+        put(ALLOWANCE, Vec::new(), encode(&Allowance { at_ms: never })),
+        put(INVITATION, vec![7; 16], encode(&Invitation { until_ms: never })),
+    ];
+    writes.extend((0..256).map(|number: u16| {
+        let key = [&number.to_be_bytes()[..], &[1; 30]].concat();
+        sign_out(PeerId(key.try_into().unwrap()), never)
+    }));
+    for some in writes.chunks(64) {
+        lie(dir.path(), (2, 2), some.to_vec());
+    }
+    nodes.push(start(dir.path(), &ports, 2).await);
+    in_sync(&nodes[0], 1).await;
+    Client::connect(ports[1]).await.enter("ben").await;
+    until("the lies arrive", async || login(ports[0], "ben", "secret").await.is_ok()).await;
+
+    // Ann comes in, and what she signs out is out.
+    let mut lost = Client::connect_as(laptop.clone(), ports[0]).await;
+    let token = lost.login("ann", "secret").await.unwrap().token;
+    lost.close().await;
+    let mut lost = Client::connect_as(laptop.clone(), ports[1]).await;
+    lost.ok(Call::Resume { token: token.clone() }).await;
+    let mut home = Client::connect(ports[0]).await;
+    home.login("ann", "secret").await.unwrap();
+    home.ok(Call::SignOut { request: RequestId::random(), peer: laptop.peer_id() }).await;
+    for port in &ports {
+        let mut lost = Client::connect_as(laptop.clone(), *port).await;
+        assert_eq!(lost.refused(Call::Resume { token: token.clone() }).await.kind, RefusalKind::SignedOut);
+        lost.login("ann", "secret").await.unwrap();
+    }
+    // Nothing is allowed in advance, and what is held is let go by an operator's word.
+    until("deletions rest", async || nodes[0].store_status().deletions_held.is_some()).await;
+    nodes[0].allow_deletions().await.unwrap();
+    until("deletions go on", async || nodes[0].store_status().deletions_held.is_none()).await;
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_signed_out_long_ago_can_be_signed_out_again() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut lost = Client::connect(ports[0]).await;
+    let anns = lost.enter("ann").await.user;
+    let laptop = lost.identity.clone();
+    nodes.pop().unwrap().shutdown().await;
+    let key = sign_out_key(anns, laptop.peer_id());
+    let value = encode(&SignOut { until_ms: 1 });
+    lie(dir.path(), (1, 1), vec![Write { kind: SIGN_OUT, key, value, ..Write::default() }]);
+    nodes.push(start(dir.path(), &ports, 1).await);
+    let mut lost = Client::connect_as(laptop.clone(), ports[0]).await;
+    let token = lost.login("ann", "secret").await.unwrap().token;
+    let mut home = Client::connect(ports[0]).await;
+    home.login("ann", "secret").await.unwrap();
+    home.ok(Call::SignOut { request: RequestId::random(), peer: laptop.peer_id() }).await;
+    let mut lost = Client::connect_as(laptop, ports[0]).await;
+    assert_eq!(lost.refused(Call::Resume { token }).await.kind, RefusalKind::SignedOut);
     stop_all(nodes).await;
 }

@@ -13,7 +13,7 @@ use shoal_common::tokens::{self, StorageTicket};
 use shoal_common::tracker_api::storage::{
     NodeCall, OwnedChunk, StoreAnswer, StoreCall, StoreStatus, StoredEntry,
 };
-use shoal_common::tracker_api::{Answer, Call, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, REVISION, RefusalKind};
 use shoal_common::{NodeName, PeerId, RequestId, Uid};
 use shoal_net::Identity;
 use shoal_tracker::storage::Rules;
@@ -282,7 +282,7 @@ async fn a_node_that_is_not_where_it_says_is_not_taken() {
     let server = Server::start("DFS1", &ports);
     let mut liar = Client::connect(ports[0]).await;
     up(&mut liar, 1).await;
-    liar.ok(Call::Hello { listen: format!("127.0.0.1:{}", server.port) }).await;
+    liar.ok(Call::Hello { listen: format!("127.0.0.1:{}", server.port), revision: Some(REVISION) }).await;
     let proof = Some(secret().prove(liar.identity.peer_id(), liar.tracker));
     let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS1").unwrap(), proof });
     assert_eq!(liar.refused(register).await.kind, RefusalKind::NotAllowed);

@@ -30,9 +30,10 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What counts as one address when connections are counted: an IPv4 address, or an IPv6 /64, all of
-/// which one host usually has to itself (RFC 6177).
-pub(crate) fn site(ip: IpAddr) -> IpAddr {
+/// What counts as one address wherever anything is counted by address (connections, failed logins, new accounts): an
+/// IPv4 address, or an IPv6 /64, all of which one host usually has to itself (RFC 6177).
+#[must_use]
+pub fn site(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),

@@ -13,6 +13,7 @@ mod identity;
 mod known;
 mod message;
 
+pub use address::site;
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, NetError, Protocol};
 pub use identity::{Identity, IdentityError};

@@ -20,6 +20,9 @@ pub enum Call {
         /// tracker sees.
         #[n(0)]
         listen: String,
+        /// The [`REVISION`](super::REVISION) that the client speaks; an earlier version says none.
+        #[n(1)]
+        revision: Option<u32>,
     },
     /// Creates an account. → [`Answer::Created`](super::Answer::Created)
     #[n(1)]

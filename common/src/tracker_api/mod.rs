@@ -18,9 +18,10 @@ pub use call::Call;
 /// The protocol's name on libp2p.
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 
-/// What a tracker of this version makes of the protocol. From 1 on ids of users and groups are derived, and a change of
-/// password is signed and kept with its signature.
-pub const REVISION: u32 = 1;
+/// What this version makes of the protocol: trackers and clients say it as they meet. From 1 on ids of users and groups are
+/// derived, and a change of password is signed and kept with its signature; from 2 on clients know
+/// [`RefusalKind::SignedOut`].
+pub const REVISION: u32 = 2;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -106,7 +107,8 @@ pub enum RefusalKind {
     /// A limit is reached.
     #[n(9)]
     Limit,
-    /// The account's owner ended this client's session from another one: only the password begins a new one.
+    /// The account's owner ended this client's session from another one: only the password begins a new one. Clients of a
+    /// revision before 2 cannot read it and are told [`NotAllowed`](Self::NotAllowed).
     #[n(10)]
     SignedOut,
 }
@@ -123,7 +125,7 @@ mod tests {
         let account = Account { salt: [1; 16], login_key: PeerId([2; 32]), sealed_account_key: [3; 72] };
         let name = UserName::create("bob").unwrap();
         let calls = [
-            Call::Hello { listen: "127.0.0.1:1".into() },
+            Call::Hello { listen: "127.0.0.1:1".into(), revision: Some(REVISION) },
             Call::create_user(name.clone(), account).1,
             Call::create_group(Uid([4; 16]), GroupName::create("g").unwrap()).1,
             Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
@@ -144,6 +146,11 @@ mod tests {
     /// Calls as the version before sent them: ids at random, without what proves them.
     #[derive(Encode)]
     enum EarlierCall {
+        #[n(0)]
+        Hello {
+            #[n(0)]
+            listen: String,
+        },
         #[n(1)]
         CreateUser {
             #[n(0)]
@@ -178,6 +185,10 @@ mod tests {
         let group = GroupName::create("g").unwrap();
         let (request, signature) = (RequestId([5; 16]), [6; 64]);
         let read = |call: EarlierCall| minicbor::decode::<Call>(&minicbor::to_vec(call).unwrap()).unwrap();
+        assert_eq!(
+            read(EarlierCall::Hello { listen: "127.0.0.1:1".into() }),
+            Call::Hello { listen: "127.0.0.1:1".into(), revision: None }
+        );
         assert_eq!(
             read(EarlierCall::CreateUser { id, name: name.clone(), account: account.clone() }),
             Call::CreateUser { id, name, account: account.clone(), nonce: None, invitation: None }

@@ -110,6 +110,40 @@ fn only_most_of_the_others_change_a_known_key() {
 }
 
 #[test]
+fn a_known_key_is_changed_by_most_of_the_listed_trackers_not_of_those_that_are_known() {
+    // The first and the second were met; the third has not shown itself yet.
+    let says: [(u8, u8); 3] = [(1, 1), (2, 22), (3, 0)];
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert!(learn(&mut pins, &lines(), &[list(1, 1, &says)], Scope::All).is_empty());
+    let gone: [(u8, u8); 1] = [(1, 1)];
+    assert!(learn(&mut pins, &lines(), &[list(1, 2, &gone)], Scope::All).is_empty());
+    assert_eq!(pins.expected(&lines()[1].1), Expected::Pinned(key(2)));
+    // Once the third is known, both together may.
+    pins.meet(&lines()[2].1, key(3), &lines());
+    let both = [list(1, 3, &says), list(3, 1, &[(1, 1), (2, 22), (3, 3)])];
+    assert_eq!(learn(&mut pins, &lines(), &both, Scope::All).len(), 1);
+    assert_eq!(pins.expected(&lines()[1].1), Expected::Pinned(key(22)));
+    // Of two listed trackers the other one is enough.
+    let two = lines_of("t1:1\nt2:1\n-\n");
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert_eq!(learn(&mut pins, &two, &[list(1, 1, &[(1, 1), (2, 22)])], Scope::All).len(), 1);
+}
+
+#[test]
+fn a_tracker_takes_a_new_lines_key_from_most_of_all_others_itself_counted() {
+    // Its own line is not among these: it is the fourth, and the third is new.
+    let says: [(u8, u8); 3] = [(1, 1), (2, 2), (3, 3)];
+    let mut pins = met(&[(1, 1), (2, 2)]);
+    assert!(learn(&mut pins, &lines(), &[list(1, 1, &says)], Scope::New).is_empty());
+    assert_eq!(learn(&mut pins, &lines(), &[list(1, 1, &says), list(2, 1, &says)], Scope::New).len(), 1);
+    // Where there is only one other, that one says nothing to it: who answers the first dial decides.
+    let two = lines_of("t1:1\nt2:1\n-\n");
+    let mut pins = met(&[(1, 1)]);
+    assert!(learn(&mut pins, &two, &[list(1, 1, &HONEST)], Scope::New).is_empty());
+    assert_eq!(learn(&mut pins, &two, &[list(1, 1, &HONEST)], Scope::All).len(), 1);
+}
+
+#[test]
 fn what_one_said_before_counts_beside_what_another_says_now() {
     let (mut pins, mut heard) = (met(&[(1, 1), (2, 2), (3, 3)]), BTreeMap::new());
     let says: [(u8, u8); 3] = [(1, 1), (2, 22), (3, 3)];
@@ -140,6 +174,33 @@ fn a_tracker_that_the_others_list_no_more_is_none() {
     // It is listed again.
     learn(&mut pins, &lines(), &[list(1, 3, &HONEST), list(3, 3, &HONEST)], Scope::All);
     assert_eq!(keys(&pins)[1], Some(key(2)));
+}
+
+#[test]
+fn a_tracker_that_was_replaced_is_found_by_its_number_where_its_address_is_written_differently() {
+    // The trackers' file has names where this one has addresses.
+    let mine = lines_of("10.0.0.1:1\n10.0.0.2:1\n10.0.0.3:1\n");
+    let known = || {
+        let mut pins = Pins::default();
+        for (number, line) in &mine {
+            pins.meet(line, key(*number), &mine);
+        }
+        pins
+    };
+    let both = |says: &[(u8, u8)]| [list(1, 1, says), list(3, 1, says)];
+    let mut pins = known();
+    assert!(learn(&mut pins, &mine, &both(&HONEST), Scope::All).is_empty());
+    learn(&mut pins, &mine, &both(&[(1, 1), (2, 22), (3, 3)]), Scope::All);
+    assert_eq!(pins.expected(&mine[1].1), Expected::Pinned(key(22)));
+    // Neither its key nor its number is listed: it is gone, also where another tracker has its number there.
+    for without in [[(1, 1), (3, 3)], [(1, 1), (2, 3)]] {
+        let mut pins = known();
+        learn(&mut pins, &mine, &both(&without), Scope::All);
+        assert_eq!(pins.expected(&mine[1].1), Expected::Nobody);
+    }
+    // One whose new key is not known yet may be it.
+    let mut pins = known();
+    assert!(learn(&mut pins, &mine, &both(&[(1, 1), (2, 0), (3, 3)]), Scope::All).is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_common::tokens::TICKET_LIFE_MS;
-use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
+use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, REVISION, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::vouching::{Scope, SignedList};
 use shoal_net::{KnownError, Protocol, ReachError};
@@ -176,7 +176,8 @@ impl Keeper {
 
     /// Says hello, makes sure that this is a tracker to be believed, and resumes the session.
     async fn begin(&mut self, line: &TrackerLine, link: Link) -> Result<Link, String> {
-        let hello = link.call(Call::Hello { listen: self.shared.config.listen.clone() }).await;
+        let listen = self.shared.config.listen.clone();
+        let hello = link.call(Call::Hello { listen, revision: Some(REVISION) }).await;
         let failure = match hello {
             Ok(Reply::Done(Answer::Welcome { revision, lists, .. })) => {
                 link.speaks(revision.unwrap_or(0));
@@ -308,7 +309,8 @@ impl Keeper {
                 }
                 () = tokio::time::sleep_until(vouches_at) => {
                     vouches_at = Instant::now() + VOUCHES_EVERY;
-                    let hello = Call::Hello { listen: shared.config.listen.clone() };
+                    let listen = shared.config.listen.clone();
+                    let hello = Call::Hello { listen, revision: Some(REVISION) };
                     if let Ok(Reply::Done(Answer::Welcome { lists, .. })) = link.call(hello).await
                         && let Err(reason) = self.believe(&line, link.peer(), lists).await
                     {

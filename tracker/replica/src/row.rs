@@ -24,7 +24,8 @@ impl fmt::Display for TrackerNo {
 #[cbor(transparent)]
 pub struct Origin(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
 
-/// The random id of whatever claims a name: of the request that created it, so that a retry is the same claim.
+/// The id of what claims a name, derived from what created it, so that a retry is the same claim; random where an earlier
+/// version chose it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Uid(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);

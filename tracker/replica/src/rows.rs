@@ -38,8 +38,9 @@ pub trait Rows {
 
     /// Judges a row from a peer, before anything else about it, by what it contains and what is `held` under its key.
     ///
-    /// Trackers stay in step only if all judge alike: a row is refused everywhere or nowhere, and ranks follow from the
-    /// rows alone. What a tracker cannot know (a row that proves nothing, say) may be judged by what came first.
+    /// Trackers stay in step only if all judge alike: ranks follow from the rows alone, and so does whether a row is refused.
+    /// A row that proves nothing may be judged by what came first; two to which different ones came first refuse each
+    /// other's until an operator replaces one.
     ///
     /// # Errors
     /// When the storage fails.

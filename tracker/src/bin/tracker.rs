@@ -21,7 +21,7 @@ use shoal_tracker::node::{self, Node, NodeConfig};
 use shoal_tracker::prompt::{self, Command};
 use shoal_tracker::registration::{PER_ADDRESS, Registration, Terms};
 use shoal_tracker::reporter;
-use shoal_tracker::storage::Rules;
+use shoal_tracker::storage::{Admitted, Applicant, Rules};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -260,16 +260,23 @@ async fn obey(node: &Node, line: &str) -> bool {
         Ok(Some(Command::Admit(nodes))) => {
             for which in nodes {
                 match node.storage().admit(&which).await {
-                    Ok(admitted) => println!("{} is admitted, as {}", admitted.name, admitted.peer),
+                    Ok(Admitted::Now(node)) => {
+                        println!("{} is admitted, as {}, seen at {}", node.name, node.peer, node.from);
+                    }
+                    Ok(Admitted::OnceItAsks(key)) => println!(
+                        "no node with the key {key} waits here; it is admitted when it asks this tracker, within an hour"
+                    ),
                     Err(problem) => eprintln!("{problem}"),
                 }
             }
         }
         Ok(Some(Command::Expel(which))) => match node.storage().expel(&which).await {
-            Ok(gone) => println!(
-                "{} ({}) is out; its copies are made again elsewhere. Without another join secret it can come back",
-                gone.name, gone.peer
-            ),
+            Ok(gone) => {
+                println!("{} ({}) is out; its copies are made again elsewhere", gone.name, gone.peer);
+                if node.storage().has_secret() {
+                    println!("if it knows the join secret it can come back: give the others a new one");
+                }
+            }
             Err(problem) => eprintln!("{problem}"),
         },
         Ok(Some(Command::AcceptTracker(number, key))) => match node.accept_tracker(number, key).await {
@@ -297,8 +304,11 @@ fn nodes_text(node: &Node) -> String {
         lines.push("there are no storage nodes".into());
     }
     for one in node.storage().applicants() {
-        let line = format!("{:<12} {:<24} {}  WAITS: admit {}", one.name, one.address, one.peer, one.name);
-        lines.push(line);
+        let Applicant { peer, name, address, from, .. } = one;
+        lines.push(format!("{name:<12} {address:<24} {peer}  seen at {from}, WAITS: admit {peer}"));
+    }
+    if node.storage().is_crowded() {
+        lines.push("MORE WAIT than are listed: admit by the key that the node says when it starts".into());
     }
     lines.join("\n")
 }

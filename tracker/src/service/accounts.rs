@@ -146,20 +146,20 @@ pub(super) fn salt_of_nobody(tx: &Tx<'_>, name: &UserName) -> Result<[u8; SALT_B
 }
 
 /// Replaces a user's secrets, by a signature of the present login key that every tracker checks. A repeated request
-/// changes nothing.
+/// changes nothing, proves nothing, and gives false.
 pub(super) fn replace_secrets(
     tx: &mut Tx<'_>,
     user: Uid,
     new: Account,
     signature: Option<ChangeSignature>,
     proves: impl FnOnce(PeerId) -> bool,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let wrong = || refuse(RefusalKind::WrongPassword, "the old password is wrong; nothing was changed");
     let row = tx.store().get(ACCOUNT, &account_key(user))?.ok_or_else(wrong)?;
     let (_, old) = proof::read_account(&row).ok_or_else(wrong)?;
     if old.account() == new {
         // This request took effect before the tracker that took it died.
-        return Ok(());
+        return Ok(false);
     }
     if !proves(old.login_key) {
         return Err(wrong());
@@ -173,10 +173,14 @@ pub(super) fn replace_secrets(
         ),
         NotChanged::TooOften => refuse(
             RefusalKind::Limit,
-            format!("the password was changed {MAX_CHANGES} times, which is the most; nothing was changed"),
+            format!(
+                "the password was changed {MAX_CHANGES} times, which is the most; nothing was changed. To get another one, \
+                 create another account and have it join your groups"
+            ),
         ),
     })?;
-    tx.write(vec![account_write(user, &changed)])
+    tx.write(vec![account_write(user, &changed)])?;
+    Ok(true)
 }
 
 fn account_write(user: Uid, record: &AccountRecord) -> Write {

@@ -14,6 +14,7 @@ use shoal_replica::{Rows, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::accounts;
+use crate::clock::is_credible;
 use crate::core::{Core, Fault, Tx, refuse};
 use crate::presence::Presence;
 use crate::record::{SIGN_OUT, SignOut, encode, sign_out_key};
@@ -60,8 +61,19 @@ fn login_key(tx: &Tx<'_>, user: Uid) -> Result<Option<PeerId>, Fault> {
     Ok(key)
 }
 
-/// Up to when logins of a user on a client are void; 0 where the client was never signed out.
+/// Since when a session counts that is proven now: a login just after a sign-out counts, whichever tracker's clock is ahead.
+pub(super) fn since_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
+    Ok(tx.now().wall_ms.max(signed_out_ms(tx, user, peer)?.saturating_add(1)))
+}
+
+/// Up to when logins of a user on a client are void; 0 where the client was never signed out. A time that cannot be meant counts
+/// for nothing: else a tracker that lies could lock a user out, or keep a client from being signed out, for good.
 pub(super) fn signed_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
+    let until_ms = noted_sign_out_ms(tx, user, peer)?;
+    Ok(if is_credible(until_ms, tx.now().wall_ms) { until_ms } else { 0 })
+}
+
+fn noted_sign_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
     if let Some(until) = tx.store().signed_out_noted(user, peer) {
         return Ok(until);
     }
@@ -81,18 +93,21 @@ pub(super) fn sign_out(tx: &mut Tx<'_>, user: Uid, peer: PeerId) -> Result<(), F
     // A token that old is void by its age.
     let is_old = |value: &[u8]| {
         let out = minicbor::decode::<SignOut>(value).ok();
-        out.is_some_and(|out| out.until_ms.saturating_add(SESSION_LIFE_MS) < now_ms)
+        out.is_some_and(|SignOut { until_ms }| {
+            until_ms.saturating_add(SESSION_LIFE_MS) < now_ms || !is_credible(until_ms, now_ms)
+        })
     };
-    let (old, kept): (Vec<_>, Vec<_>) = live.partition(|row| is_old(&row.value));
     let key = sign_out_key(user, peer);
-    if kept.len() >= MAX_SIGN_OUTS && kept.iter().all(|row| row.key != key) {
+    // That of this client is replaced, not dropped.
+    let (old, kept): (Vec<_>, Vec<_>) = live.filter(|row| row.key != key).partition(|row| is_old(&row.value));
+    if kept.len() >= MAX_SIGN_OUTS {
         let text = format!(
             "{MAX_SIGN_OUTS} clients were signed out lately; change the password, which ends all sessions"
         );
         return Err(refuse(RefusalKind::Limit, text));
     }
-    // A session may have begun at a tracker whose clock is ahead.
-    let until_ms = now_ms.max(signed_out_ms(tx, user, peer)?).saturating_add(SKEW_MS);
+    // A session may have begun at a tracker whose clock is ahead, or just after the last sign-out.
+    let until_ms = now_ms.saturating_add(SKEW_MS).max(signed_out_ms(tx, user, peer)?.saturating_add(1));
     let value = encode(&SignOut { until_ms });
     let mut writes = vec![Write { kind: SIGN_OUT, key, value, ..Write::default() }];
     writes.extend(old.iter().take(MAX_DROPPED).map(|row| Write {

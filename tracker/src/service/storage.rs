@@ -19,7 +19,7 @@ use super::{Client, Service, refusal};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{POINTER, Pointer, encode, parse_pointer_key, pointer_key};
-use crate::storage::{Planned, Storage, write_node};
+use crate::storage::{Planned, Storage, was_expelled, write_node};
 
 /// A node reports this often at least, in milliseconds; orders go out with the answers.
 const REPORT_AGAIN_MS: u32 = 400;
@@ -51,7 +51,7 @@ impl Service {
         let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
         // First of all: for a stranger nothing is done, written, or told to anybody.
         let (ends, places) = ((peer, self.identity.peer_id()), (address, client.remote.ip()));
-        self.storage.check_admitted(ends, &name, places, proof).await?;
+        let right = self.storage.check_admitted(ends, &name, places, proof).await?;
         // Whoever says to be at an address is asked there; so nobody takes a server's place by saying so.
         if let Err(error) = bulk::connect(address, peer, &self.identity).await {
             let text =
@@ -59,11 +59,11 @@ impl Service {
             return Err(refusal(RefusalKind::NotAllowed, text));
         }
         let storage = self.storage.clone();
-        let shown = name.to_string();
-        self.core.run(move |tx| write_node(tx, &storage, peer, name, address)).await?;
+        let shown = name.clone();
+        self.core.run(move |tx| write_node(tx, &storage, (peer, right), name, address)).await?;
         self.storage.refresh().await?;
         let now = self.storage.now_ms();
-        let session = self.storage.depot().register(peer, now);
+        let session = self.storage.depot().register(peer, now).ok_or_else(|| was_expelled(&shown))?;
         self.node_gone(client);
         client.node = Some(NodeSession(session));
         tracing::info!("storage node {shown} is at {address} as {peer}");

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use shoal_common::{Uid, UserName};
+use shoal_net::site;
 
 /// Failed logins that cost nothing.
 const FREE_TRIES: u32 = 5;
@@ -15,8 +16,10 @@ const FREE_TRIES: u32 = 5;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// After that long without a failed try it is forgotten.
 const FORGET: Duration = Duration::from_secs(15 * 60);
-/// Pairs remembered at most: some 10 MB. When it is full, pairs are forgotten at random among those not waiting.
+/// Pairs remembered at most: some 10 MB.
 const MAX_PAIRS: usize = 50_000;
+/// Pairs of one address among them: more than the accounts of a school behind one address that fail within [`FORGET`].
+const MAX_PAIRS_OF_SITE: usize = 2_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
@@ -44,29 +47,34 @@ pub(super) enum Guessed {
     Nobody(UserName),
 }
 
-/// Who failed to log in, from where, how often.
+/// The failures of one address.
+type OfSite = HashMap<Guessed, Failures>;
+
+/// Who failed to log in, from where ([`site`]), how often. Full, it forgets pairs of the address that has most, so that nobody
+/// is forgotten because others guess elsewhere: names without an account first, which anybody can make up, then the oldest.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    pairs: HashMap<(Guessed, IpAddr), Failures>,
+    sites: HashMap<IpAddr, OfSite>,
+    pairs: usize,
 }
 
 impl Throttle {
     /// How long this pair must wait yet before it may try.
     #[must_use]
     pub(super) fn wait(&self, whose: &Guessed, from: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.pairs.get(&(whose.clone(), from))?;
+        let failures = self.sites.get(&site(from))?.get(whose)?;
         Some(failures.wait_until().saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
     /// Remembers a failed try.
     pub(super) fn failed(&mut self, whose: &Guessed, from: IpAddr, now: Instant) {
-        if self.pairs.len() >= MAX_PAIRS {
-            self.pairs.retain(|_, failures| now < failures.wait_until());
+        let at = site(from);
+        if !self.sites.get(&at).is_some_and(|pairs| pairs.contains_key(whose)) {
+            self.make_room(at, now);
+            self.pairs += 1;
         }
-        if self.pairs.len() >= MAX_PAIRS {
-            return;
-        }
-        let failures = self.pairs.entry((whose.clone(), from)).or_insert(Failures { count: 0, last: now });
+        let first = Failures { count: 0, last: now };
+        let failures = self.sites.entry(at).or_default().entry(whose.clone()).or_insert(first);
         if now.duration_since(failures.last) > FORGET {
             failures.count = 0;
         }
@@ -75,7 +83,44 @@ impl Throttle {
 
     /// Forgets a pair that logged in.
     pub(super) fn succeeded(&mut self, whose: &Guessed, from: IpAddr) {
-        self.pairs.remove(&(whose.clone(), from));
+        self.forget(site(from), whose);
+    }
+
+    fn make_room(&mut self, at: IpAddr, now: Instant) {
+        if self.pairs >= MAX_PAIRS {
+            self.sites.retain(|_, pairs| {
+                pairs.retain(|_, failures| now.duration_since(failures.last) <= FORGET);
+                !pairs.is_empty()
+            });
+            self.pairs = self.sites.values().map(HashMap::len).sum();
+        }
+        if self.sites.get(&at).is_some_and(|pairs| pairs.len() >= MAX_PAIRS_OF_SITE) {
+            self.forget_one(at);
+        }
+        if self.pairs >= MAX_PAIRS
+            && let Some(&most) = self.sites.iter().max_by_key(|(_, pairs)| pairs.len()).map(|(at, _)| at)
+        {
+            self.forget_one(most);
+        }
+    }
+
+    fn forget_one(&mut self, at: IpAddr) {
+        let Some(pairs) = self.sites.get(&at) else { return };
+        let rank =
+            |(whose, failures): &(&Guessed, &Failures)| (matches!(whose, Guessed::Account(_)), failures.last);
+        if let Some(first) = pairs.iter().min_by_key(rank).map(|(whose, _)| whose.clone()) {
+            self.forget(at, &first);
+        }
+    }
+
+    fn forget(&mut self, at: IpAddr, whose: &Guessed) {
+        let Some(pairs) = self.sites.get_mut(&at) else { return };
+        if pairs.remove(whose).is_some() {
+            self.pairs -= 1;
+        }
+        if pairs.is_empty() {
+            self.sites.remove(&at);
+        }
     }
 }
 
@@ -98,6 +143,55 @@ mod tests {
         assert_eq!(throttle.wait(&whose, here, start + MAX_WAIT), None);
         throttle.succeeded(&whose, here);
         assert_eq!(throttle.wait(&whose, here, start), None);
+    }
+
+    #[test]
+    fn who_makes_names_up_is_not_forgotten_for_it_nor_makes_others_be() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let (ann, here) = (Guessed::Account(Uid([1; 16])), IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..9 {
+            throttle.failed(&ann, here, start);
+        }
+        let later = start + Duration::from_secs(1);
+        let nobody = |number: usize| Guessed::Nobody(UserName::create(&format!("nobody{number}")).unwrap());
+        for number in 0..2 * MAX_PAIRS_OF_SITE {
+            throttle.failed(&nobody(number), here, later);
+        }
+        assert_eq!(throttle.pairs, MAX_PAIRS_OF_SITE);
+        assert!(throttle.wait(&ann, here, later).is_some());
+        // Many addresses, each full: a guess from a new one is counted, and forgets nobody elsewhere.
+        for site in 0..30 {
+            for number in 0..MAX_PAIRS_OF_SITE {
+                throttle.failed(&nobody(number), IpAddr::from([10, 0, 1, site]), later);
+            }
+        }
+        let new = IpAddr::from([10, 0, 2, 1]);
+        for _ in 0..9 {
+            throttle.failed(&ann, new, later);
+        }
+        assert_eq!(throttle.pairs, MAX_PAIRS);
+        assert!(throttle.wait(&ann, new, later).is_some() && throttle.wait(&ann, here, later).is_some());
+        // Those that guess no more give way.
+        throttle.failed(&ann, new, later + 2 * FORGET);
+        throttle.failed(&nobody(0), new, later + 2 * FORGET);
+        assert_eq!(throttle.pairs, 2);
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_guesses_no_more_than_an_ipv4_address() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let whose = Guessed::Account(Uid([1; 16]));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for host in 0..9 {
+            throttle.failed(&whose, ip(&format!("2001:db8:1:2::{host:x}")), start);
+        }
+        assert!(
+            throttle.wait(&whose, ip("2001:db8:1:2:ffff::1"), start).is_some(),
+            "another address of the /64"
+        );
+        assert_eq!(throttle.wait(&whose, ip("2001:db8:1:3::1"), start), None);
+        throttle.succeeded(&whose, ip("2001:db8:1:2::99"));
+        assert_eq!(throttle.wait(&whose, ip("2001:db8:1:2:ffff::1"), start), None);
     }
 
     #[test]

@@ -154,13 +154,13 @@ impl Depot {
         }
     }
 
-    /// A node connected and proved who it is. The number returned names this connection.
-    pub fn register(&mut self, peer: PeerId, now: u64) -> u64 {
+    /// A node connected and proved who it is. The number returned names this connection; none for one that was taken out.
+    pub fn register(&mut self, peer: PeerId, now: u64) -> Option<u64> {
+        let ix = self.is_known(peer).then(|| self.node_ix(peer))?;
         self.sessions += 1;
-        let ix = self.node_ix(peer);
         self.nodes[ix].begin(self.sessions, now);
         self.settle(ix, now);
-        self.sessions
+        Some(self.sessions)
     }
 
     /// A node's connection broke.
@@ -255,7 +255,7 @@ impl Depot {
         self.by_peer.get(&peer).is_some_and(|&ix| self.nodes[ix].up)
     }
 
-    /// Whether a node ever registered with the trackers.
+    /// Whether a node has a record: it is admitted.
     #[must_use]
     pub fn is_known(&self, peer: PeerId) -> bool {
         self.by_peer.get(&peer).is_some_and(|&ix| self.nodes[ix].name.is_some())

@@ -106,7 +106,7 @@ impl World {
 
     fn come(&mut self, at: usize) {
         let server = &mut self.servers[at];
-        let session = self.depot.register(server.peer, self.now);
+        let session = self.depot.register(server.peer, self.now).unwrap();
         server.told = Some((session, HashSet::new()));
         let mut pages: Vec<OwnedChunk> = server.held.iter().copied().collect();
         let second = pages.split_off(pages.len() / 2);
@@ -308,7 +308,7 @@ fn of_chunks_that_no_file_names_only_so_many_are_remembered_and_the_rest_when_th
         OwnedChunk { owner: Uid([9; 16]), chunk: ChunkId(id) }
     };
     let peer = world.servers[0].peer;
-    let session = world.depot.register(peer, 0);
+    let session = world.depot.register(peer, 0).unwrap();
     let page = |held: Vec<OwnedChunk>, gone: Vec<OwnedChunk>, (anew, more): (bool, bool)| NodeReport {
         anew,
         more,
@@ -362,4 +362,16 @@ fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
     assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, None);
     world.go(0);
     assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, Some(new));
+}
+
+#[test]
+fn a_node_that_was_taken_out_is_not_let_in_until_it_is_admitted_again() {
+    let mut world = World::new(2);
+    let peer = world.servers[0].peer;
+    world.depot.set_node(peer, None);
+    assert_eq!(world.depot.register(peer, 0), None);
+    assert_eq!(world.depot.register(PeerId([99; 32]), 0), None, "one that nobody ever heard of");
+    let name = NodeName::create("DFS1").unwrap();
+    world.depot.set_node(peer, Some((name, "127.0.0.1:1".into(), None)));
+    assert!(world.depot.register(peer, 0).is_some());
 }

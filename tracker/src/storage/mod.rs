@@ -21,8 +21,8 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
-pub use admission::Applicant;
-pub(crate) use admission::write_node;
+pub use admission::{Admitted, Applicant};
+pub(crate) use admission::{was_expelled, write_node};
 pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
 
@@ -158,7 +158,7 @@ impl Storage {
         for &(number, since) in &known.cautions {
             let over = wall >= since.saturating_add(CAUTION_MS);
             if !over && known.allowed_ms.is_none_or(|allowed| allowed < since) {
-                let hours = (since + CAUTION_MS).saturating_sub(wall).div_ceil(3_600_000);
+                let hours = since.saturating_add(CAUTION_MS).saturating_sub(wall).div_ceil(3_600_000);
                 return Some(format!(
                     "tracker {number} started without what it held before; deletions go on in {hours} h, or when an \
                      operator types allow-deletions at a tracker's prompt"

@@ -6,7 +6,7 @@ use shoal_common::{Blake3, PeerId};
 use shoal_replica::{BlobHash, Kind, MemberStatus, Row, Rows};
 
 use super::{Known, Storage};
-use crate::clock::wall_ms;
+use crate::clock::{is_credible, wall_ms};
 use crate::core::{Fault, Tx};
 use crate::record::{
     ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, encode,
@@ -98,6 +98,7 @@ fn look(tx: &mut Tx<'_>, known: Option<u64>, at: Option<(usize, Option<Vec<u8>>)
         tx.store().forget_storage_changes()?;
         Some((0, None))
     };
+    let now_ms = tx.now().wall_ms;
     let mut look = Look {
         generation,
         beginning: tx.store().beginning(),
@@ -110,10 +111,13 @@ fn look(tx: &mut Tx<'_>, known: Option<u64>, at: Option<(usize, Option<Vec<u8>>)
             .iter()
             .filter_map(decode::<Allowance>)
             .map(|found| found.at_ms)
+            .filter(|at_ms| is_credible(*at_ms, now_ms))
             .max(),
     };
     for row in live(tx, CAUTION)? {
+        // One far ahead would hold deletions for ever, whatever an operator allows.
         let since = decode::<Caution>(&row).map(|caution| caution.since_ms);
+        let since = since.filter(|since_ms| is_credible(*since_ms, now_ms));
         look.cautions.extend(row.key.first().copied().zip(since));
     }
     match at {

@@ -1,5 +1,5 @@
-//! Answers that commands ask for again and again, kept in memory: who is a member of which group, and what users and groups
-//! are called. Filled as they are asked for, and forgotten where a row that they rest on changes.
+//! Answers that commands ask for again and again, kept in memory: who is a member of which group, what users and groups are
+//! called, which login keys accounts have, and which clients were signed out. Filled as they are asked for, and forgotten where a row that they rest on changes.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

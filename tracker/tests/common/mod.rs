@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use shoal_common::credentials::Secrets;
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
 use shoal_common::tracker_api::{
-    Answer, CLIENT_PROTOCOL, Call, FromTracker, Refusal, Reply, Session, ToTracker,
+    Answer, CLIENT_PROTOCOL, Call, FromTracker, REVISION, Refusal, Reply, Session, ToTracker,
 };
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
@@ -92,7 +92,7 @@ impl Client {
         let mut channel = control.open(tracker, Protocol(CLIENT_PROTOCOL)).await.unwrap();
         channel.set_limit(MAX_CLIENT_MESSAGE);
         let mut client = Self { identity, tracker, control, channel, calls: 0, user: None };
-        client.ok(Call::Hello { listen: "127.0.0.1:7777".into() }).await;
+        client.ok(Call::Hello { listen: "127.0.0.1:7777".into(), revision: Some(REVISION) }).await;
         client
     }
 

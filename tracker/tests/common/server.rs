@@ -10,7 +10,7 @@ use shoal_common::tokens::{self, CopyOrder};
 use shoal_common::tracker_api::storage::{
     NodeAnswer, NodeCall, NodeEntry, NodeReport, Order, OwnedChunk, StoreAnswer, StoreCall,
 };
-use shoal_common::tracker_api::{Answer, Call};
+use shoal_common::tracker_api::{Answer, Call, REVISION};
 use shoal_common::{NodeName, PeerId, Uid};
 use shoal_net::Identity;
 use shoal_net::bulk::{BulkLimits, Listener};
@@ -102,7 +102,7 @@ async fn serve(
 ) {
     let own = identity.peer_id();
     let mut client = Client::connect_as(identity, tracker).await;
-    client.ok(Call::Hello { listen: format!("0.0.0.0:{port}") }).await;
+    client.ok(Call::Hello { listen: format!("0.0.0.0:{port}"), revision: Some(REVISION) }).await;
     let proof = Some(secret().prove(own, client.tracker));
     client.ok(Call::Node(NodeCall::Register { name, proof })).await;
     let mut told: Option<HashSet<OwnedChunk>> = None;

@@ -48,7 +48,7 @@ pub enum StoreError {
     #[error("{0}; only files are stored")]
     NotAFile(#[from] NotRegular),
     /// The system makes the file up when it is read, and it does not end.
-    #[error("{} gives more than {} when it is read, although its size is {size} bytes; store a copy of it", .path.display(), shoal_peer::text::size(*.most))]
+    #[error("{} gives more than {} when it is read, although its size is {size} bytes; store a copy of it", .path.display(), shoal_session::text::size(*.most))]
     Endless {
         /// The file.
         path: PathBuf,

@@ -7,7 +7,7 @@ use shoal_common::PeerId;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_common::tracker_api::storage::{MAX_ORDERS, MAX_REPORT, NodeAnswer, NodeCall, NodeReport, Order};
-use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Reply};
+use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, REVISION, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::vouching::{News, Scope, SignedList};
 use shoal_net::{Control, KnownError, KnownTrackers, Protocol, ReachError};
@@ -181,7 +181,8 @@ impl Reporter {
 
     /// Says hello, makes sure that this is the tracker of that line, and takes what it hands out about all keys.
     async fn greet(&self, line: &TrackerLine, link: &Link) -> Result<(), Unreached> {
-        let welcome = ask(link, Call::Hello { listen: self.listen.clone() }).await?;
+        let welcome =
+            ask(link, Call::Hello { listen: self.listen.clone(), revision: Some(REVISION) }).await?;
         let Answer::Welcome { lists, .. } = welcome else {
             return Err("it is of another version".to_owned().into());
         };

@@ -154,7 +154,7 @@ const CHALLENGE: [u8; 32] = [7; 32];
 fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuard<'_, Cluster>) -> Reply {
     let count = |cluster: &mut Cluster, id: &[u8]| *cluster.effects.entry(id.to_vec()).or_default() += 1;
     match call {
-        Call::Hello { listen } => {
+        Call::Hello { listen, .. } => {
             caller.address.clone_from(listen);
             Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms(), revision: Some(1), lists: None })
         }

@@ -1,0 +1,194 @@
+//! Logging in: challenges and the proof of a password, sessions that go on, and changes of the password.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
+
+use shoal_common::UserName;
+use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
+use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
+use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
+
+use super::accounts::{self, Candidate, Facts};
+use super::sessions::{self, Caller};
+use super::throttle::{Guessed, Throttle};
+use super::{Client, Service, Session, refusal, session_over};
+use crate::clock::is_credible;
+
+impl Service {
+    pub(super) async fn challenge(
+        &self,
+        client: &mut Client,
+        name: UserName,
+        candidate: u8,
+    ) -> Result<Answer, Refusal> {
+        let wanted = name.clone();
+        let asked = self.core.read(move |tx| {
+            let found = accounts::candidate(tx, &wanted, candidate)?;
+            let salt = match &found {
+                Some(found) => found.account.salt,
+                None => accounts::salt_of_nobody(tx, &wanted)?,
+            };
+            Ok((found, salt))
+        });
+        let (found, salt) = asked.await?;
+        self.check_wait(&guessed(found.as_ref(), &name), name.as_str(), client)?;
+        let mut challenge = [0; CHALLENGE_BYTES];
+        getrandom::fill(&mut challenge).expect("the system provides randomness");
+        client.challenge = Some(challenge);
+        Ok(Answer::Challenge { salt, challenge })
+    }
+
+    pub(super) async fn login(
+        &self,
+        client: &mut Client,
+        name: UserName,
+        number: u8,
+        signature: [u8; 64],
+    ) -> Result<Answer, Refusal> {
+        let (wanted, client_peer) = (name.clone(), client.peer);
+        // A sign-out after this moment ends the session that begins by this proof.
+        let asked = self.core.read(move |tx| {
+            let found = accounts::candidate(tx, &wanted, number)?;
+            let since_ms = found.as_ref().map(|found| sessions::since_ms(tx, found.user, client_peer));
+            Ok((found, since_ms.transpose()?.unwrap_or(0)))
+        });
+        let (found, since_ms) = asked.await?;
+        let whose = guessed(found.as_ref(), &name);
+        self.check_wait(&whose, name.as_str(), client)?;
+        if client.session.is_some() {
+            return Err(refusal(
+                RefusalKind::Exists,
+                "you are logged in already; log out first with: logout",
+            ));
+        }
+        let challenge = client.challenge.take();
+        let tracker = self.identity.peer_id();
+        let proven = found.as_ref().filter(|found| {
+            challenge.is_some_and(|challenge| {
+                check_answer(found.account.login_key, &challenge, client.peer, tracker, &signature)
+            })
+        });
+        let from = client.remote.ip();
+        let Some(proven) = proven else {
+            self.throttle().failed(&whose, from, Instant::now());
+            if found.is_some_and(|found| found.more) {
+                return Err(refusal(RefusalKind::TryNext, "another account of that name may be meant"));
+            }
+            let text = "wrong user id or password; a new account is made with: create_user";
+            return Err(refusal(RefusalKind::WrongPassword, text));
+        };
+        self.throttle().succeeded(&whose, from);
+        let (user, login_key) = (proven.user, proven.account.login_key);
+        self.begin(client, Caller { user, peer: client_peer, login_key, since_ms }).await
+    }
+
+    pub(super) async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
+        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
+        let keys = self.trust.keys();
+        let token: SessionToken =
+            tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
+        // One that says to be good for longer was made with a stolen key, to outlive it.
+        let longest = now_ms + SESSION_LIFE_MS + LONGEST_TICKET_MS;
+        // One that says to have begun far ahead, to outlive sign-outs.
+        let since_ms = token.since_ms();
+        let holds = (now_ms..=longest).contains(&token.expires_ms) && is_credible(since_ms, now_ms);
+        if token.peer != client.peer || !holds {
+            return Err(session_over());
+        }
+        let SessionToken { user, peer, login_key, .. } = token;
+        self.begin(client, Caller { user, peer, login_key, since_ms }).await
+    }
+
+    pub(super) async fn renew(&self, client: &mut Client) -> Result<Answer, Refusal> {
+        let caller = client.caller()?;
+        let facts = self.facts(caller).await?;
+        Ok(self.logged_in(facts, caller))
+    }
+
+    fn logged_in(&self, facts: Facts, caller: Caller) -> Answer {
+        Answer::LoggedIn(Box::new(facts.into_session(&self.identity, caller, self.trust.keys())))
+    }
+
+    pub(super) async fn change_password(
+        &self,
+        client: &mut Client,
+        signature: [u8; 64],
+        account: Account,
+        change: Option<ChangeSignature>,
+    ) -> Result<Answer, Refusal> {
+        let caller = client.caller()?;
+        let Caller { user, peer, .. } = caller;
+        let (whose, from) = (Guessed::Account(user), client.remote.ip());
+        self.check_wait(&whose, "this account", client)?;
+        let challenge = client.challenge.take();
+        let (tracker, login_key) = (self.identity.peer_id(), account.login_key);
+        let replaced = self.run_for(caller, move |tx| {
+            let proves = |old| {
+                challenge.is_some_and(|challenge| check_answer(old, &challenge, peer, tracker, &signature))
+            };
+            // A proof is as good as a login. Where nothing was left to change there was none: the session goes on.
+            if accounts::replace_secrets(tx, user, account, change, proves)? {
+                Ok((true, sessions::since_ms(tx, user, peer)?))
+            } else {
+                Ok((false, caller.since_ms))
+            }
+        });
+        let replaced = replaced.await;
+        match &replaced {
+            Ok((true, _)) => self.throttle().succeeded(&whose, from),
+            Err(refusal) if refusal.kind == RefusalKind::WrongPassword => {
+                self.throttle().failed(&whose, from, Instant::now());
+            }
+            _ => {}
+        }
+        let (_, since_ms) = replaced?;
+        self.begin(client, Caller { user, peer, login_key, since_ms }).await
+    }
+
+    /// Begins the caller's session on this connection, or goes on with it.
+    async fn begin(&self, client: &mut Client, caller: Caller) -> Result<Answer, Refusal> {
+        let address = client.listen.ok_or_else(session_over)?;
+        let facts = self.facts(caller).await?;
+        self.offline(client);
+        let epoch = self.presence.online(caller.peer, caller.user, address);
+        client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
+        // The account may have changed since, before this session was among those that are watched.
+        if let Err(refusal) = self.check(caller).await {
+            // Whatever the reason: its client is not told that it has a session, so there is none.
+            self.end(client);
+            return Err(refusal);
+        }
+        Ok(self.logged_in(facts, caller))
+    }
+
+    async fn facts(&self, caller: Caller) -> Result<Facts, Refusal> {
+        let facts = self.read_for(caller, move |tx| accounts::facts(tx, caller.user)).await?;
+        facts.ok_or_else(session_over)
+    }
+
+    fn check_wait(&self, whose: &Guessed, name: &str, client: &Client) -> Result<(), Refusal> {
+        match self.throttle().wait(whose, client.remote.ip(), Instant::now()) {
+            None => Ok(()),
+            Some(wait) => {
+                let seconds = wait.as_secs_f32().ceil();
+                Err(Refusal {
+                    kind: RefusalKind::Wait,
+                    text: format!(
+                        "too many wrong passwords for {name} from here; wait {seconds} s and try again"
+                    ),
+                    again_ms: u32::try_from(wait.as_millis()).ok(),
+                })
+            }
+        }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        // A panic while the lock was held cannot leave worse than a count that is off by one.
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose password a login under `name` guesses.
+fn guessed(found: Option<&Candidate>, name: &UserName) -> Guessed {
+    found.map_or_else(|| Guessed::Nobody(name.clone()), |found| Guessed::Account(found.user))
+}
