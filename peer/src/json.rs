@@ -1,7 +1,7 @@
 //! Results and events as JSON, one object a line, in the form that scripts rely on.
 
 use serde_json::{Map, Value, json};
-use shoal_common::tracker_api::{FileEntry, SessionEntry};
+use shoal_common::tracker_api::{FileEntry, Level, SessionEntry};
 
 use crate::app::{Output, PeerRow};
 use crate::command::{Direction, FileRef};
@@ -126,6 +126,19 @@ fn fields(output: &Output) -> Map<String, Value> {
         Output::LoggedOut { user } => json!({ "user": user.as_str() }),
         Output::Sessions(sessions) => {
             json!({ "sessions": sessions.iter().map(session).collect::<Value>() })
+        }
+        Output::Quota { group, quota } => {
+            let level = |level: Level| json!({ "used": level.used, "limit": level.most });
+            let mut fields = json!({ "files": level(quota.files), "bytes": level(quota.bytes) });
+            for (name, figure) in [("groups", quota.groups), ("stored", quota.stored)] {
+                if let Some(figure) = figure {
+                    fields[name] = level(figure);
+                }
+            }
+            if let Some(group) = group {
+                fields["group"] = group.as_str().into();
+            }
+            fields
         }
         Output::SignedOut { user, peer } => json!({ "user": user.as_str(), "peer": peer.to_string() }),
         Output::WhoAmI(who) => mark(

@@ -35,6 +35,7 @@ pub fn output(output: &Output) -> String {
         Output::SignedOut { user, peer } => {
             format!("{user} is logged out on {peer}; anyone who knows the password can log in there again")
         }
+        Output::Quota { quota, .. } => text::quota(quota),
         Output::WhoAmI(who) => whoami(who),
         Output::PasswordChanged => {
             "the password is changed; all other sessions of the account ended".to_owned()

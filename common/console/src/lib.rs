@@ -11,6 +11,6 @@ mod text_file;
 
 pub use key_file::read_key;
 pub use log::LogFormat;
-pub use rate::rate;
+pub use rate::{rate, size};
 pub use runtime::runtime;
 pub use text_file::read_text;

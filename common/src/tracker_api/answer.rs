@@ -142,6 +142,39 @@ pub enum Answer {
     /// To [`Call::Sessions`](super::Call::Sessions), the caller's own first.
     #[n(16)]
     Sessions(#[n(0)] Vec<SessionEntry>),
+    /// To [`Call::Quota`](super::Call::Quota).
+    #[n(17)]
+    Quota(#[n(0)] Box<QuotaAnswer>),
+}
+
+/// What a user or a group has and may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct QuotaAnswer {
+    /// Of a user: shares and stored files; of a group: files that somebody shares.
+    #[n(0)]
+    pub files: Level,
+    /// Bytes that each tracker keeps of them.
+    #[n(1)]
+    pub bytes: Level,
+    /// Groups that a user founded.
+    #[n(2)]
+    pub groups: Option<Level>,
+    /// A user's bytes on the storage nodes, in all copies.
+    #[n(3)]
+    pub stored: Option<Level>,
+}
+
+/// How much there is of something, and how much there may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Level {
+    /// How much there is.
+    #[n(0)]
+    pub used: u64,
+    /// How much there may be; `None` is no bound.
+    #[n(1)]
+    pub most: Option<u64>,
 }
 
 /// A client on which the caller's account is logged in now.

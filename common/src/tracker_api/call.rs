@@ -283,6 +283,13 @@ pub enum Call {
         #[n(1)]
         peer: PeerId,
     },
+    /// What the caller has and may have; or a group, for its members. → [`Answer::Quota`](super::Answer::Quota)
+    #[n(28)]
+    Quota {
+        /// Which group, instead of the caller.
+        #[n(0)]
+        group: Option<GroupName>,
+    },
 }
 
 impl Call {

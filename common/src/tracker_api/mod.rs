@@ -11,7 +11,8 @@ pub mod storage;
 use minicbor::{Decode, Encode};
 
 pub use answer::{
-    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, SessionEntry, UserEntry,
+    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level, QuotaAnswer, Session,
+    SessionEntry, UserEntry,
 };
 pub use call::Call;
 
@@ -129,6 +130,7 @@ mod tests {
             Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
             Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
             Call::Renew,
+            Call::Quota { group: None },
             Call::Node(storage::NodeCall::Report(Box::default())),
             Call::Store(storage::StoreCall::Lease { id: RequestId([9; 16]), end: true }),
         ];

@@ -1,6 +1,8 @@
 //! Questions to the trackers whose answers are lists, put together from as many answers as it takes.
 
-use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry, GroupEntry, SessionEntry, UserEntry};
+use shoal_common::tracker_api::{
+    Answer, Call, Extent, FileEntry, GroupEntry, QuotaAnswer, SessionEntry, UserEntry,
+};
 use shoal_common::{GroupName, UserName};
 
 use super::{App, AppError, PeerRow, unexpected};
@@ -44,6 +46,13 @@ impl App {
                 .into_iter()
                 .map(|entry| SessionEntry { address: text::printable(&entry.address), ..entry })
                 .collect()),
+            _ => unexpected(),
+        }
+    }
+
+    pub(super) async fn quota(&self, group: Option<&GroupName>) -> Result<QuotaAnswer, AppError> {
+        match self.0.session.call(Call::Quota { group: group.cloned() }).await? {
+            Answer::Quota(quota) => Ok(*quota),
             _ => unexpected(),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shoal_common::tracker_api::{FileEntry, GroupEntry, SessionEntry, UserEntry};
+use shoal_common::tracker_api::{FileEntry, GroupEntry, QuotaAnswer, SessionEntry, UserEntry};
 use shoal_common::{FileName, GroupName, PeerId, Sha1, UserName};
 
 use crate::command::{Direction, FileRef, Spec};
@@ -45,6 +45,13 @@ pub enum Output {
         user: UserName,
         /// The client.
         peer: PeerId,
+    },
+    /// What the account, or a group, has and may have.
+    Quota {
+        /// The group, if one was named.
+        group: Option<GroupName>,
+        /// What it has and may have.
+        quota: QuotaAnswer,
     },
     /// Who is logged in, and where.
     WhoAmI(Box<WhoAmI>),

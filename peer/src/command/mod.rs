@@ -71,6 +71,8 @@ pub enum Command {
     },
     /// The clients on which the account is logged in.
     Sessions,
+    /// What the account, or a group, has and may have.
+    Quota(Option<GroupName>),
     /// Who is logged in.
     WhoAmI,
     /// Replace the account's password.

@@ -145,6 +145,7 @@ impl Given<'_> {
             "login" => Command::Login { user: UserName::refer(self.at(0))?, password: self.password(1) },
             "logout" => self.logout()?,
             "sessions" => Command::Sessions,
+            "quota" => Command::Quota(self.arguments.first().map(|_| self.group()).transpose()?),
             "whoami" => Command::WhoAmI,
             "change_password" => match self.arguments.len() {
                 0 => Command::ChangePassword { old: None, new: None },
@@ -336,6 +337,8 @@ mod tests {
         assert_eq!(command("limit DOWN 0"), Command::Limit { direction: Direction::Down, rate: None });
         assert_eq!(command("wait 1.5"), Command::Wait(Some(Duration::from_millis(1500))));
         assert_eq!(command("wait"), Command::Wait(None));
+        assert_eq!(command("quota"), Command::Quota(None));
+        assert_eq!(command("Quota g"), Command::Quota(Some(group("g"))));
     }
 
     #[test]

@@ -53,6 +53,18 @@ pub const COMMANDS: &[Spec] = &[
         example: "sessions",
     },
     Spec {
+        name: "quota",
+        usage: "[<group_id>]",
+        arguments: &[Argument::Group],
+        required: 0,
+        options: NONE,
+        section: Section::Account,
+        summary: "how much of its quotas this account, or a group, has used",
+        details: "Files counts what you share, once per client and group, and what you stored with dfs. Whoever reaches a \
+                  quota can share and store again after stop_share, or when the trackers' operator raises it.",
+        example: "quota",
+    },
+    Spec {
         name: "whoami",
         usage: "",
         arguments: &[],

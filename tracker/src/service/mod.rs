@@ -5,7 +5,7 @@ mod accounts;
 mod files;
 mod groups;
 mod login;
-mod names;
+pub(crate) mod names;
 mod sessions;
 mod storage;
 mod throttle;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
+use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
 use crate::storage::Storage;
 use crate::trust::Trust;
@@ -45,6 +46,7 @@ pub struct Service {
     sessions: Sessions,
     registration: Registration,
     rates: Arc<Mutex<Rates>>,
+    quotas: Quotas,
 }
 
 /// What is remembered of one connection.
@@ -117,6 +119,7 @@ impl Service {
             sessions,
             registration: terms.who,
             rates,
+            quotas: Quotas::default(),
         }
     }
 
@@ -269,12 +272,19 @@ impl Service {
             Call::ListMembers { group, after } => {
                 self.read_for(caller, move |tx| groups::list_members(tx, user, &group, after.as_ref())).await
             }
+            Call::Quota { group } => {
+                let ask = move |tx: &Tx<'_>| {
+                    let group = group.map(|name| groups::joined(tx, user, &name)).transpose()?;
+                    quota::answer(tx, user, group)
+                };
+                self.read_for(caller, ask).await
+            }
             call => self.about_files(caller, call).await,
         }
     }
 
     async fn about_files(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
-        let presence = self.presence.clone();
+        let (presence, quotas) = (self.presence.clone(), self.quotas.clone());
         let Caller { user, peer, .. } = caller;
         match call {
             Call::ListFiles { group, after } => {
@@ -284,13 +294,13 @@ impl Service {
             Call::Share { request, group, manifest, piece_list } => {
                 let shared = self.run_for(caller, move |tx| {
                     let new = files::NewShare { request, group: &group, manifest, piece_list };
-                    files::share(tx, user, peer, new)
+                    files::share(tx, &quotas, (user, peer), new)
                 });
                 shared.await.map(|(group, file)| Answer::Shared { group, file })
             }
             Call::ShareKnown { request, group, file } => self
                 .run_for(caller, move |tx| {
-                    files::share_known(tx, user, peer, request, (group, file))
+                    files::share_known(tx, &quotas, (user, peer), request, (group, file))
                 })
                 .await
                 .map(|()| Answer::Ok),

@@ -3,14 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
+use shoal_common::storage::room_of;
 use shoal_common::tracker_api::storage::{MAX_NODE_CHUNKS, OwnedChunk};
 
 use super::Found;
 
 /// Changes that are remembered: some minutes at full speed. Whoever is further behind takes a snapshot.
 const MAX_CHANGES: usize = 100_000;
-/// What the smallest chunk takes of the capacity, in bytes: a block of the disk.
-const BLOCK: u32 = 4_096;
 /// The span in which no more than a share of the chunks goes into the bin, in milliseconds.
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -71,11 +70,6 @@ pub enum Discarded {
     Spent,
 }
 
-/// What a chunk takes of the capacity.
-fn charge(length: u32) -> u64 {
-    u64::from(length.max(BLOCK))
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -117,7 +111,7 @@ impl Ledger {
     pub(super) fn found_binned(&mut self, found: Found, since_ms: u64) {
         let entry = Entry { length: found.length, stored: found.stored };
         self.binned.insert(found.chunk, Binned { entry, since_ms });
-        self.used += charge(found.length);
+        self.used += room_of(found.length);
     }
 
     /// Some chunk went into the bin at that time.
@@ -150,15 +144,15 @@ impl Ledger {
     }
 
     pub(super) fn reserve(&mut self, length: u32) -> bool {
-        let fits = self.room().free >= charge(length);
+        let fits = self.room().free >= room_of(length);
         if fits {
-            self.reserved += charge(length);
+            self.reserved += room_of(length);
         }
         fits
     }
 
     pub(super) fn release(&mut self, length: u32) {
-        self.reserved -= charge(length);
+        self.reserved -= room_of(length);
     }
 
     /// A chunk is durable now; its reservation is released apart.
@@ -169,7 +163,7 @@ impl Ledger {
 
     pub(super) fn forget(&mut self, chunk: &OwnedChunk) -> bool {
         let Some(entry) = self.held.remove(chunk) else { return false };
-        self.used -= charge(entry.length);
+        self.used -= room_of(entry.length);
         self.note(Change::Gone(*chunk));
         true
     }
@@ -222,7 +216,7 @@ impl Ledger {
     /// Removes a chunk from the bin for good.
     pub(super) fn remove_binned(&mut self, chunk: &OwnedChunk) -> bool {
         let Some(binned) = self.binned.remove(chunk) else { return false };
-        self.used -= charge(binned.entry.length);
+        self.used -= room_of(binned.entry.length);
         true
     }
 
@@ -268,9 +262,9 @@ impl Ledger {
     fn hold(&mut self, found: Found) {
         let entry = Entry { length: found.length, stored: found.stored };
         if let Some(before) = self.held.insert(found.chunk, entry) {
-            self.used -= charge(before.length);
+            self.used -= room_of(before.length);
         }
-        self.used += charge(found.length);
+        self.used += room_of(found.length);
     }
 
     /// Numbers a change, so that the trackers are told.
