@@ -12,6 +12,8 @@ mod queries;
 mod rows;
 mod start;
 mod usage;
+#[cfg(test)]
+mod usage_tests;
 
 use std::fs::{File, Permissions};
 use std::io;
