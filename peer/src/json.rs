@@ -1,7 +1,7 @@
 //! Results and events as JSON, one object a line, in the form that scripts rely on.
 
 use serde_json::{Map, Value, json};
-use shoal_common::tracker_api::{FileEntry, Level, SessionEntry};
+use shoal_common::tracker_api::{ClientShares, FileEntry, Level, SessionEntry};
 
 use crate::app::{Output, PeerRow};
 use crate::command::{Direction, FileRef};
@@ -135,11 +135,16 @@ fn fields(output: &Output) -> Map<String, Value> {
                     fields[name] = level(figure);
                 }
             }
+            if let Some(clients) = &quota.clients {
+                let client = |one: &ClientShares| json!({ "peer": one.peer.to_string(), "files": one.files, "self": one.own });
+                fields["clients"] = clients.iter().map(client).collect();
+            }
             if let Some(group) = group {
                 fields["group"] = group.as_str().into();
             }
             fields
         }
+        Output::ClientForgotten { peer, files } => json!({ "peer": peer.to_string(), "files": files }),
         Output::SignedOut { user, peer } => json!({ "user": user.as_str(), "peer": peer.to_string() }),
         Output::WhoAmI(who) => mark(
             json!({

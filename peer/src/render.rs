@@ -36,6 +36,11 @@ pub fn output(output: &Output) -> String {
             format!("{user} is logged out on {peer}; anyone who knows the password can log in there again")
         }
         Output::Quota { quota, .. } => text::quota(quota),
+        Output::ClientForgotten { peer, files } => {
+            format!(
+                "{files} shares on {peer} are taken back; a client that comes back shares its files again"
+            )
+        }
         Output::WhoAmI(who) => whoami(who),
         Output::PasswordChanged => {
             "the password is changed; all other sessions of the account ended".to_owned()

@@ -65,7 +65,15 @@ pub fn quota(quota: &QuotaAnswer) -> String {
         let most = most.map_or_else(|| "no bound".to_owned(), |most| format!("of {}", shown(&most)));
         Some(format!("{name:<20}  {} {most}", shown(&used)))
     });
-    lines.collect::<Vec<_>>().join("\n")
+    let clients = quota.clients.iter().flatten().map(|client| {
+        let note = if client.own { ", this one" } else { "" };
+        format!(
+            "  shared on            {} ({}{note})",
+            client.peer,
+            count(usize::try_from(client.files).unwrap_or(usize::MAX), "file")
+        )
+    });
+    lines.chain(clients).collect::<Vec<_>>().join("\n")
 }
 
 /// A duration to the second: `1h02m03s`, `2m03s`, `3s`.

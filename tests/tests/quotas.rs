@@ -330,3 +330,37 @@ fn names_with_spaces_are_quoted_at_the_prompt_and_a_groups_quota_is_for_its_memb
     let refusal = ann.refused(Call::Quota { group: Some(GroupName::refer("g").unwrap()) });
     assert_eq!(refusal.kind, RefusalKind::NotFound);
 }
+
+#[test]
+fn shares_of_a_lost_client_are_taken_back_and_a_download_over_the_quota_is_complete_and_not_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trackers = Trackers::start(dir.path(), 1);
+    let info = trackers.info();
+    let (mut ann, mut bob) = Client::pair(dir.path(), &info);
+    say(&mut trackers, 1, "quota users files 2", "each user: 2 files");
+    say(&mut trackers, 1, "quota user bob files 0", "of 0 files");
+    ann.share("g", "one", 1_000);
+    let (path, _) = ann.share("g", "two", 1_000);
+    bob.ok(&format!("download_file g one {}", dir.path().display()));
+    bob.until_download("one", "C");
+    let lost = bob.until_event("share_lost");
+    assert!(lost["reason"].as_str().unwrap().contains("your quota of 0 files is used up"), "{lost}");
+    let mut other = Client::start(dir.path(), "other", &info);
+    other.ok("login ann secret");
+    let upload = format!("upload_file {} g", path.display());
+    other.fails(&upload);
+    let clients = other.ok("quota")["clients"].clone();
+    let key = clients[0]["peer"].as_str().unwrap().to_owned();
+    assert_eq!((&clients[0]["files"], &clients[0]["self"]), (&2.into(), &false.into()), "{clients}");
+    let forget = format!("forget_client {}", &key[key.len() - 8..]);
+    assert!(other.fails(&forget).contains("that client is online"));
+    let ann = ann.kill();
+    until("it is offline", || other.run_any(&forget)["ok"] == true);
+    assert_eq!(other.ok("quota")["files"]["used"], 0);
+    assert!(other.fails(&forget).contains("shares nothing on a client"));
+    other.ok(&upload);
+    // It was not lost after all: what there is room for is shared again.
+    let mut ann = ann.restart();
+    ann.ok("login ann secret");
+    until("one of the two is shared again", || ann.ok("quota")["files"]["used"] == 2);
+}

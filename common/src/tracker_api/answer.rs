@@ -145,10 +145,20 @@ pub enum Answer {
     /// To [`Call::Quota`](super::Call::Quota).
     #[n(17)]
     Quota(#[n(0)] Box<QuotaAnswer>),
+    /// To [`Call::ForgetClient`](super::Call::ForgetClient).
+    #[n(18)]
+    Forgotten {
+        /// Shares that were taken back now.
+        #[n(0)]
+        shares: u32,
+        /// Whether there are more.
+        #[n(1)]
+        more: bool,
+    },
 }
 
 /// What a user or a group has and may have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct QuotaAnswer {
     /// Of a user: shares and stored files; of a group: files that somebody shares.
@@ -163,6 +173,24 @@ pub struct QuotaAnswer {
     /// A user's bytes on the storage nodes, in all copies.
     #[n(3)]
     pub stored: Option<Level>,
+    /// A user's shares by client, the most first.
+    #[n(4)]
+    pub clients: Option<Vec<ClientShares>>,
+}
+
+/// How many shares of a user belong to one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ClientShares {
+    /// The client's key.
+    #[n(0)]
+    pub peer: PeerId,
+    /// How many.
+    #[n(1)]
+    pub files: u64,
+    /// Whether it is the one that asks.
+    #[n(2)]
+    pub own: bool,
 }
 
 /// How much there is of something, and how much there may be.

@@ -11,8 +11,8 @@ pub mod storage;
 use minicbor::{Decode, Encode};
 
 pub use answer::{
-    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level, QuotaAnswer, Session,
-    SessionEntry, UserEntry,
+    Answer, ClientShares, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level, QuotaAnswer,
+    Session, SessionEntry, UserEntry,
 };
 pub use call::Call;
 
@@ -20,8 +20,8 @@ pub use call::Call;
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 
 /// What a tracker of this version makes of the protocol. From 1 on ids of users and groups are derived, and a change of
-/// password is signed and kept with its signature.
-pub const REVISION: u32 = 1;
+/// password is signed and kept with its signature. From 2 on there are quotas.
+pub const REVISION: u32 = 2;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

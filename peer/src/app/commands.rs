@@ -86,6 +86,28 @@ impl App {
         Ok(Output::SignedOut { user, peer })
     }
 
+    /// Takes back what the account shared on a client that is lost.
+    pub(super) async fn forget_client(&self, client: &str) -> Result<Output, AppError> {
+        let clients = self.quota(None).await?.clients.unwrap_or_default();
+        let mut meant = clients.iter().filter(|one| one.peer.to_string().ends_with(client));
+        let peer = match (meant.next(), meant.next()) {
+            (Some(one), None) => one.peer,
+            (None, _) => return Err(AppError::NoSharesOn(text::short(client))),
+            (Some(_), Some(_)) => return Err(AppError::SeveralClients(text::short(client))),
+        };
+        let mut files: u64 = 0;
+        loop {
+            let call = Call::ForgetClient { request: RequestId::random(), peer };
+            let Answer::Forgotten { shares, more } = self.0.session.call(call).await? else {
+                return unexpected();
+            };
+            files += u64::from(shares);
+            if !more || shares == 0 {
+                return Ok(Output::ClientForgotten { peer, files });
+            }
+        }
+    }
+
     /// Lets shares and downloads go on; gives their numbers. Whoever gives up waiting does not stop it.
     async fn restore(&self, user: Uid) -> Result<(usize, usize), AppError> {
         let app = self.clone();

@@ -191,6 +191,7 @@ impl App {
             | Command::ChangePassword { .. } => self.account(command).await,
             Command::Sessions => Ok(Output::Sessions(self.sessions().await?)),
             Command::Quota(group) => Ok(Output::Quota { quota: self.quota(group.as_ref()).await?, group }),
+            Command::ForgetClient(client) => self.forget_client(&client).await,
             Command::SignOut { user, client } => self.sign_out(user, &client).await,
             Command::CreateGroup(_)
             | Command::JoinGroup(_)

@@ -53,6 +53,13 @@ pub enum Output {
         /// What it has and may have.
         quota: QuotaAnswer,
     },
+    /// What the account shared on a client that is lost is taken back.
+    ClientForgotten {
+        /// The client.
+        peer: PeerId,
+        /// How many files it shared.
+        files: u64,
+    },
     /// Who is logged in, and where.
     WhoAmI(Box<WhoAmI>),
     /// The password is another now.

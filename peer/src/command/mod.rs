@@ -73,6 +73,8 @@ pub enum Command {
     Sessions,
     /// What the account, or a group, has and may have.
     Quota(Option<GroupName>),
+    /// Take back what the account shared on a client that is lost.
+    ForgetClient(String),
     /// Who is logged in.
     WhoAmI,
     /// Replace the account's password.

@@ -146,6 +146,7 @@ impl Given<'_> {
             "logout" => self.logout()?,
             "sessions" => Command::Sessions,
             "quota" => Command::Quota(self.arguments.first().map(|_| self.group()).transpose()?),
+            "forget_client" => Command::ForgetClient(self.at(0).to_owned()),
             "whoami" => Command::WhoAmI,
             "change_password" => match self.arguments.len() {
                 0 => Command::ChangePassword { old: None, new: None },

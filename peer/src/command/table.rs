@@ -65,6 +65,18 @@ pub const COMMANDS: &[Spec] = &[
         example: "quota",
     },
     Spec {
+        name: "forget_client",
+        usage: "<client>",
+        arguments: &[Argument::Free],
+        required: 1,
+        options: NONE,
+        section: Section::Account,
+        summary: "take back everything that this account shared on a client that is lost",
+        details: "quota shows the clients on which this account shares. The last characters of a client's key are enough if \
+                  only one has them. A client that comes back shares its files again.",
+        example: "forget_client hJk4Qz7P",
+    },
+    Spec {
         name: "whoami",
         usage: "",
         arguments: &[],

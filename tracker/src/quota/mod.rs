@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use shoal_common::storage::PointerKey;
-use shoal_common::tracker_api::{Answer, Level, QuotaAnswer, Refusal, RefusalKind};
-use shoal_common::{Gid, Uid, size_text};
+use shoal_common::tracker_api::{Answer, ClientShares, Level, QuotaAnswer, Refusal, RefusalKind};
+use shoal_common::{Gid, PeerId, Uid, size_text};
 use shoal_replica::{Rows, Write};
 
 use crate::core::{Fault, Tx, refuse};
@@ -36,6 +36,8 @@ pub const GROUPS: Limits = Limits { files: 100_000, bytes: 1 << 30, groups: u64:
 const MAX_IDLE_BYTES: u64 = 32 << 20;
 /// Rows that are dropped with one new share at most: what one write takes beside its own.
 const MAX_DROPPED: usize = 20;
+/// Clients that a user is told of, those with the most shares.
+const MAX_CLIENTS: usize = 50;
 /// From how much of a quota on an operator is told that somebody is near it, in percent.
 const NEAR_PERCENT: u64 = 80;
 
@@ -171,22 +173,26 @@ pub(crate) fn admit_group(tx: &Tx<'_>, user: Uid) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What a user has and may have; or a group, for one of its members.
-pub(crate) fn answer(tx: &Tx<'_>, user: Uid, group: Option<Gid>) -> Result<Answer, Fault> {
+/// What the user of that client has and may have; or a group, for one of its members.
+pub(crate) fn answer(tx: &Tx<'_>, (user, peer): (Uid, PeerId), group: Option<Gid>) -> Result<Answer, Fault> {
     let level = |used, most: u64| Level { used, most: Some(most).filter(|most| *most != u64::MAX) };
     let answer = match group {
         Some(group) => {
             let (usage, limits) = (tx.store().group_usage(group)?, group_limits(tx, group)?);
             let (files, bytes) = (level(usage.files, limits.files), level(usage.bytes, limits.bytes));
-            QuotaAnswer { files, bytes, groups: None, stored: None }
+            QuotaAnswer { files, bytes, ..QuotaAnswer::default() }
         }
         None => {
             let (usage, limits) = (tx.store().usage(user)?, user_limits(tx, user)?);
+            let clients = tx.store().shares_by_client(user, MAX_CLIENTS)?.into_iter();
             QuotaAnswer {
                 files: level(usage.files, limits.files),
                 bytes: level(usage.bytes, limits.bytes),
                 groups: Some(level(tx.store().founded(user)?, limits.groups)),
                 stored: Some(level(usage.stored, limits.stored)),
+                clients: Some(
+                    clients.map(|(of, files)| ClientShares { peer: of, files, own: of == peer }).collect(),
+                ),
             }
         }
     };

@@ -20,6 +20,8 @@ use crate::store::{FileRow, file_cost};
 const FEW_HOLDERS_AGAIN_MS: u32 = 1_000;
 /// How often where there are many, in milliseconds.
 const MANY_HOLDERS_AGAIN_MS: u32 = 5_000;
+/// Shares that are taken back in one go where a client is lost: what one write takes.
+const MAX_FORGOTTEN: usize = 50;
 /// From how many on there are many.
 const MANY_HOLDERS: usize = 50;
 
@@ -138,6 +140,33 @@ pub(super) fn stop_share(
         tombstone: true,
         ..Write::default()
     }])
+}
+
+/// Takes back some of the shares that a user recorded on a client that is lost.
+pub(super) fn forget_client(
+    tx: &mut Tx<'_>,
+    presence: &Presence,
+    caller: Uid,
+    lost: PeerId,
+) -> Result<Answer, Fault> {
+    if presence.clients_of(caller).iter().any(|(peer, _)| *peer == lost) {
+        let text = "that client is online; stop sharing there with: stop_share";
+        return Err(refuse(RefusalKind::NotAllowed, text));
+    }
+    let shares = tx.store().shares_on(caller, lost, MAX_FORGOTTEN + 1)?;
+    let more = shares.len() > MAX_FORGOTTEN;
+    let forgotten = shares.iter().take(MAX_FORGOTTEN).map(|&(group, file)| Write {
+        kind: SHARE,
+        key: share_key(group, file, caller, lost),
+        tombstone: true,
+        ..Write::default()
+    });
+    let forgotten: Vec<Write> = forgotten.collect();
+    let shares = u32::try_from(forgotten.len()).unwrap_or(u32::MAX);
+    if shares > 0 {
+        tx.write(forgotten)?;
+    }
+    Ok(Answer::Forgotten { shares, more })
 }
 
 /// A group's files, for members.

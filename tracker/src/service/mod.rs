@@ -275,7 +275,7 @@ impl Service {
             Call::Quota { group } => {
                 let ask = move |tx: &Tx<'_>| {
                     let group = group.map(|name| groups::joined(tx, user, &name)).transpose()?;
-                    quota::answer(tx, user, group)
+                    quota::answer(tx, (user, caller.peer), group)
                 };
                 self.read_for(caller, ask).await
             }
@@ -304,6 +304,9 @@ impl Service {
                 })
                 .await
                 .map(|()| Answer::Ok),
+            Call::ForgetClient { request: _, peer: lost } => {
+                self.run_for(caller, move |tx| files::forget_client(tx, &presence, user, lost)).await
+            }
             Call::StopShare { request: _, group, file } => self
                 .run_for(caller, move |tx| files::stop_share(tx, user, peer, (group, file)))
                 .await

@@ -96,6 +96,29 @@ impl Store {
         Ok(query.query_row([group.0], |row| read_group(row, 0)).optional()?.unwrap_or_default())
     }
 
+    /// A user's shares by client, the most first.
+    pub(crate) fn shares_by_client(&self, user: Uid, limit: usize) -> Result<Vec<(PeerId, u64)>, StoreError> {
+        let sql = "SELECT peer, count(*) AS files FROM share WHERE uid = ?1 GROUP BY peer ORDER BY files DESC, peer LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows =
+            query.query_map(params![user.0, limit], |row| Ok((PeerId(blob(row, 0)?), count(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Some of a user's shares on one client.
+    pub(crate) fn shares_on(
+        &self,
+        user: Uid,
+        peer: PeerId,
+        limit: usize,
+    ) -> Result<Vec<(Gid, Fid)>, StoreError> {
+        let sql = "SELECT gid, fid FROM share WHERE uid = ?1 AND peer = ?2 LIMIT ?3";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query
+            .query_map(params![user.0, peer.0, limit], |row| Ok((Gid(blob(row, 0)?), Fid(blob(row, 1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// How many groups a user founded.
     pub(crate) fn founded(&self, user: Uid) -> Result<u64, StoreError> {
         let sql = "SELECT count(*) FROM claim WHERE founder = ?1 AND space = ?2";
