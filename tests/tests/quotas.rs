@@ -3,9 +3,14 @@
 
 use std::thread;
 
+use shoal_common::storage::ChunkId;
+use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, Refusal, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
+use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::wire::Failure;
 use shoal_tests::{Client, Member, Store, Trackers, random_file, until};
+use tokio_util::task::TaskTracker;
 
 /// Types a line at a tracker's prompt and waits for an answer with these words that was not there before.
 fn say(trackers: &mut Trackers, number: usize, line: &str, words: &str) -> String {
@@ -363,4 +368,34 @@ fn shares_of_a_lost_client_are_taken_back_and_a_download_over_the_quota_is_compl
     let mut ann = ann.restart();
     ann.ok("login ann secret");
     until("one of the two is shared again", || ann.ok("quota")["files"]["used"] == 2);
+}
+
+#[test]
+fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 1, 1);
+    say(&mut store.trackers, 1, "quota users stored 100K", "100.0 KiB stored");
+    let mut eve = Member::connect(store.trackers.address(1));
+    eve.enter("eve");
+    let Answer::Store(StoreAnswer::Nodes(nodes)) = eve.done(Call::Store(StoreCall::Nodes)) else {
+        panic!("no answer")
+    };
+    let Answer::Store(StoreAnswer::Ticket { ticket, .. }) = eve.done(Call::Store(StoreCall::Ticket)) else {
+        panic!("no answer")
+    };
+    let (address, tasks) = (nodes[0].address.parse().unwrap(), TaskTracker::new());
+    eve.handle().block_on(async {
+        let lane = Lane::connect(address, nodes[0].peer, eve.identity(), &tasks).await.unwrap();
+        lane.show(ticket).await.unwrap();
+        let mut taken = 0;
+        for number in 0..100_u8 {
+            let bytes = vec![number; 10];
+            match lane.put(ChunkId::of(&bytes), bytes.into()).await {
+                Ok(()) => taken += 1,
+                Err(error) => assert!(matches!(error, LaneError::Failed(Failure::Quota)), "{error}"),
+            }
+        }
+        // Twice the quota, in blocks of the disk.
+        assert_eq!(taken, 50);
+    });
 }

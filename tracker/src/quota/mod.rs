@@ -205,6 +205,12 @@ pub(crate) fn room_for_stored(tx: &Tx<'_>, user: Uid) -> Result<Option<u64>, Fau
     Ok((most != u64::MAX).then_some(most.saturating_sub(tx.store().usage(user)?.stored)))
 }
 
+/// Bytes that one storage node may hold of a user: the quota, and once more for what is not named yet or not any more.
+pub(crate) fn node_allowance(tx: &Tx<'_>, user: Uid) -> Result<Option<u64>, Fault> {
+    let most = user_limits(tx, user)?.stored;
+    Ok((most != u64::MAX).then_some(most.saturating_mul(2)))
+}
+
 fn user_limits(tx: &Tx<'_>, user: Uid) -> Result<Limits, Fault> {
     Ok(USERS.with(quota(tx, QuotaOf::Users)?).with(quota(tx, QuotaOf::User(user))?))
 }

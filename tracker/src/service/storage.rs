@@ -111,13 +111,13 @@ impl Service {
     /// What a user asks about the own stored files.
     pub(super) async fn about_store(&self, session: Caller, call: StoreCall) -> Result<Answer, Refusal> {
         let storage = self.storage.clone();
-        let Caller { user: caller, peer, .. } = session;
-        if matches!(call, StoreCall::Ticket | StoreCall::Lease { .. } | StoreCall::Status) {
+        let Caller { user: caller, .. } = session;
+        if matches!(call, StoreCall::Lease { .. } | StoreCall::Status) {
             // The others are judged in their transactions.
             self.check(session).await?;
         }
         let answer = match call {
-            StoreCall::Ticket => self.storage_ticket(caller, peer),
+            StoreCall::Ticket => self.storage_ticket(session).await?,
             StoreCall::Nodes => return Ok(self.storage_nodes()),
             StoreCall::Put { request, key, manifest, sealed } => {
                 let put = NewFile { request, key, manifest, sealed };
@@ -155,11 +155,13 @@ impl Service {
         Ok(Answer::Store(answer))
     }
 
-    fn storage_ticket(&self, user: Uid, peer: PeerId) -> StoreAnswer {
+    async fn storage_ticket(&self, session: Caller) -> Result<StoreAnswer, Refusal> {
+        let Caller { user, peer, .. } = session;
+        let allowance = self.read_for(session, move |tx| quota::node_allowance(tx, user)).await?;
         let now_ms = wall_ms();
-        let ticket = StorageTicket { user, peer, expires_ms: now_ms + TICKET_LIFE_MS };
+        let ticket = StorageTicket { user, peer, expires_ms: now_ms + TICKET_LIFE_MS, allowance };
         let ticket = seal(&ticket, self.identity.peer_id(), |message| self.identity.sign(message));
-        StoreAnswer::Ticket { ticket, now_ms }
+        Ok(StoreAnswer::Ticket { ticket, now_ms })
     }
 }
 
