@@ -295,6 +295,28 @@ fn a_user_founds_so_many_groups_and_what_was_left_behind_gives_way() {
 }
 
 #[test]
+fn a_user_is_in_so_many_groups_and_those_that_were_left_make_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Member::connect(trackers.address(1));
+    let user = ann.enter("ann").user;
+    let create =
+        |number: usize| Call::create_group(user, GroupName::create(&format!("g{number}")).unwrap()).1;
+    let made = ann.calls_at_once((0..101).map(create).collect());
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 100, "the quota without an operator");
+    say(&mut trackers, 1, "quota user ann groups none", "any number of groups");
+    assert!(ann.calls_at_once((101..1_001).map(create).collect()).iter().all(Result::is_ok));
+    let refusal = ann.refused(create(1_001));
+    assert!(refusal.text.contains("you are in 1000 groups"), "{refusal:?}");
+    for number in 1_001..1_020 {
+        let group = GroupName::refer(&format!("g{}", number - 1_000)).unwrap();
+        ann.done(Call::LeaveGroup { request: RequestId::random(), group });
+        ann.done(create(number));
+    }
+    ann.refused(create(1_020));
+}
+
+#[test]
 fn stored_files_count_with_all_their_copies_and_are_refused_before_they_are_sent() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::start(dir.path(), 1, 4);

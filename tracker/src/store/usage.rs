@@ -3,6 +3,7 @@
 //!
 //! Every figure follows from the rows that are live now, in whatever order they came: made anew from them it is the same.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
 use shoal_common::storage::StoreManifest;
 use shoal_common::{Fid, Gid, Manifest, PeerId, Sha1, Uid};
@@ -25,8 +26,11 @@ CREATE TABLE stored (uid BLOB, key BLOB, cost INTEGER NOT NULL, stored INTEGER N
 
 /// What any row costs beside its value, in bytes: its key, its place in indexes and projections, and its tombstone later.
 pub(crate) const ROW_BYTES: u64 = 512;
-/// What one row is counted for at most: a tracker that lies must not make sums overflow.
-const MAX_COST: u64 = 1 << 50;
+/// Bytes of metadata that one row is counted for at most, more than there can be: what a tracker that lies writes into a row
+/// must not make sums overflow.
+const MAX_COST: u64 = 1 << 24;
+/// The same of stored bytes: 50,000 chunks of 4 MiB in 16 copies are less.
+const MAX_STORED: u64 = 1 << 42;
 
 /// What a user has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -304,7 +308,7 @@ impl Store {
             None => self.extent_of(&pointer)?,
         };
         let cost = signed(pointer_cost(pointer.sealed.len(), extent));
-        let stored = signed(extent.stored.min(MAX_COST));
+        let stored = signed(extent.stored.min(MAX_STORED));
         let old = self.pointer_usage(&row.key)?;
         let (old_cost, old_stored) = old.unwrap_or_default();
         let sql = "INSERT OR REPLACE INTO stored (uid, key, cost, stored) VALUES (?1, ?2, ?3, ?4)";
@@ -340,8 +344,12 @@ impl Store {
 
 /// A column with a count, or a sum of none.
 pub(super) fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let count: Option<i64> = row.get(column)?;
-    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    Ok(match row.get_ref(column)? {
+        ValueRef::Integer(count) => u64::try_from(count).unwrap_or(0),
+        // SQLite goes on with such a number where a sum would overflow.
+        ValueRef::Real(count) if count > 0.0 => i64::MAX.unsigned_abs(),
+        _ => 0,
+    })
 }
 
 /// Reads a user's figures from that column on.
