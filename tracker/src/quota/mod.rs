@@ -29,7 +29,7 @@ pub(crate) use operator::{Pressed, pressed, run};
 
 /// What each user may have unless an operator says otherwise. 256 MiB of metadata are those of 20,000 files of up to 40 MB,
 /// or of 6,000 films (a piece list of 40 KB each).
-pub const USERS: Limits = Limits { files: 20_000, bytes: 256 << 20, groups: 100, stored: 100 << 30 };
+pub const USERS: Limits = Limits { files: 20_000, bytes: 256 << 20, groups: 1_000, stored: 100 << 30 };
 /// What each group may have unless an operator says otherwise: several users' quotas, so that no member alone fills it.
 pub const GROUPS: Limits = Limits { files: 100_000, bytes: 1 << 30, groups: u64::MAX, stored: u64::MAX };
 /// Bytes of metadata of files that nobody shares, in all groups that one user founded; beyond that such files are dropped.
