@@ -60,11 +60,11 @@ impl Reporter {
         report.add_store(self.storage.status());
         report.store.waiting = self.storage.applicants().len() as u64;
         let dir = self.dir.clone();
-        let count = move || Ok::<_, store::StoreError>((store::count(&dir)?, quota::pressed(&dir)?));
+        let count = move || Ok::<_, store::StoreError>((store::count(&dir)?, quota::at_quota(&dir)?));
         match tokio::task::spawn_blocking(count).await {
-            Ok(Ok((counts, pressed))) => {
+            Ok(Ok((counts, at_quota))) => {
                 report.add_counts(&counts);
-                report.add_quotas(pressed);
+                report.add_quotas(at_quota);
             }
             Ok(Err(error)) => tracing::warn!("the records cannot be counted: {error}"),
             Err(error) => tracing::warn!("the records cannot be counted: {error}"),

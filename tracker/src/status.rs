@@ -7,7 +7,7 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_net::Protocol;
 
 use crate::core::Status;
-use crate::quota::Pressed;
+use crate::quota::AtQuota;
 use crate::store::Counts;
 
 /// The protocol on which a tracker tells this to somebody on its own machine.
@@ -173,7 +173,7 @@ impl Report {
     }
 
     /// Takes over how many users and groups used most of a quota.
-    pub(crate) fn add_quotas(&mut self, [users, groups]: [Pressed; 2]) {
+    pub(crate) fn add_quotas(&mut self, [users, groups]: [AtQuota; 2]) {
         (self.users_near_quota, self.users_at_quota) = (users.near, users.full);
         (self.groups_near_quota, self.groups_at_quota) = (groups.near, groups.full);
     }

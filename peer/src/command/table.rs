@@ -60,7 +60,7 @@ pub const COMMANDS: &[Spec] = &[
         options: NONE,
         section: Section::Account,
         summary: "how much of its quotas this account, or a group, has used",
-        details: "Files counts what you share, once per client and group, and what you stored with dfs. Whoever reaches a \
+        details: "Files counts what you share, once per client and group, and what you stored with dfs. Anyone who reaches a \
                   quota can share and store again after stop_share, or when the trackers' operator raises it.",
         example: "quota",
     },

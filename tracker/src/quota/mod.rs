@@ -24,8 +24,8 @@ use crate::record::{
 use crate::store::{GroupUsage, ROW_BYTES, ShareOf, UserUsage, pointer_cost, share_cost};
 use daily::Daily;
 
+pub(crate) use operator::{AtQuota, at_quota, run};
 pub use operator::{Command, parse};
-pub(crate) use operator::{Pressed, pressed, run};
 
 /// What each user may have unless an operator says otherwise. 256 MiB of metadata are those of 20,000 files of up to 40 MB,
 /// or of 6,000 films (a piece list of 40 KB each).

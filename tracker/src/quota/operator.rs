@@ -118,7 +118,7 @@ pub fn parse(rest: &str) -> Result<Command, String> {
 
 /// How many users and groups have used most, or all, of a quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Pressed {
+pub(crate) struct AtQuota {
     /// Near one or at it.
     pub(crate) near: u64,
     /// At one or over it.
@@ -176,9 +176,9 @@ fn of_group(usage: &GroupUsage, limits: &Limits) -> u64 {
 }
 
 /// How many users, and how many groups, have used most of a quota, as the database of that data directory has it.
-pub(crate) fn pressed(dir: &Path) -> Result<[Pressed; 2], StoreError> {
+pub(crate) fn at_quota(dir: &Path) -> Result<[AtQuota; 2], StoreError> {
     let standings = Standings::of(store::usages(dir)?);
-    let count = |percents: Vec<u64>| Pressed {
+    let count = |percents: Vec<u64>| AtQuota {
         near: percents.iter().filter(|&&percent| percent >= NEAR_PERCENT).count() as u64,
         full: percents.iter().filter(|&&percent| percent >= 100).count() as u64,
     };
