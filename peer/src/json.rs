@@ -1,7 +1,8 @@
 //! Results and events as JSON, one object a line, in the form that scripts rely on.
 
 use serde_json::{Map, Value, json};
-use shoal_common::tracker_api::{ClientShares, FileEntry, Level, SessionEntry};
+use shoal_common::GroupName;
+use shoal_common::tracker_api::{ClientShares, FileEntry, Level, QuotaAnswer, SessionEntry};
 
 use crate::app::{Output, PeerRow};
 use crate::command::{Direction, FileRef};
@@ -116,6 +117,25 @@ fn file(entry: &FileEntry) -> Value {
     })
 }
 
+fn quotas(group: Option<&GroupName>, quota: &QuotaAnswer) -> Value {
+    let level = |level: Level| json!({ "used": level.used, "limit": level.most });
+    let mut fields = json!({ "files": level(quota.files), "bytes": level(quota.bytes) });
+    for (name, figure) in [("groups", quota.groups), ("stored", quota.stored)] {
+        if let Some(figure) = figure {
+            fields[name] = level(figure);
+        }
+    }
+    if let Some(clients) = &quota.clients {
+        let client =
+            |one: &ClientShares| json!({ "peer": one.peer.to_string(), "files": one.files, "self": one.own });
+        fields["clients"] = clients.iter().map(client).collect();
+    }
+    if let Some(group) = group {
+        fields["group"] = group.as_str().into();
+    }
+    fields
+}
+
 fn fields(output: &Output) -> Map<String, Value> {
     fields_of(match output {
         Output::UserCreated { user, provisional } => mark(json!({ "user": user.as_str() }), *provisional),
@@ -127,23 +147,7 @@ fn fields(output: &Output) -> Map<String, Value> {
         Output::Sessions(sessions) => {
             json!({ "sessions": sessions.iter().map(session).collect::<Value>() })
         }
-        Output::Quota { group, quota } => {
-            let level = |level: Level| json!({ "used": level.used, "limit": level.most });
-            let mut fields = json!({ "files": level(quota.files), "bytes": level(quota.bytes) });
-            for (name, figure) in [("groups", quota.groups), ("stored", quota.stored)] {
-                if let Some(figure) = figure {
-                    fields[name] = level(figure);
-                }
-            }
-            if let Some(clients) = &quota.clients {
-                let client = |one: &ClientShares| json!({ "peer": one.peer.to_string(), "files": one.files, "self": one.own });
-                fields["clients"] = clients.iter().map(client).collect();
-            }
-            if let Some(group) = group {
-                fields["group"] = group.as_str().into();
-            }
-            fields
-        }
+        Output::Quota { group, quota } => quotas(group.as_ref(), quota),
         Output::ClientForgotten { peer, files } => json!({ "peer": peer.to_string(), "files": files }),
         Output::SignedOut { user, peer } => json!({ "user": user.as_str(), "peer": peer.to_string() }),
         Output::WhoAmI(who) => mark(

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use shoal_common::tracker_api::{FileEntry, GroupEntry, SessionEntry, UserEntry};
+use shoal_common::{PeerId, UserName};
 use shoal_engine::{Bottleneck, State};
 
 use crate::app::{Output, PeerRow, WhoAmI};
@@ -32,15 +33,9 @@ pub fn output(output: &Output) -> String {
         }
         Output::LoggedOut { user } => format!("{user} is logged out"),
         Output::Sessions(list) => lines(list, "no client is logged in", session),
-        Output::SignedOut { user, peer } => {
-            format!("{user} is logged out on {peer}; anyone who knows the password can log in there again")
-        }
+        Output::SignedOut { user, peer } => signed_out(user, *peer),
         Output::Quota { quota, .. } => text::quota(quota),
-        Output::ClientForgotten { peer, files } => {
-            format!(
-                "{files} shares on {peer} are taken back; a client that comes back shares its files again"
-            )
-        }
+        Output::ClientForgotten { peer, files } => forgotten(*peer, *files),
         Output::WhoAmI(who) => whoami(who),
         Output::PasswordChanged => {
             "the password is changed; all other sessions of the account ended".to_owned()
@@ -98,11 +93,18 @@ pub fn output(output: &Output) -> String {
         }
         Output::DownloadCancelled { file, .. } => format!("the download of {} is cancelled", file.file),
         Output::LimitSet { direction, rate } => limit(*direction, *rate),
-        Output::Waited { .. } => String::new(),
+        Output::Waited { .. } | Output::Quitting => String::new(),
         Output::Help(None) => help(),
         Output::Help(Some(spec)) => help_on(spec),
-        Output::Quitting => String::new(),
     }
+}
+
+fn signed_out(user: &UserName, peer: PeerId) -> String {
+    format!("{user} is logged out on {peer}; anyone who knows the password can log in there again")
+}
+
+fn forgotten(peer: PeerId, files: u64) -> String {
+    format!("{files} shares on {peer} are taken back; a client that comes back shares its files again")
 }
 
 /// What goes on with a login.

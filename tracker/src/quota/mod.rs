@@ -221,8 +221,13 @@ fn group_limits(tx: &Tx<'_>, group: Gid) -> Result<Limits, Fault> {
 
 /// What operators said of somebody's quota.
 fn quota(tx: &Tx<'_>, of: QuotaOf) -> Result<Quota, Fault> {
+    if let Some(quota) = tx.store().quota_noted(of) {
+        return Ok(quota);
+    }
     let row = tx.store().get(QUOTA, &of.key())?.filter(|row| !row.tombstone);
-    Ok(row.and_then(|row| minicbor::decode(&row.value).ok()).unwrap_or_default())
+    let quota = row.and_then(|row| minicbor::decode(&row.value).ok()).unwrap_or_default();
+    tx.store().note_quota(of, quota);
+    Ok(quota)
 }
 
 /// Whether more of something breaks a limit. Nothing more never does.
@@ -284,7 +289,7 @@ fn number(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

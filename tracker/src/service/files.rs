@@ -98,7 +98,8 @@ pub(super) fn share(
         let drops = quotas.admit_share(tx, caller, &adds)?;
         let known: HashSet<Vec<u8>> = writes.iter().map(|write| write.key.clone()).collect();
         writes.extend(drops.into_iter().filter(|drop| !known.contains(&drop.key)));
-        writes.extend(share.map(|share| share_row((group, file), caller, peer, share)));
+        // Before the file, so that it is counted once: as one that somebody shares.
+        writes.splice(0..0, share.map(|share| share_row((group, file), caller, peer, share)));
         tx.write(writes)?;
     }
     Ok((group, file))
