@@ -31,6 +31,15 @@ pub const MIN_OF_MANY: u32 = 1024 * 1024;
 /// Chunks of a file that may be of any length.
 pub const FEW_CHUNKS: usize = 16;
 
+/// What the smallest chunk takes of a node's capacity and of its owner's quota, in bytes: a block of the disk.
+const CHUNK_BLOCK: u32 = 4_096;
+
+/// What a chunk of so many sealed bytes takes of a node's capacity and of its owner's quota, in bytes.
+#[must_use]
+pub fn room_of(sealed: u32) -> u64 {
+    u64::from(sealed.max(CHUNK_BLOCK))
+}
+
 /// Bytes of one chunk in the packed table: id, then sealed length, big end first.
 const ENTRY: usize = 36;
 

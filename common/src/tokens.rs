@@ -85,6 +85,9 @@ pub struct StorageTicket {
     /// End of validity, milliseconds since 1970 by the trackers' clock.
     #[n(2)]
     pub expires_ms: u64,
+    /// Bytes of the user's that one node may hold; `None` is no bound.
+    #[n(3)]
+    pub allowance: Option<u64>,
 }
 
 /// "This node is to copy this chunk from that node."

@@ -135,8 +135,12 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
     let expires_ms = u64::try_from(now_ms).unwrap() + 60_000;
     for (peer, address, held) in scene.liars[0].nodes() {
         let owner = held.iter().next().unwrap().owner;
-        let ticket =
-            scene.liars[0].sign(&StorageTicket { user: owner, peer: identity.peer_id(), expires_ms });
+        let ticket = scene.liars[0].sign(&StorageTicket {
+            user: owner,
+            peer: identity.peer_id(),
+            expires_ms,
+            allowance: None,
+        });
         let chunks: Vec<_> = held.iter().map(|chunk| chunk.chunk).collect();
         runtime.block_on(async {
             let lane = Lane::connect(address.parse().unwrap(), peer, &identity, &tasks).await.unwrap();

@@ -84,7 +84,7 @@ impl Thief {
     fn gets_a_chunk(&self, key: &Identity) -> (bool, bool) {
         let (own, expires_ms) = (self.identity.peer_id(), in_ten_minutes());
         let OwnedChunk { owner, chunk } = self.chunk;
-        let ticket = sealed(key, &StorageTicket { user: owner, peer: own, expires_ms });
+        let ticket = sealed(key, &StorageTicket { user: owner, peer: own, expires_ms, allowance: None });
         let from = self.node.peer;
         let order = sealed(key, &CopyOrder { owner, chunk, from, to: own, expires_ms });
         let (member, tasks) = (self.member(1), TaskTracker::new());

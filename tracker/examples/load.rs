@@ -420,7 +420,7 @@ fn record_of(group: Gid) -> Write {
             (
                 record::SHARE,
                 record::share_key(group, file, user, peer),
-                encode(&Share { request, mirrors: None }),
+                encode(&Share { request, mirrors: None, file_bytes: None }),
             )
         }
     };

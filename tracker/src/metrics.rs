@@ -114,6 +114,8 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     gauge("peers_online", "Clients online in the whole cluster", report.peers_online);
     gauge("database_bytes", "Size of the database with its log", report.database_bytes);
     gauge("disk_full", "Whether writes are refused because the disk is full", report.disk_full.into());
+    gauge("users_at_quota", "Users who used all of a quota, or have more than it", report.users_at_quota);
+    gauge("groups_at_quota", "Groups that used all of a quota, or have more than it", report.groups_at_quota);
     gauge("alarms", "Things that must not happen and did, since the start", report.alarms);
     gauge("origins", "Process starts of any tracker that records stem from", report.origins);
     let store = &report.store;

@@ -26,6 +26,7 @@ use crate::data_dir;
 use crate::links::{LINK_PROTOCOL, Links, Own};
 use crate::metrics;
 use crate::presence::Presence;
+use crate::quota;
 use crate::record::{ALLOWANCE, Allowance, encode};
 use crate::registration::{self, Terms};
 use crate::reporter::Reporter;
@@ -302,6 +303,15 @@ impl Node {
     pub async fn invite_user(&self, life: Duration) -> Result<String> {
         let written = self.core.run(move |tx| registration::invite(tx, life));
         written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+    }
+
+    /// Does what an operator says about quotas; gives what to show. Good at all trackers.
+    ///
+    /// # Errors
+    /// In words: there is nobody of that name, or the database cannot take it.
+    pub async fn quota(&self, command: quota::Command) -> Result<String> {
+        let done = quota::run(&self.core, self.reporter.dir.clone(), command).await;
+        done.map_err(|problem| anyhow::anyhow!("{problem}"))
     }
 
     /// Ends all connections and tasks and closes the database. Everything acknowledged is durable before that.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use shoal_common::PeerId;
 
+use crate::quota;
+
 /// What an operator can type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -15,6 +17,8 @@ pub enum Command {
     AllowDeletions,
     /// Let somebody create one account within so many days.
     InviteUser(u16),
+    /// See or set how much users and groups may have.
+    Quota(quota::Command),
     /// The storage nodes, and those that wait to be admitted.
     Nodes,
     /// Admit storage nodes, by key, or by name where one of that name waits.
@@ -40,6 +44,10 @@ status            how this tracker and the others are, and what they hold
 backup FILE       copy the database into a new file while the tracker goes on
 allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
 invite_user DAYS  a code with which one account can be created, where registration is by invitation
+quota             how much users and groups may have, and who has used most of it; quota user NAME, or group NAME, for one
+quota user NAME files N bytes SIZE groups N stored SIZE
+                  set what that user may have, or with users, group NAME or groups in place of user NAME: each user, that
+                  group (files and bytes), each group; none is no bound, default takes a figure, or all, back
 nodes             the storage nodes, and those that wait to be admitted
 admit KEY|NAME …  admit storage nodes, by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
@@ -69,6 +77,9 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             Some(days) => Ok(Some(Command::InviteUser(days))),
             None => Err(format!("say for how many days, from 1 to {MAX_DAYS}: invite_user 7")),
         };
+    }
+    if word.eq_ignore_ascii_case("quota") {
+        return quota::parse(rest).map(|command| Some(Command::Quota(command)));
     }
     let named = || rest.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     if word.eq_ignore_ascii_case("admit") {
@@ -106,7 +117,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
                 "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
-                 invite_user, help, quit"
+                 invite_user, quota, help, quit"
             ));
         }
     };

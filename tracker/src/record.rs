@@ -6,7 +6,7 @@
 
 use minicbor::{Decode, Encode};
 use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, SALT_BYTES, SEALED_BYTES};
-use shoal_common::storage::PointerKey;
+use shoal_common::storage::{PointerKey, StoreManifest, room_of};
 use shoal_common::{Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::Kind;
 
@@ -33,6 +33,8 @@ pub const ALLOWANCE: Kind = Kind(72);
 pub const TRACKER_LIST: Kind = Kind(80);
 /// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
 pub const SIGN_OUT: Kind = Kind(84);
+/// What one user or group may have ([`Quota`]), or each of them, by [`QuotaOf::key`].
+pub const QUOTA: Kind = Kind(85);
 /// An invitation to create one account ([`Invitation`]), by a hash of its code.
 pub const INVITATION: Kind = Kind(86);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
@@ -179,6 +181,9 @@ pub struct Share {
     /// The mirrors that this sharer names; they end with the share. `None`: no mirrors.
     #[n(1)]
     pub mirrors: Option<Vec<String>>,
+    /// Bytes that the trackers keep of the file, for which the sharer answers; an earlier version says none.
+    #[n(2)]
+    pub file_bytes: Option<u64>,
 }
 
 /// "Under this key the user stored that file."
@@ -197,6 +202,30 @@ pub struct Pointer {
     /// The request that made it so.
     #[n(3)]
     pub request: RequestId,
+    /// How much it is. Earlier versions leave it out.
+    #[n(4)]
+    pub extent: Option<StoredExtent>,
+}
+
+/// How much a stored file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StoredExtent {
+    /// Bytes on the storage nodes, in all copies.
+    #[n(0)]
+    pub stored: u64,
+    /// Bytes of the manifest's public part, which every tracker keeps.
+    #[n(1)]
+    pub manifest: u64,
+}
+
+impl StoredExtent {
+    /// That of a file with this manifest, of which `encoded` is the form in bytes.
+    #[must_use]
+    pub fn of(manifest: &StoreManifest, encoded: &[u8]) -> Self {
+        let copy: u64 = manifest.chunks.iter().map(|chunk| room_of(chunk.sealed)).sum();
+        Self { stored: copy * u64::from(manifest.copies), manifest: encoded.len() as u64 }
+    }
 }
 
 /// A storage node, kept so that it is known while it is down.
@@ -239,6 +268,62 @@ pub struct Invitation {
     /// Until when, in milliseconds since 1970.
     #[n(0)]
     pub until_ms: u64,
+}
+
+/// Whose quota a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaOf {
+    /// That of each user who has none of their own.
+    Users,
+    /// That of each group that has none of its own.
+    Groups,
+    /// One user's.
+    User(Uid),
+    /// One group's.
+    Group(Gid),
+}
+
+impl QuotaOf {
+    /// The record's key.
+    #[must_use]
+    pub fn key(self) -> Vec<u8> {
+        match self {
+            Self::Users => vec![0],
+            Self::Groups => vec![1],
+            Self::User(user) => [&[2][..], &user.0].concat(),
+            Self::Group(group) => [&[3][..], &group.0].concat(),
+        }
+    }
+
+    /// Reads the key; `None` for a later version's.
+    #[must_use]
+    pub fn parse(key: &[u8]) -> Option<Self> {
+        match (key.first()?, key.len()) {
+            (0, 1) => Some(Self::Users),
+            (1, 1) => Some(Self::Groups),
+            (2, 17) => part(key, 1).map(|id| Self::User(Uid(id))),
+            (3, 17) => part(key, 1).map(|id| Self::Group(Gid(id))),
+            _ => None,
+        }
+    }
+}
+
+/// What one may have; a figure that is not said is that of all users or groups. `u64::MAX` is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Quota {
+    /// Of a user: shares and stored files; of a group: files.
+    #[n(0)]
+    pub files: Option<u64>,
+    /// Bytes of metadata on each tracker.
+    #[n(1)]
+    pub bytes: Option<u64>,
+    /// Groups that a user may found.
+    #[n(2)]
+    pub groups: Option<u64>,
+    /// Bytes on the storage nodes, in all copies.
+    #[n(3)]
+    pub stored: Option<u64>,
 }
 
 /// "Logins of this user on this client up to this moment are void."

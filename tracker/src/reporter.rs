@@ -10,6 +10,7 @@ use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Inbound};
 
 use crate::core::Core;
 use crate::presence::Presence;
+use crate::quota;
 use crate::status::{Member, Report, STATUS_PROTOCOL};
 use crate::storage::Storage;
 use crate::store;
@@ -59,8 +60,12 @@ impl Reporter {
         report.add_store(self.storage.status());
         report.store.waiting = self.storage.applicants().len() as u64;
         let dir = self.dir.clone();
-        match tokio::task::spawn_blocking(move || store::count(&dir)).await {
-            Ok(Ok(counts)) => report.add_counts(&counts),
+        let count = move || Ok::<_, store::StoreError>((store::count(&dir)?, quota::at_quota(&dir)?));
+        match tokio::task::spawn_blocking(count).await {
+            Ok(Ok((counts, at_quota))) => {
+                report.add_counts(&counts);
+                report.add_quotas(at_quota);
+            }
             Ok(Err(error)) => tracing::warn!("the records cannot be counted: {error}"),
             Err(error) => tracing::warn!("the records cannot be counted: {error}"),
         }

@@ -7,6 +7,7 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_net::Protocol;
 
 use crate::core::Status;
+use crate::quota::AtQuota;
 use crate::store::Counts;
 
 /// The protocol on which a tracker tells this to somebody on its own machine.
@@ -48,6 +49,14 @@ pub struct Report {
     pub alarms: u64,
     /// The encrypted store.
     pub store: Store,
+    /// Users who used most of a quota, those who used all of it included.
+    pub users_near_quota: u64,
+    /// Users who used all of a quota, or have more than it.
+    pub users_at_quota: u64,
+    /// Groups that used most of a quota, those that used all of it included.
+    pub groups_near_quota: u64,
+    /// Groups that used all of a quota, or have more than it.
+    pub groups_at_quota: u64,
 }
 
 /// One tracker of the cluster as another one sees it.
@@ -163,6 +172,12 @@ impl Report {
         };
     }
 
+    /// Takes over how many users and groups used most of a quota.
+    pub(crate) fn add_quotas(&mut self, [users, groups]: [AtQuota; 2]) {
+        (self.users_near_quota, self.users_at_quota) = (users.near, users.full);
+        (self.groups_near_quota, self.groups_at_quota) = (groups.near, groups.full);
+    }
+
     /// The report in words.
     #[must_use]
     pub fn text(&self) -> String {
@@ -197,6 +212,14 @@ impl Report {
             humantime::format_duration(std::time::Duration::from_secs(self.uptime_s)),
             self.version
         );
+        if self.users_near_quota + self.groups_near_quota > 0 {
+            let Self { users_near_quota, users_at_quota, groups_near_quota, groups_at_quota, .. } = self;
+            let _ = write!(
+                text,
+                "\nnear a quota: users {users_near_quota} ({users_at_quota} at it or over), groups {groups_near_quota} \
+                 ({groups_at_quota} at it or over); type: quota"
+            );
+        }
         self.store.write_text(&mut text);
         text
     }

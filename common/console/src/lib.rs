@@ -16,7 +16,7 @@ mod trackers;
 pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
-pub use rate::rate;
+pub use rate::{rate, size};
 pub use runtime::runtime;
 pub use text_file::read_text;
 pub use trackers::read_trackers;

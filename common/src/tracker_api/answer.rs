@@ -143,6 +143,72 @@ pub enum Answer {
     /// To [`Call::Sessions`](super::Call::Sessions), the caller's own first.
     #[n(16)]
     Sessions(#[n(0)] Vec<SessionEntry>),
+    /// To [`Call::Quota`](super::Call::Quota).
+    #[n(17)]
+    Quota(#[n(0)] Box<QuotaAnswer>),
+    /// To [`Call::ForgetClient`](super::Call::ForgetClient).
+    #[n(18)]
+    Forgotten {
+        /// Shares that were taken back now.
+        #[n(0)]
+        shares: u32,
+        /// Whether there are more.
+        #[n(1)]
+        more: bool,
+    },
+}
+
+/// What a user or a group has and may have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct QuotaAnswer {
+    /// Of a user: shares and stored files; of a group: files that somebody shares.
+    #[n(0)]
+    pub files: Level,
+    /// Bytes that each tracker keeps of them.
+    #[n(1)]
+    pub bytes: Level,
+    /// Groups that a user founded.
+    #[n(2)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Level>,
+    /// A user's bytes on the storage nodes, in all copies.
+    #[n(3)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Level>,
+    /// A user's shares by client, the most first.
+    #[n(4)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Vec<ClientShares>>,
+}
+
+/// How many shares of a user belong to one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct ClientShares {
+    /// The client's key.
+    #[n(0)]
+    pub peer: PeerId,
+    /// How many.
+    #[n(1)]
+    pub files: u64,
+    /// Whether it is the one that asks.
+    #[n(2)]
+    #[serde(rename = "self")]
+    pub own: bool,
+}
+
+/// How much there is of something, and how much there may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Level {
+    /// How much there is.
+    #[n(0)]
+    pub used: u64,
+    /// How much there may be; `None` is no bound.
+    #[n(1)]
+    #[serde(rename = "limit")]
+    pub most: Option<u64>,
 }
 
 /// A client on which the caller's account is logged in now.

@@ -286,9 +286,36 @@ pub enum Call {
         #[n(1)]
         peer: PeerId,
     },
+    /// What the caller has and may have; or a group, for its members. → [`Answer::Quota`](super::Answer::Quota)
+    #[n(28)]
+    Quota {
+        /// Which group, instead of the caller.
+        #[n(0)]
+        group: Option<GroupName>,
+    },
+    /// Takes back the shares that the caller's account recorded on a client that is lost: some of them, to be asked again
+    /// while there are more. → [`Answer::Forgotten`](super::Answer::Forgotten)
+    #[n(29)]
+    ForgetClient {
+        /// This request's id.
+        #[n(0)]
+        request: RequestId,
+        /// The client's key.
+        #[n(1)]
+        peer: PeerId,
+    },
 }
 
 impl Call {
+    /// The [`REVISION`](super::REVISION) from which on trackers know the call.
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        match self {
+            Self::Quota { .. } | Self::ForgetClient { .. } => 2,
+            _ => 0,
+        }
+    }
+
     /// Creates an account: the call, and the user's id, which every repetition of the call has.
     #[must_use]
     pub fn create_user(name: UserName, account: Account) -> (Uid, Self) {

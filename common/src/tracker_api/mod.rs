@@ -11,7 +11,8 @@ pub mod storage;
 use minicbor::{Decode, Encode};
 
 pub use answer::{
-    Answer, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Session, SessionEntry, UserEntry,
+    Answer, ClientShares, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level, QuotaAnswer,
+    Session, SessionEntry, UserEntry,
 };
 pub use call::Call;
 
@@ -19,8 +20,8 @@ pub use call::Call;
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 
 /// What this version makes of the protocol: trackers and clients say it as they meet. From 1 on ids of users and groups are
-/// derived, and a change of password is signed and kept with its signature; from 2 on clients know
-/// [`RefusalKind::SignedOut`].
+/// derived, and a change of password is signed and kept with its signature. From 2 on clients know
+/// [`RefusalKind::SignedOut`], and there are quotas.
 pub const REVISION: u32 = 2;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
@@ -131,6 +132,7 @@ mod tests {
             Call::Login { name: name.clone(), candidate: 1, signature: [5; 64] },
             Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
             Call::Renew,
+            Call::Quota { group: None },
             Call::Node(storage::NodeCall::Report(Box::default())),
             Call::Store(storage::StoreCall::Lease { id: RequestId([9; 16]), end: true }),
         ];

@@ -386,4 +386,7 @@ pub struct StoreStatus {
     /// Why nothing is deleted now, in words; none where deletions go on.
     #[n(8)]
     pub deletions_held: Option<String>,
+    /// Bytes that the caller may still store, in all copies; `None` without a bound, and from earlier versions.
+    #[n(9)]
+    pub room: Option<u64>,
 }

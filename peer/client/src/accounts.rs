@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Answer, Call, SessionEntry};
-use shoal_common::{Password, PeerId, RequestId, Uid, UserName};
+use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, SessionEntry};
+use shoal_common::{GroupName, Password, PeerId, RequestId, Uid, UserName};
 use shoal_session::text;
 
 use crate::client::unexpected;
-use crate::results::{LoggedIn, LoggedOut, UserCreated, WhoAmI};
+use crate::results::{ClientForgotten, LoggedIn, LoggedOut, UserCreated, WhoAmI};
 use crate::store::StoreError;
 use crate::{Client, ClientError};
 
@@ -107,6 +107,43 @@ impl Client {
     pub async fn change_password(&self, old: Option<Password>, new: Password) -> Result<(), ClientError> {
         self.who()?;
         Ok(self.0.session.change_password(old, new).await?)
+    }
+
+    /// What the account, or a group, has and may have.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn quota(&self, group: Option<&GroupName>) -> Result<QuotaAnswer, ClientError> {
+        self.who()?;
+        match self.0.session.call(Call::Quota { group: group.cloned() }).await? {
+            Answer::Quota(quota) => Ok(*quota),
+            _ => unexpected(),
+        }
+    }
+
+    /// Takes back what the account shared on a client that is lost; `client` is the end of its key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn forget_client(&self, client: &str) -> Result<ClientForgotten, ClientError> {
+        let clients = self.quota(None).await?.clients.unwrap_or_default();
+        let mut meant = clients.iter().filter(|one| one.peer.to_string().ends_with(client));
+        let peer = match (meant.next(), meant.next()) {
+            (Some(one), None) => one.peer,
+            (None, _) => return Err(ClientError::NoSharesOn(text::short(client))),
+            (Some(_), Some(_)) => return Err(ClientError::SeveralClients(text::short(client))),
+        };
+        let mut files: u64 = 0;
+        loop {
+            let call = Call::ForgetClient { request: RequestId::random(), peer };
+            let Answer::Forgotten { shares, more } = self.0.session.call(call).await? else {
+                return unexpected();
+            };
+            files += u64::from(shares);
+            if !more || shares == 0 {
+                return Ok(ClientForgotten { peer, files });
+            }
+        }
     }
 
     /// As [`Client::whoami`], after a first tracker had time to answer.

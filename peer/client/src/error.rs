@@ -50,6 +50,12 @@ pub enum ClientError {
     /// More than one client is called so.
     #[error("several clients of this account have keys ending in {0}; give more of it, see: sessions")]
     SeveralSessions(String),
+    /// No client with shares has such a key.
+    #[error("this account shares nothing on a client whose key ends in {0}; see: quota")]
+    NoSharesOn(String),
+    /// Several have.
+    #[error("this account shares on several clients whose keys end in {0}; give more of it, see: quota")]
+    SeveralClients(String),
     /// A password is missing, and there is nobody to ask.
     #[error("the password is missing; give it with the command or in SHOAL_PASSWORD")]
     NoPassword,
@@ -91,6 +97,8 @@ impl ClientError {
             Self::OthersSession(_) => "others_session",
             Self::NoSession(_) => "no_session",
             Self::SeveralSessions(_) => "several_sessions",
+            Self::NoSharesOn(_) => "no_shares_on",
+            Self::SeveralClients(_) => "several_clients",
             Self::NoPassword => "no_password",
             Self::Call(CallError::NoTracker { .. }) => "no_tracker",
             Self::Call(_) => "refused",

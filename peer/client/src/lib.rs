@@ -22,6 +22,8 @@ pub use error::{ClientError, StartError};
 pub use file_ref::{Direction, FileRef};
 pub use hashing::Hashing;
 pub use names::Names;
-pub use results::{GroupCreated, LoggedIn, LoggedOut, PeerRow, SharedFile, UserCreated, WhoAmI};
+pub use results::{
+    ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, SharedFile, UserCreated, WhoAmI,
+};
 pub use shares::ShareError;
 pub use transfers::{Begun, DownloadRow, Resumed, RowState, Sources, TransferError};

@@ -43,6 +43,15 @@ pub struct LoggedOut {
     pub peer: Option<PeerId>,
 }
 
+/// What the account shared on a client that is lost is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientForgotten {
+    /// The client.
+    pub peer: PeerId,
+    /// How many files it shared.
+    pub files: u64,
+}
+
 /// Who and where this client is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WhoAmI {

@@ -215,6 +215,10 @@ pub enum Failure {
     #[error("its disk or object store failed")]
     #[n(5)]
     Storage,
+    /// It holds as much of the user's as the trackers allow. Earlier versions do not know this one.
+    #[error("it holds as much of yours as the trackers allow")]
+    #[n(6)]
+    Quota,
 }
 
 /// What precedes a chunk to be stored.

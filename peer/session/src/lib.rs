@@ -71,6 +71,14 @@ pub enum CallError {
         /// Its address.
         tracker: String,
     },
+    /// The tracker is of an earlier version and does not know the call.
+    #[error(
+        "the tracker {tracker} is of an earlier version, which does not know that; ask its operator to update it"
+    )]
+    OldCommand {
+        /// Its address.
+        tracker: String,
+    },
     /// The tracker's answer does not fit the call.
     #[error("the tracker gave an answer that does not fit; is it of another version?")]
     Unexpected,
@@ -189,6 +197,9 @@ impl Session {
         let others = self.0.config.trackers.iter().count() - 1;
         for _ in 0..MAX_CARRIES {
             let link = self.link().await?;
+            if link.revision() < call.revision() {
+                return Err(CallError::OldCommand { tracker: link.address().to_owned() });
+            }
             let refusal = match link.call(call.clone()).await {
                 Ok(Reply::Done(answer)) => return Ok(answer),
                 Ok(Reply::Refused(refusal)) => refusal,

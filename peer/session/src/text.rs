@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use shoal_common::tracker_api::{Level, QuotaAnswer};
+
 /// Most characters of an error as it is shown.
 const MAX_ERROR_CHARS: usize = 500;
 /// Characters of a text that an error message repeats at most.
@@ -47,6 +49,31 @@ pub fn error_line(text: &str) -> String {
 #[must_use]
 pub fn size(bytes: u64) -> String {
     shoal_common::size_text(bytes)
+}
+
+/// What somebody has and may have, one figure a line.
+#[must_use]
+pub fn quota(quota: &QuotaAnswer) -> String {
+    let figures = [
+        ("files", Some(quota.files), u64::to_string as fn(&u64) -> String),
+        ("kept by the trackers", Some(quota.bytes), |bytes| size(*bytes)),
+        ("groups founded", quota.groups, u64::to_string),
+        ("stored, all copies", quota.stored, |bytes| size(*bytes)),
+    ];
+    let lines = figures.into_iter().filter_map(|(name, level, shown)| {
+        let Level { used, most } = level?;
+        let most = most.map_or_else(|| "no bound".to_owned(), |most| format!("of {}", shown(&most)));
+        Some(format!("{name:<20}  {} {most}", shown(&used)))
+    });
+    let clients = quota.clients.iter().flatten().map(|client| {
+        let note = if client.own { ", this one" } else { "" };
+        format!(
+            "  shared on            {} ({}{note})",
+            client.peer,
+            count(usize::try_from(client.files).unwrap_or(usize::MAX), "file")
+        )
+    });
+    lines.chain(clients).collect::<Vec<_>>().join("\n")
 }
 
 /// A duration to the second: `1h02m03s`, `2m03s`, `3s`.

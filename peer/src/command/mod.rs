@@ -9,6 +9,7 @@ mod context;
 mod create_group;
 mod create_user;
 mod download_file;
+mod forget_client;
 mod help;
 mod join_group;
 mod leave_group;
@@ -22,6 +23,7 @@ mod logout;
 mod parse;
 mod pause_download;
 mod quit;
+mod quota;
 mod reject_request;
 mod resume_download;
 mod sessions;
@@ -105,6 +107,8 @@ commands! {
         "sessions" sessions::Sessions
         "whoami" whoami::Whoami
         "change_password" change_password::ChangePassword
+        "quota" quota::Quota
+        "forget_client" forget_client::ForgetClient
     }
     "Groups" {
         "create_group" create_group::CreateGroup

@@ -256,6 +256,10 @@ async fn obey(node: &Node, line: &str) -> bool {
                 Err(error) => eprintln!("no invitation was made: {error:#}"),
             }
         }
+        Ok(Some(Command::Quota(command))) => match node.quota(command).await {
+            Ok(shown) => println!("{shown}"),
+            Err(error) => eprintln!("{error:#}"),
+        },
         Ok(Some(Command::Nodes)) => println!("{}", nodes_text(node)),
         Ok(Some(Command::Admit(nodes))) => {
             for which in nodes {

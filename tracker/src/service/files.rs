@@ -1,5 +1,6 @@
 //! Files: sharing them, finding them, and who holds them now.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use shoal_common::limits::MAX_LIST;
@@ -11,13 +12,16 @@ use shoal_replica::{BlobHash, Rows, Write};
 use super::{groups, names};
 use crate::core::{Fault, Tx, refuse};
 use crate::presence::Presence;
+use crate::quota::{self, Quotas};
 use crate::record::{FILE, SHARE, Share, encode, file_key, share_key};
-use crate::store::FileRow;
+use crate::store::{FileRow, file_cost};
 
 /// How often a client should ask for a file's holders while there are few, in milliseconds.
 const FEW_HOLDERS_AGAIN_MS: u32 = 1_000;
 /// How often where there are many, in milliseconds.
 const MANY_HOLDERS_AGAIN_MS: u32 = 5_000;
+/// Shares that are taken back in one go where a client is lost: what one write takes.
+const MAX_FORGOTTEN: usize = 50;
 /// From how many on there are many.
 const MANY_HOLDERS: usize = 50;
 
@@ -36,8 +40,8 @@ pub(super) struct NewShare<'a> {
 /// Records a share, and the file if it is new.
 pub(super) fn share(
     tx: &mut Tx<'_>,
-    caller: Uid,
-    peer: PeerId,
+    quotas: &Quotas,
+    (caller, peer): (Uid, PeerId),
     new: NewShare<'_>,
 ) -> Result<(Gid, Fid), Fault> {
     let group = groups::joined(tx, caller, new.group)?;
@@ -74,21 +78,28 @@ pub(super) fn share(
         // From an earlier version: whoever names them is the one they belong to.
         manifest.mirrors = known.mirrors.iter().filter(|url| !mirrors.contains(url)).cloned().collect();
     }
-    if known.as_ref() != Some(&manifest) {
+    let value = encode(&manifest);
+    let (is_new, file_bytes) = (known.as_ref() != Some(&manifest), file_cost(&manifest, value.len()));
+    if is_new {
         let blobs = if new.piece_list.is_empty() {
             Vec::new()
         } else {
             vec![(BlobHash(manifest.piece_list.0), new.piece_list)]
         };
-        let value = encode(&manifest);
         writes.push(Write { kind: FILE, key: file_key(group, file), value, blobs, ..Write::default() });
     }
     let mirrors = Some(mirrors).filter(|mirrors| !mirrors.is_empty());
     let present = known_share(tx, &share_key(group, file, caller, peer))?;
-    if present.is_none_or(|share| share.mirrors != mirrors) {
-        writes.push(share_row((group, file), caller, peer, Share { request: new.request, mirrors }));
-    }
-    if !writes.is_empty() {
+    let share = Share { request: new.request, mirrors, file_bytes: Some(file_bytes) };
+    let share = Some(share).filter(|share| present.is_none_or(|present| present.mirrors != share.mirrors));
+    if is_new || share.is_some() {
+        let file_bytes = is_new.then_some(file_bytes);
+        let adds = quota::NewShare { of: (group, file, peer), share: share.as_ref(), file: file_bytes };
+        let drops = quotas.admit_share(tx, caller, &adds)?;
+        let known: HashSet<Vec<u8>> = writes.iter().map(|write| write.key.clone()).collect();
+        writes.extend(drops.into_iter().filter(|drop| !known.contains(&drop.key)));
+        // Before the file, so that it is counted once: as one that somebody shares.
+        writes.splice(0..0, share.map(|share| share_row((group, file), caller, peer, share)));
         tx.write(writes)?;
     }
     Ok((group, file))
@@ -97,19 +108,21 @@ pub(super) fn share(
 /// Records a share of a file that is known.
 pub(super) fn share_known(
     tx: &mut Tx<'_>,
-    caller: Uid,
-    peer: PeerId,
+    quotas: &Quotas,
+    (caller, peer): (Uid, PeerId),
     request: RequestId,
     (group, file): (Gid, Fid),
 ) -> Result<(), Fault> {
     groups::check_member(tx, caller, group)?;
-    if known_manifest(tx, group, file)?.is_none() {
-        return Err(no_such_file());
-    }
+    let Some((file_bytes, _)) = tx.store().file_usage(group, file)? else { return Err(no_such_file()) };
     if tx.store().has_share(group, file, caller, peer)? {
         return Ok(());
     }
-    tx.write(vec![share_row((group, file), caller, peer, Share { request, mirrors: None })])
+    let share = Share { request, mirrors: None, file_bytes: Some(file_bytes) };
+    let adds = quota::NewShare { of: (group, file, peer), share: Some(&share), file: None };
+    let mut writes = quotas.admit_share(tx, caller, &adds)?;
+    writes.push(share_row((group, file), caller, peer, share));
+    tx.write(writes)
 }
 
 /// Takes a share back. One that does not exist is taken back already.
@@ -128,6 +141,33 @@ pub(super) fn stop_share(
         tombstone: true,
         ..Write::default()
     }])
+}
+
+/// Takes back some of the shares that a user recorded on a client that is lost.
+pub(super) fn forget_client(
+    tx: &mut Tx<'_>,
+    presence: &Presence,
+    caller: Uid,
+    lost: PeerId,
+) -> Result<Answer, Fault> {
+    if presence.clients_of(caller).iter().any(|(peer, _)| *peer == lost) {
+        let text = "that client is online; stop sharing there with: stop_share";
+        return Err(refuse(RefusalKind::NotAllowed, text));
+    }
+    let shares = tx.store().shares_on(caller, lost, MAX_FORGOTTEN + 1)?;
+    let more = shares.len() > MAX_FORGOTTEN;
+    let forgotten = shares.iter().take(MAX_FORGOTTEN).map(|&(group, file)| Write {
+        kind: SHARE,
+        key: share_key(group, file, caller, lost),
+        tombstone: true,
+        ..Write::default()
+    });
+    let forgotten: Vec<Write> = forgotten.collect();
+    let shares = u32::try_from(forgotten.len()).unwrap_or(u32::MAX);
+    if shares > 0 {
+        tx.write(forgotten)?;
+    }
+    Ok(Answer::Forgotten { shares, more })
 }
 
 /// A group's files, for members.

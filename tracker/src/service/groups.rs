@@ -8,10 +8,13 @@ use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 use super::accounts::outdated;
 use super::names;
 use crate::core::{Fault, Tx, refuse};
+use crate::quota;
 use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membership_key};
 
-/// Groups that one user may be in: each costs a ticket at every renewal.
-const MAX_GROUPS_PER_USER: usize = 1_000;
+/// Groups that one user may be in or have asked to join: each costs a ticket at every renewal.
+const MAX_GROUPS_PER_USER: u64 = 1_000;
+/// Memberships over that are dropped to make room for a new one.
+const MAX_ENDED_DROPPED: usize = 16;
 
 /// Founds a group; a repeated request finds its own claim and changes nothing.
 pub(super) fn create(
@@ -47,7 +50,8 @@ pub(super) fn create(
         let text = format!("the group {name} has an id that is in use; try again");
         return Err(refuse(RefusalKind::Exists, text));
     }
-    check_room(tx, caller, "you are")?;
+    quota::admit_group(tx, caller)?;
+    let mut writes = make_room(tx, caller)?;
     let claim = Write {
         kind: Kind::GROUP_CLAIM,
         key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
@@ -55,7 +59,8 @@ pub(super) fn create(
         ..Write::default()
     };
     let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));
-    tx.write(vec![claim, membership])
+    writes.extend([claim, membership]);
+    tx.write(writes)
 }
 
 /// Files a join request.
@@ -78,8 +83,10 @@ pub(super) fn join(tx: &mut Tx<'_>, caller: Uid, request: RequestId, name: &Grou
         }
         _ => {}
     }
-    let request = stand(tx, group, caller, Standing::Requested, request);
-    tx.write(vec![request])
+    let mut writes =
+        if membership(tx, group, caller)?.is_some() { Vec::new() } else { make_room(tx, caller)? };
+    writes.push(stand(tx, group, caller, Standing::Requested, request));
+    tx.write(writes)
 }
 
 /// Ends a membership.
@@ -118,9 +125,6 @@ pub(super) fn decide(
             return Err(refuse(RefusalKind::Exists, format!("{user} is a member of {name} already")));
         }
         _ => return Err(none()),
-    }
-    if accept {
-        check_room(tx, uid, &format!("{user} is"))?;
     }
     let standing = if accept { Standing::Member } else { Standing::Rejected };
     let decision = stand(tx, group, uid, standing, request);
@@ -256,14 +260,25 @@ fn not_a_member(name: &GroupName) -> Fault {
     refuse(RefusalKind::NotAllowed, format!("you are not a member of {name}; ask with: join_group {name}"))
 }
 
-fn check_room(tx: &Tx<'_>, user: Uid, who: &str) -> Result<(), Fault> {
-    if tx.store().groups_of(user)?.len() >= MAX_GROUPS_PER_USER {
-        return Err(refuse(
-            RefusalKind::Limit,
-            format!("{who} in {MAX_GROUPS_PER_USER} groups, which is the most"),
-        ));
+/// Sees to it that a user may be in one more group: the records of groups that the user left, or was not let into, give way.
+fn make_room(tx: &Tx<'_>, user: Uid) -> Result<Vec<Write>, Fault> {
+    if tx.store().memberships(user)? < MAX_GROUPS_PER_USER {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let ended = tx.store().ended_memberships(user, MAX_ENDED_DROPPED)?;
+    if ended.is_empty() {
+        let text = format!(
+            "you are in {MAX_GROUPS_PER_USER} groups, or asked to join them, which is the most; leave one with: leave_group"
+        );
+        return Err(refuse(RefusalKind::Limit, text));
+    }
+    let dropped = |group| Write {
+        kind: MEMBERSHIP,
+        key: membership_key(group, user),
+        tombstone: true,
+        ..Write::default()
+    };
+    Ok(ended.into_iter().map(dropped).collect())
 }
 
 fn membership(tx: &Tx<'_>, group: Gid, user: Uid) -> Result<Option<Membership>, Fault> {

@@ -5,13 +5,13 @@ mod accounts;
 mod files;
 mod groups;
 mod login;
-mod names;
+pub(crate) mod names;
 mod sessions;
 mod storage;
 mod throttle;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use shoal_common::PeerId;
@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Core, Fault, Tx};
 use crate::presence::Presence;
-use crate::registration::{self, Rates, Registration, Terms};
+use crate::quota::{self, Quotas};
+use crate::registration::{Rates, Registration, Terms};
 use crate::storage::Storage;
 use crate::trust::Trust;
 use accounts::NewUser;
@@ -45,6 +46,7 @@ pub struct Service {
     sessions: Sessions,
     registration: Registration,
     rates: Arc<Mutex<Rates>>,
+    quotas: Quotas,
 }
 
 /// What is remembered of one connection.
@@ -119,6 +121,7 @@ impl Service {
             sessions,
             registration: terms.who,
             rates,
+            quotas: Quotas::default(),
         }
     }
 
@@ -278,12 +281,19 @@ impl Service {
             Call::ListMembers { group, after } => {
                 self.read_for(caller, move |tx| groups::list_members(tx, user, &group, after.as_ref())).await
             }
+            Call::Quota { group } => {
+                let ask = move |tx: &Tx<'_>| {
+                    let group = group.map(|name| groups::joined(tx, user, &name)).transpose()?;
+                    quota::answer(tx, (user, caller.peer), group)
+                };
+                self.read_for(caller, ask).await
+            }
             call => self.about_files(caller, call).await,
         }
     }
 
     async fn about_files(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
-        let presence = self.presence.clone();
+        let (presence, quotas) = (self.presence.clone(), self.quotas.clone());
         let Caller { user, peer, .. } = caller;
         match call {
             Call::ListFiles { group, after } => {
@@ -293,14 +303,19 @@ impl Service {
             Call::Share { request, group, manifest, piece_list } => {
                 let shared = self.run_for(caller, move |tx| {
                     let new = files::NewShare { request, group: &group, manifest, piece_list };
-                    files::share(tx, user, peer, new)
+                    files::share(tx, &quotas, (user, peer), new)
                 });
                 shared.await.map(|(group, file)| Answer::Shared { group, file })
             }
             Call::ShareKnown { request, group, file } => self
-                .run_for(caller, move |tx| files::share_known(tx, user, peer, request, (group, file)))
+                .run_for(caller, move |tx| {
+                    files::share_known(tx, &quotas, (user, peer), request, (group, file))
+                })
                 .await
                 .map(|()| Answer::Ok),
+            Call::ForgetClient { request: _, peer: lost } => {
+                self.run_for(caller, move |tx| files::forget_client(tx, &presence, user, lost)).await
+            }
             Call::StopShare { request: _, group, file } => self
                 .run_for(caller, move |tx| files::stop_share(tx, user, peer, (group, file)))
                 .await
@@ -343,8 +358,8 @@ impl Service {
         let (registration, rates, from) = (self.registration, self.rates.clone(), client.remote.ip());
         let created = self.core.run(move |tx| {
             accounts::create(tx, new, |tx, who| {
-                let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
-                registration::admit(tx, registration, &mut rates, from, who)
+                let mut rates = rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                crate::registration::admit(tx, registration, &mut rates, from, who)
             })
         });
         created.await?;

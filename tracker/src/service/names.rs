@@ -8,11 +8,11 @@ use crate::core::{Fault, Tx};
 
 /// What a user or group is called now, and whether that may yet change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Called<N> {
+pub(crate) struct Called<N> {
     /// The name; `name~xxxxxx` for one that lost it.
-    pub(super) name: N,
+    pub(crate) name: N,
     /// Whether a tracker out of reach may yet bring an earlier claim.
-    pub(super) provisional: bool,
+    pub(crate) provisional: bool,
 }
 
 impl From<Called<UserName>> for UserEntry {
@@ -22,7 +22,7 @@ impl From<Called<UserName>> for UserEntry {
 }
 
 /// What a user is called. A user whose claim has not arrived yet is called by id.
-pub(super) fn user_called(tx: &Tx<'_>, user: Uid) -> Result<Called<UserName>, Fault> {
+pub(crate) fn user_called(tx: &Tx<'_>, user: Uid) -> Result<Called<UserName>, Fault> {
     let Some(name) = tx.store().user_claim_of(user)? else {
         let name = UserName::refer(&user.to_string()).expect("32 hex digits are a valid name");
         return Ok(Called { name, provisional: true });
@@ -35,7 +35,7 @@ pub(super) fn user_called(tx: &Tx<'_>, user: Uid) -> Result<Called<UserName>, Fa
 }
 
 /// What a group is called.
-pub(super) fn group_called(tx: &Tx<'_>, group: Gid) -> Result<Called<GroupName>, Fault> {
+pub(crate) fn group_called(tx: &Tx<'_>, group: Gid) -> Result<Called<GroupName>, Fault> {
     let Some(name) = tx.store().group_claim_of(group)? else {
         let name = GroupName::refer(&group.to_string()).expect("32 hex digits are a valid name");
         return Ok(Called { name, provisional: true });
@@ -44,7 +44,7 @@ pub(super) fn group_called(tx: &Tx<'_>, group: Gid) -> Result<Called<GroupName>,
 }
 
 /// What the group that claimed `name` is called.
-pub(super) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Result<Called<GroupName>, Fault> {
+pub(crate) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Result<Called<GroupName>, Fault> {
     let holder = tx.holder(NameSpace::Group, name.as_str())?;
     Ok(match holder {
         Some(holder) if holder.uid.0 == group.0 => Called { name, provisional: !holder.definite },
@@ -53,7 +53,7 @@ pub(super) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Resul
 }
 
 /// The name alone of what [`user_called`] says: this is asked for every holder of a file.
-pub(super) fn user_name(tx: &Tx<'_>, user: Uid) -> Result<UserName, Fault> {
+pub(crate) fn user_name(tx: &Tx<'_>, user: Uid) -> Result<UserName, Fault> {
     let known = tx.store().called(NameSpace::User, user.0);
     if let Some(Ok(name)) = known.as_deref().map(UserName::refer) {
         return Ok(name);
@@ -67,7 +67,7 @@ pub(super) fn user_name(tx: &Tx<'_>, user: Uid) -> Result<UserName, Fault> {
 }
 
 /// The name alone of what [`group_called`] says: this is asked for every group at a login.
-pub(super) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
+pub(crate) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
     let known = tx.store().called(NameSpace::Group, group.0);
     if let Some(Ok(name)) = known.as_deref().map(GroupName::refer) {
         return Ok(name);
@@ -81,7 +81,7 @@ pub(super) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
 
 /// The users who may be meant by a name, the likeliest first: its holder, then those who lost it; for a parked name only
 /// the one who goes by it.
-pub(super) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Fault> {
+pub(crate) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Fault> {
     let ids = ids_named(tx, NameSpace::User, name.base().as_str())?;
     let parked = ids.iter().skip(1).filter(|id| name.base().parked(id) == *name);
     Ok(if name.is_parked() {
@@ -92,12 +92,12 @@ pub(super) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Faul
 }
 
 /// The user whom a name means.
-pub(super) fn user_named(tx: &Tx<'_>, name: &UserName) -> Result<Option<Uid>, Fault> {
+pub(crate) fn user_named(tx: &Tx<'_>, name: &UserName) -> Result<Option<Uid>, Fault> {
     Ok(users_named(tx, name)?.first().copied())
 }
 
 /// The group that a name means.
-pub(super) fn group_named(tx: &Tx<'_>, name: &GroupName) -> Result<Option<Gid>, Fault> {
+pub(crate) fn group_named(tx: &Tx<'_>, name: &GroupName) -> Result<Option<Gid>, Fault> {
     let ids = ids_named(tx, NameSpace::Group, name.base().as_str())?;
     let meant = if name.is_parked() {
         ids.iter().skip(1).find(|id| name.base().parked(id) == *name)

@@ -7,7 +7,7 @@ use shoal_common::storage::{MAX_SEALED_PART, PointerKey, StoreManifest};
 use shoal_common::tokens::{CopyOrder, StorageTicket, TICKET_LIFE_MS, seal};
 use shoal_common::tracker_api::storage::{
     LEASE_LIFE_MS, MAX_REPORT, MAX_STORED_PAGE, NodeAnswer, NodeCall, NodeReport, Order, StoreAnswer,
-    StoreCall, StoredEntry, StoredFile,
+    StoreCall, StoreStatus, StoredEntry, StoredFile,
 };
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
@@ -18,7 +18,8 @@ use super::sessions::Caller;
 use super::{Client, Service, refusal};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
-use crate::record::{POINTER, Pointer, encode, parse_pointer_key, pointer_key};
+use crate::quota::{self, Quotas};
+use crate::record::{POINTER, Pointer, StoredExtent, encode, parse_pointer_key, pointer_key};
 use crate::storage::{Planned, Storage, was_expelled, write_node};
 
 /// A node reports this often at least, in milliseconds; orders go out with the answers.
@@ -110,17 +111,18 @@ impl Service {
     /// What a user asks about the own stored files.
     pub(super) async fn about_store(&self, session: Caller, call: StoreCall) -> Result<Answer, Refusal> {
         let storage = self.storage.clone();
-        let Caller { user: caller, peer, .. } = session;
-        if matches!(call, StoreCall::Ticket | StoreCall::Lease { .. } | StoreCall::Status) {
+        let Caller { user: caller, .. } = session;
+        if matches!(call, StoreCall::Lease { .. } | StoreCall::Status) {
             // The others are judged in their transactions.
             self.check(session).await?;
         }
         let answer = match call {
-            StoreCall::Ticket => self.storage_ticket(caller, peer),
+            StoreCall::Ticket => self.storage_ticket(session).await?,
             StoreCall::Nodes => return Ok(self.storage_nodes()),
             StoreCall::Put { request, key, manifest, sealed } => {
                 let put = NewFile { request, key, manifest, sealed };
-                self.run_for(session, move |tx| put_file(tx, &storage, caller, put)).await?;
+                let quotas = self.quotas.clone();
+                self.run_for(session, move |tx| put_file(tx, &storage, &quotas, caller, put)).await?;
                 self.storage.refresh().await?;
                 StoreAnswer::Ok
             }
@@ -146,17 +148,20 @@ impl Service {
             }
             StoreCall::Status => {
                 self.storage.refresh().await?;
-                StoreAnswer::Status(Box::new(self.storage.status()))
+                let room = self.core.read(move |tx| quota::room_for_stored(tx, caller)).await?;
+                StoreAnswer::Status(Box::new(StoreStatus { room, ..self.storage.status() }))
             }
         };
         Ok(Answer::Store(answer))
     }
 
-    fn storage_ticket(&self, user: Uid, peer: PeerId) -> StoreAnswer {
+    async fn storage_ticket(&self, session: Caller) -> Result<StoreAnswer, Refusal> {
+        let Caller { user, peer, .. } = session;
+        let allowance = self.read_for(session, move |tx| quota::node_allowance(tx, user)).await?;
         let now_ms = wall_ms();
-        let ticket = StorageTicket { user, peer, expires_ms: now_ms + TICKET_LIFE_MS };
+        let ticket = StorageTicket { user, peer, expires_ms: now_ms + TICKET_LIFE_MS, allowance };
         let ticket = seal(&ticket, self.identity.peer_id(), |message| self.identity.sign(message));
-        StoreAnswer::Ticket { ticket, now_ms }
+        Ok(StoreAnswer::Ticket { ticket, now_ms })
     }
 }
 
@@ -182,7 +187,13 @@ struct NewFile {
 }
 
 /// Names a file, in place of what the key named before.
-fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Result<(), Fault> {
+fn put_file(
+    tx: &mut Tx<'_>,
+    storage: &Storage,
+    quotas: &Quotas,
+    caller: Uid,
+    put: NewFile,
+) -> Result<(), Fault> {
     if put.sealed.len() > MAX_SEALED_PART {
         let text =
             format!("the file's name is too long: its sealed part must not exceed {MAX_SEALED_PART} bytes");
@@ -204,9 +215,11 @@ fn put_file(tx: &mut Tx<'_>, storage: &Storage, caller: Uid, put: NewFile) -> Re
     if pointer(tx, &key)?.is_some_and(|known| known.request == put.request) {
         return Ok(());
     }
-    let version = Blake3::of(&put.manifest);
-    let stored_ms = tx.now().wall_ms;
-    let value = encode(&Pointer { version, sealed: put.sealed, stored_ms, request: put.request });
+    let extent = StoredExtent::of(&manifest, &put.manifest);
+    quotas.admit_stored(tx, caller, put.key, (put.sealed.len(), extent))?;
+    let (version, stored_ms) = (Blake3::of(&put.manifest), tx.now().wall_ms);
+    let NewFile { request, sealed, .. } = put;
+    let value = encode(&Pointer { version, sealed, stored_ms, request, extent: Some(extent) });
     let blobs = vec![(BlobHash(version.0), put.manifest)];
     tx.write(vec![Write { kind: POINTER, key, value, blobs, ..Write::default() }])
 }

@@ -273,7 +273,7 @@ impl Depot {
         self.files.health(owner, version)
     }
 
-    /// How the store is; who gives orders is left to the caller.
+    /// How the store is; who gives orders, and whose room there is, is left to the caller.
     #[must_use]
     pub fn status(&self, now: u64) -> StoreStatus {
         let totals = self.files.totals();
@@ -285,9 +285,9 @@ impl Depot {
             missing_copies: totals.missing_copies,
             lost_chunks: totals.lost_chunks,
             copying: sum(Node::under_way),
-            ordered_by: 0,
             unnamed: sum(|node| node.unneeded.len()),
             deletions_held: self.deletions_held.clone(),
+            ..StoreStatus::default()
         }
     }
 

@@ -1,13 +1,17 @@
 //! What operators ask of the database beside the core's thread: how much is in it. On a connection of its own, so that no
 //! client waits for that.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
+use shoal_common::{Gid, Uid};
 use shoal_replica::Kind;
 
-use super::{FILE, GROUPS, StoreError, USERS};
+use super::usage::{read_group, read_user};
+use super::{FILE, GROUPS, GroupUsage, StoreError, USERS, UserUsage, blob};
+use crate::record::{QUOTA, Quota, QuotaOf};
 
 /// How long another connection's lock is waited for.
 const BUSY: Duration = Duration::from_secs(5);
@@ -41,6 +45,47 @@ pub fn count(dir: &Path) -> Result<Counts, StoreError> {
     let mut query = db.prepare("SELECT kind, count(*) FROM rec GROUP BY kind")?;
     let rows = query.query_map([], |row| Ok((Kind(row.get(0)?), row.get(1)?)))?;
     Ok(Counts { users, groups, files, records: rows.collect::<Result<_, _>>()? })
+}
+
+/// What all users and groups have, and what operators said of quotas.
+#[derive(Debug, Clone, Default)]
+pub struct Usages {
+    /// Users who have something.
+    pub users: Vec<(Uid, UserUsage)>,
+    /// Groups that have something.
+    pub groups: Vec<(Gid, GroupUsage)>,
+    /// How many groups users founded.
+    pub founded: HashMap<Uid, u64>,
+    /// The quotas that are set.
+    pub quotas: Vec<(QuotaOf, Quota)>,
+}
+
+/// Reads what all users and groups have out of the database of a data directory.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn usages(dir: &Path) -> Result<Usages, StoreError> {
+    let db = open(dir)?;
+    let mut query = db.prepare("SELECT uid, files, bytes, stored FROM user_usage WHERE files > 0")?;
+    let users = query.query_map([], |row| Ok((Uid(blob(row, 0)?), read_user(row, 1)?)))?;
+    let users = users.collect::<Result<_, _>>()?;
+    let mut query = db.prepare("SELECT gid, files, bytes, idle FROM group_usage WHERE files > 0")?;
+    let groups = query.query_map([], |row| Ok((Gid(blob(row, 0)?), read_group(row, 1)?)))?;
+    let groups = groups.collect::<Result<_, _>>()?;
+    let mut query = db.prepare(
+        "SELECT founder, count(*) FROM claim WHERE space = ?1 AND founder IS NOT NULL GROUP BY founder",
+    )?;
+    let founded = query.query_map([GROUPS], |row| Ok((Uid(blob(row, 0)?), row.get(1)?)))?;
+    let founded = founded.collect::<Result<_, _>>()?;
+    let mut query = db.prepare("SELECT key, value FROM rec WHERE kind = ?1 AND NOT tombstone")?;
+    let rows =
+        query.query_map([QUOTA.0], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let mut quotas = Vec::new();
+    for row in rows {
+        let (key, value) = row?;
+        quotas.extend(QuotaOf::parse(&key).zip(minicbor::decode(&value).ok()));
+    }
+    Ok(Usages { users, groups, founded, quotas })
 }
 
 /// A connection of its own, for reading.

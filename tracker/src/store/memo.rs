@@ -1,5 +1,6 @@
 //! Answers that commands ask for again and again, kept in memory: who is a member of which group, what users and groups are
-//! called, which login keys accounts have, and which clients were signed out. Filled as they are asked for, and forgotten where a row that they rest on changes.
+//! called, which login keys accounts have, which clients were signed out, and what operators said of quotas. Filled as they are
+//! asked for, and forgotten where a row that they rest on changes.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -7,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use shoal_common::{Gid, PeerId, Uid};
 use shoal_replica::{Kind, NameSpace, parse_claim_key};
 
-use crate::record::{ACCOUNT, MEMBERSHIP, SIGN_OUT, part};
+use crate::record::{ACCOUNT, MEMBERSHIP, QUOTA, Quota, QuotaOf, SIGN_OUT, part};
 
 /// Answers of each sort; beyond that all are forgotten. Two hundred bytes each at most.
 const MAX_ANSWERS: usize = 16 * 1024;
@@ -26,6 +27,7 @@ struct Answers {
     claimants: HashMap<(NameSpace, Vec<u8>), Vec<Id>>,
     login_keys: HashMap<Uid, Option<PeerId>>,
     signed_out: HashMap<(Uid, PeerId), u64>,
+    quotas: HashMap<QuotaOf, Quota>,
     changed: Changed,
 }
 
@@ -92,6 +94,18 @@ impl Memo {
         answers.signed_out.insert((user, peer), until_ms);
     }
 
+    pub(super) fn quota(&self, of: QuotaOf) -> Option<Quota> {
+        self.0.borrow().quotas.get(&of).copied()
+    }
+
+    pub(super) fn note_quota(&self, of: QuotaOf, quota: Quota) {
+        let mut answers = self.0.borrow_mut();
+        if answers.quotas.len() >= MAX_ANSWERS {
+            answers.quotas.clear();
+        }
+        answers.quotas.insert(of, quota);
+    }
+
     /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.
     pub(super) fn take_changed(&self) -> Option<HashSet<Uid>> {
         match std::mem::replace(&mut self.0.borrow_mut().changed, Changed::These(HashSet::new())) {
@@ -126,6 +140,10 @@ impl Memo {
                 answers.signed_out.remove(&(user, PeerId(peer)));
             }
             answers.changed.note(user);
+        } else if kind == QUOTA
+            && let Some(of) = QuotaOf::parse(key)
+        {
+            answers.quotas.remove(&of);
         }
     }
 
@@ -171,6 +189,17 @@ mod tests {
         memo.clear();
         assert_eq!(memo.called((NameSpace::Group, group.0)), None);
     }
+
+    #[test]
+    fn a_quota_is_forgotten_when_its_record_changes_and_no_other() {
+        let mut memo = Memo::default();
+        let (all, ann) = (QuotaOf::Users, QuotaOf::User(Uid([1; 16])));
+        memo.note_quota(all, Quota { files: Some(1), ..Quota::default() });
+        memo.note_quota(ann, Quota::default());
+        memo.forget(QUOTA, &all.key());
+        assert_eq!((memo.quota(all), memo.quota(ann)), (None, Some(Quota::default())));
+    }
+
     #[test]
     fn whose_sessions_may_no_longer_hold_is_told_once() {
         let mut memo = Memo::default();

@@ -11,6 +11,9 @@ mod projections;
 mod queries;
 mod rows;
 mod start;
+mod usage;
+#[cfg(test)]
+mod usage_tests;
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -23,9 +26,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use shoal_replica::Kind;
 
 pub use backup::{BackupError, back_up};
-pub use inspect::{Counts, count};
+pub use inspect::{Counts, Usages, count, usages};
 pub use queries::FileRow;
 pub use start::Beginning;
+pub use usage::{GroupUsage, UserUsage, file_cost, pointer_cost, share_cost};
+pub(crate) use usage::{ROW_BYTES, ShareOf};
 
 use memo::Memo;
 
@@ -48,7 +53,7 @@ const MAX_LOG_PAGES: u64 = 16_384;
 const MIN_LOG_PAGES: u64 = 1_000;
 const PAGE_BYTES: u64 = 4_096;
 /// Version of the projections; another one than the database's has them made anew.
-const PROJECTIONS: i64 = 3;
+const PROJECTIONS: i64 = 4;
 /// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
 const ENOUGH_ROOM: u64 = 1 << 20;
 /// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.

@@ -5,25 +5,30 @@ use shoal_common::Manifest;
 use shoal_replica::{Kind, Row};
 
 use super::admission::space_of;
+use super::usage::{self, file_cost};
 use super::{STORAGE_KINDS, Store, StoreError};
 use crate::proof;
-use crate::record::{ACCOUNT, FILE, MEMBERSHIP, Membership, SHARE, Share, encode, part};
+use crate::record::{ACCOUNT, FILE, MEMBERSHIP, Membership, POINTER, SHARE, Share, encode, part};
 
 const SQL: &str = "
 DROP TABLE IF EXISTS claim;
 CREATE TABLE claim (space INTEGER, name TEXT, id BLOB, founder BLOB, proven INTEGER, stamp INTEGER,
     PRIMARY KEY (space, name, id)) WITHOUT ROWID;
 CREATE INDEX claim_id ON claim (id, space);
+CREATE INDEX claim_founder ON claim (founder, id) WHERE founder IS NOT NULL;
 DROP TABLE IF EXISTS member;
 CREATE TABLE member (gid BLOB, uid BLOB, standing INTEGER, since INTEGER, PRIMARY KEY (gid, uid)) WITHOUT ROWID;
 CREATE INDEX member_user ON member (uid, standing);
 CREATE INDEX member_standing ON member (gid, standing);
 DROP TABLE IF EXISTS file;
-CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, born INTEGER, size INTEGER, sha1 BLOB, PRIMARY KEY (gid, fid))
-    WITHOUT ROWID;
+CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, born INTEGER, size INTEGER, sha1 BLOB, cost INTEGER,
+    shares INTEGER, PRIMARY KEY (gid, fid)) WITHOUT ROWID;
 CREATE INDEX file_name ON file (gid, name, born, fid);
+CREATE INDEX file_idle ON file (gid, cost) WHERE shares = 0;
 DROP TABLE IF EXISTS share;
-CREATE TABLE share (gid BLOB, fid BLOB, uid BLOB, peer BLOB, PRIMARY KEY (gid, fid, uid, peer)) WITHOUT ROWID;
+CREATE TABLE share (gid BLOB, fid BLOB, uid BLOB, peer BLOB, cost INTEGER, PRIMARY KEY (gid, fid, uid, peer))
+    WITHOUT ROWID;
+CREATE INDEX share_user ON share (uid, gid);
 DROP TABLE IF EXISTS mirror;
 CREATE TABLE mirror (gid BLOB, fid BLOB, uid BLOB, peer BLOB, born INTEGER, urls BLOB,
     PRIMARY KEY (gid, fid, uid, peer)) WITHOUT ROWID;
@@ -44,7 +49,8 @@ impl Store {
     /// Makes all projections anew from the rows.
     pub(super) fn rebuild_projections(&self) -> Result<(), StoreError> {
         self.db.execute_batch(SQL)?;
-        for kind in [Kind::USER_CLAIM, Kind::GROUP_CLAIM, ACCOUNT, MEMBERSHIP, FILE, SHARE] {
+        self.db.execute_batch(usage::SQL)?;
+        for kind in [Kind::USER_CLAIM, Kind::GROUP_CLAIM, ACCOUNT, MEMBERSHIP, FILE, SHARE, POINTER] {
             let mut after: Option<Vec<u8>> = None;
             loop {
                 let rows = shoal_replica::Rows::scan(self, kind, &[], after.as_deref(), BATCH)?;
@@ -71,6 +77,10 @@ impl Store {
             MEMBERSHIP => self.project_membership(row),
             FILE => self.project_file(row),
             SHARE => self.project_share(row),
+            POINTER => {
+                self.count_pointer(row)?;
+                self.note_storage_change(POINTER, &row.key)
+            }
             kind => self.note_storage_change(kind, &row.key),
         }
     }
@@ -81,14 +91,21 @@ impl Store {
         match kind {
             MEMBERSHIP => self.run("DELETE FROM member WHERE gid = ?1 AND uid = ?2", params![one, two]),
             FILE => {
-                self.run("DELETE FROM file WHERE gid = ?1 AND fid = ?2", params![one, two])?;
+                if let (Some(group), Some(file)) = (one, two) {
+                    self.uncount_file((group, file))?;
+                }
                 self.project_mirrors((one, two, Some(NOBODY), Some([0; 32])), 0, &[])
             }
             SHARE => {
                 let (user, peer) = (part::<16>(key, 32), part::<32>(key, 48));
-                let sql = "DELETE FROM share WHERE gid = ?1 AND fid = ?2 AND uid = ?3 AND peer = ?4";
-                self.run(sql, params![one, two, user, peer])?;
+                if let (Some(group), Some(file), Some(user), Some(peer)) = (one, two, user, peer) {
+                    self.uncount_share((group, file), user, peer)?;
+                }
                 self.project_mirrors((one, two, user, peer), 0, &[])
+            }
+            POINTER => {
+                self.uncount_pointer(key)?;
+                self.note_storage_change(POINTER, key)
             }
             // Claims are never deleted.
             kind => self.note_storage_change(kind, key),
@@ -131,11 +148,12 @@ impl Store {
         else {
             return Ok(());
         };
-        let sql =
-            "INSERT OR REPLACE INTO file (gid, fid, name, born, size, sha1) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let (cost, shares) = self.count_file((group, file), file_cost(&manifest, row.value.len()))?;
+        let sql = "INSERT OR REPLACE INTO file (gid, fid, name, born, size, sha1, cost, shares)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let size = i64::try_from(manifest.size).unwrap_or(i64::MAX);
-        let values = params![group, file, manifest.name.as_str(), row.born.as_u64(), size, manifest.sha1.0];
-        self.run(sql, values)?;
+        let (name, born) = (manifest.name.as_str(), row.born.as_u64());
+        self.run(sql, params![group, file, name, born, size, manifest.sha1.0, cost, shares])?;
         // What an earlier version kept with the file: nobody knows whose they are, so they come last.
         let ids = (Some(group), Some(file), Some(NOBODY), Some([0; 32]));
         self.project_mirrors(ids, i64::MAX, &manifest.mirrors)
@@ -145,9 +163,9 @@ impl Store {
         let key = &row.key;
         let ids = (part::<16>(key, 0), part::<16>(key, 16), part::<16>(key, 32), part::<32>(key, 48));
         let (Some(group), Some(file), Some(user), Some(peer)) = ids else { return Ok(()) };
-        let sql = "INSERT OR REPLACE INTO share (gid, fid, uid, peer) VALUES (?1, ?2, ?3, ?4)";
-        self.run(sql, params![group, file, user, peer])?;
-        let mirrors = minicbor::decode::<Share>(&row.value).ok().and_then(|share| share.mirrors);
+        let share = minicbor::decode::<Share>(&row.value).ok();
+        self.count_share((group, file), user, peer, share.as_ref())?;
+        let mirrors = share.and_then(|share| share.mirrors);
         let born = i64::try_from(row.born.as_u64()).unwrap_or(i64::MAX);
         self.project_mirrors(ids, born, &mirrors.unwrap_or_default())
     }
@@ -197,7 +215,7 @@ mod tests {
         let (file, user, peer) = (Fid([2; 16]), Uid([3; 16]), PeerId([4; 32]));
         let (request, new) = (RequestId([5; 16]), vec!["http://new.example/m".to_owned()]);
         let member = Membership { standing: Standing::Member, since_ms: 1, request };
-        let share = Share { request, mirrors: Some(new.clone()) };
+        let share = Share { request, mirrors: Some(new.clone()), file_bytes: None };
         let share_key = share_key(GROUP, file, user, peer);
         store.put(&row(FILE, file_key(GROUP, file), encode(&manifest), 1)).unwrap();
         assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it");
@@ -216,7 +234,7 @@ mod tests {
         // The map of one entry that it was.
         let old = [&[0xa1, 0x00, 0x50][..], &[7; 16]].concat();
         let read: Option<Share> = minicbor::decode(&old).ok();
-        let expected = Share { request: RequestId([7; 16]), mirrors: None };
+        let expected = Share { request: RequestId([7; 16]), mirrors: None, file_bytes: None };
         assert_eq!(read.as_ref(), Some(&expected));
         assert_eq!(encode(&expected), old);
     }

@@ -9,7 +9,7 @@ use shoal_replica::{Kind, NameSpace};
 
 use super::projections::NOBODY;
 use super::{Store, StoreError, blob};
-use crate::record::Standing;
+use crate::record::{Quota, QuotaOf, Standing};
 
 /// Shares with mirrors that are looked at for one file: those who came first have many times the mirrors that it may have.
 const MAX_MIRROR_SHARES: usize = 256;
@@ -98,6 +98,16 @@ impl Store {
     /// Notes it.
     pub(crate) fn note_signed_out(&self, user: Uid, peer: PeerId, until_ms: u64) {
         self.memo.note_signed_out(user, peer, until_ms);
+    }
+
+    /// What operators said of somebody's quota, where that was noted since it last changed.
+    pub(crate) fn quota_noted(&self, of: QuotaOf) -> Option<Quota> {
+        self.memo.quota(of)
+    }
+
+    /// Notes it.
+    pub(crate) fn note_quota(&self, of: QuotaOf, quota: Quota) {
+        self.memo.note_quota(of, quota);
     }
 
     /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.

@@ -194,6 +194,11 @@ impl Shares {
         let told = self.0.session.call(call).await;
         if let Err(error) = &told {
             tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
+            if matches!(error, CallError::Refused { kind: RefusalKind::Limit | RefusalKind::Wait, .. }) {
+                let (group, file) = self.0.name_of(&record);
+                let (path, problem) = (record.path.clone(), error.to_string());
+                self.0.events.tell(Event::ShareLost { group, file, path, problem });
+            }
         }
         if self.0.session.who().is_none_or(|who| who.user != record.user) {
             // The session ended meanwhile; the next login shares it.

@@ -3,14 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
+use shoal_common::Uid;
+use shoal_common::storage::room_of;
 use shoal_common::tracker_api::storage::{MAX_NODE_CHUNKS, OwnedChunk};
 
 use super::Found;
+use crate::wire::Failure;
 
 /// Changes that are remembered: some minutes at full speed. Whoever is further behind takes a snapshot.
 const MAX_CHANGES: usize = 100_000;
-/// What the smallest chunk takes of the capacity, in bytes: a block of the disk.
-const BLOCK: u32 = 4_096;
 /// The span in which no more than a share of the chunks goes into the bin, in milliseconds.
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -71,11 +72,6 @@ pub enum Discarded {
     Spent,
 }
 
-/// What a chunk takes of the capacity.
-fn charge(length: u32) -> u64 {
-    u64::from(length.max(BLOCK))
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -88,6 +84,8 @@ pub(super) struct Ledger {
     capacity: u64,
     used: u64,
     reserved: u64,
+    /// What each user's chunks take, but those in the bin; those on their way included.
+    owned: HashMap<Uid, u64>,
     changes: VecDeque<Change>,
     /// Number of the last change.
     number: u64,
@@ -103,6 +101,7 @@ impl Ledger {
             capacity,
             used: 0,
             reserved: 0,
+            owned: HashMap::new(),
             changes: VecDeque::new(),
             number: 0,
         }
@@ -117,7 +116,7 @@ impl Ledger {
     pub(super) fn found_binned(&mut self, found: Found, since_ms: u64) {
         let entry = Entry { length: found.length, stored: found.stored };
         self.binned.insert(found.chunk, Binned { entry, since_ms });
-        self.used += charge(found.length);
+        self.used += room_of(found.length);
     }
 
     /// Some chunk went into the bin at that time.
@@ -149,16 +148,36 @@ impl Ledger {
         true
     }
 
-    pub(super) fn reserve(&mut self, length: u32) -> bool {
-        let fits = self.room().free >= charge(length);
-        if fits {
-            self.reserved += charge(length);
+    /// Keeps room for a chunk of a user's, of whose no more than `allowance` bytes may be held.
+    pub(super) fn reserve(&mut self, owner: Uid, length: u32, allowance: u64) -> Result<(), Failure> {
+        let room = room_of(length);
+        if self.room().free < room {
+            return Err(Failure::Full);
         }
-        fits
+        if self.owned.get(&owner).copied().unwrap_or(0).saturating_add(room) > allowance {
+            return Err(Failure::Quota);
+        }
+        self.reserved += room;
+        self.own(owner, length);
+        Ok(())
     }
 
-    pub(super) fn release(&mut self, length: u32) {
-        self.reserved -= charge(length);
+    pub(super) fn release(&mut self, owner: Uid, length: u32) {
+        self.reserved -= room_of(length);
+        self.disown(owner, length);
+    }
+
+    fn own(&mut self, owner: Uid, length: u32) {
+        *self.owned.entry(owner).or_default() += room_of(length);
+    }
+
+    fn disown(&mut self, owner: Uid, length: u32) {
+        if let Some(owned) = self.owned.get_mut(&owner) {
+            *owned = owned.saturating_sub(room_of(length));
+            if *owned == 0 {
+                self.owned.remove(&owner);
+            }
+        }
     }
 
     /// A chunk is durable now; its reservation is released apart.
@@ -169,7 +188,8 @@ impl Ledger {
 
     pub(super) fn forget(&mut self, chunk: &OwnedChunk) -> bool {
         let Some(entry) = self.held.remove(chunk) else { return false };
-        self.used -= charge(entry.length);
+        self.used -= room_of(entry.length);
+        self.disown(chunk.owner, entry.length);
         self.note(Change::Gone(*chunk));
         true
     }
@@ -195,6 +215,7 @@ impl Ledger {
         }
         self.day.push_back(now_ms);
         self.held.remove(chunk);
+        self.disown(chunk.owner, entry.length);
         self.binned.insert(*chunk, Binned { entry, since_ms: now_ms });
         self.note(Change::Gone(*chunk));
         Discarded::Binned
@@ -204,6 +225,7 @@ impl Ledger {
     pub(super) fn restore(&mut self, chunk: &OwnedChunk, stored: Option<SystemTime>) -> bool {
         let Some(Binned { entry, .. }) = self.binned.remove(chunk) else { return false };
         let stored = stored.unwrap_or(entry.stored);
+        self.own(chunk.owner, entry.length);
         self.held.insert(*chunk, Entry { stored, ..entry });
         self.note(Change::Held(*chunk));
         true
@@ -222,7 +244,7 @@ impl Ledger {
     /// Removes a chunk from the bin for good.
     pub(super) fn remove_binned(&mut self, chunk: &OwnedChunk) -> bool {
         let Some(binned) = self.binned.remove(chunk) else { return false };
-        self.used -= charge(binned.entry.length);
+        self.used -= room_of(binned.entry.length);
         true
     }
 
@@ -268,9 +290,11 @@ impl Ledger {
     fn hold(&mut self, found: Found) {
         let entry = Entry { length: found.length, stored: found.stored };
         if let Some(before) = self.held.insert(found.chunk, entry) {
-            self.used -= charge(before.length);
+            self.used -= room_of(before.length);
+            self.disown(found.chunk.owner, before.length);
         }
-        self.used += charge(found.length);
+        self.used += room_of(found.length);
+        self.own(found.chunk.owner, found.length);
     }
 
     /// Numbers a change, so that the trackers are told.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio::sync::watch;
@@ -128,6 +129,14 @@ impl Chunks {
     /// # Errors
     /// [`Failure::Damaged`], [`Failure::Full`] or [`Failure::Storage`].
     pub async fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
+        self.put_within(u64::MAX, chunk, bytes).await
+    }
+
+    /// As [`put`](Self::put), if its owner's chunks, with this one, take no more than that many bytes.
+    ///
+    /// # Errors
+    /// [`Failure::Quota`] and those of [`put`](Self::put).
+    pub async fn put_within(&self, allowance: u64, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
         let length = u32::try_from(bytes.len()).ok().filter(|length| (1..=MAX_SEALED_CHUNK).contains(length));
         let Some(length) = length else { return Err(Failure::Damaged) };
         if !is_intact(chunk.chunk, bytes.clone()).await {
@@ -137,7 +146,7 @@ impl Chunks {
         if self.keep(&[chunk]).await? == [true] {
             return Ok(());
         }
-        let reservation = Reservation::new(self, length).ok_or(Failure::Full)?;
+        let reservation = Reservation::new(self, (chunk.owner, length), allowance)?;
         self.backend.put(chunk, bytes).await.map_err(|error| match error {
             BackendError::Full => Failure::Full,
             error => failed("keep", chunk, &error),
@@ -270,14 +279,14 @@ impl std::fmt::Debug for Chunks {
 /// Room for a chunk that is being written.
 struct Reservation<'a> {
     chunks: &'a Chunks,
+    owner: Uid,
     length: u32,
 }
 
 impl<'a> Reservation<'a> {
-    fn new(chunks: &'a Chunks, length: u32) -> Option<Self> {
-        // Not `then_some`: a reservation that was not made must not be dropped.
-        let reserved = chunks.ledger().reserve(length);
-        reserved.then(|| Self { chunks, length })
+    fn new(chunks: &'a Chunks, (owner, length): (Uid, u32), allowance: u64) -> Result<Self, Failure> {
+        chunks.ledger().reserve(owner, length, allowance)?;
+        Ok(Self { chunks, owner, length })
     }
 
     fn settle(self, found: Found) {
@@ -287,7 +296,7 @@ impl<'a> Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.chunks.ledger().release(self.length);
+        self.chunks.ledger().release(self.owner, self.length);
     }
 }
 

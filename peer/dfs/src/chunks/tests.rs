@@ -249,6 +249,37 @@ async fn a_file_that_disappears_is_noticed_when_it_is_read() {
     assert_eq!(chunks.room(), Room { capacity: 1 << 20, free: 1 << 20, chunks: 0 });
 }
 
+#[tokio::test]
+async fn of_one_user_as_much_is_held_as_is_allowed_also_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let chunks = open(root.path(), 1 << 20).await;
+    let allowance = 3 * 4_096;
+    let all: Vec<_> = (0..5).map(|seed| sealed(seed, 10)).collect();
+    let put = async |chunks: &Chunks, number: usize| {
+        let (chunk, bytes) = all[number].clone();
+        chunks.put_within(allowance, chunk, bytes).await
+    };
+    for number in [0, 1, 2, 2] {
+        put(&chunks, number).await.unwrap();
+    }
+    assert_eq!(put(&chunks, 3).await, Err(Failure::Quota));
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!(put(&chunks, 3).await, Err(Failure::Quota));
+    let stranger = OwnedChunk { owner: Uid([2; 16]), ..all[3].0 };
+    chunks.put_within(allowance, stranger, all[3].1.clone()).await.unwrap();
+    // What is in the bin does not count, and what came out of it does.
+    assert_eq!(chunks.discard(&[all[0].0], Duration::ZERO).await, Ok(vec![Discarded::Binned]));
+    put(&chunks, 3).await.unwrap();
+    assert_eq!(chunks.keep(&[all[0].0]).await, Ok(vec![true]));
+    assert_eq!(chunks.delete(all[1].0).await, Ok(true));
+    assert_eq!(put(&chunks, 1).await, Err(Failure::Quota));
+    assert_eq!(chunks.delete(all[2].0).await, Ok(true));
+    put(&chunks, 1).await.unwrap();
+    // A copy that trackers order is made in any case.
+    chunks.put(all[4].0, all[4].1.clone()).await.unwrap();
+}
+
 #[test]
 fn changes_are_numbered_and_bounded() {
     let mut ledger = Ledger::new(u64::MAX, 10);

@@ -96,6 +96,19 @@ pub enum StoreError {
         /// Bytes that are free on all servers.
         free: u64,
     },
+    /// The user's quota is used up.
+    #[error(
+        "your quota has {} left, and {name} with all its copies needs {}; nothing is listed; remove stored files, or ask the trackers' operator for more",
+        shoal_session::text::size(*.left), shoal_session::text::size(*.needed)
+    )]
+    Quota {
+        /// The file.
+        name: StoredName,
+        /// Bytes of all copies.
+        needed: u64,
+        /// Bytes that the user may still store.
+        left: u64,
+    },
     /// A chunk found too few servers.
     #[error(
         "part {part} of {name} could not be put on {needed} servers, and nothing is listed: {why}; make room or start more servers, and put it again: it goes on where it was"

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest};
+use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest, room_of};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
 
@@ -94,7 +94,7 @@ impl Client {
             begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
         };
         if !unfinished.resumed
-            && let Err(error) = self.room_for(layout.size(), copies).await
+            && let Err(error) = self.room_for(&name, layout, copies).await
         {
             unfinished.forget();
             return Err(error);
@@ -154,15 +154,24 @@ impl Client {
         })
     }
 
-    /// Whether the servers have room for so many copies together, as far as the trackers know: nothing is sent in vain.
-    async fn room_for(&self, size: u64, copies: u8) -> Result<(), StoreError> {
+    /// Whether the servers have room for so many copies together, and the user's quota for a new file, as far as the trackers
+    /// know: nothing is sent in vain.
+    async fn room_for(&self, name: &StoredName, layout: Layout, copies: u8) -> Result<(), StoreError> {
         let (servers, status) = (self.nodes.peers().await, self.status().await?);
         let known: Vec<_> = status.nodes.iter().filter(|node| servers.contains(&node.peer)).collect();
         let free = known.iter().fold(0_u64, |sum, node| sum.saturating_add(node.free));
-        let needed = size.saturating_mul(copies.into());
+        let needed = layout.size().saturating_mul(copies.into());
         // A server that the trackers have not heard of yet may have any room.
         if known.len() == servers.len() && free < needed {
             return Err(StoreError::NoRoom { needed, free });
+        }
+        let copy: u64 = layout.iter().map(|piece| room_of(layout.length(piece) + OVERHEAD)).sum();
+        let needed = copy.saturating_mul(copies.into());
+        if let Some(left) = status.room.filter(|left| needed > *left)
+            // What takes a file's place needs only the difference, which the trackers judge.
+            && matches!(self.find(name).await, Err(StoreError::NotFound(_)))
+        {
+            return Err(StoreError::Quota { name: name.clone(), needed, left });
         }
         Ok(())
     }

@@ -140,6 +140,8 @@ pub struct Admitted {
     pub user: Uid,
     /// By the trackers' time, in milliseconds since 1970.
     pub expires_ms: u64,
+    /// Bytes of the user's that may be held here.
+    pub allowance: u64,
 }
 
 #[cfg(test)]
@@ -170,7 +172,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tickets_are_judged() {
         let gate = gate();
-        let ticket = |peer, expires_ms| StorageTicket { user: USER, peer, expires_ms };
+        let ticket = |peer, expires_ms| StorageTicket { user: USER, peer, expires_ms, allowance: None };
         for (token, presenter, expected) in [
             (signed(7, &ticket(CLIENT, NOW)), CLIENT, Ok(())),
             (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS)), CLIENT, Ok(())),
@@ -211,7 +213,8 @@ mod tests {
         let gate = gate();
         let key = |seed| PeerId(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
         gate.update(2, &[key(7), key(8)], NOW);
-        let token = signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000 });
+        let token =
+            signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000, allowance: None });
         assert!(gate.ticket(&token, CLIENT).await.is_ok());
         gate.left(2);
         assert_eq!(gate.ticket(&token, CLIENT).await, Err(Judgement::UnknownKey));
@@ -222,7 +225,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ticket_without_an_end_is_no_trackers() {
-        let ticket = |expires_ms| signed(7, &StorageTicket { user: USER, peer: CLIENT, expires_ms });
+        let ticket =
+            |expires_ms| signed(7, &StorageTicket { user: USER, peer: CLIENT, expires_ms, allowance: None });
         let too_long = NOW + LONGEST_TICKET_MS + 1;
         for expires_ms in [too_long, u64::MAX] {
             assert_eq!(gate().ticket(&ticket(expires_ms), CLIENT).await, Err(Judgement::Invalid));
@@ -233,7 +237,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_trackers_key_is_waited_for() {
         let gate = gate();
-        let token = signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000 });
+        let token =
+            signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000, allowance: None });
         let judging = tokio::spawn({
             let gate = gate.clone();
             async move { gate.ticket(&token, CLIENT).await.is_ok() }

@@ -147,7 +147,7 @@ impl Connection {
         let mut head = [0; ChunkHead::BYTES];
         frames.read_into(&mut head).await?;
         let ChunkHead { request, chunk } = ChunkHead::from_bytes(&head);
-        let Some(owner) = self.user() else {
+        let Some(Admitted { user: owner, allowance, .. }) = self.admitted() else {
             frames.skip().await?;
             return self.say(ToClient::Failed { request, reason: Failure::NotAllowed }).await;
         };
@@ -163,7 +163,7 @@ impl Connection {
         frames.read_into(&mut sealed).await?;
         let (chunks, answers) = (self.server.chunks.clone(), self.answers.clone());
         self.begin(async move {
-            let stored = chunks.put(owned, sealed.into()).await;
+            let stored = chunks.put_within(allowance, owned, sealed.into()).await;
             drop(charge);
             let answer = match stored {
                 Ok(()) => ToClient::Stored { request },
@@ -235,7 +235,9 @@ impl Connection {
     async fn show(&mut self, ticket: &[u8]) -> Result<(), Closed> {
         match self.server.gate.ticket(ticket, self.peer).await {
             Ok(ticket) if self.admitted.is_none_or(|admitted| admitted.user == ticket.user) => {
-                self.admitted = Some(Admitted { user: ticket.user, expires_ms: ticket.expires_ms });
+                let allowance = ticket.allowance.unwrap_or(u64::MAX);
+                self.admitted =
+                    Some(Admitted { user: ticket.user, expires_ms: ticket.expires_ms, allowance });
                 let (name, free) = (self.server.name.to_string(), self.server.chunks.room().free);
                 self.say(ToClient::Granted { name, free }).await
             }
@@ -312,8 +314,11 @@ impl Connection {
 
     /// Who is logged in here, as long as the ticket holds.
     fn user(&self) -> Option<Uid> {
-        let admitted = self.admitted.filter(|admitted| !self.server.gate.is_over(admitted.expires_ms))?;
-        Some(admitted.user)
+        self.admitted().map(|admitted| admitted.user)
+    }
+
+    fn admitted(&self) -> Option<Admitted> {
+        self.admitted.filter(|admitted| !self.server.gate.is_over(admitted.expires_ms))
     }
 
     async fn say(&self, message: ToClient) -> Result<(), Closed> {
