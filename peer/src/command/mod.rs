@@ -35,10 +35,10 @@ mod words;
 
 use clap::{Args, FromArgMatches};
 
-pub(crate) use context::shown;
-pub use context::{Context, Failure, Reply};
+use crate::reply::Reply;
+
+pub use context::{Context, Failure};
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub(crate) use show_downloads::{verbose_line, without_activity};
 pub use words::{Word, Words, split};
 
 /// A command as it was typed.
@@ -173,7 +173,8 @@ pub(crate) fn usage(command: &clap::Command) -> String {
             (Some(long), None) => format!("--{long}"),
             (None, None) => continue,
         };
-        let value = option.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
+        let value =
+            option.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
         usage += &match option.get_action() {
             clap::ArgAction::Append => format!(" [{name} {value}]..."),
             action if action.takes_values() => format!(" [{name} {value}]"),
