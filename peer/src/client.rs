@@ -12,9 +12,10 @@ use shoal_segment::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Context, shown};
+use crate::command::Context;
 use crate::options::Options;
 use crate::prompt;
+use crate::reply::shown;
 use crate::runner::{self, Next};
 use crate::screen::{Form, Screen};
 use crate::script;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod command;
 pub mod options;
 mod prompt;
+pub mod reply;
 mod runner;
 pub mod screen;
 mod script;

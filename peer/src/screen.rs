@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::command::Reply;
+use crate::reply::Reply;
 use shoal_session::events::Event;
 
 /// Shows a line while another is being edited.

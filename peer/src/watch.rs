@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::command::{Context, verbose_line, without_activity};
+use crate::reply::{verbose_line, without_activity};
 use crate::screen::{Form, Screen};
 use shoal_client::{Client, ClientError, DownloadRow, RowState};
 use shoal_session::text;
@@ -28,8 +28,7 @@ const BAR: &str = "{prefix} [{bar:30}] {percent:>3}% {msg}";
 ///
 /// # Errors
 /// When the output is closed.
-pub(crate) async fn downloads(context: &Context) -> io::Result<()> {
-    let Context { client, screen, .. } = context;
+pub(crate) async fn downloads(client: &Client, screen: &Screen) -> io::Result<()> {
     if screen.form() != Form::Json && io::stdout().is_terminal() {
         bars(client, screen).await;
         return Ok(());
@@ -56,10 +55,10 @@ pub(crate) async fn downloads(context: &Context) -> io::Result<()> {
 /// # Errors
 /// Those of the command.
 pub(crate) async fn hashing<T>(
-    context: &Context,
+    client: &Client,
+    screen: &Screen,
     command: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
-    let Context { client, screen, .. } = context;
     let mut command = std::pin::pin!(command);
     if screen.form() == Form::Json || !io::stderr().is_terminal() {
         return command.await;

@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use shoal_common::PieceIndex;
+use shoal_engine_core::{PieceRun, RequestId, SourceError};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 pub use crate::buffer::arrivals::{Arrivals, Waiting};
-use crate::core::RequestId;
 use crate::pool::{BLOCK_BYTES, Block, Pool};
 use crate::rate::Limiter;
-use crate::source::PieceRun;
 
 /// All bytes of one piece, unverified: a prefix that was spilled to the partial file, and the rest in memory.
 #[derive(Debug)]
@@ -194,6 +193,15 @@ pub enum BufferError {
     /// The request was cancelled.
     #[error("the request was cancelled")]
     Closed,
+}
+
+impl From<BufferError> for SourceError {
+    fn from(error: BufferError) -> Self {
+        match error {
+            BufferError::TooLong => Self::Invalid("sent more bytes than were asked for".into()),
+            BufferError::Closed => Self::Gone("the request was cancelled".into()),
+        }
+    }
 }
 
 /// Why nothing could be read into a buffer.

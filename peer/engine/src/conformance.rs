@@ -15,10 +15,11 @@ use tokio::sync::mpsc;
 pub use crate::conformance::fake::{Behaviour, FLOOD, FakeSource, piece_of, sample_file};
 
 use crate::buffer::{Arrived, PieceBuf};
-use crate::core::RequestId;
 use crate::pool::{POOL_BLOCKS, Pool};
 use crate::rate::Limiter;
-use crate::source::{Have, PieceRun, PieceSource, Run, SourceError};
+use crate::source::PieceSource;
+use shoal_engine_core::RequestId;
+use shoal_engine_core::{Have, PieceRun, Run, SourceError};
 
 /// Makes sources of one kind for the suite.
 pub trait Stand: Sync {
@@ -326,7 +327,7 @@ mod tests {
 
         async fn source(&self, bytes: Arc<[u8]>, layout: Layout, behaviour: Behaviour) -> FakeSource {
             let run = Run::UpTo(3);
-            let limits = crate::source::Limits {
+            let limits = shoal_engine_core::Limits {
                 max_in_flight: 4,
                 min_in_flight: 1,
                 max_in_flight_bytes: 1 << 20,

@@ -13,8 +13,8 @@ use shoal_sha1::Hasher;
 
 use crate::buffer::PieceData;
 use crate::disk::DiskError;
+use crate::part::PartContext;
 use crate::pool::BLOCK_BYTES;
-use crate::writer::Workplace;
 
 /// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
 /// a little out of order, and three quarters of the pool stay for receiving.
@@ -107,14 +107,14 @@ impl Prefix {
     }
 
     /// Covers what is written, from memory or from the disk, some of it at a time. Blocking.
-    pub(crate) fn catch_up(mut self, written: &Bitfield, place: &Workplace) -> Result<Self, DiskError> {
+    pub(crate) fn catch_up(mut self, written: &Bitfield, place: &PartContext) -> Result<Self, DiskError> {
         self.cover(place, |prefix| prefix.is_behind(written))?;
         Ok(self)
     }
 
     /// As [`catch_up`](Self::catch_up), beside a batch of the writer's: what has to be read back, and what crowds the
     /// memory. The rest goes along with the checking of pieces to come, at half the price.
-    pub(crate) fn keep_up(&mut self, written: &Bitfield, place: &Workplace) -> Result<(), DiskError> {
+    pub(crate) fn keep_up(&mut self, written: &Bitfield, place: &PartContext) -> Result<(), DiskError> {
         self.cover(place, |prefix| {
             let crowded = prefix.warm_bytes > WARM_BYTES / 2 && prefix.warm.contains_key(&prefix.next);
             crowded || prefix.is_cold(written)
@@ -122,7 +122,7 @@ impl Prefix {
     }
 
     /// Covers pieces that are written, one after the other, for as long as `more` says so and a step lasts.
-    fn cover(&mut self, place: &Workplace, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
+    fn cover(&mut self, place: &PartContext, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
         let mut bytes = 0;
         while bytes < STEP_BYTES
             && more(self)
@@ -216,7 +216,7 @@ impl Tail {
 
 impl Step {
     /// Takes the pieces in. Blocking.
-    pub(crate) fn work(mut self, place: &Workplace) -> Result<OtherDigestsHasher, DiskError> {
+    pub(crate) fn work(mut self, place: &PartContext) -> Result<OtherDigestsHasher, DiskError> {
         let layout = place.content.layout();
         for (piece, data) in self.pieces {
             match data {

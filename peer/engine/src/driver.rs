@@ -20,16 +20,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, Target};
-use crate::core::{Command, Core, DropReason, Event};
 use crate::digest::{Prefix, Tail};
 use crate::disk::DiskError;
 use crate::driver::fetches::{Fetches, Happened};
 use crate::driver::stats::Stats;
-use crate::engine::{ActiveGuard, Control, Shared};
+use crate::part::PartContext;
 use crate::progress::{DownloadError, Outcome, Progress, State};
 use crate::reader::OpenPart;
+use crate::shared::{ActiveGuard, Control, Shared};
 use crate::source::SourceChange;
-use crate::writer::{Checked, Done, Job, Workplace, next_batch};
+use crate::writer::{Checked, Done, Job, next_batch};
+use shoal_engine_core::{Command, Core, DropReason, Event};
 
 /// How often requests are sampled while any is in flight: a tenth of what a slow peer needs for a small piece.
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
@@ -75,7 +76,7 @@ enum Work {
 struct Driver {
     shared: Arc<Shared>,
     active: ActiveGuard,
-    place: Arc<Workplace>,
+    place: Arc<PartContext>,
     core: Core,
     sources: Option<mpsc::Receiver<SourceChange>>,
     fetches: Fetches,
@@ -331,7 +332,7 @@ impl Driver {
                 self.queue.extend(self.fetches.spill(request).map(Job::Spill));
             } else {
                 self.fetches.cancel(request, &mut self.stats);
-                let result = Err(crate::source::SourceError::Busy(PUBLISH_EVERY));
+                let result = Err(shoal_engine_core::SourceError::Busy(PUBLISH_EVERY));
                 self.tell(Event::Finished { request, result });
             }
         }
@@ -432,7 +433,7 @@ impl Driver {
     }
 }
 
-fn checkpoint(place: &Workplace, written: &Bitfield) -> Result<(), DiskError> {
+fn checkpoint(place: &PartContext, written: &Bitfield) -> Result<(), DiskError> {
     place.part.sync()?;
     place.part.must_be_in_place()?;
     place.journal.checkpoint(written)

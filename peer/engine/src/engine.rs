@@ -1,18 +1,19 @@
 //! The engine as the rest of the program sees it: one [`Engine`] a process, one [`Download`] a file.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use shoal_common::Bitfield;
+use shoal_engine_core::POOL_BYTES;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
-use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, POOL_BYTES, Pool};
+use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, Pool};
 use crate::progress::{Bottleneck, DownloadError, Outcome, Progress, State};
 use crate::rate::Limiter;
 use crate::reader::PieceReader;
+use crate::shared::{Control, Shared};
 use crate::source::SourceChange;
 
 /// What all downloads of a process share: the pool of buffers and the download rate limit. Cheap to clone.
@@ -36,83 +37,13 @@ impl Default for EngineConfig {
     }
 }
 
-/// What drivers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) pool: Pool,
-    pub(crate) limiter: Limiter,
-    active: AtomicUsize,
-    moving: AtomicUsize,
-}
-
-/// Counts a download as running while it lives.
-pub(crate) struct ActiveGuard {
-    shared: Arc<Shared>,
-    moving: bool,
-}
-
-impl Shared {
-    pub(crate) fn activate(self: &Arc<Self>) -> ActiveGuard {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        ActiveGuard { shared: self.clone(), moving: false }
-    }
-
-    /// What one download may have in flight beyond a piece a source: its share of three quarters of the pool, so that
-    /// pieces that are being checked and written find room beside those that are coming in.
-    pub(crate) fn budget(&self) -> u64 {
-        self.pool.bytes() / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
-    }
-
-    /// One download's share of the rate limit, in bytes a second.
-    pub(crate) fn rate_share(&self) -> Option<u64> {
-        let among = self.moving.load(Ordering::Relaxed).max(1) as u64;
-        self.limiter.rate().map(|rate| (rate / among).max(1))
-    }
-}
-
-impl ActiveGuard {
-    /// Says whether the download receives anything: those that only wait take no share of the rate limit.
-    pub(crate) fn set_moving(&mut self, moving: bool) {
-        let moved = std::mem::replace(&mut self.moving, moving);
-        if moving && !moved {
-            self.shared.moving.fetch_add(1, Ordering::Relaxed);
-        } else if moved && !moving {
-            self.shared.moving.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.set_moving(false);
-        if self.shared.active.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.shared.pool.shrink();
-        }
-    }
-}
-
-/// What the caller wants of a running download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Control {
-    Run,
-    Pause,
-    Cancel,
-}
-
 impl Engine {
     /// An engine without downloads.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let limiter = Limiter::new(config.download_limit);
         let blocks = (config.memory / BLOCK_BYTES).clamp(1, POOL_BLOCKS);
-        Self {
-            shared: Arc::new(Shared {
-                pool: Pool::new(blocks),
-                limiter,
-                active: AtomicUsize::new(0),
-                moving: AtomicUsize::new(0),
-            }),
-        }
+        Self { shared: Arc::new(Shared::new(Pool::new(blocks), limiter)) }
     }
 
     /// Blocks of the pool that are kept for later.

@@ -1,25 +1,26 @@
-//! The piece selector and the download engine, generic over where pieces come from.
+//! The download engine, generic over where pieces come from.
 //!
 //! A caller makes one [`Engine`], tells it with [`Engine::start`] what to download ([`Content`]), where to ([`Target`])
 //! and, through a channel, from whom ([`SourceChange`]); it gets a [`Download`] to watch, pause, cancel or await. Peers,
-//! HTTP servers and storage nodes are [`PieceSource`]s. The engine knows nothing of networks, trackers or accounts.
+//! HTTP servers and storage nodes are [`PieceSource`]s. The engine knows nothing of networks, trackers or accounts. What
+//! to do next is decided in [`shoal_engine_core`]; here is what it takes to do it: tasks, buffers, disks.
 
 mod buffer;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod content;
-pub mod core;
 mod digest;
 mod disk;
 mod driver;
 mod engine;
 pub mod hash;
+mod part;
 mod pool;
 mod progress;
 pub mod rate;
 mod reader;
 pub mod regular;
-pub mod selector;
+mod shared;
 mod shortage;
 mod source;
 #[cfg(test)]
@@ -30,10 +31,10 @@ pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
 pub use disk::DiskError;
 pub use engine::{Download, Engine, EngineConfig};
-pub use pool::POOL_BYTES;
 pub use progress::{
     Bottleneck, DownloadError, Outcome, Progress, SHOWN_DROPPED, SourceRow, SourceState, State,
 };
 pub use reader::{PieceReadError, PieceReader};
+pub use shoal_engine_core::{Have, Limits, POOL_BYTES, PieceRun, Run, SourceError, SourceId};
 pub use shortage::{Lack, Pauses, Shortage, Tries};
-pub use source::{AnySource, Have, Limits, PieceRun, PieceSource, Run, SourceChange, SourceError, SourceId};
+pub use source::{AnySource, PieceSource, SourceChange};

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MIN_PIECE_LENGTH;
+use shoal_engine_core::POOL_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// All piece buffers of a process together, at most and by default.
-pub const POOL_BYTES: usize = 32 * 1024 * 1024;
 /// Size of a block: the smallest piece, so that no piece wastes memory but the last of a file.
 pub(crate) const BLOCK_BYTES: usize = MIN_PIECE_LENGTH as usize;
 /// Blocks of the pool.

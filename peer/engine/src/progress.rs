@@ -8,7 +8,7 @@ use shoal_common::Digests;
 
 use crate::disk::DiskError;
 use crate::shortage::Shortage;
-use crate::source::SourceId;
+use shoal_engine_core::SourceId;
 
 /// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. Whoever keeps no more than that
 /// many sources in use learns of each that was dropped.

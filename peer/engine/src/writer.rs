@@ -10,9 +10,10 @@ use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::{PieceData, Spill};
-use crate::content::{Content, Verification};
+use crate::content::Verification;
 use crate::digest::Prefix;
-use crate::disk::{DiskError, Journal, PartFile};
+use crate::disk::DiskError;
+use crate::part::PartContext;
 use crate::pool::{BLOCK_BYTES, Block};
 
 /// What a batch holds at most: its memory is free, and its pieces offered to others, only when the whole is done.
@@ -54,14 +55,6 @@ pub(crate) struct Done {
     pub(crate) prefix: Option<Prefix>,
 }
 
-/// What the writer works on; the same for all batches of a download.
-#[derive(Debug)]
-pub(crate) struct Workplace {
-    pub(crate) content: Content,
-    pub(crate) part: PartFile,
-    pub(crate) journal: Journal,
-}
-
 /// Takes the next batch off the queue: at least one job if there is any. What lies first in the file comes first, so that
 /// its digest goes along; jobs of one piece stay in their order.
 pub(crate) fn next_batch(queue: &mut VecDeque<Job>) -> Vec<Job> {
@@ -93,7 +86,7 @@ impl Job {
     }
 }
 
-impl Workplace {
+impl PartContext {
     /// Does a batch, and covers with the prefix what comes next in the file and is in the batch or was `written` before.
     /// Blocking.
     pub(crate) fn work(&self, batch: Vec<Job>, mut prefix: Option<Prefix>, written: &Bitfield) -> Done {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use shoal_common::PieceIndex;
-use shoal_engine::SourceError;
+use shoal_engine_core::SourceError;
 
 use crate::peer::Number;
 

@@ -1,4 +1,4 @@
-//! Whole swarms in simulated time: the real [`Core`](shoal_engine::core::Core) with its selector decides what each leecher
+//! Whole swarms in simulated time: the real [`Core`](shoal_engine_core::Core) with its selector decides what each leecher
 //! asks for, the real [`Policy`](shoal_policy::Policy) what each peer serves. Only time, bandwidth and distance are
 //! simulated: an uplink sends 16 KiB blocks of whatever it is to send in turn, a message takes [`LATENCY`].
 //! Everything follows from the seed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex};
-use shoal_engine::core::{Core, RequestId};
+use shoal_engine_core::{Core, RequestId};
 use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey};
 
 use crate::Manners;

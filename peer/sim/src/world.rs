@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use shoal_common::limits::MAX_PEER_REQUESTS;
 use shoal_common::{Bitfield, Layout, PieceIndex};
-use shoal_engine::core::{Command, Core, Event, RequestId};
-use shoal_engine::{Have, Limits, POOL_BYTES, Run, SourceError, SourceId};
+use shoal_engine_core::{Command, Core, Event, RequestId};
+use shoal_engine_core::{Have, Limits, POOL_BYTES, Run, SourceError, SourceId};
 use shoal_policy::{Action, ChannelId, Event as PolicyEvent};
 
 use crate::happening::{Happening, Queue};

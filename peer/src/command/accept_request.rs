@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::args::RequestArgs;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Let a user into a group (owner only)
 #[derive(Debug, Args)]

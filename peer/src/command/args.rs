@@ -7,8 +7,9 @@ use shoal_client::FileRef;
 use shoal_common::tracker_api::UserEntry;
 use shoal_common::{FileName, GroupName, Password, UserName};
 
-use super::context::lines;
-use super::{Context, Failure, Reply};
+use super::{Context, Failure};
+use crate::reply::Reply;
+use crate::reply::lines;
 
 /// A file of a group.
 #[derive(Debug, Args)]

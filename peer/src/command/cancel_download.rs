@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::args::FileArgs;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Give a download up, or take a finished one off the list
 ///

@@ -5,7 +5,8 @@ use shoal_common::Password;
 
 use super::args::password;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Change the password; asks for what is left out
 ///

@@ -1,14 +1,10 @@
-//! What a command is carried out with, and what comes of it.
+//! What a command is carried out with, and why it was not.
 
 use std::io;
-use std::path::Path;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
 use shoal_client::{Client, ClientError};
 use shoal_common::Password;
 use shoal_console::password;
-use shoal_session::text;
 
 use crate::screen::Screen;
 
@@ -26,15 +22,6 @@ pub struct Context {
     pub attended: bool,
 }
 
-/// What came of a command: text for people, fields for scripts.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reply {
-    /// As people read it; empty if there is nothing to say.
-    pub text: String,
-    /// As scripts read it.
-    pub fields: Map<String, Value>,
-}
-
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -47,36 +34,6 @@ pub enum Failure {
     /// The output is closed.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
-}
-
-impl Reply {
-    /// A reply with that text; `fields` becomes a JSON object.
-    pub(crate) fn new(text: impl Into<String>, fields: &impl Serialize) -> Self {
-        // A value that cannot be written as JSON does not occur among the results.
-        let fields = match serde_json::to_value(fields) {
-            Ok(Value::Object(fields)) => fields,
-            Ok(_) | Err(_) => Map::new(),
-        };
-        Self { text: text.into(), fields }
-    }
-
-    /// A list under that name: one line per entry, or `none` if there is no entry.
-    pub(crate) fn list<T: Serialize>(
-        name: &str,
-        rows: &[T],
-        none: &str,
-        line: impl Fn(&T) -> String,
-    ) -> Self {
-        Self { text: lines(rows, none, line), ..Self::default() }.with(name, &rows)
-    }
-
-    /// The reply with a field more.
-    pub(crate) fn with(mut self, name: &str, value: &impl Serialize) -> Self {
-        if let Ok(value) = serde_json::to_value(value) {
-            self.fields.insert(name.to_owned(), value);
-        }
-        self
-    }
 }
 
 impl Context {
@@ -127,11 +84,6 @@ impl Context {
     }
 }
 
-/// One line per entry, or `none` if there is no entry.
-pub(super) fn lines<T>(rows: &[T], none: &str, line: impl Fn(&T) -> String) -> String {
-    if rows.is_empty() { none.to_owned() } else { rows.iter().map(line).collect::<Vec<_>>().join("\n") }
-}
-
 fn from_environment() -> Option<Password> {
     std::env::var(PASSWORD_VARIABLE).ok().map(Password::new)
 }
@@ -142,9 +94,4 @@ const PROVISIONAL: &str = " (provisional: not enough trackers have confirmed the
 /// What is said behind a name.
 pub(super) fn note(provisional: bool) -> &'static str {
     if provisional { PROVISIONAL } else { "" }
-}
-
-/// A path as it may be shown: a file's name may hold anything.
-pub(crate) fn shown(path: &Path) -> String {
-    text::printable(&path.to_string_lossy())
 }

@@ -5,7 +5,8 @@ use shoal_common::GroupName;
 
 use super::context::note;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Create a group, which you then own
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use shoal_session::text::quoted;
 use super::args::password;
 use super::context::note;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Create an account; asks for the password when it is left out
 ///

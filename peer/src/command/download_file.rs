@@ -5,10 +5,11 @@ use shoal_session::text::count;
 use std::path::PathBuf;
 
 use super::args::{FileArgs, path};
-use super::context::shown;
+use crate::reply::shown;
 use crate::watch;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Download a file in the background, from many peers at once
 ///
@@ -31,7 +32,7 @@ impl Run for DownloadFile {
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let download = context.client.download(self.file.name(), self.destination, self.overwrite);
-        let begun = watch::hashing(context, download).await?;
+        let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
         let text = match (&begun.waits, begun.sharers) {
             _ if begun.complete => format!("{file} is there already, at {path}"),

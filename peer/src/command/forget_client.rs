@@ -3,7 +3,8 @@
 use clap::Args;
 use shoal_session::text::count;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Take back everything that this account shared on a client that is lost
 ///

@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::{ParseError, SECTIONS, definition, find, usage};
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// This list, or more about one command
 #[derive(Debug, Args)]

@@ -3,7 +3,8 @@
 use clap::Args;
 use shoal_common::GroupName;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Ask to be let into a group; its owner decides
 #[derive(Debug, Args)]

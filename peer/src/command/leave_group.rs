@@ -3,7 +3,8 @@
 use clap::Args;
 use shoal_common::GroupName;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Leave a group, and stop sharing in it
 ///

@@ -4,7 +4,8 @@ use clap::Args;
 use shoal_client::Direction;
 use shoal_session::text::{short, size};
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Limit the upload or download rate, in bytes per second; 0 for no limit
 ///

@@ -5,7 +5,8 @@ use shoal_common::GroupName;
 use shoal_common::tracker_api::FileEntry;
 use shoal_session::text;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// A group's files, and how many share each now
 #[derive(Debug, Args)]

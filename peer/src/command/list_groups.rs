@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// All groups in the network
 #[derive(Debug, Args)]

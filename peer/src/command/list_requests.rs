@@ -5,7 +5,8 @@ use shoal_common::GroupName;
 
 use super::args::user_list;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Who asks to be let in (owner only)
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use shoal_session::text::count;
 use super::args::password;
 use super::context::note;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Log in; shares and downloads go on where they stopped
 ///

@@ -3,7 +3,8 @@
 use clap::Args;
 use shoal_common::UserName;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Stop sharing, pause downloads and log out; or log another client of the account out
 ///

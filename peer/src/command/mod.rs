@@ -37,10 +37,10 @@ mod words;
 
 use clap::{Args, FromArgMatches};
 
-pub(crate) use context::shown;
-pub use context::{Context, Failure, Reply};
+use crate::reply::Reply;
+
+pub use context::{Context, Failure};
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub(crate) use show_downloads::{verbose_line, without_activity};
 pub use words::{Word, Words, split};
 
 /// A command as it was typed.
@@ -170,19 +170,20 @@ pub(crate) fn usage(command: &clap::Command) -> String {
             usage += &if argument.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
         }
     }
-    for option in command.get_opts() {
-        let name = option.get_long().unwrap_or_default();
+    let options = command.get_arguments().filter(|argument| !argument.is_positional());
+    for option in options {
+        let name = match (option.get_long(), option.get_short()) {
+            (_, Some(short)) => format!("-{short}"),
+            (Some(long), None) => format!("--{long}"),
+            (None, None) => continue,
+        };
         let value =
             option.get_value_names().and_then(|names| names.first()).map_or("VALUE", |name| name.as_str());
-        let more = if matches!(option.get_action(), clap::ArgAction::Append) { "..." } else { "" };
-        usage += &format!(" [--{name} {value}]{more}");
-    }
-    for flag in command.get_arguments().filter(|argument| !argument.get_action().takes_values()) {
-        match (flag.get_short(), flag.get_long()) {
-            (Some(short), _) => usage += &format!(" [-{short}]"),
-            (None, Some(long)) => usage += &format!(" [--{long}]"),
-            (None, None) => {}
-        }
+        usage += &match option.get_action() {
+            clap::ArgAction::Append => format!(" [{name} {value}]..."),
+            action if action.takes_values() => format!(" [{name} {value}]"),
+            _ => format!(" [{name}]"),
+        };
     }
     usage
 }
@@ -204,5 +205,16 @@ mod tests {
         }
         assert!(find(&all, "EXIT").is_some_and(|command| command.get_name() == "quit"));
         assert!(find(&all, "show").is_none());
+        let used = |name| usage(find(&all, name).unwrap());
+        assert_eq!(
+            used("download_file"),
+            "download_file <group_id> <file_name> <destination_path> [--overwrite]"
+        );
+        assert_eq!(used("upload_file"), "upload_file <file_path> <group_id> [--mirror URL]...");
+        assert_eq!(used("create_user"), "create_user <user_id> [<password>] [--invite code]");
+        assert_eq!(used("show_downloads"), "show_downloads [-v] [--watch]");
+        assert_eq!(used("change_password"), "change_password [<old_password>] [<new_password>]");
+        assert_eq!(used("logout"), "logout [<user_id>@<client>]");
+        assert_eq!(used("limit"), "limit <up|down> <RATE>");
     }
 }

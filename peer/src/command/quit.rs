@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Leave; unfinished downloads go on after the next login (Ctrl-D does the same)
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@ use clap::Args;
 use shoal_common::GroupName;
 use shoal_session::text;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// How much of its quotas this account, or a group, has used
 ///

@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::args::RequestArgs;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Refuse a user who asked to join a group (owner only)
 #[derive(Debug, Args)]

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// The clients on which this account is logged in now
 #[derive(Debug, Args)]

@@ -5,7 +5,8 @@ use shoal_client::PeerRow;
 
 use super::args::FileArgs;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Who holds a file, and how much of it
 #[derive(Debug, Args)]

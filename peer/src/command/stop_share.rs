@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::args::FileArgs;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Stop sharing a file; the file itself stays
 ///

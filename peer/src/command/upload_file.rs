@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use super::args::path;
 use crate::watch;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Share a file with a group
 ///
@@ -34,7 +35,7 @@ impl Run for UploadFile {
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let upload = context.client.upload(&self.path, self.group, self.mirrors);
-        let file = watch::hashing(context, upload).await?;
+        let file = watch::hashing(&context.client, &context.screen, upload).await?;
         let text =
             format!("sharing {} in {} ({}, SHA-1 {})", file.file, file.group, size(file.size), file.sha1);
         Ok(Reply::new(text, &file))

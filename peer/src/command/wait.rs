@@ -4,7 +4,8 @@ use clap::Args;
 use shoal_session::text::short;
 use std::time::Duration;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Wait until no download runs; for scripts
 ///

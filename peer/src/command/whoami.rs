@@ -2,9 +2,11 @@
 
 use clap::Args;
 
-use super::context::{note, shown};
+use super::context::note;
+use crate::reply::shown;
 
-use super::{Context, Failure, Reply, Run};
+use super::{Context, Failure, Run};
+use crate::reply::Reply;
 
 /// Who is logged in, and where
 #[derive(Debug, Args)]

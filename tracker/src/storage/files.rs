@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use shoal_common::storage::{ChunkRef, MAX_COPIES, PointerKey, StoreManifest};
 use shoal_common::tracker_api::storage::{Health, OwnedChunk};
 use shoal_common::{Blake3, Uid};
-use shoal_engine::selector::Selector;
+use shoal_engine_core::selector::Selector;
 
 use super::nodes::NodeIx;
 

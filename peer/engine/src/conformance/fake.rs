@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use crate::buffer::PieceBuf;
 use crate::content::Content;
-use crate::source::{Have, Limits, PieceRun, PieceSource, Run, SourceError};
+use crate::source::PieceSource;
+use shoal_engine_core::{Have, Limits, PieceRun, Run, SourceError};
 
 /// How a remote party behaves towards requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

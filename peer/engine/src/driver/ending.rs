@@ -6,9 +6,9 @@ use shoal_common::Bitfield;
 
 use crate::content::Target;
 use crate::driver::{Driver, End, checkpoint};
-use crate::engine::Control;
+use crate::part::PartContext;
 use crate::progress::{DownloadError, Outcome, State};
-use crate::writer::Workplace;
+use crate::shared::Control;
 
 impl Driver {
     /// Stops everything, saves what is worth saving, and finishes the file if it is whole.
@@ -70,7 +70,7 @@ impl Driver {
 }
 
 /// A checkpoint at the end, as far as the disk allows: without it the pieces in the list are hashed at the next start.
-fn save(place: &Workplace, written: &Bitfield) {
+fn save(place: &PartContext, written: &Bitfield) {
     if let Err(error) = checkpoint(place, written) {
         tracing::warn!(%error, "cannot save a download's state; it will be checked again when it is resumed");
     }

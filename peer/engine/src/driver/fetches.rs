@@ -8,12 +8,13 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
-use crate::core::RequestId;
 use crate::driver::stats::Stats;
-use crate::engine::Shared;
 use crate::pool::{POOL_BLOCKS, Pool};
 use crate::rate::Limiter;
-use crate::source::{AnySource, Have, Limits, PieceRun, SourceError, SourceId};
+use crate::shared::Shared;
+use crate::source::AnySource;
+use shoal_engine_core::RequestId;
+use shoal_engine_core::{Have, Limits, PieceRun, SourceError, SourceId};
 
 /// What a fetch's task brought back.
 pub(super) type Ended = Result<(Id, Result<(), SourceError>), JoinError>;

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{Content, Target};
 use crate::disk::{DiskError, Opened};
 use crate::driver::stopped;
-use crate::engine::Control;
+use crate::part::PartContext;
 use crate::progress::DownloadError;
 use crate::reader::OpenPart;
-use crate::writer::Workplace;
+use crate::shared::Control;
 
 /// Opens the partial file; gives it with the pieces that are there. A wish to stop cuts the hashing short.
 pub(super) async fn open(
@@ -22,7 +22,7 @@ pub(super) async fn open(
     part: Arc<OnceLock<OpenPart>>,
     stop_work: &CancellationToken,
     control: &mut watch::Receiver<Control>,
-) -> Result<(Workplace, Bitfield), DownloadError> {
+) -> Result<(PartContext, Bitfield), DownloadError> {
     let mut open = JoinSet::new();
     open.spawn_blocking({
         let (content, target, stop_work) = (content.clone(), target.clone(), stop_work.clone());
@@ -48,10 +48,10 @@ fn open_and_rehash(
     content: Content,
     part: &OnceLock<OpenPart>,
     cancelled: &CancellationToken,
-) -> Result<(Workplace, Bitfield), DiskError> {
+) -> Result<(PartContext, Bitfield), DiskError> {
     let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
     let _ = part.set(OpenPart(file.file()));
-    let place = Workplace { content, part: file, journal };
+    let place = PartContext { content, part: file, journal };
     let right = place.rehash(&suspects, cancelled).inspect_err(|_| place.part.unlock())?;
     right.iter(place.content.layout()).for_each(|piece| {
         written.insert(piece);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use shoal_common::Bitfield;
 use tokio::time::Instant;
 
-use crate::core::{Core, DropReason};
-use crate::engine::Shared;
+use crate::part::PartContext;
 use crate::progress::{Bottleneck, Progress, SHOWN_DROPPED, SourceRow, SourceState, State};
-use crate::source::SourceId;
-use crate::writer::Workplace;
+use crate::shared::Shared;
+use shoal_engine_core::SourceId;
+use shoal_engine_core::{Core, DropReason};
 
 /// The time over which rates are taken: long enough to be readable, short enough to follow a change.
 const RATE_OVER: Duration = Duration::from_secs(3);
@@ -104,7 +104,7 @@ impl Stats {
     }
 
     /// Bytes of the pieces in `written`.
-    pub(super) fn verified_bytes(&self, written: &Bitfield, place: &Workplace) -> u64 {
+    pub(super) fn verified_bytes(&self, written: &Bitfield, place: &PartContext) -> u64 {
         let layout = place.content.layout();
         let whole = u64::from(written.count()) * u64::from(layout.piece_length());
         let short = layout.iter().next_back().filter(|&last| written.has(last));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use shoal_common::{Bitfield, Digests};
 
-use crate::core::Event;
 use crate::digest::{Prefix, Tail};
 use crate::driver::{Driver, Work};
 use crate::progress::DownloadError;
+use shoal_engine_core::Event;
 
 impl Driver {
     /// The whole is wrong and nobody can say which piece: nothing of it is to be relied on when it is started again.

@@ -18,7 +18,7 @@ const PIECE: u32 = 64 * 1024;
 /// A download of which the test says what comes when.
 struct Desk {
     bytes: Arc<[u8]>,
-    place: Workplace,
+    place: PartContext,
     target: Target,
     pool: Pool,
     written: Bitfield,
@@ -34,7 +34,7 @@ impl Desk {
         let target = Target::new(folder.path().join("file"), Overwrite::Refuse);
         let Opened { part, journal, written, .. } = Opened::open(&target, &content).unwrap();
         let prefix = Some(Prefix::new(*content.layout()));
-        let place = Workplace { content, part, journal };
+        let place = PartContext { content, part, journal };
         Self { bytes, place, target, pool: Pool::new(64), written, prefix, _folder: folder }
     }
 

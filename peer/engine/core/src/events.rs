@@ -40,7 +40,7 @@ pub enum Event {
     Written(PieceIndex),
     /// A written piece turned out to be wrong on the disk.
     Lost(PieceIndex),
-    /// Time passed; at least a few times a second while [`crate::core::Core::is_busy`].
+    /// Time passed; at least a few times a second while [`crate::Core::is_busy`].
     Tick,
 }
 

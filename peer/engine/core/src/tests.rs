@@ -239,10 +239,10 @@ fn a_fast_source_takes_over_what_two_slow_ones_crawl_with() {
         table.handle(Event::Progress { request, received, first_byte: Some(table.now), held_up: false });
     }
     assert!(fetches(&table.add(0, Have::All)).is_empty(), "nothing is known of it");
-    let link = &mut table.core.sources.get_mut(&SourceId(0)).unwrap().link;
-    link.asked(1 << 20);
-    link.delivered(1 << 20);
-    link.measured(0, Duration::from_secs(1));
+    let window = &mut table.core.sources.get_mut(&SourceId(0)).unwrap().window;
+    window.asked(1 << 20);
+    window.delivered(1 << 20);
+    window.measured(0, Duration::from_secs(1));
     let commands = table.pass(SILENCE / 50);
     let request = fetches(&commands)[0].0;
     assert_eq!((commands.len(), fetches(&commands)[0].1), (2, 0));
@@ -365,7 +365,7 @@ impl Core {
         let written = self.pieces.iter().filter(|&&state| state == Piece::Written).count();
         assert_eq!(self.written as usize, written);
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
-        let floors = self.sources.values().map(|source| source.link.floor(self.layout.piece_length()));
+        let floors = self.sources.values().map(|source| source.window.floor(self.layout.piece_length()));
         assert_eq!(self.floors, floors.sum::<u64>());
         assert_eq!(self.partial, self.sources.values().filter(|source| source.is_partial()).count());
         assert_eq!(

@@ -31,7 +31,7 @@ struct World {
 
 struct Asked {
     source: SourceId,
-    run: crate::source::PieceRun,
+    run: crate::PieceRun,
     received: u64,
     arrived: u32,
 }

@@ -21,7 +21,7 @@ const ANSWERING_TIMES: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct RequestWindow {
     limits: Limits,
     /// Bytes a second, smoothed.
     rate: Option<u64>,
@@ -32,7 +32,7 @@ pub(super) struct Link {
     in_flight: u64,
 }
 
-impl Link {
+impl RequestWindow {
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, rate: None, latency: None, delivered: 0, in_flight: 0 }
     }
@@ -165,25 +165,30 @@ mod tests {
 
     const KIB: u64 = 1024;
 
-    fn link(run: Run) -> Link {
-        Link::new(Limits { max_in_flight: 256, min_in_flight: 1, max_in_flight_bytes: u64::MAX, run })
+    fn window(run: Run) -> RequestWindow {
+        RequestWindow::new(Limits {
+            max_in_flight: 256,
+            min_in_flight: 1,
+            max_in_flight_bytes: u64::MAX,
+            run,
+        })
     }
 
     /// How many bytes are in flight when no more may be asked for.
-    fn depth(link: &mut Link, piece: u64, complete: bool) -> u64 {
+    fn depth(window: &mut RequestWindow, piece: u64, complete: bool) -> u64 {
         let mut requests = 0;
-        while link.may_ask(requests, piece, complete, None) {
-            link.asked(piece);
+        while window.may_ask(requests, piece, complete, None) {
+            window.asked(piece);
             requests += 1;
         }
-        link.in_flight
+        window.in_flight
     }
 
     #[test]
     fn an_unknown_source_gets_one_piece_and_a_seeder_a_choice() {
-        assert_eq!(depth(&mut link(Run::Single), 64 * KIB, false), 64 * KIB);
-        assert_eq!(depth(&mut link(Run::Single), 64 * KIB, true), 128 * KIB);
-        assert_eq!(depth(&mut link(Run::Single), 1024 * KIB, true), 1024 * KIB);
+        assert_eq!(depth(&mut window(Run::Single), 64 * KIB, false), 64 * KIB);
+        assert_eq!(depth(&mut window(Run::Single), 64 * KIB, true), 128 * KIB);
+        assert_eq!(depth(&mut window(Run::Single), 1024 * KIB, true), 1024 * KIB);
     }
 
     #[test]
@@ -195,21 +200,22 @@ mod tests {
             (5_000_000, 75, 64 * KIB, 512 * KIB),
             (1_000_000_000, 1, 1024 * KIB, 16 * 1024 * KIB),
         ] {
-            let mut link = link(Run::Single);
-            link.answered(Duration::from_millis(latency));
-            link.asked(rate);
-            link.delivered(rate);
-            link.measured(0, Duration::from_secs(1));
-            assert_eq!(depth(&mut link, piece, false), expected, "{rate} bytes a second, {latency} ms");
+            let mut window = window(Run::Single);
+            window.answered(Duration::from_millis(latency));
+            window.asked(rate);
+            window.delivered(rate);
+            window.measured(0, Duration::from_secs(1));
+            assert_eq!(depth(&mut window, piece, false), expected, "{rate} bytes a second, {latency} ms");
         }
     }
 
     #[test]
     fn limits_of_the_source_hold() {
-        let mut few = Link::new(Limits { run: Run::Single, max_in_flight: 2, ..link(Run::Single).limits });
+        let mut few =
+            RequestWindow::new(Limits { run: Run::Single, max_in_flight: 2, ..window(Run::Single).limits });
         few.rate = Some(1 << 40);
         assert_eq!(depth(&mut few, KIB, false), 2 * KIB);
-        let mut small = Link::new(Limits {
+        let mut small = RequestWindow::new(Limits {
             max_in_flight: 0,
             min_in_flight: 0,
             max_in_flight_bytes: 0,
@@ -221,26 +227,26 @@ mod tests {
 
     #[test]
     fn runs_last_about_a_second() {
-        let mut link = link(Run::UpTo(100));
-        assert_eq!(link.run(65_536, u64::MAX), 1);
-        link.rate = Some(655_360);
-        assert_eq!(link.run(65_536, u64::MAX), 10);
-        assert_eq!(link.run(65_536, 200_000), 3);
-        link.rate = Some(u64::MAX);
-        assert_eq!(link.run(65_536, u64::MAX), 100);
+        let mut window = window(Run::UpTo(100));
+        assert_eq!(window.run(65_536, u64::MAX), 1);
+        window.rate = Some(655_360);
+        assert_eq!(window.run(65_536, u64::MAX), 10);
+        assert_eq!(window.run(65_536, 200_000), 3);
+        window.rate = Some(u64::MAX);
+        assert_eq!(window.run(65_536, u64::MAX), 100);
     }
 
     #[test]
     fn a_server_that_thinks_over_every_request_is_asked_for_more_each_time() {
-        let mut link = link(Run::UpTo(4_096));
+        let mut window = window(Run::UpTo(4_096));
         let mut runs = Vec::new();
         for _ in 0..4 {
-            let run = link.run(65_536, u64::MAX);
-            let (bytes, before) = (u64::from(run) * 65_536, link.total());
-            link.asked(bytes);
-            link.answered(Duration::from_secs(6));
-            link.delivered(bytes);
-            link.measured(before, Duration::from_secs(6));
+            let run = window.run(65_536, u64::MAX);
+            let (bytes, before) = (u64::from(run) * 65_536, window.total());
+            window.asked(bytes);
+            window.answered(Duration::from_secs(6));
+            window.delivered(bytes);
+            window.measured(before, Duration::from_secs(6));
             runs.push(run);
         }
         assert!(runs[0] == 1 && runs[3] >= 16, "{runs:?}");
@@ -248,10 +254,10 @@ mod tests {
 
     #[test]
     fn what_is_wanted_at_least_is_in_flight_and_shares_the_rate() {
-        let limits = Limits { max_in_flight: 8, min_in_flight: 8, ..link(Run::UpTo(4_096)).limits };
-        let mut eight = Link::new(limits);
+        let limits = Limits { max_in_flight: 8, min_in_flight: 8, ..window(Run::UpTo(4_096)).limits };
+        let mut eight = RequestWindow::new(limits);
         assert_eq!(depth(&mut eight, 64 * KIB, true), 8 * 64 * KIB);
-        let mut eight = Link::new(limits);
+        let mut eight = RequestWindow::new(limits);
         eight.rate = Some(80 * 64 * KIB);
         assert_eq!(eight.run(65_536, u64::MAX), 10);
         // Nor does the window go to the first few.
@@ -261,11 +267,11 @@ mod tests {
 
     #[test]
     fn extremes_do_not_overflow() {
-        let mut link = link(Run::Single);
-        link.asked(u64::MAX);
-        link.delivered(u64::MAX);
-        link.measured(0, Duration::ZERO);
-        assert_eq!(link.expected(u64::MAX), Some(Duration::from_secs(1)));
+        let mut window = window(Run::Single);
+        window.asked(u64::MAX);
+        window.delivered(u64::MAX);
+        window.measured(0, Duration::ZERO);
+        assert_eq!(window.expected(u64::MAX), Some(Duration::from_secs(1)));
         assert_eq!(time_for(u64::MAX, 0), Duration::from_secs(24 * 3600));
     }
 }

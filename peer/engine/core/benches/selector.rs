@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
-use shoal_engine::selector::{ItemSet, Selector};
+use shoal_engine_core::selector::{ItemSet, Selector};
 
 /// Sources that hold some of the file.
 const SOURCES: usize = 1_000;

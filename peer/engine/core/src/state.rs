@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use shoal_common::PieceIndex;
 
-use crate::core::RequestId;
-use crate::core::link::Link;
+use crate::RequestId;
 use crate::selector::ItemSet;
 use crate::source::{PieceRun, SourceId};
+use crate::window::RequestWindow;
 
 /// A piece is in exactly one state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Request {
 
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) link: Link,
+    pub(super) window: RequestWindow,
     /// `None`: all pieces.
     pub(super) have: Option<ItemSet>,
     pub(super) requests: BTreeSet<RequestId>,

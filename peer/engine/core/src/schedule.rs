@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use shoal_common::PieceIndex;
 
-use crate::core::link::{bytes_in, time_for};
-use crate::core::state::{Piece, Request};
-use crate::core::{Command, Core, RequestId};
 use crate::source::{PieceRun, SourceId};
+use crate::state::{Piece, Request};
+use crate::window::{bytes_in, time_for};
+use crate::{Command, Core, RequestId};
 
 /// What a request may take before a second copy is asked for, where nothing is known of its source.
 const UNKNOWN_DELIVERY: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ impl Core {
             .sources
             .iter()
             .filter(|(_, source)| source.dry != Some(self.generation) || source.requests.is_empty())
-            .map(|(&id, source)| (std::cmp::Reverse(source.link.rate().unwrap_or(0)), id))
+            .map(|(&id, source)| (std::cmp::Reverse(source.window.rate().unwrap_or(0)), id))
             .collect();
         ids.sort_unstable();
         for (_, id) in ids {
@@ -57,7 +57,7 @@ impl Core {
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
             || source.dry == Some(self.generation)
-            || !source.link.may_ask(source.requests.len(), length, complete, self.rate_limit)
+            || !source.window.may_ask(source.requests.len(), length, complete, self.rate_limit)
             || !self.has_room(length, idle)
         {
             return None;
@@ -95,14 +95,16 @@ impl Core {
     /// How many pieces from `first` on go into one request: missing ones that the source has, no more than come in about
     /// a second, nor than its share of what is missing.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
-        let Some(source) = self.sources.get(&id).filter(|source| source.link.takes_runs()) else { return 1 };
-        let streams: usize = self.sources.values().map(|source| source.link.streams()).sum();
+        let Some(source) = self.sources.get(&id).filter(|source| source.window.takes_runs()) else {
+            return 1;
+        };
+        let streams: usize = self.sources.values().map(|source| source.window.streams()).sum();
         let rest = usize::try_from(self.selector.wanted()).unwrap_or(usize::MAX).div_ceil(streams.max(1));
         let fair = u32::try_from(rest).unwrap_or(u32::MAX);
         // Its share too: a run as long as the whole room would leave the others a piece at a time.
         let share = self.budget / streams.max(1) as u64;
         let room = self.spare_room().min(self.limited_room()).min(share);
-        let most = source.link.run(self.layout.piece_length(), room).min(fair);
+        let most = source.window.run(self.layout.piece_length(), room).min(fair);
         let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
         let more = (1..most).take_while(|&ahead| {
             first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
@@ -114,14 +116,14 @@ impl Core {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let request = RequestId(self.next_request);
         self.next_request += 1;
-        let expected = source.link.expected(run.length()).unwrap_or(UNKNOWN_DELIVERY);
+        let expected = source.window.expected(run.length()).unwrap_or(UNKNOWN_DELIVERY);
         if source.requests.is_empty() {
             source.active = now;
         }
         source.requests.insert(request);
-        let before = source.link.floor(self.layout.piece_length());
-        source.link.asked(run.length());
-        self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
+        let before = source.window.floor(self.layout.piece_length());
+        source.window.asked(run.length());
+        self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
         self.in_flight += run.length();
         for piece in run.pieces() {
             let state = &mut self.pieces[piece.as_usize()];
@@ -131,7 +133,7 @@ impl Core {
             };
             self.selector.unwant(piece.get());
         }
-        let delivered_before = source.link.total();
+        let delivered_before = source.window.total();
         self.requests.insert(
             request,
             Request { source: id, run, arrived: 0, received: 0, issued: now, delivered_before, expected },
@@ -157,7 +159,7 @@ impl Core {
         }
         self.sources.get_mut(&id)?.straggler_after = Some(now + SPARE_EVERY);
         let source = self.sources.get(&id)?;
-        let ours = source.link.expected(length)?;
+        let ours = source.window.expected(length)?;
         let piece = self.requests.values().find_map(|request| {
             let piece = request.pending().next()?;
             let age = now.saturating_duration_since(request.issued);
@@ -187,7 +189,7 @@ impl Core {
         {
             return None;
         }
-        let ours = source.link.expected(length);
+        let ours = source.window.expected(length);
         let found = if self.has_room(length, true) {
             let crawling = || self.crawling(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
             self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(crawling)
@@ -253,7 +255,7 @@ impl Core {
         let source = self.sources.get(&request.source)?;
         let own =
             (request.received > 0).then(|| age.mul_f64(fraction(request.remaining(), request.received)));
-        let known = source.link.rate().map(|rate| time_for(request.remaining(), rate));
+        let known = source.window.rate().map(|rate| time_for(request.remaining(), rate));
         own.max(known)
     }
 
@@ -281,7 +283,7 @@ impl Core {
     }
 
     fn soon(&self) -> u64 {
-        self.sources.values().map(|source| source.link.soon(LIMITED_FOR)).sum()
+        self.sources.values().map(|source| source.window.soon(LIMITED_FOR)).sum()
     }
 }
 

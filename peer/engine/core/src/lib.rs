@@ -1,13 +1,15 @@
-//! What a download does next. A value without clock, randomness, socket or disk of its own: the driver tells it what
+//! What a download does next: the engine's pure core, with the piece selector. A value without clock, randomness, socket or disk of its own: the driver tells it what
 //! happened with [`Core::handle`] and does what [`Core::poll_command`] says. Every decision about sources and pieces is
 //! made here: which piece from whom, how deep to queue, whom to wait for, drop or ban, and when to ask twice.
 
 mod events;
-mod link;
 mod schedule;
+pub mod selector;
+mod source;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,11 +17,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 
-pub use crate::core::events::{Command, DropReason, Event, RequestId, SourceStatus};
-use crate::core::link::Link;
-use crate::core::state::{Piece, Request, Source};
+pub use crate::events::{Command, DropReason, Event, RequestId, SourceStatus};
 use crate::selector::{ItemSet, Selector};
-use crate::source::{Have, Limits, SourceError, SourceId};
+pub use crate::source::{Have, Limits, PieceRun, Run, SourceError, SourceId};
+use crate::state::{Piece, Request, Source};
+use crate::window::RequestWindow;
+
+/// All piece buffers of a process together, at most and by default, in bytes.
+pub const POOL_BYTES: usize = 32 * 1024 * 1024;
 
 /// The state of one download; see the module.
 #[derive(Debug)]
@@ -190,7 +195,7 @@ impl Core {
             return;
         }
         let source = Source {
-            link: Link::new(limits),
+            window: RequestWindow::new(limits),
             have: Some(ItemSet::none(self.layout.pieces())),
             requests: BTreeSet::new(),
             active: now,
@@ -243,11 +248,11 @@ impl Core {
         let more = received.min(request.run.length()).saturating_sub(request.received);
         request.received += more;
         self.in_flight -= more;
-        let before = source.link.floor(self.layout.piece_length());
-        source.link.delivered(more);
-        self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
+        let before = source.window.floor(self.layout.piece_length());
+        source.window.delivered(more);
+        self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
         if let Some(first) = first_byte {
-            source.link.answered(first.saturating_duration_since(request.issued));
+            source.window.answered(first.saturating_duration_since(request.issued));
         }
         if more > 0 || held_up {
             source.active = now;
@@ -270,7 +275,7 @@ impl Core {
         let over = request.arrived == request.run.count();
         if let Some(source) = self.sources.get_mut(&source_id) {
             let took = now.saturating_duration_since(request.issued);
-            source.link.measured(request.delivered_before, took);
+            source.window.measured(request.delivered_before, took);
         }
         if let Piece::Requested { by, second } = self.pieces[piece.as_usize()] {
             self.pieces[piece.as_usize()] = Piece::Received { from: source_id };
@@ -367,7 +372,7 @@ impl Core {
     /// How long a source may be silent: longer under a rate limit, where another download's bytes on the same connection
     /// may have to be paid for first.
     fn patience(&self) -> Duration {
-        let behind = self.rate_limit.map_or(Duration::ZERO, |rate| link::time_for(SHARED_QUEUE, rate));
+        let behind = self.rate_limit.map_or(Duration::ZERO, |rate| window::time_for(SHARED_QUEUE, rate));
         SILENCE + behind.min(LONGEST_PAUSE)
     }
 
@@ -376,7 +381,7 @@ impl Core {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let pause = FIRST_PAUSE.saturating_mul(1 << source.strikes.min(10)).min(LONGEST_PAUSE);
         source.strikes += 1;
-        source.link.forget();
+        source.window.forget();
         self.pause(id, now + pause);
         self.release_requests(id);
     }
@@ -447,9 +452,9 @@ impl Core {
         self.in_flight -= request.remaining();
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.requests.remove(&id);
-            let before = source.link.floor(self.layout.piece_length());
-            source.link.ended(request.remaining());
-            self.floors = self.floors - before + source.link.floor(self.layout.piece_length());
+            let before = source.window.floor(self.layout.piece_length());
+            source.window.ended(request.remaining());
+            self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
         }
         Some(request)
     }
