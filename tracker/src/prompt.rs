@@ -23,6 +23,10 @@ pub enum Command {
     Expel(String),
     /// Believe the key that a tracker shows now, or the one given.
     AcceptTracker(u8, Option<PeerId>),
+    /// What a round of everything with that tracker leaves out may be removed.
+    AllowRemoval(u8),
+    /// Records with an impossible time get the present one.
+    Restamp,
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
@@ -44,6 +48,8 @@ nodes             the storage nodes, and those that wait to be admitted
 admit NAME|KEY …  admit storage nodes that wait
 expel NAME|KEY    take a storage node out of the cluster
 accept-tracker N  believe the key that tracker N shows now, because it was replaced on purpose; or a peer id behind N
+allow-removal N   let the comparison with tracker N remove here what N does not hold (after restoring an old backup)
+restamp           give the present time to records whose time is impossible; this machine's clock must be right
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -94,6 +100,13 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             _ => Err("say which: accept-tracker N, the number of its line, and perhaps its peer id".into()),
         };
     }
+    if word.eq_ignore_ascii_case("allow-removal") {
+        let number = rest.trim().parse().ok().filter(|&number: &u8| number > 0);
+        return match number {
+            Some(number) => Ok(Some(Command::AllowRemoval(number))),
+            None => Err("say by whose word: allow-removal N, the number that the alarm names".into()),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
@@ -101,12 +114,13 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "status" => Command::Status,
         "allow-deletions" => Command::AllowDeletions,
         "nodes" => Command::Nodes,
+        "restamp" => Command::Restamp,
         "help" | "?" => Command::Help,
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
                 "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
-                 invite_user, help, quit"
+                 allow-removal, restamp, invite_user, help, quit"
             ));
         }
     };
@@ -134,6 +148,9 @@ mod tests {
         for wrong in ["accept-tracker", "accept-tracker x", "accept-tracker 2 key", "accept-tracker 300"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(parse("Allow-Removal 3"), Ok(Some(Command::AllowRemoval(3))));
+        assert!(parse("allow-removal").is_err() && parse("allow-removal 0").is_err());
+        assert_eq!(parse("restamp"), Ok(Some(Command::Restamp)));
         assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
         assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
         assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));

@@ -38,6 +38,7 @@ impl Replica {
         writes: Vec<Write>,
         now: Now,
     ) -> Result<WriteId, WriteError<R::Error>> {
+        self.ledger.look_at_clock(now);
         self.check(rows, &writes)?;
         self.next_write += 1;
         let id = WriteId(self.next_write);
@@ -117,6 +118,17 @@ impl Replica {
         now: Now,
     ) -> BTreeSet<TrackerNo> {
         let to = self.ledger.seq();
+        self.publish_range((from, to), batch, write, now)
+    }
+
+    /// The same for some of the rows that were just written: those numbered from above `from` to `to`.
+    pub(crate) fn publish_range(
+        &mut self,
+        (from, to): (u64, u64),
+        batch: Vec<Row>,
+        write: Option<WriteId>,
+        now: Now,
+    ) -> BTreeSet<TrackerNo> {
         let bytes = batch.iter().map(Row::weight).sum();
         let mut sent = BTreeSet::new();
         if batch.is_empty() {
@@ -141,6 +153,12 @@ impl Replica {
         live: Live,
         now: Now,
     ) -> Result<(), R::Error> {
+        if let Some(row) = live.rows.iter().find(|row| self.ledger.times.is_impossible(row)) {
+            // Its own writes, as they come: not stored, so not acknowledged either.
+            self.note_refusal(peer, row, now);
+            self.disconnect(peer, Reason::BadTime);
+            return Ok(());
+        }
         let mut hashes = BTreeSet::new();
         for row in &live.rows {
             hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?);

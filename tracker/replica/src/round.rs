@@ -4,7 +4,7 @@
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Frame, Pull};
 use crate::ledger::{Trust, pending_key};
-use crate::limits::{BUCKETS, BUSY_RETRY_MS, MAX_HELD_ROWS, READ_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
+use crate::limits::{BUSY_RETRY_MS, MAX_HELD_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
 use crate::names::name_of;
 use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{Row, TrackerNo, key_digest};
@@ -32,13 +32,15 @@ pub(crate) enum PullKind {
     Fresh(Vec<u128>),
     /// The buckets that differ.
     Repair,
+    /// Everything, to see whether it holds what another one's round left out. None of it is taken.
+    Ask,
 }
 
 impl Replica {
     /// Whether some connected peer has dropped tombstones that were never seen here. Until a round of everything from it
     /// is complete, no round is served and no other merged.
     pub(crate) fn needs_fresh_round(&self) -> bool {
-        self.links.values().any(|link| link.is_ready() && link.fresh)
+        self.links.keys().any(|&peer| self.is_fresh_due(peer))
     }
 
     /// Asks for a round where one is due and none is under way.
@@ -47,26 +49,34 @@ impl Replica {
             return Ok(());
         }
         self.links.values_mut().for_each(|link| link.catch_up(&self.ledger.vector));
-        let Some(peer) = self.links.keys().copied().find(|&peer| self.is_due(peer, now)) else {
+        let ask = self.next_to_ask();
+        if self.removal.is_some() && ask.is_none() {
+            return Ok(());
+        }
+        let mut due = self.links.keys().copied().filter(|&peer| self.is_due(peer, now));
+        let Some(peer) = ask.or_else(|| due.next()) else {
             return Ok(());
         };
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
-        let (kind, sums) = if link.fresh {
+        let (kind, sums) = if ask.is_some() {
+            (PullKind::Ask, None)
+        } else if link.fresh {
             (PullKind::Fresh(Vec::new()), None)
         } else if link.repair {
             (PullKind::Repair, Some(encode_sums(&rows.bucket_sums()?)))
         } else {
             (PullKind::Above, None)
         };
-        let fresh = link.fresh;
+        let fresh = matches!(kind, PullKind::Ask | PullKind::Fresh(_));
+        let warn = matches!(kind, PullKind::Fresh(_));
         self.next_round += 1;
         let round = self.next_round;
         self.tell(peer);
         self.send(peer, Frame::Pull(Pull { round, credit: ROUND_CREDIT, fresh, sums }));
         self.pull = Some(Pulling { peer, round, kind, owed: 0, deadline_ms: now.mono_ms + ROUND_STALL_MS });
-        if fresh && !self.ledger.vector.is_empty() {
+        if warn && !self.ledger.vector.is_empty() {
             self.warn(Warning::FreshRound { peer });
         }
         Ok(())
@@ -81,7 +91,7 @@ impl Replica {
         let Some(link) = self.links.get(&peer).filter(|link| link.is_ready()) else {
             return false;
         };
-        if self.needs_fresh_round() && !link.fresh {
+        if (link.fresh || self.needs_fresh_round()) && !self.is_fresh_due(peer) {
             return false;
         }
         // A gap that only waits for blobs closes by itself.
@@ -110,7 +120,7 @@ impl Replica {
     ) -> Result<(), R::Error> {
         let Some(trust) = self.current_pull(peer, round).map(|pull| match pull.kind {
             PullKind::Above => Trust::Vector,
-            PullKind::Fresh(_) | PullKind::Repair => Trust::Sender,
+            PullKind::Fresh(_) | PullKind::Repair | PullKind::Ask => Trust::Sender,
         }) else {
             return Ok(());
         };
@@ -122,6 +132,12 @@ impl Replica {
             pull.deadline_ms = now.mono_ms + ROUND_STALL_MS;
             if pull.owed > ROUND_CREDIT + 1 {
                 self.disconnect(peer, Reason::Malformed);
+                return Ok(());
+            }
+            if matches!(pull.kind, PullKind::Ask) {
+                if self.on_asked_rows(&received, now) {
+                    self.give_credit(now);
+                }
                 return Ok(());
             }
         }
@@ -207,8 +223,10 @@ impl Replica {
         if self.current_pull(peer, round).is_none() {
             return;
         }
-        self.pull = None;
-        if let Some(link) = self.links.get_mut(&peer) {
+        let asked = self.pull.take().is_some_and(|pull| matches!(pull.kind, PullKind::Ask));
+        if asked {
+            self.has_no_opinion(peer);
+        } else if let Some(link) = self.links.get_mut(&peer) {
             link.retry_ms = now.mono_ms + BUSY_RETRY_MS;
         }
     }
@@ -220,27 +238,42 @@ impl Replica {
         peer: TrackerNo,
         vector: &VersionVector,
         kind: PullKind,
+        now: Now,
     ) -> Result<(), R::Error> {
         match kind {
             PullKind::Repair => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.repair = false;
                 }
-                self.repair_ended(peer);
+                self.repair_ended(peer, now);
                 self.votes_due = self.may_vote();
-                return Ok(());
+                Ok(())
             }
-            PullKind::Above if self.needs_fresh_round() => return Ok(()),
-            PullKind::Above | PullKind::Fresh(_) if !self.ledger.has_room_for(vector) => {
-                self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
-                self.disconnect(peer, Reason::TooManyOrigins);
-                return Ok(());
+            PullKind::Ask => {
+                self.agreed(peer, vector);
+                Ok(())
             }
-            PullKind::Above => {}
+            PullKind::Above if self.needs_fresh_round() => Ok(()),
+            PullKind::Above => self.count_round(rows, peer, vector, now),
             PullKind::Fresh(mut carried) => {
                 carried.sort_unstable();
-                drop_what_was_deleted(rows, vector, &carried)?;
+                self.mark(rows, peer, vector.clone(), &carried, now)
             }
+        }
+    }
+
+    /// What a round's END speaks of is held or superseded now.
+    pub(crate) fn count_round<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        peer: TrackerNo,
+        vector: &VersionVector,
+        now: Now,
+    ) -> Result<(), R::Error> {
+        if !self.ledger.has_room_for(vector) {
+            self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
+            self.disconnect(peer, Reason::TooManyOrigins);
+            return Ok(());
         }
         self.ledger.merge(rows, vector)?;
         self.ended.insert(peer);
@@ -254,37 +287,13 @@ impl Replica {
         }
         self.close_gaps(rows)?;
         self.votes_due = self.may_vote();
+        if self.votes_due {
+            self.ledger.seal_beginning(rows, now)?;
+        }
         Ok(())
     }
 
     fn current_pull(&self, peer: TrackerNo, round: u64) -> Option<&Pulling> {
         self.pull.as_ref().filter(|pull| pull.peer == peer && pull.round == round)
     }
-}
-
-/// After a round of everything: what the sender's vector covers and it did not send was deleted there.
-fn drop_what_was_deleted<R: Rows>(
-    rows: &mut R,
-    vector: &VersionVector,
-    carried: &[u128],
-) -> Result<(), R::Error> {
-    for bucket in (0..).take(BUCKETS) {
-        let mut after = None;
-        loop {
-            let start = after.as_ref().map(|row: &Row| (row.kind, row.key.as_slice()));
-            let page = rows.bucket_rows(bucket, start, READ_ROWS)?;
-            for row in &page {
-                let came = carried.binary_search(&key_digest(row.kind, &row.key)).is_ok();
-                if !came && vector.covers(row.origin, row.seq) {
-                    rows.remove(row.kind, &row.key)?;
-                }
-            }
-            let complete = page.len() < READ_ROWS;
-            after = page.into_iter().next_back();
-            if complete {
-                break;
-            }
-        }
-    }
-    Ok(())
 }

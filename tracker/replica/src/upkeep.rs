@@ -57,6 +57,8 @@ impl Replica {
         if let Some(peer) = self.is_stalled(now) {
             self.disconnect(peer, Reason::Stalled);
         }
+        self.restamp_some(rows, now)?;
+        self.look_after_held(now);
         for link in self.links.values_mut() {
             link.retry_ms = if now.mono_ms >= link.retry_ms { 0 } else { link.retry_ms };
         }
@@ -125,16 +127,19 @@ impl Replica {
         rows: &R,
         peer: TrackerNo,
         theirs: [u8; 16],
+        now: Now,
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
         let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
             return Ok(());
         };
-        if !comparable || link.repair {
+        if !comparable || link.repair || link.fresh {
             return Ok(());
         }
         let difference = u128::from_le_bytes(theirs).wrapping_sub(u128::from_le_bytes(root(rows)?));
-        if difference != 0 && self.needs_repair(peer, difference) {
+        if difference == 0 {
+            self.conduct(peer).is_level();
+        } else if self.needs_repair(peer, difference, now) && self.conduct(peer).may_repair(now.mono_ms) {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.repair = true;
             }
