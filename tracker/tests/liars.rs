@@ -128,6 +128,35 @@ async fn with_nobody_else_to_ask_no_more_than_a_small_part_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_over_ones_own_rows_stops_nobody() {
+    let mut cluster = cluster(3).await;
+    for (port, number) in [(cluster.ports[0], 1), (cluster.ports[1], 2)] {
+        let link = cluster.liar.link(port, number, 0).await;
+        let own = link.its_origin().await;
+        link.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 1 }]));
+        link.say(Frame::Ack { ids: vec![1], held: (1 << 62) + 1 });
+    }
+    alarms_of(&cluster.one, "what it did not write").await;
+    alarms_of(&cluster.two, "what it did not write").await;
+    go_on(&mut cluster, "after").await;
+    // The same about the other one: who is told that passes it on to nobody.
+    let to_two = cluster.liar.link(cluster.ports[1], 2, 0).await;
+    let to_one = cluster.liar.link(cluster.ports[0], 1, 0).await;
+    let own = to_one.its_origin().await;
+    to_two.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 1 }]));
+    to_two.its_origin().await;
+    go_on(&mut cluster, "later").await;
+    // Nor where the one that it is about is away.
+    cluster.one.shutdown().await;
+    to_two.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 2 }]));
+    cluster.one = start(cluster.dir.path(), &cluster.ports, 1).await;
+    cluster.alice = Client::connect(cluster.ports[0]).await;
+    cluster.alice.login("alice", "secret").await.unwrap();
+    go_on(&mut cluster, "last").await;
+    close(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn impossible_times_are_refused() {
     let mut cluster = cluster(3).await;
     for stamp in [Stamp::MAX, Stamp::at_ms(u64::MAX >> 20)] {

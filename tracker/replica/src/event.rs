@@ -161,6 +161,9 @@ pub enum Reason {
     /// It wrote rows whose time is far ahead.
     #[error("it writes records whose time is far ahead")]
     BadTime,
+    /// What was made up about another tracker's rows is taken back; what the peer was told of them was too much.
+    #[error("this tracker takes back what it was told of another tracker's records; the link begins anew")]
+    TakenBack,
     /// It was disconnected a short time ago and is looked at again later.
     #[error("it was disconnected a short time ago; it is let in again soon")]
     Shunned,
@@ -282,6 +285,11 @@ pub enum Warning {
     /// The peer has dropped tombstones that were not known here: everything is compared with it.
     FreshRound {
         /// With whom.
+        peer: TrackerNo,
+    },
+    /// Somebody had said of this peer's rows what is not true, and it was believed until now.
+    TakenBack {
+        /// Whose rows.
         peer: TrackerNo,
     },
     /// All rows were looked through, and those with a time far ahead were written anew with the present one.

@@ -41,11 +41,13 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_vector(&mut self, peer: TrackerNo, entries: &[Entry]) {
+    pub(crate) fn on_vector(&mut self, peer: TrackerNo, entries: &[Entry], now: Now) {
+        let mut believed = entries.to_vec();
+        believed.retain(|entry| !self.is_false_word(peer, entry.origin, entry.seq, now));
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        for entry in entries {
+        for entry in believed {
             link.holds(entry.origin, entry.seq);
         }
         self.settle_due = true;

@@ -30,6 +30,7 @@ mod live;
 pub mod memory;
 mod merge;
 mod names;
+mod own_word;
 mod refusals;
 mod removal;
 mod replica;

@@ -122,6 +122,9 @@ pub const SMALL_PART: u64 = 100;
 pub const SMALL_ROWS: u64 = 10;
 /// Rows that restamping looks at in one transaction.
 pub const RESTAMP_ROWS: usize = 1024;
+/// So many signs of life in a row of a writer whose rows are covered beyond what it wrote show that somebody made them up.
+/// More than a link that is blocked one way and still stands ([`DEAD_MS`]) may bring late at once.
+pub const DOUBT_PINGS: u32 = 5;
 /// An alarm about one peer is repeated this often at most, in milliseconds.
 pub const ALARM_PAUSE_MS: u64 = 60_000;
 /// After this long without another, what a peer did wrong is forgotten, in milliseconds.

@@ -56,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) repair: bool,
     /// Not to be pulled from before.
     pub(crate) retry_ms: u64,
+    /// Signs of life in a row since more of the peer's rows are covered here than it wrote.
+    pub(crate) doubts: u32,
 }
 
 /// A LIVE transaction without an ACK.
@@ -95,6 +97,7 @@ impl Link {
             fresh: false,
             repair: false,
             retry_ms: 0,
+            doubts: 0,
         }
     }
 

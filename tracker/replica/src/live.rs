@@ -161,7 +161,8 @@ impl Replica {
         }
         let mut hashes = BTreeSet::new();
         for row in &live.rows {
-            hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?);
+            let trust = self.trust_in(peer, row.origin, Trust::Vector);
+            hashes.extend(self.ledger.lacks(rows, row, trust)?);
         }
         if let Some(link) = self.links.get_mut(&peer)
             && let Some(origin) = link.origin()
@@ -210,7 +211,9 @@ impl Replica {
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
-        let held = link.stored(live.from, live.to, self.ledger.vector.at(origin));
+        // Not more than the peer wrote, whatever others said of it.
+        let covered = self.ledger.vector.at(origin).min(link.vector.at(origin));
+        let held = link.stored(live.from, live.to, covered);
         link.told.raise(origin, held);
         self.ledger.cover(rows, origin, held)?;
         self.send(peer, Frame::Ack { ids: vec![live.id], held });
@@ -229,16 +232,15 @@ impl Replica {
     }
 
     /// A peer holds transactions of this tracker durably.
-    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64) {
-        let (origin, seq) = (self.ledger.origin, self.ledger.seq());
+    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64, now: Now) {
+        let origin = self.ledger.origin;
+        let held = if self.is_false_word(peer, origin, held, now) { 0 } else { held };
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        if held > seq {
-            self.disconnect(peer, Reason::Malformed);
-            return;
+        if held > 0 {
+            link.holds(origin, held);
         }
-        link.holds(origin, held);
         self.settle_due = true;
         let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
         for id in writes {

@@ -251,7 +251,7 @@ impl Replica {
                 Ok(())
             }
             (Stage::Greeted(_) | Stage::Ready(_), Frame::Vector(entries)) => {
-                self.on_vector(peer, &entries);
+                self.on_vector(peer, &entries, now);
                 Ok(())
             }
             (Stage::Greeted(_) | Stage::Ready(_), Frame::Floor { entries, dropped }) => {
@@ -285,8 +285,9 @@ impl Replica {
             Frame::End { round } => self.on_end(peer, round),
             Frame::Busy { round } => self.on_busy(peer, round, now),
             Frame::Live(live) => self.on_live(rows, peer, live, now)?,
-            Frame::Ack { ids, held } => self.on_ack(peer, &ids, held),
-            Frame::Ping | Frame::Unknown => {}
+            Frame::Ack { ids, held } => self.on_ack(peer, &ids, held, now),
+            Frame::Ping => self.on_ping(rows, peer)?,
+            Frame::Unknown => {}
             Frame::Digest { root } => self.on_digest(rows, peer, root, now)?,
             Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
             Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk)?,
@@ -312,6 +313,10 @@ impl Replica {
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(None);
         }
+        if self.is_false_word(peer, row.origin, row.seq, now) {
+            return Ok(Some(false));
+        }
+        let trust = self.trust_in(peer, row.origin, trust);
         let applied = self.ledger.apply(rows, row, trust, now)?;
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));

@@ -142,6 +142,7 @@ impl Replica {
             }
         }
         for row in received {
+            let trust = self.trust_in(peer, row.origin, trust);
             let lacking = self.ledger.lacks(rows, &row, trust)?;
             if !lacking.is_empty() {
                 self.wait(peer, lacking.into_iter().collect(), Waiting::Row { row, trust });
@@ -270,6 +271,7 @@ impl Replica {
         vector: &VersionVector,
         now: Now,
     ) -> Result<(), R::Error> {
+        let vector = &self.believed(peer, vector);
         if !self.ledger.has_room_for(vector) {
             self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
             self.disconnect(peer, Reason::TooManyOrigins);

@@ -178,7 +178,7 @@ impl<D: Disk> Life<'_, D> {
                 self.say(from, to, Frame::Floor { entries: vec![entry], dropped });
             }
             _ => {
-                let frames = self.a_lie();
+                let frames = self.a_lie(to);
                 frames.into_iter().for_each(|frame| self.say(from, to, frame));
             }
         }
@@ -210,9 +210,25 @@ impl<D: Disk> Life<'_, D> {
         Origin(self.world.rng.u128(..).to_le_bytes())
     }
 
-    fn a_lie(&mut self) -> Vec<Frame> {
+    fn a_lie(&mut self, to: usize) -> Vec<Frame> {
         let edge = Stamp::at_ms(self.wall_ms() + MAX_AHEAD_MS);
-        match self.world.rng.u8(..6) {
+        match self.world.rng.u8(..10) {
+            6 | 7 => {
+                let of = if self.world.rng.bool() { to } else { self.other_than(to) };
+                vec![Frame::Vector(vec![Entry { origin: self.origin_of(of), seq: 1_000_000_000 }])]
+            }
+            8 => {
+                let seq = 1_000_000_000 + self.world.rng.u64(..9);
+                let (key, origin) = (self.own_key(), self.origin_of(to));
+                let Frame::Live(mut live) =
+                    self.live(Kind::LAST_WINS, key, b"yours", Stamp::at_ms(self.wall_ms()))
+                else {
+                    return Vec::new();
+                };
+                live.rows.iter_mut().for_each(|row| (row.origin, row.seq) = (origin, seq));
+                vec![Frame::Live(live)]
+            }
+            9 => vec![Frame::Ack { ids: vec![1, 2, 3], held: 1_000_000_000 }],
             0 => {
                 let key = self.key();
                 vec![self.live(Kind::LAST_WINS, key, b"poison", Stamp::from_u64(Stamp::MAX.as_u64() - 99))]
@@ -237,15 +253,30 @@ impl<D: Disk> Life<'_, D> {
         }
     }
 
-    /// A transaction of a writer that nobody knows, or of the liar's victim.
+    fn origin_of(&self, node: usize) -> Origin {
+        self.world.nodes[node].origin
+    }
+
+    /// An honest tracker besides that one, if there is another.
+    fn other_than(&self, node: usize) -> usize {
+        self.honest_up().into_iter().find(|&other| other != node).unwrap_or(node)
+    }
+
+    /// A key under which nobody but the liar writes.
+    fn own_key(&mut self) -> Vec<u8> {
+        [&[ITS_KEYS][..], &self.world.rng.u64(..).to_be_bytes()].concat()
+    }
+
+    /// A transaction of a writer that nobody knows.
     fn live(&mut self, kind: Kind, key: Vec<u8>, value: &[u8], stamp: Stamp) -> Frame {
         let origin = Origin([self.world.rng.u8(..8) | 0x80; 16]);
         let seq = self.world.liar.as_mut().map_or(1, |liar| {
             liar.counter += 1;
             liar.counter
         });
-        let (value, blobs) = (value.to_vec(), Vec::new());
-        let row = Row { kind, key, stamp, origin, seq, born: stamp, tombstone: false, value, blobs };
+        let value = value.to_vec();
+        let (tombstone, blobs) = (false, Vec::new());
+        let row = Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs };
         Frame::Live(Live { id: seq, from: 1 << 50, to: (1 << 50) + 1, rows: vec![row] })
     }
 
