@@ -143,6 +143,11 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
         of_members(|member| member.behind),
     );
     labelled(
+        "tracker_unawaited",
+        "Whether the other tracker failed to acknowledge lately and is not waited for",
+        of_members(|member| member.unawaited.into()),
+    );
+    labelled(
         "tracker_removal_held",
         "Records kept here though the other tracker's word would remove them",
         of_members(|member| member.held_removal),

@@ -76,6 +76,8 @@ pub struct Member {
     pub refused: Option<String>,
     /// Whether the one that tells this has not heard it out since it started, and does not vote on names until it has.
     pub unheard: bool,
+    /// Whether it failed to acknowledge writes lately and is not waited for.
+    pub unawaited: bool,
     /// Records that would be removed here by its word, and are kept until an operator allows it.
     pub held_removal: u64,
 }
@@ -138,6 +140,7 @@ impl Report {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
                 member.unheard = !found.heard_out;
+                member.unawaited = found.connected && !found.awaited;
                 member.held_removal = found.held_removal.unwrap_or(0);
             }
         }
@@ -191,7 +194,8 @@ impl Report {
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "tracker {}  {:<24} {state}", member.tracker, member.address);
+            let slow = if member.unawaited { "; acknowledges nothing, so it is not waited for" } else { "" };
+            let _ = writeln!(text, "tracker {}  {:<24} {state}{slow}", member.tracker, member.address);
             if member.held_removal > 0 {
                 let Member { tracker, held_removal, .. } = member;
                 let _ = writeln!(

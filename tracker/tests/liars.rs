@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::liar::{Liar, Link, rand_origin};
+use std::time::{Duration, Instant};
+
+use common::liar::{Liar, Link, Manner, rand_origin};
 use common::{Client, free_ports, in_sync, start, until};
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_replica::{
@@ -277,6 +279,40 @@ async fn who_takes_nothing_any_more_loses_its_link_and_can_raise_another() {
     }
     let again = cluster.liar.link(cluster.ports[0], 1, 0).await;
     again.its_origin().await;
+    go_on(&mut cluster, "after").await;
+    close(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_talks_without_acknowledging_is_not_waited_for() {
+    let mut cluster = cluster(1).await;
+    let mut slow = 0;
+    for number in 0..10 {
+        let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
+        let own = link.its_origin().await;
+        let since = Instant::now();
+        cluster.alice.create_group(&format!("quick{number}")).await;
+        slow += u32::from(since.elapsed() > Duration::from_millis(1_400));
+        drop((link, own));
+    }
+    assert!(slow <= 4, "{slow} of 10 writes waited for a tracker that never acknowledges");
+    close(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_without_rows_hold_no_round_up() {
+    let mut cluster = cluster(2).await;
+    cluster.two.shutdown().await;
+    let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
+    link.answer(Manner::Empty);
+    link.its_origin().await;
+    link.say(Frame::Vector(vec![Entry { origin: cluster.liar.origin, seq: 50 }]));
+    let pulled = || link.heard().into_iter().find(|frame| matches!(frame, Frame::Pull(_)));
+    common::until_heard(pulled).await;
+    cluster.two = start(cluster.dir.path(), &cluster.ports, 2).await;
+    let mut bob = Client::connect(cluster.ports[1]).await;
+    bob.enter("bob").await;
+    in_sync(&cluster.one, 1).await;
     go_on(&mut cluster, "after").await;
     close(cluster).await;
 }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use crate::event::{Alarm, Output, Reason};
-use crate::limits::{ALARM_PAUSE_MS, FORGIVE_MS, MAX_SHUN_MS, REPAIR_PAUSE_MS};
+use crate::limits::{
+    ALARM_PAUSE_MS, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
+};
 use crate::replica::Replica;
 use crate::row::TrackerNo;
 
@@ -12,6 +14,15 @@ use crate::row::TrackerNo;
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
     shunned_until_ms: u64,
+    unacknowledged: Offences,
+    unwaited_until_ms: u64,
+    /// Has to acknowledge something unwaited before it is waited for again.
+    owes_ack: bool,
+    fruitless: Offences,
+    /// Not to be pulled from before.
+    pub(crate) pull_after_ms: u64,
+    /// When it was last pulled from: peers take turns.
+    pub(crate) pulled_ms: u64,
     repairs: Offences,
     repair_after_ms: u64,
     /// Before that no alarm of the same sort is repeated.
@@ -41,6 +52,38 @@ impl Conduct {
     /// For how long it is still left alone.
     pub(crate) fn shunned_for(&self, now_ms: u64) -> Option<u64> {
         self.shunned_until_ms.checked_sub(now_ms).filter(|&ms| ms > 0)
+    }
+
+    /// Whether writes wait for it.
+    pub(crate) fn is_waited_for(&self, now_ms: u64) -> bool {
+        now_ms >= self.unwaited_until_ms && !self.owes_ack
+    }
+
+    /// It acknowledged something.
+    pub(crate) fn acknowledged(&mut self, now_ms: u64) {
+        self.owes_ack &= now_ms < self.unwaited_until_ms;
+    }
+
+    /// It did not acknowledge a write in time. The first time may be a hiccup.
+    pub(crate) fn failed_to_acknowledge(&mut self, now_ms: u64) {
+        let ms = self.unacknowledged.add(UNWAITED_MS, MAX_SHUN_MS, now_ms);
+        self.unwaited_until_ms = now_ms + ms;
+        self.owes_ack = self.unacknowledged.count > 1;
+    }
+
+    /// A round from it came to nothing.
+    pub(crate) fn pulled_in_vain(&mut self, now_ms: u64) {
+        self.pull_after_ms = now_ms + self.fruitless.add(PULL_PAUSE_MS, MAX_PULL_PAUSE_MS, now_ms);
+    }
+
+    /// Whether it is not to be pulled from now.
+    pub(crate) fn rests(&self, now_ms: u64) -> bool {
+        now_ms < self.pull_after_ms
+    }
+
+    /// A round from it was complete.
+    pub(crate) fn pulled_well(&mut self) {
+        self.fruitless.count = 0;
     }
 
     /// Whether its buckets may be compared now; if so, not again for a while.
@@ -93,5 +136,19 @@ mod tests {
         let waits: Vec<u64> = (0..4).map(|_| offences.add(1_000, 5_000, 0)).collect();
         assert_eq!(waits, [1_000, 2_000, 4_000, 5_000]);
         assert_eq!(offences.add(1_000, 5_000, FORGIVE_MS), 1_000);
+    }
+
+    #[test]
+    fn a_peer_that_failed_to_acknowledge_is_waited_for_again_only_after_it_did() {
+        let mut peer = Conduct::default();
+        assert!(peer.is_waited_for(0));
+        peer.failed_to_acknowledge(0);
+        assert!(!peer.is_waited_for(999) && peer.is_waited_for(1_000));
+        peer.failed_to_acknowledge(1_000);
+        assert!(!peer.is_waited_for(100_000));
+        peer.acknowledged(2_000);
+        assert!(!peer.is_waited_for(100_000), "it acknowledged too early for that to count");
+        peer.acknowledged(3_000);
+        assert!(peer.is_waited_for(3_000));
     }
 }

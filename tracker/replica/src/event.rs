@@ -376,6 +376,8 @@ pub struct MemberStatus {
     /// Whether a round from it was complete since this process began. Until one from each other tracker was, this one does
     /// not vote on names.
     pub heard_out: bool,
+    /// Whether writes wait for it: not where it failed to acknowledge lately.
+    pub awaited: bool,
     /// How many rows would be removed here by its word, while that is held back.
     pub held_removal: Option<u64>,
 }

@@ -125,6 +125,25 @@ pub const RESTAMP_ROWS: usize = 1024;
 /// So many signs of life in a row of a writer whose rows are covered beyond what it wrote show that somebody made them up.
 /// More than a link that is blocked one way and still stands ([`DEAD_MS`]) may bring late at once.
 pub const DOUBT_PINGS: u32 = 5;
+/// A peer that did not acknowledge a write in time is not waited for during this time, in milliseconds; twice as long after
+/// each further time, up to [`MAX_SHUN_MS`].
+pub const UNWAITED_MS: u64 = 1_000;
+/// A write waits for a talkative peer that neither acknowledges anything nor asks for blobs at most this long, in
+/// milliseconds.
+pub const ACK_IDLE_MS: u64 = 3_000;
+/// A peer whose round came to nothing is not pulled from for this long, in milliseconds; twice as long after each further
+/// time.
+pub const PULL_PAUSE_MS: u64 = 1_000;
+/// The longest such time, in milliseconds.
+pub const MAX_PULL_PAUSE_MS: u64 = 60_000;
+/// A round that has stored nothing for this long ends, whatever it sends, in milliseconds.
+pub const ROUND_IDLE_MS: u64 = 600_000;
+/// The same for rounds of everything, of which most is held already, in milliseconds.
+pub const FRESH_IDLE_MS: u64 = 3_600 * 1_000;
+/// Blobs fetched at once from one peer.
+pub const MAX_BLOB_FETCHES_PER_PEER: usize = 2;
+/// A blob's next chunk may take this long, in milliseconds.
+pub const BLOB_CHUNK_MS: u64 = 5_000;
 /// An alarm about one peer is repeated this often at most, in milliseconds.
 pub const ALARM_PAUSE_MS: u64 = 60_000;
 /// After this long without another, what a peer did wrong is forgotten, in milliseconds.

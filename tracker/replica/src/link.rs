@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
 use crate::limits::{
-    ACK_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
+    ACK_IDLE_MS, ACK_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
     VECTOR_ENTRIES_PER_FRAME,
 };
 use crate::row::{Origin, Stamp};
@@ -38,6 +38,8 @@ pub(crate) struct Link {
     /// The own vector, as told to the peer.
     pub(crate) told: VersionVector,
     pub(crate) heard_ms: u64,
+    /// When it last acknowledged something, or asked for a blob that it needs for that.
+    pub(crate) worked_ms: u64,
     up_ms: u64,
     pub(crate) next_ping_ms: u64,
     /// LIVE transactions without an ACK, by id.
@@ -86,6 +88,7 @@ impl Link {
             dropped: Stamp::default(),
             told,
             heard_ms: now_ms,
+            worked_ms: now_ms,
             up_ms: now_ms,
             next_ping_ms: now_ms + PING_MS,
             live: BTreeMap::new(),
@@ -196,7 +199,13 @@ impl Link {
         {
             return Some(Overdue::Sign);
         }
-        unacked.is_some_and(|since| now_ms >= since + ACK_MS).then_some(Overdue::Ack)
+        let idle = waited.is_some_and(|since| now_ms >= since.max(self.worked_ms) + ACK_IDLE_MS);
+        (idle || unacked.is_some_and(|since| now_ms >= since + ACK_MS)).then_some(Overdue::Ack)
+    }
+
+    /// Whether a client waits for this peer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waited_since().0.is_some()
     }
 
     /// When to look at it next.
@@ -208,6 +217,7 @@ impl Link {
         }
         if let Some(since) = waited {
             due = due.min(since.max(self.heard_ms) + SILENT_MS);
+            due = due.min(since.max(self.worked_ms) + ACK_IDLE_MS);
         }
         unacked.map_or(due, |since| due.min(since + ACK_MS))
     }

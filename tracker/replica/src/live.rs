@@ -108,7 +108,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Sends rows that were just written to every connected tracker that can take them; returns which these are. The
+    /// Sends rows that were just written to every connected tracker that can take them; returns which of these are waited for. The
     /// others find the gap in their vector and close it by a round.
     pub(crate) fn publish(
         &mut self,
@@ -136,10 +136,14 @@ impl Replica {
         }
         for (&peer, link) in &mut self.links {
             if link.is_ready() && link.has_room(bytes) {
-                let id = link.await_ack(bytes, write, now.mono_ms);
+                // A peer that failed to acknowledge lately is sent it and not waited for.
+                let waited = self.conduct.get(&peer).is_none_or(|peer| peer.is_waited_for(now.mono_ms));
+                let id = link.await_ack(bytes, write.filter(|_| waited), now.mono_ms);
                 let frame = Frame::Live(Live { id, from, to, rows: batch.clone() });
                 self.outputs.push_back(Output::Send { to: peer, frame });
-                sent.insert(peer);
+                if waited {
+                    sent.insert(peer);
+                }
             }
         }
         sent
@@ -242,7 +246,12 @@ impl Replica {
             link.holds(origin, held);
         }
         self.settle_due = true;
+        let before = link.live.len();
         let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
+        if link.live.len() < before {
+            link.worked_ms = now.mono_ms;
+            self.conduct(peer).acknowledged(now.mono_ms);
+        }
         for id in writes {
             if let Some(pending) = self.writes.get_mut(&id) {
                 pending.copies += 1;

@@ -145,7 +145,7 @@ impl Replica {
         }
         let upkeep = [self.upkeep.digest_ms, self.upkeep.sweep_ms, self.upkeep.orphans_ms];
         let links = self.links.values().map(Link::next_timeout);
-        let retries = self.links.values().map(|link| link.retry_ms).filter(|&due| due > 0);
+        let retries = self.retries();
         let stall = self.stall_deadline();
         upkeep.into_iter().chain(links).chain(retries).chain(stall).chain(self.blobs.next_timeout()).min()
     }
@@ -289,8 +289,8 @@ impl Replica {
             Frame::Ping => self.on_ping(rows, peer)?,
             Frame::Unknown => {}
             Frame::Digest { root } => self.on_digest(rows, peer, root, now)?,
-            Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
-            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk)?,
+            Frame::Want { hash, offset } => self.on_want(rows, peer, (hash, offset), now)?,
+            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk, now)?,
             Frame::Gone { hash } => self.on_gone(peer, hash),
             Frame::Hello(_) | Frame::Vector(_) | Frame::Floor { .. } | Frame::Ready => {
                 self.disconnect(peer, Reason::Malformed);

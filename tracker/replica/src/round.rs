@@ -4,7 +4,11 @@
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Frame, Pull};
 use crate::ledger::{Trust, pending_key};
-use crate::limits::{BUSY_RETRY_MS, MAX_HELD_ROWS, ROUND_CREDIT, ROUND_STALL_MS};
+use crate::limits::{
+    BUSY_RETRY_MS, FRESH_IDLE_MS, MAX_HELD_ROWS, MAX_ORIGINS, ROUND_BASE_MS, ROUND_CREDIT, ROUND_IDLE_MS,
+    ROUND_MIN_RATE, ROUND_STALL_MS,
+};
+use crate::link::Link;
 use crate::names::name_of;
 use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{Row, TrackerNo, key_digest};
@@ -20,7 +24,38 @@ pub(crate) struct Pulling {
     kind: PullKind,
     /// Frames that were stored and not yet given back as credit.
     owed: u32,
-    pub(crate) deadline_ms: u64,
+    /// Until when the next rows must come.
+    deadline_ms: u64,
+    progress: Progress,
+}
+
+/// How much a round has brought: only rows count, each once, and blobs.
+#[derive(Debug)]
+struct Progress {
+    started_ms: u64,
+    stored_ms: u64,
+    bytes: u64,
+    /// The last number seen of each origin.
+    seen: VersionVector,
+}
+
+impl Progress {
+    /// Notes rows that came.
+    fn note(&mut self, rows: &[Row]) {
+        for row in rows {
+            if self.seen.len() < MAX_ORIGINS && self.seen.raise(row.origin, row.seq) {
+                self.bytes = self.bytes.saturating_add(row.weight() as u64);
+            }
+        }
+    }
+
+    /// Until when the round has to be complete, by what it has brought so far.
+    fn deadline_ms(&self, kind: &PullKind) -> u64 {
+        let earned = self.bytes.saturating_mul(1_000) / ROUND_MIN_RATE;
+        let by_rate = self.started_ms.saturating_add(ROUND_BASE_MS).saturating_add(earned);
+        let idle_ms = if matches!(kind, PullKind::Above) { ROUND_IDLE_MS } else { FRESH_IDLE_MS };
+        by_rate.min(self.stored_ms.saturating_add(idle_ms))
+    }
 }
 
 /// What a round is for.
@@ -53,10 +88,13 @@ impl Replica {
         if self.removal.is_some() && ask.is_none() {
             return Ok(());
         }
-        let mut due = self.links.keys().copied().filter(|&peer| self.is_due(peer, now));
-        let Some(peer) = ask.or_else(|| due.next()) else {
+        // They take turns, so that nobody who always has something keeps the others from being heard.
+        let due = self.links.keys().copied().filter(|&peer| self.is_due(peer, now));
+        let turn = |peer: &TrackerNo| self.conduct.get(peer).map_or(0, |peer| peer.pulled_ms);
+        let Some(peer) = ask.or_else(|| due.min_by_key(turn)) else {
             return Ok(());
         };
+        self.conduct(peer).pulled_ms = now.mono_ms + 1;
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
@@ -75,15 +113,30 @@ impl Replica {
         let round = self.next_round;
         self.tell(peer);
         self.send(peer, Frame::Pull(Pull { round, credit: ROUND_CREDIT, fresh, sums }));
-        self.pull = Some(Pulling { peer, round, kind, owed: 0, deadline_ms: now.mono_ms + ROUND_STALL_MS });
+        let (started_ms, stored_ms) = (now.mono_ms, now.mono_ms);
+        let progress = Progress { started_ms, stored_ms, bytes: 0, seen: VersionVector::default() };
+        let deadline_ms = now.mono_ms + ROUND_STALL_MS;
+        self.pull = Some(Pulling { peer, round, kind, owed: 0, deadline_ms, progress });
         if warn && !self.ledger.vector.is_empty() {
             self.warn(Warning::FreshRound { peer });
         }
         Ok(())
     }
 
-    fn is_due(&self, peer: TrackerNo, now: Now) -> bool {
-        self.links.get(&peer).is_some_and(|link| now.mono_ms >= link.retry_ms) && self.wants_pull(peer)
+    /// Whether there is anything to pull from this peer, and it may be done now.
+    pub(crate) fn is_due(&self, peer: TrackerNo, now: Now) -> bool {
+        let rests = self.conduct.get(&peer).is_some_and(|peer| peer.rests(now.mono_ms));
+        let retries = self.links.get(&peer).is_some_and(|link| now.mono_ms >= link.retry_ms);
+        !rests && retries && self.wants_pull(peer)
+    }
+
+    /// When peers may be pulled from again that may not be now.
+    pub(crate) fn retries(&self) -> impl Iterator<Item = u64> + '_ {
+        let of_link = |(peer, link): (&TrackerNo, &Link)| {
+            let rests = self.conduct.get(peer).map_or(0, |peer| peer.pull_after_ms);
+            Some(link.retry_ms.max(rests)).filter(|&due| due > 0 && self.wants_pull(*peer))
+        };
+        self.links.iter().filter_map(of_link)
     }
 
     /// Whether there is anything to pull from this peer.
@@ -124,12 +177,19 @@ impl Replica {
         }) else {
             return Ok(());
         };
+        // No honest tracker sends such a frame: answered with credit, it would go back and forth for ever.
+        if received.is_empty() {
+            self.conduct(peer).pulled_in_vain(now.mono_ms);
+            self.disconnect(peer, Reason::Malformed);
+            return Ok(());
+        }
         if let Some(pull) = &mut self.pull {
             if let PullKind::Fresh(carried) = &mut pull.kind {
                 carried.extend(received.iter().map(|row| key_digest(row.kind, &row.key)));
             }
             pull.owed += 1;
             pull.deadline_ms = now.mono_ms + ROUND_STALL_MS;
+            pull.progress.note(&received);
             if pull.owed > ROUND_CREDIT + 1 {
                 self.disconnect(peer, Reason::Malformed);
                 return Ok(());
@@ -167,6 +227,9 @@ impl Replica {
         let Some(stored) = self.take(rows, peer, row, trust, now)? else {
             return Ok(false);
         };
+        if stored {
+            self.note_progress(peer, 0, now);
+        }
         if let Some((space, name)) = name_of(row).filter(|_| stored) {
             rows.put_meta(&pending_key(space, name), &[])?;
         }
@@ -200,7 +263,23 @@ impl Replica {
     /// Until when the round has to make progress, if it is its sender's turn.
     pub(crate) fn stall_deadline(&self) -> Option<u64> {
         let paused = self.held_rows() >= MAX_HELD_ROWS;
-        self.pull.as_ref().filter(|_| !paused).map(|pull| pull.deadline_ms)
+        self.pull.as_ref().map(|pull| {
+            let deadline_ms = pull.progress.deadline_ms(&pull.kind);
+            if paused {
+                // Its rows wait for blobs, which have to come from somewhere.
+                deadline_ms.max(pull.progress.stored_ms.saturating_add(ROUND_BASE_MS))
+            } else {
+                deadline_ms.min(pull.deadline_ms)
+            }
+        })
+    }
+
+    /// A row of the round was stored, or part of a blob came that its rows may wait for.
+    pub(crate) fn note_progress(&mut self, peer: TrackerNo, bytes: u64, now: Now) {
+        if let Some(pull) = self.pull.as_mut().filter(|pull| pull.peer == peer) {
+            pull.progress.bytes = pull.progress.bytes.saturating_add(bytes);
+            pull.progress.stored_ms = now.mono_ms;
+        }
     }
 
     /// The round is complete. Its vector counts once all blobs are held.
@@ -277,6 +356,7 @@ impl Replica {
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(());
         }
+        self.conduct(peer).pulled_well();
         self.ledger.merge(rows, vector)?;
         self.ended.insert(peer);
         let ready: Vec<_> =

@@ -26,6 +26,7 @@ impl Replica {
                 behind_rows,
                 silent_ms: link.map(|link| now.mono_ms.saturating_sub(link.heard_ms)),
                 heard_out: self.ended.contains(&no),
+                awaited: self.conduct.get(&no).is_none_or(|peer| peer.is_waited_for(now.mono_ms)),
                 held_removal: self.held_rows_of(no),
             }
         };

@@ -9,7 +9,7 @@ use crate::limits::{
     DIGEST_MS, MAX_ORPHANS_ALONE, MAX_WRITE_BYTES, ORPHAN_MS, PING_MS, READ_ROWS, SWEEP_MS, SWEEP_ROWS,
     TOMBSTONE_MS,
 };
-use crate::link::Overdue;
+use crate::link::{Link, Overdue};
 use crate::replica::{Replica, is_held_elsewhere};
 use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
 use crate::rows::Rows;
@@ -47,6 +47,10 @@ impl Replica {
         let overdue: Vec<_> =
             self.links.iter().filter_map(|(&peer, link)| Some((peer, link.overdue(now.mono_ms)?))).collect();
         for (peer, what) in overdue {
+            let waited = self.links.get(&peer).is_some_and(Link::is_waited_for);
+            if what == Overdue::Ack || (what == Overdue::Sign && waited) {
+                self.conduct(peer).failed_to_acknowledge(now.mono_ms);
+            }
             let reason = match what {
                 Overdue::Hello => Reason::NoHello,
                 Overdue::Sign => Reason::Silent,
@@ -55,12 +59,16 @@ impl Replica {
             self.disconnect(peer, reason);
         }
         if let Some(peer) = self.is_stalled(now) {
+            self.conduct(peer).pulled_in_vain(now.mono_ms);
             self.disconnect(peer, Reason::Stalled);
         }
         self.restamp_some(rows, now)?;
         self.look_after_held(now);
         for link in self.links.values_mut() {
             link.retry_ms = if now.mono_ms >= link.retry_ms { 0 } else { link.retry_ms };
+        }
+        for peer in self.conduct.values_mut() {
+            peer.pull_after_ms = if now.mono_ms >= peer.pull_after_ms { 0 } else { peer.pull_after_ms };
         }
         self.ping(now);
         if now.mono_ms >= self.upkeep.digest_ms {
@@ -221,8 +229,14 @@ impl Replica {
             && !self.votes_due
             && self.blobs.is_complete()
             && !self.needs_fresh_round()
-            && !ready.iter().any(|&peer| self.wants_pull(peer));
-        let orphaned = |origin: &Origin| *origin != self.ledger.origin && !self.is_connected_origin(*origin);
+            // A peer whose rounds come to nothing holds nobody up.
+            && !ready.iter().any(|&peer| self.is_due(peer, now));
+        // Nor are the rows of a connected tracker ever covered whose rounds come to nothing.
+        let expected = |origin: Origin| {
+            let rests = |peer: &TrackerNo| self.conduct.get(peer).is_some_and(|peer| peer.rests(now.mono_ms));
+            self.links.iter().any(|(peer, link)| link.origin() == Some(origin) && !rests(peer))
+        };
+        let orphaned = |origin: &Origin| *origin != self.ledger.origin && !expected(*origin);
         let Some(origin) = self.ledger.ahead().into_iter().find(orphaned).filter(|_| at_rest) else {
             self.upkeep.orphaned_since = None;
             return Ok(());

@@ -16,6 +16,8 @@ use crate::world::{Fate, Input, START_WALL_MS, World, put};
 const STEPS: u32 = 260;
 /// Virtual time within which honest trackers must be in step once the liar is gone.
 const HEALING_MS: u64 = 1_800_000;
+/// Within that an honest tracker answers while the liar does not acknowledge, once it was found out.
+const ANSWER_MS: u64 = 2_000;
 /// What the keys that the liar writes begin with.
 const ITS_KEYS: u8 = b'L';
 
@@ -23,6 +25,7 @@ const ITS_KEYS: u8 = b'L';
 pub(crate) struct Liar {
     pub(crate) node: usize,
     manner: Manner,
+    mute: bool,
     counter: u64,
 }
 
@@ -32,6 +35,8 @@ enum Manner {
     Honest,
     /// At once that the round is complete.
     Nothing,
+    /// Frames without rows, for ever.
+    Empty,
     /// That it cannot serve it now.
     Busy,
     /// Nothing at all.
@@ -54,9 +59,16 @@ impl<D: Disk> World<D> {
         match manner {
             Manner::Honest => None,
             Manner::Nothing if matches!(frame, Frame::Pull(_)) => Some(vec![Frame::End { round }]),
+            Manner::Empty => Some(vec![Frame::Rows { round, rows: Vec::new() }]),
             Manner::Busy => Some(vec![Frame::Busy { round }]),
             Manner::Nothing | Manner::Silence => Some(Vec::new()),
         }
+    }
+
+    /// Whether the liar keeps a frame back that it owes.
+    pub(crate) fn is_kept_back(&self, node: usize, frame: &Frame) -> bool {
+        let mute = self.liar.as_ref().is_some_and(|liar| liar.node == node && liar.mute);
+        mute && matches!(frame, Frame::Ack { .. })
     }
 }
 
@@ -67,7 +79,7 @@ impl<D: Disk> Life<'_, D> {
         self.world.bounds.small_rows = 2;
         self.world.history.is_lied_to = true;
         self.world.nodes.iter_mut().for_each(|node| node.skew_ms = node.skew_ms.clamp(-3_000, 3_000));
-        self.world.liar = Some(Liar { node, manner: Manner::Honest, counter: 0 });
+        self.world.liar = Some(Liar { node, manner: Manner::Honest, mute: false, counter: 0 });
     }
 
     /// Trackers that run and do not lie.
@@ -87,7 +99,7 @@ impl<D: Disk> Life<'_, D> {
             }
         }
         self.reseed(1 << 40);
-        self.world.start_all();
+        self.answer_in_time()?;
         let liar = self.world.liar.as_ref().map_or(0, |liar| liar.node);
         self.world.kill(liar);
         let deadline = self.world.now_ms + HEALING_MS;
@@ -163,9 +175,19 @@ impl<D: Disk> Life<'_, D> {
         let from = liar.node;
         match self.world.rng.u8(..4) {
             0 => {
-                let manners =
-                    [Manner::Honest, Manner::Nothing, Manner::Nothing, Manner::Busy, Manner::Silence];
+                let manners = [
+                    Manner::Honest,
+                    Manner::Nothing,
+                    Manner::Nothing,
+                    Manner::Empty,
+                    Manner::Busy,
+                    Manner::Silence,
+                ];
                 let manner = self.world.rng.choice(manners).unwrap_or(Manner::Nothing);
+                let mute = self.world.rng.bool();
+                if let Some(liar) = &mut self.world.liar {
+                    liar.mute = mute;
+                }
                 self.answer_in(manner);
             }
             1 => {
@@ -278,6 +300,43 @@ impl<D: Disk> Life<'_, D> {
         let (tombstone, blobs) = (false, Vec::new());
         let row = Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs };
         Frame::Live(Live { id: seq, from: 1 << 50, to: (1 << 50) + 1, rows: vec![row] })
+    }
+
+    /// The liar still lies; clients must get their answers soon nevertheless, and trackers hear each other.
+    fn answer_in_time(&mut self) -> Result<(), String> {
+        self.world.start_all();
+        self.answer_in(Manner::Empty);
+        if let Some(liar) = &mut self.world.liar {
+            liar.mute = true;
+        }
+        let mut late = 0;
+        for number in 0..12_u8 {
+            for _ in 0..4 {
+                self.world.connect_all();
+                self.world.step()?;
+            }
+            let write = put(&[b'k', number], &[b'!', number]);
+            self.world.transact(0, vec![Input::Write(vec![write])], Fate::Commit)?;
+            let since = self.world.now_ms;
+            while !self.world.nodes[0].pending.is_empty() {
+                self.world.connect_all();
+                self.world.step()?;
+                self.world.check_waiting(0)?;
+            }
+            late += u32::from(self.world.now_ms > since + ANSWER_MS);
+        }
+        if late > 4 {
+            return Err(format!("liar, A6: {late} of 12 writes waited for it"));
+        }
+        let deadline = self.world.now_ms + HEALING_MS;
+        while !self.are_honest_in_step() {
+            if self.world.now_ms > deadline {
+                return Err(format!("liar, A6: it holds rounds up: {}", self.describe()));
+            }
+            self.world.connect_all();
+            self.world.step()?;
+        }
+        Ok(())
     }
 
     fn connect_honest(&mut self) {

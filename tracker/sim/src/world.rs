@@ -393,6 +393,7 @@ impl<D: Disk> World<D> {
                 break;
             };
             match output {
+                Output::Send { to: _, frame } if self.is_kept_back(node, &frame) => {}
                 Output::Send { to, frame } => {
                     self.history.sent(&frame)?;
                     self.network.send(node, usize::from(to.0) - 1, frame);
