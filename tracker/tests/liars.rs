@@ -316,3 +316,29 @@ async fn frames_without_rows_hold_no_round_up() {
     go_on(&mut cluster, "after").await;
     close(cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_made_up_writers_leave_room_for_the_real_ones() {
+    let mut cluster = cluster(2).await;
+    for (port, number) in [(cluster.ports[0], 1), (cluster.ports[1], 2)] {
+        let link = cluster.liar.link(port, number, 0).await;
+        // The tracker is no longer new when it has heard out all others.
+        let pulled = || link.heard().into_iter().find(|frame| matches!(frame, Frame::Pull(_)));
+        common::until_heard(pulled).await;
+        let mut made_up: Vec<Entry> =
+            (0..16_300).map(|_| Entry { origin: Origin(rand_origin()), seq: 1 }).collect();
+        while !made_up.is_empty() {
+            let rest = made_up.split_off(made_up.len().min(2_000));
+            link.say(Frame::Vector(std::mem::replace(&mut made_up, rest)));
+        }
+        let of = if number == 1 { &cluster.one } else { &cluster.two };
+        alarms_of(of, "writer ids").await;
+    }
+    // New processes have new writer ids.
+    cluster.two.shutdown().await;
+    cluster.two = start(cluster.dir.path(), &cluster.ports, 2).await;
+    let mut bob = Client::connect(cluster.ports[1]).await;
+    bob.enter("bob").await;
+    go_on(&mut cluster, "after").await;
+    close(cluster).await;
+}

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
-use crate::event::{Alarm, Output, Reason};
+use crate::event::{Alarm, Bounds, Output, Reason};
 use crate::limits::{
-    ALARM_PAUSE_MS, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
+    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
 };
 use crate::replica::Replica;
 use crate::row::TrackerNo;
+
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What is remembered of one peer.
 #[derive(Debug, Default)]
@@ -25,6 +27,9 @@ pub(crate) struct Conduct {
     pub(crate) pulled_ms: u64,
     repairs: Offences,
     repair_after_ms: u64,
+    writers: Budget,
+    /// Of its own starts: what it passes on must not keep itself out.
+    starts: Budget,
     /// Before that no alarm of the same sort is repeated.
     quiet: HashMap<std::mem::Discriminant<Alarm>, u64>,
 }
@@ -45,6 +50,28 @@ impl Offences {
         self.last_ms = now_ms;
         self.count = self.count.saturating_add(1);
         (first_ms << (self.count - 1).min(20)).min(most_ms)
+    }
+}
+
+/// What was spent of an allowance that comes back with time.
+#[derive(Debug, Default)]
+struct Budget {
+    spent: u64,
+    at_ms: u64,
+}
+
+impl Budget {
+    /// Spends one if that is not more than `most`; `amount` come back in a day.
+    fn spend(&mut self, most: u64, amount: u64, now_ms: u64) -> bool {
+        let elapsed = u128::from(now_ms.saturating_sub(self.at_ms));
+        let back = u64::try_from(elapsed * u128::from(amount) / u128::from(DAY_MS)).unwrap_or(u64::MAX);
+        if back > 0 || self.spent == 0 {
+            self.spent = self.spent.saturating_sub(back);
+            self.at_ms = now_ms;
+        }
+        let may = self.spent < most;
+        self.spent += u64::from(may);
+        may
     }
 }
 
@@ -84,6 +111,19 @@ impl Conduct {
     /// A round from it was complete.
     pub(crate) fn pulled_well(&mut self) {
         self.fruitless.count = 0;
+    }
+
+    /// Whether it may bring one more writer id: one of its own, or one that it passes on.
+    pub(crate) fn may_bring_writer(
+        &mut self,
+        bounds: &Bounds,
+        (own, blank): (bool, bool),
+        now_ms: u64,
+    ) -> bool {
+        let factor = if blank { BLANK_FACTOR } else { 1 };
+        let a_day = if own { 2 * bounds.writers_per_day } else { bounds.writers_per_day };
+        let budget = if own { &mut self.starts } else { &mut self.writers };
+        budget.spend(a_day * factor, a_day, now_ms)
     }
 
     /// Whether its buckets may be compared now; if so, not again for a while.
@@ -136,6 +176,17 @@ mod tests {
         let waits: Vec<u64> = (0..4).map(|_| offences.add(1_000, 5_000, 0)).collect();
         assert_eq!(waits, [1_000, 2_000, 4_000, 5_000]);
         assert_eq!(offences.add(1_000, 5_000, FORGIVE_MS), 1_000);
+    }
+
+    #[test]
+    fn writer_ids_come_back_with_the_days() {
+        let bounds = Bounds { writers_per_day: 4, ..Bounds::default() };
+        let mut peer = Conduct::default();
+        let taken = |peer: &mut Conduct, at| {
+            (0..9).filter(|_| peer.may_bring_writer(&bounds, (false, false), at)).count()
+        };
+        assert_eq!(taken(&mut peer, 0), 4);
+        assert_eq!(taken(&mut peer, DAY_MS / 2), 2);
     }
 
     #[test]

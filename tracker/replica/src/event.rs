@@ -33,11 +33,13 @@ pub struct Config {
 pub struct Bounds {
     /// Rows that its word alone may remove in a day, if one of a hundred is less.
     pub small_rows: u64,
+    /// Writer ids that it may bring in a day.
+    pub writers_per_day: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { small_rows: limits::SMALL_ROWS }
+        Self { small_rows: limits::SMALL_ROWS, writers_per_day: limits::WRITERS_PER_DAY }
     }
 }
 
@@ -236,6 +238,11 @@ pub enum Alarm {
         /// Who.
         peer: TrackerNo,
     },
+    /// The peer brings more new writer ids than honest trackers mint; what goes beyond that is not taken now.
+    ManyOrigins {
+        /// Who.
+        peer: TrackerNo,
+    },
 }
 
 impl Alarm {
@@ -261,6 +268,10 @@ impl Alarm {
             ),
             Self::NoFreshRound { peer } => format!(
                 "tracker {peer} says that everything has to be compared with it, and does not serve that; see its log"
+            ),
+            Self::ManyOrigins { peer } => format!(
+                "tracker {peer} brings more new writer ids than trackers mint by starting; the further ones are not taken \
+                 now; check whether some tracker restarts all the time, or was tampered with"
             ),
             other => format!("{other:?}"),
         }

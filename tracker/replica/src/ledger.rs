@@ -13,6 +13,7 @@ use crate::vector::VersionVector;
 
 mod removed;
 mod restamp;
+mod writers;
 
 use restamp::Times;
 
@@ -22,6 +23,10 @@ pub(crate) struct Ledger {
     pub(crate) me: TrackerNo,
     pub(crate) configured: BTreeSet<TrackerNo>,
     pub(crate) origin: Origin,
+    /// Nothing was held when it was opened, and not all others were heard since.
+    pub(crate) was_blank: bool,
+    /// Writers of which a peer may bring rows, before there are any.
+    admitted: BTreeSet<Origin>,
     /// Everything up to here is held or superseded.
     pub(crate) vector: VersionVector,
     /// The highest number held, where that lies beyond the vector.
@@ -75,11 +80,14 @@ impl Ledger {
             Some(&[no]) => return Err(OpenError::OtherTracker(TrackerNo(no))),
             Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
         }
+        let vector: VersionVector = load(rows, META_VECTOR)?;
         let mut ledger = Self {
+            was_blank: vector.is_empty(),
+            admitted: BTreeSet::new(),
             me: config.me,
             configured,
             origin: config.origin,
-            vector: load(rows, META_VECTOR)?,
+            vector,
             ahead: load(rows, META_AHEAD)?,
             floor: load(rows, META_FLOOR)?,
             dropped: load_stamp(rows, META_DROPPED)?,
@@ -289,6 +297,7 @@ impl Ledger {
         if !self.vector.raise(origin, seq) {
             return Ok(());
         }
+        self.admitted.remove(&origin);
         rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
         self.close_gap(rows, origin)
     }

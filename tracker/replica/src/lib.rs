@@ -42,6 +42,7 @@ mod serve;
 mod status;
 mod upkeep;
 mod vector;
+mod writers;
 
 pub use event::{
     Alarm, Bounds, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Refusal, Warning, Write,

@@ -128,6 +128,8 @@ pub const DOUBT_PINGS: u32 = 5;
 /// A peer that did not acknowledge a write in time is not waited for during this time, in milliseconds; twice as long after
 /// each further time, up to [`MAX_SHUN_MS`].
 pub const UNWAITED_MS: u64 = 1_000;
+/// A link that ends while a write has waited for it for this long failed to acknowledge it, in milliseconds, whatever it ends by.
+pub const ACK_SLOW_MS: u64 = 500;
 /// A write waits for a talkative peer that neither acknowledges anything nor asks for blobs at most this long, in
 /// milliseconds.
 pub const ACK_IDLE_MS: u64 = 3_000;
@@ -144,6 +146,10 @@ pub const FRESH_IDLE_MS: u64 = 3_600 * 1_000;
 pub const MAX_BLOB_FETCHES_PER_PEER: usize = 2;
 /// A blob's next chunk may take this long, in milliseconds.
 pub const BLOB_CHUNK_MS: u64 = 5_000;
+/// Writer ids that one peer may bring in a day; and twice as many of its own starts.
+pub const WRITERS_PER_DAY: u64 = 1024;
+/// A tracker that began empty takes this many times as many: it has everything to learn.
+pub const BLANK_FACTOR: u64 = 16;
 /// An alarm about one peer is repeated this often at most, in milliseconds.
 pub const ALARM_PAUSE_MS: u64 = 60_000;
 /// After this long without another, what a peer did wrong is forgotten, in milliseconds.

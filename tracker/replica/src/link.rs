@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
 use crate::limits::{
-    ACK_IDLE_MS, ACK_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
+    ACK_IDLE_MS, ACK_MS, ACK_SLOW_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
     VECTOR_ENTRIES_PER_FRAME,
 };
 use crate::row::{Origin, Stamp};
@@ -60,6 +60,8 @@ pub(crate) struct Link {
     pub(crate) retry_ms: u64,
     /// Signs of life in a row since more of the peer's rows are covered here than it wrote.
     pub(crate) doubts: u32,
+    /// Writers of which nothing was taken in the last round from this peer.
+    pub(crate) refused: BTreeSet<Origin>,
 }
 
 /// A LIVE transaction without an ACK.
@@ -101,6 +103,7 @@ impl Link {
             repair: false,
             retry_ms: 0,
             doubts: 0,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -203,9 +206,9 @@ impl Link {
         (idle || unacked.is_some_and(|since| now_ms >= since + ACK_MS)).then_some(Overdue::Ack)
     }
 
-    /// Whether a client waits for this peer.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.waited_since().0.is_some()
+    /// Whether a client has waited for this peer for longer than an acknowledgement takes.
+    pub(crate) fn is_late(&self, now_ms: u64) -> bool {
+        self.waited_since().0.is_some_and(|since| now_ms >= since + ACK_SLOW_MS)
     }
 
     /// When to look at it next.

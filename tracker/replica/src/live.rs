@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::link::Link;
 use crate::names::{NameSpace, name_of, parse_claim_key};
 use crate::replica::{Replica, Waiting, is_held_elsewhere};
-use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo};
+use crate::row::{BlobHash, Kind, Origin, Row, Rule, TrackerNo};
 use crate::rows::Rows;
 
 /// A write whose acknowledgement is outstanding.
@@ -161,6 +161,11 @@ impl Replica {
             // Its own writes, as they come: not stored, so not acknowledged either.
             self.note_refusal(peer, row, now);
             self.disconnect(peer, Reason::BadTime);
+            return Ok(());
+        }
+        let writers: BTreeSet<Origin> = live.rows.iter().map(|row| row.origin).collect();
+        if !writers.into_iter().all(|origin| self.admits_writer(peer, origin, now)) {
+            self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(());
         }
         let mut hashes = BTreeSet::new();

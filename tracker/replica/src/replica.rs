@@ -29,6 +29,8 @@ pub struct Replica {
     pub(crate) ledger: Ledger,
     pub(crate) cluster: [u8; 16],
     pub(crate) bounds: Bounds,
+    /// When the last event came.
+    mono_ms: u64,
     pub(crate) links: BTreeMap<TrackerNo, Link>,
     /// The last vectors of peers that were connected in this process.
     pub(crate) known: BTreeMap<TrackerNo, VersionVector>,
@@ -90,6 +92,7 @@ impl Replica {
             ledger: Ledger::open(rows, &config)?,
             cluster: config.cluster,
             bounds: config.bounds,
+            mono_ms: now.mono_ms,
             links: BTreeMap::new(),
             known: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -123,6 +126,7 @@ impl Replica {
     /// When the storage fails: the transaction must be rolled back and this replica thrown away.
     pub fn handle<R: Rows>(&mut self, rows: &mut R, event: Event, now: Now) -> Result<(), R::Error> {
         self.ledger.look_at_clock(now);
+        self.mono_ms = now.mono_ms;
         match event {
             Event::LinkUp { peer } => self.link_up(peer, now),
             Event::LinkDown { peer } => self.link_down(peer),
@@ -217,6 +221,10 @@ impl Replica {
         let Some(link) = self.links.remove(&peer) else {
             return;
         };
+        if link.is_late(self.mono_ms) {
+            let now_ms = self.mono_ms;
+            self.conduct(peer).failed_to_acknowledge(now_ms);
+        }
         if link.is_ready() {
             self.known.insert(peer, link.vector);
         }
@@ -313,7 +321,9 @@ impl Replica {
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(None);
         }
-        if self.is_false_word(peer, row.origin, row.seq, now) {
+        if self.is_false_word(peer, row.origin, row.seq, now)
+            || !self.admits_writer(peer, row.origin, now)
+        {
             return Ok(Some(false));
         }
         let trust = self.trust_in(peer, row.origin, trust);

@@ -98,6 +98,7 @@ impl Replica {
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
+        link.refused.clear();
         let (kind, sums) = if ask.is_some() {
             (PullKind::Ask, None)
         } else if link.fresh {
@@ -350,14 +351,23 @@ impl Replica {
         vector: &VersionVector,
         now: Now,
     ) -> Result<(), R::Error> {
-        let vector = &self.believed(peer, vector);
-        if !self.ledger.has_room_for(vector) {
+        let mut vector = self.believed(peer, vector);
+        for (origin, _) in vector.clone().iter() {
+            self.admits_writer(peer, origin, now);
+        }
+        let refused = self.links.get(&peer).map(|link| link.refused.clone()).unwrap_or_default();
+        refused.iter().for_each(|&origin| vector.forget(origin));
+        if !self.ledger.has_room_for(&vector) {
             self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(());
         }
-        self.conduct(peer).pulled_well();
-        self.ledger.merge(rows, vector)?;
+        if refused.is_empty() {
+            self.conduct(peer).pulled_well();
+        } else {
+            self.conduct(peer).pulled_in_vain(now.mono_ms);
+        }
+        self.ledger.merge(rows, &vector)?;
         self.ended.insert(peer);
         let ready: Vec<_> =
             self.links.iter().filter(|(_, link)| link.is_ready()).map(|(&peer, _)| peer).collect();
@@ -370,6 +380,7 @@ impl Replica {
         self.close_gaps(rows)?;
         self.votes_due = self.may_vote();
         if self.votes_due {
+            self.ledger.was_blank = false;
             self.ledger.seal_beginning(rows, now)?;
         }
         Ok(())

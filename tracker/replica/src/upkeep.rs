@@ -9,7 +9,7 @@ use crate::limits::{
     DIGEST_MS, MAX_ORPHANS_ALONE, MAX_WRITE_BYTES, ORPHAN_MS, PING_MS, READ_ROWS, SWEEP_MS, SWEEP_ROWS,
     TOMBSTONE_MS,
 };
-use crate::link::{Link, Overdue};
+use crate::link::Overdue;
 use crate::replica::{Replica, is_held_elsewhere};
 use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
 use crate::rows::Rows;
@@ -47,10 +47,6 @@ impl Replica {
         let overdue: Vec<_> =
             self.links.iter().filter_map(|(&peer, link)| Some((peer, link.overdue(now.mono_ms)?))).collect();
         for (peer, what) in overdue {
-            let waited = self.links.get(&peer).is_some_and(Link::is_waited_for);
-            if what == Overdue::Ack || (what == Overdue::Sign && waited) {
-                self.conduct(peer).failed_to_acknowledge(now.mono_ms);
-            }
             let reason = match what {
                 Overdue::Hello => Reason::NoHello,
                 Overdue::Sign => Reason::Silent,
@@ -138,10 +134,10 @@ impl Replica {
         now: Now,
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
-        let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
+        let Some(link) = self.links.get(&peer) else {
             return Ok(());
         };
-        if !comparable || link.repair || link.fresh {
+        if !comparable || link.repair || link.fresh || !self.is_level_with(rows, peer)? {
             return Ok(());
         }
         let difference = u128::from_le_bytes(theirs).wrapping_sub(u128::from_le_bytes(root(rows)?));

@@ -25,16 +25,25 @@ pub enum Broken {
     FreshRound,
     /// Whatever a lying tracker would remove is removed, as operators allow it without looking.
     Removal,
+    /// A lying tracker may bring as many writer ids as it likes.
+    Writers,
 }
 
 impl Broken {
     /// All rules that can be broken.
-    pub const RULES: [Self; 6] =
-        [Self::End, Self::Origin, Self::Votes, Self::Abstention, Self::FreshRound, Self::Removal];
+    pub const RULES: [Self; 7] = [
+        Self::End,
+        Self::Origin,
+        Self::Votes,
+        Self::Abstention,
+        Self::FreshRound,
+        Self::Removal,
+        Self::Writers,
+    ];
 
     /// Whether only a lying tracker profits from it.
     pub(crate) fn needs_a_liar(self) -> bool {
-        self == Self::Removal
+        matches!(self, Self::Removal | Self::Writers)
     }
 }
 
@@ -48,6 +57,7 @@ impl fmt::Display for Broken {
             Self::Abstention => "abstention",
             Self::FreshRound => "fresh-round",
             Self::Removal => "removal",
+            Self::Writers => "writers",
         })
     }
 }

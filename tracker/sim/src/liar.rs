@@ -8,6 +8,7 @@
 use shoal_replica::limits::MAX_AHEAD_MS;
 use shoal_replica::{Entry, Frame, Kind, Live, Origin, Row, Stamp, settled_key};
 
+use crate::broken::Broken;
 use crate::disk::Disk;
 use crate::life::Life;
 use crate::world::{Fate, Input, START_WALL_MS, World, put};
@@ -18,6 +19,8 @@ const STEPS: u32 = 260;
 const HEALING_MS: u64 = 1_800_000;
 /// Within that an honest tracker answers while the liar does not acknowledge, once it was found out.
 const ANSWER_MS: u64 = 2_000;
+/// Writer ids that it may bring in a day here.
+const WRITERS_PER_DAY: u64 = 64;
 /// What the keys that the liar writes begin with.
 const ITS_KEYS: u8 = b'L';
 
@@ -77,6 +80,8 @@ impl<D: Disk> Life<'_, D> {
     pub(crate) fn let_one_lie(&mut self) {
         let node = self.world.nodes.len() - 1;
         self.world.bounds.small_rows = 2;
+        let any = self.world.broken == Broken::Writers;
+        self.world.bounds.writers_per_day = if any { u64::MAX / 64 } else { WRITERS_PER_DAY };
         self.world.history.is_lied_to = true;
         self.world.nodes.iter_mut().for_each(|node| node.skew_ms = node.skew_ms.clamp(-3_000, 3_000));
         self.world.liar = Some(Liar { node, manner: Manner::Honest, mute: false, counter: 0 });
@@ -234,7 +239,11 @@ impl<D: Disk> Life<'_, D> {
 
     fn a_lie(&mut self, to: usize) -> Vec<Frame> {
         let edge = Stamp::at_ms(self.wall_ms() + MAX_AHEAD_MS);
-        match self.world.rng.u8(..10) {
+        match self.world.rng.u8(..12) {
+            10 | 11 => {
+                let many = (0..500).map(|_| Entry { origin: self.origin(), seq: 3 }).collect();
+                vec![Frame::Vector(many)]
+            }
             6 | 7 => {
                 let of = if self.world.rng.bool() { to } else { self.other_than(to) };
                 vec![Frame::Vector(vec![Entry { origin: self.origin_of(of), seq: 1_000_000_000 }])]
@@ -375,6 +384,11 @@ impl<D: Disk> Life<'_, D> {
             self.check_times(node)?;
             let world = &mut self.world;
             world.history.check(&world.nodes[node].store).map_err(|what| format!("liar, A3: {what}"))?;
+            let writers = world.nodes[node].replica.as_ref().map_or(0, |replica| replica.vector().len());
+            let most = usize::try_from(WRITERS_PER_DAY).unwrap() * world.nodes.len() * 2 + 200;
+            if writers > most {
+                return Err(format!("liar, A6: tracker {} knows {writers} writer ids", node + 1));
+            }
         }
         let names: Vec<_> =
             self.world.history.names().map(|(space, name, uid)| (space, name.to_vec(), uid)).collect();

@@ -176,6 +176,11 @@ mod tests {
     }
 
     #[test]
+    fn writers_that_a_liar_makes_up_are_counted() {
+        caught(Broken::Writers, &["liar, A6"]);
+    }
+
+    #[test]
     fn some_seeds_hold_and_a_seed_is_always_the_same_life() {
         let campaign = |threads| Campaign { from: 7_000, seeds: 200, broken: Broken::Nothing, threads };
         let (one, other) = (run::<Memory>(&campaign(1), |_| ()), run::<Memory>(&campaign(2), |_| ()));
