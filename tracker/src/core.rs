@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Replica, Row, TrackerNo, Write,
-    WriteError, WriteId,
+    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Replica, Row, TrackerNo, Write, WriteError,
+    WriteId,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,6 +77,8 @@ pub enum LinkOrder {
     Rest(Duration),
     /// Raise no link with that tracker for so long.
     Shun(TrackerNo, Duration),
+    /// Read nothing from that tracker for so long.
+    Pause(TrackerNo, Duration),
 }
 
 type Query = Box<dyn FnOnce(&Tx<'_>) -> Result<Finish, StoreError> + Send>;

@@ -10,7 +10,8 @@ use common::liar::{Liar, Link, Manner, rand_origin};
 use common::{Client, free_ports, in_sync, start, until};
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_replica::{
-    Bounds, Config, Entry, Frame, Kind, Live, NameSpace, Now, Origin, Pull, Replica, Row, Stamp, TrackerNo, Write, settled_key,
+    Bounds, Config, Entry, Frame, Kind, Live, NameSpace, Now, Origin, Pull, Replica, Row, Stamp, TrackerNo,
+    Write, settled_key,
 };
 use shoal_tracker::clock;
 use shoal_tracker::node::Node;

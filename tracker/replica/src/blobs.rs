@@ -215,6 +215,7 @@ impl Replica {
         if BlobHash::of(&fetch.content) == chunk.hash {
             rows.put_blob(chunk.hash, &fetch.content)?;
             self.blobs.arrived(chunk.hash);
+            self.charge(peer, usize::try_from(held).unwrap_or(usize::MAX), now.mono_ms);
         } else {
             self.outputs.push_back(Output::Alarm(Alarm::BadBlob { peer, hash: chunk.hash }));
             self.disconnect(peer, Reason::Malformed);

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use crate::event::{Alarm, Bounds, Output, Reason};
 use crate::limits::{
-    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_SHUN_MS, PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
+    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_READ_PAUSE_MS, MAX_SHUN_MS,
+    PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
 };
 use crate::replica::Replica;
 use crate::row::TrackerNo;
@@ -30,6 +31,8 @@ pub(crate) struct Conduct {
     writers: Budget,
     /// Of its own starts: what it passes on must not keep itself out.
     starts: Budget,
+    burst: Budget,
+    day: Budget,
     /// Before that no alarm of the same sort is repeated.
     quiet: HashMap<std::mem::Discriminant<Alarm>, u64>,
 }
@@ -61,17 +64,15 @@ struct Budget {
 }
 
 impl Budget {
-    /// Spends one if that is not more than `most`; `amount` come back in a day.
-    fn spend(&mut self, most: u64, amount: u64, now_ms: u64) -> bool {
+    /// What is spent now; of it `amount` come back per `period_ms`.
+    fn spent(&mut self, (amount, period_ms): (u64, u64), now_ms: u64) -> &mut u64 {
         let elapsed = u128::from(now_ms.saturating_sub(self.at_ms));
-        let back = u64::try_from(elapsed * u128::from(amount) / u128::from(DAY_MS)).unwrap_or(u64::MAX);
+        let back = u64::try_from(elapsed * u128::from(amount) / u128::from(period_ms)).unwrap_or(u64::MAX);
         if back > 0 || self.spent == 0 {
             self.spent = self.spent.saturating_sub(back);
             self.at_ms = now_ms;
         }
-        let may = self.spent < most;
-        self.spent += u64::from(may);
-        may
+        &mut self.spent
     }
 }
 
@@ -123,7 +124,28 @@ impl Conduct {
         let factor = if blank { BLANK_FACTOR } else { 1 };
         let a_day = if own { 2 * bounds.writers_per_day } else { bounds.writers_per_day };
         let budget = if own { &mut self.starts } else { &mut self.writers };
-        budget.spend(a_day * factor, a_day, now_ms)
+        let spent = budget.spent((a_day, DAY_MS), now_ms);
+        let may = *spent < a_day * factor;
+        *spent += u64::from(may);
+        may
+    }
+
+    /// It had so many bytes written to this disk. Says for how long nothing is to be read from it, if it is over its budget. Nothing
+    /// is refused: an honest tracker passes on what a lying one had it write.
+    fn wrote(&mut self, bytes: u64, bounds: &Bounds, blank: bool, now_ms: u64) -> Option<u64> {
+        let factor = if blank { BLANK_FACTOR } else { 1 };
+        let day = self.day.spent((bounds.bytes_per_day, DAY_MS), now_ms);
+        *day = day.saturating_add(bytes);
+        let over_day = *day > bounds.bytes_per_day.saturating_mul(factor);
+        let burst = self.burst.spent((bounds.bytes_per_s, 1_000), now_ms);
+        *burst = burst.saturating_add(bytes);
+        let over = burst.saturating_sub(bounds.bytes_burst.saturating_mul(factor));
+        let ms = over.saturating_mul(1_000) / bounds.bytes_per_s.max(1);
+        match (over_day, over) {
+            (true, _) => Some(MAX_READ_PAUSE_MS),
+            (false, 0) => None,
+            (false, _) => Some(ms.clamp(1, MAX_READ_PAUSE_MS)),
+        }
     }
 
     /// Whether its buckets may be compared now; if so, not again for a while.
@@ -157,6 +179,15 @@ impl Replica {
         }
     }
 
+    /// A peer had so many bytes written to this disk.
+    pub(crate) fn charge(&mut self, peer: TrackerNo, bytes: usize, now_ms: u64) {
+        let (bounds, blank) = (self.bounds, self.ledger.was_blank);
+        if let Some(ms) = self.conduct(peer).wrote(bytes as u64, &bounds, blank, now_ms) {
+            self.alarm_of(peer, Alarm::Flood { peer }, now_ms);
+            self.outputs.push_back(Output::Pause { peer, ms });
+        }
+    }
+
     /// Ends the link with a peer and raises none for so long.
     pub(crate) fn shun(&mut self, peer: TrackerNo, reason: Reason, ms: u64, now_ms: u64) {
         self.conduct(peer).shunned_until_ms = now_ms + ms;
@@ -176,6 +207,19 @@ mod tests {
         let waits: Vec<u64> = (0..4).map(|_| offences.add(1_000, 5_000, 0)).collect();
         assert_eq!(waits, [1_000, 2_000, 4_000, 5_000]);
         assert_eq!(offences.add(1_000, 5_000, FORGIVE_MS), 1_000);
+    }
+
+    #[test]
+    fn a_peer_over_its_budget_is_slowed() {
+        let bounds =
+            Bounds { bytes_burst: 1_000, bytes_per_s: 100, bytes_per_day: 5_000, ..Bounds::default() };
+        let mut peer = Conduct::default();
+        assert_eq!(peer.wrote(1_000, &bounds, false, 0), None);
+        assert_eq!(peer.wrote(10, &bounds, false, 0), Some(100));
+        assert_eq!(peer.wrote(10, &bounds, false, 1_000), None);
+        assert_eq!(peer.wrote(4_000, &bounds, false, 1_000), Some(MAX_READ_PAUSE_MS));
+        assert_eq!(peer.wrote(10, &bounds, false, DAY_MS), None);
+        assert_eq!(Conduct::default().wrote(10_000, &bounds, true, 0), None);
     }
 
     #[test]

@@ -35,11 +35,23 @@ pub struct Bounds {
     pub small_rows: u64,
     /// Writer ids that it may bring in a day.
     pub writers_per_day: u64,
+    /// Bytes that it may have written at once.
+    pub bytes_burst: u64,
+    /// Bytes that it may have written per second in the long run.
+    pub bytes_per_s: u64,
+    /// Bytes that it may have written in a day.
+    pub bytes_per_day: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { small_rows: limits::SMALL_ROWS, writers_per_day: limits::WRITERS_PER_DAY }
+        Self {
+            small_rows: limits::SMALL_ROWS,
+            writers_per_day: limits::WRITERS_PER_DAY,
+            bytes_burst: limits::PEER_BYTES_BURST,
+            bytes_per_s: limits::PEER_BYTES_PER_S,
+            bytes_per_day: limits::PEER_BYTES_PER_DAY,
+        }
     }
 }
 
@@ -110,6 +122,13 @@ pub enum Output {
     /// Raise no link with `peer` for so many milliseconds. The link is down already.
     Shun {
         /// With whom.
+        peer: TrackerNo,
+        /// For how long.
+        ms: u64,
+    },
+    /// Read nothing from `peer` for so many milliseconds: it sends more than it may have written.
+    Pause {
+        /// From whom.
         peer: TrackerNo,
         /// For how long.
         ms: u64,
@@ -238,6 +257,11 @@ pub enum Alarm {
         /// Who.
         peer: TrackerNo,
     },
+    /// The peer sends more than clients can have written; it is read from slowly.
+    Flood {
+        /// Who.
+        peer: TrackerNo,
+    },
     /// The peer brings more new writer ids than honest trackers mint; what goes beyond that is not taken now.
     ManyOrigins {
         /// Who.
@@ -268,6 +292,10 @@ impl Alarm {
             ),
             Self::NoFreshRound { peer } => format!(
                 "tracker {peer} says that everything has to be compared with it, and does not serve that; see its log"
+            ),
+            Self::Flood { peer } => format!(
+                "tracker {peer} sends more records than clients can have written; it is read from slowly; check whether it was \
+                 tampered with, and watch the disk"
             ),
             Self::ManyOrigins { peer } => format!(
                 "tracker {peer} brings more new writer ids than trackers mint by starting; the further ones are not taken \

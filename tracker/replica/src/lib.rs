@@ -45,8 +45,8 @@ mod vector;
 mod writers;
 
 pub use event::{
-    Alarm, Bounds, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Refusal, Warning, Write,
-    WriteError, WriteId,
+    Alarm, Bounds, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Refusal, Warning,
+    Write, WriteError, WriteId,
 };
 pub use frame::{Chunk, Entry, Frame, FrameError, Hello, Live, Pull};
 pub use merge::wins;

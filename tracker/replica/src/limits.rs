@@ -150,6 +150,14 @@ pub const BLOB_CHUNK_MS: u64 = 5_000;
 pub const WRITERS_PER_DAY: u64 = 1024;
 /// A tracker that began empty takes this many times as many: it has everything to learn.
 pub const BLANK_FACTOR: u64 = 16;
+/// Bytes that one peer may have written to this disk at once, beyond [`PEER_BYTES_PER_S`].
+pub const PEER_BYTES_BURST: u64 = 1024 * 1024 * 1024;
+/// Bytes that one peer may have written to this disk per second in the long run: 3,000 small records.
+pub const PEER_BYTES_PER_S: u64 = 1024 * 1024;
+/// Bytes that one peer may have written to this disk in a day; beyond that one frame per [`MAX_READ_PAUSE_MS`] is taken.
+pub const PEER_BYTES_PER_DAY: u64 = 16 * 1024 * 1024 * 1024;
+/// The longest pause in reading from a peer that is over its budget, in milliseconds: its signs of life must be heard.
+pub const MAX_READ_PAUSE_MS: u64 = 1_000;
 /// An alarm about one peer is repeated this often at most, in milliseconds.
 pub const ALARM_PAUSE_MS: u64 = 60_000;
 /// After this long without another, what a peer did wrong is forgotten, in milliseconds.

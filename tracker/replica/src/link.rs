@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
 use crate::limits::{
-    ACK_IDLE_MS, ACK_MS, ACK_SLOW_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
-    VECTOR_ENTRIES_PER_FRAME,
+    ACK_IDLE_MS, ACK_MS, ACK_SLOW_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES,
+    MAX_STORED_AHEAD, PING_MS, SILENT_MS, VECTOR_ENTRIES_PER_FRAME,
 };
 use crate::row::{Origin, Stamp};
 use crate::serve::Serving;
@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) heard_ms: u64,
     /// When it last acknowledged something, or asked for a blob that it needs for that.
     pub(crate) worked_ms: u64,
+    /// Bytes of its transactions that wait for their blobs.
+    held_back: usize,
     up_ms: u64,
     pub(crate) next_ping_ms: u64,
     /// LIVE transactions without an ACK, by id.
@@ -91,6 +93,7 @@ impl Link {
             told,
             heard_ms: now_ms,
             worked_ms: now_ms,
+            held_back: 0,
             up_ms: now_ms,
             next_ping_ms: now_ms + PING_MS,
             live: BTreeMap::new(),
@@ -156,6 +159,17 @@ impl Link {
         let unacked = self.live.remove(&id)?;
         self.live_bytes -= unacked.bytes;
         unacked.write
+    }
+
+    /// A transaction of the peer's waits for its blobs. False if that is more than an honest peer has on its way.
+    pub(crate) fn holds_back(&mut self, bytes: usize) -> bool {
+        self.held_back = self.held_back.saturating_add(bytes);
+        self.held_back <= 2 * LIVE_WINDOW_BYTES
+    }
+
+    /// A transaction of the peer's that waited is stored.
+    pub(crate) fn holds_back_no_more(&mut self, bytes: usize) {
+        self.held_back = self.held_back.saturating_sub(bytes);
     }
 
     /// The peer's rows from above `from` to `to` are held. Returns up to which number all are, if `covered` all were.

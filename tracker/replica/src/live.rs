@@ -181,7 +181,9 @@ impl Replica {
         if hashes.is_empty() {
             return self.finish_live(rows, peer, &live, now);
         }
-        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES {
+        let bytes: usize = live.rows.iter().map(Row::weight).sum();
+        let room = self.links.get_mut(&peer).is_some_and(|link| link.holds_back(bytes));
+        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES || !room {
             self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }

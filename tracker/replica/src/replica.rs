@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::blobs::Blobs;
 use crate::conduct::Conduct;
 use crate::election::Tally;
-use crate::event::{
-    Alarm, Bounds, Config, Event, Holder, Now, OpenError, Output, Reason, Warning, WriteId,
-};
+use crate::event::{Alarm, Bounds, Config, Event, Holder, Now, OpenError, Output, Reason, Warning, WriteId};
 use crate::frame::{Entry, Frame, Hello, Live, MIN_VERSION, VERSION};
 use crate::ledger::{Ledger, Trust};
 use crate::link::{Link, Stage, entries, in_parts};
@@ -321,15 +319,16 @@ impl Replica {
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(None);
         }
-        if self.is_false_word(peer, row.origin, row.seq, now)
-            || !self.admits_writer(peer, row.origin, now)
-        {
+        if self.is_false_word(peer, row.origin, row.seq, now) || !self.admits_writer(peer, row.origin, now) {
             return Ok(Some(false));
         }
         let trust = self.trust_in(peer, row.origin, trust);
         let applied = self.ledger.apply(rows, row, trust, now)?;
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
+        }
+        if applied.stored {
+            self.charge(peer, row.weight(), now.mono_ms);
         }
         if applied.refused {
             self.note_refusal(peer, row, now);
@@ -365,7 +364,12 @@ impl Replica {
                 continue;
             }
             match what {
-                Waiting::Live(live) => self.finish_live(rows, peer, &live, now)?,
+                Waiting::Live(live) => {
+                    if let Some(link) = self.links.get_mut(&peer) {
+                        link.holds_back_no_more(live.rows.iter().map(Row::weight).sum());
+                    }
+                    self.finish_live(rows, peer, &live, now)?;
+                }
                 Waiting::Row { row, trust } => {
                     self.take_in_round(rows, peer, &row, trust, now)?;
                 }

@@ -239,7 +239,14 @@ impl<D: Disk> Life<'_, D> {
 
     fn a_lie(&mut self, to: usize) -> Vec<Frame> {
         let edge = Stamp::at_ms(self.wall_ms() + MAX_AHEAD_MS);
-        match self.world.rng.u8(..12) {
+        match self.world.rng.u8(..14) {
+            12 | 13 => {
+                let flood = (0..20).map(|_| {
+                    let (key, now) = (self.own_key(), Stamp::at_ms(self.wall_ms()));
+                    self.live(Kind::LAST_WINS, key, &[7; 2_000], now)
+                });
+                flood.collect()
+            }
             10 | 11 => {
                 let many = (0..500).map(|_| Entry { origin: self.origin(), seq: 3 }).collect();
                 vec![Frame::Vector(many)]

@@ -23,7 +23,8 @@ impl<D: Disk> Life<'_, D> {
     /// Nothing that must not happen did. That a name's votes contradict each other comes of several lost disks, and that a removal
     /// is held back of a disk that came from a backup.
     pub(crate) fn check_alarms(&self) -> Result<(), String> {
-        let unexplained = |alarm: &&Alarm| !matches!(alarm, Alarm::Conflict { .. } | Alarm::RemovalHeld { .. });
+        let unexplained =
+            |alarm: &&Alarm| !matches!(alarm, Alarm::Conflict { .. } | Alarm::RemovalHeld { .. });
         if let Some(alarm) = self.world.alarms.iter().find(unexplained) {
             return Err(format!("invariant 1: {alarm:?} {}", self.describe()));
         }

@@ -1,8 +1,8 @@
 //! What a tracker does not take: from its own service, from its disk, and from whoever links up.
 
 use shoal_replica::{
-    Alarm, BlobHash, Bounds, Config, Event, Frame, Hello, Kind, Now, OpenError, Origin, Output, Reason, Refusal,
-    Replica, TrackerNo, Write, WriteError, memory::Memory, vote_key,
+    Alarm, BlobHash, Bounds, Config, Event, Frame, Hello, Kind, Now, OpenError, Origin, Output, Reason,
+    Refusal, Replica, TrackerNo, Write, WriteError, memory::Memory, vote_key,
 };
 
 use crate::scenarios::{ANNA, cluster, value, write};

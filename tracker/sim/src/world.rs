@@ -407,6 +407,9 @@ impl<D: Disk> World<D> {
                 Output::Shun { peer, ms } => {
                     self.shunned.insert((node, usize::from(peer.0) - 1), self.now_ms + ms);
                 }
+                Output::Pause { peer, ms } => {
+                    self.network.block(usize::from(peer.0) - 1, node, self.now_ms + ms);
+                }
                 Output::Acked { write, copies } => self.acked(node, write, copies)?,
                 Output::Alarm(alarm) => {
                     self.note(|| format!("tracker {}: {}", node + 1, alarm.text()));

@@ -34,6 +34,7 @@ impl State {
                     self.order(LinkOrder::Close(peer, reason.to_string()));
                 }
                 Output::Shun { peer, ms } => self.order(LinkOrder::Shun(peer, Duration::from_millis(ms))),
+                Output::Pause { peer, ms } => self.order(LinkOrder::Pause(peer, Duration::from_millis(ms))),
                 Output::Acked { write, copies } => {
                     let alone = copies == 1 && self.config.configured.len() > 1;
                     if alone && !self.alone {
@@ -46,7 +47,9 @@ impl State {
                 }
                 Output::Alarm(alarm) => self.alarm(&alarm),
                 Output::Warning(Warning::Restamped { rows }) => {
-                    tracing::warn!("restamp: {rows} records with an impossible time were given the present one");
+                    tracing::warn!(
+                        "restamp: {rows} records with an impossible time were given the present one"
+                    );
                 }
                 Output::Warning(warning) => tracing::warn!(?warning, "warning"),
             }

@@ -1,12 +1,12 @@
 //! What goes over a link while it stands: both directions at once, so that two trackers that both have much to send never wait
 //! for each other to read.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_common::PeerId;
 use shoal_net::{ChannelReceiver, ChannelSender};
 use shoal_replica::{Event, Frame, TrackerNo};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::orders::{Order, Orders};
 use super::{Arrived, FRAME, Inbox, Shared};
@@ -28,10 +28,10 @@ pub(super) async fn carry(
     shared.core.event(Event::LinkUp { peer: number }).await;
     shared.presence.link_up(number.0);
     let Inbox { arrived, newest, orders, .. } = inbox;
-    let closed = orders.closed();
+    let (closed, paused) = (orders.closed(), orders.paused());
     let ended = tokio::select! {
         () = shared.closing.cancelled() => "this tracker closes".to_owned(),
-        why = read(shared, number, receiver) => why,
+        why = read(shared, number, receiver, paused) => why,
         later = replacement(arrived, peer) => {
             *newest = later;
             "the other side began anew".to_owned()
@@ -59,12 +59,7 @@ async fn replacement(arrived: &mut mpsc::Receiver<Arrived>, peer: PeerId) -> Opt
 }
 
 /// Sends what is ordered, and changes of presence, until the link ends; says why it did.
-async fn write(
-    shared: &Shared,
-    number: TrackerNo,
-    mut sender: ChannelSender,
-    orders: &mut Orders,
-) -> String {
+async fn write(shared: &Shared, number: TrackerNo, mut sender: ChannelSender, orders: &mut Orders) -> String {
     let (mut changed, mut untold) = (shared.presence.changed(), false);
     let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
     presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -113,8 +108,15 @@ async fn tell_presence(shared: &Shared, number: TrackerNo, sender: &mut ChannelS
 }
 
 /// Hands in what arrives until the stream ends; says why it did.
-async fn read(shared: &Shared, number: TrackerNo, mut receiver: ChannelReceiver) -> String {
+async fn read(
+    shared: &Shared,
+    number: TrackerNo,
+    mut receiver: ChannelReceiver,
+    paused: watch::Receiver<Instant>,
+) -> String {
     loop {
+        let until = *paused.borrow();
+        tokio::time::sleep_until(until.into()).await;
         let message = match receiver.recv().await {
             Ok(Some(message)) => message,
             Ok(None) => return "the other side closed it".to_owned(),

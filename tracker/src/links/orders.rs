@@ -28,8 +28,11 @@ pub(super) enum Order {
 pub(super) fn queue() -> (Queue, Orders) {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     let overrun = Arc::<AtomicBool>::default();
-    let ((shun, shunned), (close, closed)) = (watch::channel(Instant::now()), watch::channel(String::new()));
-    (Queue { sender, overrun: overrun.clone(), shun, close }, Orders { receiver, overrun, shunned, closed })
+    let (shun, shunned) = watch::channel(Instant::now());
+    let (pause, paused) = watch::channel(Instant::now());
+    let (close, closed) = watch::channel(String::new());
+    let queue = Queue { sender, overrun: overrun.clone(), shun, pause, close };
+    (queue, Orders { receiver, overrun, shunned, paused, closed })
 }
 
 /// The end into which orders are put.
@@ -40,6 +43,8 @@ pub(super) struct Queue {
     overrun: Arc<AtomicBool>,
     /// Until when no link is raised with this tracker.
     shun: watch::Sender<Instant>,
+    /// Until when nothing is read from it.
+    pause: watch::Sender<Instant>,
     /// Why the link is closed, for a task that is stuck in sending.
     close: watch::Sender<String>,
 }
@@ -49,6 +54,7 @@ pub(super) struct Orders {
     receiver: mpsc::Receiver<Order>,
     overrun: Arc<AtomicBool>,
     shunned: watch::Receiver<Instant>,
+    paused: watch::Receiver<Instant>,
     closed: watch::Receiver<String>,
 }
 
@@ -64,6 +70,11 @@ impl Orders {
     /// Until when no link is raised.
     pub(super) fn shunned_until(&self) -> Instant {
         *self.shunned.borrow()
+    }
+
+    /// Says until when nothing is read.
+    pub(super) fn paused(&self) -> watch::Receiver<Instant> {
+        self.paused.clone()
     }
 
     /// Waits until the link is to be closed and had some time to send what was queued before; says why.
@@ -141,6 +152,11 @@ pub(super) async fn carry(
             Some(LinkOrder::Shun(to, rest)) => {
                 if let Some(queue) = queues.get(&to) {
                     queue.shun.send_replace(Instant::now() + rest);
+                }
+            }
+            Some(LinkOrder::Pause(to, rest)) => {
+                if let Some(queue) = queues.get(&to) {
+                    queue.pause.send_replace(Instant::now() + rest);
                 }
             }
             Some(LinkOrder::Rest(rest)) => drop(rest_until.send_replace(Instant::now() + rest)),
