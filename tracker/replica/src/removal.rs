@@ -97,7 +97,10 @@ impl Replica {
         each_row(rows, |row| {
             removal.total += u64::from(!row.tombstone);
             let digest = key_digest(row.kind, &row.key);
-            if carried.binary_search(&digest).is_err() && removal.vector.covers(row.origin, row.seq) {
+            // What was written in this process was never deleted unseen: this tracker would know of the deletion.
+            let own = row.origin == self.ledger.origin;
+            let left_out = carried.binary_search(&digest).is_err();
+            if left_out && !own && removal.vector.covers(row.origin, row.seq) {
                 marked += 1;
                 if removal.marked.len() < MAX_REMOVALS {
                     let Row { kind, key, tombstone: agreed, origin, seq, .. } = row;
@@ -125,10 +128,10 @@ impl Replica {
         removal.to_ask.first().copied()
     }
 
-    /// Rows of somebody who was asked. One that was marked is held there: then nothing is removed. Says whether the question
-    /// still stands.
-    pub(crate) fn on_asked_rows(&mut self, received: &[Row], now: Now) -> bool {
-        let Some(removal) = &self.removal else { return false };
+    /// Rows of somebody who was asked. One that was marked is held there: then nobody else need be asked, for no more than a small
+    /// part may go. Says whether the question still stands.
+    pub(crate) fn on_asked_rows(&mut self, received: &[Row]) -> bool {
+        let Some(removal) = &mut self.removal else { return false };
         let disputes = |row: &&Row| {
             let marked = removal.marked.get(&key_digest(row.kind, &row.key));
             !row.tombstone && marked.is_some_and(|it| !it.agreed && it.number == (row.origin, row.seq))
@@ -136,9 +139,8 @@ impl Replica {
         if !received.iter().any(|row| disputes(&row)) {
             return true;
         }
-        let (peer, rows) = (removal.peer, removal.disputable());
-        let asked = removal.asked.union(&removal.to_ask).copied().collect();
-        self.hold(peer, rows, asked, now);
+        removal.asked.append(&mut removal.to_ask);
+        self.pull = None;
         false
     }
 

@@ -196,7 +196,7 @@ impl Replica {
                 return Ok(());
             }
             if matches!(pull.kind, PullKind::Ask) {
-                if self.on_asked_rows(&received, now) {
+                if self.on_asked_rows(&received) {
                     self.give_credit(now);
                 }
                 return Ok(());

@@ -79,7 +79,8 @@ impl<D: Disk> Life<'_, D> {
     /// The last tracker lies from now on.
     pub(crate) fn let_one_lie(&mut self) {
         let node = self.world.nodes.len() - 1;
-        self.world.bounds.small_rows = 2;
+        // Its word alone removes nothing here, so that nothing at all may be lost.
+        self.world.bounds.small_rows = 0;
         let any = self.world.broken == Broken::Writers;
         self.world.bounds.writers_per_day = if any { u64::MAX / 64 } else { WRITERS_PER_DAY };
         self.world.history.is_lied_to = true;
@@ -390,7 +391,12 @@ impl<D: Disk> Life<'_, D> {
         for node in self.honest_up() {
             self.check_times(node)?;
             let world = &mut self.world;
-            world.history.check(&world.nodes[node].store).map_err(|what| format!("liar, A3: {what}"))?;
+            let checked =
+                world.history.check(&world.nodes[node].store).map_err(|what| format!("liar, A3: {what}"));
+            if let Err(what) = checked {
+                return Err(format!("{what} {}", self.describe()));
+            }
+            let world = &self.world;
             let writers = world.nodes[node].replica.as_ref().map_or(0, |replica| replica.vector().len());
             let most = usize::try_from(WRITERS_PER_DAY).unwrap() * world.nodes.len() * 2 + 200;
             if writers > most {
