@@ -9,8 +9,9 @@
 //! is not known any more.
 
 mod opening;
+mod outputs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Output, Replica, Row, TrackerNo, Write,
-    WriteError, WriteId,
+    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Replica, Row, TrackerNo, Write, WriteError,
+    WriteId,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,6 +75,10 @@ pub enum LinkOrder {
     CloseAll(&'static str),
     /// Raise no link for so long.
     Rest(Duration),
+    /// Raise no link with that tracker for so long.
+    Shun(TrackerNo, Duration),
+    /// Read nothing from that tracker for so long.
+    Pause(TrackerNo, Duration),
 }
 
 type Query = Box<dyn FnOnce(&Tx<'_>) -> Result<Finish, StoreError> + Send>;
@@ -102,6 +107,10 @@ pub struct Status {
     pub origins: u64,
     /// Alarms since the start.
     pub alarms: u64,
+    /// The last of them, in words.
+    pub last_alarms: Vec<String>,
+    /// Whether records written here bear times so far ahead of the clock that others refuse them.
+    pub set_back: bool,
     /// Size of the database's file in bytes.
     pub database_bytes: u64,
     /// Whether writes are refused because the disk is full.
@@ -282,6 +291,7 @@ struct State {
     origin: Origin,
     started: Instant,
     alarms: u64,
+    last_alarms: VecDeque<String>,
 }
 
 impl State {
@@ -303,6 +313,7 @@ impl State {
             origin,
             started,
             alarms: 0,
+            last_alarms: VecDeque::new(),
         };
         state.carry_out();
         Ok(state)
@@ -423,43 +434,19 @@ impl State {
         Ok(())
     }
 
-    /// Does what the replica asks for, now that it is durable.
-    fn carry_out(&mut self) {
-        while let Some(output) = self.replica.poll_output() {
-            match output {
-                Output::Send { to, frame } => self.order(LinkOrder::Send(to, frame)),
-                Output::Disconnect { peer, reason } => {
-                    self.order(LinkOrder::Close(peer, reason.to_string()));
-                }
-                Output::Acked { write, copies } => {
-                    let alone = copies == 1 && self.config.configured.len() > 1;
-                    if alone && !self.alone {
-                        tracing::warn!("writes are durable here only: no other tracker is connected");
-                    }
-                    self.alone = alone;
-                    if let Some(finish) = self.waiting.remove(&write) {
-                        finish();
-                    }
-                }
-                Output::Alarm(alarm) => {
-                    self.alarms += 1;
-                    tracing::error!(?alarm, "alarm");
-                }
-                Output::Warning(warning) => tracing::warn!(?warning, "warning"),
-            }
-        }
-    }
-
     fn order(&self, order: LinkOrder) {
         // The links are gone only when the process ends.
         let _ = self.orders.send(order);
     }
 
     fn status(&self) -> Status {
+        let now = now(self.started);
         Status {
-            members: self.replica.status(now(self.started)),
+            members: self.replica.status(now),
             origins: self.replica.vector().len() as u64,
             alarms: self.alarms,
+            last_alarms: self.last_alarms.iter().cloned().collect(),
+            set_back: self.replica.was_set_back(now),
             database_bytes: self.store.size(),
             disk_full: self.full_until.is_some(),
         }

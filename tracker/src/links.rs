@@ -7,6 +7,7 @@
 //! go on for ever taking streams of attempts that the other has given up. One task a tracker owns its link, so that nothing of an
 //! older link is handed in after a newer one stands.
 
+mod carry;
 mod orders;
 
 use std::collections::HashMap;
@@ -18,17 +19,18 @@ use shoal_common::PeerId;
 use shoal_common::limits::MAX_STRANGER_MESSAGE;
 use shoal_common::tracker_info::TrackerLine;
 use shoal_net::{ChannelReceiver, ChannelSender, Control, DialError, Inbound, Protocol, ReachError};
+use shoal_replica::TrackerNo;
 use shoal_replica::limits::MAX_FRAME_BYTES;
-use shoal_replica::{Event, Frame, TrackerNo};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster_key::{self, ClusterKey, Nonce, Unproven};
 use crate::core::{Core, LinkOrder};
-use crate::presence::{Delta, Presence};
+use crate::presence::Presence;
 use crate::trust::Trust;
-use orders::{Order, Orders};
+use carry::carry;
+use orders::Orders;
 
 /// The protocol's name on libp2p.
 pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
@@ -48,8 +50,6 @@ const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
 const MAX_INTRODUCTIONS: usize = 32;
 /// The same for each tracker whose key answered a dial: no stranger can take these places.
 const RESERVED_INTRODUCTIONS: usize = 4;
-/// How often others are told of changes of presence at most.
-const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// Clients of a tracker that cannot be reached are offline after this long (P20).
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 
@@ -58,8 +58,6 @@ const UNPROVEN_PAUSE: Duration = Duration::from_secs(2);
 
 /// First byte of a message that carries a replica's frame.
 const FRAME: u8 = 0;
-/// First byte of a message that carries a [`Delta`].
-const PRESENCE: u8 = 1;
 /// First byte of a message that says which attempt's stream the sender has taken.
 const TAKEN: u8 = 2;
 
@@ -245,7 +243,7 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
         let mut at_once = false;
         tokio::select! {
             () = closing.cancelled() => return,
-            () = rested(&shared) => {}
+            () = rested(&shared, &inbox.orders) => {}
         }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
@@ -303,9 +301,9 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
 }
 
 /// Waits while links are not to be raised, however often that is prolonged.
-async fn rested(shared: &Shared) {
+async fn rested(shared: &Shared, orders: &Orders) {
     loop {
-        let until = *shared.resting.borrow();
+        let until = orders.shunned_until().max(*shared.resting.borrow());
         if until <= Instant::now() {
             return;
         }
@@ -399,101 +397,5 @@ async fn take(
             }
         };
         *newest = later;
-    }
-}
-
-/// Carries both ways until the link ends; says why. If a later stream takes its place, that is the inbox's newest.
-async fn carry(
-    shared: &Shared,
-    number: TrackerNo,
-    peer: PeerId,
-    mut sender: ChannelSender,
-    receiver: ChannelReceiver,
-    inbox: &mut Inbox,
-) -> String {
-    shared.core.event(Event::LinkUp { peer: number }).await;
-    shared.presence.link_up(number.0);
-    let (mut changed, mut untold) = (shared.presence.changed(), false);
-    let reading = read(shared, number, receiver);
-    tokio::pin!(reading);
-    let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
-    presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let ended = loop {
-        let sent = tokio::select! {
-            () = shared.closing.cancelled() => break "this tracker closes".to_owned(),
-            why = &mut reading => break why,
-            Some(arrived) = inbox.arrived.recv() => {
-                if arrived.peer == peer {
-                    inbox.newest = Some(arrived);
-                    break "the other side began anew".to_owned();
-                }
-                // The old key still answers: a stranger, or a tracker whose key changed and whose time will come.
-                continue;
-            }
-            order = inbox.orders.next() => match order {
-                Order::Send(message) => send_queued(&mut sender, message, inbox).await,
-                Order::Close(reason) => Err(reason),
-            },
-            Ok(()) = changed.changed(), if !untold => {
-                untold = true;
-                continue;
-            }
-            _ = presence_due.tick(), if untold => {
-                untold = false;
-                tell_presence(shared, number, &mut sender).await
-            }
-        };
-        if let Err(why) = sent {
-            break why;
-        }
-    };
-    shared.presence.link_down(number.0);
-    shared.core.event(Event::LinkDown { peer: number }).await;
-    ended
-}
-
-/// Sends a message and whatever else is queued behind it, then flushes once.
-async fn send_queued(sender: &mut ChannelSender, first: Vec<u8>, inbox: &mut Inbox) -> Result<(), String> {
-    let mut next = Some(first);
-    while let Some(message) = next.take() {
-        sender.feed(&message).await.map_err(|error| error.to_string())?;
-        match inbox.orders.try_next() {
-            Some(Order::Send(message)) => next = Some(message),
-            Some(Order::Close(reason)) => return Err(reason),
-            None => {}
-        }
-    }
-    sender.flush().await.map_err(|error| error.to_string())
-}
-
-async fn tell_presence(shared: &Shared, number: TrackerNo, sender: &mut ChannelSender) -> Result<(), String> {
-    for delta in shared.presence.take_untold(number.0) {
-        let mut message = vec![PRESENCE];
-        message.extend(crate::record::encode(&delta));
-        sender.feed(&message).await.map_err(|error| error.to_string())?;
-    }
-    sender.flush().await.map_err(|error| error.to_string())
-}
-
-/// Hands in what arrives until the stream ends; says why it did.
-async fn read(shared: &Shared, number: TrackerNo, mut receiver: ChannelReceiver) -> String {
-    loop {
-        let message = match receiver.recv().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return "the other side closed it".to_owned(),
-            Err(error) => return error.to_string(),
-        };
-        match message.split_first() {
-            Some((&FRAME, bytes)) => match Frame::decode(bytes) {
-                Ok(frame) => shared.core.event(Event::Frame { peer: number, frame }).await,
-                Err(error) => return format!("it sent a frame that cannot be read: {error}"),
-            },
-            Some((&PRESENCE, bytes)) => match minicbor::decode::<Delta>(bytes) {
-                Ok(delta) => shared.presence.told(number.0, delta),
-                Err(error) => return format!("it sent a message that cannot be read: {error}"),
-            },
-            // A later version's.
-            _ => {}
-        }
     }
 }

@@ -144,6 +144,16 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
         "Records of the other tracker lacking here",
         of_members(|member| member.behind),
     );
+    labelled(
+        "tracker_unawaited",
+        "Whether the other tracker failed to acknowledge lately and is not waited for",
+        of_members(|member| member.unawaited.into()),
+    );
+    labelled(
+        "tracker_removal_held",
+        "Records kept here though the other tracker's word would remove them",
+        of_members(|member| member.held_removal),
+    );
     let records = report.records_by_kind.iter();
     let records = records.map(|(kind, count)| (vec![("kind", kind.to_string())], *count)).collect();
     labelled("records", "Records by kind, deleted ones included until they are dropped", records);

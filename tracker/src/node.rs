@@ -314,6 +314,25 @@ impl Node {
         done.map_err(|problem| anyhow::anyhow!("{problem}"))
     }
 
+    /// Lets the next comparison with that tracker remove here whatever it does not hold. False if nothing was held back.
+    ///
+    /// # Errors
+    /// When this tracker is too busy or closing.
+    pub async fn allow_removal(&self, number: u8) -> Result<bool> {
+        let done = self.core.run(move |tx| Ok(tx.allow_removal(TrackerNo(number)))).await;
+        done.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+    }
+
+    /// Begins to give the present time to records whose time is impossible by this tracker's clock. To be said to every
+    /// tracker.
+    ///
+    /// # Errors
+    /// When this tracker is too busy or closing, or its database fails.
+    pub async fn restamp(&self) -> Result<()> {
+        let done = self.core.run(|tx| tx.restamp()).await;
+        done.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+    }
+
     /// Ends all connections and tasks and closes the database. Everything acknowledged is durable before that.
     pub async fn shutdown(self) {
         self.closing.cancel();

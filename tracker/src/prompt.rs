@@ -27,6 +27,10 @@ pub enum Command {
     Expel(String),
     /// Believe that key of a tracker; without one, say which it shows.
     AcceptTracker(u8, Option<PeerId>),
+    /// What a round of everything with that tracker leaves out may be removed.
+    AllowRemoval(u8),
+    /// Records with an impossible time get the present one.
+    Restamp,
     /// Copy the database into a new file.
     Backup(PathBuf),
     /// What can be typed.
@@ -52,6 +56,8 @@ nodes             the storage nodes, and those that wait to be admitted
 admit KEY|NAME …  admit storage nodes, by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
 accept-tracker N PEERID   believe that key of tracker N, because it was replaced on purpose; without one, see which it shows
+allow-removal N   let the comparison with tracker N remove here what N does not hold (after restoring an old backup)
+restamp           give the present time to records whose time is impossible; this machine's clock must be right
 help              this list
 quit              close this tracker cleanly; the others go on without it";
 
@@ -105,6 +111,13 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             _ => Err("say which: accept-tracker N PEERID, the number of its line and its key".into()),
         };
     }
+    if word.eq_ignore_ascii_case("allow-removal") {
+        let number = rest.trim().parse().ok().filter(|&number: &u8| number > 0);
+        return match number {
+            Some(number) => Ok(Some(Command::AllowRemoval(number))),
+            None => Err("say by whose word: allow-removal N, the number that the alarm names".into()),
+        };
+    }
     let word = word.to_lowercase();
     let command = match word.as_str() {
         "" => return Ok(None),
@@ -112,12 +125,13 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "status" => Command::Status,
         "allow-deletions" => Command::AllowDeletions,
         "nodes" => Command::Nodes,
+        "restamp" => Command::Restamp,
         "help" | "?" => Command::Help,
         other => {
             let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
                 "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
-                 invite_user, quota, help, quit"
+                 allow-removal, restamp, invite_user, quota, help, quit"
             ));
         }
     };
@@ -145,6 +159,9 @@ mod tests {
         for wrong in ["accept-tracker", "accept-tracker x", "accept-tracker 2 key", "accept-tracker 300"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(parse("Allow-Removal 3"), Ok(Some(Command::AllowRemoval(3))));
+        assert!(parse("allow-removal").is_err() && parse("allow-removal 0").is_err());
+        assert_eq!(parse("restamp"), Ok(Some(Command::Restamp)));
         assert_eq!(parse("Status x").unwrap_err(), "status takes no arguments");
         assert_eq!(parse("quit now").unwrap_err(), "quit takes no arguments");
         assert_eq!(parse("quit\t "), Ok(Some(Command::Quit)));

@@ -57,6 +57,10 @@ pub struct Report {
     pub groups_near_quota: u64,
     /// Groups that used all of a quota, or have more than it.
     pub groups_at_quota: u64,
+    /// The last alarms, in words.
+    pub last_alarms: Vec<String>,
+    /// Whether records written here bear times so far ahead of the clock that others refuse them.
+    pub set_back: bool,
 }
 
 /// One tracker of the cluster as another one sees it.
@@ -79,6 +83,12 @@ pub struct Member {
     pub behind: u64,
     /// The key of somebody who answers in its place and is not believed.
     pub refused: Option<String>,
+    /// Whether the one that tells this has not heard it out since it started, and does not vote on names until it has.
+    pub unheard: bool,
+    /// Whether it failed to acknowledge writes lately and is not waited for.
+    pub unawaited: bool,
+    /// Records that would be removed here by its word, and are kept until an operator allows it.
+    pub held_removal: u64,
 }
 
 /// The encrypted store as one tracker knows it.
@@ -132,10 +142,15 @@ impl Report {
     pub(crate) fn add_status(&mut self, status: &Status) {
         (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
         (self.origins, self.alarms) = (status.origins, status.alarms);
+        self.last_alarms.clone_from(&status.last_alarms);
+        self.set_back = status.set_back;
         for member in &mut self.members {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
+                member.unheard = !found.heard_out;
+                member.unawaited = found.connected && !found.awaited;
+                member.held_removal = found.held_removal.unwrap_or(0);
             }
         }
     }
@@ -194,13 +209,37 @@ impl Report {
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "tracker {}  {:<24} {state}", member.tracker, member.address);
+            let slow = if member.unawaited { "; acknowledges nothing, so it is not waited for" } else { "" };
+            let _ = writeln!(text, "tracker {}  {:<24} {state}{slow}", member.tracker, member.address);
+            if member.held_removal > 0 {
+                let Member { tracker, held_removal, .. } = member;
+                let _ = writeln!(
+                    text,
+                    "  BY ITS WORD {held_removal} RECORDS WOULD BE REMOVED HERE: kept; allow-removal {tracker} if this \
+                     tracker was restored from an old backup"
+                );
+            }
+        }
+        let unheard = self.members.iter().filter(|member| member.unheard && !member.own);
+        let unheard: Vec<String> = unheard.map(|member| member.tracker.to_string()).collect();
+        if !unheard.is_empty() {
+            let _ = writeln!(
+                text,
+                "does not vote on new names until it has heard out tracker {}",
+                unheard.join(" and tracker ")
+            );
         }
         if self.disk_full {
             text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
         }
+        if self.set_back {
+            text.push_str("THE CLOCK WAS SET BACK: what is written here is refused by others; if it is right now: restamp\n");
+        }
         if self.alarms > 0 {
             let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);
+            for alarm in &self.last_alarms {
+                let _ = writeln!(text, "  {alarm}");
+            }
         }
         let Self { users, groups, files, peers_online, .. } = self;
         let _ = writeln!(text, "users {users}, groups {groups}, files {files}, peers online {peers_online}");

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Chunk, Frame};
 use crate::limits::{
-    BLOB_CHUNK_BYTES, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES, MAX_MISSING_BLOBS,
-    SWEEP_MS,
+    BLOB_CHUNK_BYTES, BLOB_CHUNK_MS, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES,
+    MAX_BLOB_FETCHES_PER_PEER, MAX_MISSING_BLOBS, SWEEP_MS,
 };
 use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{BlobHash, TrackerNo};
@@ -37,6 +37,8 @@ struct Fetch {
     total: Option<u64>,
     /// Up to here it was asked for.
     asked: u64,
+    /// Until when the next chunk must come.
+    deadline_ms: u64,
 }
 
 const CHUNK: u64 = BLOB_CHUNK_BYTES as u64;
@@ -67,7 +69,14 @@ impl Blobs {
 
     /// When to look for missing blobs again, if any are known.
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        (self.more || !self.wanted.is_empty()).then_some(self.next_lookup_ms)
+        let lookup = (self.more || !self.wanted.is_empty()).then_some(self.next_lookup_ms);
+        lookup.into_iter().chain(self.fetches.values().map(|fetch| fetch.deadline_ms)).min()
+    }
+
+    /// Gives up what does not come: another may send it, and others' blobs get their turn.
+    fn give_up_late(&mut self, now_ms: u64) {
+        let late: Vec<_> = self.fetches.extract_if(.., |_, fetch| now_ms >= fetch.deadline_ms).collect();
+        self.gone.extend(late.into_iter().map(|(hash, fetch)| (hash, fetch.from)));
     }
 
     /// Whether none is missing.
@@ -136,6 +145,7 @@ impl Replica {
 
     /// Asks for missing blobs, as many at once as are allowed.
     pub(crate) fn fetch_blobs<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
+        self.blobs.give_up_late(now.mono_ms);
         if self.blobs.next_timeout().is_some_and(|due| now.mono_ms >= due) {
             self.look_for_missing(rows, now)?;
         }
@@ -143,7 +153,9 @@ impl Replica {
             let Some((hash, from)) = self.next_fetch() else {
                 return Ok(());
             };
-            self.blobs.fetches.insert(hash, Fetch { from, content: Vec::new(), total: None, asked: CHUNK });
+            let deadline_ms = now.mono_ms + BLOB_CHUNK_MS;
+            let fetch = Fetch { from, content: Vec::new(), total: None, asked: CHUNK, deadline_ms };
+            self.blobs.fetches.insert(hash, fetch);
             self.send(from, Frame::Want { hash, offset: 0 });
         }
         Ok(())
@@ -151,8 +163,13 @@ impl Replica {
 
     fn next_fetch(&self) -> Option<(BlobHash, TrackerNo)> {
         let blobs = &self.blobs;
+        let busy = |peer: TrackerNo| {
+            blobs.fetches.values().filter(|fetch| fetch.from == peer).count() >= MAX_BLOB_FETCHES_PER_PEER
+        };
         let can = |hash: BlobHash, peer: TrackerNo| {
-            self.links.get(&peer).is_some_and(|link| link.is_ready()) && !blobs.gone.contains(&(hash, peer))
+            self.links.get(&peer).is_some_and(|link| link.is_ready())
+                && !blobs.gone.contains(&(hash, peer))
+                && !busy(peer)
         };
         blobs.wanted.iter().filter(|(hash, _)| !blobs.fetches.contains_key(hash)).find_map(
             |(&hash, &hint)| {
@@ -169,6 +186,7 @@ impl Replica {
         rows: &mut R,
         peer: TrackerNo,
         chunk: Chunk,
+        now: Now,
     ) -> Result<(), R::Error> {
         let Some(fetch) = self.blobs.fetches.get_mut(&chunk.hash).filter(|fetch| fetch.from == peer) else {
             return Ok(());
@@ -181,7 +199,10 @@ impl Replica {
             return Ok(());
         }
         fetch.content.extend_from_slice(&chunk.data);
+        fetch.deadline_ms = now.mono_ms + BLOB_CHUNK_MS;
         let held = fetch.content.len() as u64;
+        self.note_progress(peer, chunk.data.len() as u64, now);
+        let Some(fetch) = self.blobs.fetches.get_mut(&chunk.hash) else { return Ok(()) };
         if held < total {
             let mut wanted = Vec::new();
             while fetch.asked < total.min(held + CHUNK * BLOB_CHUNKS_AHEAD as u64) {
@@ -194,6 +215,7 @@ impl Replica {
         if BlobHash::of(&fetch.content) == chunk.hash {
             rows.put_blob(chunk.hash, &fetch.content)?;
             self.blobs.arrived(chunk.hash);
+            self.charge(peer, usize::try_from(held).unwrap_or(usize::MAX), now.mono_ms);
         } else {
             self.outputs.push_back(Output::Alarm(Alarm::BadBlob { peer, hash: chunk.hash }));
             self.disconnect(peer, Reason::Malformed);
@@ -214,9 +236,12 @@ impl Replica {
         &mut self,
         rows: &R,
         peer: TrackerNo,
-        hash: BlobHash,
-        offset: u64,
+        (hash, offset): (BlobHash, u64),
+        now: Now,
     ) -> Result<(), R::Error> {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.worked_ms = now.mono_ms;
+        }
         let frame = match (rows.blob_len(hash)?, rows.read_blob(hash, offset, BLOB_CHUNK_BYTES)?) {
             (Some(total), Some(data)) => Frame::Chunk(Chunk { hash, offset: offset.min(total), total, data }),
             _ => Frame::Gone { hash },

@@ -1,6 +1,7 @@
 //! What the driver hands in and what it gets back.
 
 use crate::frame::Frame;
+use crate::limits;
 use crate::row::{BlobHash, Kind, Origin, Row, TrackerNo, Uid};
 
 /// The time, as the driver reads it once for an event.
@@ -23,6 +24,35 @@ pub struct Config {
     pub origin: Origin,
     /// Trackers with different values here refuse each other.
     pub cluster: [u8; 16],
+    /// What any one other tracker may cause.
+    pub bounds: Bounds,
+}
+
+/// What any one other tracker may cause. The default is for real clusters; simulations take less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Rows that its word alone may remove in a day, if one of a hundred is less.
+    pub small_rows: u64,
+    /// Writer ids that it may bring in a day.
+    pub writers_per_day: u64,
+    /// Bytes that it may have written at once.
+    pub bytes_burst: u64,
+    /// Bytes that it may have written per second in the long run.
+    pub bytes_per_s: u64,
+    /// Bytes that it may have written in a day.
+    pub bytes_per_day: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            small_rows: limits::SMALL_ROWS,
+            writers_per_day: limits::WRITERS_PER_DAY,
+            bytes_burst: limits::PEER_BYTES_BURST,
+            bytes_per_s: limits::PEER_BYTES_PER_S,
+            bytes_per_day: limits::PEER_BYTES_PER_DAY,
+        }
+    }
 }
 
 /// Something that happened to the links.
@@ -89,6 +119,20 @@ pub enum Output {
         /// Why.
         reason: Reason,
     },
+    /// Raise no link with `peer` for so many milliseconds. The link is down already.
+    Shun {
+        /// With whom.
+        peer: TrackerNo,
+        /// For how long.
+        ms: u64,
+    },
+    /// Read nothing from `peer` for so many milliseconds: it sends more than it may have written.
+    Pause {
+        /// From whom.
+        peer: TrackerNo,
+        /// For how long.
+        ms: u64,
+    },
     /// Every tracker that is connected holds this write durably; the client can be answered.
     Acked {
         /// Which write.
@@ -132,6 +176,18 @@ pub enum Reason {
     /// It knows more process starts than a vector may hold.
     #[error("it knows more process starts than can be kept")]
     TooManyOrigins,
+    /// Its clock and this one differ by more than a row's stamp may be ahead.
+    #[error("its clock and this tracker's are days apart; set the wrong one")]
+    ClockWrong,
+    /// It wrote rows whose time is far ahead.
+    #[error("it writes records whose time is far ahead")]
+    BadTime,
+    /// What was made up about another tracker's rows is taken back; what the peer was told of them was too much.
+    #[error("this tracker takes back what it was told of another tracker's records; the link begins anew")]
+    TakenBack,
+    /// It was disconnected a short time ago and is looked at again later.
+    #[error("it was disconnected a short time ago; it is let in again soon")]
+    Shunned,
 }
 
 /// Something that must not happen.
@@ -169,6 +225,85 @@ pub enum Alarm {
     },
     /// The vector holds as many origins as it may; nothing of a further process start can be taken.
     TooManyOrigins,
+    /// The peer's clock and this one differ by so much that the two are not linked: one of them has to be set.
+    ClockWrong {
+        /// Whose clock.
+        peer: TrackerNo,
+        /// By how many milliseconds it is ahead of this one.
+        ahead_ms: i64,
+    },
+    /// The peer sent something whose time is far ahead, which was not taken.
+    BadTime {
+        /// Who.
+        peer: TrackerNo,
+        /// The time it bears, in milliseconds since the Unix epoch.
+        ms: u64,
+    },
+    /// The peer said that this tracker wrote what it did not write. That was not believed.
+    FalseWord {
+        /// Who.
+        peer: TrackerNo,
+    },
+    /// Everything was compared with the peer, and it would have removed rows that others hold, or more than one tracker's
+    /// word may: nothing was removed, and an operator has to decide.
+    RemovalHeld {
+        /// With whom.
+        peer: TrackerNo,
+        /// How many rows would have been removed.
+        rows: u64,
+    },
+    /// The peer says that everything has to be compared with it, and does not let it come to that.
+    NoFreshRound {
+        /// Who.
+        peer: TrackerNo,
+    },
+    /// The peer sends more than clients can have written; it is read from slowly.
+    Flood {
+        /// Who.
+        peer: TrackerNo,
+    },
+    /// The peer brings more new writer ids than honest trackers mint; what goes beyond that is not taken now.
+    ManyOrigins {
+        /// Who.
+        peer: TrackerNo,
+    },
+}
+
+impl Alarm {
+    /// In words for an operator: what happened and what to do.
+    pub fn text(&self) -> String {
+        match self {
+            Self::ClockWrong { peer, ahead_ms } => format!(
+                "the clocks of tracker {peer} and of this one are {} hours apart, and they are not linked; set the wrong one",
+                ahead_ms.unsigned_abs() / 3_600_000
+            ),
+            Self::BadTime { peer, ms } => format!(
+                "tracker {peer} sent records with an impossible time ({ms} ms since 1970), which were not taken; check its \
+                 clock, and type restamp at its prompt if that was wrong"
+            ),
+            Self::FalseWord { peer } => format!(
+                "tracker {peer} says that this tracker wrote what it did not write; check whether that one, or one that it \
+                 heard, was tampered with"
+            ),
+            Self::RemovalHeld { peer, rows } => format!(
+                "by the word of tracker {peer}, {rows} records would have been removed here; nothing was. If this tracker \
+                 was restored from an old backup, type allow-removal {peer}; if not, tracker {peer} may have been \
+                 tampered with"
+            ),
+            Self::NoFreshRound { peer } => format!(
+                "tracker {peer} says that everything has to be compared with it, and does not serve that; see its log"
+            ),
+            Self::Flood { peer } => format!(
+                "tracker {peer} sends more records than clients can have written; it is read from slowly; check whether it was \
+                 tampered with, and watch the disk"
+            ),
+            Self::ManyOrigins { peer } => format!(
+                "tracker {peer} brings more new writer ids than trackers mint by starting; the further ones are not taken \
+                 now; check whether some tracker restarts all the time, or was tampered with"
+            ),
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 /// Something an operator may want to mend.
@@ -190,6 +325,16 @@ pub enum Warning {
     FreshRound {
         /// With whom.
         peer: TrackerNo,
+    },
+    /// Somebody had said of this peer's rows what is not true, and it was believed until now.
+    TakenBack {
+        /// Whose rows.
+        peer: TrackerNo,
+    },
+    /// All rows were looked through, and those with a time far ahead were written anew with the present one.
+    Restamped {
+        /// How many.
+        rows: u64,
     },
 }
 
@@ -267,4 +412,11 @@ pub struct MemberStatus {
     pub behind_rows: u64,
     /// Milliseconds since something came from it, while the link stands.
     pub silent_ms: Option<u64>,
+    /// Whether a round from it was complete since this process began. Until one from each other tracker was, this one does
+    /// not vote on names.
+    pub heard_out: bool,
+    /// Whether writes wait for it: not where it failed to acknowledge lately.
+    pub awaited: bool,
+    /// How many rows would be removed here by its word, while that is held back.
+    pub held_removal: Option<u64>,
 }

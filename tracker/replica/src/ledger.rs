@@ -11,12 +11,22 @@ use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
 use crate::rows::{Admission, Rows};
 use crate::vector::VersionVector;
 
+mod removed;
+mod restamp;
+mod writers;
+
+use restamp::Times;
+
 /// The durable truth of one tracker.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) me: TrackerNo,
     pub(crate) configured: BTreeSet<TrackerNo>,
     pub(crate) origin: Origin,
+    /// Nothing was held when it was opened, and not all others were heard since.
+    pub(crate) was_blank: bool,
+    /// Writers of which a peer may bring rows, before there are any.
+    admitted: BTreeSet<Origin>,
     /// Everything up to here is held or superseded.
     pub(crate) vector: VersionVector,
     /// The highest number held, where that lies beyond the vector.
@@ -27,6 +37,7 @@ pub(crate) struct Ledger {
     /// tombstone is still held.
     pub(crate) dropped: Stamp,
     hlc: Stamp,
+    pub(crate) times: Times,
     /// Names with a majority that rests on a vote of this tracker of which no other is known to hold it, by its number.
     unsettled: Unsettled,
 }
@@ -41,7 +52,7 @@ pub(crate) struct Applied {
     pub(crate) stored: bool,
     /// It contradicts what was held, in a way that only lost disks explain.
     pub(crate) conflict: bool,
-    /// It does not prove itself.
+    /// It does not prove itself, or its time is impossible.
     pub(crate) refused: bool,
 }
 
@@ -69,15 +80,19 @@ impl Ledger {
             Some(&[no]) => return Err(OpenError::OtherTracker(TrackerNo(no))),
             Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
         }
+        let vector: VersionVector = load(rows, META_VECTOR)?;
         let mut ledger = Self {
+            was_blank: vector.is_empty(),
+            admitted: BTreeSet::new(),
             me: config.me,
             configured,
             origin: config.origin,
-            vector: load(rows, META_VECTOR)?,
+            vector,
             ahead: load(rows, META_AHEAD)?,
             floor: load(rows, META_FLOOR)?,
             dropped: load_stamp(rows, META_DROPPED)?,
             hlc: load_stamp(rows, META_HLC)?,
+            times: Times::open(rows)?,
             unsettled: load_unsettled(rows)?,
         };
         // In memory only: nothing is written on a store that was opened before, so that a full disk does not hinder it.
@@ -112,8 +127,13 @@ impl Ledger {
             Some(row) => Some(row.stamp),
             None => Some(self.dropped).filter(|_| rule == Rule::LastWins),
         };
+        // Nobody else holds an impossible row, so this one has to be later than it nowhere.
+        let disowned = held.as_ref().is_some_and(|held| self.times.is_disowned(held));
+        let before = before.filter(|_| !disowned);
         let stamp = self.mint(rows, before, now)?.of_new_row(rule);
         let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
+        // A clock that was ahead must not have the row refused for what came before it.
+        let born = born.min(stamp);
         let row = Row {
             kind: write.kind,
             key: write.key,
@@ -179,16 +199,22 @@ impl Ledger {
         }
         let held = rows.get(row.kind, &row.key)?;
         let admission = rows.admits(row, held.as_ref())?;
-        let refused = admission == Admission::Refused;
+        let refused = admission == Admission::Refused || self.times.is_impossible(row);
         let conflict = !refused && held.as_ref().is_some_and(|held| contradicts(row, held));
         let stored = self.stays(row, held.as_ref(), trust, admission);
         if stored {
-            self.put(rows, row)?;
-            if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
-                self.note_ahead(rows, row.origin, row.seq)?;
-            }
+            self.store(rows, row, trust)?;
         }
         Ok(Applied { stored, conflict, refused })
+    }
+
+    /// Stores a row from elsewhere.
+    pub(crate) fn store<R: Rows>(&mut self, rows: &mut R, row: &Row, trust: Trust) -> Result<(), R::Error> {
+        self.put(rows, row)?;
+        if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
+            self.note_ahead(rows, row.origin, row.seq)?;
+        }
+        Ok(())
     }
 
     /// Notes that a row beyond the vector is held. In the store the number is rounded up, so that a long round does not
@@ -203,10 +229,13 @@ impl Ledger {
 
     /// Whether a row from elsewhere takes the place of what is held.
     fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust, admission: Admission) -> bool {
-        if self.is_dropped(row) || matches!(admission, Admission::Refused | Admission::Below) {
+        let refused = matches!(admission, Admission::Refused | Admission::Below);
+        if refused || self.is_dropped(row) || self.times.is_impossible(row) {
             return false;
         }
         match held {
+            // An earlier version took it; nobody takes it any more, so it must not stand in the way.
+            Some(held) if self.times.is_disowned(held) => true,
             Some(_) if admission == Admission::Above => true,
             // Elsewhere the tombstone is gone, and this row was taken.
             Some(held) if self.is_dropped(held) && !self.vector.covers(row.origin, row.seq) => true,
@@ -236,8 +265,29 @@ impl Ledger {
 
     /// Notes that everything of `vector` is held or superseded.
     pub(crate) fn merge<R: Rows>(&mut self, rows: &mut R, vector: &VersionVector) -> Result<(), R::Error> {
-        for (origin, seq) in vector.iter() {
+        for (origin, seq) in vector.iter().filter(|&(origin, _)| origin != self.origin).collect::<Vec<_>>() {
             self.cover(rows, origin, seq)?;
+        }
+        Ok(())
+    }
+
+    /// The writer itself says that there is nothing of `origin` above `seq`: whoever said otherwise is not believed any more.
+    pub(crate) fn take_back<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        origin: Origin,
+        seq: u64,
+    ) -> Result<(), R::Error> {
+        if self.vector.at(origin) <= seq {
+            return Ok(());
+        }
+        self.vector.lower(origin, seq);
+        match seq {
+            0 => rows.remove_meta(&meta_key(META_VECTOR, origin))?,
+            _ => rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?,
+        }
+        if let Some(last) = rows.above(origin, seq, MAX_ORIGINS)?.last() {
+            self.note_ahead(rows, origin, last.seq)?;
         }
         Ok(())
     }
@@ -247,6 +297,7 @@ impl Ledger {
         if !self.vector.raise(origin, seq) {
             return Ok(());
         }
+        self.admitted.remove(&origin);
         rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
         self.close_gap(rows, origin)
     }
@@ -325,7 +376,8 @@ impl Ledger {
         Ok(names)
     }
 
-    fn put<R: Rows>(&self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
+    fn put<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<(), R::Error> {
+        self.times.saw(row);
         for &blob in &row.blobs {
             rows.remove_meta(&idle_key(blob))?;
         }
@@ -389,6 +441,8 @@ const META_AHEAD: &[u8] = b"a/";
 const META_FLOOR: &[u8] = b"f/";
 const META_IDLE: &[u8] = b"i/";
 const META_UNSETTLED: &[u8] = b"u/";
+const META_REMOVED: &[u8] = b"removed";
+const META_BEGAN: &[u8] = b"began";
 /// Begins the keys of names that still have to be looked at.
 pub(crate) const META_PENDING: &[u8] = b"n/";
 

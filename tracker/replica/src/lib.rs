@@ -18,9 +18,11 @@
 //! reading from a peer that does not take what is sent to it, so that queues stay bounded.
 
 mod blobs;
+mod conduct;
 mod election;
 mod event;
 mod frame;
+mod introduction;
 mod ledger;
 pub mod limits;
 mod link;
@@ -28,18 +30,23 @@ mod live;
 pub mod memory;
 mod merge;
 mod names;
+mod own_word;
 mod refusals;
+mod removal;
 mod replica;
+mod restamp;
 mod round;
 mod row;
 mod rows;
 mod serve;
+mod status;
 mod upkeep;
 mod vector;
+mod writers;
 
 pub use event::{
-    Alarm, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Refusal, Warning, Write,
-    WriteError, WriteId,
+    Alarm, Bounds, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Refusal, Warning,
+    Write, WriteError, WriteId,
 };
 pub use frame::{Chunk, Entry, Frame, FrameError, Hello, Live, Pull};
 pub use merge::wins;

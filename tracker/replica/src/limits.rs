@@ -91,5 +91,79 @@ pub const BLOB_RETRY_MS: u64 = 2_000;
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
 /// Clock skew from which on a warning is given, in milliseconds.
 pub const SKEW_WARNING_MS: u64 = 5_000;
-/// Rows that a peer sends and that are refused raise an alarm this often at most, in milliseconds.
+/// Rows that a peer sends and that are refused raise an alarm this often at most, in milliseconds; so does every other
+/// complaint about one peer.
 pub const REFUSAL_ALARM_MS: u64 = 60_000;
+/// A difference that refused rows explain is compared again after this long, in milliseconds: what was too far ahead may not
+/// be any more.
+pub const REFUSAL_RETRY_MS: u64 = 600 * 1_000;
+/// A row's stamp may lie this far ahead, in milliseconds; further ahead it is not taken, and a peer whose clock differs by
+/// more is not linked with. Two clocks that are wrong by five days each way still work together (a wrong date is the
+/// commonest of wrong clocks). A later write wins over such a stamp anyway; over the last stamp of all nothing wins.
+pub const MAX_AHEAD_MS: u64 = 14 * 24 * 3_600 * 1_000;
+/// A peer with a wrong clock is looked at again after this long, in milliseconds: an operator may have set it.
+pub const CLOCK_RETRY_MS: u64 = 5_000;
+/// A round may take this long in any case, in milliseconds.
+pub const ROUND_BASE_MS: u64 = 30_000;
+/// And as long as its rows and blobs take at this rate, in bytes per second: a very slow line.
+pub const ROUND_MIN_RATE: u64 = 16 * 1024;
+/// A peer that says that everything has to be compared with it, and does not serve that, is waited for this long, in
+/// milliseconds.
+pub const FRESH_WAIT_MS: u64 = 60_000;
+/// A removal that is held back is tried again after this long, in milliseconds; twice as long after each further time.
+pub const HELD_RETRY_MS: u64 = 60_000;
+/// The longest such time, in milliseconds.
+pub const MAX_HELD_RETRY_MS: u64 = 3_600 * 1_000;
+/// Rows that a round of everything may leave out; with more an operator decides. Bounds memory to some 20 MiB.
+pub const MAX_REMOVALS: usize = 256 * 1024;
+/// With nobody else to ask, one tracker's word may remove one of this many rows in a day …
+pub const SMALL_PART: u64 = 100;
+/// … or this many, whichever is more.
+pub const SMALL_ROWS: u64 = 10;
+/// Rows that restamping looks at in one transaction.
+pub const RESTAMP_ROWS: usize = 1024;
+/// So many signs of life in a row of a writer whose rows are covered beyond what it wrote show that somebody made them up.
+/// More than a link that is blocked one way and still stands ([`DEAD_MS`]) may bring late at once.
+pub const DOUBT_PINGS: u32 = 5;
+/// A peer that did not acknowledge a write in time is not waited for during this time, in milliseconds; twice as long after
+/// each further time, up to [`MAX_SHUN_MS`].
+pub const UNWAITED_MS: u64 = 1_000;
+/// A link that ends while a write has waited for it for this long failed to acknowledge it, in milliseconds, whatever it ends by.
+pub const ACK_SLOW_MS: u64 = 500;
+/// A write waits for a talkative peer that neither acknowledges anything nor asks for blobs at most this long, in
+/// milliseconds.
+pub const ACK_IDLE_MS: u64 = 3_000;
+/// A peer whose round came to nothing is not pulled from for this long, in milliseconds; twice as long after each further
+/// time.
+pub const PULL_PAUSE_MS: u64 = 1_000;
+/// The longest such time, in milliseconds.
+pub const MAX_PULL_PAUSE_MS: u64 = 60_000;
+/// A round that has stored nothing for this long ends, whatever it sends, in milliseconds.
+pub const ROUND_IDLE_MS: u64 = 600_000;
+/// The same for rounds of everything, of which most is held already, in milliseconds.
+pub const FRESH_IDLE_MS: u64 = 3_600 * 1_000;
+/// Blobs fetched at once from one peer.
+pub const MAX_BLOB_FETCHES_PER_PEER: usize = 2;
+/// A blob's next chunk may take this long, in milliseconds.
+pub const BLOB_CHUNK_MS: u64 = 5_000;
+/// Writer ids that one peer may bring in a day; and twice as many of its own starts.
+pub const WRITERS_PER_DAY: u64 = 1024;
+/// A tracker that began empty takes this many times as many: it has everything to learn.
+pub const BLANK_FACTOR: u64 = 16;
+/// Bytes that one peer may have written to this disk at once, beyond [`PEER_BYTES_PER_S`].
+pub const PEER_BYTES_BURST: u64 = 1024 * 1024 * 1024;
+/// Bytes that one peer may have written to this disk per second in the long run: 3,000 small records.
+pub const PEER_BYTES_PER_S: u64 = 1024 * 1024;
+/// Bytes that one peer may have written to this disk in a day; beyond that one frame per [`MAX_READ_PAUSE_MS`] is taken.
+pub const PEER_BYTES_PER_DAY: u64 = 16 * 1024 * 1024 * 1024;
+/// The longest pause in reading from a peer that is over its budget, in milliseconds: its signs of life must be heard.
+pub const MAX_READ_PAUSE_MS: u64 = 1_000;
+/// An alarm about one peer is repeated this often at most, in milliseconds.
+pub const ALARM_PAUSE_MS: u64 = 60_000;
+/// After this long without another, what a peer did wrong is forgotten, in milliseconds.
+pub const FORGIVE_MS: u64 = 24 * 3_600 * 1_000;
+/// The longest time for which a peer is not asked again for what came to nothing, in milliseconds.
+pub const MAX_SHUN_MS: u64 = 3_600 * 1_000;
+/// Buckets of a peer whose digest differs again and again are compared after this long, in milliseconds; twice as long after
+/// each further time, up to [`MAX_SHUN_MS`].
+pub const REPAIR_PAUSE_MS: u64 = 10_000;

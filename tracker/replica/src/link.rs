@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
 use crate::limits::{
-    ACK_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES, MAX_STORED_AHEAD, PING_MS, SILENT_MS,
-    VECTOR_ENTRIES_PER_FRAME,
+    ACK_IDLE_MS, ACK_MS, ACK_SLOW_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES,
+    MAX_STORED_AHEAD, PING_MS, SILENT_MS, VECTOR_ENTRIES_PER_FRAME,
 };
 use crate::row::{Origin, Stamp};
 use crate::serve::Serving;
@@ -38,6 +38,10 @@ pub(crate) struct Link {
     /// The own vector, as told to the peer.
     pub(crate) told: VersionVector,
     pub(crate) heard_ms: u64,
+    /// When it last acknowledged something, or asked for a blob that it needs for that.
+    pub(crate) worked_ms: u64,
+    /// Bytes of its transactions that wait for their blobs.
+    held_back: usize,
     up_ms: u64,
     pub(crate) next_ping_ms: u64,
     /// LIVE transactions without an ACK, by id.
@@ -56,6 +60,10 @@ pub(crate) struct Link {
     pub(crate) repair: bool,
     /// Not to be pulled from before.
     pub(crate) retry_ms: u64,
+    /// Signs of life in a row since more of the peer's rows are covered here than it wrote.
+    pub(crate) doubts: u32,
+    /// Writers of which nothing was taken in the last round from this peer.
+    pub(crate) refused: BTreeSet<Origin>,
 }
 
 /// A LIVE transaction without an ACK.
@@ -84,6 +92,8 @@ impl Link {
             dropped: Stamp::default(),
             told,
             heard_ms: now_ms,
+            worked_ms: now_ms,
+            held_back: 0,
             up_ms: now_ms,
             next_ping_ms: now_ms + PING_MS,
             live: BTreeMap::new(),
@@ -95,6 +105,8 @@ impl Link {
             fresh: false,
             repair: false,
             retry_ms: 0,
+            doubts: 0,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -149,6 +161,17 @@ impl Link {
         unacked.write
     }
 
+    /// A transaction of the peer's waits for its blobs. False if that is more than an honest peer has on its way.
+    pub(crate) fn holds_back(&mut self, bytes: usize) -> bool {
+        self.held_back = self.held_back.saturating_add(bytes);
+        self.held_back <= 2 * LIVE_WINDOW_BYTES
+    }
+
+    /// A transaction of the peer's that waited is stored.
+    pub(crate) fn holds_back_no_more(&mut self, bytes: usize) {
+        self.held_back = self.held_back.saturating_sub(bytes);
+    }
+
     /// The peer's rows from above `from` to `to` are held. Returns up to which number all are, if `covered` all were.
     pub(crate) fn stored(&mut self, from: u64, to: u64, covered: u64) -> u64 {
         if from <= covered {
@@ -193,7 +216,13 @@ impl Link {
         {
             return Some(Overdue::Sign);
         }
-        unacked.is_some_and(|since| now_ms >= since + ACK_MS).then_some(Overdue::Ack)
+        let idle = waited.is_some_and(|since| now_ms >= since.max(self.worked_ms) + ACK_IDLE_MS);
+        (idle || unacked.is_some_and(|since| now_ms >= since + ACK_MS)).then_some(Overdue::Ack)
+    }
+
+    /// Whether a client has waited for this peer for longer than an acknowledgement takes.
+    pub(crate) fn is_late(&self, now_ms: u64) -> bool {
+        self.waited_since().0.is_some_and(|since| now_ms >= since + ACK_SLOW_MS)
     }
 
     /// When to look at it next.
@@ -205,6 +234,7 @@ impl Link {
         }
         if let Some(since) = waited {
             due = due.min(since.max(self.heard_ms) + SILENT_MS);
+            due = due.min(since.max(self.worked_ms) + ACK_IDLE_MS);
         }
         unacked.map_or(due, |since| due.min(since + ACK_MS))
     }

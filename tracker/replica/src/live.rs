@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::link::Link;
 use crate::names::{NameSpace, name_of, parse_claim_key};
 use crate::replica::{Replica, Waiting, is_held_elsewhere};
-use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo};
+use crate::row::{BlobHash, Kind, Origin, Row, Rule, TrackerNo};
 use crate::rows::Rows;
 
 /// A write whose acknowledgement is outstanding.
@@ -38,6 +38,7 @@ impl Replica {
         writes: Vec<Write>,
         now: Now,
     ) -> Result<WriteId, WriteError<R::Error>> {
+        self.ledger.look_at_clock(now);
         self.check(rows, &writes)?;
         self.next_write += 1;
         let id = WriteId(self.next_write);
@@ -107,7 +108,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Sends rows that were just written to every connected tracker that can take them; returns which these are. The
+    /// Sends rows that were just written to every connected tracker that can take them; returns which of these are waited for. The
     /// others find the gap in their vector and close it by a round.
     pub(crate) fn publish(
         &mut self,
@@ -117,6 +118,17 @@ impl Replica {
         now: Now,
     ) -> BTreeSet<TrackerNo> {
         let to = self.ledger.seq();
+        self.publish_range((from, to), batch, write, now)
+    }
+
+    /// The same for some of the rows that were just written: those numbered from above `from` to `to`.
+    pub(crate) fn publish_range(
+        &mut self,
+        (from, to): (u64, u64),
+        batch: Vec<Row>,
+        write: Option<WriteId>,
+        now: Now,
+    ) -> BTreeSet<TrackerNo> {
         let bytes = batch.iter().map(Row::weight).sum();
         let mut sent = BTreeSet::new();
         if batch.is_empty() {
@@ -124,10 +136,14 @@ impl Replica {
         }
         for (&peer, link) in &mut self.links {
             if link.is_ready() && link.has_room(bytes) {
-                let id = link.await_ack(bytes, write, now.mono_ms);
+                // A peer that failed to acknowledge lately is sent it and not waited for.
+                let waited = self.conduct.get(&peer).is_none_or(|peer| peer.is_waited_for(now.mono_ms));
+                let id = link.await_ack(bytes, write.filter(|_| waited), now.mono_ms);
                 let frame = Frame::Live(Live { id, from, to, rows: batch.clone() });
                 self.outputs.push_back(Output::Send { to: peer, frame });
-                sent.insert(peer);
+                if waited {
+                    sent.insert(peer);
+                }
             }
         }
         sent
@@ -141,9 +157,21 @@ impl Replica {
         live: Live,
         now: Now,
     ) -> Result<(), R::Error> {
+        if let Some(row) = live.rows.iter().find(|row| self.ledger.times.is_impossible(row)) {
+            // Its own writes, as they come: not stored, so not acknowledged either.
+            self.note_refusal(peer, row, now);
+            self.disconnect(peer, Reason::BadTime);
+            return Ok(());
+        }
+        let writers: BTreeSet<Origin> = live.rows.iter().map(|row| row.origin).collect();
+        if !writers.into_iter().all(|origin| self.admits_writer(peer, origin, now)) {
+            self.disconnect(peer, Reason::TooManyOrigins);
+            return Ok(());
+        }
         let mut hashes = BTreeSet::new();
         for row in &live.rows {
-            hashes.extend(self.ledger.lacks(rows, row, Trust::Vector)?);
+            let trust = self.trust_in(peer, row.origin, Trust::Vector);
+            hashes.extend(self.ledger.lacks(rows, row, trust)?);
         }
         if let Some(link) = self.links.get_mut(&peer)
             && let Some(origin) = link.origin()
@@ -153,7 +181,9 @@ impl Replica {
         if hashes.is_empty() {
             return self.finish_live(rows, peer, &live, now);
         }
-        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES {
+        let bytes: usize = live.rows.iter().map(Row::weight).sum();
+        let room = self.links.get_mut(&peer).is_some_and(|link| link.holds_back(bytes));
+        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES || !room {
             self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }
@@ -192,7 +222,9 @@ impl Replica {
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
-        let held = link.stored(live.from, live.to, self.ledger.vector.at(origin));
+        // Not more than the peer wrote, whatever others said of it.
+        let covered = self.ledger.vector.at(origin).min(link.vector.at(origin));
+        let held = link.stored(live.from, live.to, covered);
         link.told.raise(origin, held);
         self.ledger.cover(rows, origin, held)?;
         self.send(peer, Frame::Ack { ids: vec![live.id], held });
@@ -211,18 +243,22 @@ impl Replica {
     }
 
     /// A peer holds transactions of this tracker durably.
-    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64) {
-        let (origin, seq) = (self.ledger.origin, self.ledger.seq());
+    pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64, now: Now) {
+        let origin = self.ledger.origin;
+        let held = if self.is_false_word(peer, origin, held, now) { 0 } else { held };
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        if held > seq {
-            self.disconnect(peer, Reason::Malformed);
-            return;
+        if held > 0 {
+            link.holds(origin, held);
         }
-        link.holds(origin, held);
         self.settle_due = true;
+        let before = link.live.len();
         let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
+        if link.live.len() < before {
+            link.worked_ms = now.mono_ms;
+            self.conduct(peer).acknowledged(now.mono_ms);
+        }
         for id in writes {
             if let Some(pending) = self.writes.get_mut(&id) {
                 pending.copies += 1;

@@ -2,7 +2,7 @@
 //! buckets again and again.
 
 use crate::event::{Alarm, Now, Output};
-use crate::limits::REFUSAL_ALARM_MS;
+use crate::limits::{REFUSAL_ALARM_MS, REFUSAL_RETRY_MS};
 use crate::replica::Replica;
 use crate::row::{Row, TrackerNo};
 
@@ -17,6 +17,8 @@ pub(crate) struct Refusals {
     in_repair: bool,
     /// How the two trackers' sums differ because of what was refused, once a repair has shown that.
     difference: Option<Option<u128>>,
+    /// From then on it is looked at again: a time that was far ahead may not be any more.
+    stale_ms: u64,
 }
 
 impl Replica {
@@ -30,19 +32,18 @@ impl Replica {
         }
         refusals.quiet_until_ms = now.mono_ms + REFUSAL_ALARM_MS;
         let refused = refusals.count;
-        self.outputs.push_back(Output::Alarm(Alarm::Refused {
-            peer,
-            kind: row.kind,
-            key: row.key.clone(),
-            refused,
+        self.outputs.push_back(Output::Alarm(if self.ledger.times.is_impossible(row) {
+            Alarm::BadTime { peer, ms: row.stamp.max(row.born).ms() }
+        } else {
+            Alarm::Refused { peer, kind: row.kind, key: row.key.clone(), refused }
         }));
     }
 
     /// Whether two trackers' sums, which differ by this much, have to be compared bucket by bucket. Once a repair met
     /// rows that are refused here the same difference remains and proves nothing new.
-    pub(crate) fn needs_repair(&mut self, peer: TrackerNo, difference: u128) -> bool {
+    pub(crate) fn needs_repair(&mut self, peer: TrackerNo, difference: u128, now: Now) -> bool {
         let Some(refusals) = self.refusals.get_mut(&peer) else { return true };
-        match refusals.difference {
+        match refusals.difference.filter(|_| now.mono_ms < refusals.stale_ms) {
             Some(Some(known)) if known == difference => false,
             Some(None) => {
                 refusals.difference = Some(Some(difference));
@@ -57,11 +58,12 @@ impl Replica {
     }
 
     /// A repair with this peer has ended.
-    pub(crate) fn repair_ended(&mut self, peer: TrackerNo) {
+    pub(crate) fn repair_ended(&mut self, peer: TrackerNo, now: Now) {
         if let Some(refusals) = self.refusals.get_mut(&peer)
             && std::mem::take(&mut refusals.in_repair)
         {
             refusals.difference = Some(None);
+            refusals.stale_ms = now.mono_ms + REFUSAL_RETRY_MS;
         }
     }
 }

@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::blobs::Blobs;
+use crate::conduct::Conduct;
 use crate::election::Tally;
-use crate::event::{
-    Alarm, Config, Event, Holder, MemberStatus, Now, OpenError, Output, Reason, Warning, WriteId,
-};
+use crate::event::{Alarm, Bounds, Config, Event, Holder, Now, OpenError, Output, Reason, Warning, WriteId};
 use crate::frame::{Entry, Frame, Hello, Live, MIN_VERSION, VERSION};
 use crate::ledger::{Ledger, Trust};
-use crate::limits::{MAX_ORIGINS, SKEW_WARNING_MS};
 use crate::link::{Link, Stage, entries, in_parts};
 use crate::live::Pending;
 use crate::names::NameSpace;
 use crate::refusals::Refusals;
+use crate::removal::{Held, Removal};
+use crate::restamp::Restamping;
 use crate::round::{PullKind, Pulling};
-use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo};
+use crate::row::{BlobHash, Origin, Row, TrackerNo};
 use crate::rows::Rows;
 use crate::upkeep::Upkeep;
 use crate::vector::VersionVector;
@@ -25,7 +25,10 @@ use crate::vector::VersionVector;
 #[derive(Debug)]
 pub struct Replica {
     pub(crate) ledger: Ledger,
-    cluster: [u8; 16],
+    pub(crate) cluster: [u8; 16],
+    pub(crate) bounds: Bounds,
+    /// When the last event came.
+    mono_ms: u64,
     pub(crate) links: BTreeMap<TrackerNo, Link>,
     /// The last vectors of peers that were connected in this process.
     pub(crate) known: BTreeMap<TrackerNo, VersionVector>,
@@ -38,6 +41,17 @@ pub struct Replica {
     pub(crate) upkeep: Upkeep,
     /// By peer; kept when a link ends, so that nobody resets them by connecting again.
     pub(crate) refusals: BTreeMap<TrackerNo, Refusals>,
+    /// By peer; kept when a link ends, as well.
+    pub(crate) conduct: BTreeMap<TrackerNo, Conduct>,
+    /// What a round of everything left out, while the others are asked.
+    pub(crate) removal: Option<Removal>,
+    /// Removals that were not made, by who demanded them.
+    pub(crate) held: BTreeMap<TrackerNo, Held>,
+    /// Of these, those that are being tried again.
+    pub(crate) retrying: BTreeSet<TrackerNo>,
+    /// Since when a peer demands a round of everything.
+    pub(crate) fresh_since: BTreeMap<TrackerNo, u64>,
+    pub(crate) restamping: Option<Restamping>,
     /// Names have to be voted on before the next round begins.
     pub(crate) votes_due: bool,
     /// A peer has come to hold more: perhaps the votes that names wait for.
@@ -75,6 +89,8 @@ impl Replica {
         let mut replica = Self {
             ledger: Ledger::open(rows, &config)?,
             cluster: config.cluster,
+            bounds: config.bounds,
+            mono_ms: now.mono_ms,
             links: BTreeMap::new(),
             known: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -84,6 +100,12 @@ impl Replica {
             blobs: Blobs::default(),
             upkeep: Upkeep::new(now),
             refusals: BTreeMap::new(),
+            conduct: BTreeMap::new(),
+            removal: None,
+            held: BTreeMap::new(),
+            retrying: BTreeSet::new(),
+            fresh_since: BTreeMap::new(),
+            restamping: None,
             votes_due: false,
             settle_due: false,
             outputs: VecDeque::new(),
@@ -101,6 +123,8 @@ impl Replica {
     /// # Errors
     /// When the storage fails: the transaction must be rolled back and this replica thrown away.
     pub fn handle<R: Rows>(&mut self, rows: &mut R, event: Event, now: Now) -> Result<(), R::Error> {
+        self.ledger.look_at_clock(now);
+        self.mono_ms = now.mono_ms;
         match event {
             Event::LinkUp { peer } => self.link_up(peer, now),
             Event::LinkDown { peer } => self.link_down(peer),
@@ -118,12 +142,12 @@ impl Replica {
 
     /// When [`Event::Tick`] is due next, on the clock of [`Now::mono_ms`]; never `None` while a link stands.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.votes_due || self.settle_due {
+        if self.votes_due || self.settle_due || self.restamping.is_some() {
             return Some(0);
         }
         let upkeep = [self.upkeep.digest_ms, self.upkeep.sweep_ms, self.upkeep.orphans_ms];
         let links = self.links.values().map(Link::next_timeout);
-        let retries = self.links.values().map(|link| link.retry_ms).filter(|&due| due > 0);
+        let retries = self.retries();
         let stall = self.stall_deadline();
         upkeep.into_iter().chain(links).chain(retries).chain(stall).chain(self.blobs.next_timeout()).min()
     }
@@ -150,30 +174,6 @@ impl Replica {
         Ok(Tally::read(rows, space, name)?.into_claims(&self.ledger.configured))
     }
 
-    /// How things stand with each other configured tracker, by number.
-    pub fn status(&self, now: Now) -> Vec<MemberStatus> {
-        let own = &self.ledger.vector;
-        let others = self.ledger.configured.iter().filter(|&&no| no != self.ledger.me);
-        let status = |&no: &TrackerNo| {
-            let link = self.links.get(&no);
-            let ready = link.filter(|link| link.is_ready());
-            let theirs = ready.map(|link| &link.vector).or(self.known.get(&no));
-            let nothing = VersionVector::default();
-            let lag_rows = theirs.unwrap_or(&nothing).lag_behind(own);
-            let behind_rows = theirs.map_or(0, |theirs| own.lag_behind(theirs));
-            let level = lag_rows == 0 && behind_rows == 0 && self.blobs.is_complete();
-            MemberStatus {
-                no,
-                connected: ready.is_some(),
-                in_sync: level && ready.is_some_and(|link| link.pulled),
-                lag_rows,
-                behind_rows,
-                silent_ms: link.map(|link| now.mono_ms.saturating_sub(link.heard_ms)),
-            }
-        };
-        others.map(status).collect()
-    }
-
     /// Up to where everything is held here.
     pub fn vector(&self) -> &VersionVector {
         &self.ledger.vector
@@ -188,6 +188,11 @@ impl Replica {
         self.link_down(peer);
         if peer == self.ledger.me || !self.ledger.configured.contains(&peer) {
             self.outputs.push_back(Output::Disconnect { peer, reason: Reason::NotConfigured });
+            return;
+        }
+        if let Some(ms) = self.conduct(peer).shunned_for(now.mono_ms) {
+            self.outputs.push_back(Output::Disconnect { peer, reason: Reason::Shunned });
+            self.outputs.push_back(Output::Shun { peer, ms });
             return;
         }
         let vector: Vec<Entry> = entries(&self.ledger.vector).collect();
@@ -214,10 +219,15 @@ impl Replica {
         let Some(link) = self.links.remove(&peer) else {
             return;
         };
+        if link.is_late(self.mono_ms) {
+            let now_ms = self.mono_ms;
+            self.conduct(peer).failed_to_acknowledge(now_ms);
+        }
         if link.is_ready() {
             self.known.insert(peer, link.vector);
         }
         self.pull.take_if(|pull| pull.peer == peer);
+        self.has_no_opinion(peer);
         self.waits.retain(|wait| wait.peer != peer);
         self.blobs.forget_peer(peer);
         self.stop_waiting_for(peer);
@@ -247,11 +257,11 @@ impl Replica {
                 Ok(())
             }
             (Stage::Greeted(_) | Stage::Ready(_), Frame::Vector(entries)) => {
-                self.on_vector(peer, &entries);
+                self.on_vector(peer, &entries, now);
                 Ok(())
             }
             (Stage::Greeted(_) | Stage::Ready(_), Frame::Floor { entries, dropped }) => {
-                self.on_floor(rows, peer, &entries, dropped)
+                self.on_floor(rows, peer, &entries, dropped, now)
             }
             (Stage::Greeted(origin), Frame::Ready) => {
                 link.stage = Stage::Ready(origin);
@@ -281,106 +291,18 @@ impl Replica {
             Frame::End { round } => self.on_end(peer, round),
             Frame::Busy { round } => self.on_busy(peer, round, now),
             Frame::Live(live) => self.on_live(rows, peer, live, now)?,
-            Frame::Ack { ids, held } => self.on_ack(peer, &ids, held),
-            Frame::Ping | Frame::Unknown => {}
-            Frame::Digest { root } => self.on_digest(rows, peer, root)?,
-            Frame::Want { hash, offset } => self.on_want(rows, peer, hash, offset)?,
-            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk)?,
+            Frame::Ack { ids, held } => self.on_ack(peer, &ids, held, now),
+            Frame::Ping => self.on_ping(rows, peer)?,
+            Frame::Unknown => {}
+            Frame::Digest { root } => self.on_digest(rows, peer, root, now)?,
+            Frame::Want { hash, offset } => self.on_want(rows, peer, (hash, offset), now)?,
+            Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk, now)?,
             Frame::Gone { hash } => self.on_gone(peer, hash),
             Frame::Hello(_) | Frame::Vector(_) | Frame::Floor { .. } | Frame::Ready => {
                 self.disconnect(peer, Reason::Malformed);
             }
         }
         Ok(())
-    }
-
-    fn on_hello(&mut self, peer: TrackerNo, hello: &Hello, now: Now) {
-        let reason = if hello.version < MIN_VERSION || hello.min_version > VERSION {
-            Some(Reason::Version)
-        } else if hello.cluster != self.cluster {
-            Some(Reason::ForeignCluster)
-        } else if hello.no != peer || hello.origin == self.ledger.origin {
-            Some(Reason::NotConfigured)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            self.disconnect(peer, reason);
-            return;
-        }
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.stage = Stage::Greeted(hello.origin);
-        }
-        if hello.wall_ms.abs_diff(now.wall_ms) > SKEW_WARNING_MS {
-            let ahead = i128::from(hello.wall_ms) - i128::from(now.wall_ms);
-            let ahead_ms = i64::try_from(ahead).unwrap_or(i64::MAX);
-            self.warn(Warning::ClockSkew { peer, ahead_ms });
-        }
-    }
-
-    fn on_vector(&mut self, peer: TrackerNo, entries: &[Entry]) {
-        let Some(link) = self.links.get_mut(&peer) else {
-            return;
-        };
-        for entry in entries {
-            link.holds(entry.origin, entry.seq);
-        }
-        self.settle_due = true;
-        if link.vector.len() > MAX_ORIGINS {
-            self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
-            self.disconnect(peer, Reason::TooManyOrigins);
-        }
-    }
-
-    /// A peer says which tombstones may be missing there: those that it dropped, and those that were missing where it had
-    /// its own rows from.
-    fn on_floor<R: Rows>(
-        &mut self,
-        rows: &mut R,
-        peer: TrackerNo,
-        entries: &[Entry],
-        dropped: Stamp,
-    ) -> Result<(), R::Error> {
-        let Some(link) = self.links.get_mut(&peer) else {
-            return Ok(());
-        };
-        for entry in entries {
-            link.floor.raise(entry.origin, entry.seq);
-        }
-        link.dropped = link.dropped.max(dropped);
-        if link.floor.len() > MAX_ORIGINS {
-            self.disconnect(peer, Reason::TooManyOrigins);
-            return Ok(());
-        }
-        if link.is_ready() { self.inherit_floor(rows, peer) } else { Ok(()) }
-    }
-
-    /// Takes over which tombstones may be missing at a peer: they count nowhere any more. One that this tracker never saw
-    /// may have deleted something here; then only a round of everything helps.
-    pub(crate) fn inherit_floor<R: Rows>(&mut self, rows: &mut R, peer: TrackerNo) -> Result<(), R::Error> {
-        let Some(link) = self.links.get_mut(&peer) else {
-            return Ok(());
-        };
-        link.fresh = !self.ledger.vector.includes(&link.floor);
-        if !link.fresh && self.ledger.raise_floor(rows, &link.floor, link.dropped)? {
-            self.upkeep.sweep_all = true;
-            self.tell_floors();
-        }
-        Ok(())
-    }
-
-    /// Tells everybody which tombstones may be missing here, before anything that was written on top of that.
-    pub(crate) fn tell_floors(&mut self) {
-        let peers: Vec<TrackerNo> = self.links.keys().copied().collect();
-        peers.into_iter().for_each(|peer| self.tell_floor(peer));
-    }
-
-    /// Tells a peer which tombstones may be missing here.
-    fn tell_floor(&mut self, peer: TrackerNo) {
-        let (floor, dropped) = (&self.ledger.floor, self.ledger.dropped);
-        let entries: Vec<Entry> = entries(floor).collect();
-        let parts = in_parts(&entries, |entries| Frame::Floor { entries, dropped });
-        parts.into_iter().for_each(|frame| self.send(peer, frame));
     }
 
     /// Takes one row from a peer; says whether it changed anything, or `None` if that ended the link.
@@ -397,9 +319,16 @@ impl Replica {
             self.disconnect(peer, Reason::TooManyOrigins);
             return Ok(None);
         }
+        if self.is_false_word(peer, row.origin, row.seq, now) || !self.admits_writer(peer, row.origin, now) {
+            return Ok(Some(false));
+        }
+        let trust = self.trust_in(peer, row.origin, trust);
         let applied = self.ledger.apply(rows, row, trust, now)?;
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
+        }
+        if applied.stored {
+            self.charge(peer, row.weight(), now.mono_ms);
         }
         if applied.refused {
             self.note_refusal(peer, row, now);
@@ -417,6 +346,7 @@ impl Replica {
         if self.settle_due {
             self.settle(rows, now)?;
         }
+        self.decide_removal(rows, now)?;
         self.start_pull(rows, now)
     }
 
@@ -434,11 +364,16 @@ impl Replica {
                 continue;
             }
             match what {
-                Waiting::Live(live) => self.finish_live(rows, peer, &live, now)?,
+                Waiting::Live(live) => {
+                    if let Some(link) = self.links.get_mut(&peer) {
+                        link.holds_back_no_more(live.rows.iter().map(Row::weight).sum());
+                    }
+                    self.finish_live(rows, peer, &live, now)?;
+                }
                 Waiting::Row { row, trust } => {
                     self.take_in_round(rows, peer, &row, trust, now)?;
                 }
-                Waiting::End { vector, kind } => self.finish_round(rows, peer, &vector, kind)?,
+                Waiting::End { vector, kind } => self.finish_round(rows, peer, &vector, kind, now)?,
             }
         }
         self.give_credit(now);

@@ -34,7 +34,9 @@ impl Replica {
         peer: TrackerNo,
         pull: &Pull,
     ) -> Result<(), R::Error> {
-        if self.needs_fresh_round() {
+        // What it would be sent may have been deleted there.
+        let held = self.links.get(&peer).is_some_and(|link| link.fresh);
+        if self.needs_fresh_round() || held {
             self.send(peer, Frame::Busy { round: pull.round });
             return Ok(());
         }

@@ -55,10 +55,16 @@ impl Replica {
             self.disconnect(peer, reason);
         }
         if let Some(peer) = self.is_stalled(now) {
+            self.conduct(peer).pulled_in_vain(now.mono_ms);
             self.disconnect(peer, Reason::Stalled);
         }
+        self.restamp_some(rows, now)?;
+        self.look_after_held(now);
         for link in self.links.values_mut() {
             link.retry_ms = if now.mono_ms >= link.retry_ms { 0 } else { link.retry_ms };
+        }
+        for peer in self.conduct.values_mut() {
+            peer.pull_after_ms = if now.mono_ms >= peer.pull_after_ms { 0 } else { peer.pull_after_ms };
         }
         self.ping(now);
         if now.mono_ms >= self.upkeep.digest_ms {
@@ -125,16 +131,19 @@ impl Replica {
         rows: &R,
         peer: TrackerNo,
         theirs: [u8; 16],
+        now: Now,
     ) -> Result<(), R::Error> {
         let comparable = self.ledger.is_clean() && !self.needs_fresh_round();
-        let Some(link) = self.links.get(&peer).filter(|link| link.vector == self.ledger.vector) else {
+        let Some(link) = self.links.get(&peer) else {
             return Ok(());
         };
-        if !comparable || link.repair {
+        if !comparable || link.repair || link.fresh || !self.is_level_with(rows, peer)? {
             return Ok(());
         }
         let difference = u128::from_le_bytes(theirs).wrapping_sub(u128::from_le_bytes(root(rows)?));
-        if difference != 0 && self.needs_repair(peer, difference) {
+        if difference == 0 {
+            self.conduct(peer).is_level();
+        } else if self.needs_repair(peer, difference, now) && self.conduct(peer).may_repair(now.mono_ms) {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.repair = true;
             }
@@ -216,8 +225,14 @@ impl Replica {
             && !self.votes_due
             && self.blobs.is_complete()
             && !self.needs_fresh_round()
-            && !ready.iter().any(|&peer| self.wants_pull(peer));
-        let orphaned = |origin: &Origin| *origin != self.ledger.origin && !self.is_connected_origin(*origin);
+            // A peer whose rounds come to nothing holds nobody up.
+            && !ready.iter().any(|&peer| self.is_due(peer, now));
+        // Nor are the rows of a connected tracker ever covered whose rounds come to nothing.
+        let expected = |origin: Origin| {
+            let rests = |peer: &TrackerNo| self.conduct.get(peer).is_some_and(|peer| peer.rests(now.mono_ms));
+            self.links.iter().any(|(peer, link)| link.origin() == Some(origin) && !rests(peer))
+        };
+        let orphaned = |origin: &Origin| *origin != self.ledger.origin && !expected(*origin);
         let Some(origin) = self.ledger.ahead().into_iter().find(orphaned).filter(|_| at_rest) else {
             self.upkeep.orphaned_since = None;
             return Ok(());

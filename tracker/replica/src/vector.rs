@@ -56,6 +56,15 @@ impl VersionVector {
         self.0.is_empty()
     }
 
+    /// Lowers `origin` to `seq`, if it is higher.
+    pub(crate) fn lower(&mut self, origin: Origin, seq: u64) {
+        if seq == 0 {
+            self.0.remove(&origin);
+        } else if self.at(origin) > seq {
+            self.0.insert(origin, seq);
+        }
+    }
+
     pub(crate) fn forget(&mut self, origin: Origin) {
         self.0.remove(&origin);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use shoal_replica::memory::Memory;
-use shoal_replica::{Config, Event, Frame, Origin, Output, Replica, TrackerNo};
+use shoal_replica::{Bounds, Config, Event, Frame, Origin, Output, Replica, TrackerNo};
 
 use crate::disk::Disk;
 use crate::world::{CLUSTER, World};
@@ -23,11 +23,28 @@ pub enum Broken {
     Abstention,
     /// No fresh round is ever taken, as the floor of dropped tombstones is not told.
     FreshRound,
+    /// Whatever a lying tracker would remove is removed, as operators allow it without looking.
+    Removal,
+    /// A lying tracker may bring as many writer ids as it likes.
+    Writers,
 }
 
 impl Broken {
     /// All rules that can be broken.
-    pub const RULES: [Self; 5] = [Self::End, Self::Origin, Self::Votes, Self::Abstention, Self::FreshRound];
+    pub const RULES: [Self; 7] = [
+        Self::End,
+        Self::Origin,
+        Self::Votes,
+        Self::Abstention,
+        Self::FreshRound,
+        Self::Removal,
+        Self::Writers,
+    ];
+
+    /// Whether only a lying tracker profits from it.
+    pub(crate) fn needs_a_liar(self) -> bool {
+        matches!(self, Self::Removal | Self::Writers)
+    }
 }
 
 impl fmt::Display for Broken {
@@ -39,6 +56,8 @@ impl fmt::Display for Broken {
             Self::Votes => "votes",
             Self::Abstention => "abstention",
             Self::FreshRound => "fresh-round",
+            Self::Removal => "removal",
+            Self::Writers => "writers",
         })
     }
 }
@@ -65,7 +84,8 @@ pub(crate) fn pretend_all_were_heard<D: Disk>(world: &mut World<D>, node: usize)
         let it = &mut world.nodes[node];
         let Some(replica) = &mut it.replica else { return };
         let mut liar = Memory::new();
-        let config = Config { me: peer, configured: peers.clone(), origin, cluster: CLUSTER };
+        let bounds = Bounds::default();
+        let config = Config { me: peer, configured: peers.clone(), origin, cluster: CLUSTER, bounds };
         let mut fake = Replica::open(&mut liar, config, now).unwrap();
         it.store.begin();
         replica.handle(&mut it.store, Event::LinkUp { peer }, now).unwrap();

@@ -17,6 +17,8 @@ pub(crate) struct History {
     /// tracker that lost its disk may write what all others have forgotten as deleted. Or a tracker lost its disk twice: then
     /// its backup may bring a row that no other tracker ever saw, and which was deleted unseen.
     pub(crate) deletions_fade: bool,
+    /// One tracker lies: of several deletions of one key any may be held, for digests do not count them.
+    pub(crate) is_lied_to: bool,
 }
 
 /// A row that was written or sent.
@@ -126,7 +128,7 @@ impl History {
             (Rule::FirstStays, None) => false,
             (Rule::LastWins, Some(held)) => {
                 held.stamp >= stamp
-                    || (self.deletions_fade
+                    || ((self.deletions_fade || (self.is_lied_to && held.tombstone))
                         && self.deleted.get(&(kind, key.to_vec())).is_some_and(|&it| it >= stamp))
             }
             (Rule::LastWins, None) => {

@@ -1,8 +1,8 @@
 //! What a tracker does not take: from its own service, from its disk, and from whoever links up.
 
 use shoal_replica::{
-    Alarm, BlobHash, Config, Event, Frame, Hello, Kind, Now, OpenError, Origin, Output, Reason, Refusal,
-    Replica, TrackerNo, Write, WriteError, memory::Memory, vote_key,
+    Alarm, BlobHash, Bounds, Config, Event, Frame, Hello, Kind, Now, OpenError, Origin, Output, Reason,
+    Refusal, Replica, TrackerNo, Write, WriteError, memory::Memory, vote_key,
 };
 
 use crate::scenarios::{ANNA, cluster, value, write};
@@ -70,6 +70,7 @@ fn only_its_own_store_is_opened() {
         configured: configured.iter().copied().map(TrackerNo).collect(),
         origin: Origin([me; 16]),
         cluster: [7; 16],
+        bounds: Bounds::default(),
     };
     let mut store = Memory::new();
     assert!(Replica::open(&mut store, config(1, &[1, 2]), now).is_ok());

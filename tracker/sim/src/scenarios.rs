@@ -1,8 +1,8 @@
 //! One rule a test, on small clusters where everything else works.
 
 use shoal_replica::{
-    Alarm, BlobHash, Event, Holder, Kind, NameSpace, Reason, Row, Rows, Stamp, TrackerNo, Uid, Warning,
-    Write, memory::Memory,
+    Alarm, BlobHash, Bounds, Event, Holder, Kind, NameSpace, Reason, Row, Rows, Stamp, TrackerNo, Uid,
+    Warning, Write, memory::Memory,
 };
 
 use crate::broken::Broken;
@@ -384,4 +384,23 @@ fn a_rolled_back_replica_is_opened_again_with_its_origin() {
     assert_eq!(value(&world, 1, b"b"), Some(b"kept".to_vec()));
     let origins = world.nodes[1].replica.as_ref().unwrap().vector().len();
     assert_eq!(origins, 1);
+}
+
+#[test]
+fn a_flood_is_taken_slowly_and_the_operator_is_told() {
+    let mut world = World::new(2, 1);
+    world.bounds = Bounds { bytes_burst: 20_000, bytes_per_s: 2_000, ..Bounds::default() };
+    world.start_all();
+    run_connected_for(&mut world, 3_000);
+    for number in 0..100_u8 {
+        write(&mut world, 0, vec![put(&[number], &[7; 2_000])]);
+    }
+    let held = |world: &World| (0..100_u8).filter(|&key| value(world, 1, &[key]).is_some()).count();
+    run_connected_for(&mut world, 10_000);
+    let soon = held(&world);
+    assert!((10..40).contains(&soon), "{soon} of 100 after ten seconds");
+    assert!(world.alarms.contains(&Alarm::Flood { peer: TrackerNo(1) }), "{:?}", world.alarms);
+    // Nothing is refused: it comes in time.
+    run_connected_for(&mut world, 300_000);
+    assert_eq!(held(&world), 100);
 }

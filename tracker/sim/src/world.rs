@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use shoal_replica::{
-    Alarm, Config, Event, Frame, Holder, Kind, NameSpace, Now, Origin, Output, Reason, Replica, Row,
+    Alarm, Bounds, Config, Event, Frame, Holder, Kind, NameSpace, Now, Origin, Output, Reason, Replica, Row,
     TrackerNo, Uid, Warning, Write, WriteId, claim_key, parse_claim_key,
 };
 
 use crate::broken::{Broken, numbers, pretend_all_were_heard};
 use crate::disk::Disk;
 use crate::history::History;
+use crate::liar::Liar;
 use crate::network::{Heard, Network};
 use crate::tally::Tally;
 use crate::trace::{trace_input, trace_rows};
 
 /// All trackers of a world belong to this cluster.
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
-const START_WALL_MS: u64 = 1_700_000_000_000;
+pub(crate) const START_WALL_MS: u64 = 1_700_000_000_000;
 /// For how long a tracker refuses writes after its disk was full.
 const FULL_MS: u64 = 5_000;
 /// A write that waits for longer than its acknowledgement may take, with every delay between two looks at it.
@@ -58,11 +59,13 @@ pub(crate) struct Node<D> {
     pub(crate) store: D,
     pub(crate) replica: Option<Replica>,
     pub(crate) skew_ms: i64,
+    /// Its disk came from a backup once.
+    pub(crate) restored: bool,
     /// Writes of this process that are not acknowledged yet.
     pub(crate) pending: BTreeMap<WriteId, Pending>,
     pub(crate) acked: Vec<(WriteId, usize)>,
     full_until_ms: u64,
-    origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// A cluster and all that is known about it.
@@ -79,10 +82,18 @@ pub(crate) struct World<D> {
     /// Whether acknowledgements by one tracker alone count, as no disk is lost.
     pub(crate) single_copies_count: bool,
     pub(crate) alarms: Vec<Alarm>,
+    /// Removals that were held back and that no operator has looked at yet: where, and by whose word.
+    pub(crate) held_removals: Vec<(usize, TrackerNo)>,
     pub(crate) warnings: Vec<Warning>,
     /// Links that were closed: by whom, with whom, why.
     pub(crate) closed: Vec<(TrackerNo, TrackerNo, Reason)>,
     pub(crate) network: Network,
+    /// What each tracker lets any other one cause.
+    pub(crate) bounds: Bounds,
+    /// Which tracker lies, if one does.
+    pub(crate) liar: Option<Liar>,
+    /// Until when a tracker raises no link with another.
+    shunned: BTreeMap<(usize, usize), u64>,
     pub(crate) tally: Tally,
     /// What happened, in words, if that is wanted.
     pub(crate) trace: Option<Vec<String>>,
@@ -100,9 +111,13 @@ impl<D: Disk> World<D> {
             repeats: 0,
             single_copies_count: true,
             alarms: Vec::new(),
+            held_removals: Vec::new(),
             warnings: Vec::new(),
             closed: Vec::new(),
             network: Network::default(),
+            bounds: Bounds::default(),
+            liar: None,
+            shunned: BTreeMap::new(),
             tally: Tally::default(),
             trace: None,
         };
@@ -119,6 +134,7 @@ impl<D: Disk> World<D> {
                 store: D::blank(),
                 replica: None,
                 skew_ms: 0,
+                restored: false,
                 pending: BTreeMap::new(),
                 acked: Vec::new(),
                 full_until_ms: 0,
@@ -169,7 +185,8 @@ impl<D: Disk> World<D> {
         let now = self.now(node);
         let configured = self.configured();
         let it = &mut self.nodes[node];
-        let config = Config { me: it.no, configured, origin: it.origin, cluster: CLUSTER };
+        let bounds = self.bounds;
+        let config = Config { me: it.no, configured, origin: it.origin, cluster: CLUSTER, bounds };
         it.store.begin();
         it.replica = Some(Replica::open(&mut it.store, config, now).unwrap());
         it.store.commit();
@@ -195,12 +212,14 @@ impl<D: Disk> World<D> {
         self.tally.lost_disks += 1;
         let what = if backup.is_some() { "comes back from a backup" } else { "is lost" };
         self.note(|| format!("the disk of tracker {} {what}", node + 1));
+        self.nodes[node].restored |= backup.is_some();
         self.nodes[node].store = backup.map_or_else(D::blank, D::restore);
     }
 
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
         let serves = |node| self.is_up(node) && !self.is_full(node);
-        if serves(a) && serves(b) {
+        let shuns = |a, b| self.shunned.get(&(a, b)).is_some_and(|&until| self.now_ms < until);
+        if serves(a) && serves(b) && !shuns(a, b) && !shuns(b, a) {
             self.network.connect(a, b, self.now_ms);
         }
     }
@@ -227,6 +246,12 @@ impl<D: Disk> World<D> {
             Some(Heard::Down) => return vec![Event::LinkDown { peer }],
             Some(Heard::Frame(frame)) => frame,
         };
+        if self.liar.as_ref().is_some_and(|liar| liar.node == to)
+            && let Some(lies) = self.answer_with_lies(from, &frame)
+        {
+            lies.into_iter().for_each(|lie| self.network.send(to, from, lie));
+            return Vec::new();
+        }
         let early_end = match &frame {
             Frame::Rows { round, .. } if self.broken == Broken::End => {
                 Some(Event::Frame { peer, frame: Frame::End { round: *round } })
@@ -368,6 +393,7 @@ impl<D: Disk> World<D> {
                 break;
             };
             match output {
+                Output::Send { to: _, frame } if self.is_kept_back(node, &frame) => {}
                 Output::Send { to, frame } => {
                     self.history.sent(&frame)?;
                     self.network.send(node, usize::from(to.0) - 1, frame);
@@ -378,8 +404,20 @@ impl<D: Disk> World<D> {
                     self.closed.push((self.nodes[node].no, peer, reason));
                     self.network.hang_up(node, usize::from(peer.0) - 1);
                 }
+                Output::Shun { peer, ms } => {
+                    self.shunned.insert((node, usize::from(peer.0) - 1), self.now_ms + ms);
+                }
+                Output::Pause { peer, ms } => {
+                    self.network.block(usize::from(peer.0) - 1, node, self.now_ms + ms);
+                }
                 Output::Acked { write, copies } => self.acked(node, write, copies)?,
-                Output::Alarm(alarm) => self.alarms.push(alarm),
+                Output::Alarm(alarm) => {
+                    self.note(|| format!("tracker {}: {}", node + 1, alarm.text()));
+                    if let Alarm::RemovalHeld { peer, .. } = alarm {
+                        self.held_removals.push((node, peer));
+                    }
+                    self.alarms.push(alarm);
+                }
                 Output::Warning(warning) => {
                     self.tally.fresh_rounds += u64::from(matches!(warning, Warning::FreshRound { .. }));
                     self.warnings.push(warning);
@@ -416,7 +454,8 @@ impl<D: Disk> World<D> {
                 rows.iter().all(|row| self.history.stands_for(held(row).as_ref(), row))
             };
             let holders = self.nodes.iter().filter(holds).count();
-            if holders < copies {
+            // A liar's acknowledgement may be one of its lies.
+            if holders + usize::from(self.liar.is_some()) < copies {
                 return Err(format!("{rows:?} is said to have {copies} copies and has {holders}"));
             }
         }

@@ -287,6 +287,19 @@ async fn obey(node: &Node, line: &str) -> bool {
             Ok(key) => println!("tracker {number} is now known by its key {key}"),
             Err(error) => eprintln!("{error:#}"),
         },
+        Ok(Some(Command::AllowRemoval(number))) => match node.allow_removal(number).await {
+            Ok(true) => {
+                println!("what tracker {number} does not hold is removed here when it is compared next")
+            }
+            Ok(false) => eprintln!("nothing is held back that tracker {number} would remove"),
+            Err(error) => eprintln!("that could not be done: {error:#}"),
+        },
+        Ok(Some(Command::Restamp)) => match node.restamp().await {
+            Ok(()) => {
+                println!("records with an impossible time get the present one; the log says how many")
+            }
+            Err(error) => eprintln!("that could not be done: {error:#}"),
+        },
         Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
         Err(problem) => eprintln!("{problem}"),
     }

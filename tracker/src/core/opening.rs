@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::anyhow;
-use shoal_replica::{Config, Now, OpenError, Origin, Replica, Rows, Write, WriteError};
+use shoal_replica::{Bounds, Config, Now, OpenError, Origin, Replica, Rows, Write, WriteError};
 
 use super::CoreConfig;
 use crate::clock;
@@ -48,7 +48,8 @@ pub(super) fn open_replica(
     origin: Origin,
     now: Now,
 ) -> Result<Replica, Opening> {
-    let identity = Config { me: config.me, configured: config.configured.clone(), origin, cluster: CLUSTER };
+    let (configured, bounds) = (config.configured.clone(), Bounds::default());
+    let identity = Config { me: config.me, configured, origin, cluster: CLUSTER, bounds };
     store.begin()?;
     match Replica::open(store, identity, now) {
         Ok(replica) => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shoal_replica::TrackerNo;
 use tokio::sync::{mpsc, watch};
@@ -15,6 +15,9 @@ use crate::core::LinkOrder;
 /// Frames queued for one link; the replica's own windows keep far below.
 const MAX_QUEUED: usize = 16 * 1024;
 
+/// How long a link that is to be closed has to send what was queued before.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
 /// What a link's task is to do.
 pub(super) enum Order {
     Send(Vec<u8>),
@@ -25,7 +28,11 @@ pub(super) enum Order {
 pub(super) fn queue() -> (Queue, Orders) {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     let overrun = Arc::<AtomicBool>::default();
-    (Queue { sender, overrun: overrun.clone() }, Orders { receiver, overrun })
+    let (shun, shunned) = watch::channel(Instant::now());
+    let (pause, paused) = watch::channel(Instant::now());
+    let (close, closed) = watch::channel(String::new());
+    let queue = Queue { sender, overrun: overrun.clone(), shun, pause, close };
+    (queue, Orders { receiver, overrun, shunned, paused, closed })
 }
 
 /// The end into which orders are put.
@@ -34,15 +41,56 @@ pub(super) struct Queue {
     /// Whether a frame was lost because there was no room. A stream with a hole must not go on: behind the hole may come an
     /// END that counts what was lost. Set before anything is queued behind the hole.
     overrun: Arc<AtomicBool>,
+    /// Until when no link is raised with this tracker.
+    shun: watch::Sender<Instant>,
+    /// Until when nothing is read from it.
+    pause: watch::Sender<Instant>,
+    /// Why the link is closed, for a task that is stuck in sending.
+    close: watch::Sender<String>,
 }
 
 /// The end from which a link's task takes them.
 pub(super) struct Orders {
     receiver: mpsc::Receiver<Order>,
     overrun: Arc<AtomicBool>,
+    shunned: watch::Receiver<Instant>,
+    paused: watch::Receiver<Instant>,
+    closed: watch::Receiver<String>,
+}
+
+impl Queue {
+    /// Closes the link. What is queued before that is still sent, if the other end takes it.
+    async fn close(&self, reason: String) {
+        self.close.send_replace(reason.clone());
+        let _ = self.sender.send(Order::Close(reason)).await;
+    }
 }
 
 impl Orders {
+    /// Until when no link is raised.
+    pub(super) fn shunned_until(&self) -> Instant {
+        *self.shunned.borrow()
+    }
+
+    /// Says until when nothing is read.
+    pub(super) fn paused(&self) -> watch::Receiver<Instant> {
+        self.paused.clone()
+    }
+
+    /// Waits until the link is to be closed and had some time to send what was queued before; says why.
+    pub(super) fn closed(&self) -> impl Future<Output = String> + use<> {
+        let mut closed = self.closed.clone();
+        async move {
+            if closed.changed().await.is_err() {
+                // The tracker closes, and says so itself.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(CLOSE_WAIT).await;
+            let reason = closed.borrow();
+            reason.clone()
+        }
+    }
+
     /// The next order. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Order {
         let order = self.receiver.recv().await;
@@ -61,6 +109,7 @@ impl Orders {
             // Nobody is there to take it.
         }
         self.overrun.store(false, Ordering::Release);
+        self.closed.mark_unchanged();
     }
 
     fn unless_overrun(&self, order: Order) -> Order {
@@ -97,13 +146,23 @@ pub(super) async fn carry(
             }
             Some(LinkOrder::Close(to, reason)) => {
                 if let Some(queue) = queues.get(&to) {
-                    let _ = queue.sender.send(Order::Close(reason)).await;
+                    queue.close(reason).await;
+                }
+            }
+            Some(LinkOrder::Shun(to, rest)) => {
+                if let Some(queue) = queues.get(&to) {
+                    queue.shun.send_replace(Instant::now() + rest);
+                }
+            }
+            Some(LinkOrder::Pause(to, rest)) => {
+                if let Some(queue) = queues.get(&to) {
+                    queue.pause.send_replace(Instant::now() + rest);
                 }
             }
             Some(LinkOrder::Rest(rest)) => drop(rest_until.send_replace(Instant::now() + rest)),
             Some(LinkOrder::CloseAll(reason)) => {
                 for queue in queues.values() {
-                    let _ = queue.sender.send(Order::Close(reason.to_owned())).await;
+                    queue.close(reason.to_owned()).await;
                 }
             }
         }

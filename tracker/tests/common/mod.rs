@@ -7,6 +7,7 @@
     reason = "a test's helpers: every binary uses its own part, and a panic is how a test fails"
 )]
 
+pub mod liar;
 pub mod server;
 
 use std::path::Path;
@@ -189,4 +190,16 @@ pub fn user(name: &str) -> UserName {
 
 pub fn group(name: &str) -> GroupName {
     GroupName::refer(name).unwrap()
+}
+
+/// Looks again and again until something was heard.
+pub async fn until_heard<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "nothing was heard within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -20,7 +20,7 @@ struct Options {
     /// Replay this one only; if it fails, it is shrunk and told.
     #[arg(long)]
     seed: Option<u64>,
-    /// Break a rule: end, origin, votes, abstention or fresh-round.
+    /// Break a rule: end, origin, votes, abstention, fresh-round, removal or writers.
     #[arg(long, default_value_t = Broken::Nothing)]
     broken: Broken,
     /// Threads; as many as there are cores by default.

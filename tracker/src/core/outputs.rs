@@ -1,0 +1,69 @@
+//! What the replica gives out, and what an operator tells it.
+
+use std::time::Duration;
+
+use shoal_replica::{Alarm, Output, TrackerNo, Warning};
+
+use super::{Fault, LinkOrder, State, Tx};
+
+/// Alarms that are remembered for `status`.
+const MAX_LAST_ALARMS: usize = 8;
+
+impl Tx<'_> {
+    /// Lets what this tracker left out be removed here, whoever else holds it. False if nothing was held back.
+    pub fn allow_removal(&mut self, peer: TrackerNo) -> bool {
+        self.replica.allow_removal(peer)
+    }
+
+    /// Begins to give the present time to all records whose time is impossible.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn restamp(&mut self) -> Result<(), Fault> {
+        Ok(self.replica.restamp(self.store, self.now)?)
+    }
+}
+
+impl State {
+    /// Does what the replica asks for, now that it is durable.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(output) = self.replica.poll_output() {
+            match output {
+                Output::Send { to, frame } => self.order(LinkOrder::Send(to, frame)),
+                Output::Disconnect { peer, reason } => {
+                    self.order(LinkOrder::Close(peer, reason.to_string()));
+                }
+                Output::Shun { peer, ms } => self.order(LinkOrder::Shun(peer, Duration::from_millis(ms))),
+                Output::Pause { peer, ms } => self.order(LinkOrder::Pause(peer, Duration::from_millis(ms))),
+                Output::Acked { write, copies } => {
+                    let alone = copies == 1 && self.config.configured.len() > 1;
+                    if alone && !self.alone {
+                        tracing::warn!("writes are durable here only: no other tracker is connected");
+                    }
+                    self.alone = alone;
+                    if let Some(finish) = self.waiting.remove(&write) {
+                        finish();
+                    }
+                }
+                Output::Alarm(alarm) => self.alarm(&alarm),
+                Output::Warning(Warning::Restamped { rows }) => {
+                    tracing::warn!(
+                        "restamp: {rows} records with an impossible time were given the present one"
+                    );
+                }
+                Output::Warning(warning) => tracing::warn!(?warning, "warning"),
+            }
+        }
+    }
+
+    fn alarm(&mut self, alarm: &Alarm) {
+        let text = alarm.text();
+        self.alarms += 1;
+        tracing::error!(?alarm, "alarm: {text}");
+        self.last_alarms.retain(|known| *known != text);
+        self.last_alarms.push_back(text);
+        if self.last_alarms.len() > MAX_LAST_ALARMS {
+            self.last_alarms.pop_front();
+        }
+    }
+}
