@@ -188,8 +188,9 @@ fn a_strangers_ticket_neither_reads_nor_deletes_and_a_copied_one_is_refused() {
     assert!(matches!(ask(&eve, anns.clone()), Err(LaneError::Refused { .. })));
     assert!(ask(&eve, b"made up".to_vec()).is_err());
     assert!(path.is_file(), "a stranger deleted it");
-    // Its owner may read it; a ticket alone, which a tracker could make up, deletes it for a day to come back from.
+    // Its owner may read it; a ticket alone, which a tracker could make up, deletes nothing.
     assert_eq!(ask(&ann, anns).unwrap(), (true, vec![true]));
+    assert!(!store.log(1).contains("out of the bin"), "it never was in the bin");
     assert!(path.is_file());
     fetched(&store, dir.path(), "f", &file);
     store.ok(&["rm", "f"]);
