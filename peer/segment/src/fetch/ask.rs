@@ -263,6 +263,11 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     drop(response);
     if size.is_none() {
         size = size_elsewhere(asker, &answer.url).await;
+        if let Some(said) = size.filter(|_| ranges)
+            && goes_on(asker, &answer.url, said).await
+        {
+            size = None;
+        }
     }
     answer.claim.size = size;
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
@@ -289,6 +294,15 @@ async fn size_elsewhere(asker: Asker<'_>, url: &Url) -> Option<u64> {
         }
     }
     None
+}
+
+/// Whether there are bytes behind the first `size`. An answer to another kind of question may have named another size.
+async fn goes_on(asker: Asker<'_>, url: &Url, size: u64) -> bool {
+    let request = asker.client.get(url.clone()).header(header::RANGE, format!("bytes={size}-{size}"));
+    asker.send(request, asker.within).await.is_ok_and(|response| {
+        response.status() == StatusCode::PARTIAL_CONTENT
+            && answer::content_range(response.headers()).is_some_and(|range| range.first == size)
+    })
 }
 
 fn refusal(status: StatusCode) -> String {

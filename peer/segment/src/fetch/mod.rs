@@ -117,7 +117,8 @@ async fn download(
     let mut fetched_before = 0;
     loop {
         let sources = Sources::new(options, &plan);
-        report.watch(sources.standings());
+        let standings = sources.standings();
+        report.watch(standings.clone());
         let (changes, seen) = mpsc::channel(sources.count() + 1);
         let running = engine.start(plan.content.clone(), target.clone(), seen);
         let outcome = attend(&running, changes, sources, &report).await;
@@ -142,6 +143,18 @@ async fn download(
             }
         }
         report.clear();
+        if let Outcome::Failed(DownloadError::NoSources { .. }) = outcome
+            && is_unchecked(&plan)
+            && standings.iter().all(|standing| standing.has_sent_more())
+        {
+            report.note(&format!(
+                "the servers send more than the {size} bytes that they name; the file is taken as it comes"
+            ));
+            // What is there of it began for another size.
+            target.discard().map_err(refused)?;
+            versions::forget(&target);
+            return stream::fetch(options, plan.without_size(), started).await;
+        }
         return match outcome {
             Outcome::Complete { path, digest } => {
                 versions::forget(&target);

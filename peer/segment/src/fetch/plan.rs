@@ -54,6 +54,14 @@ pub(super) struct Plan {
     pub(super) notes: Vec<String>,
 }
 
+impl Plan {
+    /// The same without the size, which turned out to be wrong.
+    pub(super) fn without_size(self) -> Unsized {
+        let Self { client, name, content, servers, .. } = self;
+        Unsized { client, name, digests: *content.digest(), servers, notes: Vec::new() }
+    }
+}
+
 /// What the file is called, and whether that is the user's word or the network's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Name {

@@ -114,7 +114,8 @@ impl HttpSource {
         if response.status() == StatusCode::OK {
             let whole = first == 0 && last + 1 == self.size;
             self.check_length(&response)?;
-            if !whole {
+            // One that does not say how long it is, is taken where its end is looked at.
+            if !whole || response.content_length().is_none() {
                 self.whole.is_whole(response, self.size).await;
                 return self.whole.fetch(self, want, into).await;
             }

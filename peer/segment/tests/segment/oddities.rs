@@ -82,6 +82,29 @@ fn a_size_that_one_answer_does_not_give_is_looked_for_in_others() {
 }
 
 #[test]
+fn a_size_that_is_too_small_cuts_nothing_off() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(200_000, 67));
+    let out = folder.path().join("out");
+    let to = out.to_str().unwrap().to_owned();
+    for (says, no_ranges) in [(20, true), (20, false), (199_999, true), (199_999, false)] {
+        let manners = Manners { sizeless: true, no_ranges, head_says: Some(says), ..Manners::default() };
+        let lab = Lab::start(&bytes, odd(manners));
+        let ended = fetch(&[lab.url("f"), "-o".into(), to.clone(), "--json".into()]);
+        assert_eq!(ended.succeeded().json()["size"], 200_000, "{says}, {no_ranges}: {ended:?}");
+        assert_content(&out, &bytes);
+        assert_eq!(names_in(folder.path()), ["out"]);
+        std::fs::remove_file(&out).unwrap();
+    }
+    // The right size is used as before.
+    let manners =
+        Manners { sizeless: true, no_ranges: true, head_says: Some(200_000), ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(manners));
+    let ended = fetch(&[lab.url("f"), "-o".into(), to, "--json".into()]);
+    assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 1, "{ended:?}");
+    assert_content(&out, &bytes);
+}
+
+#[test]
 fn thinking_is_not_stalling() {
     let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 65));
     let out = folder.path().join("out");

@@ -48,6 +48,10 @@ pub(crate) struct Manners {
     pub(crate) refuses_ranges: Option<String>,
     /// Says neither how long the file is nor, in `Content-Range`, what its size is.
     pub(crate) sizeless: bool,
+    /// Names this size to a question for the headers alone.
+    pub(crate) head_says: Option<u64>,
+    /// Cuts the connection after that many bytes of each answer.
+    pub(crate) breaks_at: Option<u64>,
     /// Time before each answer about the file begins.
     pub(crate) thinks: Duration,
     /// Calls the file coded so.
@@ -225,6 +229,10 @@ impl Shared {
             let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
+        if let Some(size) = self.manners.head_says.filter(|_| head_only) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
         // How slow it is, is the fault that it plays.
         std::thread::sleep(self.manners.thinks);
         if let Some(refusal) = self.manners.refuses_ranges.as_ref().filter(|_| range.is_some()) {
@@ -292,7 +300,8 @@ impl Shared {
             if self.manners.gone_after.is_some_and(|after| served >= after) {
                 self.down.store(true, Ordering::SeqCst);
             }
-            if self.down.load(Ordering::SeqCst) {
+            let broken = self.manners.breaks_at.is_some_and(|at| index * BLOCK as u64 >= at);
+            if broken || self.down.load(Ordering::SeqCst) {
                 return Err(std::io::ErrorKind::ConnectionAborted.into());
             }
             let offset = first + index * BLOCK as u64;
