@@ -25,6 +25,8 @@ use crate::fetch::{destination, refused_ref};
 const STALL: Duration = Duration::from_secs(10);
 /// Pause before the next try, when all servers have failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Rounds in which no server got further than any before, until that counts: a connection that breaks off once is no sign.
+const FRUITLESS: u32 = 3;
 
 /// Downloads the file.
 pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
@@ -68,7 +70,9 @@ async fn receive(
     report: &Report,
 ) -> Result<(NamedTempFile, u64, Digests)> {
     let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
+    let (mut furthest, mut fruitless, mut said) = (0, 0, false);
     loop {
+        fruitless += 1;
         let mut reasons = Vec::new();
         for (label, answer) in &plan.servers {
             let mut receiving = Receiving::new(target, &plan.digests, options.limit_rate)?;
@@ -76,12 +80,21 @@ async fn receive(
                 Ok(()) => return Ok((receiving.file, receiving.size, receiving.hasher.finish())),
                 Err(reason) => reasons.push(format!("{label}: {reason}")),
             }
-            if receiving.size > 0 {
-                since = receiving.last;
+            // One that breaks off where others did before gets nowhere.
+            if receiving.size > furthest {
+                (furthest, since, fruitless) = (receiving.size, receiving.last, 0);
             }
         }
-        if since.elapsed() >= patience {
+        if since.elapsed() >= patience && (fruitless >= FRUITLESS || patience.is_zero()) {
             bail!("no server sent all of the file:\n  {}", reasons.join("\n  "));
+        }
+        if !said {
+            said = true;
+            report.note(&format!(
+                "no server sent all of the file; begun again until none gets further for {} s:\n  {}",
+                patience.as_secs(),
+                reasons.join("\n  ")
+            ));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -105,6 +105,19 @@ fn a_size_that_is_too_small_cuts_nothing_off() {
 }
 
 #[test]
+fn a_stream_that_always_breaks_off_at_the_same_place_ends_and_says_why() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 68));
+    let manners = Manners { sizeless: true, no_ranges: true, breaks_at: Some(MIB as u64), ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(manners));
+    let out = folder.path().join("out");
+    let arguments = [lab.url("f"), "-o".into(), out.to_str().unwrap().into(), "--retry-time".into(), "2".into()];
+    let ended = fetch(&arguments);
+    ended.failed_saying("no server sent all of the file");
+    assert_eq!(ended.stderr.matches("begun again").count(), 1, "{ended:?}");
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
 fn thinking_is_not_stalling() {
     let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 65));
     let out = folder.path().join("out");
