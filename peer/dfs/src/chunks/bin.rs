@@ -108,6 +108,11 @@ impl Chunks {
         };
         if held.contains(&true) {
             self.changed();
+            let touched = chunks.iter().zip(&held).filter(|(_, held)| **held).map(|(chunk, _)| *chunk);
+            // For the next start only: until then the index knows it.
+            if let Err(error) = self.backend.touch(touched.collect(), now).await {
+                tracing::warn!(%error, "that chunks were asked for is forgotten at the next start");
+            }
         }
         Ok(held)
     }

@@ -70,6 +70,9 @@ pub trait Backend: Send + Sync + 'static {
     -> BoxFuture<'_, Result<Bytes, BackendError>>;
     /// Removes a chunk; one that is not there is removed.
     fn delete(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Notes durably that these chunks count as stored at that time; false where a backend has no place for it. One that is
+    /// not there is passed over.
+    fn touch(&self, chunks: Vec<OwnedChunk>, at: SystemTime) -> BoxFuture<'_, Result<bool, BackendError>>;
     /// Moves a rotten chunk out of the way, where an operator can look at it.
     fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
 }

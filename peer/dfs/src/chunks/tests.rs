@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use shoal_common::Uid;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +117,10 @@ async fn a_young_chunk_is_not_discarded_and_one_that_is_asked_for_is_young_again
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]));
     drop(chunks);
     let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]), "after a restart too");
+    file.set_modified(old).unwrap();
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Binned]));
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Absent]));
 }
@@ -163,9 +169,9 @@ async fn what_is_in_the_bin_is_there_after_a_restart_takes_its_room_and_comes_ba
     let (_, number) = chunks.snapshot();
     // Put again, or read by its owner: no other copy is written.
     let path = path_of(root.path(), &chunk);
-    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let written = std::fs::metadata(&path).unwrap().ino();
     chunks.put(chunk, bytes).await.unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written);
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), written);
     assert_eq!(chunks.read(other, 0, 100).await.unwrap(), others);
     let changes = chunks.changes_after(number, 9).unwrap().changes;
     assert!(changes.contains(&Change::Held(chunk)) && changes.contains(&Change::Held(other)));
