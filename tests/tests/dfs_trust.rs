@@ -14,13 +14,16 @@ use shoal_dfs::lane::{Lane, LaneError};
 use shoal_dfs::wire::{Failure, RemovalKey};
 use shoal_net::Identity;
 use shoal_tests::{
-    Liar, Member, Store, Trackers, binary, free_port, node_secret, random_file, same_content, until,
+    Liar, Member, Mount, Store, Trackers, binary, free_port, node_secret, random_file, root_or_skip,
+    same_content, until,
 };
 use tokio_util::task::TaskTracker;
 
 /// Nodes of a cluster with so many trackers, of which the last ones lie; six files of four parts are stored in two copies, so
 /// that each node holds twelve.
 struct Scene {
+    /// Under the first node's data, where a test wants it small.
+    disk: Option<Mount>,
     dir: tempfile::TempDir,
     store: Store,
     liars: Vec<Liar>,
@@ -32,7 +35,12 @@ const NODES: usize = 4;
 
 impl Scene {
     fn new(trackers: usize, lying: usize, for_nodes: &[&str]) -> Self {
+        Self::begin((trackers, lying), for_nodes, false)
+    }
+
+    fn begin((trackers, lying): (usize, usize), for_nodes: &[&str], small_disk: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let disk = small_disk.then(|| Mount::new(&dir.path().join("node-1"), "size=4m"));
         let mut cluster = Trackers::stopped(dir.path(), trackers);
         let secret = node_secret(dir.path());
         let honest: Vec<usize> = (1..=trackers - lying).collect();
@@ -52,7 +60,7 @@ impl Scene {
         }
         let paths: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
         store.ok(&[&["put"], &paths[..]].concat());
-        let scene = Self { dir, store, liars, files };
+        let scene = Self { disk, dir, store, liars, files };
         until("the liars know what is held", || scene.liars.iter().all(|liar| liar.held() == 2 * PARTS));
         scene
     }
@@ -112,6 +120,33 @@ fn most_trackers_lying_get_a_tenth_a_day_into_a_bin_from_which_it_comes_back() {
     assert_eq!(scene.held(), 2 * PARTS);
     // An operator takes everything out of the bin.
     scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    scene.store.set_arguments(&["--restore-bin"]);
+    scene.restart_all();
+    until("all is held again", || scene.liars[0].held() == 2 * PARTS);
+    scene.fetch();
+}
+
+#[test]
+fn a_node_whose_disk_is_full_starts_and_its_bin_works() {
+    if !root_or_skip("a_node_whose_disk_is_full_starts_and_its_bin_works") {
+        return;
+    }
+    let mut scene = Scene::begin((3, 2), &["--min-age", "0s"], true);
+    scene.liars.iter().for_each(Liar::have_all_deleted);
+    let gone = |scene: &Scene, each: usize| scene.liars[0].gone().iter().all(|&gone| gone >= each);
+    until("every node's share is in its bin", || gone(&scene, 2));
+    scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    let ballast = scene.disk.as_ref().unwrap().path().join("ballast");
+    let filled = std::fs::write(&ballast, vec![1; 8 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    scene.store.set_arguments(&["--min-age", "0s", "--daily-deletions", "50"]);
+    scene.restart_all();
+    assert!(scene.store.log(1).contains("2 chunks in the bin"), "{}", scene.store.log(1));
+    // More goes into the bin, and all of it comes back.
+    scene.liars.iter().for_each(Liar::have_all_deleted);
+    until("half is in the bins", || gone(&scene, 6));
+    scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    scene.fetch();
     scene.store.set_arguments(&["--restore-bin"]);
     scene.restart_all();
     until("all is held again", || scene.liars[0].held() == 2 * PARTS);

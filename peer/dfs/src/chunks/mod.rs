@@ -155,11 +155,11 @@ impl Chunks {
     /// # Errors
     /// [`Failure::NotFound`] or [`Failure::Storage`].
     pub async fn read(&self, chunk: OwnedChunk, offset: u32, length: u32) -> Result<Bytes, Failure> {
-        // What is read is needed: it comes out of the bin.
-        if self.ledger().is_binned(&chunk) {
-            self.keep(&[chunk]).await?;
-        }
-        let whole = self.length(&chunk).ok_or(Failure::NotFound)?;
+        // What is read is needed: it comes out of the bin. Where that cannot be noted, it is read all the same.
+        let binned = self.ledger().is_binned(&chunk);
+        let kept = !binned || self.keep(&[chunk]).await.is_ok();
+        let whole = if kept { self.length(&chunk) } else { self.ledger().length_anywhere(&chunk) };
+        let whole = whole.ok_or(Failure::NotFound)?;
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > whole) {
             return Err(Failure::NotFound);
         }

@@ -190,7 +190,8 @@ async fn a_crash_at_any_byte_of_the_journal_leaves_each_chunk_held_or_in_the_bin
     chunks.keep(&ids[2..4]).await.unwrap();
     assert_eq!(chunks.delete(ids[7]).await, Ok(true));
     drop(chunks);
-    let journal = std::fs::read(root.path().join("bin")).unwrap();
+    let mut journal = std::fs::read(root.path().join("bin")).unwrap();
+    journal.truncate(journal.iter().rposition(|&byte| byte != 0).unwrap() + 2);
     for cut in 0..=journal.len() {
         std::fs::write(root.path().join("bin"), &journal[..cut]).unwrap();
         let chunks = open_with(root.path(), 1 << 20, all_may_go.clone()).await;
@@ -242,6 +243,80 @@ async fn the_bin_is_emptied_after_its_time_and_what_is_stored_anew_is_not_in_it(
     drop(chunks);
     let chunks = open_with(root.path(), 1 << 20, short).await;
     assert!(chunks.holds(&chunk) && chunks.bin_len() == 0);
+}
+
+/// A tmpfs over a folder, while it lives.
+struct SmallDisk<'a>(&'a std::path::Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(folder: &'a std::path::Path) -> Option<Self> {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder)
+            .status();
+        mount.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self) {
+        let file = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let filled = std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 4 << 20), &mut &file);
+        assert!(filled.is_err());
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(root.path()) else {
+        return println!(
+            "SKIPPED: on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin needs root to mount a tmpfs"
+        );
+    };
+    let all_may_go = BinRules { daily_percent: 100, ..rules(root.path()) };
+    let (chunks, all) = twenty(root.path(), all_may_go.clone()).await;
+    let ids: Vec<OwnedChunk> = all.iter().map(|(chunk, _)| *chunk).collect();
+    chunks.discard(&ids[..5], Duration::ZERO).await.unwrap();
+    drop(chunks);
+    disk.fill();
+    let chunks = open_with(root.path(), 1 << 20, all_may_go.clone()).await;
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (15, 5));
+    assert_eq!(chunks.discard(&ids[5..10], Duration::ZERO).await.unwrap(), [Discarded::Binned; 5]);
+    // Over and over, until there is no room for a record.
+    let mut rounds = 0;
+    while chunks.discard(&ids[10..], Duration::ZERO).await.is_ok() {
+        assert_eq!(chunks.keep(&ids[10..]).await.unwrap(), [true; 10]);
+        rounds += 1;
+        assert!(rounds < 1_000, "the disk is full");
+    }
+    for (chunk, bytes) in &all {
+        assert_eq!(chunks.read(*chunk, 0, 100).await.as_ref(), Ok(bytes));
+    }
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "read, so needed");
+    drop(chunks);
+    let chunks = open_with(root.path(), 1 << 20, all_may_go).await;
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "after a restart too");
+}
+
+#[test]
+fn what_could_not_be_put_into_the_bin_takes_nothing_of_the_days_share() {
+    let mut ledger = Ledger::new(u64::MAX, 10);
+    let all: Vec<OwnedChunk> = (0..10).map(|seed| sealed(seed, 1).0).collect();
+    for chunk in &all {
+        ledger.found(Found { chunk: *chunk, length: 1, stored: SystemTime::UNIX_EPOCH });
+    }
+    let now = Some(SystemTime::now());
+    assert_eq!(ledger.discard(&all[0], now, 7), Discarded::Binned);
+    ledger.take_back(&all[0], 7);
+    assert_eq!(ledger.discard(&all[1], now, 8), Discarded::Binned);
+    assert_eq!(ledger.discard(&all[2], now, 9), Discarded::Spent);
+    assert_eq!((ledger.room().chunks, ledger.bin_len()), (9, 1));
 }
 
 #[tokio::test]
