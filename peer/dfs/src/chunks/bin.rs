@@ -192,26 +192,22 @@ impl Chunks {
         let keep_ms = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
         let Some(until_ms) = now_ms().checked_sub(keep_ms) else { return };
         let due = self.ledger().binned_until(until_ms);
-        let mut removed = Vec::new();
         for chunk in due {
+            // Held until its record is written: a chunk that is stored anew, and put into the bin again, comes after it.
             let _turn = self.part(&chunk).lock().await;
             // Held over the removal: nobody takes it out of the bin meanwhile.
-            let _journal = self.journal.lock().await;
+            let journal = self.journal.clone().lock_owned().await;
             if !self.ledger().is_binned(&chunk) {
                 continue;
             }
             match self.backend.delete(chunk).await {
                 Ok(()) => {
-                    self.ledger().remove_binned(&chunk);
+                    self.forget_binned(journal, chunk).await;
                     tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "deleted: its time in the bin is over");
-                    removed.push(chunk);
                 }
                 // It is tried again.
                 Err(error) => drop(failed("delete", chunk, &error)),
             }
-        }
-        if !removed.is_empty() {
-            self.forget_binned(removed).await;
         }
         let journal = self.journal.clone().lock_owned().await;
         let standing = standing(&self.ledger());
@@ -222,18 +218,12 @@ impl Chunks {
         }
     }
 
-    /// Notes that chunks are gone from the bin for good. A record that cannot be written is not needed as long as the chunk
-    /// does not come back before the next start, and void then by its age.
-    pub(super) async fn forget_binned(&self, chunks: Vec<OwnedChunk>) {
-        let journal = self.journal.clone().lock_owned().await;
-        {
-            let mut ledger = self.ledger();
-            chunks.iter().for_each(|chunk| {
-                ledger.remove_binned(chunk);
-            });
-        }
+    /// Notes that a chunk is gone from the bin for good; the caller has the lock of its part. A record that cannot be written is
+    /// not needed as long as the chunk does not come back before the next start, and void then by its age.
+    pub(super) async fn forget_binned(&self, journal: OwnedMutexGuard<Journal>, chunk: OwnedChunk) {
+        self.ledger().remove_binned(&chunk);
         // It was logged.
-        let _ = append(journal, records(Entry::Removed, &chunks, now_ms())).await;
+        let _ = append(journal, records(Entry::Removed, &[chunk], now_ms())).await;
     }
 }
 

@@ -194,15 +194,20 @@ impl Chunks {
     /// [`Failure::Storage`].
     pub async fn delete(&self, chunk: OwnedChunk) -> Result<bool, Failure> {
         let _turn = self.part(&chunk).lock().await;
-        let held = self.lose(&chunk);
-        if !held && !self.ledger().is_binned(&chunk) {
-            return Ok(false);
-        }
         // It is not held any more, whatever becomes of the file; a remainder is found at the next start.
-        self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
-        if !held {
-            self.forget_binned(vec![chunk]).await;
+        if !self.lose(&chunk) {
+            // Held over the removal: nobody takes it out of the bin meanwhile.
+            let journal = self.journal.clone().lock_owned().await;
+            if self.ledger().is_binned(&chunk) {
+                self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
+                self.forget_binned(journal, chunk).await;
+                return Ok(true);
+            }
+            if !self.lose(&chunk) {
+                return Ok(false);
+            }
         }
+        self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
         Ok(true)
     }
 

@@ -304,6 +304,83 @@ async fn on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin() {
     assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "after a restart too");
 }
 
+/// A folder in which the second removal waits.
+struct SlowToDelete {
+    folder: Folder,
+    first: Mutex<Option<OwnedChunk>>,
+    gate: tokio::sync::Semaphore,
+}
+
+impl Backend for SlowToDelete {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, BackendError>> {
+        self.folder.list()
+    }
+
+    fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.folder.put(chunk, bytes)
+    }
+
+    fn read(&self, chunk: OwnedChunk, at: u32, length: u32) -> BoxFuture<'_, Result<Bytes, BackendError>> {
+        self.folder.read(chunk, at, length)
+    }
+
+    fn delete(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {
+        let first = *self.first.lock().unwrap().get_or_insert(chunk);
+        Box::pin(async move {
+            if chunk != first {
+                drop(self.gate.acquire().await);
+            }
+            self.folder.delete(chunk).await
+        })
+    }
+
+    fn touch(&self, chunks: Vec<OwnedChunk>, at: SystemTime) -> BoxFuture<'_, Result<bool, BackendError>> {
+        self.folder.touch(chunks, at)
+    }
+
+    fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.folder.set_aside(chunk)
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_lost_sight_of() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::open(root.path(), true).unwrap();
+    let backend = SlowToDelete { folder, first: Mutex::default(), gate: tokio::sync::Semaphore::new(0) };
+    let backend = Arc::new(backend);
+    let short = BinRules { keep: Duration::ZERO, daily_percent: 100, ..rules(root.path()) };
+    let chunks = Chunks::open(backend.clone(), 1 << 20, short).await.unwrap();
+    let both = [sealed(1, 100), sealed(2, 100)];
+    for (chunk, bytes) in &both {
+        chunks.put(*chunk, bytes.clone()).await.unwrap();
+    }
+    chunks.discard(&both.clone().map(|(chunk, _)| chunk), Duration::ZERO).await.unwrap();
+    let stop = CancellationToken::new();
+    let emptying = tokio::spawn(chunks.clone().keep_bin(stop.clone()));
+    let until = async |done: &dyn Fn() -> bool| {
+        let done = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
+    };
+    // While the second is being removed, nothing holds the first but what is done with it.
+    until(&|| backend.first.lock().unwrap().is_some_and(|first| !path_of(root.path(), &first).exists())).await;
+    let first = backend.first.lock().unwrap().unwrap();
+    let (_, bytes) = both.iter().find(|(chunk, _)| *chunk == first).unwrap();
+    let again = async {
+        chunks.put(first, bytes.clone()).await.unwrap();
+        chunks.discard(&[first], Duration::ZERO).await.unwrap();
+    };
+    tokio::join!(again, async { backend.gate.add_permits(9) });
+    until(&|| chunks.bin_len() == 0 && !path_of(root.path(), &first).exists()).await;
+    assert_eq!(chunks.room(), Room { capacity: 1 << 20, free: 1 << 20, chunks: 0 });
+    stop.cancel();
+    emptying.await.unwrap();
+}
+
 #[test]
 fn what_could_not_be_put_into_the_bin_takes_nothing_of_the_days_share() {
     let mut ledger = Ledger::new(u64::MAX, 10);
