@@ -58,7 +58,7 @@ async fn fetch(options: Options) -> Result<()> {
     let started = Instant::now();
     let plan = tokio::select! {
         plan = plan::plan(&options) => plan?,
-        _ = tokio::signal::ctrl_c() => bail!("stopped before the download began"),
+        () = stopped() => bail!("stopped before the download began"),
     };
     let plan = match plan {
         Planned::Known(plan) => plan,
@@ -183,11 +183,18 @@ async fn download(
 
 /// Waits, unless the user does not want to.
 async fn wait(pause: Duration) -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
     tokio::select! {
         () = tokio::time::sleep(pause) => Ok(()),
-        _ = tokio::signal::ctrl_c() => bail!(STOPPED),
-        () = terminated(&mut terminate) => bail!(STOPPED),
+        () = stopped() => bail!(STOPPED),
+    }
+}
+
+/// Until the user ends it, by Ctrl-C or SIGTERM.
+async fn stopped() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated(&mut terminate) => {}
     }
 }
 

@@ -19,7 +19,7 @@ use crate::fetch::ask::{Answer, TIMEOUT};
 use crate::fetch::options::Options;
 use crate::fetch::plan::Unsized;
 use crate::fetch::report::{Ending, Report};
-use crate::fetch::{destination, refused_ref};
+use crate::fetch::{destination, refused_ref, stopped};
 
 /// Longest time without a byte.
 const STALL: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) ->
     }
     let (file, size, digests) = tokio::select! {
         received = receive(options, &plan, &target, &report) => received?,
-        _ = tokio::signal::ctrl_c() => bail!("stopped; nothing is kept of a file whose size no server tells"),
+        () = stopped() => bail!("stopped; nothing is kept of a file whose size no server tells"),
     };
     if !plan.digests.confirmed_by(&digests) {
         bail!("the file came with {digests} where {} was expected; nothing of it is kept", plan.digests);

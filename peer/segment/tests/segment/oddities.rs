@@ -1,10 +1,13 @@
 //! Servers that answer in ways of their own, as many do: `fetch` gets from them what curl gets.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shoal_common::Sha1;
 
-use crate::support::{Lab, MIB, Manners, assert_content, fetch, names_in, random};
+use crate::support::{
+    Lab, MIB, Manners, assert_content, fetch, fetch_command, finish, names_in, random, until,
+};
 
 fn odd(manners: Manners) -> Manners {
     Manners { untagged: true, ..manners }
@@ -114,6 +117,20 @@ fn a_stream_that_always_breaks_off_at_the_same_place_ends_and_says_why() {
     let ended = fetch(&arguments);
     ended.failed_saying("no server sent all of the file");
     assert_eq!(ended.stderr.matches("begun again").count(), 1, "{ended:?}");
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
+fn a_stream_that_is_terminated_leaves_nothing() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 69));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(Manners { silent_after: Some(MIB as u64), ..sizeless }));
+    let out = folder.path().join("out");
+    let child = fetch_command(&[lab.url("f"), "-o".into(), out.to_str().unwrap().into()]).spawn().unwrap();
+    until("it receives", || lab.served() >= MIB as u64 && !names_in(folder.path()).is_empty());
+    let terminated = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(terminated.success());
+    finish(child).failed_saying("nothing is kept");
     assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
 }
 
