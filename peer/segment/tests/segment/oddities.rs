@@ -1,9 +1,11 @@
 //! Servers that answer in ways of their own, as many do: `fetch` gets from them what curl gets.
 
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shoal_common::Sha1;
+use shoal_tests::{Mount, root_or_skip};
 
 use crate::support::{
     Lab, MIB, Manners, assert_content, fetch, fetch_command, finish, names_in, random, until,
@@ -132,6 +134,34 @@ fn a_stream_that_is_terminated_leaves_nothing() {
     assert!(terminated.success());
     finish(child).failed_saying("nothing is kept");
     assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
+fn a_stream_waits_for_space_and_says_what_is_lacking() {
+    if !root_or_skip("a_stream_waits_for_space_and_says_what_is_lacking") {
+        return;
+    }
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 70));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(sizeless));
+    let mount = Mount::new(&folder.path().join("small"), "size=3m");
+    let ballast = mount.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 2 * MIB]).unwrap();
+    let out = mount.path().join("out");
+    let with = |seconds: &str| {
+        let fetch = fetch_command(&[&lab.url("f"), "-o", out.to_str().unwrap(), "--retry-time", seconds]);
+        { fetch }.spawn().unwrap()
+    };
+    let ended = finish(with("1"));
+    ended.failed_saying("no space left on the drive").failed_saying("fetch it again");
+    assert_eq!(names_in(mount.path()), ["ballast"]);
+    // Room is made while it waits.
+    let mut child = with("60");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("trying again for 60 s")));
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_content(&out, &bytes);
 }
 
 #[test]
