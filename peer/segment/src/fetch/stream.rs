@@ -32,7 +32,7 @@ const FRUITLESS: u32 = 3;
 pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
     let target = destination::target(&options.output, plan.name.as_ref(), options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
-    let report = Report::new(0, labels, options.reports.interval, options.json);
+    let report = Report::of_stream(labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
     if let Some(problem) = destination::in_the_way(&target) {
         return Err(problem);

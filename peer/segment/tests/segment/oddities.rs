@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shoal_common::Sha1;
-use shoal_tests::{Mount, root_or_skip};
+use shoal_tests::{Mount, Terminal, root_or_skip};
 
 use crate::support::{
     Lab, MIB, Manners, assert_content, fetch, fetch_command, finish, names_in, random, until,
@@ -162,6 +162,19 @@ fn a_stream_waits_for_space_and_says_what_is_lacking() {
     std::fs::remove_file(&ballast).unwrap();
     assert!(child.wait().unwrap().success());
     assert_content(&out, &bytes);
+}
+
+#[test]
+fn a_streams_progress_claims_no_size() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 71));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(Manners { block_time: Duration::from_millis(20), ..sizeless }));
+    let out = folder.path().join("out");
+    let mut terminal = Terminal::start(&fetch_command(&[&lab.url("f"), "-o", out.to_str().unwrap()]));
+    terminal.expect("KiB/s");
+    assert_eq!(terminal.wait(), 0);
+    let shown = terminal.text();
+    assert!(!shown.contains('%') && !shown.contains("of 0 B"), "{shown}");
 }
 
 #[test]
