@@ -2,18 +2,19 @@
 //! or from an operator at a tracker's prompt. All others wait, in a short list, and are told what to do.
 //!
 //! Nothing that a stranger says is written down, passed on, or remembered for longer than the list holds it. A node that a
-//! version without admission registered has its record already.
+//! version without admission registered has its record already. One that an operator expelled waits, whatever it knows.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use shoal_common::join::JoinProof;
+use shoal_common::join::{JoinProof, NodeSecret};
 use shoal_common::tracker_api::storage::{MAX_NODES, NodeEntry};
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_common::{NodeName, PeerId};
 use shoal_replica::{Rows, Write};
 
 use super::Storage;
+use super::expelled::{expel, let_in_again};
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{STORAGE_NODE, StorageNode, encode, part};
 
@@ -83,13 +84,21 @@ impl Storage {
             // Who is admitted stands in the records, which are read once anyway.
             self.refresh().await?;
         }
-        if self.depot().is_known(peer) {
+        let proves = |secret: &NodeSecret| proof.as_ref().is_some_and(|proof| secret.proves(proof, peer, tracker));
+        let proven = self.secret.as_deref().is_some_and(proves);
+        let known = self.depot().is_known(peer);
+        // For a stranger nothing is looked up.
+        let expelled = (known || proven) && self.is_expelled(peer).await?;
+        if known && !expelled {
             // Perhaps another tracker's operator admitted it.
             self.waiting().0.remove(&peer);
             return Ok(());
         }
+        if proven && !expelled {
+            return Ok(());
+        }
         let why = match (&self.secret, proof) {
-            (Some(secret), Some(proof)) if secret.proves(&proof, peer, tracker) => return Ok(()),
+            _ if expelled => "it was expelled",
             (Some(_), Some(_)) => "its join secret is not this cluster's",
             (None, Some(_)) => "this tracker was started without --node-secret",
             (_, None) => "it was started without --join-secret",
@@ -142,10 +151,10 @@ impl Storage {
         let (storage, admitted) = (self.clone(), applicant.clone());
         let written = self.core.run(move |tx| {
             let nodes = read_nodes(tx)?;
+            let mut writes: Vec<Write> = let_in_again(tx, admitted.peer)?.into_iter().collect();
             if nodes.iter().any(|(peer, _)| *peer == admitted.peer) {
-                return Ok(());
+                return if writes.is_empty() { Ok(()) } else { tx.write(writes) };
             }
-            let mut writes = Vec::new();
             make_room(&storage, &nodes, admitted.address.ip(), &mut writes)?;
             let node = StorageNode { name: admitted.name, address: admitted.address.to_string(), heir: None };
             writes.push(node_write(admitted.peer, &node));
@@ -181,7 +190,12 @@ impl Storage {
         };
         let key = node.peer.0.to_vec();
         let write = Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() };
-        self.core.run(move |tx| tx.write(vec![write])).await.map_err(|refusal| refusal.text)?;
+        let peer = node.peer;
+        let written = self.core.run(move |tx| {
+            let expelled = expel(tx, peer)?;
+            tx.write(vec![write, expelled])
+        });
+        written.await.map_err(|refusal| refusal.text)?;
         self.refresh().await.map_err(|refusal| refusal.text)?;
         Ok(node)
     }

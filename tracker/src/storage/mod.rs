@@ -7,6 +7,7 @@ mod admission;
 mod depot;
 #[cfg(test)]
 mod depot_tests;
+mod expelled;
 mod files;
 mod nodes;
 mod records;
