@@ -228,6 +228,33 @@ fn of_several_files_those_that_can_be_are_stored() {
 }
 
 #[test]
+fn a_tracker_that_no_node_talks_to_says_so_and_calls_nothing_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start_with(dir.path(), (2, 2), &["--repair-after", "1s"], &[], &[]);
+    let file = sample(dir.path(), "f", 1_000_000, 9);
+    store.ok(&["put", file.to_str().unwrap()]);
+    store.kill(1);
+    store.kill(2);
+    // The other tracker heard what they held, and misses it.
+    until("it is missed", || store.trackers.status(1)["store"]["lost_chunks"].as_u64() > Some(0));
+    store.trackers.kill(2);
+    store.trackers.restart(2);
+    store.trackers.until_in_step();
+    until("it has the records", || store.trackers.status(2)["store"]["files"] == 1);
+    store.trackers.say(2, "status");
+    until("it says so", || store.trackers.log(2).contains("NO STORAGE NODE TALKS TO THIS TRACKER YET"));
+    until("a node that is away for longer counts as lost", || {
+        let status = store.trackers.status(2);
+        status["store"]["unheard"] == true && status["uptime_s"].as_u64() > Some(3)
+    });
+    assert_eq!(store.trackers.status(2)["store"]["lost_chunks"], 0);
+    store.restart(1);
+    store.restart(2);
+    store.until_repaired();
+    assert_eq!(store.trackers.status(2)["store"]["unheard"], false);
+}
+
+#[test]
 fn two_nodes_do_not_keep_their_chunks_in_one_folder() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::start(dir.path(), 1, 2);

@@ -96,6 +96,8 @@ pub struct Store {
     pub deletions_held: Option<String>,
     /// Nodes that wait at this tracker to be admitted.
     pub waiting: u64,
+    /// Whether no storage node has said what it holds since this tracker started; nothing counts as missing or lost then.
+    pub unheard: bool,
 }
 
 /// A storage node.
@@ -160,6 +162,7 @@ impl Report {
             unnamed: store.unnamed,
             deletions_held: store.deletions_held,
             waiting: 0,
+            unheard: false,
         };
     }
 
@@ -229,6 +232,12 @@ impl Store {
             let _ = write!(
                 text,
                 "\n  {name:<12} {address:<24} {state}, {chunks} chunks, {free} of {capacity} free"
+            );
+        }
+        if self.unheard {
+            text.push_str(
+                "\n  NO STORAGE NODE TALKS TO THIS TRACKER YET, so what they hold is not known here; if it is new in \
+                 tracker_info.txt, restart them with the new file",
             );
         }
         if self.lost_chunks > 0 {
