@@ -307,6 +307,25 @@ fn in_list(store: &Store, key: &str) -> bool {
 }
 
 #[test]
+fn a_node_of_two_trackers_of_which_one_was_removed_says_that_it_needs_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 2, 2);
+    let line = store.trackers.address(1).to_string();
+    assert!(store.trackers.stop(2));
+    store.trackers.write_info(&[line, "-".to_owned()]);
+    assert!(store.trackers.stop(1));
+    store.trackers.restart(1);
+    for number in [1, 2] {
+        until("it says so", || store.log(number).contains("until this node is restarted with the new file"));
+        assert!(store.log(number).contains("put - in place of its line"), "{}", store.log(number));
+        store.kill(number);
+        store.restart(number);
+        until("it took the new file", || store.log(number).contains("its word alone has chunks deleted"));
+    }
+    store.until_up(2);
+}
+
+#[test]
 fn a_key_in_dfs_conf_is_insisted_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::start(dir.path(), 1, 2);
