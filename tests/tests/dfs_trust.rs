@@ -270,6 +270,7 @@ fn nodes_wait_for_an_operator_and_fakes_under_their_names_stop_nothing() {
     random_file(&file, 5_000_000, 1);
     let error = store.refused(&["put", file.to_str().unwrap()]);
     assert!(error.contains("dfs.conf names 0 that the trackers know"), "{error}");
+    assert!(error.contains("DFS1, DFS2, DFS3 are not known to them: running, and admitted?"), "{error}");
     // Of the many DFS1 the operator knows the key of the right one; the others are told by their names.
     let key = store.key(1);
     store.trackers.say(1, &format!("admit {key} DFS2 dfs3"));
