@@ -275,6 +275,12 @@ fn nodes_wait_for_an_operator_and_fakes_under_their_names_stop_nothing() {
     let key = store.key(1);
     store.trackers.say(1, &format!("admit {key} DFS2 dfs3"));
     store.until_up(3);
+    for number in 1..=3 {
+        for tracker in [1, 2] {
+            let admitted = format!("admitted by the tracker at {}", store.trackers.address(tracker));
+            until("it says that it is admitted", || store.log(number).contains(&admitted));
+        }
+    }
     store.ok(&["put", file.to_str().unwrap()]);
     // Another node of that name that is admitted takes nothing from it either.
     let extra = Extra::start(dir.path(), "DFS1", &store.trackers.info());

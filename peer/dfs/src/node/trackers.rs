@@ -115,6 +115,11 @@ impl Reporter {
                     Ok(link) => {
                         tracing::info!(tracker = %line, "registered");
                         self.deletions.remove(number, false);
+                        if said.starts_with(REFUSES) {
+                            (self.say)(&format!("admitted by the tracker at {line}"));
+                            // Refused again, it says so again.
+                            said.clear();
+                        }
                         pause = FIRST_PAUSE;
                         let reason = tokio::select! {
                             reason = self.report(number, &link) => reason,
