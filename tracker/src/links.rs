@@ -265,7 +265,11 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 };
                 failures = if raised.is_some() { 0 } else { failures + 1 };
                 if failures == WORTH_A_WARNING {
-                    tracing::warn!("tracker {number} ({line}) answers, but no link comes about; trying on");
+                    let Own { number: own, peer: key, .. } = &shared.own;
+                    tracing::warn!(
+                        "tracker {number} ({line}) answers, but no link comes about: it may not know this tracker's key; then \
+                         type accept-tracker {own} {key} there. Trying on"
+                    );
                 }
                 // Nothing is sent before the key is known for good.
                 if let Some((sender, receiver)) = raised
