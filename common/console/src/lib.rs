@@ -9,6 +9,7 @@ pub mod password;
 pub mod pipe;
 mod rate;
 mod runtime;
+mod terminal;
 mod text_file;
 mod trackers;
 
@@ -16,5 +17,6 @@ pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::rate;
 pub use runtime::runtime;
+pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;

@@ -150,6 +150,7 @@ fn run(arguments: Arguments) -> Result<()> {
         registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,
     };
+    let _terminal = shoal_console::Restored::at_end();
     runtime.block_on(operate(config, terminal))
 }
 
