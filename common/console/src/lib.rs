@@ -12,6 +12,7 @@ mod runtime;
 mod terminal;
 mod text_file;
 mod trackers;
+mod wrapped;
 
 pub use key_file::read_key;
 pub use log::LogFormat;
@@ -20,3 +21,4 @@ pub use runtime::runtime;
 pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;
+pub use wrapped::wrapped;
