@@ -180,7 +180,10 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
             let keys = vec![RemovalKey([7; 32]); chunks.len()];
             for keys in [Some(keys), None, None] {
                 let refused = lane.delete(chunks.clone(), keys).await;
-                assert_eq!(refused.unwrap_err().to_string(), LaneError::Failed(Failure::NotAllowed).to_string());
+                assert_eq!(
+                    refused.unwrap_err().to_string(),
+                    LaneError::Failed(Failure::NotAllowed).to_string()
+                );
             }
             lane.settle().await.unwrap();
         });

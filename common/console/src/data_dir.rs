@@ -75,7 +75,9 @@ impl DataDir {
         };
         match note(&mut lock) {
             // It is only for people: a full disk is no reason not to start.
-            Err(error) if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
                 return Err(unusable(error));
             }
             _ => {}

@@ -237,9 +237,10 @@ async fn obey(node: &Node, line: &str) -> bool {
             None => complain(format_args!("this tracker is closing")),
         },
         Ok(Some(Command::Backup(to))) => match node.back_up(to.clone()).await {
-            Ok(()) => {
-                say(format_args!("the database is in {}; keep the key, identity.key, apart from it", to.display()))
-            }
+            Ok(()) => say(format_args!(
+                "the database is in {}; keep the key, identity.key, apart from it",
+                to.display()
+            )),
             Err(error) => complain(format_args!("no backup was made: {error:#}")),
         },
         Ok(Some(Command::AllowDeletions)) => match node.allow_deletions().await {
@@ -250,9 +251,9 @@ async fn obey(node: &Node, line: &str) -> bool {
         },
         Ok(Some(Command::InviteUser(days))) => {
             match node.invite_user(Duration::from_secs(u64::from(days) * 86_400)).await {
-                Ok(code) => {
-                    say(format_args!("good for one account within {days} days: create_user NAME --invite {code}"))
-                }
+                Ok(code) => say(format_args!(
+                    "good for one account within {days} days: create_user NAME --invite {code}"
+                )),
                 Err(error) => complain(format_args!("no invitation was made: {error:#}")),
             }
         }

@@ -84,7 +84,8 @@ impl Storage {
             // Who is admitted stands in the records, which are read once anyway.
             self.refresh().await?;
         }
-        let proves = |secret: &NodeSecret| proof.as_ref().is_some_and(|proof| secret.proves(proof, peer, tracker));
+        let proves =
+            |secret: &NodeSecret| proof.as_ref().is_some_and(|proof| secret.proves(proof, peer, tracker));
         let proven = self.secret.as_deref().is_some_and(proves);
         let known = self.depot().is_known(peer);
         // For a stranger nothing is looked up.

@@ -21,7 +21,9 @@ impl Storage {
     /// # Errors
     /// When the core cannot answer.
     pub(super) async fn is_expelled(&self, peer: PeerId) -> Result<bool, Refusal> {
-        self.core().run(move |tx| Ok(tx.store().get(EXPELLED, &peer.0)?.is_some_and(|row| !row.tombstone))).await
+        self.core()
+            .run(move |tx| Ok(tx.store().get(EXPELLED, &peer.0)?.is_some_and(|row| !row.tombstone)))
+            .await
     }
 }
 

@@ -234,7 +234,11 @@ mod tests {
         }
         let mirrors = store.mirrors(GROUP, file).unwrap();
         assert_eq!(mirrors.len(), 2);
-        assert_eq!(mirrors[0][..2], ["http://crowd.example/0", "http://crowd.example/1"], "the first comes first");
+        assert_eq!(
+            mirrors[0][..2],
+            ["http://crowd.example/0", "http://crowd.example/1"],
+            "the first comes first"
+        );
         assert_eq!(mirrors[1], ["http://late.example/m"]);
     }
 

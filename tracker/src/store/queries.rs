@@ -190,7 +190,8 @@ impl Store {
     /// The mirrors of a file by the member who named them, those who shared it first in front; those of nobody known last.
     pub(crate) fn mirrors(&self, group: Gid, file: Fid) -> Result<Vec<Vec<String>>, StoreError> {
         // By turns: the many clients of one member do not push out another member's first.
-        let sql = "SELECT uid, urls, ROW_NUMBER() OVER (PARTITION BY uid ORDER BY born, peer) AS turn FROM mirror
+        let sql =
+            "SELECT uid, urls, ROW_NUMBER() OVER (PARTITION BY uid ORDER BY born, peer) AS turn FROM mirror
                    WHERE gid = ?1 AND fid = ?2 AND (uid = ?3 OR EXISTS
                    (SELECT 1 FROM member WHERE gid = mirror.gid AND uid = mirror.uid AND standing = ?4))
                    ORDER BY turn, born, uid, peer LIMIT ?5";

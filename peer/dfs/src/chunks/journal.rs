@@ -94,7 +94,8 @@ impl Journal {
         {
             tracing::debug!(%error, "no more room for the list of deleted chunks");
         }
-        let written = self.file.write_all_at(&bytes, place(self.records)).and_then(|()| self.file.sync_data());
+        let written =
+            self.file.write_all_at(&bytes, place(self.records)).and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => {
                 self.records = end;

@@ -367,7 +367,8 @@ async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_
         tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
     };
     // While the second is being removed, nothing holds the first but what is done with it.
-    until(&|| backend.first.lock().unwrap().is_some_and(|first| !path_of(root.path(), &first).exists())).await;
+    until(&|| backend.first.lock().unwrap().is_some_and(|first| !path_of(root.path(), &first).exists()))
+        .await;
     let first = backend.first.lock().unwrap().unwrap();
     let (_, bytes) = both.iter().find(|(chunk, _)| *chunk == first).unwrap();
     let again = async {

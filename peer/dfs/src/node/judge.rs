@@ -147,7 +147,10 @@ mod tests {
         }
         let mut judge = Judge::new(2);
         assert_eq!(judge.remove(2, true), Some(2));
-        assert!(!judge.order(tracker(1), chunk(1), 0), "one of two is no majority, whatever it says of the other");
+        assert!(
+            !judge.order(tracker(1), chunk(1), 0),
+            "one of two is no majority, whatever it says of the other"
+        );
         assert_eq!(judge.remove(2, false), None);
         assert_eq!(judge.remove(2, true), Some(2));
     }

@@ -60,7 +60,11 @@ async fn serve(options: Options) -> Result<()> {
     };
     prepared?;
     for server in &servers {
-        prompt.print(&format!("serving {} at http://{}/", site.catalog().shown(), opened_at(server.address())));
+        prompt.print(&format!(
+            "serving {} at http://{}/",
+            site.catalog().shown(),
+            opened_at(server.address())
+        ));
     }
     let every = Duration::from_secs(u64::from(options.reports.interval.max(1)));
     let mut report = tokio::time::interval_at(tokio::time::Instant::now() + every, every);

@@ -101,8 +101,7 @@ fn a_size_that_is_too_small_cuts_nothing_off() {
         std::fs::remove_file(&out).unwrap();
     }
     // The right size is used as before.
-    let manners =
-        Manners { sizeless: true, no_ranges: true, head_says: Some(200_000), ..Manners::default() };
+    let manners = Manners { sizeless: true, no_ranges: true, head_says: Some(200_000), ..Manners::default() };
     let lab = Lab::start(&bytes, odd(manners));
     let ended = fetch(&[lab.url("f"), "-o".into(), to, "--json".into()]);
     assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 1, "{ended:?}");
@@ -112,10 +111,12 @@ fn a_size_that_is_too_small_cuts_nothing_off() {
 #[test]
 fn a_stream_that_always_breaks_off_at_the_same_place_ends_and_says_why() {
     let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 68));
-    let manners = Manners { sizeless: true, no_ranges: true, breaks_at: Some(MIB as u64), ..Manners::default() };
+    let manners =
+        Manners { sizeless: true, no_ranges: true, breaks_at: Some(MIB as u64), ..Manners::default() };
     let lab = Lab::start(&bytes, odd(manners));
     let out = folder.path().join("out");
-    let arguments = [lab.url("f"), "-o".into(), out.to_str().unwrap().into(), "--retry-time".into(), "2".into()];
+    let arguments =
+        [lab.url("f"), "-o".into(), out.to_str().unwrap().into(), "--retry-time".into(), "2".into()];
     let ended = fetch(&arguments);
     ended.failed_saying("no server sent all of the file");
     assert_eq!(ended.stderr.matches("begun again").count(), 1, "{ended:?}");
