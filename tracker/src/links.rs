@@ -266,9 +266,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 failures = if raised.is_some() { 0 } else { failures + 1 };
                 if failures == WORTH_A_WARNING {
                     let Own { number: own, peer: key, .. } = &shared.own;
+                    let advice =
+                        format!("if it does not know this one's key: type accept-tracker {own} {key} there");
                     tracing::warn!(
-                        "tracker {number} ({line}) answers, but no link comes about: it may not know this tracker's key; then \
-                         type accept-tracker {own} {key} there. Trying on"
+                        "tracker {number} ({line}) answers, but no link comes about; {advice}; trying on"
                     );
                 }
                 // Nothing is sent before the key is known for good.

@@ -58,7 +58,6 @@ impl Reporter {
         report.add_status(&self.core.status().await?);
         report.add_store(self.storage.status());
         report.store.waiting = self.storage.applicants().len() as u64;
-        report.store.unheard = self.storage.depot().is_unheard();
         let dir = self.dir.clone();
         match tokio::task::spawn_blocking(move || store::count(&dir)).await {
             Ok(Ok(counts)) => report.add_counts(&counts),

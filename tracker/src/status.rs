@@ -7,6 +7,7 @@ use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_net::Protocol;
 
 use crate::core::Status;
+use crate::storage::is_unheard;
 use crate::store::Counts;
 
 /// The protocol on which a tracker tells this to somebody on its own machine.
@@ -142,6 +143,7 @@ impl Report {
 
     /// Takes over how the encrypted store is.
     pub(crate) fn add_store(&mut self, store: StoreStatus) {
+        let unheard = is_unheard(&store);
         let nodes = store.nodes.into_iter().filter(|node| node.heir.is_none()).map(|node| StoreNode {
             name: node.name.to_string(),
             peer: node.peer.to_string(),
@@ -162,7 +164,7 @@ impl Report {
             unnamed: store.unnamed,
             deletions_held: store.deletions_held,
             waiting: 0,
-            unheard: false,
+            unheard,
         };
     }
 

@@ -273,25 +273,17 @@ impl Depot {
         self.files.health(owner, version)
     }
 
-    /// Whether there are nodes, and none has said what it holds since this tracker started: it may not be in their files.
-    #[must_use]
-    pub fn is_unheard(&self) -> bool {
-        let mut known = self.nodes.iter().filter(|node| node.name.is_some()).peekable();
-        known.peek().is_some() && self.nodes.iter().all(|node| !node.reported)
-    }
-
-    /// How the store is; who gives orders is left to the caller. Where no node was heard, no copy counts as missing.
+    /// How the store is; who gives orders is left to the caller.
     #[must_use]
     pub fn status(&self, now: u64) -> StoreStatus {
         let totals = self.files.totals();
-        let heard = |count: u64| if self.is_unheard() { 0 } else { count };
         let sum = |of: fn(&Node) -> usize| self.nodes.iter().map(of).sum::<usize>() as u64;
         StoreStatus {
             nodes: self.nodes(now),
             files: self.files.count() as u64,
             chunks: totals.chunks,
-            missing_copies: heard(totals.missing_copies),
-            lost_chunks: heard(totals.lost_chunks),
+            missing_copies: totals.missing_copies,
+            lost_chunks: totals.lost_chunks,
             copying: sum(Node::under_way),
             ordered_by: 0,
             unnamed: sum(|node| node.unneeded.len()),
