@@ -47,14 +47,14 @@ mod tests {
 
     #[test]
     fn lines_are_broken_between_words_and_go_on_below_their_column() {
-        let text = "expel NAME|KEY    take a storage node out of the cluster\n\nshort\n  a note that is somewhat longer than it";
+        let text = "expel NAME|KEY    take a storage node out of the cluster\n\nshort\n  a note that is somewhat longer than that";
         let expected = "\
 expel NAME|KEY    take a storage node
                   out of the cluster
 
 short
   a note that is somewhat longer than
-    it";
+    that";
         assert_eq!(wrapped_to(text, 40), expected);
         let key = "0123456789abcdef".repeat(4);
         assert_eq!(wrapped_to(&key, 40), key, "a key stays whole, to be copied");
