@@ -188,8 +188,9 @@ fn a_strangers_ticket_neither_reads_nor_deletes_and_a_copied_one_is_refused() {
     assert!(matches!(ask(&eve, anns.clone()), Err(LaneError::Refused { .. })));
     assert!(ask(&eve, b"made up".to_vec()).is_err());
     assert!(path.is_file(), "a stranger deleted it");
-    // Its owner may read it; a ticket alone, which a tracker could make up, deletes it for a day to come back from.
+    // Its owner may read it; a ticket alone, which a tracker could make up, deletes nothing.
     assert_eq!(ask(&ann, anns).unwrap(), (true, vec![true]));
+    assert!(!store.log(1).contains("out of the bin"), "it never was in the bin");
     assert!(path.is_file());
     fetched(&store, dir.path(), "f", &file);
     store.ok(&["rm", "f"]);
@@ -224,6 +225,33 @@ fn of_several_files_those_that_can_be_are_stored() {
     let error = store.refused(&["put", a.to_str().unwrap(), "/nowhere/b", c.to_str().unwrap()]);
     assert!(error.contains("only these were stored: a, c") && error.contains("/nowhere/b"), "{error}");
     assert_eq!(listed(&store), ["a", "c"]);
+}
+
+#[test]
+fn a_tracker_that_no_node_talks_to_says_so_and_calls_nothing_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start_with(dir.path(), (2, 2), &["--repair-after", "1s"], &[], &[]);
+    let file = sample(dir.path(), "f", 1_000_000, 9);
+    store.ok(&["put", file.to_str().unwrap()]);
+    store.kill(1);
+    store.kill(2);
+    // The other tracker heard what they held, and misses it.
+    until("it is missed", || store.trackers.status(1)["store"]["lost_chunks"].as_u64() > Some(0));
+    store.trackers.kill(2);
+    store.trackers.restart(2);
+    store.trackers.until_in_step();
+    until("it has the records", || store.trackers.status(2)["store"]["files"] == 1);
+    store.trackers.say(2, "status");
+    until("it says so", || store.trackers.said(2).contains("NO STORAGE NODE TALKS TO THIS TRACKER YET"));
+    until("a node that is away for longer counts as lost", || {
+        let status = store.trackers.status(2);
+        status["store"]["unheard"] == true && status["uptime_s"].as_u64() > Some(3)
+    });
+    assert_eq!(store.trackers.status(2)["store"]["lost_chunks"], 0);
+    store.restart(1);
+    store.restart(2);
+    store.until_repaired();
+    assert_eq!(store.trackers.status(2)["store"]["unheard"], false);
 }
 
 #[test]

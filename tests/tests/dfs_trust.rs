@@ -10,17 +10,20 @@ use shoal_common::NodeName;
 use shoal_common::tokens::StorageTicket;
 use shoal_common::tracker_api::storage::{NodeCall, Order};
 use shoal_common::tracker_api::{Call, RefusalKind};
-use shoal_dfs::lane::Lane;
-use shoal_dfs::wire::RemovalKey;
+use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::wire::{Failure, RemovalKey};
 use shoal_net::Identity;
 use shoal_tests::{
-    Liar, Member, Store, Trackers, binary, free_port, node_secret, random_file, same_content, until,
+    Liar, Member, Mount, Store, Trackers, binary, free_port, node_secret, random_file, root_or_skip,
+    same_content, until,
 };
 use tokio_util::task::TaskTracker;
 
 /// Nodes of a cluster with so many trackers, of which the last ones lie; six files of four parts are stored in two copies, so
 /// that each node holds twelve.
 struct Scene {
+    /// Under the first node's data, where a test wants it small.
+    disk: Option<Mount>,
     dir: tempfile::TempDir,
     store: Store,
     liars: Vec<Liar>,
@@ -32,7 +35,12 @@ const NODES: usize = 4;
 
 impl Scene {
     fn new(trackers: usize, lying: usize, for_nodes: &[&str]) -> Self {
+        Self::begin((trackers, lying), for_nodes, false)
+    }
+
+    fn begin((trackers, lying): (usize, usize), for_nodes: &[&str], small_disk: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let disk = small_disk.then(|| Mount::new(&dir.path().join("node-1"), "size=4m"));
         let mut cluster = Trackers::stopped(dir.path(), trackers);
         let secret = node_secret(dir.path());
         let honest: Vec<usize> = (1..=trackers - lying).collect();
@@ -52,7 +60,7 @@ impl Scene {
         }
         let paths: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
         store.ok(&[&["put"], &paths[..]].concat());
-        let scene = Self { dir, store, liars, files };
+        let scene = Self { disk, dir, store, liars, files };
         until("the liars know what is held", || scene.liars.iter().all(|liar| liar.held() == 2 * PARTS));
         scene
     }
@@ -119,6 +127,33 @@ fn most_trackers_lying_get_a_tenth_a_day_into_a_bin_from_which_it_comes_back() {
 }
 
 #[test]
+fn a_node_whose_disk_is_full_starts_and_its_bin_works() {
+    if !root_or_skip("a_node_whose_disk_is_full_starts_and_its_bin_works") {
+        return;
+    }
+    let mut scene = Scene::begin((3, 2), &["--min-age", "0s"], true);
+    scene.liars.iter().for_each(Liar::have_all_deleted);
+    let gone = |scene: &Scene, each: usize| scene.liars[0].gone().iter().all(|&gone| gone >= each);
+    until("every node's share is in its bin", || gone(&scene, 2));
+    scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    let ballast = scene.disk.as_ref().unwrap().path().join("ballast");
+    let filled = std::fs::write(&ballast, vec![1; 8 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    scene.store.set_arguments(&["--min-age", "0s", "--daily-deletions", "50"]);
+    scene.restart_all();
+    assert!(scene.store.log(1).contains("2 chunks in the bin"), "{}", scene.store.log(1));
+    // More goes into the bin, and all of it comes back.
+    scene.liars.iter().for_each(Liar::have_all_deleted);
+    until("half is in the bins", || gone(&scene, 6));
+    scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    scene.fetch();
+    scene.store.set_arguments(&["--restore-bin"]);
+    scene.restart_all();
+    until("all is held again", || scene.liars[0].held() == 2 * PARTS);
+    scene.fetch();
+}
+
+#[test]
 fn what_is_young_stays_whoever_orders_it_away() {
     let scene = Scene::new(3, 2, &[]);
     scene.liars.iter().for_each(Liar::have_all_deleted);
@@ -128,7 +163,7 @@ fn what_is_young_stays_whoever_orders_it_away() {
 
 #[test]
 fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
-    let scene = Scene::new(2, 1, &["--min-age", "0s"]);
+    let scene = Scene::new(2, 1, &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (identity, tasks) = (Identity::generate(), TaskTracker::new());
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
@@ -148,12 +183,17 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
             // With keys that are none, without any, and several times.
             let keys = vec![RemovalKey([7; 32]); chunks.len()];
             for keys in [Some(keys), None, None] {
-                assert!(lane.delete(chunks.clone(), keys).await.is_err(), "more than a day's share");
+                let refused = lane.delete(chunks.clone(), keys).await;
+                assert_eq!(
+                    refused.unwrap_err().to_string(),
+                    LaneError::Failed(Failure::NotAllowed).to_string()
+                );
             }
+            lane.settle().await.unwrap();
         });
     }
     assert_eq!(scene.held(), 2 * PARTS);
-    assert!(scene.liars[0].gone().iter().all(|&gone| gone <= 2), "{:?}", scene.liars[0].gone());
+    assert_eq!(scene.liars[0].gone(), [0; NODES], "a ticket alone puts nothing into the bin");
     scene.fetch();
     // Their owner has the keys: all of it goes at once.
     (0..6).for_each(|number| drop(scene.store.ok(&["rm", &format!("film-{number}")])));
@@ -238,10 +278,17 @@ fn nodes_wait_for_an_operator_and_fakes_under_their_names_stop_nothing() {
     random_file(&file, 5_000_000, 1);
     let error = store.refused(&["put", file.to_str().unwrap()]);
     assert!(error.contains("dfs.conf names 0 that the trackers know"), "{error}");
+    assert!(error.contains("DFS1, DFS2, DFS3 are not known to them: running, and admitted?"), "{error}");
     // Of the many DFS1 the operator knows the key of the right one; the others are told by their names.
     let key = store.key(1);
     store.trackers.say(1, &format!("admit {key} DFS2 dfs3"));
     store.until_up(3);
+    for number in 1..=3 {
+        for tracker in [1, 2] {
+            let admitted = format!("admitted by the tracker at {}", store.trackers.address(tracker));
+            until("it says that it is admitted", || store.log(number).contains(&admitted));
+        }
+    }
     store.ok(&["put", file.to_str().unwrap()]);
     // Another node of that name that is admitted takes nothing from it either.
     let extra = Extra::start(dir.path(), "DFS1", &store.trackers.info());
@@ -272,6 +319,25 @@ fn nodes_wait_for_an_operator_and_fakes_under_their_names_stop_nothing() {
 /// Whether the second tracker logs that the node of that key is there.
 fn in_list(store: &Store, key: &str) -> bool {
     store.trackers.log(2).lines().any(|line| line.contains("storage node") && line.contains(key))
+}
+
+#[test]
+fn a_node_of_two_trackers_of_which_one_was_removed_says_that_it_needs_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 2, 2);
+    let line = store.trackers.address(1).to_string();
+    assert!(store.trackers.stop(2));
+    store.trackers.write_info(&[line, "-".to_owned()]);
+    assert!(store.trackers.stop(1));
+    store.trackers.restart(1);
+    for number in [1, 2] {
+        until("it says so", || store.log(number).contains("until this node is restarted with the new file"));
+        assert!(store.log(number).contains("put - in place of its line"), "{}", store.log(number));
+        store.kill(number);
+        store.restart(number);
+        until("it took the new file", || store.log(number).contains("its word alone has chunks deleted"));
+    }
+    store.until_up(2);
 }
 
 #[test]

@@ -201,6 +201,8 @@ fn trackers_say_nothing_to_an_impostor_and_link_with_a_replacement_once_their_op
     std::fs::remove_dir_all(trackers.data(2)).unwrap();
     trackers.restart(2);
     until("it knows nothing yet", || trackers.status(2)["users"] == 0);
+    let advice = format!("type accept-tracker 2 {} there", trackers.peer_id(2));
+    until("it says what to do", || trackers.logged(2, &advice) == 1);
     trackers.accept(1, 2);
     trackers.until_in_step();
     let mut ann = Member::connect(trackers.port(2));

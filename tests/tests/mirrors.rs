@@ -152,6 +152,24 @@ fn a_file_without_a_sharer_comes_from_its_mirrors_and_a_liar_is_dropped() {
 }
 
 #[test]
+fn who_names_a_mirror_that_others_do_not_use_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+    ann.ok("create_group g");
+    let path = dir.path().join("m.bin");
+    random_file(&path, 1_000, 1);
+    let upload = format!("upload_file {} g", path.display());
+    let shared = ann.ok(&format!("{upload} --mirror http://192.168.0.1:8001/m --mirror http://a.example/m"));
+    let warned = shared["private_mirrors"].as_array().unwrap();
+    assert_eq!(warned.len(), 1, "{shared}");
+    let expected = "the mirror http://192.168.0.1:8001/m leads to 192.168.0.1, which is no public address";
+    assert!(warned[0].as_str().unwrap().starts_with(expected), "{shared}");
+    let shared = ann.ok(&format!("{upload} --mirror http://a.example/m"));
+    assert!(shared.get("private_mirrors").is_none(), "{shared}");
+}
+
+#[test]
 fn a_members_word_starts_no_request_into_somebodys_network_however_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);

@@ -232,7 +232,9 @@ fn the_trackers_prompt_tells_how_things_are() {
     let help = one.run("help");
     assert!(help.contains("status") && help.contains("quit"), "{help}");
     one.cancel();
-    assert!(one.run("nonsense").contains("unknown command"));
+    let problem = one.run("nonsense");
+    assert!(problem.contains("unknown command"), "{problem}");
+    assert!(problem.lines().all(|line| line.chars().count() <= 120), "broken between words: {problem}");
     assert!(one.runs());
     one.line("quit");
     assert_eq!(one.wait(), 0);

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use shoal_common::tracker_api::{Call, RefusalKind};
 use shoal_common::{GroupName, UserName};
 use shoal_tests::{
-    Client, Load, Member, Mount, Network, Promises, Trackers, in_own_network, long_or_skip, root_or_skip,
-    until,
+    Client, Load, Member, Mount, Network, Promises, Trackers, finish, in_own_network, long_or_skip,
+    root_or_skip, tracker_command, until,
 };
 
 fn addresses(trackers: &Trackers) -> Vec<SocketAddr> {
@@ -161,6 +161,26 @@ fn clocks_days_apart_and_jumping_lose_nothing() {
     (1..=3).for_each(|number| promises.until_served(trackers.address(number)));
     check_each_alone(&mut trackers, &promises);
     assert!(trackers.logged(3, "ClockSkew") > 0, "the operator is told");
+}
+
+#[test]
+fn a_tracker_that_is_started_on_a_full_disk_says_what_to_do() {
+    if !root_or_skip("a_tracker_that_is_started_on_a_full_disk_says_what_to_do") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let small = Mount::new(&dir.path().join("tracker-1"), "size=8m");
+    let mut trackers = Trackers::start(dir.path(), 1);
+    assert!(trackers.stop(1));
+    let ballast = small.path().join("ballast");
+    fill(&ballast);
+    let started = finish(&mut tracker_command(&trackers.info(), 1, &trackers.data(1)), "");
+    assert_eq!(started.code, Some(1), "{started:?}");
+    let expected = format!("the disk of {} is full: make room", trackers.data(1).display());
+    assert!(started.stderr.contains(&expected), "{started:?}");
+    std::fs::remove_file(&ballast).unwrap();
+    trackers.restart(1);
+    trackers.until_in_step();
 }
 
 #[test]

@@ -263,7 +263,12 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
                 };
                 failures = if raised.is_some() { 0 } else { failures + 1 };
                 if failures == WORTH_A_WARNING {
-                    tracing::warn!("tracker {number} ({line}) answers, but no link comes about; trying on");
+                    let Own { number: own, peer: key, .. } = &shared.own;
+                    let advice =
+                        format!("if it does not know this one's key: type accept-tracker {own} {key} there");
+                    tracing::warn!(
+                        "tracker {number} ({line}) answers, but no link comes about; {advice}; trying on"
+                    );
                 }
                 // Nothing is sent before the key is known for good.
                 if let Some((sender, receiver)) = raised

@@ -123,6 +123,7 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     gauge("stored_chunks", "Chunks that stored files name", store.chunks);
     gauge("stored_copies_missing", "Copies of chunks that are to be made", store.missing_copies);
     gauge("stored_chunks_lost", "Chunks of which no node reports a copy", store.lost_chunks);
+    gauge("stored_unknown", "Whether no storage node has talked to this tracker yet", store.unheard.into());
     gauge("stored_copies_under_way", "Copies under way by order of this tracker", store.copying);
     gauge("stored_chunks_unneeded", "Chunks on nodes that nothing asks for", store.unnamed);
     let mut labelled = |name: &str, help: &str, values: Vec<(Labels, u64)>| {

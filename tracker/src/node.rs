@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::CLIENT_PROTOCOL;
 use shoal_common::tracker_api::storage::StoreStatus;
@@ -33,7 +33,7 @@ use crate::reporter::Reporter;
 use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
 use crate::storage::{Rules, Storage};
-use crate::store;
+use crate::store::{self, StoreError};
 use crate::trust::Trust;
 
 /// How long shutting down may take before it says who was late.
@@ -116,7 +116,13 @@ impl Node {
         let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
         let (order_sender, orders) = mpsc::unbounded_channel();
         let config = CoreConfig { dir: dir.clone(), me, configured, peer: identity.peer_id() };
-        let (core, thread) = core::start(config, order_sender)?;
+        let started = core::start(config, order_sender);
+        let (core, thread) = started.map_err(|error| match error.downcast_ref() {
+            Some(StoreError::Full) => {
+                anyhow!("the disk of {} is full: make room, and start this tracker again", dir.display())
+            }
+            _ => error,
+        })?;
         let trust = Trust::open(&dir, &info, number, identity.clone())?;
         trust.recall(&core).await;
 

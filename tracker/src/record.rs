@@ -29,6 +29,8 @@ pub const STORAGE_NODE: Kind = Kind(70);
 pub const CAUTION: Kind = Kind(71);
 /// When an operator last allowed deletions on storage nodes ([`Allowance`]), under the empty key.
 pub const ALLOWANCE: Kind = Kind(72);
+/// A storage node that an operator took out of the cluster ([`Expulsion`]), by its key.
+pub const EXPELLED: Kind = Kind(73);
 /// What a tracker signs of all trackers' keys ([`shoal_common::vouching::TrackerList`]), by its number.
 pub const TRACKER_LIST: Kind = Kind(80);
 /// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
@@ -39,6 +41,15 @@ pub const QUOTA: Kind = Kind(85);
 pub const INVITATION: Kind = Kind(86);
 /// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
 pub const DECOY_SECRET: Kind = Kind(32);
+
+/// That an operator took a storage node out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Expulsion {
+    /// When, in milliseconds since 1970.
+    #[n(0)]
+    pub at_ms: u64,
+}
 
 /// Where a user stands with a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

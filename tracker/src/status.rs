@@ -8,6 +8,7 @@ use shoal_net::Protocol;
 
 use crate::core::Status;
 use crate::quota::AtQuota;
+use crate::storage::is_unheard;
 use crate::store::Counts;
 
 /// The protocol on which a tracker tells this to somebody on its own machine.
@@ -115,6 +116,8 @@ pub struct Store {
     pub deletions_held: Option<String>,
     /// Nodes that wait at this tracker to be admitted.
     pub waiting: u64,
+    /// Whether no storage node has said what it holds since this tracker started; nothing counts as missing or lost then.
+    pub unheard: bool,
 }
 
 /// A storage node.
@@ -164,6 +167,7 @@ impl Report {
 
     /// Takes over how the encrypted store is.
     pub(crate) fn add_store(&mut self, store: StoreStatus) {
+        let unheard = is_unheard(&store);
         let nodes = store.nodes.into_iter().filter(|node| node.heir.is_none()).map(|node| StoreNode {
             name: node.name.to_string(),
             peer: node.peer.to_string(),
@@ -184,6 +188,7 @@ impl Report {
             unnamed: store.unnamed,
             deletions_held: store.deletions_held,
             waiting: 0,
+            unheard,
         };
     }
 
@@ -291,6 +296,12 @@ impl Store {
             let _ = write!(
                 text,
                 "\n  {name:<12} {address:<24} {state}, {chunks} chunks, {free} of {capacity} free"
+            );
+        }
+        if self.unheard {
+            text.push_str(
+                "\n  NO STORAGE NODE TALKS TO THIS TRACKER YET, so what they hold is not known here; if it is new in \
+                 tracker_info.txt, restart them with the new file",
             );
         }
         if self.lost_chunks > 0 {

@@ -46,6 +46,33 @@ async fn a_stranger_waits_until_an_operator_admits_it_and_stays_admitted_everywh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expelled_node_that_knows_the_secret_waits_until_it_is_admitted() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let one = start(dir.path(), &ports, 1, QUICK).await;
+    let two = start(dir.path(), &ports, 2, QUICK).await;
+    in_sync(&one, 1).await;
+    let (server, other) = (Server::start("DFS1", &ports), Server::start("DFS2", &ports));
+    up_at(&one, 2).await;
+    up_at(&two, 2).await;
+    one.storage().expel("DFS1").await.unwrap();
+    let waits = async |node: &Node| node.storage().applicants().iter().any(|one| one.peer == server.peer());
+    until("it waits at both", async || waits(&one).await && waits(&two).await).await;
+    up_at(&one, 1).await;
+    up_at(&two, 1).await;
+    // Also at a tracker that is started again.
+    two.shutdown().await;
+    let two = start(dir.path(), &ports, 2, QUICK).await;
+    until("it waits again", async || waits(&two).await).await;
+    up_at(&two, 1).await;
+    assert_eq!(two.store_status().nodes[0].peer, other.peer());
+    one.storage().admit("DFS1").await.unwrap();
+    up_at(&one, 2).await;
+    up_at(&two, 2).await;
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_crowd_of_strangers_little_is_remembered_and_nobody_is_kept_out() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
     let one = start(dir.path(), &ports, 1, QUICK).await;

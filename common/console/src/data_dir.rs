@@ -73,7 +73,15 @@ impl DataDir {
             lock.rewind()?;
             writeln!(lock, "{}", std::process::id())
         };
-        note(&mut lock).map_err(unusable)?;
+        match note(&mut lock) {
+            // It is only for people: a full disk is no reason not to start.
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                return Err(unusable(error));
+            }
+            _ => {}
+        }
         Ok(Self { path, _lock: lock })
     }
 

@@ -10,13 +10,17 @@ pub mod password;
 pub mod pipe;
 mod rate;
 mod runtime;
+mod terminal;
 mod text_file;
 mod trackers;
+mod wrapped;
 
 pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
 pub use rate::{rate, size};
 pub use runtime::runtime;
+pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;
+pub use wrapped::wrapped;

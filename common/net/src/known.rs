@@ -62,8 +62,8 @@ pub enum KnownError {
     },
     /// The other trackers say that it is none any more.
     #[error(
-        "{at} is no tracker any more, as the others say: remove its line from tracker_info.txt; if that is wrong, from \
-         {path}",
+        "{at} is no tracker any more, as the others say: put - in place of its line in tracker_info.txt, where a line's place \
+         is its number; if that is wrong, remove its line from {path}",
         path = path.display()
     )]
     Removed {

@@ -92,6 +92,9 @@ pub struct SharedFile {
     pub size: u64,
     /// SHA-1 of the whole file.
     pub sha1: Sha1,
+    /// Mirrors that other members' clients do not go to unless their users allow it, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub private_mirrors: Vec<String>,
 }
 
 /// A client that holds a file.

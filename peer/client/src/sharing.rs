@@ -4,6 +4,7 @@ use std::path::Path;
 
 use shoal_common::GroupName;
 use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry};
+use shoal_segment::mirror::{MirrorRefused, Reach};
 use shoal_session::text;
 use shoal_swarm::FileKey;
 
@@ -12,6 +13,15 @@ use crate::groups::MAX_ENTRIES;
 use crate::results::{PeerRow, SharedFile};
 use crate::shares::ShareError;
 use crate::{Client, ClientError, FileRef};
+
+/// What keeps other members' clients from a mirror, as far as its URL tells.
+fn private(url: &str) -> Option<String> {
+    match Reach::Global.allow(url) {
+        Err(refused @ MirrorRefused::Private(_)) => Some(format!("the mirror {url} {refused}")),
+        // Another proxy is another member's matter.
+        _ => None,
+    }
+}
 
 impl Client {
     /// Hashes a file and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
@@ -26,8 +36,9 @@ impl Client {
         mirrors: Vec<String>,
     ) -> Result<SharedFile, ClientError> {
         self.who()?;
+        let private_mirrors = mirrors.iter().filter_map(|url| private(url)).collect();
         let shared = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
-        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1 })
+        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1, private_mirrors })
     }
 
     /// Stops sharing a file, also one that is being downloaded.

@@ -98,8 +98,8 @@ pub enum ToNode {
         #[n(1)]
         chunks: Vec<ChunkId>,
     },
-    /// Deletes chunks of the user. Those whose removal key is shown go at once; others, which a ticket that a tracker made up
-    /// could name as well, go into the node's bin, as many as may go into it in a day. → [`ToClient::Done`]
+    /// Deletes chunks of the user whose removal key is shown. Others stay, and the answer is [`Failure::NotAllowed`]: a ticket
+    /// that a tracker made up could name them as well. → [`ToClient::Done`]
     #[n(4)]
     Delete {
         /// The request's number.

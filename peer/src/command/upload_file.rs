@@ -36,8 +36,11 @@ impl Run for UploadFile {
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let upload = context.client.upload(&self.path, self.group, self.mirrors);
         let file = watch::hashing(&context.client, &context.screen, upload).await?;
-        let text =
+        let mut text =
             format!("sharing {} in {} ({}, SHA-1 {})", file.file, file.group, size(file.size), file.sha1);
+        for mirror in &file.private_mirrors {
+            text += &format!("\n{mirror} at each client that is to use it");
+        }
         Ok(Reply::new(text, &file))
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::Mode;
 use rustyline::error::ReadlineError;
 use shoal_common::join::NodeSecret;
 use shoal_common::{TrackerInfo, tracker_info};
-use shoal_console::{LogFormat, descriptors, log, pipe, read_key, read_text};
+use shoal_console::{LogFormat, descriptors, log, pipe, read_key, read_text, wrapped};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::node::{self, Node, NodeConfig};
@@ -150,6 +150,7 @@ fn run(arguments: Arguments) -> Result<()> {
         registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,
     };
+    let _terminal = shoal_console::Restored::at_end();
     runtime.block_on(operate(config, terminal))
 }
 
@@ -227,83 +228,95 @@ fn greet(node: &Node, terminal: bool) {
 }
 
 /// Does what was typed; true if that was to quit.
-#[expect(clippy::print_stdout, reason = "what the operator reads")]
 async fn obey(node: &Node, line: &str) -> bool {
     match prompt::parse(line) {
         Ok(None) => {}
         Ok(Some(Command::Quit)) => return true,
         Ok(Some(Command::Status)) => match node.report().await {
-            Some(report) => println!("{}", report.text()),
-            None => eprintln!("this tracker is closing"),
+            Some(report) => say(format_args!("{}", report.text())),
+            None => complain(format_args!("this tracker is closing")),
         },
         Ok(Some(Command::Backup(to))) => match node.back_up(to.clone()).await {
-            Ok(()) => {
-                println!("the database is in {}; keep the key, identity.key, apart from it", to.display())
-            }
-            Err(error) => eprintln!("no backup was made: {error:#}"),
+            Ok(()) => say(format_args!(
+                "the database is in {}; keep the key, identity.key, apart from it",
+                to.display()
+            )),
+            Err(error) => complain(format_args!("no backup was made: {error:#}")),
         },
         Ok(Some(Command::AllowDeletions)) => match node.allow_deletions().await {
-            Ok(()) => println!(
+            Ok(()) => say(format_args!(
                 "what nothing names on the storage nodes now may be deleted, after the time of grace"
-            ),
-            Err(error) => eprintln!("that could not be written: {error:#}"),
+            )),
+            Err(error) => complain(format_args!("that could not be written: {error:#}")),
         },
         Ok(Some(Command::InviteUser(days))) => {
             match node.invite_user(Duration::from_secs(u64::from(days) * 86_400)).await {
-                Ok(code) => {
-                    println!("good for one account within {days} days: create_user NAME --invite {code}")
-                }
-                Err(error) => eprintln!("no invitation was made: {error:#}"),
+                Ok(code) => say(format_args!(
+                    "good for one account within {days} days: create_user NAME --invite {code}"
+                )),
+                Err(error) => complain(format_args!("no invitation was made: {error:#}")),
             }
         }
         Ok(Some(Command::Quota(command))) => match node.quota(command).await {
-            Ok(shown) => println!("{shown}"),
-            Err(error) => eprintln!("{error:#}"),
+            Ok(shown) => say(format_args!("{shown}")),
+            Err(error) => complain(format_args!("{error:#}")),
         },
-        Ok(Some(Command::Nodes)) => println!("{}", nodes_text(node)),
+        Ok(Some(Command::Nodes)) => say(format_args!("{}", nodes_text(node))),
         Ok(Some(Command::Admit(nodes))) => {
             for which in nodes {
                 match node.storage().admit(&which).await {
                     Ok(Admitted::Now(node)) => {
-                        println!("{} is admitted, as {}, seen at {}", node.name, node.peer, node.from);
+                        say(format_args!(
+                            "{} is admitted, as {}, seen at {}",
+                            node.name, node.peer, node.from
+                        ));
                     }
-                    Ok(Admitted::OnceItAsks(key)) => println!(
+                    Ok(Admitted::OnceItAsks(key)) => say(format_args!(
                         "no node with the key {key} waits here; it is admitted when it asks this tracker, within an hour"
-                    ),
-                    Err(problem) => eprintln!("{problem}"),
+                    )),
+                    Err(problem) => complain(format_args!("{problem}")),
                 }
             }
         }
         Ok(Some(Command::Expel(which))) => match node.storage().expel(&which).await {
-            Ok(gone) => {
-                println!("{} ({}) is out; its copies are made again elsewhere", gone.name, gone.peer);
-                if node.storage().has_secret() {
-                    println!("if it knows the join secret it can come back: give the others a new one");
-                }
-            }
-            Err(problem) => eprintln!("{problem}"),
+            Ok(gone) => say(format_args!(
+                "{} ({}) is out, until it is admitted again; its copies are made again elsewhere",
+                gone.name, gone.peer
+            )),
+            Err(problem) => complain(format_args!("{problem}")),
         },
         Ok(Some(Command::AcceptTracker(number, key))) => match node.accept_tracker(number, key).await {
-            Ok(key) => println!("tracker {number} is now known by its key {key}"),
-            Err(error) => eprintln!("{error:#}"),
+            Ok(key) => say(format_args!("tracker {number} is now known by its key {key}")),
+            Err(error) => complain(format_args!("{error:#}")),
         },
         Ok(Some(Command::AllowRemoval(number))) => match node.allow_removal(number).await {
-            Ok(true) => {
-                println!("what tracker {number} does not hold is removed here when it is compared next")
-            }
-            Ok(false) => eprintln!("nothing is held back that tracker {number} would remove"),
-            Err(error) => eprintln!("that could not be done: {error:#}"),
+            Ok(true) => say(format_args!(
+                "what tracker {number} does not hold is removed here when it is compared next"
+            )),
+            Ok(false) => complain(format_args!("nothing is held back that tracker {number} would remove")),
+            Err(error) => complain(format_args!("that could not be done: {error:#}")),
         },
         Ok(Some(Command::Restamp)) => match node.restamp().await {
-            Ok(()) => {
-                println!("records with an impossible time get the present one; the log says how many")
-            }
-            Err(error) => eprintln!("that could not be done: {error:#}"),
+            Ok(()) => say(format_args!(
+                "records with an impossible time get the present one; the log says how many"
+            )),
+            Err(error) => complain(format_args!("that could not be done: {error:#}")),
         },
-        Ok(Some(Command::Help)) => println!("{}", prompt::HELP),
-        Err(problem) => eprintln!("{problem}"),
+        Ok(Some(Command::Help)) => say(format_args!("{}", prompt::HELP)),
+        Err(problem) => complain(format_args!("{problem}")),
     }
     false
+}
+
+/// Shows a line, or several, to the operator.
+#[expect(clippy::print_stdout, reason = "what the operator reads")]
+fn say(text: std::fmt::Arguments<'_>) {
+    println!("{}", wrapped(&text.to_string()));
+}
+
+/// Says what is wrong.
+fn complain(text: std::fmt::Arguments<'_>) {
+    eprintln!("{}", wrapped(&text.to_string()));
 }
 
 /// The storage nodes, and those that wait, as the operator reads them.

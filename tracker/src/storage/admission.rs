@@ -2,12 +2,12 @@
 //! or from an operator at a tracker's prompt. All others wait, in a short list, and are told what to do.
 //!
 //! Nothing that a stranger says is written down, passed on, or remembered for longer than the list holds it. A node that a
-//! version without admission registered has its record already.
+//! version without admission registered has its record already. One that an operator expelled waits, whatever it knows.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use shoal_common::join::JoinProof;
+use shoal_common::join::{JoinProof, NodeSecret};
 use shoal_common::tracker_api::storage::{MAX_NODES, NodeEntry};
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_common::{NodeName, PeerId};
@@ -15,6 +15,7 @@ use shoal_net::site;
 use shoal_replica::{Rows, Write};
 
 use super::Storage;
+use super::expelled::{expel, let_in_again};
 use crate::core::{Fault, Tx, refuse};
 use crate::record::{STORAGE_NODE, StorageNode, encode, part};
 
@@ -143,14 +144,17 @@ impl Storage {
             // Who is admitted stands in the records, which are read once anyway.
             self.refresh().await?;
         }
-        let proves = |proof: &JoinProof| {
-            self.secret.as_ref().is_some_and(|secret| secret.proves(proof, peer, tracker))
-        };
-        if proof.as_ref().is_some_and(proves) {
+        let proves =
+            |secret: &NodeSecret| proof.as_ref().is_some_and(|proof| secret.proves(proof, peer, tracker));
+        let proven = self.secret.as_deref().is_some_and(proves);
+        let known = self.depot().is_known(peer);
+        // For a stranger nothing is looked up.
+        let expelled = (known || proven) && self.is_expelled(peer).await?;
+        if proven && !expelled {
             self.waiting().forget(peer);
             return Ok(Right::Secret);
         }
-        if self.depot().is_known(peer) {
+        if known && !expelled {
             // Perhaps another tracker's operator admitted it.
             self.waiting().forget(peer);
             return Ok(Right::Operator);
@@ -159,6 +163,7 @@ impl Storage {
             return Ok(Right::Operator);
         }
         let why = match (&self.secret, proof) {
+            _ if expelled => "it was expelled",
             (Some(_), Some(_)) => "its join secret is not this cluster's",
             (None, Some(_)) => "this tracker was started without --node-secret",
             (_, None) => "it was started without --join-secret",
@@ -190,12 +195,6 @@ impl Storage {
         self.waiting().is_crowded(self.now_ms())
     }
 
-    /// Whether a join secret admits nodes here.
-    #[must_use]
-    pub fn has_secret(&self) -> bool {
-        self.secret.is_some()
-    }
-
     /// Admits the node of that key, or the only one of that name that waits here; true for all trackers.
     ///
     /// # Errors
@@ -217,10 +216,10 @@ impl Storage {
         let (storage, admitted) = (self.clone(), applicant.clone());
         let written = self.core.run(move |tx| {
             let nodes = read_nodes(tx)?;
+            let mut writes: Vec<Write> = let_in_again(tx, admitted.peer)?.into_iter().collect();
             if nodes.iter().any(|(peer, _)| *peer == admitted.peer) {
-                return Ok(());
+                return if writes.is_empty() { Ok(()) } else { tx.write(writes) };
             }
-            let mut writes = Vec::new();
             make_room(&storage, &nodes, admitted.address.ip(), &mut writes)?;
             let node = StorageNode { name: admitted.name, address: admitted.address.to_string(), heir: None };
             writes.push(node_write(admitted.peer, &node));
@@ -285,7 +284,12 @@ impl Storage {
         };
         let key = node.peer.0.to_vec();
         let write = Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() };
-        self.core.run(move |tx| tx.write(vec![write])).await.map_err(|refusal| refusal.text)?;
+        let peer = node.peer;
+        let written = self.core.run(move |tx| {
+            let expelled = expel(tx, peer)?;
+            tx.write(vec![write, expelled])
+        });
+        written.await.map_err(|refusal| refusal.text)?;
         self.refresh().await.map_err(|refusal| refusal.text)?;
         Ok(node)
     }
@@ -320,11 +324,14 @@ pub(crate) fn write_node(
     address: SocketAddr,
 ) -> Result<(), Fault> {
     let has_record = tx.store().get(STORAGE_NODE, &peer.0)?.is_some_and(|row| !row.tombstone);
-    if right == Right::Operator && !has_record && !storage.waiting().is_expected(peer, storage.now_ms()) {
+    let expelled = let_in_again(tx, peer)?;
+    let is_expected = storage.waiting().is_expected(peer, storage.now_ms());
+    let allowed = is_expected || (expelled.is_none() && (right == Right::Secret || has_record));
+    if !allowed {
         return Err(Fault::Refused(was_expelled(&name)));
     }
     let nodes = read_nodes(tx)?;
-    let mut writes = Vec::new();
+    let mut writes: Vec<Write> = expelled.into_iter().collect();
     let own = StorageNode { name, address: address.to_string(), heir: None };
     let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
     if known != Some(&own) {

@@ -7,6 +7,7 @@ mod admission;
 mod depot;
 #[cfg(test)]
 mod depot_tests;
+mod expelled;
 mod files;
 mod nodes;
 mod records;
@@ -36,6 +37,11 @@ use records::Reader;
 const TICK: Duration = Duration::from_millis(200);
 /// For how long after a tracker started blank or restored nothing is deleted unless an operator allows it.
 const CAUTION_MS: u64 = 24 * 3_600_000;
+
+/// Whether there are nodes, and none has said what it holds since this tracker started: it may not be in their files.
+pub(crate) fn is_unheard(status: &StoreStatus) -> bool {
+    !status.nodes.is_empty() && status.nodes.iter().all(|node| node.silent_ms.is_none())
+}
 
 impl Default for Rules {
     fn default() -> Self {
@@ -168,11 +174,15 @@ impl Storage {
         None
     }
 
-    /// How the store is.
+    /// How the store is. While no node has said what it holds, no copy counts as missing.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let ordered_by = self.orders_come_from(&self.known());
-        StoreStatus { ordered_by, ..self.depot().status(self.now_ms()) }
+        let status = StoreStatus { ordered_by, ..self.depot().status(self.now_ms()) };
+        match is_unheard(&status) {
+            true => StoreStatus { missing_copies: 0, lost_chunks: 0, ..status },
+            false => status,
+        }
     }
 
     /// The depot. To be held for a few lines, never across an await.

@@ -230,6 +230,37 @@ mod tests {
     }
 
     #[test]
+    fn one_member_with_many_clients_pushes_nobodys_mirrors_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let (file, request) = (Fid([2; 16]), RequestId([5; 16]));
+        let mut seq = 0;
+        let mut share = |user: Uid, client: u32, url: String| {
+            seq += 1;
+            let mut peer = [0; 32];
+            peer[..4].copy_from_slice(&client.to_be_bytes());
+            let share = Share { request, mirrors: Some(vec![url]) };
+            let key = share_key(GROUP, file, user, PeerId(peer));
+            store.put(&row(SHARE, key, encode(&share), seq)).unwrap();
+        };
+        let (crowd, late) = (Uid([3; 16]), Uid([4; 16]));
+        (0..300).for_each(|client| share(crowd, client, format!("http://crowd.example/{client}")));
+        share(late, 1, "http://late.example/m".to_owned());
+        for user in [crowd, late] {
+            let member = Membership { standing: Standing::Member, since_ms: 1, request };
+            store.put(&row(MEMBERSHIP, membership_key(GROUP, user), encode(&member), 1_000)).unwrap();
+        }
+        let mirrors = store.mirrors(GROUP, file).unwrap();
+        assert_eq!(mirrors.len(), 2);
+        assert_eq!(
+            mirrors[0][..2],
+            ["http://crowd.example/0", "http://crowd.example/1"],
+            "the first comes first"
+        );
+        assert_eq!(mirrors[1], ["http://late.example/m"]);
+    }
+
+    #[test]
     fn a_share_of_an_earlier_version_has_no_mirrors() {
         // The map of one entry that it was.
         let old = [&[0xa1, 0x00, 0x50][..], &[7; 16]].concat();

@@ -199,9 +199,12 @@ impl Store {
 
     /// The mirrors of a file by the member who named them, those who shared it first in front; those of nobody known last.
     pub(crate) fn mirrors(&self, group: Gid, file: Fid) -> Result<Vec<Vec<String>>, StoreError> {
-        let sql = "SELECT uid, urls FROM mirror WHERE gid = ?1 AND fid = ?2 AND (uid = ?3 OR EXISTS
+        // By turns: the many clients of one member do not push out another member's first.
+        let sql =
+            "SELECT uid, urls, ROW_NUMBER() OVER (PARTITION BY uid ORDER BY born, peer) AS turn FROM mirror
+                   WHERE gid = ?1 AND fid = ?2 AND (uid = ?3 OR EXISTS
                    (SELECT 1 FROM member WHERE gid = mirror.gid AND uid = mirror.uid AND standing = ?4))
-                   ORDER BY born, uid, peer LIMIT ?5";
+                   ORDER BY turn, born, uid, peer LIMIT ?5";
         let mut query = self.db.prepare_cached(sql)?;
         let arguments = params![group.0, file.0, NOBODY, Standing::Member as u8, MAX_MIRROR_SHARES];
         let mut rows = query.query(arguments)?;

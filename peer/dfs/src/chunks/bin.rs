@@ -20,6 +20,8 @@ use crate::wire::Failure;
 /// Bounds on how often the bin is looked through.
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(60);
+/// A chunk's time is set so much later than now: after the time at which it may have gone into the bin.
+const TICK: Duration = Duration::from_millis(1);
 /// Void records beyond as many as there are good ones, before the journal is rewritten.
 const VOID: usize = 1_024;
 
@@ -43,7 +45,7 @@ pub enum OpenError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The list of the bin cannot be used.
-    #[error("the list of deleted chunks {} cannot be read or written: {error}", .path.display())]
+    #[error("cannot use the list of deleted chunks {}: {error}; without that file, all chunks count as held", .path.display())]
     Journal {
         /// Its file.
         path: PathBuf,
@@ -65,13 +67,22 @@ impl Chunks {
             let path = path.clone();
             move || {
                 let (mut journal, records) = Journal::open(&path)?;
-                fill(&mut ledger, found, &records, restore);
-                journal.rewrite(&standing(&ledger))?;
-                Ok((ledger, journal))
+                let restored = fill(&mut ledger, found, &records, restore);
+                let rewritten = journal.rewrite(&standing(&ledger));
+                if let Err(error) = &rewritten {
+                    // A full disk, for instance. The old list says the same.
+                    tracing::warn!(%error, path = %path.display(), "the list of deleted chunks was not shortened");
+                }
+                Ok((ledger, journal, if rewritten.is_ok() { Vec::new() } else { restored }))
             }
         });
         let opened = opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let (ledger, journal) = opened.map_err(|error| OpenError::Journal { path, error })?;
+        let (ledger, journal, still_listed) =
+            opened.map_err(|error| OpenError::Journal { path: path.clone(), error })?;
+        if !still_listed.is_empty() && !backend.touch(still_listed, SystemTime::now() + TICK).await? {
+            let error = std::io::Error::other("what is to be held again stays in it");
+            return Err(OpenError::Journal { path, error });
+        }
         Ok(Self {
             backend,
             ledger: Arc::new(Mutex::new(ledger)),
@@ -86,7 +97,7 @@ impl Chunks {
     /// again, durably.
     ///
     /// # Errors
-    /// [`Failure::Storage`] where the bin's journal cannot be written.
+    /// [`Failure::Storage`] where neither the bin's journal nor a chunk's time can be written.
     pub async fn keep(&self, chunks: &[OwnedChunk]) -> Result<Vec<bool>, Failure> {
         let now = SystemTime::now();
         if chunks.iter().any(|chunk| self.ledger().is_binned(chunk)) {
@@ -95,7 +106,17 @@ impl Chunks {
                 let ledger = self.ledger();
                 chunks.iter().copied().filter(|chunk| ledger.is_binned(chunk)).collect()
             };
-            let _journal = append(journal, records(Entry::Restored, &binned, now_ms())).await?;
+            let _journal = match append(journal, records(Entry::Restored, &binned, now_ms())).await {
+                Ok(journal) => journal,
+                Err(failure) => {
+                    let journal = self.journal.clone().lock_owned().await;
+                    // One that was written after it went into the bin is not in it, whatever the journal says.
+                    match self.backend.touch(binned.clone(), now + TICK).await {
+                        Ok(true) => journal,
+                        _ => return Err(failure),
+                    }
+                }
+            };
             let mut ledger = self.ledger();
             for chunk in &binned {
                 ledger.restore(chunk, Some(now));
@@ -108,6 +129,11 @@ impl Chunks {
         };
         if held.contains(&true) {
             self.changed();
+            let touched = chunks.iter().zip(&held).filter(|(_, held)| **held).map(|(chunk, _)| *chunk);
+            // For the next start only: until then the index knows it.
+            if let Err(error) = self.backend.touch(touched.collect(), now + TICK).await {
+                tracing::warn!(%error, "that chunks were asked for is forgotten at the next start");
+            }
         }
         Ok(held)
     }
@@ -137,9 +163,7 @@ impl Chunks {
         let written = append(journal, records(Entry::Binned, &binned, now_ms)).await;
         if written.is_err() {
             let mut ledger = self.ledger();
-            binned.iter().for_each(|chunk| {
-                ledger.restore(chunk, None);
-            });
+            binned.iter().for_each(|chunk| ledger.take_back(chunk, now_ms));
         }
         self.changed();
         written.map(|_| done)
@@ -168,26 +192,22 @@ impl Chunks {
         let keep_ms = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
         let Some(until_ms) = now_ms().checked_sub(keep_ms) else { return };
         let due = self.ledger().binned_until(until_ms);
-        let mut removed = Vec::new();
         for chunk in due {
+            // Held until its record is written: a chunk that is stored anew, and put into the bin again, comes after it.
             let _turn = self.part(&chunk).lock().await;
             // Held over the removal: nobody takes it out of the bin meanwhile.
-            let _journal = self.journal.lock().await;
+            let journal = self.journal.clone().lock_owned().await;
             if !self.ledger().is_binned(&chunk) {
                 continue;
             }
             match self.backend.delete(chunk).await {
                 Ok(()) => {
-                    self.ledger().remove_binned(&chunk);
+                    self.forget_binned(journal, chunk).await;
                     tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "deleted: its time in the bin is over");
-                    removed.push(chunk);
                 }
                 // It is tried again.
                 Err(error) => drop(failed("delete", chunk, &error)),
             }
-        }
-        if !removed.is_empty() {
-            self.forget_binned(removed).await;
         }
         let journal = self.journal.clone().lock_owned().await;
         let standing = standing(&self.ledger());
@@ -198,18 +218,12 @@ impl Chunks {
         }
     }
 
-    /// Notes that chunks are gone from the bin for good. A record that cannot be written is not needed as long as the chunk
-    /// does not come back before the next start, and void then by its age.
-    pub(super) async fn forget_binned(&self, chunks: Vec<OwnedChunk>) {
-        let journal = self.journal.clone().lock_owned().await;
-        {
-            let mut ledger = self.ledger();
-            chunks.iter().for_each(|chunk| {
-                ledger.remove_binned(chunk);
-            });
-        }
+    /// Notes that a chunk is gone from the bin for good; the caller has the lock of its part. A record that cannot be written is
+    /// not needed as long as the chunk does not come back before the next start, and void then by its age.
+    pub(super) async fn forget_binned(&self, journal: OwnedMutexGuard<Journal>, chunk: OwnedChunk) {
+        self.ledger().remove_binned(&chunk);
         // It was logged.
-        let _ = append(journal, records(Entry::Removed, &chunks, now_ms())).await;
+        let _ = append(journal, records(Entry::Removed, &[chunk], now_ms())).await;
     }
 }
 
@@ -234,7 +248,9 @@ async fn on_disk(
 }
 
 /// Fills the index from what is there and what the journal says of it.
-fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: bool) {
+/// Gives what was in the bin and is held again.
+fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: bool) -> Vec<OwnedChunk> {
+    let mut restored = Vec::new();
     let mut binned = std::collections::HashMap::new();
     for record in journal {
         match record.entry {
@@ -250,10 +266,14 @@ fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: boo
         // One that was written after it went into the bin was stored anew.
         match binned.get(&found.chunk).filter(|since_ms| ms(found.stored) <= **since_ms) {
             None => ledger.found(found),
-            Some(_) if restore => ledger.found(Found { stored: SystemTime::now(), ..found }),
+            Some(_) if restore => {
+                restored.push(found.chunk);
+                ledger.found(Found { stored: SystemTime::now(), ..found });
+            }
             Some(since_ms) => ledger.found_binned(found, *since_ms),
         }
     }
+    restored
 }
 
 /// The records that say how the bin stands.

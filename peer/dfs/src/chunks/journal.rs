@@ -1,11 +1,14 @@
 //! What is in the bin, on disk: a list of fixed records, appended and synced, rewritten when most of it is void.
 //!
+//! Behind the last record the file has zeros, room for more records: on a disk that is full meanwhile, they can be written
+//! still. A file system that never writes where something lies needs room all the same; whoever appends can do without.
+//!
 //! A record that is cut off or damaged is passed over: its chunk then counts as held, which is the safe side. Blocks on the
 //! disk.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use shoal_common::Uid;
@@ -16,6 +19,9 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 const RECORD: usize = 64;
 /// Bytes of a record before its checksum.
 const BODY: usize = 1 + 16 + 32 + 8;
+
+/// Room that is kept for records: 64 KiB.
+const SPARE: usize = 1_024;
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     records: usize,
+    /// Records that the file has room for.
+    room: usize,
 }
 
 impl Journal {
@@ -56,13 +64,15 @@ impl Journal {
         let mut file = open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (whole, rest) = bytes.as_chunks::<RECORD>();
+        let (all, rest) = bytes.as_chunks::<RECORD>();
+        let spare = all.iter().rev().take_while(|record| record.iter().all(|&byte| byte == 0)).count();
+        let whole = &all[..all.len() - spare];
         let found: Vec<Record> = whole.iter().filter_map(decode).collect();
-        if !rest.is_empty() || found.len() < whole.len() {
+        if rest.iter().any(|&byte| byte != 0) || found.len() < whole.len() {
             tracing::warn!(path = %path.display(), "records of the bin cannot be read; their chunks count as held");
         }
-        let mut journal = Self { path: path.to_owned(), file, records: whole.len() };
-        journal.cut()?;
+        let mut journal = Self { path: path.to_owned(), file, records: whole.len(), room: all.len() };
+        journal.clear()?;
         Ok((journal, found))
     }
 
@@ -77,13 +87,35 @@ impl Journal {
     /// When they are not; none of them counts then.
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let bytes: Vec<u8> = records.iter().flat_map(encode).collect();
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let end = self.records + records.len();
+        // Without more room it may fit all the same.
+        if end > self.room
+            && let Err(error) = self.grow(end + SPARE)
+        {
+            tracing::debug!(%error, "no more room for the list of deleted chunks");
+        }
+        let written =
+            self.file.write_all_at(&bytes, place(self.records)).and_then(|()| self.file.sync_data());
         match written {
-            Ok(()) => self.records += records.len(),
+            Ok(()) => {
+                self.records = end;
+                self.room = self.room.max(end);
+            }
             // What was written in part must not stand before what comes later.
-            Err(_) => self.cut()?,
+            Err(_) => self.clear()?,
         }
         written
+    }
+
+    /// Makes room for so many records in all.
+    fn grow(&mut self, records: usize) -> io::Result<()> {
+        let zeros = vec![0; records.saturating_sub(self.room) * RECORD];
+        let grown = self.file.write_all_at(&zeros, place(self.room)).and_then(|()| self.file.sync_all());
+        match grown {
+            Ok(()) => self.room = self.room.max(records),
+            Err(_) => self.clear()?,
+        }
+        grown
     }
 
     /// Replaces the file by one with these records only. A crash leaves the old one or the new one.
@@ -92,24 +124,44 @@ impl Journal {
     /// When that cannot be; the old one stays.
     pub(super) fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let draft = self.path.with_extension("new");
-        let bytes: Vec<u8> = records.iter().flat_map(encode).collect();
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        let mut bytes: Vec<u8> = records.iter().flat_map(encode).collect();
+        bytes.resize(bytes.len() + SPARE * RECORD, 0);
+        if let Err(error) = write(&draft, &bytes) {
+            // It would only take room, of which there may be none left.
+            let _ = fs::remove_file(&draft);
+            return Err(error);
+        }
         fs::rename(&draft, &self.path)?;
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
-        (self.file, self.records) = (open(&self.path)?, records.len());
-        self.cut()
+        (self.file, self.records, self.room) = (open(&self.path)?, records.len(), records.len() + SPARE);
+        Ok(())
     }
 
-    /// Ends the file behind its last whole record.
-    fn cut(&mut self) -> io::Result<()> {
-        let end = (self.records * RECORD) as u64;
-        self.file.set_len(end)?;
-        self.file.seek(SeekFrom::Start(end)).map(drop)
+    /// Leaves nothing but room behind the last whole record.
+    fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(place(self.room))?;
+        let zeros = vec![0; self.room.saturating_sub(self.records) * RECORD];
+        match self.file.write_all_at(&zeros, place(self.records)) {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                self.room = self.records;
+                self.file.set_len(place(self.room))
+            }
+        }
     }
+}
+
+/// Where in the file the record of that number begins.
+fn place(record: usize) -> u64 {
+    (record * RECORD) as u64
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -175,7 +227,8 @@ mod tests {
         assert_eq!(found, []);
         journal.append(&all[..1]).unwrap();
         journal.append(&all[1..]).unwrap();
-        let bytes = fs::read(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(all.len() * RECORD);
         for cut in 0..=bytes.len() {
             fs::write(&path, &bytes[..cut]).unwrap();
             let (mut journal, found) = Journal::open(&path).unwrap();
@@ -202,7 +255,8 @@ mod tests {
         journal.rewrite(&[record(Entry::Counted, 1)]).unwrap();
         journal.append(&[record(Entry::Binned, 2)]).unwrap();
         assert_eq!(journal.len(), 2);
-        let (_, found) = Journal::open(&path).unwrap();
+        let (journal, found) = Journal::open(&path).unwrap();
         assert_eq!(found, [record(Entry::Counted, 1), record(Entry::Binned, 2)]);
+        assert_eq!((journal.len(), journal.room), (2, 1 + SPARE), "the rest is room");
     }
 }

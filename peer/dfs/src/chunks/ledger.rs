@@ -221,6 +221,15 @@ impl Ledger {
         Discarded::Binned
     }
 
+    /// A chunk that was put into the bin at that time was not, after all; nor does it count.
+    pub(super) fn take_back(&mut self, chunk: &OwnedChunk, at_ms: u64) {
+        if self.restore(chunk, None)
+            && let Some(counted) = self.day.iter().rposition(|&counted_ms| counted_ms == at_ms)
+        {
+            self.day.remove(counted);
+        }
+    }
+
     /// Takes a chunk out of the bin; from now on it is held, and counts as stored at `stored` if that is said.
     pub(super) fn restore(&mut self, chunk: &OwnedChunk, stored: Option<SystemTime>) -> bool {
         let Some(Binned { entry, .. }) = self.binned.remove(chunk) else { return false };

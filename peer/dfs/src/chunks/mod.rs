@@ -71,6 +71,9 @@ pub trait Backend: Send + Sync + 'static {
     -> BoxFuture<'_, Result<Bytes, BackendError>>;
     /// Removes a chunk; one that is not there is removed.
     fn delete(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Notes durably that these chunks count as stored at that time; false where a backend has no place for it. One that is
+    /// not there is passed over.
+    fn touch(&self, chunks: Vec<OwnedChunk>, at: SystemTime) -> BoxFuture<'_, Result<bool, BackendError>>;
     /// Moves a rotten chunk out of the way, where an operator can look at it.
     fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
 }
@@ -161,11 +164,11 @@ impl Chunks {
     /// # Errors
     /// [`Failure::NotFound`] or [`Failure::Storage`].
     pub async fn read(&self, chunk: OwnedChunk, offset: u32, length: u32) -> Result<Bytes, Failure> {
-        // What is read is needed: it comes out of the bin.
-        if self.ledger().is_binned(&chunk) {
-            self.keep(&[chunk]).await?;
-        }
-        let whole = self.length(&chunk).ok_or(Failure::NotFound)?;
+        // What is read is needed: it comes out of the bin. Where that cannot be noted, it is read all the same.
+        let binned = self.ledger().is_binned(&chunk);
+        let kept = !binned || self.keep(&[chunk]).await.is_ok();
+        let whole = if kept { self.length(&chunk) } else { self.ledger().length_anywhere(&chunk) };
+        let whole = whole.ok_or(Failure::NotFound)?;
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > whole) {
             return Err(Failure::NotFound);
         }
@@ -200,15 +203,20 @@ impl Chunks {
     /// [`Failure::Storage`].
     pub async fn delete(&self, chunk: OwnedChunk) -> Result<bool, Failure> {
         let _turn = self.part(&chunk).lock().await;
-        let held = self.lose(&chunk);
-        if !held && !self.ledger().is_binned(&chunk) {
-            return Ok(false);
-        }
         // It is not held any more, whatever becomes of the file; a remainder is found at the next start.
-        self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
-        if !held {
-            self.forget_binned(vec![chunk]).await;
+        if !self.lose(&chunk) {
+            // Held over the removal: nobody takes it out of the bin meanwhile.
+            let journal = self.journal.clone().lock_owned().await;
+            if self.ledger().is_binned(&chunk) {
+                self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
+                self.forget_binned(journal, chunk).await;
+                return Ok(true);
+            }
+            if !self.lose(&chunk) {
+                return Ok(false);
+            }
         }
+        self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
         Ok(true)
     }
 

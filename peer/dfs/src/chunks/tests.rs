@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use shoal_common::Uid;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +117,10 @@ async fn a_young_chunk_is_not_discarded_and_one_that_is_asked_for_is_young_again
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]));
     drop(chunks);
     let chunks = open(root.path(), 1 << 20).await;
+    assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Young]), "after a restart too");
+    file.set_modified(old).unwrap();
+    drop(chunks);
+    let chunks = open(root.path(), 1 << 20).await;
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Binned]));
     assert_eq!(chunks.discard(&[chunk], hour).await, Ok(vec![Discarded::Absent]));
 }
@@ -163,9 +169,9 @@ async fn what_is_in_the_bin_is_there_after_a_restart_takes_its_room_and_comes_ba
     let (_, number) = chunks.snapshot();
     // Put again, or read by its owner: no other copy is written.
     let path = path_of(root.path(), &chunk);
-    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let written = std::fs::metadata(&path).unwrap().ino();
     chunks.put(chunk, bytes).await.unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written);
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), written);
     assert_eq!(chunks.read(other, 0, 100).await.unwrap(), others);
     let changes = chunks.changes_after(number, 9).unwrap().changes;
     assert!(changes.contains(&Change::Held(chunk)) && changes.contains(&Change::Held(other)));
@@ -184,7 +190,8 @@ async fn a_crash_at_any_byte_of_the_journal_leaves_each_chunk_held_or_in_the_bin
     chunks.keep(&ids[2..4]).await.unwrap();
     assert_eq!(chunks.delete(ids[7]).await, Ok(true));
     drop(chunks);
-    let journal = std::fs::read(root.path().join("bin")).unwrap();
+    let mut journal = std::fs::read(root.path().join("bin")).unwrap();
+    journal.truncate(journal.iter().rposition(|&byte| byte != 0).unwrap() + 2);
     for cut in 0..=journal.len() {
         std::fs::write(root.path().join("bin"), &journal[..cut]).unwrap();
         let chunks = open_with(root.path(), 1 << 20, all_may_go.clone()).await;
@@ -236,6 +243,158 @@ async fn the_bin_is_emptied_after_its_time_and_what_is_stored_anew_is_not_in_it(
     drop(chunks);
     let chunks = open_with(root.path(), 1 << 20, short).await;
     assert!(chunks.holds(&chunk) && chunks.bin_len() == 0);
+}
+
+/// A tmpfs over a folder, while it lives.
+struct SmallDisk<'a>(&'a std::path::Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(folder: &'a std::path::Path) -> Option<Self> {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder)
+            .status();
+        mount.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self) {
+        let file = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let filled = std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 4 << 20), &mut &file);
+        assert!(filled.is_err());
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(root.path()) else {
+        return println!(
+            "SKIPPED: on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin needs root to mount a tmpfs"
+        );
+    };
+    let all_may_go = BinRules { daily_percent: 100, ..rules(root.path()) };
+    let (chunks, all) = twenty(root.path(), all_may_go.clone()).await;
+    let ids: Vec<OwnedChunk> = all.iter().map(|(chunk, _)| *chunk).collect();
+    chunks.discard(&ids[..5], Duration::ZERO).await.unwrap();
+    drop(chunks);
+    disk.fill();
+    let chunks = open_with(root.path(), 1 << 20, all_may_go.clone()).await;
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (15, 5));
+    assert_eq!(chunks.discard(&ids[5..10], Duration::ZERO).await.unwrap(), [Discarded::Binned; 5]);
+    // Over and over, until there is no room for a record.
+    let mut rounds = 0;
+    while chunks.discard(&ids[10..], Duration::ZERO).await.is_ok() {
+        assert_eq!(chunks.keep(&ids[10..]).await.unwrap(), [true; 10]);
+        rounds += 1;
+        assert!(rounds < 1_000, "the disk is full");
+    }
+    for (chunk, bytes) in &all {
+        assert_eq!(chunks.read(*chunk, 0, 100).await.as_ref(), Ok(bytes));
+    }
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "read, so needed");
+    drop(chunks);
+    let chunks = open_with(root.path(), 1 << 20, all_may_go).await;
+    assert_eq!((chunks.room().chunks, chunks.bin_len()), (20, 0), "after a restart too");
+}
+
+/// A folder in which the second removal waits.
+struct SlowToDelete {
+    folder: Folder,
+    first: Mutex<Option<OwnedChunk>>,
+    gate: tokio::sync::Semaphore,
+}
+
+impl Backend for SlowToDelete {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Found>, BackendError>> {
+        self.folder.list()
+    }
+
+    fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.folder.put(chunk, bytes)
+    }
+
+    fn read(&self, chunk: OwnedChunk, at: u32, length: u32) -> BoxFuture<'_, Result<Bytes, BackendError>> {
+        self.folder.read(chunk, at, length)
+    }
+
+    fn delete(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {
+        let first = *self.first.lock().unwrap().get_or_insert(chunk);
+        Box::pin(async move {
+            if chunk != first {
+                drop(self.gate.acquire().await);
+            }
+            self.folder.delete(chunk).await
+        })
+    }
+
+    fn touch(&self, chunks: Vec<OwnedChunk>, at: SystemTime) -> BoxFuture<'_, Result<bool, BackendError>> {
+        self.folder.touch(chunks, at)
+    }
+
+    fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.folder.set_aside(chunk)
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_lost_sight_of() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::open(root.path(), true).unwrap();
+    let backend = SlowToDelete { folder, first: Mutex::default(), gate: tokio::sync::Semaphore::new(0) };
+    let backend = Arc::new(backend);
+    let short = BinRules { keep: Duration::ZERO, daily_percent: 100, ..rules(root.path()) };
+    let chunks = Chunks::open(backend.clone(), 1 << 20, short).await.unwrap();
+    let both = [sealed(1, 100), sealed(2, 100)];
+    for (chunk, bytes) in &both {
+        chunks.put(*chunk, bytes.clone()).await.unwrap();
+    }
+    chunks.discard(&both.clone().map(|(chunk, _)| chunk), Duration::ZERO).await.unwrap();
+    let stop = CancellationToken::new();
+    let emptying = tokio::spawn(chunks.clone().keep_bin(stop.clone()));
+    let until = async |done: &dyn Fn() -> bool| {
+        let done = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
+    };
+    // While the second is being removed, nothing holds the first but what is done with it.
+    until(&|| backend.first.lock().unwrap().is_some_and(|first| !path_of(root.path(), &first).exists()))
+        .await;
+    let first = backend.first.lock().unwrap().unwrap();
+    let (_, bytes) = both.iter().find(|(chunk, _)| *chunk == first).unwrap();
+    let again = async {
+        chunks.put(first, bytes.clone()).await.unwrap();
+        chunks.discard(&[first], Duration::ZERO).await.unwrap();
+    };
+    tokio::join!(again, async { backend.gate.add_permits(9) });
+    until(&|| chunks.bin_len() == 0 && !path_of(root.path(), &first).exists()).await;
+    assert_eq!(chunks.room(), Room { capacity: 1 << 20, free: 1 << 20, chunks: 0 });
+    stop.cancel();
+    emptying.await.unwrap();
+}
+
+#[test]
+fn what_could_not_be_put_into_the_bin_takes_nothing_of_the_days_share() {
+    let mut ledger = Ledger::new(u64::MAX, 10);
+    let all: Vec<OwnedChunk> = (0..10).map(|seed| sealed(seed, 1).0).collect();
+    for chunk in &all {
+        ledger.found(Found { chunk: *chunk, length: 1, stored: SystemTime::UNIX_EPOCH });
+    }
+    let now = Some(SystemTime::now());
+    assert_eq!(ledger.discard(&all[0], now, 7), Discarded::Binned);
+    ledger.take_back(&all[0], 7);
+    assert_eq!(ledger.discard(&all[1], now, 8), Discarded::Binned);
+    assert_eq!(ledger.discard(&all[2], now, 9), Discarded::Spent);
+    assert_eq!((ledger.room().chunks, ledger.bin_len()), (9, 1));
 }
 
 #[tokio::test]

@@ -65,13 +65,15 @@ pub enum StoreError {
     Changed(PathBuf),
     /// There cannot be so many copies.
     #[error(
-        "{copies} copies need as many servers, and dfs.conf names {servers} that the trackers know; ask for fewer copies or add servers"
+        "{copies} copies need as many servers, and dfs.conf names {servers} that the trackers know; {}", few_servers(.unknown)
     )]
     Copies {
         /// Copies asked for.
         copies: u8,
         /// Servers that there are.
         servers: usize,
+        /// The names in `dfs.conf` of which the trackers know nothing.
+        unknown: Vec<String>,
     },
     /// Too few servers answer.
     #[error(
@@ -158,6 +160,17 @@ pub enum StoreError {
         /// The servers and why.
         who: String,
     },
+}
+
+/// What to do where there are too few servers.
+fn few_servers(unknown: &[String]) -> String {
+    if unknown.is_empty() {
+        return "ask for fewer copies or add servers".to_owned();
+    }
+    let (names, are) = (unknown.join(", "), if unknown.len() == 1 { "is" } else { "are" });
+    format!(
+        "{names} {are} not known to them: running, and admitted? (\"nodes\" and \"admit\" at a tracker's prompt)"
+    )
 }
 
 impl StoreError {

@@ -129,8 +129,8 @@ impl Client {
     }
 }
 
-/// A file's chunks, each with the key that has it deleted. Chunks stored before there were such keys end otherwise, and their
-/// nodes take the ticket's word in part.
+/// A file's chunks, each with the key that has it deleted. Chunks stored before there were such keys end otherwise; they stay
+/// until the trackers' rule.
 fn with_keys(file: &Opened) -> Vec<(ChunkId, RemovalKey)> {
     let count = u32::try_from(file.manifest.chunks.len()).unwrap_or(u32::MAX);
     let sealer = Sealer::new(&file.description.secret, count);

@@ -181,7 +181,8 @@ impl Client {
         let states = self.ping().await?;
         let servers = self.nodes.peers().await;
         if copies == 0 || usize::from(copies) > servers.len() {
-            return Err(StoreError::Copies { copies, servers: servers.len() });
+            let unknown = states.into_iter().filter(|state| state.peer.is_none()).map(|state| state.name);
+            return Err(StoreError::Copies { copies, servers: servers.len(), unknown: unknown.collect() });
         }
         let up = states.iter().filter(|state| state.problem.is_none()).count();
         if up < usize::from(copies).min(2) {

@@ -62,6 +62,16 @@ impl Deletions {
         self.judge().withdraw(tracker, chunk);
     }
 
+    /// A tracker is none any more, as the others say, or is one after all. What to tell the operator, if from now on no
+    /// deletion can be agreed on.
+    pub(super) fn remove(&self, tracker: u8, removed: bool) -> Option<String> {
+        let needed = self.judge().remove(tracker, removed)?;
+        Some(format!(
+            "trackers of this node's file were removed, and fewer are left than the {needed} that must agree on a deletion: \
+             nothing that the trackers want deleted is, until this node is restarted with the new file"
+        ))
+    }
+
     /// A tracker is not connected any more.
     pub(super) fn forget(&self, tracker: u8) {
         self.judge().forget(tracker);

@@ -3,8 +3,11 @@
 //! A tracker's word counts for its number and its proven key together: one tracker that answers on two lines is one. It
 //! counts for a short while only, because every tracker repeats it as long as it stands, and a tracker that has the chunk
 //! copied to here takes it back.
+//!
+//! Trackers that the others say are none any more count on: with two, one that lies could say so of the other, and would then
+//! be a majority alone. Only the operator's file makes them fewer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use shoal_common::PeerId;
 use shoal_common::tracker_api::storage::OwnedChunk;
@@ -17,7 +20,10 @@ const MAX_WORDS: usize = 4_096;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Judge {
+    trackers: usize,
     needed: usize,
+    /// Those that are trackers no more, by number.
+    removed: HashSet<u8>,
     /// By the tracker's number.
     words: HashMap<u8, HashMap<OwnedChunk, Word>>,
 }
@@ -36,7 +42,20 @@ pub(super) fn majority(trackers: usize) -> usize {
 impl Judge {
     /// For a node that was started with so many trackers.
     pub(super) fn new(trackers: usize) -> Self {
-        Self { needed: majority(trackers), words: HashMap::new() }
+        let (removed, words) = (HashSet::new(), HashMap::new());
+        Self { trackers, needed: majority(trackers), removed, words }
+    }
+
+    /// The tracker of that number is none any more, or is one again; how many are needed, if from now on too few are left.
+    pub(super) fn remove(&mut self, number: u8, removed: bool) -> Option<usize> {
+        let enough = |judge: &Self| judge.trackers.saturating_sub(judge.removed.len()) >= judge.needed;
+        let before = enough(self);
+        if removed {
+            self.removed.insert(number);
+        } else {
+            self.removed.remove(&number);
+        }
+        (before && !enough(self)).then_some(self.needed)
     }
 
     /// A tracker orders that a chunk be deleted; whether enough of them do so now.
@@ -114,6 +133,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn removed_trackers_count_on_and_it_is_said_once_when_too_few_are_left() {
+        for (trackers, spare) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
+            let mut judge = Judge::new(trackers);
+            for number in 1..=u8::try_from(trackers).unwrap() {
+                let too_few = usize::from(number) == spare + 1;
+                assert_eq!(judge.remove(number, true).is_some(), too_few, "{number} of {trackers}");
+                assert_eq!(judge.remove(number, true), None, "it was said");
+            }
+        }
+        let mut judge = Judge::new(2);
+        assert_eq!(judge.remove(2, true), Some(2));
+        assert!(
+            !judge.order(tracker(1), chunk(1), 0),
+            "one of two is no majority, whatever it says of the other"
+        );
+        assert_eq!(judge.remove(2, false), None);
+        assert_eq!(judge.remove(2, true), Some(2));
     }
 
     #[test]

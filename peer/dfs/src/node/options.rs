@@ -19,7 +19,7 @@ use shoal_session::text;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Node, NodeConfig};
-use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, Scrub};
+use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, OpenError, Scrub};
 use crate::files;
 
 /// The key's file in the data directory.
@@ -126,9 +126,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
         daily_percent: options.daily_deletions,
         restore: options.restore_bin,
     };
-    let chunks = Chunks::open(backend, options.capacity, bin)
-        .await
-        .with_context(|| format!("cannot list what {store} holds; check that it can be reached and read"))?;
+    let chunks = Chunks::open(backend, options.capacity, bin).await;
+    let chunks = chunks.map_err(|error| match error {
+        OpenError::Backend(error) => anyhow::Error::new(error)
+            .context(format!("cannot list what {store} holds; check that it can be reached and read")),
+        error @ OpenError::Journal { .. } => error.into(),
+    })?;
     let name = match options.name {
         Some(name) => name,
         None => NodeName::create(&format!("DFS-{}", options.port))?,

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::gate::{Admitted, Gate};
 use super::told::Told;
-use crate::chunks::{Chunks, Discarded};
+use crate::chunks::Chunks;
 use crate::wire::{
     CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE,
     RemovalKey, SLICE, TO_CLIENT, TO_NODE, ToClient, ToNode,
@@ -328,10 +328,10 @@ impl Connection {
     }
 }
 
-/// Deletes chunks at once whose removal key is shown. A ticket alone puts the others into the bin only: a tracker that lies
-/// can make tickets for anybody.
+/// Deletes chunks whose removal key is shown. The others stay where they are: a tracker that lies can make tickets for anybody,
+/// so a ticket alone deletes nothing, and what no file names goes by the trackers' rule.
 async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -> Result<(), Failure> {
-    let mut without = Vec::new();
+    let mut refused = false;
     for (index, chunk) in list.into_iter().enumerate() {
         let shown = match keys.get(index) {
             Some(key) => chunks.ends_with(chunk, &key.lock()).await?,
@@ -340,11 +340,10 @@ async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -
         if shown {
             chunks.delete(chunk).await?;
         } else {
-            without.push(chunk);
+            refused |= chunks.holds(&chunk);
         }
     }
-    let discarded = chunks.discard(&without, Duration::ZERO).await?;
-    if discarded.contains(&Discarded::Spent) { Err(Failure::NotAllowed) } else { Ok(()) }
+    if refused { Err(Failure::NotAllowed) } else { Ok(()) }
 }
 
 /// The connection's share first, so that one that takes nothing waits for itself.

@@ -9,7 +9,7 @@ use shoal_common::names::NodeName;
 use shoal_common::tracker_api::storage::{MAX_ORDERS, MAX_REPORT, NodeAnswer, NodeCall, NodeReport, Order};
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, REVISION, Reply};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_common::vouching::{News, Scope, SignedList};
+use shoal_common::vouching::{Expected, News, Scope, SignedList};
 use shoal_net::{Control, KnownError, KnownTrackers, Protocol, ReachError};
 use shoal_session::link::{ANSWER_WITHIN, Link};
 use tokio::time::{Instant, timeout};
@@ -114,6 +114,12 @@ impl Reporter {
                 let reason = match self.reach(&line, &tasks).await {
                     Ok(link) => {
                         tracing::info!(tracker = %line, "registered");
+                        self.deletions.remove(number, false);
+                        if said.starts_with(REFUSES) {
+                            (self.say)(&format!("admitted by the tracker at {line}"));
+                            // Refused again, it says so again.
+                            said.clear();
+                        }
                         pause = FIRST_PAUSE;
                         let reason = tokio::select! {
                             reason = self.report(number, &link) => reason,
@@ -127,6 +133,11 @@ impl Reporter {
                         reason
                     }
                     Err(Unreached::NotBelieved(reason)) => {
+                        let removed = matches!(self.known.expected(&line).await, Ok(Expected::Nobody));
+                        if let Some(consequence) = self.deletions.remove(number, removed) {
+                            tracing::error!("{consequence}");
+                            (self.say)(&consequence);
+                        }
                         if reason != said {
                             tracing::error!("a tracker is not believed: {reason}");
                             said.clone_from(&reason);

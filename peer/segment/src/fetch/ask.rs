@@ -280,6 +280,11 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     if size.is_none() {
         // At the URL that was given: where it led may be good for one question of one kind.
         size = size_elsewhere(asker, url).await;
+        if let Some(said) = size.filter(|_| ranges)
+            && goes_on(asker, url, said).await
+        {
+            size = None;
+        }
     }
     answer.claim.size = size;
     if let Some(metalink) = metalink.filter(|link| matches!(link.scheme(), "http" | "https"))
@@ -305,6 +310,15 @@ async fn size_elsewhere(asker: Asker<'_>, url: &Url) -> Option<u64> {
         }
     }
     None
+}
+
+/// Whether there are bytes behind the first `size`. An answer to another kind of question may have named another size.
+async fn goes_on(asker: Asker<'_>, url: &Url, size: u64) -> bool {
+    let request = asker.client.get(url.clone()).header(header::RANGE, format!("bytes={size}-{size}"));
+    asker.send(request, asker.within).await.is_ok_and(|response| {
+        response.status() == StatusCode::PARTIAL_CONTENT
+            && answer::content_range(response.headers()).is_some_and(|range| range.first == size)
+    })
 }
 
 fn refusal(status: StatusCode) -> String {

@@ -60,7 +60,7 @@ async fn fetch(options: Options) -> Result<()> {
     let started = Instant::now();
     let plan = tokio::select! {
         plan = plan::plan(&options) => plan?,
-        _ = tokio::signal::ctrl_c() => bail!("stopped before the download began"),
+        () = stopped() => bail!("stopped before the download began"),
     };
     let plan = match plan {
         Planned::Known(plan) => plan,
@@ -125,7 +125,8 @@ async fn download(
     let mut fetched_before = 0;
     loop {
         let mut sources = Sources::new(options, &plan, &known, fresh);
-        report.watch(sources.standings());
+        let standings = sources.standings();
+        report.watch(standings.clone());
         let (changes, seen) = mpsc::channel(sources.count() + 1);
         let running = engine.start(plan.content.clone(), target.clone(), seen);
         let outcome = attend(&running, changes, &mut sources, &report, |versions| {
@@ -157,6 +158,18 @@ async fn download(
             }
         }
         report.clear();
+        if let Outcome::Failed(DownloadError::NoSources { .. }) = outcome
+            && is_unchecked(&plan)
+            && standings.iter().all(|standing| standing.has_sent_more())
+        {
+            report.note(&format!(
+                "the servers send more than the {size} bytes that they name; the file is taken as it comes"
+            ));
+            // What is there of it began for another size.
+            target.discard().map_err(refused)?;
+            versions::forget(&target);
+            return stream::fetch(options, plan.without_size(), started).await;
+        }
         return match outcome {
             Outcome::Complete { path, digest } => {
                 versions::forget(&target);
@@ -186,11 +199,18 @@ async fn download(
 
 /// Waits, unless the user does not want to.
 async fn wait(pause: Duration) -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
     tokio::select! {
         () = tokio::time::sleep(pause) => Ok(()),
-        _ = tokio::signal::ctrl_c() => bail!(STOPPED),
-        () = terminated(&mut terminate) => bail!(STOPPED),
+        () = stopped() => bail!(STOPPED),
+    }
+}
+
+/// Until the user ends it, by Ctrl-C or SIGTERM.
+async fn stopped() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated(&mut terminate) => {}
     }
 }
 

@@ -66,6 +66,14 @@ pub(super) struct SaveAs {
     pub(super) folder: Vec<FileName>,
 }
 
+impl Plan {
+    /// The same without the size, which turned out to be wrong.
+    pub(super) fn without_size(self) -> Unsized {
+        let Self { client, save_as, content, servers, .. } = self;
+        Unsized { client, save_as, digests: *content.digest(), servers, notes: Vec::new() }
+    }
+}
+
 /// What the file is called, and whether that is the user's word or the network's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Name {

@@ -44,6 +44,15 @@ pub(super) struct Ending<'a> {
 impl Report {
     /// Reports of a download of `size` bytes from sources with these names, every `interval` seconds; 0: none.
     pub(super) fn new(size: u64, labels: Vec<String>, interval: u32, json: bool) -> Self {
+        Self::of(Some(size), labels, interval, json)
+    }
+
+    /// The same of a file whose size is not known.
+    pub(super) fn of_stream(labels: Vec<String>, interval: u32, json: bool) -> Self {
+        Self::of(None, labels, interval, json)
+    }
+
+    fn of(size: Option<u64>, labels: Vec<String>, interval: u32, json: bool) -> Self {
         let every = (interval > 0).then(|| Duration::from_secs(u64::from(interval)));
         let form = match (json, every.is_some() && std::io::stderr().is_terminal()) {
             (true, _) => Form::Json,
@@ -122,7 +131,8 @@ impl Report {
         let rate = bytes.saturating_mul(1_000) / millis;
         match &self.form {
             Form::Bars { total, .. } => {
-                total.set_message(format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate)))
+                total.set_message(format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate)));
+                total.tick();
             }
             Form::Lines => say(&format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate))),
             Form::Json => say(&json!({
@@ -220,13 +230,18 @@ pub(super) fn failed_as_json(error: &str) {
     say(&json!({ "ok": false, "error": error }).to_string());
 }
 
-fn bars(size: u64, labels: &[String]) -> Form {
+fn bars(size: Option<u64>, labels: &[String]) -> Form {
     let style = |template: &str| {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     };
     let all = MultiProgress::new();
-    let total = all.add(ProgressBar::new(size));
-    total.set_style(style("{percent:>3} % [{bar:30}] {bytes} of {total_bytes} {msg}").progress_chars("=> "));
+    let total = match size {
+        Some(size) => {
+            let bar = "{percent:>3} % [{bar:30}] {bytes} of {total_bytes} {msg}";
+            all.add(ProgressBar::new(size).with_style(style(bar).progress_chars("=> ")))
+        }
+        None => all.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}"))),
+    };
     let sources = labels.iter().map(|label| {
         let bar = all.add(ProgressBar::new_spinner());
         bar.set_style(style("  {prefix}: {msg}"));

@@ -3,7 +3,7 @@
 //! long it is.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Response, StatusCode};
 use shoal_common::{Digests, DigestsHasher};
-use shoal_engine::{Overwrite, Target};
+use shoal_engine::{Overwrite, Shortage, Target, Tries};
 use tempfile::NamedTempFile;
 
 use crate::client;
@@ -19,18 +19,20 @@ use crate::fetch::ask::{Answer, TIMEOUT};
 use crate::fetch::options::Options;
 use crate::fetch::plan::Unsized;
 use crate::fetch::report::{Ending, Report};
-use crate::fetch::{destination, refused_ref};
+use crate::fetch::{destination, refused_ref, stopped};
 
 /// Longest time without a byte.
 const STALL: Duration = Duration::from_secs(10);
 /// Pause before the next try, when all servers have failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Rounds in which no server got further than any before, until that counts: a connection that breaks off once is no sign.
+const FRUITLESS: u32 = 3;
 
 /// Downloads the file.
 pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
     let target = destination::target(&options.output, &plan.save_as, options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
-    let report = Report::new(0, labels, options.reports.interval, options.json);
+    let report = Report::of_stream(labels, options.reports.interval, options.json);
     plan.notes.iter().for_each(|note| report.note(note));
     if let Some(problem) = destination::in_the_way(&target) {
         return Err(problem);
@@ -40,7 +42,7 @@ pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) ->
     }
     let (file, size, digests) = tokio::select! {
         received = receive(options, &plan, &target, &report) => received?,
-        _ = tokio::signal::ctrl_c() => bail!("stopped; nothing is kept of a file whose size no server tells"),
+        () = stopped() => bail!("stopped; nothing is kept of a file whose size no server tells"),
     };
     if !plan.digests.confirmed_by(&digests) {
         bail!("the file came with {digests} where {} was expected; nothing of it is kept", plan.digests);
@@ -68,20 +70,31 @@ async fn receive(
     report: &Report,
 ) -> Result<(NamedTempFile, u64, Digests)> {
     let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
+    let (mut furthest, mut fruitless, mut said) = (0, 0, false);
     loop {
+        fruitless += 1;
         let mut reasons = Vec::new();
         for (label, answer) in &plan.servers {
-            let mut receiving = Receiving::new(target, &plan.digests, options.limit_rate)?;
+            let mut receiving = Receiving::new(target, &plan.digests, options)?;
             match from(plan, answer, &mut receiving, patience.max(TIMEOUT), report).await? {
                 Ok(()) => return Ok((receiving.file, receiving.size, receiving.hasher.finish())),
                 Err(reason) => reasons.push(format!("{label}: {reason}")),
             }
-            if receiving.size > 0 {
-                since = receiving.last;
+            // One that breaks off where others did before gets nowhere.
+            if receiving.size > furthest {
+                (furthest, since, fruitless) = (receiving.size, receiving.last, 0);
             }
         }
-        if since.elapsed() >= patience {
+        if since.elapsed() >= patience && (fruitless >= FRUITLESS || patience.is_zero()) {
             bail!("no server sent all of the file:\n  {}", reasons.join("\n  "));
+        }
+        if !said {
+            said = true;
+            report.note(&format!(
+                "no server sent all of the file; begun again until none gets further for {} s:\n  {}",
+                patience.as_secs(),
+                reasons.join("\n  ")
+            ));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -95,12 +108,13 @@ struct Receiving {
     begun: Instant,
     last: Instant,
     limit: u64,
+    /// How long what is lacking is waited for.
+    patience: Duration,
 }
 
 impl Receiving {
-    fn new(target: &Target, expected: &Digests, limit: u64) -> Result<Self> {
-        let folder = target.path().parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+    fn new(target: &Target, expected: &Digests, options: &Options) -> Result<Self> {
+        let folder = folder_of(target.path());
         // As any new file; the user's mask says who reads it.
         let everybody = std::fs::Permissions::from_mode(0o666);
         let file = tempfile::Builder::new()
@@ -108,15 +122,19 @@ impl Receiving {
             .suffix(".part")
             .permissions(everybody)
             .tempfile_in(folder);
-        let file = file.with_context(|| format!("cannot write to the folder {}", folder.display()))?;
+        let file = file.map_err(|error| match Shortage::of(&error, folder) {
+            Some(shortage) => anyhow!("{shortage}; when that has passed, fetch it again"),
+            None => anyhow!("cannot write to the folder {}: {error}", folder.display()),
+        })?;
         let now = Instant::now();
         let hasher = DigestsHasher::confirming(expected);
-        Ok(Self { file, size: 0, hasher, begun: now, last: now, limit })
+        let (limit, patience) = (options.limit_rate, Duration::from_secs(options.retry_time.into()));
+        Ok(Self { file, size: 0, hasher, begun: now, last: now, limit, patience })
     }
 
-    async fn take(&mut self, bytes: &[u8]) -> Result<()> {
+    async fn take(&mut self, bytes: &[u8], report: &Report) -> Result<()> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes).with_context(|| format!("cannot write {}", self.file.path().display()))?;
+        self.write(bytes, report).await?;
         self.size += bytes.len() as u64;
         self.last = Instant::now();
         if let Some(due) = self.size.saturating_mul(1_000).checked_div(self.limit) {
@@ -125,6 +143,42 @@ impl Receiving {
         }
         Ok(())
     }
+
+    /// Writes all of it, and waits for what is lacking, such as space, as long as the user waits.
+    async fn write(&mut self, mut bytes: &[u8], report: &Report) -> Result<()> {
+        let mut tries = Tries::new(self.patience);
+        while !bytes.is_empty() {
+            let error = match self.file.as_file_mut().write(bytes) {
+                Ok(0) => ErrorKind::WriteZero.into(),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let path = self.file.path();
+            let Some(shortage) = Shortage::of(&error, folder_of(path)) else {
+                return Err(error).with_context(|| format!("cannot write {}", path.display()));
+            };
+            let first = tries.is_first();
+            let Some(pause) = tries.pause(Instant::now()) else {
+                bail!(
+                    "{shortage}; nothing is kept of a file whose size no server tells: when that has passed, fetch it again"
+                );
+            };
+            if first {
+                report.note(&format!("{shortage}; trying again for {} s", self.patience.as_secs()));
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Receives all that one server sends; the inner error is the server's.
@@ -145,7 +199,7 @@ async fn from(
     let (every, mut shown) = (report.every(), Instant::now());
     loop {
         match chunk(&mut response).await {
-            Ok(Some(bytes)) => receiving.take(&bytes).await?,
+            Ok(Some(bytes)) => receiving.take(&bytes, report).await?,
             Ok(None) => return Ok(Ok(())),
             Err(reason) => return Ok(Err(reason)),
         }
@@ -168,6 +222,5 @@ fn put(file: NamedTempFile, to: &Path, replace: bool) -> Result<()> {
     file.as_file().sync_all().with_context(|| format!("cannot write {}", to.display()))?;
     let put = if replace { file.persist(to) } else { file.persist_noclobber(to) };
     put.map_err(|error| anyhow!("cannot put the file in place as {}: {}", to.display(), error.error))?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).context("cannot write to the folder")
+    File::open(folder_of(to)).and_then(|folder| folder.sync_all()).context("cannot write to the folder")
 }

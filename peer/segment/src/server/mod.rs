@@ -32,6 +32,7 @@ use crate::server::virtual_server::{Site, VirtualServer};
 /// # Errors
 /// When there is nothing to serve, or no port to serve it on.
 pub fn run(options: Options) -> Result<()> {
+    let _terminal = shoal_console::Restored::at_end();
     let runtime = shoal_console::runtime().context("cannot start the runtime")?;
     let ended = runtime.block_on(serve(options));
     // A thread may still be reading the terminal or a file.
@@ -59,7 +60,11 @@ async fn serve(options: Options) -> Result<()> {
     };
     prepared?;
     for server in &servers {
-        prompt.print(&format!("serving {} at http://{}/", site.catalog().shown(), server.address()));
+        prompt.print(&format!(
+            "serving {} at http://{}/",
+            site.catalog().shown(),
+            opened_at(server.address())
+        ));
     }
     let every = Duration::from_secs(u64::from(options.reports.interval.max(1)));
     let mut report = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
@@ -78,6 +83,14 @@ async fn serve(options: Options) -> Result<()> {
         server.stop().await;
     }
     Ok(())
+}
+
+/// Where somebody on this machine opens it: an address that stands for all of them is none that can be asked.
+fn opened_at(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    }
 }
 
 /// The valid ports in the order given; what is left out is said on standard error.

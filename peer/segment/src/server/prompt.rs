@@ -98,7 +98,9 @@ fn read_terminal(editor: &mut rustyline::DefaultEditor, lines: &mpsc::Sender<Str
             Ok(line) => {
                 // History is a convenience.
                 let _ = editor.add_history_entry(&line);
-                if lines.blocking_send(line).is_err() {
+                // Another prompt would be left on the terminal.
+                let quits = parse(&line) == Command::Quit;
+                if lines.blocking_send(line).is_err() || quits {
                     return;
                 }
             }

@@ -54,6 +54,7 @@ pub struct Standing {
     failing: Mutex<Option<Failing>>,
     first_piece: OnceLock<PieceIndex>,
     refused: AtomicBool,
+    more: AtomicBool,
     /// Milliseconds that the next answer may take to begin.
     answer_within: AtomicU64,
 }
@@ -74,6 +75,7 @@ impl Standing {
             failing: Mutex::new(None),
             first_piece: OnceLock::new(),
             refused: AtomicBool::new(false),
+            more: AtomicBool::new(false),
             answer_within: AtomicU64::new(4_500),
         }
     }
@@ -91,6 +93,15 @@ impl Standing {
     /// Whether the server was not asked, or not followed, because of where that leads.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server sent more bytes than the file was said to have.
+    pub fn has_sent_more(&self) -> bool {
+        self.more.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn sent_more(&self) {
+        self.more.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn delivered(&self, piece: PieceIndex) {

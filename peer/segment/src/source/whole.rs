@@ -104,20 +104,24 @@ impl Open {
             let wanted = usize::try_from(into.remaining()).unwrap_or(usize::MAX).min(self.left.len());
             let bytes = self.left.split_to(wanted);
             self.position += wanted as u64;
+            // Where the answer does not say how long it is, its end does: shown before the last bytes count.
+            if wanted > 0 && self.position == source.size && self.response.content_length().is_none() {
+                self.ends(source).await?;
+            }
             if !bytes.is_empty() {
                 source.take(&bytes, want, into).await?;
             }
         }
-        // Where the answer does not say how long it is, its end does.
-        if self.position == source.size && self.response.content_length().is_none() {
-            let more = !self.left.is_empty() || next_chunk(&mut self.response).await?.is_some();
-            if more {
-                return Err(Trouble::Invalid(format!(
-                    "sends more than the {} bytes of the file",
-                    source.size
-                )));
-            }
-        }
         Ok(())
+    }
+
+    /// That nothing follows.
+    async fn ends(&mut self, source: &HttpSource) -> Result<(), Trouble> {
+        while self.left.is_empty() {
+            let Some(chunk) = next_chunk(&mut self.response).await? else { return Ok(()) };
+            self.left = chunk;
+        }
+        source.standing.sent_more();
+        Err(Trouble::Invalid(format!("sends more than the {} bytes of the file", source.size)))
     }
 }

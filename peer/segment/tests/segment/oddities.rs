@@ -1,10 +1,15 @@
 //! Servers that answer in ways of their own, as many do: `fetch` gets from them what curl gets.
 
+use std::io::{BufRead, BufReader};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shoal_common::Sha1;
+use shoal_tests::{Mount, Terminal, root_or_skip};
 
-use crate::support::{Lab, MIB, Manners, assert_content, fetch, names_in, random};
+use crate::support::{
+    Lab, MIB, Manners, assert_content, fetch, fetch_command, finish, names_in, random, until,
+};
 
 fn odd(manners: Manners) -> Manners {
     Manners { untagged: true, ..manners }
@@ -79,6 +84,98 @@ fn a_size_that_one_answer_does_not_give_is_looked_for_in_others() {
     let ended = fetch(&[sizeless.url("f"), other.url("f"), "-o".into(), to, "--json".into()]);
     assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 2, "{ended:?}");
     assert_content(&out, &bytes);
+}
+
+#[test]
+fn a_size_that_is_too_small_cuts_nothing_off() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(200_000, 67));
+    let out = folder.path().join("out");
+    let to = out.to_str().unwrap().to_owned();
+    for (says, no_ranges) in [(20, true), (20, false), (199_999, true), (199_999, false)] {
+        let manners = Manners { sizeless: true, no_ranges, head_says: Some(says), ..Manners::default() };
+        let lab = Lab::start(&bytes, odd(manners));
+        let ended = fetch(&[lab.url("f"), "-o".into(), to.clone(), "--json".into()]);
+        assert_eq!(ended.succeeded().json()["size"], 200_000, "{says}, {no_ranges}: {ended:?}");
+        assert_content(&out, &bytes);
+        assert_eq!(names_in(folder.path()), ["out"]);
+        std::fs::remove_file(&out).unwrap();
+    }
+    // The right size is used as before.
+    let manners = Manners { sizeless: true, no_ranges: true, head_says: Some(200_000), ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(manners));
+    let ended = fetch(&[lab.url("f"), "-o".into(), to, "--json".into()]);
+    assert_eq!(ended.succeeded().json()["sources"].as_array().unwrap().len(), 1, "{ended:?}");
+    assert_content(&out, &bytes);
+}
+
+#[test]
+fn a_stream_that_always_breaks_off_at_the_same_place_ends_and_says_why() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 68));
+    let manners =
+        Manners { sizeless: true, no_ranges: true, breaks_at: Some(MIB as u64), ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(manners));
+    let out = folder.path().join("out");
+    let arguments =
+        [lab.url("f"), "-o".into(), out.to_str().unwrap().into(), "--retry-time".into(), "2".into()];
+    let ended = fetch(&arguments);
+    ended.failed_saying("no server sent all of the file");
+    assert_eq!(ended.stderr.matches("begun again").count(), 1, "{ended:?}");
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
+fn a_stream_that_is_terminated_leaves_nothing() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 69));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(Manners { silent_after: Some(MIB as u64), ..sizeless }));
+    let out = folder.path().join("out");
+    let child = fetch_command(&[lab.url("f"), "-o".into(), out.to_str().unwrap().into()]).spawn().unwrap();
+    until("it receives", || lab.served() >= MIB as u64 && !names_in(folder.path()).is_empty());
+    let terminated = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(terminated.success());
+    finish(child).failed_saying("nothing is kept");
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
+fn a_stream_waits_for_space_and_says_what_is_lacking() {
+    if !root_or_skip("a_stream_waits_for_space_and_says_what_is_lacking") {
+        return;
+    }
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(2 * MIB, 70));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(sizeless));
+    let mount = Mount::new(&folder.path().join("small"), "size=3m");
+    let ballast = mount.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 2 * MIB]).unwrap();
+    let out = mount.path().join("out");
+    let with = |seconds: &str| {
+        let fetch = fetch_command(&[&lab.url("f"), "-o", out.to_str().unwrap(), "--retry-time", seconds]);
+        { fetch }.spawn().unwrap()
+    };
+    let ended = finish(with("1"));
+    ended.failed_saying("no space left on the drive").failed_saying("fetch it again");
+    assert_eq!(names_in(mount.path()), ["ballast"]);
+    // Room is made while it waits.
+    let mut child = with("60");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("trying again for 60 s")));
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_content(&out, &bytes);
+}
+
+#[test]
+fn a_streams_progress_claims_no_size() {
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(MIB, 71));
+    let sizeless = Manners { sizeless: true, no_ranges: true, ..Manners::default() };
+    let lab = Lab::start(&bytes, odd(Manners { block_time: Duration::from_millis(20), ..sizeless }));
+    let out = folder.path().join("out");
+    let mut terminal = Terminal::start(&fetch_command(&[&lab.url("f"), "-o", out.to_str().unwrap()]));
+    terminal.expect("KiB/s");
+    assert_eq!(terminal.wait(), 0);
+    let shown = terminal.text();
+    assert!(!shown.contains('%') && !shown.contains("of 0 B"), "{shown}");
 }
 
 #[test]

@@ -353,3 +353,21 @@ fn fetch_takes_a_file_from_pythons_server() {
     assert_content(&out.join("f.bin"), &bytes);
     assert_eq!(names_in(&out), ["f.bin"]);
 }
+
+#[test]
+fn on_a_terminal_it_says_what_can_be_opened_and_leaves_no_prompt_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f");
+    std::fs::write(&file, b"content").unwrap();
+    let port = shoal_tests::free_port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["-i", "0", "-f", file.to_str().unwrap(), "-p", &port.to_string()]);
+    command.env("XDG_CACHE_HOME", folder.path());
+    let mut terminal = shoal_tests::Terminal::start(&command);
+    terminal.expect(&format!("at http://localhost:{port}/"));
+    terminal.line("quit");
+    assert_eq!(terminal.wait(), 0);
+    let shown = terminal.text();
+    let (_, after) = shown.rsplit_once("quit").unwrap();
+    assert!(!after.contains("server>"), "{shown}");
+}

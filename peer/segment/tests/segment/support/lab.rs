@@ -257,6 +257,10 @@ impl Shared {
             let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
+        if let Some(size) = self.manners.head_says.filter(|_| head_only) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            return stream.write_all(head.as_bytes());
+        }
         // How slow it is, is the fault that it plays.
         std::thread::sleep(self.manners.thinks);
         if let Some(refusal) = self.manners.refuses_ranges.as_ref().filter(|_| range.is_some()) {
@@ -360,7 +364,8 @@ impl Shared {
             if self.manners.gone_after.is_some_and(|after| served >= after) {
                 self.down.store(true, Ordering::SeqCst);
             }
-            if self.down.load(Ordering::SeqCst) {
+            let broken = self.manners.breaks_at.is_some_and(|at| index * BLOCK as u64 >= at);
+            if broken || self.down.load(Ordering::SeqCst) {
                 return Err(std::io::ErrorKind::ConnectionAborted.into());
             }
             let offset = first + index * BLOCK as u64;

@@ -61,6 +61,10 @@ pub(crate) struct Manners {
     pub(crate) signs: Option<Signs>,
     /// Answers 401 unless asked with this value of `Authorization`.
     pub(crate) demands: Option<String>,
+    /// Names this size to a question for the headers alone.
+    pub(crate) head_says: Option<u64>,
+    /// Cuts the connection after that many bytes of each answer.
+    pub(crate) breaks_at: Option<u64>,
 }
 
 /// One of several nodes behind one address.
