@@ -239,7 +239,7 @@ mod tests {
             seq += 1;
             let mut peer = [0; 32];
             peer[..4].copy_from_slice(&client.to_be_bytes());
-            let share = Share { request, mirrors: Some(vec![url]) };
+            let share = Share { request, mirrors: Some(vec![url]), file_bytes: None };
             let key = share_key(GROUP, file, user, PeerId(peer));
             store.put(&row(SHARE, key, encode(&share), seq)).unwrap();
         };
