@@ -97,6 +97,16 @@ impl Holdings {
         News { holdings, version: list.version }
     }
 
+    /// These are to be told once more: a tracker did not take them, or knows by now what it did not.
+    pub fn again(&self, holdings: &[Holding]) {
+        if holdings.is_empty() {
+            return;
+        }
+        let keys = holdings.iter().map(|holding| FileKey { group: holding.group, file: holding.file });
+        self.list().changes.extend(keys);
+        self.0.changed.notify_one();
+    }
+
     /// A tracker knows these news.
     pub fn told(&self, news: &News) {
         self.0.told.send_if_modified(|told| {
@@ -151,6 +161,17 @@ mod tests {
         holdings.set(key(2), Extent::None);
         assert_eq!(holdings.take_all().holdings, [holding(key(1), Extent::Complete)]);
         assert_eq!(holdings.take_changes().holdings, []);
+    }
+
+    #[test]
+    fn what_a_tracker_did_not_take_is_told_again_as_it_is_then() {
+        let holdings = Holdings::default();
+        holdings.set(key(1), Extent::Some);
+        let news = holdings.take_changes();
+        holdings.set(key(1), Extent::Complete);
+        holdings.take_changes();
+        holdings.again(&news.holdings);
+        assert_eq!(holdings.take_changes().holdings, [holding(key(1), Extent::Complete)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::PeerId;
+use shoal_common::limits::MAX_LIST;
 use shoal_common::tokens::TICKET_LIFE_MS;
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::vouching::{Scope, SignedList};
 use shoal_net::{KnownError, Protocol, ReachError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -24,8 +26,8 @@ const RENEW_EVERY: Duration = Duration::from_millis(TICKET_LIFE_MS / 2 - 60_000)
 /// Waits between two rounds through all trackers: at first short, so that a restarted tracker is found at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// Holdings in one announcement: some 400 KB, well under a message's limit.
-const MAX_ANNOUNCE: usize = 10_000;
+/// When a tracker that did not take an announcement is told again: it may be short of something for a moment.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
 /// How long changes gather before they are announced.
 const GATHER: Duration = Duration::from_millis(10);
 /// For so long trackers must go on to disown the account before the session is over: one alone may be blank and still
@@ -290,17 +292,21 @@ impl Keeper {
     async fn tend(&mut self, link: &Link) -> String {
         let shared = self.shared.clone();
         let mut anew = true;
+        let mut announce_at = None;
         let mut renew_at = Instant::now() + RENEW_EVERY;
         let mut vouches_at = Instant::now() + VOUCHES_EVERY;
         let line = self.trackers[self.at].1.clone();
         loop {
-            if shared.who.borrow().is_some() {
-                self.announce(link, std::mem::take(&mut anew)).await;
+            let may_announce = announce_at.is_none_or(|at| Instant::now() >= at);
+            if may_announce && shared.who.borrow().is_some() {
+                let taken = self.announce(link, anew).await;
+                (anew, announce_at) = (anew && !taken, (!taken).then(|| Instant::now() + ANNOUNCE_AGAIN));
             }
             tokio::select! {
                 reason = link.ended() => return reason,
                 Ok(()) = self.redials.changed() => return "is asked anew: this machine was asleep".to_owned(),
-                () = shared.began.notified() => anew = true,
+                () = shared.began.notified() => (anew, announce_at) = (true, None),
+                () = until(announce_at) => {}
                 () = shared.config.holdings.changed() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep_until(renew_at) => {
                     renew_at = Instant::now() + RENEW_EVERY;
@@ -338,36 +344,40 @@ impl Keeper {
         }
     }
 
-    /// Tells the tracker what is held: all of it, or what changed.
-    async fn announce(&self, link: &Link, anew: bool) {
+    /// Tells the tracker what is held: all of it, or what changed; false if it has to be told again.
+    async fn announce(&self, link: &Link, anew: bool) -> bool {
         let holdings = &self.shared.config.holdings;
         let news = if anew { holdings.take_all() } else { holdings.take_changes() };
         if news.holdings.is_empty() && !anew {
-            return;
+            return true;
         }
-        let mut parts: Vec<&[Holding]> = news.holdings.chunks(MAX_ANNOUNCE).collect();
+        let mut parts: Vec<&[Holding]> = news.holdings.chunks(MAX_LIST).collect();
         if parts.is_empty() {
             parts.push(&[]);
         }
+        let mut later = Vec::new();
         for (index, part) in parts.into_iter().enumerate() {
             let call = Call::Announce { anew: anew && index == 0, holdings: part.to_vec() };
             match link.call(call).await {
                 Ok(Reply::Done(Answer::Announced { unknown })) if unknown.is_empty() => {}
                 Ok(Reply::Done(Answer::Announced { unknown })) => {
-                    if self.shared.unknown.try_send(unknown).is_err() {
-                        tracing::warn!(
-                            "too many unknown holdings at once; they are looked at after the next connection"
-                        );
+                    // As much as can wait already does: the rest is reported when it is told again.
+                    if let Err(TrySendError::Full(unknown)) = self.shared.unknown.try_send(unknown) {
+                        later.extend(unknown);
                     }
                 }
                 Ok(reply) => {
-                    return tracing::warn!(?reply, "the tracker does not take what this client announces");
+                    tracing::warn!(?reply, "the tracker does not take what this client announces");
+                    holdings.again(&news.holdings);
+                    return false;
                 }
                 // Everything is announced again on the next connection.
-                Err(Lost) => return,
+                Err(Lost) => return true,
             }
         }
         holdings.told(&news);
+        holdings.again(&later);
+        later.is_empty()
     }
 
     async fn leave(&self, peer: PeerId) {
@@ -386,6 +396,14 @@ fn behind_address(error: &str, address: &str) -> String {
 
 fn refused(text: &str) -> String {
     format!("refuses this client: {}", text::short(text))
+}
+
+/// Completes at that time, or never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_question(

@@ -39,7 +39,7 @@ const NO_TRACKER_AFTER: Duration = Duration::from_secs(15);
 const MAX_CARRIES: usize = 16;
 /// How long a logout may take: the session is over here in any case.
 const LOGOUT_WITHIN: Duration = Duration::from_secs(2);
-/// Lists of unknown holdings that may wait to be looked at; more are reported again after the next connection.
+/// Lists of unknown holdings that may wait to be looked at; more are reported again after a while.
 const MAX_UNKNOWN: usize = 16;
 
 /// Why a call was not done.

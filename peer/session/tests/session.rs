@@ -254,6 +254,50 @@ async fn what_the_trackers_do_not_know_is_reported() {
 }
 
 #[tokio::test]
+async fn more_than_one_announcement_takes_is_announced_in_several() {
+    let cluster = Shared::default();
+    let (first, second) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
+    let mut client = Client::start(&[first.address, second.address]).await;
+    logged_in(&client).await;
+    let count = shoal_common::limits::MAX_LIST + 1;
+    let fid = |n: usize| Fid((n as u128).to_be_bytes());
+    for n in 0..count {
+        client.holdings.set(FileKey { group: Gid([1; 16]), file: fid(n) }, Extent::Complete);
+    }
+    let held = || {
+        let cluster = cluster.lock().unwrap();
+        (0..count).filter(|&n| cluster.library.sharers(fid(n)) == 1).count()
+    };
+    let read = async { while client.unknown.recv().await.is_some() {} };
+    let told = async {
+        until("all is announced", || held() == count).await;
+        first.control.shutdown().await;
+        until("all is announced anew", || second.count(|call| matches!(call, Call::Announce { .. })) > 1).await;
+        until("all is announced anew", || held() == count).await;
+    };
+    tokio::select! {
+        () = told => {}
+        () = read => {}
+    }
+    client.end().await;
+}
+
+#[tokio::test]
+async fn what_a_tracker_does_not_take_is_announced_again() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let client = Client::start(&[tracker.address]).await;
+    logged_in(&client).await;
+    tracker.set(Mode::Full);
+    let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
+    client.holdings.set(key, Extent::Complete);
+    until("it is refused", || tracker.count(|call| matches!(call, Call::Announce { .. })) > 1).await;
+    tracker.set(Mode::Answer);
+    until("it is announced", || cluster.lock().unwrap().library.sharers(key.file) == 1).await;
+    client.end().await;
+}
+
+#[tokio::test]
 async fn a_ticket_under_an_unknown_key_makes_it_ask_for_the_keys() {
     let cluster = Shared::default();
     let tracker = Tracker::start(&cluster).await;

@@ -206,6 +206,9 @@ fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuar
             caller.user = None;
             Reply::Done(Answer::Ok)
         }
+        Call::Announce { holdings, .. } if holdings.len() > shoal_common::limits::MAX_LIST => {
+            refuse(RefusalKind::Malformed, "too many holdings in one announcement")
+        }
         Call::Announce { holdings, .. } => {
             cluster.library.announce(caller, holdings);
             Reply::Done(Answer::Announced { unknown: cluster.library.unknown(caller, holdings) })
