@@ -276,13 +276,34 @@ async fn trackers_that_forgot_are_told_again_and_members_that_left_forget() {
     world.cluster.lock().unwrap().library.forget_shares();
     world.tracker.control.shutdown().await;
     world.tracker = world.tracker.again(&world.cluster).await;
-    until("the share is on record again", || world.cluster.lock().unwrap().library.shares.len() == 1).await;
+    until("it is listed again", || world.cluster.lock().unwrap().library.sharers_of("a file.bin") == 1).await;
 
     world.ann.event(|event| matches!(event, Event::TrackerFound { .. })).await;
     assert_eq!(world.ann.run("leave_group g").await, "left g");
     assert!(world.ann.fail("list_files g").await.contains("not a member"));
     let begun = world.bob.run(&world.download("in")).await;
     assert!(begun.contains("nobody shares it"), "{begun}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_the_trackers_do_not_know_is_announced_once_they_do() {
+    let mut world = World::new(2_000_000).await;
+    world.upload().await;
+    world.bob.run("limit down 300K").await;
+    world.bob.run(&world.download("in")).await;
+    let some = |file| world.cluster.lock().unwrap().library.holds_a_part(file);
+    until("a part is there", || world.bob.app.downloads()[0].verified > 0).await;
+    // The trackers lose the file before ann, who has it, tells them again.
+    let file = {
+        let mut cluster = world.cluster.lock().unwrap();
+        cluster.library.forget_shares();
+        cluster.library.forget_file("a file.bin")
+    };
+    world.bob.run("limit down 1K").await;
+    world.tracker.control.shutdown().await;
+    world.tracker = world.tracker.again(&world.cluster).await;
+    until("the part is listed again", || some(file)).await;
     world.end().await;
 }
 

@@ -203,22 +203,46 @@ impl Shares {
         Ok(())
     }
 
-    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more.
-    pub(crate) async fn unknown(&self, holdings: Vec<Holding>) {
-        let Some(who) = self.0.session.who() else { return };
+    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more; both is announced
+    /// again then. Gives what is to be announced again after a while: parts, which some sharer has to share anew first, and
+    /// what no tracker took now.
+    pub(crate) async fn unknown(&self, holdings: Vec<Holding>) -> Vec<Holding> {
+        let Some(who) = self.0.session.who() else { return Vec::new() };
         // Memberships may be older than what the trackers say now.
         let who = self.0.session.renew().await.unwrap_or(who);
         let records = match self.0.store.shares(who.user).await {
             Ok(records) => records,
-            Err(error) => return tracing::error!(%error, "shares cannot be read"),
+            Err(error) => {
+                tracing::error!(%error, "shares cannot be read");
+                return holdings;
+            }
         };
-        for holding in holdings.iter().filter(|holding| holding.extent == Extent::Complete) {
+        let (mut known, mut later) = (Vec::new(), Vec::new());
+        for holding in holdings {
             let key = FileKey { group: holding.group, file: holding.file };
-            let Some(record) = records.iter().find(|record| record.key == key) else { continue };
-            if let Err(error) = self.share_anew(&who, record).await {
-                tracing::warn!(%error, file = %record.manifest.name, "a share that the trackers do not know cannot be told");
+            let record = records.iter().find(|record| record.key == key);
+            match (holding.extent, record) {
+                // It is not shared any more.
+                (Extent::None, _) | (Extent::Complete, None) => {}
+                (Extent::Complete, Some(record)) => match self.share_anew(&who, record).await {
+                    Ok(()) => known.push(holding),
+                    Err(error) => {
+                        let file = &record.manifest.name;
+                        tracing::warn!(%error, %file, "a share that the trackers do not know cannot be told");
+                        later.push(holding);
+                    }
+                },
+                (Extent::Some, _) => later.push(holding),
             }
         }
+        // A tracker took what it did not know then for nothing.
+        self.0.holdings.again(&known);
+        later
+    }
+
+    /// Announces these again.
+    pub(crate) fn announce_again(&self, holdings: &[Holding]) {
+        self.0.holdings.again(holdings);
     }
 
     /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
@@ -281,7 +305,12 @@ impl Shares {
         manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
         match self.tell(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
-            Err(CallError::Refused { text, .. }) => {
+            // No other tracker, and no other time, makes that good.
+            Err(CallError::Refused {
+                kind: RefusalKind::NotAllowed | RefusalKind::Limit | RefusalKind::Malformed,
+                text,
+                ..
+            }) => {
                 self.1.remove(record.key).await;
                 self.0.told_lost(record, text);
                 Ok(())
