@@ -14,7 +14,6 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::fetch::percent;
 use super::news::{News, Told};
 use super::refusal::Refusal;
 use super::served::{Body, ReadFailure, Served, Source};
@@ -166,7 +165,7 @@ impl Uploads {
     pub(super) fn percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
         let state = self.state();
         let pieces = state.files.get(&key)?.source.layout().pieces();
-        percent(state.policy.holds(key, peer)?, pieces)
+        Some(Bitfield::percent_of(state.policy.holds(key, peer)?, pieces))
     }
 
     /// Serves a file from now on. If it is served already, whoever has it open stays and is told what is new.

@@ -57,7 +57,10 @@ pub(crate) struct Uploaded {
 
 /// This client's shares. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Shares(Arc<Parts>, Handle);
+pub(crate) struct Shares {
+    parts: Arc<Parts>,
+    handle: Handle,
+}
 
 /// What shares are made of.
 pub(crate) struct Parts {
@@ -79,7 +82,7 @@ impl Shares {
     pub(crate) fn new(parts: Parts) -> (Self, Monitor) {
         let parts = Arc::new(parts);
         let (monitor, handle) = Monitor::new(parts.clone());
-        (Self(parts, handle), monitor)
+        (Self { parts, handle }, monitor)
     }
 
     /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
@@ -94,7 +97,7 @@ impl Shares {
         mirrors: Vec<String>,
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Uploaded, ShareError> {
-        let who = self.0.session.who().ok_or(ShareError::NotLoggedIn)?;
+        let who = self.parts.session.who().ok_or(ShareError::NotLoggedIn)?;
         let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
         check_mirrors(&mirrors)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
@@ -111,15 +114,15 @@ impl Shares {
         }
         let key = self.tell(group, &manifest, piece_list.clone()).await?;
         for old in replaced {
-            self.1.remove(old).await;
-            self.0.store.remove_share(who.user, old).await?;
+            self.handle.remove(old).await;
+            self.parts.store.remove_share(who.user, old).await?;
         }
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
-        self.0.store.put_share(record.clone(), piece_list).await?;
-        self.1.put(record).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.store.put_share(record.clone(), piece_list).await?;
+        self.handle.put(record).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(uploaded)
     }
 
@@ -129,8 +132,8 @@ impl Shares {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
-        let shared = self.1.restore(self.0.store.shares(user).await?).await;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        let shared = self.handle.restore(self.parts.store.shares(user).await?).await;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(shared)
     }
 
@@ -139,14 +142,14 @@ impl Shares {
     /// # Errors
     /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
     pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
-        self.1.remove(key).await;
-        let known = self.0.store.shares(user).await?.iter().any(|record| record.key == key);
+        self.handle.remove(key).await;
+        let known = self.parts.store.shares(user).await?.iter().any(|record| record.key == key);
         if !known {
             return Ok(false);
         }
         self.take_back(key).await?;
-        self.0.store.remove_share(user, key).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.store.remove_share(user, key).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(true)
     }
 
@@ -156,7 +159,7 @@ impl Shares {
     /// When the store fails.
     pub(crate) async fn find(&self, who: &Who, file: &FileRef) -> Result<Option<FileKey>, StoreError> {
         let gid = gid(who, &file.group);
-        let records = self.0.store.shares(who.user).await?;
+        let records = self.parts.store.shares(who.user).await?;
         let same_group =
             |record: &&ShareRecord| gid.map_or(record.group == file.group, |gid| record.key.group == gid);
         Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
@@ -164,7 +167,7 @@ impl Shares {
 
     /// Stops serving everything, and keeps the record of it.
     pub(crate) async fn suspend(&self) {
-        self.1.clear().await;
+        self.handle.clear().await;
     }
 
     /// The user left a group: what was shared in it is not served any more, and forgotten.
@@ -172,11 +175,11 @@ impl Shares {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
-        for record in self.0.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
-            self.1.remove(record.key).await;
-            self.0.store.remove_share(user, record.key).await?;
+        for record in self.parts.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
+            self.handle.remove(record.key).await;
+            self.parts.store.remove_share(user, record.key).await?;
         }
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
     }
 
@@ -187,19 +190,19 @@ impl Shares {
     /// When the file changed already, or the store fails.
     pub(crate) async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
         let key = record.key;
-        let piece_list = self.0.store.piece_list(&record.manifest).await?;
-        self.0.store.put_share(record.clone(), piece_list).await?;
+        let piece_list = self.parts.store.piece_list(&record.manifest).await?;
+        self.parts.store.put_share(record.clone(), piece_list).await?;
         let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
-        let told = self.0.session.call(call).await;
+        let told = self.parts.session.call(call).await;
         if let Err(error) = &told {
             tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
         }
-        if self.0.session.who().is_none_or(|who| who.user != record.user) {
+        if self.parts.session.who().is_none_or(|who| who.user != record.user) {
             // The session ended meanwhile; the next login shares it.
             return Ok(());
         }
-        self.1.put(record).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.handle.put(record).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
     }
 
@@ -207,10 +210,10 @@ impl Shares {
     /// again then. Gives what is to be announced again after a while: parts, which some sharer has to share anew first, and
     /// what no tracker took now.
     pub(crate) async fn unknown(&self, holdings: Vec<Holding>) -> Vec<Holding> {
-        let Some(who) = self.0.session.who() else { return Vec::new() };
+        let Some(who) = self.parts.session.who() else { return Vec::new() };
         // Memberships may be older than what the trackers say now.
-        let who = self.0.session.renew().await.unwrap_or(who);
-        let records = match self.0.store.shares(who.user).await {
+        let who = self.parts.session.renew().await.unwrap_or(who);
+        let records = match self.parts.store.shares(who.user).await {
             Ok(records) => records,
             Err(error) => {
                 tracing::error!(%error, "shares cannot be read");
@@ -236,22 +239,22 @@ impl Shares {
             }
         }
         // A tracker took what it did not know then for nothing.
-        self.0.holdings.again(&known);
+        self.parts.holdings.again(&known);
         later
     }
 
     /// Announces these again.
     pub(crate) fn announce_again(&self, holdings: &[Holding]) {
-        self.0.holdings.again(holdings);
+        self.parts.holdings.again(holdings);
     }
 
     /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
     pub(crate) async fn tell_sole_shares(&self, user: Uid) {
         let mut questions = JoinSet::new();
-        let records = self.0.store.shares(user).await.unwrap_or_default();
-        let served = records.into_iter().filter(|r| self.0.holdings.extent(r.key) == Extent::Complete);
+        let records = self.parts.store.shares(user).await.unwrap_or_default();
+        let served = records.into_iter().filter(|r| self.parts.holdings.extent(r.key) == Extent::Complete);
         for record in served.take(MAX_ASKED_ABOUT) {
-            let session = self.0.session.clone();
+            let session = self.parts.session.clone();
             questions.spawn(async move {
                 let call = Call::Holders { group: record.key.group, file: record.key.file };
                 let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
@@ -262,8 +265,8 @@ impl Shares {
         let collect = async {
             while let Some(answer) = questions.join_next().await {
                 if let Ok(Some(record)) = answer {
-                    let (group, file) = self.0.name_of(&record);
-                    self.0.events.tell(Event::LastSharer { group, file });
+                    let (group, file) = self.parts.name_of(&record);
+                    self.parts.events.tell(Event::LastSharer { group, file });
                 }
             }
         };
@@ -273,7 +276,7 @@ impl Shares {
     /// Refuses before the hashing what would be refused after it.
     async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
         if gid(who, group).is_none() {
-            self.0.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
+            self.parts.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
         }
         Ok(())
     }
@@ -286,7 +289,7 @@ impl Shares {
     ) -> Result<FileKey, CallError> {
         let request = RequestId::random();
         let call = Call::Share { request, group: group.clone(), manifest: manifest.clone(), piece_list };
-        match self.0.session.call(call).await? {
+        match self.parts.session.call(call).await? {
             Answer::Shared { group, file } => Ok(FileKey { group, file }),
             _ => Err(CallError::Unexpected),
         }
@@ -294,12 +297,12 @@ impl Shares {
 
     async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
         let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
-            self.1.remove(record.key).await;
-            self.0.store.remove_share(who.user, record.key).await?;
-            self.0.told_lost(record, format!("you are not a member of {} any more", record.group));
+            self.handle.remove(record.key).await;
+            self.parts.store.remove_share(who.user, record.key).await?;
+            self.parts.told_lost(record, format!("you are not a member of {} any more", record.group));
             return Ok(());
         };
-        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        let piece_list = self.parts.store.piece_list(&record.manifest).await?;
         let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
         // An earlier version took some that trackers refuse now.
         manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
@@ -311,8 +314,8 @@ impl Shares {
                 text,
                 ..
             }) => {
-                self.1.remove(record.key).await;
-                self.0.told_lost(record, text);
+                self.handle.remove(record.key).await;
+                self.parts.told_lost(record, text);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -322,7 +325,7 @@ impl Shares {
     /// Tells the trackers that a file is not shared any more.
     async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
         let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
-        match self.0.session.call(call).await {
+        match self.parts.session.call(call).await {
             // What the trackers do not know needs no stopping.
             Err(error) if error.refusal() != Some(RefusalKind::NotFound) => Err(error.into()),
             _ => Ok(()),
@@ -339,7 +342,7 @@ impl Shares {
     ) -> Result<Vec<FileKey>, StoreError> {
         let gid = gid(who, group);
         let here = |old: &ShareRecord| old.path == path && gid == Some(old.key.group);
-        let mut old = self.0.store.shares(who.user).await?;
+        let mut old = self.parts.store.shares(who.user).await?;
         old.retain(|old| here(old) && old.manifest.digest() != new.digest());
         Ok(old.into_iter().map(|old| old.key).collect())
     }

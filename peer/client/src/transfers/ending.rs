@@ -10,7 +10,7 @@ use shoal_engine::Pauses;
 use shoal_engine::hash::FileIdentity;
 
 use super::Shared;
-use super::list::End;
+use super::end::End;
 use crate::shares::ShareError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;

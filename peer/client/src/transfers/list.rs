@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::copies::Copies;
+use super::end::Stop;
 use super::row::{NoSource, activity, percent};
-use super::run::Stop;
 use super::{DownloadRow, RowState};
 use crate::FileRef;
 use crate::store::{DownloadRecord, DownloadState};
@@ -18,18 +18,6 @@ use shoal_swarm::FileKey;
 
 /// Failures that may wait to be asked for; beyond, the oldest are dropped.
 const MAX_FAILURES: usize = 1_000;
-
-/// How a run of a download ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
-    Complete,
-    Failed(String),
-    /// Its user paused it.
-    Paused,
-    /// The session ended; it goes on with the next.
-    Suspended,
-    Cancelled,
-}
 
 /// A hold on a download that runs.
 pub(super) struct Running {

@@ -12,8 +12,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::copies::Copies;
+use super::end::{End, Stop};
 use super::error::StartError;
-use super::list::{End, Works};
+use super::list::Works;
 use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
@@ -41,19 +42,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a download ends whose user is no member any more.
 pub(super) const LEFT: &str =
     "you left the group and are not a member any more; ask again with join_group, then resume_download";
-
-/// Why a run is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// Its user paused it.
-    Pause,
-    /// The session ended.
-    Suspend,
-    /// Its user gave it up.
-    Cancel,
-    /// Its user left the group.
-    Left,
-}
 
 /// Who began a run, and so, who learns of what goes wrong at its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

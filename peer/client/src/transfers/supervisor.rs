@@ -10,9 +10,10 @@ use shoal_engine::{Lack, Pauses, Shortage};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::end::{End, Stop};
 use super::error::metadata;
-use super::list::{End, Now, Running};
-use super::run::{Closed, LEFT, Origin, Run, Stop, wanted};
+use super::list::{Now, Running};
+use super::run::{Closed, LEFT, Origin, Run, wanted};
 use super::{Prepared, Shared};
 use crate::store::DownloadRecord;
 use shoal_session::events::Event;

@@ -181,7 +181,7 @@ impl Origin {
         }
         match &*self.have.borrow() {
             Have::All => Some(100),
-            Have::Bits(bits) => percent(bits.count(), bits.len()),
+            Have::Bits(bits) => Some(bits.percent()),
         }
     }
 
@@ -205,10 +205,4 @@ impl Origin {
     pub(super) fn lanes(&self) -> MutexGuard<'_, [Option<Lane>; LANES]> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// `count` of `all` in percent, rounded down.
-pub(crate) fn percent(count: u32, all: u32) -> Option<u8> {
-    let percent = u64::from(count) * 100 / u64::from(all.max(1));
-    u8::try_from(percent).ok()
 }
