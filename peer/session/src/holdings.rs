@@ -62,6 +62,11 @@ impl Holdings {
         true
     }
 
+    /// A part of a file is held, unless the whole is; false as for [`Holdings::set`].
+    pub fn set_part(&self, key: FileKey) -> bool {
+        self.extent(key) == Extent::Complete || self.set(key, Extent::Some)
+    }
+
     /// How much of a file is held.
     #[must_use]
     pub fn extent(&self, key: FileKey) -> Extent {
@@ -169,7 +174,7 @@ mod tests {
         holdings.set(key(1), Extent::Some);
         let news = holdings.take_changes();
         holdings.set(key(1), Extent::Complete);
-        holdings.take_changes();
+        let _ = holdings.take_changes();
         holdings.again(&news.holdings);
         assert_eq!(holdings.take_changes().holdings, [holding(key(1), Extent::Complete)]);
     }

@@ -133,7 +133,7 @@ impl Swarm {
     }
 
     /// Serves a file from now on. A file that is served already goes on from its new body: the finished file instead of
-    /// the partial one, for those who have it open too.
+    /// the partial one, for those who have it open too. A part is served only while the whole is not.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -144,6 +144,11 @@ impl Swarm {
     /// Serves a file no longer. Requests under way end, and those who have it open are told.
     pub fn stop(&self, key: FileKey) {
         self.shared.uploads.stop(key);
+    }
+
+    /// Offers the parts of a download no longer. The whole file, if it is served too, is served on.
+    pub fn stop_part(&self, key: FileKey) {
+        self.shared.uploads.stop_part(key);
     }
 
     /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of

@@ -106,6 +106,11 @@ impl Source {
         Self { layout: served.layout, body: served.body, open: Mutex::default() }
     }
 
+    /// What is served.
+    pub(super) fn served(&self) -> Served {
+        Served { layout: self.layout, body: self.body.clone() }
+    }
+
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }

@@ -171,6 +171,16 @@ impl Health {
         matches!(self.state, State::Missing { .. })
     }
 
+    /// What is the matter with it while it is not served.
+    pub(super) fn trouble(&self) -> CopyTrouble {
+        match &self.state {
+            State::Missing { why: Absence::Gone | Absence::NotAFile, .. } => CopyTrouble::Missing,
+            State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. } => CopyTrouble::Unreadable,
+            State::Changed { .. } => CopyTrouble::Changed,
+            State::Unknown | State::Served | State::Unsettled { .. } | State::Reading => CopyTrouble::Checked,
+        }
+    }
+
     /// When it has to be looked at again at the latest; `None` where the usual interval does.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.state {
@@ -190,7 +200,7 @@ impl Health {
             return Vec::new();
         }
         self.suspect = true;
-        self.trouble(now);
+        self.troubled(now);
         self.state = State::Unknown;
         vec![Action::Withhold(CopyTrouble::Checked)]
     }
@@ -262,7 +272,7 @@ impl Health {
                 if self.is_missing() {
                     self.not_before = None;
                 }
-                self.trouble(now);
+                self.troubled(now);
                 (self.checked_since, self.report_after) = (now, SHORT);
                 self.state = State::Unsettled { seen: Some(found), since: now };
                 actions.push(Action::Withhold(CopyTrouble::Checked));
@@ -284,7 +294,7 @@ impl Health {
     }
 
     fn absent(&mut self, why: Absence, now: Instant, actions: &mut Vec<Action>) {
-        self.trouble(now);
+        self.troubled(now);
         if matches!(why, Absence::Gone | Absence::NotAFile) {
             // That something else is there, or nothing, says nothing against the file when it is back.
             self.suspect = false;
@@ -292,12 +302,9 @@ impl Health {
         let since = match &self.state {
             State::Missing { why: before, since } if same_kind(before, &why) => *since,
             _ => {
-                let trouble = match why {
-                    Absence::Gone | Absence::NotAFile => CopyTrouble::Missing,
-                    Absence::Unreadable(_) | Absence::Silent => CopyTrouble::Unreadable,
-                };
-                actions.push(Action::Withhold(trouble));
-                now
+                self.state = State::Missing { why, since: now };
+                actions.push(Action::Withhold(self.trouble()));
+                return;
             }
         };
         self.state = State::Missing { why, since };
@@ -327,7 +334,7 @@ impl Health {
     }
 
     /// Something is the matter with a file that was served until now.
-    fn trouble(&mut self, now: Instant) {
+    fn troubled(&mut self, now: Instant) {
         if self.is_served() {
             if now.duration_since(self.since) >= CALM {
                 self.pause = QUIET;

@@ -12,7 +12,7 @@ mod monitor;
 mod problem;
 mod watcher;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use crate::FileRef;
 use crate::hashing::{Hashing, hash};
 use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
+use health::Found;
+use look::look;
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::text;
@@ -41,6 +43,8 @@ use shoal_swarm::{FileKey, Swarm};
 const MAX_ASKED_ABOUT: usize = 64;
 /// How long that may take.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a look at a file may take before its drive counts as away.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How long a command waits until a tracker knows what it changed: who looks then finds it.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -190,8 +194,16 @@ impl Shares {
     /// When the file changed already, or the store fails.
     pub(crate) async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
         let key = record.key;
+        if self.there(key).await.is_some() {
+            // It came back from elsewhere meanwhile, and stays what is shared.
+            return Ok(());
+        }
         let piece_list = self.parts.store.piece_list(&record.manifest).await?;
         self.parts.store.put_share(record.clone(), piece_list).await?;
+        if self.parts.session.who().is_none_or(|who| who.user != record.user) {
+            // The session ended meanwhile; the next login shares it.
+            return Ok(());
+        }
         let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
         let told = self.parts.session.call(call).await;
         if let Err(error) = &told {
@@ -204,6 +216,22 @@ impl Shares {
         self.handle.put(record).await?;
         self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
+    }
+
+    /// Offers the parts of a download no longer. A share of the same file goes on.
+    pub(crate) async fn part_ended(&self, key: FileKey) {
+        self.handle.part_ended(key).await;
+    }
+
+    /// Where a file is that is shared here, served, and there as it was shared.
+    pub(crate) async fn there(&self, key: FileKey) -> Option<PathBuf> {
+        let record = self.handle.served(key).await?;
+        let path = record.path.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&path));
+        match tokio::time::timeout(LOOK_WITHIN, looked).await {
+            Ok(Ok(Found::File(found))) if record.identity.is_still(&found) => Some(record.path),
+            _ => None,
+        }
     }
 
     /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more; both is announced

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use shoal_common::Manifest;
 use shoal_common::tracker_api::{Answer, Call, Extent};
+use shoal_common::{Manifest, Uid};
 use tokio::sync::watch;
 
 use super::destination::{self, DestinationError, Place};
-use super::end::{End, Stop};
+use super::end::End;
 use super::error::{metadata, wrong_state};
 use super::run::Origin;
-use super::{Prepared, TransferError, Transfers, supervisor};
+use super::{TransferError, Transfers, supervisor};
 use crate::FileRef;
 use crate::hashing::Hashing;
 use crate::results::lossy;
 use crate::store::{DownloadRecord, DownloadState};
 use shoal_session::CallError;
+use shoal_session::events::Event;
 use shoal_swarm::FileKey;
 
 /// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
@@ -71,6 +72,9 @@ impl Transfers {
         if let Some(path) = self.list().running(key) {
             return Err(TransferError::Running { file, path });
         }
+        if let Some(path) = parts.shares.there(key).await {
+            return self.there_already(who.user, key, (file, manifest), path).await;
+        }
         let place = destination::check(destination, &manifest, overwrite, progress).await?;
         let path = place.path().to_owned();
         if let Some(other) = self.list().going_to(&path, key) {
@@ -101,6 +105,36 @@ impl Transfers {
         Ok(Begun { file, path, sharers, complete, waits })
     }
 
+    /// A file that this client shares is not fetched once more: one place is what is shared of it. It is listed all the same.
+    async fn there_already(
+        &self,
+        user: Uid,
+        key: FileKey,
+        (file, manifest): (FileRef, Manifest),
+        path: PathBuf,
+    ) -> Result<Begun, TransferError> {
+        let parts = &self.0.parts;
+        let piece_list = parts.store.piece_list(&manifest).await?;
+        let sharers = self.sharers(key).await?;
+        let (group, name, size) = (file.group.clone(), manifest.name.clone(), manifest.size);
+        let record = DownloadRecord {
+            user,
+            key,
+            group: group.clone(),
+            manifest,
+            path: path.clone(),
+            overwrite: false,
+            // It is no download's to share.
+            share: false,
+            state: DownloadState::Complete,
+            verified: size,
+        };
+        parts.store.put_download(record.clone(), piece_list).await?;
+        self.list().put(record);
+        parts.events.tell(Event::Complete { group, file: name, path: path.clone(), size });
+        Ok(Begun { file, path, sharers, complete: true, waits: None })
+    }
+
     /// Records and lists a download, and lets it run unless it is complete; gives what it waits for.
     async fn enter(
         &self,
@@ -112,16 +146,17 @@ impl Transfers {
         self.0.parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record.clone());
         if complete {
-            self.0.ended(&record, End::Complete, true).await;
+            self.0.ended(&record, None, End::Complete, true).await;
             return Ok(None);
         }
-        match self.go_on_at_once(&record, Origin::Command { unshared }).await {
-            Ok(waits) => Ok(waits),
-            Err(error) => {
-                self.forget(&record).await?;
-                Err(error)
-            }
+        let opened = supervisor::start(&self.0, record.clone(), Origin::Command { unshared });
+        let word = self.first_word(record.key, opened).await;
+        if word.is_err()
+            && let Err(error) = self.forget(&record).await
+        {
+            tracing::warn!(%error, "a download that failed at once stays on the list");
         }
+        word
     }
 
     /// Lets a paused or failed download go on, and one that waits for something at once. If nothing of it is there any more,
@@ -131,27 +166,27 @@ impl Transfers {
     /// When there is none, it runs or is complete, or it fails at once.
     pub(crate) async fn resume(&self, file: &FileRef) -> Result<Resumed, TransferError> {
         let record = self.named(file)?;
-        let waits = self.list().waits(record.key).is_some();
+        let key = record.key;
+        let waits = self.list().waits(key).is_some();
         if !waits && !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
             return Err(wrong_state(file, &record.state, "resumed"));
         }
-        if waits {
-            self.stop_running(record.key, Stop::Suspend).await;
-        }
-        let begun = self.list().verified(record.key) > 0;
+        let begun = self.list().verified(key) > 0;
         let anew = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
         if anew {
-            self.list().begins_anew(record.key);
+            self.list().begins_anew(key);
         }
-        let record = DownloadRecord { state: DownloadState::Running, ..record };
-        self.0.record_state(&record, DownloadState::Running).await?;
-        match self.go_on_at_once(&record, Origin::Resume).await {
-            Ok(waits) => Ok(Resumed { anew, waits }),
-            Err(error) => {
-                self.0.record_state(&record, DownloadState::Failed(error.to_string())).await?;
-                Err(error)
+        // One that waits goes on where it is: ended and begun again it would be lost if the store failed in between.
+        let hurried = if waits { self.list().hurry(key) } else { None };
+        let opened = match hurried {
+            Some(opened) => opened,
+            None => {
+                let record = DownloadRecord { state: DownloadState::Running, ..record };
+                self.0.record_state(&record, DownloadState::Running).await?;
+                supervisor::start(&self.0, record, Origin::Resume)
             }
-        }
+        };
+        Ok(Resumed { anew, waits: self.first_word(key, opened).await? })
     }
 
     async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
@@ -185,40 +220,21 @@ impl Transfers {
         }
     }
 
-    pub(super) async fn go_on(&self, record: DownloadRecord, origin: Origin) -> Result<(), TransferError> {
-        let first = match self.0.prepare(&record).await {
-            Ok(Prepared::Complete) => {
-                self.0.ended(&record, End::Complete, true).await;
-                return Ok(());
-            }
-            Ok(Prepared::Pieces(pieces)) => Ok(pieces),
-            Err(error) => match error.shortage() {
-                Some(shortage) => Err(shortage),
-                None => return Err(error),
-            },
-        };
-        supervisor::start(&self.0, record, origin, first);
-        Ok(())
-    }
-
-    /// As [`Transfers::go_on`] for a command, and waits for the first word; gives what the download waits for.
-    async fn go_on_at_once(
+    /// Waits for the first word of a run; gives what the download waits for.
+    async fn first_word(
         &self,
-        record: &DownloadRecord,
-        origin: Origin,
+        key: FileKey,
+        mut opened: watch::Receiver<Option<Option<String>>>,
     ) -> Result<Option<String>, TransferError> {
-        self.go_on(record.clone(), origin).await?;
-        let opened = self.list().opened(record.key);
-        let Some(mut opened) = opened else { return Ok(None) };
         // No word yet is no failure: an interrupted download may have much to rehash.
         let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
         let failure = opened.borrow().clone().flatten();
         match failure {
             Some(error) => {
-                self.list().take_failure(record.key);
+                self.list().take_failure(key);
                 Err(TransferError::Failed(error))
             }
-            None => Ok(self.list().waits(record.key)),
+            None => Ok(self.list().waits(key)),
         }
     }
 }

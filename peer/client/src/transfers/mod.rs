@@ -17,8 +17,8 @@ mod sources;
 mod supervisor;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use shoal_common::tracker_api::Extent;
 use shoal_common::{FileName, Gid, GroupName, Sha1, Uid};
 use shoal_console::descriptors;
 use shoal_engine::Engine;
@@ -38,7 +38,7 @@ use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use active::Active;
 use destination::Place;
-use end::{End, Stop};
+use end::Stop;
 use error::{metadata, wrong_state};
 use list::List;
 use run::Origin;
@@ -48,6 +48,9 @@ use shoal_session::events::Events;
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
 use shoal_swarm::{FileKey, Swarm};
+
+/// How long the end of a session waits for downloads to stop.
+const SUSPEND_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was found before a run.
 enum Prepared {
@@ -121,12 +124,10 @@ impl Transfers {
         let running: Vec<DownloadRecord> =
             records.iter().filter(|record| record.state == DownloadState::Running).cloned().collect();
         self.list().replace(records);
-        let mut count = 0;
+        let count = running.len();
+        // What is at their destinations they look at themselves: a drive that hangs holds up no login.
         for record in running {
-            match self.go_on(record.clone(), Origin::Login).await {
-                Ok(()) => count += 1,
-                Err(error) => self.0.ended(&record, End::Failed(error.to_string()), true).await,
-            }
+            supervisor::start(&self.0, record, Origin::Login);
         }
         Ok(count)
     }
@@ -169,8 +170,7 @@ impl Transfers {
         let unfinished = self.list().unshare(key);
         if unfinished {
             self.0.parts.store.unshare_download(user, key).await?;
-            self.0.parts.swarm.stop(key);
-            self.0.parts.holdings.set(key, Extent::None);
+            self.0.release(key).await;
         }
         Ok(unfinished)
     }
@@ -183,16 +183,25 @@ impl Transfers {
         }
     }
 
-    /// Stops all downloads until the next login, and lists none.
+    /// Stops all downloads until the next login, and lists none. What does not stop soon, on a drive that hangs, stops when
+    /// it can; nothing of it is offered any more.
     pub(crate) async fn suspend(&self) {
         let keys = self.list().running_keys();
         for key in &keys {
             self.list().stop(*key, Stop::Suspend);
         }
-        for key in keys {
-            self.stop_running(key, Stop::Suspend).await;
+        let ended = async {
+            for &key in &keys {
+                self.stop_running(key, Stop::Suspend).await;
+            }
+        };
+        if tokio::time::timeout(SUSPEND_WITHIN, ended).await.is_err() {
+            tracing::warn!("some downloads did not stop within {SUSPEND_WITHIN:?}: does a drive hang?");
         }
         self.list().replace(Vec::new());
+        for key in keys {
+            self.0.release(key).await;
+        }
     }
 
     /// This machine was asleep: holders are asked for, and tried again, at once.
@@ -269,6 +278,11 @@ impl Transfers {
 }
 
 impl Shared {
+    /// Offers the parts of a download no longer. A share of the same file goes on.
+    async fn release(&self, key: FileKey) {
+        self.parts.shares.part_ended(key).await;
+    }
+
     /// Looks at the destination of a download, and reads its piece list.
     async fn prepare(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
         let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::copies::Copies;
 use super::end::{End, Stop};
 use super::error::StartError;
-use super::list::Works;
+use super::list::{Now, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
@@ -88,7 +88,7 @@ impl Run {
     /// Starts the engine on a listed download.
     pub(super) fn start(
         shared: &Arc<Shared>,
-        record: &DownloadRecord,
+        (record, number): (&DownloadRecord, u64),
         pieces: Arc<[Sha1]>,
         origin: Origin,
         opened: watch::Sender<Option<Option<String>>>,
@@ -104,8 +104,9 @@ impl Run {
         let share = {
             let mut list = shared.list();
             let (progress, copies) = (download.progress(), copies.clone());
-            list.works(record.key, Works { progress, waits_for: waits_for_seen, copies });
-            list.is_shared(record.key)
+            let works = Works { progress, waits_for: waits_for_seen, copies };
+            list.is_now(record.key, number, Now::Works(works));
+            list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
         if share {
             let body = Body::Partial { reader: download.reader(), verified: download.verified() };
@@ -206,7 +207,7 @@ impl Run {
         if some {
             let list = self.shared.list();
             if list.is_shared(self.record.key) {
-                self.shared.parts.holdings.set(self.record.key, Extent::Some);
+                self.shared.parts.holdings.set_part(self.record.key);
             }
         }
         std::future::pending().await
