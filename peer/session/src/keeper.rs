@@ -9,7 +9,6 @@ use shoal_common::limits::MAX_LIST;
 use shoal_common::tokens::TICKET_LIFE_MS;
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_common::vouching::{Scope, SignedList};
 use shoal_net::{KnownError, Protocol, ReachError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::link::{ANSWER_WITHIN, Link, Lost};
 use super::login::{Attempt, LoginError, Proof};
+use super::vouching::{NO_TRACKER, ask_another, believe};
 use super::{Shared, lock};
 use crate::events::Event;
 use crate::text;
@@ -35,6 +35,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const DISOWNED_FOR: Duration = Duration::from_secs(3);
 /// How often the trackers are asked what they know of each other's keys, beside every new connection.
 const VOUCHES_EVERY: Duration = Duration::from_secs(30);
+/// When that is done first on a new connection.
+const VOUCHES_FIRST: Duration = Duration::from_secs(5);
 /// A tracker's place in the file.
 type Number = u8;
 
@@ -52,6 +54,8 @@ pub(super) struct Keeper {
     questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
     /// Changes when the connection is to be made anew.
     redials: watch::Receiver<u64>,
+    /// Other trackers that were asked for their lists so far.
+    asked: usize,
 }
 
 impl Keeper {
@@ -68,6 +72,7 @@ impl Keeper {
             newly_disbelieved: false,
             questions,
             redials,
+            asked: 0,
         }
     }
 
@@ -182,7 +187,7 @@ impl Keeper {
         let failure = match hello {
             Ok(Reply::Done(Answer::Welcome { revision, lists, .. })) => {
                 link.speaks(revision.unwrap_or(0));
-                let begun = match self.believe(line, link.peer(), lists).await {
+                let begun = match believe(&self.shared, line, link.peer(), lists).await {
                     Ok(()) => self.resume(&link).await,
                     Err(reason) => Err(reason),
                 };
@@ -197,34 +202,6 @@ impl Keeper {
         };
         link.close(&failure);
         Err(failure)
-    }
-
-    /// Makes sure that the tracker at that address is the one with this key, and takes what it hands out about all keys.
-    async fn believe(
-        &self,
-        line: &TrackerLine,
-        key: PeerId,
-        lists: Option<Vec<SignedList>>,
-    ) -> Result<(), String> {
-        let (known, events) = (&self.shared.config.known, &self.shared.config.events);
-        let met = known.met(line, key).await;
-        if met.map_err(|error| behind_address(&error.to_string(), &line.to_string()))? {
-            let (tracker, key) = (line.to_string(), key.to_string());
-            events.tell(Event::TrackerKnown { tracker, key: Some(key), vouched: false });
-        }
-        match known.learn(lists.unwrap_or_default(), Scope::All).await {
-            Err(error) => tracing::warn!(%error, "what the trackers say of their keys is not remembered"),
-            Ok(all) => {
-                for news in all {
-                    tracing::info!(?news, "the trackers vouch");
-                    if news.before.is_some() {
-                        let key = news.now.map(|key| key.to_string());
-                        events.tell(Event::TrackerKnown { tracker: news.address, key, vouched: true });
-                    }
-                }
-            }
-        }
-        if known.key(line) == Some(key) { Ok(()) } else { Err("is no tracker any more".to_owned()) }
     }
 
     /// Goes on with the session by its token, else by logging in again; else the session is over, and the connection
@@ -294,8 +271,9 @@ impl Keeper {
         let mut anew = true;
         let mut announce_at = None;
         let mut renew_at = Instant::now() + RENEW_EVERY;
-        let mut vouches_at = Instant::now() + VOUCHES_EVERY;
+        let mut vouches_at = Instant::now() + VOUCHES_FIRST;
         let line = self.trackers[self.at].1.clone();
+        let (said, mut heard) = mpsc::channel(1);
         loop {
             let may_announce = announce_at.is_none_or(|at| Instant::now() >= at);
             if may_announce && shared.who.borrow().is_some() {
@@ -316,9 +294,19 @@ impl Keeper {
                     vouches_at = Instant::now() + VOUCHES_EVERY;
                     let hello = Call::Hello { listen: shared.config.listen.clone() };
                     if let Ok(Reply::Done(Answer::Welcome { lists, .. })) = link.call(hello).await
-                        && let Err(reason) = self.believe(&line, link.peer(), lists).await
+                        && let Err(reason) = believe(&shared, &line, link.peer(), lists).await
                     {
                         return reason;
+                    }
+                    // A stolen one hands out no list in which it is not.
+                    if let Some(other) = self.another() {
+                        let said = said.clone();
+                        shared.tasks.spawn(ask_another(shared.clone(), other, link.peer(), said));
+                    }
+                }
+                Some(()) = heard.recv() => {
+                    if shared.config.known.key(&line) != Some(link.peer()) {
+                        return NO_TRACKER.to_owned();
                     }
                 }
                 Some(question) = next_question(&mut self.questions) => {
@@ -329,6 +317,15 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Another listed tracker, each in its turn.
+    fn another(&mut self) -> Option<TrackerLine> {
+        let others = self.trackers.len().checked_sub(1).filter(|&others| others > 0)?;
+        let step = 1 + self.asked % others;
+        self.asked = self.asked.wrapping_add(1);
+        let (_, line) = self.trackers.get((self.at + step) % self.trackers.len())?;
+        Some(line.clone())
     }
 
     async fn renew(&self, link: &Link) {
@@ -386,7 +383,7 @@ impl Keeper {
 }
 
 /// An error that begins with the tracker's address, made to read on from it.
-fn behind_address(error: &str, address: &str) -> String {
+pub(super) fn behind_address(error: &str, address: &str) -> String {
     match error.strip_prefix(address) {
         Some(rest) if rest.starts_with(": ") => format!("cannot be found{rest}"),
         Some(rest) => rest.trim_start().to_owned(),

@@ -11,6 +11,7 @@ pub mod link;
 mod login;
 pub mod text;
 pub mod tickets;
+mod vouching;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,6 +148,8 @@ struct Shared {
     link: watch::Sender<Option<Link>>,
     who: watch::Sender<Option<Who>>,
     login: Mutex<Option<Login>>,
+    /// Which of a name's claims the last login was to.
+    candidate: Mutex<Option<(UserName, u8)>>,
     /// What each tracker did when it was last tried in vain.
     failures: Mutex<BTreeMap<u8, String>>,
     /// A session began on the present connection: everything is to be announced.
@@ -168,6 +171,7 @@ impl Session {
             link: watch::Sender::new(None),
             who: watch::Sender::new(None),
             login: Mutex::default(),
+            candidate: Mutex::default(),
             failures: Mutex::default(),
             began: Notify::new(),
             unknown,

@@ -338,3 +338,41 @@ async fn an_impostor_at_a_trackers_address_hears_nothing_and_the_next_tracker_is
     assert_eq!((impostor.count(|_| true), again.count(|call| matches!(call, Call::Resume { .. }))), (0, 1));
     client.end().await;
 }
+
+#[tokio::test]
+async fn a_tracker_that_the_others_removed_is_left_though_it_does_not_say_so() {
+    use shoal_common::tokens::seal;
+    use shoal_common::vouching::{ListedTracker, SignedList, TrackerList};
+    let cluster = Shared::default();
+    let (stolen, good) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
+    let mut client = Client::start(&[stolen.address, good.address]).await;
+    logged_in(&client).await;
+    let listed =
+        ListedTracker { number: 2, address: good.address.to_string(), key: Some(good.identity.peer_id()) };
+    let list = TrackerList { made_ms: support::now_ms(), trackers: vec![listed] };
+    let sealed = seal(&list, good.identity.peer_id(), |message| good.identity.sign(message));
+    cluster.lock().unwrap().lists.insert(good.identity.peer_id(), vec![SignedList(sealed)]);
+    client.event(|event| matches!(event, Event::TrackerFound { .. })).await;
+    assert_eq!(client.session.tracker(), Some(good.address.to_string()));
+    assert!(client.session.who().is_some());
+    client.end().await;
+}
+
+#[tokio::test]
+async fn the_second_claim_to_a_name_is_tried_first_the_next_time() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let client = Client::start(&[tracker.address]).await;
+    for text in ["first", "second"] {
+        client.session.create_user(name("bob"), password(text), None).await.unwrap();
+    }
+    client.session.login(name("bob"), password("second")).await.unwrap();
+    client.session.logout().await;
+    let logins = || tracker.count(|call| matches!(call, Call::Login { .. }));
+    let before = logins();
+    client.session.login(name("bob"), password("second")).await.unwrap();
+    assert_eq!(logins(), before + 1);
+    client.session.logout().await;
+    client.session.login(name("bob"), password("first")).await.unwrap();
+    client.end().await;
+}
