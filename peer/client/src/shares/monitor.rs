@@ -1,6 +1,7 @@
 //! Looks after the shared files on disk: one task that owns what is known of each ([`Health`]), looks at them when the
 //! system or a failed read says so and from time to time, reads those that were touched, and serves or withholds them.
-//! Shares are given to it through a [`Handle`]; it never blocks on a disk, and a drive that does not answer holds up no other.
+//! Shares are given to it through a [`Handle`]; it looks at files and reads them on other threads, waits for nothing
+//! but its own records, and a drive that does not answer holds up no other.
 
 mod telling;
 
@@ -133,7 +134,6 @@ impl Monitor {
                         tracing::info!(?key, reason, "a shared file cannot be read");
                         self.suspect(key);
                     }
-                    Ok(SwarmEvent::SourceLost { .. }) => {}
                     Err(RecvError::Lagged(_)) => self.suspect_all(),
                     // The swarm is shut down last of all.
                     Err(RecvError::Closed) => return,
@@ -144,7 +144,7 @@ impl Monitor {
                         self.looked(drive, found).await;
                     }
                 }
-                (key, checked) = self.checks.ended() => self.checked(key, checked).await,
+                (key, checked, took) = self.checks.ended() => self.checked(key, checked, took).await,
                 () = sleep_until(wake) => self.note_silence().await,
             }
         }
@@ -399,9 +399,9 @@ impl Monitor {
         self.checks.begin(|key| reading(key).map(|entry| &entry.record));
     }
 
-    async fn checked(&mut self, key: FileKey, checked: Checked) {
+    async fn checked(&mut self, key: FileKey, checked: Checked, took: Duration) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let actions = entry.health.checked(checked, Instant::now());
+        let actions = entry.health.checked(checked, took, Instant::now());
         self.carry_out(key, actions).await;
         if self.entries.get(&key).is_some_and(|entry| !entry.looking) {
             self.plan(key);

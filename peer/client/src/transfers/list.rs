@@ -10,7 +10,6 @@ use shoal_engine::{Progress, State};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::copies::Copies;
 use super::end::Stop;
 use super::row::{NoSource, activity, percent};
 use super::{DownloadRow, RowState};
@@ -49,8 +48,6 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
-    /// What is the matter with its holders' copies.
-    pub(super) copies: Copies,
 }
 
 struct Entry {
@@ -306,13 +303,12 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
     };
     match entry.running.as_ref().map(|running| &running.now) {
         Some(Now::Waits(words)) => row.activity = Some(words.clone()),
-        Some(Now::Works(Works { progress, waits_for, copies })) => {
+        Some(Now::Works(Works { progress, waits_for })) => {
             let progress = progress.borrow();
             let waiting = progress.state == State::Waiting;
             let lack = NoSource {
                 needs_ticket: waiting && !has_ticket(entry.record.key.group),
-                trouble: if waiting && progress.sources == 0 { copies.trouble() } else { None },
-                unreachable: waits_for.borrow().clone(),
+                waits_for: waits_for.borrow().clone(),
             };
             row.rate = progress.rate;
             row.sources = progress.sources;

@@ -4,7 +4,6 @@
 mod active;
 mod begin;
 mod choice;
-mod copies;
 mod destination;
 mod end;
 mod ending;

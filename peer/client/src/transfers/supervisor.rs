@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::end::{End, Stop};
 use super::error::metadata;
 use super::list::{Now, Running};
-use super::run::{Closed, LEFT, Origin, Run, wanted};
+use super::run::{Closed, LEFT, Learned, Origin, Run, wanted};
 use super::{Prepared, Shared};
 use crate::store::DownloadRecord;
 use shoal_session::events::Event;
@@ -35,6 +35,7 @@ pub(super) fn start(
         (number, list.lingering(record.key))
     };
     shared.running.send_modify(|running| *running += 1);
+    let learned = Learned::new(&record.manifest, shared.parts.mirrors);
     let supervisor = Supervisor {
         shared: shared.clone(),
         record,
@@ -44,6 +45,7 @@ pub(super) fn start(
         opened,
         hurry,
         pauses: Pauses::default(),
+        learned,
         told: None,
     };
     shared.tasks.spawn(async move {
@@ -67,6 +69,7 @@ struct Supervisor {
     /// Ends a wait.
     hurry: Arc<Notify>,
     pauses: Pauses,
+    learned: Learned,
     /// What the user knows to be lacking.
     told: Option<Lack>,
 }
@@ -160,7 +163,7 @@ impl Supervisor {
         let (opened, stopped) = (self.opened.clone(), self.stopped.clone());
         let run = Run::start(&self.shared, (&self.record, self.number), pieces, self.origin, opened, stopped);
         match run {
-            Ok(run) => run.run().await,
+            Ok(run) => run.run(&mut self.learned).await,
             Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
         }
     }
