@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Client;
-use crate::wake::{SleepWatch, woke};
+use crate::wake::{Gap, SleepWatch, woke};
 
 /// When what the trackers do not know, and could not be told, is announced again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -58,6 +58,9 @@ pub(crate) async fn mind_sleeps(client: Client) {
     let mut sleeps = SleepWatch::new(clock());
     while let Some(gap) = client.0.stop.run_until_cancelled(woke(&mut sleeps, &clock)).await {
         tracing::info!(?gap, "everything is connected anew");
+        if let Gap::Slept(asleep) = gap {
+            client.0.tickets.slept(asleep);
+        }
         client.0.session.redial();
         client.0.swarm.redial();
         client.0.transfers.woke();

@@ -66,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) swarm: Swarm,
     pub(crate) engine: Engine,
     pub(crate) session: Session,
+    pub(crate) tickets: TicketBook,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
     pub(crate) events: Events,
@@ -137,7 +138,7 @@ impl Client {
             shares: shares.clone(),
             holdings,
             events: events.clone(),
-            tickets,
+            tickets: tickets.clone(),
             engine: engine.clone(),
             mirrors: config.mirrors,
         });
@@ -149,6 +150,7 @@ impl Client {
             swarm,
             engine,
             session,
+            tickets,
             shares,
             transfers,
             events,
@@ -240,8 +242,9 @@ impl Client {
     }
 
     pub(crate) async fn suspend(&self) {
-        self.0.transfers.suspend().await;
+        // What is served ends first: a download may take its time.
         self.0.shares.suspend().await;
+        self.0.transfers.suspend().await;
     }
 }
 

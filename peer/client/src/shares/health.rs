@@ -22,6 +22,8 @@ const CALM: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(2);
 /// Trouble that ends within this time is not reported to the user.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
+/// A file is left alone for that many times as long as reading it took in vain.
+const REST: u32 = 4;
 /// How much later the next report of a check comes than the last.
 const RARER: u32 = 4;
 
@@ -112,6 +114,8 @@ pub(super) struct Health {
     suspect: bool,
     /// What a file that was touched has to be quiet for, and the pause between checks.
     pause: Duration,
+    /// How long the last check took.
+    took: Duration,
     /// As what it was read last.
     read: Option<FileIdentity>,
     /// No check begins before.
@@ -141,6 +145,7 @@ impl Health {
             state: State::Unknown,
             suspect: false,
             pause: QUIET,
+            took: Duration::ZERO,
             read: None,
             not_before: None,
             since: now,
@@ -217,22 +222,26 @@ impl Health {
     }
 
     /// The file was read.
-    pub(super) fn checked(&mut self, checked: Checked, now: Instant) -> Vec<Action> {
+    pub(super) fn checked(&mut self, checked: Checked, took: Duration, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         if !self.is_reading() {
             return actions;
         }
-        self.not_before = Some(now + self.pause);
+        self.took = took;
+        // One that was touched once is checked at once the next time, too.
+        let rest = if self.pause == QUIET { self.pause } else { self.rest() };
+        self.not_before = Some(now + rest);
         match checked {
             Checked::Same(found) => self.served(found, now, &mut actions),
             Checked::Other(found) => self.changed(found, &mut actions),
             Checked::Written => {
                 self.grow();
+                self.not_before = Some(now + self.rest());
                 self.state = State::Unsettled { seen: None, since: now };
             }
             Checked::Absent(why) => {
                 self.grow();
-                self.not_before = Some(now + self.pause);
+                self.not_before = Some(now + self.rest());
                 self.suspect = true;
                 self.absent(why, now, &mut actions);
             }
@@ -262,8 +271,13 @@ impl Health {
                     self.grow();
                 }
             }
-            // Whoever reads it notices.
-            State::Reading => {}
+            State::Reading if self.read == Some(found) => {}
+            // What is read is that of no file that ever was: the rest of it need not be.
+            State::Reading => {
+                self.grow();
+                self.not_before = Some(now + self.rest());
+                self.state = State::Unsettled { seen: Some(found), since: now };
+            }
             State::Changed { seen } if seen.is_still(&found) => {}
             // It could not be read just now, and nobody has mended it since.
             State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. }
@@ -366,6 +380,11 @@ impl Health {
 
     fn quiet(&self) -> Duration {
         self.pause.min(MOST_QUIET)
+    }
+
+    /// The pause after a check in vain: reading costs no more than a fifth of the time, however large the file is.
+    fn rest(&self) -> Duration {
+        self.pause.max(self.took * REST)
     }
 
     fn grow(&mut self) {

@@ -18,7 +18,8 @@ impl Monitor {
             Report::Changed => self.parts.told_lost(record, changed(record)),
             Report::Checking => {
                 let percent = self.checks.percent(key);
-                self.parts.events.tell(Event::ShareChecking { group, file, path, percent });
+                let waiting = self.checks.waiting(key);
+                self.parts.events.tell(Event::ShareChecking { group, file, path, percent, waiting });
             }
             Report::Back => self.parts.events.tell(Event::ShareBack { group, file, path }),
         }
