@@ -71,6 +71,9 @@ struct Line {
     state: watch::Receiver<LineState>,
 }
 
+/// A channel that is being opened.
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Line, Parted>> + Send + 'a>>;
+
 impl Keeper {
     async fn run(&self) -> Liveness {
         let mut changed = self.tickets.changed();
@@ -102,7 +105,7 @@ impl Keeper {
         self.origin.liveness.send_replace(Liveness::Open);
         let mut second: Option<Line> = None;
         // Beside all else: what comes meanwhile on the first connection is heard.
-        let mut opening: Option<Pin<Box<dyn Future<Output = Result<Line, Parted>> + Send + '_>>> = None;
+        let mut opening: Option<Opening<'_>> = None;
         let mut second_due = Instant::now();
         let mut told = Told::default();
         let mut version = self.news.version();
