@@ -87,8 +87,7 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
-        let folder = config.data_dir.path().to_owned();
-        let trackers = config.trackers.clone();
+        let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
             let known = KnownTrackers::open(&folder, &trackers, None)?;

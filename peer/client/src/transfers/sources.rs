@@ -152,7 +152,7 @@ impl Sources {
     pub async fn take(&mut self, seen: Seen) -> Option<Banned> {
         let Seen { id, number, now, liveness, .. } = seen;
         tracing::debug!(source = id.0, ?now, "a source stands otherwise");
-        let Some(entry) = self.in_use.get_mut(&id) else { return None };
+        let entry = self.in_use.get_mut(&id)?;
         entry.now = now.clone();
         let (peer, user) = (entry.peer, entry.user.clone());
         match now {
