@@ -125,6 +125,19 @@ impl Bitfield {
         self.len
     }
 
+    /// How many pieces are in the set, in percent rounded down.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        Self::percent_of(self.ones, self.len)
+    }
+
+    /// `count` of `all` pieces in percent, rounded down; 100 for more than all.
+    #[must_use]
+    pub fn percent_of(count: u32, all: u32) -> u8 {
+        let percent = u64::from(count) * 100 / u64::from(all.max(1));
+        u8::try_from(percent).map_or(100, |percent| percent.min(100))
+    }
+
     /// Whether no piece is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -183,6 +183,11 @@ async fn destinations_are_looked_at_before_anything_begins() {
     assert_eq!(world.bob.run("show_downloads").await, "[C] [g] a file.bin");
     assert!(world.ann.run("list_files g").await.ends_with("  2 sharers"));
 
+    // One place is what is shared of it.
+    let again = world.bob.run(&world.download("elsewhere")).await;
+    assert!(again.ends_with(&format!("is there already, at {}", world.path("same").display())), "{again}");
+    assert!(!world.path("elsewhere").exists());
+    world.bob.run("stop_share g 'a file.bin'").await;
     world.bob.run(&format!("{} --overwrite", world.download("other"))).await;
     world.bob.run("wait 20").await;
     assert_eq!(std::fs::read(world.path("other")).unwrap(), world.content);
@@ -277,13 +282,83 @@ async fn trackers_that_forgot_are_told_again_and_members_that_left_forget() {
     world.cluster.lock().unwrap().library.forget_shares();
     world.tracker.control.shutdown().await;
     world.tracker = world.tracker.again(&world.cluster).await;
-    until("the share is on record again", || world.cluster.lock().unwrap().library.shares.len() == 1).await;
+    until("it is listed again", || world.cluster.lock().unwrap().library.sharers_of("a file.bin") == 1).await;
 
     world.ann.event(|event| matches!(event, Event::TrackerFound { .. })).await;
     assert_eq!(world.ann.run("leave_group g").await, "left g");
     assert!(world.ann.fail("list_files g").await.contains("not a member"));
     let begun = world.bob.run(&world.download("in")).await;
     assert!(begun.contains("nobody shares it"), "{begun}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_is_not_downloaded_again_and_no_download_of_it_ends_it() {
+    let mut world = World::new(1_000_000).await;
+    world.upload().await;
+    let there = world.path("a file.bin");
+    let again = world.ann.run(&world.download("in")).await;
+    assert!(again.ends_with(&format!("is there already, at {}", there.display())), "{again}");
+    assert_eq!(world.ann.run("show_downloads").await, "[C] [g] a file.bin");
+    world.ann.run("cancel_download g 'a file.bin'").await;
+    let sharers = || world.cluster.lock().unwrap().library.sharers_of("a file.bin");
+    assert_eq!(sharers(), 1);
+
+    // Its drive is out: she downloads it again, and the drive is back before anybody delivers.
+    let aside = world.path("aside");
+    std::fs::rename(&there, &aside).unwrap();
+    world.ann.event(|event| matches!(event, Event::ShareLost { .. })).await;
+    world.ann.run(&world.download("in")).await;
+    std::fs::rename(&aside, &there).unwrap();
+    until("it is shared again", || sharers() == 1).await;
+    world.ann.run("cancel_download g 'a file.bin'").await;
+    assert_eq!(sharers(), 1);
+    world.bob.run(&world.download("bobs")).await;
+    world.bob.run("wait 20").await;
+    assert_eq!(std::fs::read(world.path("bobs")).unwrap(), world.content);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_waits_is_resumed_though_the_store_takes_nothing() {
+    let mut world = World::new(1_000_000).await;
+    world.upload().await;
+    world.ann.run("logout").await;
+    world.bob.run(&world.download("in")).await;
+    world.bob.run("pause_download g 'a file.bin'").await;
+    std::fs::rename(world.path("in"), world.path("away")).unwrap();
+    let resumed = world.bob.run("resume_download g 'a file.bin'").await;
+    assert!(resumed.contains("is not there; mount its drive"), "{resumed}");
+    let store = rusqlite::Connection::open(world.path("bob/client.db")).unwrap();
+    store.execute_batch("begin immediate").unwrap();
+    let resumed = world.bob.run("resume_download g 'a file.bin'").await;
+    assert!(resumed.contains("is not there; mount its drive"), "{resumed}");
+    store.execute_batch("rollback").unwrap();
+    std::fs::rename(world.path("away"), world.path("in")).unwrap();
+    world.ann.run("login ann pw").await;
+    world.bob.event(|event| matches!(event, Event::Complete { .. })).await;
+    assert_eq!(std::fs::read(world.path("in/a file.bin")).unwrap(), world.content);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_the_trackers_do_not_know_is_announced_once_they_do() {
+    let mut world = World::new(2_000_000).await;
+    world.upload().await;
+    world.bob.run("limit down 300K").await;
+    world.bob.run(&world.download("in")).await;
+    let some = |file| world.cluster.lock().unwrap().library.holds_a_part(file);
+    until("a part is there", || world.bob.app.downloads()[0].verified > 0).await;
+    // The trackers lose the file before ann, who has it, tells them again.
+    let file = {
+        let mut cluster = world.cluster.lock().unwrap();
+        cluster.library.forget_shares();
+        cluster.library.forget_file("a file.bin")
+    };
+    world.bob.run("limit down 1K").await;
+    world.tracker.control.shutdown().await;
+    world.tracker = world.tracker.again(&world.cluster).await;
+    until("the part is listed again", || some(file)).await;
     world.end().await;
 }
 

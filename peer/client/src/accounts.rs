@@ -38,6 +38,8 @@ impl Client {
         if let Some(who) = self.0.session.who() {
             return Err(ClientError::LoggedIn(who.name));
         }
+        // The end of the session before may not have been noticed yet.
+        self.suspend().await;
         let who = self.0.session.login(user.clone(), password).await?;
         let (shares, downloads) = self.restore(who.user).await?;
         let typed = (who.name != user).then_some(user);

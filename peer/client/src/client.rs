@@ -66,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) swarm: Swarm,
     pub(crate) engine: Engine,
     pub(crate) session: Session,
+    pub(crate) tickets: TicketBook,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
     pub(crate) events: Events,
@@ -86,8 +87,7 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
-        let folder = config.data_dir.path().to_owned();
-        let trackers = config.trackers.clone();
+        let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
             let known = KnownTrackers::open(&folder, &trackers, None)?;
@@ -137,7 +137,7 @@ impl Client {
             shares: shares.clone(),
             holdings,
             events: events.clone(),
-            tickets,
+            tickets: tickets.clone(),
             engine: engine.clone(),
             mirrors: config.mirrors,
         });
@@ -149,6 +149,7 @@ impl Client {
             swarm,
             engine,
             session,
+            tickets,
             shares,
             transfers,
             events,
@@ -240,8 +241,9 @@ impl Client {
     }
 
     pub(crate) async fn suspend(&self) {
-        self.0.transfers.suspend().await;
+        // What is served ends first: a download may take its time.
         self.0.shares.suspend().await;
+        self.0.transfers.suspend().await;
     }
 }
 

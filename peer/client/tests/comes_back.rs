@@ -282,7 +282,7 @@ async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
     let (mut ann, leecher) = (Ann::new(&bytes, &content).await, Member::new().await);
     let mut liveness = leecher.source(&ann.member, ann.layout).liveness();
     // Dropped at once: that is the end of it.
-    let gone = |now: &Liveness| matches!(now, Liveness::Gone(_));
+    let gone = |now: &Liveness| matches!(now, Liveness::Gone { .. });
     within("the end of a dropped source", liveness.wait_for(gone)).await.unwrap();
 
     let source = leecher.source(&ann.member, ann.layout);
@@ -291,7 +291,7 @@ async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
     ann.member.swarm.stop(KEY);
     // Nobody asks it for a piece.
     let end = within("the end", liveness.wait_for(gone)).await.unwrap().clone();
-    assert_eq!(end, Liveness::Gone("does not share the file any more".into()));
+    assert_eq!(end, Liveness::Gone { reason: "does not share the file any more".into(), copy: None });
     drop(source);
 
     let fetching = leecher.download(&content, &[]).await;

@@ -1,5 +1,5 @@
-//! Hashes a file that is to be shared: one sequential read, the whole file's SHA-1, which is serial, on one thread, and on
-//! the other its pieces', abreast, and the BLAKE3. Blocking; refuses whatever would make the digests those of no file that ever was.
+//! Hashes a file that is to be shared, or was touched since: one sequential read, the whole file's SHA-1, which is serial, on
+//! one thread, and on the other its pieces', abreast, and the BLAKE3. Blocking; refuses whatever would make the digests those of no file that ever was.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::StatFs;
 use shoal_common::layout::LayoutError;
 use shoal_common::{Blake3, Blake3Hasher, FileDigest, Layout, Sha1};
 use shoal_sha1::{Hasher, LANES, update_all};
@@ -24,6 +25,9 @@ const CHUNK: usize = 256 * 1024;
 const CHUNKS: usize = 16;
 /// Pieces that are hashed abreast hold no more than this in memory.
 const ABREAST_BYTES: usize = 4 * 1024 * 1024;
+
+/// File systems whose inode numbers are made up in memory: MSDOS (FAT), exFAT and FUSE, by statfs(2).
+const PASSING_INODES: [u32; 3] = [0x4d44, 0x2011_bab0, 0x6573_5546];
 
 /// A hashed file.
 #[derive(Debug, Clone)]
@@ -49,7 +53,7 @@ pub struct FileIdentity {
     pub changed: Option<SystemTime>,
     /// Device number.
     pub device: u64,
-    /// Inode number.
+    /// Inode number; 0 where it does not last.
     pub inode: u64,
 }
 
@@ -59,7 +63,8 @@ impl FileIdentity {
     /// # Errors
     /// When the file cannot be looked at.
     pub fn of(path: &Path) -> io::Result<Self> {
-        Self::from_metadata(&std::fs::metadata(path)?)
+        let found = Self::from_metadata(&std::fs::metadata(path)?)?;
+        Ok(found.on(rustix::fs::statfs(path).ok().as_ref()))
     }
 
     /// The identity of an open file now. Blocking.
@@ -67,14 +72,20 @@ impl FileIdentity {
     /// # Errors
     /// When the file cannot be looked at.
     pub fn of_open(file: &File) -> io::Result<Self> {
-        Self::from_metadata(&file.metadata()?)
+        let found = Self::from_metadata(&file.metadata()?)?;
+        Ok(found.on(rustix::fs::fstatfs(file).ok().as_ref()))
     }
 
-    /// The identity that this metadata shows.
-    ///
-    /// # Errors
-    /// Where the system has no modification times.
-    pub fn from_metadata(found: &Metadata) -> io::Result<Self> {
+    /// Without the inode number where it does not last: such a file system makes one up whenever it comes to know the file.
+    fn on(self, system: Option<&StatFs>) -> Self {
+        // What cannot be asked counts as an ordinary one.
+        let passing = system.is_some_and(|system| {
+            u32::try_from(system.f_type).is_ok_and(|kind| PASSING_INODES.contains(&kind))
+        });
+        if passing { Self { inode: 0, ..self } } else { self }
+    }
+
+    fn from_metadata(found: &Metadata) -> io::Result<Self> {
         Ok(Self {
             size: found.len(),
             modified: found.modified()?,
@@ -89,7 +100,8 @@ impl FileIdentity {
     #[must_use]
     pub fn is_still(&self, found: &Self) -> bool {
         let changed = self.changed.is_none() || self.changed == found.changed;
-        changed && (self.size, self.modified, self.inode) == (found.size, found.modified, found.inode)
+        let inode = self.inode == 0 || found.inode == 0 || self.inode == found.inode;
+        changed && inode && (self.size, self.modified) == (found.size, found.modified)
     }
 }
 
@@ -149,11 +161,13 @@ pub fn hash_file(
     cancelled: &CancellationToken,
 ) -> Result<Hashed, HashError> {
     let unreadable = |error| HashError::Unreadable { path: path.to_owned(), error };
-    let (mut file, found) = regular::open(path).map_err(|error| match error {
-        OpenError::NotRegular(found) => HashError::NotAFile(found),
-        OpenError::Io(error) => unreadable(error),
-    })?;
-    let identity = FileIdentity::from_metadata(&found).map_err(unreadable)?;
+    let mut file = regular::open(path)
+        .map_err(|error| match error {
+            OpenError::NotRegular(found) => HashError::NotAFile(found),
+            OpenError::Io(error) => unreadable(error),
+        })?
+        .0;
+    let identity = FileIdentity::of_open(&file).map_err(unreadable)?;
     if !regular::gives_its_size(&file, identity.size).map_err(unreadable)? {
         let now = FileIdentity::of_open(&file).map_err(unreadable)?;
         return Err(match now.size == identity.size {

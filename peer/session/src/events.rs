@@ -80,6 +80,8 @@ pub enum Event {
         path: PathBuf,
         /// How much of it was read; `None` before that begins.
         percent: Option<u8>,
+        /// Other files that wait to be read.
+        waiting: usize,
     },
     /// A file that was not shared for a while is shared again.
     ShareBack {
@@ -195,9 +197,12 @@ impl fmt::Display for Event {
             Self::ShareLost { group, file, path, problem } => {
                 write!(f, "{file} ({}) is not shared in {group}: {problem}", shown(path))
             }
-            Self::ShareChecking { group, file, path, percent } => {
-                let far =
+            Self::ShareChecking { group, file, path, percent, waiting } => {
+                let mut far =
                     percent.map_or_else(|| "not begun yet".to_owned(), |percent| format!("{percent}% read"));
+                if *waiting > 0 {
+                    far = format!("{far}, {} more to check", text::count(*waiting, "file"));
+                }
                 write!(
                     f,
                     "{file} ({}) was touched: checking it before it is shared again in {group} ({far})",

@@ -62,6 +62,11 @@ impl Holdings {
         true
     }
 
+    /// A part of a file is held, unless the whole is; false as for [`Holdings::set`].
+    pub fn set_part(&self, key: FileKey) -> bool {
+        self.extent(key) == Extent::Complete || self.set(key, Extent::Some)
+    }
+
     /// How much of a file is held.
     #[must_use]
     pub fn extent(&self, key: FileKey) -> Extent {
@@ -95,6 +100,16 @@ impl Holdings {
         let extent = |key| list.held.get(&key).copied().unwrap_or(Extent::None);
         let holdings = changes.into_iter().map(|key| holding(key, extent(key))).collect();
         News { holdings, version: list.version }
+    }
+
+    /// These are to be told once more: a tracker did not take them, or knows by now what it did not.
+    pub fn again(&self, holdings: &[Holding]) {
+        if holdings.is_empty() {
+            return;
+        }
+        let keys = holdings.iter().map(|holding| FileKey { group: holding.group, file: holding.file });
+        self.list().changes.extend(keys);
+        self.0.changed.notify_one();
     }
 
     /// A tracker knows these news.
@@ -151,6 +166,17 @@ mod tests {
         holdings.set(key(2), Extent::None);
         assert_eq!(holdings.take_all().holdings, [holding(key(1), Extent::Complete)]);
         assert_eq!(holdings.take_changes().holdings, []);
+    }
+
+    #[test]
+    fn what_a_tracker_did_not_take_is_told_again_as_it_is_then() {
+        let holdings = Holdings::default();
+        holdings.set(key(1), Extent::Some);
+        let news = holdings.take_changes();
+        holdings.set(key(1), Extent::Complete);
+        let _ = holdings.take_changes();
+        holdings.again(&news.holdings);
+        assert_eq!(holdings.take_changes().holdings, [holding(key(1), Extent::Complete)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::PeerId;
+use shoal_common::limits::MAX_LIST;
 use shoal_common::tokens::TICKET_LIFE_MS;
 use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, Holding, REVISION, RefusalKind, Reply};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_common::vouching::{Scope, SignedList};
 use shoal_net::{KnownError, Protocol, ReachError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::link::{ANSWER_WITHIN, Link, Lost};
 use super::login::{Attempt, LoginError, Proof};
+use super::vouching::{NO_TRACKER, ask_another, believe};
 use super::{Shared, lock};
 use crate::events::Event;
 use crate::text;
@@ -24,8 +26,8 @@ const RENEW_EVERY: Duration = Duration::from_millis(TICKET_LIFE_MS / 2 - 60_000)
 /// Waits between two rounds through all trackers: at first short, so that a restarted tracker is found at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// Holdings in one announcement: some 400 KB, well under a message's limit.
-const MAX_ANNOUNCE: usize = 10_000;
+/// When a tracker that did not take an announcement is told again: it may be short of something for a moment.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
 /// How long changes gather before they are announced.
 const GATHER: Duration = Duration::from_millis(10);
 /// For so long trackers must go on to disown the account before the session is over: one alone may be blank and still
@@ -33,6 +35,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const DISOWNED_FOR: Duration = Duration::from_secs(3);
 /// How often the trackers are asked what they know of each other's keys, beside every new connection.
 const VOUCHES_EVERY: Duration = Duration::from_secs(30);
+/// When that is done first on a new connection.
+const VOUCHES_FIRST: Duration = Duration::from_secs(5);
 /// A tracker's place in the file.
 type Number = u8;
 
@@ -50,6 +54,8 @@ pub(super) struct Keeper {
     questions: Option<mpsc::Receiver<oneshot::Sender<()>>>,
     /// Changes when the connection is to be made anew.
     redials: watch::Receiver<u64>,
+    /// Other trackers that were asked for their lists so far.
+    asked: usize,
 }
 
 impl Keeper {
@@ -66,6 +72,7 @@ impl Keeper {
             newly_disbelieved: false,
             questions,
             redials,
+            asked: 0,
         }
     }
 
@@ -181,7 +188,7 @@ impl Keeper {
         let failure = match hello {
             Ok(Reply::Done(Answer::Welcome { revision, lists, .. })) => {
                 link.speaks(revision.unwrap_or(0));
-                let begun = match self.believe(line, link.peer(), lists).await {
+                let begun = match believe(&self.shared, line, link.peer(), lists).await {
                     Ok(()) => self.resume(&link).await,
                     Err(reason) => Err(reason),
                 };
@@ -196,34 +203,6 @@ impl Keeper {
         };
         link.close(&failure);
         Err(failure)
-    }
-
-    /// Makes sure that the tracker at that address is the one with this key, and takes what it hands out about all keys.
-    async fn believe(
-        &self,
-        line: &TrackerLine,
-        key: PeerId,
-        lists: Option<Vec<SignedList>>,
-    ) -> Result<(), String> {
-        let (known, events) = (&self.shared.config.known, &self.shared.config.events);
-        let met = known.met(line, key).await;
-        if met.map_err(|error| behind_address(&error.to_string(), &line.to_string()))? {
-            let (tracker, key) = (line.to_string(), key.to_string());
-            events.tell(Event::TrackerKnown { tracker, key: Some(key), vouched: false });
-        }
-        match known.learn(lists.unwrap_or_default(), Scope::All).await {
-            Err(error) => tracing::warn!(%error, "what the trackers say of their keys is not remembered"),
-            Ok(all) => {
-                for news in all {
-                    tracing::info!(?news, "the trackers vouch");
-                    if news.before.is_some() {
-                        let key = news.now.map(|key| key.to_string());
-                        events.tell(Event::TrackerKnown { tracker: news.address, key, vouched: true });
-                    }
-                }
-            }
-        }
-        if known.key(line) == Some(key) { Ok(()) } else { Err("is no tracker any more".to_owned()) }
     }
 
     /// Goes on with the session by its token, else by logging in again; else the session is over, and the connection
@@ -291,17 +270,22 @@ impl Keeper {
     async fn tend(&mut self, link: &Link) -> String {
         let shared = self.shared.clone();
         let mut anew = true;
+        let mut announce_at = None;
         let mut renew_at = Instant::now() + RENEW_EVERY;
-        let mut vouches_at = Instant::now() + VOUCHES_EVERY;
+        let mut vouches_at = Instant::now() + VOUCHES_FIRST;
         let line = self.trackers[self.at].1.clone();
+        let (said, mut heard) = mpsc::channel(1);
         loop {
-            if shared.who.borrow().is_some() {
-                self.announce(link, std::mem::take(&mut anew)).await;
+            let may_announce = announce_at.is_none_or(|at| Instant::now() >= at);
+            if may_announce && shared.who.borrow().is_some() {
+                let taken = self.announce(link, anew).await;
+                (anew, announce_at) = (anew && !taken, (!taken).then(|| Instant::now() + ANNOUNCE_AGAIN));
             }
             tokio::select! {
                 reason = link.ended() => return reason,
                 Ok(()) = self.redials.changed() => return "is asked anew: this machine was asleep".to_owned(),
-                () = shared.began.notified() => anew = true,
+                () = shared.began.notified() => (anew, announce_at) = (true, None),
+                () = until(announce_at) => {}
                 () = shared.config.holdings.changed() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep_until(renew_at) => {
                     renew_at = Instant::now() + RENEW_EVERY;
@@ -312,9 +296,19 @@ impl Keeper {
                     let listen = shared.config.listen.clone();
                     let hello = Call::Hello { listen, revision: Some(REVISION) };
                     if let Ok(Reply::Done(Answer::Welcome { lists, .. })) = link.call(hello).await
-                        && let Err(reason) = self.believe(&line, link.peer(), lists).await
+                        && let Err(reason) = believe(&shared, &line, link.peer(), lists).await
                     {
                         return reason;
+                    }
+                    // A stolen one hands out no list in which it is not.
+                    if let Some(other) = self.another() {
+                        let said = said.clone();
+                        shared.tasks.spawn(ask_another(shared.clone(), other, link.peer(), said));
+                    }
+                }
+                Some(()) = heard.recv() => {
+                    if shared.config.known.key(&line) != Some(link.peer()) {
+                        return NO_TRACKER.to_owned();
                     }
                 }
                 Some(question) = next_question(&mut self.questions) => {
@@ -325,6 +319,15 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Another listed tracker, each in its turn.
+    fn another(&mut self) -> Option<TrackerLine> {
+        let others = self.trackers.len().checked_sub(1).filter(|&others| others > 0)?;
+        let step = 1 + self.asked % others;
+        self.asked = self.asked.wrapping_add(1);
+        let (_, line) = self.trackers.get((self.at + step) % self.trackers.len())?;
+        Some(line.clone())
     }
 
     async fn renew(&self, link: &Link) {
@@ -340,36 +343,40 @@ impl Keeper {
         }
     }
 
-    /// Tells the tracker what is held: all of it, or what changed.
-    async fn announce(&self, link: &Link, anew: bool) {
+    /// Tells the tracker what is held: all of it, or what changed; false if it has to be told again.
+    async fn announce(&self, link: &Link, anew: bool) -> bool {
         let holdings = &self.shared.config.holdings;
         let news = if anew { holdings.take_all() } else { holdings.take_changes() };
         if news.holdings.is_empty() && !anew {
-            return;
+            return true;
         }
-        let mut parts: Vec<&[Holding]> = news.holdings.chunks(MAX_ANNOUNCE).collect();
+        let mut parts: Vec<&[Holding]> = news.holdings.chunks(MAX_LIST).collect();
         if parts.is_empty() {
             parts.push(&[]);
         }
+        let mut later = Vec::new();
         for (index, part) in parts.into_iter().enumerate() {
             let call = Call::Announce { anew: anew && index == 0, holdings: part.to_vec() };
             match link.call(call).await {
                 Ok(Reply::Done(Answer::Announced { unknown })) if unknown.is_empty() => {}
                 Ok(Reply::Done(Answer::Announced { unknown })) => {
-                    if self.shared.unknown.try_send(unknown).is_err() {
-                        tracing::warn!(
-                            "too many unknown holdings at once; they are looked at after the next connection"
-                        );
+                    // As much as can wait already does: the rest is reported when it is told again.
+                    if let Err(TrySendError::Full(unknown)) = self.shared.unknown.try_send(unknown) {
+                        later.extend(unknown);
                     }
                 }
                 Ok(reply) => {
-                    return tracing::warn!(?reply, "the tracker does not take what this client announces");
+                    tracing::warn!(?reply, "the tracker does not take what this client announces");
+                    holdings.again(&news.holdings);
+                    return false;
                 }
                 // Everything is announced again on the next connection.
-                Err(Lost) => return,
+                Err(Lost) => return true,
             }
         }
         holdings.told(&news);
+        holdings.again(&later);
+        later.is_empty()
     }
 
     async fn leave(&self, peer: PeerId) {
@@ -378,7 +385,7 @@ impl Keeper {
 }
 
 /// An error that begins with the tracker's address, made to read on from it.
-fn behind_address(error: &str, address: &str) -> String {
+pub(super) fn behind_address(error: &str, address: &str) -> String {
     match error.strip_prefix(address) {
         Some(rest) if rest.starts_with(": ") => format!("cannot be found{rest}"),
         Some(rest) => rest.trim_start().to_owned(),
@@ -388,6 +395,14 @@ fn behind_address(error: &str, address: &str) -> String {
 
 fn refused(text: &str) -> String {
     format!("refuses this client: {}", text::short(text))
+}
+
+/// Completes at that time, or never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_question(

@@ -11,6 +11,7 @@ pub mod link;
 mod login;
 pub mod text;
 pub mod tickets;
+mod vouching;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ const NO_TRACKER_AFTER: Duration = Duration::from_secs(15);
 const MAX_CARRIES: usize = 16;
 /// How long a logout may take: the session is over here in any case.
 const LOGOUT_WITHIN: Duration = Duration::from_secs(2);
-/// Lists of unknown holdings that may wait to be looked at; more are reported again after the next connection.
+/// Lists of unknown holdings that may wait to be looked at; more are reported again after a while.
 const MAX_UNKNOWN: usize = 16;
 
 /// Why a call was not done.
@@ -155,6 +156,8 @@ struct Shared {
     link: watch::Sender<Option<Link>>,
     who: watch::Sender<Option<Who>>,
     login: Mutex<Option<Login>>,
+    /// Which of a name's claims the last login was to.
+    candidate: Mutex<Option<(UserName, u8)>>,
     /// What each tracker did when it was last tried in vain.
     failures: Mutex<BTreeMap<u8, String>>,
     /// A session began on the present connection: everything is to be announced.
@@ -176,6 +179,7 @@ impl Session {
             link: watch::Sender::new(None),
             who: watch::Sender::new(None),
             login: Mutex::default(),
+            candidate: Mutex::default(),
             failures: Mutex::default(),
             began: Notify::new(),
             unknown,

@@ -109,16 +109,7 @@ impl Session {
                     return Ok(who);
                 }
                 Err(Attempt::Lost) => {}
-                Err(Attempt::Failed(error)) => match patience(&error) {
-                    Some(wait) if waits < MAX_WAITS => {
-                        waits += 1;
-                        let reason =
-                            format!("too many failed logins; trying again in {} s", wait.as_secs() + 1);
-                        self.0.config.events.tell(Event::Patience { reason });
-                        tokio::time::sleep(wait).await;
-                    }
-                    _ => return Err(error),
-                },
+                Err(Attempt::Failed(error)) => self.be_patient(error, &mut waits).await?,
             }
         }
         Err(self.no_tracker().into())
@@ -179,6 +170,7 @@ impl Session {
     ) -> Result<Box<tracker_api::Session>, CallError> {
         let request = RequestId::random();
         let change = Some(secrets.sign_change(who.user, &account.digest()));
+        let mut waits = 0;
         for _ in 0..MAX_CARRIES {
             let link = self.link().await?;
             if link.revision() < 1 {
@@ -187,7 +179,10 @@ impl Session {
             let challenge = match challenge(&link, &who.name, 0).await {
                 Ok((_, challenge)) => challenge,
                 Err(Attempt::Lost) => continue,
-                Err(Attempt::Failed(LoginError::Call(error))) => return Err(error),
+                Err(Attempt::Failed(LoginError::Call(error))) => {
+                    self.be_patient(error, &mut waits).await?;
+                    continue;
+                }
                 Err(Attempt::Failed(_)) => return Err(CallError::Unexpected),
             };
             let signature = secrets.answer(&challenge, self.0.config.own, link.peer());
@@ -195,11 +190,24 @@ impl Session {
             match link.call(Call::ChangePassword { request, signature, account, change }).await {
                 Ok(Reply::Done(Answer::LoggedIn(session))) => return Ok(session),
                 Ok(Reply::Done(_)) => return Err(CallError::Unexpected),
-                Ok(Reply::Refused(refusal)) => return Err(refusal.into()),
+                Ok(Reply::Refused(refusal)) => self.be_patient(CallError::from(refusal), &mut waits).await?,
                 Err(Lost) => {}
             }
         }
         Err(self.no_tracker())
+    }
+
+    /// Waits where a tracker asks for patience, a few times: others may have guessed at this name. Else gives the error back.
+    async fn be_patient<E>(&self, error: E, waits: &mut usize) -> Result<(), E>
+    where
+        E: Patience,
+    {
+        let Some(wait) = error.patience().filter(|_| *waits < MAX_WAITS) else { return Err(error) };
+        *waits += 1;
+        let reason = format!("too many failed logins; trying again in {} s", wait.as_secs() + 1);
+        self.0.config.events.tell(Event::Patience { reason });
+        tokio::time::sleep(wait).await;
+        Ok(())
     }
 
     /// Gets fresh tickets now: the user may have become a member of another group.
@@ -222,7 +230,11 @@ impl Shared {
         name: &UserName,
         proof: &Proof,
     ) -> Result<(Box<tracker_api::Session>, Secrets), Attempt> {
-        for candidate in 0..MAX_CANDIDATES {
+        // Whoever lost a name does not fail at the winner's claim first, each time.
+        let last =
+            lock(&self.candidate).clone().filter(|(last, _)| last == name).map(|(_, candidate)| candidate);
+        let others = (0..MAX_CANDIDATES).filter(|candidate| Some(*candidate) != last);
+        for candidate in last.into_iter().chain(others) {
             let (salt, challenge) = challenge(link, name, candidate).await?;
             let secrets = match proof.clone() {
                 Proof::Secrets(secrets) => *secrets,
@@ -232,9 +244,20 @@ impl Shared {
             };
             let signature = secrets.answer(&challenge, self.config.own, link.peer());
             match link.call(Call::Login { name: name.clone(), candidate, signature }).await? {
-                Reply::Done(Answer::LoggedIn(session)) => return Ok((session, secrets)),
+                Reply::Done(Answer::LoggedIn(session)) => {
+                    *lock(&self.candidate) = Some((name.clone(), candidate));
+                    return Ok((session, secrets));
+                }
                 Reply::Done(_) => return Err(CallError::Unexpected.into()),
                 Reply::Refused(refusal) if refusal.kind == RefusalKind::TryNext => {}
+                // That claim may be gone, or the first by now.
+                Reply::Refused(refusal)
+                    if refusal.kind == RefusalKind::WrongPassword
+                        && candidate > 0
+                        && last == Some(candidate) =>
+                {
+                    *lock(&self.candidate) = None;
+                }
                 Reply::Refused(refusal) => return Err(CallError::from(refusal).into()),
             }
         }
@@ -289,12 +312,24 @@ async fn derive<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(CredentialError::Memory))
 }
 
-/// How long to wait before the same login may be tried again.
-fn patience(error: &LoginError) -> Option<Duration> {
-    match error {
-        LoginError::Call(CallError::Refused { kind: RefusalKind::Wait, again: Some(again), .. }) => {
-            Some((*again).min(LONGEST_WAIT))
+/// An error that may say how long to wait before the same is worth trying again.
+trait Patience {
+    fn patience(&self) -> Option<Duration>;
+}
+
+impl Patience for CallError {
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { kind: RefusalKind::Wait, again: Some(again), .. } => {
+                Some((*again).min(LONGEST_WAIT))
+            }
+            _ => None,
         }
-        _ => None,
+    }
+}
+
+impl Patience for LoginError {
+    fn patience(&self) -> Option<Duration> {
+        if let Self::Call(error) = self { error.patience() } else { None }
     }
 }

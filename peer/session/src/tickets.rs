@@ -139,6 +139,15 @@ impl TicketBook {
         self.shared.changed.send_modify(|version| *version += 1);
     }
 
+    /// This machine was asleep for so long: its monotonic clock stood still, and the trackers' time did not.
+    pub fn slept(&self, asleep: Duration) {
+        if let Some(clock) = &mut self.entries().clock {
+            let ms = u64::try_from(asleep.as_millis()).unwrap_or(u64::MAX);
+            clock.tracker_ms = clock.tracker_ms.saturating_add(ms);
+        }
+        self.shared.changed.send_modify(|version| *version += 1);
+    }
+
     /// Takes one more ticket, for a group that was just created or joined.
     pub fn add(&self, ticket: &GroupTicket) {
         self.entries().tickets.insert(ticket.group, ticket.ticket.clone());

@@ -26,6 +26,13 @@ fn password(text: &str) -> Password {
     Password::new(text.into())
 }
 
+/// Puts on record that the client shares a file.
+fn record_share(cluster: &Shared, client: &Client, file: Fid) {
+    let mut cluster = cluster.lock().unwrap();
+    let user = cluster.accounts[&name("bob")][0].0;
+    cluster.library.shares.insert((file, client.tickets.own(), user));
+}
+
 fn join() -> Call {
     Call::JoinGroup { request: RequestId::random(), group: GroupName::create("g").unwrap() }
 }
@@ -254,6 +261,45 @@ async fn what_the_trackers_do_not_know_is_reported() {
 }
 
 #[tokio::test]
+async fn more_than_one_announcement_takes_is_announced_in_several() {
+    let cluster = Shared::default();
+    let (first, second) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
+    let client = Client::start(&[first.address, second.address]).await;
+    logged_in(&client).await;
+    let count = shoal_common::limits::MAX_LIST + 1;
+    let fid = |n: usize| Fid((n as u128).to_be_bytes());
+    for n in 0..count {
+        record_share(&cluster, &client, fid(n));
+        client.holdings.set(FileKey { group: Gid([1; 16]), file: fid(n) }, Extent::Complete);
+    }
+    let held = || {
+        let cluster = cluster.lock().unwrap();
+        (0..count).filter(|&n| cluster.library.sharers(fid(n)) == 1).count()
+    };
+    until("all is announced", || held() == count).await;
+    first.control.shutdown().await;
+    until("all is announced anew", || second.count(|call| matches!(call, Call::Announce { .. })) > 1).await;
+    until("all is announced anew", || held() == count).await;
+    client.end().await;
+}
+
+#[tokio::test]
+async fn what_a_tracker_does_not_take_is_announced_again() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let client = Client::start(&[tracker.address]).await;
+    logged_in(&client).await;
+    tracker.set(Mode::Full);
+    let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
+    record_share(&cluster, &client, key.file);
+    client.holdings.set(key, Extent::Complete);
+    until("it is refused", || tracker.count(|call| matches!(call, Call::Announce { .. })) > 1).await;
+    tracker.set(Mode::Answer);
+    until("it is announced", || cluster.lock().unwrap().library.sharers(key.file) == 1).await;
+    client.end().await;
+}
+
+#[tokio::test]
 async fn a_ticket_under_an_unknown_key_makes_it_ask_for_the_keys() {
     let cluster = Shared::default();
     let tracker = Tracker::start(&cluster).await;
@@ -290,5 +336,43 @@ async fn an_impostor_at_a_trackers_address_hears_nothing_and_the_next_tracker_is
     let again = second.again(&cluster).await;
     assert_eq!(client.session.call(join()).await, Ok(Answer::Ok));
     assert_eq!((impostor.count(|_| true), again.count(|call| matches!(call, Call::Resume { .. }))), (0, 1));
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_tracker_that_the_others_removed_is_left_though_it_does_not_say_so() {
+    use shoal_common::tokens::seal;
+    use shoal_common::vouching::{ListedTracker, SignedList, TrackerList};
+    let cluster = Shared::default();
+    let (stolen, good) = (Tracker::start(&cluster).await, Tracker::start(&cluster).await);
+    let mut client = Client::start(&[stolen.address, good.address]).await;
+    logged_in(&client).await;
+    let listed =
+        ListedTracker { number: 2, address: good.address.to_string(), key: Some(good.identity.peer_id()) };
+    let list = TrackerList { made_ms: support::now_ms(), trackers: vec![listed] };
+    let sealed = seal(&list, good.identity.peer_id(), |message| good.identity.sign(message));
+    cluster.lock().unwrap().lists.insert(good.identity.peer_id(), vec![SignedList(sealed)]);
+    client.event(|event| matches!(event, Event::TrackerFound { .. })).await;
+    assert_eq!(client.session.tracker(), Some(good.address.to_string()));
+    assert!(client.session.who().is_some());
+    client.end().await;
+}
+
+#[tokio::test]
+async fn the_second_claim_to_a_name_is_tried_first_the_next_time() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let client = Client::start(&[tracker.address]).await;
+    for text in ["first", "second"] {
+        client.session.create_user(name("bob"), password(text), None).await.unwrap();
+    }
+    client.session.login(name("bob"), password("second")).await.unwrap();
+    client.session.logout().await;
+    let logins = || tracker.count(|call| matches!(call, Call::Login { .. }));
+    let before = logins();
+    client.session.login(name("bob"), password("second")).await.unwrap();
+    assert_eq!(logins(), before + 1);
+    client.session.logout().await;
+    client.session.login(name("bob"), password("first")).await.unwrap();
     client.end().await;
 }

@@ -10,4 +10,4 @@ mod source;
 
 pub(super) use self::link::Links;
 pub use self::source::{Liveness, PeerSource};
-pub(super) use self::source::{Origin, Start, percent};
+pub(super) use self::source::{Origin, Start};

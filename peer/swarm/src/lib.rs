@@ -11,7 +11,6 @@ mod news;
 mod refusal;
 mod serve;
 mod served;
-mod troubles;
 mod uploads;
 
 use std::collections::HashMap;
@@ -33,7 +32,6 @@ pub use self::fetch::{Liveness, PeerSource};
 use self::guests::Guests;
 use self::serve::Guest;
 pub use self::served::{Body, Served};
-use self::troubles::Troubles;
 use self::uploads::Uploads;
 use shoal_common::budget::Budget;
 use shoal_session::tickets::TicketBook;
@@ -63,15 +61,6 @@ pub enum SwarmEvent {
     FileChanged(FileKey),
     /// A served file cannot be read, and what the system says: it is withheld until somebody has looked at it.
     FileUnreadable(FileKey, String),
-    /// A source gave up. It can be asked for anew.
-    SourceLost {
-        /// What it was a source of.
-        key: FileKey,
-        /// The peer.
-        peer: PeerId,
-        /// Why, in words.
-        reason: String,
-    },
 }
 
 /// What was uploaded since the swarm started, in bytes of whole pieces.
@@ -98,7 +87,6 @@ struct Shared {
     uploads: Uploads,
     links: Arc<Links>,
     origins: Mutex<HashMap<(FileKey, PeerId), Weak<Origin>>>,
-    troubles: Troubles,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -119,8 +107,7 @@ impl Swarm {
         let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let origins = Mutex::default();
-        let troubles = Troubles::default();
-        let shared = Shared { local_addr, tickets, uploads, links, origins, troubles, tasks, stop };
+        let shared = Shared { local_addr, tickets, uploads, links, origins, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener));
         Ok(swarm)
@@ -133,7 +120,7 @@ impl Swarm {
     }
 
     /// Serves a file from now on. A file that is served already goes on from its new body: the finished file instead of
-    /// the partial one, for those who have it open too.
+    /// the partial one, for those who have it open too. A part is served only while the whole is not.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -146,6 +133,11 @@ impl Swarm {
         self.shared.uploads.stop(key);
     }
 
+    /// Offers the parts of a download no longer. The whole file, if it is served too, is served on.
+    pub fn stop_part(&self, key: FileKey) {
+        self.shared.uploads.stop_part(key);
+    }
+
     /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of
     /// it is served on.
     pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
@@ -156,12 +148,6 @@ impl Swarm {
     #[must_use]
     pub fn serves(&self, key: FileKey) -> bool {
         self.shared.uploads.serves(key)
-    }
-
-    /// The copies of a file that peers said they cannot serve now, since they were last tried.
-    #[must_use]
-    pub fn troubles(&self, key: FileKey) -> Vec<(PeerId, CopyTrouble)> {
-        self.shared.troubles.of(key)
     }
 
     /// Limits all uploads together to so many bytes a second; `None` or 0 is no limit.
@@ -185,7 +171,6 @@ impl Swarm {
             links: &self.shared.links,
             tickets: self.shared.tickets.clone(),
             uploads: self.shared.uploads.clone(),
-            troubles: self.shared.troubles.clone(),
             tasks: &self.shared.tasks,
             stop: self.shared.stop.child_token(),
         });

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::OFlags;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_console::descriptors;
 use shoal_engine::hash::FileIdentity;
@@ -106,6 +107,11 @@ impl Source {
         Self { layout: served.layout, body: served.body, open: Mutex::default() }
     }
 
+    /// What is served.
+    pub(super) fn served(&self) -> Served {
+        Served { layout: self.layout, body: self.body.clone() }
+    }
+
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -147,7 +153,9 @@ impl Source {
         }
         // Looked at before it is opened: what stands there now may be a pipe, which would block.
         unchanged(FileIdentity::of(path), identity)?;
-        let file = File::open(path).map_err(gone)?;
+        // And it may be there only now.
+        let nonblock = i32::from_ne_bytes(OFlags::NONBLOCK.bits().to_ne_bytes());
+        let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(gone)?;
         unchanged(FileIdentity::of_open(&file), identity)?;
         let file = Arc::new(file);
         *open = Kept::new(&file);
@@ -157,7 +165,7 @@ impl Source {
 
 fn unchanged(found: io::Result<FileIdentity>, expected: &FileIdentity) -> Result<(), ReadFailure> {
     match found {
-        Ok(found) if found == *expected => Ok(()),
+        Ok(found) if expected.is_still(&found) => Ok(()),
         Ok(_) => Err(ReadFailure::Changed),
         Err(error) => Err(gone(error)),
     }

@@ -1,6 +1,8 @@
 //! All that is served: the files, and the policy's decisions carried to the connections that asked. Shared by the
 //! connections' tasks behind one lock that is held for a few lines; it never waits and does no I/O.
 
+mod carrying;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,12 +11,11 @@ use std::time::{Duration, Instant};
 use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PeerId, PieceIndex};
 use shoal_engine::rate::Limiter;
-use shoal_policy::{Action, ChannelId, Event, Policy};
+use shoal_policy::{ChannelId, Event, Policy};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::fetch::percent;
 use super::news::{News, Told};
 use super::refusal::Refusal;
 use super::served::{Body, ReadFailure, Served, Source};
@@ -63,6 +64,8 @@ struct State {
 struct Entry {
     source: Arc<Source>,
     news: Arc<News>,
+    /// A download of the same file, which is served when the whole is not any more.
+    part: Option<Served>,
     /// Channels that have it open.
     open: usize,
     /// Ends the task that follows a download's progress.
@@ -166,7 +169,7 @@ impl Uploads {
     pub(super) fn percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
         let state = self.state();
         let pieces = state.files.get(&key)?.source.layout().pieces();
-        percent(state.policy.holds(key, peer)?, pieces)
+        Some(Bitfield::percent_of(state.policy.holds(key, peer)?, pieces))
     }
 
     /// Serves a file from now on. If it is served already, whoever has it open stays and is told what is new.
@@ -178,19 +181,29 @@ impl Uploads {
         };
         let stop = self.shared.stop.child_token();
         let mut state = self.state();
+        if let Some(entry) = state.files.get_mut(&key).filter(|entry| !entry.source.is_partial())
+            && verified.is_some()
+        {
+            entry.part = Some(served);
+            return;
+        }
         state.withheld.remove(&key);
         let waiting = state.news.remove(&key).and_then(|news| news.upgrade());
         let follower = verified.is_some().then(|| stop.clone().drop_guard());
         let source = Arc::new(Source::new(served));
         let news = match state.files.get_mut(&key) {
             Some(entry) => {
+                entry.part = (verified.is_none() && entry.source.is_partial())
+                    .then(|| entry.source.served())
+                    .or(entry.part.take().filter(|_| verified.is_none()));
                 entry.source = source;
                 entry._follower = follower;
                 entry.news.clone()
             }
             None => {
                 let news = waiting.unwrap_or_else(News::new);
-                state.files.insert(key, Entry { source, news: news.clone(), open: 0, _follower: follower });
+                let entry = Entry { source, news: news.clone(), part: None, open: 0, _follower: follower };
+                state.files.insert(key, entry);
                 news
             }
         };
@@ -217,12 +230,30 @@ impl Uploads {
     /// it. A download under the same key is served on: false.
     pub(super) fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
         let mut state = self.state();
-        if state.files.get(&key).is_some_and(|entry| entry.source.is_partial()) {
+        let entry = state.files.get_mut(&key);
+        if entry.as_ref().is_some_and(|entry| entry.source.is_partial()) {
             return false;
         }
+        let part = entry.and_then(|entry| entry.part.take());
         state.withheld.insert(key, trouble);
         self.shut(state, key, trouble.into());
-        true
+        match part {
+            Some(part) => {
+                self.serve(key, part);
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Offers the parts of a download no longer.
+    pub(super) fn stop_part(&self, key: FileKey) {
+        let mut state = self.state();
+        let Some(entry) = state.files.get_mut(&key) else { return };
+        entry.part = None;
+        if entry.source.is_partial() {
+            self.shut(state, key, Refused::NotShared.into());
+        }
     }
 
     pub(super) fn serves(&self, key: FileKey) -> bool {
@@ -357,7 +388,7 @@ impl Uploads {
             ReadFailure::Io(error) => SwarmEvent::FileUnreadable(key, error.to_string()),
         };
         if source.is_partial() {
-            self.stop(key);
+            self.stop_part(key);
         } else {
             self.withhold(key, CopyTrouble::Checked);
         }
@@ -429,50 +460,6 @@ impl Uploads {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    fn carry_out(&self, action: Action) {
-        let id = action.channel();
-        let Some(outlet) = self.outlets.get(&id) else { return };
-        let wire = outlet.wire;
-        let out = match action {
-            Action::Serve { piece, .. } => {
-                let Some(entry) = self.files.get(&outlet.key) else { return };
-                Out::Serve { channel: id, wire, piece, source: entry.source.clone() }
-            }
-            Action::Stop { piece, .. } => Out::Stop { wire, piece },
-            Action::NotNow { piece, after, instead, .. } => Out::Tell(ToRequester::NotNow {
-                channel: wire,
-                piece: piece.get(),
-                after_ms: millis(after),
-                instead: instead.map(PieceIndex::get),
-            }),
-            Action::Busy { piece, after, .. } => {
-                Out::Tell(ToRequester::Busy { channel: wire, piece: piece.get(), after_ms: millis(after) })
-            }
-        };
-        outlet.outbox.push(out);
-    }
-
-    fn count(&mut self, channel: ChannelId, piece: PieceIndex) {
-        let Some(outlet) = self.outlets.get(&channel) else { return };
-        let Some(entry) = self.files.get(&outlet.key) else { return };
-        let bytes = u64::from(entry.source.layout().length(piece));
-        self.uploaded.total += bytes;
-        count(&mut self.uploaded.files, outlet.key, bytes);
-        count(&mut self.uploaded.peers, outlet.peer, bytes);
-    }
-}
-
-fn count<K: std::hash::Hash + Eq>(counted: &mut HashMap<K, u64>, key: K, bytes: u64) {
-    if counted.len() < MAX_COUNTED || counted.contains_key(&key) {
-        *counted.entry(key).or_default() += bytes;
-    }
-}
-
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn now() -> Instant {

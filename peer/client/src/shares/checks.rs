@@ -1,9 +1,11 @@
 //! The reading of touched files: one at a time, as it costs others the disk, the smallest first. Owned by the monitor.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::health::{Absence, Checked};
 use super::look::check;
@@ -28,6 +30,7 @@ pub(super) struct Checks {
 /// A file that is being read.
 struct Check {
     key: FileKey,
+    begun: Instant,
     progress: watch::Receiver<Option<Hashing>>,
     task: JoinHandle<Checked>,
 }
@@ -58,7 +61,7 @@ impl Checks {
         let (path, digest) = (record.path.clone(), record.manifest.digest());
         tracing::info!(path = %path.display(), "a shared file was touched: checking it");
         let task = tokio::spawn(async move { check(path, digest, &sender).await });
-        self.current = Some(Check { key: record.key, progress, task });
+        self.current = Some(Check { key: record.key, begun: Instant::now(), progress, task });
     }
 
     /// Stops the check of a file.
@@ -66,16 +69,21 @@ impl Checks {
         self.current.take_if(|check| check.key == key);
     }
 
-    /// What came of the check that runs; never while none does. Cancel-safe.
-    pub(super) async fn ended(&mut self) -> (FileKey, Checked) {
+    /// What came of the check that runs, and how long it took; never while none does. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> (FileKey, Checked, Duration) {
         let Some(check) = &mut self.current else { return std::future::pending().await };
         let checked = (&mut check.task).await.unwrap_or(Checked::Written);
-        let key = check.key;
+        let (key, took) = (check.key, check.begun.elapsed());
         if checked == Checked::Absent(Absence::Silent) {
             self.stuck.push(check.progress.clone());
         }
         self.current = None;
-        (key, checked)
+        (key, checked, took)
+    }
+
+    /// Files that wait to be read, but for this one.
+    pub(super) fn waiting(&self, key: FileKey) -> usize {
+        self.waiting.iter().filter(|(_, other)| *other != key).count()
     }
 
     /// How much of a file was read, in percent; `None` unless it is being read.

@@ -17,6 +17,10 @@ pub(super) enum Command {
     Restore(Vec<ShareRecord>, oneshot::Sender<usize>),
     /// Share that file no longer.
     Remove(FileKey, oneshot::Sender<()>),
+    /// The parts of this download are offered no longer.
+    PartEnded(FileKey, oneshot::Sender<()>),
+    /// Give the share of this file, if it is served.
+    Served(FileKey, oneshot::Sender<Option<Box<ShareRecord>>>),
     /// Share nothing.
     Clear(oneshot::Sender<()>),
 }
@@ -47,6 +51,16 @@ impl Handle {
     /// Neither serves nor announces a file any more.
     pub(super) async fn remove(&self, key: FileKey) {
         self.ask(|done| Command::Remove(key, done)).await;
+    }
+
+    /// Offers the parts of a download no longer. The share of that file, if there is one, goes on.
+    pub(super) async fn part_ended(&self, key: FileKey) {
+        self.ask(|done| Command::PartEnded(key, done)).await;
+    }
+
+    /// The share of a file that is served now.
+    pub(super) async fn served(&self, key: FileKey) -> Option<ShareRecord> {
+        self.ask(|done| Command::Served(key, done)).await.flatten().map(|record| *record)
     }
 
     /// Neither serves nor announces any file any more.

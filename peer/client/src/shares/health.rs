@@ -22,6 +22,8 @@ const CALM: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(2);
 /// Trouble that ends within this time is not reported to the user.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
+/// A file is left alone for that many times as long as reading it took in vain.
+const REST: u32 = 4;
 /// How much later the next report of a check comes than the last.
 const RARER: u32 = 4;
 
@@ -112,6 +114,8 @@ pub(super) struct Health {
     suspect: bool,
     /// What a file that was touched has to be quiet for, and the pause between checks.
     pause: Duration,
+    /// How long the last check took.
+    took: Duration,
     /// As what it was read last.
     read: Option<FileIdentity>,
     /// No check begins before.
@@ -141,6 +145,7 @@ impl Health {
             state: State::Unknown,
             suspect: false,
             pause: QUIET,
+            took: Duration::ZERO,
             read: None,
             not_before: None,
             since: now,
@@ -171,6 +176,16 @@ impl Health {
         matches!(self.state, State::Missing { .. })
     }
 
+    /// What is the matter with it while it is not served.
+    pub(super) fn trouble(&self) -> CopyTrouble {
+        match &self.state {
+            State::Missing { why: Absence::Gone | Absence::NotAFile, .. } => CopyTrouble::Missing,
+            State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. } => CopyTrouble::Unreadable,
+            State::Changed { .. } => CopyTrouble::Changed,
+            State::Unknown | State::Served | State::Unsettled { .. } | State::Reading => CopyTrouble::Checked,
+        }
+    }
+
     /// When it has to be looked at again at the latest; `None` where the usual interval does.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.state {
@@ -190,7 +205,7 @@ impl Health {
             return Vec::new();
         }
         self.suspect = true;
-        self.trouble(now);
+        self.troubled(now);
         self.state = State::Unknown;
         vec![Action::Withhold(CopyTrouble::Checked)]
     }
@@ -207,22 +222,26 @@ impl Health {
     }
 
     /// The file was read.
-    pub(super) fn checked(&mut self, checked: Checked, now: Instant) -> Vec<Action> {
+    pub(super) fn checked(&mut self, checked: Checked, took: Duration, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         if !self.is_reading() {
             return actions;
         }
-        self.not_before = Some(now + self.pause);
+        self.took = took;
+        // One that was touched once is checked at once the next time, too.
+        let rest = if self.pause == QUIET { self.pause } else { self.rest() };
+        self.not_before = Some(now + rest);
         match checked {
             Checked::Same(found) => self.served(found, now, &mut actions),
             Checked::Other(found) => self.changed(found, &mut actions),
             Checked::Written => {
                 self.grow();
+                self.not_before = Some(now + self.rest());
                 self.state = State::Unsettled { seen: None, since: now };
             }
             Checked::Absent(why) => {
                 self.grow();
-                self.not_before = Some(now + self.pause);
+                self.not_before = Some(now + self.rest());
                 self.suspect = true;
                 self.absent(why, now, &mut actions);
             }
@@ -252,8 +271,13 @@ impl Health {
                     self.grow();
                 }
             }
-            // Whoever reads it notices.
-            State::Reading => {}
+            State::Reading if self.read == Some(found) => {}
+            // What is read is that of no file that ever was: the rest of it need not be.
+            State::Reading => {
+                self.grow();
+                self.not_before = Some(now + self.rest());
+                self.state = State::Unsettled { seen: Some(found), since: now };
+            }
             State::Changed { seen } if seen.is_still(&found) => {}
             // It could not be read just now, and nobody has mended it since.
             State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. }
@@ -262,7 +286,7 @@ impl Health {
                 if self.is_missing() {
                     self.not_before = None;
                 }
-                self.trouble(now);
+                self.troubled(now);
                 (self.checked_since, self.report_after) = (now, SHORT);
                 self.state = State::Unsettled { seen: Some(found), since: now };
                 actions.push(Action::Withhold(CopyTrouble::Checked));
@@ -284,7 +308,7 @@ impl Health {
     }
 
     fn absent(&mut self, why: Absence, now: Instant, actions: &mut Vec<Action>) {
-        self.trouble(now);
+        self.troubled(now);
         if matches!(why, Absence::Gone | Absence::NotAFile) {
             // That something else is there, or nothing, says nothing against the file when it is back.
             self.suspect = false;
@@ -292,12 +316,9 @@ impl Health {
         let since = match &self.state {
             State::Missing { why: before, since } if same_kind(before, &why) => *since,
             _ => {
-                let trouble = match why {
-                    Absence::Gone | Absence::NotAFile => CopyTrouble::Missing,
-                    Absence::Unreadable(_) | Absence::Silent => CopyTrouble::Unreadable,
-                };
-                actions.push(Action::Withhold(trouble));
-                now
+                self.state = State::Missing { why, since: now };
+                actions.push(Action::Withhold(self.trouble()));
+                return;
             }
         };
         self.state = State::Missing { why, since };
@@ -327,7 +348,7 @@ impl Health {
     }
 
     /// Something is the matter with a file that was served until now.
-    fn trouble(&mut self, now: Instant) {
+    fn troubled(&mut self, now: Instant) {
         if self.is_served() {
             if now.duration_since(self.since) >= CALM {
                 self.pause = QUIET;
@@ -359,6 +380,11 @@ impl Health {
 
     fn quiet(&self) -> Duration {
         self.pause.min(MOST_QUIET)
+    }
+
+    /// The pause after a check in vain: reading costs no more than a fifth of the time, however large the file is.
+    fn rest(&self) -> Duration {
+        self.pause.max(self.took * REST)
     }
 
     fn grow(&mut self) {

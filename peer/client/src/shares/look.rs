@@ -15,11 +15,13 @@ use crate::hashing::{Hashing, hash};
 /// A drive that delivers nothing for so long while a file is read does not answer.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// What it is given beyond that: where this process was stopped, or the machine slept, the read may just be going on.
+const DOUBT: Duration = Duration::from_secs(2);
+
 /// Looks at a file without reading it. Blocks on the disk.
 pub(super) fn look(path: &Path) -> Found {
-    let found = std::fs::metadata(path).and_then(|found| {
-        if found.is_file() { FileIdentity::from_metadata(&found).map(Some) } else { Ok(None) }
-    });
+    let found = std::fs::metadata(path)
+        .and_then(|found| if found.is_file() { FileIdentity::of(path).map(Some) } else { Ok(None) });
     match found {
         Ok(Some(found)) => Found::File(found),
         Ok(None) => Found::Absent(Absence::NotAFile),
@@ -53,7 +55,10 @@ pub(super) async fn check(
 
 /// Completes when nothing was read for too long.
 async fn stalled(progress: &mut watch::Receiver<Option<Hashing>>) {
-    while tokio::time::timeout(STALLED, progress.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+    let mut moves = async |within| {
+        tokio::time::timeout(within, progress.changed()).await.is_ok_and(|changed| changed.is_ok())
+    };
+    while moves(STALLED).await || moves(DOUBT).await {}
 }
 
 fn absence(error: &io::Error) -> Absence {

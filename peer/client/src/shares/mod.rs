@@ -12,7 +12,7 @@ mod monitor;
 mod problem;
 mod watcher;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ use crate::FileRef;
 use crate::hashing::{Hashing, hash};
 use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
+use health::Found;
+use look::look;
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::text;
@@ -42,6 +44,8 @@ use shoal_swarm::{FileKey, Swarm};
 const MAX_ASKED_ABOUT: usize = 64;
 /// How long that may take.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a look at a file may take before its drive counts as away.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How long a command waits until a tracker knows what it changed: who looks then finds it.
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,7 +62,10 @@ pub(crate) struct Uploaded {
 
 /// This client's shares. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Shares(Arc<Parts>, Handle);
+pub(crate) struct Shares {
+    parts: Arc<Parts>,
+    handle: Handle,
+}
 
 /// What shares are made of.
 pub(crate) struct Parts {
@@ -80,7 +87,7 @@ impl Shares {
     pub(crate) fn new(parts: Parts) -> (Self, Monitor) {
         let parts = Arc::new(parts);
         let (monitor, handle) = Monitor::new(parts.clone());
-        (Self(parts, handle), monitor)
+        (Self { parts, handle }, monitor)
     }
 
     /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
@@ -95,7 +102,7 @@ impl Shares {
         mirrors: Vec<String>,
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Uploaded, ShareError> {
-        let who = self.0.session.who().ok_or(ShareError::NotLoggedIn)?;
+        let who = self.parts.session.who().ok_or(ShareError::NotLoggedIn)?;
         let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
         check_mirrors(&mirrors)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
@@ -112,15 +119,15 @@ impl Shares {
         }
         let key = self.tell(group, &manifest, piece_list.clone()).await?;
         for old in replaced {
-            self.1.remove(old).await;
-            self.0.store.remove_share(who.user, old).await?;
+            self.handle.remove(old).await;
+            self.parts.store.remove_share(who.user, old).await?;
         }
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
-        self.0.store.put_share(record.clone(), piece_list).await?;
-        self.1.put(record).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.store.put_share(record.clone(), piece_list).await?;
+        self.handle.put(record).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(uploaded)
     }
 
@@ -130,8 +137,8 @@ impl Shares {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
-        let shared = self.1.restore(self.0.store.shares(user).await?).await;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        let shared = self.handle.restore(self.parts.store.shares(user).await?).await;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(shared)
     }
 
@@ -140,14 +147,14 @@ impl Shares {
     /// # Errors
     /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
     pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
-        self.1.remove(key).await;
-        let known = self.0.store.shares(user).await?.iter().any(|record| record.key == key);
+        self.handle.remove(key).await;
+        let known = self.parts.store.shares(user).await?.iter().any(|record| record.key == key);
         if !known {
             return Ok(false);
         }
         self.take_back(key).await?;
-        self.0.store.remove_share(user, key).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.store.remove_share(user, key).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(true)
     }
 
@@ -157,7 +164,7 @@ impl Shares {
     /// When the store fails.
     pub(crate) async fn find(&self, who: &Who, file: &FileRef) -> Result<Option<FileKey>, StoreError> {
         let gid = gid(who, &file.group);
-        let records = self.0.store.shares(who.user).await?;
+        let records = self.parts.store.shares(who.user).await?;
         let same_group =
             |record: &&ShareRecord| gid.map_or(record.group == file.group, |gid| record.key.group == gid);
         Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
@@ -165,7 +172,7 @@ impl Shares {
 
     /// Stops serving everything, and keeps the record of it.
     pub(crate) async fn suspend(&self) {
-        self.1.clear().await;
+        self.handle.clear().await;
     }
 
     /// The user left a group: what was shared in it is not served any more, and forgotten.
@@ -173,11 +180,11 @@ impl Shares {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
-        for record in self.0.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
-            self.1.remove(record.key).await;
-            self.0.store.remove_share(user, record.key).await?;
+        for record in self.parts.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
+            self.handle.remove(record.key).await;
+            self.parts.store.remove_share(user, record.key).await?;
         }
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
     }
 
@@ -188,52 +195,100 @@ impl Shares {
     /// When the file changed already, or the store fails.
     pub(crate) async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
         let key = record.key;
-        let piece_list = self.0.store.piece_list(&record.manifest).await?;
-        self.0.store.put_share(record.clone(), piece_list).await?;
-        let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
-        let told = self.0.session.call(call).await;
-        if let Err(error) = &told {
-            tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
-            if matches!(error, CallError::Refused { kind: RefusalKind::Limit | RefusalKind::Wait, .. }) {
-                let (group, file) = self.0.name_of(&record);
-                let (path, problem) = (record.path.clone(), error.to_string());
-                self.0.events.tell(Event::ShareLost { group, file, path, problem });
-            }
+        if self.there(key).await.is_some() {
+            // It came back from elsewhere meanwhile, and stays what is shared.
+            return Ok(());
         }
-        if self.0.session.who().is_none_or(|who| who.user != record.user) {
+        let piece_list = self.parts.store.piece_list(&record.manifest).await?;
+        self.parts.store.put_share(record.clone(), piece_list).await?;
+        if self.parts.session.who().is_none_or(|who| who.user != record.user) {
             // The session ended meanwhile; the next login shares it.
             return Ok(());
         }
-        self.1.put(record).await?;
-        self.0.holdings.settled(SETTLE_WITHIN).await;
+        let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
+        let told = self.parts.session.call(call).await;
+        if let Err(error) = &told {
+            tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
+            if matches!(error, CallError::Refused { kind: RefusalKind::Limit | RefusalKind::Wait, .. }) {
+                let (group, file) = self.parts.name_of(&record);
+                let (path, problem) = (record.path.clone(), error.to_string());
+                self.parts.events.tell(Event::ShareLost { group, file, path, problem });
+            }
+        }
+        if self.parts.session.who().is_none_or(|who| who.user != record.user) {
+            // The session ended meanwhile; the next login shares it.
+            return Ok(());
+        }
+        self.handle.put(record).await?;
+        self.parts.holdings.settled(SETTLE_WITHIN).await;
         Ok(())
     }
 
-    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more.
-    pub(crate) async fn unknown(&self, holdings: Vec<Holding>) {
-        let Some(who) = self.0.session.who() else { return };
+    /// Offers the parts of a download no longer. A share of the same file goes on.
+    pub(crate) async fn part_ended(&self, key: FileKey) {
+        self.handle.part_ended(key).await;
+    }
+
+    /// Where a file is that is shared here, served, and there as it was shared.
+    pub(crate) async fn there(&self, key: FileKey) -> Option<PathBuf> {
+        let record = self.handle.served(key).await?;
+        let path = record.path.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&path));
+        match tokio::time::timeout(LOOK_WITHIN, looked).await {
+            Ok(Ok(Found::File(found))) if record.identity.is_still(&found) => Some(record.path),
+            _ => None,
+        }
+    }
+
+    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more; both is announced
+    /// again then. Gives what is to be announced again after a while: parts, which some sharer has to share anew first, and
+    /// what no tracker took now.
+    pub(crate) async fn unknown(&self, holdings: Vec<Holding>) -> Vec<Holding> {
+        let Some(who) = self.parts.session.who() else { return Vec::new() };
         // Memberships may be older than what the trackers say now.
-        let who = self.0.session.renew().await.unwrap_or(who);
-        let records = match self.0.store.shares(who.user).await {
+        let who = self.parts.session.renew().await.unwrap_or(who);
+        let records = match self.parts.store.shares(who.user).await {
             Ok(records) => records,
-            Err(error) => return tracing::error!(%error, "shares cannot be read"),
+            Err(error) => {
+                tracing::error!(%error, "shares cannot be read");
+                return holdings;
+            }
         };
-        for holding in holdings.iter().filter(|holding| holding.extent == Extent::Complete) {
+        let (mut known, mut later) = (Vec::new(), Vec::new());
+        for holding in holdings {
             let key = FileKey { group: holding.group, file: holding.file };
-            let Some(record) = records.iter().find(|record| record.key == key) else { continue };
-            if let Err(error) = self.share_anew(&who, record).await {
-                tracing::warn!(%error, file = %record.manifest.name, "a share that the trackers do not know cannot be told");
+            let record = records.iter().find(|record| record.key == key);
+            match (holding.extent, record) {
+                // It is not shared any more.
+                (Extent::None, _) | (Extent::Complete, None) => {}
+                (Extent::Complete, Some(record)) => match self.share_anew(&who, record).await {
+                    Ok(()) => known.push(holding),
+                    Err(error) => {
+                        let file = &record.manifest.name;
+                        tracing::warn!(%error, %file, "a share that the trackers do not know cannot be told");
+                        later.push(holding);
+                    }
+                },
+                (Extent::Some, _) => later.push(holding),
             }
         }
+        // A tracker took what it did not know then for nothing.
+        self.parts.holdings.again(&known);
+        later
+    }
+
+    /// Announces these again.
+    pub(crate) fn announce_again(&self, holdings: &[Holding]) {
+        self.parts.holdings.again(holdings);
     }
 
     /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
     pub(crate) async fn tell_sole_shares(&self, user: Uid) {
         let mut questions = JoinSet::new();
-        let records = self.0.store.shares(user).await.unwrap_or_default();
-        let served = records.into_iter().filter(|r| self.0.holdings.extent(r.key) == Extent::Complete);
+        let records = self.parts.store.shares(user).await.unwrap_or_default();
+        let served = records.into_iter().filter(|r| self.parts.holdings.extent(r.key) == Extent::Complete);
         for record in served.take(MAX_ASKED_ABOUT) {
-            let session = self.0.session.clone();
+            let session = self.parts.session.clone();
             questions.spawn(async move {
                 let call = Call::Holders { group: record.key.group, file: record.key.file };
                 let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
@@ -244,8 +299,8 @@ impl Shares {
         let collect = async {
             while let Some(answer) = questions.join_next().await {
                 if let Ok(Some(record)) = answer {
-                    let (group, file) = self.0.name_of(&record);
-                    self.0.events.tell(Event::LastSharer { group, file });
+                    let (group, file) = self.parts.name_of(&record);
+                    self.parts.events.tell(Event::LastSharer { group, file });
                 }
             }
         };
@@ -255,7 +310,7 @@ impl Shares {
     /// Refuses before the hashing what would be refused after it.
     async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
         if gid(who, group).is_none() {
-            self.0.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
+            self.parts.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
         }
         Ok(())
     }
@@ -268,7 +323,7 @@ impl Shares {
     ) -> Result<FileKey, CallError> {
         let request = RequestId::random();
         let call = Call::Share { request, group: group.clone(), manifest: manifest.clone(), piece_list };
-        match self.0.session.call(call).await? {
+        match self.parts.session.call(call).await? {
             Answer::Shared { group, file } => Ok(FileKey { group, file }),
             _ => Err(CallError::Unexpected),
         }
@@ -276,20 +331,25 @@ impl Shares {
 
     async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
         let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
-            self.1.remove(record.key).await;
-            self.0.store.remove_share(who.user, record.key).await?;
-            self.0.told_lost(record, format!("you are not a member of {} any more", record.group));
+            self.handle.remove(record.key).await;
+            self.parts.store.remove_share(who.user, record.key).await?;
+            self.parts.told_lost(record, format!("you are not a member of {} any more", record.group));
             return Ok(());
         };
-        let piece_list = self.0.store.piece_list(&record.manifest).await?;
+        let piece_list = self.parts.store.piece_list(&record.manifest).await?;
         let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
         // An earlier version took some that trackers refuse now.
         manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
         match self.tell(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
-            Err(CallError::Refused { text, .. }) => {
-                self.1.remove(record.key).await;
-                self.0.told_lost(record, text);
+            // No other tracker, and no other time, makes that good.
+            Err(CallError::Refused {
+                kind: RefusalKind::NotAllowed | RefusalKind::Limit | RefusalKind::Malformed,
+                text,
+                ..
+            }) => {
+                self.handle.remove(record.key).await;
+                self.parts.told_lost(record, text);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -299,7 +359,7 @@ impl Shares {
     /// Tells the trackers that a file is not shared any more.
     async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
         let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
-        match self.0.session.call(call).await {
+        match self.parts.session.call(call).await {
             // What the trackers do not know needs no stopping.
             Err(error) if error.refusal() != Some(RefusalKind::NotFound) => Err(error.into()),
             _ => Ok(()),
@@ -316,7 +376,7 @@ impl Shares {
     ) -> Result<Vec<FileKey>, StoreError> {
         let gid = gid(who, group);
         let here = |old: &ShareRecord| old.path == path && gid == Some(old.key.group);
-        let mut old = self.0.store.shares(who.user).await?;
+        let mut old = self.parts.store.shares(who.user).await?;
         old.retain(|old| here(old) && old.manifest.digest() != new.digest());
         Ok(old.into_iter().map(|old| old.key).collect())
     }

@@ -1,6 +1,9 @@
 //! Looks after the shared files on disk: one task that owns what is known of each ([`Health`]), looks at them when the
 //! system or a failed read says so and from time to time, reads those that were touched, and serves or withholds them.
-//! Shares are given to it through a [`Handle`]; it never blocks on a disk, and a drive that does not answer holds up no other.
+//! Shares are given to it through a [`Handle`]; it looks at files and reads them on other threads, waits for nothing
+//! but its own records, and a drive that does not answer holds up no other.
+
+mod telling;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,13 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::checks::Checks;
 use super::drives::Drives;
 use super::handle::{Command, Handle};
-use super::health::{Absence, Action, Checked, Found, Health, Report};
+use super::health::{Absence, Action, Checked, Found, Health};
 use super::look::look;
-use super::problem::{absent, changed};
 use super::watcher::{News, Watcher};
 use super::{Parts, ShareError};
 use crate::store::ShareRecord;
-use shoal_session::events::Event;
 use shoal_swarm::{Body, FileKey, Served, SwarmEvent};
 
 /// How often a file is looked at whose folder is watched: a watch does not see that a folder above was renamed, or another
@@ -133,7 +134,6 @@ impl Monitor {
                         tracing::info!(?key, reason, "a shared file cannot be read");
                         self.suspect(key);
                     }
-                    Ok(SwarmEvent::SourceLost { .. }) => {}
                     Err(RecvError::Lagged(_)) => self.suspect_all(),
                     // The swarm is shut down last of all.
                     Err(RecvError::Closed) => return,
@@ -144,7 +144,7 @@ impl Monitor {
                         self.looked(drive, found).await;
                     }
                 }
-                (key, checked) = self.checks.ended() => self.checked(key, checked).await,
+                (key, checked, took) = self.checks.ended() => self.checked(key, checked, took).await,
                 () = sleep_until(wake) => self.note_silence().await,
             }
         }
@@ -175,6 +175,14 @@ impl Monitor {
                 self.remove(key);
                 let _ = done.send(());
             }
+            Command::PartEnded(key, done) => {
+                self.part_ended(key);
+                let _ = done.send(());
+            }
+            Command::Served(key, done) => {
+                let entry = self.entries.get(&key).filter(|entry| entry.health.is_served());
+                let _ = done.send(entry.map(|entry| Box::new(entry.record.clone())));
+            }
             Command::Clear(done) => {
                 let keys: Vec<FileKey> = self.entries.keys().copied().collect();
                 keys.into_iter().for_each(|key| self.remove(key));
@@ -201,6 +209,22 @@ impl Monitor {
         self.forget(key);
         self.parts.swarm.stop(key);
         self.parts.holdings.set(key, Extent::None);
+    }
+
+    /// The parts of a download are offered no longer: what is shared of that file is all that there is of it.
+    fn part_ended(&mut self, key: FileKey) {
+        self.parts.swarm.stop_part(key);
+        match self.entries.get(&key) {
+            Some(entry) if entry.health.is_served() => {}
+            Some(entry) => {
+                self.parts.swarm.withhold(key, entry.health.trouble());
+                self.parts.holdings.set(key, Extent::None);
+            }
+            None => {
+                self.parts.swarm.stop(key);
+                self.parts.holdings.set(key, Extent::None);
+            }
+        }
     }
 
     /// Looks after a file no longer.
@@ -231,9 +255,7 @@ impl Monitor {
     fn suspect(&mut self, key: FileKey) {
         let Some(entry) = self.entries.get_mut(&key) else {
             // A download's partial file: it is offered no more.
-            self.parts.swarm.stop(key);
-            self.parts.holdings.set(key, Extent::None);
-            return;
+            return self.part_ended(key);
         };
         let actions = entry.health.suspected(Instant::now());
         self.withhold(key, &actions);
@@ -377,9 +399,9 @@ impl Monitor {
         self.checks.begin(|key| reading(key).map(|entry| &entry.record));
     }
 
-    async fn checked(&mut self, key: FileKey, checked: Checked) {
+    async fn checked(&mut self, key: FileKey, checked: Checked, took: Duration) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let actions = entry.health.checked(checked, Instant::now());
+        let actions = entry.health.checked(checked, took, Instant::now());
         self.carry_out(key, actions).await;
         if self.entries.get(&key).is_some_and(|entry| !entry.looking) {
             self.plan(key);
@@ -405,10 +427,10 @@ impl Monitor {
 
     fn withhold(&self, key: FileKey, actions: &[Action]) {
         for action in actions {
-            if let Action::Withhold(trouble) = action
-                && self.parts.swarm.withhold(key, *trouble)
-            {
-                self.parts.holdings.set(key, Extent::None);
+            if let Action::Withhold(trouble) = action {
+                // A download of the same file goes on being offered.
+                let whole = self.parts.swarm.withhold(key, *trouble);
+                self.parts.holdings.set(key, if whole { Extent::None } else { Extent::Some });
             }
         }
     }
@@ -419,7 +441,7 @@ impl Monitor {
         entry.record.identity = identity;
         let record = entry.record.clone();
         if let Err(error) = self.serve(&record, identity) {
-            self.forget(key);
+            self.remove(key);
             self.parts.told_lost(&record, error.to_string());
             return;
         }
@@ -442,36 +464,6 @@ impl Monitor {
         let body = Body::File { path: record.path.clone(), identity };
         self.parts.swarm.serve(record.key, Served { layout, body });
         Ok(())
-    }
-
-    fn report(&self, key: FileKey, report: &Report) {
-        let Some(entry) = self.entries.get(&key) else { return };
-        let record = &entry.record;
-        let ((group, file), path) = (self.parts.name_of(record), record.path.clone());
-        match report {
-            Report::Absent(absence) => self.parts.told_lost(record, absent(record, absence)),
-            Report::Changed => self.parts.told_lost(record, changed(record)),
-            Report::Checking => {
-                let percent = self.checks.percent(key);
-                self.parts.events.tell(Event::ShareChecking { group, file, path, percent });
-            }
-            Report::Back => self.parts.events.tell(Event::ShareBack { group, file, path }),
-        }
-    }
-
-    /// Answers logins whose files were all looked at, or that waited long enough.
-    fn answer_logins(&mut self) {
-        let now = Instant::now();
-        let entries = &self.entries;
-        let unknown = |key: &FileKey| entries.get(key).is_some_and(|entry| entry.health.is_unknown());
-        for restoring in std::mem::take(&mut self.restoring) {
-            if now < restoring.until && restoring.keys.iter().any(unknown) {
-                self.restoring.push(restoring);
-                continue;
-            }
-            let served = |key: &&FileKey| entries.get(key).is_some_and(|entry| entry.health.is_served());
-            let _ = restoring.done.send(restoring.keys.iter().filter(served).count());
-        }
     }
 
     fn wake(&self) -> Instant {

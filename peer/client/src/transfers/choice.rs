@@ -4,7 +4,8 @@
 //!
 //! A source that is over frees its place at once. Its holder is tried again for as long as the trackers name it, and also
 //! while no tracker answers: after a pause that grows with each failure up to [`LONGEST_PAUSE`], and at once when the
-//! trackers name it anew or at another address. One that served and is named no more is tried a few times yet. Only a holder that lied or broke the protocol is never tried again.
+//! trackers name it anew or at another address. One that served and is named no more is tried a few times yet. Only a
+//! holder that lied or broke the protocol is never tried again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,6 +50,8 @@ const SETTLING: Duration = Duration::from_secs(6);
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     known: BTreeMap<PeerId, Known>,
+    /// Caught by an earlier run of the same download.
+    never: BTreeSet<PeerId>,
     ids: u64,
     /// Counts the times that somebody was put into use.
     turns: u64,
@@ -108,8 +111,6 @@ pub(super) enum Step {
 /// A holder whose source cannot be asked for pieces, or that has none.
 #[derive(Debug)]
 pub(super) struct Pending<'a> {
-    /// Its source, now or when it is tried again.
-    pub(super) id: SourceId,
     /// The holder.
     pub(super) holder: &'a Holder,
     /// When it is tried again; none if it is being tried, or waits for a place.
@@ -117,12 +118,17 @@ pub(super) struct Pending<'a> {
 }
 
 impl Choice {
+    /// These peers are never used.
+    pub(super) fn never(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        self.never.extend(peers);
+    }
+
     /// The trackers named these holders: all that there are, or a random choice of very many.
     pub(super) fn offered(&mut self, holders: Vec<Holder>) {
         let before: BTreeSet<PeerId> =
             self.known.iter().filter(|(_, known)| known.listed).map(|(&peer, _)| peer).collect();
         self.known.values_mut().for_each(|known| known.listed = false);
-        for holder in holders {
+        for holder in holders.into_iter().filter(|holder| !self.never.contains(&holder.peer)) {
             let named_before = before.contains(&holder.peer);
             let known = self.known.entry(holder.peer).or_insert_with(|| {
                 let id = SourceId(self.ids);
@@ -189,7 +195,7 @@ impl Choice {
     /// Those that are in use but cannot be asked yet, and those that wait for their next try.
     pub(super) fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
         let pending = self.known.values().filter(|known| known.is_usable() && known.open.is_none());
-        pending.map(|known| Pending { id: known.id, holder: &known.holder, again: known.again })
+        pending.map(|known| Pending { holder: &known.holder, again: known.again })
     }
 
     /// What to do now, given what the sources deliver. `patient`: more sources would bring nothing.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::Manifest;
-use shoal_common::tracker_api::Extent;
 use shoal_engine::Pauses;
 use shoal_engine::hash::FileIdentity;
 
 use super::Shared;
-use super::list::End;
+use super::end::End;
 use crate::shares::ShareError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
@@ -21,14 +20,23 @@ const SHARE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Shared {
     /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
-    pub(super) async fn ended(self: &Arc<Self>, record: &DownloadRecord, end: End, tell: bool) {
+    /// `run` is the number of the run that ended, if one did: one that is not listed any more tells nothing.
+    pub(super) async fn ended(
+        self: &Arc<Self>,
+        record: &DownloadRecord,
+        run: Option<u64>,
+        end: End,
+        tell: bool,
+    ) {
         let (key, parts) = (record.key, &self.parts);
+        if !self.list().is_current(key, run) {
+            return self.ended_late(record, end).await;
+        }
         let (group, file) = self.name_of(record);
         let verified = self.list().verified(key);
         let share = self.list().is_shared(key);
         if !(share && end == End::Complete) {
-            parts.holdings.set(key, Extent::None);
-            parts.swarm.stop(key);
+            self.release(key).await;
         }
         let state = match &end {
             End::Complete => DownloadState::Complete,
@@ -36,10 +44,10 @@ impl Shared {
             End::Paused => DownloadState::Paused,
             End::Suspended => DownloadState::Running,
             // It is about to be forgotten.
-            End::Cancelled => return self.list().ended(key, DownloadState::Paused),
+            End::Cancelled => return self.list().ended(key, run, DownloadState::Paused),
         };
         let recorded = parts.store.set_download_state(record.user, key, state.clone(), verified).await;
-        self.list().ended(key, state.clone());
+        self.list().ended(key, run, state.clone());
         if let Err(error) = recorded {
             tracing::error!(%error, "the end of a download cannot be recorded");
             if error.lack().is_some() {
@@ -58,6 +66,24 @@ impl Shared {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A run ended after its session: what it came to is found at the next login.
+    async fn ended_late(&self, record: &DownloadRecord, end: End) {
+        let (state, verified) = match end {
+            End::Complete => (DownloadState::Complete, record.manifest.size),
+            End::Failed(error) => (DownloadState::Failed(error), record.verified),
+            // What was recorded before holds.
+            End::Paused | End::Suspended | End::Cancelled => return,
+        };
+        let is_complete = state == DownloadState::Complete;
+        if let Err(error) =
+            self.parts.store.set_download_state(record.user, record.key, state, verified).await
+        {
+            tracing::error!(%error, "the end of a download cannot be recorded");
+        } else if is_complete && record.share {
+            self.share(record).await;
         }
     }
 
@@ -105,7 +131,7 @@ impl Shared {
         while let Err(error) = self.try_share(record).await {
             tracing::warn!(%error, file = %record.manifest.name, "a finished download is not shared");
             if !matches!(&error, ShareError::Store(error) if error.lack().is_some()) {
-                return;
+                return self.release(record.key).await;
             }
             let pause = tokio::time::sleep(pauses.pause());
             if self.closing.run_until_cancelled(pause).await.is_none() {
@@ -115,13 +141,15 @@ impl Shared {
                 return;
             }
         }
+        // What is served from now on is the whole file, or nothing.
+        self.release(record.key).await;
     }
 
     async fn try_share(&self, record: &DownloadRecord) -> Result<(), ShareError> {
         let path = record.path.clone();
         let identity = tokio::task::spawn_blocking(move || FileIdentity::of(&path)).await;
         let Ok(Ok(identity)) = identity else {
-            self.parts.swarm.stop(record.key);
+            self.release(record.key).await;
             tracing::warn!(path = %record.path.display(), "a finished download is gone already");
             return Ok(());
         };

@@ -1,16 +1,17 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a hold on each that runs. No waiting
 //! and no disk here; the lock around it is held for a few lines.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use shoal_common::{Gid, GroupName, Manifest};
 use shoal_engine::{Progress, State};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::copies::Copies;
+use super::end::Stop;
 use super::row::{NoSource, activity, percent};
-use super::run::Stop;
 use super::{DownloadRow, RowState};
 use crate::FileRef;
 use crate::store::{DownloadRecord, DownloadState};
@@ -19,25 +20,17 @@ use shoal_swarm::FileKey;
 /// Failures that may wait to be asked for; beyond, the oldest are dropped.
 const MAX_FAILURES: usize = 1_000;
 
-/// How a run of a download ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
-    Complete,
-    Failed(String),
-    /// Its user paused it.
-    Paused,
-    /// The session ended; it goes on with the next.
-    Suspended,
-    Cancelled,
-}
-
 /// A hold on a download that runs.
 pub(super) struct Running {
+    /// Tells it from other runs of the same download.
+    pub(super) number: u64,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) ended: CancellationToken,
     pub(super) now: Now,
     /// `Some(None)` once the engine works, `Some(Some(error))` once it failed before it did.
-    pub(super) opened: watch::Receiver<Option<Option<String>>>,
+    pub(super) opened: watch::Sender<Option<Option<String>>>,
+    /// Ends its wait for something that is lacking.
+    pub(super) hurry: Arc<Notify>,
 }
 
 /// What a download that runs does now.
@@ -55,8 +48,6 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
-    /// What is the matter with its holders' copies.
-    pub(super) copies: Copies,
 }
 
 struct Entry {
@@ -67,12 +58,22 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct List {
     entries: Vec<Entry>,
+    /// Runs so far.
+    runs: u64,
+    /// Runs that are not listed any more and have not ended: what they have open nobody else can use yet.
+    lingering: HashMap<FileKey, CancellationToken>,
     failures: Vec<(FileKey, FileRef)>,
 }
 
 impl List {
     /// Lists these, of which none runs, instead of those before.
     pub(super) fn replace(&mut self, records: Vec<DownloadRecord>) {
+        self.lingering.retain(|_, ended| !ended.is_cancelled());
+        for entry in self.entries.drain(..) {
+            if let Some(running) = entry.running {
+                self.lingering.insert(entry.record.key, running.ended);
+            }
+        }
         self.entries = records.into_iter().map(|record| Entry { record, running: None }).collect();
         self.failures.clear();
     }
@@ -116,28 +117,47 @@ impl List {
         self.entries.iter().filter(unfinished).find(there).map(|entry| file_ref(&entry.record))
     }
 
+    /// The number of the next run.
+    pub(super) fn next_run(&mut self) -> u64 {
+        self.runs += 1;
+        self.runs
+    }
+
     pub(super) fn began(&mut self, key: FileKey, running: Running) {
         if let Some(entry) = self.entry_mut(key) {
             entry.running = Some(running);
         }
     }
 
-    /// The engine works on a download that runs.
-    pub(super) fn works(&mut self, key: FileKey, works: Works) {
-        self.is_now(key, Now::Works(works));
+    /// What is cancelled when an earlier run that is not listed any more has ended, if there is one.
+    pub(super) fn lingering(&mut self, key: FileKey) -> Option<CancellationToken> {
+        self.lingering.remove(&key)
     }
 
-    /// A download that runs waits for something.
-    pub(super) fn waits_for(&mut self, key: FileKey, words: String) {
-        self.is_now(key, Now::Waits(words));
+    /// Whether this is the run that is listed; without a number, whether none is.
+    pub(super) fn is_current(&self, key: FileKey, run: Option<u64>) -> bool {
+        let listed = |entry: &Entry| entry.running.as_ref().map(|running| running.number) == run;
+        self.entry(key).is_some_and(listed)
     }
 
-    fn is_now(&mut self, key: FileKey, now: Now) {
+    /// This run of a download does something else from now on; one that is not listed any more does nothing that counts.
+    pub(super) fn is_now(&mut self, key: FileKey, run: u64, now: Now) {
+        if !self.is_current(key, Some(run)) {
+            return;
+        }
         let Some(entry) = self.entry_mut(key) else { return };
         entry.record.verified = verified(entry);
         if let Some(running) = &mut entry.running {
             running.now = now;
         }
+    }
+
+    /// Ends the wait of a download for something that is lacking; gives where its next word comes, unless it has ended.
+    pub(super) fn hurry(&self, key: FileKey) -> Option<watch::Receiver<Option<Option<String>>>> {
+        let running = self.entry(key)?.running.as_ref()?;
+        running.opened.send_replace(None);
+        running.hurry.notify_one();
+        Some(running.opened.subscribe())
     }
 
     /// What a download waits for that lacks something.
@@ -156,7 +176,10 @@ impl List {
     }
 
     /// The run is over; its record is in this state now.
-    pub(super) fn ended(&mut self, key: FileKey, state: DownloadState) {
+    pub(super) fn ended(&mut self, key: FileKey, run: Option<u64>, state: DownloadState) {
+        if !self.is_current(key, run) {
+            return;
+        }
         let Some(entry) = self.entry_mut(key) else { return };
         entry.record.verified = verified(entry);
         entry.running = None;
@@ -202,10 +225,6 @@ impl List {
             first
         });
         Some(running.ended.clone())
-    }
-
-    pub(super) fn opened(&self, key: FileKey) -> Option<watch::Receiver<Option<Option<String>>>> {
-        Some(self.entry(key)?.running.as_ref()?.opened.clone())
     }
 
     /// Marks an unfinished download as not to be shared; false if there is none.
@@ -284,13 +303,12 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
     };
     match entry.running.as_ref().map(|running| &running.now) {
         Some(Now::Waits(words)) => row.activity = Some(words.clone()),
-        Some(Now::Works(Works { progress, waits_for, copies })) => {
+        Some(Now::Works(Works { progress, waits_for })) => {
             let progress = progress.borrow();
             let waiting = progress.state == State::Waiting;
             let lack = NoSource {
                 needs_ticket: waiting && !has_ticket(entry.record.key.group),
-                trouble: if waiting && progress.sources == 0 { copies.trouble() } else { None },
-                unreachable: waits_for.borrow().clone(),
+                waits_for: waits_for.borrow().clone(),
             };
             row.rate = progress.rate;
             row.sources = progress.sources;
@@ -357,12 +375,44 @@ mod tests {
         assert_eq!(named(&now).map(|record| record.key), Some(download.key));
     }
 
+    fn running(list: &mut List) -> Running {
+        Running {
+            number: list.next_run(),
+            stop: watch::Sender::new(None),
+            ended: CancellationToken::new(),
+            now: Now::Begins,
+            opened: watch::Sender::new(None),
+            hurry: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_not_listed_any_more_ends_no_other() {
+        let (mut list, download) = (List::default(), record(1, "a", DownloadState::Running));
+        list.replace(vec![download.clone()]);
+        let old = running(&mut list);
+        let (number, ended) = (old.number, old.ended.clone());
+        list.began(download.key, old);
+        // The session ends, and the next one lists the download again.
+        list.replace(vec![]);
+        list.replace(vec![download.clone()]);
+        let lingering = list.lingering(download.key).unwrap();
+        let new = running(&mut list);
+        list.began(download.key, new);
+        list.is_now(download.key, number, Now::Waits("for the old".into()));
+        list.ended(download.key, Some(number), DownloadState::Failed("the old".into()));
+        assert_eq!((list.waits(download.key), list.running_keys()), (None, vec![download.key]));
+        assert_eq!(list.take_failures(), []);
+        ended.cancel();
+        assert!(lingering.is_cancelled(), "the new one waits for the end of the old");
+    }
+
     #[test]
     fn failures_are_told_once() {
         let mut list = List::default();
         let download = record(1, "a", DownloadState::Running);
         list.put(download.clone());
-        list.ended(download.key, DownloadState::Failed("full".into()));
+        list.ended(download.key, None, DownloadState::Failed("full".into()));
         assert_eq!(list.rows(|_| true)[0].state, RowState::Failed("full".into()));
         assert_eq!(list.take_failures(), [file_ref(&download)]);
         assert_eq!(list.take_failures(), []);

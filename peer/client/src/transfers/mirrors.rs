@@ -23,7 +23,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What is published of a source may be as old: a mirror that was just put into use cannot be gone already.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(500);
-/// Mirrors that one download ever looks at: four times what a file has at once, so that nobody makes a client ask one
+/// How often a place of [`MAX_KNOWN`] is given to another mirror, so that one account that names many keeps out nobody for
+/// good, and leads nobody to more than a few places a minute.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+/// Mirrors that one download looks at, but for those of [`GIVE_BACK_EVERY`]: four times what a file has at once, so that nobody makes a client ask one
 /// place after another by naming new ones all the time.
 const MAX_KNOWN: usize = 64;
 
@@ -31,8 +34,13 @@ const MAX_KNOWN: usize = 64;
 pub(super) struct Mirrors {
     reach: Reach,
     client: Option<Client>,
+    /// No client is made before this: the last could not be.
+    client_at: Option<Instant>,
     size: u64,
     all: Vec<Mirror>,
+    ids: u64,
+    /// When a place was last given back.
+    given_back: Option<Instant>,
 }
 
 struct Mirror {
@@ -70,9 +78,34 @@ pub(super) enum Notice {
 impl Mirrors {
     /// The mirrors of a file; none of them is in use yet.
     pub(super) fn of(manifest: &Manifest, reach: Reach) -> Self {
-        let mut mirrors = Self { reach, client: None, size: manifest.size, all: Vec::new() };
+        let mut mirrors = Self::none(reach, manifest.size);
         mirrors.are(&manifest.mirrors);
         mirrors
+    }
+
+    fn none(reach: Reach, size: u64) -> Self {
+        Self { reach, client: None, client_at: None, size, all: Vec::new(), ids: 0, given_back: None }
+    }
+
+    /// The run that used them is over: the next may use them at once. What is known of them stays.
+    pub(super) fn rest(&mut self) {
+        for mirror in self.all.iter_mut().filter(|mirror| mirror.is_in_use()) {
+            mirror.state = Use::From(Instant::now());
+            mirror.standing = None;
+        }
+    }
+
+    /// Makes room for another mirror, now and then: a place of one that nobody names any more and that never delivered.
+    fn give_back(&mut self) {
+        let now = Instant::now();
+        if self.given_back.is_some_and(|at| at + GIVE_BACK_EVERY > now) {
+            return;
+        }
+        let useless = |mirror: &Mirror| !mirror.listed && !mirror.proven && !mirror.is_in_use();
+        if let Some(at) = self.all.iter().position(useless) {
+            self.all.remove(at);
+            self.given_back = Some(now);
+        }
     }
 
     /// These are the mirrors now; gives those that are to be used no longer.
@@ -86,11 +119,16 @@ impl Mirrors {
             }
         }
         for url in urls {
+            let is_known = self.all.iter().any(|mirror| mirror.named == *url);
+            if !is_known && self.all.len() >= MAX_KNOWN {
+                self.give_back();
+            }
             let known = self.all.len();
             match self.all.iter_mut().find(|mirror| mirror.named == *url) {
                 Some(mirror) => mirror.listed = true,
                 None if known < MAX_KNOWN => {
-                    let id = SourceId(FIRST_ID + known as u64);
+                    let id = SourceId(FIRST_ID + self.ids);
+                    self.ids += 1;
                     self.all.push(Mirror::new(id, url.clone()));
                 }
                 None => {}
@@ -126,9 +164,10 @@ impl Mirrors {
                     continue;
                 }
             };
-            if self.client.is_none() {
+            if self.client.is_none() && self.client_at.is_none_or(|at| at <= now) {
                 self.client =
                     self.reach.client().inspect_err(|error| tracing::warn!(%error, "no mirrors")).ok();
+                self.client_at = Some(now + LONGEST_PAUSE);
             }
             let Some(client) = &self.client else { return due };
             let connections = if mirror.proven { CONNECTIONS } else { 1 };
@@ -210,7 +249,7 @@ mod tests {
 
     fn mirrors(urls: &[&str], reach: Reach) -> Mirrors {
         let urls: Vec<String> = urls.iter().map(|&url| url.to_owned()).collect();
-        let mut mirrors = Mirrors { reach, client: None, size: 1, all: Vec::new() };
+        let mut mirrors = Mirrors::none(reach, 1);
         mirrors.are(&urls);
         mirrors
     }
@@ -244,6 +283,29 @@ mod tests {
         assert!(mirrors.due(&mut notices).is_empty() && mirrors.in_use());
         assert!(mirrors.are(&[b, a]).is_empty());
         assert_eq!(ids(&mirrors.due(&mut notices)), [0]);
+    }
+
+    #[test]
+    fn what_one_run_learned_of_a_mirror_the_next_knows() {
+        let urls = ["http://127.0.0.1:8080/x", "http://1.1.1.1/x"];
+        let (mut mirrors, mut notices) = (mirrors(&urls, Reach::Global), Vec::new());
+        assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
+        mirrors.rest();
+        assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
+        assert_eq!(notices.len(), 1, "told once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mirrors_that_nobody_names_any_more_keep_out_no_others_for_good() {
+        let many: Vec<String> = (0..MAX_KNOWN).map(|n| format!("http://1.1.1.1/{n}")).collect();
+        let mut mirrors = mirrors(&[], Reach::Global);
+        mirrors.are(&many);
+        let good = ["http://1.1.1.1/a".to_owned(), "http://1.1.1.1/b".to_owned()];
+        mirrors.are(&good);
+        assert_eq!(ids(&mirrors.due(&mut Vec::new())), [64]);
+        tokio::time::advance(GIVE_BACK_EVERY).await;
+        mirrors.are(&good);
+        assert_eq!(ids(&mirrors.due(&mut Vec::new())), [65]);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
 
 mod active;
+mod begin;
 mod choice;
-mod copies;
 mod destination;
+mod end;
 mod ending;
 mod error;
 mod list;
@@ -14,13 +15,10 @@ mod run;
 mod sources;
 mod supervisor;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
-use shoal_common::tracker_api::{Answer, Call, Extent};
-use shoal_common::{FileName, Gid, GroupName, Manifest, Sha1, Uid};
+use shoal_common::{FileName, Gid, GroupName, Sha1, Uid};
 use shoal_console::descriptors;
 use shoal_engine::Engine;
 use shoal_segment::mirror::Reach;
@@ -28,59 +26,30 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use begin::{Begun, Resumed};
 pub(crate) use destination::DestinationError;
 pub use error::TransferError;
 pub use row::{DownloadRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
-use crate::hashing::Hashing;
-use crate::results::lossy;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use active::Active;
 use destination::Place;
+use end::Stop;
 use error::{metadata, wrong_state};
-use list::{End, List};
+use list::List;
 use run::Origin;
 use shoal_common::budget::Budget;
+use shoal_session::Session;
 use shoal_session::events::Events;
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
-use shoal_session::{CallError, Session};
 use shoal_swarm::{FileKey, Swarm};
 
-/// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
-/// error of the command.
-const FIRST_WORD: Duration = Duration::from_secs(2);
-
-/// A download that was begun.
-#[derive(Debug, Clone, Serialize)]
-pub struct Begun {
-    /// The file, by the name it goes by now.
-    #[serde(flatten)]
-    pub file: FileRef,
-    /// Where it goes.
-    #[serde(serialize_with = "lossy")]
-    pub path: PathBuf,
-    /// Clients that share it whole now.
-    pub sharers: usize,
-    /// Whether it was there already.
-    pub complete: bool,
-    /// What it waits for that is lacking here, if it cannot begin yet.
-    #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
-    pub waits: Option<String>,
-}
-
-/// A download that goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Resumed {
-    /// Whether nothing of it is there any more, so that it begins anew.
-    pub anew: bool,
-    /// What it waits for that is lacking here, if it cannot go on yet.
-    #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
-    pub waits: Option<String>,
-}
+/// How long the end of a session waits for downloads to stop.
+const SUSPEND_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was found before a run.
 enum Prepared {
@@ -154,85 +123,12 @@ impl Transfers {
         let running: Vec<DownloadRecord> =
             records.iter().filter(|record| record.state == DownloadState::Running).cloned().collect();
         self.list().replace(records);
-        let mut count = 0;
+        let count = running.len();
+        // What is at their destinations they look at themselves: a drive that hangs holds up no login.
         for record in running {
-            match self.go_on(record.clone(), Origin::Login).await {
-                Ok(()) => count += 1,
-                Err(error) => self.0.ended(&record, End::Failed(error.to_string()), true).await,
-            }
+            supervisor::start(&self.0, record, Origin::Login);
         }
         Ok(count)
-    }
-
-    /// Looks a file up and begins to download it.
-    ///
-    /// # Errors
-    /// See [`TransferError`]; nothing is left behind then.
-    pub(crate) async fn begin(
-        &self,
-        file: FileRef,
-        destination: PathBuf,
-        overwrite: bool,
-        progress: &watch::Sender<Option<Hashing>>,
-    ) -> Result<Begun, TransferError> {
-        let parts = &self.0.parts;
-        let who = parts.session.who().ok_or(TransferError::NotLoggedIn)?;
-        let (key, manifest) = self.find(&file).await?;
-        let file = FileRef { group: file.group, file: manifest.name.clone() };
-        if let Some(path) = self.list().running(key) {
-            return Err(TransferError::Running { file, path });
-        }
-        let place = destination::check(destination, &manifest, overwrite, progress).await?;
-        let path = place.path().to_owned();
-        if let Some(other) = self.list().going_to(&path, key) {
-            return Err(DestinationError::Taken { path, file: other }.into());
-        }
-        let piece_list = self.piece_list(key, &manifest).await?;
-        let sharers = self.sharers(key).await?;
-        let record = DownloadRecord {
-            user: who.user,
-            key,
-            group: file.group.clone(),
-            manifest,
-            path: path.clone(),
-            overwrite: matches!(place, Place::Replace(_)),
-            share: true,
-            state: DownloadState::Running,
-            verified: 0,
-        };
-        let complete = matches!(place, Place::Identical(_));
-        let transfers = self.clone();
-        // Whoever gives up waiting leaves no download that is on record and does not run.
-        let entered = self
-            .0
-            .tasks
-            .spawn(async move { transfers.enter(record, piece_list, complete, sharers == 0).await });
-        let waits =
-            entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
-        Ok(Begun { file, path, sharers, complete, waits })
-    }
-
-    /// Records and lists a download, and lets it run unless it is complete; gives what it waits for.
-    async fn enter(
-        &self,
-        record: DownloadRecord,
-        piece_list: Vec<u8>,
-        complete: bool,
-        unshared: bool,
-    ) -> Result<Option<String>, TransferError> {
-        self.0.parts.store.put_download(record.clone(), piece_list).await?;
-        self.list().put(record.clone());
-        if complete {
-            self.0.ended(&record, End::Complete, true).await;
-            return Ok(None);
-        }
-        match self.go_on_at_once(&record, Origin::Command { unshared }).await {
-            Ok(waits) => Ok(waits),
-            Err(error) => {
-                self.forget(&record).await?;
-                Err(error)
-            }
-        }
     }
 
     /// Pauses a download until it is resumed; what is verified is kept.
@@ -241,40 +137,10 @@ impl Transfers {
     /// When there is none, or it does not run.
     pub(crate) async fn pause(&self, file: &FileRef) -> Result<(), TransferError> {
         let record = self.named(file)?;
-        if !self.stop_running(record.key, run::Stop::Pause).await {
+        if !self.stop_running(record.key, Stop::Pause).await {
             return Err(wrong_state(file, &record.state, "paused"));
         }
         Ok(())
-    }
-
-    /// Lets a paused or failed download go on, and one that waits for something at once. If nothing of it is there any more,
-    /// it begins anew.
-    ///
-    /// # Errors
-    /// When there is none, it runs or is complete, or it fails at once.
-    pub(crate) async fn resume(&self, file: &FileRef) -> Result<Resumed, TransferError> {
-        let record = self.named(file)?;
-        let waits = self.list().waits(record.key).is_some();
-        if !waits && !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
-            return Err(wrong_state(file, &record.state, "resumed"));
-        }
-        if waits {
-            self.stop_running(record.key, run::Stop::Suspend).await;
-        }
-        let begun = self.list().verified(record.key) > 0;
-        let anew = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
-        if anew {
-            self.list().begins_anew(record.key);
-        }
-        let record = DownloadRecord { state: DownloadState::Running, ..record };
-        self.0.record_state(&record, DownloadState::Running).await?;
-        match self.go_on_at_once(&record, Origin::Resume).await {
-            Ok(waits) => Ok(Resumed { anew, waits }),
-            Err(error) => {
-                self.0.record_state(&record, DownloadState::Failed(error.to_string())).await?;
-                Err(error)
-            }
-        }
     }
 
     /// Takes a download off the list; true if it was complete, so that its file stays.
@@ -283,7 +149,7 @@ impl Transfers {
     /// When there is none, or the store fails.
     pub(crate) async fn cancel(&self, file: &FileRef) -> Result<bool, TransferError> {
         let record = self.named(file)?;
-        self.stop_running(record.key, run::Stop::Cancel).await;
+        self.stop_running(record.key, Stop::Cancel).await;
         // It may have been completed by the time it stopped.
         let record = self.list().find(record.key).unwrap_or(record);
         let complete = record.state == DownloadState::Complete;
@@ -303,8 +169,7 @@ impl Transfers {
         let unfinished = self.list().unshare(key);
         if unfinished {
             self.0.parts.store.unshare_download(user, key).await?;
-            self.0.parts.swarm.stop(key);
-            self.0.parts.holdings.set(key, Extent::None);
+            self.0.release(key).await;
         }
         Ok(unfinished)
     }
@@ -313,20 +178,29 @@ impl Transfers {
     pub(crate) async fn leave(&self, group: Gid) {
         let keys = self.list().running_keys();
         for key in keys.into_iter().filter(|key| key.group == group) {
-            self.stop_running(key, run::Stop::Left).await;
+            self.stop_running(key, Stop::Left).await;
         }
     }
 
-    /// Stops all downloads until the next login, and lists none.
+    /// Stops all downloads until the next login, and lists none. What does not stop soon, on a drive that hangs, stops when
+    /// it can; nothing of it is offered any more.
     pub(crate) async fn suspend(&self) {
         let keys = self.list().running_keys();
         for key in &keys {
-            self.list().stop(*key, run::Stop::Suspend);
+            self.list().stop(*key, Stop::Suspend);
         }
-        for key in keys {
-            self.stop_running(key, run::Stop::Suspend).await;
+        let ended = async {
+            for &key in &keys {
+                self.stop_running(key, Stop::Suspend).await;
+            }
+        };
+        if tokio::time::timeout(SUSPEND_WITHIN, ended).await.is_err() {
+            tracing::warn!("some downloads did not stop within {SUSPEND_WITHIN:?}: does a drive hang?");
         }
         self.list().replace(Vec::new());
+        for key in keys {
+            self.0.release(key).await;
+        }
     }
 
     /// This machine was asleep: holders are asked for, and tried again, at once.
@@ -371,37 +245,6 @@ impl Transfers {
         self.0.tasks.wait().await;
     }
 
-    async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
-        let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
-        let Answer::Found { group, file: found, mut manifest } = self.0.parts.session.call(call).await?
-        else {
-            return Err(CallError::Unexpected.into());
-        };
-        // Under the name that the user typed, whatever a tracker answers.
-        manifest.name = file.file.clone();
-        manifest.validate().map_err(|error| metadata(&manifest, &error))?;
-        Ok((FileKey { group, file: found }, *manifest))
-    }
-
-    async fn piece_list(&self, key: FileKey, manifest: &Manifest) -> Result<Vec<u8>, TransferError> {
-        let call = Call::PieceList { group: key.group, file: key.file };
-        let Answer::PieceList(list) = self.0.parts.session.call(call).await? else {
-            return Err(CallError::Unexpected.into());
-        };
-        manifest.read_piece_list(&list).map_err(|error| metadata(manifest, &error))?;
-        Ok(list)
-    }
-
-    async fn sharers(&self, key: FileKey) -> Result<usize, TransferError> {
-        let call = Call::Holders { group: key.group, file: key.file };
-        match self.0.parts.session.call(call).await? {
-            Answer::Holders { holders, .. } => {
-                Ok(holders.iter().filter(|holder| holder.extent == Extent::Complete).count())
-            }
-            _ => Err(CallError::Unexpected.into()),
-        }
-    }
-
     fn named(&self, file: &FileRef) -> Result<DownloadRecord, TransferError> {
         if self.0.parts.session.who().is_none() {
             return Err(TransferError::NotLoggedIn);
@@ -409,45 +252,8 @@ impl Transfers {
         self.0.named_list().named(file).ok_or_else(|| TransferError::Unknown(file.clone()))
     }
 
-    async fn go_on(&self, record: DownloadRecord, origin: Origin) -> Result<(), TransferError> {
-        let first = match self.0.prepare(&record).await {
-            Ok(Prepared::Complete) => {
-                self.0.ended(&record, End::Complete, true).await;
-                return Ok(());
-            }
-            Ok(Prepared::Pieces(pieces)) => Ok(pieces),
-            Err(error) => match error.shortage() {
-                Some(shortage) => Err(shortage),
-                None => return Err(error),
-            },
-        };
-        supervisor::start(&self.0, record, origin, first);
-        Ok(())
-    }
-
-    /// As [`Transfers::go_on`] for a command, and waits for the first word; gives what the download waits for.
-    async fn go_on_at_once(
-        &self,
-        record: &DownloadRecord,
-        origin: Origin,
-    ) -> Result<Option<String>, TransferError> {
-        self.go_on(record.clone(), origin).await?;
-        let opened = self.list().opened(record.key);
-        let Some(mut opened) = opened else { return Ok(None) };
-        // No word yet is no failure: an interrupted download may have much to rehash.
-        let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
-        let failure = opened.borrow().clone().flatten();
-        match failure {
-            Some(error) => {
-                self.list().take_failure(record.key);
-                Err(TransferError::Failed(error))
-            }
-            None => Ok(self.list().waits(record.key)),
-        }
-    }
-
     /// Stops a download and waits for its end; false if it does not run.
-    async fn stop_running(&self, key: FileKey, stop: run::Stop) -> bool {
+    async fn stop_running(&self, key: FileKey, stop: Stop) -> bool {
         let ended = self.list().stop(key, stop);
         match ended {
             Some(ended) => {
@@ -471,6 +277,11 @@ impl Transfers {
 }
 
 impl Shared {
+    /// Offers the parts of a download no longer. A share of the same file goes on.
+    async fn release(&self, key: FileKey) {
+        self.parts.shares.part_ended(key).await;
+    }
+
     /// Looks at the destination of a download, and reads its piece list.
     async fn prepare(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
         let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));

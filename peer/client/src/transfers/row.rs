@@ -90,10 +90,8 @@ pub(super) fn percent(state: &RowState, verified: u64, size: u64) -> u8 {
 pub(super) struct NoSource {
     /// The user has no ticket for the group that is good now: no tracker gave one.
     pub(super) needs_ticket: bool,
-    /// What is the matter with the copies of those that share the file.
-    pub(super) trouble: Option<String>,
     /// Which holders are known, and why none can be asked.
-    pub(super) unreachable: Option<String>,
+    pub(super) waits_for: Option<String>,
 }
 
 /// What the engine does with a download, in words.
@@ -102,10 +100,7 @@ pub(super) fn activity(state: State, limit: Bottleneck, sources: usize, lack: No
         (State::Opening, _) => "opening",
         (State::Waiting, _) if lack.needs_ticket => "waiting for a ticket from a tracker",
         (State::Waiting, limit) => match lack {
-            NoSource { trouble: Some(trouble), .. } => {
-                return Some(format!("waiting for a sharer: {trouble}"));
-            }
-            NoSource { unreachable: Some(words), .. } if sources == 0 => return Some(words),
+            NoSource { waits_for: Some(words), .. } if sources == 0 => return Some(words),
             _ if limit == Bottleneck::SourcesBusy => "its sources are busy",
             _ if sources == 0 => "waiting for a sharer",
             _ => "waiting for pieces",
@@ -153,16 +148,11 @@ mod tests {
     fn a_waiting_download_says_for_whom() {
         let words = "ann cannot be reached at 127.0.0.1:1 (it refuses connections)";
         let unreachable = |sources, needs_ticket| {
-            let lack = NoSource { unreachable: Some(words.into()), needs_ticket, trouble: None };
+            let lack = NoSource { waits_for: Some(words.into()), needs_ticket };
             activity(State::Waiting, Bottleneck::NoSource, sources, lack).unwrap()
         };
         assert_eq!(unreachable(0, false), words);
         assert_eq!(unreachable(0, true), "waiting for a ticket from a tracker");
         assert_eq!(unreachable(1, false), "waiting for pieces");
-        let lack = NoSource { trouble: Some("ann's copy changed on disk".into()), ..NoSource::default() };
-        assert_eq!(
-            activity(State::Waiting, Bottleneck::NoSource, 0, lack).unwrap(),
-            "waiting for a sharer: ann's copy changed on disk"
-        );
     }
 }

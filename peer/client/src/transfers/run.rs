@@ -1,23 +1,25 @@
 //! One run of a download: the engine's work, the holders that become its sources, and the parts that are offered to others.
 //! Everything in it ends with it; `supervisor` begins one run after another.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
-use shoal_common::{Layout, Sha1};
+use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::copies::Copies;
+use super::end::{End, Stop};
 use super::error::StartError;
-use super::list::{End, Works};
+use super::list::{Now, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
 use crate::store::DownloadRecord;
+use shoal_segment::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_session::text;
@@ -38,22 +40,11 @@ const REFUSALS: u32 = 3;
 const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
 /// How often that is looked at while one waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Peers that a download remembers as caught; it meets fewer.
+const MAX_BANNED: usize = 1_024;
 /// Why a download ends whose user is no member any more.
 pub(super) const LEFT: &str =
     "you left the group and are not a member any more; ask again with join_group, then resume_download";
-
-/// Why a run is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// Its user paused it.
-    Pause,
-    /// The session ended.
-    Suspend,
-    /// Its user gave it up.
-    Cancel,
-    /// Its user left the group.
-    Left,
-}
 
 /// Who began a run, and so, who learns of what goes wrong at its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +73,20 @@ pub(super) enum Closed {
     GaveWay,
 }
 
+/// What one run of a download learns for those after it.
+pub(super) struct Learned {
+    /// Peers that lied or broke the protocol.
+    banned: BTreeSet<PeerId>,
+    mirrors: Mirrors,
+}
+
+impl Learned {
+    /// Nothing is known yet.
+    pub(super) fn new(manifest: &Manifest, reach: Reach) -> Self {
+        Self { banned: BTreeSet::new(), mirrors: Mirrors::of(manifest, reach) }
+    }
+}
+
 /// A run of the engine.
 pub(super) struct Run {
     shared: Arc<Shared>,
@@ -93,14 +98,13 @@ pub(super) struct Run {
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
     waits_for: watch::Sender<Option<String>>,
-    copies: Copies,
 }
 
 impl Run {
     /// Starts the engine on a listed download.
     pub(super) fn start(
         shared: &Arc<Shared>,
-        record: &DownloadRecord,
+        (record, number): (&DownloadRecord, u64),
         pieces: Arc<[Sha1]>,
         origin: Origin,
         opened: watch::Sender<Option<Option<String>>>,
@@ -112,28 +116,28 @@ impl Run {
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = shared.parts.engine.start(content, target, sources);
         let (waits_for, waits_for_seen) = watch::channel(None);
-        let copies = Copies::new(shared.parts.swarm.clone(), record.key);
         let share = {
             let mut list = shared.list();
-            let (progress, copies) = (download.progress(), copies.clone());
-            list.works(record.key, Works { progress, waits_for: waits_for_seen, copies });
-            list.is_shared(record.key)
+            let progress = download.progress();
+            let works = Works { progress, waits_for: waits_for_seen };
+            list.is_now(record.key, number, Now::Works(works));
+            list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
         if share {
             let body = Body::Partial { reader: download.reader(), verified: download.verified() };
             shared.parts.swarm.serve(record.key, Served { layout, body });
         }
         let (shared, record) = (shared.clone(), record.clone());
-        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for, copies })
+        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for })
     }
 
     /// Runs until the engine ends, or is stopped.
-    pub(super) async fn run(self) -> Closed {
+    pub(super) async fn run(self, learned: &mut Learned) -> Closed {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
             stop = wanted(&mut stopped) => self.stop(stop).await,
-            problem = self.feed() => match self.stop(Stop::Pause).await {
+            problem = self.feed(learned) => match self.stop(Stop::Pause).await {
                 Closed::End(End::Complete) => Closed::End(End::Complete),
                 _ => Closed::End(End::Failed(problem)),
             },
@@ -181,8 +185,7 @@ impl Run {
         std::future::pending().await
     }
 
-    fn tell_banned(&self, banned: Banned) {
-        let Banned { source, reason } = banned;
+    fn tell_banned(&self, source: String, reason: String) {
         let (group, file) = self.shared.name_of(&self.record);
         self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
     }
@@ -218,7 +221,7 @@ impl Run {
         if some {
             let list = self.shared.list();
             if list.is_shared(self.record.key) {
-                self.shared.parts.holdings.set(self.record.key, Extent::Some);
+                self.shared.parts.holdings.set_part(self.record.key);
             }
         }
         std::future::pending().await
@@ -226,14 +229,14 @@ impl Run {
 
     /// Asks the trackers for holders and gives them to the engine, for as long as the download runs. Completes only
     /// when it cannot go on, with the reason.
-    async fn feed(&self) -> String {
+    async fn feed(&self, learned: &mut Learned) -> String {
         // The question and what is done with its answers go on side by side: holders that are known are tried again also
         // while no tracker answers.
         let (answers, answered) = mpsc::channel::<Answered>(1);
         let sooner = Notify::new();
         tokio::select! {
             problem = self.ask(answers, &sooner) => problem,
-            never = self.use_holders(answered, &sooner) => match never {},
+            never = self.use_holders(answered, &sooner, learned) => match never {},
         }
     }
 
@@ -270,12 +273,19 @@ impl Run {
     }
 
     /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
-    async fn use_holders(&self, mut answered: mpsc::Receiver<Answered>, sooner: &Notify) -> Infallible {
+    async fn use_holders(
+        &self,
+        mut answered: mpsc::Receiver<Answered>,
+        sooner: &Notify,
+        learned: &mut Learned,
+    ) -> Infallible {
         let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
         let parts = &self.shared.parts;
-        let sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
-        let mirrors = Mirrors::of(&self.record.manifest, parts.mirrors);
-        let mut feeder = Feeder { run: self, sources, mirrors, told };
+        let mut sources =
+            Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
+        sources.never(learned.banned.iter().copied());
+        learned.mirrors.rest();
+        let mut feeder = Feeder { run: self, sources, learned, told };
         let mut progress = self.download.progress();
         let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
         feeder.add_mirrors().await;
@@ -288,7 +298,7 @@ impl Run {
                         sooner.notify_one();
                     }
                     let banned = feeder.sources.take(seen).await;
-                    banned.into_iter().for_each(|banned| self.tell_banned(banned));
+                    banned.into_iter().for_each(|banned| feeder.ban(banned));
                 }
                 Ok(()) = progress.changed() => {
                     feeder.look(&progress.borrow_and_update().clone());
@@ -318,7 +328,7 @@ struct Answered {
 struct Feeder<'a> {
     run: &'a Run,
     sources: Sources,
-    mirrors: Mirrors,
+    learned: &'a mut Learned,
     /// Whether the user knows that nobody shares the file.
     told: bool,
 }
@@ -326,7 +336,7 @@ struct Feeder<'a> {
 impl Feeder<'_> {
     /// Takes what the trackers say.
     async fn take(&mut self, Answered { holders, mirrors }: Answered) {
-        for ended in mirrors.map_or_else(Vec::new, |urls| self.mirrors.are(&urls)) {
+        for ended in mirrors.map_or_else(Vec::new, |urls| self.learned.mirrors.are(&urls)) {
             let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
         }
         self.add_mirrors().await;
@@ -337,7 +347,7 @@ impl Feeder<'_> {
         let others = holders.iter().any(|holder| holder.extent == Extent::Some);
         let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
         if holders.is_empty() {
-            let idle = run.download.progress().borrow().sources == 0 && !self.mirrors.in_use();
+            let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();
             if idle && !std::mem::replace(&mut self.told, true) {
                 let (group, file) = run.shared.name_of(&run.record);
                 run.shared.parts.events.tell(Event::Waiting { group, file });
@@ -345,23 +355,30 @@ impl Feeder<'_> {
         } else {
             self.told = false;
         }
-        holders.iter().for_each(|holder| run.copies.asked(holder.peer, &holder.user));
         self.sources.offered(holders);
     }
 
     /// Mirrors need no tracker and no sharer who is online.
     async fn add_mirrors(&mut self) {
         let mut notices = Vec::new();
-        for (id, source) in self.mirrors.due(&mut notices) {
+        for (id, source) in self.learned.mirrors.due(&mut notices) {
             let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
         }
         self.tell(notices);
     }
 
+    /// A holder is not used any more, by later runs neither.
+    fn ban(&mut self, Banned { peer, source, reason }: Banned) {
+        if self.learned.banned.len() < MAX_BANNED {
+            self.learned.banned.insert(peer);
+        }
+        self.run.tell_banned(source, reason);
+    }
+
     fn tell(&self, notices: Vec<Notice>) {
         for notice in notices {
             match notice {
-                Notice::Lied(source, reason) => self.run.tell_banned(Banned { source, reason }),
+                Notice::Lied(source, reason) => self.run.tell_banned(source, reason),
                 Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
             }
         }
@@ -370,9 +387,9 @@ impl Feeder<'_> {
     /// Notices sources that the engine gave up.
     fn look(&mut self, progress: &Progress) {
         for banned in self.sources.look(progress) {
-            self.run.tell_banned(banned);
+            self.ban(banned);
         }
-        let notices = self.mirrors.look(progress, &self.run.download.verified().borrow());
+        let notices = self.learned.mirrors.look(progress, &self.run.download.verified().borrow());
         self.tell(notices);
     }
 

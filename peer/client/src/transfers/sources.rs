@@ -1,10 +1,12 @@
 //! The holders of one file as sources of its download: puts them into use as [`super::choice`] decides, watches how each
 //! stands, and gives the engine those that live. Owned by the download's task; it knows nothing of trackers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
-use shoal_common::Layout;
+use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::tracker_api::Holder;
+use shoal_common::{Layout, PeerId, UserName};
 use shoal_engine::{AnySource, Bottleneck, Progress, SourceChange, SourceId, SourceState};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -14,9 +16,19 @@ use super::choice::{Choice, Step};
 use shoal_session::text;
 use shoal_swarm::{FileKey, Liveness, Swarm};
 
+/// How long what a holder said of its copy is told after the trackers name it no more: it is withdrawn from the lists the
+/// moment that something is the matter with it.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+/// Holders of which is remembered why they came to nothing; more than a screen shows.
+const MAX_FAILURES: usize = 256;
+/// Copies of which is told; the rest is counted.
+const MAX_TOLD: usize = 3;
+
 /// A source that is never used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Banned {
+    /// Its key.
+    pub peer: PeerId,
     /// Who it is.
     pub source: String,
     /// What it did.
@@ -32,18 +44,29 @@ pub struct Sources {
     changes: mpsc::Sender<SourceChange>,
     choice: Choice,
     in_use: HashMap<SourceId, Use>,
-    /// Why a holder's last source came to nothing; bounded by the holders that are known.
-    failures: HashMap<SourceId, String>,
+    /// Why a holder's last source came to nothing.
+    failures: BTreeMap<PeerId, Failure>,
     /// One watch a source in use, and some of sources that are not any more.
     watches: JoinSet<Option<Seen>>,
     /// Tells a source from earlier ones of the same holder.
     uses: u64,
 }
 
+/// Why a holder's last source came to nothing.
+#[derive(Debug)]
+struct Failure {
+    user: UserName,
+    reason: String,
+    copy: Option<CopyTrouble>,
+    at: Instant,
+}
+
 /// A source in use.
 #[derive(Debug)]
 struct Use {
     number: u64,
+    peer: PeerId,
+    user: UserName,
     now: Liveness,
 }
 
@@ -77,18 +100,23 @@ impl Sources {
             changes,
             choice: Choice::default(),
             in_use: HashMap::new(),
-            failures: HashMap::new(),
+            failures: BTreeMap::new(),
             watches: JoinSet::new(),
             uses: 0,
         }
+    }
+
+    /// These peers are never used.
+    pub fn never(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        self.choice.never(peers);
     }
 
     /// The trackers named these holders: all that there are, or a random choice of very many. Follow with
     /// [`Sources::choose`].
     pub fn offered(&mut self, holders: Vec<Holder>) {
         self.choice.offered(holders);
-        let known: HashSet<SourceId> = self.choice.pending().map(|pending| pending.id).collect();
-        self.failures.retain(|id, _| known.contains(id));
+        let known: HashSet<PeerId> = self.choice.pending().map(|pending| pending.holder.peer).collect();
+        self.failures.retain(|peer, failure| known.contains(peer) || failure.at.elapsed() < TOLD_FOR);
     }
 
     /// Puts holders into use, and out of it; whose time has come is tried again. To be called a few times a second.
@@ -124,24 +152,27 @@ impl Sources {
     pub async fn take(&mut self, seen: Seen) -> Option<Banned> {
         let Seen { id, number, now, liveness, .. } = seen;
         tracing::debug!(source = id.0, ?now, "a source stands otherwise");
-        if let Some(entry) = self.in_use.get_mut(&id) {
-            entry.now = now.clone();
-        }
+        let entry = self.in_use.get_mut(&id)?;
+        entry.now = now.clone();
+        let (peer, user) = (entry.peer, entry.user.clone());
         match now {
             Liveness::Connecting => {}
             Liveness::Open => {
-                self.failures.remove(&id);
+                self.failures.remove(&peer);
                 self.choice.opened(id, Instant::now());
             }
-            Liveness::Gone(reason) => {
-                self.failures.insert(id, reason);
-                self.choice.gone(id, Instant::now());
+            Liveness::Gone { reason, copy } => {
+                let now = Instant::now();
+                if self.failures.len() < MAX_FAILURES || self.failures.contains_key(&peer) {
+                    self.failures.insert(peer, Failure { user, reason, copy, at: now });
+                }
+                self.choice.gone(id, now);
                 self.remove(id).await;
                 return None;
             }
             Liveness::Invalid(reason) => {
                 self.remove(id).await;
-                return self.choice.banned(id).map(|source| Banned { source, reason });
+                return self.choice.banned(id).map(|source| Banned { peer, source, reason });
             }
         }
         self.watch(id, number, liveness);
@@ -153,9 +184,9 @@ impl Sources {
         let mut liars = Vec::new();
         for row in progress.rows.iter() {
             let SourceState::Banned(reason) = &row.state else { continue };
-            self.in_use.remove(&row.id);
+            let Some(Use { peer, .. }) = self.in_use.remove(&row.id) else { continue };
             if let Some(source) = self.choice.banned(row.id) {
-                liars.push(Banned { source, reason: reason.clone() });
+                liars.push(Banned { peer, source, reason: reason.clone() });
             }
         }
         liars
@@ -166,32 +197,54 @@ impl Sources {
         self.choice.hurry();
     }
 
-    /// What is waited for while no source can be asked for pieces; `None` if no holder is known.
+    /// What is waited for while no source can be asked for pieces, in one sentence; `None` if no holder is known.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
+        let words = match (self.copies(), self.connecting()) {
+            (None, None) => return None,
+            (Some(copies), None) => format!("waiting for a sharer: {copies}"),
+            (None, Some(connecting)) => connecting,
+            (Some(copies), Some(connecting)) => format!("waiting for a sharer: {copies}; {connecting}"),
+        };
+        Some(text::error_line(&words))
+    }
+
+    /// What holders said last is the matter with their copies, of those too that are named no more since.
+    fn copies(&self) -> Option<String> {
+        let mut troubles: Vec<(&UserName, CopyTrouble)> =
+            self.failures.values().filter_map(|failure| Some((&failure.user, failure.copy?))).collect();
+        troubles.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        sentence(&troubles)
+    }
+
+    /// Whom it tries to connect to.
+    fn connecting(&self) -> Option<String> {
         let mut pending: Vec<_> = self.choice.pending().collect();
+        let said = |peer| self.failures.get(peer).is_some_and(|failure| failure.copy.is_some());
+        pending.retain(|one| !said(&one.holder.peer));
         pending.sort_by(|one, other| one.holder.user.as_str().cmp(other.holder.user.as_str()));
         // Rather one of which something is known.
-        let first = pending.iter().find(|one| self.failures.contains_key(&one.id)).or(pending.first())?;
+        let first = pending.iter().find(|one| self.failures.contains_key(&one.holder.peer));
+        let first = first.or(pending.first())?;
         let user = &first.holder.user;
-        let words = match (self.failures.get(&first.id), first.again) {
+        let words = match (self.failures.get(&first.holder.peer), first.again) {
             (None, _) => format!("connecting to {user}"),
-            (Some(reason), None) => format!("{user} {reason}; being tried again"),
-            (Some(reason), Some(again)) => {
+            (Some(Failure { reason, .. }), None) => format!("{user} {reason}; being tried again"),
+            (Some(Failure { reason, .. }), Some(again)) => {
                 let left = again.saturating_duration_since(Instant::now()).as_secs() + 1;
                 format!("{user} {reason}; tried again in {left} s")
             }
         };
         let others = pending.len() - 1;
-        let words = if others > 0 { format!("{words} (and {others} more)") } else { words };
-        Some(text::error_line(&words))
+        Some(if others > 0 { format!("{words} (and {others} more)") } else { words })
     }
 
     async fn add(&mut self, id: SourceId, holder: &Holder) {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
         self.uses += 1;
-        self.in_use.insert(id, Use { number: self.uses, now: Liveness::Connecting });
+        let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
+        self.in_use.insert(id, Use { number, peer, user, now });
         self.watch(id, self.uses, source.liveness());
         self.tell(SourceChange::Add(id, AnySource::new(source))).await;
     }
@@ -219,5 +272,43 @@ impl Sources {
 
     fn is_current(&self, seen: &Seen) -> bool {
         self.in_use.get(&seen.id).is_some_and(|entry| entry.number == seen.number)
+    }
+}
+
+fn sentence(troubles: &[(&UserName, CopyTrouble)]) -> Option<String> {
+    let mut words: Vec<String> =
+        troubles.iter().take(MAX_TOLD).map(|(user, trouble)| told(user, *trouble)).collect();
+    if troubles.len() > MAX_TOLD {
+        words.push(format!("and {} more cannot serve it", troubles.len() - MAX_TOLD));
+    }
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+fn told(user: &UserName, trouble: CopyTrouble) -> String {
+    match trouble {
+        CopyTrouble::Checked => format!("{user} is checking the file"),
+        CopyTrouble::Missing => format!("{user}'s copy is not there now"),
+        CopyTrouble::Unreadable => format!("{user} cannot read the file"),
+        CopyTrouble::Changed => format!("{user}'s copy changed on disk"),
+        CopyTrouble::Unknown => format!("{user} does not serve the file now"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_matter_is_said_in_one_sentence() {
+        let users: Vec<UserName> =
+            ["ann", "bob", "cem", "dan", "eva"].map(|name| UserName::create(name).unwrap()).into();
+        let troubles = [CopyTrouble::Checked, CopyTrouble::Changed, CopyTrouble::Missing];
+        let all: Vec<_> = users.iter().zip(troubles.into_iter().cycle()).collect();
+        assert_eq!(sentence(&[]), None);
+        assert_eq!(sentence(&all[..1]).unwrap(), "ann is checking the file");
+        assert_eq!(
+            sentence(&all).unwrap(),
+            "ann is checking the file, bob's copy changed on disk, cem's copy is not there now, and 2 more cannot serve it"
+        );
     }
 }

@@ -2,84 +2,104 @@
 //! waits for what is lacking here (space, descriptors, memory, the drive). A passing lack is no end: what is verified
 //! stays, and the next run goes on from there.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use shoal_common::Sha1;
-use shoal_common::tracker_api::Extent;
 use shoal_engine::{Lack, Pauses, Shortage};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::end::{End, Stop};
 use super::error::metadata;
-use super::list::{End, Now, Running};
-use super::run::{Closed, LEFT, Origin, Run, Stop, wanted};
+use super::list::{Now, Running};
+use super::run::{Closed, LEFT, Learned, Origin, Run, wanted};
 use super::{Prepared, Shared};
 use crate::store::DownloadRecord;
 use shoal_session::events::Event;
 use shoal_session::text;
 
-/// What the first run begins with: the piece list, or what is lacking.
-pub(super) type First = Result<Arc<[Sha1]>, Shortage>;
-
-/// Lets a listed download run.
-pub(super) fn start(shared: &Arc<Shared>, record: DownloadRecord, origin: Origin, first: First) {
+/// Lets a listed download run; gives where its first word comes.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    record: DownloadRecord,
+    origin: Origin,
+) -> watch::Receiver<Option<Option<String>>> {
     let (stop, stopped) = watch::channel(None);
-    let (opened, opened_seen) = watch::channel(None);
-    let ended = CancellationToken::new();
-    let running = Running { stop, ended: ended.clone(), now: Now::Begins, opened: opened_seen };
-    shared.list().began(record.key, running);
+    let (opened, first_word) = watch::channel(None);
+    let (ended, hurry) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let (number, lingering) = {
+        let mut list = shared.list();
+        let number = list.next_run();
+        let (opened, hurry, ended) = (opened.clone(), hurry.clone(), ended.clone());
+        list.began(record.key, Running { number, stop, ended, now: Now::Begins, opened, hurry });
+        (number, list.lingering(record.key))
+    };
     shared.running.send_modify(|running| *running += 1);
+    let learned = Learned::new(&record.manifest, shared.parts.mirrors);
     let supervisor = Supervisor {
         shared: shared.clone(),
         record,
+        number,
         origin,
         stopped,
         opened,
+        hurry,
         pauses: Pauses::default(),
+        learned,
         told: None,
     };
     shared.tasks.spawn(async move {
         let shared = supervisor.shared.clone();
-        supervisor.carry(first).await;
+        supervisor.carry(lingering).await;
         shared.running.send_modify(|running| *running -= 1);
         ended.cancel();
     });
+    first_word
 }
 
 struct Supervisor {
     shared: Arc<Shared>,
     record: DownloadRecord,
+    /// Of this run, in the list.
+    number: u64,
     origin: Origin,
     stopped: watch::Receiver<Option<Stop>>,
+    /// Emptied by whoever waits for the next word.
     opened: watch::Sender<Option<Option<String>>>,
+    /// Ends a wait.
+    hurry: Arc<Notify>,
     pauses: Pauses,
+    learned: Learned,
     /// What the user knows to be lacking.
     told: Option<Lack>,
 }
 
 impl Supervisor {
-    async fn carry(mut self, first: First) {
-        let command = matches!(self.origin, Origin::Command { .. } | Origin::Resume);
-        let end = Box::pin(self.run_on(first)).await;
-        let early = self.opened.borrow().is_none() && command;
+    async fn carry(mut self, lingering: Option<CancellationToken>) {
+        let end = Box::pin(self.run_on(lingering)).await;
+        // A command waits for the first word, and tells of the failure itself.
+        let early = self.opened.borrow().is_none() && self.origin != Origin::Login;
         let failure = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
-        self.shared.ended(&self.record, end, !early).await;
+        self.shared.ended(&self.record, Some(self.number), end, !early).await;
         if early {
             self.opened.send_replace(Some(failure));
         }
     }
 
-    async fn run_on(&mut self, first: First) -> End {
-        let mut first = Some(first);
+    async fn run_on(&mut self, lingering: Option<CancellationToken>) -> End {
+        if let Some(ended) = lingering {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                stop = wanted(&mut self.stopped) => return stopped_by(stop),
+            }
+        }
         loop {
-            let (place, at_once) = match self.place().await {
+            let place = match self.place().await {
                 Ok(place) => place,
                 Err(stop) => return stopped_by(stop),
             };
             let before = self.shared.list().verified(self.record.key);
-            // What was found before a long wait may not be so any more.
-            let closed = self.one_run(first.take().filter(|_| at_once)).await;
-            match closed {
+            match self.one_run().await {
                 Closed::End(end) => return end,
                 Closed::GaveWay => {}
                 Closed::Short(shortage, error) => {
@@ -100,53 +120,50 @@ impl Supervisor {
         }
     }
 
-    /// A place among the downloads that work, and whether it was there at once.
-    async fn place(&mut self) -> Result<(OwnedSemaphorePermit, bool), Stop> {
+    /// A place among the downloads that work.
+    async fn place(&mut self) -> Result<OwnedSemaphorePermit, Stop> {
         let active = &self.shared.active;
         if let Some(place) = active.try_enter() {
-            return Ok((place, true));
+            return Ok(place);
         }
         let all = text::count(active.all(), "download");
         let words =
             format!("waiting for its turn: only {all} at a time with this limit of open files (ulimit -n)");
-        self.shared.list().waits_for(self.record.key, words);
-        self.opened.send_replace(Some(None));
-        self.withdraw();
-        tokio::select! {
-            place = active.enter() => Ok((place, false)),
-            stop = wanted(&mut self.stopped) => Err(stop),
+        self.shared.list().is_now(self.record.key, self.number, Now::Waits(words));
+        self.withdraw().await;
+        let mut entered = pin!(active.enter());
+        loop {
+            self.opened.send_replace(Some(None));
+            tokio::select! {
+                place = &mut entered => return Ok(place),
+                // It keeps its turn.
+                () = self.hurry.notified() => {}
+                stop = wanted(&mut self.stopped) => return Err(stop),
+            }
         }
     }
 
     /// One run of the engine, after a look at the destination.
-    async fn one_run(&mut self, first: Option<First>) -> Closed {
-        let pieces = match first {
-            Some(Ok(pieces)) => pieces,
-            Some(Err(shortage)) => {
-                let error = shortage.to_string();
-                return Closed::Short(shortage, error);
-            }
-            None => {
-                let prepared = tokio::select! {
-                    prepared = self.shared.prepare(&self.record) => prepared,
-                    stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
+    async fn one_run(&mut self) -> Closed {
+        let prepared = tokio::select! {
+            prepared = self.shared.prepare(&self.record) => prepared,
+            stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
+        };
+        let pieces = match prepared {
+            Ok(Prepared::Complete) => return Closed::End(End::Complete),
+            Ok(Prepared::Pieces(pieces)) => pieces,
+            Err(error) => {
+                let (shortage, error) = (error.shortage(), error.to_string());
+                return match shortage {
+                    Some(shortage) => Closed::Short(shortage, error),
+                    None => Closed::End(End::Failed(text::error_line(&error))),
                 };
-                match prepared {
-                    Ok(Prepared::Complete) => return Closed::End(End::Complete),
-                    Ok(Prepared::Pieces(pieces)) => pieces,
-                    Err(error) => {
-                        let (shortage, error) = (error.shortage(), error.to_string());
-                        return match shortage {
-                            Some(shortage) => Closed::Short(shortage, error),
-                            None => Closed::End(End::Failed(text::error_line(&error))),
-                        };
-                    }
-                }
             }
         };
         let (opened, stopped) = (self.opened.clone(), self.stopped.clone());
-        match Run::start(&self.shared, &self.record, pieces, self.origin, opened, stopped) {
-            Ok(run) => run.run().await,
+        let run = Run::start(&self.shared, (&self.record, self.number), pieces, self.origin, opened, stopped);
+        match run {
+            Ok(run) => run.run(&mut self.learned).await,
             Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
         }
     }
@@ -164,23 +181,28 @@ impl Supervisor {
             Lack::Partial => format!("{shortage}, or begin anew with resume_download"),
             _ => shortage.to_string(),
         });
-        self.shared.list().waits_for(key, format!("waiting: {reason}"));
+        self.shared.list().is_now(key, self.number, Now::Waits(format!("waiting: {reason}")));
+        self.withdraw().await;
         self.opened.send_replace(Some(None));
-        self.withdraw();
         if self.told.replace(shortage.lack) != Some(shortage.lack) {
             let (group, file) = self.shared.name_of(&self.record);
             self.shared.parts.events.tell(Event::Short { group, file, reason });
         }
         tokio::select! {
             () = tokio::time::sleep(self.pauses.pause()) => None,
+            () = self.hurry.notified() => {
+                self.pauses.reset();
+                None
+            }
             stop = wanted(&mut self.stopped) => Some(stop),
         }
     }
 
     /// What is there cannot be read, or must not be kept open.
-    fn withdraw(&self) {
-        self.shared.parts.holdings.set(self.record.key, Extent::None);
-        self.shared.parts.swarm.stop(self.record.key);
+    async fn withdraw(&self) {
+        if self.shared.list().is_current(self.record.key, Some(self.number)) {
+            self.shared.release(self.record.key).await;
+        }
     }
 }
 

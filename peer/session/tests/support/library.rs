@@ -57,9 +57,20 @@ impl Library {
         self.shares.clear();
     }
 
+    /// Forgets a file, as trackers that lost everything would.
+    pub(crate) fn forget_file(&mut self, name: &str) -> Fid {
+        let found = self.files.iter().find(|(_, (manifest, _))| manifest.name.as_str() == name);
+        let key = *found.unwrap().0;
+        self.files.remove(&key);
+        self.holdings.retain(|(_, file), _| *file != key.1);
+        key.1
+    }
+
+    /// Takes what it knows, as trackers do; the rest is gone.
     pub(crate) fn announce(&mut self, caller: &Caller, holdings: &[Holding]) {
+        let unknown = self.unknown(caller, holdings);
         let Some((_, user)) = &caller.user else { return };
-        for holding in holdings {
+        for holding in holdings.iter().filter(|holding| !unknown.contains(holding)) {
             let held = (holding.extent, caller.address.clone(), user.clone());
             self.holdings.insert((caller.peer, holding.file), held);
         }
@@ -67,11 +78,17 @@ impl Library {
 
     pub(crate) fn unknown(&self, caller: &Caller, holdings: &[Holding]) -> Vec<Holding> {
         let Some((user, _)) = &caller.user else { return vec![] };
-        let complete = holdings.iter().filter(|holding| holding.extent == Extent::Complete);
-        complete
-            .filter(|holding| !self.shares.contains(&(holding.file, caller.peer, *user)))
-            .copied()
-            .collect()
+        let is_known = |holding: &&Holding| match holding.extent {
+            Extent::None => true,
+            Extent::Some => self.files.contains_key(&(holding.group, holding.file)),
+            Extent::Complete => self.shares.contains(&(holding.file, caller.peer, *user)),
+        };
+        holdings.iter().filter(|holding| !is_known(holding)).copied().collect()
+    }
+
+    /// Who holds a part of a file now.
+    pub(crate) fn holds_a_part(&self, file: Fid) -> bool {
+        self.holdings.iter().any(|((_, held), (extent, ..))| *held == file && *extent == Extent::Some)
     }
 
     pub(crate) fn leave(&mut self, peer: PeerId) {

@@ -36,6 +36,8 @@ pub(crate) struct Cluster {
     /// Requests that took effect.
     pub(crate) effects: HashMap<Vec<u8>, usize>,
     pub(crate) ticket_keys: Vec<PeerId>,
+    /// What a tracker hands out of the others' keys.
+    pub(crate) lists: HashMap<PeerId, Vec<shoal_common::vouching::SignedList>>,
     /// What a session's name becomes when it is resumed.
     pub(crate) renamed: Option<UserName>,
     /// Groups, files and who holds them.
@@ -156,7 +158,12 @@ fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuar
     match call {
         Call::Hello { listen, .. } => {
             caller.address.clone_from(listen);
-            Reply::Done(Answer::Welcome { number: 1, now_ms: now_ms(), revision: Some(1), lists: None })
+            Reply::Done(Answer::Welcome {
+                number: 1,
+                now_ms: now_ms(),
+                revision: Some(1),
+                lists: cluster.lists.get(&own).cloned(),
+            })
         }
         Call::CreateUser { id, name, account, .. } => {
             count(cluster, &id.0);
@@ -205,6 +212,9 @@ fn answer(call: &Call, own: PeerId, caller: &mut Caller, cluster: &mut MutexGuar
             cluster.library.leave(caller.peer);
             caller.user = None;
             Reply::Done(Answer::Ok)
+        }
+        Call::Announce { holdings, .. } if holdings.len() > shoal_common::limits::MAX_LIST => {
+            refuse(RefusalKind::Malformed, "too many holdings in one announcement")
         }
         Call::Announce { holdings, .. } => {
             cluster.library.announce(caller, holdings);

@@ -1,7 +1,7 @@
 //! Supervises a source's channel: connects, shows the ticket and its successors, tells the peer what we hold, and says
 //! when it is over. It never tries again by itself: who is tried when is decided in one place, `transfers::choice`.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::link::{LANES, Link};
 use super::requests::{Fault, LineState};
 use super::source::{Lane, Liveness, Origin};
+use crate::KEEP_ALIVE;
 use crate::news::{News, Told};
 use crate::uploads::{GATHER, Uploads};
-use crate::{KEEP_ALIVE, SwarmEvent};
 use shoal_session::tickets::TicketBook;
 
 /// How long a server may take to open a channel: it may have to ask its tracker for a key first, which takes 3 s at most.
@@ -32,8 +32,9 @@ const NEWS: usize = 4_096;
 
 /// How a session with the server ended. Reasons read on behind the peer's name.
 enum Parted {
-    /// The connection ended, could not be had, or the server does not serve us the file.
-    Gone(String),
+    /// The connection ended, could not be had, or the server does not serve us the file, and what it says is the matter
+    /// with its copy.
+    Gone(String, Option<CopyTrouble>),
     /// Not with this ticket.
     Ticket,
     /// It broke the protocol.
@@ -51,13 +52,10 @@ pub(super) async fn keep(
     let news = uploads.news(origin.key);
     let keeper = Keeper { origin: origin.clone(), link, tickets, news };
     let ended = stop.run_until_cancelled(keeper.run()).await;
-    let dropped = || Liveness::Gone("is not used any more".into());
+    let dropped = || gone("is not used any more").into();
     // First how it stands, then what it holds: who sees that it holds nothing can ask why.
-    keeper.part(ended.clone().unwrap_or_else(dropped));
+    keeper.part(ended.unwrap_or_else(dropped));
     keeper.link.release();
-    if let Some(Liveness::Gone(reason) | Liveness::Invalid(reason)) = ended {
-        uploads.emit(SwarmEvent::SourceLost { key: origin.key, peer: origin.peer, reason });
-    }
 }
 
 struct Keeper {
@@ -73,6 +71,9 @@ struct Line {
     state: watch::Receiver<LineState>,
 }
 
+/// A channel that is being opened.
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Line, Parted>> + Send + 'a>>;
+
 impl Keeper {
     async fn run(&self) -> Liveness {
         let mut changed = self.tickets.changed();
@@ -84,14 +85,13 @@ impl Keeper {
                 continue;
             };
             match self.session(ticket.clone()).await {
-                Parted::Gone(reason) => return Liveness::Gone(reason),
-                Parted::Invalid(reason) => return Liveness::Invalid(reason),
                 Parted::Ticket => {}
+                parted => return parted.into(),
             }
             self.part(Liveness::Connecting);
             let newer = timeout(NEWER_TICKET, changed.changed()).await.is_ok();
             if !newer && self.tickets.own_ticket(self.origin.key.group) == Some(ticket) {
-                return Liveness::Gone("does not accept this client's ticket".into());
+                return gone("does not accept this client's ticket").into();
             }
         }
     }
@@ -103,8 +103,9 @@ impl Keeper {
             Err(parted) => return parted,
         };
         self.origin.liveness.send_replace(Liveness::Open);
-        self.origin.troubles.refused(self.origin.key, self.origin.peer, None);
         let mut second: Option<Line> = None;
+        // Beside all else: what comes meanwhile on the first connection is heard.
+        let mut opening: Option<Opening<'_>> = None;
         let mut second_due = Instant::now();
         let mut told = Told::default();
         let mut version = self.news.version();
@@ -121,10 +122,15 @@ impl Keeper {
                     self.origin.lanes()[1] = None;
                     second_due = Instant::now() + SECOND_AGAIN;
                 }
-                () = self.origin.wanted.notified(), if second.is_none() && Instant::now() >= second_due => {
+                () = self.origin.wanted.notified(), if second.is_none() && opening.is_none() && Instant::now() >= second_due => {
                     // Once it failed it is not worth trying for a while; the first connection serves.
                     second_due = Instant::now() + SECOND_AGAIN;
-                    second = self.open(1, &shown).await.ok();
+                    let ticket = shown.clone();
+                    opening = Some(Box::pin(async move { self.open(1, &ticket).await }));
+                }
+                opened = opened_if(&mut opening) => {
+                    opening = None;
+                    second = opened.ok();
                 }
                 _ = changed.changed() => {
                     if let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) && ticket != shown {
@@ -154,7 +160,7 @@ impl Keeper {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
-        let connection = self.link.connection(number).await.map_err(Parted::Gone)?;
+        let connection = self.link.connection(number).await.map_err(gone)?;
         let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
         let (channel, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.origin.key.group, self.origin.key.file);
@@ -166,12 +172,12 @@ impl Keeper {
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
             Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
-            Ok(Ok(LineState::Refused(reason, copy))) => self.refused(reason, copy),
+            Ok(Ok(LineState::Refused(reason, copy))) => Self::refused(reason, copy),
             Ok(Ok(LineState::Lost(fault))) => parted(fault),
             Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => {
                 // A connection that is dead must not be found again by the next that tries.
                 lane.connection.end_if_silent(OPENING / 2);
-                Parted::Gone("does not answer".into())
+                gone("does not answer")
             }
         };
         self.close(number);
@@ -188,9 +194,9 @@ impl Keeper {
     /// Waits until an open channel is no longer. Cancel-safe.
     async fn ended(&self, line: &mut Line) -> Parted {
         match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
-            Ok(LineState::Refused(reason, copy)) => self.refused(reason, copy),
+            Ok(LineState::Refused(reason, copy)) => Self::refused(reason, copy),
             Ok(LineState::Lost(fault)) => parted(fault),
-            Ok(LineState::Open | LineState::Opening) | Err(_) => Parted::Gone("is not used any more".into()),
+            Ok(LineState::Open | LineState::Opening) | Err(_) => gone("is not used any more"),
         }
     }
 
@@ -201,9 +207,8 @@ impl Keeper {
         }
     }
 
-    /// The peer does not serve us the file. What is the matter with its copy is noted for whoever lists the download.
-    fn refused(&self, reason: Refused, copy: Option<CopyTrouble>) -> Parted {
-        self.origin.troubles.refused(self.origin.key, self.origin.peer, copy);
+    /// The peer does not serve us the file.
+    fn refused(reason: Refused, copy: Option<CopyTrouble>) -> Parted {
         let reason = match (reason, copy) {
             (Refused::Ticket | Refused::Expired, _) => return Parted::Ticket,
             (_, Some(copy)) => of_copy(copy),
@@ -212,7 +217,7 @@ impl Keeper {
             (Refused::Changed, None) => of_copy(CopyTrouble::Changed),
             (Refused::Malformed, None) => "does not understand this client",
         };
-        Parted::Gone(reason.into())
+        Parted::Gone(reason.into(), copy)
     }
 
     fn close(&self, number: usize) {
@@ -227,15 +232,36 @@ impl Keeper {
 impl Parted {
     fn reason(&self) -> &str {
         match self {
-            Self::Gone(reason) | Self::Invalid(reason) => reason,
+            Self::Gone(reason, _) | Self::Invalid(reason) => reason,
             Self::Ticket => "does not accept this client's ticket",
         }
     }
 }
 
+async fn opened_if<F: Future + Unpin>(opening: &mut Option<F>) -> F::Output {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl From<Parted> for Liveness {
+    fn from(parted: Parted) -> Self {
+        match parted {
+            Parted::Gone(reason, copy) => Self::Gone { reason, copy },
+            Parted::Invalid(reason) => Self::Invalid(reason),
+            Parted::Ticket => Self::Gone { reason: parted.reason().to_owned(), copy: None },
+        }
+    }
+}
+
+fn gone(reason: impl Into<String>) -> Parted {
+    Parted::Gone(reason.into(), None)
+}
+
 fn parted(fault: Fault) -> Parted {
     match fault {
-        Fault::Gone(reason) => Parted::Gone(format!("is lost ({reason})")),
+        Fault::Gone(reason) => gone(format!("is lost ({reason})")),
         Fault::Invalid(reason) => Parted::Invalid(reason),
     }
 }

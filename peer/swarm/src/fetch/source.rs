@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_REQUESTS;
-use shoal_common::peer_wire::ToServer;
+use shoal_common::peer_wire::{CopyTrouble, ToServer};
 use shoal_common::{Layout, PeerId, PieceIndex};
 use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::{Notify, oneshot, watch};
@@ -17,7 +17,6 @@ use super::connection::Connection;
 use super::keeper;
 use super::link::{LANES, Links};
 use crate::FileKey;
-use crate::troubles::Troubles;
 use crate::uploads::Uploads;
 use shoal_session::tickets::TicketBook;
 
@@ -48,7 +47,6 @@ pub(crate) struct Origin {
     pub(super) lanes: Mutex<[Option<Lane>; LANES]>,
     /// Somebody could use another connection.
     pub(super) wanted: Notify,
-    pub(super) troubles: Troubles,
 }
 
 /// How a source stands. Whoever put it into use watches this: nobody has to ask a source for pieces to learn that it is
@@ -59,8 +57,13 @@ pub enum Liveness {
     Connecting,
     /// Pieces can be asked for.
     Open,
-    /// This source is over, and why. The peer may be found again by another source.
-    Gone(String),
+    /// This source is over. The peer may be found again by another source.
+    Gone {
+        /// Why.
+        reason: String,
+        /// What the peer said is the matter with its copy of the file, if that is why.
+        copy: Option<CopyTrouble>,
+    },
     /// This source is over: the peer broke the protocol, and how.
     Invalid(String),
 }
@@ -81,7 +84,6 @@ pub(crate) struct Start<'a> {
     pub(crate) links: &'a Arc<Links>,
     pub(crate) tickets: TicketBook,
     pub(crate) uploads: Uploads,
-    pub(crate) troubles: Troubles,
     pub(crate) tasks: &'a TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -89,7 +91,7 @@ pub(crate) struct Start<'a> {
 impl PeerSource {
     /// Begins to connect.
     pub(crate) fn start(start: Start<'_>) -> (Self, Arc<Origin>) {
-        let Start { key, peer, addresses, layout, links, tickets, uploads, troubles, tasks, stop } = start;
+        let Start { key, peer, addresses, layout, links, tickets, uploads, tasks, stop } = start;
         let nothing = shoal_common::Bitfield::none(&layout);
         let origin = Arc::new(Origin {
             key,
@@ -99,7 +101,6 @@ impl PeerSource {
             liveness: watch::Sender::new(Liveness::Connecting),
             lanes: Mutex::default(),
             wanted: Notify::new(),
-            troubles,
         });
         tasks.spawn(keeper::keep(
             origin.clone(),
@@ -181,7 +182,7 @@ impl Origin {
         }
         match &*self.have.borrow() {
             Have::All => Some(100),
-            Have::Bits(bits) => percent(bits.count(), bits.len()),
+            Have::Bits(bits) => Some(bits.percent()),
         }
     }
 
@@ -190,7 +191,7 @@ impl Origin {
         match &*self.liveness.borrow() {
             Liveness::Open => {}
             Liveness::Connecting => return Err(SourceError::Busy(NOT_OPEN)),
-            Liveness::Gone(reason) => return Err(SourceError::Gone(reason.clone())),
+            Liveness::Gone { reason, .. } => return Err(SourceError::Gone(reason.clone())),
             Liveness::Invalid(reason) => return Err(SourceError::Invalid(reason.clone())),
         }
         let lanes = self.lanes();
@@ -205,10 +206,4 @@ impl Origin {
     pub(super) fn lanes(&self) -> MutexGuard<'_, [Option<Lane>; LANES]> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// `count` of `all` in percent, rounded down.
-pub(crate) fn percent(count: u32, all: u32) -> Option<u8> {
-    let percent = u64::from(count) * 100 / u64::from(all.max(1));
-    u8::try_from(percent).ok()
 }

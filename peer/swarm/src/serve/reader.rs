@@ -22,7 +22,8 @@ use shoal_session::tickets::Judgement;
 const SILENCE: Duration = Duration::from_secs(120);
 /// Time in which a stranger must open a file before it is shown the door.
 const STRANGER: Duration = Duration::from_secs(5);
-/// Refused openings on one connection at most: each costs us a signature check, and an honest requester learns.
+/// Refused tickets on one connection at most: each costs us a signature check, and an honest requester learns. Openings of
+/// files that are not served now are not counted: a member comes back for many of them, on the connection of all the others.
 const MAX_REFUSALS: u32 = 64;
 /// How often a requester may announce the same piece, on average: once, and again after each time it was told to.
 const MAX_REPETITIONS: u64 = 4;
@@ -112,15 +113,20 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             return Err(Ended::Malformed("a channel that is in use"));
         }
         if self.table.is_full() {
-            return self.refuse(wire, Refused::Limit);
+            self.refuse(wire, Refused::Limit);
+            return Ok(());
         }
         let expires = match self.judge(ticket, key.group).await {
             Ok(expires) => expires,
-            Err(reason) => return self.refuse(wire, reason),
+            Err(reason) => {
+                self.refuse(wire, reason);
+                return self.count_refusal();
+            }
         };
         self.guest.is_member.store(true, Ordering::Relaxed);
         let Some(opened) = self.guest.uploads.open(key, self.guest.peer, wire, &self.outbox) else {
-            return self.refuse(wire, self.guest.uploads.refusal(key));
+            self.refuse(wire, self.guest.uploads.refusal(key));
+            return Ok(());
         };
         let channel = Channel {
             id: opened.id,
@@ -202,14 +208,13 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
     }
 
-    fn refuse(&mut self, channel: u32, refusal: impl Into<Refusal>) -> Result<(), Ended> {
+    fn refuse(&self, channel: u32, refusal: impl Into<Refusal>) {
         self.outbox.push(Out::Tell(refusal.into().on(channel)));
-        self.count_refusal()
     }
 
     fn count_refusal(&mut self) -> Result<(), Ended> {
         self.refusals += 1;
-        if self.refusals > MAX_REFUSALS { Err(Ended::Limit("refused openings")) } else { Ok(()) }
+        if self.refusals > MAX_REFUSALS { Err(Ended::Limit("refused tickets")) } else { Ok(()) }
     }
 }
 

@@ -9,10 +9,10 @@ use shoal_common::{Layout, PeerId};
 use shoal_engine::{AnySource, Have, Outcome, Overwrite, PieceSource, SourceChange, SourceId, Target};
 use shoal_net::Identity;
 use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_swarm::{PeerSource, SwarmEvent};
+use shoal_swarm::PeerSource;
 use tokio::sync::mpsc;
 
-use crate::support::{KEY, Member, RawServer, file, until, within};
+use crate::support::{KEY, Member, RawServer, end, file, gone, until, within};
 
 /// Frames that a server sends when it is asked for a piece.
 type Answer = Arc<dyn Fn(u32, u32) -> Vec<(u8, Vec<u8>)> + Send + Sync>;
@@ -121,15 +121,13 @@ async fn whoever_breaks_the_protocol_is_no_source_any_more() {
     for (what, answer) in answers {
         let leecher = Member::new().await;
         let crooked = Crooked::start(answer);
-        let mut events = leecher.swarm.events();
         let (sources, changes) = mpsc::channel(4);
         let target = Target::new(leecher.folder.path().join("file"), Overwrite::Refuse);
         let download = leecher.engine.start(content.clone(), target, changes);
         let source = crooked.source(&leecher, *content.layout());
+        let liveness = source.liveness();
         sources.send(SourceChange::Add(SourceId(0), AnySource::new(source))).await.unwrap();
-        let event = within(what, events.recv()).await.unwrap();
-        let SwarmEvent::SourceLost { peer, .. } = event else { panic!("{what}: {event:?}") };
-        assert_eq!(peer, crooked.id(), "{what}");
+        within(what, end(liveness)).await;
         let source = leecher.source(&seeder, *content.layout());
         sources.send(SourceChange::Add(SourceId(1), AnySource::new(source))).await.unwrap();
         let outcome = within(what, download.wait()).await;
@@ -174,12 +172,10 @@ async fn opening(server: &mut RawServer) -> u32 {
 #[tokio::test]
 async fn a_malformed_opening_is_no_source() {
     let (leecher, mut by_hand) = (Member::new().await, ByHand::new());
-    let mut events = leecher.swarm.events();
     for have in [vec![], vec![0xff], vec![0; 2]] {
         let (source, mut server, channel) = by_hand.opened(&leecher).await;
         server.say(&ToRequester::Opened { channel, have: Some(have) }).await;
-        let event = within("the end", events.recv()).await.unwrap();
-        assert!(matches!(event, SwarmEvent::SourceLost { .. }), "{event:?}");
+        end(source.liveness()).await;
         drop(source);
     }
 }
@@ -187,15 +183,12 @@ async fn a_malformed_opening_is_no_source() {
 #[tokio::test]
 async fn refusals_end_a_source_with_a_reason() {
     let leecher = Member::new().await;
-    let mut events = leecher.swarm.events();
     for (refusal, expected) in [(Refused::NotShared, "does not share"), (Refused::Changed, "changed")] {
         let mut by_hand = ByHand::new();
         let (source, mut server, channel) = by_hand.opened(&leecher).await;
         server.say(&ToRequester::Refused { channel, reason: refusal, copy: None }).await;
-        match within("the end", events.recv()).await.unwrap() {
-            SwarmEvent::SourceLost { reason, .. } => assert!(reason.contains(expected), "{reason}"),
-            other => panic!("{other:?}"),
-        }
+        let (reason, _) = gone(source.liveness()).await;
+        assert!(reason.contains(expected), "{reason}");
         drop(source);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::{Signer, SigningKey};
 use shoal_common::limits::MAX_PEER_MESSAGE;
-use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
+use shoal_common::peer_wire::{CopyTrouble, DATA, DataHead, TO_REQUESTER, TO_SERVER, ToRequester, ToServer};
 use shoal_common::tokens::{self, TICKET_LIFE_MS, Ticket};
 use shoal_common::tracker_api::GroupTicket;
 use shoal_common::{Fid, Gid, GroupName, Layout, PeerId, Uid, UserName};
@@ -19,8 +19,8 @@ use shoal_net::Identity;
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
 use shoal_net::bulk::{self, BulkReader, BulkStream, BulkWriter};
 use shoal_session::tickets::TicketBook;
-use shoal_swarm::{Body, FileKey, PeerSource, Served, Swarm, SwarmConfig};
-use tokio::sync::mpsc;
+use shoal_swarm::{Body, FileKey, Liveness, PeerSource, Served, Swarm, SwarmConfig};
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use crate::waiting::{until, within};
 
@@ -111,7 +111,7 @@ impl Member {
         let layout = *content.layout();
         let body = Body::Partial { reader: download.reader(), verified: download.verified() };
         self.swarm.serve(KEY, Served { layout, body });
-        let fetching = Fetching { download, sources, path };
+        let fetching = Fetching { download, sources, path, liveness: Mutex::default() };
         for (number, member) in from.iter().enumerate() {
             fetching.add(number as u64, self.source(member, layout)).await;
         }
@@ -124,10 +124,32 @@ pub(crate) struct Fetching {
     pub(crate) download: Download,
     pub(crate) sources: mpsc::Sender<SourceChange>,
     pub(crate) path: PathBuf,
+    /// Of each source that was added.
+    liveness: Mutex<Vec<watch::Receiver<Liveness>>>,
+}
+
+/// Waits for the end of a source.
+pub(crate) async fn end(mut liveness: watch::Receiver<Liveness>) -> Liveness {
+    let over = |now: &Liveness| matches!(now, Liveness::Gone { .. } | Liveness::Invalid(_));
+    within("the end of a source", liveness.wait_for(over)).await.unwrap().clone()
+}
+
+/// Why a source ended, and what was said of the copy.
+pub(crate) async fn gone(liveness: watch::Receiver<Liveness>) -> (String, Option<CopyTrouble>) {
+    match end(liveness).await {
+        Liveness::Gone { reason, copy } => (reason, copy),
+        other => panic!("{other:?}"),
+    }
 }
 
 impl Fetching {
+    /// The last source that was added.
+    pub(crate) fn last(&self) -> watch::Receiver<Liveness> {
+        self.liveness.lock().unwrap().last().unwrap().clone()
+    }
+
     pub(crate) async fn add(&self, number: u64, source: PeerSource) {
+        self.liveness.lock().unwrap().push(source.liveness());
         self.sources.send(SourceChange::Add(SourceId(number), AnySource::new(source))).await.unwrap();
     }
 

@@ -8,7 +8,7 @@ use shoal_engine::{Have, PieceSource};
 use shoal_net::Identity;
 use shoal_swarm::SwarmEvent;
 
-use crate::support::{KEY, LATER, Member, RawClient, file, ticket, until, within};
+use crate::support::{KEY, LATER, Member, RawClient, file, gone, ticket, until, within};
 
 #[tokio::test]
 async fn a_file_passes_from_one_member_to_another() {
@@ -120,22 +120,16 @@ async fn a_file_that_changes_is_not_served_any_longer() {
     let path = seeder.share(&bytes, *content.layout());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     let mut events = seeder.swarm.events();
-    let mut lost = leecher.swarm.events();
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.reach(65_536).await;
     std::fs::write(&path, b"something else").unwrap();
     assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
     // Until somebody has looked at it, it may be the same.
-    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
-    let event = within("the source's end", lost.recv()).await.unwrap();
-    assert!(
-        matches!(&event, SwarmEvent::SourceLost { key: KEY, peer, .. } if *peer == seeder.id()),
-        "{event:?}"
-    );
+    assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Checked));
     assert!(seeder.swarm.withhold(KEY, CopyTrouble::Changed));
     // Whoever tries again learns what is the matter now.
     fetching.add(1, leecher.source(&seeder, *content.layout())).await;
-    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Changed)]).await;
+    assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Changed));
     // The rest comes from elsewhere.
     other.share(&bytes, *content.layout());
     fetching.add(7, leecher.source(&other, *content.layout())).await;
@@ -153,12 +147,11 @@ async fn a_touched_file_is_come_back_for_once_it_was_checked() {
     fetching.reach(65_536).await;
     std::fs::write(&path, &bytes).unwrap();
     assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
-    until("the leecher knows", || leecher.swarm.troubles(KEY) == [(seeder.id(), CopyTrouble::Checked)]).await;
+    assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Checked));
     seeder.swarm.set_upload_limit(None);
     seeder.share_at(&path, *content.layout());
     fetching.add(1, leecher.source(&seeder, *content.layout())).await;
     fetching.complete(&bytes).await;
-    assert_eq!(leecher.swarm.troubles(KEY), []);
 }
 
 #[tokio::test]
@@ -194,17 +187,36 @@ async fn whoever_opens_a_withheld_file_is_told_why_and_a_download_of_it_is_serve
 }
 
 #[tokio::test]
+async fn a_part_never_takes_the_place_of_the_whole_and_is_served_when_that_is_gone() {
+    let (bytes, content) = file(1 << 20);
+    let (seeder, leecher, late) = (Member::new().await, Member::new().await, Member::new().await);
+    seeder.share(&bytes, *content.layout());
+    // Downloaded here too, from nobody.
+    let idle = seeder.download(&content, &[]).await;
+    let fetching = leecher.download(&content, &[&seeder]).await;
+    fetching.complete(&bytes).await;
+    assert!(!seeder.swarm.withhold(KEY, CopyTrouble::Missing), "the part is served on");
+    assert!(seeder.swarm.serves(KEY));
+    seeder.swarm.stop_part(KEY);
+    assert!(!seeder.swarm.serves(KEY));
+
+    seeder.share_at(&leecher.folder.path().join("download"), *content.layout());
+    seeder.swarm.stop_part(KEY);
+    let fetching = late.download(&content, &[&seeder]).await;
+    fetching.complete(&bytes).await;
+    drop(idle);
+}
+
+#[tokio::test]
 async fn a_stopped_share_ends_uploads_and_can_be_taken_up_again() {
     let (bytes, content) = file(4 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
     let path = seeder.share(&bytes, *content.layout());
     seeder.swarm.set_upload_limit(Some(1 << 20));
-    let mut lost = leecher.swarm.events();
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.reach(65_536).await;
     seeder.swarm.stop(KEY);
-    let event = within("the source's end", lost.recv()).await.unwrap();
-    assert!(matches!(event, SwarmEvent::SourceLost { .. }), "{event:?}");
+    assert_eq!(gone(fetching.last()).await.1, None);
     let before = seeder.swarm.uploaded().total;
     assert!(before < bytes.len() as u64);
     seeder.swarm.set_upload_limit(None);
@@ -242,19 +254,13 @@ async fn a_liar_is_found_out_and_the_file_is_right() {
 #[tokio::test]
 async fn a_peer_that_is_not_there_is_given_up_with_the_reason() {
     let leecher = Member::new().await;
-    let gone = Member::new().await;
-    let (id, address) = (gone.id(), gone.address());
-    gone.swarm.shutdown().await;
-    let mut events = leecher.swarm.events();
+    let away = Member::new().await;
+    let (id, address) = (away.id(), away.address());
+    away.swarm.shutdown().await;
     let layout = Layout::new(100, 65_536).unwrap();
-    let _source = leecher.swarm.source(KEY, id, &[address], layout);
-    match within("giving up", events.recv()).await.unwrap() {
-        SwarmEvent::SourceLost { reason, peer, .. } => {
-            assert_eq!(peer, id);
-            assert!(reason.contains(&address.to_string()), "{reason}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let source = leecher.swarm.source(KEY, id, &[address], layout);
+    let (reason, _) = gone(source.liveness()).await;
+    assert!(reason.contains(&address.to_string()), "{reason}");
 }
 
 #[tokio::test]

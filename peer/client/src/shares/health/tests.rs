@@ -33,6 +33,8 @@ struct Disk {
     /// The file that is being read, as it was at the beginning.
     reading: Option<FileIdentity>,
     served: Option<FileIdentity>,
+    /// How long reading takes.
+    took: Duration,
     checks: u32,
     reports: Vec<Report>,
 }
@@ -50,6 +52,7 @@ impl Disk {
             clock: 0,
             reading: None,
             served: None,
+            took: Duration::ZERO,
             checks: 0,
             reports: Vec::new(),
         };
@@ -98,7 +101,7 @@ impl Disk {
             Some(now) if self.content(now) == Content::Right => Checked::Same(now),
             Some(now) => Checked::Other(now),
         };
-        let actions = self.health.checked(checked, self.now);
+        let actions = self.health.checked(checked, self.took, self.now);
         self.carry_out(actions);
     }
 
@@ -330,4 +333,27 @@ fn a_drive_that_does_not_answer_is_reported_at_once_and_believed_when_it_does() 
     assert_eq!((disk.served, disk.reports.clone()), (None, vec![Report::Absent(Absence::Silent)]));
     disk.look();
     assert_eq!((disk.served, disk.checks, disk.reports.len()), (disk.file, 0, 2));
+}
+
+#[test]
+fn a_large_file_that_is_written_to_while_it_is_read_is_left_alone_for_longer_than_reading_takes() {
+    let mut disk = Disk::new();
+    disk.took = Duration::from_secs(600);
+    disk.touch();
+    let begins = |disk: &mut Disk| {
+        while !disk.health.is_reading() {
+            disk.now += POLL;
+            disk.look();
+        }
+    };
+    begins(&mut disk);
+    disk.touch();
+    disk.read();
+    let over = disk.now;
+    begins(&mut disk);
+    assert!(disk.now - over >= disk.took * REST, "{:?}", disk.now - over);
+    // What is read now need not be read to its end.
+    disk.touch();
+    disk.look();
+    assert!(!disk.health.is_reading());
 }

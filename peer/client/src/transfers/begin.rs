@@ -1,0 +1,240 @@
+//! Downloads begin, and go on when their user says so.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use shoal_common::tracker_api::{Answer, Call, Extent};
+use shoal_common::{Manifest, Uid};
+use tokio::sync::watch;
+
+use super::destination::{self, DestinationError, Place};
+use super::end::End;
+use super::error::{metadata, wrong_state};
+use super::run::Origin;
+use super::{TransferError, Transfers, supervisor};
+use crate::FileRef;
+use crate::hashing::Hashing;
+use crate::results::lossy;
+use crate::store::{DownloadRecord, DownloadState};
+use shoal_session::CallError;
+use shoal_session::events::Event;
+use shoal_swarm::FileKey;
+
+/// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
+/// error of the command.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+/// A download that was begun.
+#[derive(Debug, Clone, Serialize)]
+pub struct Begun {
+    /// The file, by the name it goes by now.
+    #[serde(flatten)]
+    pub file: FileRef,
+    /// Where it goes.
+    #[serde(serialize_with = "lossy")]
+    pub path: PathBuf,
+    /// Clients that share it whole now.
+    pub sharers: usize,
+    /// Whether it was there already.
+    pub complete: bool,
+    /// What it waits for that is lacking here, if it cannot begin yet.
+    #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+}
+
+/// A download that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resumed {
+    /// Whether nothing of it is there any more, so that it begins anew.
+    pub anew: bool,
+    /// What it waits for that is lacking here, if it cannot go on yet.
+    #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+}
+
+impl Transfers {
+    /// Looks a file up and begins to download it.
+    ///
+    /// # Errors
+    /// See [`TransferError`]; nothing is left behind then.
+    pub(crate) async fn begin(
+        &self,
+        file: FileRef,
+        destination: PathBuf,
+        overwrite: bool,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Begun, TransferError> {
+        let parts = &self.0.parts;
+        let who = parts.session.who().ok_or(TransferError::NotLoggedIn)?;
+        let (key, manifest) = self.find(&file).await?;
+        let file = FileRef { group: file.group, file: manifest.name.clone() };
+        if let Some(path) = self.list().running(key) {
+            return Err(TransferError::Running { file, path });
+        }
+        if let Some(path) = parts.shares.there(key).await {
+            return self.there_already(who.user, key, (file, manifest), path).await;
+        }
+        let place = destination::check(destination, &manifest, overwrite, progress).await?;
+        let path = place.path().to_owned();
+        if let Some(other) = self.list().going_to(&path, key) {
+            return Err(DestinationError::Taken { path, file: other }.into());
+        }
+        let piece_list = self.piece_list(key, &manifest).await?;
+        let sharers = self.sharers(key).await?;
+        let record = DownloadRecord {
+            user: who.user,
+            key,
+            group: file.group.clone(),
+            manifest,
+            path: path.clone(),
+            overwrite: matches!(place, Place::Replace(_)),
+            share: true,
+            state: DownloadState::Running,
+            verified: 0,
+        };
+        let complete = matches!(place, Place::Identical(_));
+        let transfers = self.clone();
+        // Whoever gives up waiting leaves no download that is on record and does not run.
+        let entered = self
+            .0
+            .tasks
+            .spawn(async move { transfers.enter(record, piece_list, complete, sharers == 0).await });
+        let waits =
+            entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
+        Ok(Begun { file, path, sharers, complete, waits })
+    }
+
+    /// A file that this client shares is not fetched once more: one place is what is shared of it. It is listed all the same.
+    async fn there_already(
+        &self,
+        user: Uid,
+        key: FileKey,
+        (file, manifest): (FileRef, Manifest),
+        path: PathBuf,
+    ) -> Result<Begun, TransferError> {
+        let parts = &self.0.parts;
+        let piece_list = parts.store.piece_list(&manifest).await?;
+        let sharers = self.sharers(key).await?;
+        let (group, name, size) = (file.group.clone(), manifest.name.clone(), manifest.size);
+        let record = DownloadRecord {
+            user,
+            key,
+            group: group.clone(),
+            manifest,
+            path: path.clone(),
+            overwrite: false,
+            // It is no download's to share.
+            share: false,
+            state: DownloadState::Complete,
+            verified: size,
+        };
+        parts.store.put_download(record.clone(), piece_list).await?;
+        self.list().put(record);
+        parts.events.tell(Event::Complete { group, file: name, path: path.clone(), size });
+        Ok(Begun { file, path, sharers, complete: true, waits: None })
+    }
+
+    /// Records and lists a download, and lets it run unless it is complete; gives what it waits for.
+    async fn enter(
+        &self,
+        record: DownloadRecord,
+        piece_list: Vec<u8>,
+        complete: bool,
+        unshared: bool,
+    ) -> Result<Option<String>, TransferError> {
+        self.0.parts.store.put_download(record.clone(), piece_list).await?;
+        self.list().put(record.clone());
+        if complete {
+            self.0.ended(&record, None, End::Complete, true).await;
+            return Ok(None);
+        }
+        let opened = supervisor::start(&self.0, record.clone(), Origin::Command { unshared });
+        let word = self.first_word(record.key, opened).await;
+        if word.is_err()
+            && let Err(error) = self.forget(&record).await
+        {
+            tracing::warn!(%error, "a download that failed at once stays on the list");
+        }
+        word
+    }
+
+    /// Lets a paused or failed download go on, and one that waits for something at once. If nothing of it is there any more,
+    /// it begins anew.
+    ///
+    /// # Errors
+    /// When there is none, it runs or is complete, or it fails at once.
+    pub(crate) async fn resume(&self, file: &FileRef) -> Result<Resumed, TransferError> {
+        let record = self.named(file)?;
+        let key = record.key;
+        let waits = self.list().waits(key).is_some();
+        if !waits && !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
+            return Err(wrong_state(file, &record.state, "resumed"));
+        }
+        let begun = self.list().verified(key) > 0;
+        let anew = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
+        if anew {
+            self.list().begins_anew(key);
+        }
+        // One that waits goes on where it is: ended and begun again it would be lost if the store failed in between.
+        let hurried = if waits { self.list().hurry(key) } else { None };
+        let opened = match hurried {
+            Some(opened) => opened,
+            None => {
+                let record = DownloadRecord { state: DownloadState::Running, ..record };
+                self.0.record_state(&record, DownloadState::Running).await?;
+                supervisor::start(&self.0, record, Origin::Resume)
+            }
+        };
+        Ok(Resumed { anew, waits: self.first_word(key, opened).await? })
+    }
+
+    async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
+        let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
+        let Answer::Found { group, file: found, mut manifest } = self.0.parts.session.call(call).await?
+        else {
+            return Err(CallError::Unexpected.into());
+        };
+        // Under the name that the user typed, whatever a tracker answers.
+        manifest.name = file.file.clone();
+        manifest.validate().map_err(|error| metadata(&manifest, &error))?;
+        Ok((FileKey { group, file: found }, *manifest))
+    }
+
+    async fn piece_list(&self, key: FileKey, manifest: &Manifest) -> Result<Vec<u8>, TransferError> {
+        let call = Call::PieceList { group: key.group, file: key.file };
+        let Answer::PieceList(list) = self.0.parts.session.call(call).await? else {
+            return Err(CallError::Unexpected.into());
+        };
+        manifest.read_piece_list(&list).map_err(|error| metadata(manifest, &error))?;
+        Ok(list)
+    }
+
+    async fn sharers(&self, key: FileKey) -> Result<usize, TransferError> {
+        let call = Call::Holders { group: key.group, file: key.file };
+        match self.0.parts.session.call(call).await? {
+            Answer::Holders { holders, .. } => {
+                Ok(holders.iter().filter(|holder| holder.extent == Extent::Complete).count())
+            }
+            _ => Err(CallError::Unexpected.into()),
+        }
+    }
+
+    /// Waits for the first word of a run; gives what the download waits for.
+    async fn first_word(
+        &self,
+        key: FileKey,
+        mut opened: watch::Receiver<Option<Option<String>>>,
+    ) -> Result<Option<String>, TransferError> {
+        // No word yet is no failure: an interrupted download may have much to rehash.
+        let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
+        let failure = opened.borrow().clone().flatten();
+        match failure {
+            Some(error) => {
+                self.list().take_failure(key);
+                Err(TransferError::Failed(error))
+            }
+            None => Ok(self.list().waits(key)),
+        }
+    }
+}
