@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::args::RequestArgs;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

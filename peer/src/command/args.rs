@@ -8,8 +8,7 @@ use shoal_common::tracker_api::UserEntry;
 use shoal_common::{FileName, GroupName, Password, UserName};
 
 use super::{Context, Failure};
-use crate::reply::Reply;
-use crate::reply::lines;
+use crate::reply::{Reply, lines};
 
 /// A file of a group.
 #[derive(Debug, Args)]

@@ -4,7 +4,6 @@ use clap::Args;
 use shoal_common::Password;
 
 use super::args::password;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

@@ -4,7 +4,6 @@ use clap::Args;
 use shoal_common::GroupName;
 
 use super::context::note;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

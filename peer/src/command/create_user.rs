@@ -6,7 +6,6 @@ use shoal_session::text::quoted;
 
 use super::args::password;
 use super::context::note;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

@@ -1,15 +1,14 @@
 //! `download_file`.
 
-use clap::Args;
-use shoal_session::text::count;
 use std::path::PathBuf;
 
-use super::args::{FileArgs, path};
-use crate::reply::shown;
-use crate::watch;
+use clap::Args;
+use shoal_session::text::count;
 
+use super::args::{FileArgs, path};
 use super::{Context, Failure, Run};
-use crate::reply::Reply;
+use crate::reply::{Reply, shown};
+use crate::watch;
 
 /// Download a file in the background, from many peers at once
 ///

@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use super::{ParseError, SECTIONS, definition, find, usage};
-
 use super::{Context, Failure, Run};
+use super::{ParseError, SECTIONS, definition, find, usage};
 use crate::reply::Reply;
 
 /// This list, or more about one command

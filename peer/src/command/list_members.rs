@@ -4,7 +4,6 @@ use clap::Args;
 use shoal_common::GroupName;
 
 use super::args::user_list;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

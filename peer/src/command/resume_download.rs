@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::args::FileArgs;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

@@ -3,11 +3,10 @@
 use clap::Args;
 use shoal_client::ClientError;
 
-use crate::reply::{line, verbose_line, without_activity};
-use crate::watch;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
+use crate::reply::{line, verbose_line, without_activity};
+use crate::watch;
 
 /// All downloads: [D] downloading, [C] complete, [P] paused, [F] failed
 ///

@@ -4,7 +4,6 @@ use clap::Args;
 use shoal_client::PeerRow;
 
 use super::args::FileArgs;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 

@@ -1,15 +1,15 @@
 //! `upload_file`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use shoal_common::GroupName;
 use shoal_session::text::size;
-use std::path::PathBuf;
 
 use super::args::path;
-use crate::watch;
-
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
+use crate::watch;
 
 /// Share a file with a group
 ///

@@ -1,8 +1,9 @@
 //! `wait`.
 
+use std::time::Duration;
+
 use clap::Args;
 use shoal_session::text::short;
-use std::time::Duration;
 
 use super::{Context, Failure, Run};
 use crate::reply::Reply;

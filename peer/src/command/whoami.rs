@@ -3,10 +3,8 @@
 use clap::Args;
 
 use super::context::note;
-use crate::reply::shown;
-
 use super::{Context, Failure, Run};
-use crate::reply::Reply;
+use crate::reply::{Reply, shown};
 
 /// Who is logged in, and where
 #[derive(Debug, Args)]
