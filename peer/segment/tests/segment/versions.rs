@@ -1,6 +1,6 @@
 //! Nodes behind one address that name different validators of one file, and those that have another file.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shoal_common::Sha1;
 
@@ -96,10 +96,16 @@ fn across_resumes_a_changed_validator_is_a_new_version_unless_it_was_joined_or_a
         if digest {
             arguments.extend(["--sha1".into(), sha1.clone()]);
         }
-        let slow = Manners { block_time: Duration::from_millis(6), ..nodes(&first) };
+        let slow = Manners { block_time: Duration::from_millis(25), ..nodes(&first) };
         let lab = Lab::start_at(port, &bytes, slow);
+        let begun = SystemTime::now();
         let mut running = Process(fetch_command(&arguments).spawn().unwrap());
-        until("some parts are there", || lab.served() > 2 * MIB as u64);
+        until("some parts are known to be there", || {
+            let saved =
+                std::fs::metadata(out.with_file_name("out.pstate")).and_then(|state| state.modified());
+            // The first state is written at the start, the next with what is there after a second.
+            saved.is_ok_and(|saved| saved > begun + Duration::from_secs(1))
+        });
         until("the nodes are known", || {
             let kept = std::fs::read_to_string(out.with_file_name("out.pfrom")).unwrap_or_default();
             first.len() < 2 || kept.contains("\\\"b\\\"")
