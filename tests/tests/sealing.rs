@@ -25,19 +25,26 @@ fn write(path: &Path, content: u8, time: SystemTime) {
     File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// One PUT: `change` happens between the two readings; it is dropped once something was stored if `cut`.
+/// One PUT: `change` happens once the file was hashed, if it is `at` that step, or when the first part of it was stored. The put
+/// is dropped then if `cut`.
 async fn put(
     client: &Client,
     path: &Path,
-    change: impl Fn() + Send + Sync + 'static,
+    (at, change): (Step, impl Fn() + Send + Sync + 'static),
     cut: bool,
 ) -> Option<Result<(), StoreError>> {
     let (stored, changed) = (Arc::new(Notify::new()), AtomicBool::new(false));
     let heard = stored.clone();
-    let report = move |progress: Progress| match progress.step {
-        Step::Hashing if progress.done == progress.total && !changed.swap(true, Ordering::SeqCst) => change(),
-        Step::Storing if progress.done > 0 && cut => heard.notify_one(),
-        _ => {}
+    let report = move |progress: Progress| {
+        let hashed = progress.step == Step::Hashing && progress.done == progress.total;
+        let storing = progress.step == Step::Storing && progress.done > 0;
+        let now = if at == Step::Hashing { hashed } else { storing };
+        if now && !changed.swap(true, Ordering::SeqCst) {
+            change();
+        }
+        if storing && cut {
+            heard.notify_one();
+        }
     };
     tokio::select! {
         done = client.put(path, 2, Arc::new(report)) => Some(done.map(drop)),
@@ -65,16 +72,18 @@ fn no_key_and_nonce_seal_two_contents_whatever_happens_to_the_file() {
             move || write(&path, content, time)
         };
         // What was hashed is not what is read again: it is not stored, and said so.
-        write(&path, 1, time);
-        let ended = put(&client, &path, then(2), false).await;
-        assert!(matches!(ended, Some(Err(StoreError::Changed(_)))), "{ended:?}");
+        for at in [Step::Hashing, Step::Storing] {
+            write(&path, 1, time);
+            let ended = put(&client, &path, (at, then(2)), false).await;
+            assert!(matches!(ended, Some(Err(StoreError::Changed(_)))), "{ended:?}");
+        }
         // The same, but cut off before that is noticed; then the first content is back, and the put goes on.
         for _ in 0..2 {
             write(&path, 1, time);
-            put(&client, &path, then(2), true).await;
+            put(&client, &path, (Step::Storing, then(2)), true).await;
         }
         write(&path, 1, time);
-        assert!(matches!(put(&client, &path, || {}, false).await, Some(Ok(()))));
+        assert!(matches!(put(&client, &path, (Step::Hashing, || {}), false).await, Some(Ok(()))));
         // Any order of contents, changes and cuts.
         let seed = fastrand::u64(..);
         eprintln!("seed {seed}");
@@ -82,7 +91,8 @@ fn no_key_and_nonce_seal_two_contents_whatever_happens_to_the_file() {
         for _ in 0..16 {
             let (first, second) = (random.u8(3..6), random.u8(3..6));
             write(&path, first, time);
-            let ended = put(&client, &path, then(second), random.bool()).await;
+            let at = if random.u8(..4) == 0 { Step::Hashing } else { Step::Storing };
+            let ended = put(&client, &path, (at, then(second)), random.bool()).await;
             // Also a file that was written again as it was has changed, for all that its times tell.
             let stored = matches!(ended, Some(Ok(())));
             assert!(!stored || first == second, "{ended:?}");

@@ -180,11 +180,11 @@ impl Choice {
         true
     }
 
-    /// A source lied or broke the protocol: it is never used again. Its name, the first time.
-    pub(super) fn banned(&mut self, id: SourceId) -> Option<String> {
+    /// A source lied or broke the protocol: it is never used again. Its key and name, the first time.
+    pub(super) fn banned(&mut self, id: SourceId) -> Option<(PeerId, String)> {
         let known = self.of(id)?;
         known.leave();
-        (!std::mem::replace(&mut known.banned, true)).then(|| known.label())
+        (!std::mem::replace(&mut known.banned, true)).then(|| (known.holder.peer, known.label()))
     }
 
     /// Whoever waits for its next try is tried now: this machine was asleep, or has another ticket.

@@ -172,7 +172,8 @@ impl Sources {
             }
             Liveness::Invalid(reason) => {
                 self.remove(id).await;
-                return self.choice.banned(id).map(|source| Banned { peer, source, reason });
+                let banned = self.choice.banned(id);
+                return banned.map(|(peer, source)| Banned { peer, source, reason });
             }
         }
         self.watch(id, number, liveness);
@@ -184,8 +185,9 @@ impl Sources {
         let mut liars = Vec::new();
         for row in progress.rows.iter() {
             let SourceState::Banned(reason) = &row.state else { continue };
-            let Some(Use { peer, .. }) = self.in_use.remove(&row.id) else { continue };
-            if let Some(source) = self.choice.banned(row.id) {
+            // Its connection may have ended before this was heard.
+            self.in_use.remove(&row.id);
+            if let Some((peer, source)) = self.choice.banned(row.id) {
                 liars.push(Banned { peer, source, reason: reason.clone() });
             }
         }

@@ -145,7 +145,7 @@ fn who_is_gone_is_tried_again_while_it_is_named_and_a_liar_never() {
     let ids: Vec<SourceId> = world.in_use.keys().copied().collect();
     let now = world.now;
     assert!(world.choice.gone(ids[0], now) && !world.choice.gone(ids[0], now));
-    assert_eq!(world.choice.banned(ids[1]).as_deref(), Some("ann at 127.0.0.1:1"));
+    assert_eq!(world.choice.banned(ids[1]).unwrap().1, "ann at 127.0.0.1:1");
     assert_eq!(world.choice.banned(ids[1]), None, "it is told once");
     ids[..2].iter().for_each(|id| {
         world.in_use.remove(id);

@@ -152,7 +152,7 @@ impl World {
                 let used = self.sources.iter().find(|(_, source)| usize::from(source.number) == number);
                 let Some(id) = used.map(|(&id, _)| id) else { return };
                 real.lied = true;
-                self.choice.banned(id);
+                let _ = self.choice.banned(id);
                 self.sources.remove(&id);
                 "lies"
             }
