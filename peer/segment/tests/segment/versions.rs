@@ -1,6 +1,8 @@
 //! Nodes behind one address that name different validators of one file, and those that have another file.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use shoal_common::Sha1;
 
@@ -98,13 +100,12 @@ fn across_resumes_a_changed_validator_is_a_new_version_unless_it_was_joined_or_a
         }
         let slow = Manners { block_time: Duration::from_millis(25), ..nodes(&first) };
         let lab = Lab::start_at(port, &bytes, slow);
-        let begun = SystemTime::now();
         let mut running = Process(fetch_command(&arguments).spawn().unwrap());
+        // A checkpoint takes the place of the file that was begun with, in which nothing is there.
+        let mut states = BTreeSet::new();
         until("some parts are known to be there", || {
-            let saved =
-                std::fs::metadata(out.with_file_name("out.pstate")).and_then(|state| state.modified());
-            // The first state is written at the start, the next with what is there after a second.
-            saved.is_ok_and(|saved| saved > begun + Duration::from_secs(1))
+            states.extend(std::fs::metadata(out.with_file_name("out.pstate")).map(|state| state.ino()));
+            states.len() > 1
         });
         until("the nodes are known", || {
             let kept = std::fs::read_to_string(out.with_file_name("out.pfrom")).unwrap_or_default();
@@ -122,6 +123,9 @@ fn across_resumes_a_changed_validator_is_a_new_version_unless_it_was_joined_or_a
             std::fs::remove_file(&out).unwrap();
         } else {
             ended.failed_saying("has changed since");
+            for ours in ["out.part", "out.pstate", "out.pfrom"] {
+                std::fs::remove_file(out.with_file_name(ours)).unwrap();
+            }
         }
     }
 }
