@@ -120,7 +120,7 @@ fn a_backup_at_the_prompt_replaces_nothing_and_errors_are_on_stderr() {
             "no backup was made: good exists already; name another file or remove it",
             "say where to: backup FILE, a new file outside the data directory",
             "unknown command \"fly\"; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
-             invite_user, quota, help, quit",
+             allow-removal, restamp, invite_user, quota, help, quit",
         ],
         "{said:?}"
     );
