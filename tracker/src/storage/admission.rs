@@ -282,6 +282,8 @@ impl Storage {
                 ));
             }
         };
+        // Nor may it come in by a key that was admitted before it asked.
+        self.waiting().forget(node.peer);
         let key = node.peer.0.to_vec();
         let write = Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() };
         let peer = node.peer;

@@ -344,7 +344,8 @@ impl Shares {
             Ok(_) => Ok(()),
             // No other tracker, and no other time, makes that good.
             Err(CallError::Refused {
-                kind: RefusalKind::NotAllowed | RefusalKind::Limit | RefusalKind::Malformed,
+                kind:
+                    RefusalKind::NotAllowed | RefusalKind::Limit | RefusalKind::Malformed | RefusalKind::Wait,
                 text,
                 ..
             }) => {
