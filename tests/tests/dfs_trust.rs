@@ -132,6 +132,7 @@ fn a_node_whose_disk_is_full_starts_and_its_bin_works() {
         return;
     }
     let mut scene = Scene::begin((3, 2), &["--min-age", "0s"], true);
+    let before = scene.liars[0].nodes();
     scene.liars.iter().for_each(Liar::have_all_deleted);
     let gone = |scene: &Scene, each: usize| scene.liars[0].gone().iter().all(|&gone| gone >= each);
     until("every node's share is in its bin", || gone(&scene, 2));
@@ -142,10 +143,19 @@ fn a_node_whose_disk_is_full_starts_and_its_bin_works() {
     scene.store.set_arguments(&["--min-age", "0s", "--daily-deletions", "50"]);
     scene.restart_all();
     assert!(scene.store.log(1).contains("2 chunks in the bin"), "{}", scene.store.log(1));
-    // More goes into the bin, and is read from there.
+    // More goes into the bin, and all of it comes back.
     scene.liars.iter().for_each(Liar::have_all_deleted);
     until("half is in the bins", || gone(&scene, 6));
     scene.liars.iter().for_each(|liar| liar.lie(|_, _| Vec::new()));
+    scene.fetch();
+    scene.store.set_arguments(&["--restore-bin"]);
+    scene.restart_all();
+    // Each node holds again what it held; and a copy too many, if there was one in its bin already.
+    until("all is held again", || {
+        let now = scene.liars[0].nodes();
+        let held = |key, parts| now.iter().any(|(peer, _, held)| *peer == key && held.is_superset(parts));
+        before.iter().all(|(peer, _, parts)| held(*peer, parts))
+    });
     scene.fetch();
 }
 
