@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use shoal_replica::limits::MAX_AHEAD_MS;
+
 /// By how much it is shifted, in milliseconds.
 static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
 
-/// How far ahead of this tracker's clock a time may be that another one wrote: clocks that are a day off and more are told of,
-/// and still work.
-const FAR_AHEAD_MS: u64 = 7 * 24 * 3_600_000;
+/// How far ahead of this tracker's clock a time may be that another one wrote: as far as a record's stamp, and the day by which a
+/// sign-out is written ahead.
+const FAR_AHEAD_MS: u64 = MAX_AHEAD_MS + 24 * 3_600_000;
 
 /// Whether a time from a record or token can be meant: trackers that lie write any.
 #[must_use]
