@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 use shoal_common::Manifest;
-use shoal_replica::{Kind, Row};
+use shoal_replica::{Kind, Row, parse_claim_key};
 
 use super::admission::space_of;
 use super::usage::{self, file_cost};
@@ -107,7 +107,13 @@ impl Store {
                 self.uncount_pointer(key)?;
                 self.note_storage_change(POINTER, key)
             }
-            // Claims are never deleted.
+            // No tombstone takes a claim away, but a fresh round may.
+            Kind::USER_CLAIM | Kind::GROUP_CLAIM => {
+                let Some((name, id)) = parse_claim_key(key) else { return Ok(()) };
+                let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
+                let sql = "DELETE FROM claim WHERE space = ?1 AND name = ?2 AND id = ?3";
+                self.run(sql, params![space_of(kind), name, id.0])
+            }
             kind => self.note_storage_change(kind, key),
         }
     }
@@ -191,10 +197,10 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
-    use shoal_replica::{Origin, Rows, Stamp};
+    use shoal_replica::{Origin, Rows, Stamp, claim_key};
 
     use super::*;
-    use crate::record::{Standing, file_key, membership_key, share_key};
+    use crate::record::{Founding, Standing, file_key, membership_key, share_key};
 
     const GROUP: Gid = Gid([1; 16]);
 
@@ -202,6 +208,21 @@ mod tests {
         let (stamp, origin) = (Stamp::at_ms(seq), Origin([1; 16]));
         let tombstone = value.is_empty();
         Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs: Vec::new() }
+    }
+
+    #[test]
+    fn a_claim_that_a_fresh_round_removed_counts_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let founder = Uid([3; 16]);
+        let key = claim_key(b"g", shoal_replica::Uid(GROUP.0));
+        let founding = encode(&Founding { founder, nonce: None });
+        store.put(&row(Kind::GROUP_CLAIM, key.clone(), founding, 1)).unwrap();
+        assert_eq!(store.founded(founder).unwrap(), 1);
+        store.remove(Kind::GROUP_CLAIM, &key).unwrap();
+        assert_eq!(store.founded(founder).unwrap(), 0);
+        store.rebuild_projections().unwrap();
+        assert_eq!(store.founded(founder).unwrap(), 0);
     }
 
     #[test]
