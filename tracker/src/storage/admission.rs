@@ -204,9 +204,13 @@ impl Storage {
         let applicant = match which.parse::<PeerId>() {
             Ok(peer) => {
                 let waits = self.applicants().into_iter().find(|one| one.peer == peer);
+                // One that was expelled may have a record all the same, which an earlier version wrote.
+                let is_expelled = self.is_expelled(peer).await.map_err(|refusal| refusal.text)?;
                 match waits {
                     Some(applicant) => applicant,
-                    None if self.depot().is_known(peer) => return Err(format!("{peer} is admitted already")),
+                    None if self.depot().is_known(peer) && !is_expelled => {
+                        return Err(format!("{peer} is admitted already"));
+                    }
                     None if self.waiting().expect(peer, now) => return Ok(Admitted::OnceItAsks(peer)),
                     None => return Err(format!("{MAX_EXPECTED} nodes are waited for, which is the most")),
                 }
