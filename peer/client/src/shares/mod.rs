@@ -210,9 +210,9 @@ impl Shares {
         if let Err(error) = &told {
             tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
             if matches!(error, CallError::Refused { kind: RefusalKind::Limit | RefusalKind::Wait, .. }) {
-                let (group, file) = self.parts.name_of(&record);
-                let (path, problem) = (record.path.clone(), error.to_string());
-                self.parts.events.tell(Event::ShareLost { group, file, path, problem });
+                // Over a quota: the next login shares it, if there is room then.
+                self.parts.told_lost(&record, error.to_string());
+                return Ok(());
             }
         }
         if self.parts.session.who().is_none_or(|who| who.user != record.user) {
