@@ -1,5 +1,5 @@
 //! How fast a file passes between two processes: disk, policy, bulk lane, engine, all digests; page cache warm.
-//! `cargo run --release -p shoal-peer --example swarm [MIB [SEEDERS [RUNS [FOLDER]]]]`
+//! `cargo run --release -p shoal-swarm --example swarm [MIB [SEEDERS [RUNS [FOLDER]]]]`
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

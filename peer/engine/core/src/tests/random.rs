@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Together with the steps a million.
 const WORLDS: u64 = 500;
 const STEPS: usize = 2_000;
-/// Replays one world: `SHOAL_SEED=n cargo test -p shoal-engine random_worlds`.
+/// Replays one world: `SHOAL_SEED=n cargo test -p shoal-engine-core random_worlds`.
 const SEED: &str = "SHOAL_SEED";
 
 struct World {
@@ -276,7 +276,7 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("replay: {SEED}={} cargo test -p shoal-engine random_worlds", self.0);
+            eprintln!("replay: {SEED}={} cargo test -p shoal-engine-core random_worlds", self.0);
         }
     }
 }

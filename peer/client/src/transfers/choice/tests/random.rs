@@ -14,7 +14,7 @@ use crate::transfers::choice::{Choice, MAX_SOURCES, Step};
 
 const WORLDS: u64 = 400;
 const STEPS: u32 = 1_200;
-/// Replays one world: `SHOAL_SEED=n cargo test -p shoal-peer --lib random_holders`.
+/// Replays one world: `SHOAL_SEED=n cargo test -p shoal-client --lib random_holders`.
 const SEED: &str = "SHOAL_SEED";
 /// How often the choice is asked: as often as the engine publishes.
 const STEP: Duration = Duration::from_millis(250);
@@ -305,7 +305,7 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("replay: {SEED}={} cargo test -p shoal-peer --lib random_holders", self.0);
+            eprintln!("replay: {SEED}={} cargo test -p shoal-client --lib random_holders", self.0);
         }
     }
 }
