@@ -3,8 +3,8 @@
 //! `core` owns the database and the replica on one thread; `service` answers clients, one file a family of commands;
 //! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps
 //! the encrypted store's copies in place; `proof` says which claims and accounts prove themselves; `trust` knows whose keys
-//! are the trackers'; `registration` and `quota` say who may write, and how much; `data_dir` is the folder that all this is kept in; `node` puts them together;
-//! `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
+//! are the trackers'; `registration` and `quota` say who may write, and how much; `data_dir` is the folder that all
+//! this is kept in; `node` puts them together; `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
 pub mod clock;

@@ -1,5 +1,7 @@
-//! Hashes a file that is to be shared, or was touched since: one sequential read, the whole file's SHA-1, which is serial, on
-//! one thread, and on the other its pieces', abreast, and the BLAKE3. Blocking; refuses whatever would make the digests those of no file that ever was.
+//! Hashes a file that is to be shared, or that was touched since. Blocking. Fails if the file changes while it is being read.
+//!
+//! The file is read once, in order. One thread computes the SHA-1 of the whole file, which is serial; the other computes the
+//! pieces' SHA-1, several at a time, and the BLAKE3.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

@@ -26,8 +26,8 @@ const PUBLISHED_WITHIN: Duration = Duration::from_millis(500);
 /// How often a place of [`MAX_KNOWN`] is given to another mirror, so that one account that names many keeps out nobody for
 /// good, and leads nobody to more than a few places a minute.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// Mirrors that one download looks at, but for those of [`GIVE_BACK_EVERY`]: four times what a file has at once, so that nobody makes a client ask one
-/// place after another by naming new ones all the time.
+/// Mirrors that one download looks at, but for those of [`GIVE_BACK_EVERY`]: four times what a file has at once. So nobody
+/// makes a client ask one place after another by naming new ones all the time.
 const MAX_KNOWN: usize = 64;
 
 /// See the module.

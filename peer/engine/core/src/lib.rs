@@ -1,6 +1,8 @@
-//! What a download does next: the engine's pure core, with the piece selector. A value without clock, randomness, socket or disk of its own: the driver tells it what
-//! happened with [`Core::handle`] and does what [`Core::poll_command`] says. Every decision about sources and pieces is
-//! made here: which piece from whom, how deep to queue, whom to wait for, drop or ban, and when to ask twice.
+//! Decides what a download does next: the engine's pure core, with the piece selector.
+//!
+//! A [`Core`] has no clock, randomness, socket or disk. The driver reports events with [`Core::handle`] and does what
+//! [`Core::poll_command`] says. Every decision about sources and pieces is made here: which piece from which source, how
+//! much to have in flight, which source to wait for, drop or ban, and when to request a piece twice.
 
 mod events;
 mod schedule;
