@@ -1,10 +1,11 @@
 //! The folder in which one tracker keeps its key, its database and its log: its owner's alone, and locked while it runs.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use shoal_console::data_dir::DataDir;
 use shoal_net::Identity;
 
 /// What others than the owner may do, in a mode.
@@ -27,23 +28,12 @@ pub fn identity(dir: &Path) -> Result<Identity> {
     Ok(Identity::load_or_create(&dir.join("identity.key"))?)
 }
 
-/// Locks the folder for as long as the file is held, and warns where others can look into it.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let file = File::create(&path)
-        .with_context(|| format!("cannot write to the data directory {}", dir.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("{} is in use by another tracker; stop that one or give another --data-dir", dir.display())
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-        }
-    }
+/// Locks the folder, and warns where others can look into it.
+pub(crate) fn lock(dir: &Path) -> Result<DataDir> {
+    let held = DataDir::open(dir)?;
     if dir.metadata().is_ok_and(|found| found.mode() & OTHERS != 0) {
         let shown = dir.display();
         tracing::warn!("others can look into the data directory {shown}; run: chmod 700 {shown}");
     }
-    Ok(file)
+    Ok(held)
 }

@@ -1,6 +1,5 @@
 //! Puts a tracker together and takes it apart again.
 
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use shoal_common::tracker_api::CLIENT_PROTOCOL;
 use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::{PeerId, TrackerInfo};
+use shoal_console::data_dir::DataDir;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol};
 use shoal_replica::{TrackerNo, Write};
 use tokio::sync::mpsc;
@@ -85,7 +85,7 @@ pub struct Node {
     info: TrackerInfo,
     trust: Trust,
     /// Held for as long as the tracker runs.
-    _lock: File,
+    _lock: DataDir,
 }
 
 impl Node {

@@ -1,4 +1,4 @@
-//! The folder in which one client keeps its key, its database, its history and its log; locked while it runs.
+//! The folder in which one process keeps its key, its database, its history and its log; locked while it runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -18,13 +18,20 @@ const MAX_LOCK_BYTES: u64 = 32;
 pub struct DataDir {
     path: PathBuf,
     /// The system unlocks it when the process ends, however that comes.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataDir {
+    /// Unlocks by word: a child process that was begun a moment ago still has the open file, and the lock with it.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another client has it.
+    /// Another process has it.
     #[error("{} is already in use by another process{pid}; stop that one, or give another --data-dir", .path.display())]
     InUse {
         /// The folder.
@@ -82,7 +89,7 @@ impl DataDir {
             }
             _ => {}
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Where a client that listens at `listen` keeps its data when nothing else is said.
@@ -125,8 +132,11 @@ mod tests {
             error.contains("already in use") && error.contains(&std::process::id().to_string()),
             "{error}"
         );
+        // As a child process has it between fork and exec.
+        let inherited = first.lock.try_clone().unwrap();
         drop(first);
         DataDir::open(&path).unwrap();
+        drop(inherited);
         std::fs::write(folder.path().join("file"), b"").unwrap();
         assert!(matches!(DataDir::open(&folder.path().join("file")), Err(DataDirError::Unusable { .. })));
     }
