@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
 use serde_json::{Map, Value, json};
+use shoal_console::wrapped;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,7 @@ impl Screen {
             (Form::Json, result) => self.out(&json_result(command, result)),
             (_, Ok(reply)) if reply.text.is_empty() => Ok(()),
             (_, Ok(reply)) => self.out(&reply.text),
+            (Form::Prompt, Err(error)) => self.err(&wrapped(&format!("error: {error}"))),
             (_, Err(error)) => self.err(&format!("error: {error}")),
         }
     }

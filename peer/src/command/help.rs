@@ -1,10 +1,11 @@
 //! `help`.
 
 use clap::Args;
+use shoal_console::wrapped;
 
-use super::{Context, Failure, Run};
-use super::{ParseError, SECTIONS, definition, find, usage};
+use super::{Context, Failure, ParseError, Run, SECTIONS, definition, find, usage};
 use crate::reply::Reply;
+use crate::screen::Form;
 
 /// This list, or more about one command
 #[derive(Debug, Args)]
@@ -17,7 +18,7 @@ pub struct Help {
 impl Run for Help {
     const EXAMPLE: &'static str = "help upload_file";
 
-    async fn run(self, _: &Context) -> Result<Reply, Failure> {
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let all = definition();
         let text = match &self.command {
             None => list(&all),
@@ -26,7 +27,8 @@ impl Run for Help {
                 None => return Err(Failure::Wrong(ParseError::unknown(&all, name).to_string())),
             },
         };
-        Ok(Reply { text: text.clone(), ..Reply::default() }.with("text", &text))
+        let shown = if context.screen.form() == Form::Prompt { wrapped(&text) } else { text.clone() };
+        Ok(Reply { text: shown, ..Reply::default() }.with("text", &text))
     }
 }
 
