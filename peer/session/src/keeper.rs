@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::link::{ANSWER_WITHIN, Link, Lost};
 use super::login::{Attempt, LoginError, Proof};
-use super::vouching::{NO_TRACKER, ask_another, believe};
+use super::vouching::{NO_TRACKER, ask_another, behind_address, believe};
 use super::{Shared, lock};
 use crate::events::Event;
 use crate::text;
@@ -381,15 +381,6 @@ impl Keeper {
 
     async fn leave(&self, peer: PeerId) {
         self.shared.config.control.disconnect(peer).await;
-    }
-}
-
-/// An error that begins with the tracker's address, made to read on from it.
-pub(super) fn behind_address(error: &str, address: &str) -> String {
-    match error.strip_prefix(address) {
-        Some(rest) if rest.starts_with(": ") => format!("cannot be found{rest}"),
-        Some(rest) => rest.trim_start().to_owned(),
-        None => format!("does not answer ({error})"),
     }
 }
 

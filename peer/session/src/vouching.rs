@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::keeper::behind_address;
 use super::link::{ANSWER_WITHIN, Link};
 use crate::events::Event;
 
@@ -80,5 +79,14 @@ pub(super) async fn ask_another(
     let is_used = shared.link.borrow().as_ref().is_some_and(|link| link.peer() == peer);
     if !is_used {
         control.disconnect(peer).await;
+    }
+}
+
+/// An error that begins with the tracker's address, made to read on from it.
+pub(super) fn behind_address(error: &str, address: &str) -> String {
+    match error.strip_prefix(address) {
+        Some(rest) if rest.starts_with(": ") => format!("cannot be found{rest}"),
+        Some(rest) => rest.trim_start().to_owned(),
+        None => format!("does not answer ({error})"),
     }
 }
