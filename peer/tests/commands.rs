@@ -71,15 +71,7 @@ impl Client {
     }
 
     async fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
-        let wait = async {
-            loop {
-                let event = self.events.recv().await.unwrap();
-                if wanted(&event) {
-                    return event;
-                }
-            }
-        };
-        within("the event", wait).await
+        support::heard(&mut self.events, wanted).await
     }
 
     async fn end(self) {

@@ -29,6 +29,16 @@ fn path_of(root: &std::path::Path, chunk: &OwnedChunk) -> std::path::PathBuf {
     root.join(chunk.owner.to_string()).join(&id[..2]).join(&id)
 }
 
+/// Looks again and again until that is so.
+async fn until(done: &dyn Fn() -> bool) {
+    let done = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_put_is_there_after_a_restart_and_apart_for_each_owner() {
     let root = tempfile::tempdir().unwrap();
@@ -229,12 +239,7 @@ async fn the_bin_is_emptied_after_its_time_and_what_is_stored_anew_is_not_in_it(
     chunks.discard(&[chunk], Duration::ZERO).await.unwrap();
     let stop = CancellationToken::new();
     let emptying = tokio::spawn(chunks.clone().keep_bin(stop.clone()));
-    let gone = async {
-        while chunks.bin_len() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    until(&|| chunks.bin_len() == 0).await;
     assert!(!path_of(root.path(), &chunk).exists());
     assert_eq!(chunks.room().free, free + 4_096);
     chunks.put(chunk, bytes).await.unwrap();
@@ -358,14 +363,6 @@ async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_
     chunks.discard(&both.clone().map(|(chunk, _)| chunk), Duration::ZERO).await.unwrap();
     let stop = CancellationToken::new();
     let emptying = tokio::spawn(chunks.clone().keep_bin(stop.clone()));
-    let until = async |done: &dyn Fn() -> bool| {
-        let done = async {
-            while !done() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
-    };
     // While the second is being removed, nothing holds the first but what is done with it.
     until(&|| backend.first.lock().unwrap().is_some_and(|first| !path_of(root.path(), &first).exists()))
         .await;

@@ -26,6 +26,19 @@ pub(crate) mod waiting;
 pub(crate) use library::Library;
 pub(crate) use waiting::{until, within};
 
+/// Waits for an event that fits.
+pub(crate) async fn heard(events: &mut broadcast::Receiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event {
+    let wait = async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    };
+    within("the event", wait).await
+}
+
 /// What all fake trackers of one test know together, as if they were always in step.
 #[derive(Default)]
 pub(crate) struct Cluster {
@@ -288,15 +301,7 @@ impl Client {
 
     /// Waits for an event that fits.
     pub(crate) async fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
-        let wait = async {
-            loop {
-                let event = self.events.recv().await.unwrap();
-                if wanted(&event) {
-                    return event;
-                }
-            }
-        };
-        within("the event", wait).await
+        heard(&mut self.events, wanted).await
     }
 
     /// Ends the session; no task is left then.
