@@ -14,7 +14,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::digest::Blake3;
-use crate::ids::Uid;
+use crate::ids::{AccountDigest, Uid};
 use crate::limits::MAX_PASSWORD_BYTES;
 use crate::peer_id::PeerId;
 use crate::tokens::verify;
@@ -45,18 +45,6 @@ pub struct Account {
     /// The account key, sealed under the wrapping key: 24 bytes of nonce, then XChaCha20-Poly1305.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub sealed_account_key: [u8; SEALED_BYTES],
-}
-
-/// What an account's id and the signature on a change of its password are bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct AccountDigest {
-    /// Public half of the login key.
-    #[n(0)]
-    pub login_key: PeerId,
-    /// BLAKE3 of the salt and the sealed account key, 16 and 72 bytes.
-    #[n(1)]
-    pub secrets: Blake3,
 }
 
 /// The signature of a login key on the account that takes its place; see [`Secrets::sign_change`].

@@ -7,7 +7,8 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use crate::credentials::AccountDigest;
+use crate::digest::Blake3;
+use crate::peer_id::PeerId;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -51,6 +52,18 @@ id!(
     /// A request that writes: carried to another tracker it takes effect once.
     RequestId
 );
+
+/// What an account's id and the signature on a change of its password are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AccountDigest {
+    /// Public half of the login key.
+    #[n(0)]
+    pub login_key: PeerId,
+    /// BLAKE3 of the salt and the sealed account key, 16 and 72 bytes.
+    #[n(1)]
+    pub secrets: Blake3,
+}
 
 macro_rules! random {
     ($($name:ident),*) => {$(
@@ -102,7 +115,6 @@ fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Blake3, PeerId};
 
     #[test]
     fn an_id_is_bound_to_everything_that_made_it() {

@@ -27,7 +27,7 @@ pub use digest::{
     Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, Md5, OtherDigestsHasher, Sha1,
     Sha224, Sha256, Sha384, Sha512,
 };
-pub use ids::{Fid, Gid, Nonce, RequestId, Uid};
+pub use ids::{AccountDigest, Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};

@@ -14,6 +14,7 @@ pub mod data_dir;
 mod leases;
 pub mod links;
 pub mod metrics;
+mod names;
 pub mod node;
 pub mod presence;
 pub mod prompt;

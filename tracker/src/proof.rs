@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, check_change};
-use shoal_common::{Gid, PeerId, Uid};
+use shoal_common::credentials::{Account, ChangeSignature, check_change};
+use shoal_common::{AccountDigest, Gid, PeerId, Uid};
 use shoal_replica::{Kind, Row, parse_claim_key};
 
 use crate::record::{AccountRecord, Change, Founding, History, Naming, part};

@@ -6,9 +6,9 @@
 //! fields pass through an earlier one untouched.
 
 use minicbor::{Decode, Encode};
-use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, SALT_BYTES, SEALED_BYTES};
+use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, SEALED_BYTES};
 use shoal_common::storage::{PointerKey, StoreManifest, room_of};
-use shoal_common::{Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
+use shoal_common::{AccountDigest, Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::Kind;
 
 /// A user's secrets ([`AccountRecord`]) by uid.

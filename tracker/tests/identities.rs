@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use common::{Client, free_ports, group, in_sync, start, until, user};
-use shoal_common::credentials::{Account, AccountDigest, Secrets};
+use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind, Session};
-use shoal_common::{Gid, Nonce, PeerId, RequestId, Uid};
+use shoal_common::{AccountDigest, Gid, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::{Bounds, Config, Kind, Now, Origin, Replica, TrackerNo, Write, claim_key};
 use shoal_tracker::clock;
 use shoal_tracker::node::Node;

@@ -10,8 +10,8 @@ use shoal_replica::Write;
 
 use super::{GROUPS, Limits, NEAR_PERCENT, USERS, number, quota};
 use crate::core::{Core, Fault, Tx, refuse};
+use crate::names;
 use crate::record::{QUOTA, Quota, QuotaOf, encode};
-use crate::service::names;
 use crate::store::{self, GroupUsage, StoreError, Usages, UserUsage};
 
 /// Users, and groups, that are shown as those with the most of their quotas used.

@@ -8,14 +8,26 @@ use shoal_common::{Gid, GroupName, Nonce, PeerId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
-use super::names::{self, Called};
-use super::sessions::Caller;
 use crate::core::{Fault, Tx, refuse};
+use crate::names::{self, Called};
 use crate::proof::{self, MAX_CHANGES, NotChanged};
 use crate::record::{ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, account_key, encode};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
+
+/// Who is logged in on a connection, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Whose account.
+    pub(super) user: Uid,
+    /// On which client.
+    pub(super) peer: PeerId,
+    /// The public login key that the session was proven with.
+    pub(super) login_key: PeerId,
+    /// When the user logged in, in milliseconds since 1970.
+    pub(super) since_ms: u64,
+}
 
 /// An account that a login may be for.
 #[derive(Debug, Clone)]

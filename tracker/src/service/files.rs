@@ -9,8 +9,9 @@ use shoal_common::tracker_api::{Answer, Extent, FileEntry, Holder, Holding, Refu
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid};
 use shoal_replica::{BlobHash, Rows, Write};
 
-use super::{groups, names};
+use super::groups;
 use crate::core::{Fault, Tx, refuse};
+use crate::names;
 use crate::presence::Presence;
 use crate::quota::{self, Quotas};
 use crate::record::{FILE, SHARE, Share, encode, file_key, share_key};

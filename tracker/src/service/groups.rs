@@ -6,8 +6,8 @@ use shoal_common::{Gid, GroupName, Nonce, RequestId, Uid, UserName};
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
 use super::accounts::outdated;
-use super::names;
 use crate::core::{Fault, Tx, refuse};
+use crate::names;
 use crate::quota;
 use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membership_key};
 

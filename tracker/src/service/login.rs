@@ -8,8 +8,8 @@ use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check
 use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 
-use super::accounts::{self, Candidate, Facts};
-use super::sessions::{self, Caller};
+use super::accounts::{self, Caller, Candidate, Facts};
+use super::sessions;
 use super::throttle::{Guessed, Throttle};
 use super::{Client, Service, Session, refusal, session_over};
 use crate::clock::is_credible;

@@ -5,7 +5,6 @@ mod accounts;
 mod files;
 mod groups;
 mod login;
-pub(crate) mod names;
 mod sessions;
 mod storage;
 mod throttle;
@@ -28,8 +27,8 @@ use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
 use crate::storage::Storage;
 use crate::trust::Trust;
-use accounts::NewUser;
-use sessions::{Caller, Sessions};
+use accounts::{Caller, NewUser};
+use sessions::Sessions;
 use storage::NodeSession;
 use throttle::Throttle;
 

@@ -13,7 +13,7 @@ use shoal_common::{PeerId, Uid};
 use shoal_replica::{Rows, Write};
 use tokio_util::sync::CancellationToken;
 
-use super::accounts;
+use super::accounts::{self, Caller};
 use crate::clock::is_credible;
 use crate::core::{Core, Fault, Tx, refuse};
 use crate::presence::Presence;
@@ -27,19 +27,6 @@ const MAX_SIGN_OUTS: usize = 256;
 const SKEW_MS: u64 = 24 * 3_600_000;
 /// Records of earlier ones that are dropped with a new one.
 const MAX_DROPPED: usize = 16;
-
-/// Who is logged in on a connection, and by what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caller {
-    /// Whose account.
-    pub(super) user: Uid,
-    /// On which client.
-    pub(super) peer: PeerId,
-    /// The public login key that the session was proven with.
-    pub(super) login_key: PeerId,
-    /// When the user logged in, in milliseconds since 1970.
-    pub(super) since_ms: u64,
-}
 
 /// Refuses a session that no longer holds: the account has another login key, or this client was signed out.
 pub(super) fn check(tx: &Tx<'_>, caller: Caller) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
 use shoal_net::{Identity, bulk};
 use shoal_replica::{BlobHash, Rows, Write};
 
-use super::sessions::Caller;
+use super::accounts::Caller;
 use super::{Client, Service, refusal};
 use crate::clock::wall_ms;
 use crate::core::{Fault, Tx, refuse};
