@@ -1,5 +1,5 @@
-//! What every part of Shoal must agree on: names, layout, digests, manifests, messages and their
-//! limits. Called by everyone; does no I/O, knows no clock and no network.
+//! What all parts of Shoal must agree on: names, layout, digests, manifests, messages and their limits. It does no I/O and
+//! knows neither a clock nor a network.
 
 pub mod bitfield;
 pub mod budget;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use shoal_common::tracker_api::{Answer, Call, Extent};
+use shoal_common::tracker_api::{Answer, Call, Completeness};
 use shoal_common::{Manifest, Uid};
 use tokio::sync::watch;
 
@@ -214,7 +214,7 @@ impl Transfers {
         let call = Call::Holders { group: key.group, file: key.file };
         match self.0.parts.session.call(call).await? {
             Answer::Holders { holders, .. } => {
-                Ok(holders.iter().filter(|holder| holder.extent == Extent::Complete).count())
+                Ok(holders.iter().filter(|holder| holder.completeness == Completeness::Complete).count())
             }
             _ => Err(CallError::Unexpected.into()),
         }

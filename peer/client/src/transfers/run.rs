@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
 use tokio::sync::{Notify, mpsc, watch};
@@ -252,11 +252,11 @@ impl Run {
                 let _ = parts.session.renew().await;
             }
             let again = match parts.session.call(Call::Holders { group: key.group, file: key.file }).await {
-                Ok(Answer::Holders { holders, again_ms, mirrors }) => {
+                Ok(Answer::Holders { holders, retry_after_ms, mirrors }) => {
                     refusals = 0;
                     // The other end lives as long as this one.
                     let _ = answers.send(Answered { holders, mirrors }).await;
-                    Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST)
+                    Duration::from_millis(retry_after_ms.into()).clamp(SOONEST, LATEST)
                 }
                 Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
                     refusals += 1;
@@ -343,8 +343,8 @@ impl Feeder<'_> {
         let run = self.run;
         let own = run.shared.parts.tickets.own();
         let holders: Vec<Holder> =
-            holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
-        let others = holders.iter().any(|holder| holder.extent == Extent::Some);
+            holders.into_iter().filter(|h| h.peer != own && h.completeness != Completeness::None).collect();
+        let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
         let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
         if holders.is_empty() {
             let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();
