@@ -38,7 +38,7 @@ const VOUCHED: &str = "vouched-by";
 /// What the file of pins begins with.
 const HEAD: &str = "\
 # The trackers' keys as this program got to know them: address, peer id, and, where it was not met itself, who vouched for it.
-# To have a tracker's key learnt anew, remove its line.
+# To have a tracker's key learned again, remove its line.
 ";
 
 /// "These are the trackers now."

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::clients;
 use crate::cluster_key::ClusterKey;
 use crate::data_dir;
-use crate::database::{self, Database, DatabaseConfig, Status};
+use crate::database::{self, DatabaseConfig, Status};
 use crate::link_orders;
 use crate::links::{LINK_PROTOCOL, LinkIdentity, Links};
 use crate::metrics;
