@@ -90,7 +90,7 @@ async fn a_session_is_resumed_and_everything_announced_anew() {
     let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
     client.holdings.set(key, Completeness::Complete);
     let holding = Holding { group: key.group, file: key.file, completeness: Completeness::Complete };
-    let told = |tracker: &Tracker, anew: bool| {
+    let told = |tracker: &Tracker, reset: bool| {
         let wanted = Call::Announce { reset, holdings: vec![holding] };
         tracker.count(|call| *call == wanted) > 0
     };
