@@ -65,7 +65,7 @@ struct Arguments {
     #[arg(long, value_enum, value_name = "WHO", default_value_t = Registration::Open)]
     registration: Registration,
     /// How many accounts one address (of IPv6, one /64) may create at once; after that, one per minute
-    #[arg(long, value_name = "N", default_value_t = PER_ADDRESS, value_parser = number(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = PER_ADDRESS, value_parser = number(1..=10_000_000u32))]
     accounts_per_address: u32,
     /// File with a secret that storage nodes share; a node that proves to know it is admitted without an operator
     #[arg(long, value_name = "FILE")]
