@@ -179,7 +179,7 @@ impl Trust {
         self.0.known.accept(line, accepted).await?;
         self.refused().remove(&number);
         self.0.changed.notify_one();
-        tracing::warn!("tracker {number} ({line}) is now known by its key {accepted}, by accept-tracker");
+        tracing::warn!("tracker {number} ({line}) is now known by its key {accepted}: its operator says so");
         Ok(accepted)
     }
 
