@@ -1,24 +1,22 @@
-//! The `server` binary: arguments, then [`shoal_segment::server`].
+//! The `fetch` binary: arguments, then [`shoal_http::fetch`].
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use shoal_console::{descriptors, log};
-use shoal_segment::server;
+use shoal_http::fetch;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let options = server::Options::parse();
-    options.check();
+    let options = fetch::Options::from_command_line(std::env::args_os());
     // Without a file nothing can fail.
     let _ = log::start(options.log_format, log::ERRORS, None);
     descriptors::raise();
-    match server::run(options) {
+    match fetch::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("server: {error:#}");
+            eprintln!("fetch: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,22 +1,24 @@
-//! The `fetch` binary: arguments, then [`shoal_segment::fetch`].
+//! The `server` binary: arguments, then [`shoal_http::server`].
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use shoal_console::{descriptors, log};
-use shoal_segment::fetch;
+use shoal_http::server;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let options = fetch::Options::from_command_line(std::env::args_os());
+    let options = server::Options::parse();
+    options.check();
     // Without a file nothing can fail.
     let _ = log::start(options.log_format, log::ERRORS, None);
     descriptors::raise();
-    match fetch::run(options) {
+    match server::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fetch: {error:#}");
+            eprintln!("server: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::{Lab, Manners};
 use shoal_common::Layout;
 use shoal_engine::conformance::{Behaviour, Stand, check};
-use shoal_segment::client;
-use shoal_segment::source::HttpSource;
+use shoal_http::client;
+use shoal_http::source::HttpSource;
 
 /// Sources that talk to servers of the lab, which live as long as the stand.
 struct HttpStand {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shoal_common::{Digests, FileName, Sha1};
-use shoal_segment::metalink::{self, MetalinkFile, Pieces};
+use shoal_http::metalink::{self, MetalinkFile, Pieces};
 
 use crate::support::{Manners, Node};
 
