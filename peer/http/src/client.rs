@@ -50,7 +50,7 @@ pub(crate) fn proxy(url: &Url) -> Option<String> {
     })
 }
 
-/// `to` with the user and password that stand in `from`, where both are of one origin: nobody else is to learn them.
+/// `to` with the user and password of `from` if both have the same scheme, host and port. No other server may learn them.
 pub(crate) fn with_credentials(mut to: Url, from: &Url) -> Url {
     if to.origin() == from.origin() && to.username().is_empty() && to.password().is_none() {
         // Only URLs without a host refuse.
@@ -69,7 +69,7 @@ pub(crate) fn without_credentials(url: &Url) -> Url {
     bare
 }
 
-/// Whether the connection ended before an answer was there, although somebody was there to take the question.
+/// Whether the connection was made and then ended before the answer.
 pub(crate) fn broke_off(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

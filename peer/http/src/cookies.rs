@@ -47,7 +47,7 @@ fn identity(header: &HeaderValue, url: &Url) -> Option<String> {
         let Some((kind, value)) = attribute.split_once('=') else { continue };
         let domain = kind.eq_ignore_ascii_case("domain");
         let value = value.trim().trim_start_matches('.');
-        // For everybody in `com`.
+        // Valid for all of `com`.
         if domain && !value.contains('.') && !value.is_empty() && !value.eq_ignore_ascii_case(host) {
             return None;
         }

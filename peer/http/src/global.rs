@@ -1,10 +1,10 @@
-//! Which addresses are anybody's: global unicast ones. Everything else is somebody's own network, or no place at all. The
+//! Which addresses are global unicast ones. Everything else is a private network, or no place at all. The
 //! standard library's own test of this is unstable, and it does not look at the IPv4 addresses inside IPv6 ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Blocks of IPv4 that are not global unicast: IANA's special-purpose registry (RFC 6890), multicast and what is reserved.
-/// Where the registry carves a reachable part out of a block, it stays out: nobody keeps files there.
+/// Where the registry carves a reachable part out of a block, it stays out: no files are kept there.
 const NOT_GLOBAL: [([u8; 4], u32); 16] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),

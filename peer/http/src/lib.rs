@@ -2,6 +2,7 @@
 //! from many servers at once. An HTTP server is one more [`PieceSource`](shoal_engine::PieceSource) of the same engine that
 //! swarm downloads run on; there is no second one.
 
+pub mod arguments;
 pub mod client;
 mod cookies;
 pub mod fetch;
@@ -9,7 +10,7 @@ pub mod global;
 pub mod metalink;
 pub mod mirror;
 mod network_name;
-pub mod reports;
+
 pub mod server;
 pub mod source;
 mod url_text;

@@ -1,6 +1,6 @@
-//! Where a client may go on another member's word: a mirror that a file's metadata names. Only over HTTP, on ports that HTTP
-//! is served on, and to global unicast addresses: at every redirect, after the name was resolved, and by a connection to the
-//! very address that was looked at. With [`Reach::Anywhere`] the addresses are not looked at.
+//! Where a client may follow a mirror URL that another member put into a file's metadata: only over HTTP, on ports that
+//! serve HTTP, and to global unicast addresses. That is checked at every redirect, after the name was resolved, and the
+//! connection goes to the address that was checked. With [`Reach::Anywhere`] addresses are not checked.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use crate::global::is_global;
 /// How far mirrors may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
-    /// At addresses that are anybody's.
+    /// At global unicast addresses only.
     #[default]
     Global,
     /// In private networks and on this machine too, and by way of the environment's proxies: the user wants it.
@@ -39,13 +39,13 @@ pub enum MirrorRefused {
     /// Another scheme, or no host.
     #[error("is no http:// or https:// URL")]
     NoUrl,
-    /// A user or a password is no matter of a member's.
+    /// A member's URL must not carry a user or a password.
     #[error("has a user or password in its URL")]
     Credentials,
     /// Something else than HTTP is served there.
     #[error("is on port {0}, where browsers speak no HTTP either")]
     Port(u16),
-    /// It is in somebody's own network.
+    /// It is in a private network.
     #[error("leads to {0}, which is no public address; --private-mirrors allows it")]
     Private(String),
     /// Where a proxy connects to cannot be checked.
@@ -53,7 +53,7 @@ pub enum MirrorRefused {
         "would be fetched through the proxy {0}, which may reach private addresses; --private-mirrors allows it"
     )]
     Proxy(String),
-    /// It sends whoever asks from place to place.
+    /// It redirects too often.
     #[error("redirects more than {MAX_REDIRECTS} times")]
     Redirects,
 }
@@ -138,7 +138,7 @@ fn literal(url: &Url) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
-/// The system's resolver, without the addresses that are not anybody's. The connection goes to one of those that are left.
+/// The system's resolver, reduced to global unicast addresses. The connection goes to one of those that are left.
 #[derive(Debug, Clone, Copy)]
 struct GlobalOnly;
 

@@ -1,5 +1,5 @@
-//! Asks a server what it has: size, digests, pieces, whether it serves ranges. Believes nothing, and is bounded in time and
-//! memory whatever the server does.
+//! Asks a server what it has: size, digests, pieces, ranges. Trusts no answer, and is bounded in time and memory whatever
+//! the server does.
 
 use std::time::Duration;
 
@@ -75,11 +75,11 @@ pub(super) struct Answer {
     pub(super) took: Duration,
     /// What the file comes coded with although that was not asked for.
     pub(super) coding: Option<String>,
-    /// What the file is like on the other servers, where it was not compared yet.
+    /// Samples of the file on the other servers, where this one was not compared yet.
     pub(super) reference: Option<Samples>,
 }
 
-/// Who asks, and how long for each answer.
+/// The client that asks, and its time limit per answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) client: &'a Client,
@@ -244,7 +244,7 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     }
     let took = asked.elapsed();
     let headers = response.headers();
-    // What a folder answers with is a page about it, to which servers redirect whoever leaves the slash out.
+    // A folder answers with a page about it. Servers redirect there when the slash is left out.
     let page = response.url().path() == format!("{}/", url.path());
     if response.status().is_success() && (page || headers.contains_key(answer::FOLDER)) {
         return Err("has a folder of that name, not a file".into());

@@ -41,7 +41,7 @@ fn target_at(path: PathBuf, replace: bool) -> Result<Target> {
     Ok(Target::new(path, if replace { Overwrite::Replace } else { Overwrite::Refuse }))
 }
 
-/// The folder inside `output`, made as far as it is not there. Links are not followed: they may lead anywhere.
+/// The folder inside `output`; missing parts of it are made. Links are not followed: they may lead anywhere.
 fn made(output: &Path, folders: &[FileName]) -> Result<PathBuf> {
     let mut path = output.to_owned();
     for folder in folders {
@@ -82,8 +82,8 @@ pub(super) fn in_the_way(target: &Target) -> Option<anyhow::Error> {
     ))
 }
 
-/// The digests of the file at the target, if it is there and is the content: by its digest where one is known, else, where
-/// the user wants to go on with what is there, as far as its size tells. Blocking.
+/// The digests of the file at the target, if it is the content. Where a digest is known, it decides; otherwise, and only
+/// when resuming, the size does. Blocking.
 pub(super) fn complete(target: &Target, content: &Content, resume: bool) -> Result<Option<Digests>> {
     let (path, known) = (target.path(), !content.digest().is_empty());
     let keeps = known && target.overwrite() == Overwrite::Refuse;

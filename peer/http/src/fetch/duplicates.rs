@@ -11,7 +11,7 @@ use reqwest::Url;
 
 use crate::fetch::ask::Answer;
 
-/// Longest time that names are looked up; they were, just before, by whoever connected.
+/// Longest time for looking up names; the resolver has just done so for the connection.
 const LOOKUP: Duration = Duration::from_secs(2);
 
 type Addresses = BTreeMap<String, BTreeSet<SocketAddr>>;

@@ -1,5 +1,5 @@
-//! `fetch`: one file from many HTTP servers at once. Asks all of them, believes the majority, and hands those that agree to
-//! the engine as sources.
+//! `fetch`: one file from many HTTP servers at once. It asks all of them, trusts the majority, and gives those that agree
+//! to the engine as sources.
 
 mod ask;
 mod destination;
@@ -29,14 +29,14 @@ use crate::fetch::report::{Ending, Report};
 use crate::fetch::sources::Sources;
 use crate::source::Joined;
 
-/// How often it is looked which servers fail, and whether one that waits in reserve is needed.
+/// How often to check which servers fail, and whether one in reserve is needed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Piece buffers: the connections' own take as much again, and 24 MiB are as fast as more (measured 2026-11-22).
 const MEMORY: usize = 24 * 1024 * 1024;
 
 /// How it ends when the user ends it.
-const STOPPED: &str = "stopped; what was fetched is kept, go on with -r";
+const STOPPED: &str = "stopped; what was fetched is kept: continue with -r";
 
 /// Runs `fetch` to its end.
 ///
@@ -154,7 +154,7 @@ async fn download(
             }
             report.clear();
             if !mistake {
-                bail!("{shortage}; what was fetched is kept: when that has passed, go on with -r");
+                bail!("{shortage}; what was fetched is kept: when that has passed, continue with -r");
             }
         }
         report.clear();
@@ -189,7 +189,7 @@ async fn download(
             }
             Outcome::Failed(DownloadError::Disk(error)) => Err(refused_ref(&error)),
             Outcome::Failed(error @ DownloadError::NoSources { .. }) => {
-                bail!("{error}; go on with -r{}", why_gone(&last, &plan.servers))
+                bail!("{error}; continue with -r{}", why_gone(&last, &plan.servers))
             }
             Outcome::Failed(error) => Err(error.into()),
             Outcome::Paused | Outcome::Cancelled => bail!(STOPPED),
@@ -197,7 +197,7 @@ async fn download(
     }
 }
 
-/// Waits, unless the user does not want to.
+/// Waits, unless the user stops the download.
 async fn wait(pause: Duration) -> Result<()> {
     tokio::select! {
         () = tokio::time::sleep(pause) => Ok(()),
@@ -205,7 +205,7 @@ async fn wait(pause: Duration) -> Result<()> {
     }
 }
 
-/// Until the user ends it, by Ctrl-C or SIGTERM.
+/// Waits for Ctrl-C or SIGTERM.
 async fn stopped() {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
     tokio::select! {
@@ -214,7 +214,7 @@ async fn stopped() {
     }
 }
 
-/// What became of each source, a line each.
+/// What became of each source, one per line.
 fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
     use shoal_engine::SourceState::{Banned, Gone};
     let lines = last.rows.iter().filter_map(|row| {
@@ -284,12 +284,12 @@ fn refused(error: DiskError) -> anyhow::Error {
 fn refused_ref(error: &DiskError) -> anyhow::Error {
     match error {
         DiskError::OtherContent(path) => anyhow!(
-            "{} is unfinished and of another content: the file on the servers has changed since; start afresh without -r",
+            "{} is unfinished and of another content: the file on the servers has changed since; start again without -r",
             path.display()
         ),
         DiskError::Exists(path) => anyhow!(
             "{} appeared there during the download and is not replaced; what was fetched is kept: move that file away and \
-             go on with -r, or give -r --overwrite",
+             continue with -r, or give -r --overwrite",
             path.display()
         ),
         DiskError::Locked(path) => anyhow!("{} is being downloaded already by another fetch", path.display()),

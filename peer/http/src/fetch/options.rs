@@ -8,8 +8,8 @@ use clap::{ArgGroup, CommandFactory, Parser};
 use shoal_common::{Sha1, Sha256};
 use shoal_console::LogFormat;
 
+use crate::arguments::{self, Reports};
 use crate::metalink::hex;
-use crate::reports::Reports;
 
 /// Downloads one file in segments from many HTTP servers at once.
 ///
@@ -44,7 +44,7 @@ pub struct Options {
         alias = "list_of_ports",
         value_name = "PORT",
         num_args = 1..,
-        value_parser = clap::value_parser!(u16).range(1..)
+        value_parser = arguments::port
     )]
     pub ports: Vec<u16>,
     /// File with a line "host port" for each server
@@ -54,18 +54,18 @@ pub struct Options {
     #[arg(short = 'f', long = "file", alias = "file_location", value_name = "NAME", id = "name")]
     pub name: Option<String>,
     /// Chunks downloaded in parallel, all servers together
-    #[arg(short = 'c', long, value_name = "CHUNKS", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub chunks: Option<u16>,
+    #[arg(short = 'c', long, value_name = "CHUNKS", value_parser = arguments::number(1..=1024))]
+    pub chunks: Option<u32>,
     /// Where to: a folder or a file name
     #[arg(short = 'o', long = "output", alias = "output_location", value_name = "OUT", default_value = ".")]
     pub output: PathBuf,
     /// Replace a file that exists under a name which the servers chose
     #[arg(long)]
     pub overwrite: bool,
-    /// How often is reported
+    /// Interval of reports
     #[command(flatten)]
     pub reports: Reports,
-    /// Go on with an interrupted download
+    /// Continue an interrupted download
     #[arg(
         short = 'r',
         long = "resume",
@@ -83,7 +83,7 @@ pub struct Options {
     /// SHA-256 that the file must have
     #[arg(long, value_name = "HEX", value_parser = sha256)]
     pub sha256: Option<Sha256>,
-    /// Bytes a second at most, with K, M or G; 0 for no limit
+    /// Bytes per second at most, with K, M or G; 0 for no limit
     #[arg(long, value_name = "RATE", value_parser = rate, default_value = "0")]
     pub limit_rate: u64,
     /// Parallel connections to each server [default: as its rate needs, 1 or 2]
@@ -91,21 +91,21 @@ pub struct Options {
         long,
         value_name = "N",
         conflicts_with = "chunks",
-        value_parser = clap::value_parser!(u16).range(1..=16)
+        value_parser = arguments::number(1..=16)
     )]
-    pub connections: Option<u16>,
-    /// Seconds that servers are tried again for while none of them delivers, and the disk while it lacks something
+    pub connections: Option<u32>,
+    /// How long, in seconds, to retry when no server delivers or the disk is full
     #[arg(
         long,
         value_name = "SECS",
         default_value_t = 40,
-        value_parser = clap::value_parser!(u32).range(1..=86_400)
+        value_parser = arguments::number(1..=86_400)
     )]
     pub retry_time: u32,
-    /// One JSON object a report, and one at the end
+    /// One JSON object per report, and one at the end
     #[arg(long)]
     pub json: bool,
-    /// How log lines are written
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -128,7 +128,7 @@ impl Options {
         let message = match options.inputs.first() {
             Some(word) => {
                 let hint = if options.resume { "; -r takes no word but true and false" } else { "" };
-                format!("{word:?} is taken for a URL, but the servers are named with {way} already{hint}")
+                format!("{word:?} is taken for a URL, but {way} names the servers already{hint}")
             }
             None => "-p and --servers both name the servers; give one of them".into(),
         };
@@ -218,6 +218,10 @@ mod tests {
             ("fetch -p 1 -a 127.0.0.1:1", "without the port"),
             ("fetch -p 1 -a [::1]:1", "without the port"),
             ("fetch -p 1 -i 0.5", "whole seconds"),
+            ("fetch -p x", "a number from 1 to 65535"),
+            ("fetch -p 1 -c 0", "a whole number from 1 to 1024"),
+            ("fetch -p 1 --connections -", "a whole number from 1 to 16"),
+            ("fetch -p 1 --retry-time x", "a whole number from 1 to 86400"),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(said), "{line}: {error}");

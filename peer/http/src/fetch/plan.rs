@@ -30,11 +30,11 @@ const MAX_LIST_BYTES: u64 = 1024 * 1024;
 pub(super) enum Planned {
     /// A file of known size.
     Known(Plan),
-    /// One that nobody knows the size of: it comes as one stream.
+    /// A file whose size no server gives: it comes as one stream.
     Unsized(Unsized),
 }
 
-/// A file whose size nobody knows.
+/// A file whose size no server gives.
 #[derive(Debug)]
 pub(super) struct Unsized {
     pub(super) client: Client,

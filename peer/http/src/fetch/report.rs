@@ -287,7 +287,7 @@ fn left(progress: &Progress) -> String {
 }
 
 fn say(line: &str) {
-    // Whoever closed our standard output does not want to know.
+    // A closed standard output has no reader.
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }

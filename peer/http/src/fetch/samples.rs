@@ -1,6 +1,6 @@
-//! Whether servers of which nobody publishes a digest have the same file: of the same size they may still have different
-//! ones. Two ranges of each are compared before parts of them are put together. Those that think for longer are compared
-//! later, so that the others need not wait.
+//! Finds out whether servers have the same file where none publishes a digest: files of the same size may differ. Two
+//! ranges of each are compared before parts of them are put together. Slow servers are compared later, so that the others
+//! need not wait.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub(super) async fn agreeing(
     Ok(Agreeing { servers: kept, because })
 }
 
-/// The samples of each server, as far as they come in time.
+/// The samples of each server that come in time.
 async fn sample(client: &Client, servers: &[(String, Answer)], size: u64, within: Duration) -> Vec<Sampled> {
     let mut asked: FuturesUnordered<_> = servers
         .iter()

@@ -1,5 +1,5 @@
-//! The servers as sources of the engine: how many connections each gets, which of them wait in reserve, and what the user is
-//! told when one fails or comes back.
+//! The servers as sources of the engine: how many connections each gets, which of them wait in reserve, and what is
+//! reported when one fails or comes back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl Sources {
     }
 }
 
-/// Whether nobody is asked for anything, although something is missing.
+/// Whether no server is asked for anything although something is missing.
 pub(super) fn all_idle(progress: &Progress) -> bool {
     let idle = |state: &SourceState| !matches!(state, SourceState::Active | SourceState::Idle);
     progress.state == State::Waiting && progress.rows.iter().all(|row| idle(&row.state))
@@ -145,8 +145,8 @@ pub(super) fn all_idle(progress: &Progress) -> bool {
 /// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and
 /// at least one; `None`: as many as its rate needs.
 fn connections(options: &Options, servers: usize, index: usize) -> Option<usize> {
-    match (options.chunks.map(usize::from), options.connections) {
+    match (options.chunks.map(|chunks| chunks as usize), options.connections) {
         (Some(chunks), _) => Some((chunks / servers + usize::from(index < chunks % servers)).max(1)),
-        (None, connections) => connections.map(usize::from),
+        (None, connections) => connections.map(|connections| connections as usize),
     }
 }

@@ -1,6 +1,5 @@
-//! A file whose size nobody knows, as of a server that makes it while it sends: one stream from one server at a time, into a
-//! file without a name of its own until it is whole. What was received of it cannot be gone on with: only the end shows how
-//! long it is.
+//! A file whose size no server gives, for example because it is generated while it is sent. It is taken as one stream from
+//! one server at a time, into a temporary file until it is whole. It cannot be resumed: only its end shows how long it is.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

@@ -38,7 +38,7 @@ pub(super) fn compare_and_keep(
     let path = path(target);
     if is_foreign(&path) {
         bail!(
-            "{} is in the way and none of ours; move it away, or choose another name with -o FILE",
+            "{} is in the way and was not made by fetch; move it away, or choose another name with -o FILE",
             path.display()
         );
     }
@@ -62,7 +62,7 @@ pub(super) fn compare_and_keep(
             () if known => {}
             // What comes from now on is compared with this.
             () if accepted => version.first.clone_from(&answer.validators),
-            () => bail!("the file at {label} has changed since the download began; start afresh without -r"),
+            () => bail!("the file at {label} has changed since the download began; start again without -r"),
         }
         kept.target = Some(now);
         versions.push(kept.version.clone());

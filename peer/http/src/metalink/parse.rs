@@ -14,12 +14,12 @@ use crate::source::answer::of_kind;
 
 /// Longest Metalink that is read: the most pieces at 70 bytes a line, and as much again for everything else.
 pub const MAX_METALINK_BYTES: usize = 140 * MAX_PIECES as usize;
-/// Files and URLs of one file that are read at most; more of them help nobody.
+/// Most files, and most URLs of one file, that are read; more are of no use.
 const MAX_FILES: usize = 10_000;
 const MAX_URLS: usize = 1_000;
 /// Folders inside each other that a file's name may have.
 const MAX_FOLDERS: usize = 16;
-/// Kinds of digests of one file that are not computed, and characters of their names, that are told at most.
+/// Most unsupported digest kinds of one file that are reported, and most characters of their names.
 const MAX_UNKNOWN: usize = 8;
 const MAX_KIND: usize = 32;
 /// Lengths of the digests that are computed, in bytes.
@@ -213,7 +213,7 @@ fn attribute(start: &BytesStart<'_>, name: &str) -> Result<Option<String>, Metal
 }
 
 /// The folders and the name that a file is to have: below where it is saved, and nowhere else (RFC 5854, section 4.1.2.1).
-/// Folders are made safe as names are; what would leave the place is refused, because nobody meant it well.
+/// Folders are made safe as names are; a path that would leave the place is refused.
 fn place_of(text: &str) -> Option<(Vec<FileName>, FileName)> {
     let mut parts: Vec<&str> = text.split('/').collect();
     let last = parts.pop()?;

@@ -32,7 +32,7 @@ pub(super) enum Found {
     File(Opened),
     Folder(Vec<Entry>),
     Nothing,
-    /// Nothing any more: the one file that is served was moved or deleted.
+    /// The one file that is served was moved or deleted.
     Lost,
 }
 
@@ -146,7 +146,7 @@ fn find_beneath(root: &OwnedFd, path: &Path, segments: &[String]) -> io::Result<
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let opened = match rustix::fs::openat2(root, &inner, flags, Mode::empty(), resolve) {
         Ok(opened) => File::from(opened),
-        // What is not there, not allowed, or outside is all the same to who asks.
+        // The answer does not tell what is missing from what is forbidden or outside.
         Err(
             Errno::NOENT
             | Errno::NOTDIR

@@ -17,9 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::metalink::{Pieces, hex};
 use crate::server::opened::{Opened, Version};
 
-/// Files up to this size, in bytes, are digested while who asks waits: that takes less than a tenth of a second.
+/// Files up to this size, in bytes, are digested while the requester waits: that takes less than a tenth of a second.
 const AT_ONCE: u64 = 16 * 1024 * 1024;
-/// Files whose digests are held in memory at most; of more, any are forgotten and read from the cache folder again.
+/// Most files whose digests are held in memory. Beyond that they are read from the cache folder again.
 const MAX_HELD: usize = 10_000;
 /// Bytes read at once.
 const BLOCK: usize = 1024 * 1024;
@@ -51,9 +51,10 @@ pub(super) struct DigestStore(Arc<Inner>);
 struct Inner {
     folder: Option<PathBuf>,
     held: Mutex<HashMap<PathBuf, (Version, Held)>>,
-    turn: Mutex<()>,
-    /// As before, for small files, which do not wait for large ones.
-    small_turn: Mutex<()>,
+    /// Held while a large file is read: one at a time.
+    large_files: Mutex<()>,
+    /// Held while a small file is read, so that it does not wait for a large one.
+    small_files: Mutex<()>,
     stop: CancellationToken,
     _stop_at_end: DropGuard,
 }
@@ -77,8 +78,8 @@ impl DigestStore {
         let inner = Inner {
             folder,
             held: Mutex::default(),
-            turn: Mutex::default(),
-            small_turn: Mutex::default(),
+            large_files: Mutex::default(),
+            small_files: Mutex::default(),
             _stop_at_end: stop.clone().drop_guard(),
             stop,
         };
@@ -116,17 +117,17 @@ impl DigestStore {
             }
             Ok(Err(error)) | Err(error) => {
                 let error = HashError::Unreadable { path: opened.key().to_owned(), error };
-                self.settle(opened, Held::Failed(Arc::new(error)));
+                self.remember(opened, Held::Failed(Arc::new(error)));
             }
             // It is the file that is open already.
             Ok(Ok(None)) => {
-                self.settle(opened, Held::Failed(Arc::new(HashError::Changed(opened.key().to_owned()))));
+                self.remember(opened, Held::Failed(Arc::new(HashError::Changed(opened.key().to_owned()))));
             }
         }
         Ok(Known::Computing { done: 0 })
     }
 
-    /// The digests of this version of a file, if they need not be computed. Blocking the first time.
+    /// The digests of this version of a file, if they are already computed. Blocking the first time.
     pub(super) fn known(&self, opened: &Opened) -> Option<Arc<FileDigests>> {
         match self.held().get(opened.key()).filter(|(version, _)| *version == opened.version()) {
             Some((_, Held::Ready(ready))) => return Some(ready.clone()),
@@ -135,11 +136,11 @@ impl DigestStore {
         }
         let saved = std::fs::read_to_string(self.path(opened)?).ok()?;
         let ready = Arc::new(read(&saved, opened.version())?);
-        self.settle(opened, Held::Ready(ready.clone()));
+        self.remember(opened, Held::Ready(ready.clone()));
         Some(ready)
     }
 
-    /// The digests of this version of a file, if they are known or quickly computed. Blocking.
+    /// The digests of this version of a file, if they are computed already or quickly. Blocking.
     pub(super) fn at_once(&self, opened: &Opened) -> Option<Arc<FileDigests>> {
         if let Some(ready) = self.known(opened) {
             return Some(ready);
@@ -147,41 +148,41 @@ impl DigestStore {
         if opened.version().size > AT_ONCE {
             return None;
         }
-        let _turn = self.0.small_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another request may have had the same wish.
+        let _one_at_a_time = self.0.small_files.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another request may have computed them meanwhile.
         if let Some(ready) = self.known(opened) {
             return Some(ready);
         }
         let digests = compute(opened, &AtomicU64::new(0), &self.0.stop).ok()?;
         self.save(opened, &digests);
         let ready = Arc::new(digests);
-        self.settle(opened, Held::Ready(ready.clone()));
+        self.remember(opened, Held::Ready(ready.clone()));
         Some(ready)
     }
 
     fn compute(&self, file: &Opened, done: &AtomicU64) {
-        let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.0.large_files.lock().unwrap_or_else(PoisonError::into_inner);
         let computed = compute(file, done, &self.0.stop);
         match computed {
             Ok(digests) => {
                 self.save(file, &digests);
-                self.settle(file, Held::Ready(Arc::new(digests)));
+                self.remember(file, Held::Ready(Arc::new(digests)));
             }
-            // It is another version now; whoever asks next asks for that one.
+            // It is another version now; the next request is for that one.
             Err(HashError::Changed(_) | HashError::Cancelled) => {
                 self.held().remove(file.key());
             }
-            Err(error) => self.settle(file, Held::Failed(Arc::new(error))),
+            Err(error) => self.remember(file, Held::Failed(Arc::new(error))),
         }
     }
 
-    fn settle(&self, opened: &Opened, held: Held) {
+    fn remember(&self, opened: &Opened, held: Held) {
         let mut all = self.held();
         make_room(&mut all);
         all.insert(opened.key().to_owned(), (opened.version(), held));
     }
 
-    /// Keeps digests for the next start, as far as that is possible.
+    /// Saves digests for the next start. A failure costs only time.
     fn save(&self, file: &Opened, digests: &FileDigests) {
         let Some(path) = self.path(file) else { return };
         let Some(folder) = path.parent() else { return };

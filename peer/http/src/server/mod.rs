@@ -1,5 +1,5 @@
-//! `server`: several HTTP servers in one process, each on its own port, that serve the same file or folder. Started and
-//! driven from here; each part below knows nothing of the prompt.
+//! `server`: several HTTP servers in one process, each on its own port, that serve the same file or folder. This module
+//! starts and drives them; the parts below know nothing of the prompt.
 
 mod body;
 mod catalog;
@@ -10,6 +10,7 @@ mod options;
 mod prompt;
 mod ranges;
 mod respond;
+mod site;
 mod virtual_server;
 
 use std::collections::BTreeSet;
@@ -25,9 +26,10 @@ pub use crate::server::options::Options;
 use crate::server::catalog::Catalog;
 use crate::server::digests::DigestStore;
 use crate::server::prompt::{Command, Prompt};
-use crate::server::virtual_server::{Site, VirtualServer};
+use crate::server::site::Site;
+use crate::server::virtual_server::VirtualServer;
 
-/// Runs `server` until it is told to quit, a signal comes, or the pipe that it was given ends.
+/// Runs `server` until `quit`, a signal, or the end of the pipe on standard input.
 ///
 /// # Errors
 /// When there is nothing to serve, or no port to serve it on.
@@ -85,7 +87,7 @@ async fn serve(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Where somebody on this machine opens it: an address that stands for all of them is none that can be asked.
+/// The address to open on this machine: a wildcard address cannot be connected to.
 fn opened_at(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!("localhost:{}", address.port()),
@@ -93,15 +95,15 @@ fn opened_at(address: SocketAddr) -> String {
     }
 }
 
-/// The valid ports in the order given; what is left out is said on standard error.
+/// The valid ports in the order given. Those left out are reported on standard error.
 fn usable_ports(texts: &[String]) -> Vec<u16> {
     let mut seen = BTreeSet::new();
     let mut ports = Vec::new();
     for text in texts {
         match text.parse::<u16>() {
             Ok(port) if port > 0 && seen.insert(port) => ports.push(port),
-            Ok(port) if port > 0 => eprintln!("server: port {port} is given twice; left out once"),
-            _ => eprintln!("server: {text:?} is not a port (1 to 65535); left out"),
+            Ok(port) if port > 0 => eprintln!("server: port {port} is given twice; the second is left out"),
+            _ => eprintln!("server: {text:?} is not a port (a number from 1 to 65535) and is left out"),
         }
     }
     ports
@@ -127,7 +129,7 @@ async fn open_servers(
         };
         match opened {
             Ok(server) => servers.push(server),
-            Err(error) => eprintln!("server: cannot listen on port {port}: {error}; left out"),
+            Err(error) => eprintln!("server: cannot listen on port {port}: {error}; it is left out"),
         }
     }
     if servers.is_empty() {
@@ -137,7 +139,7 @@ async fn open_servers(
     Ok(servers)
 }
 
-/// Computes the digests of the one file before it is announced, showing how far it is.
+/// Computes the digests of the one file before it is announced, and shows the progress.
 async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
     let Some(opened) = site.catalog().only_file()? else { return Ok(()) };
     let mut shown = tokio::time::Instant::now();

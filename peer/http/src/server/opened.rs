@@ -1,4 +1,4 @@
-//! A file as it was when it was opened. Whoever reads from it learns at once when somebody wrote to it meanwhile.
+//! A file as it was when it was opened. Reading fails as soon as the file has changed since.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shoal_common::FileName;
 use shoal_engine::regular;
 
-/// What changes when somebody writes to a file or puts another in its place.
+/// What changes when a file is written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version {
     /// Size in bytes.
@@ -45,7 +45,7 @@ impl Version {
 pub(super) struct Opened {
     file: File,
     name: FileName,
-    /// What the file is remembered by: its full path.
+    /// The key in the digest store: its full path.
     key: PathBuf,
     version: Version,
 }
@@ -61,8 +61,8 @@ impl Opened {
         Ok(Some(Self { file, name, key, version }))
     }
 
-    /// Whether reading gives as many bytes as the size says, which is what is served. A file that is just being written to
-    /// is of another size then. Blocking.
+    /// Whether reading gives as many bytes as the size says. A file that has another size by now passes: it is being
+    /// written to. Blocking.
     pub(super) fn gives_its_size(&self) -> io::Result<bool> {
         let gives = regular::gives_its_size(&self.file, self.version.size)?;
         Ok(gives || self.file.metadata()?.len() != self.version.size)

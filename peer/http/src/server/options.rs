@@ -7,12 +7,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use shoal_console::LogFormat;
 
-use crate::reports::Reports;
+use crate::arguments::{self, Reports};
 
 /// Serves a file, or the files of a folder, over HTTP on several ports ("virtual servers").
 ///
-/// Ranges, conditional requests, digests (Repr-Digest) and a Metalink 4 with piece digests (/NAME.meta4) are there for
-/// whoever downloads: fetch, curl, aria2, a browser. On a terminal: status, stop N, start N, quit.
+/// It supports ranges, conditional requests, digests (Repr-Digest) and a Metalink 4 with piece digests (/NAME.meta4), for
+/// fetch, curl, aria2 and browsers. On a terminal it takes the commands status, stop N, start N, help and quit.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, after_help = "Example: server -f film.mkv -n 3 -i 2 -p 9001 9002 9003")]
 pub struct Options {
@@ -29,9 +29,9 @@ pub struct Options {
     #[arg(long, value_name = "DIR", conflicts_with = "file")]
     pub root: Option<PathBuf>,
     /// Number of virtual servers; must be the number of ports [default: that number]
-    #[arg(short = 'n', long = "number", alias = "num_servers", value_name = "N")]
-    pub number: Option<usize>,
-    /// How often is reported
+    #[arg(short = 'n', long = "number", alias = "num_servers", value_name = "N", value_parser = arguments::number(1..=65_535))]
+    pub number: Option<u32>,
+    /// Interval of reports
     #[command(flatten)]
     pub reports: Reports,
     /// Ports, one for each virtual server
@@ -46,7 +46,7 @@ pub struct Options {
     )]
     pub ports: Vec<String>,
     /// Listen on this address only [default: all interfaces]
-    #[arg(short = 'a', long = "address", alias = "server_ip_address", value_name = "ADDRESS")]
+    #[arg(short = 'a', long = "address", alias = "server_ip_address", value_name = "ADDRESS", value_parser = arguments::ip_address)]
     pub address: Option<IpAddr>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -56,9 +56,11 @@ pub struct Options {
 impl Options {
     /// Ends the process with a usage error if the options contradict each other.
     pub fn check(&self) {
-        if let Some(number) = self.number.filter(|&number| number != self.ports.len()) {
-            let message =
-                format!("-n {number} does not match the number of ports given, {}", self.ports.len());
+        if let Some(number) = self.number.filter(|&number| number as usize != self.ports.len()) {
+            let message = format!(
+                "-n {number} does not match the number of ports given, {}; give one port for each server, or leave -n out",
+                self.ports.len()
+            );
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
     }
@@ -71,6 +73,18 @@ mod tests {
     #[test]
     fn the_version_is_said_under_the_binarys_own_name() {
         assert!(Options::command().render_version().starts_with("server "));
+    }
+
+    #[test]
+    fn a_usage_error_says_what_to_give() {
+        for (line, said) in [
+            ("server -f a -p 1 -n x", "a whole number from 1 to 65535"),
+            ("server -f a -p 1 -i x", "whole seconds"),
+            ("server -f a -p 1 -a here", "an IP address without a port"),
+        ] {
+            let error = Options::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(error.contains(said), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the operator types, and where lines for the operator go: above the line that is being edited on a terminal, else
-//! to standard output.
+//! The operator's prompt: reads commands, and prints lines above the one being edited, or to standard output where there
+//! is no terminal.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -29,13 +29,13 @@ type LinePrinter = Box<dyn FnMut(String) + Send>;
 /// See the module.
 pub(super) struct Prompt {
     typed: mpsc::Receiver<String>,
-    /// Kept where nobody types, so that the channel stays open.
+    /// Keeps the channel open where there is no input.
     _silent: Option<mpsc::Sender<String>>,
     above: Mutex<Option<LinePrinter>>,
 }
 
 impl Prompt {
-    /// Listens to the terminal, or to the pipe that standard input is; to nobody otherwise.
+    /// Reads the terminal, or a pipe on standard input; otherwise no commands come.
     pub(super) fn new() -> Self {
         let (lines, typed) = mpsc::channel(1);
         let mut prompt = Self { typed, _silent: None, above: Mutex::new(None) };
@@ -70,7 +70,7 @@ impl Prompt {
         match above.as_mut() {
             Some(print) => print(line.to_owned()),
             None => {
-                // Whoever closed our standard output does not want to know.
+                // A closed standard output has no reader.
                 let mut stdout = std::io::stdout().lock();
                 let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
             }

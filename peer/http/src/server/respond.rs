@@ -20,7 +20,7 @@ use crate::server::digests::{FileDigests, Known};
 use crate::server::listing;
 use crate::server::opened::Opened;
 use crate::server::ranges::{self, Ranges};
-use crate::server::virtual_server::Site;
+use crate::server::site::Site;
 use crate::source::answer::{FOLDER, repr_digest};
 use crate::url_text::{decode_path, encode_segment};
 
@@ -28,7 +28,7 @@ use crate::url_text::{decode_path, encode_segment};
 const BOUNDARY: &str = "shoal-7d8f2c1b64e34a06-part";
 const METALINK_SUFFIX: &str = ".meta4";
 
-/// What is answered, before it is known whether the body was asked for.
+/// The answer to GET, from which the one to HEAD is made.
 type Answer = Result<Response<Body>, hyper::http::Error>;
 
 /// Answers a request that came to a server at the address `local`.
@@ -93,7 +93,7 @@ fn plain(status: StatusCode, text: &'static str, meter: &Arc<Meter>) -> Answer {
     response.body(Body::text(text, meter))
 }
 
-/// A request, as far as it matters.
+/// The parts of a request that matter.
 struct Asked {
     /// Only the headers are wanted.
     head: bool,
@@ -247,7 +247,7 @@ impl Asked {
         }
     }
 
-    /// What the request's conditions come to, in the order of RFC 9110, section 13.2.2; `None`: they hold.
+    /// Evaluates the request's conditions in the order of RFC 9110, section 13.2.2; `None`: they hold.
     fn condition(&self, etag: &str, modified: SystemTime) -> Option<StatusCode> {
         let date = |name| httpdate::parse_http_date(self.header(name)?).ok();
         match self.header(header::IF_MATCH) {
@@ -275,7 +275,7 @@ impl Asked {
         }
     }
 
-    /// The addresses of all servers, as whoever asks would write them.
+    /// The addresses of all servers, as the requester would write them.
     fn bases(&self, site: &Site) -> Vec<String> {
         let host = self.header(header::HOST).and_then(host_of).map_or_else(
             || match self.local {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::server::body::Meter;
-use crate::server::catalog::Catalog;
-use crate::server::digests::DigestStore;
 use crate::server::respond::respond;
+use crate::server::site::Site;
 
 /// Connections of one virtual server at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -30,38 +29,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the log says that accepting fails, while it does.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// What all virtual servers serve.
-#[derive(Debug)]
-pub(super) struct Site {
-    catalog: Catalog,
-    digests: DigestStore,
-    ports: OnceLock<Vec<u16>>,
-}
-
-impl Site {
-    pub(super) fn new(catalog: Catalog, digests: DigestStore) -> Self {
-        Self { catalog, digests, ports: OnceLock::new() }
-    }
-
-    pub(super) fn catalog(&self) -> &Catalog {
-        &self.catalog
-    }
-
-    pub(super) fn digests(&self) -> &DigestStore {
-        &self.digests
-    }
-
-    /// Says once which ports are listened on.
-    pub(super) fn listens_on(&self, ports: Vec<u16>) {
-        let _ = self.ports.set(ports);
-    }
-
-    /// The ports of all virtual servers.
-    pub(super) fn ports(&self) -> &[u16] {
-        self.ports.get().map_or(&[], Vec::as_slice)
-    }
-}
 
 /// See the module.
 pub(super) struct VirtualServer {

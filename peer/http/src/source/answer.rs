@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap};
 use shoal_common::{Digests, Md5, Sha1, Sha224, Sha256, Sha384, Sha512};
 
-/// Marks the pages that our own server shows of folders, so that nobody takes them for files.
+/// Marks the pages that our own server shows of folders, so that `fetch` does not take them for files.
 pub const FOLDER: &str = "shoal-folder";
 
 /// A `Content-Range`: bytes from `first` to `last`, both included, of `total` if that is known.
@@ -57,7 +57,7 @@ pub fn coding(headers: &HeaderMap) -> Option<String> {
     (!codings.is_empty()).then(|| codings.join(", "))
 }
 
-/// Whether a server that answers so may have the file and only dislike to be asked for a part of it.
+/// Whether a server that answers so may have the file and only refuse requests for parts.
 #[must_use]
 pub fn dislikes_range(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {

@@ -31,11 +31,11 @@ const STALL: Duration = Duration::from_millis(4_500);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time that a server's `Retry-After` is honoured; then it is tried again.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// Shorter ranges are not tried with a server that dislikes long ones: a piece is as long.
+/// Shortest range tried with a server that refuses long ones: the length of a piece.
 const SHORTEST_RANGE: u64 = 64 * 1024;
-/// A server that sends less at a time takes more for questions than for the file, and counts as failing.
+/// A server that sends less per answer counts as failing: the requests would cost more than the file.
 const SHORTEST_PART: u64 = 1024;
-/// Bytes before those that were asked for that are read and left out, of a server that sends whole blocks of its own.
+/// Most bytes in front of the requested ones that are read and skipped, for servers that send whole blocks of their own.
 const LONGEST_SKIP: u64 = 1024 * 1024;
 /// Pieces in one request at most: no bound but the engine's, which goes by time.
 const MAX_RUN: u32 = 4_096;
@@ -57,7 +57,7 @@ pub struct HttpSource {
     parallel: bool,
     have: watch::Sender<Have>,
     standing: Arc<Standing>,
-    /// What the file is like on the other servers, and whether it is so here; found out before anything of it is used.
+    /// Samples of the file on the other servers, and whether this server has the same; compared before anything is used.
     reference: Option<Samples>,
     matches: OnceCell<bool>,
     /// The versions that its answers are of. `None`: not compared.
@@ -88,7 +88,7 @@ impl HttpSource {
         }
     }
 
-    /// Knows that the server took that long over its last answer, and whether it was seen to dislike ranges.
+    /// Records how long the server took for its last answer, and whether it serves ranges.
     #[must_use]
     pub fn that_answered(mut self, after: Duration, ranges: bool) -> Self {
         self.standing.thought(after);
@@ -107,7 +107,7 @@ impl HttpSource {
         self
     }
 
-    /// Keeps all its connections busy, as whoever asks for a number of them wants: servers may limit each by itself.
+    /// Keeps all its connections busy. A user who asks for a number of them expects it: servers may limit each by itself.
     #[must_use]
     pub fn in_parallel(mut self) -> Self {
         self.parallel = true;
@@ -373,7 +373,7 @@ impl HttpSource {
                 "sends {length} bytes where the file has {}: an error page, or another file",
                 self.size
             ))),
-            // A page of any length, as whoever is not logged in gets.
+            // Probably a page, such as a login form.
             None if self.ranges => {
                 Err(Trouble::Invalid("sends something of unknown length where it had the file".into()))
             }
@@ -381,7 +381,7 @@ impl HttpSource {
         }
     }
 
-    /// What the engine is told of a failure.
+    /// Translates a failure for the engine.
     fn judge(&self, trouble: Trouble) -> SourceError {
         match trouble {
             Trouble::Ours(error) => error.into(),
@@ -444,7 +444,7 @@ pub(crate) enum Trouble {
     Invalid(String),
     /// It will not help to ask again.
     Final(String),
-    /// It does not like to be asked for a part.
+    /// It refuses requests for parts.
     Range(String),
     /// It leads to where we may not go.
     Refused(String),

@@ -1,5 +1,5 @@
-//! How long a server that fails is tried again: as long as another of the same download delivers, and for a time after
-//! nobody does. A server that is started anew is back within seconds, and one that stays away costs next to nothing.
+//! How long a failing server is tried again: while another of the same download delivers, and for a time after the last
+//! one did. A restarted server is back within seconds, and one that stays away costs next to nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,7 +9,7 @@ use shoal_common::PieceIndex;
 
 /// First pause after a failure. Then it is left alone as long again as it has been failing, so that the pauses double.
 const FIRST_PAUSE: Duration = Duration::from_millis(150);
-/// Longest of these pauses: about what somebody who waits for a server to come back notices.
+/// Longest of these pauses: a user who waits for a server to come back hardly notices more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What every server may take for the beginning of an answer: then another request may do better.
@@ -17,10 +17,10 @@ pub(super) const SHORTEST_ANSWER: Duration = Duration::from_millis(4_500);
 
 /// How long servers that fail are tried again; shared by all servers of one download. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Patience(Arc<Shared>);
+pub struct Patience(Arc<RetryLimit>);
 
 #[derive(Debug)]
-struct Shared {
+struct RetryLimit {
     limit: Duration,
     started: Instant,
     /// Milliseconds from the start to when a piece last came from any of the servers.
@@ -31,7 +31,7 @@ impl Patience {
     /// Gives a server up when it has failed, and no other has delivered, for as long as `limit`.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
-        Self(Arc::new(Shared { limit, started: Instant::now(), delivered: AtomicU64::new(0) }))
+        Self(Arc::new(RetryLimit { limit, started: Instant::now(), delivered: AtomicU64::new(0) }))
     }
 
     fn delivered(&self) {

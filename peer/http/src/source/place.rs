@@ -21,11 +21,11 @@ pub(super) struct Place {
     pub(super) original: Url,
     /// Targets are asked directly.
     remembers: bool,
-    state: Mutex<State>,
+    state: Mutex<TargetState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TargetState {
     target: Option<Url>,
     /// Targets that said no, since one was last asked directly with success.
     expired: u32,

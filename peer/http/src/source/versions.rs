@@ -31,7 +31,7 @@ pub struct Versions {
     digest_known: bool,
     size: u64,
     /// One answer at a time is compared.
-    state: AsyncMutex<State>,
+    state: AsyncMutex<VersionState>,
     samples: Mutex<[Option<Sample>; 2]>,
 }
 
@@ -42,12 +42,12 @@ pub struct Joined {
     pub first: Validators,
     /// Others of the same version.
     pub also: BTreeSet<Validators>,
-    /// Each answer has an ETag of its own, so that they tell nothing.
+    /// Each answer has a new ETag, so ETags mean nothing here.
     pub meaningless: bool,
 }
 
 #[derive(Debug)]
-struct State {
+struct VersionState {
     joined: Joined,
     /// Validators that were found to be of another version.
     others: BTreeSet<Validators>,
@@ -74,7 +74,7 @@ enum Found {
 
 impl Versions {
     pub(super) fn new(size: u64, known: Joined, digest_known: bool, fresh: bool) -> Self {
-        let state = State { joined: known, others: BTreeSet::new(), fresh };
+        let state = VersionState { joined: known, others: BTreeSet::new(), fresh };
         Self { digest_known, size, state: AsyncMutex::new(state), samples: Mutex::default() }
     }
 
@@ -214,7 +214,7 @@ impl Versions {
     }
 }
 
-impl State {
+impl VersionState {
     fn accepts(&self, found: &Validators) -> bool {
         let meaningless = Validators { etag: None, ..found.clone() };
         self.joined.first.allow(found)
@@ -265,7 +265,7 @@ impl Sampler<'_> {
         Err(refused)
     }
 
-    /// On a connection of its own: one that is kept leads to the same node again.
+    /// Opens a new connection: a kept one leads to the same node again.
     async fn sample_at(
         &self,
         url: &Url,

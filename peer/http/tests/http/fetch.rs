@@ -346,7 +346,7 @@ fn all_servers_gone_at_half_and_back_later() {
     until("half is there", || labs[0].served() + labs[1].served() > bytes.len() as u64 / 2);
     labs.iter().for_each(|lab| lab.set_down(true));
     let ended = finish(running);
-    ended.failed_saying("no source is left").failed_saying("go on with -r");
+    ended.failed_saying("no source is left").failed_saying("continue with -r");
     assert!(!out.exists());
     labs.iter().for_each(|lab| lab.set_down(false));
     let again = fetch(&with(all, &["-o", to, "-r", "--json"]));

@@ -41,7 +41,7 @@ fn a_file_that_changed_on_the_servers_is_noticed() {
         if publishes.is_some() {
             let lab = Lab::start(&new, Manners { publishes, ..Manners::default() });
             fetch(&with(target(&lab), &["-r"])).failed_saying("has changed since");
-            // Without -r it starts afresh.
+            // Without -r it starts again.
             fetch(&target(&lab)).succeeded();
             assert_content(&out, &new);
             // And with the file complete it succeeds at once.

@@ -119,7 +119,7 @@ fn across_resumes_a_changed_validator_is_a_new_version_unless_it_was_joined_or_a
         if done {
             ended.succeeded();
             assert_content(&out, &bytes);
-            assert!(lab.served() < 6 * MIB as u64, "begun anew: {}", lab.served());
+            assert!(lab.served() < 6 * MIB as u64, "started again: {}", lab.served());
             std::fs::remove_file(&out).unwrap();
         } else {
             ended.failed_saying("has changed since");
@@ -152,7 +152,7 @@ fn mirrors_without_digests_are_put_together_only_if_their_bytes_agree() {
     assert!(ended.succeeded().stderr.contains("another file of the same size"), "{ended:?}");
     assert_content(&out, &bytes);
     fetch(&urls(&[&one, &liar])).failed_saying("different files of the same size");
-    // One that thinks for longer is waited for by nobody, and compared before anything of it is used.
+    // The others do not wait for a slow one. It is compared before anything of it is used.
     let thinks =
         Manners { thinks: Duration::from_secs(3), nodes: vec![node("d", DAY)], ..Manners::default() };
     let paced = Manners { block_time: Duration::from_millis(40), ..Manners::default() };

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server on threads that misbehaves as it is told, and counts the bytes of content that it sends.
+//! A small HTTP/1.1 server on threads that misbehaves as a test asks, and counts the bytes of content that it sends.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,11 +16,11 @@ const BLOCK: usize = 16 * 1024;
 /// See the module.
 pub(crate) struct Lab {
     pub(crate) port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<LabState>,
     accepting: Option<std::thread::JoinHandle<()>>,
 }
 
-struct Shared {
+struct LabState {
     bytes: Arc<Vec<u8>>,
     manners: Manners,
     down: AtomicBool,
@@ -50,7 +50,7 @@ impl Lab {
     pub(crate) fn start_at(port: u16, bytes: &Arc<Vec<u8>>, manners: Manners) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LabState {
             bytes: bytes.clone(),
             manners,
             down: AtomicBool::new(false),
@@ -134,7 +134,7 @@ impl Drop for Lab {
     }
 }
 
-impl Shared {
+impl LabState {
     fn converse(&self, stream: &TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         loop {
@@ -407,10 +407,10 @@ impl Shared {
 }
 
 /// One of the answers being sent, as long as it lives.
-struct Sending<'a>(&'a Shared);
+struct Sending<'a>(&'a LabState);
 
 impl<'a> Sending<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a LabState) -> Self {
         let sending = shared.sending.fetch_add(1, Ordering::SeqCst) + 1;
         shared.peak.fetch_max(sending, Ordering::SeqCst);
         Self(shared)

@@ -1,4 +1,4 @@
-//! Real `server` and `fetch` processes, and an HTTP server that misbehaves as it is told and counts what it sends.
+//! Real `server` and `fetch` processes, and an HTTP server that misbehaves as a test asks and counts what it sends.
 
 mod lab;
 mod manners;
