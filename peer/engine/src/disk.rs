@@ -16,7 +16,8 @@ use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
-use crate::disk::journal::Saved;
+pub(crate) use crate::disk::journal::{MAX_STATE, Saved};
+use crate::partial;
 use crate::pool::Block;
 use crate::shortage::Shortage;
 
@@ -180,6 +181,7 @@ impl Opened {
         };
         part.must_fit(&written).inspect_err(undo)?;
         let journal = Journal::create(target, content, &written, &suspects).inspect_err(undo)?;
+        partial::describe(target, content);
         if let Err(error) = part.allocate() {
             undo(&error);
             if length == 0 {
@@ -392,6 +394,7 @@ impl Target {
             std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
         }
         let _ = std::fs::remove_file(self.new_state_path());
+        partial::forget(self);
         std::fs::remove_file(&state).map_err(|error| io_error("remove", &state, error))
     }
 }

@@ -15,6 +15,7 @@ mod driver;
 mod engine;
 pub mod hash;
 mod part;
+pub mod partial;
 mod pool;
 mod progress;
 pub mod rate;
