@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, State};
+use tokio::task::JoinSet;
 
 use crate::fetch::options::Options;
 use crate::fetch::plan::Plan;
@@ -24,6 +25,9 @@ pub(super) struct Sources {
     /// Those to be used one by one when no other delivers: of several that ignore ranges one at a time is enough.
     pub(super) reserve: VecDeque<SourceChange>,
     watched: Vec<Watched>,
+    /// Keeps asking what servers hold; ends with this value.
+    _asking: JoinSet<()>,
+    patience: Patience,
     retry_time: u32,
 }
 
@@ -39,10 +43,17 @@ struct Watched {
 
 impl Sources {
     /// The servers of the plan; `versions` of each, where they are to be compared, and whether nothing of the file is there.
-    pub(super) fn new(options: &Options, plan: &Plan, versions: &[Joined], fresh: bool) -> Self {
+    /// `only`: of these places alone.
+    pub(super) fn new(
+        options: &Options,
+        plan: &Plan,
+        (versions, fresh): (&[Joined], bool),
+        only: Option<&[usize]>,
+    ) -> Self {
         let patience = Patience::new(Duration::from_secs(u64::from(options.retry_time)));
         let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
         let (mut at_once, mut reserve, mut watched) = (Vec::new(), VecDeque::new(), Vec::new());
+        let mut asking = JoinSet::new();
         for ((index, (label, answer)), id) in plan.servers.iter().enumerate().zip(0u64..) {
             let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
             let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
@@ -60,6 +71,14 @@ impl Sources {
                 Some(reference) => source.that_matches(reference.clone()),
                 None => source,
             };
+            let source = match &answer.held {
+                Some((url, held)) => source.holding(url.clone(), *plan.content.layout(), held),
+                None => source,
+            };
+            let used = only.is_none_or(|only| only.contains(&index));
+            if used {
+                asking.spawn(source.holdings().keep_current(plan.client.clone()));
+            }
             watched.push(Watched {
                 label: label.clone(),
                 standing: source.standing(),
@@ -68,9 +87,21 @@ impl Sources {
                 said: false,
             });
             let change = SourceChange::Add(SourceId(id), AnySource::new(source));
-            if ranges || index == 0 { at_once.push(change) } else { reserve.push_back(change) }
+            match () {
+                () if !used => {}
+                () if ranges || at_once.is_empty() => at_once.push(change),
+                () => reserve.push_back(change),
+            }
         }
-        Self { at_once, reserve, watched, retry_time: options.retry_time }
+        Self { at_once, reserve, watched, _asking: asking, patience, retry_time: options.retry_time }
+    }
+
+    /// Whether servers are there, none holds what is missing, and nothing came for as long as the user waits.
+    pub(super) fn lack_the_rest(&self, progress: &Progress) -> bool {
+        progress.state == State::Waiting
+            && self.patience.is_over()
+            && progress.rows.iter().any(|row| matches!(row.state, SourceState::Idle))
+            && progress.rows.iter().all(|row| !matches!(row.state, SourceState::Active))
     }
 
     /// How many there are.
