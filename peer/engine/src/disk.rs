@@ -3,6 +3,7 @@
 //! its own, and never puts a file in place that was not made durable first.
 
 mod journal;
+mod partial;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
@@ -16,8 +17,8 @@ use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
-pub(crate) use crate::disk::journal::{MAX_STATE, Saved};
-use crate::partial;
+use crate::disk::journal::Saved;
+pub use crate::disk::partial::Partial;
 use crate::pool::Block;
 use crate::shortage::Shortage;
 

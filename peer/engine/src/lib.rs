@@ -15,7 +15,6 @@ mod driver;
 mod engine;
 pub mod hash;
 mod part;
-pub mod partial;
 mod pool;
 mod progress;
 pub mod rate;
@@ -30,7 +29,7 @@ mod writer;
 
 pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
-pub use disk::DiskError;
+pub use disk::{DiskError, Partial};
 pub use engine::{Download, Engine, EngineConfig};
 pub use progress::{
     Bottleneck, DownloadError, Outcome, Progress, SHOWN_DROPPED, SourceRow, SourceState, State,

@@ -11,8 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use shoal_common::FileName;
-use shoal_engine::partial::Partial;
-use shoal_engine::{Overwrite, Target, regular};
+use shoal_engine::{Overwrite, Partial, Target, regular};
 
 use crate::server::opened::Opened;
 

@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use shoal_common::FileName;
-use shoal_engine::partial::Partial;
-use shoal_engine::{Content, regular};
+use shoal_engine::{Content, Partial, regular};
 
 use crate::held::Held;
 

@@ -10,7 +10,7 @@ use shoal_common::limits::MAX_PIECES;
 use shoal_common::{Bitfield, Blake3, Digests, Layout, Md5, Sha1, Sha224, Sha256, Sha384, Sha512};
 
 use crate::content::{Content, Target, Verification};
-use crate::disk::{MAX_STATE, Saved};
+use crate::disk::journal::{MAX_STATE, Saved};
 
 /// Begins every `.pinfo` file; the number is the format's version.
 const MAGIC: &[u8; 16] = b"shoal-content 1\n";
@@ -59,7 +59,7 @@ fn read_bounded(file: File, most: u64) -> io::Result<Vec<u8>> {
 
 /// Writes what the content is beside its partial file, if it can be told. Without it the download works as well; only
 /// nobody else can serve what is there.
-pub(crate) fn describe(target: &Target, content: &Content) {
+pub(super) fn describe(target: &Target, content: &Content) {
     let Some(bytes) = written(content) else { return forget(target) };
     let (path, new_path) = (target.info_path(), target.beside(".pinfo~"));
     if std::fs::read(&path).is_ok_and(|found| found == bytes) {
@@ -77,7 +77,7 @@ pub(crate) fn describe(target: &Target, content: &Content) {
 }
 
 /// Removes the description.
-pub(crate) fn forget(target: &Target) {
+pub(super) fn forget(target: &Target) {
     let _ = std::fs::remove_file(target.info_path());
 }
 
