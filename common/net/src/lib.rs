@@ -12,6 +12,7 @@ mod control;
 mod identity;
 mod known;
 mod message;
+pub mod requests;
 
 pub use address::site;
 pub use channel::{Channel, ChannelReceiver, ChannelSender};

@@ -27,7 +27,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::fetch::{Links, Origin};
+use self::fetch::{Peers, Target};
 pub use self::fetch::{Liveness, PeerSource};
 use self::guests::Guests;
 use self::serve::Guest;
@@ -85,8 +85,8 @@ struct Shared {
     local_addr: SocketAddr,
     tickets: TicketBook,
     uploads: Uploads,
-    links: Arc<Links>,
-    origins: Mutex<HashMap<(FileKey, PeerId), Weak<Origin>>>,
+    peers: Arc<Peers>,
+    targets: Mutex<HashMap<(FileKey, PeerId), Weak<Target>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -104,10 +104,10 @@ impl Swarm {
         let listener = Listener::bind(listen, &identity, limits)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let uploads = Uploads::new(upload_slots, tasks.clone(), stop.clone());
-        let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
+        let peers = Peers::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
-        let origins = Mutex::default();
-        let shared = Shared { local_addr, tickets, uploads, links, origins, tasks, stop };
+        let targets = Mutex::default();
+        let shared = Shared { local_addr, tickets, uploads, peers, targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener));
         Ok(swarm)
@@ -163,39 +163,39 @@ impl Swarm {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn source(&self, key: FileKey, peer: PeerId, addresses: &[SocketAddr], layout: Layout) -> PeerSource {
-        let (source, origin) = PeerSource::start(fetch::Start {
+        let (source, target) = PeerSource::start(fetch::Start {
             key,
             peer,
             addresses,
             layout,
-            links: &self.shared.links,
+            peers: &self.shared.peers,
             tickets: self.shared.tickets.clone(),
             uploads: self.shared.uploads.clone(),
             tasks: &self.shared.tasks,
             stop: self.shared.stop.child_token(),
         });
-        let mut origins = self.origins();
-        origins.retain(|_, origin| origin.strong_count() > 0);
-        origins.insert((key, peer), Arc::downgrade(&origin));
+        let mut targets = self.targets();
+        targets.retain(|_, target| target.strong_count() > 0);
+        targets.insert((key, peer), Arc::downgrade(&target));
         source
     }
 
     /// There is reason to doubt that connections to this peer are still alive: those on which nothing comes end.
     pub fn doubt(&self, peer: PeerId) {
-        self.shared.links.doubt(peer);
+        self.shared.peers.doubt(peer);
     }
 
     /// Ends all connections on which we fetch, and what is being dialled begins anew: after a sleep of this machine nobody
     /// knows which of them are dead.
     pub fn redial(&self) {
-        self.shared.links.redial();
+        self.shared.peers.redial();
     }
 
     /// How much of a file a peer holds, in percent; `None` unless it is connected for that file, in either direction.
     #[must_use]
     pub fn peer_percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
-        let origin = self.origins().get(&(key, peer)).and_then(Weak::upgrade);
-        origin.and_then(|origin| origin.percent()).or_else(|| self.shared.uploads.percent(key, peer))
+        let target = self.targets().get(&(key, peer)).and_then(Weak::upgrade);
+        target.and_then(|target| target.percent()).or_else(|| self.shared.uploads.percent(key, peer))
     }
 
     /// What was uploaded so far.
@@ -237,8 +237,8 @@ impl Swarm {
         listener.close().await;
     }
 
-    fn origins(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Origin>>> {
-        self.shared.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    fn targets(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Target>>> {
+        self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
-use crate::lane::Lane;
+use crate::connection::NodeConnection;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
@@ -193,7 +193,7 @@ struct Servers {
     file: Arc<Sealed>,
     peers: Vec<PeerId>,
     /// The connection that each source uses.
-    lanes: Vec<Option<Lane>>,
+    connections: Vec<Option<NodeConnection>>,
     changes: Option<mpsc::Sender<SourceChange>>,
     reasons: Vec<String>,
 }
@@ -212,8 +212,8 @@ impl Servers {
                 peers.push(present);
             }
         }
-        let (lanes, reasons) = (vec![None; peers.len()], vec![String::new(); peers.len()]);
-        Self { nodes, file, peers, lanes, changes: Some(changes), reasons }
+        let (connections, reasons) = (vec![None; peers.len()], vec![String::new(); peers.len()]);
+        Self { nodes, file, peers, connections, changes: Some(changes), reasons }
     }
 
     /// Keeps the download supplied with sources until it ends.
@@ -260,23 +260,23 @@ impl Servers {
             .peers
             .iter()
             .enumerate()
-            .filter(|(index, _)| self.lanes[*index].as_ref().is_none_or(Lane::has_ended));
+            .filter(|(index, _)| self.connections[*index].as_ref().is_none_or(NodeConnection::has_ended));
         let tries = away.map(|(index, &peer)| {
             let changes = changes.clone();
             async move {
-                let (lane, have) = match reach(nodes, file, peer).await {
+                let (connection, have) = match reach(nodes, file, peer).await {
                     Ok(reached) => reached,
                     Err(reason) => return (index, Err(reason)),
                 };
-                let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
+                let source = AnySource::new(NodeSource::new(connection.clone(), file.clone(), have));
                 // Only a download that has ended takes no more.
                 let _ = changes.send(SourceChange::Add(SourceId(index as u64), source)).await;
-                (index, Ok(lane))
+                (index, Ok(connection))
             }
         });
         for (index, reached) in futures::future::join_all(tries).await {
             match reached {
-                Ok(lane) => self.lanes[index] = Some(lane),
+                Ok(connection) => self.connections[index] = Some(connection),
                 Err(reason) => self.reasons[index] = reason,
             }
         }
@@ -285,7 +285,7 @@ impl Servers {
     async fn reasons(&self) -> String {
         let mut said = Vec::new();
         for (index, peer) in self.peers.iter().enumerate() {
-            let there = self.lanes[index].as_ref().is_some_and(|lane| !lane.has_ended());
+            let there = self.connections[index].as_ref().is_some_and(|connection| !connection.has_ended());
             let reason = match () {
                 () if there => "does not have them",
                 () if self.reasons[index].is_empty() => "the connection was lost",
@@ -298,16 +298,16 @@ impl Servers {
 }
 
 /// A connection to a server, and which of the chunks it holds.
-async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(Lane, Bitfield), String> {
-    let lane = nodes.lane(peer).await?;
+async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(NodeConnection, Bitfield), String> {
+    let connection = nodes.connection(peer).await?;
     let mut have = Bitfield::none(&file.layout);
     let pieces: Vec<_> = file.layout.iter().collect();
     for pieces in pieces.chunks(MAX_CHUNK_LIST) {
         let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
-        let held = lane.holds(ids).await.map_err(|error| error.to_string())?;
+        let held = connection.holds(ids).await.map_err(|error| error.to_string())?;
         for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
             have.insert(*piece);
         }
     }
-    Ok((lane, have))
+    Ok((connection, have))
 }
