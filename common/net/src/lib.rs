@@ -6,17 +6,23 @@
 //! messages mean is defined in `shoal-common` and decided elsewhere.
 
 mod address;
+mod admission;
 pub mod bulk;
 mod channel;
 mod control;
+mod error;
 mod identity;
 mod known;
 mod message;
+mod protocol;
 pub mod requests;
 
 pub use address::site;
+pub use admission::{ConnectionLimits, Full, Limit, Place, Refused, Scope};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
-pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, NetError, Protocol};
+pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
+pub use error::NetError;
 pub use identity::{Identity, IdentityError};
 pub use known::{KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};
+pub use protocol::Protocol;

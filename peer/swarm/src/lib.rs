@@ -2,11 +2,10 @@
 //! that the engine downloads from. `app` tells it what to serve and asks it for sources; it knows nothing of trackers
 //! but what the [`TicketBook`] says, and never decides what is downloaded.
 //!
-//! Serving: [`guests`] lets connections in, [`serve`] carries one, [`uploads`] knows the files, [`shoal_policy`] decides who
+//! Serving: [`connection_limits`] say who is let in, [`serve`] carries one connection, [`uploads`] knows the files, [`shoal_policy`] decides who
 //! gets what. Fetching: [`fetch`].
 
 mod fetch;
-mod guests;
 mod news;
 mod refusal;
 mod serve;
@@ -22,15 +21,14 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
-use shoal_net::{Identity, NetError};
+use shoal_net::{ConnectionLimits, Full, Identity, Limit, NetError, Scope};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::fetch::{Peers, Target};
 pub use self::fetch::{Liveness, PeerSource};
-use self::guests::Guests;
-use self::serve::Guest;
+use self::fetch::{Peers, Target};
+use self::serve::Requester;
 pub use self::served::{Body, Served};
 use self::uploads::Uploads;
 use shoal_common::budget::Budget;
@@ -40,6 +38,15 @@ use shoal_session::tickets::TicketBook;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when told to, but for a read from a slow disk.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Connections to us at most: each costs a socket and half a megabyte of buffers. When all are taken, the peer that has
+/// most gives one to a newcomer that would else have none.
+const MAX_CONNECTIONS: usize = 256;
+/// Of those, connections that have not shown a ticket yet. Anyone can make a key and complete a handshake, so what
+/// strangers can take is bounded apart from what members have.
+const MAX_STRANGERS: usize = 32;
+/// Connections of one peer: its two, and two that are on their way out.
+const MAX_PER_PEER: usize = 4;
 
 pub use shoal_policy::FileKey;
 
@@ -98,7 +105,7 @@ impl Swarm {
     /// When the address cannot be listened on; the error names it.
     pub async fn start(config: SwarmConfig, tickets: TicketBook) -> Result<Self, NetError> {
         let SwarmConfig { identity, listen, upload_slots } = config;
-        // The listener keeps strangers' handshakes in bounds, [`Guests`] what comes behind them.
+        // The listener bounds handshakes and sockets, `connection_limits` what comes behind them.
         let budget = Budget::of(descriptors::limit());
         let limits = BulkLimits::default().within(budget.inbound, budget.pending);
         let listener = Listener::bind(listen, &identity, limits)?;
@@ -221,17 +228,17 @@ impl Swarm {
 
     /// Lets connections in until the end.
     async fn accept(self, mut listener: Listener) {
-        let mut guests = Guests::default();
-        while let Some(Ok((stream, _))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
+        let limits = connection_limits();
+        while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
             let peer = stream.peer();
             let end = self.shared.stop.child_token();
-            match guests.admit(peer, end.clone()) {
-                Some(is_member) => {
+            match limits.admit(from.ip(), peer, end.clone()) {
+                Ok(place) => {
                     let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
-                    let guest = Guest { peer, uploads, tickets, is_member, end };
-                    self.shared.tasks.spawn(welcome(guest, stream));
+                    let requester = Requester { peer, uploads, tickets, place, end };
+                    self.shared.tasks.spawn(serve_one(requester, stream));
                 }
-                None => tracing::debug!(%peer, "turned away: too many connections"),
+                Err(refused) => tracing::debug!(%peer, %refused, "turned away"),
             }
         }
         listener.close().await;
@@ -242,11 +249,80 @@ impl Swarm {
     }
 }
 
+/// Which connections to us there may be, so that dead connections of some keep no others out.
+fn connection_limits() -> ConnectionLimits {
+    ConnectionLimits::new(vec![
+        Limit::new(Scope::Peer, MAX_PER_PEER, Full::OldestGivesWay),
+        Limit::new(Scope::Strangers, MAX_STRANGERS, Full::OldestGivesWay),
+        Limit::new(Scope::All, MAX_CONNECTIONS, Full::LargestPeerGivesWay),
+    ])
+}
+
 /// Serves one connection until it ends.
-async fn welcome(guest: Guest, stream: BulkStream) {
-    let (peer, end) = (guest.peer, guest.end.clone());
+async fn serve_one(requester: Requester, stream: BulkStream) {
+    let (peer, end) = (requester.peer, requester.end.clone());
     let _ends = end.drop_guard();
     let (input, output) = stream.into_split();
-    let reason = serve::serve(guest, input, output).await;
+    let reason = serve::serve(requester, input, output).await;
     tracing::debug!(%peer, reason, "a connection from a requester ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use shoal_net::Place;
+
+    use super::*;
+
+    fn admit(limits: &ConnectionLimits, peer: u8) -> Option<(Place, CancellationToken)> {
+        let end = CancellationToken::new();
+        let place = limits.admit(IpAddr::V4(Ipv4Addr::LOCALHOST), PeerId([peer; 32]), end.clone());
+        Some((place.ok()?, end))
+    }
+
+    fn admit_member(limits: &ConnectionLimits, peer: u8) -> (Place, CancellationToken) {
+        let member = admit(limits, peer).unwrap();
+        member.0.recognise();
+        member
+    }
+
+    #[test]
+    fn a_peers_oldest_connection_gives_way() {
+        let limits = connection_limits();
+        let all: Vec<_> = (0..=MAX_PER_PEER).map(|_| admit(&limits, 1).unwrap()).collect();
+        let ended: Vec<bool> = all.iter().map(|(_, end)| end.is_cancelled()).collect();
+        assert_eq!(ended, [true, false, false, false, false]);
+    }
+
+    #[test]
+    fn strangers_take_each_others_places_and_not_members() {
+        let limits = connection_limits();
+        let members: Vec<_> = (0..100).map(|peer| admit_member(&limits, peer)).collect();
+        let strangers: Vec<_> = (100..250).map(|peer| admit(&limits, peer).unwrap()).collect();
+        assert!(members.iter().all(|(_, end)| !end.is_cancelled()));
+        let left = strangers.iter().filter(|(_, end)| !end.is_cancelled()).count();
+        assert_eq!(left, MAX_STRANGERS);
+    }
+
+    #[test]
+    fn when_all_is_taken_those_who_have_two_share_with_those_who_have_none() {
+        let limits = connection_limits();
+        let first: Vec<_> =
+            (0..=127).flat_map(|peer| [peer, peer]).map(|peer| admit_member(&limits, peer)).collect();
+        let late: Vec<_> = (128..=255).map(|peer| admit_member(&limits, peer)).collect();
+        let kept =
+            |which: usize| first.iter().skip(which).step_by(2).filter(|(_, end)| !end.is_cancelled()).count();
+        assert_eq!((kept(0), kept(1), late.len()), (128, 0, 128), "each has one");
+        assert!(admit(&limits, 5).is_none());
+    }
+
+    #[test]
+    fn there_is_an_end_to_it_and_one_that_leaves_makes_room() {
+        let limits = connection_limits();
+        let mut all: Vec<_> = (0..=255).map(|peer| admit_member(&limits, peer)).collect();
+        assert!(admit(&limits, 7).is_none());
+        all.pop();
+        assert!(admit(&limits, 7).is_some());
+    }
 }

@@ -1,10 +1,9 @@
 //! Where a peer takes bulk connections.
 //!
 //! One task accepts and owns all handshakes under way, each in a task of its own with a time limit, so
-//! that nobody who is slow holds up anybody else. `pending` says which has to go when there are too many,
-//! `seats` how many may stay open.
+//! that a slow one holds up no other. [`BulkLimits`] say how many there may be.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -16,15 +15,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake;
-use super::pending::Pending;
-use super::seats::Seats;
 use super::stream::{BulkStream, ready_socket};
 use super::tls::server_config;
 use crate::address::canonical;
-use crate::control::NetError;
+use crate::admission::{Admission, ConnectionLimits, Full, Limit, Scope};
+use crate::error::{LOG_AGAIN, NetError};
 use crate::identity::Identity;
 
 /// How long a handshake may take.
@@ -35,8 +34,6 @@ const READY: usize = 64;
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the log says that accepting fails, while it does.
-pub(crate) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds on what others may open. An address is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +56,22 @@ impl Default for BulkLimits {
 }
 
 impl BulkLimits {
+    fn of_handshakes(&self) -> Vec<Limit> {
+        // A new connection is always let in, and an old one that has not finished its handshake goes: real peers finish
+        // within a few round trips, while one who holds half-open connections only loses their own.
+        vec![
+            Limit::new(Scope::Address, self.pending_per_address, Full::OldestGivesWay),
+            Limit::new(Scope::All, self.pending, Full::LargestAddressGivesWay),
+        ]
+    }
+
+    fn of_connections(&self) -> Vec<Limit> {
+        vec![
+            Limit::new(Scope::All, self.established, Full::Refuse),
+            Limit::new(Scope::Peer, self.established_per_peer, Full::Refuse),
+        ]
+    }
+
     /// These, and no more connections than that, of which so many may be under way: what a process can have open.
     #[must_use]
     pub fn within(self, established: usize, pending: usize) -> Self {
@@ -97,9 +110,8 @@ impl Listener {
             tcp,
             config: Arc::new(config),
             handshakes: JoinSet::new(),
-            aborts: HashMap::new(),
-            pending: Pending::new(limits.pending, limits.pending_per_address),
-            seats: Seats::new(limits.established, limits.established_per_peer),
+            under_way: Admission::new(limits.of_handshakes()),
+            established: ConnectionLimits::new(limits.of_connections()),
             finished: VecDeque::new(),
             paused: None,
         };
@@ -145,9 +157,8 @@ struct Door {
     tcp: TcpListener,
     config: Arc<ServerConfig>,
     handshakes: JoinSet<Option<BulkStream>>,
-    aborts: HashMap<Id, AbortHandle>,
-    pending: Pending<Id>,
-    seats: Seats,
+    under_way: Admission<Id, AbortHandle>,
+    established: ConnectionLimits,
     /// At most [`READY`] plus the handshakes that were under way when it got so many.
     finished: VecDeque<BulkStream>,
     /// Until when nothing is accepted, since accepting failed; handshakes go on.
@@ -163,7 +174,7 @@ impl Door {
                 accepted = self.tcp.accept(), if paused.is_none() && self.finished.len() < READY => match accepted {
                     Ok((tcp, from)) => self.begin(tcp, canonical(from)),
                     Err(error) => {
-                        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                        if said.is_none_or(|said| said.elapsed() >= LOG_AGAIN) {
                             said = Some(Instant::now());
                             tracing::warn!(%error, "cannot accept connections; trying again");
                         }
@@ -197,12 +208,11 @@ impl Door {
                 }
             }
         });
-        let id = handshake.id();
-        self.aborts.insert(id, handshake);
-        if let Some(victim) = self.pending.add(id, from.ip())
-            && let Some(handshake) = self.aborts.remove(&victim)
+        // Handshakes are not refused: others give way.
+        for (_, gives_way) in
+            self.under_way.admit(handshake.id(), handshake, from.ip(), None).unwrap_or_default()
         {
-            handshake.abort();
+            gives_way.abort();
         }
     }
 
@@ -211,12 +221,12 @@ impl Door {
             Ok((id, stream)) => (id, stream),
             Err(error) => (error.id(), None),
         };
-        self.aborts.remove(&id);
-        self.pending.remove(id);
+        self.under_way.leave(id);
         let Some(stream) = stream else { return };
-        match self.seats.take(stream.peer()) {
-            Some(seat) => self.finished.push_back(stream.seated(seat)),
-            None => tracing::debug!(peer = %stream.peer(), "turned away: too many bulk connections"),
+        let place = self.established.admit(stream.remote().ip(), stream.peer(), CancellationToken::new());
+        match place {
+            Ok(place) => self.finished.push_back(stream.admitted(place)),
+            Err(refused) => tracing::debug!(peer = %stream.peer(), %refused, "turned away"),
         }
     }
 }

@@ -9,13 +9,10 @@ mod connect;
 pub mod frame;
 mod handshake;
 mod listener;
-mod pending;
 mod record;
-mod seats;
 mod stream;
 pub(crate) mod tls;
 
 pub use connect::{BulkError, connect};
-pub(crate) use listener::SAY_AGAIN;
 pub use listener::{BulkLimits, Listener};
 pub use stream::{BulkReader, BulkStream, BulkWriter};

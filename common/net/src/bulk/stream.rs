@@ -22,7 +22,7 @@ use super::handshake::{Established, KeySource};
 use super::record::{
     Content, HEADER, MAX_PLAIN, MAX_RECORD, Opened, Opener, RecordError, Sealer, record_length,
 };
-use super::seats::Seat;
+use crate::admission::Place;
 
 /// Room for records from the socket: as many as a system call brings. It begins with one record and grows to sixteen
 /// while the socket fills it, so that the many connections over which little comes cost little.
@@ -65,7 +65,7 @@ struct Shared {
     keys: Mutex<Option<KeySource>>,
     /// The other end wants us to take new keys too.
     update_wanted: AtomicBool,
-    seat: Mutex<Option<Seat>>,
+    place: Mutex<Option<Place>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -105,9 +105,9 @@ impl BulkStream {
         Ok(Self { reader, writer, peer, remote })
     }
 
-    /// Keeps the seat for as long as the connection lives.
-    pub(super) fn seated(self, seat: Seat) -> Self {
-        *self.writer.shared.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(seat);
+    /// Keeps the place for as long as the connection lives.
+    pub(super) fn admitted(self, place: Place) -> Self {
+        *self.writer.shared.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         self
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bulk::handshake;
-use crate::bulk::tls::{certified_key, client_config, no_name, server_config};
+use crate::bulk::tls::{client_config, no_name, server_config};
 use crate::identity::Identity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -20,7 +20,7 @@ async fn ours_and_rustls(dial: bool) -> (BulkStream, TlsStream<TcpStream>) {
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (mut near, (far, _)) = (near.unwrap(), far.unwrap());
-    let (our_key, their_key) = (certified_key(&us).unwrap(), certified_key(&them).unwrap());
+    let (our_key, their_key) = (us.certified_key().unwrap(), them.certified_key().unwrap());
     let (established, theirs) = if dial {
         let config = Arc::new(client_config(our_key, them.peer_id()).unwrap());
         let acceptor = TlsAcceptor::from(Arc::new(server_config(their_key).unwrap()));
@@ -111,8 +111,8 @@ async fn altered_bytes_end_the_connection() {
 #[tokio::test]
 async fn a_handshake_with_any_byte_altered_fails_or_proves_the_same_peer() {
     let (us, them) = (Identity::generate(), Identity::generate());
-    let server = Arc::new(server_config(certified_key(&us).unwrap()).unwrap());
-    let client = Arc::new(client_config(certified_key(&them).unwrap(), us.peer_id()).unwrap());
+    let server = Arc::new(server_config(us.certified_key().unwrap()).unwrap());
+    let client = Arc::new(client_config(them.certified_key().unwrap(), us.peer_id()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // A relay that alters one byte of what the client says: its hello, and what it sends once it has seen ours.

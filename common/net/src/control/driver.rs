@@ -16,7 +16,7 @@ use super::behaviour::Channels;
 use super::dial::{self, DialError};
 use super::handler::OpenRequest;
 use crate::address;
-use crate::bulk::SAY_AGAIN;
+use crate::error::LOG_AGAIN;
 
 /// How long a shutdown waits for what is queued to go out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ impl Driver {
                 tracing::debug!(peer = %peer_id, ?cause, "a control connection closed");
             }
             SwarmEvent::ListenerError { error, .. }
-                if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) =>
+                if self.said.is_none_or(|said| said.elapsed() >= LOG_AGAIN) =>
             {
                 self.said = Some(Instant::now());
                 tracing::warn!(%error, "cannot accept connections; trying again");
