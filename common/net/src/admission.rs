@@ -17,7 +17,7 @@ use crate::address::site;
 
 /// Which connections a limit counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
+pub enum LimitScope {
     /// All of them.
     All,
     /// Those from the newcomer's address: an IPv4 address or an IPv6 /64.
@@ -46,7 +46,7 @@ pub enum Full {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// What is counted.
-    pub scope: Scope,
+    pub scope: LimitScope,
     /// How many there may be.
     pub most: usize,
     /// What happens to one more.
@@ -56,24 +56,24 @@ pub struct Limit {
 impl Limit {
     /// A limit.
     #[must_use]
-    pub const fn new(scope: Scope, most: usize, full: Full) -> Self {
+    pub const fn new(scope: LimitScope, most: usize, full: Full) -> Self {
         Self { scope, most, full }
     }
 }
 
 /// The limit that a connection was refused for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused(pub Scope);
+pub struct Refused(pub LimitScope);
 
 impl std::error::Error for Refused {}
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Scope::All => "too many connections",
-            Scope::Address => "too many connections from this address",
-            Scope::Peer => "too many connections of this peer",
-            Scope::Strangers => "too many connections of strangers",
+            LimitScope::All => "too many connections",
+            LimitScope::Address => "too many connections from this address",
+            LimitScope::Peer => "too many connections of this peer",
+            LimitScope::Strangers => "too many connections of strangers",
         })
     }
 }
@@ -108,12 +108,12 @@ struct Connection<C, H> {
 }
 
 impl<C, H> Connection<C, H> {
-    fn group(&self, scope: Scope) -> Option<Group> {
+    fn group(&self, scope: LimitScope) -> Option<Group> {
         match scope {
-            Scope::All => Some(Group::All),
-            Scope::Address => Some(Group::Address(self.address)),
-            Scope::Peer => self.peer.map(Group::Peer),
-            Scope::Strangers => self.is_stranger.then_some(Group::Strangers),
+            LimitScope::All => Some(Group::All),
+            LimitScope::Address => Some(Group::Address(self.address)),
+            LimitScope::Peer => self.peer.map(Group::Peer),
+            LimitScope::Strangers => self.is_stranger.then_some(Group::Strangers),
         }
     }
 
@@ -122,7 +122,7 @@ impl<C, H> Connection<C, H> {
     }
 
     fn groups(&self) -> impl Iterator<Item = Group> {
-        [Scope::All, Scope::Address, Scope::Peer, Scope::Strangers]
+        [LimitScope::All, LimitScope::Address, LimitScope::Peer, LimitScope::Strangers]
             .map(|scope| self.group(scope))
             .into_iter()
             .flatten()

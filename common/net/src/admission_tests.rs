@@ -12,7 +12,7 @@ fn peer(number: u8) -> PeerId {
 }
 
 /// Lets a connection in and names those that give way.
-fn admit(admission: &mut Tested, name: u32, from: u8, who: u8) -> Result<Vec<u32>, Scope> {
+fn admit(admission: &mut Tested, name: u32, from: u8, who: u8) -> Result<Vec<u32>, LimitScope> {
     let admitted = admission.admit(name, (), address(from), Some(peer(who)));
     admitted.map(|gone| gone.into_iter().map(|(name, ())| name).collect()).map_err(|refused| refused.0)
 }
@@ -20,31 +20,31 @@ fn admit(admission: &mut Tested, name: u32, from: u8, who: u8) -> Result<Vec<u32
 #[test]
 fn one_address_leaves_room_for_others() {
     let mut admission = Tested::new(vec![
-        Limit::new(Scope::All, 5, Full::Refuse),
-        Limit::new(Scope::Address, 2, Full::Refuse),
+        Limit::new(LimitScope::All, 5, Full::Refuse),
+        Limit::new(LimitScope::Address, 2, Full::Refuse),
     ]);
     for (name, from) in [(1, 1), (2, 1), (4, 2)] {
         assert_eq!(admit(&mut admission, name, from, 1), Ok(vec![]));
     }
-    assert_eq!(admit(&mut admission, 3, 1, 1), Err(Scope::Address));
+    assert_eq!(admit(&mut admission, 3, 1, 1), Err(LimitScope::Address));
     admission.leave(1);
     for (name, from) in [(5, 1), (6, 3), (7, 3)] {
         assert_eq!(admit(&mut admission, name, from, 1), Ok(vec![]));
     }
-    assert_eq!(admit(&mut admission, 8, 4, 1), Err(Scope::All));
+    assert_eq!(admit(&mut admission, 8, 4, 1), Err(LimitScope::All));
 }
 
 #[test]
 fn a_peers_newest_connection_replaces_its_oldest_also_when_all_is_full() {
     let mut admission = Tested::new(vec![
-        Limit::new(Scope::Peer, 2, Full::OldestGivesWay),
-        Limit::new(Scope::All, 3, Full::Refuse),
+        Limit::new(LimitScope::Peer, 2, Full::OldestGivesWay),
+        Limit::new(LimitScope::All, 3, Full::Refuse),
     ]);
     for name in 1..=2 {
         assert_eq!(admit(&mut admission, name, 1, 1), Ok(vec![]));
     }
     assert_eq!(admit(&mut admission, 3, 1, 2), Ok(vec![]));
-    assert_eq!(admit(&mut admission, 4, 1, 3), Err(Scope::All));
+    assert_eq!(admit(&mut admission, 4, 1, 3), Err(LimitScope::All));
     assert_eq!(admit(&mut admission, 5, 1, 1), Ok(vec![1]));
     assert_eq!(admit(&mut admission, 6, 1, 1), Ok(vec![2]));
     admission.leave(1);
@@ -54,8 +54,8 @@ fn a_peers_newest_connection_replaces_its_oldest_also_when_all_is_full() {
 #[test]
 fn an_address_over_its_share_loses_its_oldest_and_the_most_crowded_loses_when_all_is_full() {
     let mut admission = Tested::new(vec![
-        Limit::new(Scope::Address, 3, Full::OldestGivesWay),
-        Limit::new(Scope::All, 4, Full::LargestAddressGivesWay),
+        Limit::new(LimitScope::Address, 3, Full::OldestGivesWay),
+        Limit::new(LimitScope::All, 4, Full::LargestAddressGivesWay),
     ]);
     for (name, from) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
         assert_eq!(admit(&mut admission, name, from, 1), Ok(vec![]));
@@ -68,7 +68,7 @@ fn an_address_over_its_share_loses_its_oldest_and_the_most_crowded_loses_when_al
 
 #[test]
 fn a_strangers_place_is_taken_by_strangers_and_not_by_those_recognised() {
-    let mut admission = Tested::new(vec![Limit::new(Scope::Strangers, 2, Full::OldestGivesWay)]);
+    let mut admission = Tested::new(vec![Limit::new(LimitScope::Strangers, 2, Full::OldestGivesWay)]);
     for name in 1..=2 {
         assert_eq!(admit(&mut admission, name, 1, 1), Ok(vec![]));
     }
@@ -81,30 +81,30 @@ fn a_strangers_place_is_taken_by_strangers_and_not_by_those_recognised() {
 
 #[test]
 fn a_peer_with_two_more_than_the_newcomer_shares_its_places() {
-    let mut admission = Tested::new(vec![Limit::new(Scope::All, 4, Full::LargestPeerGivesWay)]);
+    let mut admission = Tested::new(vec![Limit::new(LimitScope::All, 4, Full::LargestPeerGivesWay)]);
     for (name, who) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
         assert_eq!(admit(&mut admission, name, 1, who), Ok(vec![]));
     }
     assert_eq!(admit(&mut admission, 5, 1, 3).map(|gone| gone.len()), Ok(1));
     assert_eq!(admit(&mut admission, 6, 1, 4).map(|gone| gone.len()), Ok(1));
-    assert_eq!(admit(&mut admission, 7, 1, 5), Err(Scope::All), "each has one");
+    assert_eq!(admit(&mut admission, 7, 1, 5), Err(LimitScope::All), "each has one");
 }
 
 #[test]
 fn places_are_given_back_and_those_who_give_way_are_told() {
     let limits = ConnectionLimits::new(vec![
-        Limit::new(Scope::Peer, 2, Full::OldestGivesWay),
-        Limit::new(Scope::All, 2, Full::Refuse),
+        Limit::new(LimitScope::Peer, 2, Full::OldestGivesWay),
+        Limit::new(LimitScope::All, 2, Full::Refuse),
     ]);
     let ends: [CancellationToken; 3] = std::array::from_fn(|_| CancellationToken::new());
     let first = limits.admit(address(1), peer(1), ends[0].clone()).unwrap();
     let _second = limits.admit(address(1), peer(1), ends[1].clone()).unwrap();
-    let _third = limits.admit(address(1), peer(1), ends[2].clone()).unwrap();
+    let third = limits.admit(address(1), peer(1), ends[2].clone()).unwrap();
     assert_eq!(ends.each_ref().map(CancellationToken::is_cancelled), [true, false, false]);
     drop(first);
     let stranger = || limits.admit(address(1), peer(2), CancellationToken::new());
-    assert_eq!(stranger().err(), Some(Refused(Scope::All)));
-    drop(_third);
+    assert_eq!(stranger().err(), Some(Refused(LimitScope::All)));
+    drop(third);
     assert!(stranger().is_ok());
 }
 
@@ -114,15 +114,21 @@ proptest! {
         steps in prop::collection::vec((0_u8..4, 0_u32..20, 0_u8..4, 0_u8..4), 0..200),
         scopes in prop::collection::vec((0_usize..4, 1_usize..5, 0_usize..4), 0..4),
     ) {
-        let limits: Vec<Limit> = scopes.into_iter().map(|(scope, most, full)| {
-            let scope = [Scope::All, Scope::Address, Scope::Peer, Scope::Strangers][scope];
-            // The last two are for the total.
-            let full = match scope {
-                Scope::All => [Full::Refuse, Full::OldestGivesWay, Full::LargestAddressGivesWay, Full::LargestPeerGivesWay][full],
-                _ => Full::OldestGivesWay,
-            };
-            Limit::new(scope, most, full)
-        }).collect();
+        let of_all = [
+            Full::Refuse,
+            Full::OldestGivesWay,
+            Full::LargestAddressGivesWay,
+            Full::LargestPeerGivesWay,
+        ];
+        let limits: Vec<Limit> = scopes
+            .into_iter()
+            .map(|(scope, most, full)| match scope {
+                0 => Limit::new(LimitScope::All, most, of_all[full]),
+                1 => Limit::new(LimitScope::Address, most, Full::OldestGivesWay),
+                2 => Limit::new(LimitScope::Peer, most, Full::OldestGivesWay),
+                _ => Limit::new(LimitScope::Strangers, most, Full::OldestGivesWay),
+            })
+            .collect();
         let mut admission = Tested::new(limits.clone());
         for (step, name, from, who) in steps {
             match step {

@@ -49,13 +49,13 @@ pub enum NetError {
     /// There is no connection to that peer; dial first.
     #[error("not connected to {peer}")]
     NotConnected {
-        /// To whom a channel was to be opened.
+        /// The peer to which a channel was to be opened.
         peer: PeerId,
     },
     /// The peer does not speak that protocol.
     #[error("{peer} does not speak {protocol}; is it another version?")]
     Unsupported {
-        /// To whom a channel was to be opened.
+        /// The peer to which a channel was to be opened.
         peer: PeerId,
         /// The protocol.
         protocol: Protocol,
@@ -63,13 +63,13 @@ pub enum NetError {
     /// Too many channels are being opened to that peer at once.
     #[error("too many channels to {peer} are being opened at once")]
     Busy {
-        /// To whom a channel was to be opened.
+        /// The peer to which a channel was to be opened.
         peer: PeerId,
     },
     /// The connection broke, or the peer did not agree in time.
     #[error("the connection to {peer} was lost")]
     Lost {
-        /// To whom a channel was to be opened.
+        /// The peer to which a channel was to be opened.
         peer: PeerId,
     },
     /// The control plane is shut down.

@@ -36,7 +36,7 @@ pub struct Identity {
 struct Keys {
     signing: ed25519::Keypair,
     peer_id: PeerId,
-    /// Made when the bulk lane first needs it.
+    /// Made when a bulk connection first needs it.
     certified: OnceLock<Result<CertifiedKey, String>>,
 }
 
@@ -122,7 +122,7 @@ impl Identity {
         Keypair::from(self.keys.signing.clone())
     }
 
-    /// The certificate of the bulk lane with its key: one per process, like the key it vouches for.
+    /// The certificate for bulk connections with its key: one per process, like the key it vouches for.
     pub(crate) fn certified_key(&self) -> Result<CertifiedKey, String> {
         self.keys.certified.get_or_init(|| certify(&self.keypair())).clone()
     }

@@ -1,8 +1,8 @@
-//! Everything that Shoal sends over a network, HTTP excepted: who we are, the control plane, the bulk
-//! lane.
+//! Everything that Shoal sends over a network, HTTP excepted: who we are, the control plane, bulk
+//! connections.
 //!
 //! The only crate that knows libp2p and rustls. Both ways prove the peer ids of both ends by the same
-//! certificates; everybody else sees [`shoal_common::PeerId`] and small types of ours. What the
+//! certificates; other crates see [`shoal_common::PeerId`] and small types of ours. What the
 //! messages mean is defined in `shoal-common` and decided elsewhere.
 
 mod address;
@@ -18,7 +18,7 @@ mod protocol;
 pub mod requests;
 
 pub use address::site;
-pub use admission::{ConnectionLimits, Full, Limit, Place, Refused, Scope};
+pub use admission::{ConnectionLimits, Full, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
 pub use error::NetError;

@@ -1,6 +1,7 @@
 //! A connection to a storage node, as a client has it, or a node that copies from another. Cheap to clone; it ends when the
 //! last clone is dropped, or when the node owes an answer and is silent.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use shoal_engine::Arrivals;
 use shoal_net::Identity;
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::bulk::{self, BulkError, BulkReader, BulkWriter};
-use shoal_net::requests::{Dropped, Listening, NotAsked, Requests, Silence};
+use shoal_net::requests::{Listening, NotAsked, Requests, Silence, Violation};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -60,12 +61,16 @@ struct Inner {
     _end: DropGuard,
 }
 
-type NodeRequests = Requests<u32, Incoming, Result<Answer, RequestError>, String>;
+type NodeRequests = Requests<u32, Incoming, Result<Answer, RequestError>, Reason>;
+
+/// Why a connection ended.
+#[derive(Debug, Clone)]
+struct Reason(String);
 
 /// A chunk that is coming in.
 struct Incoming {
     bytes: Vec<u8>,
-    /// What is told how many bytes came.
+    /// Learns how many bytes came.
     arrivals: Option<Arrivals>,
 }
 
@@ -93,7 +98,7 @@ impl NodeConnection {
         let (input, output) = bulk::connect(address, peer, identity).await?.into_split();
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (ended, silence) = (CancellationToken::new(), Silence::default());
-        let requests = Arc::new(Requests::new(MAX_REQUESTS, Dropped::Awaited, ended.clone()));
+        let requests = Arc::new(Requests::new(MAX_REQUESTS, ended.clone()));
         let inner = Inner {
             peer,
             requests: requests.clone(),
@@ -106,15 +111,15 @@ impl NodeConnection {
             let input = FrameReader::new(Listening::new(input, silence.clone()), MAX_TO_CLIENT);
             let work = async {
                 tokio::select! {
-                    reason = read(&requests, input) => reason,
-                    reason = write(messages, FrameWriter::new(output)) => reason,
+                    Err(reason) = read(&requests, input) => reason,
+                    Err(reason) = write(messages, FrameWriter::new(output)) => reason,
                     () = requests.overdue(&silence, SILENCE) => {
-                        format!("it was silent for {} seconds", SILENCE.as_secs())
+                        Reason(format!("it was silent for {} seconds", SILENCE.as_secs()))
                     }
                 }
             };
-            requests.carry(work, "closed here".to_owned()).await;
-            tracing::debug!(%peer, reason = requests.reason(), "a connection to a storage node ended");
+            requests.carry(work, "closed here".into()).await;
+            tracing::debug!(%peer, reason = ?requests.reason(), "a connection to a storage node ended");
         });
         Ok(Self(Arc::new(inner)))
     }
@@ -147,9 +152,9 @@ impl NodeConnection {
     /// # Errors
     /// [`RequestError`].
     pub async fn show(&self, ticket: Vec<u8>) -> Result<(String, u64), RequestError> {
-        match self.ask_as(TICKET, |_| Outgoing::Message(ToNode::Show { ticket })).await? {
-            ToClient::Granted { name, free } => Ok((name, free)),
-            ToClient::Refused { expired } => Err(RequestError::Refused { expired }),
+        match self.exchange(TICKET, None, |_| Outgoing::Message(ToNode::Show { ticket })).await? {
+            Answer::Message(ToClient::Granted { name, free }) => Ok((name, free)),
+            Answer::Message(ToClient::Refused { expired }) => Err(RequestError::Refused { expired }),
             _ => Err(misfit()),
         }
     }
@@ -174,17 +179,10 @@ impl NodeConnection {
         order: Option<Vec<u8>>,
         arrivals: Option<Arrivals>,
     ) -> Result<Vec<u8>, RequestError> {
-        let Inner { requests, outbox, .. } = &*self.0;
-        let place = outbox.reserve().await.map_err(|_| self.lost())?;
-        let request = requests.number();
-        let recall = || {
-            // A full outbox costs the bytes of a chunk that is not wanted any more.
-            let _ = outbox.try_send(Outgoing::Message(ToNode::Cancel { request }));
-        };
         let incoming = Incoming { bytes: Vec::with_capacity(length as usize), arrivals };
-        let asked = requests.ask(request, Some((length.into(), incoming)), recall).map_err(not_asked)?;
-        place.send(Outgoing::Message(ToNode::Fetch { request, chunk, offset: 0, length, order }));
-        match asked.answer().await.map_err(RequestError::Lost)?? {
+        let message = |request| Outgoing::Message(ToNode::Fetch { request, chunk, offset: 0, length, order });
+        let number = self.0.requests.number();
+        match self.exchange(number, Some((length.into(), incoming)), message).await? {
             Answer::Chunk(bytes) => Ok(bytes),
             Answer::Message(_) => Err(misfit()),
         }
@@ -235,28 +233,37 @@ impl NodeConnection {
         self.ask(|request| Outgoing::Message(ToNode::Settle { request })).await.map(|_| ())
     }
 
-    async fn ask(&self, message: impl FnOnce(u32) -> Outgoing) -> Result<ToClient, RequestError> {
-        self.ask_as(self.0.requests.number(), message).await
-    }
-
     /// Sends a request that is answered by one message.
-    async fn ask_as(
-        &self,
-        number: u32,
-        message: impl FnOnce(u32) -> Outgoing,
-    ) -> Result<ToClient, RequestError> {
-        // First a place in the outbox: a request that is noted goes out.
-        let place = self.0.outbox.reserve().await.map_err(|_| self.lost())?;
-        let asked = self.0.requests.ask(number, None, || {}).map_err(not_asked)?;
-        place.send(message(number));
-        match asked.answer().await.map_err(RequestError::Lost)?? {
+    async fn ask(&self, message: impl FnOnce(u32) -> Outgoing) -> Result<ToClient, RequestError> {
+        match self.exchange(self.0.requests.number(), None, message).await? {
             Answer::Message(message) => Ok(message),
             Answer::Chunk(_) => Err(misfit()),
         }
     }
 
-    fn lost(&self) -> RequestError {
-        RequestError::Lost(self.0.requests.reason().unwrap_or_else(|| "closed here".to_owned()))
+    /// Sends a request and waits for its answer, which may come in parts.
+    async fn exchange(
+        &self,
+        request: u32,
+        parts: Option<(u64, Incoming)>,
+        message: impl FnOnce(u32) -> Outgoing,
+    ) -> Result<Answer, RequestError> {
+        let Inner { requests, outbox, .. } = &*self.0;
+        // First a place in the outbox: a request that is noted goes out.
+        let place = outbox.reserve().await.map_err(|_| lost(requests.reason()))?;
+        let comes_in_parts = parts.is_some();
+        let recall = || {
+            if comes_in_parts {
+                // A full outbox costs the bytes of a chunk that is not wanted any more.
+                let _ = outbox.try_send(Outgoing::Message(ToNode::Cancel { request }));
+            }
+        };
+        let asked = requests.ask(request, parts, recall).map_err(|not| match not {
+            NotAsked::Full | NotAsked::Twice => RequestError::Failed(Failure::Busy),
+            NotAsked::Ended(reason) => lost(Some(reason)),
+        })?;
+        place.send(message(request));
+        asked.answer().await.map_err(|reason| lost(Some(reason)))?
     }
 }
 
@@ -264,90 +271,89 @@ fn misfit() -> RequestError {
     RequestError::Lost("it gave an answer that does not fit".to_owned())
 }
 
-fn not_asked(reason: NotAsked<String>) -> RequestError {
-    match reason {
-        NotAsked::Full | NotAsked::Twice => RequestError::Failed(Failure::Busy),
-        NotAsked::Ended(reason) => RequestError::Lost(reason),
+fn lost(reason: Option<Reason>) -> RequestError {
+    RequestError::Lost(reason.map_or_else(|| "closed here".to_owned(), |reason| reason.0))
+}
+
+impl From<&str> for Reason {
+    fn from(reason: &str) -> Self {
+        Self(reason.to_owned())
     }
 }
 
-async fn read(requests: &NodeRequests, mut frames: FrameReader<Listening<BulkReader>>) -> String {
-    loop {
-        match read_frame(requests, &mut frames).await {
-            Ok(Some(())) => {}
-            Ok(None) => return "the node closed it".to_owned(),
-            Err(reason) => return reason,
-        }
+impl From<FrameError> for Reason {
+    fn from(error: FrameError) -> Self {
+        Self(error.to_string())
     }
 }
 
-async fn read_frame(
+impl From<Violation> for Reason {
+    fn from(violation: Violation) -> Self {
+        Self(format!("it {violation}"))
+    }
+}
+
+/// Takes frames until the connection ends.
+async fn read(
     requests: &NodeRequests,
-    frames: &mut FrameReader<Listening<BulkReader>>,
-) -> Result<Option<()>, String> {
-    let lost = |error: FrameError| error.to_string();
-    let Some(header) = frames.next().await.map_err(lost)? else { return Ok(None) };
-    match header.kind {
-        TO_CLIENT => {
-            let payload = frames.payload(MAX_MESSAGE).await.map_err(lost)?;
-            let message = minicbor::decode(&payload).map_err(|_| "it sent a message that makes no sense")?;
-            let answered = match message {
-                ToClient::Granted { .. } | ToClient::Refused { .. } => {
-                    requests.answer(TICKET, Ok(Answer::Message(message)))
-                }
-                ToClient::Failed { request, reason } => {
-                    requests.refuse(request, Err(RequestError::Failed(reason)))
-                }
-                ToClient::Stored { request }
-                | ToClient::Done { request }
-                | ToClient::Held { request, .. } => requests.answer(request, Ok(Answer::Message(message))),
-            };
-            answered.map_err(|violation| format!("it {violation}"))?;
-        }
-        DATA => {
-            let mut head = [0; DataHead::BYTES];
-            frames.read_into(&mut head).await.map_err(lost)?;
-            let (DataHead { request, offset }, length) = (DataHead::from_bytes(head), frames.remaining());
-            let incoming = requests.part(request, offset.into(), length as u64);
-            let incoming = match incoming.map_err(|violation| format!("it {violation}"))? {
-                Some(mut incoming) => {
-                    let start = incoming.bytes.len();
-                    incoming.bytes.resize(start + length, 0);
-                    frames.read_into(&mut incoming.bytes[start..]).await.map_err(lost)?;
-                    if let Some(arrivals) = &incoming.arrivals {
-                        arrivals.received(incoming.bytes.len() as u64);
+    mut frames: FrameReader<Listening<BulkReader>>,
+) -> Result<Infallible, Reason> {
+    while let Some(header) = frames.next().await? {
+        match header.kind {
+            TO_CLIENT => {
+                let payload = frames.payload(MAX_MESSAGE).await?;
+                let message =
+                    minicbor::decode(&payload).map_err(|_| "it sent a message that makes no sense")?;
+                match message {
+                    ToClient::Granted { .. } | ToClient::Refused { .. } => {
+                        requests.answer(TICKET, Ok(Answer::Message(message)))?;
                     }
-                    Some(Ok(incoming))
+                    ToClient::Failed { request, reason } => {
+                        requests.refuse(request, Err(RequestError::Failed(reason)))?;
+                    }
+                    ToClient::Stored { request }
+                    | ToClient::Done { request }
+                    | ToClient::Held { request, .. } => {
+                        requests.answer(request, Ok(Answer::Message(message)))?;
+                    }
                 }
-                None => {
-                    frames.skip().await.map_err(lost)?;
-                    None
+            }
+            DATA => {
+                let mut head = [0; DataHead::BYTES];
+                frames.read_into(&mut head).await?;
+                let (DataHead { request, offset }, length) = (DataHead::from_bytes(head), frames.remaining());
+                let mut incoming = requests.part(request, offset.into(), length as u64)?;
+                if let Some(Incoming { bytes, arrivals }) = &mut incoming {
+                    let start = bytes.len();
+                    bytes.resize(start + length, 0);
+                    frames.read_into(&mut bytes[start..]).await?;
+                    arrivals.iter().for_each(|arrivals| arrivals.received(bytes.len() as u64));
+                } else {
+                    frames.skip().await?;
                 }
-            };
-            requests
-                .part_came(request, length as u64, incoming, |incoming| Ok(Answer::Chunk(incoming.bytes)));
+                let whole = |incoming: Incoming| Ok(Answer::Chunk(incoming.bytes));
+                requests.part_came(request, length as u64, incoming.map(Ok), whole);
+            }
+            _ => return Err("it sent a frame that no node sends".into()),
         }
-        _ => return Err("it sent a frame that no node sends".to_owned()),
     }
-    Ok(Some(()))
+    Err("the node closed it".into())
 }
 
-async fn write(mut messages: mpsc::Receiver<Outgoing>, mut frames: FrameWriter<BulkWriter>) -> String {
+/// Writes messages until the connection ends.
+async fn write(
+    mut messages: mpsc::Receiver<Outgoing>,
+    mut frames: FrameWriter<BulkWriter>,
+) -> Result<Infallible, Reason> {
     while let Some(message) = messages.recv().await {
-        let written = match message {
+        match message {
             Outgoing::Message(message) => {
                 let payload = minicbor::to_vec(&message).expect("a vector takes every write");
-                frames.control(TO_NODE, &payload).await
+                frames.control(TO_NODE, &payload).await?;
             }
-            Outgoing::Chunk(head, sealed) => frames.data(CHUNK, &head.to_bytes(), &sealed).await,
-        };
-        let flushed = match written {
-            Ok(()) => frames.flush().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = flushed {
-            return error.to_string();
+            Outgoing::Chunk(head, sealed) => frames.data(CHUNK, &head.to_bytes(), &sealed).await?,
         }
+        frames.flush().await?;
     }
-    "closed here".to_owned()
+    Err("closed here".into())
 }

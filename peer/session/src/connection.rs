@@ -8,7 +8,7 @@ use std::time::Duration;
 use shoal_common::PeerId;
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
 use shoal_common::tracker_api::{Call, FromTracker, Reply, ToTracker};
-use shoal_net::requests::{Dropped, Requests};
+use shoal_net::requests::{NotAsked, Requests};
 use shoal_net::{Channel, ChannelReceiver, ChannelSender};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const SLOWEST: u64 = 128 * 1024;
 /// Calls under way at once; more wait.
 const MAX_CALLS: usize = 64;
+/// Calls without an answer, those whose callers are gone included. A tracker that owes so many does not answer.
+const MAX_UNANSWERED: usize = 16 * MAX_CALLS;
 
 /// A connection to a tracker. Cheap to clone; it ends when [`TrackerConnection::close`] is called or the network fails.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ impl TrackerConnection {
     #[must_use]
     pub fn start(address: String, channel: Channel, tasks: &TaskTracker) -> Self {
         let (outgoing, queue) = mpsc::channel(MAX_CALLS);
-        let calls = Arc::new(Requests::new(MAX_CALLS, Dropped::Forgotten, CancellationToken::new()));
+        let calls = Arc::new(Requests::new(MAX_UNANSWERED, CancellationToken::new()));
         let connection = Self(Arc::new(Inner {
             address,
             peer: channel.peer(),
@@ -101,7 +103,12 @@ impl TrackerConnection {
         let Inner { calls, room, outgoing, .. } = &*self.0;
         let _room = room.acquire().await.map_err(|_| Lost)?;
         let number = calls.number();
-        let asked = calls.ask(number, None, || {}).map_err(|_| Lost)?;
+        let asked = calls.ask(number, None, || {}).map_err(|not| {
+            if not == NotAsked::Full {
+                self.close("does not answer");
+            }
+            Lost
+        })?;
         let message =
             minicbor::to_vec(ToTracker { call: number, body: call }).expect("a vector takes every write");
         let patience = ANSWER_WITHIN + Duration::from_secs(message.len() as u64 / SLOWEST);

@@ -1,4 +1,4 @@
-//! What this client holds and serves now: the one list from which the trackers are told. Written by `shares` and
+//! What this client holds and serves now: the one list that is announced to the trackers. Written by `shares` and
 //! `transfers`, read by the tracker session.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ struct Announced {
     acknowledged: watch::Sender<u64>,
 }
 
-/// What is to be told to a tracker, and the version of the list that it then knows.
+/// What is to be announced to a tracker, and the version of the list that it then knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
     /// What is held, or what changed.
@@ -73,7 +73,7 @@ impl Holdings {
         self.list().held.get(&key).copied().unwrap_or(Extent::None)
     }
 
-    /// Holds nothing any more, and tells nobody: the session is over.
+    /// Empties the list without announcing that: the session is over.
     pub fn clear(&self) {
         let mut list = self.list();
         list.held.clear();
@@ -102,7 +102,7 @@ impl Holdings {
         Announcement { holdings, version: list.version }
     }
 
-    /// These are to be told once more: a tracker did not take them, or knows by now what it did not.
+    /// Announces these again: a tracker did not take them, or knows by now what it did not.
     pub fn again(&self, holdings: &[Holding]) {
         if holdings.is_empty() {
             return;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_once_and_as_they_are_now() {
+    fn changes_are_announced_once_and_as_they_are_now() {
         let holdings = Holdings::default();
         assert!(holdings.set(key(1), Extent::Some) && holdings.set(key(2), Extent::Complete));
         holdings.set(key(1), Extent::Complete);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tracker_did_not_take_is_told_again_as_it_is_then() {
+    fn what_a_tracker_did_not_take_is_announced_again_as_it_is_then() {
         let holdings = Holdings::default();
         holdings.set(key(1), Extent::Some);
         let announcement = holdings.take_changes();

@@ -139,13 +139,13 @@ pub struct SessionConfig {
     pub trackers: TrackerInfo,
     /// Their keys, as far as they are known.
     pub known: KnownTrackers,
-    /// `ip:port` of this client's bulk lane.
+    /// `ip:port` at which this client takes bulk connections.
     pub listen: String,
     /// The tickets, renewed here.
     pub tickets: TicketBook,
     /// What is announced.
     pub holdings: Holdings,
-    /// Where trackers lost and found are told.
+    /// Where trackers lost and found are reported.
     pub events: Events,
 }
 
@@ -166,7 +166,7 @@ struct SessionState {
     /// A session began on the present connection: everything is to be announced.
     began: Notify,
     unknown: mpsc::Sender<Vec<Holding>>,
-    /// Counts the times that the connection is to be made anew.
+    /// Counts the times at which the connection is to be made again.
     redials: watch::Sender<u64>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -249,7 +249,7 @@ impl Session {
         self.0.who.subscribe()
     }
 
-    /// The key of the account that is logged in; none when nobody is.
+    /// The key of the account that is logged in; none when no user is.
     #[must_use]
     pub fn account_key(&self) -> Option<AccountKey> {
         let login = lock(&self.0.login);
@@ -292,7 +292,7 @@ impl Session {
         self.0.forget_login();
     }
 
-    /// Makes the connection to the trackers anew, at once and without the pause that may be under way: this machine was
+    /// Makes the connection to the trackers again, at once and without the pause that may be under way: this machine was
     /// asleep, and the old one may be dead without a sign.
     pub fn redial(&self) {
         self.0.redials.send_modify(|redials| *redials += 1);
@@ -326,7 +326,7 @@ impl Session {
 }
 
 impl SessionState {
-    /// Nobody is logged in any more: nothing is left to log in with.
+    /// Logs out here: nothing is left to log in with.
     fn forget_login(&self) {
         *lock(&self.login) = None;
         self.config.tickets.clear();

@@ -29,7 +29,7 @@ pub(super) struct Login {
     pub(super) account: Account,
 }
 
-/// Why nobody was logged in, or no account made or changed.
+/// Why no one was logged in, or no account made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// The trackers did not do it.
@@ -230,7 +230,7 @@ impl SessionState {
         name: &UserName,
         proof: &Proof,
     ) -> Result<(Box<tracker_api::Session>, Secrets), Attempt> {
-        // Whoever lost a name does not fail at the winner's claim first, each time.
+        // One who lost a name does not fail at the winner's claim first, each time.
         let last =
             lock(&self.candidate).clone().filter(|(last, _)| last == name).map(|(_, candidate)| candidate);
         let others = (0..MAX_CANDIDATES).filter(|candidate| Some(*candidate) != last);

@@ -6,7 +6,7 @@
 //! gets what. Fetching: [`fetch`].
 
 mod fetch;
-mod news;
+mod have_log;
 mod refusal;
 mod serve;
 mod served;
@@ -21,7 +21,7 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
-use shoal_net::{ConnectionLimits, Full, Identity, Limit, NetError, Scope};
+use shoal_net::{ConnectionLimits, Full, Identity, Limit, LimitScope, NetError};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,7 +36,7 @@ use shoal_session::tickets::TicketBook;
 
 /// How often a requester says something, so that the server knows it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when told to, but for a read from a slow disk.
+/// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when asked to, but for a read from a slow disk.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Connections to us at most: each costs a socket and half a megabyte of buffers. When all are taken, the peer that has
@@ -64,9 +64,9 @@ pub struct SwarmConfig {
 /// What happens in the swarm that others should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwarmEvent {
-    /// A served file may not be what was shared any more: it is withheld until somebody has looked at it.
+    /// A served file may not be what was shared any more: it is withheld until its owner has looked at it.
     FileChanged(FileKey),
-    /// A served file cannot be read, and what the system says: it is withheld until somebody has looked at it.
+    /// A served file cannot be read, and what the system says: it is withheld until its owner has looked at it.
     FileUnreadable(FileKey, String),
 }
 
@@ -84,11 +84,11 @@ pub struct Uploaded {
 /// The swarm. Cheap to clone; it lives until [`Swarm::shutdown`].
 #[derive(Debug, Clone)]
 pub struct Swarm {
-    shared: Arc<Shared>,
+    shared: Arc<SwarmShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SwarmShared {
     local_addr: SocketAddr,
     tickets: TicketBook,
     uploads: Uploads,
@@ -99,7 +99,7 @@ struct Shared {
 }
 
 impl Swarm {
-    /// Listens, and serves whoever shows a ticket that `tickets` finds good.
+    /// Listens, and serves peers that show a ticket that `tickets` finds good.
     ///
     /// # Errors
     /// When the address cannot be listened on; the error names it.
@@ -114,7 +114,7 @@ impl Swarm {
         let peers = Peers::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let targets = Mutex::default();
-        let shared = Shared { local_addr, tickets, uploads, peers, targets, tasks, stop };
+        let shared = SwarmShared { local_addr, tickets, uploads, peers, targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener));
         Ok(swarm)
@@ -135,18 +135,18 @@ impl Swarm {
         self.shared.uploads.serve(key, served);
     }
 
-    /// Serves a file no longer. Requests under way end, and those who have it open are told.
+    /// Stops serving a file. Requests under way end, and those that have it open are sent the reason.
     pub fn stop(&self, key: FileKey) {
         self.shared.uploads.stop(key);
     }
 
-    /// Offers the parts of a download no longer. The whole file, if it is served too, is served on.
+    /// Stops offering the parts of a download. The whole file, if it is served too, is still served.
     pub fn stop_part(&self, key: FileKey) {
         self.shared.uploads.stop_part(key);
     }
 
-    /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of
-    /// it is served on.
+    /// Stops serving a shared file for now. Those that ask for it are sent the reason. False if it is being downloaded:
+    /// what is there of it is still served.
     pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
         self.shared.uploads.withhold(key, trouble)
     }
@@ -157,14 +157,14 @@ impl Swarm {
         self.shared.uploads.serves(key)
     }
 
-    /// Limits all uploads together to so many bytes a second; `None` or 0 is no limit.
+    /// Limits all uploads together to so many bytes per second; `None` or 0 is no limit.
     pub fn set_upload_limit(&self, bytes_per_second: Option<u64>) {
         self.shared.uploads.limiter().set_rate(bytes_per_second);
     }
 
     /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and is
     /// over when that fails or the connection ends: see [`PeerSource::liveness`]. Connections to the peer at other
-    /// addresses end, also those of its other files. While the file is served here too, the peer is told what we hold.
+    /// addresses end, also those of its other files. While the file is served here too, what we hold is announced to the peer.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -192,8 +192,8 @@ impl Swarm {
         self.shared.peers.doubt(peer);
     }
 
-    /// Ends all connections on which we fetch, and what is being dialled begins anew: after a sleep of this machine nobody
-    /// knows which of them are dead.
+    /// Ends all connections on which we fetch; those that are being made begin again. After a sleep of this machine it is
+    /// unknown which of them are dead.
     pub fn redial(&self) {
         self.shared.peers.redial();
     }
@@ -252,9 +252,9 @@ impl Swarm {
 /// Which connections to us there may be, so that dead connections of some keep no others out.
 fn connection_limits() -> ConnectionLimits {
     ConnectionLimits::new(vec![
-        Limit::new(Scope::Peer, MAX_PER_PEER, Full::OldestGivesWay),
-        Limit::new(Scope::Strangers, MAX_STRANGERS, Full::OldestGivesWay),
-        Limit::new(Scope::All, MAX_CONNECTIONS, Full::LargestPeerGivesWay),
+        Limit::new(LimitScope::Peer, MAX_PER_PEER, Full::OldestGivesWay),
+        Limit::new(LimitScope::Strangers, MAX_STRANGERS, Full::OldestGivesWay),
+        Limit::new(LimitScope::All, MAX_CONNECTIONS, Full::LargestPeerGivesWay),
     ])
 }
 

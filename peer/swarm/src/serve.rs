@@ -22,7 +22,7 @@ use self::writer::Writer;
 use super::uploads::{Outbox, Uploads};
 use shoal_session::tickets::TicketBook;
 
-/// What waits for a connection's writer at most: an answer to each request, news and an end for each channel, and as
+/// What waits for a connection's writer at most: an answer to each request, new pieces and an end for each channel, and as
 /// much again for what crosses on the way.
 const MAX_OUTBOX: usize = 2 * (MAX_PEER_REQUESTS + 2 * MAX_CHANNELS);
 

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake;
-use super::stream::{BulkStream, ready_socket};
+use super::stream::BulkStream;
 use super::tls::server_config;
+use super::way::ready_socket;
 use crate::address::canonical;
-use crate::admission::{Admission, ConnectionLimits, Full, Limit, Scope};
+use crate::admission::{Admission, ConnectionLimits, Full, Limit, LimitScope};
 use crate::error::{LOG_AGAIN, NetError};
 use crate::identity::Identity;
 
@@ -60,15 +61,15 @@ impl BulkLimits {
         // A new connection is always let in, and an old one that has not finished its handshake goes: real peers finish
         // within a few round trips, while one who holds half-open connections only loses their own.
         vec![
-            Limit::new(Scope::Address, self.pending_per_address, Full::OldestGivesWay),
-            Limit::new(Scope::All, self.pending, Full::LargestAddressGivesWay),
+            Limit::new(LimitScope::Address, self.pending_per_address, Full::OldestGivesWay),
+            Limit::new(LimitScope::All, self.pending, Full::LargestAddressGivesWay),
         ]
     }
 
     fn of_connections(&self) -> Vec<Limit> {
         vec![
-            Limit::new(Scope::All, self.established, Full::Refuse),
-            Limit::new(Scope::Peer, self.established_per_peer, Full::Refuse),
+            Limit::new(LimitScope::All, self.established, Full::Refuse),
+            Limit::new(LimitScope::Peer, self.established_per_peer, Full::Refuse),
         ]
     }
 
@@ -90,7 +91,7 @@ impl BulkLimits {
 #[derive(Debug)]
 pub struct Listener {
     local_addr: SocketAddr,
-    ready: mpsc::Receiver<BulkStream>,
+    ready: mpsc::Receiver<Ready>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -106,7 +107,7 @@ impl Listener {
         let tcp = bind(address).map_err(|error| NetError::listen(address, error))?;
         let local_addr = tcp.local_addr().map_err(|error| NetError::listen(address, error))?;
         let (sender, ready) = mpsc::channel(READY);
-        let door = Door {
+        let acceptor = Acceptor {
             tcp,
             config: Arc::new(config),
             handshakes: JoinSet::new(),
@@ -115,7 +116,7 @@ impl Listener {
             finished: VecDeque::new(),
             paused: None,
         };
-        Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(door.run(sender))) })
+        Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(acceptor.run(sender))) })
     }
 
     /// Where we listen, with the real port.
@@ -129,9 +130,7 @@ impl Listener {
     /// # Errors
     /// Only when the listener itself has come to an end.
     pub async fn accept(&mut self) -> Result<(BulkStream, SocketAddr), NetError> {
-        let stream = self.ready.recv().await.ok_or(NetError::Closed)?;
-        let remote = stream.remote();
-        Ok((stream, remote))
+        self.ready.recv().await.ok_or(NetError::Closed)
     }
 
     /// Stops listening and waits until the port is free.
@@ -152,30 +151,33 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(StdListener::from(socket))
 }
 
+/// A connection whose handshake is done, and where it came from.
+type Ready = (BulkStream, SocketAddr);
+
 /// The task behind a [`Listener`].
-struct Door {
+struct Acceptor {
     tcp: TcpListener,
     config: Arc<ServerConfig>,
-    handshakes: JoinSet<Option<BulkStream>>,
+    handshakes: JoinSet<Option<Ready>>,
     under_way: Admission<Id, AbortHandle>,
     established: ConnectionLimits,
-    /// At most [`READY`] plus the handshakes that were under way when it got so many.
-    finished: VecDeque<BulkStream>,
+    /// At most [`READY`] plus the handshakes that were under way when it became that many.
+    finished: VecDeque<Ready>,
     /// Until when nothing is accepted, since accepting failed; handshakes go on.
     paused: Option<Instant>,
 }
 
-impl Door {
-    async fn run(mut self, ready: mpsc::Sender<BulkStream>) {
-        let mut said: Option<Instant> = None;
+impl Acceptor {
+    async fn run(mut self, ready: mpsc::Sender<Ready>) {
+        let mut logged: Option<Instant> = None;
         loop {
             let paused = self.paused;
             tokio::select! {
                 accepted = self.tcp.accept(), if paused.is_none() && self.finished.len() < READY => match accepted {
                     Ok((tcp, from)) => self.begin(tcp, canonical(from)),
                     Err(error) => {
-                        if said.is_none_or(|said| said.elapsed() >= LOG_AGAIN) {
-                            said = Some(Instant::now());
+                        if logged.is_none_or(|logged| logged.elapsed() >= LOG_AGAIN) {
+                            logged = Some(Instant::now());
                             tracing::warn!(%error, "cannot accept connections; trying again");
                         }
                         self.paused = Some(Instant::now() + ACCEPT_PAUSE);
@@ -184,8 +186,8 @@ impl Door {
                 () = sleep_until(paused.unwrap_or_else(Instant::now)), if paused.is_some() => self.paused = None,
                 Some(ended) = self.handshakes.join_next_with_id() => self.end(ended),
                 room = ready.reserve(), if !self.finished.is_empty() => match room {
-                    Ok(permit) => if let Some(stream) = self.finished.pop_front() {
-                        permit.send(stream);
+                    Ok(permit) => if let Some(ready) = self.finished.pop_front() {
+                        permit.send(ready);
                     },
                     Err(_) => return,
                 },
@@ -196,8 +198,8 @@ impl Door {
     fn begin(&mut self, tcp: TcpStream, from: SocketAddr) {
         let config = self.config.clone();
         let handshake = self.handshakes.spawn(async move {
-            match timeout(HANDSHAKE, establish(tcp, from, config)).await {
-                Ok(Ok(stream)) => Some(stream),
+            match timeout(HANDSHAKE, establish(tcp, config)).await {
+                Ok(Ok(stream)) => Some((stream, from)),
                 Ok(Err(error)) => {
                     tracing::debug!(%from, %error, "a bulk handshake failed");
                     None
@@ -216,27 +218,24 @@ impl Door {
         }
     }
 
-    fn end(&mut self, ended: Result<(Id, Option<BulkStream>), JoinError>) {
-        let (id, stream) = match ended {
-            Ok((id, stream)) => (id, stream),
+    fn end(&mut self, ended: Result<(Id, Option<Ready>), JoinError>) {
+        let (id, ready) = match ended {
+            Ok((id, ready)) => (id, ready),
             Err(error) => (error.id(), None),
         };
         self.under_way.leave(id);
-        let Some(stream) = stream else { return };
-        let place = self.established.admit(stream.remote().ip(), stream.peer(), CancellationToken::new());
+        let Some((stream, from)) = ready else { return };
+        let place = self.established.admit(from.ip(), stream.peer(), CancellationToken::new());
         match place {
-            Ok(place) => self.finished.push_back(stream.admitted(place)),
+            Ok(place) => self.finished.push_back((stream.admitted(place), from)),
             Err(refused) => tracing::debug!(peer = %stream.peer(), %refused, "turned away"),
         }
     }
 }
 
-async fn establish(
-    mut tcp: TcpStream,
-    from: SocketAddr,
-    config: Arc<ServerConfig>,
-) -> io::Result<BulkStream> {
+async fn establish(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<BulkStream> {
     ready_socket(&tcp)?;
     let established = handshake::accept(&mut tcp, config).await?;
-    BulkStream::new(tcp, from, established)
+    let (input, output) = tcp.into_split();
+    BulkStream::new(input, output, established)
 }

@@ -29,7 +29,7 @@ use crate::address::from_libp2p;
 /// What both sides must name as the protocol within (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"shoal/1";
 
-/// How we listen: anybody with a key of their own may connect.
+/// How we listen: any peer with a key may connect.
 pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
     let verifier = Arc::new(PeerVerifier { expected: None });
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -66,7 +66,7 @@ pub(crate) fn no_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
 }
 
-/// Whom a finished handshake proved. rustls takes a connection in which one side named no protocol at all,
+/// The peer that a finished handshake proved. rustls takes a connection in which one side named no protocol at all,
 /// so that is checked here.
 pub(crate) fn proven_peer(connection: &CommonState) -> Result<PeerId, Error> {
     if connection.alpn_protocol() != Some(ALPN) {
@@ -78,7 +78,7 @@ pub(crate) fn proven_peer(connection: &CommonState) -> Result<PeerId, Error> {
     }
 }
 
-/// Whom we got instead of the expected peer.
+/// The peer that answered instead of the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found}")]
 pub(crate) struct WrongPeer {
@@ -107,7 +107,7 @@ fn peer_of(certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> R
     from_libp2p(&parsed.peer_id()).ok_or_else(|| Error::General("a key that is not Ed25519".to_owned()))
 }
 
-/// Takes libp2p's certificates, of `expected` or of anybody.
+/// Takes libp2p's certificates, of `expected` or of any peer.
 #[derive(Debug)]
 struct PeerVerifier {
     expected: Option<PeerId>,

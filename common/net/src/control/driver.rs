@@ -109,7 +109,7 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 let Some(dial) = dialling.remove(&connection_id) else { return };
                 let found = address::from_libp2p(&peer_id).ok_or(DialError::Closed { at: dial.at });
-                // Nobody waits any more: the dial timed out or was dropped.
+                // The dial timed out or was dropped.
                 if dial.reply.send(found).is_err() {
                     self.swarm.close_connection(connection_id);
                 }

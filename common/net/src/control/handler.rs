@@ -151,7 +151,7 @@ impl ConnectionHandler for Handler {
                 info: request,
             }) => {
                 let channel = Channel::new(stream, self.peer, self.remote, None);
-                // Whoever asked may have given up; the channel then ends here.
+                // The caller may have given up; the channel then ends here.
                 let _ = request.reply.send(Ok(channel));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: request, error }) => {

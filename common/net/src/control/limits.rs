@@ -1,6 +1,6 @@
 //! How many connections others may open on the control plane.
 
-use crate::admission::{Full, Limit, Refused, Scope};
+use crate::admission::{Full, Limit, LimitScope, Refused};
 
 /// Bounds on what others may open. An address is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +38,16 @@ impl Default for ControlLimits {
 impl ControlLimits {
     pub(super) fn of_handshakes(&self) -> Vec<Limit> {
         vec![
-            Limit::new(Scope::All, self.pending, Full::Refuse),
-            Limit::new(Scope::Address, self.pending_per_address, Full::Refuse),
+            Limit::new(LimitScope::All, self.pending, Full::Refuse),
+            Limit::new(LimitScope::Address, self.pending_per_address, Full::Refuse),
         ]
     }
 
     pub(super) fn of_connections(&self) -> Vec<Limit> {
         vec![
-            Limit::new(Scope::Peer, self.established_per_peer, Full::OldestGivesWay),
-            Limit::new(Scope::All, self.established, Full::Refuse),
-            Limit::new(Scope::Address, self.established_per_address, Full::Refuse),
+            Limit::new(LimitScope::Peer, self.established_per_peer, Full::OldestGivesWay),
+            Limit::new(LimitScope::All, self.established, Full::Refuse),
+            Limit::new(LimitScope::Address, self.established_per_address, Full::Refuse),
         ]
     }
 }

@@ -40,7 +40,7 @@ use driver::{Behaviour, Command, Driver};
 use handler::OpenRequest;
 
 /// How long a dial may take, names and handshakes included. Less than the silence after which the socket
-/// fails by itself, so that a silent tracker is told from a broken one.
+/// fails by itself, so that a silent tracker can be told apart from a broken one.
 const DIAL: Duration = Duration::from_secs(4);
 /// How long the other side may take to agree to a channel.
 const OPEN: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ const PING: Duration = Duration::from_millis(1_500);
 const PING_ANSWER: Duration = Duration::from_secs(60);
 /// A connection without a channel is closed after this time: long enough to open one after a dial.
 const IDLE: Duration = Duration::from_secs(10);
-/// Commands that wait for the task that owns the swarm; whoever brings another one waits too.
+/// Commands that wait for the task that owns the swarm; further callers wait.
 const COMMANDS: usize = 64;
 /// Channels that wait to be taken from [`Incoming`]; more wait in their connections.
 const INCOMING: usize = 64;
@@ -90,7 +90,7 @@ pub struct Incoming {
     channels: mpsc::Receiver<Inbound>,
 }
 
-/// A channel that somebody opened to us.
+/// A channel that another peer opened to us.
 #[derive(Debug)]
 pub struct Inbound {
     /// Who, proven.
@@ -150,12 +150,12 @@ impl Control {
     }
 
     /// Connects to `host` (a DNS name, or an IPv4 or IPv6 address without brackets) within 4 s and
-    /// gives the proven id of whoever answers. Always makes a connection of its own, which then is the one on which
+    /// gives the proven id of the peer that answers. Always makes a connection of its own, which then is the one on which
     /// channels are opened; it closes by itself when it has had no channel for 10 s. Dropping the
     /// future leaves no connection behind.
     ///
     /// # Errors
-    /// When nobody answers, or somebody else than `expected`.
+    /// When nothing answers, or another peer than `expected`.
     pub async fn dial(&self, host: &str, port: u16, expected: Option<PeerId>) -> Result<PeerId, DialError> {
         let at = dial::target(host, port);
         let dialled = timeout(DIAL, async {

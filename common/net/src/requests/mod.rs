@@ -4,6 +4,9 @@
 //! chunks from a storage node. The caller of [`Requests::ask`] waits for its answer; the connection's reading task brings
 //! answers, whole or in parts; [`Requests::carry`] ends all requests with one reason. What the messages say is up to the
 //! connection.
+//!
+//! Every request has exactly one end: its answer, or the connection's end. A request whose caller is dropped stays until
+//! then, without its buffer, so that what was under way is recognised.
 
 mod silence;
 #[cfg(test)]
@@ -20,15 +23,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use silence::{Listening, Silence};
-
-/// What becomes of a request whose caller is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// It is forgotten at once. An answer to no known request is ignored.
-    Forgotten,
-    /// It stays, without its buffer, until the other side ends it. An answer to no known request is a [`Violation`].
-    Awaited,
-}
 
 /// Why a request was not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +50,6 @@ pub enum Violation {
 /// answer, `E` is the reason for which the connection ended.
 pub struct Requests<K, B, A, E> {
     most: usize,
-    dropped: Dropped,
     ended: CancellationToken,
     table: Mutex<Table<K, B, A, E>>,
 }
@@ -65,8 +58,6 @@ struct Table<K, B, A, E> {
     /// The last number given by [`Requests::number`].
     last: u32,
     pending: HashMap<K, Pending<B, A>>,
-    /// Bytes of the requests under way.
-    in_flight: u64,
     /// Bytes of abandoned requests that may still come.
     late: u64,
     /// Since when there is a request under way.
@@ -88,16 +79,10 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
     /// At most `most` requests at a time. `ended` is cancelled when the connection ends; cancelling it ends a connection
     /// that is being [carried](Self::carry).
     #[must_use]
-    pub fn new(most: usize, dropped: Dropped, ended: CancellationToken) -> Self {
-        let table = Table {
-            last: 0,
-            pending: HashMap::new(),
-            in_flight: 0,
-            late: 0,
-            owed_since: Instant::now(),
-            end: None,
-        };
-        Self { most, dropped, ended, table: Mutex::new(table) }
+    pub fn new(most: usize, ended: CancellationToken) -> Self {
+        let table =
+            Table { last: 0, pending: HashMap::new(), late: 0, owed_since: Instant::now(), end: None };
+        Self { most, ended, table: Mutex::new(table) }
     }
 
     /// Begins a request. Its answer comes whole if `parts` is none, else as so many bytes into a buffer. `recall` is
@@ -126,7 +111,6 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
         }
         let (length, buffer) = parts.map_or((0, None), |(length, buffer)| (length, Some(buffer)));
         let (sender, answer) = oneshot::channel();
-        table.in_flight += length;
         table.pending.insert(key, Pending { length, received: 0, buffer, answer: Some(sender) });
         Ok(Asked { key, answer, answered: false, requests: self.clone(), recall })
     }
@@ -136,11 +120,10 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
     /// # Errors
     /// When no request with this key waits for a whole answer.
     pub fn answer(&self, key: K, answer: A) -> Result<(), Violation> {
-        let mut table = self.table();
-        if table.pending.get(&key).is_some_and(|pending| pending.length > 0) {
+        if self.table().pending.get(&key).is_some_and(|pending| pending.length > 0) {
             return Err(Violation::Unasked);
         }
-        self.finish(&mut table, key, answer)
+        self.refuse(key, answer)
     }
 
     /// Ends a request before its answer came.
@@ -148,7 +131,9 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
     /// # Errors
     /// When there is no request with this key.
     pub fn refuse(&self, key: K, answer: A) -> Result<(), Violation> {
-        self.finish(&mut self.table(), key, answer)
+        let mut pending = self.table().pending.remove(&key).ok_or(Violation::Unasked)?;
+        pending.send(answer);
+        Ok(())
     }
 
     /// Begins the next part of an answer. The part goes into the buffer, which [`part_came`](Self::part_came) gives
@@ -185,7 +170,7 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
             _ => {}
         }
         if pending.received >= pending.length
-            && let Some(mut pending) = table.remove(key)
+            && let Some(mut pending) = table.pending.remove(&key)
             && let Some(buffer) = pending.buffer.take()
         {
             pending.send(whole(buffer));
@@ -198,7 +183,7 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
         let mut table = self.table();
         let keys: Vec<K> = table.pending.keys().copied().filter(|key| which(key)).collect();
         for key in keys {
-            if let Some(mut pending) = table.remove(key) {
+            if let Some(mut pending) = table.pending.remove(&key) {
                 table.late += pending.length - pending.received;
                 pending.send(answer());
             }
@@ -222,7 +207,6 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
         // First the end, then the callers: one that asks again must not find this connection.
         self.ended.cancel();
         table.pending.clear();
-        table.in_flight = 0;
     }
 
     /// Whether the connection has ended, or is about to.
@@ -245,7 +229,7 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
     /// Bytes of the requests under way.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.table().in_flight
+        self.table().pending.values().map(|pending| pending.length).sum()
     }
 
     /// Completes when the other side has owed an answer for `limit` and nothing has come for as long. Safe to drop.
@@ -265,21 +249,9 @@ impl<K: Copy + Eq + Hash, B, A, E: Clone> Requests<K, B, A, E> {
         if table.pending.is_empty() { Duration::ZERO } else { table.owed_since.elapsed() }
     }
 
-    fn finish(&self, table: &mut Table<K, B, A, E>, key: K, answer: A) -> Result<(), Violation> {
-        match table.remove(key) {
-            Some(mut pending) => pending.send(answer),
-            None if self.dropped == Dropped::Forgotten => {}
-            None => return Err(Violation::Unasked),
-        }
-        Ok(())
-    }
-
     /// The caller is gone; true if the request was under way.
     fn cancel(&self, key: K) -> bool {
         let mut table = self.table();
-        if self.dropped == Dropped::Forgotten {
-            return table.remove(key).is_some();
-        }
         let Some(pending) = table.pending.get_mut(&key) else { return false };
         pending.buffer = None;
         pending.answer.take().is_some()
@@ -298,14 +270,6 @@ impl<B, A, E> Requests<u32, B, A, E> {
         let mut table = self.table();
         table.last = table.last.wrapping_add(1).max(1);
         table.last
-    }
-}
-
-impl<K: Copy + Eq + Hash, B, A, E> Table<K, B, A, E> {
-    fn remove(&mut self, key: K) -> Option<Pending<B, A>> {
-        let pending = self.pending.remove(&key)?;
-        self.in_flight -= pending.length;
-        Some(pending)
     }
 }
 

@@ -8,8 +8,8 @@ use super::*;
 
 type Tested = Arc<Requests<u32, Vec<u8>, Result<Vec<u8>, &'static str>, &'static str>>;
 
-fn requests(most: usize, dropped: Dropped) -> Tested {
-    Arc::new(Requests::new(most, dropped, CancellationToken::new()))
+fn requests(most: usize) -> Tested {
+    Arc::new(Requests::new(most, CancellationToken::new()))
 }
 
 /// Takes `bytes` as the next part of a request.
@@ -25,7 +25,7 @@ fn part(requests: &Tested, key: u32, offset: u64, bytes: &[u8]) -> Result<(), Vi
 
 #[tokio::test]
 async fn answers_in_any_order_reach_their_callers() {
-    let requests = requests(4, Dropped::Awaited);
+    let requests = requests(4);
     let (first, second) = (requests.number(), requests.number());
     let one = requests.ask(first, None, || {}).unwrap();
     let two = requests.ask(second, None, || {}).unwrap();
@@ -38,7 +38,7 @@ async fn answers_in_any_order_reach_their_callers() {
 
 #[tokio::test]
 async fn an_answer_in_parts_is_whole_with_the_last_one() {
-    let requests = requests(4, Dropped::Awaited);
+    let requests = requests(4);
     let asked = requests.ask(7, Some((5, Vec::new())), || {}).unwrap();
     assert_eq!(requests.in_flight(), 5);
     assert_eq!(requests.answer(7, Ok(vec![])), Err(Violation::Unasked), "it does not come whole");
@@ -54,7 +54,7 @@ async fn an_answer_in_parts_is_whole_with_the_last_one() {
 
 #[tokio::test]
 async fn a_dropped_caller_recalls_its_request_once_and_late_parts_are_skipped() {
-    let (requests, recalled) = (requests(4, Dropped::Awaited), AtomicUsize::new(0));
+    let (requests, recalled) = (requests(4), AtomicUsize::new(0));
     let recall = || {
         recalled.fetch_add(1, Ordering::Relaxed);
     };
@@ -71,20 +71,19 @@ async fn a_dropped_caller_recalls_its_request_once_and_late_parts_are_skipped() 
 }
 
 #[tokio::test]
-async fn a_forgotten_request_makes_room_and_its_answer_is_ignored() {
-    let requests = requests(1, Dropped::Forgotten);
-    let first = requests.ask(1, None, || {}).unwrap();
+async fn a_request_makes_room_when_it_ends_and_not_when_its_caller_goes() {
+    let requests = requests(1);
+    drop(requests.ask(1, None, || {}).unwrap());
     assert_eq!(requests.ask(2, None, || {}).err(), Some(NotAsked::Full));
-    drop(first);
-    let second = requests.ask(2, None, || {}).unwrap();
     requests.answer(1, Ok(vec![1])).unwrap();
+    let second = requests.ask(2, None, || {}).unwrap();
     requests.answer(2, Ok(vec![2])).unwrap();
     assert_eq!(second.answer().await, Ok(Ok(vec![2])));
 }
 
 #[tokio::test]
 async fn abandoned_requests_are_answered_here_and_their_bytes_may_still_come() {
-    let requests = requests(4, Dropped::Awaited);
+    let requests = requests(4);
     let asked = requests.ask(1, Some((4, Vec::new())), || {}).unwrap();
     let kept = requests.ask(2, Some((4, Vec::new())), || {}).unwrap();
     part(&requests, 1, 0, b"a").unwrap();
@@ -98,7 +97,7 @@ async fn abandoned_requests_are_answered_here_and_their_bytes_may_still_come() {
 
 #[tokio::test]
 async fn a_buffer_that_takes_no_more_costs_its_own_request() {
-    let requests = requests(4, Dropped::Awaited);
+    let requests = requests(4);
     let asked = requests.ask(1, Some((4, Vec::new())), || panic!("it was answered")).unwrap();
     assert!(requests.part(1, 0, 2).unwrap().is_some());
     requests.part_came(1, 2, Some(Err(Err("no space"))), Ok);
@@ -111,7 +110,7 @@ async fn a_buffer_that_takes_no_more_costs_its_own_request() {
 #[tokio::test]
 async fn the_end_fails_all_that_is_under_way_with_its_first_reason() {
     let ended = CancellationToken::new();
-    let requests: Tested = Arc::new(Requests::new(4, Dropped::Awaited, ended.clone()));
+    let requests: Tested = Arc::new(Requests::new(4, ended.clone()));
     let asked = requests.ask(1, None, || {}).unwrap();
     let parts = requests.ask(2, Some((9, Vec::new())), || {}).unwrap();
     let carried = requests.carry(async { "lost" }, "closed here");
@@ -126,7 +125,7 @@ async fn the_end_fails_all_that_is_under_way_with_its_first_reason() {
 #[tokio::test]
 async fn a_connection_that_is_closed_here_says_so() {
     let ended = CancellationToken::new();
-    let requests: Tested = Arc::new(Requests::new(4, Dropped::Awaited, ended.clone()));
+    let requests: Tested = Arc::new(Requests::new(4, ended.clone()));
     let asked = requests.ask(1, None, || {}).unwrap();
     ended.cancel();
     requests.carry(std::future::pending(), "closed here").await;
@@ -136,7 +135,7 @@ async fn a_connection_that_is_closed_here_says_so() {
 #[tokio::test(start_paused = true)]
 async fn only_silence_while_an_answer_is_owed_is_too_long() {
     const LIMIT: Duration = Duration::from_secs(10);
-    let requests = requests(4, Dropped::Awaited);
+    let requests = requests(4);
     let (mut other, ours) = tokio::io::duplex(64);
     let silence = Silence::default();
     let mut input = Listening::new(BufReader::new(ours), silence.clone());
@@ -170,7 +169,7 @@ proptest! {
     ) {
         const MOST: usize = 3;
         const LENGTH: u64 = 4;
-        let requests = requests(MOST, Dropped::Awaited);
+        let requests = requests(MOST);
         let (mut callers, mut under_way, mut in_parts) = (HashMap::new(), HashSet::new(), HashMap::new());
         for (step, key, length) in steps {
             match step {

@@ -146,7 +146,7 @@ async fn accept(mut listener: Listener, server: Server, tasks: TaskTracker, stop
         tracing::debug!(peer = %stream.peer(), %remote, "connected");
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(Box::pin(server.serve(stream))).await;
+            stop.run_until_cancelled(Box::pin(server.serve(stream, remote))).await;
         });
     }
     listener.close().await;

@@ -1,8 +1,5 @@
 //! The channels on one connection to a server: how each stands, what the server holds of its file, and the pieces that
 //! were asked for on it. The connection's task brings what comes in, the sources put their requests in.
-//!
-//! Every request has exactly one end: its last block, or a refusal. A request that was taken back stays until that end, so
-//! that blocks which were under way are recognised.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +10,7 @@ use shoal_common::peer_wire::{CopyTrouble, DataHead, Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_engine::{Have, PieceBuf, SourceError};
 use shoal_net::bulk::frame::FrameError;
-use shoal_net::requests::{Asked, Dropped, NotAsked, Requests, Violation};
+use shoal_net::requests::{Asked, NotAsked, Requests, Violation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +88,7 @@ struct Channel {
 impl Channels {
     /// None yet; `end` ends the connection.
     pub(super) fn new(end: CancellationToken) -> Self {
-        let requests = Arc::new(Requests::new(MAX_PEER_REQUESTS, Dropped::Awaited, end));
+        let requests = Arc::new(Requests::new(MAX_PEER_REQUESTS, end));
         Self { requests, table: Mutex::default() }
     }
 

@@ -1,6 +1,7 @@
 //! One connection to a server: its task reads blocks straight into the buffers that wait for them, writes what the
 //! sources ask for, and gives up on a server that owes an answer and is silent.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -61,8 +62,8 @@ impl Connection {
             let input = FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME);
             let work = async {
                 tokio::select! {
-                    fault = read(&channels, input) => fault,
-                    fault = write(messages, FrameWriter::new(output)) => fault,
+                    Err(fault) = read(&channels, input) => fault,
+                    Err(fault) = write(messages, FrameWriter::new(output)) => fault,
                     () = channels.requests.overdue(&silence, SILENCE) => {
                         Fault::Gone(format!("it was silent for {} seconds", SILENCE.as_secs()))
                     }
@@ -119,68 +120,55 @@ impl<R: AsyncBufRead + Unpin> AsyncRead for Payload<'_, R> {
     }
 }
 
-async fn read<R: AsyncBufRead + Unpin>(channels: &Channels, mut frames: FrameReader<R>) -> Fault {
-    loop {
-        match read_frame(channels, &mut frames).await {
-            Ok(true) => {}
-            Ok(false) => return Fault::Gone("it closed the connection".into()),
-            Err(fault) => return fault,
-        }
-    }
-}
-
-/// Takes one frame; false at the end of the stream.
-async fn read_frame<R: AsyncBufRead + Unpin>(
+/// Takes frames until the connection ends.
+async fn read<R: AsyncBufRead + Unpin>(
     channels: &Channels,
-    frames: &mut FrameReader<R>,
-) -> Result<bool, Fault> {
-    let Some(header) = frames.next().await? else { return Ok(false) };
-    match header.kind {
-        TO_REQUESTER => {
-            let payload = frames.payload(MAX_PEER_MESSAGE).await?;
-            let message = minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?;
-            channels.take(message)?;
-        }
-        DATA => {
-            let mut head = [0; DataHead::BYTES];
-            if frames.remaining() < head.len() {
-                return Err("sent a block without a head".into());
+    mut frames: FrameReader<R>,
+) -> Result<Infallible, Fault> {
+    while let Some(header) = frames.next().await? {
+        match header.kind {
+            TO_REQUESTER => {
+                let payload = frames.payload(MAX_PEER_MESSAGE).await?;
+                channels
+                    .take(minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?)?;
             }
-            frames.read_into(&mut head).await?;
-            let head = DataHead::from_bytes(&head);
-            let length = u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
-            let buffer = match channels.part(head, length)? {
-                Some(buffer) => Some(receive(frames, buffer).await?),
-                None => {
-                    frames.skip().await?;
-                    None
+            DATA => {
+                let mut head = [0; DataHead::BYTES];
+                if frames.remaining() < head.len() {
+                    return Err("sent a block without a head".into());
                 }
-            };
-            channels.part_came(head, length, buffer);
+                frames.read_into(&mut head).await?;
+                let head = DataHead::from_bytes(&head);
+                let length =
+                    u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
+                let buffer = match channels.part(head, length)? {
+                    Some(buffer) => Some(receive(&mut frames, buffer).await?),
+                    None => {
+                        frames.skip().await?;
+                        None
+                    }
+                };
+                channels.part_came(head, length, buffer);
+            }
+            _ => return Err("sent a frame that no server sends".into()),
         }
-        _ => return Err("sent a frame that no server sends".into()),
     }
-    Ok(true)
+    Err(Fault::Gone("it closed the connection".into()))
 }
 
+/// Writes messages until the connection ends, several with one flush.
 async fn write<W: AsyncWrite + Unpin>(
     mut messages: mpsc::Receiver<ToServer>,
     mut frames: FrameWriter<W>,
-) -> Fault {
+) -> Result<Infallible, Fault> {
     while let Some(message) = messages.recv().await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            let payload = minicbor::to_vec(&message).expect("a vector takes every write");
-            if let Err(error) = frames.control(TO_SERVER, &payload).await {
-                return Fault::Gone(error.to_string());
-            }
-            next = messages.try_recv().ok();
-        }
-        if let Err(error) = frames.flush().await {
-            return Fault::Gone(error.to_string());
+        let payload = minicbor::to_vec(&message).expect("a vector takes every write");
+        frames.control(TO_SERVER, &payload).await?;
+        if messages.is_empty() {
+            frames.flush().await?;
         }
     }
-    Fault::Gone("closed here".into())
+    Err(Fault::Gone("closed here".into()))
 }
 
 /// Reads a block into the buffer that waits for it. A buffer that takes no more costs that request, not the connection:

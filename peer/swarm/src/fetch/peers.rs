@@ -46,22 +46,22 @@ pub(crate) struct Peers {
 pub(super) struct PeerConnections {
     peers: Arc<Peers>,
     peer: PeerId,
-    way: watch::Sender<Way>,
+    location: watch::Sender<Location>,
     failure: Mutex<Option<(Instant, String)>>,
     /// Locked while connecting, so that files that want the same connection make it once.
     connections: [tokio::sync::Mutex<Option<Arc<Connection>>>; CONNECTIONS],
 }
 
-/// Where a peer is. When this changes, what is being dialled begins anew and connections to elsewhere end.
+/// Where a peer is. When this changes, what is being dialled begins again and connections to elsewhere end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Way {
+struct Location {
     addresses: Vec<SocketAddr>,
     /// Counts the times at which all connections became doubtful.
     era: u64,
 }
 
-impl Way {
-    /// Whether a connection that was made to that address when `then` was the way still leads to the peer.
+impl Location {
+    /// Whether a connection that was made to that address then still leads to the peer.
     fn holds(&self, address: SocketAddr, then: &Self) -> bool {
         self.era == then.era && self.addresses.contains(&address)
     }
@@ -97,16 +97,16 @@ impl Peers {
         let addresses: Vec<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
         let mut peers = self.peers();
         if let Some(known) = peers.get(&peer).and_then(Weak::upgrade) {
-            known.lead_to(|way| way.addresses = addresses);
+            known.lead_to(|location| location.addresses = addresses);
             return known;
         }
         peers.retain(|_, known| known.strong_count() > 0);
         let connections = std::array::from_fn(|_| tokio::sync::Mutex::new(None));
-        let way = watch::Sender::new(Way { addresses, era: 0 });
+        let location = watch::Sender::new(Location { addresses, era: 0 });
         let new = Arc::new(PeerConnections {
             peers: self.clone(),
             peer,
-            way,
+            location,
             failure: Mutex::default(),
             connections,
         });
@@ -114,10 +114,10 @@ impl Peers {
         new
     }
 
-    /// Ends all connections; those that are being made begin anew.
+    /// Ends all connections; those that are being made begin again.
     pub(crate) fn redial(&self) {
         for peer in self.peers().values().filter_map(Weak::upgrade) {
-            peer.lead_to(|way| way.era += 1);
+            peer.lead_to(|location| location.era += 1);
         }
     }
 
@@ -144,11 +144,11 @@ impl PeerConnections {
         self.peer
     }
 
-    fn lead_to(&self, change: impl FnOnce(&mut Way)) {
-        let changed = self.way.send_if_modified(|way| {
-            let before = way.clone();
-            change(way);
-            *way != before
+    fn lead_to(&self, change: impl FnOnce(&mut Location)) {
+        let changed = self.location.send_if_modified(|location| {
+            let before = location.clone();
+            change(location);
+            *location != before
         });
         if changed {
             *self.failure() = None;
@@ -185,17 +185,17 @@ impl PeerConnections {
         // One that ended gives its room back.
         *slot = None;
         let mut room = Some(self.peers.room(number)?);
-        let mut changes = self.way.subscribe();
+        let mut changes = self.location.subscribe();
         loop {
-            let way = changes.borrow_and_update().clone();
+            let then = changes.borrow_and_update().clone();
             let dialled = tokio::select! {
-                dialled = self.dial(&way.addresses) => dialled,
+                dialled = self.dial(&then.addresses) => dialled,
                 // It is elsewhere by now.
                 Ok(()) = changes.changed() => continue,
             };
             return match dialled {
                 Ok((address, stream)) => {
-                    let carried = self.carry(address, way, stream, room.take());
+                    let carried = self.carry(address, then, stream, room.take());
                     Ok(slot.insert(Arc::new(carried)).clone())
                 }
                 Err(reason) => {
@@ -222,16 +222,16 @@ impl PeerConnections {
     fn carry(
         &self,
         address: SocketAddr,
-        way: Way,
+        then: Location,
         stream: BulkStream,
         room: Option<OwnedSemaphorePermit>,
     ) -> Connection {
         let (input, output) = stream.into_split();
         let end = self.peers.stop.child_token();
         let (connection, task) = Connection::new(input, output, end.clone());
-        let mut changes = self.way.subscribe();
+        let mut changes = self.location.subscribe();
         let elsewhere = async move {
-            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &way)).await.is_ok();
+            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();
             if leads_elsewhere {
                 end.cancel();
             } else {
@@ -260,13 +260,13 @@ impl PeerConnections {
 /// Why a peer cannot be connected to, to be read behind its name.
 fn predicate(error: BulkError) -> String {
     match error {
-        BulkError::Refused { address } => format!("cannot be reached at {address} (it refuses connections)"),
-        BulkError::TimedOut { address } => format!("does not answer at {address}"),
-        BulkError::WrongPeer { address, .. } => {
-            format!("cannot be reached at {address} (it answers with another key)")
+        BulkError::Refused { way } => format!("cannot be reached at {way} (it refuses connections)"),
+        BulkError::TimedOut { way } => format!("does not answer at {way}"),
+        BulkError::WrongPeer { way, .. } => {
+            format!("cannot be reached at {way} (it answers with another key)")
         }
-        BulkError::Unreachable { address, reason } | BulkError::Handshake { address, reason } => {
-            format!("cannot be reached at {address} ({reason})")
+        BulkError::Unreachable { way, reason } | BulkError::Handshake { way, reason } => {
+            format!("cannot be reached at {way} ({reason})")
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Supervises a source's channel: connects, shows the ticket and its successors, tells the peer what we hold, and says
-//! when it is over. It never tries again by itself: who is tried when is decided in one place, `transfers::choice`.
+//! Supervises a source's channel: connects, shows the ticket and its successors, announces what we hold, and reports
+//! when it is over. It never tries again by itself: `transfers::choice` alone decides which peer is tried when.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::channels::{ChannelState, Fault};
 use super::peers::{CONNECTIONS, PeerConnections};
 use super::target::{Liveness, OpenChannel, Target};
 use crate::KEEP_ALIVE;
-use crate::news::{News, Told};
+use crate::have_log::{HaveCursor, HaveLog};
 use crate::uploads::{GATHER, Uploads};
 use shoal_session::tickets::TicketBook;
 
@@ -28,7 +28,7 @@ const NEWER_TICKET: Duration = Duration::from_secs(2);
 /// When a second connection is tried again that was lost or could not be had.
 const SECOND_AGAIN: Duration = Duration::from_secs(60);
 /// Piece numbers in one message.
-const NEWS: usize = 4_096;
+const MAX_PIECES: usize = 4_096;
 
 /// How a session with the server ended. Reasons read on behind the peer's name.
 enum Parted {
@@ -49,8 +49,8 @@ pub(super) async fn run(
     uploads: Uploads,
     stop: CancellationToken,
 ) {
-    let news = uploads.news(target.key);
-    let supervisor = Supervisor { target, connections, tickets, news };
+    let log = uploads.log(target.key);
+    let supervisor = Supervisor { target, connections, tickets, log };
     let ended = stop.run_until_cancelled(supervisor.run()).await;
     let dropped = || gone("is not used any more").into();
     // First how it stands, then what it holds: one who sees that it holds nothing can ask why.
@@ -62,7 +62,7 @@ struct Supervisor {
     target: Arc<Target>,
     connections: Arc<PeerConnections>,
     tickets: TicketBook,
-    news: Arc<News>,
+    log: Arc<HaveLog>,
 }
 
 /// A channel and how it stands.
@@ -107,8 +107,8 @@ impl Supervisor {
         // Beside all else: what comes meanwhile on the first connection is heard.
         let mut opening: Option<Opening<'_>> = None;
         let mut second_due = Instant::now();
-        let mut told = Told::default();
-        let mut version = self.news.version();
+        let mut cursor = HaveCursor::default();
+        let mut version = self.log.version();
         version.mark_changed();
         let mut shown = ticket;
         let mut changed = self.tickets.changed();
@@ -139,8 +139,8 @@ impl Supervisor {
                     }
                 }
                 _ = version.changed() => {
-                    let pieces = self.news.since(&mut told);
-                    for some in pieces.chunks(NEWS) {
+                    let pieces = self.log.since(&mut cursor);
+                    for some in pieces.chunks(MAX_PIECES) {
                         let pieces = some.iter().map(|piece| piece.get()).collect();
                         first.channel.say(|channel| ToServer::Have { channel, pieces });
                     }

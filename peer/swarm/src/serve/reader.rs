@@ -15,7 +15,7 @@ use super::table::{Channel, NotTaken, Table};
 use crate::FileKey;
 use crate::refusal::Refusal;
 use crate::uploads::{Out, Outbox};
-use shoal_session::tickets::Judgement;
+use shoal_session::tickets::TicketError;
 
 /// A requester that says nothing for so long is gone: it repeats itself every [`crate::KEEP_ALIVE`].
 const SILENCE: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ const STRANGER: Duration = Duration::from_secs(5);
 /// Refused tickets on one connection at most: each costs us a signature check, and an honest requester learns. Openings of
 /// files that are not served now are not counted: a member comes back for many of them, on the connection of all the others.
 const MAX_REFUSALS: u32 = 64;
-/// How often a requester may announce the same piece, on average: once, and again after each time it was told to.
+/// How often a requester may announce the same piece, on average: once, and again whenever it is asked to.
 const MAX_REPETITIONS: u64 = 4;
 
 /// Why a connection ends.
@@ -138,8 +138,8 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             id: opened.id,
             group: key.group,
             layout: opened.layout,
-            news: opened.news,
-            told: opened.told,
+            log: opened.log,
+            cursor: opened.cursor,
             expires,
             announced: 0,
         };
@@ -168,8 +168,8 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let tickets = &self.requester.tickets;
         match tickets.judge_asking(ticket, self.requester.peer, group).await {
             Ok(ticket) => Ok(Instant::now() + tickets.time_left(ticket.expires_ms)),
-            Err(Judgement::Expired) => Err(Refused::Expired),
-            Err(Judgement::UnknownKey | Judgement::Invalid) => Err(Refused::Ticket),
+            Err(TicketError::Expired) => Err(Refused::Expired),
+            Err(TicketError::UnknownKey | TicketError::Invalid) => Err(Refused::Ticket),
         }
     }
 
@@ -215,7 +215,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     }
 
     fn refuse(&self, channel: u32, refusal: impl Into<Refusal>) {
-        self.outbox.push(Out::Tell(refusal.into().on(channel)));
+        self.outbox.push(Out::Say(refusal.into().on(channel)));
     }
 
     fn count_refusal(&mut self) -> Result<(), Ended> {
