@@ -211,7 +211,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The next pause. Jitter keeps the clients of a restarted tracker from coming all at once.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let pause = self.0.mul_f64(0.75 + fastrand::f64() / 2.0);
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
         pause

@@ -123,7 +123,7 @@ impl Supervisor {
                 self.session.config.events.tell(Event::NoTracker);
             }
             reported = true;
-            if timeout(backoff.next(), self.redials.changed()).await.is_ok() {
+            if timeout(backoff.pause(), self.redials.changed()).await.is_ok() {
                 backoff = Backoff::default();
             }
         }

@@ -111,7 +111,7 @@ impl Reporter {
                     }
                     said = reason;
                 }
-                tokio::time::sleep(backoff.next()).await;
+                tokio::time::sleep(backoff.pause()).await;
             }
         };
         stop.run_until_cancelled(work).await;
