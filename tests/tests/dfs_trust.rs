@@ -195,7 +195,7 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
                     LaneError::Failed(Failure::NotAllowed).to_string()
                 );
             }
-            lane.settle().await.unwrap();
+            lane.wait_reported().await.unwrap();
         });
     }
     assert_eq!(scene.held(), 2 * PARTS);

@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Chunks;
 
-/// How eagerly.
+/// How fast, and how often.
 #[derive(Debug, Clone, Copy)]
 pub struct Scrub {
-    /// Bytes a second, so that nobody notices.
+    /// Bytes per second: low enough not to disturb users.
     pub rate: u64,
     /// From the end of one pass to the beginning of the next.
     pub every: Duration,

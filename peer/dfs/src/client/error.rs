@@ -11,7 +11,7 @@ use shoal_net::KnownError;
 use shoal_session::{CallError, LoginError};
 
 use crate::name::StoredName;
-use crate::vault::VaultError;
+use crate::keyring::KeyringError;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -129,11 +129,11 @@ pub enum StoreError {
     #[error("you have no stored file {0}; list shows what there is")]
     NotFound(StoredName),
     /// What the trackers have of it makes no sense.
-    #[error("what the trackers have of {0} contradicts itself: {1}")]
+    #[error("the trackers' data about {0} contradicts itself: {1}")]
     Contradiction(StoredName, &'static str),
     /// The description does not open.
     #[error(transparent)]
-    Vault(#[from] VaultError),
+    Keyring(#[from] KeyringError),
     /// The download did not come to its end.
     #[error("{name}: {error}")]
     Download {

@@ -23,7 +23,7 @@ use crate::lane::Lane;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
-use crate::vault::Description;
+use crate::keyring::Description;
 use crate::wire::MAX_CHUNK_LIST;
 
 /// How often servers that are away are tried again, and progress is looked at.
@@ -106,14 +106,14 @@ impl Client {
         }
         let engine = Engine::new(EngineConfig::default());
         let content = Content::sealed(layout, pieces, description.digest);
-        let mut begun_anew = false;
+        let mut restarted = false;
         let (download, servers, outcome) = loop {
             let (changes, sources) = mpsc::channel(CHANGES);
             let download = engine.start(content.clone(), target.clone(), sources);
             let mut servers =
                 Servers::new(self.nodes.clone(), file.clone(), &manifest.servers, changes).await;
             let outcome = servers.carry(&download, &report).await;
-            if is_of_another_version(&outcome) && !std::mem::replace(&mut begun_anew, true) {
+            if is_of_another_version(&outcome) && !std::mem::replace(&mut restarted, true) {
                 // What an interrupted GET of another version left is of no use to this one.
                 let target = target.clone();
                 let discarded = tokio::task::spawn_blocking(move || target.discard()).await;
@@ -140,8 +140,8 @@ impl Client {
 
     /// What the trackers have of a file, opened.
     pub(super) async fn find(&self, name: &StoredName) -> Result<Opened, StoreError> {
-        let vault = self.vault()?;
-        let key = vault.pointer(name);
+        let keyring = self.keyring()?;
+        let key = keyring.pointer(name);
         let found = match store(&self.session, StoreCall::Get { key }).await {
             Ok(StoreAnswer::File(file)) => file,
             Ok(_) => return Err(CallError::Unexpected.into()),
@@ -153,7 +153,7 @@ impl Client {
         let StoredFile { manifest, sealed, .. } = *found;
         // The name of the version is counted here, not believed: the description is bound to it.
         let version = Blake3::of(&manifest);
-        let description = vault.open(&key, &version, &sealed)?;
+        let description = keyring.open(&key, &version, &sealed)?;
         let manifest = StoreManifest::read(&manifest)
             .map_err(|_| StoreError::Contradiction(name.clone(), "its list of parts cannot be read"))?;
         Ok(Opened { description, manifest, version })

@@ -46,10 +46,10 @@ impl Client {
     /// # Errors
     /// When no tracker answers.
     pub async fn list(&self) -> Result<Vec<Listed>, StoreError> {
-        let vault = self.vault()?;
+        let keyring = self.keyring()?;
         let mut listed = Vec::new();
         for StoredEntry { key, version, sealed, stored_ms, health } in self.entries().await? {
-            match vault.open(&key, &version, &sealed) {
+            match keyring.open(&key, &version, &sealed) {
                 Ok(file) => listed.push(Listed {
                     name: file.name.clone(),
                     size: file.size,
@@ -96,7 +96,7 @@ impl Client {
     pub async fn remove(&self, name: &StoredName) -> Result<Removed, StoreError> {
         self.refresh().await?;
         let found = self.find(name).await?;
-        let key = self.vault()?.pointer(name);
+        let key = self.keyring()?.pointer(name);
         let request = RequestId::random();
         let StoreAnswer::Removed { existed, leased } =
             store(&self.session, StoreCall::Remove { request, key }).await?

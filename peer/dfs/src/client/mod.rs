@@ -37,17 +37,17 @@ pub use nodes::{NodeState, Nodes};
 pub use put::Stored;
 
 use crate::conf::Conf;
-use crate::vault::Vault;
+use crate::keyring::Keyring;
 
 /// Every client of a tracker says where it can be reached; this one takes no connections, and names the port of the
-/// discard service, where nobody listens.
+/// discard service, where nothing listens.
 const NOWHERE: &str = "0.0.0.0:9";
 /// How often a ticket is renewed: before half its ten minutes are over.
 const RENEW_EVERY: Duration = Duration::from_secs(240);
 /// How often a lease is renewed: at a third of its life.
 const LEASE_EVERY: Duration = Duration::from_secs(20);
 
-/// How long something is tried again, unless told otherwise: as long as `fetch` does.
+/// How long something is tried again by default: as long as `fetch` does.
 pub const RETRY_TIME: Duration = Duration::from_secs(40);
 
 /// How far something has come.
@@ -94,12 +94,12 @@ pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 /// A client that may or may not be logged in.
 pub struct Client {
     session: Session,
-    /// What the session tells, since the start.
+    /// The session's events since the start.
     events: Option<broadcast::Receiver<Event>>,
     control: Control,
     nodes: Nodes,
     folder: PathBuf,
-    vault: Option<Arc<Vault>>,
+    keyring: Option<Arc<Keyring>>,
     /// How long it tries again while something is lacking on this machine.
     retry_time: Duration,
     tasks: TaskTracker,
@@ -143,14 +143,14 @@ impl Client {
             control,
             nodes,
             folder,
-            vault: None,
+            keyring: None,
             retry_time: RETRY_TIME,
             tasks,
             stop,
         })
     }
 
-    /// What the session tells, since the start; for the first who asks.
+    /// The session's events since the start; `None` from the second call on.
     pub fn take_events(&mut self) -> Option<broadcast::Receiver<Event>> {
         self.events.take()
     }
@@ -203,7 +203,7 @@ impl Client {
     ) -> Result<(Who, Vec<String>), StoreError> {
         let who = self.session.login(user, password).await?;
         let account = self.session.account_key().ok_or(StoreError::NotLoggedIn)?;
-        self.vault = Some(Arc::new(Vault::new(&account)));
+        self.keyring = Some(Arc::new(Keyring::new(&account)));
         let ticket = ticket(&self.session).await?;
         let granted = self.nodes.show(ticket).await;
         self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), self.stop.clone()));
@@ -269,8 +269,8 @@ impl Client {
         }
     }
 
-    fn vault(&self) -> Result<Arc<Vault>, StoreError> {
-        self.vault.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
+    fn keyring(&self) -> Result<Arc<Keyring>, StoreError> {
+        self.keyring.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
     }
 }
 

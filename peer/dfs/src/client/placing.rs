@@ -18,9 +18,9 @@ use crate::lane::LaneError;
 /// A server that was given a chunk and said nothing at all for so long is slow: another gets the chunk too, and it gets no
 /// more until it speaks.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Servers that do not say within this time that they told the trackers are not waited for.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
-/// Nobody said anything for so long: the chunk is given up.
+/// A server that does not confirm within this time that the trackers know is not waited for.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+/// A chunk is given up when no server answers for this long.
 const HOPELESS: Duration = Duration::from_secs(30);
 
 /// The servers of one PUT, in the order of the manifest.
@@ -147,19 +147,19 @@ impl Placing {
         }
     }
 
-    /// Has the servers that hold chunks tell the trackers so. One that does not say that it did is not waited for long: the
-    /// chunks are durable, and it will tell.
-    pub(super) async fn settle(&self) {
+    /// Waits until the servers that hold chunks have reported them to the trackers, for two seconds at most: the chunks are
+    /// durable, and will be reported.
+    pub(super) async fn wait_reported(&self) {
         let holders: Vec<usize> = {
             let holds = |(&server, standing): (&usize, &Standing)| standing.out().is_none().then_some(server);
             self.standings().iter().filter_map(holds).collect()
         };
-        let settles = holders.into_iter().map(|server| async move {
+        let waits = holders.into_iter().map(|server| async move {
             if let Ok(lane) = self.nodes.lane(self.servers[server]).await {
-                let _ = lane.settle().await;
+                let _ = lane.wait_reported().await;
             }
         });
-        let _ = tokio::time::timeout(SETTLE_WITHIN, futures::future::join_all(settles)).await;
+        let _ = tokio::time::timeout(REPORTED_WITHIN, futures::future::join_all(waits)).await;
     }
 
     async fn give(&self, server: usize, id: ChunkId, sealed: Bytes) -> Said {

@@ -25,7 +25,7 @@ use super::unfinished::Unfinished;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
 use crate::name::StoredName;
 use crate::seal::{OVERHEAD, Sealer};
-use crate::vault::Description;
+use crate::keyring::Description;
 
 /// Chunks that are sealed or on their way at once: some 24 MiB.
 const WINDOW: usize = 6;
@@ -73,7 +73,7 @@ impl Client {
     }
 
     async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
-        let vault = self.vault()?;
+        let keyring = self.keyring()?;
         let name = StoredName::of_path(path)?;
         let reading = open(path).await?;
         let fingerprint = reading.fingerprint.clone();
@@ -86,9 +86,9 @@ impl Client {
             return Err(StoreError::Changed(path.to_owned()));
         }
         let unfinished = {
-            let (folder, vault, path, found) =
-                (self.folder.clone(), vault.clone(), path.to_owned(), fingerprint.clone());
-            let begin = move || Unfinished::begin(&folder, &vault, &path, &found, &digest);
+            let (folder, keyring, path, found) =
+                (self.folder.clone(), keyring.clone(), path.to_owned(), fingerprint.clone());
+            let begin = move || Unfinished::begin(&folder, &keyring, &path, &found, &digest);
             let begun =
                 tokio::task::spawn_blocking(begin).await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
             begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
@@ -127,8 +127,8 @@ impl Client {
                 return Err(error);
             }
         };
-        // Whoever lists the file hears of its copies from the first moment.
-        put.placing.settle().await;
+        // A list shows all copies from the first moment.
+        put.placing.wait_reported().await;
         let manifest = StoreManifest { copies, servers, shift, chunks };
         let encoded = manifest.encode();
         let description = Description {
@@ -137,8 +137,8 @@ impl Client {
             digest,
             secret: unfinished.secret.clone(),
         };
-        let sealed = vault.seal(&description, &Blake3::of(&encoded));
-        let key = vault.pointer(&name);
+        let sealed = keyring.seal(&description, &Blake3::of(&encoded));
+        let key = keyring.pointer(&name);
         let call = StoreCall::Put { request: RequestId::random(), key, manifest: encoded, sealed };
         store(&self.session, call).await?;
         unfinished.forget();
@@ -199,7 +199,7 @@ impl Client {
 impl Put {
     /// Places all chunks: what they are, the least copies of any, and how many were there already.
     async fn place_all(&self) -> Result<(Vec<ChunkRef>, usize, u32), StoreError> {
-        self.tell(0);
+        self.advance(0);
         let placed = futures::stream::iter(self.layout.iter())
             .map(|piece| self.place(piece))
             .buffered(WINDOW)
@@ -223,7 +223,7 @@ impl Put {
             needed: self.placing.needed(),
             why,
         })?;
-        self.tell(self.layout.length(piece).into());
+        self.advance(self.layout.length(piece).into());
         Ok((chunk, placed))
     }
 
@@ -247,7 +247,7 @@ impl Put {
         sealed.ok_or_else(|| StoreError::Changed(self.path.clone()))
     }
 
-    fn tell(&self, more: u64) {
+    fn advance(&self, more: u64) {
         let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
         (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
     }

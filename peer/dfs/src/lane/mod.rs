@@ -207,9 +207,9 @@ impl Lane {
     ///
     /// # Errors
     /// [`LaneError`].
-    pub async fn settle(&self) -> Result<(), LaneError> {
+    pub async fn wait_reported(&self) -> Result<(), LaneError> {
         let asked = self.0.requests.ask()?;
-        self.say(Outgoing::Message(ToNode::Settle { request: asked.number })).await?;
+        self.say(Outgoing::Message(ToNode::AwaitReported { request: asked.number })).await?;
         asked.answer().await.map(|_| ())
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::LaneError;
 use crate::wire::{DataHead, MAX_REQUESTS, ToClient};
 
-/// Told how many bytes came so far.
+/// Acknowledged how many bytes came so far.
 pub(super) type Progress = Box<dyn Fn(u64) + Send + Sync>;
 
 /// See the module.

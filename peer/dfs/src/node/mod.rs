@@ -1,13 +1,13 @@
-//! A storage node: takes connections on the bulk lane, serves chunks, tells every tracker what it holds and carries out
-//! what they order.
+//! A storage node: accepts connections, serves chunks, reports to every tracker what it holds, and carries out the trackers'
+//! orders.
 
 mod copies;
 mod deletions;
-mod gate;
-mod judge;
+mod verifier;
+mod votes;
 pub mod options;
 mod server;
-mod told;
+mod acknowledged;
 mod trackers;
 
 use std::net::SocketAddr;
@@ -28,9 +28,9 @@ use tokio_util::task::TaskTracker;
 use crate::chunks::{Chunks, Scrub, scrub};
 use copies::Copies;
 use deletions::Deletions;
-pub use gate::{Admitted, Gate};
+pub use verifier::{Admitted, TokenVerifier};
 use server::Server;
-use told::Told;
+use acknowledged::Acknowledged;
 use trackers::Reporter;
 
 /// How long connections may take to end.
@@ -49,15 +49,15 @@ pub struct NodeConfig {
     pub trackers: TrackerInfo,
     /// Their keys, as far as they are known.
     pub known: KnownTrackers,
-    /// Tells the operator something.
+    /// Shows the operator a line.
     pub say: fn(&str),
     /// Its chunks.
     pub chunks: Chunks,
-    /// How eagerly they are read again; not at all without.
+    /// How fast they are read again; `None` for never.
     pub scrub: Option<Scrub>,
     /// No chunk that was stored, or stored again, less than this ago is deleted by the trackers' order.
     pub min_age: Duration,
-    /// What admits it at the trackers, if it was given.
+    /// The secret that admits it at the trackers, if it has one.
     pub secret: Option<NodeSecret>,
 }
 
@@ -101,12 +101,12 @@ impl Node {
         let (control, _) = Control::start(control).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (own, secret) = (identity.peer_id(), secret.map(Arc::new));
-        let gate = Gate::new(own);
+        let verifier = TokenVerifier::new(own);
         let copies = Copies::new(identity, chunks.clone(), tasks.clone(), stop.clone());
         let deletions = Deletions::new(trackers.iter().count(), min_age, chunks.clone(), tasks.clone());
         tasks.spawn(chunks.clone().keep_bin(stop.clone()));
-        let told = Told::default();
-        let server = Server::new(name.as_str(), chunks.clone(), gate.clone(), told.clone());
+        let acknowledged = Acknowledged::default();
+        let server = Server::new(name.as_str(), chunks.clone(), verifier.clone(), acknowledged.clone());
         tasks.spawn(accept(listener, server, tasks.clone(), stop.clone()));
         if let Some(eagerness) = eagerness {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
@@ -121,10 +121,10 @@ impl Node {
             name,
             listen,
             chunks,
-            gate,
+            verifier,
             copies,
             deletions,
-            told,
+            acknowledged,
         };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })

@@ -40,7 +40,7 @@ pub struct Options {
     /// The port on which clients and other nodes reach this one.
     #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// The file that names the trackers, one a line.
+    /// The file that names the trackers, one per line.
     #[arg(long, value_name = "FILE")]
     trackers: PathBuf,
     /// File with the secret that the trackers were given with --node-secret; a node without it waits to be admitted.
@@ -49,7 +49,7 @@ pub struct Options {
     /// Where this node keeps its key [default: a folder for this port under the XDG data home].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where the chunks are: a folder, or s3://BUCKET/PREFIX with the store's keys in AWS_… variables
+    /// Where the chunks are: a folder, or s3://BUCKET/PREFIX, with the bucket's keys in AWS_… variables
     /// [default: chunks in the data directory].
     #[arg(long, value_name = "DIR|URL")]
     store: Option<String>,
@@ -65,16 +65,16 @@ pub struct Options {
     /// Chunks stored less than this ago are not deleted by the trackers' order.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     min_age: Duration,
-    /// For how long a chunk that the trackers had deleted stays in the bin, from which it comes back when it is needed.
+    /// How long a chunk that the trackers had deleted stays in the bin, from which it comes back when it is needed.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     keep_deleted: Duration,
-    /// Of a hundred chunks at most so many are deleted in a day by the trackers' order, and one at least; 100 for no bound.
+    /// Percentage of the chunks that the trackers may have deleted per day, and at least one chunk; 100 for no bound.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     daily_deletions: u8,
     /// Hold everything again that is in the bin.
     #[arg(long)]
     restore_bin: bool,
-    /// How fast everything is read again to find rot, in bytes a second; 0 for never.
+    /// How fast all chunks are read again to find rot, in bytes per second; 0 for never.
     #[arg(long, value_name = "RATE", default_value = "8M", value_parser = files::parse_size)]
     scrub_rate: u64,
     /// Hours from the end of one such pass to the next.

@@ -1,7 +1,7 @@
 //! Serves one connection on the bulk lane: a user's client, or a node that copies from here.
 //!
-//! A task reads and judges, one task a request carries out, one writes. Memory for chunks that come and go is charged to one
-//! budget of the node before it is taken, so that neither many clients nor slow ones make it grow.
+//! One task reads and checks, one task per request carries it out, one writes. Memory for chunks in transit is charged to the
+//! node's budget before it is allocated, so that neither many nor slow clients make it grow.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::gate::{Admitted, Gate};
-use super::told::Told;
+use super::verifier::{Admitted, TokenVerifier};
+use super::acknowledged::Acknowledged;
 use crate::chunks::Chunks;
 use crate::wire::{
     CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE,
@@ -42,8 +42,8 @@ const STALL: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     name: Arc<str>,
     chunks: Chunks,
-    gate: Gate,
-    told: Told,
+    verifier: TokenVerifier,
+    acknowledged: Acknowledged,
     budget: Arc<Semaphore>,
 }
 
@@ -72,10 +72,10 @@ struct Charge {
 }
 
 impl Server {
-    /// Serves these chunks to whom the gate lets in.
+    /// Serves these chunks to everyone whose ticket `verifier` accepts.
     #[must_use]
-    pub(super) fn new(name: &str, chunks: Chunks, gate: Gate, told: Told) -> Self {
-        Self { name: name.into(), chunks, gate, told, budget: Arc::new(Semaphore::new(BUDGET)) }
+    pub(super) fn new(name: &str, chunks: Chunks, verifier: TokenVerifier, acknowledged: Acknowledged) -> Self {
+        Self { name: name.into(), chunks, verifier, acknowledged, budget: Arc::new(Semaphore::new(BUDGET)) }
     }
 
     /// Serves a connection to its end.
@@ -92,7 +92,7 @@ impl Server {
             answers,
             recalled: recalled.clone(),
             own,
-            turns: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            slots: Arc::new(Semaphore::new(MAX_REQUESTS)),
             tasks: tasks.clone(),
             admitted: None,
         };
@@ -115,7 +115,7 @@ struct Connection {
     /// Requests that were taken back.
     recalled: Arc<Mutex<HashSet<u32>>>,
     own: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     tasks: TaskTracker,
     admitted: Option<Admitted>,
 }
@@ -130,8 +130,8 @@ impl Connection {
                     let payload = timeout(CHUNK_WITHIN, frames.payload(MAX_MESSAGE)).await;
                     let payload = payload.map_err(|_| Closed::Idle)??;
                     let message = minicbor::decode(&payload)
-                        .map_err(|_| Closed::Nonsense("a message that makes no sense"))?;
-                    self.told(message).await?;
+                        .map_err(|_| Closed::Nonsense("an unreadable message"))?;
+                    self.handle(message).await?;
                 }
                 CHUNK => {
                     let taken = timeout(CHUNK_WITHIN, self.chunk(&mut frames)).await;
@@ -174,7 +174,7 @@ impl Connection {
         .await
     }
 
-    async fn told(&mut self, message: ToNode) -> Result<(), Closed> {
+    async fn handle(&mut self, message: ToNode) -> Result<(), Closed> {
         match message {
             ToNode::Show { ticket } => self.show(&ticket).await,
             ToNode::Fetch { request, chunk, offset, length, order } => {
@@ -220,11 +220,11 @@ impl Connection {
                 })
                 .await
             }
-            ToNode::Settle { request } => {
-                let (settled, answers) = (self.server.told.clone(), self.answers.clone());
+            ToNode::AwaitReported { request } => {
+                let (acknowledged, answers) = (self.server.acknowledged.clone(), self.answers.clone());
                 let now = *self.server.chunks.watch().borrow();
                 self.begin(async move {
-                    settled.settle(now).await;
+                    acknowledged.wait_for(now).await;
                     let _ = answers.send(Answer::Message(ToClient::Done { request })).await;
                 })
                 .await
@@ -233,7 +233,7 @@ impl Connection {
     }
 
     async fn show(&mut self, ticket: &[u8]) -> Result<(), Closed> {
-        match self.server.gate.ticket(ticket, self.peer).await {
+        match self.server.verifier.ticket(ticket, self.peer).await {
             Ok(ticket) if self.admitted.is_none_or(|admitted| admitted.user == ticket.user) => {
                 let allowance = ticket.allowance.unwrap_or(u64::MAX);
                 self.admitted =
@@ -258,7 +258,7 @@ impl Connection {
     ) -> Result<(), Closed> {
         let refused = move |reason| ToClient::Failed { request, reason };
         let owned = match order {
-            Some(order) => self.server.gate.order(&order, self.peer, chunk).await.ok(),
+            Some(order) => self.server.verifier.order(&order, self.peer, chunk).await.ok(),
             None => self.user().map(|owner| OwnedChunk { owner, chunk }),
         };
         let Some(owned) = owned else { return self.say(refused(Failure::NotAllowed)).await };
@@ -296,13 +296,13 @@ impl Connection {
         .await
     }
 
-    /// Carries out a request beside the others, once there is a turn.
+    /// Carries out a request beside the others, once there is a slot.
     async fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Closed> {
-        let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Closed::Nonsense("shutting down"))?;
+        let slot = self.slots.clone().acquire_owned().await;
+        let slot = slot.map_err(|_| Closed::Nonsense("shutting down"))?;
         self.tasks.spawn(async move {
             work.await;
-            drop(turn);
+            drop(slot);
         });
         Ok(())
     }
@@ -318,7 +318,7 @@ impl Connection {
     }
 
     fn admitted(&self) -> Option<Admitted> {
-        self.admitted.filter(|admitted| !self.server.gate.is_over(admitted.expires_ms))
+        self.admitted.filter(|admitted| !self.server.verifier.is_over(admitted.expires_ms))
     }
 
     async fn say(&self, message: ToClient) -> Result<(), Closed> {

@@ -1,4 +1,4 @@
-//! Tells every tracker what is held, each on a connection of its own, and takes their orders.
+//! Reports to every tracker what is held, over one connection each, and takes their orders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use super::copies::Copies;
 use super::deletions::Deletions;
-use super::gate::Gate;
-use super::told::Told;
+use super::verifier::TokenVerifier;
+use super::acknowledged::Acknowledged;
 use crate::chunks::{Change, Chunks};
 
 /// Waits between two tries to reach a tracker.
@@ -31,7 +31,7 @@ const REFUSES: &str = "the tracker refuses this node";
 const VOUCHES_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a connected tracker's key still counts: another tracker may have said that it does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long changes gather before they are told.
+/// How long changes gather before they are reported.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bounds on how long a tracker can have us wait with the next report.
 const SOONEST: Duration = Duration::from_millis(50);
@@ -44,7 +44,7 @@ const NO_TRACKER: &str = "it is no tracker any more";
 enum Unreached {
     /// It is away, or of no use.
     Useless(String),
-    /// Somebody else answers in its place.
+    /// Another key answers in its place.
     NotBelieved(String),
 }
 
@@ -72,13 +72,13 @@ impl From<ReachError> for Unreached {
 /// What a reporter needs; one for all trackers.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    /// Tells the operator something.
+    /// Shows the operator a line.
     pub(super) say: fn(&str),
     /// The control plane.
     pub(super) control: Control,
     /// Its key.
     pub(super) own: PeerId,
-    /// What admits it, if it was given.
+    /// The secret that admits it, if it has one.
     pub(super) secret: Option<Arc<NodeSecret>>,
     /// Which keys are the trackers'.
     pub(super) known: KnownTrackers,
@@ -86,16 +86,16 @@ pub(super) struct Reporter {
     pub(super) name: NodeName,
     /// `ip:port` of the bulk lane.
     pub(super) listen: String,
-    /// What is told of.
+    /// The chunks to report.
     pub(super) chunks: Chunks,
-    /// Who learns keys and time.
-    pub(super) gate: Gate,
-    /// Who carries out copies.
+    /// Learns keys and time.
+    pub(super) verifier: TokenVerifier,
+    /// Carries out copies.
     pub(super) copies: Copies,
-    /// Who judges deletions.
+    /// Counts votes on deletions.
     pub(super) deletions: Deletions,
-    /// Who notes which tracker knows what.
-    pub(super) told: Told,
+    /// Notes what each tracker acknowledged.
+    pub(super) acknowledged: Acknowledged,
 }
 
 impl Reporter {
@@ -125,9 +125,9 @@ impl Reporter {
                             reason = self.report(number, &link) => reason,
                             reason = self.stay_informed(&line, &link) => reason,
                         };
-                        self.told.forget(number);
+                        self.acknowledged.forget(number);
                         self.deletions.forget(number);
-                        self.gate.left(number);
+                        self.verifier.left(number);
                         link.close("is not needed any more");
                         self.control.disconnect(link.peer()).await;
                         reason
@@ -147,7 +147,7 @@ impl Reporter {
                     Err(Unreached::Useless(reason)) => reason,
                 };
                 if reason != said {
-                    // Only somebody who runs the node can help against a refusal.
+                    // Only the operator can act on a refusal.
                     if reason.starts_with(REFUSES) {
                         tracing::error!(tracker = %line, "{reason}; trying again");
                     } else {
@@ -247,9 +247,9 @@ impl Reporter {
     /// Reports until the connection ends; why it did.
     async fn report(&self, number: u8, link: &Link) -> String {
         let mut changes = self.chunks.watch();
-        let mut told = None;
+        let mut acknowledged = None;
         loop {
-            let reported = match told {
+            let reported = match acknowledged {
                 None => self.snapshot(number, link).await,
                 Some(after) => self.changes(number, link, after).await,
             };
@@ -257,14 +257,14 @@ impl Reporter {
                 Ok(reported) => reported,
                 Err(reason) => return reason,
             };
-            told = next;
-            if let Some(told) = told {
-                self.told.note(number, told);
+            acknowledged = next;
+            if let Some(acknowledged) = acknowledged {
+                self.acknowledged.note(number, acknowledged);
             }
             let due = Instant::now() + again;
             let wait = async {
-                // What is behind is told at once; the version may have grown before it was watched.
-                if told.is_some_and(|told| *changes.borrow_and_update() > told) {
+                // A tracker that is behind gets its report at once: the version may have grown before it was watched.
+                if acknowledged.is_some_and(|acknowledged| *changes.borrow_and_update() > acknowledged) {
                     return;
                 }
                 let _ = changes.changed().await;
@@ -278,7 +278,7 @@ impl Reporter {
         }
     }
 
-    /// Tells everything, page by page; up to which change it is told, and when to report again.
+    /// Reports everything, page by page. Returns the last change that was acknowledged, and when to report again.
     async fn snapshot(&self, number: u8, link: &Link) -> Result<(Option<u64>, Duration), String> {
         let (held, last) = self.chunks.snapshot();
         let mut pages: Vec<Vec<_>> = held.chunks(MAX_REPORT).map(<[_]>::to_vec).collect();
@@ -295,7 +295,7 @@ impl Reporter {
         Ok((Some(last), again))
     }
 
-    /// Tells what changed; none at the first place if that is not known any more.
+    /// Reports what changed. The first result is `None` if the changes are too old to be known.
     async fn changes(&self, number: u8, link: &Link, after: u64) -> Result<(Option<u64>, Duration), String> {
         let Some(changes) = self.chunks.changes_after(after, MAX_REPORT) else {
             return Ok((None, Duration::ZERO));
@@ -317,7 +317,7 @@ impl Reporter {
         (report.capacity, report.free) = (room.capacity, room.free);
         match ask(link, Call::Node(NodeCall::Report(Box::new(report)))).await? {
             Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, again_ms }) => {
-                self.gate.update(number, &ticket_keys, now_ms);
+                self.verifier.update(number, &ticket_keys, now_ms);
                 self.obey((number, link.peer()), orders);
                 Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
             }
@@ -343,7 +343,7 @@ impl Reporter {
     }
 }
 
-/// The last word on each chunk, in order: a report tells what is, not what was meanwhile.
+/// The last change of each chunk, in order: a report says what is, not what was in between.
 fn net(changes: &[Change]) -> Vec<Change> {
     let mut seen = std::collections::HashSet::new();
     let mut net: Vec<Change> = changes

@@ -1,4 +1,4 @@
-//! What is printed: text for people, or one JSON object a command.
+//! What is printed: text for people, or one JSON object per command.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,13 +33,13 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// A line on stdout. Whoever closed it does not want to know.
+    /// Prints a line on stdout. A closed stdout is no error.
     pub(super) fn say(self, line: &str) {
         let _ = writeln!(io::stdout().lock(), "{line}");
     }
 
-    /// A word on what goes on: stdout at a prompt, nothing in JSON but the event.
-    pub(super) fn tell(self, event: &str, fields: Value, line: &str) {
+    /// Shows an event: the line as text, or the fields as JSON.
+    pub(super) fn event(self, event: &str, fields: Value, line: &str) {
         if self.json {
             self.say(&object(fields, "event", event).to_string());
         } else {

@@ -28,7 +28,7 @@ use crate::name::StoredName;
 
 /// Where a password may stand.
 const PASSWORD_VARIABLE: &str = "SHOAL_PASSWORD";
-/// Tries that somebody at a prompt has (F2).
+/// Tries to log in at a prompt (F2).
 const TRIES: u32 = 4;
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -54,7 +54,7 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 fn fail(error: &str) -> ExitCode {
-    // Nobody reads stderr: there is no other way to say it.
+    // There is no other way to report that stderr is closed.
     let _ = writeln!(std::io::stderr(), "error: {}", text::error_line(error));
     ExitCode::FAILURE
 }
@@ -73,7 +73,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let mut client = Client::start(&conf, trackers, folder).await?;
     client.set_retry_time(Duration::from_secs(options.retry_time));
     if let Some(events) = client.take_events() {
-        tokio::spawn(tell(events, screen));
+        tokio::spawn(show_events(events, screen));
     }
     let work = async {
         match options.command {
@@ -89,12 +89,12 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     done
 }
 
-/// Tells which trackers became known.
-async fn tell(mut events: broadcast::Receiver<Event>, screen: Screen) {
+/// Shows which trackers became known.
+async fn show_events(mut events: broadcast::Receiver<Event>, screen: Screen) {
     while let Ok(event) = events.recv().await {
         if let Event::TrackerKnown { tracker, key, .. } = &event {
             let fields = json!({ "tracker": tracker, "key": key });
-            screen.tell("tracker_known", fields, &event.to_string());
+            screen.event("tracker_known", fields, &event.to_string());
         }
     }
 }
@@ -142,7 +142,7 @@ async fn prepare(
     if !command.needs_login() {
         return Ok(());
     }
-    // Nobody is asked for a password in vain.
+    // Checked before the password is asked for.
     if let Command::Put { files, .. } = command
         && let [file] = &files[..]
         && let Err(OpenError::NotRegular(found)) = regular::check(file)
@@ -190,7 +190,7 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
         all_well &= result.is_ok();
         screen.result(name, &result);
     }
-    // Somebody at a terminal has seen what failed.
+    // A user at a terminal has seen what failed.
     Ok(all_well || prompt::attended())
 }
 
@@ -216,7 +216,7 @@ fn greet(screen: Screen, state: &NodeState) {
             format!("Could not connect to server {} ({})", state.name, text::error_line(problem))
         }
     };
-    screen.tell("server", fields, &line);
+    screen.event("server", fields, &line);
 }
 
 /// Asks who it is, four times at most; false if nobody was let in.
@@ -234,7 +234,7 @@ async fn log_in(client: &mut Client, screen: Screen, mut user: Option<UserName>)
             Ok((_, granted)) => {
                 for server in granted {
                     let line = format!("From {server}: Authorization Granted.");
-                    screen.tell("granted", json!({ "server": server }), &line);
+                    screen.event("granted", json!({ "server": server }), &line);
                 }
                 return Ok(true);
             }
@@ -310,7 +310,7 @@ async fn carry_out(
     }
 }
 
-/// The password of a new account; somebody at a terminal types it twice.
+/// The password of a new account; a user at a terminal types it twice.
 async fn new_password() -> anyhow::Result<Password> {
     let asked = std::env::var_os(PASSWORD_VARIABLE).is_none() && prompt::attended();
     let first = password("Password: ").await?;

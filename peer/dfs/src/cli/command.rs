@@ -7,7 +7,7 @@ use shoal_common::UserName;
 
 use super::options::user;
 
-/// Copies of each part unless told otherwise.
+/// Copies of each part by default.
 const COPIES: u8 = 2;
 
 /// What a user can ask for.

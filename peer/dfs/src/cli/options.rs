@@ -23,10 +23,10 @@ pub struct Options {
     /// Who you are; the password is taken from SHOAL_PASSWORD or asked for.
     #[arg(long, value_name = "NAME", value_parser = user)]
     pub user: Option<UserName>,
-    /// Print one JSON object a command, and one an event.
+    /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,
-    /// Where what an interrupted put needs to go on is kept [default: a folder under the XDG data home].
+    /// Where interrupted puts and the queue are kept [default: a folder under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Seconds that put and get try again while this machine lacks something: space, open files, a drive.

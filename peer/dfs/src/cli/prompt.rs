@@ -1,4 +1,4 @@
-//! What is asked of somebody at a terminal, or read from a pipe that stands in for one.
+//! Questions to a user at a terminal, or to a pipe in its place.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ const MAX_LINE: u64 = 64 * 1024;
 /// Local files that are listed at most.
 const MAX_LOCAL: usize = 1_000;
 
-/// Whether somebody sits at a terminal.
+/// Whether a user sits at a terminal.
 pub(super) fn attended() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
