@@ -10,9 +10,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("common", &["shoal-sha1"]),
     ("common/console", &["shoal-common"]),
     ("common/net", &["shoal-common"]),
+    ("common/metrics", &[]),
+    ("common/prompt", &[]),
     ("tracker/replica", &[]),
     ("tracker/sim", &["shoal-replica"]),
-    ("tracker", &["shoal-common", "shoal-console", "shoal-engine-core", "shoal-net", "shoal-replica"]),
+    (
+        "tracker",
+        &[
+            "shoal-common",
+            "shoal-console",
+            "shoal-engine-core",
+            "shoal-metrics",
+            "shoal-net",
+            "shoal-replica",
+        ],
+    ),
     ("peer/policy", &["shoal-common"]),
     ("peer/engine/core", &["shoal-common"]),
     ("peer/engine", &["shoal-common", "shoal-engine-core", "shoal-sha1"]),
@@ -35,8 +47,23 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-swarm",
         ],
     ),
-    ("peer/dfs", &["shoal-common", "shoal-console", "shoal-engine", "shoal-net", "shoal-session"]),
-    ("peer", &["shoal-client", "shoal-common", "shoal-console", "shoal-segment", "shoal-session"]),
+    (
+        "peer/dfs",
+        &[
+            "shoal-common",
+            "shoal-console",
+            "shoal-engine",
+            "shoal-engine-core",
+            "shoal-metrics",
+            "shoal-net",
+            "shoal-prompt",
+            "shoal-session",
+        ],
+    ),
+    (
+        "peer",
+        &["shoal-client", "shoal-common", "shoal-console", "shoal-prompt", "shoal-segment", "shoal-session"],
+    ),
 ];
 
 /// Crates that know no clock, socket or disk.

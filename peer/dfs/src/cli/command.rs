@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use shoal_common::UserName;
-
-use super::options::user;
+use shoal_prompt::split;
 
 /// Copies of each part by default.
 const COPIES: u8 = 2;
@@ -89,10 +88,24 @@ pub(super) struct Line {
     pub(super) command: Command,
 }
 
+/// All commands, as clap knows them.
+pub(super) fn definition() -> clap::Command {
+    Line::command()
+}
+
+/// Reads the name of a user.
+pub(super) fn user(typed: &str) -> Result<UserName, String> {
+    UserName::refer(typed).map_err(|error| error.to_string())
+}
+
 impl Line {
     /// Reads a line; `None` for an empty one.
     pub(super) fn read(line: &str) -> Result<Option<Command>, String> {
-        let mut words = shlex::split(line).ok_or("a quote is not closed")?;
+        let cut = split(line);
+        if !cut.closed {
+            return Err("a quote is not closed".to_owned());
+        }
+        let mut words: Vec<String> = cut.words.into_iter().map(|word| word.text).collect();
         let Some(first) = words.first_mut() else { return Ok(None) };
         *first = first.to_ascii_lowercase();
         Self::try_parse_from(words).map(|line| Some(line.command)).map_err(|error| error.to_string())

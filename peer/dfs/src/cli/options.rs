@@ -6,7 +6,7 @@ use clap::Parser;
 use shoal_common::UserName;
 use shoal_console::LogFormat;
 
-use super::command::Command;
+use super::command::{Command, user};
 use crate::client::RETRY_TIME;
 
 /// Keeps files encrypted on storage nodes; only you can read them.
@@ -38,10 +38,6 @@ pub struct Options {
     /// What to do; without it there is a prompt.
     #[command(subcommand)]
     pub command: Option<Command>,
-}
-
-pub(super) fn user(typed: &str) -> Result<UserName, String> {
-    UserName::refer(typed).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 
 use super::command::{Command, Line};
 use super::options::Options;
-use super::prompt;
+use super::prompt::{self, Input};
 use super::show::{Output, Screen};
 use crate::client::{Client, GetOptions, NodeState, StoreError};
 use crate::conf::{Conf, MAX_CONF_BYTES};
@@ -60,7 +60,7 @@ fn fail(error: &str) -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<bool> {
-    let screen = Screen { json: options.json };
+    let screen = Screen::new(options.json);
     let conf = read_conf(&options.conf)?;
     let trackers = read_trackers(&conf.trackers)?;
     let folder = match &options.data_dir {
@@ -70,15 +70,16 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     descriptors::raise();
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
-    let mut client = Client::start(&conf, trackers, folder).await?;
+    let mut client = Client::start(&conf, trackers, folder.clone()).await?;
+    let mut input = Input::new(folder, screen.clone());
     client.set_retry_time(Duration::from_secs(options.retry_time));
     if let Some(events) = client.take_events() {
-        tokio::spawn(show_events(events, screen));
+        tokio::spawn(show_events(events, screen.clone()));
     }
     let work = async {
         match options.command {
-            Some(command) => once(&mut client, screen, options.user, command).await,
-            None => interactive(&mut client, screen, options.user).await,
+            Some(command) => once(&mut client, &screen, &mut input, options.user, command).await,
+            None => interactive(&mut client, &screen, &mut input, options.user).await,
         }
     };
     let done = tokio::select! {
@@ -118,13 +119,14 @@ fn read_conf(path: &Path) -> anyhow::Result<Conf> {
 /// One command, and out.
 async fn once(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<bool> {
     let name = command.name();
-    let result = match prepare(client, screen, user.clone(), &command).await {
-        Ok(()) => carry_out(client, screen, user, command).await,
+    let result = match prepare(client, screen, input, user.clone(), &command).await {
+        Ok(()) => carry_out(client, screen, input, user, command).await,
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| text::error_line(&format!("{error:#}")));
@@ -135,7 +137,8 @@ async fn once(
 /// Reaches the servers and logs in, if the command needs that.
 async fn prepare(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: &Command,
 ) -> anyhow::Result<()> {
@@ -152,7 +155,7 @@ async fn prepare(
     client.ping().await?;
     let user = match user {
         Some(user) => user,
-        None if prompt::attended() && !screen.json => ask_user().await?.context("no username was given")?,
+        None if prompt::attended() && !screen.json => ask_user(input).await?.context("no username was given")?,
         None => anyhow::bail!("say who you are with --user NAME"),
     };
     let password = password("Password: ").await?;
@@ -160,14 +163,19 @@ async fn prepare(
     Ok(())
 }
 
-async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>) -> anyhow::Result<bool> {
+async fn interactive(
+    client: &mut Client,
+    screen: &Screen,
+    input: &mut Input,
+    user: Option<UserName>,
+) -> anyhow::Result<bool> {
     let states = client.ping().await?;
     states.iter().for_each(|state| greet(screen, state));
-    if !log_in(client, screen, user).await? {
+    if !log_in(client, screen, input, user).await? {
         return Ok(false);
     }
     let mut all_well = true;
-    while let Some(line) = prompt::line("dfs> ").await? {
+    while let Some(line) = input.command("dfs> ").await? {
         let command = match Line::read(&line) {
             Ok(Some(Command::Exit)) => break,
             Ok(Some(command)) => command,
@@ -180,7 +188,7 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
         };
         let name = command.name();
         let result = tokio::select! {
-            result = carry_out(client, screen, None, command) => result,
+            result = carry_out(client, screen, input, None, command) => result,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
                 Err(anyhow::anyhow!("cancelled; the same command goes on where it was"))
@@ -195,7 +203,7 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
 }
 
 /// Says what is wrong with a line that is no command.
-fn refuse(screen: Screen, line: &str, usage: &str) {
+fn refuse(screen: &Screen, line: &str, usage: &str) {
     if !screen.json {
         // Of clap's several lines all are wanted.
         let _ = writeln!(std::io::stderr(), "{}", usage.trim_end());
@@ -207,7 +215,7 @@ fn refuse(screen: Screen, line: &str, usage: &str) {
     screen.result(&name, &Err(problem));
 }
 
-fn greet(screen: Screen, state: &NodeState) {
+fn greet(screen: &Screen, state: &NodeState) {
     let fields =
         json!({ "server": state.name, "reached": state.problem.is_none(), "problem": state.problem });
     let line = match &state.problem {
@@ -220,11 +228,16 @@ fn greet(screen: Screen, state: &NodeState) {
 }
 
 /// Asks who it is, four times at most; false if nobody was let in.
-async fn log_in(client: &mut Client, screen: Screen, mut user: Option<UserName>) -> anyhow::Result<bool> {
+async fn log_in(
+    client: &mut Client,
+    screen: &Screen,
+    input: &mut Input,
+    mut user: Option<UserName>,
+) -> anyhow::Result<bool> {
     for left in (0..TRIES).rev() {
         let name = match user.take() {
             Some(name) => name,
-            None => match ask_user().await? {
+            None => match ask_user(input).await? {
                 Some(name) => name,
                 None => return Ok(false),
             },
@@ -250,12 +263,9 @@ async fn log_in(client: &mut Client, screen: Screen, mut user: Option<UserName>)
     Ok(false)
 }
 
-async fn ask_user() -> anyhow::Result<Option<UserName>> {
+async fn ask_user(input: &mut Input) -> anyhow::Result<Option<UserName>> {
     loop {
-        if !prompt::attended() {
-            prompt::show("");
-        }
-        let Some(typed) = prompt::line("Username: ").await? else { return Ok(None) };
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
         match UserName::refer(typed.trim()) {
             Ok(name) => return Ok(Some(name)),
             Err(error) if prompt::attended() => {
@@ -277,13 +287,14 @@ async fn password(question: &'static str) -> anyhow::Result<Password> {
 
 async fn carry_out(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<Output> {
     match command {
-        Command::Put { files, copies } => put(client, screen, files, copies).await,
-        Command::Get { name, output, force } => get(client, screen, name, output, force).await,
+        Command::Put { files, copies } => put(client, screen, input, files, copies).await,
+        Command::Get { name, output, force } => get(client, screen, input, name, output, force).await,
         Command::List => Ok(Output::Listed(client.list().await?)),
         Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name)?).await?)),
         Command::Status => {
@@ -320,18 +331,22 @@ async fn new_password() -> anyhow::Result<Password> {
     Ok(first)
 }
 
-async fn put(client: &Client, screen: Screen, mut paths: Vec<PathBuf>, copies: u8) -> anyhow::Result<Output> {
+async fn put(
+    client: &Client,
+    screen: &Screen,
+    input: &mut Input,
+    mut paths: Vec<PathBuf>,
+    copies: u8,
+) -> anyhow::Result<Output> {
     if paths.is_empty() {
         anyhow::ensure!(!screen.json, "say which file: put FILE");
-        screen.say(&prompt::local_files().join("\n"));
-        let typed = prompt::line("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
+        screen.say(&prompt::local_files(Path::new(".")).join("\n"));
+        let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
         paths.push(typed.context("no file was named")?.trim().into());
     }
     let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
-        let (report, bar) = screen.progress(&path.to_string_lossy());
-        let put = client.put(&path, copies, report).await;
-        drop(bar);
+        let put = screen.watch(&path.to_string_lossy(), async |report| client.put(&path, copies, report).await).await;
         match put {
             Ok(put) => stored.push(put),
             Err(error) => failed.push(error.to_string()),
@@ -350,7 +365,8 @@ async fn put(client: &Client, screen: Screen, mut paths: Vec<PathBuf>, copies: u
 
 async fn get(
     client: &Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     name: Option<String>,
     to: Option<PathBuf>,
     force: bool,
@@ -360,11 +376,12 @@ async fn get(
         None => {
             anyhow::ensure!(!screen.json, "say which file: get NAME");
             screen.result("list", &Ok(Output::Listed(client.list().await?)));
-            let typed = prompt::line("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
+            let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
             typed.context("no file was named")?.trim().to_owned()
         }
     };
     let name = StoredName::new(&name)?;
-    let (report, _bar) = screen.progress(name.as_str());
-    Ok(Output::Got(client.get(&name, &GetOptions { to, force }, report).await?))
+    let options = GetOptions { to, force };
+    let got = screen.watch(name.as_str(), async |report| client.get(&name, &options, report).await).await;
+    Ok(Output::Got(got?))
 }

@@ -1,18 +1,20 @@
 //! What is printed: text for people, or one JSON object per command.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use shoal_common::tracker_api::storage::{Health, NodeEntry, StoreStatus};
+use shoal_prompt::LinePrinter;
 use shoal_session::text;
+use tokio::sync::watch;
 
-use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Stored};
+use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Step, Stored};
 
 /// Between two events of progress.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
+/// How often a bar is drawn.
+const REDRAW: Duration = Duration::from_millis(200);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -27,38 +29,48 @@ pub(super) enum Output {
 }
 
 /// Where things are shown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Screen {
     pub(super) json: bool,
+    output: shoal_prompt::Output,
 }
 
 impl Screen {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, output: shoal_prompt::Output::default() }
+    }
+
+    /// From now on events are shown by `printer`.
+    pub(super) fn print_above(&self, printer: LinePrinter) {
+        self.output.print_above(printer);
+    }
+
     /// Prints a line on stdout. A closed stdout is no error.
-    pub(super) fn say(self, line: &str) {
-        let _ = writeln!(io::stdout().lock(), "{line}");
+    pub(super) fn say(&self, line: &str) {
+        let _ = self.output.out(line);
     }
 
     /// Shows an event: the line as text, or the fields as JSON.
-    pub(super) fn event(self, event: &str, fields: Value, line: &str) {
+    pub(super) fn event(&self, event: &str, fields: Value, line: &str) {
         if self.json {
             self.say(&object(fields, "event", event).to_string());
         } else {
-            self.say(line);
+            let _ = self.output.above(line);
         }
     }
 
     /// Something that the user should know, on stderr.
-    pub(super) fn warn(self, line: &str) {
+    pub(super) fn warn(&self, line: &str) {
         let line = text::error_line(line);
         if self.json {
             self.say(&object(json!({ "text": line }), "event", "warning").to_string());
         } else {
-            let _ = writeln!(io::stderr().lock(), "warning: {line}");
+            let _ = self.output.err(&format!("warning: {line}"));
         }
     }
 
     /// The result of a command.
-    pub(super) fn result(self, command: &str, result: &Result<Output, String>) {
+    pub(super) fn result(&self, command: &str, result: &Result<Output, String>) {
         if self.json {
             let fields = match result {
                 Ok(output) => fields(output),
@@ -71,56 +83,52 @@ impl Screen {
         match result {
             Ok(output) => self.say(&words(output)),
             Err(error) => {
-                let _ = writeln!(io::stderr().lock(), "error: {error}");
+                let _ = self.output.err(&format!("error: {error}"));
             }
         }
     }
 
-    /// Where the progress of a command goes, and what ends its display when it is dropped.
-    pub(super) fn progress(self, of: &str) -> (Report, Bar) {
+    /// Shows how far `work` has come while it runs, by what it reports.
+    pub(super) async fn watch<T>(&self, of: &str, work: impl AsyncFnOnce(&Report) -> T) -> T {
+        let report = watch::Sender::new(Progress::default());
+        let mut progress = report.subscribe();
+        let mut work = Box::pin(work(&report));
         if self.json {
-            let (of, last) = (of.to_owned(), Mutex::new(None::<Instant>));
-            let report = move |progress: Progress| {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = None::<Instant>;
+            loop {
+                tokio::select! {
+                    done = &mut work => return done,
+                    changed = progress.changed() => if changed.is_err() {
+                        return work.await;
+                    },
+                }
                 if last.is_none_or(|at| at.elapsed() >= EVENT_EVERY) {
-                    *last = Some(Instant::now());
-                    let fields = json!({
-                        "file": of, "step": progress.step.word(), "done": progress.done, "total": progress.total,
-                    });
+                    last = Some(Instant::now());
+                    let Progress { step, done, total } = *progress.borrow();
+                    let fields = json!({ "file": of, "step": step.word(), "done": done, "total": total });
                     self.say(&object(fields, "event", "progress").to_string());
                 }
-            };
-            return (Arc::new(report), Bar(None));
+            }
         }
         if !io::stderr().is_terminal() {
-            return (Arc::new(|_| {}), Bar(None));
+            return work.await;
         }
-        let bar = ProgressBar::new(0);
-        let form = "{prefix} {msg:>8} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(form) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_prefix(text::short(of));
-        let shown = bar.clone();
-        let report = move |progress: Progress| {
-            if shown.message() != progress.step.word() {
-                shown.reset();
-                shown.set_message(progress.step.word());
+        let shown = self.output.show_bars();
+        let bar = shown.bars.add(&text::short(of));
+        let (mut ticks, mut before) = (tokio::time::interval(REDRAW), Step::default());
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ticks.tick() => {}
             }
-            shown.set_length(progress.total);
-            shown.set_position(progress.done);
-        };
-        (Arc::new(report), Bar(Some(bar)))
-    }
-}
-
-/// A progress bar that goes when it is dropped.
-pub(super) struct Bar(Option<ProgressBar>);
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+            let Progress { step, done, total } = *progress.borrow();
+            if step != std::mem::replace(&mut before, step) {
+                bar.restart();
+            }
+            let (rate, left) = bar.pace();
+            let pace = format!("{}/s  {} left", text::size(rate as u64), text::duration(left));
+            let message = format!("{} {} of {}  {pace}", step.word(), text::size(done), text::size(total));
+            bar.set(done, total, message);
         }
     }
 }

@@ -72,12 +72,12 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         self.refresh().await?;
         // First, so that nothing of the version that is found now goes while it is fetched.
         let lease = Lease::take(&self.session).await?;
-        let got = self.persist(&report, || self.fetch(name, options, report.clone())).await;
+        let got = self.persist(report, || self.fetch(name, options, report)).await;
         lease.end().await;
         got
     }
@@ -86,7 +86,7 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         let Opened { description, manifest, version } = self.find(name).await?;
         let path = destination(options, name)?;
@@ -96,7 +96,7 @@ impl Client {
         let sealer = Arc::new(Sealer::in_form(&description.secret, layout.pieces(), form));
         let ids = manifest.chunks.iter().map(|chunk| chunk.id).collect();
         let pieces = Arc::new(StoredPieces::new(sealer.clone(), ids, version.0));
-        let file = Sealed::new(layout, manifest.chunks, sealer)
+        let file = Sealed::new(layout, manifest.chunks, sealer, self.tasks.clone())
             .ok_or_else(|| contradiction("its parts are not those of a file of its size"))?;
         let overwrite = if options.force { Overwrite::Replace } else { Overwrite::Refuse };
         let target = Target::new(&path, overwrite);
@@ -112,7 +112,7 @@ impl Client {
             let download = engine.start(content.clone(), target.clone(), sources);
             let mut servers =
                 Servers::new(self.nodes.clone(), file.clone(), &manifest.servers, changes).await;
-            let outcome = servers.carry(&download, &report).await;
+            let outcome = servers.carry(&download, report).await;
             if is_of_another_version(&outcome) && !std::mem::replace(&mut restarted, true) {
                 // What an interrupted GET of another version left is of no use to this one.
                 let target = target.clone();
@@ -235,13 +235,13 @@ impl Servers {
             }
             tokio::select! {
                 outcome = download.wait() => {
-                    report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
+                    report.send_replace(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
                     return outcome;
                 }
                 () = tokio::time::sleep(LOOK) => {}
             }
             let now = progress.borrow().clone();
-            report(Progress { step: Step::Fetching, done: now.verified_bytes, total });
+            report.send_replace(Progress { step: Step::Fetching, done: now.verified_bytes, total });
             if now.verified_bytes + now.fetched_bytes != before || now.state != State::Waiting {
                 before = now.verified_bytes + now.fetched_bytes;
                 moved = Instant::now();

@@ -26,7 +26,7 @@ use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
 use shoal_session::{CallError, Session, SessionConfig, Who};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -88,8 +88,8 @@ impl Step {
     }
 }
 
-/// Where progress goes. Cheap to clone.
-pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Where progress goes: a value that others watch.
+pub type Report = watch::Sender<Progress>;
 
 /// A client that may or may not be logged in.
 pub struct Client {
@@ -178,7 +178,7 @@ impl Client {
             }
             let Some(pause) = tries.pause(Instant::now()) else { return Err(StoreError::Short { shortage }) };
             tracing::warn!(%shortage, "trying again");
-            report(Progress { step: Step::Waiting, ..Progress::default() });
+            report.send_replace(Progress { step: Step::Waiting, ..Progress::default() });
             tokio::time::sleep(pause).await;
         }
     }

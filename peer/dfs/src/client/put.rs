@@ -68,11 +68,11 @@ impl Client {
     ///
     /// # Errors
     /// [`StoreError`]; nothing is listed then that was not before.
-    pub async fn put(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
-        self.persist(&report, || self.put_once(path, copies, report.clone())).await
+    pub async fn put(&self, path: &Path, copies: u8, report: &Report) -> Result<Stored, StoreError> {
+        self.persist(report, || self.put_once(path, copies, report)).await
     }
 
-    async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
+    async fn put_once(&self, path: &Path, copies: u8, report: &Report) -> Result<Stored, StoreError> {
         let keyring = self.keyring()?;
         let name = StoredName::of_path(path)?;
         let reading = open(path).await?;
@@ -80,7 +80,7 @@ impl Client {
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
         let servers = self.servers_for(copies).await?;
-        let Hashed { digest, pieces } = hash(path, &file, layout, &report).await?;
+        let Hashed { digest, pieces } = hash(path, &file, layout, report).await?;
         // Known before anything is sent; what changes later is found at the end.
         if !reading.is_unchanged() {
             return Err(StoreError::Changed(path.to_owned()));
@@ -110,7 +110,7 @@ impl Client {
             sealer: Arc::new(Sealer::new(&unfinished.secret, layout.pieces())),
             pieces: pieces.into(),
             placing: Placing::new(self.nodes.clone(), servers.clone(), shift, copies.into(), resumed),
-            report,
+            report: report.clone(),
             done: AtomicU64::new(0),
         };
         let placed = put.place_all().await;
@@ -249,7 +249,7 @@ impl Put {
 
     fn advance(&self, more: u64) {
         let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
-        (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
+        self.report.send_replace(Progress { step: Step::Storing, done, total: self.layout.size() });
     }
 }
 
@@ -266,7 +266,7 @@ async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) ->
     let watched = Arc::downgrade(&alive);
     let hashed = tokio::task::spawn_blocking(move || {
         hashing::pieces(&file, &layout, |done| {
-            report(Progress { step: Step::Hashing, done, total: size });
+            report.send_replace(Progress { step: Step::Hashing, done, total: size });
             watched.strong_count() > 0
         })
     });
