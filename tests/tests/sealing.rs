@@ -46,7 +46,7 @@ async fn put(
         // The change first: the put goes on only after it.
         biased;
         () = changes => None,
-        done = client.put(path, 2, &report) => Some(done.map(drop)),
+        done = client.put(path, Some(2), &report) => Some(done.map(drop)),
     }
 }
 

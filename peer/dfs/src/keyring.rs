@@ -121,7 +121,12 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError`].
-    pub fn open(&self, key: &PointerKey, version: &Blake3, sealed: &[u8]) -> Result<Description, KeyringError> {
+    pub fn open(
+        &self,
+        key: &PointerKey,
+        version: &Blake3,
+        sealed: &[u8],
+    ) -> Result<Description, KeyringError> {
         let plain = decrypt(&self.sealing, sealed, &associated(key, version))?;
         let body: Body = minicbor::decode(&plain).map_err(|_| KeyringError::Malformed)?;
         let name = StoredName::new(&body.name).map_err(|_| KeyringError::Malformed)?;

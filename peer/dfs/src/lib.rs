@@ -5,14 +5,14 @@
 //! are given is sealed in `seal` and `keyring`, and nothing else of the client sends anything.
 
 pub mod chunks;
+pub mod cli;
 pub mod client;
 pub mod conf;
 pub mod files;
-pub mod cli;
+pub mod keyring;
 pub mod lane;
 pub mod name;
 pub mod node;
 pub mod seal;
 pub mod source;
-pub mod keyring;
 pub mod wire;

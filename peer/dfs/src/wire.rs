@@ -129,6 +129,13 @@ pub enum ToNode {
         #[n(0)]
         request: u32,
     },
+    /// Asks how the node is. Only its own machine gets an answer. → [`ToClient::Status`]
+    #[n(7)]
+    Status {
+        /// The request's number.
+        #[n(0)]
+        request: u32,
+    },
 }
 
 /// To a client.
@@ -184,6 +191,16 @@ pub enum ToClient {
         /// Why.
         #[n(1)]
         reason: Failure,
+    },
+    /// How the node is.
+    #[n(6)]
+    Status {
+        /// The request.
+        #[n(0)]
+        request: u32,
+        /// The status as JSON.
+        #[n(1)]
+        status: String,
     },
 }
 

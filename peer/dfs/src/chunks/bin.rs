@@ -12,8 +12,8 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::index::{ChunkIndex, Discarded};
 use super::journal::{Entry, Journal, Record};
-use super::index::{Discarded, ChunkIndex};
 use super::{Backend, BackendError, Chunks, Found, PARTS, failed};
 use crate::wire::Failure;
 

@@ -6,8 +6,8 @@
 
 mod bin;
 mod folder;
-mod journal;
 mod index;
+mod journal;
 mod object;
 mod scrub;
 
@@ -25,11 +25,11 @@ pub use bin::{BinRules, OpenError};
 pub use folder::Folder;
 pub use index::{Change, Changes, Discarded, Room};
 pub use object::ObjectBackend;
-pub use scrub::{Scrub, scrub};
+pub use scrub::{Scrub, Scrubbed, scrub};
 
 use crate::wire::Failure;
-use journal::Journal;
 use index::ChunkIndex;
+use journal::Journal;
 
 /// Chunks are written and removed one at a time in each of so many parts, told by their id: what writes one never meets
 /// what removes it, and few wait for others.

@@ -17,7 +17,7 @@ use shoal_session::events::Event;
 use shoal_session::text;
 use tokio::sync::broadcast;
 
-use super::command::{Command, Line};
+use super::command::{self, Command, Line};
 use super::options::Options;
 use super::prompt::{self, Input};
 use super::show::{Output, Screen};
@@ -62,7 +62,16 @@ fn fail(error: &str) -> ExitCode {
 async fn run(options: Options) -> anyhow::Result<bool> {
     let screen = Screen::new(options.json);
     let conf = read_conf(&options.conf)?;
-    let trackers = read_trackers(&conf.trackers)?;
+    let trackers = match &conf.trackers {
+        Some(path) => read_trackers(path)?,
+        None => {
+            let path = files::default_trackers()?;
+            let line =
+                format!("{} names no trackers; takes them from {}", options.conf.display(), path.display());
+            screen.event("trackers", json!({ "file": path.to_string_lossy() }), &line);
+            read_trackers(&path)?
+        }
+    };
     let folder = match &options.data_dir {
         Some(folder) => folder.clone(),
         None => files::data_home()?.join("dfs"),
@@ -155,7 +164,9 @@ async fn prepare(
     client.ping().await?;
     let user = match user {
         Some(user) => user,
-        None if prompt::attended() && !screen.json => ask_user(input).await?.context("no username was given")?,
+        None if prompt::attended() && !screen.json => {
+            ask_user(input).await?.context("no username was given")?
+        }
         None => anyhow::bail!("say who you are with --user NAME"),
     };
     let password = password("Password: ").await?;
@@ -203,15 +214,9 @@ async fn interactive(
 }
 
 /// Says what is wrong with a line that is no command.
-fn refuse(screen: &Screen, line: &str, usage: &str) {
-    if !screen.json {
-        // Of clap's several lines all are wanted.
-        let _ = writeln!(std::io::stderr(), "{}", usage.trim_end());
-        return;
-    }
-    let first = usage.lines().next().unwrap_or_default();
-    let problem = text::error_line(first.trim_start_matches("error: "));
+fn refuse(screen: &Screen, line: &str, problem: &str) {
     let name = text::short(line.split_whitespace().next().unwrap_or_default()).to_lowercase();
+    let problem = if screen.json { text::error_line(problem) } else { problem.to_owned() };
     screen.result(&name, &Err(problem));
 }
 
@@ -234,15 +239,17 @@ async fn log_in(
     input: &mut Input,
     mut user: Option<UserName>,
 ) -> anyhow::Result<bool> {
+    if user.is_none() && !screen.json {
+        screen.say("Log in; without an account, type create_user NAME first.");
+    }
     for left in (0..TRIES).rev() {
-        let name = match user.take() {
-            Some(name) => name,
-            None => match ask_user(input).await? {
-                Some(name) => name,
+        let (name, password) = match user.take() {
+            Some(name) => (name, password("Password: ").await?),
+            None => match ask_login(client, screen, input).await? {
+                Some(login) => login,
                 None => return Ok(false),
             },
         };
-        let password = password("Password: ").await?;
         match client.login(name, password).await {
             Ok((_, granted)) => {
                 for server in granted {
@@ -276,6 +283,42 @@ async fn ask_user(input: &mut Input) -> anyhow::Result<Option<UserName>> {
     }
 }
 
+/// Asks for a name and its password; `create_user` instead of a name makes the account first.
+async fn ask_login(
+    client: &Client,
+    screen: &Screen,
+    input: &mut Input,
+) -> anyhow::Result<Option<(UserName, Password)>> {
+    loop {
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
+        if typed.split_whitespace().next() != Some("create_user") {
+            match UserName::refer(typed.trim()) {
+                Ok(name) => return Ok(Some((name, password("Password: ").await?))),
+                Err(error) if prompt::attended() => screen.warn(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            continue;
+        }
+        let created = match Line::read(&typed) {
+            Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
+                let user = UserName::create(user.as_str())?;
+                let password = new_password().await?;
+                create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
+            }
+            Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
+            Err(problem) => Err(anyhow::anyhow!(problem)),
+        };
+        match created {
+            Ok((user, password)) => {
+                screen.say(&format!("user {user} was created"));
+                return Ok(Some((user, password)));
+            }
+            Err(error) if prompt::attended() => screen.warn(&format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The password from the environment, else asked for.
 async fn password(question: &'static str) -> anyhow::Result<Password> {
     if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
@@ -294,9 +337,15 @@ async fn carry_out(
 ) -> anyhow::Result<Output> {
     match command {
         Command::Put { files, copies } => put(client, screen, input, files, copies).await,
-        Command::Get { name, output, force } => get(client, screen, input, name, output, force).await,
-        Command::List => Ok(Output::Listed(client.list().await?)),
-        Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name)?).await?)),
+        Command::Get { name, output, force } => {
+            let name = (!name.is_empty()).then(|| name.join(" "));
+            get(client, screen, input, name, output, force).await
+        }
+        Command::List { name, verbose } => list(client, &name.join(" "), verbose).await,
+        Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name.join(" "))?).await?)),
+        Command::Help { command } => {
+            command::help(command.as_deref()).map(Output::Help).map_err(anyhow::Error::msg)
+        }
         Command::Status => {
             let states = client.ping().await?;
             Ok(Output::Status(states, client.status().await?, client.health().await?))
@@ -305,7 +354,7 @@ async fn carry_out(
             let user = named.or(user).context("say which: create_user NAME")?;
             let user = UserName::create(user.as_str())?;
             let password = new_password().await?;
-            let provisional = client.create_user(user.clone(), password, invite).await?;
+            let provisional = create_user(client, &user, password, invite).await?;
             Ok(Output::UserCreated { user: user.to_string(), provisional })
         }
         Command::ChangePassword => {
@@ -319,6 +368,40 @@ async fn carry_out(
         }
         Command::Exit => anyhow::bail!("exit leaves the prompt"),
     }
+}
+
+/// Creates an account; a taken name gets a hint that works here.
+async fn create_user(
+    client: &Client,
+    user: &UserName,
+    password: Password,
+    invite: Option<String>,
+) -> anyhow::Result<bool> {
+    match client.create_user(user.clone(), password, invite).await {
+        Err(StoreError::Login(LoginError::Call(error))) if error.refusal() == Some(RefusalKind::Exists) => {
+            let shown = text::quoted(user.as_str());
+            anyhow::bail!(
+                "the user id {user} is taken; choose another, or if it is yours, log in: dfs dfs.conf --user {shown}"
+            )
+        }
+        created => Ok(created?),
+    }
+}
+
+/// The user's files, or one of them, with who holds what where that was asked for.
+async fn list(client: &Client, name: &str, verbose: bool) -> anyhow::Result<Output> {
+    if name.is_empty() && !verbose {
+        return Ok(Output::Listed(client.list().await?));
+    }
+    let only = if name.is_empty() { None } else { Some(client.resolve(name).await?) };
+    let mut held = Vec::new();
+    for file in
+        client.list().await?.into_iter().filter(|file| only.as_ref().is_none_or(|only| file.name == *only))
+    {
+        let holders = client.holders(&file.name).await?;
+        held.push((file, holders));
+    }
+    Ok(Output::Held(held))
 }
 
 /// The password of a new account; a user at a terminal types it twice.
@@ -336,7 +419,7 @@ async fn put(
     screen: &Screen,
     input: &mut Input,
     mut paths: Vec<PathBuf>,
-    copies: u8,
+    copies: Option<u8>,
 ) -> anyhow::Result<Output> {
     if paths.is_empty() {
         anyhow::ensure!(!screen.json, "say which file: put FILE");
@@ -346,7 +429,9 @@ async fn put(
     }
     let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
-        let put = screen.watch(&path.to_string_lossy(), async |report| client.put(&path, copies, report).await).await;
+        let put = screen
+            .watch(&path.to_string_lossy(), async |report| client.put(&path, copies, report).await)
+            .await;
         match put {
             Ok(put) => stored.push(put),
             Err(error) => failed.push(error.to_string()),
@@ -380,7 +465,7 @@ async fn get(
             typed.context("no file was named")?.trim().to_owned()
         }
     };
-    let name = StoredName::new(&name)?;
+    let name = client.resolve(&name).await?;
     let options = GetOptions { to, force };
     let got = screen.watch(name.as_str(), async |report| client.get(&name, &options, report).await).await;
     Ok(Output::Got(got?))

@@ -9,7 +9,7 @@ use shoal_prompt::LinePrinter;
 use shoal_session::text;
 use tokio::sync::watch;
 
-use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Step, Stored};
+use crate::client::{Got, Holders, Listed, NodeState, Progress, Removed, Report, Step, Stored};
 
 /// Between two events of progress.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
@@ -22,9 +22,15 @@ pub(super) enum Output {
     Stored(Vec<Stored>),
     Got(Got),
     Listed(Vec<Listed>),
+    /// Files with who holds what of each.
+    Held(Vec<(Listed, Holders)>),
+    Help(String),
     Removed(Removed),
     Status(Vec<NodeState>, StoreStatus, Vec<Health>),
-    UserCreated { user: String, provisional: bool },
+    UserCreated {
+        user: String,
+        provisional: bool,
+    },
     PasswordChanged,
 }
 
@@ -152,11 +158,18 @@ fn fields(output: &Output) -> Value {
             "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
             "path": file.path.to_string_lossy(),
         }),
-        Output::Listed(files) => json!({ "files": files.iter().map(|file| json!({
-            "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
-            "wanted": file.health.wanted, "copies": file.health.copies, "chunks": file.health.chunks,
-            "missing": file.health.missing, "stored_ms": file.stored_ms,
-        })).collect::<Value>() }),
+        Output::Listed(files) => json!({ "files": files.iter().map(listed_fields).collect::<Value>() }),
+        Output::Held(files) => json!({ "files": files.iter().map(|(file, holders)| {
+            let mut fields = listed_fields(file);
+            fields["servers"] = holders.servers.iter().map(|holder| json!({
+                "name": holder.server, "reached": holder.chunks.is_ok(), "problem": holder.chunks.as_ref().err(),
+                "chunks": holder.chunks.as_ref().map(Vec::as_slice).unwrap_or_default(),
+            })).collect();
+            fields["missing_chunks"] = json!(holders.fewer_than(1));
+            fields["lacking_chunks"] = json!(holders.fewer_than(holders.wanted.into()));
+            fields
+        }).collect::<Value>() }),
+        Output::Help(text) => json!({ "text": text }),
         Output::Removed(file) => {
             json!({ "name": file.name.as_str(), "cleared": file.cleared, "servers": file.servers })
         }
@@ -172,6 +185,14 @@ fn fields(output: &Output) -> Value {
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
         Output::PasswordChanged => json!({}),
     }
+}
+
+fn listed_fields(file: &Listed) -> Value {
+    json!({
+        "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
+        "wanted": file.health.wanted, "copies": file.health.copies, "chunks": file.health.chunks,
+        "missing": file.health.missing, "stored_ms": file.stored_ms,
+    })
 }
 
 fn server_fields(server: &NodeState, status: &StoreStatus) -> Value {
@@ -201,6 +222,11 @@ fn words(output: &Output) -> String {
         }
         Output::Listed(files) if files.is_empty() => "you have no stored files".to_owned(),
         Output::Listed(files) => files.iter().map(listed).collect::<Vec<_>>().join("\n"),
+        Output::Held(files) if files.is_empty() => "you have no stored files".to_owned(),
+        Output::Held(files) => {
+            files.iter().map(|(file, holders)| held(file, holders)).collect::<Vec<_>>().join("\n")
+        }
+        Output::Help(text) => text.clone(),
         Output::Removed(file) if file.cleared == file.servers => format!("{} is removed", file.name),
         Output::Removed(file) => format!(
             "{} is removed; {} of {} servers deleted its parts, the others will by themselves",
@@ -243,6 +269,52 @@ fn listed(file: &Listed) -> String {
         file.sha1,
         file.name
     )
+}
+
+/// A file, then a line per server with the parts that it holds, and the parts that are missing.
+fn held(file: &Listed, holders: &Holders) -> String {
+    let mut lines = vec![listed(file)];
+    for holder in &holders.servers {
+        let held = match &holder.chunks {
+            Ok(chunks) if chunks.is_empty() => "no part".to_owned(),
+            Ok(chunks) => format!("parts {}", ranges(chunks)),
+            Err(problem) => format!("not reached ({})", text::error_line(problem)),
+        };
+        lines.push(format!("    {:<12} {held}", holder.server));
+    }
+    let (missing, lacking) = (holders.fewer_than(1), holders.fewer_than(holders.wanted.into()));
+    lines.push(match () {
+        () if lacking.is_empty() => {
+            format!("    all {} parts have {} copies", holders.chunks, holders.wanted)
+        }
+        () if missing.is_empty() => {
+            format!("    fewer than {} copies: parts {}", holders.wanted, ranges(&lacking))
+        }
+        () => format!(
+            "    MISSING: parts {}; fewer than {} copies: parts {}",
+            ranges(&missing),
+            holders.wanted,
+            ranges(&lacking)
+        ),
+    });
+    lines.join("\n")
+}
+
+/// Ascending numbers as people write them: `1–3, 5`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let shown = runs.into_iter().map(|(first, last)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("{first}–{last}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether all copies of a file are within reach.
@@ -294,6 +366,12 @@ mod tests {
     use super::*;
     use crate::name::StoredName;
     use shoal_common::Sha1;
+
+    #[test]
+    fn numbers_are_shown_in_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1–3, 5, 7, 8");
+        assert_eq!(ranges(&[]), "");
+    }
 
     #[test]
     fn lists_stand_where_scripts_look_for_them() {

@@ -17,14 +17,14 @@ use shoal_session::CallError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::holders::held;
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
+use crate::keyring::Description;
 use crate::lane::Lane;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
-use crate::keyring::Description;
-use crate::wire::MAX_CHUNK_LIST;
 
 /// How often servers that are away are tried again, and progress is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -146,7 +146,7 @@ impl Client {
             Ok(StoreAnswer::File(file)) => file,
             Ok(_) => return Err(CallError::Unexpected.into()),
             Err(error) if error.refusal() == Some(RefusalKind::NotFound) => {
-                return Err(StoreError::NotFound(name.clone()));
+                return Err(StoreError::not_found(name));
             }
             Err(error) => return Err(error.into()),
         };
@@ -299,15 +299,11 @@ impl Servers {
 
 /// A connection to a server, and which of the chunks it holds.
 async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(Lane, Bitfield), String> {
-    let lane = nodes.lane(peer).await?;
+    let ids: Vec<_> = file.chunks.iter().map(|chunk| chunk.id).collect();
+    let (lane, held) = held(nodes, peer, &ids).await?;
     let mut have = Bitfield::none(&file.layout);
-    let pieces: Vec<_> = file.layout.iter().collect();
-    for pieces in pieces.chunks(MAX_CHUNK_LIST) {
-        let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
-        let held = lane.holds(ids).await.map_err(|error| error.to_string())?;
-        for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
-            have.insert(*piece);
-        }
+    for (piece, _) in file.layout.iter().zip(held).filter(|(_, held)| *held) {
+        have.insert(piece);
     }
     Ok((lane, have))
 }

@@ -64,6 +64,28 @@ impl Client {
         Ok(listed)
     }
 
+    /// The stored file that is meant by what was typed: the one of that name, else the only one whose name is that with an ending
+    /// behind it, such as `Richard III.txt` for `Richard III`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] with the names that come near.
+    pub async fn resolve(&self, typed: &str) -> Result<StoredName, StoreError> {
+        let name = StoredName::new(typed)?;
+        match self.find(&name).await {
+            Err(StoreError::NotFound { .. }) => {}
+            found => return found.map(|_| name),
+        }
+        let mut near: Vec<StoredName> = self.list().await?.into_iter().map(|file| file.name).collect();
+        near.retain(|stored| is_near(stored.as_str(), typed));
+        let ending =
+            |stored: &&StoredName| stored.as_str().rsplit_once('.').is_some_and(|(stem, _)| stem == typed);
+        let mut meant = near.iter().filter(ending);
+        match (meant.next(), meant.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            _ => Err(StoreError::NotFound { name, near }),
+        }
+    }
+
     /// Where the copies of each of the user's stored files stand, in no order.
     ///
     /// # Errors
@@ -104,7 +126,7 @@ impl Client {
             return Err(CallError::Unexpected.into());
         };
         if !existed {
-            return Err(StoreError::NotFound(name.clone()));
+            return Err(StoreError::not_found(name));
         }
         let servers = found.manifest.servers.len();
         let chunks = with_keys(&found);
@@ -127,6 +149,11 @@ impl Client {
         }
         true
     }
+}
+
+/// Whether a stored name is one that was probably meant.
+fn is_near(stored: &str, typed: &str) -> bool {
+    stored.to_lowercase().starts_with(&typed.to_lowercase())
 }
 
 /// A file's chunks, each with the key that has it deleted. Chunks stored before there were such keys end otherwise; they stay

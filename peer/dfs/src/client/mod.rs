@@ -3,6 +3,7 @@
 mod error;
 mod get;
 mod hashing;
+mod holders;
 mod list;
 mod nodes;
 mod placing;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 pub use error::StoreError;
 pub use get::{GetOptions, Got};
+pub use holders::{Holder, Holders};
 pub use list::{Listed, Removed};
 pub use nodes::{NodeState, Nodes};
 pub use put::Stored;

@@ -23,10 +23,12 @@ use super::placing::{Nowhere, Placing};
 use super::reading::Reading;
 use super::unfinished::Unfinished;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
+use crate::keyring::Description;
 use crate::name::StoredName;
 use crate::seal::{OVERHEAD, Sealer};
-use crate::keyring::Description;
 
+/// Copies of each chunk by default.
+const COPIES: u8 = 2;
 /// Chunks that are sealed or on their way at once: some 24 MiB.
 const WINDOW: usize = 6;
 
@@ -64,21 +66,29 @@ struct Put {
 }
 
 impl Client {
-    /// Stores a file under its own name, with so many copies.
+    /// Stores a file under its own name, with so many copies; without a number as many as the stored file of that name has, or 2.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is listed then that was not before.
-    pub async fn put(&self, path: &Path, copies: u8, report: &Report) -> Result<Stored, StoreError> {
+    pub async fn put(&self, path: &Path, copies: Option<u8>, report: &Report) -> Result<Stored, StoreError> {
         self.persist(report, || self.put_once(path, copies, report)).await
     }
 
-    async fn put_once(&self, path: &Path, copies: u8, report: &Report) -> Result<Stored, StoreError> {
+    async fn put_once(&self, path: &Path, copies: Option<u8>, report: &Report) -> Result<Stored, StoreError> {
         let keyring = self.keyring()?;
         let name = StoredName::of_path(path)?;
         let reading = open(path).await?;
         let fingerprint = reading.fingerprint.clone();
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
+        let copies = match copies {
+            Some(copies) => copies,
+            None => match self.find(&name).await {
+                Ok(found) => found.manifest.copies,
+                Err(StoreError::NotFound { .. }) => COPIES,
+                Err(error) => return Err(error),
+            },
+        };
         let servers = self.servers_for(copies).await?;
         let Hashed { digest, pieces } = hash(path, &file, layout, report).await?;
         // Known before anything is sent; what changes later is found at the end.
@@ -169,7 +179,7 @@ impl Client {
         let needed = copy.saturating_mul(copies.into());
         if let Some(left) = status.room.filter(|left| needed > *left)
             // What takes a file's place needs only the difference, which the trackers judge.
-            && matches!(self.find(name).await, Err(StoreError::NotFound(_)))
+            && matches!(self.find(name).await, Err(StoreError::NotFound { .. }))
         {
             return Err(StoreError::Quota { name: name.clone(), needed, left });
         }

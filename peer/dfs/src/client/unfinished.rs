@@ -13,8 +13,8 @@ use minicbor::{Decode, Encode};
 use shoal_common::{Blake3, FileDigest, Sha1};
 use zeroize::Zeroize;
 
-use crate::seal::{FILE_ID_BYTES, FileSecret, KEY_BYTES};
 use crate::keyring::Keyring;
+use crate::seal::{FILE_ID_BYTES, FileSecret, KEY_BYTES};
 
 /// The folder of unfinished PUTs.
 const FOLDER: &str = "unfinished-puts";
@@ -126,7 +126,12 @@ impl Unfinished {
     }
 }
 
-fn read(path: &Path, keyring: &Keyring, fingerprint: &Fingerprint, digest: &FileDigest) -> Option<FileSecret> {
+fn read(
+    path: &Path,
+    keyring: &Keyring,
+    fingerprint: &Fingerprint,
+    digest: &FileDigest,
+) -> Option<FileSecret> {
     let found = fs::metadata(path).ok().filter(|found| found.len() <= MAX_BYTES);
     let sealed = found.and_then(|_| fs::read(path).ok())?;
     let plain = keyring.open_local(&sealed, PURPOSE).ok()?;

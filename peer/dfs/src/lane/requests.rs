@@ -133,9 +133,10 @@ impl Requests {
                 return Ok(());
             }
             ToClient::Failed { request, reason } => (request, Err(LaneError::Failed(reason))),
-            ToClient::Stored { request } | ToClient::Done { request } | ToClient::Held { request, .. } => {
-                (request, Ok(message))
-            }
+            ToClient::Stored { request }
+            | ToClient::Done { request }
+            | ToClient::Held { request, .. }
+            | ToClient::Status { request, .. } => (request, Ok(message)),
         };
         match (state.pending.remove(&request), result) {
             // Whoever asked may have left.

@@ -24,10 +24,16 @@ impl Acknowledged {
         self.0.send_if_modified(|acknowledged| acknowledged.remove(&tracker).is_some());
     }
 
+    /// The numbers of the trackers that are connected and took a report.
+    pub(super) fn connected(&self) -> Vec<u8> {
+        self.0.borrow().keys().copied().collect()
+    }
+
     /// Waits until every connected tracker knows everything up to `change`, for a second at most.
     pub(super) async fn wait_for(&self, change: u64) {
         let mut acknowledged = self.0.subscribe();
-        let all = acknowledged.wait_for(|acknowledged| acknowledged.values().all(|&acknowledged| acknowledged >= change));
+        let all = acknowledged
+            .wait_for(|acknowledged| acknowledged.values().all(|&acknowledged| acknowledged >= change));
         if timeout(REPORTED_WITHIN, all).await.is_err() {
             tracing::debug!(change, "a connected tracker takes no reports");
         }

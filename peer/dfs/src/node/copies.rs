@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counters::{Count, Counters};
 use crate::chunks::{Change, Chunks};
 use crate::lane::Lane;
 
@@ -33,6 +34,7 @@ pub(super) struct Copies(Arc<Copier>);
 struct Copier {
     identity: Identity,
     chunks: Chunks,
+    counters: Counters,
     /// By the tracker's number.
     under_way: Mutex<HashMap<u8, UnderWay>>,
     lanes: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), Lane>>,
@@ -59,12 +61,14 @@ impl Copies {
     pub(super) fn new(
         identity: Identity,
         chunks: Chunks,
+        counters: Counters,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         Self(Arc::new(Copier {
             identity,
             chunks,
+            counters,
             under_way: Mutex::default(),
             lanes: tokio::sync::Mutex::default(),
             tasks,
@@ -93,11 +97,22 @@ impl Copies {
             if let Some(of_tracker) = copier.under_way().get_mut(&tracker) {
                 of_tracker.chunks.remove(&chunk);
             }
+            if matches!(done, Some(Ok(()))) {
+                copier.counters.add(Count::Copied, 1);
+            }
             if let Some(Err(reason)) = done {
+                copier.counters.add(Count::CopiesFailed, 1);
                 tracing::warn!(tracker, owner = %chunk.owner, chunk = %chunk.chunk, reason, "a copy was not made");
                 copier.chunks.report(Change::Failed(chunk));
             }
         });
+    }
+}
+
+impl Copies {
+    /// Copies that are under way or wait.
+    pub(super) fn under_way(&self) -> usize {
+        self.0.under_way().values().map(|of_tracker| of_tracker.chunks.len()).sum()
     }
 }
 

@@ -7,6 +7,7 @@ use shoal_common::PeerId;
 use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio_util::task::TaskTracker;
 
+use super::counters::{Count, Counters};
 use super::votes::DeletionVotes;
 use crate::chunks::{Change, Chunks, Discarded};
 
@@ -21,6 +22,7 @@ pub(super) struct Deletions(Arc<DeletionsInner>);
 struct DeletionsInner {
     min_age: Duration,
     chunks: Chunks,
+    counters: Counters,
     votes: Mutex<DeletionVotes>,
     started: Instant,
     /// When the log last said that the day's share is spent.
@@ -31,10 +33,16 @@ struct DeletionsInner {
 impl Deletions {
     /// For a node that was started with so many trackers, and deletes nothing below that age.
     #[must_use]
-    pub(super) fn new(trackers: usize, min_age: Duration, chunks: Chunks, tasks: TaskTracker) -> Self {
+    pub(super) fn new(
+        trackers: usize,
+        min_age: Duration,
+        chunks: Chunks,
+        counters: Counters,
+        tasks: TaskTracker,
+    ) -> Self {
         let votes = Mutex::new(DeletionVotes::new(trackers));
         let (started, said) = (Instant::now(), Mutex::default());
-        Self(Arc::new(DeletionsInner { min_age, chunks, votes, started, said, tasks }))
+        Self(Arc::new(DeletionsInner { min_age, chunks, counters, votes, started, said, tasks }))
     }
 
     /// Takes a tracker's orders: which chunk, and the least age in milliseconds that this tracker asks for.
@@ -84,6 +92,7 @@ impl Deletions {
             match done {
                 Discarded::Binned => {
                     self.votes().close(&chunk);
+                    self.0.counters.add(Count::Deleted, 1);
                     tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "into the bin, by the trackers' order");
                 }
                 Discarded::Young => self.0.chunks.report(Change::Failed(chunk)),

@@ -4,6 +4,7 @@
 //! node's budget before it is allocated, so that neither many nor slow clients make it grow.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::verifier::{Admitted, TokenVerifier};
 use super::acknowledged::Acknowledged;
+use super::counters::Count;
+use super::operator::Operator;
+use super::tally::Tally;
+use super::verifier::{Admitted, TokenVerifier};
 use crate::chunks::Chunks;
 use crate::wire::{
     CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE,
@@ -44,6 +48,7 @@ pub(super) struct Server {
     chunks: Chunks,
     verifier: TokenVerifier,
     acknowledged: Acknowledged,
+    operator: Operator,
     budget: Arc<Semaphore>,
 }
 
@@ -74,8 +79,10 @@ struct Charge {
 impl Server {
     /// Serves these chunks to everyone whose ticket `verifier` accepts.
     #[must_use]
-    pub(super) fn new(name: &str, chunks: Chunks, verifier: TokenVerifier, acknowledged: Acknowledged) -> Self {
-        Self { name: name.into(), chunks, verifier, acknowledged, budget: Arc::new(Semaphore::new(BUDGET)) }
+    pub(super) fn new(verifier: TokenVerifier, operator: Operator) -> Self {
+        let (name, chunks) = (operator.name.as_str().into(), operator.chunks.clone());
+        let acknowledged = operator.acknowledged.clone();
+        Self { name, chunks, verifier, acknowledged, operator, budget: Arc::new(Semaphore::new(BUDGET)) }
     }
 
     /// Serves a connection to its end.
@@ -86,6 +93,11 @@ impl Server {
         let recalled = Arc::new(Mutex::new(HashSet::new()));
         let own = Arc::new(Semaphore::new(SHARE));
         let tasks = TaskTracker::new();
+        let counters = self.operator.counters.clone();
+        let tally = Tally::new(counters.clone());
+        let user = Arc::new(Mutex::new(None));
+        tracing::info!(%peer, %remote, "connected");
+        counters.add(Count::Connections, 1);
         let connection = Connection {
             server: self,
             peer,
@@ -95,17 +107,29 @@ impl Server {
             slots: Arc::new(Semaphore::new(MAX_REQUESTS)),
             tasks: tasks.clone(),
             admitted: None,
+            remote: remote.ip(),
+            tally: tally.clone(),
+            logged_in: user.clone(),
         };
         let ended = tokio::select! {
             ended = connection.read(FrameReader::new(input, MAX_TO_NODE)) => ended,
             written = write(queue, &recalled, FrameWriter::new(output)) => written,
+            () = tally.log_pauses(|| last(&user), peer) => Ok(()),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %remote, %error, "a connection was closed");
-        }
+        counters.less(Count::Connections);
         tasks.close();
         tasks.wait().await;
+        tally.log(last(&user), peer);
+        match ended {
+            Ok(()) => tracing::info!(%peer, %remote, "disconnected"),
+            Err(error) => tracing::info!(%peer, %remote, %error, "disconnected"),
+        }
     }
+}
+
+/// The user that logged in last.
+fn last(user: &Mutex<Option<Uid>>) -> Option<Uid> {
+    *user.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Connection {
@@ -118,6 +142,10 @@ struct Connection {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     admitted: Option<Admitted>,
+    remote: IpAddr,
+    tally: Tally,
+    /// The user, for the log.
+    logged_in: Arc<Mutex<Option<Uid>>>,
 }
 
 impl Connection {
@@ -129,8 +157,8 @@ impl Connection {
                 TO_NODE => {
                     let payload = timeout(CHUNK_WITHIN, frames.payload(MAX_MESSAGE)).await;
                     let payload = payload.map_err(|_| Closed::Idle)??;
-                    let message = minicbor::decode(&payload)
-                        .map_err(|_| Closed::Nonsense("an unreadable message"))?;
+                    let message =
+                        minicbor::decode(&payload).map_err(|_| Closed::Nonsense("an unreadable message"))?;
                     self.handle(message).await?;
                 }
                 CHUNK => {
@@ -156,18 +184,25 @@ impl Connection {
         let owned = OwnedChunk { owner, chunk };
         if self.server.chunks.room().free < length as u64 && !self.server.chunks.holds(&owned) {
             frames.skip().await?;
+            self.tally.refused();
             return self.say(ToClient::Failed { request, reason: Failure::Full }).await;
         }
         let charge = self.charge(length).await?;
         let mut sealed = vec![0; length];
         frames.read_into(&mut sealed).await?;
-        let (chunks, answers) = (self.server.chunks.clone(), self.answers.clone());
+        let (chunks, answers, tally) = (self.server.chunks.clone(), self.answers.clone(), self.tally.clone());
         self.begin(async move {
             let stored = chunks.put_within(allowance, owned, sealed.into()).await;
             drop(charge);
             let answer = match stored {
-                Ok(()) => ToClient::Stored { request },
-                Err(reason) => ToClient::Failed { request, reason },
+                Ok(()) => {
+                    tally.stored(length);
+                    ToClient::Stored { request }
+                }
+                Err(reason) => {
+                    tally.refused();
+                    ToClient::Failed { request, reason }
+                }
             };
             let _ = answers.send(Answer::Message(answer)).await;
         })
@@ -201,8 +236,9 @@ impl Connection {
                 .await
             }
             ToNode::Delete { request, chunks, keys } => {
+                let tally = self.tally.clone();
                 self.list(request, chunks, move |chunks, list| async move {
-                    match delete(&chunks, list, keys.unwrap_or_default()).await {
+                    match delete(&chunks, list, keys.unwrap_or_default(), &tally).await {
                         Ok(()) => ToClient::Done { request },
                         Err(reason) => ToClient::Failed { request, reason },
                     }
@@ -220,6 +256,11 @@ impl Connection {
                 })
                 .await
             }
+            ToNode::Status { request } => {
+                let status = self.server.operator.answer(self.remote);
+                let refused = ToClient::Failed { request, reason: Failure::NotAllowed };
+                self.say(status.map_or(refused, |status| ToClient::Status { request, status })).await
+            }
             ToNode::AwaitReported { request } => {
                 let (acknowledged, answers) = (self.server.acknowledged.clone(), self.answers.clone());
                 let now = *self.server.chunks.watch().borrow();
@@ -236,6 +277,10 @@ impl Connection {
         match self.server.verifier.ticket(ticket, self.peer).await {
             Ok(ticket) if self.admitted.is_none_or(|admitted| admitted.user == ticket.user) => {
                 let allowance = ticket.allowance.unwrap_or(u64::MAX);
+                if self.admitted.is_none() {
+                    tracing::info!(user = %ticket.user, peer = %self.peer, "logged in");
+                    *self.logged_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket.user);
+                }
                 self.admitted =
                     Some(Admitted { user: ticket.user, expires_ms: ticket.expires_ms, allowance });
                 let (name, free) = (self.server.name.to_string(), self.server.chunks.room().free);
@@ -265,12 +310,20 @@ impl Connection {
         if length > MAX_SEALED_CHUNK {
             return self.say(refused(Failure::NotFound)).await;
         }
-        let (chunks, answers, server, own) =
-            (self.server.chunks.clone(), self.answers.clone(), self.server.clone(), self.own.clone());
+        let (chunks, answers, server, own, tally) = (
+            self.server.chunks.clone(),
+            self.answers.clone(),
+            self.server.clone(),
+            self.own.clone(),
+            self.tally.clone(),
+        );
         self.begin(async move {
             let Some(charge) = charge(&own, &server.budget, length as usize).await else { return };
             let answer = match chunks.read(owned, offset, length).await {
-                Ok(bytes) => Answer::Data(request, bytes, charge),
+                Ok(bytes) => {
+                    tally.fetched(bytes.len());
+                    Answer::Data(request, bytes, charge)
+                }
                 Err(reason) => Answer::Message(refused(reason)),
             };
             let _ = answers.send(answer).await;
@@ -330,7 +383,12 @@ impl Connection {
 
 /// Deletes chunks whose removal key is shown. The others stay where they are: a tracker that lies can make tickets for anybody,
 /// so a ticket alone deletes nothing, and what no file names goes by the trackers' rule.
-async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -> Result<(), Failure> {
+async fn delete(
+    chunks: &Chunks,
+    list: Vec<OwnedChunk>,
+    keys: Vec<RemovalKey>,
+    tally: &Tally,
+) -> Result<(), Failure> {
     let mut refused = false;
     for (index, chunk) in list.into_iter().enumerate() {
         let shown = match keys.get(index) {
@@ -338,7 +396,9 @@ async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -
             None => false,
         };
         if shown {
-            chunks.delete(chunk).await?;
+            if chunks.delete(chunk).await? {
+                tally.deleted();
+            }
         } else {
             refused |= chunks.holds(&chunk);
         }

@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acknowledged::Acknowledged;
 use super::copies::Copies;
 use super::deletions::Deletions;
 use super::verifier::TokenVerifier;
-use super::acknowledged::Acknowledged;
 use crate::chunks::{Change, Chunks};
 
 /// Waits between two tries to reach a tracker.

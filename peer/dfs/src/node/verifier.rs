@@ -181,11 +181,16 @@ mod tests {
             (b"nonsense".to_vec(), CLIENT, Err(Judgement::Invalid)),
         ] {
             // The clock moves on while an unknown key is waited for.
-            let verifier = if expected == Err(Judgement::UnknownKey) { verifier.clone() } else { self::verifier() };
+            let verifier =
+                if expected == Err(Judgement::UnknownKey) { verifier.clone() } else { self::verifier() };
             assert_eq!(verifier.ticket(&token, presenter).await.map(|_| ()), expected);
         }
         let group = signed(7, &order(CLIENT, NODE));
-        assert_eq!(verifier.ticket(&group, CLIENT).await, Err(Judgement::Invalid), "another kind of statement");
+        assert_eq!(
+            verifier.ticket(&group, CLIENT).await,
+            Err(Judgement::Invalid),
+            "another kind of statement"
+        );
     }
 
     fn order(to: PeerId, from: PeerId) -> CopyOrder {
