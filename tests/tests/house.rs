@@ -105,3 +105,26 @@ fn arrows_run_downward_only() {
         }
     }
 }
+
+/// The sources of a crate, with their text.
+fn sources(krate: &str) -> Vec<(std::path::PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let files = shoal_tests::files_below(&root.join(krate).join("src")).into_iter();
+    files.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
+}
+
+#[test]
+fn one_selector_orders_downloads_placement_and_repair() {
+    let crates = ["peer/engine/core", "peer/engine", "peer/dfs", "tracker"];
+    let all: Vec<_> = crates.iter().flat_map(|krate| sources(krate)).collect();
+    let defined = all.iter().filter(|(_, text)| text.contains("pub struct Selector"));
+    assert_eq!(defined.count(), 1, "there is one selector");
+    // The engine's core orders what peers and HTTP servers deliver; a put and the trackers' repair place by the same code.
+    for krate in ["peer/engine/core", "peer/dfs", "tracker"] {
+        let sources = sources(krate);
+        let used = |call: &str| {
+            sources.iter().any(|(path, text)| !path.ends_with("selector.rs") && text.contains(call))
+        };
+        assert!(used("Selector::new(") && used("selector.rarest("), "{krate} chooses by the selector");
+    }
+}

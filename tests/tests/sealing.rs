@@ -34,13 +34,18 @@ async fn put(
     let report = watch::Sender::new(Progress::default());
     let mut watched = report.subscribe();
     let reached = |progress: &Progress| match at {
-        Step::Hashing => progress.step != Step::Hashing || progress.done == progress.total && progress.total > 0,
+        Step::Hashing => {
+            progress.step != Step::Hashing || progress.done == progress.total && progress.total > 0
+        }
         _ => progress.step == Step::Storing && progress.done > 0,
     };
     let changes = async {
         watched.wait_for(reached).await.unwrap();
         change();
-        watched.wait_for(|progress| cut && progress.step == Step::Storing && progress.done > 0).await.unwrap();
+        watched
+            .wait_for(|progress| cut && progress.step == Step::Storing && progress.done > 0)
+            .await
+            .unwrap();
     };
     tokio::select! {
         // The change first: the put goes on only after it.

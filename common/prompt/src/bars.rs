@@ -55,8 +55,13 @@ impl Bar {
 
     /// The measured rate in bytes per second, and the time that is left at that rate.
     #[must_use]
-    pub fn pace(&self) -> (f64, Duration) {
-        (self.bar.per_sec(), self.bar.eta())
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is small and not negative"
+    )]
+    pub fn pace(&self) -> (u64, Duration) {
+        (self.bar.per_sec() as u64, self.bar.eta())
     }
 }
 

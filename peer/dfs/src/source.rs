@@ -11,7 +11,6 @@ use shoal_common::storage::ChunkRef;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
 
 use crate::lane::{Lane, LaneError};
 use crate::seal::Sealer;
@@ -37,29 +36,20 @@ pub struct Sealed {
     pub chunks: Vec<ChunkRef>,
     /// What opens them.
     pub sealer: Arc<Sealer>,
-    /// Owns the checks that nodes are asked for.
-    checks: TaskTracker,
     memory: Arc<Semaphore>,
 }
 
 impl Sealed {
-    /// A version; `None` unless there is one chunk per piece, each of its sealed length. `checks` owns the tasks in which nodes are
-    /// asked to check a chunk; each ends with its connection.
+    /// A version; `None` unless there is one chunk per piece, each of its sealed length.
     #[must_use]
-    pub fn new(
-        layout: Layout,
-        chunks: Vec<ChunkRef>,
-        sealer: Arc<Sealer>,
-        checks: TaskTracker,
-    ) -> Option<Arc<Self>> {
+    pub fn new(layout: Layout, chunks: Vec<ChunkRef>, sealer: Arc<Sealer>) -> Option<Arc<Self>> {
         let fits = chunks.len() == layout.pieces() as usize
             && layout
                 .iter()
                 .zip(&chunks)
                 .all(|(piece, chunk)| chunk.sealed == layout.length(piece) + sealer.form().overhead());
         fits.then(|| {
-            let memory = Arc::new(Semaphore::new(SEALED_BYTES));
-            Arc::new(Self { layout, chunks, sealer, checks, memory })
+            Arc::new(Self { layout, chunks, sealer, memory: Arc::new(Semaphore::new(SEALED_BYTES)) })
         })
     }
 }
@@ -107,7 +97,7 @@ impl NodeSource {
         }
         // A node that is honest finds the rot, and the trackers have the chunk copied again.
         let lane = self.lane.clone();
-        self.file.checks.spawn(async move { lane.check(chunk.id).await });
+        tokio::spawn(async move { lane.check(chunk.id).await });
         self.lacks(piece)
     }
 

@@ -55,7 +55,7 @@ impl Stand for Nodes {
         layout.iter().for_each(|piece| {
             all.insert(piece);
         });
-        NodeSource::new(lane, Sealed::new(layout, chunks, sealer, self.tasks.clone()).unwrap(), all)
+        NodeSource::new(lane, Sealed::new(layout, chunks, sealer).unwrap(), all)
     }
 }
 

@@ -85,6 +85,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     if let Some(events) = client.take_events() {
         tokio::spawn(show_events(events, screen.clone()));
     }
+    let at_prompt = options.command.is_none() && prompt::attended();
     let work = async {
         match options.command {
             Some(command) => once(&mut client, &screen, &mut input, options.user, command).await,
@@ -93,7 +94,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     };
     let done = tokio::select! {
         done = work => done,
-        stopped = terminated() => stopped.map(|()| false),
+        stopped = terminated(at_prompt) => stopped.map(|()| false),
     };
     let _ = tokio::time::timeout(LEAVE_WITHIN, client.shutdown()).await;
     done
@@ -109,12 +110,13 @@ async fn show_events(mut events: broadcast::Receiver<Event>, screen: Screen) {
     }
 }
 
-async fn terminated() -> anyhow::Result<()> {
+/// Completes when the system asks to leave. At a prompt Ctrl-C is not such a wish.
+async fn terminated(at_prompt: bool) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        interrupted = tokio::signal::ctrl_c(), if !at_prompt => interrupted?,
     }
     Ok(())
 }

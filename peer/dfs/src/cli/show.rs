@@ -132,7 +132,7 @@ impl Screen {
                 bar.restart();
             }
             let (rate, left) = bar.pace();
-            let pace = format!("{}/s  {} left", text::size(rate as u64), text::duration(left));
+            let pace = format!("{}/s  {} left", text::size(rate), text::duration(left));
             let message = format!("{} {} of {}  {pace}", step.word(), text::size(done), text::size(total));
             bar.set(done, total, message);
         }

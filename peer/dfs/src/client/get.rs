@@ -96,7 +96,7 @@ impl Client {
         let sealer = Arc::new(Sealer::in_form(&description.secret, layout.pieces(), form));
         let ids = manifest.chunks.iter().map(|chunk| chunk.id).collect();
         let pieces = Arc::new(StoredPieces::new(sealer.clone(), ids, version.0));
-        let file = Sealed::new(layout, manifest.chunks, sealer, self.tasks.clone())
+        let file = Sealed::new(layout, manifest.chunks, sealer)
             .ok_or_else(|| contradiction("its parts are not those of a file of its size"))?;
         let overwrite = if options.force { Overwrite::Replace } else { Overwrite::Refuse };
         let target = Target::new(&path, overwrite);

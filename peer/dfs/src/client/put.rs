@@ -1,8 +1,8 @@
 //! PUT: hash, seal, place, and only then have the trackers name the file.
 //!
 //! The file is read twice: placement follows its SHA-1, which is known only at the end of the first pass. What the second pass
-//! reads is sealed only if it is what the first one read: a key meets one content, whatever happens to the file. Chunks go out in
-//! order, a few at a time, so that memory does not grow with the file. Whatever interrupts it, nothing is listed before
+//! reads is sealed only if it is what the first one read: a key meets one content, whatever happens to the file. A few chunks are
+//! in memory at a time, so that memory does not grow with the file; of those the one with the fewest copies goes out first. Whatever interrupts it, nothing is listed before
 //! the last step, and chunks that nothing names are deleted by the trackers' rule.
 
 use std::fs::File;
@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest, room_of};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
+use tokio::sync::Semaphore;
 
 use super::hashing::Hashed;
-use super::placing::{Nowhere, Placing};
+use super::placing::{NotPlaced, Placed, Placing, SealedChunk};
 use super::reading::Reading;
 use super::unfinished::Unfinished;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
@@ -81,14 +82,7 @@ impl Client {
         let fingerprint = reading.fingerprint.clone();
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
-        let copies = match copies {
-            Some(copies) => copies,
-            None => match self.find(&name).await {
-                Ok(found) => found.manifest.copies,
-                Err(StoreError::NotFound { .. }) => COPIES,
-                Err(error) => return Err(error),
-            },
-        };
+        let copies = self.copies_for(&name, copies).await?;
         let servers = self.servers_for(copies).await?;
         let Hashed { digest, pieces } = hash(path, &file, layout, report).await?;
         // Known before anything is sent; what changes later is found at the end.
@@ -164,6 +158,18 @@ impl Client {
         })
     }
 
+    /// The copies that are asked for, else those that the stored file of that name has.
+    async fn copies_for(&self, name: &StoredName, asked: Option<u8>) -> Result<u8, StoreError> {
+        if let Some(copies) = asked {
+            return Ok(copies);
+        }
+        match self.find(name).await {
+            Ok(found) => Ok(found.manifest.copies),
+            Err(StoreError::NotFound { .. }) => Ok(COPIES),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the servers have room for so many copies together, and the user's quota for a new file, as far as the trackers
     /// know: nothing is sent in vain.
     async fn room_for(&self, name: &StoredName, layout: Layout, copies: u8) -> Result<(), StoreError> {
@@ -210,31 +216,37 @@ impl Put {
     /// Places all chunks: what they are, the least copies of any, and how many were there already.
     async fn place_all(&self) -> Result<(Vec<ChunkRef>, usize, u32), StoreError> {
         self.advance(0);
-        let placed = futures::stream::iter(self.layout.iter())
-            .map(|piece| self.place(piece))
-            .buffered(WINDOW)
-            .try_fold(
-                (Vec::new(), usize::MAX, 0),
-                |(mut chunks, least, found), (chunk, placed)| async move {
-                    chunks.push(chunk);
-                    Ok((chunks, least.min(placed.copies), found + u32::from(placed.found)))
-                },
-            );
-        placed.await
-    }
-
-    async fn place(&self, piece: PieceIndex) -> Result<(ChunkRef, super::placing::Placed), StoreError> {
-        let (id, sealed) = self.seal(piece).await?;
-        let chunk = ChunkRef { id, sealed: self.layout.length(piece) + OVERHEAD };
-        let placed = self.placing.place(piece.get(), id, sealed).await;
-        let placed = placed.map_err(|Nowhere(why)| StoreError::NoPlace {
-            name: self.name.clone(),
-            part: piece.get() + 1,
-            needed: self.placing.needed(),
-            why,
-        })?;
-        self.advance(self.layout.length(piece).into());
-        Ok((chunk, placed))
+        let memory = Arc::new(Semaphore::new(WINDOW));
+        let sealed = futures::stream::iter(self.layout.iter())
+            .map(|piece| {
+                let memory = memory.clone();
+                async move {
+                    // The semaphore is never closed.
+                    let memory =
+                        memory.acquire_owned().await.map_err(|_| StoreError::Changed(self.path.clone()))?;
+                    let (id, bytes) = self.seal(piece).await?;
+                    Ok(SealedChunk { index: piece.get(), id, bytes, memory })
+                }
+            })
+            .buffered(WINDOW);
+        let (mut ids, mut least, mut found) = (vec![None; self.layout.pieces() as usize], usize::MAX, 0);
+        let placed = |placed: Placed| {
+            ids[placed.index as usize] = Some(placed.id);
+            least = least.min(placed.copies);
+            found += u32::from(placed.found);
+            self.advance((placed.length as u64).saturating_sub(OVERHEAD.into()));
+        };
+        match self.placing.place_all(self.layout.pieces(), sealed, placed).await {
+            Ok(()) => {}
+            Err(NotPlaced::Sealing(error)) => return Err(error),
+            Err(NotPlaced::Nowhere(index, why)) => {
+                let (name, needed) = (self.name.clone(), self.placing.needed());
+                return Err(StoreError::NoPlace { name, part: index + 1, needed, why });
+            }
+        }
+        let chunks = self.layout.iter().zip(ids.into_iter().flatten());
+        let chunks = chunks.map(|(piece, id)| ChunkRef { id, sealed: self.layout.length(piece) + OVERHEAD });
+        Ok((chunks.collect(), least, found))
     }
 
     async fn seal(&self, piece: PieceIndex) -> Result<(ChunkId, Bytes), StoreError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use shoal_common::TrackerInfo;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::data_dir::DataDir;
@@ -153,14 +154,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let port = options.port.context("give the port on which clients reach this node")?;
-    let trackers = match &options.trackers {
-        Some(path) => read_trackers(path)?,
-        None => {
-            let path = files::default_trackers()?;
-            say(&format!("takes the trackers from {}", path.display()));
-            read_trackers(&path)?
-        }
-    };
+    let trackers = trackers(&options)?;
     let path = match &options.data_dir {
         Some(path) => path.clone(),
         None => files::data_home()?.join(format!("dfs-server-{port}")),
@@ -172,20 +166,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let _terminal = shoal_console::Restored::at_end();
     descriptors::raise();
     let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
-    let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
-    let backend = open_backend(&store, !options.no_fsync)?;
-    let bin = BinRules {
-        journal: data_dir.path().join(BIN),
-        keep: options.keep_deleted,
-        daily_percent: options.daily_deletions,
-        restore: options.restore_bin,
-    };
-    let chunks = Chunks::open(backend, options.capacity, bin).await;
-    let chunks = chunks.map_err(|error| match error {
-        OpenError::Backend(error) => anyhow::Error::new(error)
-            .context(format!("cannot list what {store} holds; check that it can be reached and read")),
-        error @ OpenError::Journal { .. } => error.into(),
-    })?;
+    let chunks = open_chunks(&options, &data_dir).await?;
     let name = match options.name {
         Some(name) => name,
         None => NodeName::create(&format!("DFS-{port}"))?,
@@ -241,6 +222,34 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let ended = operate::operate(&node, data_dir.path(), options.interval.map(Duration::from_secs)).await;
     node.shutdown().await;
     ended
+}
+
+/// The trackers of the file that is given, else of the one that is found.
+fn trackers(options: &Options) -> anyhow::Result<TrackerInfo> {
+    if let Some(path) = &options.trackers {
+        return read_trackers(path);
+    }
+    let path = files::default_trackers()?;
+    say(&format!("takes the trackers from {}", path.display()));
+    read_trackers(&path)
+}
+
+/// The chunks that this node holds already.
+async fn open_chunks(options: &Options, data_dir: &DataDir) -> anyhow::Result<Chunks> {
+    let store = options.store.clone().unwrap_or_else(|| data_dir.path().join(CHUNKS).display().to_string());
+    let backend = open_backend(&store, !options.no_fsync)?;
+    let bin = BinRules {
+        journal: data_dir.path().join(BIN),
+        keep: options.keep_deleted,
+        daily_percent: options.daily_deletions,
+        restore: options.restore_bin,
+    };
+    let chunks = Chunks::open(backend, options.capacity, bin).await;
+    chunks.map_err(|error| match error {
+        OpenError::Backend(error) => anyhow::Error::new(error)
+            .context(format!("cannot list what {store} holds; check that it can be reached and read")),
+        error @ OpenError::Journal { .. } => error.into(),
+    })
 }
 
 /// Where chunks are kept: a folder, or a bucket where a URL is given.
