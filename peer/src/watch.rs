@@ -90,7 +90,9 @@ async fn bars(client: &Client, screen: &Screen) {
         let rows = running(client);
         by_path.retain(|path, _| rows.iter().any(|row| row.path == *path));
         for row in rows.iter().take(MAX_BARS) {
-            let bar = by_path.entry(row.path.clone()).or_insert_with(|| shown.bars.add(&format!("[{}] {}", row.group, row.file)));
+            let bar = by_path
+                .entry(row.path.clone())
+                .or_insert_with(|| shown.bars.add(&format!("[{}] {}", row.group, row.file)));
             draw(bar, row);
         }
     }

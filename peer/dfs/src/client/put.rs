@@ -225,7 +225,7 @@ impl Put {
                     let memory =
                         memory.acquire_owned().await.map_err(|_| StoreError::Changed(self.path.clone()))?;
                     let (id, bytes) = self.seal(piece).await?;
-                    Ok(SealedChunk { index: piece.get(), id, bytes, memory })
+                    Ok(SealedChunk { index: piece.get(), id, bytes, _memory: memory })
                 }
             })
             .buffered(WINDOW);

@@ -284,7 +284,7 @@ impl NodeStatus {
 ///
 /// # Errors
 /// In words: nothing answers there, or not to this machine.
-pub async fn ask(at: &str) -> Result<NodeStatus> {
+pub(super) async fn ask(at: &str) -> Result<NodeStatus> {
     let mut found =
         tokio::net::lookup_host(at).await.with_context(|| format!("{at:?} is no address; give ip:port"))?;
     let Some(address) = found.next() else { bail!("{at:?} has no address; give ip:port") };

@@ -57,8 +57,8 @@ pub(super) struct SealedChunk {
     pub(super) id: ChunkId,
     /// Its bytes.
     pub(super) bytes: Bytes,
-    /// The memory that it takes.
-    pub(super) memory: OwnedSemaphorePermit,
+    /// The memory that it takes, given back when the chunk is dropped.
+    pub(super) _memory: OwnedSemaphorePermit,
 }
 
 /// How a chunk ended up.

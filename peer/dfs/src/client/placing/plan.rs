@@ -248,7 +248,10 @@ mod tests {
             order.iter().filter(|(chunk, _)| *chunk == 2).map(|(_, server)| *server).collect();
         assert_eq!(of_two, [3, 2], "the rule: (c + H − k) mod m");
         plan.refused(2, of_two.remove(0));
-        assert_eq!(plan.next(&mut rng), Some((2, 1)), "the next in order");
+        // Chunk 3 had its second copy on the way to the server that is out now, so it lacks one too.
+        let mut again: Vec<(u32, usize)> = std::iter::from_fn(|| plan.next(&mut rng)).collect();
+        again.sort_unstable();
+        assert_eq!(again, [(2, 1), (3, 2)], "the next in order");
         plan.durable(2, 2);
         plan.durable(2, 1);
         assert_eq!(plan.placed(2), Some(2));
