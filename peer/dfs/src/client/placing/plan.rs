@@ -187,10 +187,10 @@ mod tests {
                 match (step, answered) {
                     (0, _) => {
                         let chunk = pick % chunks;
-                        if !naive.contains_key(&chunk) {
+                        naive.entry(chunk).or_insert_with(|| {
                             plan.add(chunk);
-                            naive.insert(chunk, Naive::default());
-                        }
+                            Naive::default()
+                        });
                     }
                     (1, Some((chunk, server))) => {
                         plan.durable(chunk, server);
