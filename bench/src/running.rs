@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use shoal_tests::Client;
+
 use crate::sample::Sample;
 
 /// Ticks a second of `/proc/PID/stat`, on every Linux of today.
@@ -15,6 +17,10 @@ const TICKS: f64 = 100.0;
 const LOOK: Duration = Duration::from_millis(2);
 /// Looks between two at the memory, which costs more.
 const LOOKS_A_PEAK: u32 = 10;
+/// How long a client's downloads may take.
+const DOWNLOADS: Duration = Duration::from_secs(300);
+/// Seconds that one `wait` takes at most: less than a command's answer may.
+const ONE_WAIT: u32 = 50;
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(60);
 
@@ -150,6 +156,25 @@ impl Drop for Running {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until no download of a client runs.
+///
+/// # Errors
+/// When it takes too long, or one failed.
+pub(crate) fn wait_until_idle(client: &mut Client) -> Result<(), String> {
+    let deadline = Instant::now() + DOWNLOADS;
+    loop {
+        let answer = client.run(&format!("wait {ONE_WAIT}")).answer;
+        if answer["ok"] == true {
+            return Ok(());
+        }
+        let running = client.ok("show_downloads");
+        let unfinished = running["downloads"].as_array().unwrap().iter().any(|one| one["state"] == "D");
+        if !unfinished || Instant::now() > deadline {
+            return Err(answer["error"].as_str().unwrap_or_default().to_owned());
+        }
     }
 }
 

@@ -9,8 +9,7 @@ use std::time::Instant;
 use shoal_tests::{Client, Manners, Member, Network, Seeder, Trackers, random_file, same_content};
 
 use crate::links::{self, own_loopback};
-use crate::running::cpu_seconds;
-use crate::swarm::wait_until_idle;
+use crate::running::{cpu_seconds, wait_until_idle};
 use crate::{Plan, absent};
 
 /// Size of the file.
