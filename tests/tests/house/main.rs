@@ -128,3 +128,16 @@ fn every_channel_has_a_bound() {
         }
     }
 }
+
+#[test]
+fn one_version_of_rust_is_pinned_everywhere() {
+    let quoted = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned).unwrap();
+        line.trim_matches([' ', '=', '"']).to_owned()
+    };
+    let pinned = quoted("rust-toolchain.toml", "channel");
+    assert!(pinned.starts_with(&format!("{}.", quoted("Cargo.toml", "rust-version"))), "{pinned}");
+    let container = std::fs::read_to_string(root().join("scripts/deploy/Containerfile")).unwrap();
+    assert!(container.contains(&format!("/rust:{pinned}-slim ")), "the container file: {pinned}");
+}
