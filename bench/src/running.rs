@@ -11,7 +11,7 @@ use shoal_tests::Client;
 
 use crate::sample::Sample;
 
-/// Ticks a second of `/proc/PID/stat`, on every Linux of today.
+/// Ticks per second of `/proc/PID/stat`, on every Linux of today.
 const TICKS: f64 = 100.0;
 /// How often it is looked whether a program has ended: what a time can be wrong by.
 const LOOK: Duration = Duration::from_millis(2);
@@ -193,7 +193,7 @@ pub(crate) fn peak_mib(pid: u32) -> f64 {
     line.split_whitespace().nth(1).map_or(0.0, |kib| kib.parse::<f64>().unwrap() / 1024.0)
 }
 
-/// Lets the highest memory of a process be counted anew (proc(5): `clear_refs`).
+/// Lets the highest memory of a process be counted again (proc(5): `clear_refs`).
 pub(crate) fn forget_peak(pid: u32) {
     // Without it the peak is that of all runs so far, which is no worse than too high.
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
