@@ -130,7 +130,7 @@ impl Ann {
     }
 }
 
-/// What the trackers say, to whoever downloads.
+/// What the trackers answer to downloaders.
 type Named = Arc<Mutex<Vec<Holder>>>;
 
 /// Feeds a download with what is named, as a client does, until it is dropped.
@@ -142,7 +142,7 @@ fn feed(
 ) -> (JoinSet<()>, watch::Receiver<Option<String>>) {
     let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout, fetching.sources.clone());
     let mut progress = fetching.download.progress();
-    let (told, waits_for) = watch::channel(None);
+    let (published, waits_for) = watch::channel(None);
     let mut feeding = JoinSet::new();
     feeding.spawn(async move {
         let mut next = Instant::now();
@@ -153,7 +153,7 @@ fn feed(
             }
             let now = progress.borrow_and_update().clone();
             sources.choose(&now).await;
-            told.send_replace(sources.waits_for());
+            published.send_replace(sources.waits_for());
             tokio::select! {
                 seen = sources.changed() => assert_eq!(sources.take(seen).await, None, "nobody lies"),
                 changed = progress.changed() => if changed.is_err() { return },
