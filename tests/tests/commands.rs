@@ -318,7 +318,7 @@ impl Examples {
     /// Runs the examples of these commands, `key` in place of the one in them.
     fn run(&mut self, client: &mut Client, commands: &[&str], key: &str) {
         for command in commands {
-            let of_it = |example: &String| example.split(' ').next() == Some(command);
+            let of_it = |example: &String| example.split(' ').next() == Some(*command);
             let at = self.left.iter().position(of_it).unwrap_or_else(|| panic!("no example of {command}"));
             let example = self.left.remove(at);
             let ran = client.ok(&example.replace("hJk4Qz7P", key));

@@ -198,7 +198,7 @@ fn milliseconds(line: &Value) -> u64 {
 fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_once() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
+    let (mut ann, bob) = Client::pair(dir.path(), &trackers.info());
     ann.share("g", "a.bin", 100_000);
     ann.share("g", "b.bin", 100_000);
     bob.quit();

@@ -83,7 +83,7 @@ impl World {
 #[test]
 fn few_holders_are_all_used_and_keep_their_places() {
     let mut world = World::new((0..60).map(|number| (number, u64::from(number))));
-    world.uses(100);
+    world.pass(100);
     assert_eq!(world.in_use.len(), 60);
     assert!(world.added.values().all(|&times| times == 1));
 }
@@ -94,9 +94,9 @@ fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
     for (seed, fast) in (0..50).zip([0, 100, 200].into_iter().cycle()) {
         let mut world = World::seeded(seed, (0..=200).map(|number| (number, 10_000)));
         world.rates.insert(fast, 1_000_000);
-        world.uses(60);
+        world.pass(60);
         assert!(world.uses(fast), "seed {seed}");
-        world.uses(120);
+        world.pass(120);
         assert!(world.uses(fast) && world.added[&fast] == 1, "it lost its place, seed {seed}");
     }
 }
@@ -104,25 +104,25 @@ fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
 #[test]
 fn holders_that_come_when_all_places_are_taken_are_tried_as_well() {
     let mut world = World::new((0..64).map(|number| (number, 10_000)));
-    world.uses(20);
+    world.pass(20);
     assert_eq!(world.in_use.len(), MAX_SOURCES);
     world.rates.extend((64..200).map(|number| (number, 10_000)));
     world.rates.insert(150, 1_000_000);
-    world.uses(60);
+    world.pass(60);
     assert!(world.uses(150));
 }
 
 #[test]
 fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
     let mut world = World::new((0..=200).map(|number| (number, 10_000)));
-    world.uses(1);
+    world.pass(1);
     let first: BTreeSet<u8> = world.in_use.values().copied().collect();
-    world.uses(60);
+    world.pass(60);
     assert_eq!(world.added.len(), 201, "each was tried once");
     let stayed = first.iter().filter(|&&number| world.uses(number)).count();
     assert!(stayed >= MAX_SOURCES - FIRST_TRIALS, "{stayed} of the first stayed");
     let trials: usize = world.added.values().sum();
-    world.uses(60);
+    world.pass(60);
     let later = world.added.values().sum::<usize>() - trials;
     assert!(later <= 60, "{later} trials of known ones in a minute");
 }
@@ -131,9 +131,9 @@ fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
 fn the_only_one_that_holds_what_is_missing_gets_its_turn_and_stays() {
     // The others have nothing that is of use any more.
     let mut world = World::new((0..=200).map(|number| (number, 0)));
-    world.uses(120);
+    world.pass(120);
     world.rates.insert(170, 3_000);
-    world.uses(600);
+    world.pass(600);
     assert!(world.uses(170));
 }
 
