@@ -211,7 +211,7 @@ fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_on
         dir.path().display()
     );
     let mut command = client_command(dir.path(), "bob", &trackers.info(), free_port());
-    command.args(["--log-format", "json"]).env("RUST_LOG", "shoal_client=debug");
+    command.args(["--json", "--log-format", "json"]).env("RUST_LOG", "shoal_client=debug");
     let finished = finish(&mut command, &script);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let lines: Vec<Value> = finished.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
