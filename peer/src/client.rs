@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shoal_console::{descriptors, log, read_trackers};
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

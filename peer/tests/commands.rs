@@ -43,7 +43,7 @@ impl Client {
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
             clock,
-            mirrors: shoal_segment::mirror::Reach::Global,
+            mirrors: shoal_http::mirror::Reach::Global,
         };
         let app = Shoal::start(config).await.unwrap();
         Self { events: app.events(), app }

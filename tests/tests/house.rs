@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("peer/engine/core", &["shoal-common"]),
     ("peer/engine", &["shoal-common", "shoal-engine-core", "shoal-sha1"]),
     ("peer/sim", &["shoal-common", "shoal-engine-core", "shoal-policy"]),
-    ("peer/segment", &["shoal-common", "shoal-console", "shoal-engine"]),
+    ("peer/http", &["shoal-common", "shoal-console", "shoal-engine"]),
     ("peer/session", &["shoal-common", "shoal-net", "shoal-policy"]),
     (
         "peer/swarm",
@@ -29,14 +29,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-common",
             "shoal-console",
             "shoal-engine",
+            "shoal-http",
             "shoal-net",
-            "shoal-segment",
             "shoal-session",
             "shoal-swarm",
         ],
     ),
     ("peer/dfs", &["shoal-common", "shoal-console", "shoal-engine", "shoal-net", "shoal-session"]),
-    ("peer", &["shoal-client", "shoal-common", "shoal-console", "shoal-segment", "shoal-session"]),
+    ("peer", &["shoal-client", "shoal-common", "shoal-console", "shoal-http", "shoal-session"]),
 ];
 
 /// Crates that know no clock, socket or disk.

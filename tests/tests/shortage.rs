@@ -318,7 +318,7 @@ fn fetch_waits_for_room_and_then_says_how_to_go_on() {
     let failed = finish(&mut fetch(&["--retry-time", "2"]), "");
     assert_eq!(failed.code, Some(1));
     let said = &failed.stderr;
-    assert!(said.contains("trying again for 2 s") && said.contains("go on with -r"), "{said}");
+    assert!(said.contains("trying again for 2 s") && said.contains("continue with -r"), "{said}");
     assert!(said.contains("no space left on the drive of") && said.contains("MiB more are needed"), "{said}");
     // Room that is made in time is enough.
     let mut waiting = fetch(&["-r"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();

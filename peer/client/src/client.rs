@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
+use shoal_http::mirror::Reach;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
-use shoal_segment::mirror::Reach;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shoal_common::GroupName;
 use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry};
-use shoal_segment::mirror::{MirrorRefused, Reach};
+use shoal_http::mirror::{MirrorRefused, Reach};
 use shoal_session::text;
 use shoal_swarm::FileKey;
 

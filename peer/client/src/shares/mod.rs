@@ -21,7 +21,7 @@ use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
 use shoal_engine::regular::{Kind, NotRegular};
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use shoal_common::{Bitfield, Manifest};
 use shoal_engine::{AnySource, Progress, SourceId, SourceState};
-use shoal_segment::mirror::Reach;
-use shoal_segment::source::{HttpSource, Standing};
+use shoal_http::mirror::Reach;
+use shoal_http::source::{HttpSource, Standing};
 use tokio::time::Instant;
 
 /// Mirrors' ids begin here; peers' are counted from 0.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use shoal_common::{FileName, Gid, GroupName, Sha1, Uid};
 use shoal_console::descriptors;
 use shoal_engine::Engine;
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

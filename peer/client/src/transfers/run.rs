@@ -19,7 +19,7 @@ use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
 use super::{Shared, destination};
 use crate::store::DownloadRecord;
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_session::text;
