@@ -1,6 +1,7 @@
 //! The engine as the rest of the program sees it: one [`Engine`] a process, one [`Download`] a file.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use shoal_common::Bitfield;
 use shoal_engine_core::POOL_BYTES;
@@ -93,7 +94,8 @@ impl Engine {
         });
         tracker.close();
         let reader = PieceReader::new(layout, part, verified.clone());
-        Download { content, target, control, progress, verified, outcome, reader, tracker }
+        let waits_for = watch::Sender::new(None);
+        Download { content, target, control, progress, verified, waits_for, outcome, reader, tracker }
     }
 }
 
@@ -105,6 +107,7 @@ pub struct Download {
     control: watch::Sender<Control>,
     progress: watch::Receiver<Progress>,
     verified: watch::Receiver<Arc<Bitfield>>,
+    pub(crate) waits_for: watch::Sender<Option<String>>,
     outcome: watch::Receiver<Option<Outcome>>,
     reader: PieceReader,
     tracker: TaskTracker,
@@ -121,6 +124,12 @@ impl Download {
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// What it waits for while it has no source, in one sentence, as far as [`feed`](crate::feed) knows.
+    #[must_use]
+    pub fn waits_for(&self) -> watch::Receiver<Option<String>> {
+        self.waits_for.subscribe()
     }
 
     /// The pieces that are verified and written, so that others can be told.
@@ -189,6 +198,7 @@ impl Progress {
             wasted_bytes: 0,
             digested_bytes: 0,
             rate: 0,
+            idle: Duration::ZERO,
             eta: None,
             sources: 0,
             rows: Arc::new([]),

@@ -10,6 +10,7 @@ mod buffer;
 pub mod conformance;
 mod content;
 mod digest;
+mod discovery;
 mod disk;
 mod driver;
 mod engine;
@@ -29,6 +30,7 @@ mod writer;
 
 pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
+pub use discovery::{BoxFuture, Discovery, MAX_CHANGES, feed};
 pub use disk::DiskError;
 pub use engine::{Download, Engine, EngineConfig};
 pub use progress::{
@@ -36,5 +38,5 @@ pub use progress::{
 };
 pub use reader::{PieceReadError, PieceReader};
 pub use shoal_engine_core::{Have, Limits, POOL_BYTES, PieceRun, Run, SourceError, SourceId};
-pub use shortage::{Lack, Pauses, Shortage, Tries};
+pub use shortage::{Lack, Pauses, Shortage, Tries, back_off};
 pub use source::{AnySource, PieceSource, SourceChange};

@@ -33,6 +33,8 @@ pub struct Progress {
     pub digested_bytes: u64,
     /// Bytes a second over the last seconds.
     pub rate: u64,
+    /// For how long it has had nothing to fetch.
+    pub idle: Duration,
     /// Time left at that rate; `None` while nothing moves.
     pub eta: Option<Duration>,
     /// Sources that hold anything of the file, in use or waiting for their turn; those dropped do not count.

@@ -148,23 +148,30 @@ impl fmt::Display for Shortage {
     }
 }
 
+/// The pause before the next try after so many failures in a row: `first` after none, then twice as long each time, up to
+/// `longest`.
+#[must_use]
+pub fn back_off(failures: u32, first: Duration, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
 /// The pauses between tries while something is lacking: each twice as long as the one before, up to [`LONGEST_PAUSE`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pauses {
-    last: Option<Duration>,
+    failures: u32,
 }
 
 impl Pauses {
     /// The pause before the next try.
     pub fn pause(&mut self) -> Duration {
-        let next = self.last.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        self.last = Some(next);
-        next
+        let pause = back_off(self.failures, FIRST_PAUSE, LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        pause
     }
 
     /// Something was done since: the next lack is a new one.
     pub fn reset(&mut self) {
-        self.last = None;
+        self.failures = 0;
     }
 }
 

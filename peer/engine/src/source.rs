@@ -34,25 +34,13 @@ pub trait PieceSource: Send + Sync + 'static {
 
 /// Any [`PieceSource`], so that one download can mix kinds. Cheap to clone.
 #[derive(Clone)]
-pub struct AnySource(Arc<dyn Erased>);
+pub struct AnySource(pub(crate) Arc<dyn Erased>);
 
 impl AnySource {
     /// Wraps a source.
     #[must_use]
     pub fn new(source: impl PieceSource) -> Self {
         Self(Arc::new(source))
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    pub(crate) fn have(&self) -> watch::Receiver<Have> {
-        self.0.have()
-    }
-
-    pub(crate) async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
-        self.0.fetch(want, into).await
     }
 }
 
@@ -75,7 +63,7 @@ pub enum SourceChange {
 }
 
 /// [`PieceSource`] with its future boxed; one allocation a request.
-trait Erased: Send + Sync {
+pub(crate) trait Erased: Send + Sync {
     fn limits(&self) -> Limits;
     fn have(&self) -> watch::Receiver<Have>;
     fn fetch(&self, want: PieceRun, into: PieceBuf) -> BoxFuture<'_, Result<PieceBuf, SourceError>>;

@@ -87,8 +87,8 @@ impl Fetches {
     pub(super) fn add_source(&mut self, id: SourceId, source: AnySource) -> (Limits, Have) {
         self.drop_source(id);
         self.epoch += 1;
-        let limits = source.limits();
-        let mut watch = source.have();
+        let limits = source.0.limits();
+        let mut watch = source.0.have();
         let have = watch.borrow_and_update().clone();
         let watching = self.watch(id, self.epoch, watch);
         self.sources.insert(id, Connected { source, epoch: self.epoch, watching });
@@ -134,7 +134,7 @@ impl Fetches {
         let (buffer, filling) =
             PieceBuf::new(request, run, self.pool.clone(), self.limiter.clone(), self.arrived_sender.clone());
         let source = connected.source.clone();
-        let task = self.tasks.spawn(async move { source.fetch(run, buffer).await.map(|_| ()) });
+        let task = self.tasks.spawn(async move { source.0.fetch(run, buffer).await.map(|_| ()) });
         self.by_task.insert(task.id(), request);
         let running = Running { source: id, filling, task, started: Instant::now(), counted: 0, kept: 0 };
         self.requests.insert(request, running);

@@ -27,6 +27,8 @@ pub(super) struct Stats {
     wasted: u64,
     sources: BTreeMap<SourceId, Meter>,
     dropped: VecDeque<SourceRow>,
+    /// When there was last something to fetch, and the bytes that had come.
+    moved: (Instant, u64),
 }
 
 /// Counts bytes and tells their rate.
@@ -64,6 +66,7 @@ impl Stats {
             wasted: 0,
             sources: BTreeMap::new(),
             dropped: VecDeque::new(),
+            moved: (now, 0),
         }
     }
 
@@ -122,6 +125,9 @@ impl Stats {
     ) -> Progress {
         let rate = self.fetched.rate(now);
         let missing = self.total - verified_bytes;
+        if state != State::Waiting || self.moved.1 != self.fetched.bytes {
+            self.moved = (now, self.fetched.bytes);
+        }
         let live = self.sources.iter_mut().filter_map(|(&id, meter)| {
             let status = core.source(id)?;
             let state = match () {
@@ -149,6 +155,7 @@ impl Stats {
             wasted_bytes: self.wasted,
             digested_bytes,
             rate,
+            idle: now.saturating_duration_since(self.moved.0),
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
             sources: rows.iter().filter(|row| row.delivers()).count(),
             rows,
