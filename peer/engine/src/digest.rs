@@ -1,9 +1,9 @@
-//! The whole file's digests, computed as the file grows: they follow the prefix of pieces that are written, take those
-//! that have just arrived from memory and read the others back, so that with pieces in order nothing is read twice.
+//! The whole file's digests, computed as the file grows. They follow the prefix of written pieces. Pieces that have just
+//! arrived are taken from memory, the others are read back, so with pieces in order nothing is read twice.
 //!
-//! SHA-1 is serial and the dearest of all, so it goes along with the checking of pieces, abreast ([`shoal_sha1`]): the
-//! [`Prefix`] is lent to the writer, and taken from there by the [`Tail`], which adds BLAKE3 and SHA-256, as far as they are
-//! to be compared, on another thread.
+//! SHA-1 is serial and the most expensive, so it is computed beside the checking of pieces, several messages at once
+//! ([`shoal_sha1`]): the [`Prefix`] is lent to the writer. The [`Tail`] follows it on another thread and adds BLAKE3 and
+//! SHA-256 where they are compared.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::disk::DiskError;
 use crate::part::PartContext;
 use crate::pool::BLOCK_BYTES;
 
-/// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
-/// a little out of order, and three quarters of the pool stay for receiving.
+/// Memory of the pool for pieces that wait for the pieces before them: enough for several sources to deliver a little out of
+/// order, while three quarters of the pool stay for receiving.
 const WARM_BYTES: usize = 8 * 1024 * 1024;
-/// And pieces that wait for the other digests; BLAKE3 is faster than what it follows.
+/// The same for the other digests; BLAKE3 is faster than SHA-1, which it follows.
 const TAIL_BYTES: usize = 8 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
 /// brings, so that what it covers beside its work catches up.
@@ -59,7 +59,7 @@ impl Prefix {
         &self.sha1
     }
 
-    /// A piece was written; keeps it in memory if its turn comes soon.
+    /// A piece was written; keeps it in memory if it is covered soon.
     pub(crate) fn written(&mut self, data: Arc<PieceData>) {
         let bytes = data.blocks.len() * BLOCK_BYTES;
         let ahead = self.layout.offset(data.piece).checked_sub(self.covered_bytes());
@@ -77,7 +77,7 @@ impl Prefix {
         self.warm_bytes = 0;
     }
 
-    /// Whether the next piece is written, and could be covered.
+    /// Whether the next piece is written and can be covered.
     pub(crate) fn is_behind(&self, written: &Bitfield) -> bool {
         self.next().is_some_and(|piece| written.has(piece))
     }
@@ -107,22 +107,22 @@ impl Prefix {
     }
 
     /// Covers what is written, from memory or from the disk, some of it at a time. Blocking.
-    pub(crate) fn catch_up(mut self, written: &Bitfield, place: &PartContext) -> Result<Self, DiskError> {
-        self.cover(place, |prefix| prefix.is_behind(written))?;
+    pub(crate) fn catch_up(mut self, written: &Bitfield, context: &PartContext) -> Result<Self, DiskError> {
+        self.cover(context, |prefix| prefix.is_behind(written))?;
         Ok(self)
     }
 
     /// As [`catch_up`](Self::catch_up), beside a batch of the writer's: what has to be read back, and what crowds the
     /// memory. The rest goes along with the checking of pieces to come, at half the price.
-    pub(crate) fn keep_up(&mut self, written: &Bitfield, place: &PartContext) -> Result<(), DiskError> {
-        self.cover(place, |prefix| {
+    pub(crate) fn keep_up(&mut self, written: &Bitfield, context: &PartContext) -> Result<(), DiskError> {
+        self.cover(context, |prefix| {
             let crowded = prefix.warm_bytes > WARM_BYTES / 2 && prefix.warm.contains_key(&prefix.next);
             crowded || prefix.is_cold(written)
         })
     }
 
     /// Covers pieces that are written, one after the other, for as long as `more` says so and a step lasts.
-    fn cover(&mut self, place: &PartContext, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
+    fn cover(&mut self, context: &PartContext, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
         let mut bytes = 0;
         while bytes < STEP_BYTES
             && more(self)
@@ -133,7 +133,7 @@ impl Prefix {
             let length = u64::from(self.layout.length(piece));
             match &data {
                 Some(data) => data.blocks.iter().for_each(|block| sha1.update(block.bytes())),
-                None => place.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
+                None => context.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
             }
             self.advance(sha1, piece, data);
             bytes += length;
@@ -216,14 +216,14 @@ impl Tail {
 
 impl Step {
     /// Takes the pieces in. Blocking.
-    pub(crate) fn work(mut self, place: &PartContext) -> Result<OtherDigestsHasher, DiskError> {
-        let layout = place.content.layout();
+    pub(crate) fn work(mut self, context: &PartContext) -> Result<OtherDigestsHasher, DiskError> {
+        let layout = context.content.layout();
         for (piece, data) in self.pieces {
             match data {
                 Some(data) => data.blocks.iter().for_each(|block| self.hasher.update(block.bytes())),
                 None => {
                     let length = u64::from(layout.length(piece));
-                    place.read(layout.offset(piece), length, |bytes| self.hasher.update(bytes))?;
+                    context.read(layout.offset(piece), length, |bytes| self.hasher.update(bytes))?;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a download tells about itself while it runs.
+//! What a download reports about itself while it runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::disk::DiskError;
 use crate::shortage::Shortage;
 use shoal_engine_core::SourceId;
 
-/// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. Whoever keeps no more than that
-/// many sources in use learns of each that was dropped.
+/// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. A caller with no more sources than
+/// this learns of each that was dropped.
 pub const SHOWN_DROPPED: usize = 128;
 
-/// A snapshot of a running download, renewed a few times a second.
+/// A snapshot of a running download, updated a few times per second.
 #[derive(Debug, Clone)]
 pub struct Progress {
     /// What it is doing.
-    pub state: State,
+    pub phase: Phase,
     /// What keeps it from being faster.
     pub limit: Bottleneck,
     /// Size of the file in bytes.
@@ -31,21 +31,21 @@ pub struct Progress {
     pub wasted_bytes: u64,
     /// Bytes that the whole file's digest has covered.
     pub digested_bytes: u64,
-    /// Bytes a second over the last seconds.
+    /// Bytes per second over the last seconds.
     pub rate: u64,
-    /// For how long it has had nothing to fetch.
+    /// How long it has had nothing to fetch.
     pub idle: Duration,
     /// Time left at that rate; `None` while nothing moves.
     pub eta: Option<Duration>,
-    /// Sources that hold anything of the file, in use or waiting for their turn; those dropped do not count.
+    /// Sources that hold anything of the file and are not dropped.
     pub sources: usize,
-    /// One row a source, those dropped last included.
+    /// One row per source, those dropped last included.
     pub rows: Arc<[SourceRow]>,
 }
 
 /// What a download is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Phase {
     /// Preparing the partial file, rehashing what an interrupted run left in doubt.
     Opening,
     /// No source has anything that is still missing.
@@ -86,7 +86,7 @@ pub struct SourceRow {
     pub state: SourceState,
     /// Bytes that it delivered.
     pub fetched_bytes: u64,
-    /// Bytes a second over the last seconds.
+    /// Bytes per second over the last seconds.
     pub rate: u64,
     /// Requests in flight.
     pub requests: usize,

@@ -1,6 +1,5 @@
-//! What may be lacking now and there again later, without anybody telling this program: space, descriptors, memory, a
-//! drive. Pure: it tells such a lack from an error that waiting does not mend, and says when to try again. Whoever runs
-//! downloads decides how long it goes on trying.
+//! Shortages that may pass by themselves: of space, descriptors, memory, a drive. Pure: it distinguishes such a lack from an
+//! error that waiting does not mend, and says when to try again. The caller decides for how long.
 
 use std::fmt;
 use std::io;
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use shoal_common::size_text;
+use shoal_engine_core::back_off;
 
 /// The first pause: most lacks of descriptors or memory are over by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest: a user who made room or mounted a drive looks for what it does about that long.
+/// The longest pause: about as long as a user who made room or mounted a drive watches for an effect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is lacking.
@@ -75,14 +75,14 @@ impl Lack {
         })
     }
 
-    /// Whether it is of the place that was chosen, so that somebody who has just chosen it may have made a mistake.
+    /// Whether it concerns the chosen folder, so that a user who has just chosen it may have made a mistake.
     #[must_use]
     pub fn is_of_the_place(self) -> bool {
         matches!(self, Self::ReadOnly | Self::Drive | Self::Folder | Self::Permission | Self::Partial)
     }
 }
 
-/// A lack, with the words for whoever waits.
+/// A lack, with a sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortage {
     /// What is lacking.
@@ -110,7 +110,7 @@ impl Shortage {
         Some(Self { lack, words })
     }
 
-    /// A lack that somebody else has put into words.
+    /// A lack with the caller's own words.
     #[must_use]
     pub fn new(lack: Lack, words: impl Into<String>) -> Self {
         Self { lack, words: words.into() }
@@ -132,7 +132,7 @@ impl Shortage {
         Self::new(Lack::Partial, format!("the partial file {} is not there; mount its drive", path.display()))
     }
 
-    /// The drive of a folder lacks so many bytes; 0 if that is not known.
+    /// The drive of a folder lacks this many bytes; 0 if that is not known.
     pub(crate) fn space(folder: &Path, bytes: u64) -> Self {
         let none = format!("no space left on the drive of {}", folder.display());
         match bytes {
@@ -146,13 +146,6 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
     }
-}
-
-/// The pause before the next try after so many failures in a row: `first` after none, then twice as long each time, up to
-/// `longest`.
-#[must_use]
-pub fn back_off(failures: u32, first: Duration, longest: Duration) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
 }
 
 /// The pauses between tries while something is lacking: each twice as long as the one before, up to [`LONGEST_PAUSE`].
@@ -175,7 +168,7 @@ impl Pauses {
     }
 }
 
-/// How long a program that somebody waits for goes on trying while something is lacking: so long from the first lack on.
+/// Retries for a user who waits: they end a fixed time after the first lack.
 #[derive(Debug, Clone)]
 pub struct Tries {
     within: Duration,
@@ -186,7 +179,7 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// Tries again for so long.
+    /// Retries for this long.
     #[must_use]
     pub fn new(within: Duration) -> Self {
         Self { within, deadline: None, pauses: Pauses::default(), next: None }
@@ -198,8 +191,8 @@ impl Tries {
         self.next.is_none()
     }
 
-    /// The pause before the next try, after one that ended now; `None` when the time is over. A try that lasted for longer
-    /// than the longest pause has got something done, and what it lacked at its end is a new lack.
+    /// The pause before the next try, after one that ended `now`; `None` when the time is over. A try that lasted longer than
+    /// the longest pause achieved something, so its lack is a new one.
     pub fn pause(&mut self, now: Instant) -> Option<Duration> {
         if self.next.is_some_and(|begun| now.saturating_duration_since(begun) > LONGEST_PAUSE) {
             self.deadline = None;
@@ -221,7 +214,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn what_passes_is_told_from_what_does_not() {
+    fn a_lack_that_passes_is_distinguished_from_an_error_that_does_not() {
         for (errno, lack) in [
             (Errno::MFILE, Some(Lack::Descriptors)),
             (Errno::NFILE, Some(Lack::Descriptors)),
@@ -282,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_begin_anew() {
+    fn pauses_grow_to_a_bound_and_start_over() {
         let mut pauses = Pauses::default();
         let first: Vec<u128> = (0..7).map(|_| pauses.pause().as_millis()).collect();
         assert_eq!(first, [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
@@ -291,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_end_in_time_and_a_long_one_begins_anew() {
+    fn tries_end_in_time_and_a_long_one_starts_over() {
         let begin = Instant::now();
         let mut tries = Tries::new(Duration::from_secs(4));
         assert!(tries.is_first());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::{
-    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Progress, Shortage, SourceChange, State,
+    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
     feed,
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -184,7 +184,7 @@ impl Run {
     /// Tells whoever began the download that the engine works. Never completes.
     async fn watch_opening(&self) {
         let mut progress = self.download.progress();
-        let works = |progress: &Progress| !matches!(progress.state, State::Opening | State::Ended);
+        let works = |progress: &Progress| !matches!(progress.phase, Phase::Opening | Phase::Ended);
         let works = progress.wait_for(works).await.is_ok();
         if works {
             self.opened.send_replace(Some(None));

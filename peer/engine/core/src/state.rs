@@ -37,7 +37,7 @@ pub(super) struct Request {
     pub(super) issued: Instant,
     /// What the source had delivered when the request was issued.
     pub(super) delivered_before: u64,
-    /// When it should be over, as far as could be told when it was issued.
+    /// How long it should take, as estimated when it was issued.
     pub(super) expected: Duration,
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_engine::{AnySource, Discovery, Progress, SourceChange, SourceId, SourceState, State};
+use shoal_engine::{AnySource, Discovery, Phase, Progress, SourceChange, SourceId, SourceState};
 
 use crate::fetch::options::Options;
 use crate::fetch::plan::Plan;
@@ -154,7 +154,7 @@ impl Sources {
 /// Whether nobody is asked for anything, although something is missing.
 fn all_idle(progress: &Progress) -> bool {
     let idle = |state: &SourceState| !matches!(state, SourceState::Active | SourceState::Idle);
-    progress.state == State::Waiting && progress.rows.iter().all(|row| idle(&row.state))
+    progress.phase == Phase::Waiting && progress.rows.iter().all(|row| idle(&row.state))
 }
 
 /// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and

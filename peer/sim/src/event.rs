@@ -1,4 +1,4 @@
-//! What happens when in a swarm, in order.
+//! The events of a simulated swarm and their queue.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,9 +9,9 @@ use shoal_engine_core::SourceError;
 
 use crate::peer::Number;
 
-/// What happens at some time.
+/// An event at some time.
 #[derive(Debug)]
-pub(crate) enum Happening {
+pub(crate) enum SimEvent {
     Joins(Number),
     Vanishes(Number),
     Requested {
@@ -39,15 +39,15 @@ pub(crate) enum Happening {
         piece: PieceIndex,
         error: SourceError,
     },
-    /// A leecher announces what is new.
+    /// A leecher announces its new pieces.
     Flush(Number),
-    /// A leecher takes in what its neighbours announced.
+    /// A leecher handles its neighbours' announcements.
     Hears(Number),
     Tick(Number),
     PolicyTick(Number),
 }
 
-/// What is to happen, the next first; what happens at the same time, in the order in which it was decided.
+/// Events by time; those of the same time in the order in which they were queued.
 #[derive(Default)]
 pub(crate) struct Queue {
     entries: BinaryHeap<Reverse<Entry>>,
@@ -55,12 +55,12 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn push(&mut self, at: Duration, what: Happening) {
+    pub(crate) fn push(&mut self, at: Duration, what: SimEvent) {
         self.order += 1;
         self.entries.push(Reverse(Entry { at, order: self.order, what }));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(Duration, Happening)> {
+    pub(crate) fn pop(&mut self) -> Option<(Duration, SimEvent)> {
         let Reverse(entry) = self.entries.pop()?;
         Some((entry.at, entry.what))
     }
@@ -69,7 +69,7 @@ impl Queue {
 struct Entry {
     at: Duration,
     order: u64,
-    what: Happening,
+    what: SimEvent,
 }
 
 impl PartialEq for Entry {
