@@ -127,21 +127,11 @@ impl Opened {
         let layout = *content.layout();
         check_destination(target)?;
         let part = PartFile::lock(target.part_path(), layout)?;
-        let opened = Self::recover(part, target, content);
-        opened.map_err(|(part, error)| {
-            part.unlock();
-            error
-        })
+        let recovered = Self::recover(&part, target, content).inspect_err(|_| part.unlock());
+        recovered.map(|(journal, written, suspects)| Self { part, journal, written, suspects })
     }
 
-    fn recover(part: PartFile, target: &Target, content: &Content) -> Result<Self, (PartFile, DiskError)> {
-        match Self::try_recover(&part, target, content) {
-            Ok((journal, written, suspects)) => Ok(Self { part, journal, written, suspects }),
-            Err(error) => Err((part, error)),
-        }
-    }
-
-    fn try_recover(
+    fn recover(
         part: &PartFile,
         target: &Target,
         content: &Content,

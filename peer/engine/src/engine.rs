@@ -1,7 +1,6 @@
 //! The engine as the rest of the program sees it: one [`Engine`] per process, one [`Download`] per file.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use shoal_common::Bitfield;
 use shoal_engine_core::POOL_BYTES;
@@ -11,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
 use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, Pool};
-use crate::progress::{Bottleneck, DownloadError, Outcome, Phase, Progress};
+use crate::progress::{DownloadError, Outcome, Progress};
 use crate::rate::Limiter;
 use crate::reader::PieceReader;
 use crate::resources::{Control, Resources};
@@ -73,7 +72,8 @@ impl Engine {
     pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
         let layout = *content.layout();
         let (control, control_seen) = watch::channel(Control::Run);
-        let (progress_sender, progress) = watch::channel(Progress::opening(layout.size()));
+        let (progress_sender, progress) =
+            watch::channel(Progress { total: layout.size(), ..Progress::default() });
         let (verified_sender, verified) = watch::channel(Arc::new(Bitfield::none(&layout)));
         let (outcome_sender, outcome) = watch::channel(None);
         let part = Arc::new(OnceLock::new());
@@ -114,12 +114,6 @@ pub struct Download {
 }
 
 impl Download {
-    /// Where it goes.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
     /// What it is doing, updated a few times per second.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
@@ -183,25 +177,6 @@ impl Download {
                 }
             }
             outcome => outcome,
-        }
-    }
-}
-
-impl Progress {
-    fn opening(total: u64) -> Self {
-        Self {
-            phase: Phase::Opening,
-            limit: Bottleneck::Idle,
-            total,
-            verified_bytes: 0,
-            fetched_bytes: 0,
-            wasted_bytes: 0,
-            digested_bytes: 0,
-            rate: 0,
-            idle: Duration::ZERO,
-            eta: None,
-            sources: 0,
-            rows: Arc::new([]),
         }
     }
 }

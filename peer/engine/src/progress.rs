@@ -15,7 +15,7 @@ use shoal_engine_core::SourceId;
 pub const SHOWN_DROPPED: usize = 128;
 
 /// A snapshot of a running download, updated a few times per second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// What it is doing.
     pub phase: Phase,
@@ -44,9 +44,10 @@ pub struct Progress {
 }
 
 /// What a download is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Preparing the partial file, rehashing what an interrupted run left in doubt.
+    #[default]
     Opening,
     /// No source has anything that is still missing.
     Waiting,
@@ -61,7 +62,7 @@ pub enum Phase {
 }
 
 /// What keeps a download from being faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Bottleneck {
     /// Nothing to fetch from: no source, or none that has what is missing.
     NoSource,
@@ -74,6 +75,7 @@ pub enum Bottleneck {
     /// Checking and writing.
     Disk,
     /// It is not fetching.
+    #[default]
     Idle,
 }
 
@@ -176,9 +178,6 @@ impl DownloadError {
     /// What is lacking, if the download can go on by itself when that has passed; it is started again then.
     #[must_use]
     pub fn shortage(&self) -> Option<Shortage> {
-        match self {
-            Self::Disk(error) => error.shortage(),
-            Self::NoSources { .. } | Self::Digest { .. } | Self::WrongWhole { .. } | Self::Stopped => None,
-        }
+        if let Self::Disk(error) = self { error.shortage() } else { None }
     }
 }

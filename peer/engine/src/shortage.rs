@@ -94,18 +94,18 @@ impl Shortage {
     /// What an error with something in this folder says is lacking; `None` for one that waiting does not mend.
     #[must_use]
     pub fn of(error: &io::Error, folder: &Path) -> Option<Self> {
-        let (lack, folder) = (Lack::of(error)?, folder.display());
+        let (lack, shown) = (Lack::of(error)?, folder.display());
         let words = match lack {
             Lack::Descriptors => {
                 format!("too many files are open in this process or on this machine ({error})")
             }
             Lack::Memory => format!("the system has too little memory, or too many threads ({error})"),
-            Lack::Space => format!("no space left on the drive of {folder}"),
-            Lack::ReadOnly => format!("the drive of {folder} is read-only now"),
-            Lack::Drive => format!("the drive of {folder} does not work now ({error})"),
-            Lack::Folder => format!("the folder {folder} is not there; mount its drive, or make the folder"),
-            Lack::Permission => format!("{folder} cannot be written to ({error})"),
-            Lack::Partial => format!("the partial file in {folder} is not there; mount its drive"),
+            Lack::Space => return Some(Self::space(folder, 0)),
+            Lack::ReadOnly => format!("the drive of {shown} is read-only now"),
+            Lack::Drive => format!("the drive of {shown} does not work now ({error})"),
+            Lack::Folder => return Some(Self::folder(folder)),
+            Lack::Permission => format!("{shown} cannot be written to ({error})"),
+            Lack::Partial => format!("the partial file in {shown} is not there; mount its drive"),
         };
         Some(Self { lack, words })
     }

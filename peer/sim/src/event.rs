@@ -1,7 +1,6 @@
 //! The events of a simulated swarm and their queue.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_common::PieceIndex;
@@ -50,44 +49,17 @@ pub(crate) enum SimEvent {
 /// Events by time; those of the same time in the order in which they were queued.
 #[derive(Default)]
 pub(crate) struct Queue {
-    entries: BinaryHeap<Reverse<Entry>>,
+    entries: BTreeMap<(Duration, u64), SimEvent>,
     order: u64,
 }
 
 impl Queue {
     pub(crate) fn push(&mut self, at: Duration, what: SimEvent) {
         self.order += 1;
-        self.entries.push(Reverse(Entry { at, order: self.order, what }));
+        self.entries.insert((at, self.order), what);
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Duration, SimEvent)> {
-        let Reverse(entry) = self.entries.pop()?;
-        Some((entry.at, entry.what))
-    }
-}
-
-struct Entry {
-    at: Duration,
-    order: u64,
-    what: SimEvent,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
+        self.entries.pop_first().map(|((at, _), what)| (at, what))
     }
 }
