@@ -18,7 +18,7 @@ use crate::pool::BLOCK_BYTES;
 
 /// Memory of the pool for pieces that wait for the pieces before them: enough for several sources to deliver a little out of
 /// order, while three quarters of the pool stay for receiving.
-const WARM_BYTES: usize = 8 * 1024 * 1024;
+const CACHED_BYTES: usize = 8 * 1024 * 1024;
 /// The same for the other digests; BLAKE3 is faster than SHA-1, which it follows.
 const TAIL_BYTES: usize = 8 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
@@ -38,15 +38,15 @@ pub(crate) struct Prefix {
     /// The first piece that is not covered.
     next: u32,
     /// Pieces that are needed soon and still in memory; they are right, and written.
-    warm: BTreeMap<u32, Arc<PieceData>>,
-    warm_bytes: usize,
+    cached: BTreeMap<u32, Arc<PieceData>>,
+    cached_bytes: usize,
     covered: Vec<Covered>,
 }
 
 impl Prefix {
     pub(crate) fn new(layout: Layout) -> Self {
-        let (warm, covered) = (BTreeMap::new(), Vec::new());
-        Self { layout, sha1: Hasher::default(), next: 0, warm, warm_bytes: 0, covered }
+        let (cached, covered) = (BTreeMap::new(), Vec::new());
+        Self { layout, sha1: Hasher::default(), next: 0, cached, cached_bytes: 0, covered }
     }
 
     /// The piece that is to be covered next.
@@ -63,18 +63,18 @@ impl Prefix {
     pub(crate) fn written(&mut self, data: Arc<PieceData>) {
         let bytes = data.blocks.len() * BLOCK_BYTES;
         let ahead = self.layout.offset(data.piece).checked_sub(self.covered_bytes());
-        let is_soon = ahead.is_some_and(|ahead| ahead < WARM_BYTES as u64);
-        let is_new = !self.warm.contains_key(&data.piece.get());
-        if is_soon && is_new && data.spilled == 0 && self.warm_bytes + bytes <= WARM_BYTES {
-            self.warm_bytes += bytes;
-            self.warm.insert(data.piece.get(), data);
+        let is_soon = ahead.is_some_and(|ahead| ahead < CACHED_BYTES as u64);
+        let is_new = !self.cached.contains_key(&data.piece.get());
+        if is_soon && is_new && data.spilled == 0 && self.cached_bytes + bytes <= CACHED_BYTES {
+            self.cached_bytes += bytes;
+            self.cached.insert(data.piece.get(), data);
         }
     }
 
     /// Gives up what is held in memory.
-    pub(crate) fn cool(&mut self) {
-        self.warm.clear();
-        self.warm_bytes = 0;
+    pub(crate) fn drop_cached(&mut self) {
+        self.cached.clear();
+        self.cached_bytes = 0;
     }
 
     /// Whether the next piece is written and can be covered.
@@ -89,13 +89,13 @@ impl Prefix {
     }
 
     fn is_cold(&self, written: &Bitfield) -> bool {
-        self.is_behind(written) && !self.warm.contains_key(&self.next)
+        self.is_behind(written) && !self.cached.contains_key(&self.next)
     }
 
     /// The next piece, if it is in memory.
-    pub(crate) fn take_warm(&mut self) -> Option<Arc<PieceData>> {
-        let data = self.warm.remove(&self.next)?;
-        self.warm_bytes -= data.blocks.len() * BLOCK_BYTES;
+    pub(crate) fn take_cached(&mut self) -> Option<Arc<PieceData>> {
+        let data = self.cached.remove(&self.next)?;
+        self.cached_bytes -= data.blocks.len() * BLOCK_BYTES;
         Some(data)
     }
 
@@ -116,7 +116,7 @@ impl Prefix {
     /// memory. The rest goes along with the checking of pieces to come, at half the price.
     pub(crate) fn keep_up(&mut self, written: &Bitfield, context: &PartContext) -> Result<(), DiskError> {
         self.cover(context, |prefix| {
-            let crowded = prefix.warm_bytes > WARM_BYTES / 2 && prefix.warm.contains_key(&prefix.next);
+            let crowded = prefix.cached_bytes > CACHED_BYTES / 2 && prefix.cached.contains_key(&prefix.next);
             crowded || prefix.is_cold(written)
         })
     }
@@ -129,7 +129,7 @@ impl Prefix {
             && let Some(piece) = self.next()
         {
             let mut sha1 = self.sha1.clone();
-            let data = self.take_warm();
+            let data = self.take_cached();
             let length = u64::from(self.layout.length(piece));
             match &data {
                 Some(data) => data.blocks.iter().for_each(|block| sha1.update(block.bytes())),
@@ -185,7 +185,7 @@ impl Tail {
     }
 
     /// Gives up what is held in memory.
-    pub(crate) fn cool(&mut self) {
+    pub(crate) fn drop_cached(&mut self) {
         self.waiting.iter_mut().for_each(|(_, data)| *data = None);
     }
 

@@ -322,9 +322,9 @@ impl Driver {
 
     /// The pool is empty: bytes of slow pieces are written to the disk, or given up where another request has the piece too.
     fn relieve(&mut self) {
-        self.tail.cool();
+        self.tail.drop_cached();
         if let Some(prefix) = &mut self.prefix {
-            prefix.cool();
+            prefix.drop_cached();
         }
         for request in self.fetches.slowest_half() {
             let Some(piece) = self.fetches.piece(request) else { continue };

@@ -161,7 +161,7 @@ pub enum DownloadError {
     /// The whole file is not what its digest says, and there are no piece digests to find the wrong part by.
     #[error(
         "the file came with {got} where {expected} was expected: a source sent wrong bytes, and without piece digests \
-         nobody can tell which; start again from other sources"
+         there is no way to tell which; start again from other sources"
     )]
     WrongWhole {
         /// What was announced.

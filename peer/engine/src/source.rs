@@ -20,9 +20,9 @@ use crate::buffer::PieceBuf;
 /// use tokio::sync::watch;
 ///
 /// /// A copy of the file in memory.
-/// struct Copy(Arc<[u8]>);
+/// struct InMemory(Arc<[u8]>);
 ///
-/// impl PieceSource for Copy {
+/// impl PieceSource for InMemory {
 ///     fn limits(&self) -> Limits {
 ///         Limits { max_in_flight: 2, min_in_flight: 1, max_in_flight_bytes: 1 << 20, run: Run::UpTo(16) }
 ///     }

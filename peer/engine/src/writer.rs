@@ -39,7 +39,7 @@ pub(crate) enum Checked {
 
 impl Checked {
     /// Gives the prefix a piece that it covers soon.
-    fn keep_warm(&self, prefix: &mut Prefix) {
+    fn keep_cached(&self, prefix: &mut Prefix) {
         if let Self::Written(data) = self {
             prefix.written(data.clone());
         }
@@ -131,8 +131,8 @@ impl PartContext {
         while let Some(data) = pieces.pop() {
             let next = prefix.as_ref().and_then(|prefix| prefix.next());
             let in_turn = next == Some(data.piece) && data.spilled == 0;
-            let warm = prefix.as_mut().filter(|_| !in_turn).and_then(|prefix| prefix.take_warm());
-            match (&mut prefix, warm) {
+            let cached = prefix.as_mut().filter(|_| !in_turn).and_then(|prefix| prefix.take_cached());
+            match (&mut prefix, cached) {
                 (Some(prefix), None) if in_turn => {
                     let (mut piece, mut whole) = (Hasher::default(), prefix.hasher().clone());
                     hash(&mut [(&mut piece, &data.blocks), (&mut whole, &data.blocks)]);
@@ -142,12 +142,12 @@ impl PartContext {
                     }
                     checked.push(done);
                 }
-                (Some(prefix), Some(warm)) => {
+                (Some(prefix), Some(cached)) => {
                     let (mut piece, mut whole) = (self.begin(&data)?, prefix.hasher().clone());
-                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &warm.blocks)]);
-                    prefix.advance(whole, warm.piece, Some(warm));
+                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &cached.blocks)]);
+                    prefix.advance(whole, cached.piece, Some(cached));
                     let done = self.keep_if_right(data, piece)?;
-                    done.keep_warm(prefix);
+                    done.keep_cached(prefix);
                     checked.push(done);
                 }
                 _ => {
@@ -161,7 +161,7 @@ impl PartContext {
                     let before = checked.len();
                     self.check_abreast(abreast, checked)?;
                     if let Some(prefix) = &mut prefix {
-                        checked[before..].iter().for_each(|done| done.keep_warm(prefix));
+                        checked[before..].iter().for_each(|done| done.keep_cached(prefix));
                     }
                 }
             }

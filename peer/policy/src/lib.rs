@@ -72,7 +72,7 @@ struct Peer {
     /// Since when it has waited without being served.
     waiting_since: Option<Instant>,
     /// When it last announced a piece that another peer gave it.
-    fed: Option<Instant>,
+    served_elsewhere: Option<Instant>,
     /// Until when `waiting_since` counts although nothing waits.
     place_until: Option<Instant>,
 }
@@ -145,7 +145,7 @@ impl Policy {
                     if elsewhere > 0
                         && let Some(peer) = self.peers.get_mut(&peer)
                     {
-                        peer.fed = Some(now);
+                        peer.served_elsewhere = Some(now);
                     }
                 }
             }
@@ -199,7 +199,7 @@ impl Policy {
             active: 0,
             last_served,
             waiting_since: None,
-            fed: None,
+            served_elsewhere: None,
             place_until: None,
         });
         peer.channels += 1;

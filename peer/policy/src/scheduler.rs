@@ -155,8 +155,9 @@ impl File {
 impl Peer {
     /// Whether it lets others go first: it has not waited for long, or gets the file from other peers meanwhile.
     fn is_patient(&self, now: Instant) -> bool {
-        let hungry_since = self.waiting_since.map(|since| self.fed.map_or(since, |fed| fed.max(since)));
-        hungry_since.is_none_or(|since| now.saturating_duration_since(since) < PATIENCE)
+        let unserved_since =
+            self.waiting_since.map(|since| self.served_elsewhere.map_or(since, |at| at.max(since)));
+        unserved_since.is_none_or(|since| now.saturating_duration_since(since) < PATIENCE)
     }
 }
 

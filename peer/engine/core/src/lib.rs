@@ -210,11 +210,11 @@ impl DownloadCore {
             requests: BTreeSet::new(),
             active: now,
             paused_until: None,
-            strikes: 0,
+            silences: 0,
             not_now: Vec::new(),
             prefers: None,
-            dry: None,
-            spare_after: None,
+            exhausted: None,
+            endgame_after: None,
             straggler_after: None,
         };
         self.sources.insert(id, source);
@@ -239,7 +239,7 @@ impl DownloadCore {
         self.partial -= usize::from(source.is_partial());
         source.have = new;
         self.partial += usize::from(source.is_partial());
-        source.dry = None;
+        source.exhausted = None;
         // No other source can be asked for more than before.
         self.fill(id, now);
     }
@@ -268,7 +268,7 @@ impl DownloadCore {
             source.active = now;
         }
         if more > 0 {
-            source.strikes = 0;
+            source.silences = 0;
         }
         Some(request.source)
     }
@@ -373,7 +373,7 @@ impl DownloadCore {
             let before = source.not_now.len();
             source.not_now.retain(|&(_, until)| until > now);
             if source.not_now.len() < before {
-                source.dry = None;
+                source.exhausted = None;
             }
         }
         self.refill = true;
@@ -389,8 +389,8 @@ impl DownloadCore {
     /// Takes a silent source's requests away from it and leaves it alone for a while.
     fn silenced(&mut self, id: SourceId, now: Instant) {
         let Some(source) = self.sources.get_mut(&id) else { return };
-        let pause = back_off(source.strikes, FIRST_PAUSE, LONGEST_PAUSE);
-        source.strikes += 1;
+        let pause = back_off(source.silences, FIRST_PAUSE, LONGEST_PAUSE);
+        source.silences += 1;
         source.window.forget();
         self.pause(id, now + pause);
         self.release_requests(id);

@@ -15,7 +15,7 @@ const UNKNOWN_DELIVERY: Duration = Duration::from_millis(500);
 /// No second copy before this: a copy that saves less is not worth its bytes.
 const LEAST_OVERDUE: Duration = Duration::from_millis(100);
 /// How often an idle source is considered for a second copy.
-const SPARE_EVERY: Duration = Duration::from_millis(50);
+const ENDGAME_EVERY: Duration = Duration::from_millis(50);
 /// How far a straggler lies before the first unrequested piece: more than is usually in flight.
 const STRAGGLING: u64 = 32 * 1024 * 1024;
 /// Time whose worth of bytes is in flight under a rate limit: enough to keep it used, little enough that other traffic
@@ -28,7 +28,7 @@ impl DownloadCore {
         let mut ids: Vec<(std::cmp::Reverse<u64>, SourceId)> = self
             .sources
             .iter()
-            .filter(|(_, source)| source.dry != Some(self.generation) || source.requests.is_empty())
+            .filter(|(_, source)| source.exhausted != Some(self.generation) || source.requests.is_empty())
             .map(|(&id, source)| (std::cmp::Reverse(source.window.rate().unwrap_or(0)), id))
             .collect();
         ids.sort_unstable();
@@ -45,7 +45,7 @@ impl DownloadCore {
         while let Some(run) = self.next_run(id, now) {
             self.issue(id, run, now);
         }
-        if let Some(run) = self.spare(id, now) {
+        if let Some(run) = self.endgame(id, now) {
             self.issue(id, run, now);
         }
     }
@@ -56,7 +56,7 @@ impl DownloadCore {
         let length = u64::from(self.layout.piece_length());
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
-            || source.dry == Some(self.generation)
+            || source.exhausted == Some(self.generation)
             || !source.window.may_ask(source.requests.len(), length, complete, self.rate_limit)
             || !self.has_room(length, idle)
         {
@@ -73,7 +73,7 @@ impl DownloadCore {
         };
         let Some(first) = picked else {
             if let Some(source) = self.sources.get_mut(&id) {
-                source.dry = Some(self.generation);
+                source.exhausted = Some(self.generation);
             }
             return None;
         };
@@ -157,7 +157,7 @@ impl DownloadCore {
         {
             return None;
         }
-        self.sources.get_mut(&id)?.straggler_after = Some(now + SPARE_EVERY);
+        self.sources.get_mut(&id)?.straggler_after = Some(now + ENDGAME_EVERY);
         let source = self.sources.get(&id)?;
         let ours = source.window.expected(length)?;
         let piece = self.requests.values().find_map(|request| {
@@ -170,7 +170,7 @@ impl DownloadCore {
                 && behind >= STRAGGLING
                 && age >= LEAST_OVERDUE
                 && source.would_serve(piece)
-                && self.outlook(request, age).is_none_or(|theirs| ours * 4 < theirs))
+                && self.time_left(request, age).is_none_or(|theirs| ours * 4 < theirs))
             .then_some(piece)
         })?;
         Some(PieceRun::new(self.layout, piece, 1))
@@ -179,26 +179,26 @@ impl DownloadCore {
     /// The endgame: a piece that an idle source is asked for although another source was asked already. It is the oldest
     /// piece that is overdue, or one that this source would deliver in half the time that the other still needs. A piece is
     /// asked of two sources at most. If both crawl, the slower one is cancelled.
-    fn spare(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
+    fn endgame(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
         let length = u64::from(self.layout.piece_length());
         let source = self.sources.get(&id)?;
         if self.selector.wanted() > 0
             || !source.requests.is_empty()
             || source.paused_until.is_some_and(|until| until > now)
-            || source.spare_after.is_some_and(|after| after > now)
+            || source.endgame_after.is_some_and(|after| after > now)
         {
             return None;
         }
         let ours = source.window.expected(length);
         let found = if self.has_room(length, true) {
-            let crawling = || self.crawling(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
-            self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(crawling)
+            let slow_pair = || self.slow_pair(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
+            self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(slow_pair)
         } else {
             None
         };
         let Some((piece, slower)) = found else {
             // Looking at all requests costs too much for every event.
-            self.sources.get_mut(&id)?.spare_after = Some(now + SPARE_EVERY);
+            self.sources.get_mut(&id)?.endgame_after = Some(now + ENDGAME_EVERY);
             return None;
         };
         if let Some(request) = slower {
@@ -216,7 +216,7 @@ impl DownloadCore {
             request.source != id
                 && age >= LEAST_OVERDUE
                 && (age >= request.expected * 2
-                    || ours.zip(self.outlook(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
+                    || ours.zip(self.time_left(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
         });
         // Of a run the last piece: the first is already on its way.
         overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
@@ -227,14 +227,15 @@ impl DownloadCore {
 
     /// A piece that was asked of two others, which both need more than twice as long as this source would, and the request
     /// of the slower one.
-    fn crawling(&self, id: SourceId, ours: Duration, now: Instant) -> Option<(PieceIndex, RequestId)> {
+    fn slow_pair(&self, id: SourceId, ours: Duration, now: Instant) -> Option<(PieceIndex, RequestId)> {
         let source = self.sources.get(&id)?;
         let needs = |id: RequestId, request: &Request| {
             let age = now.saturating_duration_since(request.issued);
             // A source that has not begun is not assumed to be quick.
             let least = if request.received == 0 { age } else { Duration::ZERO };
             let only = request.pending().count() == 1;
-            (only && age >= LEAST_OVERDUE).then(|| (self.outlook(request, age).unwrap_or(age).max(least), id))
+            (only && age >= LEAST_OVERDUE)
+                .then(|| (self.time_left(request, age).unwrap_or(age).max(least), id))
         };
         self.requests.iter().find_map(|(&by, request)| {
             let piece = request.pending().next()?;
@@ -251,7 +252,7 @@ impl DownloadCore {
     }
 
     /// How long a request will still take, judged by its own progress and by its source's rate, the worse of both.
-    fn outlook(&self, request: &Request, age: Duration) -> Option<Duration> {
+    fn time_left(&self, request: &Request, age: Duration) -> Option<Duration> {
         let source = self.sources.get(&request.source)?;
         let own =
             (request.received > 0).then(|| age.mul_f64(fraction(request.remaining(), request.received)));

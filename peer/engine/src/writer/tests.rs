@@ -114,7 +114,7 @@ async fn what_got_out_of_memory_is_read_back_beside_the_writers_work() {
     let mut desk = Desk::new(6);
     let whole = Sha1::of(&desk.bytes);
     desk.work(&[1, 2, 3]).await;
-    desk.prefix().cool();
+    desk.prefix().drop_cached();
     desk.work(&[0]).await;
     assert_eq!(desk.covered(), 4);
     desk.work(&[4, 5]).await;
