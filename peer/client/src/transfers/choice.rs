@@ -14,7 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use shoal_common::PeerId;
 use shoal_common::tracker_api::Holder;
-use shoal_engine::{SHOWN_DROPPED, SourceId, SourceRow};
+use shoal_engine::{SHOWN_DROPPED, SourceId, SourceRow, back_off};
 use tokio::time::Instant;
 
 /// Sources of one download at most: more connections than that only cost.
@@ -168,7 +168,7 @@ impl Choice {
         if known.open.is_some_and(|open| open + STEADY <= now) {
             known.failures = 0;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE);
+        let pause = back_off(known.failures, FIRST_PAUSE, LONGEST_PAUSE);
         // A try that failed counts from its start: one that took long has been the pause itself.
         let from = if known.open.is_some() { now } else { since };
         known.again = Some((from + pause).max(now + SHORTEST_PAUSE));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shoal_common::{Gid, GroupName, Manifest};
-use shoal_engine::{Progress, State};
+use shoal_engine::{Phase, Progress};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -272,7 +272,7 @@ fn file_ref(record: &DownloadRecord) -> FileRef {
 fn verified(entry: &Entry) -> u64 {
     match entry.running.as_ref().map(|running| &running.now) {
         _ if entry.record.state == DownloadState::Complete => entry.record.manifest.size,
-        Some(Now::Works(Works { progress, .. })) if progress.borrow().state != State::Opening => {
+        Some(Now::Works(Works { progress, .. })) if progress.borrow().phase != Phase::Opening => {
             progress.borrow().verified_bytes
         }
         _ => entry.record.verified,
@@ -305,7 +305,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         Some(Now::Waits(words)) => row.activity = Some(words.clone()),
         Some(Now::Works(Works { progress, waits_for })) => {
             let progress = progress.borrow();
-            let waiting = progress.state == State::Waiting;
+            let waiting = progress.phase == Phase::Waiting;
             let lack = NoSource {
                 needs_ticket: waiting && !has_ticket(entry.record.key.group),
                 waits_for: waits_for.borrow().clone(),
@@ -313,7 +313,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
             row.rate = progress.rate;
             row.sources = progress.sources;
             row.eta = progress.eta;
-            row.activity = activity(progress.state, progress.limit, progress.sources, lack);
+            row.activity = activity(progress.phase, progress.limit, progress.sources, lack);
         }
         Some(Now::Begins) | None => {}
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Url};
 use shoal_common::{Bitfield, Manifest};
-use shoal_engine::{AnySource, Progress, SourceId, SourceState};
+use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, back_off};
 use shoal_http::mirror::Reach;
 use shoal_http::source::{HttpSource, Standing};
 use tokio::time::Instant;
@@ -109,13 +109,13 @@ impl Mirrors {
     }
 
     /// These are the mirrors now; gives those that are to be used no longer.
-    pub(super) fn are(&mut self, urls: &[String]) -> Vec<SourceId> {
+    pub(super) fn are(&mut self, urls: &[String]) -> Vec<SourceChange> {
         let mut ended = Vec::new();
         for mirror in self.all.iter_mut().filter(|mirror| mirror.listed && !urls.contains(&mirror.named)) {
             mirror.listed = false;
             if mirror.is_in_use() {
                 mirror.state = Use::From(Instant::now());
-                ended.push(mirror.id);
+                ended.push(SourceChange::Remove(mirror.id));
             }
         }
         for url in urls {
@@ -144,7 +144,7 @@ impl Mirrors {
 
     /// Those whose time has come, as sources; they count as in use from now on. A place where the user would not go is
     /// noticed once.
-    pub(super) fn due(&mut self, notices: &mut Vec<Notice>) -> Vec<(SourceId, AnySource)> {
+    pub(super) fn due(&mut self, notices: &mut Vec<Notice>) -> Vec<SourceChange> {
         let now = Instant::now();
         let is_due = |mirror: &&mut Mirror| {
             mirror.listed
@@ -174,7 +174,7 @@ impl Mirrors {
             let source = HttpSource::new(client.clone(), url, self.size, connections);
             (mirror.state, mirror.since) = (Use::Now, now);
             mirror.standing = Some(source.standing());
-            due.push((mirror.id, AnySource::new(source)));
+            due.push(SourceChange::Add(mirror.id, AnySource::new(source)));
         }
         due
     }
@@ -194,7 +194,7 @@ impl Mirrors {
                     if refused && mirror.failures == 0 {
                         notices.push(Notice::Refused(mirror.host(), reason.clone()));
                     }
-                    let pause = FIRST_PAUSE.saturating_mul(1 << mirror.failures.min(10)).min(LONGEST_PAUSE);
+                    let pause = back_off(mirror.failures, FIRST_PAUSE, LONGEST_PAUSE);
                     mirror.failures += 1;
                     mirror.state = Use::From(now + pause);
                 }
@@ -254,8 +254,12 @@ mod tests {
         mirrors
     }
 
-    fn ids(due: &[(SourceId, AnySource)]) -> Vec<u64> {
-        due.iter().map(|(id, _)| id.0 - FIRST_ID).collect()
+    fn ids(changes: &[SourceChange]) -> Vec<u64> {
+        let id = |change: &SourceChange| match change {
+            SourceChange::Add(id, _) | SourceChange::Remove(id) => Some(id.0 - FIRST_ID),
+            SourceChange::OthersDownloading(_) => None,
+        };
+        changes.iter().filter_map(id).collect()
     }
 
     #[test]
@@ -279,7 +283,7 @@ mod tests {
         let (a, b) = ("http://1.1.1.1/a".to_owned(), "http://1.1.1.1/b".to_owned());
         let (mut mirrors, mut notices) = (mirrors(&[&a, &b], Reach::Global), Vec::new());
         assert_eq!(ids(&mirrors.due(&mut notices)), [0, 1]);
-        assert_eq!(mirrors.are(std::slice::from_ref(&b)), [SourceId(FIRST_ID)]);
+        assert_eq!(ids(&mirrors.are(std::slice::from_ref(&b))), [0]);
         assert!(mirrors.due(&mut notices).is_empty() && mirrors.in_use());
         assert!(mirrors.are(&[b, a]).is_empty());
         assert_eq!(ids(&mirrors.due(&mut notices)), [0]);

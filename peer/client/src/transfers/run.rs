@@ -2,15 +2,16 @@
 //! Everything in it ends with it; `supervisor` begins one run after another.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
-use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
+use shoal_engine::{
+    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
+    feed,
+};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
 
 use super::end::{End, Stop};
 use super::error::StartError;
@@ -25,8 +26,6 @@ use shoal_session::events::Event;
 use shoal_session::text;
 use shoal_swarm::{Body, Served};
 
-/// Changes to the engine's sources that may wait for it.
-const MAX_CHANGES: usize = 64;
 /// The trackers' wish for when to ask again is kept within these bounds.
 const SOONEST: Duration = Duration::from_millis(250);
 const LATEST: Duration = Duration::from_secs(60);
@@ -97,7 +96,6 @@ pub(super) struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
-    waits_for: watch::Sender<Option<String>>,
 }
 
 impl Run {
@@ -115,11 +113,9 @@ impl Run {
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = shared.parts.engine.start(content, target, sources);
-        let (waits_for, waits_for_seen) = watch::channel(None);
         let share = {
             let mut list = shared.list();
-            let progress = download.progress();
-            let works = Works { progress, waits_for: waits_for_seen };
+            let works = Works { progress: download.progress(), waits_for: download.waits_for() };
             list.is_now(record.key, number, Now::Works(works));
             list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
@@ -128,7 +124,7 @@ impl Run {
             shared.parts.swarm.serve(record.key, Served { layout, body });
         }
         let (shared, record) = (shared.clone(), record.clone());
-        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for })
+        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened })
     }
 
     /// Runs until the engine ends, or is stopped.
@@ -153,17 +149,9 @@ impl Run {
 
     /// Completes when the download has had nothing to fetch for a while and another waits for its place.
     async fn idles(&self) {
-        let progress = self.download.progress();
-        let (mut since, mut fetched) = (Instant::now(), 0);
         loop {
             self.shared.active.wanted().await;
-            {
-                let now = progress.borrow();
-                if now.state != State::Waiting || now.fetched_bytes != fetched {
-                    (since, fetched) = (Instant::now(), now.fetched_bytes);
-                }
-            }
-            if since.elapsed() >= GIVE_WAY_AFTER {
+            if self.download.progress().borrow().idle >= GIVE_WAY_AFTER {
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -185,16 +173,6 @@ impl Run {
         std::future::pending().await
     }
 
-    fn tell_banned(&self, source: String, reason: String) {
-        let (group, file) = self.shared.name_of(&self.record);
-        self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
-    }
-
-    fn tell_refused(&self, mirror: String, reason: String) {
-        let (group, file) = self.shared.name_of(&self.record);
-        self.shared.parts.events.tell(Event::MirrorRefused { group, file, mirror, reason });
-    }
-
     async fn stop(&self, stop: Stop) -> Closed {
         let outcome = match stop {
             Stop::Cancel => self.download.cancel().await,
@@ -206,7 +184,7 @@ impl Run {
     /// Tells whoever began the download that the engine works. Never completes.
     async fn watch_opening(&self) {
         let mut progress = self.download.progress();
-        let works = |progress: &Progress| !matches!(progress.state, State::Opening | State::Ended);
+        let works = |progress: &Progress| !matches!(progress.phase, Phase::Opening | Phase::Ended);
         let works = progress.wait_for(works).await.is_ok();
         if works {
             self.opened.send_replace(Some(None));
@@ -234,9 +212,24 @@ impl Run {
         // while no tracker answers.
         let (answers, answered) = mpsc::channel::<Answered>(1);
         let sooner = Notify::new();
+        let parts = &self.shared.parts;
+        let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
+        sources.never(learned.banned.iter().copied());
+        learned.mirrors.rest();
+        let mut named = Named {
+            run: self,
+            answered,
+            sooner: &sooner,
+            sources,
+            learned,
+            changes: Vec::new(),
+            told: matches!(self.origin, Origin::Command { unshared: true } | Origin::Again),
+            wakes: self.shared.wakes.subscribe(),
+            tickets: parts.tickets.changed(),
+        };
         tokio::select! {
             problem = self.ask(answers, &sooner) => problem,
-            never = self.use_holders(answered, &sooner, learned) => match never {},
+            never = feed(&self.download, self.changes.clone(), [&mut named]) => match never {},
         }
     }
 
@@ -271,50 +264,6 @@ impl Run {
             let _ = tokio::time::timeout(again.saturating_sub(SOONEST), sooner.notified()).await;
         }
     }
-
-    /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
-    async fn use_holders(
-        &self,
-        mut answered: mpsc::Receiver<Answered>,
-        sooner: &Notify,
-        learned: &mut Learned,
-    ) -> Infallible {
-        let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
-        let parts = &self.shared.parts;
-        let mut sources =
-            Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
-        sources.never(learned.banned.iter().copied());
-        learned.mirrors.rest();
-        let mut feeder = Feeder { run: self, sources, learned, told };
-        let mut progress = self.download.progress();
-        let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
-        feeder.add_mirrors().await;
-        loop {
-            tokio::select! {
-                Some(answered) = answered.recv() => feeder.take(answered).await,
-                seen = feeder.sources.changed() => {
-                    if seen.is_loss() {
-                        // Its holder may be somewhere else by now.
-                        sooner.notify_one();
-                    }
-                    let banned = feeder.sources.take(seen).await;
-                    banned.into_iter().for_each(|banned| feeder.ban(banned));
-                }
-                Ok(()) = progress.changed() => {
-                    feeder.look(&progress.borrow_and_update().clone());
-                    feeder.add_mirrors().await;
-                }
-                Ok(()) = wakes.changed() => {
-                    feeder.sources.hurry();
-                    sooner.notify_one();
-                }
-                Ok(()) = tickets.changed() => feeder.sources.hurry(),
-            }
-            let now = progress.borrow().clone();
-            feeder.sources.choose(&now).await;
-            feeder.tell_what_it_waits_for(&now);
-        }
-    }
 }
 
 /// What the trackers say of a file.
@@ -324,28 +273,74 @@ struct Answered {
     mirrors: Option<Vec<String>>,
 }
 
-/// What was made of the holders so far.
-struct Feeder<'a> {
+/// The holders and mirrors that the trackers name, as the download's sources.
+struct Named<'a> {
     run: &'a Run,
+    answered: mpsc::Receiver<Answered>,
+    /// Has the trackers asked sooner.
+    sooner: &'a Notify,
     sources: Sources,
     learned: &'a mut Learned,
+    /// Changes to the mirrors that the engine does not know yet.
+    changes: Vec<SourceChange>,
     /// Whether the user knows that nobody shares the file.
     told: bool,
+    wakes: watch::Receiver<u64>,
+    tickets: watch::Receiver<u64>,
 }
 
-impl Feeder<'_> {
-    /// Takes what the trackers say.
-    async fn take(&mut self, Answered { holders, mirrors }: Answered) {
-        for ended in mirrors.map_or_else(Vec::new, |urls| self.learned.mirrors.are(&urls)) {
-            let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
+impl Discovery for Named<'_> {
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                Some(answered) = self.answered.recv() => self.take(answered),
+                seen = self.sources.changed() => {
+                    if seen.is_loss() {
+                        // Its holder may be somewhere else by now.
+                        self.sooner.notify_one();
+                    }
+                    if let Some(banned) = self.sources.take(seen) {
+                        self.ban(banned);
+                    }
+                }
+                Ok(()) = self.wakes.changed() => {
+                    self.sources.hurry();
+                    self.sooner.notify_one();
+                }
+                Ok(()) = self.tickets.changed() => self.sources.hurry(),
+            }
+        })
+    }
+
+    fn changes(&mut self, now: &Progress) -> Vec<SourceChange> {
+        for banned in self.sources.look(now) {
+            self.ban(banned);
         }
-        self.add_mirrors().await;
+        let notices = self.learned.mirrors.look(now, &self.run.download.verified().borrow());
+        self.tell(notices);
+        self.add_mirrors();
+        self.changes.extend(self.sources.choose(now));
+        std::mem::take(&mut self.changes)
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.sources.waits_for()
+    }
+}
+
+impl Named<'_> {
+    /// Takes what the trackers say.
+    fn take(&mut self, Answered { holders, mirrors }: Answered) {
+        if let Some(urls) = mirrors {
+            self.changes.extend(self.learned.mirrors.are(&urls));
+        }
+        self.add_mirrors();
         let run = self.run;
         let own = run.shared.parts.tickets.own();
         let holders: Vec<Holder> =
             holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
         let others = holders.iter().any(|holder| holder.extent == Extent::Some);
-        let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
+        self.changes.push(SourceChange::OthersDownloading(others));
         if holders.is_empty() {
             let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();
             if idle && !std::mem::replace(&mut self.told, true) {
@@ -359,11 +354,9 @@ impl Feeder<'_> {
     }
 
     /// Mirrors need no tracker and no sharer who is online.
-    async fn add_mirrors(&mut self) {
+    fn add_mirrors(&mut self) {
         let mut notices = Vec::new();
-        for (id, source) in self.learned.mirrors.due(&mut notices) {
-            let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
-        }
+        self.changes.extend(self.learned.mirrors.due(&mut notices));
         self.tell(notices);
     }
 
@@ -372,35 +365,17 @@ impl Feeder<'_> {
         if self.learned.banned.len() < MAX_BANNED {
             self.learned.banned.insert(peer);
         }
-        self.run.tell_banned(source, reason);
+        self.tell(vec![Notice::Lied(source, reason)]);
     }
 
     fn tell(&self, notices: Vec<Notice>) {
         for notice in notices {
-            match notice {
-                Notice::Lied(source, reason) => self.run.tell_banned(source, reason),
-                Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
-            }
+            let (group, file) = self.run.shared.name_of(&self.run.record);
+            self.run.shared.parts.events.tell(match notice {
+                Notice::Lied(source, reason) => Event::SourceBanned { group, file, source, reason },
+                Notice::Refused(mirror, reason) => Event::MirrorRefused { group, file, mirror, reason },
+            });
         }
-    }
-
-    /// Notices sources that the engine gave up.
-    fn look(&mut self, progress: &Progress) {
-        for banned in self.sources.look(progress) {
-            self.ban(banned);
-        }
-        let notices = self.learned.mirrors.look(progress, &self.run.download.verified().borrow());
-        self.tell(notices);
-    }
-
-    /// Lets whoever lists the download see what it waits for.
-    fn tell_what_it_waits_for(&self, progress: &Progress) {
-        let words = if progress.sources == 0 { self.sources.waits_for() } else { None };
-        self.run.waits_for.send_if_modified(|before| {
-            let changed = *before != words;
-            *before = words;
-            changed
-        });
     }
 }
 

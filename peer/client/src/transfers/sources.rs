@@ -8,7 +8,7 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::tracker_api::Holder;
 use shoal_common::{Layout, PeerId, UserName};
 use shoal_engine::{AnySource, Bottleneck, Progress, SourceChange, SourceId, SourceState};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,7 +41,8 @@ pub struct Sources {
     swarm: Swarm,
     key: FileKey,
     layout: Layout,
-    changes: mpsc::Sender<SourceChange>,
+    /// Changes to the engine's sources that [`Sources::choose`] gives.
+    changes: Vec<SourceChange>,
     choice: Choice,
     in_use: HashMap<SourceId, Use>,
     /// Why a holder's last source came to nothing.
@@ -90,14 +91,14 @@ impl Seen {
 }
 
 impl Sources {
-    /// No holder is known yet. `changes` leads to the engine.
+    /// No holder is known yet.
     #[must_use]
-    pub fn new(swarm: Swarm, key: FileKey, layout: Layout, changes: mpsc::Sender<SourceChange>) -> Self {
+    pub fn new(swarm: Swarm, key: FileKey, layout: Layout) -> Self {
         Self {
             swarm,
             key,
             layout,
-            changes,
+            changes: Vec::new(),
             choice: Choice::default(),
             in_use: HashMap::new(),
             failures: BTreeMap::new(),
@@ -119,21 +120,23 @@ impl Sources {
         self.failures.retain(|peer, failure| known.contains(peer) || failure.at.elapsed() < TOLD_FOR);
     }
 
-    /// Puts holders into use, and out of it; whose time has come is tried again. To be called a few times a second.
-    pub async fn choose(&mut self, progress: &Progress) {
+    /// Puts holders into use, and out of it; whose time has come is tried again. To be called a few times a second. Gives
+    /// what changes for the engine, with what [`Sources::take`] changed.
+    pub fn choose(&mut self, progress: &Progress) -> Vec<SourceChange> {
         // Whoever else was asked, no more would come.
         let patient = matches!(progress.limit, Bottleneck::RateLimit | Bottleneck::Idle);
         for step in self.choice.turn(&progress.rows, patient, Instant::now()) {
             match step {
-                Step::Add(id, holder) => self.add(id, &holder).await,
-                Step::Remove(id) => self.remove(id).await,
+                Step::Add(id, holder) => self.add(id, &holder),
+                Step::Remove(id) => self.remove(id),
                 Step::Replace(id, holder) => {
                     self.swarm.doubt(holder.peer);
-                    self.remove(id).await;
-                    self.add(id, &holder).await;
+                    self.remove(id);
+                    self.add(id, &holder);
                 }
             }
         }
+        std::mem::take(&mut self.changes)
     }
 
     /// Waits until a source stands otherwise than before; to be given to [`Sources::take`]. Safe to drop.
@@ -149,7 +152,7 @@ impl Sources {
     }
 
     /// Does what follows from how a source stands now; gives one that is banned for it.
-    pub async fn take(&mut self, seen: Seen) -> Option<Banned> {
+    pub fn take(&mut self, seen: Seen) -> Option<Banned> {
         let Seen { id, number, now, liveness, .. } = seen;
         tracing::debug!(source = id.0, ?now, "a source stands otherwise");
         let entry = self.in_use.get_mut(&id)?;
@@ -167,11 +170,11 @@ impl Sources {
                     self.failures.insert(peer, Failure { user, reason, copy, at: now });
                 }
                 self.choice.gone(id, now);
-                self.remove(id).await;
+                self.remove(id);
                 return None;
             }
             Liveness::Invalid(reason) => {
-                self.remove(id).await;
+                self.remove(id);
                 let banned = self.choice.banned(id);
                 return banned.map(|(peer, source)| Banned { peer, source, reason });
             }
@@ -241,24 +244,19 @@ impl Sources {
         Some(if others > 0 { format!("{words} (and {others} more)") } else { words })
     }
 
-    async fn add(&mut self, id: SourceId, holder: &Holder) {
+    fn add(&mut self, id: SourceId, holder: &Holder) {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
         self.uses += 1;
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
         self.in_use.insert(id, Use { number, peer, user, now });
         self.watch(id, self.uses, source.liveness());
-        self.tell(SourceChange::Add(id, AnySource::new(source))).await;
+        self.changes.push(SourceChange::Add(id, AnySource::new(source)));
     }
 
-    async fn remove(&mut self, id: SourceId) {
+    fn remove(&mut self, id: SourceId) {
         self.in_use.remove(&id);
-        self.tell(SourceChange::Remove(id)).await;
-    }
-
-    /// The engine that does not listen any more is about to end.
-    async fn tell(&self, change: SourceChange) {
-        let _ = self.changes.send(change).await;
+        self.changes.push(SourceChange::Remove(id));
     }
 
     /// Waits, in a task of its own, until a source stands otherwise than is known.

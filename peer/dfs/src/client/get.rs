@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::storage::{MAX_COPIES, StoreManifest};
+use futures::stream::{FuturesUnordered, StreamExt};
+use shoal_common::storage::StoreManifest;
 use shoal_common::tracker_api::RefusalKind;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoredFile};
 use shoal_common::{Bitfield, Blake3, FileDigest, Layout, PeerId, Sha1};
 use shoal_engine::regular;
 use shoal_engine::{
-    AnySource, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
-    SourceChange, SourceId, State, Target,
+    AnySource, BoxFuture, Content, Discovery, DiskError, Download, DownloadError, Engine, EngineConfig,
+    MAX_CHANGES, Outcome, Overwrite, SourceChange, SourceId, Target, feed,
 };
 use shoal_session::CallError;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
@@ -26,13 +26,10 @@ use crate::source::{NodeSource, Sealed};
 use crate::vault::Description;
 use crate::wire::MAX_CHUNK_LIST;
 
-/// How often servers that are away are tried again, and progress is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often servers that are away are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Nothing came and nothing is on its way for so long: what is missing cannot be had now.
 const GIVE_UP: Duration = Duration::from_secs(12);
-/// Changes of the set of sources that wait to be taken.
-const CHANGES: usize = 2 * MAX_COPIES as usize + 64;
 
 /// Where a file goes.
 #[derive(Debug, Clone, Default)]
@@ -108,11 +105,10 @@ impl Client {
         let content = Content::sealed(layout, pieces, description.digest);
         let mut begun_anew = false;
         let (download, servers, outcome) = loop {
-            let (changes, sources) = mpsc::channel(CHANGES);
+            let (changes, sources) = mpsc::channel(MAX_CHANGES);
             let download = engine.start(content.clone(), target.clone(), sources);
-            let mut servers =
-                Servers::new(self.nodes.clone(), file.clone(), &manifest.servers, changes).await;
-            let outcome = servers.carry(&download, &report).await;
+            let mut servers = Servers::new(self.nodes.clone(), file.clone(), &manifest.servers).await;
+            let outcome = servers.carry(&download, changes, &report).await;
             if is_of_another_version(&outcome) && !std::mem::replace(&mut begun_anew, true) {
                 // What an interrupted GET of another version left is of no use to this one.
                 let target = target.clone();
@@ -123,19 +119,16 @@ impl Client {
             }
             break (download, servers, outcome);
         };
-        match outcome {
-            Outcome::Complete { path, .. } => Ok(got(path)),
-            Outcome::Failed(DownloadError::NoSources { missing }) => {
-                let who = servers.reasons().await;
-                Err(StoreError::Unreachable { name: name.clone(), missing, who })
-            }
-            Outcome::Failed(error) => Err(StoreError::Download { name: name.clone(), error }),
+        let missing = match outcome {
+            Outcome::Complete { path, .. } => return Ok(got(path)),
+            Outcome::Failed(DownloadError::NoSources { missing }) => missing,
+            Outcome::Failed(error) => return Err(StoreError::Download { name: name.clone(), error }),
             Outcome::Paused | Outcome::Cancelled => {
-                let missing = layout.size() - download.progress().borrow().verified_bytes;
-                let who = servers.reasons().await;
-                Err(StoreError::Unreachable { name: name.clone(), missing, who })
+                layout.size() - download.progress().borrow().verified_bytes
             }
-        }
+        };
+        let who = servers.waits_for().unwrap_or_default();
+        Err(StoreError::Unreachable { name: name.clone(), missing, who })
     }
 
     /// What the trackers have of a file, opened.
@@ -191,109 +184,102 @@ fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, Store
 struct Servers {
     nodes: Nodes,
     file: Arc<Sealed>,
-    peers: Vec<PeerId>,
-    /// The connection that each source uses.
-    lanes: Vec<Option<Lane>>,
-    changes: Option<mpsc::Sender<SourceChange>>,
-    reasons: Vec<String>,
+    servers: Vec<Server>,
+    /// For each server its place in the list, and what comes of the next try to reach it.
+    tries: FuturesUnordered<BoxFuture<'static, (usize, Result<(Lane, Bitfield), String>)>>,
+    found: Vec<SourceChange>,
+}
+
+struct Server {
+    peer: PeerId,
+    name: String,
+    /// The connection that its source uses.
+    lane: Option<Lane>,
+    /// Why it was not reached the last time.
+    reason: String,
 }
 
 impl Servers {
-    async fn new(
-        nodes: Nodes,
-        file: Arc<Sealed>,
-        listed: &[PeerId],
-        changes: mpsc::Sender<SourceChange>,
-    ) -> Self {
-        let mut peers = Vec::new();
+    async fn new(nodes: Nodes, file: Arc<Sealed>, listed: &[PeerId]) -> Self {
+        let (servers, tries, found) = (Vec::new(), FuturesUnordered::new(), Vec::new());
+        let mut all = Self { nodes, file, servers, tries, found };
         for peer in listed {
-            let present = nodes.present(*peer).await;
-            if !peers.contains(&present) {
-                peers.push(present);
+            let peer = all.nodes.present(*peer).await;
+            if all.servers.iter().all(|server| server.peer != peer) {
+                let name = all.nodes.name(peer).await;
+                all.servers.push(Server { peer, name, lane: None, reason: String::new() });
+                all.try_after(Duration::ZERO, all.servers.len() - 1);
             }
         }
-        let (lanes, reasons) = (vec![None; peers.len()], vec![String::new(); peers.len()]);
-        Self { nodes, file, peers, lanes, changes: Some(changes), reasons }
+        all
+    }
+
+    /// Tries to reach a server after a pause, or once the connection to it has ended.
+    fn try_after(&self, pause: Duration, index: usize) {
+        let (nodes, file, server) = (self.nodes.clone(), self.file.clone(), &self.servers[index]);
+        let (peer, lane) = (server.peer, server.lane.clone());
+        self.tries.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(lane) = lane {
+                lane.ended().await;
+            }
+            (index, reach(&nodes, &file, peer).await)
+        }));
     }
 
     /// Keeps the download supplied with sources until it ends.
-    async fn carry(&mut self, download: &Download, report: &Report) -> Outcome {
-        let progress = download.progress();
-        let total = self.file.layout.size();
-        let (mut tried, mut moved, mut before) = (None::<Instant>, Instant::now(), 0);
-        loop {
-            if tried.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
-                // The first round takes as long as the slowest server takes to be given up, and no piece waits for it.
-                let ended = tokio::select! {
-                    () = self.connect() => None,
-                    outcome = download.wait() => Some(outcome),
-                };
-                if let Some(outcome) = ended {
-                    return outcome;
+    async fn carry(
+        &mut self,
+        download: &Download,
+        changes: mpsc::Sender<SourceChange>,
+        report: &Report,
+    ) -> Outcome {
+        let (mut progress, total) = (download.progress(), self.file.layout.size());
+        let outcome = tokio::select! {
+            outcome = download.wait() => outcome,
+            never = feed(download, changes, [self]) => match never {},
+            () = async {
+                while progress.borrow_and_update().idle < GIVE_UP && progress.changed().await.is_ok() {
+                    let done = progress.borrow().verified_bytes;
+                    report(Progress { step: Step::Fetching, done, total });
                 }
-                tried = Some(Instant::now());
-            }
-            tokio::select! {
-                outcome = download.wait() => {
-                    report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
-                    return outcome;
-                }
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            let now = progress.borrow().clone();
-            report(Progress { step: Step::Fetching, done: now.verified_bytes, total });
-            if now.verified_bytes + now.fetched_bytes != before || now.state != State::Waiting {
-                before = now.verified_bytes + now.fetched_bytes;
-                moved = Instant::now();
-            } else if moved.elapsed() >= GIVE_UP {
-                self.changes = None;
-                return download.pause().await;
-            }
-        }
+            } => download.pause().await,
+        };
+        report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
+        outcome
     }
+}
 
-    /// Adds those that are not in use, as they answer.
-    async fn connect(&mut self) {
-        let Some(changes) = self.changes.clone() else { return };
-        let (nodes, file) = (&self.nodes, &self.file);
-        let away = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| self.lanes[*index].as_ref().is_none_or(Lane::has_ended));
-        let tries = away.map(|(index, &peer)| {
-            let changes = changes.clone();
-            async move {
-                let (lane, have) = match reach(nodes, file, peer).await {
-                    Ok(reached) => reached,
-                    Err(reason) => return (index, Err(reason)),
-                };
-                let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
-                // Only a download that has ended takes no more.
-                let _ = changes.send(SourceChange::Add(SourceId(index as u64), source)).await;
-                (index, Ok(lane))
-            }
-        });
-        for (index, reached) in futures::future::join_all(tries).await {
+impl Discovery for Servers {
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some((index, reached)) = self.tries.next().await else { return std::future::pending().await };
             match reached {
-                Ok(lane) => self.lanes[index] = Some(lane),
-                Err(reason) => self.reasons[index] = reason,
+                Ok((lane, have)) => {
+                    let source = AnySource::new(NodeSource::new(lane.clone(), self.file.clone(), have));
+                    self.found.push(SourceChange::Add(SourceId(index as u64), source));
+                    self.servers[index].lane = Some(lane);
+                }
+                Err(reason) => self.servers[index].reason = reason,
             }
-        }
+            self.try_after(TRY_AGAIN, index);
+        })
     }
 
-    async fn reasons(&self) -> String {
-        let mut said = Vec::new();
-        for (index, peer) in self.peers.iter().enumerate() {
-            let there = self.lanes[index].as_ref().is_some_and(|lane| !lane.has_ended());
+    fn changes(&mut self, _: &shoal_engine::Progress) -> Vec<SourceChange> {
+        std::mem::take(&mut self.found)
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        let said = self.servers.iter().map(|server| {
             let reason = match () {
-                () if there => "does not have them",
-                () if self.reasons[index].is_empty() => "the connection was lost",
-                () => self.reasons[index].as_str(),
+                () if server.lane.as_ref().is_some_and(|lane| !lane.has_ended()) => "does not have them",
+                () if server.reason.is_empty() => "the connection was lost",
+                () => server.reason.as_str(),
             };
-            said.push(format!("{}: {reason}", self.nodes.name(*peer).await));
-        }
-        said.join("; ")
+            format!("{}: {reason}", server.name)
+        });
+        Some(said.collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -1,7 +1,7 @@
-//! What is known of a partial file's pieces, in one file beside it. It begins with a checkpoint: which content this is
-//! and which of its pieces are durable, with a checksum; a new one is written to another file, synced and renamed over
-//! the old. Behind it stands a list, appended without sync, that names each piece before it is written. After a crash
-//! the list tells what to hash; after a power loss what neither names is fetched again.
+//! The state of a partial file's pieces, in one file beside it. It begins with a checkpoint: which content this is and which
+//! of its pieces are durable, with a checksum. A new checkpoint is written to another file, synced and renamed over the old.
+//! A list follows, appended without sync, that names each piece before it is written. After a crash the listed pieces are
+//! hashed. After a power loss, pieces that neither names are fetched again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -117,7 +117,7 @@ impl Journal {
         written.map_err(|error| self.error(error))
     }
 
-    /// Writes a checkpoint. The caller vouches that the pieces of `durable` are.
+    /// Writes a checkpoint. The caller guarantees that the pieces in `durable` are durable.
     pub(crate) fn checkpoint(&self, durable: &Bitfield) -> Result<(), DiskError> {
         let mut current = self.current();
         let listed: Vec<_> = current.listed.iter().copied().filter(|&piece| !durable.has(piece)).collect();
@@ -180,7 +180,7 @@ fn replace(
     let written = file.write_all(&bytes).and_then(|()| file.sync_data());
     let written = written.and_then(|()| std::fs::rename(new_path, path));
     if let Err(error) = written {
-        // The old one stands; half of a new one is of no use.
+        // The old one stays; half of a new one is of no use.
         let _ = std::fs::remove_file(new_path);
         return Err(write_error(path, content, error));
     }
@@ -196,7 +196,7 @@ fn write_error(path: &Path, content: &Content, error: io::Error) -> DiskError {
     }
 }
 
-/// What makes two contents the same: size, cut, piece digests and the whole file's.
+/// The identity of a content: size, layout, piece digests and the whole file's digests.
 fn identity_of(content: &Content) -> Blake3 {
     let layout = content.layout();
     let mut bytes = layout.size().to_le_bytes().to_vec();

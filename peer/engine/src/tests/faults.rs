@@ -1,5 +1,5 @@
-//! Sources that lie, die, stall or refuse. The clock is paused wherever paces count: it moves on only when nobody has
-//! anything left to do, blocking threads included, so that a busy machine makes no source slower than another.
+//! Sources that lie, die, stall or refuse. The clock is paused wherever rates count: it moves on only when
+//! no task has anything left to do, blocking threads included, so that a busy machine makes no source slower than another.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,12 +13,14 @@ mod sources;
 mod stream;
 mod versions;
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use shoal_engine::{
-    DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Progress, SourceChange, Target, Tries,
-    Verification,
+    DiskError, Download, DownloadError, Engine, EngineConfig, MAX_CHANGES, Outcome, Progress, Target, Tries,
+    Verification, feed,
 };
 use tokio::sync::mpsc;
 
@@ -124,12 +126,13 @@ async fn download(
     let mut tries = Tries::new(Duration::from_secs(options.retry_time.into()));
     let mut fetched_before = 0;
     loop {
-        let mut sources = Sources::new(options, &plan, &known, fresh);
+        let (mut sources, mut found) = Sources::new(options, &plan, &known, fresh);
         let standings = sources.standings();
         report.watch(standings.clone());
-        let (changes, seen) = mpsc::channel(sources.count() + 1);
+        let (changes, seen) = mpsc::channel(MAX_CHANGES);
         let running = engine.start(plan.content.clone(), target.clone(), seen);
-        let outcome = attend(&running, changes, &mut sources, &report, |versions| {
+        let mut fed = pin!(feed(&running, changes, [&mut found]));
+        let outcome = attend(&running, &mut fed, &mut sources, &report, |versions| {
             if let Err(error) = versions::keep(&target, &plan.servers, &versions) {
                 tracing::warn!(%error, "cannot keep what is known of the servers' versions");
             }
@@ -207,10 +210,10 @@ async fn wait(pause: Duration) -> Result<()> {
 
 /// Waits for Ctrl-C or SIGTERM.
 async fn stopped() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
-        () = terminated(&mut terminate) => {}
+        Some(()) = async { terminate.as_mut().ok()?.recv().await } => {}
     }
 }
 
@@ -227,52 +230,32 @@ fn why_gone(last: &Progress, servers: &[(String, ask::Answer)]) -> String {
     lines.collect()
 }
 
-/// Adds the sources, shows how it goes, and waits for the end.
+/// Shows how it goes, and waits for the end.
 async fn attend(
     running: &Download,
-    changes: mpsc::Sender<SourceChange>,
+    mut fed: impl Future<Output = Infallible> + Unpin,
     sources: &mut Sources,
     report: &Report,
     mut learnt: impl FnMut(Vec<Joined>),
 ) -> Outcome {
-    for source in std::mem::take(&mut sources.at_once) {
-        // The channel holds all of them, and the engine ends only after it was read.
-        let _ = changes.send(source).await;
-    }
-    let mut changes = Some(changes).filter(|_| !sources.reserve.is_empty());
     let progress = running.progress();
     let every = report.every().unwrap_or(Duration::from_secs(3600));
     let mut shown = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let mut stopped = pin!(stopped());
     loop {
         tokio::select! {
             outcome = running.wait() => return outcome,
+            never = &mut fed => match never {},
             _ = shown.tick(), if report.every().is_some() => report.show(&progress.borrow().clone()),
             _ = look.tick() => {
                 sources.look(report);
                 if let Some(versions) = sources.new_versions() {
                     learnt(versions);
                 }
-                let idle = sources::all_idle(&progress.borrow());
-                if idle && let (Some(sender), Some(next)) = (&changes, sources.reserve.pop_front()) {
-                    // As above.
-                    let _ = sender.send(next).await;
-                }
-                changes = changes.filter(|_| !sources.reserve.is_empty());
             }
-            _ = tokio::signal::ctrl_c() => return running.pause().await,
-            () = terminated(&mut terminate) => return running.pause().await,
+            () = &mut stopped => return running.pause().await,
         }
-    }
-}
-
-async fn terminated(signal: &mut Option<tokio::signal::unix::Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

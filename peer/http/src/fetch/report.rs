@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shoal_common::Digests;
-use shoal_engine::{Progress, SourceRow, SourceState, State};
+use shoal_engine::{Phase, Progress, SourceRow, SourceState};
 
 use crate::source::Standing;
 
@@ -113,7 +113,7 @@ impl Report {
             Form::Json => {
                 let report = json!({
                     "event": "progress",
-                    "state": state(progress.state),
+                    "state": phase_word(progress.phase),
                     "size": progress.total,
                     "done": progress.verified_bytes,
                     "rate": progress.rate,
@@ -266,21 +266,21 @@ fn state_word(state: &SourceState) -> &'static str {
     }
 }
 
-fn state(state: State) -> &'static str {
-    match state {
-        State::Opening => "opening",
-        State::Waiting => "waiting",
-        State::Downloading => "downloading",
-        State::Checking => "checking",
-        State::Finishing => "finishing",
-        State::Ended => "ended",
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Opening => "opening",
+        Phase::Waiting => "waiting",
+        Phase::Downloading => "downloading",
+        Phase::Checking => "checking",
+        Phase::Finishing => "finishing",
+        Phase::Ended => "ended",
     }
 }
 
 fn left(progress: &Progress) -> String {
-    match (progress.state, progress.eta) {
-        (State::Checking, _) => "checking".into(),
-        (State::Opening, _) => "looking at what is there".into(),
+    match (progress.phase, progress.eta) {
+        (Phase::Checking, _) => "checking".into(),
+        (Phase::Opening, _) => "looking at what is there".into(),
         (_, Some(left)) => format!("{} left", HumanDuration(left)),
         (_, None) => "waiting".into(),
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, State};
+use shoal_engine::{AnySource, Discovery, Phase, Progress, SourceChange, SourceId, SourceState};
 
 use crate::fetch::options::Options;
 use crate::fetch::plan::Plan;
@@ -17,12 +17,32 @@ const USUAL_CONNECTIONS: usize = 2;
 /// A server that fails for longer is worth a line: a connection that was cut is made again sooner.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Gives the servers to the download: some at once, the others one by one when no other delivers. Of several that ignore
+/// ranges one at a time is enough.
+pub(super) struct Found {
+    at_once: Vec<SourceChange>,
+    reserve: VecDeque<SourceChange>,
+    /// How many the download was given.
+    given: usize,
+}
+
+impl Discovery for Found {
+    fn changes(&mut self, now: &Progress) -> Vec<SourceChange> {
+        // A snapshot without the one given last is from before.
+        if now.rows.len() == self.given && all_idle(now) {
+            self.at_once.extend(self.reserve.pop_front());
+        }
+        self.given += self.at_once.len();
+        std::mem::take(&mut self.at_once)
+    }
+
+    fn is_over(&self) -> bool {
+        self.reserve.is_empty()
+    }
+}
+
+/// How the servers stand.
 pub(super) struct Sources {
-    /// Those to be used now.
-    pub(super) at_once: Vec<SourceChange>,
-    /// Those to be used one by one when no other delivers: of several that ignore ranges one at a time is enough.
-    pub(super) reserve: VecDeque<SourceChange>,
     watched: Vec<Watched>,
     retry_time: u32,
 }
@@ -39,7 +59,7 @@ struct Watched {
 
 impl Sources {
     /// The servers of the plan; `versions` of each, where they are to be compared, and whether nothing of the file is there.
-    pub(super) fn new(options: &Options, plan: &Plan, versions: &[Joined], fresh: bool) -> Self {
+    pub(super) fn new(options: &Options, plan: &Plan, versions: &[Joined], fresh: bool) -> (Self, Found) {
         let patience = Patience::new(Duration::from_secs(u64::from(options.retry_time)));
         let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
         let (mut at_once, mut reserve, mut watched) = (Vec::new(), VecDeque::new(), Vec::new());
@@ -70,12 +90,7 @@ impl Sources {
             let change = SourceChange::Add(SourceId(id), AnySource::new(source));
             if ranges || index == 0 { at_once.push(change) } else { reserve.push_back(change) }
         }
-        Self { at_once, reserve, watched, retry_time: options.retry_time }
-    }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.watched.len()
+        (Self { watched, retry_time: options.retry_time }, Found { at_once, reserve, given: 0 })
     }
 
     /// How each of them stands, in order.
@@ -137,9 +152,9 @@ impl Sources {
 }
 
 /// Whether no server is asked for anything although something is missing.
-pub(super) fn all_idle(progress: &Progress) -> bool {
+fn all_idle(progress: &Progress) -> bool {
     let idle = |state: &SourceState| !matches!(state, SourceState::Active | SourceState::Idle);
-    progress.state == State::Waiting && progress.rows.iter().all(|row| idle(&row.state))
+    progress.phase == Phase::Waiting && progress.rows.iter().all(|row| idle(&row.state))
 }
 
 /// How many connections the user wants to the server at this place: `--connections` to each, or its share of all chunks and

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 struct World {
-    ledger: Ledger,
+    super_seeding: SuperSeeding,
     layout: Layout,
     now: Instant,
 }
@@ -11,25 +11,29 @@ struct World {
 impl World {
     fn new(pieces: u32) -> Self {
         let layout = Layout::new(u64::from(pieces) * 65_536, 65_536).unwrap();
-        Self { ledger: Ledger::new(layout, fastrand::Rng::with_seed(1)), layout, now: Instant::now() }
+        Self {
+            super_seeding: SuperSeeding::new(layout, fastrand::Rng::with_seed(1)),
+            layout,
+            now: Instant::now(),
+        }
     }
 
     fn piece(&self, index: u32) -> PieceIndex {
         self.layout.piece(index).unwrap()
     }
 
-    fn ask(&mut self, taker: TakerId, index: u32) -> Decision {
-        self.ledger.ask(taker, self.piece(index), self.now)
+    fn ask(&mut self, requester: RequesterId, index: u32) -> Decision {
+        self.super_seeding.ask(requester, self.piece(index), self.now)
     }
 
-    fn give(&mut self, taker: TakerId, index: u32) {
-        assert_eq!(self.ask(taker, index), Decision::Serve);
-        self.ledger.start(taker, self.piece(index), self.now);
-        self.ledger.sent(taker, self.piece(index), Duration::ZERO, self.now);
+    fn give(&mut self, requester: RequesterId, index: u32) {
+        assert_eq!(self.ask(requester, index), Decision::Serve);
+        self.super_seeding.start(requester, self.piece(index), self.now);
+        self.super_seeding.sent(requester, self.piece(index), Duration::ZERO, self.now);
     }
 
-    fn have(&mut self, taker: TakerId, index: u32) {
-        self.ledger.have(taker, self.piece(index));
+    fn have(&mut self, requester: RequesterId, index: u32) {
+        self.super_seeding.have(requester, self.piece(index));
     }
 }
 
@@ -45,12 +49,12 @@ const WAIT: Decision = Decision::NotNow { after: RETRY, instead: None };
 #[test]
 fn a_lone_requester_is_never_put_off() {
     let mut world = World::new(50);
-    let taker = world.ledger.join();
+    let requester = world.super_seeding.join();
     for round in 0..3 {
         for index in 0..50 {
-            world.give(taker, index);
+            world.give(requester, index);
             if round == 1 {
-                world.have(taker, index);
+                world.have(requester, index);
             }
         }
     }
@@ -59,7 +63,7 @@ fn a_lone_requester_is_never_put_off() {
 #[test]
 fn a_given_piece_is_exchanged_for_an_ungiven_one_that_is_kept() {
     let mut world = World::new(2);
-    let (a, b, c) = (world.ledger.join(), world.ledger.join(), world.ledger.join());
+    let (a, b, c) = (world.super_seeding.join(), world.super_seeding.join(), world.super_seeding.join());
     world.give(a, 0);
     assert_eq!(instead(world.ask(b, 0)), Some(1));
     // Piece 1 is b's now, so c has to wait for what a and b pass on.
@@ -75,7 +79,7 @@ fn a_given_piece_is_exchanged_for_an_ungiven_one_that_is_kept() {
 #[test]
 fn a_promise_ends_after_two_seconds() {
     let mut world = World::new(2);
-    let (a, b) = (world.ledger.join(), world.ledger.join());
+    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
     world.give(a, 0);
     assert_eq!(instead(world.ask(b, 0)), Some(1));
     assert_eq!(world.ask(a, 1), WAIT);
@@ -84,9 +88,9 @@ fn a_promise_ends_after_two_seconds() {
 }
 
 #[test]
-fn nobody_is_put_off_for_longer_than_two_seconds() {
+fn no_requester_is_put_off_for_longer_than_two_seconds() {
     let mut world = World::new(100);
-    let (a, b) = (world.ledger.join(), world.ledger.join());
+    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
     world.give(a, 0);
     world.have(a, 0);
     let start = world.now;
@@ -99,17 +103,17 @@ fn nobody_is_put_off_for_longer_than_two_seconds() {
 #[test]
 fn a_requester_that_keeps_everything_for_itself_delays_others_once() {
     let mut world = World::new(100);
-    let (hostile, honest) = (world.ledger.join(), world.ledger.join());
+    let (hostile, honest) = (world.super_seeding.join(), world.super_seeding.join());
     let start = world.now;
     let mut got = 0;
     while got < 100 {
         for index in 0..100 {
             let piece = world.piece(index);
-            world.ledger.withdraw(hostile, piece);
+            world.super_seeding.withdraw(hostile, piece);
             world.ask(hostile, index);
         }
         while got < 100 && world.ask(honest, got) == Decision::Serve {
-            world.ledger.start(honest, world.piece(got), world.now);
+            world.super_seeding.start(honest, world.piece(got), world.now);
             got += 1;
         }
         world.now += RETRY;
@@ -120,7 +124,7 @@ fn a_requester_that_keeps_everything_for_itself_delays_others_once() {
 #[test]
 fn what_a_stopped_requester_got_is_given_again() {
     let mut world = World::new(2);
-    let (a, b) = (world.ledger.join(), world.ledger.join());
+    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
     world.give(a, 0);
     world.give(b, 1);
     world.have(b, 1);
@@ -132,12 +136,12 @@ fn what_a_stopped_requester_got_is_given_again() {
 #[test]
 fn what_a_lost_requester_got_is_given_again_at_once() {
     let mut world = World::new(2);
-    let (a, b) = (world.ledger.join(), world.ledger.join());
+    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
     world.give(a, 0);
     world.give(a, 1);
     world.have(a, 1);
     assert_eq!(world.ask(b, 0), WAIT);
-    world.ledger.leave(a);
+    world.super_seeding.leave(a);
     assert_eq!(world.ask(b, 0), Decision::Serve);
     assert_eq!(world.ask(b, 1), Decision::Serve);
 }
@@ -145,16 +149,16 @@ fn what_a_lost_requester_got_is_given_again_at_once() {
 #[test]
 fn who_passes_pieces_on_owes_less() {
     let mut world = World::new(8);
-    let (a, b) = (world.ledger.join(), world.ledger.join());
+    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
     for index in 0..4 {
         world.give(a, index);
         world.have(a, index);
     }
-    assert_eq!(world.ledger.debt(a), 2);
+    assert_eq!(world.super_seeding.debt(a), 2);
     for index in 0..3 {
         world.have(b, index);
     }
-    assert_eq!((world.ledger.debt(a), world.ledger.debt(b)), (0, 0));
+    assert_eq!((world.super_seeding.debt(a), world.super_seeding.debt(b)), (0, 0));
 }
 
 #[derive(Debug, Clone)]
@@ -182,40 +186,40 @@ proptest! {
     #[test]
     fn counts_and_lists_agree_in_random_worlds(steps in proptest::collection::vec(step(), 1..400)) {
         let mut world = World::new(20);
-        let mut takers = vec![world.ledger.join()];
+        let mut requesters = vec![world.super_seeding.join()];
         for step in steps {
-            let some = |n: usize, takers: &[TakerId]| takers.get(n % takers.len().max(1)).copied();
+            let some = |n: usize, requesters: &[RequesterId]| requesters.get(n % requesters.len().max(1)).copied();
             match step {
-                Step::Join => takers.push(world.ledger.join()),
-                Step::Leave(n) if takers.len() > 1 => {
-                    let taker = takers.swap_remove(n % takers.len());
-                    world.ledger.leave(taker);
+                Step::Join => requesters.push(world.super_seeding.join()),
+                Step::Leave(n) if requesters.len() > 1 => {
+                    let requester = requesters.swap_remove(n % requesters.len());
+                    world.super_seeding.leave(requester);
                 }
                 Step::Leave(_) => {}
-                Step::Have(n, p) => world.have(some(n, &takers).unwrap(), p),
+                Step::Have(n, p) => world.have(some(n, &requesters).unwrap(), p),
                 Step::Ask(n, p) => {
-                    let taker = some(n, &takers).unwrap();
-                    if world.ask(taker, p) == Decision::Serve {
-                        world.ledger.start(taker, world.piece(p), world.now);
+                    let requester = some(n, &requesters).unwrap();
+                    if world.ask(requester, p) == Decision::Serve {
+                        world.super_seeding.start(requester, world.piece(p), world.now);
                     }
                 }
-                Step::Withdraw(n, p) => world.ledger.withdraw(some(n, &takers).unwrap(), world.piece(p)),
+                Step::Withdraw(n, p) => world.super_seeding.withdraw(some(n, &requesters).unwrap(), world.piece(p)),
                 Step::Wait(ms) => world.now += Duration::from_millis(ms),
             }
-            let ledger = &world.ledger;
-            for (place, index) in ledger.ungiven.iter().enumerate() {
-                let piece = &ledger.pieces[index.as_usize()];
-                prop_assert_eq!(piece.state, State::Ungiven);
+            let super_seeding = &world.super_seeding;
+            for (place, index) in super_seeding.ungiven.iter().enumerate() {
+                let piece = &super_seeding.pieces[index.as_usize()];
+                prop_assert_eq!(piece.state, PieceState::Ungiven);
                 prop_assert_eq!(piece.place as usize, place);
                 prop_assert_eq!(piece.holders, 0);
             }
-            let ungiven = ledger.pieces.iter().filter(|piece| piece.state == State::Ungiven).count();
-            prop_assert_eq!(ungiven, ledger.ungiven.len());
+            let ungiven = super_seeding.pieces.iter().filter(|piece| piece.state == PieceState::Ungiven).count();
+            prop_assert_eq!(ungiven, super_seeding.ungiven.len());
             for index in world.layout.iter() {
-                let holders = ledger.takers.values().filter(|taker| taker.holds.has(index)).count();
-                let piece = &ledger.pieces[index.as_usize()];
+                let holders = super_seeding.requesters.values().filter(|requester| requester.holds.has(index)).count();
+                let piece = &super_seeding.pieces[index.as_usize()];
                 prop_assert!(piece.holders as usize >= holders);
-                prop_assert_eq!(piece.state == State::Held, piece.holders > 0);
+                prop_assert_eq!(piece.state == PieceState::Held, piece.holders > 0);
             }
         }
     }
