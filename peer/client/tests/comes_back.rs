@@ -140,7 +140,8 @@ fn feed(
     fetching: &Fetching,
     named: Named,
 ) -> (JoinSet<()>, watch::Receiver<Option<String>>) {
-    let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout, fetching.sources.clone());
+    let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout);
+    let changes = fetching.sources.clone();
     let mut progress = fetching.download.progress();
     let (told, waits_for) = watch::channel(None);
     let mut feeding = JoinSet::new();
@@ -152,10 +153,13 @@ fn feed(
                 sources.offered(named.lock().unwrap().clone());
             }
             let now = progress.borrow_and_update().clone();
-            sources.choose(&now).await;
+            for change in sources.choose(&now) {
+                // A download that does not listen any more has ended.
+                let _ = changes.send(change).await;
+            }
             told.send_replace(sources.waits_for());
             tokio::select! {
-                seen = sources.changed() => assert_eq!(sources.take(seen).await, None, "nobody lies"),
+                seen = sources.changed() => assert_eq!(sources.take(seen), None, "nobody lies"),
                 changed = progress.changed() => if changed.is_err() { return },
             }
         }

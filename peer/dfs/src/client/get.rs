@@ -180,13 +180,16 @@ fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, Store
     Ok(if folder { to.join(name.as_str()) } else { to.to_owned() })
 }
 
+/// A connection to a server with the chunks that it holds, or why there is none.
+type Reached = Result<(Lane, Bitfield), String>;
+
 /// The servers of one GET.
 struct Servers {
     nodes: Nodes,
     file: Arc<Sealed>,
     servers: Vec<Server>,
     /// For each server its place in the list, and what comes of the next try to reach it.
-    tries: FuturesUnordered<BoxFuture<'static, (usize, Result<(Lane, Bitfield), String>)>>,
+    tries: FuturesUnordered<BoxFuture<'static, (usize, Reached)>>,
     found: Vec<SourceChange>,
 }
 
@@ -283,8 +286,8 @@ impl Discovery for Servers {
     }
 }
 
-/// A connection to a server, and which of the chunks it holds.
-async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(Lane, Bitfield), String> {
+/// Connects to a server and asks which of the chunks it holds.
+async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Reached {
     let lane = nodes.lane(peer).await?;
     let mut have = Bitfield::none(&file.layout);
     let pieces: Vec<_> = file.layout.iter().collect();
