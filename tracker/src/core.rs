@@ -25,6 +25,7 @@ use shoal_replica::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Store, StoreError};
+use crate::sync_log::sync_span;
 use opening::{Opening, blank, new_writer_id, now, open_replica, stop};
 
 /// Jobs that may wait; a client's beyond that is refused, a link's waits.
@@ -412,7 +413,10 @@ impl State {
                 // While the disk is full there are no links, and nothing from them can be stored.
                 Step::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
                 Step::Event(_) if full => {}
-                Step::Event(event) => self.replica.handle(&mut self.store, event, now)?,
+                Step::Event(event) => {
+                    let _sync = self.received(&event).entered();
+                    self.replica.handle(&mut self.store, event, now)?;
+                }
                 Step::Status(answer) => statuses.push(answer),
             }
         }
@@ -432,6 +436,14 @@ impl State {
             let _ = answer.send(self.status());
         }
         Ok(())
+    }
+
+    /// The span of the sync that an event belongs to.
+    fn received(&self, event: &Event) -> tracing::Span {
+        match event {
+            Event::Frame { peer, frame } => sync_span(*peer, self.config.me, frame),
+            _ => tracing::Span::none(),
+        }
     }
 
     fn order(&self, order: LinkOrder) {
