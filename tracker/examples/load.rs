@@ -22,7 +22,7 @@ use shoal_common::{
     UserName,
 };
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
-use shoal_replica::{Bounds, Config, Now, Origin, Replica, TrackerNo, Write};
+use shoal_replica::{Bounds, Config, Now, Replica, TrackerNo, Write, WriterId};
 use shoal_tracker::record::{self, Membership, Share, Standing, encode};
 use shoal_tracker::status::Report;
 use shoal_tracker::store::Store;
@@ -380,8 +380,8 @@ fn fill(dir: &Path, records: usize) {
     let mut store = Store::open(dir).unwrap();
     let now = Now { wall_ms: clock::wall_ms(), mono_ms: 0 };
     let configured = vec![TrackerNo(1), TrackerNo(2)];
-    let (origin, bounds) = (Origin([7; 16]), Bounds::default());
-    let config = Config { me: TrackerNo(1), configured, origin, cluster: [0; 16], bounds };
+    let (writer, bounds) = (WriterId([7; 16]), Bounds::default());
+    let config = Config { me: TrackerNo(1), configured, writer, cluster: [0; 16], bounds };
     store.begin().unwrap();
     let mut replica = Replica::open(&mut store, config, now).unwrap();
     store.commit().unwrap();

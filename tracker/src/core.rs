@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Event, Frame, Holder, MemberStatus, NameSpace, Now, Origin, Replica, Row, TrackerNo, Write, WriteError,
-    WriteId,
+    Event, Frame, Holder, MemberStatus, NameSpace, Now, Replica, Row, TrackerNo, Write, WriteError, WriteId,
+    WriterId,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Store, StoreError};
-use opening::{Opening, blank, fresh_origin, now, open_replica, stop};
+use crate::sync_log::sync_span;
+use opening::{Opening, blank, new_writer_id, now, open_replica, stop};
 
 /// Jobs that may wait; a client's beyond that is refused, a link's waits.
 const MAX_JOBS: usize = 4_096;
@@ -288,7 +289,7 @@ struct State {
     full_until: Option<Instant>,
     /// The last write that was answered is durable here only.
     alone: bool,
-    origin: Origin,
+    writer: WriterId,
     started: Instant,
     alarms: u64,
     last_alarms: VecDeque<String>,
@@ -296,10 +297,10 @@ struct State {
 
 impl State {
     fn open(config: CoreConfig, orders: mpsc::UnboundedSender<LinkOrder>) -> anyhow::Result<Self> {
-        let (origin, started) = (fresh_origin(), Instant::now());
-        let (store, replica) = match opening::open(&config, origin, started) {
+        let (writer, started) = (new_writer_id(), Instant::now());
+        let (store, replica) = match opening::open(&config, writer, started) {
             Ok(both) => both,
-            Err(Opening::Corrupt(problem)) => blank(&config, &problem, origin, started)?,
+            Err(Opening::Corrupt(problem)) => blank(&config, &problem, writer, started)?,
             Err(Opening::Other(error)) => return Err(error),
         };
         let mut state = Self {
@@ -310,7 +311,7 @@ impl State {
             waiting: HashMap::new(),
             full_until: None,
             alone: false,
-            origin,
+            writer,
             started,
             alarms: 0,
             last_alarms: VecDeque::new(),
@@ -412,7 +413,10 @@ impl State {
                 // While the disk is full there are no links, and nothing from them can be stored.
                 Step::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
                 Step::Event(_) if full => {}
-                Step::Event(event) => self.replica.handle(&mut self.store, event, now)?,
+                Step::Event(event) => {
+                    let _sync = self.received(&event).entered();
+                    self.replica.handle(&mut self.store, event, now)?;
+                }
                 Step::Status(answer) => statuses.push(answer),
             }
         }
@@ -432,6 +436,14 @@ impl State {
             let _ = answer.send(self.status());
         }
         Ok(())
+    }
+
+    /// The span of the sync that an event belongs to.
+    fn received(&self, event: &Event) -> tracing::Span {
+        match event {
+            Event::Frame { peer, frame } => sync_span(*peer, self.config.me, frame),
+            _ => tracing::Span::none(),
+        }
     }
 
     fn order(&self, order: LinkOrder) {
@@ -464,13 +476,13 @@ impl State {
                 self.full_until = Some(Instant::now() + FULL_PAUSE);
                 self.store.rollback().map_err(Opening::from).and_then(|()| {
                     let now = now(self.started);
-                    open_replica(&mut self.store, &self.config, self.origin, now)
+                    open_replica(&mut self.store, &self.config, self.writer, now)
                         .map(|replica| self.replica = replica)
                 })
             }
             StoreError::Corrupt(problem) => {
-                self.origin = fresh_origin();
-                blank(&self.config, &problem, self.origin, self.started)
+                self.writer = new_writer_id();
+                blank(&self.config, &problem, self.writer, self.started)
                     .map(|(store, replica)| (self.store, self.replica) = (store, replica))
                     .map_err(Opening::Other)
             }

@@ -26,4 +26,5 @@ pub mod service;
 pub mod status;
 pub mod storage;
 pub mod store;
+mod sync_log;
 pub mod trust;

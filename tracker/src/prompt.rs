@@ -27,7 +27,7 @@ pub enum Command {
     Expel(String),
     /// Believe that key of a tracker; without one, say which it shows.
     AcceptTracker(u8, Option<PeerId>),
-    /// What a round of everything with that tracker leaves out may be removed.
+    /// What a full sync with that tracker leaves out may be removed.
     AllowRemoval(u8),
     /// Records with an impossible time get the present one.
     Restamp,

@@ -1,6 +1,6 @@
 //! The replicated records that the service reads and writes: their kinds, keys and values.
 //!
-//! Claims, votes and settled names are the replica's own. Those here are keyed by ids, never by names. The kind's number
+//! Claims, votes and decided names are the replica's own. Those here are keyed by ids, never by names. The kind's number
 //! decides which of two records stays ([`Kind::rule`]): the last one written, or, for the decoy secret, the first. Of two
 //! accounts the one with more signed changes stays ([`crate::proof`]). Values are CBOR maps, so that a later version's
 //! fields pass through an earlier one untouched.

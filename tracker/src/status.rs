@@ -151,7 +151,7 @@ impl Report {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
-                member.unheard = !found.heard_out;
+                member.unheard = !found.synced_since_start;
                 member.unawaited = found.connected && !found.awaited;
                 member.held_removal = found.held_removal.unwrap_or(0);
             }
@@ -230,7 +230,7 @@ impl Report {
         if !unheard.is_empty() {
             let _ = writeln!(
                 text,
-                "does not vote on new names until it has heard out tracker {}",
+                "does not vote on new names until it has synced with tracker {}",
                 unheard.join(" and tracker ")
             );
         }

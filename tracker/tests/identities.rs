@@ -12,7 +12,7 @@ use common::{Client, free_ports, group, in_sync, start, until, user};
 use shoal_common::credentials::{Account, AccountDigest, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind, Session};
 use shoal_common::{Gid, Nonce, PeerId, RequestId, Uid};
-use shoal_replica::{Bounds, Config, Kind, Now, Origin, Replica, TrackerNo, Write, claim_key};
+use shoal_replica::{Bounds, Config, Kind, Now, Replica, TrackerNo, Write, WriterId, claim_key};
 use shoal_tracker::clock;
 use shoal_tracker::node::Node;
 use shoal_tracker::record::{
@@ -79,9 +79,9 @@ async fn owner(port: u16, name: &str) -> String {
 fn lie(dir: &Path, (number, of): (u8, u8), writes: Vec<Write>) {
     let mut store = Store::open(&dir.join(number.to_string())).unwrap();
     let configured = (1..=of).map(TrackerNo).collect();
-    let origin = Origin(fastrand::u128(..).to_be_bytes());
+    let writer = WriterId(fastrand::u128(..).to_be_bytes());
     let (cluster, bounds) = (*b"shoal tracker  1", Bounds::default());
-    let config = Config { me: TrackerNo(number), configured, origin, cluster, bounds };
+    let config = Config { me: TrackerNo(number), configured, writer, cluster, bounds };
     let now = Now { wall_ms: clock::wall_ms(), mono_ms: 0 };
     store.begin().unwrap();
     let mut replica = Replica::open(&mut store, config, now).unwrap();

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use shoal_replica::{After, BlobHash, Kind, MetaEntry, Origin, Row, Rows, Stamp};
+use shoal_replica::{After, BlobHash, Kind, MetaEntry, Row, Rows, Stamp, WriterId};
 use shoal_sim::{Broken, Campaign, Disk, replay, run};
 use shoal_tracker::store::{Store, StoreError};
 
@@ -93,8 +93,8 @@ impl Rows for Database {
         self.store.remove(kind, key)
     }
 
-    fn above(&self, origin: Origin, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.store.above(origin, seq, limit)
+    fn above(&self, writer: WriterId, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.store.above(writer, seq, limit)
     }
 
     fn scan(

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::anyhow;
-use shoal_replica::{Bounds, Config, Now, OpenError, Origin, Replica, Rows, Write, WriteError};
+use shoal_replica::{Bounds, Config, Now, OpenError, Replica, Rows, Write, WriteError, WriterId};
 
 use super::CoreConfig;
 use crate::clock;
@@ -32,11 +32,11 @@ impl From<StoreError> for Opening {
 /// meets damage, nobody waits for an answer from the database yet.
 pub(super) fn open(
     config: &CoreConfig,
-    origin: Origin,
+    writer: WriterId,
     started: Instant,
 ) -> Result<(Store, Replica), Opening> {
     let mut store = Store::open(&config.dir)?;
-    let mut replica = open_replica(&mut store, config, origin, now(started))?;
+    let mut replica = open_replica(&mut store, config, writer, now(started))?;
     write_own_records(&mut store, &mut replica, config, now(started))?;
     Ok((store, replica))
 }
@@ -45,11 +45,11 @@ pub(super) fn open(
 pub(super) fn open_replica(
     store: &mut Store,
     config: &CoreConfig,
-    origin: Origin,
+    writer: WriterId,
     now: Now,
 ) -> Result<Replica, Opening> {
     let (configured, bounds) = (config.configured.clone(), Bounds::default());
-    let identity = Config { me: config.me, configured, origin, cluster: CLUSTER, bounds };
+    let identity = Config { me: config.me, configured, writer, cluster: CLUSTER, bounds };
     store.begin()?;
     match Replica::open(store, identity, now) {
         Ok(replica) => {
@@ -99,7 +99,7 @@ fn write_own_records(
 pub(super) fn blank(
     config: &CoreConfig,
     problem: &str,
-    origin: Origin,
+    writer: WriterId,
     started: Instant,
 ) -> anyhow::Result<(Store, Replica)> {
     let aside = Store::set_aside(&config.dir, now(started).wall_ms)?;
@@ -107,7 +107,7 @@ pub(super) fn blank(
         "the database is damaged ({problem}); it was set aside as {} and the other trackers will fill a new one",
         aside.display()
     );
-    open(config, origin, started).map_err(|error| match error {
+    open(config, writer, started).map_err(|error| match error {
         Opening::Corrupt(problem) => anyhow!("a new database is damaged too ({problem}); check the disk"),
         Opening::Other(error) => error,
     })
@@ -120,10 +120,10 @@ pub(super) fn stop(problem: &str) {
     std::process::exit(1);
 }
 
-pub(super) fn fresh_origin() -> Origin {
+pub(super) fn new_writer_id() -> WriterId {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system provides randomness");
-    Origin(bytes)
+    WriterId(bytes)
 }
 
 pub(super) fn now(started: Instant) -> Now {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shoal_replica::{Alarm, Output, TrackerNo, Warning};
 
 use super::{Fault, LinkOrder, State, Tx};
+use crate::sync_log::sync_span;
 
 /// Alarms that are remembered for `status`.
 const MAX_LAST_ALARMS: usize = 8;
@@ -29,7 +30,10 @@ impl State {
     pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.replica.poll_output() {
             match output {
-                Output::Send { to, frame } => self.order(LinkOrder::Send(to, frame)),
+                Output::Send { to, frame } => {
+                    drop(sync_span(self.config.me, to, &frame));
+                    self.order(LinkOrder::Send(to, frame));
+                }
                 Output::Disconnect { peer, reason } => {
                     self.order(LinkOrder::Close(peer, reason.to_string()));
                 }

@@ -76,7 +76,7 @@ pub(super) fn create(
         }
         None => {}
     }
-    // The id follows from the name and the keys. While a round is under way the account may be here before the claim.
+    // The id follows from the name and the keys. During a sync the account may be here before the claim.
     let held = tx.store().get(ACCOUNT, &account_key(id))?;
     let same =
         held.as_ref().and_then(proof::read_account).is_some_and(|(_, held)| proof::is_derived(id, &held));

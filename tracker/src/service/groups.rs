@@ -44,7 +44,7 @@ pub(super) fn create(
         }
         None => {}
     }
-    // The id follows from founder and name. While a round is under way the membership may be here before the claim.
+    // The id follows from founder and name. During a sync the membership may be here before the claim.
     let same = membership(tx, id, caller)?.is_some_and(|known| known.request.0 == id.0);
     if !same && tx.store().has_group(id)? {
         let text = format!("the group {name} has an id that is in use; try again");

@@ -100,7 +100,7 @@ pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
 mod tests {
     use super::super::{Beginning, Store, back_up};
     use super::*;
-    use shoal_replica::{Origin, Row, Rows, Stamp};
+    use shoal_replica::{Row, Rows, Stamp, WriterId};
 
     #[test]
     fn a_backup_taken_while_the_tracker_writes_holds_what_was_committed() {
@@ -110,7 +110,7 @@ mod tests {
             kind: Kind(99),
             key: seq.to_be_bytes().to_vec(),
             stamp: Stamp::at_ms(seq),
-            origin: Origin([1; 16]),
+            writer: WriterId([1; 16]),
             seq,
             born: Stamp::at_ms(seq),
             tombstone: false,

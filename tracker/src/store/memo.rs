@@ -167,7 +167,7 @@ impl Changed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_replica::{settled_key, vote_key};
+    use shoal_replica::{decision_key, vote_key};
 
     #[test]
     fn what_a_row_changes_is_forgotten_and_nothing_else() {
@@ -180,7 +180,7 @@ mod tests {
         memo.note_called((NameSpace::Group, group.0), "anna", "anna");
         memo.forget(MEMBERSHIP, &crate::record::membership_key(group, ben));
         assert_eq!((memo.is_member(group, anna), memo.is_member(group, ben)), (Some(true), None));
-        memo.forget(Kind::USER_SETTLED, &settled_key(b"annabel"));
+        memo.forget(Kind::USER_DECISION, &decision_key(b"annabel"));
         assert!(memo.called((NameSpace::User, ben.0)).is_some());
         memo.forget(Kind::USER_VOTE, &vote_key(b"anna", shoal_replica::TrackerNo(1)));
         assert_eq!(memo.called((NameSpace::User, anna.0)), None);

@@ -107,7 +107,7 @@ impl Store {
                 self.uncount_pointer(key)?;
                 self.note_storage_change(POINTER, key)
             }
-            // No tombstone takes a claim away, but a fresh round may.
+            // No tombstone takes a claim away, but a full sync may.
             Kind::USER_CLAIM | Kind::GROUP_CLAIM => {
                 let Some((name, id)) = parse_claim_key(key) else { return Ok(()) };
                 let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
@@ -197,7 +197,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
-    use shoal_replica::{Origin, Rows, Stamp, claim_key};
+    use shoal_replica::{Rows, Stamp, WriterId, claim_key};
 
     use super::*;
     use crate::record::{Founding, Standing, file_key, membership_key, share_key};
@@ -205,9 +205,9 @@ mod tests {
     const GROUP: Gid = Gid([1; 16]);
 
     fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>, seq: u64) -> Row {
-        let (stamp, origin) = (Stamp::at_ms(seq), Origin([1; 16]));
+        let (stamp, writer) = (Stamp::at_ms(seq), WriterId([1; 16]));
         let tombstone = value.is_empty();
-        Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs: Vec::new() }
+        Row { kind, key, stamp, writer, seq, born: stamp, tombstone, value, blobs: Vec::new() }
     }
 
     #[test]

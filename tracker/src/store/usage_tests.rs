@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, Manifest, PeerId, RequestId, Sha1, Uid};
-use shoal_replica::{BlobHash, Kind, Origin, Row, Rows, Stamp};
+use shoal_replica::{BlobHash, Kind, Row, Rows, Stamp, WriterId};
 
 use super::{Store, file_cost, pointer_cost, share_cost};
 use crate::record::{
@@ -33,7 +33,7 @@ fn row(kind: Kind, key: Vec<u8>, value: Option<Vec<u8>>, seq: u64) -> Row {
         kind,
         key,
         stamp: Stamp::at_ms(seq),
-        origin: Origin([1; 16]),
+        writer: WriterId([1; 16]),
         seq,
         born: Stamp::at_ms(seq),
         tombstone: value.is_none(),

@@ -1,44 +1,45 @@
-//! Writes, their way to every connected tracker, and their acknowledgement.
+//! Writes, their replication to every connected tracker, and their acknowledgement.
 
 use std::collections::BTreeSet;
 
+use super::peer_link::PeerLink;
+use super::{DeferredItem, Replica, is_held_elsewhere};
 use crate::election::examine;
 use crate::event::{Now, Output, Reason, Refusal, Write, WriteError, WriteId};
 use crate::frame::{Frame, Live};
-use crate::ledger::Trust;
 use crate::limits::{
     LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
     MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES, NAMES_PER_STEP,
 };
-use crate::link::Link;
 use crate::names::{NameSpace, name_of, parse_claim_key};
-use crate::replica::{Replica, Waiting, is_held_elsewhere};
-use crate::row::{BlobHash, Kind, Origin, Row, Rule, TrackerNo};
+use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo, WriterId};
 use crate::rows::Rows;
+use crate::state::Trust;
 
 /// A write whose acknowledgement is outstanding.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    /// Who has not acknowledged it and is still connected.
+pub(crate) struct PendingWrite {
+    /// Connected trackers that have not acknowledged it.
     waiting: BTreeSet<TrackerNo>,
     copies: usize,
 }
 
 impl Replica {
-    /// Writes rows, all in the caller's transaction: they get their stamps and numbers, a claim gets this tracker's vote,
-    /// and all of it goes to every connected tracker. [`Output::Acked`] names the returned id once each of these has
-    /// acknowledged it or was disconnected; at once when there is none.
+    /// Writes rows, all in the caller's transaction. The rows get their stamps and numbers, a claim gets this
+    /// tracker's vote, and all of them are sent to every connected tracker. [`Output::Acked`] names the
+    /// returned id once each of these has acknowledged it or was disconnected, or at once if none is
+    /// connected.
     ///
     /// # Errors
-    /// `Refused` when the rows are at fault or too much is under way: nothing has changed then. `Store` when the storage
-    /// failed: the transaction must be rolled back and this replica thrown away.
+    /// `Refused` if the rows are invalid or too much is in progress; nothing has changed then. `Store` if the
+    /// storage failed: roll back the transaction and drop this replica.
     pub fn write<R: Rows>(
         &mut self,
         rows: &mut R,
         writes: Vec<Write>,
         now: Now,
     ) -> Result<WriteId, WriteError<R::Error>> {
-        self.ledger.look_at_clock(now);
+        self.state.look_at_clock(now);
         self.check(rows, &writes)?;
         self.next_write += 1;
         let id = WriteId(self.next_write);
@@ -76,7 +77,7 @@ impl Replica {
         id: WriteId,
         now: Now,
     ) -> Result<(), R::Error> {
-        let from = self.ledger.seq();
+        let from = self.state.seq();
         let mut batch = Vec::new();
         let mut names = BTreeSet::new();
         for write in writes {
@@ -90,10 +91,11 @@ impl Replica {
                 Rule::FirstStays => rows.get(write.kind, &write.key)?,
                 Rule::LastWins => None,
             };
-            // A retry of what is held already goes out again, so that its acknowledgement means the same.
+            // A retry of a row that is held already is sent again, so that its acknowledgement means the
+            // same.
             let row = match held {
                 Some(row) => row,
-                None => self.ledger.write(rows, write, now)?,
+                None => self.state.write(rows, write, now)?,
             };
             names.extend(name_of(&row).map(|(space, name)| (space, name.to_vec())));
             batch.push(row);
@@ -103,13 +105,13 @@ impl Replica {
         if waiting.is_empty() {
             self.outputs.push_back(Output::Acked { write: id, copies: 1 });
         } else {
-            self.writes.insert(id, Pending { waiting, copies: 1 });
+            self.writes.insert(id, PendingWrite { waiting, copies: 1 });
         }
         Ok(())
     }
 
-    /// Sends rows that were just written to every connected tracker that can take them; returns which of these are waited for. The
-    /// others find the gap in their vector and close it by a round.
+    /// Sends newly written rows to every connected tracker that has room for them. Returns the trackers whose
+    /// acknowledgement is waited for. The others find the gap in their vector and close it by a sync.
     pub(crate) fn publish(
         &mut self,
         from: u64,
@@ -117,11 +119,11 @@ impl Replica {
         write: Option<WriteId>,
         now: Now,
     ) -> BTreeSet<TrackerNo> {
-        let to = self.ledger.seq();
+        let to = self.state.seq();
         self.publish_range((from, to), batch, write, now)
     }
 
-    /// The same for some of the rows that were just written: those numbered from above `from` to `to`.
+    /// As `publish`, for the rows numbered above `from` up to `to`.
     pub(crate) fn publish_range(
         &mut self,
         (from, to): (u64, u64),
@@ -136,8 +138,8 @@ impl Replica {
         }
         for (&peer, link) in &mut self.links {
             if link.is_ready() && link.has_room(bytes) {
-                // A peer that failed to acknowledge lately is sent it and not waited for.
-                let waited = self.conduct.get(&peer).is_none_or(|peer| peer.is_waited_for(now.mono_ms));
+                // A peer that failed to acknowledge lately is sent the rows but not waited for.
+                let waited = self.reputations.get(&peer).is_none_or(|peer| peer.is_waited_for(now.mono_ms));
                 let id = link.await_ack(bytes, write.filter(|_| waited), now.mono_ms);
                 let frame = Frame::Live(Live { id, from, to, rows: batch.clone() });
                 self.outputs.push_back(Output::Send { to: peer, frame });
@@ -149,7 +151,7 @@ impl Replica {
         sent
     }
 
-    /// A transaction of a peer: stored always, and acknowledged once all its blobs are held.
+    /// A transaction of a peer. It is always stored, and acknowledged once all its blobs are held.
     pub(crate) fn on_live<R: Rows>(
         &mut self,
         rows: &mut R,
@@ -157,42 +159,42 @@ impl Replica {
         live: Live,
         now: Now,
     ) -> Result<(), R::Error> {
-        if let Some(row) = live.rows.iter().find(|row| self.ledger.times.is_impossible(row)) {
-            // Its own writes, as they come: not stored, so not acknowledged either.
+        if let Some(row) = live.rows.iter().find(|row| self.state.times.is_impossible(row)) {
+            // The peer's own new writes. They are not stored, so they are not acknowledged either.
             self.note_refusal(peer, row, now);
             self.disconnect(peer, Reason::BadTime);
             return Ok(());
         }
-        let writers: BTreeSet<Origin> = live.rows.iter().map(|row| row.origin).collect();
-        if !writers.into_iter().all(|origin| self.admits_writer(peer, origin, now)) {
-            self.disconnect(peer, Reason::TooManyOrigins);
+        let writers: BTreeSet<WriterId> = live.rows.iter().map(|row| row.writer).collect();
+        if !writers.into_iter().all(|writer| self.admits_writer(peer, writer, now)) {
+            self.disconnect(peer, Reason::TooManyWriters);
             return Ok(());
         }
         let mut hashes = BTreeSet::new();
         for row in &live.rows {
-            let trust = self.trust_in(peer, row.origin, Trust::Vector);
-            hashes.extend(self.ledger.lacks(rows, row, trust)?);
+            let trust = self.trust_in(peer, row.writer, Trust::Vector);
+            hashes.extend(self.state.lacks(rows, row, trust)?);
         }
         if let Some(link) = self.links.get_mut(&peer)
-            && let Some(origin) = link.origin()
+            && let Some(writer) = link.writer()
         {
-            link.holds(origin, live.to);
+            link.holds(writer, live.to);
         }
         if hashes.is_empty() {
             return self.finish_live(rows, peer, &live, now);
         }
         let bytes: usize = live.rows.iter().map(Row::weight).sum();
         let room = self.links.get_mut(&peer).is_some_and(|link| link.holds_back(bytes));
-        if self.waits.len() > 2 * LIVE_WINDOW_FRAMES || !room {
+        if self.deferred.len() > 2 * LIVE_WINDOW_FRAMES || !room {
             self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }
-        self.wait(peer, hashes, Waiting::Live(live));
+        self.defer(peer, hashes, DeferredItem::Live(live));
         Ok(())
     }
 
-    /// A peer's transaction can be stored, as all its blobs are held: the vector moves if it is contiguous, the ACK goes
-    /// out in any case.
+    /// Stores a peer's transaction whose blobs are all held. The vector moves if the transaction is
+    /// contiguous. The ACK is sent in any case.
     pub(crate) fn finish_live<R: Rows>(
         &mut self,
         rows: &mut R,
@@ -200,11 +202,11 @@ impl Replica {
         live: &Live,
         now: Now,
     ) -> Result<(), R::Error> {
-        let Some(origin) = self.links.get(&peer).and_then(Link::origin) else {
+        let Some(writer) = self.links.get(&peer).and_then(PeerLink::writer) else {
             return Ok(());
         };
-        let contiguous = live.from <= self.ledger.vector.at(origin);
-        let trust = if contiguous { Trust::Next(origin) } else { Trust::Vector };
+        let contiguous = live.from <= self.state.vector.at(writer);
+        let trust = if contiguous { Trust::Next(writer) } else { Trust::Vector };
         let mut names = BTreeSet::new();
         for row in &live.rows {
             let Some(stored) = self.take(rows, peer, row, trust, now)? else {
@@ -214,29 +216,29 @@ impl Replica {
                 names.extend(name_of(row).map(|(space, name)| (space, name.to_vec())));
             }
         }
-        let from = self.ledger.seq();
+        let from = self.state.seq();
         let mut batch = Vec::new();
         self.examine_all(rows, &names, now, &mut batch)?;
-        // Before the ACK on the same link, so that whoever hears the ACK knows the votes.
+        // Before the ACK on the same link, so that its receiver already knows the votes.
         self.publish(from, batch, None, now);
         let Some(link) = self.links.get_mut(&peer) else {
             return Ok(());
         };
-        // Not more than the peer wrote, whatever others said of it.
-        let covered = self.ledger.vector.at(origin).min(link.vector.at(origin));
+        // Not more than the peer wrote, whatever other peers say of it.
+        let covered = self.state.vector.at(writer).min(link.vector.at(writer));
         let held = link.stored(live.from, live.to, covered);
-        link.told.raise(origin, held);
-        self.ledger.cover(rows, origin, held)?;
+        link.announced.raise(writer, held);
+        self.state.cover(rows, writer, held)?;
         self.send(peer, Frame::Ack { ids: vec![live.id], held });
         Ok(())
     }
 
-    /// Transactions that were held beyond a gap count where a round has closed it.
+    /// Counts transactions beyond a gap that a sync has closed.
     pub(crate) fn close_gaps<R: Rows>(&mut self, rows: &mut R) -> Result<(), R::Error> {
         for link in self.links.values_mut() {
-            if let Some(origin) = link.origin() {
-                let held = link.contiguous(self.ledger.vector.at(origin));
-                self.ledger.cover(rows, origin, held)?;
+            if let Some(writer) = link.writer() {
+                let held = link.contiguous(self.state.vector.at(writer));
+                self.state.cover(rows, writer, held)?;
             }
         }
         Ok(())
@@ -244,20 +246,20 @@ impl Replica {
 
     /// A peer holds transactions of this tracker durably.
     pub(crate) fn on_ack(&mut self, peer: TrackerNo, ids: &[u64], held: u64, now: Now) {
-        let origin = self.ledger.origin;
-        let held = if self.is_false_word(peer, origin, held, now) { 0 } else { held };
+        let writer = self.state.writer;
+        let held = if self.is_false_attribution(peer, writer, held, now) { 0 } else { held };
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
         if held > 0 {
-            link.holds(origin, held);
+            link.holds(writer, held);
         }
-        self.settle_due = true;
+        self.decision_due = true;
         let before = link.live.len();
         let writes: Vec<WriteId> = ids.iter().filter_map(|&id| link.acked(id)).collect();
         if link.live.len() < before {
             link.worked_ms = now.mono_ms;
-            self.conduct(peer).acknowledged(now.mono_ms);
+            self.reputation(peer).acknowledged(now.mono_ms);
         }
         for id in writes {
             if let Some(pending) = self.writes.get_mut(&id) {
@@ -267,7 +269,7 @@ impl Replica {
         }
     }
 
-    /// A peer is gone: nothing waits for it any more.
+    /// A peer is gone: no write waits for it any more.
     pub(crate) fn stop_waiting_for(&mut self, peer: TrackerNo) {
         let waiting: Vec<WriteId> = self.writes.keys().copied().collect();
         for id in waiting {
@@ -295,23 +297,22 @@ impl Replica {
         batch: &mut Vec<Row>,
     ) -> Result<(), R::Error> {
         let may_vote = self.may_vote();
-        let (links, known) = (&self.links, &self.known);
-        let held = |origin, seq| is_held_elsewhere(links, known, origin, seq);
+        let (links, last_vectors) = (&self.links, &self.last_vectors);
+        let held = |writer, seq| is_held_elsewhere(links, last_vectors, writer, seq);
         for (space, name) in names {
-            examine(&mut self.ledger, rows, (*space, name), (may_vote, &held), now, batch)?;
+            examine(&mut self.state, rows, (*space, name), (may_vote, &held), now, batch)?;
         }
         Ok(())
     }
 
-    /// Settles names whose votes another tracker holds by now.
-    pub(crate) fn settle<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
-        let (links, known) = (&self.links, &self.known);
-        let held = |origin, seq| is_held_elsewhere(links, known, origin, seq);
-        let names: BTreeSet<_> =
-            self.ledger.take_unsettled(rows, held, NAMES_PER_STEP)?.into_iter().collect();
-        self.settle_due = names.len() == NAMES_PER_STEP;
+    /// Records the decision on names whose votes are held by another tracker by now.
+    pub(crate) fn record_decisions<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+        let (links, last_vectors) = (&self.links, &self.last_vectors);
+        let held = |writer, seq| is_held_elsewhere(links, last_vectors, writer, seq);
+        let names: BTreeSet<_> = self.state.take_undecided(rows, held, NAMES_PER_STEP)?.into_iter().collect();
+        self.decision_due = names.len() == NAMES_PER_STEP;
         if !names.is_empty() {
-            let from = self.ledger.seq();
+            let from = self.state.seq();
             let mut batch = Vec::new();
             self.examine_all(rows, &names, now, &mut batch)?;
             self.publish(from, batch, None, now);

@@ -1,39 +1,37 @@
-//! How one peer behaves, remembered over its links: what it did wrong, and for how long it is left alone. Pure arithmetic; the
-//! replica acts on it.
+//! What is remembered of each peer across its links: failures, and for how long it is avoided after them.
+//! Pure arithmetic; the replica acts on it.
 
 use std::collections::HashMap;
 
+use super::Replica;
 use crate::event::{Alarm, Bounds, Output, Reason};
 use crate::limits::{
-    ALARM_PAUSE_MS, BLANK_FACTOR, FORGIVE_MS, MAX_PULL_PAUSE_MS, MAX_READ_PAUSE_MS, MAX_SHUN_MS,
-    PULL_PAUSE_MS, REPAIR_PAUSE_MS, UNWAITED_MS,
+    ALARM_PAUSE_MS, BLANK_FACTOR, DAY_MS, FORGIVE_MS, MAX_READ_PAUSE_MS, MAX_SHUN_MS, MAX_SYNC_PAUSE_MS,
+    REPAIR_PAUSE_MS, SYNC_PAUSE_MS, UNWAITED_MS,
 };
-use crate::replica::Replica;
 use crate::row::TrackerNo;
-
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What is remembered of one peer.
 #[derive(Debug, Default)]
-pub(crate) struct Conduct {
+pub(crate) struct Reputation {
     shunned_until_ms: u64,
     unacknowledged: Offences,
     unwaited_until_ms: u64,
-    /// Has to acknowledge something unwaited before it is waited for again.
+    /// It has to acknowledge a write that does not wait for it before writes wait for it again.
     owes_ack: bool,
-    fruitless: Offences,
-    /// Not to be pulled from before.
-    pub(crate) pull_after_ms: u64,
-    /// When it was last pulled from: peers take turns.
-    pub(crate) pulled_ms: u64,
+    failed_syncs: Offences,
+    /// No sync with it starts before this.
+    pub(crate) sync_after_ms: u64,
+    /// When the last sync with it started: peers take turns.
+    pub(crate) last_sync_ms: u64,
     repairs: Offences,
     repair_after_ms: u64,
     writers: Budget,
-    /// Of its own starts: what it passes on must not keep itself out.
+    /// For its own process starts, so that the ids that it passes on cannot exhaust them.
     starts: Budget,
     burst: Budget,
     day: Budget,
-    /// Before that no alarm of the same sort is repeated.
+    /// No alarm of the same type is repeated before this.
     quiet: HashMap<std::mem::Discriminant<Alarm>, u64>,
 }
 
@@ -45,7 +43,7 @@ struct Offences {
 }
 
 impl Offences {
-    /// One more; returns how long to wait: `first_ms`, doubled with each, up to `most_ms`.
+    /// Counts one more. Returns how long to wait: `first_ms`, doubled each time, up to `most_ms`.
     fn add(&mut self, first_ms: u64, most_ms: u64, now_ms: u64) -> u64 {
         if now_ms >= self.last_ms + FORGIVE_MS {
             self.count = 0;
@@ -56,7 +54,7 @@ impl Offences {
     }
 }
 
-/// What was spent of an allowance that comes back with time.
+/// How much of an allowance that refills with time is spent.
 #[derive(Debug, Default)]
 struct Budget {
     spent: u64,
@@ -64,7 +62,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// What is spent now; of it `amount` come back per `period_ms`.
+    /// The amount spent now; `amount` of it refills per `period_ms`.
     fn spent(&mut self, (amount, period_ms): (u64, u64), now_ms: u64) -> &mut u64 {
         let elapsed = u128::from(now_ms.saturating_sub(self.at_ms));
         let back = u64::try_from(elapsed * u128::from(amount) / u128::from(period_ms)).unwrap_or(u64::MAX);
@@ -76,8 +74,8 @@ impl Budget {
     }
 }
 
-impl Conduct {
-    /// For how long it is still left alone.
+impl Reputation {
+    /// For how long no link with it is raised.
     pub(crate) fn shunned_for(&self, now_ms: u64) -> Option<u64> {
         self.shunned_until_ms.checked_sub(now_ms).filter(|&ms| ms > 0)
     }
@@ -87,34 +85,34 @@ impl Conduct {
         now_ms >= self.unwaited_until_ms && !self.owes_ack
     }
 
-    /// It acknowledged something.
+    /// It acknowledged a write.
     pub(crate) fn acknowledged(&mut self, now_ms: u64) {
         self.owes_ack &= now_ms < self.unwaited_until_ms;
     }
 
-    /// It did not acknowledge a write in time. The first time may be a hiccup.
+    /// It did not acknowledge a write in time. The first time may be a short delay.
     pub(crate) fn failed_to_acknowledge(&mut self, now_ms: u64) {
         let ms = self.unacknowledged.add(UNWAITED_MS, MAX_SHUN_MS, now_ms);
         self.unwaited_until_ms = now_ms + ms;
         self.owes_ack = self.unacknowledged.count > 1;
     }
 
-    /// A round from it came to nothing.
-    pub(crate) fn pulled_in_vain(&mut self, now_ms: u64) {
-        self.pull_after_ms = now_ms + self.fruitless.add(PULL_PAUSE_MS, MAX_PULL_PAUSE_MS, now_ms);
+    /// A sync with it failed.
+    pub(crate) fn sync_failed(&mut self, now_ms: u64) {
+        self.sync_after_ms = now_ms + self.failed_syncs.add(SYNC_PAUSE_MS, MAX_SYNC_PAUSE_MS, now_ms);
     }
 
-    /// Whether it is not to be pulled from now.
-    pub(crate) fn rests(&self, now_ms: u64) -> bool {
-        now_ms < self.pull_after_ms
+    /// Whether no sync with it may start now.
+    pub(crate) fn is_backing_off(&self, now_ms: u64) -> bool {
+        now_ms < self.sync_after_ms
     }
 
-    /// A round from it was complete.
-    pub(crate) fn pulled_well(&mut self) {
-        self.fruitless.count = 0;
+    /// A sync with it was completed.
+    pub(crate) fn sync_succeeded(&mut self) {
+        self.failed_syncs.count = 0;
     }
 
-    /// Whether it may bring one more writer id: one of its own, or one that it passes on.
+    /// Whether it may introduce one more writer id: its own, or one that it passes on.
     pub(crate) fn may_bring_writer(
         &mut self,
         bounds: &Bounds,
@@ -130,8 +128,9 @@ impl Conduct {
         may
     }
 
-    /// It had so many bytes written to this disk. Says for how long nothing is to be read from it, if it is over its budget. Nothing
-    /// is refused: an honest tracker passes on what a lying one had it write.
+    /// It caused this many bytes to be written to this disk. Returns for how long nothing is read from it, if
+    /// it is over its budget. Nothing is refused, because an honest tracker passes on what a lying one had it
+    /// write.
     fn wrote(&mut self, bytes: u64, bounds: &Bounds, blank: bool, now_ms: u64) -> Option<u64> {
         let factor = if blank { BLANK_FACTOR } else { 1 };
         let day = self.day.spent((bounds.bytes_per_day, DAY_MS), now_ms);
@@ -148,7 +147,7 @@ impl Conduct {
         }
     }
 
-    /// Whether its buckets may be compared now; if so, not again for a while.
+    /// Whether its buckets may be compared now. If so, not again for a while.
     pub(crate) fn may_repair(&mut self, now_ms: u64) -> bool {
         let may = now_ms >= self.repair_after_ms;
         if may {
@@ -157,7 +156,7 @@ impl Conduct {
         may
     }
 
-    /// Its digest is what it must be.
+    /// Its digest is the expected one.
     pub(crate) fn is_level(&mut self) {
         self.repairs.count = 0;
         self.repair_after_ms = 0;
@@ -166,32 +165,32 @@ impl Conduct {
 
 impl Replica {
     /// What is remembered of a peer.
-    pub(crate) fn conduct(&mut self, peer: TrackerNo) -> &mut Conduct {
-        self.conduct.entry(peer).or_default()
+    pub(crate) fn reputation(&mut self, peer: TrackerNo) -> &mut Reputation {
+        self.reputations.entry(peer).or_default()
     }
 
-    /// An alarm about a peer, unless it was raised a short time ago.
+    /// Raises an alarm about a peer, unless the same one was raised a short time ago.
     pub(crate) fn alarm_of(&mut self, peer: TrackerNo, alarm: Alarm, now_ms: u64) {
-        let until = self.conduct(peer).quiet.entry(std::mem::discriminant(&alarm)).or_default();
+        let until = self.reputation(peer).quiet.entry(std::mem::discriminant(&alarm)).or_default();
         if now_ms >= *until {
             *until = now_ms + ALARM_PAUSE_MS;
             self.outputs.push_back(Output::Alarm(alarm));
         }
     }
 
-    /// A peer had so many bytes written to this disk.
+    /// A peer caused this many bytes to be written to this disk.
     pub(crate) fn charge(&mut self, peer: TrackerNo, bytes: usize, now_ms: u64) {
-        let (bounds, blank) = (self.bounds, self.ledger.was_blank);
-        if let Some(ms) = self.conduct(peer).wrote(bytes as u64, &bounds, blank, now_ms) {
+        let (bounds, blank) = (self.bounds, self.state.was_blank);
+        if let Some(ms) = self.reputation(peer).wrote(bytes as u64, &bounds, blank, now_ms) {
             self.alarm_of(peer, Alarm::Flood { peer }, now_ms);
             self.outputs.push_back(Output::Pause { peer, ms });
         }
     }
 
-    /// Ends the link with a peer and raises none for so long.
+    /// Ends the link with a peer and raises none for this long.
     pub(crate) fn shun(&mut self, peer: TrackerNo, reason: Reason, ms: u64, now_ms: u64) {
-        self.conduct(peer).shunned_until_ms = now_ms + ms;
-        // First, so that the driver raises no link in between.
+        self.reputation(peer).shunned_until_ms = now_ms + ms;
+        // Before the disconnect, so that the driver raises no link in between.
         self.outputs.push_back(Output::Shun { peer, ms });
         self.disconnect(peer, reason);
     }
@@ -213,20 +212,20 @@ mod tests {
     fn a_peer_over_its_budget_is_slowed() {
         let bounds =
             Bounds { bytes_burst: 1_000, bytes_per_s: 100, bytes_per_day: 5_000, ..Bounds::default() };
-        let mut peer = Conduct::default();
+        let mut peer = Reputation::default();
         assert_eq!(peer.wrote(1_000, &bounds, false, 0), None);
         assert_eq!(peer.wrote(10, &bounds, false, 0), Some(100));
         assert_eq!(peer.wrote(10, &bounds, false, 1_000), None);
         assert_eq!(peer.wrote(4_000, &bounds, false, 1_000), Some(MAX_READ_PAUSE_MS));
         assert_eq!(peer.wrote(10, &bounds, false, DAY_MS), None);
-        assert_eq!(Conduct::default().wrote(10_000, &bounds, true, 0), None);
+        assert_eq!(Reputation::default().wrote(10_000, &bounds, true, 0), None);
     }
 
     #[test]
     fn writer_ids_come_back_with_the_days() {
         let bounds = Bounds { writers_per_day: 4, ..Bounds::default() };
-        let mut peer = Conduct::default();
-        let taken = |peer: &mut Conduct, at| {
+        let mut peer = Reputation::default();
+        let taken = |peer: &mut Reputation, at| {
             (0..9).filter(|_| peer.may_bring_writer(&bounds, (false, false), at)).count()
         };
         assert_eq!(taken(&mut peer, 0), 4);
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_failed_to_acknowledge_is_waited_for_again_only_after_it_did() {
-        let mut peer = Conduct::default();
+        let mut peer = Reputation::default();
         assert!(peer.is_waited_for(0));
         peer.failed_to_acknowledge(0);
         assert!(!peer.is_waited_for(999) && peer.is_waited_for(1_000));

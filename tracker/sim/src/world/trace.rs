@@ -1,10 +1,10 @@
-//! What happened in a simulation, in words: for whoever replays a seed.
+//! A readable log of a simulation, for replaying a seed.
 
 use shoal_replica::{Event, Frame, Row};
 
-use crate::world::Input;
+use super::Input;
 
-/// What goes into a transaction, unless it says nothing.
+/// The input of a transaction in words; `None` if it says nothing.
 pub(crate) fn trace_input(input: &Input) -> Option<String> {
     Some(match input {
         Input::Write(writes) => {
@@ -26,7 +26,7 @@ pub(crate) fn trace_input(input: &Input) -> Option<String> {
             }
             Frame::Chunk(chunk) => format!("from {peer} chunk of {:?}", chunk.hash),
             Frame::Pull(pull) => {
-                format!("from {peer} PULL fresh={} repair={}", pull.fresh, pull.sums.is_some())
+                format!("from {peer} PULL full={} repair={}", pull.full, pull.sums.is_some())
             }
             frame => format!("from {peer} {frame:?}"),
         },
@@ -41,7 +41,7 @@ pub(crate) fn trace_rows(rows: &[Row]) -> String {
             "({} {}{gone} = {:?} {} {})",
             row.kind.0,
             short(&row.key),
-            row.origin,
+            row.writer,
             row.seq,
             short(&row.value)
         )

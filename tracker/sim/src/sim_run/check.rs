@@ -1,29 +1,29 @@
-//! What a healed cluster must look like.
+//! The state that a healed cluster must reach.
 
 use shoal_replica::Row;
 
+use super::SimRun;
 use crate::disk::Disk;
-use crate::life::Life;
-use crate::trace::trace_rows;
+use crate::world::trace::trace_rows;
 
-impl<D: Disk> Life<'_, D> {
-    /// Whether every tracker thinks that it is in step and has nothing left to do.
-    pub(crate) fn is_in_step(&self) -> bool {
+impl<D: Disk> SimRun<'_, D> {
+    /// Whether every tracker reports that it is in sync and has nothing left to do.
+    pub(crate) fn is_in_sync(&self) -> bool {
         let world = &self.world;
-        let settled = world.nodes.iter().enumerate().all(|(index, node)| {
+        let quiet = world.nodes.iter().enumerate().all(|(index, node)| {
             node.replica.as_ref().is_some_and(|replica| {
                 let status = replica.status(world.now(index));
                 node.pending.is_empty() && replica.may_vote() && status.iter().all(|peer| peer.in_sync)
             })
         });
-        let Some((first, others)) = world.nodes.split_first() else { return settled };
-        settled && {
+        let Some((first, others)) = world.nodes.split_first() else { return quiet };
+        quiet && {
             let rows = live_rows(&first.store);
             others.iter().all(|node| live_rows(&node.store) == rows)
         }
     }
 
-    /// Same vector, same digest, same rows, nothing missing, and everything that was promised.
+    /// Same vector, same digest, same rows, nothing missing, and everything that was acknowledged.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         let world = &mut self.world;
         for node in &world.nodes {
@@ -59,7 +59,7 @@ impl<D: Disk> Life<'_, D> {
         Ok(())
     }
 
-    /// How things stand, for whoever has to find out why.
+    /// A description of all trackers, for finding the cause of a failure.
     pub(crate) fn describe(&self) -> String {
         let nodes = self.world.nodes.iter().enumerate().map(|(index, node)| {
             let replica = node.replica.as_ref();

@@ -1,43 +1,44 @@
-//! Blobs that rows name and that are not held yet: asked for by hash, chunk by chunk, from any connected tracker, and
-//! kept only when the content has the hash.
+//! Blobs that rows name and that are not held yet. They are requested by hash, chunk by chunk, from any
+//! connected tracker, and kept only if the content has the hash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{Deferred, DeferredItem, Replica};
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Chunk, Frame};
 use crate::limits::{
     BLOB_CHUNK_BYTES, BLOB_CHUNK_MS, BLOB_CHUNKS_AHEAD, BLOB_LOST_MS, BLOB_RETRY_MS, MAX_BLOB_FETCHES,
     MAX_BLOB_FETCHES_PER_PEER, MAX_MISSING_BLOBS, SWEEP_MS,
 };
-use crate::replica::{Replica, Wait, Waiting};
 use crate::row::{BlobHash, TrackerNo};
 use crate::rows::Rows;
 
-/// What is missing and what is on its way.
+/// What is missing and what is being fetched.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
-    /// Not held, and who is likely to have it. Whatever waits for a blob, the blob is among these.
+    /// Missing blobs, and the peer that is likely to have each. Every blob that something waits for is among
+    /// them.
     wanted: BTreeMap<BlobHash, Option<TrackerNo>>,
-    /// Whether rows in the store may name further ones that are not held.
+    /// Whether rows in the store may name further missing blobs.
     more: bool,
     fetches: BTreeMap<BlobHash, Fetch>,
-    /// Who said since the last lookup that it does not have it.
+    /// Peers that said since the last lookup that they do not have the blob.
     gone: BTreeSet<(BlobHash, TrackerNo)>,
-    /// Since when nobody has had it.
+    /// Since when no peer has had the blob.
     lost: BTreeMap<BlobHash, u64>,
     next_lookup_ms: u64,
     next_warning_ms: u64,
 }
 
-/// A blob on its way.
+/// A blob that is being fetched.
 #[derive(Debug)]
 struct Fetch {
     from: TrackerNo,
     content: Vec<u8>,
     total: Option<u64>,
-    /// Up to here it was asked for.
+    /// The offset up to which it was requested.
     asked: u64,
-    /// Until when the next chunk must come.
+    /// When the next chunk must have arrived.
     deadline_ms: u64,
 }
 
@@ -49,7 +50,7 @@ impl Blobs {
         self.wanted.insert(hash, Some(peer));
     }
 
-    /// Whether a blob is still to come.
+    /// Whether a blob is still missing.
     pub(crate) fn is_wanted(&self, hash: BlobHash) -> bool {
         self.wanted.contains_key(&hash)
     }
@@ -73,37 +74,38 @@ impl Blobs {
         lookup.into_iter().chain(self.fetches.values().map(|fetch| fetch.deadline_ms)).min()
     }
 
-    /// Gives up what does not come: another may send it, and others' blobs get their turn.
+    /// Cancels fetches that are late: another peer may have the blob, and other blobs get their turn.
     fn give_up_late(&mut self, now_ms: u64) {
         let late: Vec<_> = self.fetches.extract_if(.., |_, fetch| now_ms >= fetch.deadline_ms).collect();
         self.gone.extend(late.into_iter().map(|(hash, fetch)| (hash, fetch.from)));
     }
 
-    /// Whether none is missing.
+    /// Whether no blob is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.wanted.is_empty() && !self.more
     }
 }
 
 impl Replica {
-    /// Looks up again what is missing: who did not have a blob may have it now, and a row that was superseded while it
-    /// waited needs none. Rows enter the store only after their blobs, so a store that lacks one was damaged.
+    /// Looks up again what is missing. A peer that did not have a blob may have it now, and a row that was
+    /// superseded while it waited needs none. Rows enter the store only after their blobs, so a store that
+    /// lacks one was damaged.
     pub(crate) fn look_for_missing<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
         self.note_lost(now);
         let lost = &self.blobs.lost;
         let is_lost =
             |hash: &BlobHash| lost.get(hash).is_some_and(|&since| now.mono_ms >= since + BLOB_LOST_MS);
-        for wait in &mut self.waits {
-            if let Waiting::Row { row, trust } = &wait.what {
-                let lacking = self.ledger.lacks(rows, row, *trust)?;
+        for wait in &mut self.deferred {
+            if let DeferredItem::Row { row, trust } = &wait.what {
+                let lacking = self.state.lacks(rows, row, *trust)?;
                 wait.hashes = lacking.into_iter().filter(|hash| !is_lost(hash)).collect();
             }
         }
         let of_rows: BTreeSet<BlobHash> =
-            self.waits.iter().filter_map(row_hashes).flatten().copied().collect();
+            self.deferred.iter().filter_map(row_hashes).flatten().copied().collect();
         let mut wanted = BTreeMap::new();
-        for wait in &mut self.waits {
-            if matches!(wait.what, Waiting::End { .. }) {
+        for wait in &mut self.deferred {
+            if matches!(wait.what, DeferredItem::End { .. }) {
                 wait.hashes.retain(|hash| of_rows.contains(hash));
             }
             wanted.extend(wait.hashes.iter().map(|&hash| (hash, Some(wait.peer))));
@@ -123,11 +125,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Notes what no connected tracker has had since the last lookup.
+    /// Records the blobs that no connected tracker has had since the last lookup.
     fn note_lost(&mut self, now: Now) {
+        let ready = self.ready_peers();
         let blobs = &mut self.blobs;
-        let ready: Vec<_> =
-            self.links.iter().filter(|(_, link)| link.is_ready()).map(|(&peer, _)| peer).collect();
         for &hash in blobs.wanted.keys() {
             if !ready.is_empty() && ready.iter().all(|&peer| blobs.gone.contains(&(hash, peer))) {
                 blobs.lost.entry(hash).or_insert(now.mono_ms);
@@ -143,7 +144,7 @@ impl Replica {
         }
     }
 
-    /// Asks for missing blobs, as many at once as are allowed.
+    /// Requests missing blobs, up to the limit of concurrent fetches.
     pub(crate) fn fetch_blobs<R: Rows>(&mut self, rows: &R, now: Now) -> Result<(), R::Error> {
         self.blobs.give_up_late(now.mono_ms);
         if self.blobs.next_timeout().is_some_and(|due| now.mono_ms >= due) {
@@ -180,7 +181,7 @@ impl Replica {
         )
     }
 
-    /// A chunk came.
+    /// A chunk arrived.
     pub(crate) fn on_chunk<R: Rows>(
         &mut self,
         rows: &mut R,
@@ -223,7 +224,7 @@ impl Replica {
         Ok(())
     }
 
-    /// A peer does not have what it was asked for.
+    /// A peer does not have the blob that it was asked for.
     pub(crate) fn on_gone(&mut self, peer: TrackerNo, hash: BlobHash) {
         if self.blobs.fetches.get(&hash).is_some_and(|fetch| fetch.from == peer) {
             self.blobs.fetches.remove(&hash);
@@ -231,7 +232,7 @@ impl Replica {
         }
     }
 
-    /// A peer asks for a chunk.
+    /// A peer requests a chunk.
     pub(crate) fn on_want<R: Rows>(
         &mut self,
         rows: &R,
@@ -251,6 +252,6 @@ impl Replica {
     }
 }
 
-fn row_hashes(wait: &Wait) -> Option<&BTreeSet<BlobHash>> {
-    matches!(wait.what, Waiting::Row { .. }).then_some(&wait.hashes)
+fn row_hashes(wait: &Deferred) -> Option<&BTreeSet<BlobHash>> {
+    matches!(wait.what, DeferredItem::Row { .. }).then_some(&wait.hashes)
 }

@@ -1,72 +1,72 @@
-//! The giving side of a round: rows above the puller's vector in short reads, a frame for each that it has room for, and
-//! END with the vector of the very transaction in which nothing was left.
+//! The serving side of an anti-entropy sync: rows above the puller's vector in short reads, a frame for each
+//! unit of credit, and END with the vector of the transaction in which no row was left.
 
+use super::Replica;
 use crate::event::Reason;
 use crate::frame::{Frame, Pull};
-use crate::ledger::Ledger;
-use crate::limits::{BUCKETS, MAX_ROUND_CREDIT, MAX_ROWS_PER_FRAME, READ_ROWS, ROUND_FRAME_BYTES};
-use crate::replica::Replica;
+use crate::limits::{BUCKETS, MAX_ROWS_PER_FRAME, MAX_SYNC_CREDIT, READ_ROWS, SYNC_FRAME_BYTES};
 use crate::row::{Kind, Row, TrackerNo};
 use crate::rows::Rows;
+use crate::state::ReplicaState;
 use crate::vector::VersionVector;
 
-/// A round that a peer pulls.
+/// A sync that a peer pulls.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    round: u64,
+    sync_id: u64,
     credit: u32,
     cursor: Cursor,
 }
 
 #[derive(Debug)]
 enum Cursor {
-    /// Up to where rows were sent, by origin.
+    /// The numbers up to which rows were sent, by writer.
     Vector(VersionVector),
-    /// Buckets still to be sent, the last first, and the last row sent of that one.
+    /// Buckets still to be sent, in reverse order, and the last row sent of the current one.
     Buckets { left: Vec<u16>, after: Option<(Kind, Vec<u8>)> },
 }
 
 impl Replica {
-    /// A peer asks for a round. One that it asked for before is forgotten.
+    /// A peer asks for a sync. An earlier one that it asked for is dropped.
     pub(crate) fn on_pull<R: Rows>(
         &mut self,
         rows: &R,
         peer: TrackerNo,
         pull: &Pull,
     ) -> Result<(), R::Error> {
-        // What it would be sent may have been deleted there.
-        let held = self.links.get(&peer).is_some_and(|link| link.fresh);
-        if self.needs_fresh_round() || held {
-            self.send(peer, Frame::Busy { round: pull.round });
+        // The rows to be sent may have been deleted at that peer.
+        let held = self.links.get(&peer).is_some_and(|link| link.needs_full_sync);
+        if self.is_full_sync_pending() || held {
+            self.send(peer, Frame::Busy { sync_id: pull.sync_id });
             return Ok(());
         }
         let cursor = match &pull.sums {
             Some(sums) => {
                 Cursor::Buckets { left: differing_buckets(&rows.bucket_sums()?, sums), after: None }
             }
-            None if pull.fresh => Cursor::Vector(VersionVector::default()),
+            None if pull.full => Cursor::Vector(VersionVector::default()),
             None => Cursor::Vector(self.links.get(&peer).map(|link| link.vector.clone()).unwrap_or_default()),
         };
         if let Some(link) = self.links.get_mut(&peer) {
-            link.serving = Some(Serving { round: pull.round, credit: pull.credit, cursor });
+            link.serving = Some(Serving { sync_id: pull.sync_id, credit: pull.credit, cursor });
         }
         self.serve(rows, peer)
     }
 
-    /// The puller has room again.
+    /// The puller has room for more frames.
     pub(crate) fn on_more<R: Rows>(
         &mut self,
         rows: &R,
         peer: TrackerNo,
-        round: u64,
+        sync_id: u64,
         frames: u32,
     ) -> Result<(), R::Error> {
         let serving = self.links.get_mut(&peer).and_then(|link| link.serving.as_mut());
-        let Some(serving) = serving.filter(|serving| serving.round == round) else {
+        let Some(serving) = serving.filter(|serving| serving.sync_id == sync_id) else {
             return Ok(());
         };
         serving.credit = serving.credit.saturating_add(frames);
-        if serving.credit > MAX_ROUND_CREDIT {
+        if serving.credit > MAX_SYNC_CREDIT {
             self.disconnect(peer, Reason::Malformed);
             return Ok(());
         }
@@ -77,24 +77,24 @@ impl Replica {
         let Some(mut serving) = self.links.get_mut(&peer).and_then(|link| link.serving.take()) else {
             return Ok(());
         };
-        let round = serving.round;
+        let sync_id = serving.sync_id;
         while serving.credit > 0 {
             let mut part = Part::default();
             let complete = match &mut serving.cursor {
-                Cursor::Vector(sent) => read_above(&self.ledger, rows, sent, &mut part)?,
+                Cursor::Vector(sent) => read_above(&self.state, rows, sent, &mut part)?,
                 Cursor::Buckets { left, after } => read_buckets(rows, left, after, &mut part)?,
             };
             if !part.rows.is_empty() {
                 serving.credit -= 1;
-                self.send(peer, Frame::Rows { round, rows: part.rows });
+                self.send(peer, Frame::Rows { sync_id, rows: part.rows });
             }
             if complete {
-                let extra = read_ahead(&self.ledger, rows)?;
+                let extra = read_ahead(&self.state, rows)?;
                 if !extra.rows.is_empty() {
-                    self.send(peer, Frame::Rows { round, rows: extra.rows });
+                    self.send(peer, Frame::Rows { sync_id, rows: extra.rows });
                 }
-                self.tell(peer);
-                self.send(peer, Frame::End { round });
+                self.announce_vector(peer);
+                self.send(peer, Frame::End { sync_id });
                 return Ok(());
             }
         }
@@ -114,7 +114,7 @@ struct Part {
 
 impl Part {
     fn is_full(&self) -> bool {
-        self.bytes >= ROUND_FRAME_BYTES || self.rows.len() >= MAX_ROWS_PER_FRAME
+        self.bytes >= SYNC_FRAME_BYTES || self.rows.len() >= MAX_ROWS_PER_FRAME
     }
 
     fn push(&mut self, row: Row) {
@@ -123,20 +123,20 @@ impl Part {
     }
 }
 
-/// Reads on from `sent`, up to the own vector: what lies beyond it may still get neighbours below it. Says whether
-/// nothing is left in this transaction.
+/// Continues reading from `sent` up to the local vector: rows beyond it may still get neighbours below them.
+/// Returns whether no row is left in this transaction.
 fn read_above<R: Rows>(
-    ledger: &Ledger,
+    state: &ReplicaState,
     rows: &R,
     sent: &mut VersionVector,
     part: &mut Part,
 ) -> Result<bool, R::Error> {
-    for (origin, top) in ledger.vector.iter() {
-        while sent.at(origin) < top {
+    for (writer, top) in state.vector.iter() {
+        while sent.at(writer) < top {
             if part.is_full() {
                 return Ok(false);
             }
-            let page = rows.above(origin, sent.at(origin), READ_ROWS)?;
+            let page = rows.above(writer, sent.at(writer), READ_ROWS)?;
             let read = page.len();
             let mut taken = 0;
             for row in page.into_iter().take_while(|row| row.seq <= top) {
@@ -144,23 +144,23 @@ fn read_above<R: Rows>(
                     return Ok(false);
                 }
                 taken += 1;
-                sent.raise(origin, row.seq);
+                sent.raise(writer, row.seq);
                 part.push(row);
             }
             if taken < read || read < READ_ROWS {
-                sent.raise(origin, top);
+                sent.raise(writer, top);
             }
         }
     }
     Ok(true)
 }
 
-/// Some of what is held beyond the own vector. END does not speak for these rows, but a row that such a one superseded
+/// Some of the rows beyond the local vector. END does not cover them, but a row that one of them superseded
 /// would otherwise be missed until the gap closes.
-fn read_ahead<R: Rows>(ledger: &Ledger, rows: &R) -> Result<Part, R::Error> {
+fn read_ahead<R: Rows>(state: &ReplicaState, rows: &R) -> Result<Part, R::Error> {
     let mut part = Part::default();
-    for origin in ledger.ahead() {
-        for row in rows.above(origin, ledger.vector.at(origin), READ_ROWS)? {
+    for writer in state.ahead() {
+        for row in rows.above(writer, state.vector.at(writer), READ_ROWS)? {
             if part.is_full() {
                 return Ok(part);
             }
@@ -198,7 +198,7 @@ fn read_buckets<R: Rows>(
     Ok(true)
 }
 
-/// Bucket sums as they travel.
+/// Bucket sums as sent in a frame.
 pub(crate) fn encode_sums(sums: &[u128]) -> Vec<u8> {
     sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
 }

@@ -1,28 +1,28 @@
-//! Rows from peers that do not prove themselves: counted, told to the operator now and then, and no reason to compare
-//! buckets again and again.
+//! Rows from peers that do not prove themselves. They are counted and reported to the operator at intervals,
+//! and they do not cause repeated comparisons of buckets.
 
+use super::Replica;
 use crate::event::{Alarm, Now, Output};
 use crate::limits::{REFUSAL_ALARM_MS, REFUSAL_RETRY_MS};
-use crate::replica::Replica;
 use crate::row::{Row, TrackerNo};
 
-/// What was refused from one peer.
+/// The rows refused from one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// Rows since this process began.
+    /// Refused rows since this process began.
     count: u64,
-    /// Before this no other alarm about this peer is raised.
+    /// No other alarm about this peer is raised before this.
     quiet_until_ms: u64,
-    /// Rows refused in the repair that is under way.
+    /// Rows were refused in the repair that is running.
     in_repair: bool,
-    /// How the two trackers' sums differ because of what was refused, once a repair has shown that.
+    /// The difference between the two trackers' sums that refused rows explain, once a repair has shown it.
     difference: Option<Option<u128>>,
-    /// From then on it is looked at again: a time that was far ahead may not be any more.
+    /// The difference is checked again after this, because a time that was far ahead may not be any more.
     stale_ms: u64,
 }
 
 impl Replica {
-    /// A row from this peer was refused.
+    /// Counts a refused row and raises an alarm.
     pub(crate) fn note_refusal(&mut self, peer: TrackerNo, row: &Row, now: Now) {
         let refusals = self.refusals.entry(peer).or_default();
         refusals.count += 1;
@@ -32,15 +32,15 @@ impl Replica {
         }
         refusals.quiet_until_ms = now.mono_ms + REFUSAL_ALARM_MS;
         let refused = refusals.count;
-        self.outputs.push_back(Output::Alarm(if self.ledger.times.is_impossible(row) {
+        self.outputs.push_back(Output::Alarm(if self.state.times.is_impossible(row) {
             Alarm::BadTime { peer, ms: row.stamp.max(row.born).ms() }
         } else {
             Alarm::Refused { peer, kind: row.kind, key: row.key.clone(), refused }
         }));
     }
 
-    /// Whether two trackers' sums, which differ by this much, have to be compared bucket by bucket. Once a repair met
-    /// rows that are refused here the same difference remains and proves nothing new.
+    /// Whether a difference between two trackers' sums requires a comparison of buckets. After a repair that
+    /// met refused rows the same difference remains and proves nothing new.
     pub(crate) fn needs_repair(&mut self, peer: TrackerNo, difference: u128, now: Now) -> bool {
         let Some(refusals) = self.refusals.get_mut(&peer) else { return true };
         match refusals.difference.filter(|_| now.mono_ms < refusals.stale_ms) {

@@ -1,91 +1,41 @@
-//! A life in which one tracker lies. It speaks through a replica like all others, so that it is let in, and besides sends
-//! frames that no honest one does, and answers what it is asked with something else.
+//! A run in which one tracker lies. It uses a replica as all others do, so that it is let in. In addition it
+//! sends frames that no honest tracker sends and gives false answers.
 //!
-//! What it may do as a tracker (write and delete records) it does under keys of its own; all else must stay without effect:
-//! nothing acknowledged by an honest tracker is lost (A3), no time is poisoned (A5), and honest trackers come into step with each
-//! other.
+//! What a tracker may do (write and delete records) it does under keys of its own. Everything else must have
+//! no effect: nothing acknowledged by an honest tracker is lost (A3), no time is poisoned (A5), and honest
+//! trackers come into sync with each other.
 
 use shoal_replica::limits::MAX_AHEAD_MS;
-use shoal_replica::{Entry, Frame, Kind, Live, Origin, Row, Stamp, settled_key};
+use shoal_replica::{Entry, Frame, Kind, Live, Row, Stamp, WriterId, decision_key};
 
+use super::SimRun;
 use crate::broken::Broken;
 use crate::disk::Disk;
-use crate::life::Life;
-use crate::world::{Fate, Input, START_WALL_MS, World, put};
+use crate::world::liar::{Liar, SyncReply};
+use crate::world::{Input, START_WALL_MS, TxFate, put};
 
-/// Steps of a life with a liar.
+/// Steps of a run with a liar.
 const STEPS: u32 = 260;
-/// Virtual time within which honest trackers must be in step once the liar is gone.
+/// Virtual time within which honest trackers must be in sync once the liar is gone.
 const HEALING_MS: u64 = 1_800_000;
-/// Within that an honest tracker answers while the liar does not acknowledge, once it was found out.
+/// An honest tracker answers within this time while the liar does not acknowledge, once that is known.
 const ANSWER_MS: u64 = 2_000;
-/// Writer ids that it may bring in a day here.
+/// Writer ids that it may introduce per day here.
 const WRITERS_PER_DAY: u64 = 64;
-/// What the keys that the liar writes begin with.
+/// The first byte of the keys that the liar writes.
 const ITS_KEYS: u8 = b'L';
 
-/// Which tracker lies, and how it answers at present.
-pub(crate) struct Liar {
-    pub(crate) node: usize,
-    manner: Manner,
-    mute: bool,
-    counter: u64,
-}
-
-/// What it answers when it is asked for a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    Honest,
-    /// At once that the round is complete.
-    Nothing,
-    /// Frames without rows, for ever.
-    Empty,
-    /// That it cannot serve it now.
-    Busy,
-    /// Nothing at all.
-    Silence,
-}
-
-impl<D: Disk> World<D> {
-    /// What the liar answers instead of what its replica would; `None` if that is to answer.
-    pub(crate) fn answer_with_lies(&mut self, to: usize, frame: &Frame) -> Option<Vec<Frame>> {
-        let liar = self.liar.as_ref()?;
-        let (round, fresh) = match frame {
-            Frame::Pull(pull) => (pull.round, pull.fresh),
-            Frame::More { round, .. } => (*round, false),
-            _ => return None,
-        };
-        let manner = liar.manner;
-        if manner != Manner::Honest {
-            self.note(|| format!("the liar answers tracker {} with {manner:?} (fresh: {fresh})", to + 1));
-        }
-        match manner {
-            Manner::Honest => None,
-            Manner::Nothing if matches!(frame, Frame::Pull(_)) => Some(vec![Frame::End { round }]),
-            Manner::Empty => Some(vec![Frame::Rows { round, rows: Vec::new() }]),
-            Manner::Busy => Some(vec![Frame::Busy { round }]),
-            Manner::Nothing | Manner::Silence => Some(Vec::new()),
-        }
-    }
-
-    /// Whether the liar keeps a frame back that it owes.
-    pub(crate) fn is_kept_back(&self, node: usize, frame: &Frame) -> bool {
-        let mute = self.liar.as_ref().is_some_and(|liar| liar.node == node && liar.mute);
-        mute && matches!(frame, Frame::Ack { .. })
-    }
-}
-
-impl<D: Disk> Life<'_, D> {
+impl<D: Disk> SimRun<'_, D> {
     /// The last tracker lies from now on.
-    pub(crate) fn let_one_lie(&mut self) {
+    pub(crate) fn add_liar(&mut self) {
         let node = self.world.nodes.len() - 1;
-        // Its word alone removes nothing here, so that nothing at all may be lost.
+        // Its word alone removes nothing here, so that no row at all may be lost.
         self.world.bounds.small_rows = 0;
         let any = self.world.broken == Broken::Writers;
         self.world.bounds.writers_per_day = if any { u64::MAX / 64 } else { WRITERS_PER_DAY };
         self.world.history.is_lied_to = true;
         self.world.nodes.iter_mut().for_each(|node| node.skew_ms = node.skew_ms.clamp(-3_000, 3_000));
-        self.world.liar = Some(Liar { node, manner: Manner::Honest, mute: false, counter: 0 });
+        self.world.liar = Some(Liar { node, reply: SyncReply::Honest, mute: false, counter: 0 });
     }
 
     /// Trackers that run and do not lie.
@@ -94,12 +44,12 @@ impl<D: Disk> Life<'_, D> {
         self.world.all_up().into_iter().filter(|node| Some(*node) != liar).collect()
     }
 
-    /// Lives through a seed with a liar.
-    pub(crate) fn live_with_a_liar(&mut self) -> Result<(), String> {
+    /// Executes a run with a liar.
+    pub(crate) fn run_with_liar(&mut self) -> Result<(), String> {
         self.begin_well()?;
         for _ in 0..STEPS {
             self.step += 1;
-            if !self.script.without.contains(&self.step) {
+            if !self.plan.without.contains(&self.step) {
                 self.reseed(0);
                 self.step_with_a_liar()?;
             }
@@ -121,16 +71,16 @@ impl<D: Disk> Life<'_, D> {
         Ok(())
     }
 
-    /// All are connected and hold something, and none of them is blank any more.
+    /// All trackers are connected and hold something, and none of them is blank any more.
     fn begin_well(&mut self) -> Result<(), String> {
-        self.epoch = 1;
-        for round in 0..60_u8 {
+        self.phase = 1;
+        for turn in 0..60_u8 {
             self.world.start_all();
             self.world.connect_all();
-            if round < 24 {
-                let node = usize::from(round) % (self.world.nodes.len() - 1);
-                let key = [b'k', round % 12];
-                self.world.transact(node, vec![Input::Write(vec![put(&key, &[round])])], Fate::Commit)?;
+            if turn < 24 {
+                let node = usize::from(turn) % (self.world.nodes.len() - 1);
+                let key = [b'k', turn % 12];
+                self.world.transact(node, vec![Input::Write(vec![put(&key, &[turn])])], TxFate::Commit)?;
             }
             self.world.step()?;
         }
@@ -173,7 +123,7 @@ impl<D: Disk> Life<'_, D> {
         })
     }
 
-    /// One lie to one honest tracker.
+    /// Sends one lie to one honest tracker.
     fn lie(&mut self) -> Result<(), String> {
         let up = self.honest_up();
         let Some(&to) = self.world.rng.choice(&up) else { return Ok(()) };
@@ -182,28 +132,28 @@ impl<D: Disk> Life<'_, D> {
         match self.world.rng.u8(..4) {
             0 => {
                 let manners = [
-                    Manner::Honest,
-                    Manner::Nothing,
-                    Manner::Nothing,
-                    Manner::Empty,
-                    Manner::Busy,
-                    Manner::Silence,
+                    SyncReply::Honest,
+                    SyncReply::Nothing,
+                    SyncReply::Nothing,
+                    SyncReply::Empty,
+                    SyncReply::Busy,
+                    SyncReply::Silence,
                 ];
-                let manner = self.world.rng.choice(manners).unwrap_or(Manner::Nothing);
+                let reply = self.world.rng.choice(manners).unwrap_or(SyncReply::Nothing);
                 let mute = self.world.rng.bool();
                 if let Some(liar) = &mut self.world.liar {
                     liar.mute = mute;
                 }
-                self.answer_in(manner);
+                self.answer_in(reply);
             }
             1 => {
-                // Everything that it would take to have all removed.
-                self.answer_in(Manner::Nothing);
-                let entry = Entry { origin: self.origin(), seq: 5 };
+                // Everything needed to have all rows removed.
+                self.answer_in(SyncReply::Nothing);
+                let entry = Entry { writer: self.writer(), seq: 5 };
                 let all = self.vector_of(to);
                 self.say(from, to, Frame::Vector(all));
                 let dropped = Stamp::at_ms(self.wall_ms());
-                self.say(from, to, Frame::Floor { entries: vec![entry], dropped });
+                self.say(from, to, Frame::GcWatermark { entries: vec![entry], dropped });
             }
             _ => {
                 let frames = self.a_lie(to);
@@ -213,20 +163,20 @@ impl<D: Disk> Life<'_, D> {
         Ok(())
     }
 
-    fn answer_in(&mut self, manner: Manner) {
+    fn answer_in(&mut self, reply: SyncReply) {
         if let Some(liar) = &mut self.world.liar {
-            liar.manner = manner;
+            liar.reply = reply;
         }
     }
 
-    /// What a tracker holds, as far as the liar may speak of it here.
+    /// What a tracker holds, as far as the liar may claim it here.
     fn vector_of(&self, node: usize) -> Vec<Entry> {
         let vector = self.world.nodes[node].replica.as_ref().map(|replica| replica.vector());
-        vector.into_iter().flat_map(|it| it.iter()).map(|(origin, seq)| Entry { origin, seq }).collect()
+        vector.into_iter().flat_map(|it| it.iter()).map(|(writer, seq)| Entry { writer, seq }).collect()
     }
 
     fn say(&mut self, from: usize, to: usize, frame: Frame) {
-        self.world.note(|| format!("the liar tells tracker {}: {frame:?}", to + 1));
+        self.world.note(|| format!("the liar sends tracker {}: {frame:?}", to + 1));
         self.world.network.send(from, to, frame);
     }
 
@@ -234,8 +184,8 @@ impl<D: Disk> Life<'_, D> {
         START_WALL_MS + self.world.now_ms
     }
 
-    fn origin(&mut self) -> Origin {
-        Origin(self.world.rng.u128(..).to_le_bytes())
+    fn writer(&mut self) -> WriterId {
+        WriterId(self.world.rng.u128(..).to_le_bytes())
     }
 
     fn a_lie(&mut self, to: usize) -> Vec<Frame> {
@@ -249,22 +199,22 @@ impl<D: Disk> Life<'_, D> {
                 flood.collect()
             }
             10 | 11 => {
-                let many = (0..500).map(|_| Entry { origin: self.origin(), seq: 3 }).collect();
+                let many = (0..500).map(|_| Entry { writer: self.writer(), seq: 3 }).collect();
                 vec![Frame::Vector(many)]
             }
             6 | 7 => {
                 let of = if self.world.rng.bool() { to } else { self.other_than(to) };
-                vec![Frame::Vector(vec![Entry { origin: self.origin_of(of), seq: 1_000_000_000 }])]
+                vec![Frame::Vector(vec![Entry { writer: self.writer_of(of), seq: 1_000_000_000 }])]
             }
             8 => {
                 let seq = 1_000_000_000 + self.world.rng.u64(..9);
-                let (key, origin) = (self.own_key(), self.origin_of(to));
+                let (key, writer) = (self.own_key(), self.writer_of(to));
                 let Frame::Live(mut live) =
                     self.live(Kind::LAST_WINS, key, b"yours", Stamp::at_ms(self.wall_ms()))
                 else {
                     return Vec::new();
                 };
-                live.rows.iter_mut().for_each(|row| (row.origin, row.seq) = (origin, seq));
+                live.rows.iter_mut().for_each(|row| (row.writer, row.seq) = (writer, seq));
                 vec![Frame::Live(live)]
             }
             9 => vec![Frame::Ack { ids: vec![1, 2, 3], held: 1_000_000_000 }],
@@ -273,56 +223,57 @@ impl<D: Disk> Life<'_, D> {
                 vec![self.live(Kind::LAST_WINS, key, b"poison", Stamp::from_u64(Stamp::MAX.as_u64() - 99))]
             }
             1 => {
-                // About as far ahead as may be: some take it and some do not.
+                // At the limit of what may be ahead: some trackers take it and some do not.
                 let key = [ITS_KEYS, self.world.rng.u8(..4)].to_vec();
                 let stamp = Stamp::at_ms((edge.ms() - 3_000) + self.world.rng.u64(..6_000));
                 vec![self.live(Kind::LAST_WINS, key, b"edge", stamp)]
             }
             2 => {
                 let (space, name) = self.name();
-                vec![self.live(space.settled_kind(), settled_key(&name), &[9; 16], Stamp::default())]
+                vec![self.live(space.decision_kind(), decision_key(&name), &[9; 16], Stamp::default())]
             }
             3 => {
                 let (space, name) = self.name();
                 let early = Stamp::at_ms(START_WALL_MS - MAX_AHEAD_MS - 60_000);
-                vec![self.live(space.settled_kind(), settled_key(&name), &[9; 16], early)]
+                vec![self.live(space.decision_kind(), decision_key(&name), &[9; 16], early)]
             }
-            4 => vec![Frame::Floor { entries: Vec::new(), dropped: Stamp::MAX }],
+            4 => vec![Frame::GcWatermark { entries: Vec::new(), dropped: Stamp::MAX }],
             _ => vec![Frame::Digest { root: self.world.rng.u128(..).to_le_bytes() }],
         }
     }
 
-    fn origin_of(&self, node: usize) -> Origin {
-        self.world.nodes[node].origin
+    fn writer_of(&self, node: usize) -> WriterId {
+        self.world.nodes[node].writer
     }
 
-    /// An honest tracker besides that one, if there is another.
+    /// Another honest tracker, if there is one.
     fn other_than(&self, node: usize) -> usize {
         self.honest_up().into_iter().find(|&other| other != node).unwrap_or(node)
     }
 
-    /// A key under which nobody but the liar writes.
+    /// A key under which only the liar writes.
     fn own_key(&mut self) -> Vec<u8> {
         [&[ITS_KEYS][..], &self.world.rng.u64(..).to_be_bytes()].concat()
     }
 
-    /// A transaction of a writer that nobody knows.
+    /// A transaction of an unknown writer.
     fn live(&mut self, kind: Kind, key: Vec<u8>, value: &[u8], stamp: Stamp) -> Frame {
-        let origin = Origin([self.world.rng.u8(..8) | 0x80; 16]);
+        let writer = WriterId([self.world.rng.u8(..8) | 0x80; 16]);
         let seq = self.world.liar.as_mut().map_or(1, |liar| {
             liar.counter += 1;
             liar.counter
         });
         let value = value.to_vec();
         let (tombstone, blobs) = (false, Vec::new());
-        let row = Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs };
+        let row = Row { kind, key, stamp, writer, seq, born: stamp, tombstone, value, blobs };
         Frame::Live(Live { id: seq, from: 1 << 50, to: (1 << 50) + 1, rows: vec![row] })
     }
 
-    /// The liar still lies; clients must get their answers soon nevertheless, and trackers hear each other.
+    /// The liar still lies. Clients must get their answers soon nevertheless, and trackers must sync with
+    /// each other.
     fn answer_in_time(&mut self) -> Result<(), String> {
         self.world.start_all();
-        self.answer_in(Manner::Empty);
+        self.answer_in(SyncReply::Empty);
         if let Some(liar) = &mut self.world.liar {
             liar.mute = true;
         }
@@ -333,7 +284,7 @@ impl<D: Disk> Life<'_, D> {
                 self.world.step()?;
             }
             let write = put(&[b'k', number], &[b'!', number]);
-            self.world.transact(0, vec![Input::Write(vec![write])], Fate::Commit)?;
+            self.world.transact(0, vec![Input::Write(vec![write])], TxFate::Commit)?;
             let since = self.world.now_ms;
             while !self.world.nodes[0].pending.is_empty() {
                 self.world.connect_all();
@@ -346,9 +297,9 @@ impl<D: Disk> Life<'_, D> {
             return Err(format!("liar, A6: {late} of 12 writes waited for it"));
         }
         let deadline = self.world.now_ms + HEALING_MS;
-        while !self.are_honest_in_step() {
+        while !self.are_honest_in_sync() {
             if self.world.now_ms > deadline {
-                return Err(format!("liar, A6: it holds rounds up: {}", self.describe()));
+                return Err(format!("liar, A6: it holds syncs up: {}", self.describe()));
             }
             self.world.connect_all();
             self.world.step()?;
@@ -366,7 +317,7 @@ impl<D: Disk> Life<'_, D> {
         }
     }
 
-    fn are_honest_in_step(&self) -> bool {
+    fn are_honest_in_sync(&self) -> bool {
         let honest = self.honest_up();
         let Some((&first, others)) = honest.split_first() else { return false };
         let sums = self.world.nodes[first].store.bucket_sums().unwrap();
@@ -385,8 +336,8 @@ impl<D: Disk> Life<'_, D> {
     }
 
     fn check_honest(&mut self) -> Result<(), String> {
-        if !self.are_honest_in_step() {
-            return Err(format!("liar, in step: honest trackers differ: {}", self.describe()));
+        if !self.are_honest_in_sync() {
+            return Err(format!("liar, in sync: honest trackers differ: {}", self.describe()));
         }
         for node in self.honest_up() {
             self.check_times(node)?;

@@ -1,9 +1,10 @@
-//! Rows with impossible times that are held here get the present one, when an operator says that the clock is right: those of
-//! a clock that was far ahead and was set right, and those that an earlier version took from a lying tracker.
+//! Gives the present time to held rows whose time is impossible, when an operator says that the clock is
+//! right. Such rows come from a clock that was far ahead and was corrected, or from a lying tracker by way of
+//! an earlier version.
 
+use super::Replica;
 use crate::event::{Now, Warning};
 use crate::limits::{MAX_WRITE_BYTES, READ_ROWS, RESTAMP_ROWS};
-use crate::replica::Replica;
 use crate::row::{Kind, Row};
 use crate::rows::Rows;
 
@@ -16,27 +17,27 @@ pub(crate) struct Restamping {
 }
 
 impl Replica {
-    /// Begins to write anew, with the present time, every row held here whose time is impossible by this tracker's clock, which
-    /// must be right. To be said to every tracker, for they may hold the same rows. Done in the background;
-    /// [`Warning::Restamped`] says when it is complete.
+    /// Begins to rewrite, with the present time, every row held here whose time is impossible by this
+    /// tracker's clock, which must be right. Every tracker needs this, because all may hold the same rows. It
+    /// runs in the background; [`Warning::Restamped`] reports its end.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     pub fn restamp<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         self.restamping = Some(Restamping::default());
-        self.ledger.trust_clock(rows, now)
+        self.state.trust_clock(rows, now)
     }
 
-    /// Whether what is written here bears times so far ahead of this tracker's clock that others refuse it: the clock was
-    /// set back, or is wrong.
+    /// Whether this tracker writes times so far ahead of its clock that others refuse them: its clock was set
+    /// back, or is wrong.
     pub fn was_set_back(&self, now: Now) -> bool {
-        self.ledger.was_set_back(now)
+        self.state.was_set_back(now)
     }
 
-    /// Looks at some rows more.
+    /// Processes the next rows.
     pub(crate) fn restamp_some<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         let Some(mut progress) = self.restamping.take() else { return Ok(()) };
-        let from = self.ledger.seq();
+        let from = self.state.seq();
         let (mut batch, mut seen) = (Vec::new(), 0);
         let complete = loop {
             let page = rows.scan(Kind(progress.kind), &[], progress.after.as_deref(), READ_ROWS)?;
@@ -44,8 +45,8 @@ impl Replica {
             seen += page.len();
             for row in page {
                 progress.after = Some(row.key.clone());
-                if self.ledger.times.is_impossible(&row) {
-                    batch.push(self.ledger.restamp(rows, row, now)?);
+                if self.state.times.is_impossible(&row) {
+                    batch.push(self.state.restamp(rows, row, now)?);
                 }
             }
             if last {
@@ -55,7 +56,7 @@ impl Replica {
                     None => break true,
                 }
             }
-            // A page that holds any is published by itself, so that batches stay short.
+            // The rows of a page are published at once, so that batches stay short.
             if seen >= RESTAMP_ROWS || !batch.is_empty() {
                 break false;
             }
@@ -63,7 +64,7 @@ impl Replica {
         progress.rows += batch.len() as u64;
         self.publish_parts(from, batch, now);
         if complete {
-            self.ledger.end_restamping();
+            self.state.end_restamping();
             self.warn(Warning::Restamped { rows: progress.rows });
         } else {
             self.restamping = Some(progress);
@@ -71,10 +72,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Publishes rows that were just written, numbered in a row from above `from`, in frames that are not too long.
+    /// Publishes newly written rows, numbered consecutively above `from`, in frames of bounded length.
     fn publish_parts(&mut self, mut from: u64, batch: Vec<Row>, now: Now) {
         let (mut part, mut bytes) = (Vec::new(), 0);
-        let top = self.ledger.seq();
+        let top = self.state.seq();
         for row in batch {
             if !part.is_empty() && bytes + row.weight() > MAX_WRITE_BYTES {
                 let to = row.seq - 1;

@@ -1,46 +1,46 @@
-//! What is known about one connected tracker, and what was told to it.
+//! What is known about one connected tracker, and what was announced to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::serve::Serving;
 use crate::event::WriteId;
 use crate::frame::{Entry, Frame};
 use crate::limits::{
     ACK_IDLE_MS, ACK_MS, ACK_SLOW_MS, DEAD_MS, INTRO_MS, LIVE_WINDOW_BYTES, LIVE_WINDOW_FRAMES,
     MAX_STORED_AHEAD, PING_MS, SILENT_MS, VECTOR_ENTRIES_PER_FRAME,
 };
-use crate::row::{Origin, Stamp};
-use crate::serve::Serving;
+use crate::row::{Stamp, WriterId};
 use crate::vector::VersionVector;
 
-/// How far the peer's introduction has come.
+/// How far the peer's handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Nothing came yet.
+pub(crate) enum LinkStage {
+    /// Nothing has arrived.
     Silent,
-    /// It said who it is; its vector and floor are coming.
-    Greeted(Origin),
-    /// It is a member in every respect.
-    Ready(Origin),
+    /// It sent its Hello. Its vector and GC watermark follow.
+    Greeted(WriterId),
+    /// The handshake is complete.
+    Ready(WriterId),
 }
 
 /// One link to one peer.
 #[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) stage: Stage,
-    /// The peer's vector, as it said.
+pub(crate) struct PeerLink {
+    pub(crate) stage: LinkStage,
+    /// The peer's vector, as announced by it.
     pub(crate) vector: VersionVector,
-    /// Where the peer's vector was ahead of the own one when it said so.
-    unseen: BTreeSet<Origin>,
-    /// The vector up to which tombstones may be missing at the peer.
-    pub(crate) floor: VersionVector,
+    /// Writers for which the peer's vector was ahead of the local one when it was announced.
+    unseen: BTreeSet<WriterId>,
+    /// Tombstones up to this vector may be missing at the peer.
+    pub(crate) gc_watermark: VersionVector,
     /// No tombstone that is missing there has a later stamp.
     pub(crate) dropped: Stamp,
-    /// The own vector, as told to the peer.
-    pub(crate) told: VersionVector,
+    /// The local vector, as announced to the peer.
+    pub(crate) announced: VersionVector,
     pub(crate) heard_ms: u64,
-    /// When it last acknowledged something, or asked for a blob that it needs for that.
+    /// When it last acknowledged something, or asked for a blob that an acknowledgement needs.
     pub(crate) worked_ms: u64,
-    /// Bytes of its transactions that wait for their blobs.
+    /// Bytes of the peer's transactions that wait for their blobs.
     held_back: usize,
     up_ms: u64,
     pub(crate) next_ping_ms: u64,
@@ -48,22 +48,22 @@ pub(crate) struct Link {
     pub(crate) live: BTreeMap<u64, Unacked>,
     live_bytes: usize,
     next_live: u64,
-    /// The peer's transactions that are held here beyond a gap: from which number to which.
+    /// The peer's transactions that are held here beyond a gap: first number (exclusive) to last number.
     stored: BTreeMap<u64, u64>,
-    /// The round that the peer pulls.
+    /// The sync that the peer pulls.
     pub(crate) serving: Option<Serving>,
-    /// A round was pulled from the peer since link-up.
-    pub(crate) pulled: bool,
-    /// The vector does not cover the peer's floor: only a round of everything helps.
-    pub(crate) fresh: bool,
-    /// Same vector, other rows: buckets have to be compared.
+    /// A sync with the peer was completed since the link came up.
+    pub(crate) synced: bool,
+    /// The local vector does not cover the peer's GC watermark: only a full sync helps.
+    pub(crate) needs_full_sync: bool,
+    /// Same vector, different rows: the buckets have to be compared.
     pub(crate) repair: bool,
-    /// Not to be pulled from before.
+    /// No sync with the peer starts before this.
     pub(crate) retry_ms: u64,
-    /// Signs of life in a row since more of the peer's rows are covered here than it wrote.
+    /// PINGs in a row during which more of the peer's rows were covered here than it wrote.
     pub(crate) doubts: u32,
-    /// Writers of which nothing was taken in the last round from this peer.
-    pub(crate) refused: BTreeSet<Origin>,
+    /// Writers whose rows were refused in the last sync with this peer.
+    pub(crate) refused: BTreeSet<WriterId>,
 }
 
 /// A LIVE transaction without an ACK.
@@ -74,7 +74,7 @@ pub(crate) struct Unacked {
     pub(crate) write: Option<WriteId>,
 }
 
-/// What time demands of a link.
+/// Which timeout of a link has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
     Hello,
@@ -82,15 +82,15 @@ pub(crate) enum Overdue {
     Ack,
 }
 
-impl Link {
-    pub(crate) fn new(told: VersionVector, now_ms: u64) -> Self {
+impl PeerLink {
+    pub(crate) fn new(announced: VersionVector, now_ms: u64) -> Self {
         Self {
-            stage: Stage::Silent,
+            stage: LinkStage::Silent,
             vector: VersionVector::default(),
             unseen: BTreeSet::new(),
-            floor: VersionVector::default(),
+            gc_watermark: VersionVector::default(),
             dropped: Stamp::default(),
-            told,
+            announced,
             heard_ms: now_ms,
             worked_ms: now_ms,
             held_back: 0,
@@ -101,8 +101,8 @@ impl Link {
             next_live: 1,
             stored: BTreeMap::new(),
             serving: None,
-            pulled: false,
-            fresh: false,
+            synced: false,
+            needs_full_sync: false,
             repair: false,
             retry_ms: 0,
             doubts: 0,
@@ -111,41 +111,41 @@ impl Link {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.stage, Stage::Ready(_))
+        matches!(self.stage, LinkStage::Ready(_))
     }
 
-    /// The peer's origin, once it is a member.
-    pub(crate) fn origin(&self) -> Option<Origin> {
+    /// The peer's writer id, once the handshake is complete.
+    pub(crate) fn writer(&self) -> Option<WriterId> {
         match self.stage {
-            Stage::Ready(origin) => Some(origin),
-            Stage::Silent | Stage::Greeted(_) => None,
+            LinkStage::Ready(writer) => Some(writer),
+            LinkStage::Silent | LinkStage::Greeted(_) => None,
         }
     }
 
-    /// The peer holds everything of `origin` up to `seq`.
-    pub(crate) fn holds(&mut self, origin: Origin, seq: u64) {
-        if self.vector.raise(origin, seq) {
-            self.unseen.insert(origin);
+    /// The peer holds all rows of `writer` up to `seq`.
+    pub(crate) fn holds(&mut self, writer: WriterId, seq: u64) {
+        if self.vector.raise(writer, seq) {
+            self.unseen.insert(writer);
         }
     }
 
-    /// Forgets where the own vector has caught up with the peer's.
+    /// Drops the writers for which the local vector has caught up with the peer's.
     pub(crate) fn catch_up(&mut self, own: &VersionVector) {
         let theirs = &self.vector;
-        self.unseen.retain(|&origin| !own.covers(origin, theirs.at(origin)));
+        self.unseen.retain(|&writer| !own.covers(writer, theirs.at(writer)));
     }
 
-    /// The origins of which the peer holds more than `own` covers. Nothing has to be compared but what it said lately.
-    pub(crate) fn ahead_of<'a>(&'a self, own: &'a VersionVector) -> impl Iterator<Item = Origin> + 'a {
-        self.unseen.iter().copied().filter(|&origin| !own.covers(origin, self.vector.at(origin)))
+    /// The writers of which the peer holds more than `own` covers. Looks only at what it announced lately.
+    pub(crate) fn ahead_of<'a>(&'a self, own: &'a VersionVector) -> impl Iterator<Item = WriterId> + 'a {
+        self.unseen.iter().copied().filter(|&writer| !own.covers(writer, self.vector.at(writer)))
     }
 
-    /// Whether a LIVE transaction of so many bytes fits the window.
+    /// Whether a LIVE transaction of this size fits the window.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.live.len() < LIVE_WINDOW_FRAMES && self.live_bytes + bytes <= LIVE_WINDOW_BYTES
     }
 
-    /// Enters a LIVE transaction; returns its id.
+    /// Records a LIVE transaction; returns its id.
     pub(crate) fn await_ack(&mut self, bytes: usize, write: Option<WriteId>, now_ms: u64) -> u64 {
         let id = self.next_live;
         self.next_live += 1;
@@ -154,25 +154,27 @@ impl Link {
         id
     }
 
-    /// Takes note of an ACK; returns the write that it is about.
+    /// Records an ACK; returns the write that it acknowledges.
     pub(crate) fn acked(&mut self, id: u64) -> Option<WriteId> {
         let unacked = self.live.remove(&id)?;
         self.live_bytes -= unacked.bytes;
         unacked.write
     }
 
-    /// A transaction of the peer's waits for its blobs. False if that is more than an honest peer has on its way.
+    /// A transaction of the peer waits for its blobs. False if an honest peer would not have that much in
+    /// flight.
     pub(crate) fn holds_back(&mut self, bytes: usize) -> bool {
         self.held_back = self.held_back.saturating_add(bytes);
         self.held_back <= 2 * LIVE_WINDOW_BYTES
     }
 
-    /// A transaction of the peer's that waited is stored.
+    /// A transaction of the peer that waited is stored.
     pub(crate) fn holds_back_no_more(&mut self, bytes: usize) {
         self.held_back = self.held_back.saturating_sub(bytes);
     }
 
-    /// The peer's rows from above `from` to `to` are held. Returns up to which number all are, if `covered` all were.
+    /// The peer's rows above `from` up to `to` are held. Returns the number up to which all are held, given
+    /// that all up to `covered` are.
     pub(crate) fn stored(&mut self, from: u64, to: u64, covered: u64) -> u64 {
         if from <= covered {
             return self.contiguous(covered.max(to));
@@ -184,7 +186,7 @@ impl Link {
         self.contiguous(covered)
     }
 
-    /// Up to which number all of the peer's rows are held, if `covered` all were.
+    /// The number up to which all of the peer's rows are held, given that all up to `covered` are.
     pub(crate) fn contiguous(&mut self, mut covered: u64) -> u64 {
         while let Some(entry) = self.stored.first_entry() {
             if *entry.key() > covered {
@@ -195,12 +197,12 @@ impl Link {
         covered
     }
 
-    /// The frames that tell the peer how far the vector has come.
-    pub(crate) fn tell(&mut self, vector: &VersionVector) -> Vec<Frame> {
+    /// The frames that announce to the peer how far the vector has risen.
+    pub(crate) fn announce(&mut self, vector: &VersionVector) -> Vec<Frame> {
         let risen: Vec<Entry> =
-            entries(vector).filter(|entry| entry.seq > self.told.at(entry.origin)).collect();
+            entries(vector).filter(|entry| entry.seq > self.announced.at(entry.writer)).collect();
         for entry in &risen {
-            self.told.raise(entry.origin, entry.seq);
+            self.announced.raise(entry.writer, entry.seq);
         }
         in_parts(&risen, Frame::Vector)
     }
@@ -225,7 +227,7 @@ impl Link {
         self.waited_since().0.is_some_and(|since| now_ms >= since + ACK_SLOW_MS)
     }
 
-    /// When to look at it next.
+    /// When the next timeout of this link expires.
     pub(crate) fn next_timeout(&self) -> u64 {
         let (waited, unacked) = self.waited_since();
         let mut due = self.next_ping_ms.min(self.heard_ms + DEAD_MS);
@@ -239,7 +241,7 @@ impl Link {
         unacked.map_or(due, |since| due.min(since + ACK_MS))
     }
 
-    /// Since when a client waits for this peer, and since when any ACK is outstanding.
+    /// Since when a client has waited for this peer, and since when any ACK is outstanding.
     fn waited_since(&self) -> (Option<u64>, Option<u64>) {
         let waited =
             self.live.values().find(|unacked| unacked.write.is_some()).map(|unacked| unacked.since_ms);
@@ -248,12 +250,12 @@ impl Link {
     }
 }
 
-/// A vector as entries.
+/// The entries of a vector.
 pub(crate) fn entries(vector: &VersionVector) -> impl Iterator<Item = Entry> + '_ {
-    vector.iter().map(|(origin, seq)| Entry { origin, seq })
+    vector.iter().map(|(writer, seq)| Entry { writer, seq })
 }
 
-/// Entries as frames of a bounded length each.
+/// Entries as frames of bounded length.
 pub(crate) fn in_parts(entries: &[Entry], frame: impl Fn(Vec<Entry>) -> Frame) -> Vec<Frame> {
     entries.chunks(VECTOR_ENTRIES_PER_FRAME).map(|part| frame(part.to_vec())).collect()
 }

@@ -1,13 +1,14 @@
-//! What one tracker holds and how far: numbers and stamps for its own rows, the version vector, and the one way in for
-//! rows of others. Knows nothing of links. Everything it keeps in memory is a copy of what lies beside the rows.
+//! What one tracker holds: numbers and stamps for its own rows, the version vector, and the only way in for
+//! rows of other trackers. Knows nothing of links. Everything in memory is a copy of what is stored beside
+//! the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Config, Now, OpenError, Write};
-use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_ORIGINS, MAX_PENDING_WRITES, MAX_TRACKERS};
+use crate::limits::{MAX_CLOCK_LEAD_MS, MAX_PENDING_WRITES, MAX_TRACKERS, MAX_WRITERS};
 use crate::merge::wins;
 use crate::names::NameSpace;
-use crate::row::{BlobHash, Kind, Origin, Row, Rule, Stamp, TrackerNo};
+use crate::row::{BlobHash, Kind, Row, Rule, Stamp, TrackerNo, WriterId};
 use crate::rows::{Admission, Rows};
 use crate::vector::VersionVector;
 
@@ -15,37 +16,38 @@ mod removed;
 mod restamp;
 mod writers;
 
-use restamp::Times;
+use restamp::TimeLimits;
 
-/// The durable truth of one tracker.
+/// The durable replication state of one tracker.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ReplicaState {
     pub(crate) me: TrackerNo,
     pub(crate) configured: BTreeSet<TrackerNo>,
-    pub(crate) origin: Origin,
-    /// Nothing was held when it was opened, and not all others were heard since.
+    pub(crate) writer: WriterId,
+    /// The store was empty when it was opened, and this tracker has not synced with all others since.
     pub(crate) was_blank: bool,
-    /// Writers of which a peer may bring rows, before there are any.
-    admitted: BTreeSet<Origin>,
-    /// Everything up to here is held or superseded.
+    /// New writers whose rows a peer may send.
+    admitted: BTreeSet<WriterId>,
+    /// For each writer, the number up to which all rows are held or superseded.
     pub(crate) vector: VersionVector,
-    /// The highest number held, where that lies beyond the vector.
+    /// The highest number held beyond the vector.
     ahead: VersionVector,
-    /// Tombstones up to here were dropped: here, or by whoever this tracker had its rows from.
-    pub(crate) floor: VersionVector,
-    /// No dropped tombstone has a later stamp. What takes a deleted key's place must have one, or it would lose where the
-    /// tombstone is still held.
+    /// The GC watermark: tombstones up to it were dropped here, or at a tracker that rows came from.
+    pub(crate) gc_watermark: VersionVector,
+    /// No dropped tombstone has a later stamp. A row that replaces a deleted key needs a later one, or it
+    /// would lose where the tombstone is still held.
     pub(crate) dropped: Stamp,
     hlc: Stamp,
-    pub(crate) times: Times,
-    /// Names with a majority that rests on a vote of this tracker of which no other is known to hold it, by its number.
-    unsettled: Unsettled,
+    pub(crate) times: TimeLimits,
+    /// Names whose majority rests on a vote of this tracker that no other tracker is known to hold, by the
+    /// vote's number.
+    undecided: Undecided,
 }
 
 /// Names by the number of this tracker's vote.
-type Unsettled = BTreeMap<(Origin, u64), (NameSpace, Vec<u8>)>;
+type Undecided = BTreeMap<(WriterId, u64), (NameSpace, Vec<u8>)>;
 
-/// What became of a row.
+/// The outcome of applying a row.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     /// It is held now and was not before.
@@ -56,19 +58,19 @@ pub(crate) struct Applied {
     pub(crate) refused: bool,
 }
 
-/// How far a row from elsewhere is believed.
+/// How far a row from another tracker is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// What the vector covers and is not held was deleted here.
+    /// A row that the vector covers and that is not held was deleted here.
     Vector,
-    /// The same; and rows of this origin will be covered by the end of this transaction.
-    Next(Origin),
+    /// As `Vector`; and rows of this writer will be covered by the end of this transaction.
+    Next(WriterId),
     /// The sender knows better: take the union.
     Sender,
 }
 
-impl Ledger {
-    /// Reads what is kept beside the rows, or begins anew in an empty store.
+impl ReplicaState {
+    /// Reads what is stored beside the rows, or initialises an empty store.
     pub(crate) fn open<R: Rows>(rows: &mut R, config: &Config) -> Result<Self, OpenError<R::Error>> {
         let configured: BTreeSet<_> = config.configured.iter().copied().collect();
         if !configured.contains(&config.me) || configured.len() > MAX_TRACKERS {
@@ -81,45 +83,46 @@ impl Ledger {
             Some(_) => return Err(OpenError::Corrupt("the tracker's number")),
         }
         let vector: VersionVector = load(rows, META_VECTOR)?;
-        let mut ledger = Self {
+        let mut state = Self {
             was_blank: vector.is_empty(),
             admitted: BTreeSet::new(),
             me: config.me,
             configured,
-            origin: config.origin,
+            writer: config.writer,
             vector,
             ahead: load(rows, META_AHEAD)?,
-            floor: load(rows, META_FLOOR)?,
+            gc_watermark: load(rows, META_GC_WATERMARK)?,
             dropped: load_stamp(rows, META_DROPPED)?,
             hlc: load_stamp(rows, META_HLC)?,
-            times: Times::open(rows)?,
-            unsettled: load_unsettled(rows)?,
+            times: TimeLimits::open(rows)?,
+            undecided: load_undecided(rows)?,
         };
-        // In memory only: nothing is written on a store that was opened before, so that a full disk does not hinder it.
-        for origin in ledger.ahead() {
-            if !ledger.holds_ahead(rows, origin).map_err(OpenError::Store)? {
-                ledger.ahead.forget(origin);
+        // In memory only. Nothing is written to a store that was opened before, so that it also opens on a
+        // full disk.
+        for writer in state.ahead() {
+            if !state.holds_ahead(rows, writer).map_err(OpenError::Store)? {
+                state.ahead.forget(writer);
             }
         }
-        Ok(ledger)
+        Ok(state)
     }
 
-    /// The number of the last row written here in this process.
+    /// The number of the last row written in this process.
     pub(crate) fn seq(&self) -> u64 {
-        self.vector.at(self.origin)
+        self.vector.at(self.writer)
     }
 
-    /// Whether nothing is held beyond the vector, so that two equal vectors mean equal rows.
+    /// Whether nothing is held beyond the vector, so that equal vectors mean equal rows.
     pub(crate) fn is_clean(&self) -> bool {
         self.ahead.is_empty()
     }
 
-    /// Origins with rows held beyond the vector.
-    pub(crate) fn ahead(&self) -> Vec<Origin> {
-        self.ahead.iter().map(|(origin, _)| origin).collect()
+    /// Writers with rows held beyond the vector.
+    pub(crate) fn ahead(&self) -> Vec<WriterId> {
+        self.ahead.iter().map(|(writer, _)| writer).collect()
     }
 
-    /// Writes a row of this tracker's own, with a new number and a stamp above whatever was there.
+    /// Writes a row of this tracker, with a new number and a stamp above that of the row it replaces.
     pub(crate) fn write<R: Rows>(&mut self, rows: &mut R, write: Write, now: Now) -> Result<Row, R::Error> {
         let held = rows.get(write.kind, &write.key)?;
         let rule = write.kind.rule();
@@ -127,18 +130,18 @@ impl Ledger {
             Some(row) => Some(row.stamp),
             None => Some(self.dropped).filter(|_| rule == Rule::LastWins),
         };
-        // Nobody else holds an impossible row, so this one has to be later than it nowhere.
+        // No other tracker holds an impossible row, so this one need not be later than it.
         let disowned = held.as_ref().is_some_and(|held| self.times.is_disowned(held));
         let before = before.filter(|_| !disowned);
         let stamp = self.mint(rows, before, now)?.of_new_row(rule);
         let born = held.filter(|row| !row.tombstone && !write.tombstone).map_or(stamp, |row| row.born);
-        // A clock that was ahead must not have the row refused for what came before it.
+        // A clock that was ahead must not cause the row to be refused because of its time of creation.
         let born = born.min(stamp);
         let row = Row {
             kind: write.kind,
             key: write.key,
             stamp,
-            origin: self.origin,
+            writer: self.writer,
             seq: self.seq() + 1,
             born,
             tombstone: write.tombstone,
@@ -146,24 +149,24 @@ impl Ledger {
             blobs: write.blobs.into_iter().map(|(hash, _)| hash).collect(),
         };
         self.put(rows, &row)?;
-        self.cover(rows, self.origin, row.seq)?;
+        self.cover(rows, self.writer, row.seq)?;
         Ok(row)
     }
 
-    /// Gives a row that its own origin can never cover any more a number of this tracker, and so little another stamp
-    /// that it wins over itself and over nothing else. (With the same stamp, a tracker could fall back to a number that
-    /// loses to one which it has already ignored.) `None` if that was done too often.
+    /// Gives a row that its own writer can no longer cover a number of this tracker. Its stamp changes by so
+    /// little that it wins over itself and over nothing else. (With the same stamp, a tracker could fall back
+    /// to a number that loses to one that it has already ignored.) `None` if that was done too often.
     pub(crate) fn adopt<R: Rows>(&mut self, rows: &mut R, row: Row) -> Result<Option<Row>, R::Error> {
         let Some(stamp) = row.stamp.renumbered(row.kind.rule()) else {
             return Ok(None);
         };
-        let row = Row { stamp, origin: self.origin, seq: self.seq() + 1, ..row };
+        let row = Row { stamp, writer: self.writer, seq: self.seq() + 1, ..row };
         self.put(rows, &row)?;
-        self.cover(rows, self.origin, row.seq)?;
+        self.cover(rows, self.writer, row.seq)?;
         Ok(Some(row))
     }
 
-    /// The blobs that have to be held before a row from elsewhere is taken: none if it is not the one that stays.
+    /// The blobs that must be held before a row from another tracker is taken; none if the row loses.
     pub(crate) fn lacks<R: Rows>(
         &self,
         rows: &R,
@@ -186,7 +189,7 @@ impl Ledger {
         Ok(missing)
     }
 
-    /// Takes a row from elsewhere, if it is the one that stays.
+    /// Takes a row from another tracker if it wins.
     pub(crate) fn apply<R: Rows>(
         &mut self,
         rows: &mut R,
@@ -208,134 +211,140 @@ impl Ledger {
         Ok(Applied { stored, conflict, refused })
     }
 
-    /// Stores a row from elsewhere.
+    /// Stores a row from another tracker.
     pub(crate) fn store<R: Rows>(&mut self, rows: &mut R, row: &Row, trust: Trust) -> Result<(), R::Error> {
         self.put(rows, row)?;
-        if !self.vector.covers(row.origin, row.seq) && trust != Trust::Next(row.origin) {
-            self.note_ahead(rows, row.origin, row.seq)?;
+        if !self.vector.covers(row.writer, row.seq) && trust != Trust::Next(row.writer) {
+            self.note_ahead(rows, row.writer, row.seq)?;
         }
         Ok(())
     }
 
-    /// Notes that a row beyond the vector is held. In the store the number is rounded up, so that a long round does not
-    /// write it with every row.
-    fn note_ahead<R: Rows>(&mut self, rows: &mut R, origin: Origin, seq: u64) -> Result<(), R::Error> {
-        let before = self.ahead.at(origin);
-        if self.ahead.raise(origin, seq) && (before == 0 || before | AHEAD_STEP < seq) {
-            rows.put_meta(&meta_key(META_AHEAD, origin), &(seq | AHEAD_STEP).to_be_bytes())?;
+    /// Records that a row beyond the vector is held. The stored number is rounded up, so that a long sync
+    /// does not write it with every row.
+    fn note_ahead<R: Rows>(&mut self, rows: &mut R, writer: WriterId, seq: u64) -> Result<(), R::Error> {
+        let before = self.ahead.at(writer);
+        if self.ahead.raise(writer, seq) && (before == 0 || before | AHEAD_STEP < seq) {
+            rows.put_meta(&meta_key(META_AHEAD, writer), &(seq | AHEAD_STEP).to_be_bytes())?;
         }
         Ok(())
     }
 
-    /// Whether a row from elsewhere takes the place of what is held.
+    /// Whether a row from another tracker replaces what is held.
     fn stays(&self, row: &Row, held: Option<&Row>, trust: Trust, admission: Admission) -> bool {
         let refused = matches!(admission, Admission::Refused | Admission::Below);
         if refused || self.is_dropped(row) || self.times.is_impossible(row) {
             return false;
         }
         match held {
-            // An earlier version took it; nobody takes it any more, so it must not stand in the way.
+            // An earlier version took it. No tracker takes it any more, so it must not stand in the way.
             Some(held) if self.times.is_disowned(held) => true,
             Some(_) if admission == Admission::Above => true,
-            // Elsewhere the tombstone is gone, and this row was taken.
-            Some(held) if self.is_dropped(held) && !self.vector.covers(row.origin, row.seq) => true,
+            // At other trackers the tombstone is gone, and this row was taken.
+            Some(held) if self.is_dropped(held) && !self.vector.covers(row.writer, row.seq) => true,
             Some(held) => wins(row, held),
             None => {
-                let unknown = !self.vector.covers(row.origin, row.seq);
+                let unknown = !self.vector.covers(row.writer, row.seq);
                 unknown || trust == Trust::Sender || row.kind.rule() == Rule::FirstStays
             }
         }
     }
 
-    /// Whether a row is a tombstone that somebody has dropped: then it counts nowhere any more, wherever it is still held.
+    /// Whether a row is a dropped tombstone: it no longer counts anywhere, even where it is still held.
     pub(crate) fn is_dropped(&self, row: &Row) -> bool {
-        row.tombstone && self.floor.covers(row.origin, row.seq)
+        row.tombstone && self.gc_watermark.covers(row.writer, row.seq)
     }
 
-    /// Whether a vector may be merged without knowing more origins than are allowed.
+    /// Whether a vector can be merged without exceeding the number of known writers.
     pub(crate) fn has_room_for(&self, vector: &VersionVector) -> bool {
-        let new = vector.iter().filter(|&(origin, _)| self.vector.at(origin) == 0).count();
-        self.vector.len() + new <= MAX_ORIGINS
+        let new = vector.iter().filter(|&(writer, _)| self.vector.at(writer) == 0).count();
+        self.vector.len() + new <= MAX_WRITERS
     }
 
-    /// Whether rows of this origin may be taken at all.
-    pub(crate) fn has_room_for_origin(&self, origin: Origin) -> bool {
-        self.ahead.at(origin) > 0 || self.vector.at(origin) > 0 || self.ahead.len() < MAX_ORIGINS
+    /// Whether rows of this writer may be taken.
+    pub(crate) fn has_room_for_writer(&self, writer: WriterId) -> bool {
+        self.ahead.at(writer) > 0 || self.vector.at(writer) > 0 || self.ahead.len() < MAX_WRITERS
     }
 
-    /// Notes that everything of `vector` is held or superseded.
+    /// Records that everything in `vector` is held or superseded.
     pub(crate) fn merge<R: Rows>(&mut self, rows: &mut R, vector: &VersionVector) -> Result<(), R::Error> {
-        for (origin, seq) in vector.iter().filter(|&(origin, _)| origin != self.origin).collect::<Vec<_>>() {
-            self.cover(rows, origin, seq)?;
+        for (writer, seq) in vector.iter().filter(|&(writer, _)| writer != self.writer).collect::<Vec<_>>() {
+            self.cover(rows, writer, seq)?;
         }
         Ok(())
     }
 
-    /// The writer itself says that there is nothing of `origin` above `seq`: whoever said otherwise is not believed any more.
+    /// The writer itself says that it wrote nothing above `seq`. Peers that said otherwise are no longer
+    /// believed.
     pub(crate) fn take_back<R: Rows>(
         &mut self,
         rows: &mut R,
-        origin: Origin,
+        writer: WriterId,
         seq: u64,
     ) -> Result<(), R::Error> {
-        if self.vector.at(origin) <= seq {
+        if self.vector.at(writer) <= seq {
             return Ok(());
         }
-        self.vector.lower(origin, seq);
+        self.vector.lower(writer, seq);
         match seq {
-            0 => rows.remove_meta(&meta_key(META_VECTOR, origin))?,
-            _ => rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?,
+            0 => rows.remove_meta(&meta_key(META_VECTOR, writer))?,
+            _ => rows.put_meta(&meta_key(META_VECTOR, writer), &seq.to_be_bytes())?,
         }
-        if let Some(last) = rows.above(origin, seq, MAX_ORIGINS)?.last() {
-            self.note_ahead(rows, origin, last.seq)?;
-        }
-        Ok(())
-    }
-
-    /// Notes that all rows of `origin` up to `seq` are held or superseded.
-    pub(crate) fn cover<R: Rows>(&mut self, rows: &mut R, origin: Origin, seq: u64) -> Result<(), R::Error> {
-        if !self.vector.raise(origin, seq) {
-            return Ok(());
-        }
-        self.admitted.remove(&origin);
-        rows.put_meta(&meta_key(META_VECTOR, origin), &seq.to_be_bytes())?;
-        self.close_gap(rows, origin)
-    }
-
-    /// Takes note if nothing of `origin` is held beyond the vector any more.
-    pub(crate) fn close_gap<R: Rows>(&mut self, rows: &mut R, origin: Origin) -> Result<(), R::Error> {
-        if self.ahead.at(origin) > 0 && !self.holds_ahead(rows, origin)? {
-            self.ahead.forget(origin);
-            rows.remove_meta(&meta_key(META_AHEAD, origin))?;
+        if let Some(last) = rows.above(writer, seq, MAX_WRITERS)?.last() {
+            self.note_ahead(rows, writer, last.seq)?;
         }
         Ok(())
     }
 
-    /// Whether anything of `origin` is held beyond the vector.
-    fn holds_ahead<R: Rows>(&self, rows: &R, origin: Origin) -> Result<bool, R::Error> {
-        let covered = self.vector.at(origin);
-        Ok(self.ahead.at(origin) > covered && !rows.above(origin, covered, 1)?.is_empty())
-    }
-
-    /// Drops a tombstone that every tracker knows of; says whether the floor rose.
-    pub(crate) fn drop_tombstone<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<bool, R::Error> {
-        rows.remove(row.kind, &row.key)?;
-        let mut floor = VersionVector::default();
-        floor.raise(row.origin, row.seq);
-        self.raise_floor(rows, &floor, row.stamp)
-    }
-
-    /// Notes up to where tombstones may be missing; says whether that is more than before.
-    pub(crate) fn raise_floor<R: Rows>(
+    /// Records that all rows of `writer` up to `seq` are held or superseded.
+    pub(crate) fn cover<R: Rows>(
         &mut self,
         rows: &mut R,
-        floor: &VersionVector,
+        writer: WriterId,
+        seq: u64,
+    ) -> Result<(), R::Error> {
+        if !self.vector.raise(writer, seq) {
+            return Ok(());
+        }
+        self.admitted.remove(&writer);
+        rows.put_meta(&meta_key(META_VECTOR, writer), &seq.to_be_bytes())?;
+        self.close_gap(rows, writer)
+    }
+
+    /// Records it if no row of `writer` is held beyond the vector any more.
+    pub(crate) fn close_gap<R: Rows>(&mut self, rows: &mut R, writer: WriterId) -> Result<(), R::Error> {
+        if self.ahead.at(writer) > 0 && !self.holds_ahead(rows, writer)? {
+            self.ahead.forget(writer);
+            rows.remove_meta(&meta_key(META_AHEAD, writer))?;
+        }
+        Ok(())
+    }
+
+    /// Whether any row of `writer` is held beyond the vector.
+    fn holds_ahead<R: Rows>(&self, rows: &R, writer: WriterId) -> Result<bool, R::Error> {
+        let covered = self.vector.at(writer);
+        Ok(self.ahead.at(writer) > covered && !rows.above(writer, covered, 1)?.is_empty())
+    }
+
+    /// Drops a tombstone that every tracker knows of. Returns whether the GC watermark rose.
+    pub(crate) fn drop_tombstone<R: Rows>(&mut self, rows: &mut R, row: &Row) -> Result<bool, R::Error> {
+        rows.remove(row.kind, &row.key)?;
+        let mut gc_watermark = VersionVector::default();
+        gc_watermark.raise(row.writer, row.seq);
+        self.raise_gc_watermark(rows, &gc_watermark, row.stamp)
+    }
+
+    /// Raises the GC watermark. Returns whether it rose.
+    pub(crate) fn raise_gc_watermark<R: Rows>(
+        &mut self,
+        rows: &mut R,
+        gc_watermark: &VersionVector,
         dropped: Stamp,
     ) -> Result<bool, R::Error> {
         let mut risen = false;
-        for (origin, seq) in floor.iter() {
-            if self.floor.raise(origin, seq) {
-                rows.put_meta(&meta_key(META_FLOOR, origin), &seq.to_be_bytes())?;
+        for (writer, seq) in gc_watermark.iter() {
+            if self.gc_watermark.raise(writer, seq) {
+                rows.put_meta(&meta_key(META_GC_WATERMARK, writer), &seq.to_be_bytes())?;
                 risen = true;
             }
         }
@@ -347,31 +356,31 @@ impl Ledger {
         Ok(risen)
     }
 
-    /// Notes that a name can be settled once another tracker holds this tracker's vote.
-    pub(crate) fn note_unsettled<R: Rows>(
+    /// Records that a name can be decided once another tracker holds this tracker's vote.
+    pub(crate) fn note_undecided<R: Rows>(
         &mut self,
         rows: &mut R,
-        (origin, seq): (Origin, u64),
+        (writer, seq): (WriterId, u64),
         (space, name): (NameSpace, &[u8]),
     ) -> Result<(), R::Error> {
-        if self.unsettled.insert((origin, seq), (space, name.to_vec())).is_none() {
-            let number = [&origin.0[..], &seq.to_be_bytes()].concat();
-            rows.put_meta(&name_key(META_UNSETTLED, space, name), &number)?;
+        if self.undecided.insert((writer, seq), (space, name.to_vec())).is_none() {
+            let number = [&writer.0[..], &seq.to_be_bytes()].concat();
+            rows.put_meta(&name_key(META_UNDECIDED, space, name), &number)?;
         }
         Ok(())
     }
 
-    /// Takes the names whose votes are held elsewhere now, so many at most.
-    pub(crate) fn take_unsettled<R: Rows>(
+    /// Takes up to `limit` names whose votes are held by another tracker now.
+    pub(crate) fn take_undecided<R: Rows>(
         &mut self,
         rows: &mut R,
-        held: impl Fn(Origin, u64) -> bool,
+        held: impl Fn(WriterId, u64) -> bool,
         limit: usize,
     ) -> Result<Vec<(NameSpace, Vec<u8>)>, R::Error> {
-        let due = self.unsettled.extract_if(.., |(origin, seq), _| held(*origin, *seq)).take(limit);
+        let due = self.undecided.extract_if(.., |(writer, seq), _| held(*writer, *seq)).take(limit);
         let names: Vec<_> = due.map(|(_, name)| name).collect();
         for (space, name) in &names {
-            rows.remove_meta(&name_key(META_UNSETTLED, *space, name))?;
+            rows.remove_meta(&name_key(META_UNDECIDED, *space, name))?;
         }
         Ok(names)
     }
@@ -384,8 +393,8 @@ impl Ledger {
         rows.put(row)
     }
 
-    /// A stamp above the wall clock, everything seen, and `before`. One that a broken clock drove far ahead stays with
-    /// its row and does not move the local clock.
+    /// A stamp above the wall clock, all stamps seen, and `before`. A stamp that a wrong clock drove far
+    /// ahead stays with its row and does not move the local clock.
     fn mint<R: Rows>(&mut self, rows: &mut R, before: Option<Stamp>, now: Now) -> Result<Stamp, R::Error> {
         let clock = self.hlc.max(Stamp::at_ms(now.wall_ms)).next().min(Stamp::MAX);
         let stamp = before.map_or(clock, |before| clock.max(before.next())).min(Stamp::MAX);
@@ -396,12 +405,12 @@ impl Ledger {
     }
 }
 
-/// Where it is kept since when a blob is named by no row.
+/// The key of the time since which no row has named a blob.
 pub(crate) fn idle_key(hash: BlobHash) -> Vec<u8> {
     [META_IDLE, &hash.0].concat()
 }
 
-/// Where it is kept that a name still has to be looked at.
+/// The key of a name that still has to be examined.
 pub(crate) fn pending_key(space: NameSpace, name: &[u8]) -> Vec<u8> {
     name_key(META_PENDING, space, name)
 }
@@ -414,7 +423,7 @@ fn name_key(prefix: &[u8], space: NameSpace, name: &[u8]) -> Vec<u8> {
     [prefix, &[space], name].concat()
 }
 
-/// The name that such a key is about.
+/// The name in such a key.
 pub(crate) fn parse_pending_key(key: &[u8]) -> Option<(NameSpace, &[u8])> {
     parse_name_key(META_PENDING, key)
 }
@@ -438,33 +447,33 @@ const META_HLC: &[u8] = b"hlc";
 const META_DROPPED: &[u8] = b"dropped";
 const META_VECTOR: &[u8] = b"v/";
 const META_AHEAD: &[u8] = b"a/";
-const META_FLOOR: &[u8] = b"f/";
+const META_GC_WATERMARK: &[u8] = b"f/";
 const META_IDLE: &[u8] = b"i/";
-const META_UNSETTLED: &[u8] = b"u/";
+const META_UNDECIDED: &[u8] = b"u/";
 const META_REMOVED: &[u8] = b"removed";
 const META_BEGAN: &[u8] = b"began";
-/// Begins the keys of names that still have to be looked at.
+/// The prefix of the keys of names that still have to be examined.
 pub(crate) const META_PENDING: &[u8] = b"n/";
 
-fn meta_key(prefix: &[u8], origin: Origin) -> Vec<u8> {
-    [prefix, &origin.0].concat()
+fn meta_key(prefix: &[u8], writer: WriterId) -> Vec<u8> {
+    [prefix, &writer.0].concat()
 }
 
 fn load<R: Rows>(rows: &R, prefix: &[u8]) -> Result<VersionVector, OpenError<R::Error>> {
-    let entries = rows.scan_meta(prefix, 2 * MAX_ORIGINS).map_err(OpenError::Store)?;
+    let entries = rows.scan_meta(prefix, 2 * MAX_WRITERS).map_err(OpenError::Store)?;
     let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
-        let origin = key.get(prefix.len()..)?.try_into().ok()?;
-        Some((Origin(origin), number(value)?))
+        let writer = key.get(prefix.len()..)?.try_into().ok()?;
+        Some((WriterId(writer), number(value)?))
     };
     entries.iter().map(|entry| parse(entry).ok_or(OpenError::Corrupt("the version vector"))).collect()
 }
 
-fn load_unsettled<R: Rows>(rows: &R) -> Result<Unsettled, OpenError<R::Error>> {
-    let entries = rows.scan_meta(META_UNSETTLED, MAX_PENDING_WRITES).map_err(OpenError::Store)?;
+fn load_undecided<R: Rows>(rows: &R) -> Result<Undecided, OpenError<R::Error>> {
+    let entries = rows.scan_meta(META_UNDECIDED, MAX_PENDING_WRITES).map_err(OpenError::Store)?;
     let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
-        let (space, name) = parse_name_key(META_UNSETTLED, key)?;
-        let (origin, seq) = value.split_first_chunk::<16>()?;
-        Some(((Origin(*origin), number(seq)?), (space, name.to_vec())))
+        let (space, name) = parse_name_key(META_UNDECIDED, key)?;
+        let (writer, seq) = value.split_first_chunk::<16>()?;
+        Some(((WriterId(*writer), number(seq)?), (space, name.to_vec())))
     };
     entries.iter().map(|entry| parse(entry).ok_or(OpenError::Corrupt("the list of names"))).collect()
 }
@@ -478,6 +487,6 @@ fn load_stamp<R: Rows>(rows: &R, key: &[u8]) -> Result<Stamp, OpenError<R::Error
 
 fn contradicts(row: &Row, held: &Row) -> bool {
     let choice =
-        matches!(row.kind, Kind::USER_VOTE | Kind::GROUP_VOTE | Kind::USER_SETTLED | Kind::GROUP_SETTLED);
+        matches!(row.kind, Kind::USER_VOTE | Kind::GROUP_VOTE | Kind::USER_DECISION | Kind::GROUP_DECISION);
     choice && row.value != held.value
 }

@@ -1,13 +1,14 @@
-//! The people who run the simulated trackers: they read alarms and do what these ask for.
+//! The operators of the simulated trackers: they read alarms and do what these ask for.
 
 use shoal_replica::Alarm;
 
+use super::SimRun;
 use crate::broken::Broken;
 use crate::disk::Disk;
-use crate::life::Life;
 
-impl<D: Disk> Life<'_, D> {
-    /// The operator of a tracker that was restored from a backup knows that it was, and allows what is held back there.
+impl<D: Disk> SimRun<'_, D> {
+    /// The operator of a tracker that was restored from a backup knows that it was, and allows removals that
+    /// are held there.
     pub(crate) fn allow_removals(&mut self) {
         let careless = self.world.broken == Broken::Removal;
         for (node, peer) in std::mem::take(&mut self.world.held_removals) {
@@ -20,8 +21,8 @@ impl<D: Disk> Life<'_, D> {
         }
     }
 
-    /// Nothing that must not happen did. That a name's votes contradict each other comes of several lost disks, and that a removal
-    /// is held back of a disk that came from a backup.
+    /// Fails if an alarm has no explanation. Contradicting votes come from several lost disks, and held
+    /// removals from restored disks.
     pub(crate) fn check_alarms(&self) -> Result<(), String> {
         let unexplained =
             |alarm: &&Alarm| !matches!(alarm, Alarm::Conflict { .. } | Alarm::RemovalHeld { .. });

@@ -1,7 +1,12 @@
-//! One cluster's life, all of it drawn from a seed: times of trouble, each followed by healing and a look at everything.
+//! One simulated run of a cluster, drawn entirely from a seed: fault phases, each followed by healing and a
+//! check of everything.
 //!
-//! Every step draws from a generator of its own, so that a life without some of its steps is still the same life: that is
-//! how a failing one is shrunk.
+//! Every step has a generator of its own, so a run without some of its steps is otherwise the same run. This
+//! makes shrinking of a failing seed possible.
+
+mod check;
+mod liar;
+mod operator;
 
 use std::collections::BTreeSet;
 
@@ -11,77 +16,77 @@ use shoal_replica::{BlobHash, NameSpace, Uid, Write};
 use crate::broken::Broken;
 use crate::disk::Disk;
 use crate::tally::Tally;
-use crate::world::{Fate, Input, World, claim, delete, put};
+use crate::world::{Input, TxFate, World, claim, delete, put};
 
-/// Steps of one time of trouble, and how many more for each tracker.
+/// Steps of one fault phase, and additional steps per tracker.
 const STEPS: u32 = 80;
 const STEPS_PER_TRACKER: u32 = 35;
-/// Virtual time within which a healed cluster must be in step.
+/// Virtual time within which a healed cluster must be in sync.
 const HEALING_MS: u64 = 120_000;
 /// Longer than tombstones are kept.
 const DAY_MS: u64 = 25 * 3_600_000;
-/// How wrong a bad clock is at most.
+/// The largest error of a clock.
 const SKEW_MS: i64 = 5 * 24 * 3_600_000;
 
-/// Which life to run.
+/// Which run to execute.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Script {
+pub(crate) struct RunPlan {
     pub(crate) seed: u64,
     /// Steps that are left out.
     pub(crate) without: BTreeSet<u32>,
     pub(crate) trace: bool,
 }
 
-/// A rule that was broken.
+/// A violated rule.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) problem: String,
-    /// How many steps there were until then.
+    /// The number of steps until then.
     pub(crate) steps: u32,
     pub(crate) trace: Vec<String>,
 }
 
-/// What a time of trouble is mostly about.
+/// The main workload of a fault phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    /// A bit of everything.
+enum Workload {
+    /// All kinds of writes and faults.
     Mixed,
-    /// Few names that many want, on both sides of partitions that move.
+    /// Claims to few names, on both sides of changing partitions.
     Names,
 }
 
-/// Lives through a seed.
-pub(crate) fn live<D: Disk>(script: &Script, broken: Broken) -> Result<Tally, Failure> {
-    let mut life = Life::<D>::new(script, broken);
-    match life.run() {
-        Ok(()) => Ok(life.world.tally),
+/// Executes the run of a seed.
+pub(crate) fn run_seed<D: Disk>(plan: &RunPlan, broken: Broken) -> Result<Tally, Failure> {
+    let mut run = SimRun::<D>::new(plan, broken);
+    match run.execute() {
+        Ok(()) => Ok(run.world.tally),
         Err(problem) => {
-            Err(Failure { problem, steps: life.step, trace: life.world.trace.take().unwrap_or_default() })
+            Err(Failure { problem, steps: run.step, trace: run.world.trace.take().unwrap_or_default() })
         }
     }
 }
 
-pub(crate) struct Life<'a, D: Disk> {
+pub(crate) struct SimRun<'a, D: Disk> {
     pub(crate) world: World<D>,
-    pub(crate) script: &'a Script,
-    /// Counts the steps of all times of trouble.
+    pub(crate) plan: &'a RunPlan,
+    /// Counts the steps of all fault phases.
     pub(crate) step: u32,
     backups: Vec<Option<D::Backup>>,
     may_lose_disks: bool,
-    /// One disk may be lost in each time of trouble.
+    /// A disk was lost in this fault phase. One may be.
     disk_lost: bool,
-    mood: Mood,
+    workload: Workload,
     counter: u64,
     last_claim: Option<Write>,
-    /// Numbers the times of trouble: each has names of its own.
-    pub(crate) epoch: u8,
-    /// A tracker's bit says on which side of the partition it is; links within a side only.
+    /// Numbers the fault phases. Each has names of its own.
+    pub(crate) phase: u8,
+    /// A tracker's bit says on which side of the partition it is. Links exist within a side only.
     sides: u32,
 }
 
-impl<'a, D: Disk> Life<'a, D> {
-    fn new(script: &'a Script, broken: Broken) -> Self {
-        let mut rng = Rng::with_seed(script.seed);
+impl<'a, D: Disk> SimRun<'a, D> {
+    fn new(plan: &'a RunPlan, broken: Broken) -> Self {
+        let mut rng = Rng::with_seed(plan.seed);
         let trackers = match rng.u8(..50) {
             0..18 => 2,
             18..38 => 3,
@@ -90,45 +95,45 @@ impl<'a, D: Disk> Life<'a, D> {
             47..49 => 6,
             _ => 7,
         };
-        let mut world = World::new(trackers, script.seed);
+        let mut world = World::new(trackers, plan.seed);
         world.broken = broken;
         world.encode = rng.u8(..16) == 0;
         world.repeats = if rng.u8(..4) == 0 { 40 } else { 0 };
-        world.trace = script.trace.then(Vec::new);
+        world.trace = plan.trace.then(Vec::new);
         let may_lose_disks = rng.bool();
         world.single_copies_count = !may_lose_disks;
-        let mut life = Self {
+        let mut run = Self {
             backups: vec![None; trackers],
             world,
-            script,
+            plan,
             step: 0,
             may_lose_disks,
             disk_lost: false,
-            mood: Mood::Mixed,
+            workload: Workload::Mixed,
             counter: 0,
             last_claim: None,
-            epoch: 0,
+            phase: 0,
             sides: 0,
         };
         for node in 0..trackers {
-            life.world.nodes[node].skew_ms = life.skew();
-            life.world.start(node);
+            run.world.nodes[node].skew_ms = run.skew();
+            run.world.start(node);
         }
-        // Most trackers hold so little that any removal is a great one.
-        life.world.bounds.small_rows = if rng.u8(..4) == 0 { 0 } else { 10 };
+        // Most trackers hold so little that any removal is a large one.
+        run.world.bounds.small_rows = if rng.u8(..4) == 0 { 0 } else { 10 };
         let liar = rng.u8(..6) == 0 && broken == Broken::Nothing;
         if trackers > 2 && (broken.needs_a_liar() || liar) {
-            life.let_one_lie();
+            run.add_liar();
         }
-        life
+        run
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn execute(&mut self) -> Result<(), String> {
         if self.world.liar.is_some() {
-            return self.live_with_a_liar();
+            return self.run_with_liar();
         }
         for _ in 0..self.world.rng.u8(1..=3) {
-            self.trouble()?;
+            self.fault_phase()?;
             self.reseed(1 << 40);
             self.heal()?;
             match self.world.rng.u8(..8) {
@@ -141,10 +146,10 @@ impl<'a, D: Disk> Life<'a, D> {
         Ok(())
     }
 
-    /// Begins a generator for what comes now, whatever was drawn before.
+    /// Starts a new generator, independent of what was drawn before.
     pub(crate) fn reseed(&mut self, salt: u64) {
-        let place = salt ^ (u64::from(self.epoch) << 32) ^ u64::from(self.step);
-        self.world.rng = Rng::with_seed(self.script.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let place = salt ^ (u64::from(self.phase) << 32) ^ u64::from(self.step);
+        self.world.rng = Rng::with_seed(self.plan.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
 
     fn skew(&mut self) -> i64 {
@@ -159,23 +164,23 @@ impl<'a, D: Disk> Life<'a, D> {
         }
     }
 
-    fn trouble(&mut self) -> Result<(), String> {
+    fn fault_phase(&mut self) -> Result<(), String> {
         self.disk_lost = false;
-        self.epoch += 1;
-        self.mood = if self.world.rng.u8(..3) == 0 { Mood::Names } else { Mood::Mixed };
+        self.phase += 1;
+        self.workload = if self.world.rng.u8(..3) == 0 { Workload::Names } else { Workload::Mixed };
         self.sides = 0;
         let steps = STEPS + STEPS_PER_TRACKER * u32::try_from(self.world.nodes.len()).unwrap();
         for _ in 0..steps {
             self.step += 1;
-            if !self.script.without.contains(&self.step) {
+            if !self.plan.without.contains(&self.step) {
                 self.reseed(0);
-                self.trouble_step()?;
+                self.fault_step()?;
             }
         }
         Ok(())
     }
 
-    fn trouble_step(&mut self) -> Result<(), String> {
+    fn fault_step(&mut self) -> Result<(), String> {
         let leap = match self.world.rng.u8(..200) {
             0 => self.world.rng.u64(0..6_000),
             1..10 => self.world.rng.u64(0..1_200),
@@ -183,7 +188,7 @@ impl<'a, D: Disk> Life<'a, D> {
         };
         self.world.now_ms += leap;
         self.world.tick_due()?;
-        let partitions = if self.mood == Mood::Names { 30 } else { 12 };
+        let partitions = if self.workload == Workload::Names { 30 } else { 12 };
         match self.world.rng.u16(..1_000) {
             0..680 => self.deliver_some()?,
             680..840 => self.client()?,
@@ -197,7 +202,7 @@ impl<'a, D: Disk> Life<'a, D> {
         self.check_alarms()
     }
 
-    /// Delivers a few events to one tracker, in one transaction.
+    /// Delivers a few events to one tracker in one transaction.
     pub(crate) fn deliver_some(&mut self) -> Result<(), String> {
         let most = 4 + 2 * self.world.nodes.len();
         for _ in 0..self.world.rng.usize(1..most) {
@@ -213,14 +218,14 @@ impl<'a, D: Disk> Life<'a, D> {
         Ok(())
     }
 
-    fn fate(&mut self) -> Fate {
+    fn fate(&mut self) -> TxFate {
         match self.world.rng.u16(..600) {
-            0 => Fate::Rollback,
-            1 => Fate::CommitUnheard,
-            2 => Fate::Full,
-            3 | 4 => Fate::DieBefore,
-            5 | 6 => Fate::DieAfter(self.world.rng.usize(..6)),
-            _ => Fate::Commit,
+            0 => TxFate::Rollback,
+            1 => TxFate::CommitReportedFailed,
+            2 => TxFate::Full,
+            3 | 4 => TxFate::DieBefore,
+            5 | 6 => TxFate::DieAfter(self.world.rng.usize(..6)),
+            _ => TxFate::Commit,
         }
     }
 
@@ -228,7 +233,7 @@ impl<'a, D: Disk> Life<'a, D> {
         let up = self.honest_up();
         let Some(&node) = self.world.rng.choice(&up) else { return Ok(()) };
         self.counter += 1;
-        let names = if self.mood == Mood::Names { 7 } else { 3 };
+        let names = if self.workload == Workload::Names { 7 } else { 3 };
         let writes = match self.world.rng.u8(..10) {
             roll if roll < names => self.creation(node).into_iter().collect(),
             7 => self.last_claim.clone().into_iter().collect(),
@@ -244,7 +249,8 @@ impl<'a, D: Disk> Life<'a, D> {
         self.world.transact(node, vec![Input::Write(writes)], fate)
     }
 
-    /// A claim to a name that is free as far as this tracker knows; the client may try it elsewhere again.
+    /// A claim to a name that is free as far as this tracker knows. The client may retry it at another
+    /// tracker.
     fn creation(&mut self, node: usize) -> Option<Write> {
         let (space, name) = self.name();
         let uid = Uid(self.world.rng.u128(..).to_le_bytes());
@@ -256,7 +262,7 @@ impl<'a, D: Disk> Life<'a, D> {
 
     pub(crate) fn name(&mut self) -> (NameSpace, [u8; 2]) {
         let space = if self.world.rng.bool() { NameSpace::User } else { NameSpace::Group };
-        (space, [self.epoch, self.world.rng.u8(..3)])
+        (space, [self.phase, self.world.rng.u8(..3)])
     }
 
     pub(crate) fn key(&mut self) -> Vec<u8> {
@@ -287,7 +293,7 @@ impl<'a, D: Disk> Life<'a, D> {
             self.world.cut(a, b);
             return;
         }
-        // Where many are, several links come up at a time.
+        // With many trackers several links come up at a time.
         for _ in 0..self.world.nodes.len() / 2 {
             let (a, b) = self.pair();
             if self.are_together(a, b) {
@@ -300,14 +306,14 @@ impl<'a, D: Disk> Life<'a, D> {
         (self.sides >> a) & 1 == (self.sides >> b) & 1
     }
 
-    /// The cluster falls apart in other ways than before, or comes together; perhaps a disk is lost on the way.
+    /// Changes the partition or ends it. A disk may be lost at the same time.
     fn partition(&mut self) {
         let count = self.world.nodes.len();
         self.sides = if self.world.rng.u8(..4) == 0 { 0 } else { self.world.rng.u32(..1 << count) };
         let sides = self.sides;
         self.world
             .note(|| format!("partition: {:?}", (0..count).map(|at| sides >> at & 1).collect::<Vec<_>>()));
-        if self.mood == Mood::Names && self.world.rng.bool() {
+        if self.workload == Workload::Names && self.world.rng.bool() {
             let node = self.world.rng.usize(..count);
             self.lose_disk(node);
             self.world.start(node);
@@ -323,7 +329,7 @@ impl<'a, D: Disk> Life<'a, D> {
         }
     }
 
-    /// For a while nothing gets from one tracker to another, while the other way is open.
+    /// Blocks one direction of a link for a while.
     fn block(&mut self) {
         let (from, to) = self.pair();
         let ms = self.world.rng.u64(100..6_000);
@@ -332,7 +338,7 @@ impl<'a, D: Disk> Life<'a, D> {
         self.world.network.block(from, to, until_ms);
     }
 
-    /// A wall clock is set.
+    /// Sets a wall clock.
     fn jump(&mut self) {
         let node = self.world.rng.usize(..self.world.nodes.len());
         let skew_ms = self.skew();
@@ -346,7 +352,7 @@ impl<'a, D: Disk> Life<'a, D> {
         (a, (a + self.world.rng.usize(1..count)) % count)
     }
 
-    /// Starts what is down; rarely kills, wipes or restores what is up.
+    /// Starts a tracker that is down; occasionally kills, wipes or restores one that is up.
     fn process(&mut self) {
         let node = self.world.rng.usize(..self.world.nodes.len());
         if !self.world.is_up(node) {
@@ -361,7 +367,7 @@ impl<'a, D: Disk> Life<'a, D> {
         }
     }
 
-    /// A disk is lost, if one may be: the promise is that any one of them may.
+    /// Loses a disk, if one may be lost: the promise is that any one disk may.
     fn lose_disk(&mut self, node: usize) {
         if self.may_lose_disks && !self.disk_lost {
             self.disk_lost = true;
@@ -373,14 +379,14 @@ impl<'a, D: Disk> Life<'a, D> {
         }
     }
 
-    /// Everything works again: now the cluster has to come into step.
+    /// Everything works again: now the cluster has to come into sync.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
         self.world.note(|| "everything heals".to_owned());
         self.world.network.unblock_all();
         let deadline = self.world.now_ms + HEALING_MS;
-        while !self.is_in_step() {
+        while !self.is_in_sync() {
             if self.world.now_ms > deadline {
-                return Err(format!("invariant 1: not in step after healing: {}", self.describe()));
+                return Err(format!("invariant 1: not in sync after healing: {}", self.describe()));
             }
             self.run_quietly()?;
         }
@@ -391,7 +397,7 @@ impl<'a, D: Disk> Life<'a, D> {
         self.check()
     }
 
-    /// Lets time pass with every tracker and link up.
+    /// Advances the clock with every tracker and link up.
     fn run_quietly(&mut self) -> Result<(), String> {
         self.world.start_all();
         self.world.connect_all();
@@ -401,7 +407,7 @@ impl<'a, D: Disk> Life<'a, D> {
         Ok(())
     }
 
-    /// Tombstones come of age and are dropped.
+    /// Tombstones reach their age and are dropped.
     fn let_a_day_pass(&mut self) -> Result<(), String> {
         self.world.now_ms += DAY_MS;
         let since = self.world.now_ms;
@@ -425,7 +431,7 @@ impl<'a, D: Disk> Life<'a, D> {
         self.heal()
     }
 
-    /// Each tracker reads and writes with all others away.
+    /// Each tracker reads and writes while all others are away.
     fn go_alone(&mut self) -> Result<(), String> {
         for node in 0..self.world.nodes.len() {
             for other in 0..self.world.nodes.len() {
@@ -434,7 +440,7 @@ impl<'a, D: Disk> Life<'a, D> {
             self.world.deliver_all()?;
             let write = self.update();
             let (kind, key, value) = (write.kind, write.key.clone(), write.value.clone());
-            self.world.transact(node, vec![Input::Write(vec![write])], Fate::Commit)?;
+            self.world.transact(node, vec![Input::Write(vec![write])], TxFate::Commit)?;
             let it = &self.world.nodes[node];
             let held = it.store.get(kind, &key).unwrap();
             if held.is_none_or(|row| row.value != value) || !it.pending.is_empty() {
@@ -444,7 +450,7 @@ impl<'a, D: Disk> Life<'a, D> {
         self.heal()
     }
 
-    /// Looks at one tracker in the middle of it all: what must hold always.
+    /// Checks at one tracker, during the faults, what must always hold.
     fn look(&mut self) -> Result<(), String> {
         let node = self.world.rng.usize(..self.world.nodes.len());
         let (space, name) = self.name();

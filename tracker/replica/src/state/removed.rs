@@ -1,13 +1,12 @@
-//! How much was removed here lately by one tracker's word, with nobody else to ask.
+//! How many rows were removed here lately on one tracker's word, with no other tracker to ask.
 
-use super::{Ledger, META_REMOVED, number};
+use super::{META_REMOVED, ReplicaState, number};
 use crate::event::Now;
+use crate::limits::DAY_MS;
 use crate::rows::Rows;
 
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
-
-impl Ledger {
-    /// Whether so many rows more may be removed today, if it may be `most` in a day; notes them if so.
+impl ReplicaState {
+    /// Whether `count` more rows may be removed today, given `most` per day. Records them if so.
     pub(crate) fn may_remove<R: Rows>(
         &mut self,
         rows: &mut R,
