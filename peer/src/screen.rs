@@ -35,7 +35,7 @@ pub enum Form {
     Prompt,
     /// Text for a script: results on stdout, errors and events on stderr.
     Text,
-    /// JSON: everything on stdout, one object a line.
+    /// JSON: everything on stdout, one object per line.
     Json,
 }
 
@@ -62,7 +62,7 @@ impl Screen {
         *lock(&self.0.bars) = bars;
     }
 
-    /// Shows what came of a command.
+    /// Shows the result of a command.
     ///
     /// # Errors
     /// When stdout is closed.
@@ -108,7 +108,7 @@ impl Screen {
                 Err(RecvError::Lagged(count)) => self.missed(count),
                 Err(RecvError::Closed) => return,
             };
-            // Whoever closed the output does not want to know.
+            // The reader closed the output and does not want to know.
             if shown.is_err() {
                 return;
             }
@@ -153,7 +153,7 @@ impl Screen {
     }
 }
 
-/// What came of a command, as one object.
+/// The result of a command, as one object.
 fn json_result(command: &str, result: &Result<Reply, String>) -> String {
     let mut object = match result {
         Ok(reply) => reply.fields.clone(),

@@ -19,7 +19,7 @@ const REDRAW: Duration = Duration::from_millis(200);
 const REPORT: Duration = Duration::from_secs(1);
 /// Hashing that takes less than this is not shown.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
-/// Bars at a time; a terminal has not many more lines.
+/// Most bars at a time; a terminal has not many more lines.
 const MAX_BARS: usize = 20;
 
 const BAR: &str = "{prefix} [{bar:30}] {percent:>3}% {msg}";
@@ -50,7 +50,7 @@ pub(crate) async fn downloads(client: &Client, screen: &Screen) -> io::Result<()
     }
 }
 
-/// Shows how far hashing came while `command` runs, if it takes long. Safe to drop.
+/// Shows the progress of hashing while `command` runs, if it takes long. Safe to drop.
 ///
 /// # Errors
 /// Those of the command.

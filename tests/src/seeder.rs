@@ -27,7 +27,7 @@ pub enum Manners {
     Lies,
     /// It does so with this piece alone.
     LiesIn(u32),
-    /// It sends so many bytes a second on each connection; at least 10.
+    /// It sends this many bytes per second on each connection; at least 10.
     Crawls(u32),
     /// It sends half of each piece, and nothing more of it.
     StopsHalfway,
@@ -35,7 +35,7 @@ pub enum Manners {
     NeverNow,
 }
 
-/// How often a seeder that crawls sends something, a second.
+/// How often a seeder that crawls sends something per second.
 const CRAWLS: u32 = 5;
 
 /// A member that serves one file by hand.
@@ -141,7 +141,7 @@ async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usiz
             break;
         }
     }
-    // Whoever left wants nothing more.
+    // A requester that left wants nothing more.
     sender.abort();
     let _ = sender.await;
     served.open.fetch_sub(1, Ordering::SeqCst);

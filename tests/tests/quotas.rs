@@ -339,7 +339,7 @@ fn stored_files_count_with_all_their_copies_and_are_refused_before_they_are_sent
     assert_eq!(taken, 10);
     store.ok(&["rm", "one"]);
     store.ok(&["put", &file("two", 1_400_000)]);
-    // Somebody else is not concerned.
+    // Other users are not affected.
     assert_eq!(store.run("bob", &["create_user"])["ok"], true);
     let put = store.run("bob", &["put", &file("bobs", 1_400_000)]);
     assert_eq!(put["ok"], true, "{put}");

@@ -14,7 +14,7 @@ use crate::results::{PeerRow, SharedFile};
 use crate::shares::ShareError;
 use crate::{Client, ClientError, FileRef};
 
-/// What keeps other members' clients from a mirror, as far as its URL tells.
+/// What keeps other members' clients from a mirror, as far as its URL shows.
 fn private(url: &str) -> Option<String> {
     match Reach::Global.allow(url) {
         Err(refused @ MirrorRefused::Private(_)) => Some(format!("the mirror {url} {refused}")),

@@ -130,7 +130,7 @@ impl Ann {
     }
 }
 
-/// What the trackers say, to whoever downloads.
+/// What the trackers answer to downloaders.
 type Named = Arc<Mutex<Vec<Holder>>>;
 
 /// Feeds a download with what is named, as a client does, until it is dropped.
@@ -143,7 +143,7 @@ fn feed(
     let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout);
     let changes = fetching.sources.clone();
     let mut progress = fetching.download.progress();
-    let (told, waits_for) = watch::channel(None);
+    let (published, waits_for) = watch::channel(None);
     let mut feeding = JoinSet::new();
     feeding.spawn(async move {
         let mut next = Instant::now();
@@ -157,7 +157,7 @@ fn feed(
                 // A download that does not listen any more has ended.
                 let _ = changes.send(change).await;
             }
-            told.send_replace(sources.waits_for());
+            published.send_replace(sources.waits_for());
             tokio::select! {
                 seen = sources.changed() => assert_eq!(sources.take(seen), None, "nobody lies"),
                 changed = progress.changed() => if changed.is_err() { return },

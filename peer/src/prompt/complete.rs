@@ -12,7 +12,7 @@ use shoal_session::text::quoted;
 
 use crate::command::{Word, definition, find, split};
 
-/// How long somebody who pressed a key waits for names from a tracker.
+/// How long the completer waits for names from a tracker.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Completes lines. Runs on the prompt's own thread, where it may block.

@@ -85,7 +85,7 @@ pub(super) fn percent(state: &RowState, verified: u64, size: u64) -> u8 {
     }
 }
 
-/// Why a download has nobody to ask for pieces.
+/// Why a download has no source to ask for pieces.
 #[derive(Debug, Default)]
 pub(super) struct NoSource {
     /// The user has no ticket for the group that is good now: no tracker gave one.

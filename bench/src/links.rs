@@ -18,7 +18,7 @@ pub(crate) fn own_loopback() -> bool {
 pub(crate) struct Links(());
 
 impl Links {
-    /// Lets each of these ports send so many megabits a second.
+    /// Lets each of these ports send this many megabits per second.
     ///
     /// # Errors
     /// When the kernel lacks htb or its filters.

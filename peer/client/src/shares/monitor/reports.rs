@@ -1,4 +1,4 @@
-//! What the monitor tells: users of their files, and logins how many are served.
+//! What the monitor reports: to users about their files, and to logins how many are served.
 
 use shoal_session::events::Event;
 use shoal_swarm::FileKey;
@@ -14,8 +14,8 @@ impl Monitor {
         let record = &entry.record;
         let ((group, file), path) = (self.parts.name_of(record), record.path.clone());
         match report {
-            Report::Absent(absence) => self.parts.told_lost(record, absent(record, absence)),
-            Report::Changed => self.parts.told_lost(record, changed(record)),
+            Report::Absent(absence) => self.parts.report_lost(record, absent(record, absence)),
+            Report::Changed => self.parts.report_lost(record, changed(record)),
             Report::Checking => {
                 let percent = self.checks.percent(key);
                 let waiting = self.checks.waiting(key);
@@ -25,7 +25,7 @@ impl Monitor {
         }
     }
 
-    /// Answers logins whose files were all looked at, or that waited long enough.
+    /// Answers logins after all their files were looked at, or after they waited long enough.
     pub(super) fn answer_logins(&mut self) {
         let now = Instant::now();
         let entries = &self.entries;

@@ -9,13 +9,12 @@ use std::time::Instant;
 use shoal_tests::{Client, Manners, Member, Network, Seeder, Trackers, random_file, same_content};
 
 use crate::links::{self, own_loopback};
-use crate::running::cpu_seconds;
-use crate::swarm::wait_until_idle;
+use crate::running::{cpu_seconds, wait_until_idle};
 use crate::{Plan, absent};
 
 /// Size of the file.
 const BYTES: u64 = 32 << 20;
-/// What a link carries, up and down, in megabits a second.
+/// What a link carries, up and down, in megabits per second.
 const UP: f64 = 40.0;
 const DOWN: f64 = 200.0;
 /// What a slow one carries upwards.
@@ -31,7 +30,7 @@ struct Crew {
     leechers: u8,
     /// How many of them, the last ones, have a slow link.
     slow: u8,
-    /// Whether somebody with a link of no limit offers the file and sends wrong bytes.
+    /// Whether a member with an unlimited link offers the file and sends wrong bytes.
     liar: bool,
 }
 
@@ -164,7 +163,7 @@ impl Swarm {
         Run { seconds, copies: copies_sent, cpu_seconds, banned }
     }
 
-    /// Somebody who is in the group and offers the file.
+    /// A member of the group who offers the file.
     fn liar(&mut self, file: &str, content: &Path, round: usize) -> Seeder {
         let mut liar = Member::connect(self.trackers.address(1));
         liar.enter(&format!("liar{round}"));

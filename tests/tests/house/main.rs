@@ -1,8 +1,11 @@
-//! The crates depend on each other as ARCHITECTURE.md says: arrows run downward only, and pure crates stay pure.
+//! The crates and their modules depend on each other as ARCHITECTURE.md says: arrows run downward only, pure crates stay
+//! pure, and no two modules use each other but a module and its own parts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod imports;
+
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Crates, and the crates of the house that each may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -48,10 +51,35 @@ const WALLS: &[(&str, &[&str])] = &[
     ("tokio-rustls", &["common/net"]),
 ];
 
+/// Circles of modules that are still there: the crate, and the module that they stand in.
+const CIRCLES: &[(&str, &str)] = &[
+    ("common", ""),
+    ("common/net", ""),
+    ("peer/dfs", "front"),
+    ("peer/http", "server"),
+    ("peer/swarm", "fetch"),
+    ("tracker", ""),
+    ("tracker", "service"),
+    ("tracker/replica", ""),
+    ("tracker/sim", ""),
+];
+/// Channels without a bound that are still there: the crate, and the module.
+const UNBOUNDED: &[(&str, &str)] = &[("tracker", "node")];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The folders of all crates.
+fn members() -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let list = text.split("\nmembers = [\n").nth(1).unwrap().split(']').next().unwrap().to_owned();
+    list.lines().filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect()
+}
+
 /// What a crate depends on, tests aside.
 fn dependencies(krate: &str) -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = std::fs::read_to_string(root.join(krate).join("Cargo.toml")).unwrap();
+    let text = std::fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
     let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
     let lines = section.lines().take_while(|line| !line.starts_with('['));
     lines.filter_map(|line| line.split(['.', ' ', '=']).next()).map(str::to_owned).collect()
@@ -77,4 +105,39 @@ fn arrows_run_downward_only() {
             assert!(!knows || owners.contains(krate), "{krate} must not know {library}");
         }
     }
+}
+
+#[test]
+fn no_modules_use_each_other_but_a_module_and_its_parts() {
+    for krate in members() {
+        let modules = imports::modules(&root().join(&krate).join("src"));
+        for (parent, names) in imports::circles(&modules) {
+            let known = CIRCLES.contains(&(krate.as_str(), parent.join("::").as_str()));
+            assert!(known, "{krate}: modules of {parent:?} use each other in a circle: {names:?}");
+        }
+    }
+}
+
+#[test]
+fn every_channel_has_a_bound() {
+    for krate in members().into_iter().filter(|krate| krate != "tests") {
+        for (module, words) in imports::modules(&root().join(&krate).join("src")) {
+            let unbounded = words.iter().any(|word| word == "unbounded_channel");
+            let known = UNBOUNDED.contains(&(krate.as_str(), module.join("::").as_str()));
+            assert!(!unbounded || known, "{krate}: {module:?} has a channel without a bound");
+        }
+    }
+}
+
+#[test]
+fn one_version_of_rust_is_pinned_everywhere() {
+    let quoted = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned).unwrap();
+        line.trim_matches([' ', '=', '"']).to_owned()
+    };
+    let pinned = quoted("rust-toolchain.toml", "channel");
+    assert!(pinned.starts_with(&format!("{}.", quoted("Cargo.toml", "rust-version"))), "{pinned}");
+    let container = std::fs::read_to_string(root().join("scripts/deploy/Containerfile")).unwrap();
+    assert!(container.contains(&format!("/rust:{pinned}-slim ")), "the container file: {pinned}");
 }

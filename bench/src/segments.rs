@@ -32,7 +32,7 @@ const HUGE: u64 = 16 << 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
     Fetch,
-    /// Told the SHA-1 that the file must have.
+    /// Given the SHA-1 that the file must have.
     FetchSha1,
     Axel,
     Aria2,

@@ -199,7 +199,7 @@ impl Bench<'_> {
             let (wiped, run, _) = self.wipe(&mut store, false);
             table.add("repair of a wiped node", wiped, run);
             let (wiped, run, get) = self.wipe(&mut store, true);
-            table.add("repair while somebody reads", wiped, run);
+            table.add("repair during a GET", wiped, run);
             if let Some(get) = get {
                 table.add("GET during that repair", self.plan.bytes, get);
             }

@@ -1,6 +1,6 @@
 //! The `BitTorrent` programs that people use, run as they run them: one program on both ends, a torrent of 1 MiB pieces.
 //!
-//! libtorrent is told its peers; aria2 and rqbit ask the torrent's tracker, which is a thread here.
+//! libtorrent is given its peers; aria2 and rqbit ask the torrent's tracker, which is a thread here.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

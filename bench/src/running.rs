@@ -7,14 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use shoal_tests::Client;
+
 use crate::sample::Sample;
 
-/// Ticks a second of `/proc/PID/stat`, on every Linux of today.
+/// Ticks per second of `/proc/PID/stat`, on every Linux of today.
 const TICKS: f64 = 100.0;
 /// How often it is looked whether a program has ended: what a time can be wrong by.
 const LOOK: Duration = Duration::from_millis(2);
 /// Looks between two at the memory, which costs more.
 const LOOKS_A_PEAK: u32 = 10;
+/// How long a client's downloads may take.
+const DOWNLOADS: Duration = Duration::from_secs(300);
+/// Seconds that one `wait` takes at most: less than a command's answer may.
+const ONE_WAIT: u32 = 50;
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(60);
 
@@ -153,6 +159,25 @@ impl Drop for Running {
     }
 }
 
+/// Waits until no download of a client runs.
+///
+/// # Errors
+/// When it takes too long, or one failed.
+pub(crate) fn wait_until_idle(client: &mut Client) -> Result<(), String> {
+    let deadline = Instant::now() + DOWNLOADS;
+    loop {
+        let answer = client.run(&format!("wait {ONE_WAIT}")).answer;
+        if answer["ok"] == true {
+            return Ok(());
+        }
+        let running = client.ok("show_downloads");
+        let unfinished = running["downloads"].as_array().unwrap().iter().any(|one| one["state"] == "D");
+        if !unfinished || Instant::now() > deadline {
+            return Err(answer["error"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+}
+
 /// User and system seconds of a process so far (proc(5): fields 14 and 15 of `stat`); 0 for one that is gone.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -168,7 +193,7 @@ pub(crate) fn peak_mib(pid: u32) -> f64 {
     line.split_whitespace().nth(1).map_or(0.0, |kib| kib.parse::<f64>().unwrap() / 1024.0)
 }
 
-/// Lets the highest memory of a process be counted anew (proc(5): `clear_refs`).
+/// Lets the highest memory of a process be counted again (proc(5): `clear_refs`).
 pub(crate) fn forget_peak(pid: u32) {
     // Without it the peak is that of all runs so far, which is no worse than too high.
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");

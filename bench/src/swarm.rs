@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sha1::Digest as _;
 use shoal_tests::{Client, Trackers, random_file, same_content};
 
-use crate::running::{Running, cpu_seconds, forget_peak, installed, peak_mib};
+use crate::running::{Running, cpu_seconds, forget_peak, installed, peak_mib, wait_until_idle};
 use crate::sample::{Sample, Table};
 use crate::torrents::Torrents;
 use crate::{Plan, ceiling, distribution};
@@ -20,10 +20,8 @@ const HUGE: u64 = 16 << 30;
 /// How many small files, and how small.
 const SMALL_FILES: usize = 2_000;
 const SMALL_BYTES: usize = 64 * 1024;
-/// How long a download may take.
+/// How long one command may take.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Seconds that one `wait` takes at most: less than a command's answer may.
-const ONE_WAIT: u32 = 50;
 
 const CEILING: &str = "raw ceiling: plain TCP, one SHA-1 a piece, write";
 const ONE: &str = "1 seeder → 1";
@@ -221,25 +219,6 @@ impl<'a> Swarm<'a> {
         let run = self.fetch(group, 1, &path, &to);
         table.add("1 seeder → 1, 16 GiB", HUGE, run);
         std::fs::remove_file(&path).unwrap();
-    }
-}
-
-/// Waits until no download runs.
-///
-/// # Errors
-/// When it takes too long, or one failed.
-pub(crate) fn wait_until_idle(client: &mut Client) -> Result<(), String> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let answer = client.run(&format!("wait {ONE_WAIT}")).answer;
-        if answer["ok"] == true {
-            return Ok(());
-        }
-        let running = client.ok("show_downloads");
-        let unfinished = running["downloads"].as_array().unwrap().iter().any(|one| one["state"] == "D");
-        if !unfinished || Instant::now() > deadline {
-            return Err(answer["error"].as_str().unwrap_or_default().to_owned());
-        }
     }
 }
 
