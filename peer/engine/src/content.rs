@@ -162,6 +162,12 @@ impl Target {
         self.beside(".pstate")
     }
 
+    /// Where the content is described until the download is complete.
+    #[must_use]
+    pub fn info_path(&self) -> PathBuf {
+        self.beside(".pinfo")
+    }
+
     /// Where a new state is written before it takes the old one's place.
     pub(crate) fn new_state_path(&self) -> PathBuf {
         self.beside(".pstate~")

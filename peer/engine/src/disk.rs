@@ -3,6 +3,7 @@
 //! its own, and never puts a file in place that was not made durable first.
 
 mod journal;
+mod partial;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
@@ -17,6 +18,7 @@ use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
+pub use crate::disk::partial::Partial;
 use crate::pool::Block;
 use crate::shortage::Shortage;
 
@@ -170,6 +172,7 @@ impl Opened {
         };
         part.must_fit(&written).inspect_err(undo)?;
         let journal = Journal::create(target, content, &written, &suspects).inspect_err(undo)?;
+        partial::describe(target, content);
         if let Err(error) = part.allocate() {
             undo(&error);
             if length == 0 {
@@ -382,6 +385,7 @@ impl Target {
             std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
         }
         let _ = std::fs::remove_file(self.new_state_path());
+        partial::forget(self);
         std::fs::remove_file(&state).map_err(|error| io_error("remove", &state, error))
     }
 }

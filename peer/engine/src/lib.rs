@@ -33,7 +33,7 @@ mod writer;
 pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
 pub use discovery::{BoxFuture, Discovery, MAX_CHANGES, feed};
-pub use disk::DiskError;
+pub use disk::{DiskError, Partial};
 pub use engine::{Download, Engine, EngineConfig};
 pub use progress::{
     Bottleneck, DownloadError, Outcome, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState,

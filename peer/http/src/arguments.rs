@@ -11,7 +11,7 @@ pub struct Reports {
     #[arg(
         short = 'i',
         long = "interval",
-        aliases = ["metric_interval", "status_interval"],
+        visible_aliases = ["metric_interval", "status_interval"],
         value_name = "SECS",
         default_value_t = 1,
         value_parser = whole_seconds
@@ -25,7 +25,10 @@ fn whole_seconds(text: &str) -> Result<u32, String> {
 
 /// A port to connect to.
 pub(crate) fn port(text: &str) -> Result<u16, String> {
-    text.parse().ok().filter(|&port| port > 0).ok_or_else(|| "give a port, a number from 1 to 65535".into())
+    text.parse()
+        .ok()
+        .filter(|&port| port > 0)
+        .ok_or_else(|| "give ports, numbers from 1 to 65535 with spaces between: -p 9001 9002".into())
 }
 
 /// A whole number in this range.

@@ -7,6 +7,7 @@ pub mod client;
 mod cookies;
 pub mod fetch;
 pub mod global;
+mod held;
 pub mod metalink;
 pub mod mirror;
 mod network_name;

@@ -6,7 +6,7 @@ use shoal_common::limits::MAX_FILE_NAME_BYTES;
 
 /// How Shoal's own files beside an unfinished download end. A server that chose such a name could plant the state of
 /// another download.
-const OWN_SUFFIXES: [&str; 5] = [".part", ".pstate", ".pstate~", ".pfrom", ".pfrom~"];
+const OWN_SUFFIXES: [&str; 7] = [".part", ".pstate", ".pstate~", ".pinfo", ".pinfo~", ".pfrom", ".pfrom~"];
 /// Names that Windows and file systems made for it keep for devices, with any extension. Browsers avoid them everywhere.
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 const NUMBERED_DEVICES: [&str; 2] = ["com", "lpt"];
@@ -130,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_gives_a_dangerous_name(text in "\\PC{0,400}|[./ \\x00-\\x20a-c~]{0,20}|[.a]{0,5}\\.(part|pstate|pfrom)~?") {
+        fn no_text_gives_a_dangerous_name(text in "\\PC{0,400}|[./ \\x00-\\x20a-c~]{0,20}|[.a]{0,5}\\.(part|pstate|pinfo|pfrom)~?") {
             if let Some(name) = safe(&text) {
                 let name = name.as_str();
                 prop_assert!(!name.starts_with('.') && !name.contains(['/', '\\', '\0']) && !is_own(name));

@@ -93,7 +93,7 @@ impl DownloadCore {
     }
 
     /// How many pieces from `first` on go into one request: missing ones that the source has, no more than come in about
-    /// a second, nor than its share of what is missing.
+    /// a second, nor than its share of what is missing. Rarest first, it ends where pieces are less rare.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
         let Some(source) = self.sources.get(&id).filter(|source| source.window.takes_runs()) else {
             return 1;
@@ -105,7 +105,12 @@ impl DownloadCore {
         let share = self.budget / streams.max(1) as u64;
         let room = self.spare_room().min(self.limited_room()).min(share);
         let most = source.window.run(self.layout.piece_length(), room).min(fair);
-        let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
+        let rarest_first = self.others || self.partial > 0;
+        let rare =
+            |piece: PieceIndex| self.selector.holders(piece.get()) <= self.selector.holders(first.get());
+        let fits = |piece: PieceIndex| {
+            self.selector.wants(piece.get()) && source.would_serve(piece) && (!rarest_first || rare(piece))
+        };
         let more = (1..most).take_while(|&ahead| {
             first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
         });

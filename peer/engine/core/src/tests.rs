@@ -113,6 +113,32 @@ fn with_another_downloader_the_rarest_come_first_from_a_random_start() {
 }
 
 #[test]
+fn a_long_request_ends_where_pieces_are_less_rare() {
+    let mut table = Table::new(64);
+    let layout = table.layout;
+    table.add(2, bits(&layout, 20..64));
+    let limits = Limits { max_in_flight: 1, run: Run::UpTo(64), ..limits() };
+    let have = bits(&layout, 0..40);
+    let mut commands = table.handle(Event::SourceAdded { source: SourceId(1), limits, have });
+    let (mut rare, mut longest) = (0, 0);
+    while rare < 20 {
+        let asked = commands.iter().find_map(|command| match command {
+            Command::Fetch { request, source: SourceId(1), run } => Some((*request, *run)),
+            _ => None,
+        });
+        let (request, run) = asked.unwrap();
+        assert!(run.pieces().all(|piece| piece.get() < 20), "{run:?} with {rare} of the rare ones there");
+        (rare, longest) = (rare + run.count(), longest.max(run.count()));
+        commands.clear();
+        for piece in run.pieces() {
+            table.now += Duration::from_millis(1);
+            commands.extend(table.deliver(request, piece.get()));
+        }
+    }
+    assert!(longest > 1);
+}
+
+#[test]
 fn a_refusal_is_followed_by_what_the_source_prefers() {
     let mut table = Table::new(100);
     let asked = fetches(&table.add(0, Have::All));

@@ -21,7 +21,7 @@ const MAGIC: &[u8; 16] = b"shoal-partial 1\n";
 const DIGEST: usize = 32;
 const ENTRY: usize = 4;
 /// Longest state file that is read: a checkpoint of the most pieces, and each of them in the list twice.
-const MAX_STATE: u64 = 64 * 1024 + 2 * (MAX_PIECES as u64) * (ENTRY as u64);
+pub(super) const MAX_STATE: u64 = 64 * 1024 + 2 * (MAX_PIECES as u64) * (ENTRY as u64);
 
 /// What a state file says.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Saved {
         Ok(start.is_some_and(|start| MAGIC.starts_with(&start)))
     }
 
-    fn parse(bytes: &[u8], content: &Content) -> Self {
+    /// Reads the bytes of a state file.
+    pub(super) fn parse(bytes: &[u8], content: &Content) -> Self {
         let layout = content.layout();
         let Some(rest) = bytes.strip_prefix(MAGIC) else {
             // A file cut off within its first bytes is one that was being written when the power went.
@@ -83,6 +84,7 @@ impl Saved {
 #[derive(Debug)]
 pub(crate) struct Journal {
     content: Content,
+    info_path: PathBuf,
     path: PathBuf,
     new_path: PathBuf,
     current: Mutex<Current>,
@@ -106,7 +108,7 @@ impl Journal {
         let (path, new_path) = (target.state_path(), target.new_state_path());
         let file = replace(&path, &new_path, content, durable, listed)?;
         let current = Mutex::new(Current { file, listed: listed.to_vec() });
-        Ok(Self { content: content.clone(), path, new_path, current })
+        Ok(Self { content: content.clone(), info_path: target.info_path(), path, new_path, current })
     }
 
     /// Names a piece that is about to be written.
@@ -139,6 +141,7 @@ impl Journal {
     /// Removes the state file.
     pub(crate) fn remove(&self) {
         let _ = std::fs::remove_file(&self.new_path);
+        let _ = std::fs::remove_file(&self.info_path);
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the state of a download");
         }

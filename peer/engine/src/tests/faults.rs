@@ -136,7 +136,7 @@ async fn a_description_that_contradicts_itself_is_never_complete() {
         let (download, _changes) = lying.start(&[&lying.source()]);
         let outcome = ended(&download).await;
         assert!(matches!(outcome, Outcome::Failed(DownloadError::Digest { .. })), "{outcome:?}");
-        assert_eq!(lying.files(), ["file.part", "file.pstate"]);
+        assert_eq!(lying.files(), ["file.part", "file.pinfo", "file.pstate"]);
     }
     lying.target().discard().unwrap();
     assert!(lying.files().is_empty());

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use crate::client;
 use crate::fetch::majority::Claim;
+use crate::held::{HAVE, Held};
 use crate::metalink::{self, MAX_METALINK_BYTES, MetalinkError, MetalinkFile};
-use crate::source::Samples;
 use crate::source::answer::{self, Validators};
+use crate::source::{Samples, ask_held};
 use crate::url_text::{encode_path, file_name};
 
 /// Longest time for one question.
@@ -77,6 +78,21 @@ pub(super) struct Answer {
     pub(super) coding: Option<String>,
     /// Samples of the file on the other servers, where this one was not compared yet.
     pub(super) reference: Option<Samples>,
+    /// What the server holds of the file, and where it says so; `None`: all of it, as far as it says.
+    pub(super) held: Option<(Url, Held)>,
+}
+
+impl Answer {
+    /// Whether the server has all of the file, as far as it says.
+    pub(super) fn is_whole(&self) -> bool {
+        self.held.as_ref().is_none_or(|(_, held)| held.is_all())
+    }
+}
+
+/// A Metalink that was read, and where the server says which part of the file it holds, if it holds only a part.
+struct Described {
+    files: Vec<MetalinkFile>,
+    have: Option<Url>,
 }
 
 /// The client that asks, and its time limit per answer.
@@ -101,9 +117,9 @@ pub(super) async fn ask(asker: Asker<'_>, candidate: &Candidate) -> Result<Answe
         Place::Server(base, Some(name)) => {
             let url = join(base, name)?;
             let metalink = join(base, &format!("{name}.meta4"))?;
-            match read_metalink(asker, &metalink).await {
-                Ok(files) => match only(files) {
-                    Some(file) => Ok(from_metalink(url, file)),
+            match try_metalink(asker, &metalink).await {
+                Ok(Described { files, have }) => match only(files) {
+                    Some(file) => with_held(asker, from_metalink(url, file), have).await,
                     None => ask_file(asker, &url).await,
                 },
                 // Not one of ours, or it does not have the file: the file itself will tell.
@@ -115,26 +131,50 @@ pub(super) async fn ask(asker: Asker<'_>, candidate: &Candidate) -> Result<Answe
 
 /// Downloads and reads a Metalink, waiting while the server still computes it.
 pub(super) async fn read_metalink(asker: Asker<'_>, url: &Url) -> Result<Vec<MetalinkFile>, String> {
-    try_metalink(asker, url).await.map_err(|unread| match unread {
+    try_metalink(asker, url).await.map(|described| described.files).map_err(|unread| match unread {
         Unread::Refused(status) => refusal(status),
         Unread::Other(reason) => reason,
     })
 }
 
-async fn try_metalink(asker: Asker<'_>, url: &Url) -> Result<Vec<MetalinkFile>, Unread> {
+async fn try_metalink(asker: Asker<'_>, url: &Url) -> Result<Described, Unread> {
     let request = asker.client.get(url.clone()).header(header::ACCEPT, metalink::MEDIA_TYPE);
     let response = asker.send(request, COMPUTING).await.map_err(Unread::Other)?;
     if response.status() != StatusCode::OK {
         return Err(Unread::Refused(response.status()));
     }
+    let have = have_url(&response);
     let body = tokio::time::timeout(TIMEOUT, body(response)).await;
     let body = body.map_err(|_| Unread::Other("its Metalink does not end".into()))?;
-    metalink::parse(&body.map_err(Unread::Other)?).map_err(|error| match error {
+    let files = metalink::parse(&body.map_err(Unread::Other)?);
+    files.map(|files| Described { files, have }).map_err(|error| match error {
         MetalinkError::Xml(_) | MetalinkError::Text | MetalinkError::NotMetalink => {
             Unread::Other("is no server of Shoal's; name the file with --file".into())
         }
         error => Unread::Other(error.to_string()),
     })
+}
+
+/// Where an answer says which part of the file the server holds, if it holds only a part: at the same server.
+fn have_url(response: &Response) -> Option<Url> {
+    let link = response.headers().get(HAVE)?.to_str().ok()?;
+    let url = response.url().join(link).ok()?;
+    (url.origin() == response.url().origin()).then_some(url)
+}
+
+/// The answer with what the server holds.
+async fn with_held(asker: Asker<'_>, mut answer: Answer, have: Option<Url>) -> Result<Answer, String> {
+    if let Some(url) = have {
+        let url = client::with_credentials(url, &answer.original);
+        let held = ask_held(asker.client, &url, asker.within).await?;
+        if answer.claim.size.is_some_and(|size| size != held.size()) {
+            return Err("contradicts itself on the size of the file".into());
+        }
+        answer.claim.size = Some(held.size());
+        answer.ranges = true;
+        answer.held = Some((url, held));
+    }
+    Ok(answer)
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, String> {
@@ -161,6 +201,7 @@ async fn send(
         let answer = tokio::time::timeout(within, request.send()).await;
         let answer = answer.map_err(|_| format!("did not answer within {} s", within.as_secs()))?;
         let pause = match &answer {
+            Ok(response) if response.headers().contains_key(HAVE) => None,
             Ok(response) if answer::is_passing(response.status()) => {
                 match answer::retry_after(response.headers()) {
                     Some(pause) => (started.elapsed() < patience).then_some(pause.min(LONGEST_PAUSE)),
@@ -177,7 +218,7 @@ async fn send(
 }
 
 async fn ask_for_only_file(asker: Asker<'_>, base: &Url) -> Result<Answer, String> {
-    let files = try_metalink(asker, base).await.map_err(|unread| match unread {
+    let Described { files, have } = try_metalink(asker, base).await.map_err(|unread| match unread {
         Unread::Refused(status) => {
             format!("{}; if this is not a Shoal server, name the file with --file", refusal(status))
         }
@@ -193,11 +234,11 @@ async fn ask_for_only_file(asker: Asker<'_>, base: &Url) -> Result<Answer, Strin
     };
     let url = join(base, &file.path())?;
     if !file.digests.is_empty() {
-        return Ok(from_metalink(url, file.clone()));
+        return with_held(asker, from_metalink(url, file.clone()), have).await;
     }
     let metalink = join(base, &format!("{}.meta4", file.path()))?;
-    match read_metalink(asker, &metalink).await.map(only) {
-        Ok(Some(file)) => Ok(from_metalink(url, file)),
+    match try_metalink(asker, &metalink).await.map(|described| (only(described.files), described.have)) {
+        Ok((Some(file), have)) => with_held(asker, from_metalink(url, file), have).await,
         _ => ask_file(asker, &url).await,
     }
 }
@@ -222,6 +263,7 @@ fn from_metalink(url: Url, file: MetalinkFile) -> Answer {
         took: Duration::ZERO,
         coding: None,
         reference: None,
+        held: None,
     }
 }
 
@@ -236,6 +278,7 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
     let mut response = asker.send(get().header(header::RANGE, "bytes=0-0"), asker.within).await?;
     let empty = response.status() == StatusCode::RANGE_NOT_SATISFIABLE
         && answer::refused_size(response.headers()) == Some(0);
+    let have = have_url(&response);
     let unsaid = response.status() == StatusCode::PARTIAL_CONTENT
         && answer::content_range(response.headers()).is_none();
     if unsaid || !empty && answer::dislikes_range(response.status(), response.headers()) {
@@ -260,6 +303,8 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         },
         StatusCode::OK => (content_length(headers), false),
         StatusCode::RANGE_NOT_SATISFIABLE if empty => (Some(0), true),
+        // The first byte is not there yet.
+        StatusCode::SERVICE_UNAVAILABLE if have.is_some() => (None, true),
         status => return Err(refusal(status)),
     };
     let mut answer = Answer {
@@ -273,10 +318,15 @@ async fn ask_file(asker: Asker<'_>, url: &Url) -> Result<Answer, String> {
         took,
         coding: answer::coding(headers),
         reference: None,
+        held: None,
     };
     let metalink = answer::described_by(headers).and_then(|link| answer.url.join(&link).ok());
     let metalink = metalink.map(|link| client::with_credentials(link, &answer.url));
     drop(response);
+    if have.is_some() {
+        answer = with_held(asker, answer, have).await?;
+        size = answer.claim.size;
+    }
     if size.is_none() {
         // At the URL that was given: where it led may be good for one question of one kind.
         size = size_elsewhere(asker, url).await;

@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(
         short = 'a',
         long = "address",
-        alias = "server_ip_address",
+        visible_alias = "server_ip_address",
         value_name = "ADDRESS",
         default_value = "127.0.0.1",
         requires = "ports",
@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(
         short = 'p',
         long = "port",
-        alias = "list_of_ports",
+        visible_alias = "list_of_ports",
         value_name = "PORT",
         num_args = 1..,
         value_parser = arguments::port
@@ -51,13 +51,19 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "name")]
     pub servers: Option<PathBuf>,
     /// Name of the file on the servers, and here where -o names a folder
-    #[arg(short = 'f', long = "file", alias = "file_location", value_name = "NAME", id = "name")]
+    #[arg(short = 'f', long = "file", visible_alias = "file_location", value_name = "NAME", id = "name")]
     pub name: Option<String>,
     /// Chunks downloaded in parallel, all servers together
     #[arg(short = 'c', long, value_name = "CHUNKS", value_parser = arguments::number(1..=1024))]
     pub chunks: Option<u32>,
     /// Where to: a folder or a file name
-    #[arg(short = 'o', long = "output", alias = "output_location", value_name = "OUT", default_value = ".")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        visible_alias = "output_location",
+        value_name = "OUT",
+        default_value = "."
+    )]
     pub output: PathBuf,
     /// Replace a file that exists under a name which the servers chose
     #[arg(long)]
@@ -69,7 +75,8 @@ pub struct Options {
     #[arg(
         short = 'r',
         long = "resume",
-        value_name = "true|false",
+        value_name = "yes|no",
+        value_parser = yes_or_no,
         num_args = 0..=1,
         require_equals = true,
         default_value_t = false,
@@ -127,7 +134,7 @@ impl Options {
         let Some(way) = way else { return Ok(options) };
         let message = match options.inputs.first() {
             Some(word) => {
-                let hint = if options.resume { "; -r takes no word but true and false" } else { "" };
+                let hint = if options.resume { "; -r takes only yes, no, true, false, 1 or 0" } else { "" };
                 format!("{word:?} is taken for a URL, but {way} names the servers already{hint}")
             }
             None => "-p and --servers both name the servers; give one of them".into(),
@@ -139,20 +146,24 @@ impl Options {
 /// An address without a port.
 fn address(text: &str) -> Result<String, String> {
     let with_port = text.parse::<std::net::SocketAddr>().is_ok()
-        || text.split_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        || text
+            .split_once([':', ',', ' '])
+            .is_some_and(|(host, port)| !host.is_empty() && port.trim().parse::<u16>().is_ok());
     match with_port {
-        true => Err("give the address without the port; ports are given with -p".into()),
+        true => {
+            Err("give the address without the port, and the ports with -p: -a 127.0.0.1 -p 9001 9002".into())
+        }
         false => Ok(text.to_owned()),
     }
 }
 
-/// Joins `-r` with a `true` or `false` behind it; no other word is its value.
+/// Joins `-r` with a yes or no behind it; no other word is its value.
 fn join_resume(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
     let mut resume = false;
     for argument in arguments {
         match argument.to_str().map(str::to_ascii_lowercase).as_deref() {
-            Some(value @ ("true" | "false")) if resume => {
+            Some(value) if resume && yes_or_no(value).is_ok() => {
                 joined.pop();
                 joined.push(format!("--resume={value}").into());
             }
@@ -161,6 +172,14 @@ fn join_resume(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         resume = joined.last().is_some_and(|last| last == "-r" || last == "--resume");
     }
     joined
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "1" => Ok(true),
+        "no" | "false" | "0" => Ok(false),
+        _ => Err("give yes, no, true, false, 1 or 0, or -r alone for yes".into()),
+    }
 }
 
 fn sha1(text: &str) -> Result<Sha1, String> {
@@ -205,7 +224,20 @@ mod tests {
             );
             assert_eq!(read, ("10.0.0.1", &[9001, 9002][..], 2, true), "{line}");
         }
-        assert!(!parse("fetch -r false -p 1").unwrap().resume && !parse("fetch -p 1").unwrap().resume);
+        for (word, resume) in [
+            ("yes", true),
+            ("YES", true),
+            ("1", true),
+            ("true", true),
+            ("no", false),
+            ("0", false),
+            ("False", false),
+        ] {
+            for line in [format!("fetch -r {word} -p 1"), format!("fetch -p 1 --resume={word}")] {
+                assert_eq!(parse(&line).unwrap().resume, resume, "{line}");
+            }
+        }
+        assert!(!parse("fetch -p 1").unwrap().resume);
         assert_eq!(parse("fetch -r http://a/b").unwrap().inputs, ["http://a/b"]);
         let chunked = parse("fetch --servers s.txt --file NAME -c 8 -o OUT").unwrap();
         assert_eq!((chunked.chunks, chunked.name.as_deref()), (Some(8), Some("NAME")));
@@ -214,11 +246,14 @@ mod tests {
     #[test]
     fn a_usage_error_says_what_is_wrong() {
         for (line, said) in [
-            ("fetch -p 1 -r yes", "-r takes no word but true and false"),
+            ("fetch -p 1 -r maybe", "-r takes only yes, no, true, false, 1 or 0"),
+            ("fetch -p 1 -r=maybe", "give yes, no, true, false, 1 or 0"),
+            ("fetch -p 1 -a 127.0.0.1,1", "without the port"),
             ("fetch -p 1 -a 127.0.0.1:1", "without the port"),
             ("fetch -p 1 -a [::1]:1", "without the port"),
             ("fetch -p 1 -i 0.5", "whole seconds"),
-            ("fetch -p x", "a number from 1 to 65535"),
+            ("fetch -p x", "numbers from 1 to 65535"),
+            ("fetch -p 9001,9002", "with spaces between"),
             ("fetch -p 1 -c 0", "a whole number from 1 to 1024"),
             ("fetch -p 1 --connections -", "a whole number from 1 to 16"),
             ("fetch -p 1 --retry-time x", "a whole number from 1 to 86400"),

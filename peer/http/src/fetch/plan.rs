@@ -262,7 +262,10 @@ async fn wanted(options: &Options) -> Result<Wanted> {
     let candidates = options.inputs.iter().map(|input| {
         let url = Url::parse(input).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.with_context(|| {
-            format!("{input:?} is neither an http:// or https:// URL nor a Metalink file")
+            format!(
+                "{input:?} is neither an http:// or https:// URL nor a Metalink file; a server that is named by its address and \
+                 port is given as -a 127.0.0.1 -p 9001"
+            )
         })?;
         Ok(Candidate { label: label(&url), place: Place::File(url) })
     });
@@ -305,7 +308,12 @@ fn read_servers(path: &Path) -> Result<Vec<(String, u16)>> {
             Some((host.to_owned(), port.trim().parse().ok().filter(|&port: &u16| port > 0)?))
         });
         addresses.push(
-            parsed.with_context(|| format!("{shown}, line {}: {line:?} is not \"host port\"", index + 1))?,
+            parsed.with_context(|| {
+                format!(
+                    "{shown}, line {}: {line:?} names no server; write \"host port\" or \"host:port\", such as 10.0.0.1 9001",
+                    index + 1
+                )
+            })?,
         );
     }
     if addresses.is_empty() {

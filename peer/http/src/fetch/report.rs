@@ -236,6 +236,8 @@ fn bars(size: Option<u64>, labels: &[String]) -> Form {
     };
     let all = MultiProgress::new();
     let total = match size {
+        // A bar of nothing would be full.
+        Some(0) => all.add(ProgressBar::new_spinner().with_style(style("{bytes} of 0 B {msg}"))),
         Some(size) => {
             let bar = "{percent:>3} % [{bar:30}] {bytes} of {total_bytes} {msg}";
             all.add(ProgressBar::new(size).with_style(style(bar).progress_chars("=> ")))

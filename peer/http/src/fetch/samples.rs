@@ -44,6 +44,12 @@ pub(super) async fn agreeing(
     within: Duration,
     notes: &mut Vec<String>,
 ) -> Result<Agreeing> {
+    // A part of a file need not have the ranges that are compared.
+    let (servers, parts): (Vec<_>, Vec<_>) = servers.into_iter().partition(|(_, answer)| answer.is_whole());
+    if servers.is_empty() {
+        return Ok(Agreeing { servers: first_only(parts, notes), because: None });
+    }
+    notes.extend(parts.iter().map(|(label, _)| incomparable(label)));
     let sampled = sample(client, &servers, size, within).await;
     let samples: Vec<&Samples> = sampled.iter().filter_map(Sampled::samples).collect();
     let like = |sample: &Samples| samples.iter().filter(|other| sample.allow(other)).count();
@@ -115,7 +121,9 @@ fn first_only(mut servers: Vec<(String, Answer)>, notes: &mut Vec<String>) -> Ve
 }
 
 fn incomparable(label: &str) -> String {
-    format!("skipped {label}: it cannot be compared with the others, and no digest is known")
+    format!(
+        "skipped {label}: it cannot be compared with the others, and no digest is known; --sha1 or --sha256 gives one"
+    )
 }
 
 impl Sampled {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_engine::{AnySource, Discovery, Phase, Progress, SourceChange, SourceId, SourceState};
+use tokio::task::JoinSet;
 
 use crate::fetch::options::Options;
 use crate::fetch::plan::Plan;
@@ -44,6 +45,11 @@ impl Discovery for Found {
 /// How the servers stand.
 pub(super) struct Sources {
     watched: Vec<Watched>,
+    /// How many of them the download may use.
+    used: usize,
+    /// Keeps asking what servers hold; ends with this value.
+    _asking: JoinSet<()>,
+    patience: Patience,
     retry_time: u32,
 }
 
@@ -59,10 +65,17 @@ struct Watched {
 
 impl Sources {
     /// The servers of the plan; `versions` of each, where they are to be compared, and whether nothing of the file is there.
-    pub(super) fn new(options: &Options, plan: &Plan, versions: &[Joined], fresh: bool) -> (Self, Found) {
+    /// `only`: of these places alone.
+    pub(super) fn new(
+        options: &Options,
+        plan: &Plan,
+        (versions, fresh): (&[Joined], bool),
+        only: Option<&[usize]>,
+    ) -> (Self, Found) {
         let patience = Patience::new(Duration::from_secs(u64::from(options.retry_time)));
         let ranges = plan.servers.iter().any(|(_, answer)| answer.ranges);
         let (mut at_once, mut reserve, mut watched) = (Vec::new(), VecDeque::new(), Vec::new());
+        let (mut asking, mut used) = (JoinSet::new(), 0);
         for ((index, (label, answer)), id) in plan.servers.iter().enumerate().zip(0u64..) {
             let wanted = connections(options, plan.servers.len(), index).filter(|_| answer.ranges);
             let connections = wanted.unwrap_or(USUAL_CONNECTIONS);
@@ -80,6 +93,15 @@ impl Sources {
                 Some(reference) => source.that_matches(reference.clone()),
                 None => source,
             };
+            let source = match &answer.held {
+                Some((url, held)) => source.holding(url.clone(), *plan.content.layout(), held),
+                None => source,
+            };
+            let is_used = only.is_none_or(|only| only.contains(&index));
+            if is_used {
+                used += 1;
+                asking.spawn(source.holdings().keep_current(plan.client.clone()));
+            }
             watched.push(Watched {
                 label: label.clone(),
                 standing: source.standing(),
@@ -88,9 +110,23 @@ impl Sources {
                 said: false,
             });
             let change = SourceChange::Add(SourceId(id), AnySource::new(source));
-            if ranges || index == 0 { at_once.push(change) } else { reserve.push_back(change) }
+            match () {
+                () if !is_used => {}
+                () if ranges || at_once.is_empty() => at_once.push(change),
+                () => reserve.push_back(change),
+            }
         }
-        (Self { watched, retry_time: options.retry_time }, Found { at_once, reserve, given: 0 })
+        let found = Found { at_once, reserve, given: 0 };
+        (Self { watched, used, _asking: asking, patience, retry_time: options.retry_time }, found)
+    }
+
+    /// Whether all servers were tried, none holds what is missing, and nothing came for as long as the user waits.
+    pub(super) fn lack_the_rest(&self, progress: &Progress) -> bool {
+        progress.phase == Phase::Waiting
+            && progress.rows.len() == self.used
+            && self.patience.is_over()
+            && progress.rows.iter().any(|row| matches!(row.state, SourceState::Idle))
+            && progress.rows.iter().all(|row| !matches!(row.state, SourceState::Active))
     }
 
     /// How each of them stands, in order.

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const FRUITLESS: u32 = 3;
 
 /// Downloads the file.
-pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) -> Result<()> {
+pub(super) async fn fetch(options: &Options, mut plan: Unsized, started: Instant) -> Result<()> {
     let target = destination::target(&options.output, &plan.save_as, options.overwrite)?;
     let labels = plan.servers.iter().map(|(label, _)| label.clone()).collect();
     let report = Report::of_stream(labels, options.reports.interval, options.json);
@@ -39,13 +39,27 @@ pub(super) async fn fetch(options: &Options, plan: Unsized, started: Instant) ->
     if !options.resume {
         target.discard().map_err(|error| refused_ref(&error))?;
     }
-    let (file, size, digests) = tokio::select! {
-        received = receive(options, &plan, &target, &report) => received?,
-        () = stopped() => bail!("stopped; nothing is kept of a file whose size no server tells"),
+    let mut wrong = Vec::new();
+    let (file, size, digests) = loop {
+        let (received, from) = tokio::select! {
+            received = receive(options, &plan, &target, &report) => received?,
+            () = stopped() => bail!("stopped; nothing is kept of a file whose size no server tells"),
+        };
+        if plan.digests.confirmed_by(&received.2) {
+            break received;
+        }
+        let (label, _) = plan.servers.remove(from);
+        let problem =
+            format!("the file came with {} from {label} where {} was expected", received.2, plan.digests);
+        wrong.push(label);
+        if plan.servers.is_empty() || wrong.len() > 1 {
+            bail!(
+                "{problem}; nothing of it is kept. Check the digest, or fetch it from others than {}",
+                wrong.join(" and ")
+            );
+        }
+        report.note(&format!("{problem}; it is fetched once more, from another server"));
     };
-    if !plan.digests.confirmed_by(&digests) {
-        bail!("the file came with {digests} where {} was expected; nothing of it is kept", plan.digests);
-    }
     let (to, replace) = (target.path().to_owned(), target.overwrite() == Overwrite::Replace);
     tokio::task::spawn_blocking(move || put(file, &to, replace)).await??;
     report.complete(&Ending {
@@ -67,16 +81,18 @@ async fn receive(
     plan: &Unsized,
     target: &Target,
     report: &Report,
-) -> Result<(NamedTempFile, u64, Digests)> {
+) -> Result<((NamedTempFile, u64, Digests), usize)> {
     let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
     let (mut furthest, mut fruitless, mut said) = (0, 0, false);
     loop {
         fruitless += 1;
         let mut reasons = Vec::new();
-        for (label, answer) in &plan.servers {
+        for (index, (label, answer)) in plan.servers.iter().enumerate() {
             let mut receiving = Receiving::new(target, &plan.digests, options)?;
             match from(plan, answer, &mut receiving, patience.max(TIMEOUT), report).await? {
-                Ok(()) => return Ok((receiving.file, receiving.size, receiving.hasher.finish())),
+                Ok(()) => {
+                    return Ok(((receiving.file, receiving.size, receiving.hasher.finish()), index));
+                }
                 Err(reason) => reasons.push(format!("{label}: {reason}")),
             }
             // One that breaks off where others did before gets nowhere.

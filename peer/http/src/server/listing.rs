@@ -18,7 +18,8 @@ pub(super) fn page(path: &str, entries: &[Entry]) -> String {
         let _ = match entry.size {
             Some(size) => writeln!(
                 text,
-                "<tr><td><a href=\"{link}\">{name}</a></td><td>{size}</td><td><a href=\"{link}.meta4\">Metalink</a></td></tr>"
+                "<tr><td><a href=\"{link}\">{name}</a></td><td>{size}{}</td><td><a href=\"{link}.meta4\">Metalink</a></td></tr>",
+                if entry.unfinished { " (still being downloaded)" } else { "" }
             ),
             None => writeln!(text, "<tr><td><a href=\"{link}/\">{name}/</a></td><td></td><td></td></tr>"),
         };
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_page() {
         let name = FileName::create("<script>alert('x')\"&%.bin").unwrap();
-        let page = page("/a<b/", &[Entry { name, size: Some(1) }]);
+        let page = page("/a<b/", &[Entry { name, size: Some(1), unfinished: false }]);
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
         assert!(page.contains("href=\"%3Cscript%3Ealert('x')%22&%25.bin\""), "{page}");
     }

@@ -142,11 +142,21 @@ async fn open_servers(
 /// Computes the digests of the one file before it is announced, and shows the progress.
 async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
     let Some(opened) = site.catalog().only_file()? else { return Ok(()) };
+    if opened.part().is_some() {
+        // Its download knows the digests.
+        return Ok(());
+    }
     let mut shown = tokio::time::Instant::now();
     loop {
         match tokio::task::block_in_place(|| site.digests().of(&opened))? {
             digests::Known::Ready(_) => return Ok(()),
             digests::Known::Computing { done } => {
+                let now = site.catalog().only_file().ok().flatten();
+                if now.is_none_or(|now| now.version() != opened.version()) {
+                    prompt
+                        .print("the file changes; its digests are computed when it is asked for after that");
+                    return Ok(());
+                }
                 if shown.elapsed() >= Duration::from_secs(1) {
                     shown = tokio::time::Instant::now();
                     let percent = done * 100 / opened.version().size.max(1);
@@ -160,10 +170,17 @@ async fn prepare(site: &Arc<Site>, prompt: &Prompt) -> Result<()> {
 
 async fn report_on(site: &Arc<Site>, servers: &[Arc<VirtualServer>], prompt: &Prompt) {
     let looked = site.clone();
-    let lost = tokio::task::spawn_blocking(move || looked.catalog().is_lost()).await.unwrap_or(false);
+    let looked = tokio::task::spawn_blocking(move || match looked.catalog().is_lost() {
+        true => "; the file was moved or deleted".to_owned(),
+        false => match looked.catalog().progress() {
+            Some((held, size)) => format!("; {} % of the file is there", held * 100 / size.max(1)),
+            None => String::new(),
+        },
+    });
+    let note = looked.await.unwrap_or_default();
     for server in servers {
         let line = server.status_line();
-        prompt.print(&if lost { format!("{line}; the file was moved or deleted") } else { line });
+        prompt.print(&format!("{line}{note}"));
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use shoal_common::FileName;
-use shoal_engine::regular;
+use shoal_engine::{Content, Partial, regular};
+
+use crate::held::Held;
 
 /// What changes when a file is written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,17 @@ pub(super) struct Opened {
     /// The key in the digest store: its full path.
     key: PathBuf,
     version: Version,
+    /// What is there of it, if it is still being downloaded.
+    part: Option<Box<Part>>,
+}
+
+/// An unfinished download.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// What it will be.
+    pub(super) content: Content,
+    /// The parts that are there for good.
+    pub(super) held: Held,
 }
 
 impl Opened {
@@ -58,7 +71,31 @@ impl Opened {
             return Ok(None);
         }
         let version = Version::of(&found)?;
-        Ok(Some(Self { file, name, key, version }))
+        Ok(Some(Self { file, name, key, version, part: None }))
+    }
+
+    /// Takes the open file of an unfinished download.
+    pub(super) fn unfinished(
+        file: File,
+        name: FileName,
+        key: PathBuf,
+        partial: &Partial,
+    ) -> io::Result<Self> {
+        let content = partial.content().clone();
+        let version = Version { size: content.layout().size(), ..Version::of(&file.metadata()?)? };
+        let held = Held::pieces(content.layout(), partial.durable());
+        Ok(Self { file, name, key, version, part: Some(Box::new(Part { content, held })) })
+    }
+
+    /// What is there, if the file is still being downloaded.
+    pub(super) fn part(&self) -> Option<&Part> {
+        self.part.as_deref()
+    }
+
+    /// Whether both are one file on the disk.
+    pub(super) fn is_same_file(&self, other: &File) -> io::Result<bool> {
+        let (one, other) = (self.file.metadata()?, other.metadata()?);
+        Ok(one.ino() == other.ino() && one.dev() == other.dev())
     }
 
     /// Whether reading gives as many bytes as the size says. A file that has another size by now passes: it is being
@@ -85,7 +122,7 @@ impl Opened {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// Reads up to `most` bytes at `offset`. Blocking.
+    /// Reads up to `most` bytes at `offset`. Of an unfinished download only held parts may be read. Blocking.
     ///
     /// # Errors
     /// When the file ends there, or is not the version any more that was opened.
@@ -100,7 +137,7 @@ impl Opened {
             }
         }
         // After the read: a change before it shows, one after it did not touch these bytes.
-        if Version::of(&self.file.metadata()?)? != self.version {
+        if self.part.is_none() && Version::of(&self.file.metadata()?)? != self.version {
             return Err(io::Error::other("the file changed while it was being served"));
         }
         Ok(bytes.into())

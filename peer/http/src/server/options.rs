@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(
         short = 'f',
         long = "file",
-        alias = "file_location",
+        visible_alias = "file_location",
         value_name = "FILE",
         required_unless_present = "root"
     )]
@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", conflicts_with = "file")]
     pub root: Option<PathBuf>,
     /// Number of virtual servers; must be the number of ports [default: that number]
-    #[arg(short = 'n', long = "number", alias = "num_servers", value_name = "N", value_parser = arguments::number(1..=65_535))]
+    #[arg(short = 'n', long = "number", visible_alias = "num_servers", value_name = "N", value_parser = arguments::number(1..=65_535))]
     pub number: Option<u32>,
     /// Interval of reports
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(
         short = 'p',
         long = "port",
-        alias = "list_of_ports",
+        visible_alias = "list_of_ports",
         value_name = "PORT",
         num_args = 1..,
         required = true,
@@ -46,7 +46,7 @@ pub struct Options {
     )]
     pub ports: Vec<String>,
     /// Listen on this address only [default: all interfaces]
-    #[arg(short = 'a', long = "address", alias = "server_ip_address", value_name = "ADDRESS", value_parser = arguments::ip_address)]
+    #[arg(short = 'a', long = "address", visible_alias = "server_ip_address", value_name = "ADDRESS", value_parser = arguments::ip_address)]
     pub address: Option<IpAddr>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]

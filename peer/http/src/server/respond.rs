@@ -13,6 +13,7 @@ use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use shoal_engine::Lack;
 
+use crate::held::HAVE_SUFFIX;
 use crate::metalink::{self, MetalinkFile};
 use crate::server::body::{Body, Meter, Segment};
 use crate::server::catalog::{Entry, Found};
@@ -23,6 +24,8 @@ use crate::server::ranges::{self, Ranges};
 use crate::server::site::Site;
 use crate::source::answer::{FOLDER, repr_digest};
 use crate::url_text::{decode_path, encode_segment};
+
+mod part;
 
 /// Separates the parts of an answer with several; random enough not to be in a file by chance, and it is never searched.
 const BOUNDARY: &str = "shoal-7d8f2c1b64e34a06-part";
@@ -117,12 +120,20 @@ impl Asked {
                 .header(header::LOCATION, format!("{}/", self.path))
                 .body(Body::empty(&self.meter)),
             Found::File(_) if self.folder => missing(),
-            Found::File(opened) => self.file(site, opened),
+            Found::File(opened) => match opened.part().cloned() {
+                Some(part) => self.part(opened, &part),
+                None => self.file(site, opened),
+            },
             Found::Lost => self.lost(),
             Found::Nothing => {
-                match metalink_of(segments).map(|segments| site.catalog().find(&segments)).transpose()? {
-                    Some(Found::File(opened)) => self.metalink(site, segments, &opened),
-                    Some(Found::Lost) => self.lost(),
+                let look = |suffix| {
+                    let named = without_suffix(segments, suffix);
+                    named.map(|segments| site.catalog().find(&segments)).transpose()
+                };
+                match (look(METALINK_SUFFIX)?, look(HAVE_SUFFIX)?) {
+                    (Some(Found::File(opened)), _) => self.metalink(site, segments, &opened),
+                    (_, Some(Found::File(opened))) => self.have(&opened),
+                    (Some(Found::Lost), _) | (_, Some(Found::Lost)) => self.lost(),
                     _ => missing(),
                 }
             }
@@ -143,7 +154,9 @@ impl Asked {
             for (file, segment) in files.iter_mut().zip(entries.iter().filter(|entry| entry.size.is_some())) {
                 let mut inner = segments.to_vec();
                 inner.push(segment.name.to_string());
+                // Of an unfinished download its own Metalink tells more.
                 if let Ok(Found::File(opened)) = site.catalog().find(&inner)
+                    && opened.part().is_none()
                     && let Some(known) = site.digests().known(&opened)
                 {
                     describe(file, &known);
@@ -157,10 +170,13 @@ impl Asked {
     }
 
     fn metalink(&self, site: &Site, segments: &[String], opened: &Opened) -> Answer {
+        let path = segments.iter().fold(String::new(), |path, segment| format!("{path}/{segment}"));
+        let path = path.strip_suffix(METALINK_SUFFIX).unwrap_or(&path);
+        if let Some(part) = opened.part() {
+            return self.part_metalink(site, path, opened, part);
+        }
         match site.digests().of(opened) {
             Ok(Known::Ready(known)) => {
-                let path = segments.iter().fold(String::new(), |path, segment| format!("{path}/{segment}"));
-                let path = path.strip_suffix(METALINK_SUFFIX).unwrap_or(&path);
                 let mut file = MetalinkFile {
                     size: Some(opened.version().size),
                     urls: listing::urls(path, &self.bases(site)),
@@ -213,14 +229,12 @@ impl Asked {
                     .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))
                     .body(Body::new(vec![Segment::File(first, last - first + 1)], file, &self.meter)),
                 _ => {
-                    let kind = format!("multipart/byteranges; boundary={BOUNDARY}");
-                    let kind = HeaderValue::from_str(&kind)?;
                     let mut response = builder.status(StatusCode::PARTIAL_CONTENT).body(Body::new(
                         multipart(&parts, size),
                         file,
                         &self.meter,
                     ))?;
-                    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                    response.headers_mut().insert(header::CONTENT_TYPE, multipart_type()?);
                     Ok(response)
                 }
             },
@@ -294,10 +308,10 @@ impl Asked {
     }
 }
 
-/// The segments without the suffix of a Metalink.
-fn metalink_of(segments: &[String]) -> Option<Vec<String>> {
+/// The segments without this suffix of the last.
+fn without_suffix(segments: &[String], suffix: &str) -> Option<Vec<String>> {
     let (last, folder) = segments.split_last()?;
-    let name = last.strip_suffix(METALINK_SUFFIX).filter(|name| !name.is_empty())?;
+    let name = last.strip_suffix(suffix).filter(|name| !name.is_empty())?;
     Some(folder.iter().cloned().chain([name.to_owned()]).collect())
 }
 
@@ -323,6 +337,10 @@ fn host_of(header: &str) -> Option<&str> {
         && host.len() <= 255
         && (host.chars().all(plain) || host.starts_with('[') && host.chars().all(bracketed));
     right.then_some(host)
+}
+
+fn multipart_type() -> Result<HeaderValue, hyper::http::Error> {
+    Ok(HeaderValue::from_str(&format!("multipart/byteranges; boundary={BOUNDARY}"))?)
 }
 
 /// The body of an answer with several parts (RFC 9110, section 14.6).

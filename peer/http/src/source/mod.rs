@@ -2,8 +2,10 @@
 //! carries bytes and says what went wrong; the engine checks the bytes and decides what follows.
 
 pub mod answer;
+mod holdings;
 mod patience;
 mod place;
+mod trouble;
 mod versions;
 mod whole;
 
@@ -13,20 +15,23 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use reqwest::{Client, Response, StatusCode, Url, header};
-use shoal_engine::{BufferError, Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
+use shoal_common::Layout;
+use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::{OnceCell, watch};
 
-use crate::source::answer::{content_range, is_passing, retry_after};
+use crate::client;
+use crate::held::{HAVE, Held};
+use crate::source::answer::{content_range, is_passing, refused_size, retry_after};
+use crate::source::holdings::Refusal;
+pub(crate) use crate::source::holdings::{Holdings, ask_held};
 pub use crate::source::patience::{Failing, Patience, Standing};
 use crate::source::place::Place;
+pub(crate) use crate::source::trouble::Trouble;
+use crate::source::trouble::next_chunk;
 pub(crate) use crate::source::versions::Sampler;
 pub use crate::source::versions::{Joined, Samples, Versions};
 use crate::source::whole::WholeStream;
-use crate::{client, mirror};
 
-/// Longest time without a byte of an answer that has begun: less than the engine's own patience, so that the source itself
-/// can count such failures.
-const STALL: Duration = Duration::from_millis(4_500);
 /// How long a server that fails is tried again, where the caller does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time that a server's `Retry-After` is honoured; then it is tried again.
@@ -37,6 +42,8 @@ const SHORTEST_RANGE: u64 = 64 * 1024;
 const SHORTEST_PART: u64 = 1024;
 /// Most bytes in front of the requested ones that are read and skipped, for servers that send whole blocks of their own.
 const LONGEST_SKIP: u64 = 1024 * 1024;
+/// Pause after a refused part, until it is known not to ask for it again.
+const AFTER_A_REFUSAL: Duration = Duration::from_millis(20);
 /// Pieces in one request at most: no bound but the engine's, which goes by time.
 const MAX_RUN: u32 = 4_096;
 
@@ -55,7 +62,7 @@ pub struct HttpSource {
     connections: usize,
     /// As many from the start, and not only where the rate needs them.
     parallel: bool,
-    have: watch::Sender<Have>,
+    holdings: Arc<Holdings>,
     standing: Arc<Standing>,
     /// Samples of the file on the other servers, and whether this server has the same; compared before anything is used.
     reference: Option<Samples>,
@@ -79,7 +86,7 @@ impl HttpSource {
             largest: AtomicU64::new(u64::MAX),
             connections: connections.max(1),
             parallel: false,
-            have: watch::Sender::new(Have::All),
+            holdings: Arc::new(Holdings::unknown()),
             standing: Arc::new(Standing::new(Patience::new(PATIENCE))),
             reference: None,
             matches: OnceCell::new(),
@@ -105,6 +112,18 @@ impl HttpSource {
         self.redirected = target != self.place.original;
         self.place.remember(target);
         self
+    }
+
+    /// Knows that the server holds only `held`, and says so at `url`.
+    #[must_use]
+    pub(crate) fn holding(mut self, url: Url, layout: Layout, held: &Held) -> Self {
+        self.holdings = Arc::new(Holdings::claimed(url, layout, held));
+        self
+    }
+
+    /// What the server holds, now and later.
+    pub(crate) fn holdings(&self) -> Arc<Holdings> {
+        self.holdings.clone()
     }
 
     /// Keeps all its connections busy. A user who asks for a number of them expects it: servers may limit each by itself.
@@ -174,12 +193,20 @@ impl HttpSource {
     async fn ranged(&self, want: PieceRun, mut into: PieceBuf) -> Result<PieceBuf, Trouble> {
         let end = want.offset() + want.length();
         let mut largest = self.largest.load(Ordering::Relaxed);
+        let piece = u64::from(want.layout().piece_length());
+        // As long as it is not clear where what the server lacks begins.
+        let mut cautious = u64::MAX;
         while into.remaining() > 0 {
             let first = end - into.remaining();
-            let last = first + into.remaining().min(largest) - 1;
+            let last = first + into.remaining().min(largest).min(cautious) - 1;
             let part = match self.ask(Some((first, last)), &into).await {
                 Ok(part) => part,
-                // Some dislike only long ones.
+                // It may lack only what is behind the first piece.
+                Err(Trouble::Lacking(..)) if last / piece > first / piece => {
+                    cautious = piece - first % piece;
+                    continue;
+                }
+                // Some refuse only long ones.
                 Err(Trouble::Range(_)) if self.ranges && last - first >= SHORTEST_RANGE => {
                     largest = ((last - first) / 4).max(SHORTEST_RANGE);
                     continue;
@@ -195,6 +222,7 @@ impl HttpSource {
                 Err(trouble) => return Err(trouble),
             };
             self.largest.fetch_min(largest, Ordering::Relaxed);
+            cautious = cautious.saturating_mul(2);
             let Some((begins, ends)) = part.range else {
                 self.whole.is_whole(part.response, self.size).await;
                 return self.whole.fetch(self, want, into).await;
@@ -253,6 +281,7 @@ impl HttpSource {
         let piece = u64::from(want.layout().piece_length()).min(want.length());
         if want.length().saturating_sub(into.remaining()) >= piece {
             self.standing.delivered(want.first());
+            self.holdings.delivered();
             self.place.delivered();
         }
         Ok(())
@@ -308,6 +337,9 @@ impl HttpSource {
         self.standing.thought(asked.elapsed().min(within));
         let response = answered.map_err(|_| Trouble::silent(within))?.map_err(Trouble::unanswered)?;
         let status = response.status();
+        if let Some((first, _)) = range.filter(|_| self.lacks(status, response.headers())) {
+            return Err(Trouble::Lacking(first, format!("answers {status} to a request for a part")));
+        }
         match status {
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT if range.is_some() => {}
@@ -330,6 +362,29 @@ impl HttpSource {
             versions.check(&sampler, &part.response).await?;
         }
         Ok(part)
+    }
+
+    /// Whether an answer says that only this part of the file is not there. Other servers than ours say so in the words for
+    /// a range behind the end, or for no file at all, although they sent other parts of it.
+    fn lacks(&self, status: StatusCode, headers: &header::HeaderMap) -> bool {
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => headers.contains_key(HAVE),
+            StatusCode::RANGE_NOT_SATISFIABLE => refused_size(headers) == Some(self.size),
+            StatusCode::NOT_FOUND => self.ranges && !self.redirected && self.standing.first_piece().is_some(),
+            _ => false,
+        }
+    }
+
+    /// A part was refused: the pieces from the first missing byte on are not asked for again soon.
+    fn judge_refusal(&self, reason: String, want: PieceRun, from: u64) -> SourceError {
+        let layout = *want.layout();
+        let index = u32::try_from(from / u64::from(layout.piece_length())).ok();
+        let first = index.and_then(|index| layout.piece(index)).unwrap_or(want.first());
+        match self.holdings.refused(layout, first) {
+            Refusal::Lacking => SourceError::Busy(AFTER_A_REFUSAL),
+            Refusal::TooOften => SourceError::Gone(reason),
+            Refusal::Lie => SourceError::Invalid("says that it has parts which it does not send".into()),
+        }
     }
 
     /// What of the file an answer is, by its headers.
@@ -386,7 +441,9 @@ impl HttpSource {
         match trouble {
             Trouble::Ours(error) => error.into(),
             Trouble::Invalid(reason) => SourceError::Invalid(reason),
-            Trouble::Final(reason) | Trouble::Range(reason) => SourceError::Gone(reason),
+            Trouble::Final(reason) | Trouble::Range(reason) | Trouble::Lacking(_, reason) => {
+                SourceError::Gone(reason)
+            }
             Trouble::Refused(reason) => {
                 self.standing.refused();
                 SourceError::Gone(reason)
@@ -414,7 +471,7 @@ impl PieceSource for HttpSource {
     }
 
     fn have(&self) -> watch::Receiver<Have> {
-        self.have.subscribe()
+        self.holdings.watch()
     }
 
     async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
@@ -424,7 +481,10 @@ impl PieceSource for HttpSource {
         } else {
             self.ranged(want, into).await
         };
-        fetched.map_err(|trouble| self.judge(trouble))
+        fetched.map_err(|trouble| match trouble {
+            Trouble::Lacking(from, reason) => self.judge_refusal(reason, want, from),
+            trouble => self.judge(trouble),
+        })
     }
 }
 
@@ -433,55 +493,6 @@ struct Part {
     response: Response,
     /// Its first and last byte; `None`: the whole file, from its start.
     range: Option<(u64, u64)>,
-}
-
-/// What went wrong with a request.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The buffer takes no more.
-    Ours(BufferError),
-    /// The server did what no right server does.
-    Invalid(String),
-    /// It will not help to ask again.
-    Final(String),
-    /// It refuses requests for parts.
-    Range(String),
-    /// It leads to where we may not go.
-    Refused(String),
-    /// It may help to ask again, after that time if the server said so.
-    Passing(String, Option<Duration>),
-}
-
-impl Trouble {
-    /// No answer came.
-    fn unanswered(error: reqwest::Error) -> Self {
-        match mirror::refused(&error) {
-            Some(refused) => Self::Refused(refused.to_string()),
-            None => Self::Passing(client::reason(error), None),
-        }
-    }
-
-    fn silent(time: Duration) -> Self {
-        Self::Passing(format!("sent nothing for {:.1} s", time.as_secs_f64()), None)
-    }
-}
-
-impl From<BufferError> for Trouble {
-    fn from(error: BufferError) -> Self {
-        match error {
-            BufferError::TooLong => Self::Invalid("sent more bytes than were asked for".into()),
-            BufferError::Closed => Self::Ours(error),
-        }
-    }
-}
-
-/// The next bytes of a body; `None` at its end. Safe to drop.
-async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Trouble> {
-    match tokio::time::timeout(STALL, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(Trouble::Passing(client::reason(error), None)),
-        Err(_) => Err(Trouble::silent(STALL)),
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

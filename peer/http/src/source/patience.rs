@@ -34,6 +34,12 @@ impl Patience {
         Self(Arc::new(RetryLimit { limit, started: Instant::now(), delivered: AtomicU64::new(0) }))
     }
 
+    /// Whether nothing came from any server for as long as the limit.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.nothing_came_for() >= self.0.limit
+    }
+
     fn delivered(&self) {
         let millis = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.delivered.store(millis, Ordering::Relaxed);

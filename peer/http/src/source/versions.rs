@@ -14,7 +14,8 @@ use reqwest::{Client, Response, StatusCode, Url, header};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::source::answer::{Validators, content_range};
-use crate::source::{SHORTEST_PART, Trouble, lock, next_chunk};
+use crate::source::trouble::{Trouble, next_chunk};
+use crate::source::{SHORTEST_PART, lock};
 
 /// Longest sample, in bytes.
 const SAMPLE: usize = 4 * 1024;

@@ -8,7 +8,8 @@ use reqwest::Response;
 use shoal_engine::{PieceBuf, PieceRun};
 use tokio::sync::Mutex;
 
-use crate::source::{HttpSource, Trouble, next_chunk};
+use crate::source::HttpSource;
+use crate::source::trouble::{Trouble, next_chunk};
 
 /// See the module.
 #[derive(Debug, Default)]

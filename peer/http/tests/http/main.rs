@@ -7,6 +7,7 @@ mod https;
 mod metalinks;
 mod names;
 mod oddities;
+mod partial;
 mod parts;
 mod redirects;
 mod refusals;

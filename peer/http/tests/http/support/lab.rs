@@ -39,6 +39,8 @@ struct LabState {
     sending: AtomicU64,
     peak: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
+    /// First bytes of the parts that were asked for, in order.
+    asked: Mutex<Vec<u64>>,
 }
 
 impl Lab {
@@ -64,6 +66,7 @@ impl Lab {
             sending: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             open: Mutex::default(),
+            asked: Mutex::default(),
         });
         let for_all = shared.clone();
         let accepting = std::thread::spawn(move || {
@@ -95,6 +98,11 @@ impl Lab {
     /// Bytes of the file that were sent.
     pub(crate) fn served(&self) -> u64 {
         self.shared.served.load(Ordering::SeqCst)
+    }
+
+    /// First bytes of the parts that were asked for, in order; the question for one byte is left out.
+    pub(crate) fn asked(&self) -> Vec<u64> {
+        self.shared.asked.lock().unwrap().clone()
     }
 
     /// Requests that came with credentials.
@@ -234,6 +242,23 @@ impl LabState {
         }
     }
 
+    /// What is answered instead of a part that is not there.
+    fn lacking(&self, range: Option<(u64, u64)>, have: &str) -> Option<String> {
+        if let Some((first, last)) = range.filter(|(first, last)| last > first) {
+            self.asked.lock().unwrap().push(first);
+            let overlaps = |part: &std::ops::Range<u64>| first < part.end && last >= part.start;
+            if self.manners.lacks.iter().any(overlaps) {
+                let (status, size) = (&self.manners.lacks_as, self.bytes.len());
+                return Some(format!(
+                    "HTTP/1.1 {status} No\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n"
+                ));
+            }
+        }
+        let held = self.manners.holds.as_ref()?;
+        let missing = range.is_none_or(|(first, _)| !held.contains(&first));
+        missing.then(|| format!("HTTP/1.1 503 Later\r\n{have}Retry-After: 2\r\nContent-Length: 0\r\n\r\n"))
+    }
+
     fn answer(
         &self,
         mut stream: &TcpStream,
@@ -241,12 +266,19 @@ impl LabState {
         range: Option<(u64, u64)>,
         head_only: bool,
     ) -> std::io::Result<()> {
+        let says = self.manners.says_it_holds.as_ref().or(self.manners.holds.as_ref());
+        if let Some(says) = says.filter(|_| path.ends_with(".have")) {
+            let text = format!("bytes {}-{}/{}\n", says.start, says.end - 1, self.bytes.len());
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+            return stream.write_all((head + &text).as_bytes());
+        }
+        let have = if says.is_some() { "Shoal-Have: file.bin.have\r\n" } else { "" };
         if path == "/" || path.ends_with(".meta4") {
             let Some(length) = self.manners.publishes else {
                 return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
             };
             let text = self.metalink(length);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+            let head = format!("HTTP/1.1 200 OK\r\n{have}Content-Length: {}\r\n\r\n", text.len());
             return stream.write_all((head + &text).as_bytes());
         }
         if let Some(url) = &self.manners.redirects_to {
@@ -267,6 +299,13 @@ impl LabState {
             let head = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
+        if let Some(refusal) = self.lacking(range, have) {
+            return stream.write_all(refusal.as_bytes());
+        }
+        let range = match (&self.manners.holds, range) {
+            (Some(held), Some((first, last))) => Some((first, last.min(held.end - 1))),
+            _ => range,
+        };
         let size = self.bytes.len() as u64;
         let whole = (0, size.saturating_sub(1));
         let long = self

@@ -63,6 +63,12 @@ pub(crate) struct Manners {
     pub(crate) demands: Option<String>,
     /// Names this size to a question for the headers alone.
     pub(crate) head_says: Option<u64>,
+    /// Refuses parts with anything of these bytes in them, with this status.
+    pub(crate) lacks: Vec<std::ops::Range<u64>>,
+    pub(crate) lacks_as: String,
+    /// Holds only this part of the file, and says so as `server` does; or says that it holds something else.
+    pub(crate) holds: Option<std::ops::Range<u64>>,
+    pub(crate) says_it_holds: Option<std::ops::Range<u64>>,
     /// Cuts the connection after that many bytes of each answer.
     pub(crate) breaks_at: Option<u64>,
 }
