@@ -83,13 +83,13 @@ async fn answer(mut inbound: Inbound, shared: Arc<ImpostorState>) {
                 orders: shared.orders.clone(),
                 ticket_keys: vec![shared.key],
                 now_ms,
-                again_ms: 100,
+                retry_after_ms: 100,
             })),
             Call::TicketKeys => Reply::Done(Answer::TicketKeys(vec![shared.key])),
             _ => Reply::Refused(Refusal {
                 kind: RefusalKind::Unavailable,
                 text: "later".into(),
-                again_ms: None,
+                retry_after_ms: None,
             }),
         };
         let said = minicbor::to_vec(FromTracker { call, body }).unwrap();

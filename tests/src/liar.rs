@@ -150,18 +150,18 @@ fn answer(node: PeerId, own: PeerId, call: Call, state: &mut Victims) -> Reply {
                 let (Order::Copy { chunk, .. } | Order::Delete { chunk, .. }) = order;
                 *victim.ordered.entry(*chunk).or_default() += 1;
             }
-            Answer::Node(NodeAnswer::Orders { orders, ticket_keys: vec![own], now_ms, again_ms: 50 })
+            Answer::Node(NodeAnswer::Orders { orders, ticket_keys: vec![own], now_ms, retry_after_ms: 50 })
         }
         _ => {
             let text = "a liar knows storage nodes only".to_owned();
-            return Reply::Refused(Refusal { kind: RefusalKind::Unavailable, text, again_ms: None });
+            return Reply::Refused(Refusal { kind: RefusalKind::Unavailable, text, retry_after_ms: None });
         }
     })
 }
 
 impl Victim {
     fn hear(&mut self, report: NodeReport) {
-        if report.anew {
+        if report.reset {
             self.held.clear();
         }
         self.held.extend(report.held);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
-use shoal_common::tracker_api::{Call, Extent, Holding};
+use shoal_common::tracker_api::{Call, Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId};
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkLimits, BulkStream, BulkWriter, Listener};
@@ -123,8 +123,8 @@ impl Seeder {
 
 fn announce(member: &mut Member, group: Gid, file: Fid) {
     member.done(Call::ShareKnown { request: RequestId::random(), group, file });
-    let holdings = vec![Holding { group, file, extent: Extent::Complete }];
-    member.done(Call::Announce { anew: true, holdings });
+    let holdings = vec![Holding { group, file, completeness: Completeness::Complete }];
+    member.done(Call::Announce { reset: true, holdings });
 }
 
 /// Serves one connection; requests wait in line while the gate is closed.

@@ -242,7 +242,7 @@ fn a_tracker_that_no_node_talks_to_says_so_and_calls_nothing_lost() {
     store.trackers.until_in_step();
     until("it has the records", || store.trackers.status(2)["store"]["files"] == 1);
     store.trackers.say(2, "status");
-    until("it says so", || store.trackers.said(2).contains("NO STORAGE NODE TALKS TO THIS TRACKER YET"));
+    until("it says so", || store.trackers.said(2).contains("NO STORAGE NODE REPORTS TO THIS TRACKER"));
     until("a node that is away for longer counts as lost", || {
         let status = store.trackers.status(2);
         status["store"]["unheard"] == true && status["uptime_s"].as_u64() > Some(3)

@@ -107,7 +107,7 @@ fn a_user_at_the_quota_is_told_and_may_share_again_after_stop_share_or_when_an_o
     ann.ok("stop_share g three");
     ann.share("g", "five", 1_000);
     for (line, words) in
-        [("quota ann", "say whose"), ("quota user nobody files 1", "there is no user nobody")]
+        [("quota ann", "type quota users"), ("quota user nobody files 1", "there is no user nobody")]
     {
         trackers.say(1, line);
         until("the mistake is explained", || trackers.log(1).contains(words));
@@ -241,7 +241,7 @@ fn a_member_cannot_fill_the_trackers_disks_with_piece_lists_not_even_by_taking_t
         }
         assert!(again < 10, "nothing stops it");
     };
-    assert!(last.kind == RefusalKind::Wait && last.again_ms.is_some(), "{last:?}");
+    assert!(last.kind == RefusalKind::Wait && last.retry_after_ms.is_some(), "{last:?}");
     let status = trackers.status(1);
     let bytes = status["database_bytes"].as_u64().unwrap();
     assert!(bytes < 100 << 20, "{bytes}");

@@ -34,7 +34,7 @@ fn attempts(user: Uid, present: Account) -> Vec<Call> {
         Call::JoinGroup { request: RequestId::random(), group: group("g") },
         Call::LeaveGroup { request: RequestId::random(), group: group("g") },
         Call::ListGroups { after: None },
-        Call::Announce { anew: true, holdings: vec![] },
+        Call::Announce { reset: true, holdings: vec![] },
         Call::TicketKeys,
         Call::Renew,
         Call::Store(StoreCall::Ticket),

@@ -1,4 +1,4 @@
-//! The tracker's figures for Prometheus, over HTTP on an address that the operator gives.
+//! The tracker's figures for Prometheus, over HTTP at an address that the operator chooses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::reporter::Reporter;
 use crate::status::Report;
 
-/// Connections at once: one or two scrapers, and somebody looking.
+/// Connections at once: one or two scrapers, and a few people.
 const MAX_CONNECTIONS: usize = 16;
 /// How long a request's head may take, and an answer.
 const HEAD: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ pub async fn start(
 }
 
 async fn accept(listener: TcpListener, reporter: Reporter, tasks: TaskTracker, closing: CancellationToken) {
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = closing.cancelled() => return,
@@ -64,10 +64,10 @@ async fn accept(listener: TcpListener, reporter: Reporter, tasks: TaskTracker, c
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
         let (reporter, closing) = (reporter.clone(), closing.clone());
         tasks.spawn(async move {
-            let _seat = seat;
+            let _permit = permit;
             let service = hyper::service::service_fn(move |request| respond(reporter.clone(), request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -75,7 +75,7 @@ async fn accept(listener: TcpListener, reporter: Reporter, tasks: TaskTracker, c
                 .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 () = closing.cancelled() => {}
-                // However it ended, nobody is left to hear of it.
+                // How it ended concerns no one.
                 _ = tokio::time::timeout(LIFE, connection) => {}
             }
         });
@@ -116,16 +116,16 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     gauge("disk_full", "Whether writes are refused because the disk is full", report.disk_full.into());
     gauge("users_at_quota", "Users who used all of a quota, or have more than it", report.users_at_quota);
     gauge("groups_at_quota", "Groups that used all of a quota, or have more than it", report.groups_at_quota);
-    gauge("alarms", "Things that must not happen and did, since the start", report.alarms);
+    gauge("alarms", "Events since the start that must not happen", report.alarms);
     gauge("origins", "Process starts of any tracker that records stem from", report.origins);
     let store = &report.store;
     gauge("stored_files", "Files in the encrypted store", store.files);
     gauge("stored_chunks", "Chunks that stored files name", store.chunks);
     gauge("stored_copies_missing", "Copies of chunks that are to be made", store.missing_copies);
     gauge("stored_chunks_lost", "Chunks of which no node reports a copy", store.lost_chunks);
-    gauge("stored_unknown", "Whether no storage node has talked to this tracker yet", store.unheard.into());
+    gauge("stored_unknown", "Whether no storage node has reported to this tracker yet", store.unheard.into());
     gauge("stored_copies_under_way", "Copies under way by order of this tracker", store.copying);
-    gauge("stored_chunks_unneeded", "Chunks on nodes that nothing asks for", store.unnamed);
+    gauge("stored_chunks_unneeded", "Chunks on nodes that no stored file names", store.unnamed);
     let mut labelled = |name: &str, help: &str, values: Vec<(Labels, u64)>| {
         let family = Family::<Labels, Gauge>::default();
         for (labels, value) in values {
@@ -152,7 +152,7 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     );
     labelled(
         "tracker_removal_held",
-        "Records kept here though the other tracker's word would remove them",
+        "Records kept here that the other tracker would have removed",
         of_members(|member| member.held_removal),
     );
     let records = report.records_by_kind.iter();

@@ -1,5 +1,5 @@
 //! One of three trackers lies: a hand-made one, let in like any other, against real ones over real sockets. Whatever it
-//! says, it removes nothing, stops nobody, poisons no time, and holds nothing up.
+//! says, it removes nothing, stops no one, poisons no time, and holds nothing up.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;
@@ -14,8 +14,8 @@ use shoal_replica::{
     WriterId, decision_key,
 };
 use shoal_tracker::clock;
-use shoal_tracker::node::Node;
 use shoal_tracker::store::Store;
+use shoal_tracker::tracker::Tracker;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -23,8 +23,8 @@ const DAY_MS: i64 = 24 * 3_600_000;
 struct Cluster {
     dir: tempfile::TempDir,
     ports: Vec<u16>,
-    one: Node,
-    two: Node,
+    one: Tracker,
+    two: Tracker,
     alice: Client,
     liar: Liar,
 }
@@ -60,9 +60,9 @@ async fn groups(port: u16) -> usize {
     }
 }
 
-async fn alarms_of(node: &Node, word: &str) {
+async fn alarms_of(tracker: &Tracker, word: &str) {
     until(word, async || {
-        let status = node.status().await.unwrap();
+        let status = tracker.status().await.unwrap();
         status.last_alarms.iter().any(|alarm| alarm.contains(word))
     })
     .await;
@@ -80,8 +80,8 @@ async fn go_on(cluster: &mut Cluster, name: &str) {
     in_sync(&cluster.two, 1).await;
 }
 
-/// Starts both anew: what a tracker wrote since its start it gives up on nobody's word.
-async fn begin_anew(cluster: Cluster) -> Cluster {
+/// Restarts both. What a tracker wrote since its start it does not give up, whatever another one says.
+async fn restart(cluster: Cluster) -> Cluster {
     let Cluster { dir, ports, one, two, alice, liar } = cluster;
     alice.close().await;
     one.shutdown().await;
@@ -99,7 +99,7 @@ async fn close(cluster: Cluster) {
     cluster.two.shutdown().await;
 }
 
-/// Tells a tracker that everything has to be compared with the liar, and that it holds all that the tracker does.
+/// Makes a tracker compare everything with the liar, which claims to hold all that the tracker does.
 async fn demand_a_fresh_round(link: &Link) {
     link.its_writer_id().await;
     common::until_heard(|| Some(link.its_vector()).filter(|vector| !vector.is_empty())).await;
@@ -113,7 +113,7 @@ async fn demand_a_fresh_round(link: &Link) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_made_up_floor_removes_nothing_anywhere() {
-    let mut cluster = begin_anew(cluster(12).await).await;
+    let mut cluster = restart(cluster(12).await).await;
     let first = cluster.liar.link(cluster.ports[0], 1, 0).await;
     demand_a_fresh_round(&first).await;
     alarms_of(&cluster.one, "would have been removed").await;
@@ -126,7 +126,7 @@ async fn a_made_up_floor_removes_nothing_anywhere() {
     let report = cluster.one.report().await.unwrap();
     assert!(report.text().contains("allow-removal 3"), "{}", report.text());
     go_on(&mut cluster, "after").await;
-    assert!(!cluster.one.allow_removal(2).await.unwrap(), "nothing is held back by the word of tracker 2");
+    assert!(!cluster.one.allow_removal(2).await.unwrap(), "no removal by tracker 2 is held back");
     close(cluster).await;
 }
 
@@ -134,7 +134,7 @@ async fn a_made_up_floor_removes_nothing_anywhere() {
 async fn with_nobody_else_to_ask_no_more_than_a_small_part_is_removed() {
     let mut cluster = cluster(150).await;
     cluster.two.shutdown().await;
-    // What it wrote since its start it does not give up on anybody's word.
+    // What it wrote since its start it does not give up, whatever another one says.
     cluster.one.shutdown().await;
     cluster.one = start(cluster.dir.path(), &cluster.ports, 1).await;
     let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
@@ -159,7 +159,7 @@ async fn a_claim_over_ones_own_rows_stops_nobody() {
     alarms_of(&cluster.one, "what it did not write").await;
     alarms_of(&cluster.two, "what it did not write").await;
     go_on(&mut cluster, "after").await;
-    // The same about the other one: who is told that passes it on to nobody.
+    // The same about the other one: a tracker that receives this passes it on to no one.
     let to_two = cluster.liar.link(cluster.ports[1], 2, 0).await;
     let to_one = cluster.liar.link(cluster.ports[0], 1, 0).await;
     let own = to_one.its_writer_id().await;
@@ -269,8 +269,8 @@ async fn what_a_clock_far_ahead_wrote_reaches_the_others_after_restamp() {
     }
     let one = start(dir.path(), &ports, 1).await;
     alarms_of(&two, "impossible time").await;
-    let holds = async |node: &Node| {
-        let kinds = node.report().await.unwrap().records_by_kind;
+    let holds = async |tracker: &Tracker| {
+        let kinds = tracker.report().await.unwrap().records_by_kind;
         kinds.iter().any(|(kind, count)| *kind == 200 && *count == 1)
     };
     assert!(!holds(&two).await);

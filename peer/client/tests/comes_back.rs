@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shoal_client::Sources;
-use shoal_common::tracker_api::{Extent, Holder};
+use shoal_common::tracker_api::{Completeness, Holder};
 use shoal_common::{Layout, UserName};
 use shoal_engine::Content;
 use shoal_swarm::{Liveness, Swarm, SwarmConfig};
@@ -106,7 +106,7 @@ impl Ann {
     fn holder(&self) -> Holder {
         let user = UserName::create("ann").unwrap();
         let address = self.passage.address.to_string();
-        Holder { peer: self.member.id(), address, user, extent: Extent::Complete }
+        Holder { peer: self.member.id(), address, user, completeness: Completeness::Complete }
     }
 
     async fn kill(&mut self) {

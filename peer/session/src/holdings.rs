@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MAX_ANNOUNCED;
-use shoal_common::tracker_api::{Extent, Holding};
+use shoal_common::tracker_api::{Completeness, Holding};
 use tokio::sync::{Notify, watch};
 
 use shoal_policy::FileKey;
@@ -33,7 +33,7 @@ pub struct News {
 
 #[derive(Debug, Default)]
 struct List {
-    held: BTreeMap<FileKey, Extent>,
+    held: BTreeMap<FileKey, Completeness>,
     /// Changed since they were last taken.
     changes: BTreeSet<FileKey>,
     /// Counts the changes.
@@ -42,18 +42,18 @@ struct List {
 
 impl Holdings {
     /// Says how much of a file is held now. Beyond [`MAX_ANNOUNCED`] files, others are not taken: false.
-    pub fn set(&self, key: FileKey, extent: Extent) -> bool {
+    pub fn set(&self, key: FileKey, completeness: Completeness) -> bool {
         let mut list = self.list();
-        let before = list.held.get(&key).copied().unwrap_or(Extent::None);
-        if before == extent {
+        let before = list.held.get(&key).copied().unwrap_or(Completeness::None);
+        if before == completeness {
             return true;
         }
-        if extent == Extent::None {
+        if completeness == Completeness::None {
             list.held.remove(&key);
-        } else if before == Extent::None && list.held.len() >= MAX_ANNOUNCED {
+        } else if before == Completeness::None && list.held.len() >= MAX_ANNOUNCED {
             return false;
         } else {
-            list.held.insert(key, extent);
+            list.held.insert(key, completeness);
         }
         list.changes.insert(key);
         list.version += 1;
@@ -64,13 +64,13 @@ impl Holdings {
 
     /// A part of a file is held, unless the whole is; false as for [`Holdings::set`].
     pub fn set_part(&self, key: FileKey) -> bool {
-        self.extent(key) == Extent::Complete || self.set(key, Extent::Some)
+        self.completeness(key) == Completeness::Complete || self.set(key, Completeness::Some)
     }
 
     /// How much of a file is held.
     #[must_use]
-    pub fn extent(&self, key: FileKey) -> Extent {
-        self.list().held.get(&key).copied().unwrap_or(Extent::None)
+    pub fn completeness(&self, key: FileKey) -> Completeness {
+        self.list().held.get(&key).copied().unwrap_or(Completeness::None)
     }
 
     /// Holds nothing any more, and tells nobody: the session is over.
@@ -88,17 +88,17 @@ impl Holdings {
     pub fn take_all(&self) -> News {
         let mut list = self.list();
         list.changes.clear();
-        let holdings = list.held.iter().map(|(&key, &extent)| holding(key, extent)).collect();
+        let holdings = list.held.iter().map(|(&key, &completeness)| holding(key, completeness)).collect();
         News { holdings, version: list.version }
     }
 
-    /// What changed since changes were last taken; a file that is not held any more comes with [`Extent::None`].
+    /// What changed since changes were last taken; a file that is not held any more comes with [`Completeness::None`].
     #[must_use]
     pub fn take_changes(&self) -> News {
         let mut list = self.list();
         let changes = std::mem::take(&mut list.changes);
-        let extent = |key| list.held.get(&key).copied().unwrap_or(Extent::None);
-        let holdings = changes.into_iter().map(|key| holding(key, extent(key))).collect();
+        let completeness = |key| list.held.get(&key).copied().unwrap_or(Completeness::None);
+        let holdings = changes.into_iter().map(|key| holding(key, completeness(key))).collect();
         News { holdings, version: list.version }
     }
 
@@ -138,8 +138,8 @@ impl Holdings {
     }
 }
 
-fn holding(key: FileKey, extent: Extent) -> Holding {
-    Holding { group: key.group, file: key.file, extent }
+fn holding(key: FileKey, completeness: Completeness) -> Holding {
+    Holding { group: key.group, file: key.file, completeness }
 }
 
 #[cfg(test)]
@@ -154,29 +154,29 @@ mod tests {
     #[test]
     fn changes_are_told_once_and_as_they_are_now() {
         let holdings = Holdings::default();
-        assert!(holdings.set(key(1), Extent::Some) && holdings.set(key(2), Extent::Complete));
-        holdings.set(key(1), Extent::Complete);
+        assert!(holdings.set(key(1), Completeness::Some) && holdings.set(key(2), Completeness::Complete));
+        holdings.set(key(1), Completeness::Complete);
         assert_eq!(
             holdings.take_changes().holdings,
-            [holding(key(1), Extent::Complete), holding(key(2), Extent::Complete)]
+            [holding(key(1), Completeness::Complete), holding(key(2), Completeness::Complete)]
         );
         assert_eq!(holdings.take_changes().holdings, []);
-        holdings.set(key(2), Extent::Complete);
+        holdings.set(key(2), Completeness::Complete);
         assert_eq!(holdings.take_changes().holdings, [], "nothing changed");
-        holdings.set(key(2), Extent::None);
-        assert_eq!(holdings.take_all().holdings, [holding(key(1), Extent::Complete)]);
+        holdings.set(key(2), Completeness::None);
+        assert_eq!(holdings.take_all().holdings, [holding(key(1), Completeness::Complete)]);
         assert_eq!(holdings.take_changes().holdings, []);
     }
 
     #[test]
     fn what_a_tracker_did_not_take_is_told_again_as_it_is_then() {
         let holdings = Holdings::default();
-        holdings.set(key(1), Extent::Some);
+        holdings.set(key(1), Completeness::Some);
         let news = holdings.take_changes();
-        holdings.set(key(1), Extent::Complete);
+        holdings.set(key(1), Completeness::Complete);
         let _ = holdings.take_changes();
         holdings.again(&news.holdings);
-        assert_eq!(holdings.take_changes().holdings, [holding(key(1), Extent::Complete)]);
+        assert_eq!(holdings.take_changes().holdings, [holding(key(1), Completeness::Complete)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -184,12 +184,12 @@ mod tests {
         let (holdings, within) = (Holdings::default(), Duration::from_secs(1));
         let begun = tokio::time::Instant::now();
         holdings.settled(within).await;
-        holdings.set(key(1), Extent::Some);
+        holdings.set(key(1), Completeness::Some);
         let news = holdings.take_changes();
         holdings.told(&news);
         holdings.settled(within).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        holdings.set(key(1), Extent::Complete);
+        holdings.set(key(1), Completeness::Complete);
         holdings.told(&news);
         holdings.settled(within).await;
         assert_eq!(begun.elapsed(), within, "the last change is not known");

@@ -356,7 +356,7 @@ impl Keeper {
         }
         let mut later = Vec::new();
         for (index, part) in parts.into_iter().enumerate() {
-            let call = Call::Announce { anew: anew && index == 0, holdings: part.to_vec() };
+            let call = Call::Announce { reset: anew && index == 0, holdings: part.to_vec() };
             match link.call(call).await {
                 Ok(Reply::Done(Answer::Announced { unknown })) if unknown.is_empty() => {}
                 Ok(Reply::Done(Answer::Announced { unknown })) => {

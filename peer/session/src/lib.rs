@@ -90,7 +90,7 @@ impl From<Refusal> for CallError {
         Self::Refused {
             kind: refusal.kind,
             text: text::printable(&refusal.text),
-            again: refusal.again_ms.map(|ms| Duration::from_millis(ms.into())),
+            again: refusal.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
         }
     }
 }

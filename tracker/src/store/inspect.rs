@@ -1,5 +1,4 @@
-//! What operators ask of the database beside the core's thread: how much is in it. On a connection of its own, so that no
-//! client waits for that.
+//! Counts for operators, on a connection of its own beside the database thread, so that no client waits for them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -47,7 +46,7 @@ pub fn count(dir: &Path) -> Result<Counts, StoreError> {
     Ok(Counts { users, groups, files, records: rows.collect::<Result<_, _>>()? })
 }
 
-/// What all users and groups have, and what operators said of quotas.
+/// What all users and groups have, and the quotas that operators set.
 #[derive(Debug, Clone, Default)]
 pub struct Usages {
     /// Users who have something.

@@ -1,8 +1,8 @@
 //! The replicated rows in SQLite: [`shoal_replica::Rows`] on tables.
 //!
-//! `missing` and `unnamed` hold the blobs that rows name and that are not here, and the other way round, so that neither
-//! question ever reads more than its answer. The rows of one bucket are asked for only when two trackers differ, or after
-//! a backup: an index of them is made then and dropped at the next start, for it costs every new row a page of its own.
+//! `missing` holds the blobs that rows name and that are not here, `unnamed` those that are here and no row names. So neither
+//! question reads more than its answer. The rows of one bucket are needed only when two trackers differ, or after a backup: an
+//! index of them is made then and dropped at the next start, because it costs every new row a page of its own.
 
 use rusqlite::{OptionalExtension, ToSql, params};
 use shoal_replica::{Admission, After, BlobHash, Kind, Row, Rows, Stamp, WriterId, limits::BUCKETS};
@@ -56,7 +56,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.exists(values)?)
     }
 
-    /// Takes a row out of everything that is kept beside it.
+    /// Removes a row from all that is kept beside it.
     fn unlist(&self, row: &Row) -> Result<(), StoreError> {
         self.add_to_bucket(row.bucket(), row.sum().wrapping_neg())?;
         for hash in &row.blobs {
@@ -140,7 +140,7 @@ impl Rows for Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        // Where both are given, `after` lies in the prefix's range or before it.
+        // If both are given, `after` lies in the prefix's range or before it.
         let (from, open) = match after {
             Some(after) if after >= prefix => (after, true),
             _ => (prefix, false),
@@ -253,7 +253,7 @@ impl Rows for Store {
     }
 }
 
-/// The first key after all that begin with `prefix`; none if there is no such key.
+/// The first key after all that begin with `prefix`; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let at = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
     let mut end = prefix[..=at].to_vec();
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn projections_are_made_anew_from_the_rows() {
+    fn projections_are_rebuilt_from_the_rows() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         let name = b"alice";

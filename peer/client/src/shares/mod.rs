@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::manifest::ManifestError;
-use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
 use shoal_engine::regular::{Kind, NotRegular};
@@ -256,10 +256,10 @@ impl Shares {
         for holding in holdings {
             let key = FileKey { group: holding.group, file: holding.file };
             let record = records.iter().find(|record| record.key == key);
-            match (holding.extent, record) {
+            match (holding.completeness, record) {
                 // It is not shared any more.
-                (Extent::None, _) | (Extent::Complete, None) => {}
-                (Extent::Complete, Some(record)) => match self.share_again(&who, record).await {
+                (Completeness::None, _) | (Completeness::Complete, None) => {}
+                (Completeness::Complete, Some(record)) => match self.share_again(&who, record).await {
                     Ok(()) => known.push(holding),
                     Err(error) => {
                         let file = &record.manifest.name;
@@ -267,7 +267,7 @@ impl Shares {
                         later.push(holding);
                     }
                 },
-                (Extent::Some, _) => later.push(holding),
+                (Completeness::Some, _) => later.push(holding),
             }
         }
         // When they were announced, the tracker did not know them.
@@ -284,13 +284,14 @@ impl Shares {
     pub(crate) async fn report_sole_shares(&self, user: Uid) {
         let mut questions = JoinSet::new();
         let records = self.parts.store.shares(user).await.unwrap_or_default();
-        let served = records.into_iter().filter(|r| self.parts.holdings.extent(r.key) == Extent::Complete);
+        let served =
+            records.into_iter().filter(|r| self.parts.holdings.completeness(r.key) == Completeness::Complete);
         for record in served.take(MAX_ASKED_ABOUT) {
             let session = self.parts.session.clone();
             questions.spawn(async move {
                 let call = Call::Holders { group: record.key.group, file: record.key.file };
                 let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
-                let sole = !holders.iter().any(|holder| holder.extent == Extent::Complete);
+                let sole = !holders.iter().any(|holder| holder.completeness == Completeness::Complete);
                 sole.then_some(record)
             });
         }

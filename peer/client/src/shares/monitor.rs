@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::manifest::ManifestError;
-use shoal_common::tracker_api::Extent;
+use shoal_common::tracker_api::Completeness;
 use shoal_engine::hash::FileIdentity;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -208,7 +208,7 @@ impl Monitor {
     fn remove(&mut self, key: FileKey) {
         self.forget(key);
         self.parts.swarm.stop(key);
-        self.parts.holdings.set(key, Extent::None);
+        self.parts.holdings.set(key, Completeness::None);
     }
 
     /// Stops offering the parts of a download. What is left of that file is its share, if there is one.
@@ -218,11 +218,11 @@ impl Monitor {
             Some(entry) if entry.health.is_served() => {}
             Some(entry) => {
                 self.parts.swarm.withhold(key, entry.health.trouble());
-                self.parts.holdings.set(key, Extent::None);
+                self.parts.holdings.set(key, Completeness::None);
             }
             None => {
                 self.parts.swarm.stop(key);
-                self.parts.holdings.set(key, Extent::None);
+                self.parts.holdings.set(key, Completeness::None);
             }
         }
     }
@@ -430,7 +430,7 @@ impl Monitor {
             if let Action::Withhold(trouble) = action {
                 // A download of the same file goes on being offered.
                 let whole = self.parts.swarm.withhold(key, *trouble);
-                self.parts.holdings.set(key, if whole { Extent::None } else { Extent::Some });
+                self.parts.holdings.set(key, if whole { Completeness::None } else { Completeness::Some });
             }
         }
     }
@@ -458,7 +458,7 @@ impl Monitor {
 
     fn serve(&self, record: &ShareRecord, identity: FileIdentity) -> Result<(), ShareError> {
         let layout = record.manifest.layout().map_err(ManifestError::from)?;
-        if !self.parts.holdings.set(record.key, Extent::Complete) {
+        if !self.parts.holdings.set(record.key, Completeness::Complete) {
             return Err(ShareError::TooMany);
         }
         let body = Body::File { path: record.path.clone(), identity };

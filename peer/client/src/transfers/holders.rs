@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Answer, Extent, Holder};
+use shoal_common::tracker_api::{Answer, Completeness, Holder};
 
 /// The trackers' wish for when to ask again is kept within these bounds.
 pub(super) const SOONEST: Duration = Duration::from_millis(250);
@@ -21,13 +21,13 @@ pub(super) struct HoldersAnswer {
 impl HoldersAnswer {
     /// `None` if the answer is to another question.
     pub(super) fn of(answer: Answer) -> Option<Self> {
-        let Answer::Holders { holders, again_ms, mirrors } = answer else { return None };
-        let again = Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST);
+        let Answer::Holders { holders, retry_after_ms, mirrors } = answer else { return None };
+        let again = Duration::from_millis(retry_after_ms.into()).clamp(SOONEST, LATEST);
         Some(Self { holders, mirrors, again })
     }
 
     /// How many hold it whole.
     pub(super) fn sharers(&self) -> usize {
-        self.holders.iter().filter(|holder| holder.extent == Extent::Complete).count()
+        self.holders.iter().filter(|holder| holder.completeness == Completeness::Complete).count()
     }
 }

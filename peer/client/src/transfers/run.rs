@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Call, Extent, Holder, RefusalKind};
+use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::{
     BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
@@ -351,8 +351,8 @@ impl Named<'_> {
         let run = self.run;
         let own = run.downloads.parts.tickets.own();
         let holders: Vec<Holder> =
-            holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
-        let others = holders.iter().any(|holder| holder.extent == Extent::Some);
+            holders.into_iter().filter(|h| h.peer != own && h.completeness != Completeness::None).collect();
+        let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
         self.changes.push(SourceChange::OthersDownloading(others));
         if holders.is_empty() {
             let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();

@@ -23,7 +23,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(2);
 /// Servers of one name that are tried at a line's address.
 const MAX_PROBES: usize = 4;
 /// Heirs that are followed from one key to the next.
-const MAX_HEIRS: usize = 16;
+const MAX_SUCCESSORS: usize = 16;
 
 /// A server of `dfs.conf` and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Nodes {
         entries: &'a [NodeEntry],
     ) -> Option<&'a NodeEntry> {
         let address = *resolved.first()?;
-        let named = entries.iter().filter(|entry| entry.heir.is_none() && entry.name == line.name);
+        let named = entries.iter().filter(|entry| entry.successor.is_none() && entry.name == line.name);
         for entry in named.take(MAX_PROBES) {
             let connect = bulk::connect(address, entry.peer, &self.0.identity);
             if matches!(timeout(REACH_WITHIN, connect).await, Ok(Ok(_))) {
@@ -190,9 +190,9 @@ impl Nodes {
     pub(super) async fn present(&self, peer: PeerId) -> PeerId {
         let state = self.0.state.lock().await;
         let mut at = peer;
-        for _ in 0..MAX_HEIRS {
-            match state.entries.get(&at).and_then(|entry| entry.heir) {
-                Some(heir) => at = heir,
+        for _ in 0..MAX_SUCCESSORS {
+            match state.entries.get(&at).and_then(|entry| entry.successor) {
+                Some(successor) => at = successor,
                 None => break,
             }
         }
@@ -275,7 +275,7 @@ fn find<'a>(line: &ServerLine, resolved: &[SocketAddr], entries: &'a [NodeEntry]
     let here = |entry: &&NodeEntry| {
         entry.address.parse().is_ok_and(|address: SocketAddr| resolved.contains(&address))
     };
-    let present = || entries.iter().filter(|entry| entry.heir.is_none());
+    let present = || entries.iter().filter(|entry| entry.successor.is_none());
     let best = |found: &mut dyn Iterator<Item = &'a NodeEntry>| {
         found.max_by_key(|entry| (entry.up, std::cmp::Reverse(entry.silent_ms.unwrap_or(u64::MAX))))
     };

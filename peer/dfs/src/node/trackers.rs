@@ -289,7 +289,7 @@ impl Reporter {
         let mut again = SOONEST;
         for (index, held) in pages.into_iter().enumerate() {
             let page =
-                NodeReport { anew: index == 0, more: index + 1 < count, held, ..NodeReport::default() };
+                NodeReport { reset: index == 0, more: index + 1 < count, held, ..NodeReport::default() };
             again = self.send(number, link, page).await?;
         }
         Ok((Some(last), again))
@@ -316,10 +316,10 @@ impl Reporter {
         let room = self.chunks.room();
         (report.capacity, report.free) = (room.capacity, room.free);
         match ask(link, Call::Node(NodeCall::Report(Box::new(report)))).await? {
-            Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, again_ms }) => {
+            Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, retry_after_ms }) => {
                 self.gate.update(number, &ticket_keys, now_ms);
                 self.obey((number, link.peer()), orders);
-                Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
+                Ok(Duration::from_millis(retry_after_ms.into()).clamp(SOONEST, LATEST))
             }
             _ => Err("it is of another version".to_owned()),
         }

@@ -5,7 +5,7 @@ mod random;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::UserName;
-use shoal_common::tracker_api::Extent;
+use shoal_common::tracker_api::Completeness;
 use shoal_engine::SourceState;
 
 use super::*;
@@ -21,7 +21,12 @@ struct World {
 
 fn holder(number: u8) -> Holder {
     let user = UserName::create("ann").unwrap();
-    Holder { peer: PeerId([number; 32]), address: "127.0.0.1:1".into(), user, extent: Extent::Complete }
+    Holder {
+        peer: PeerId([number; 32]),
+        address: "127.0.0.1:1".into(),
+        user,
+        completeness: Completeness::Complete,
+    }
 }
 
 impl World {

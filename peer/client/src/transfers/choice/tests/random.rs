@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use shoal_common::tracker_api::{Extent, Holder};
+use shoal_common::tracker_api::{Completeness, Holder};
 use shoal_common::{PeerId, UserName};
 use shoal_engine::{SourceId, SourceRow, SourceState};
 use tokio::time::Instant;
@@ -75,7 +75,7 @@ struct World {
 fn holder(number: u8, port: u16) -> Holder {
     let user = UserName::create("ann").unwrap();
     let address = format!("127.0.0.1:{port}");
-    Holder { peer: PeerId([number; 32]), address, user, extent: Extent::Complete }
+    Holder { peer: PeerId([number; 32]), address, user, completeness: Completeness::Complete }
 }
 
 impl World {

@@ -1,22 +1,22 @@
-//! What the replica gives out, and what an operator tells it.
+//! Carries out what the replica asks for, and what an operator orders of it.
 
 use std::time::Duration;
 
 use shoal_replica::{Alarm, Output, TrackerNo, Warning};
 
-use super::{Fault, LinkOrder, State, Tx};
+use super::{DatabaseThread, Fault, Tx};
 use crate::sync_log::sync_span;
 
 /// Alarms that are remembered for `status`.
 const MAX_LAST_ALARMS: usize = 8;
 
 impl Tx<'_> {
-    /// Lets what this tracker left out be removed here, whoever else holds it. False if nothing was held back.
+    /// Lets the records that this tracker left out be removed here, even if others hold them. False if nothing was held back.
     pub fn allow_removal(&mut self, peer: TrackerNo) -> bool {
         self.replica.allow_removal(peer)
     }
 
-    /// Begins to give the present time to all records whose time is impossible.
+    /// Starts to give the present time to all records whose time is impossible.
     ///
     /// # Errors
     /// When the database fails.
@@ -25,20 +25,18 @@ impl Tx<'_> {
     }
 }
 
-impl State {
-    /// Does what the replica asks for, now that it is durable.
+impl DatabaseThread {
+    /// Carries out the replica's outputs, now that what they rest on is durable.
     pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.replica.poll_output() {
             match output {
                 Output::Send { to, frame } => {
                     drop(sync_span(self.config.me, to, &frame));
-                    self.order(LinkOrder::Send(to, frame));
+                    self.links.send(to, frame);
                 }
-                Output::Disconnect { peer, reason } => {
-                    self.order(LinkOrder::Close(peer, reason.to_string()));
-                }
-                Output::Shun { peer, ms } => self.order(LinkOrder::Shun(peer, Duration::from_millis(ms))),
-                Output::Pause { peer, ms } => self.order(LinkOrder::Pause(peer, Duration::from_millis(ms))),
+                Output::Disconnect { peer, reason } => self.links.close(peer, &reason.to_string()),
+                Output::Shun { peer, ms } => self.links.shun(peer, Duration::from_millis(ms)),
+                Output::Pause { peer, ms } => self.links.pause(peer, Duration::from_millis(ms)),
                 Output::Acked { write, copies } => {
                     let alone = copies == 1 && self.config.configured.len() > 1;
                     if alone && !self.alone {

@@ -1,17 +1,17 @@
-//! From names to ids and back: who holds a name, and what a loser goes by.
+//! From names to ids and back: who holds a name, and how the losers of a conflict are called.
 
 use shoal_common::tracker_api::UserEntry;
 use shoal_common::{Gid, GroupName, Uid, UserName};
 use shoal_replica::{NameSpace, parse_claim_key};
 
-use crate::core::{Fault, Tx};
+use crate::database::{Fault, Tx};
 
-/// What a user or group is called now, and whether that may yet change.
+/// What a user or group is called now, and whether that may still change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Called<N> {
-    /// The name; `name~xxxxxx` for one that lost it.
+    /// The name; `name~xxxxxx` for a claim that lost the name.
     pub(crate) name: N,
-    /// Whether a tracker out of reach may yet bring an earlier claim.
+    /// Whether a tracker that is out of reach may bring an earlier claim.
     pub(crate) provisional: bool,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn user_called(tx: &Tx<'_>, user: Uid) -> Result<Called<UserName>, Fa
     let holder = tx.holder(NameSpace::User, name.as_str())?;
     Ok(match holder {
         Some(holder) if holder.uid.0 == user.0 => Called { name, provisional: !holder.definite },
-        _ => Called { name: name.parked(&user.0), provisional: false },
+        _ => Called { name: name.renamed(&user.0), provisional: false },
     })
 }
 
@@ -48,25 +48,25 @@ pub(crate) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Resul
     let holder = tx.holder(NameSpace::Group, name.as_str())?;
     Ok(match holder {
         Some(holder) if holder.uid.0 == group.0 => Called { name, provisional: !holder.definite },
-        _ => Called { name: name.parked(&group.0), provisional: false },
+        _ => Called { name: name.renamed(&group.0), provisional: false },
     })
 }
 
-/// The name alone of what [`user_called`] says: this is asked for every holder of a file.
+/// The name alone of [`user_called`], cached, because every holder of a file needs it.
 pub(crate) fn user_name(tx: &Tx<'_>, user: Uid) -> Result<UserName, Fault> {
     let known = tx.store().called(NameSpace::User, user.0);
     if let Some(Ok(name)) = known.as_deref().map(UserName::refer) {
         return Ok(name);
     }
     let name = user_called(tx, user)?.name;
-    // One whose claim has not arrived is called by id, which no name's change would take back.
+    // A user whose claim has not arrived is called by id, which no change of a name would undo.
     if let Some(claimed) = tx.store().user_claim_of(user)? {
         tx.store().note_called(NameSpace::User, user.0, claimed.as_str(), name.as_str());
     }
     Ok(name)
 }
 
-/// The name alone of what [`group_called`] says: this is asked for every group at a login.
+/// The name alone of [`group_called`], cached, because every group of a login needs it.
 pub(crate) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
     let known = tx.store().called(NameSpace::Group, group.0);
     if let Some(Ok(name)) = known.as_deref().map(GroupName::refer) {
@@ -79,13 +79,12 @@ pub(crate) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
     Ok(name)
 }
 
-/// The users who may be meant by a name, the likeliest first: its holder, then those who lost it; for a parked name only
-/// the one who goes by it.
+/// The users that a name may mean: its holder, then those who lost it. A name that was renamed on conflict means one user.
 pub(crate) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Fault> {
     let ids = ids_named(tx, NameSpace::User, name.base().as_str())?;
-    let parked = ids.iter().skip(1).filter(|id| name.base().parked(id) == *name);
-    Ok(if name.is_parked() {
-        parked.map(|id| Uid(*id)).collect()
+    let renamed = ids.iter().skip(1).filter(|id| name.base().renamed(id) == *name);
+    Ok(if name.is_renamed() {
+        renamed.map(|id| Uid(*id)).collect()
     } else {
         ids.iter().map(|id| Uid(*id)).collect()
     })
@@ -99,8 +98,8 @@ pub(crate) fn user_named(tx: &Tx<'_>, name: &UserName) -> Result<Option<Uid>, Fa
 /// The group that a name means.
 pub(crate) fn group_named(tx: &Tx<'_>, name: &GroupName) -> Result<Option<Gid>, Fault> {
     let ids = ids_named(tx, NameSpace::Group, name.base().as_str())?;
-    let meant = if name.is_parked() {
-        ids.iter().skip(1).find(|id| name.base().parked(id) == *name)
+    let meant = if name.is_renamed() {
+        ids.iter().skip(1).find(|id| name.base().renamed(id) == *name)
     } else {
         ids.first()
     };

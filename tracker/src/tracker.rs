@@ -14,20 +14,20 @@ use shoal_common::tracker_info::TrackerLine;
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_console::data_dir::DataDir;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol};
-use shoal_replica::{TrackerNo, Write};
-use tokio::sync::mpsc;
+use shoal_replica::TrackerNo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clients;
 use crate::cluster_key::ClusterKey;
-use crate::core::{self, Core, CoreConfig, Status};
 use crate::data_dir;
-use crate::links::{LINK_PROTOCOL, Links, Own};
+use crate::database::{self, DatabaseConfig, Status};
+use crate::link_orders;
+use crate::links::{LINK_PROTOCOL, LinkIdentity, Links};
 use crate::metrics;
 use crate::presence::Presence;
 use crate::quota;
-use crate::record::{ALLOWANCE, Allowance, encode};
+use crate::record::{ALLOWANCE, Allowance, put};
 use crate::registration::{self, Terms};
 use crate::reporter::Reporter;
 use crate::service::Service;
@@ -36,66 +36,78 @@ use crate::storage::{Rules, Storage};
 use crate::store::{self, StoreError};
 use crate::trust::Trust;
 
-/// How long shutting down may take before it says who was late.
+/// How long shutting down may take before it leaves what is late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// How long clients' calls that are under way may take to be answered when a tracker closes: a little more than the longest
-/// wait for another tracker's acknowledgement.
+/// How long clients' calls may still be answered while a tracker closes: a little more than the longest wait for another
+/// tracker's acknowledgement.
 const CLIENTS: Duration = Duration::from_secs(2);
 
 /// What a tracker is started with.
 #[derive(Debug)]
-pub struct NodeConfig {
+pub struct TrackerConfig {
     /// The whole cluster.
     pub info: TrackerInfo,
-    /// The file that says so, as the operator calls it.
+    /// The path of its file, as the operator typed it.
     pub info_path: PathBuf,
     /// Which of its lines this is.
     pub number: u8,
-    /// Where its state lives; made if it does not exist.
+    /// Its data folder; made if it does not exist.
     pub dir: PathBuf,
-    /// The figures by which stored files are repaired and chunks deleted.
+    /// The rules for repairing stored files and deleting chunks.
     pub rules: Rules,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
-    /// What all trackers of the cluster prove to hold, if there is such a key.
+    /// The key that all trackers of the cluster prove to have, if there is one.
     pub cluster_key: Option<ClusterKey>,
-    /// On what terms accounts are created here.
+    /// Who may create accounts here, and how many.
     pub registration: Terms,
-    /// What storage nodes prove to know to be admitted, if there is such a secret.
+    /// The secret that storage nodes prove to know to be admitted, if there is one.
     pub node_secret: Option<NodeSecret>,
 }
 
+impl TrackerConfig {
+    /// The tracker of that number in that folder, with the defaults of the command line.
+    #[must_use]
+    pub fn new(info: TrackerInfo, info_path: PathBuf, number: u8, dir: PathBuf) -> Self {
+        Self {
+            info,
+            info_path,
+            number,
+            dir,
+            rules: Rules::default(),
+            metrics: None,
+            cluster_key: None,
+            registration: Terms::default(),
+            node_secret: None,
+        }
+    }
+}
+
 /// A running tracker.
-pub struct Node {
-    core: Core,
-    thread: JoinHandle<()>,
-    control: Control,
-    presence: Presence,
-    storage: Storage,
+pub struct Tracker {
+    /// With all parts that operators' commands work on.
     reporter: Reporter,
+    database_thread: JoinHandle<()>,
+    control: Control,
     metrics: Option<SocketAddr>,
     links: tokio::task::JoinHandle<()>,
     clients: TaskTracker,
     closing: CancellationToken,
     /// Cancelled once no client is answered any more.
     links_closing: CancellationToken,
-    peer_id: PeerId,
-    number: u8,
-    info: TrackerInfo,
-    trust: Trust,
     /// Held for as long as the tracker runs.
     _lock: DataDir,
 }
 
-impl Node {
+impl Tracker {
     /// Starts a tracker: when this returns, it serves.
     ///
     /// # Errors
     /// In words for the operator: the data directory is in use, the port is taken, the database cannot be opened, …
     #[expect(clippy::too_many_lines, reason = "the parts are put together in one order, top to bottom")]
-    pub async fn start(config: NodeConfig) -> Result<Self> {
-        let NodeConfig {
+    pub async fn start(config: TrackerConfig) -> Result<Self> {
+        let TrackerConfig {
             info,
             info_path,
             number,
@@ -114,17 +126,18 @@ impl Node {
 
         let me = TrackerNo(number);
         let configured: Vec<TrackerNo> = info.iter().map(|(number, _)| TrackerNo(number)).collect();
-        let (order_sender, orders) = mpsc::unbounded_channel();
-        let config = CoreConfig { dir: dir.clone(), me, configured, peer: identity.peer_id() };
-        let started = core::start(config, order_sender);
-        let (core, thread) = started.map_err(|error| match error.downcast_ref() {
+        let (orders, mut queues) =
+            link_orders::queues(configured.iter().copied().filter(|other| *other != me));
+        let config = DatabaseConfig { dir: dir.clone(), me, configured, peer: identity.peer_id() };
+        let started = database::start(config, orders);
+        let (database, database_thread) = started.map_err(|error| match error.downcast_ref() {
             Some(StoreError::Full) => {
                 anyhow!("the disk of {} is full: make room, and start this tracker again", dir.display())
             }
             _ => error,
         })?;
         let trust = Trust::open(&dir, &info, number, identity.clone())?;
-        trust.recall(&core).await;
+        trust.recall(&database).await;
 
         let closing = CancellationToken::new();
         let config = ControlConfig {
@@ -135,24 +148,26 @@ impl Node {
         };
         let (control, incoming) = Control::start(config).await?;
         let presence = Presence::default();
-        let others = info.iter().filter(|(other, _)| *other != number);
-        let others = others.map(|(other, line)| (TrackerNo(other), line.clone())).collect();
+        let others = info.iter().filter_map(|(other, line)| {
+            let number = TrackerNo(other);
+            Some((number, line.clone(), queues.remove(&number)?))
+        });
+        let others = others.collect();
         let peer_id = identity.peer_id();
         let cluster_key = cluster_key.map(Arc::new);
-        let own = Own { number: me, peer: peer_id, cluster_key, trust: trust.clone() };
+        let own = LinkIdentity { number: me, peer: peer_id, cluster_key, trust: trust.clone() };
         let links_closing = CancellationToken::new();
         let links = Links::start(
             others,
             own,
             control.clone(),
-            core.clone(),
+            database.clone(),
             presence.clone(),
-            orders,
             links_closing.clone(),
         );
-        let storage = Storage::new(core.clone(), presence.clone(), me, rules, node_secret);
+        let storage = Storage::new(database.clone(), presence.clone(), me, rules, node_secret);
         let service = Service::new(
-            core.clone(),
+            database.clone(),
             presence.clone(),
             storage.clone(),
             (identity, me),
@@ -162,16 +177,16 @@ impl Node {
         let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
         clients.spawn(service.clone().watch_sessions(closing.clone()));
-        clients.spawn(trust.clone().run(core.clone(), closing.clone()));
+        clients.spawn(trust.clone().run(database.clone(), closing.clone()));
         let reporter = Reporter {
-            core: core.clone(),
-            presence: presence.clone(),
-            storage: storage.clone(),
+            database,
+            presence,
+            storage,
             dir,
             number,
             peer: peer_id,
-            info: info.clone(),
-            trust: trust.clone(),
+            info,
+            trust,
             started: Instant::now(),
         };
         let metrics = match metrics {
@@ -183,21 +198,14 @@ impl Node {
         tracing::info!("tracker {number} serves at {line} as {peer_id}");
         tracing::info!("its line for every tracker_info.txt: {}", line.with_key(peer_id));
         Ok(Self {
-            core,
-            thread,
-            control,
-            presence,
-            storage,
             reporter,
+            database_thread,
+            control,
             metrics,
             links,
             clients,
             closing,
             links_closing,
-            peer_id,
-            number,
-            info,
-            trust,
             _lock: lock,
         })
     }
@@ -211,33 +219,34 @@ impl Node {
     /// Its key.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
-        self.peer_id
+        self.reporter.peer
     }
 
     /// Its number.
     #[must_use]
     pub fn number(&self) -> u8 {
-        self.number
+        self.reporter.number
     }
 
     /// The cluster.
     #[must_use]
     pub fn info(&self) -> &TrackerInfo {
-        &self.info
+        &self.reporter.info
     }
 
     /// Its line for `tracker_info.txt`, with its key.
     #[must_use]
     pub fn line(&self) -> String {
-        self.info.tracker(self.number).map(|line| line.with_key(self.peer_id)).unwrap_or_default()
+        let own = self.info().tracker(self.number());
+        own.map(|line| line.with_key(self.peer_id())).unwrap_or_default()
     }
 
-    /// Believes the key that the tracker of that number shows now, or `key`, instead of the one before; gives it.
+    /// Believes `key` as that of the tracker of that number, and returns it; see [`Trust::accept`].
     ///
     /// # Errors
     /// In words: there is no such tracker, or nothing to accept.
     pub async fn accept_tracker(&self, number: u8, key: Option<PeerId>) -> Result<PeerId> {
-        self.trust.accept(number, key).await
+        self.reporter.trust.accept(number, key).await
     }
 
     /// Where metrics are served.
@@ -246,17 +255,17 @@ impl Node {
         self.metrics
     }
 
-    /// How it stands with the other trackers; none while it closes.
+    /// The state of the database and of the other trackers; `None` while it closes.
     pub async fn status(&self) -> Option<Status> {
-        self.core.status().await
+        self.reporter.database.status().await
     }
 
-    /// Everything that an operator wants to know; none while it closes. Takes a second where there are millions of records.
+    /// The report for operators; `None` while it closes. Takes a second with millions of records.
     pub async fn report(&self) -> Option<Report> {
-        self.reporter().report().await
+        self.reporter.report().await
     }
 
-    /// What makes reports of this tracker, for others to hold.
+    /// Makes reports of this tracker.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
         self.reporter.clone()
@@ -275,68 +284,64 @@ impl Node {
     /// Clients online in the whole cluster, as far as this tracker knows.
     #[must_use]
     pub fn online(&self) -> usize {
-        self.presence.count()
+        self.reporter.presence.count()
     }
 
-    /// How the encrypted store is, as far as this tracker knows.
+    /// The encrypted store's status, as far as this tracker knows.
     #[must_use]
     pub fn store_status(&self) -> StoreStatus {
-        self.storage.status()
+        self.reporter.storage.status()
     }
 
     /// The encrypted store: for admitting storage nodes and taking them out.
     #[must_use]
     pub fn storage(&self) -> &Storage {
-        &self.storage
+        &self.reporter.storage
     }
 
-    /// Allows what is unneeded on storage nodes now to be deleted, whatever held it back. True for all trackers.
+    /// Allows all trackers to have chunks deleted that are unneeded on storage nodes now, whatever held that back.
     ///
     /// # Errors
     /// When the database cannot take it.
     pub async fn allow_deletions(&self) -> Result<()> {
-        let written = self.core.run(|tx| {
-            let value = encode(&Allowance { at_ms: tx.now().wall_ms });
-            tx.write(vec![Write { kind: ALLOWANCE, value, ..Write::default() }])
+        let written = self.reporter.database.run(|tx| {
+            let at_ms = tx.now().wall_ms;
+            tx.write(vec![put(ALLOWANCE, Vec::new(), &Allowance { at_ms })])
         });
-        written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+        Ok(written.await?)
     }
 
-    /// Writes an invitation to create one account within that time; gives its code. Good at all trackers.
+    /// Writes an invitation to create one account within that time, at any tracker. Returns its code.
     ///
     /// # Errors
     /// When too many are open, or the database cannot take it.
     pub async fn invite_user(&self, life: Duration) -> Result<String> {
-        let written = self.core.run(move |tx| registration::invite(tx, life));
-        written.await.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+        Ok(self.reporter.database.run(move |tx| registration::invite(tx, life)).await?)
     }
 
-    /// Does what an operator says about quotas; gives what to show. Good at all trackers.
+    /// Carries out an operator's command about quotas, for all trackers. Returns what to show.
     ///
     /// # Errors
-    /// In words: there is nobody of that name, or the database cannot take it.
+    /// In words: there is no user or group of that name, or the database cannot take it.
     pub async fn quota(&self, command: quota::Command) -> Result<String> {
-        let done = quota::run(&self.core, self.reporter.dir.clone(), command).await;
-        done.map_err(|problem| anyhow::anyhow!("{problem}"))
+        quota::run(&self.reporter.database, self.reporter.dir.clone(), command).await
     }
 
-    /// Lets the next comparison with that tracker remove here whatever it does not hold. False if nothing was held back.
+    /// Lets the next comparison with that tracker remove here what it does not hold. False if nothing was held back.
     ///
     /// # Errors
     /// When this tracker is too busy or closing.
     pub async fn allow_removal(&self, number: u8) -> Result<bool> {
-        let done = self.core.run(move |tx| Ok(tx.allow_removal(TrackerNo(number)))).await;
-        done.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+        Ok(self.reporter.database.run(move |tx| Ok(tx.allow_removal(TrackerNo(number)))).await?)
     }
 
-    /// Begins to give the present time to records whose time is impossible by this tracker's clock. To be said to every
+    /// Starts to give the present time to records whose time is impossible by this tracker's clock. To be called at every
     /// tracker.
     ///
     /// # Errors
     /// When this tracker is too busy or closing, or its database fails.
     pub async fn restamp(&self) -> Result<()> {
-        let done = self.core.run(|tx| tx.restamp()).await;
-        done.map_err(|refusal| anyhow::anyhow!("{}", refusal.text))
+        Ok(self.reporter.database.run(|tx| tx.restamp()).await?)
     }
 
     /// Ends all connections and tasks and closes the database. Everything acknowledged is durable before that.
@@ -346,7 +351,7 @@ impl Node {
         let (control, clients, links, links_closing) =
             (self.control, self.clients, self.links, self.links_closing);
         let tasks = async move {
-            // First the clients: what is acknowledged to them while the links close would be durable here only.
+            // The clients first: what is acknowledged to them while the links close would be durable here only.
             let _ = tokio::time::timeout(CLIENTS, clients.wait()).await;
             links_closing.cancel();
             control.shutdown().await;
@@ -357,16 +362,15 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN, tasks).await.is_err() {
             tracing::warn!("connections did not end within {SHUTDOWN:?}; leaving them");
         }
-        drop((self.core, self.storage, self.reporter));
-        let thread = self.thread;
-        let joined = tokio::task::spawn_blocking(move || thread.join());
+        drop(self.reporter);
+        let joined = tokio::task::spawn_blocking(move || self.database_thread.join());
         if tokio::time::timeout(SHUTDOWN, joined).await.is_err() {
             tracing::warn!("the database did not close within {SHUTDOWN:?}; leaving it");
         }
     }
 }
 
-/// Hands arriving streams to whom they are for.
+/// Passes arriving streams to the part that serves them.
 async fn accept(
     mut incoming: Incoming,
     (service, links, reporter): (Service, Links, Reporter),
@@ -395,7 +399,7 @@ async fn accept(
 /// The line of the tracker of that number, in the file of that path.
 ///
 /// # Errors
-/// When it has none.
+/// When there is none.
 pub fn line_of(info: &TrackerInfo, path: &Path, number: u8) -> Result<TrackerLine> {
     let numbers: Vec<String> = info.iter().map(|(number, _)| number.to_string()).collect();
     info.tracker(number).cloned().with_context(|| {
@@ -406,7 +410,7 @@ pub fn line_of(info: &TrackerInfo, path: &Path, number: u8) -> Result<TrackerLin
 fn check_key(line: &TrackerLine, path: &Path, identity: &Identity) -> Result<()> {
     match line.peer_id {
         Some(listed) if listed != identity.peer_id() => bail!(
-            "{} names the key {listed} for {line}, but this tracker's is {}; mend the line in every copy of \
+            "{} names the key {listed} for {line}, but this tracker's is {}; correct the line in every copy of \
              the file, or restore identity.key",
             path.display(),
             identity.peer_id()
@@ -415,7 +419,7 @@ fn check_key(line: &TrackerLine, path: &Path, identity: &Identity) -> Result<()>
     }
 }
 
-/// The address of the tracker's line, or all interfaces where that is not one of this machine's.
+/// The address of the tracker's line, or all interfaces if it is not one of this machine's.
 fn listen_address(line: &TrackerLine) -> Result<SocketAddr> {
     let resolved = (line.host.as_str(), line.port).to_socket_addrs();
     let listed = resolved.ok().and_then(|mut addresses| addresses.next());

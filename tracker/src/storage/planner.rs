@@ -1,8 +1,7 @@
-//! What one tracker knows of the encrypted store, and what it makes of it: which copies are missing, who is to make
-//! them, and what may be deleted.
+//! Plans the repair of the encrypted store: which copies are missing, which node is to make them, and what may be deleted.
 //!
-//! Pure: records, reports and the time come in, orders go out. Every tracker keeps a depot. Only one has copies made; each
-//! says by itself, from its own view, what may be deleted, and the nodes go by what most of them say.
+//! Pure: records, reports and the time come in, orders go out. Every tracker has a planner. Only one orders copies. Each orders
+//! deletions from its own view, and a node deletes what the majority of trackers ordered.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,22 +12,22 @@ use shoal_common::tracker_api::storage::{
 use shoal_common::{Blake3, NodeName, PeerId, Uid};
 
 use super::files::{Copies, FileIx, Files, Home};
-use super::nodes::{Node, NodeIx, Planned};
+use super::nodes::{NodeIx, Planned, TrackedNode};
 
-/// Chunks whose copies are counted again in one go; more wait for the next, so that reports are never kept waiting.
+/// Chunks whose copies are counted again at a time. More wait for the next time, so that reports are not held up.
 const RECOUNT: usize = 20_000;
-/// Copies ordered in one go at most.
+/// Copies ordered at a time at most.
 const MAX_PICKS: usize = 512;
-/// Picks of one file that may fail in a row before another file's turn.
+/// Picks of one file that may fail in a row before another file is tried.
 const MAX_MISSES: usize = 8;
-/// Steps from a server to its heir at most.
-const MAX_HEIRS: usize = 16;
-/// Chunks of one node that no file names and that are remembered at most: parts of files that are being put, and what is
-/// to be deleted. Some 30 MB of memory.
+/// Steps from a server to its successor at most.
+const MAX_SUCCESSORS: usize = 16;
+/// Chunks of one node that are remembered though no file names them: parts of files that are being put, and chunks to be
+/// deleted. Some 30 MB of memory.
 const NODE_UNNAMED: usize = 200_000;
-/// As many of all nodes: some 150 MB.
+/// The same of all nodes together: some 150 MB.
 const ALL_UNNAMED: usize = 1_000_000;
-/// A sweep that would delete more than one chunk in this many of a node's waits for an operator.
+/// A sweep that would delete more than this fraction of a node's chunks waits for an operator.
 const SWEEP_SHARE: usize = 10;
 
 /// The rules' figures.
@@ -41,24 +40,24 @@ pub struct Rules {
 }
 
 /// What this tracker may do now.
-pub struct Mandate<'a> {
-    /// Whether it is the one that has copies made.
+pub struct Permissions<'a> {
+    /// Whether it is the tracker that orders copies.
     pub copies: bool,
-    /// Why it may not have anything deleted, if so.
+    /// Why it may not order deletions, if so.
     pub held: Option<String>,
-    /// Chunks unneeded since before this moment may go even if they are many: an operator said so.
+    /// Chunks unneeded since before this moment may be deleted even if they are many: an operator allowed it.
     pub allowed_ms: Option<u64>,
     /// Whether a PUT or GET of that user is under way.
     pub leased: &'a dyn Fn(Uid) -> bool,
 }
 
-/// See the module.
-pub struct Depot {
+/// The repair planner; see the module.
+pub struct RepairPlanner {
     rules: Rules,
-    nodes: Vec<Node>,
+    nodes: Vec<TrackedNode>,
     by_peer: HashMap<PeerId, NodeIx>,
     files: Files,
-    /// Files whose copies are to be counted again, and as a set; the one being counted, and where, apart.
+    /// Files whose copies are to be counted again, in order and as a set, without the one that is being counted.
     recount: VecDeque<FileIx>,
     queued: HashSet<FileIx>,
     counting: Option<Home>,
@@ -68,8 +67,8 @@ pub struct Depot {
     rng: fastrand::Rng,
 }
 
-impl Depot {
-    /// An empty one.
+impl RepairPlanner {
+    /// A planner that knows nothing yet.
     #[must_use]
     pub fn new(rules: Rules, seed: u64) -> Self {
         Self {
@@ -87,7 +86,7 @@ impl Depot {
         }
     }
 
-    /// The figures by which it goes.
+    /// Its rules.
     #[must_use]
     pub fn rules(&self) -> Rules {
         self.rules
@@ -101,22 +100,22 @@ impl Depot {
         self.counting = None;
     }
 
-    /// A node's record as it is now; `None` where it was taken out.
+    /// A node's record as it is now; `None` if it was taken out.
     pub fn set_node(&mut self, peer: PeerId, record: Option<(NodeName, String, Option<PeerId>)>) {
         let ix = self.node_ix(peer);
-        let heir = self.nodes[ix].heir;
+        let successor = self.nodes[ix].successor;
         match record {
-            Some((name, address, heir)) => {
+            Some((name, address, successor)) => {
                 let node = &mut self.nodes[ix];
-                (node.name, node.address, node.heir) = (Some(name), address, heir);
+                (node.name, node.address, node.successor) = (Some(name), address, successor);
             }
             None => {
-                (self.nodes[ix].name, self.nodes[ix].heir) = (None, None);
-                // One that was taken out is not listened to.
+                (self.nodes[ix].name, self.nodes[ix].successor) = (None, None);
+                // Reports of a node that was taken out do not count.
                 self.nodes[ix].shut_out();
             }
         }
-        if self.nodes[ix].heir != heir {
+        if self.nodes[ix].successor != successor {
             self.recount_node(ix);
         }
     }
@@ -127,7 +126,7 @@ impl Depot {
         self.files.knows(owner, version)
     }
 
-    /// What a pointer names now. `old` says that it was so before this tracker started.
+    /// What a pointer names now. `old`: it did so before this tracker started.
     pub fn point(
         &mut self,
         pointer: (Uid, PointerKey),
@@ -154,12 +153,12 @@ impl Depot {
         }
     }
 
-    /// A node connected and proved who it is. The number returned names this connection; none for one that was taken out.
+    /// A node connected and proved its key. Returns a number for this connection; `None` for a node that was taken out.
     pub fn register(&mut self, peer: PeerId, now: u64) -> Option<u64> {
         let ix = self.is_known(peer).then(|| self.node_ix(peer))?;
         self.sessions += 1;
         self.nodes[ix].begin(self.sessions, now);
-        self.settle(ix, now);
+        self.update_liveness(ix, now);
         Some(self.sessions)
     }
 
@@ -167,17 +166,18 @@ impl Depot {
     pub fn gone(&mut self, peer: PeerId, session: u64, now: u64) {
         let ix = self.node_ix(peer);
         self.nodes[ix].end(session);
-        self.settle(ix, now);
+        self.update_liveness(ix, now);
     }
 
-    /// Takes a node's report; false where a newer connection of the node took this one's place, or the node is to begin anew
-    /// because there is room again for what was passed over.
+    /// Applies a node's report. False if a newer connection of the node took this one's place, or if the node is to report
+    /// everything again because there is room for chunks that were ignored.
     pub fn report(&mut self, peer: PeerId, session: u64, report: NodeReport, now: u64) -> bool {
         let ix = self.node_ix(peer);
         if !self.nodes[ix].is_current(session) {
             return false;
         }
-        let elsewhere: usize = self.nodes.iter().map(Node::unnamed).sum::<usize>() - self.nodes[ix].unnamed();
+        let elsewhere: usize =
+            self.nodes.iter().map(TrackedNode::unnamed).sum::<usize>() - self.nodes[ix].unnamed();
         let budget = NODE_UNNAMED.min(ALL_UNNAMED.saturating_sub(elsewhere));
         let files = &self.files;
         let is_named = |key: &OwnedChunk| !files.homes(key).is_empty();
@@ -189,21 +189,21 @@ impl Depot {
             let alarm = "ALARM: a storage node reports more chunks that no file names than are remembered";
             tracing::error!(node = %peer, name, budget, alarm);
         }
-        self.settle(ix, now);
+        self.update_liveness(ix, now);
         for key in changed.chunks {
-            self.judge(ix, key, now);
+            self.mark_unneeded(ix, key, now);
             self.count_chunk(&key, now);
         }
         if changed.all {
             let held: Vec<OwnedChunk> = self.nodes[ix].chunks.iter().copied().collect();
-            held.into_iter().for_each(|key| self.judge(ix, key, now));
+            held.into_iter().for_each(|key| self.mark_unneeded(ix, key, now));
             self.recount_node(ix);
             self.count_some(now);
         }
         !self.nodes[ix].has_room_again(budget)
     }
 
-    /// What a node is to do, for the answer to its report. A deletion that waited is looked at once more.
+    /// A node's orders, for the answer to its report. Deletions that waited are checked once more.
     pub fn take_orders(&mut self, peer: PeerId, leased: &dyn Fn(Uid) -> bool, now: u64) -> Vec<Planned> {
         let ix = self.node_ix(peer);
         let mut orders = self.nodes[ix].take_orders(MAX_ORDERS);
@@ -217,27 +217,27 @@ impl Depot {
         orders
     }
 
-    /// Lets time pass: who fell silent, which copies to order, what to delete. To be called a few times a second.
-    pub fn tick(&mut self, mandate: &Mandate<'_>, now: u64) {
+    /// Lets time pass: finds silent nodes, orders copies and deletions. To be called a few times per second.
+    pub fn tick(&mut self, permissions: &Permissions<'_>, now: u64) {
         for ix in 0..self.nodes.len() {
-            self.settle(ix, now);
+            self.update_liveness(ix, now);
             for key in self.nodes[ix].expire(now) {
                 self.count_chunk(&key, now);
             }
         }
         self.count_some(now);
-        if mandate.copies {
+        if permissions.copies {
             self.ordering = true;
             self.order_copies(now);
         } else if std::mem::take(&mut self.ordering) {
-            self.nodes.iter_mut().for_each(Node::drop_copies);
+            self.nodes.iter_mut().for_each(TrackedNode::drop_copies);
             (0..self.nodes.len()).for_each(|ix| self.recount_node(ix));
         }
-        self.deletions_held = mandate.held.clone();
-        if mandate.held.is_none() {
-            self.sweep(mandate, now);
+        self.deletions_held = permissions.held.clone();
+        if permissions.held.is_none() {
+            self.sweep(permissions, now);
         } else {
-            self.nodes.iter_mut().for_each(Node::drop_deletions);
+            self.nodes.iter_mut().for_each(TrackedNode::drop_deletions);
         }
     }
 
@@ -267,24 +267,24 @@ impl Depot {
         self.by_peer.get(&peer).is_some_and(|&ix| !self.files.on(|server| server == ix).is_empty())
     }
 
-    /// Where the copies of a file stand; none for a version that is not known.
+    /// The state of a file's copies; `None` for a version that is not known.
     #[must_use]
     pub fn health(&self, owner: Uid, version: Blake3) -> Option<Health> {
         self.files.health(owner, version)
     }
 
-    /// How the store is; who gives orders, and whose room there is, is left to the caller.
+    /// The store's status, without the tracker that gives orders and the caller's room.
     #[must_use]
     pub fn status(&self, now: u64) -> StoreStatus {
         let totals = self.files.totals();
-        let sum = |of: fn(&Node) -> usize| self.nodes.iter().map(of).sum::<usize>() as u64;
+        let sum = |of: fn(&TrackedNode) -> usize| self.nodes.iter().map(of).sum::<usize>() as u64;
         StoreStatus {
             nodes: self.nodes(now),
             files: self.files.count() as u64,
             chunks: totals.chunks,
             missing_copies: totals.missing_copies,
             lost_chunks: totals.lost_chunks,
-            copying: sum(Node::under_way),
+            copying: sum(TrackedNode::under_way),
             unnamed: sum(|node| node.unneeded.len()),
             deletions_held: self.deletions_held.clone(),
             ..StoreStatus::default()
@@ -296,34 +296,34 @@ impl Depot {
             return ix;
         }
         let ix = self.nodes.len();
-        self.nodes.push(Node::of(peer));
+        self.nodes.push(TrackedNode::of(peer));
         self.by_peer.insert(peer, ix);
         ix
     }
 
-    /// Who stands in a server's place now. Nobody takes the place of one that is up, whatever a record says.
-    fn heir(&self, mut ix: NodeIx) -> NodeIx {
-        for _ in 0..MAX_HEIRS {
+    /// The node that stands in a server's place now. No record puts one in the place of a server that is up.
+    fn successor(&self, mut ix: NodeIx) -> NodeIx {
+        for _ in 0..MAX_SUCCESSORS {
             if self.nodes[ix].up {
                 break;
             }
-            match self.nodes[ix].heir.and_then(|heir| self.by_peer.get(&heir)) {
-                Some(&heir) if heir != ix => ix = heir,
+            match self.nodes[ix].successor.and_then(|successor| self.by_peer.get(&successor)) {
+                Some(&successor) if successor != ix => ix = successor,
                 _ => break,
             }
         }
         ix
     }
 
-    fn settle(&mut self, ix: NodeIx, now: u64) {
-        if self.nodes[ix].settle(now, self.rules.repair_after_ms) {
+    fn update_liveness(&mut self, ix: NodeIx, now: u64) {
+        if self.nodes[ix].update_liveness(now, self.rules.repair_after_ms) {
             self.recount_node(ix);
         }
     }
 
-    /// Has everything counted again that a node may hold.
+    /// Queues the files that a node may hold chunks of, to be counted again.
     fn recount_node(&mut self, ix: NodeIx) {
-        for file in self.files.on(|server| server == ix || self.heir(server) == ix) {
+        for file in self.files.on(|server| server == ix || self.successor(server) == ix) {
             self.queue_file(file);
         }
     }
@@ -356,11 +356,11 @@ impl Depot {
         }
     }
 
-    /// The servers for a chunk in the order of preference, heirs in their places, each once.
+    /// The servers for a chunk in the order of preference, with successors in their places, each once.
     fn servers(&self, (file, chunk): Home) -> Vec<NodeIx> {
         let mut servers = Vec::new();
         let Some(file) = self.files.get(file) else { return servers };
-        for server in file.placement(chunk).map(|server| self.heir(server)) {
+        for server in file.placement(chunk).map(|server| self.successor(server)) {
             if !servers.contains(&server) {
                 servers.push(server);
             }
@@ -368,7 +368,7 @@ impl Depot {
         servers
     }
 
-    /// Counts the copies of a chunk, marks those that are too many, and notes whether one is to be made.
+    /// Counts the copies of a chunk, marks surplus ones, and notes whether one is to be made.
     fn count(&mut self, home: Home, now: u64) {
         let Some(file) = self.files.get(home.0) else { return };
         let (copies, old) = (file.copies, file.old);
@@ -379,7 +379,7 @@ impl Depot {
         let (mut live, mut kept, mut coming, mut place) = (0u8, 0u8, 0u8, false);
         for (rank, ix) in self.servers(home).into_iter().enumerate() {
             let node = &mut self.nodes[ix];
-            // A server not heard of since this tracker started may well hold what the rule gave it.
+            // A server that has not reported since this tracker started may hold what the rule gave it.
             let supposed = !node.reported && old && rank < usize::from(copies);
             if !node.lost && (supposed || node.chunks.contains(&key)) {
                 kept += 1;
@@ -404,7 +404,7 @@ impl Depot {
     }
 
     /// Marks a chunk on a node that no file asks it to hold.
-    fn judge(&mut self, ix: NodeIx, key: OwnedChunk, now: u64) {
+    fn mark_unneeded(&mut self, ix: NodeIx, key: OwnedChunk, now: u64) {
         let asked = self.files.homes(&key).to_vec().into_iter().any(|home| self.servers(home).contains(&ix));
         let node = &mut self.nodes[ix];
         if !asked && node.chunks.contains(&key) {
@@ -416,7 +416,7 @@ impl Depot {
     fn order_copies(&mut self, now: u64) {
         let mut picks = 0;
         let mut stuck = HashSet::new();
-        while picks < MAX_PICKS && self.nodes.iter().any(Node::is_idle) {
+        while picks < MAX_PICKS && self.nodes.iter().any(TrackedNode::is_idle) {
             let Some(file) = self.files.wanting().find(|file| !stuck.contains(file)) else { return };
             let mut misses = 0;
             while misses < MAX_MISSES {
@@ -435,7 +435,7 @@ impl Depot {
         }
     }
 
-    /// Orders one copy, if the server whose turn it is can take an order now.
+    /// Orders one copy, if the server that is to hold it can take an order now.
     fn order_copy(&mut self, home: Home, now: u64) -> bool {
         let Some(file) = self.files.get(home.0) else { return false };
         let (Some(key), Some(chunk)) = (file.key(home.1), file.chunks.get(home.1 as usize).copied()) else {
@@ -459,10 +459,10 @@ impl Depot {
         true
     }
 
-    /// Orders deletions as far as the rules allow them.
-    fn sweep(&mut self, mandate: &Mandate<'_>, now: u64) {
+    /// Orders the deletions that the rules allow.
+    fn sweep(&mut self, permissions: &Permissions<'_>, now: u64) {
         let (grace, files) = (self.rules.grace_ms, &self.files);
-        let kept = |owner: Uid| (mandate.leased)(owner) || files.has_opaque(owner);
+        let kept = |owner: Uid| (permissions.leased)(owner) || files.has_opaque(owner);
         for node in &mut self.nodes {
             if !node.up || node.unneeded.is_empty() {
                 continue;
@@ -473,18 +473,18 @@ impl Depot {
                 .map(|(key, since)| (*key, *since))
                 .filter(|(key, since)| now.saturating_sub(*since) >= grace && !kept(key.owner))
                 .collect();
-            let asked = |since: u64| mandate.allowed_ms.is_none_or(|allowed| since > allowed);
+            let asked = |since: u64| permissions.allowed_ms.is_none_or(|allowed| since > allowed);
             let many = due.iter().filter(|(_, since)| asked(*since)).count();
             if many * SWEEP_SHARE > node.chunks.len() {
                 let name = node.name.as_ref().map_or_else(String::new, ToString::to_string);
                 self.deletions_held = Some(format!(
-                    "{many} of {} chunks on {name} are named by nothing, more than a tenth; if that is right, type \
+                    "no stored file names {many} of {} chunks on {name}, more than a tenth; if that is right, type \
                      allow-deletions at a tracker's prompt",
                     node.chunks.len()
                 ));
                 continue;
             }
-            // In one order at every tracker: a node deletes what most of them name within a short while.
+            // In the same order at every tracker: a node deletes what the majority orders within a short while.
             let mut due: Vec<OwnedChunk> = due.into_iter().map(|(key, _)| key).collect();
             due.sort_unstable();
             for key in due {

@@ -1,4 +1,4 @@
-//! A depot in a world of random nodes: they come, go, lose chunks, fail orders. Afterwards every copy that can exist is
+//! A planner in a world of random nodes: they come, go, lose chunks, fail orders. Afterwards every copy that can exist is
 //! in place, and no order ever cost a copy that was needed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -7,8 +7,8 @@ use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
 use shoal_common::tracker_api::storage::{NodeReport, OwnedChunk};
 use shoal_common::{Blake3, NodeName, PeerId, Uid};
 
-use super::depot::{Depot, Mandate, Rules};
 use super::nodes::Planned;
+use super::planner::{Permissions, RepairPlanner, Rules};
 
 const RULES: Rules = Rules { grace_ms: 5_000, repair_after_ms: 20_000 };
 const OWNER: Uid = Uid([1; 16]);
@@ -17,13 +17,13 @@ const CAPACITY: u64 = 1 << 40;
 struct Server {
     peer: PeerId,
     held: HashSet<OwnedChunk>,
-    /// What it told on this connection; none while it is away.
-    told: Option<(u64, HashSet<OwnedChunk>)>,
+    /// What it reported on this connection; `None` while it is away.
+    reported: Option<(u64, HashSet<OwnedChunk>)>,
 }
 
 struct World {
     rng: fastrand::Rng,
-    depot: Depot,
+    planner: RepairPlanner,
     servers: Vec<Server>,
     files: HashMap<u8, StoreManifest>,
     versions: u32,
@@ -34,15 +34,15 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut depot = Depot::new(RULES, seed);
+        let mut planner = RepairPlanner::new(RULES, seed);
         let servers: Vec<Server> = (0..rng.u8(2..7))
-            .map(|n| Server { peer: PeerId([n; 32]), held: HashSet::new(), told: None })
+            .map(|n| Server { peer: PeerId([n; 32]), held: HashSet::new(), reported: None })
             .collect();
         for server in &servers {
             let name = NodeName::create(&format!("DFS{}", server.peer.0[0])).unwrap();
-            depot.set_node(server.peer, Some((name, "127.0.0.1:1".into(), None)));
+            planner.set_node(server.peer, Some((name, "127.0.0.1:1".into(), None)));
         }
-        Self { rng, depot, servers, files: HashMap::new(), versions: 0, now: 0, leased: false }
+        Self { rng, planner, servers, files: HashMap::new(), versions: 0, now: 0, leased: false }
     }
 
     fn needed_at(&self, server: usize) -> HashSet<OwnedChunk> {
@@ -59,7 +59,7 @@ impl World {
     }
 
     fn holders(&self, key: &OwnedChunk) -> usize {
-        self.servers.iter().filter(|server| server.told.is_some() && server.held.contains(key)).count()
+        self.servers.iter().filter(|server| server.reported.is_some() && server.held.contains(key)).count()
     }
 
     fn wanted(&self, key: &OwnedChunk) -> usize {
@@ -97,7 +97,7 @@ impl World {
 
     fn point(&mut self, key: u8, manifest: Option<StoreManifest>) {
         let version = manifest.as_ref().map(|manifest| Blake3::of(&manifest.encode()));
-        self.depot.point((OWNER, PointerKey([key; 32])), version, manifest.clone(), false, self.now);
+        self.planner.point((OWNER, PointerKey([key; 32])), version, manifest.clone(), false, self.now);
         match manifest {
             Some(manifest) => drop(self.files.insert(key, manifest)),
             None => drop(self.files.remove(&key)),
@@ -106,36 +106,36 @@ impl World {
 
     fn come(&mut self, at: usize) {
         let server = &mut self.servers[at];
-        let session = self.depot.register(server.peer, self.now).unwrap();
-        server.told = Some((session, HashSet::new()));
+        let session = self.planner.register(server.peer, self.now).unwrap();
+        server.reported = Some((session, HashSet::new()));
         let mut pages: Vec<OwnedChunk> = server.held.iter().copied().collect();
         let second = pages.split_off(pages.len() / 2);
-        for (held, anew, more) in [(pages, true, true), (second, false, false)] {
+        for (held, reset, more) in [(pages, true, true), (second, false, false)] {
             let report =
-                NodeReport { anew, more, held, capacity: CAPACITY, free: CAPACITY, ..NodeReport::default() };
-            assert!(self.depot.report(server.peer, session, report, self.now));
+                NodeReport { reset, more, held, capacity: CAPACITY, free: CAPACITY, ..NodeReport::default() };
+            assert!(self.planner.report(server.peer, session, report, self.now));
         }
-        server.told = Some((session, server.held.clone()));
+        server.reported = Some((session, server.held.clone()));
     }
 
     fn go(&mut self, at: usize) {
-        if let Some((session, _)) = self.servers[at].told.take() {
-            self.depot.gone(self.servers[at].peer, session, self.now);
+        if let Some((session, _)) = self.servers[at].reported.take() {
+            self.planner.gone(self.servers[at].peer, session, self.now);
         }
     }
 
     /// One report, and the orders in its answer.
     fn report(&mut self, at: usize, reliable: bool) {
-        let Some((session, told)) = self.servers[at].told.take() else { return };
+        let Some((session, reported)) = self.servers[at].reported.take() else { return };
         let mut failed = Vec::new();
         let leased = self.leased;
-        for planned in self.depot.take_orders(self.servers[at].peer, &|_| leased, self.now) {
+        for planned in self.planner.take_orders(self.servers[at].peer, &|_| leased, self.now) {
             match planned {
                 Planned::Copy { chunk, from, .. } => {
                     let there = self
                         .servers
                         .iter()
-                        .any(|s| s.peer == from && s.told.is_some() && s.held.contains(&chunk));
+                        .any(|s| s.peer == from && s.reported.is_some() && s.held.contains(&chunk));
                     if there && (reliable || self.rng.u8(..4) > 0) {
                         self.servers[at].held.insert(chunk);
                     } else {
@@ -151,19 +151,19 @@ impl World {
             }
         }
         let server = &mut self.servers[at];
-        let held = server.held.difference(&told).copied().collect();
-        let gone = told.difference(&server.held).copied().collect();
+        let held = server.held.difference(&reported).copied().collect();
+        let gone = reported.difference(&server.held).copied().collect();
         let report =
             NodeReport { held, gone, failed, capacity: CAPACITY, free: CAPACITY, ..NodeReport::default() };
-        assert!(self.depot.report(server.peer, session, report, self.now));
-        server.told = Some((session, server.held.clone()));
+        assert!(self.planner.report(server.peer, session, report, self.now));
+        server.reported = Some((session, server.held.clone()));
     }
 
     fn tick(&mut self) {
         let (leased, now) = (self.leased, self.now);
         let leased = move |_: Uid| leased;
-        let mandate = Mandate { copies: true, held: None, allowed_ms: Some(now), leased: &leased };
-        self.depot.tick(&mandate, now);
+        let permissions = Permissions { copies: true, held: None, allowed_ms: Some(now), leased: &leased };
+        self.planner.tick(&permissions, now);
     }
 
     fn step(&mut self) {
@@ -181,9 +181,9 @@ impl World {
                 self.come(at);
             }
             6 => {
-                // Rot, as long as somebody else has the chunk.
+                // Rot, as long as another server has the chunk.
                 let found = self.servers[at].held.iter().copied().find(|key| self.holders(key) > 1);
-                if let (Some(key), true) = (found, self.servers[at].told.is_some()) {
+                if let (Some(key), true) = (found, self.servers[at].reported.is_some()) {
                     self.servers[at].held.remove(&key);
                     self.report(at, true);
                 }
@@ -198,7 +198,7 @@ impl World {
         self.tick();
     }
 
-    fn settle(&mut self) {
+    fn update_liveness(&mut self) {
         self.leased = false;
         for at in 0..self.servers.len() {
             self.go(at);
@@ -222,8 +222,8 @@ fn copies_find_their_places_whatever_happens() {
         for _ in 0..80 {
             world.step();
         }
-        world.settle();
-        let status = world.depot.status(world.now);
+        world.update_liveness();
+        let status = world.planner.status(world.now);
         let named: BTreeSet<ChunkId> =
             world.files.values().flat_map(|file| file.chunks.iter().map(|chunk| chunk.id)).collect();
         assert_eq!(status.chunks, named.len() as u64, "{replay}");
@@ -256,13 +256,13 @@ fn a_tenth_of_a_node_goes_unasked_and_no_more() {
         chunks: (0..100).map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1 }).collect(),
     };
     let version = Some(Blake3([1; 32]));
-    world.depot.point((owner, PointerKey([1; 32])), version, Some(manifest), false, 0);
+    world.planner.point((owner, PointerKey([1; 32])), version, Some(manifest), false, 0);
     world.servers[0].held = (0..111).map(key).collect();
     world.come(0);
     let sweep = |world: &mut World, allowed_ms: Option<u64>| {
-        let mandate = Mandate { copies: true, held: None, allowed_ms, leased: &|_| false };
-        world.depot.tick(&mandate, world.now);
-        world.depot.take_orders(world.servers[0].peer, &|_| false, world.now).len()
+        let permissions = Permissions { copies: true, held: None, allowed_ms, leased: &|_| false };
+        world.planner.tick(&permissions, world.now);
+        world.planner.take_orders(world.servers[0].peer, &|_| false, world.now).len()
     };
     assert_eq!(sweep(&mut world, None), 0, "within the grace");
     world.now += 2_900;
@@ -280,7 +280,7 @@ fn a_tenth_of_a_node_goes_unasked_and_no_more() {
         world.report(0, true);
     }
     assert_eq!(sweep(&mut world, Some(at - 1)), 0);
-    assert!(world.depot.status(world.now).deletions_held.is_some());
+    assert!(world.planner.status(world.now).deletions_held.is_some());
     assert_eq!(sweep(&mut world, Some(at)), 20);
 }
 
@@ -294,7 +294,7 @@ fn one_file(world: &mut World, chunks: u8) -> Vec<OwnedChunk> {
         chunks: ids.map(|id| ChunkRef { id, sealed: 1 }).collect(),
     };
     let keys = manifest.chunks.iter().map(|chunk| OwnedChunk { owner: OWNER, chunk: chunk.id }).collect();
-    world.depot.point((OWNER, PointerKey([1; 32])), Some(Blake3([1; 32])), Some(manifest), false, 0);
+    world.planner.point((OWNER, PointerKey([1; 32])), Some(Blake3([1; 32])), Some(manifest), false, 0);
     keys
 }
 
@@ -308,9 +308,9 @@ fn of_chunks_that_no_file_names_only_so_many_are_remembered_and_the_rest_when_th
         OwnedChunk { owner: Uid([9; 16]), chunk: ChunkId(id) }
     };
     let peer = world.servers[0].peer;
-    let session = world.depot.register(peer, 0).unwrap();
-    let page = |held: Vec<OwnedChunk>, gone: Vec<OwnedChunk>, (anew, more): (bool, bool)| NodeReport {
-        anew,
+    let session = world.planner.register(peer, 0).unwrap();
+    let page = |held: Vec<OwnedChunk>, gone: Vec<OwnedChunk>, (reset, more): (bool, bool)| NodeReport {
+        reset,
         more,
         held,
         gone,
@@ -318,27 +318,27 @@ fn of_chunks_that_no_file_names_only_so_many_are_remembered_and_the_rest_when_th
         free: CAPACITY,
         ..NodeReport::default()
     };
-    assert!(world.depot.report(
+    assert!(world.planner.report(
         peer,
         session,
         page((0..300_000).map(garbage).collect(), vec![], (true, true)),
         0
     ));
-    assert!(world.depot.report(peer, session, page(named, vec![], (false, false)), 0));
-    let status = world.depot.status(0);
+    assert!(world.planner.report(peer, session, page(named, vec![], (false, false)), 0));
+    let status = world.planner.status(0);
     assert_eq!((status.unnamed, status.nodes[0].chunks), (200_000, 200_100));
     assert_eq!(status.lost_chunks, 0, "what a file names is always remembered");
     // More of the same is passed over, however it is said.
-    assert!(world.depot.report(
+    assert!(world.planner.report(
         peer,
         session,
         page((300_000..310_000).map(garbage).collect(), vec![], (false, false)),
         0
     ));
-    assert_eq!(world.depot.status(0).unnamed, 200_000);
-    // Once most of it is gone the node is to begin anew, and tells the rest.
+    assert_eq!(world.planner.status(0).unnamed, 200_000);
+    // Once most of it is gone the node is to report everything again.
     let gone = page(vec![], (0..150_000).map(garbage).collect(), (false, false));
-    assert!(!world.depot.report(peer, session, gone, 0));
+    assert!(!world.planner.report(peer, session, gone, 0));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
     world.come(1);
     let (old, new) = (world.servers[0].peer, world.servers[1].peer);
     let name = NodeName::create("DFS0").unwrap();
-    world.depot.set_node(old, Some((name, "127.0.0.1:1".into(), Some(new))));
+    world.planner.set_node(old, Some((name, "127.0.0.1:1".into(), Some(new))));
     for _ in 0..100 {
         world.now += 200;
         world.tick();
@@ -359,19 +359,22 @@ fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
     }
     assert_eq!(world.servers[0].held.len(), 20, "its chunks are needed where they are");
     assert_eq!(world.servers[1].held.len(), 0);
-    assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, None);
+    assert_eq!(world.planner.nodes(world.now).iter().find(|node| node.peer == old).unwrap().successor, None);
     world.go(0);
-    assert_eq!(world.depot.nodes(world.now).iter().find(|node| node.peer == old).unwrap().heir, Some(new));
+    assert_eq!(
+        world.planner.nodes(world.now).iter().find(|node| node.peer == old).unwrap().successor,
+        Some(new)
+    );
 }
 
 #[test]
 fn a_node_that_was_taken_out_is_not_let_in_until_it_is_admitted_again() {
     let mut world = World::new(2);
     let peer = world.servers[0].peer;
-    world.depot.set_node(peer, None);
-    assert_eq!(world.depot.register(peer, 0), None);
-    assert_eq!(world.depot.register(PeerId([99; 32]), 0), None, "one that nobody ever heard of");
+    world.planner.set_node(peer, None);
+    assert_eq!(world.planner.register(peer, 0), None);
+    assert_eq!(world.planner.register(PeerId([99; 32]), 0), None, "an unknown one");
     let name = NodeName::create("DFS1").unwrap();
-    world.depot.set_node(peer, Some((name, "127.0.0.1:1".into(), None)));
-    assert!(world.depot.register(peer, 0).is_some());
+    world.planner.set_node(peer, Some((name, "127.0.0.1:1".into(), None)));
+    assert!(world.planner.register(peer, 0).is_some());
 }

@@ -1,12 +1,12 @@
 //! The one thread that owns the database and the replica.
 //!
-//! Jobs come in through a bounded queue and are run in batches. What only reads is answered first, from what is durable.
-//! All the rest is one transaction, and takes effect outside only after its commit: answers to clients and frames to other
+//! Jobs come in through a bounded queue and are run in batches. Those that only read are answered first, from what is durable.
+//! All others are one transaction and take effect outside only after its commit: answers to clients and frames to other
 //! trackers never precede what they promise. An answer to a write also waits until every connected tracker holds it.
 //!
 //! A full disk rolls the transaction back, drops the links and refuses writes until there is room; reads go on. A damaged
-//! database is set aside and the others fill a new one. Anything else that fails stops the process, because what is durable
-//! is not known any more.
+//! database is set aside, and the other trackers fill a new one. Any other failure stops the process, because it is not known
+//! what is durable.
 
 mod opening;
 mod outputs;
@@ -19,24 +19,26 @@ use std::time::{Duration, Instant};
 use shoal_common::PeerId;
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_replica::{
-    Event, Frame, Holder, MemberStatus, NameSpace, Now, Replica, Row, TrackerNo, Write, WriteError, WriteId,
+    Event, Holder, MemberStatus, NameSpace, Now, Replica, Row, TrackerNo, Write, WriteError, WriteId,
     WriterId,
 };
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
+use crate::link_orders::LinkOrders;
 use crate::store::{Store, StoreError};
 use crate::sync_log::sync_span;
 use opening::{Opening, blank, new_writer_id, now, open_replica, stop};
 
-/// Jobs that may wait; a client's beyond that is refused, a link's waits.
+/// Jobs that may wait. Beyond that a client's call is refused and a link waits.
 const MAX_JOBS: usize = 4_096;
 /// Jobs in one transaction at most: a commit costs one fsync, however many share it.
 const MAX_BATCH: usize = 256;
 /// How often a full disk is looked at; writes are refused and links rest in between.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
-/// Why links rest meanwhile.
+/// Why there are no links meanwhile.
 const DISK_FULL: &str = "this tracker's disk is full";
-/// Claims on one name that are looked at.
+/// Claims on one name that are read at most.
 const MAX_CLAIMS: usize = 64;
 
 /// Why a command was not done.
@@ -44,7 +46,7 @@ const MAX_CLAIMS: usize = 64;
 pub enum Fault {
     /// It is refused; nothing was written.
     Refused(Refusal),
-    /// The database failed; the core decides what that means.
+    /// The database failed; the database thread decides what follows.
     Store(StoreError),
 }
 
@@ -54,37 +56,20 @@ impl From<StoreError> for Fault {
     }
 }
 
-/// A refusal in words that its reader can act on.
+/// A refusal, with a text that its reader can act on.
 #[must_use]
 pub fn refuse(kind: RefusalKind, text: impl Into<String>) -> Fault {
-    Fault::Refused(Refusal { kind, text: text.into(), again_ms: None })
+    Fault::Refused(Refusal::new(kind, text))
 }
 
 fn unavailable() -> Refusal {
-    let text = "this tracker cannot do that now (its log says why); try again, or another one".to_owned();
-    Refusal { kind: RefusalKind::Unavailable, text, again_ms: None }
-}
-
-/// What the links must do, once what it rests on is durable.
-#[derive(Debug)]
-pub enum LinkOrder {
-    /// Send a frame.
-    Send(TrackerNo, Frame),
-    /// Close one link.
-    Close(TrackerNo, String),
-    /// Close all links, for that reason: the replica begins anew.
-    CloseAll(&'static str),
-    /// Raise no link for so long.
-    Rest(Duration),
-    /// Raise no link with that tracker for so long.
-    Shun(TrackerNo, Duration),
-    /// Read nothing from that tracker for so long.
-    Pause(TrackerNo, Duration),
+    let text = "this tracker cannot do that now (its log says why); try again, or another one";
+    Refusal::new(RefusalKind::Unavailable, text)
 }
 
 type Query = Box<dyn FnOnce(&Tx<'_>) -> Result<Finish, StoreError> + Send>;
 type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Result<Finish, StoreError> + Send>;
-/// Answers whoever waits; dropped instead when the transaction failed.
+/// Sends the answer; dropped instead if the transaction failed.
 type Finish = Box<dyn FnOnce() + Send>;
 
 enum Message {
@@ -99,7 +84,7 @@ enum Step {
     Status(oneshot::Sender<Status>),
 }
 
-/// How the tracker is, for its operator.
+/// The database's status, for the operator.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// The other trackers.
@@ -118,15 +103,15 @@ pub struct Status {
     pub disk_full: bool,
 }
 
-/// The handle that everybody shares.
+/// A handle; all clones are one.
 #[derive(Clone)]
-pub struct Core {
+pub struct Database {
     messages: mpsc::Sender<Message>,
 }
 
-/// Where the core lives and who it is.
+/// Where the database is and whose it is.
 #[derive(Debug, Clone)]
-pub struct CoreConfig {
+pub struct DatabaseConfig {
     /// The data directory, which exists.
     pub dir: PathBuf,
     /// This tracker's number.
@@ -137,22 +122,19 @@ pub struct CoreConfig {
     pub peer: PeerId,
 }
 
-/// Opens the database, setting a damaged one aside, and starts the thread. It ends when all handles are gone.
+/// Opens the database, or sets a damaged one aside, and starts the thread. It ends when all handles are dropped.
 ///
 /// # Errors
 /// In words: what is wrong with the database or the configuration.
-pub fn start(
-    config: CoreConfig,
-    orders: mpsc::UnboundedSender<LinkOrder>,
-) -> anyhow::Result<(Core, JoinHandle<()>)> {
+pub(crate) fn start(config: DatabaseConfig, links: LinkOrders) -> anyhow::Result<(Database, JoinHandle<()>)> {
     let (messages, inbox) = mpsc::channel(MAX_JOBS);
-    let state = State::open(config, orders)?;
-    let thread = std::thread::Builder::new().name("core".into()).spawn(move || state.run(inbox))?;
-    Ok((Core { messages }, thread))
+    let thread = DatabaseThread::open(config, links)?;
+    let thread = std::thread::Builder::new().name("database".into()).spawn(move || thread.run(inbox))?;
+    Ok((Database { messages }, thread))
 }
 
-impl Core {
-    /// Runs a command that only reads, from what is durable here. Answered while the disk is full, too.
+impl Database {
+    /// Runs a command that only reads what is durable here. It is answered even while the disk is full.
     ///
     /// # Errors
     /// The command's own refusal, or `Unavailable` when the queue is full or the database failed.
@@ -161,7 +143,8 @@ impl Core {
         command: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let query: Query = Box::new(move |tx| finish(command(tx), answer));
+        let span = Span::current();
+        let query: Query = Box::new(move |tx| finish(span.in_scope(|| command(tx)), answer));
         self.messages.try_send(Message::Query(query)).map_err(|_| unavailable())?;
         answered.await.unwrap_or_else(|_| Err(unavailable()))
     }
@@ -175,18 +158,19 @@ impl Core {
         command: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |tx| finish(command(tx), answer));
+        let span = Span::current();
+        let job: Job = Box::new(move |tx| finish(span.in_scope(|| command(tx)), answer));
         self.messages.try_send(Message::Step(Step::Job(job))).map_err(|_| unavailable())?;
         answered.await.unwrap_or_else(|_| Err(unavailable()))
     }
 
-    /// Hands in what happened on a link; waits while the queue is full.
+    /// Passes on what happened on a link; waits while the queue is full.
     pub async fn event(&self, event: Event) {
-        // The core is gone only when the process ends.
+        // The thread ends only with the process.
         let _ = self.messages.send(Message::Step(Step::Event(event))).await;
     }
 
-    /// How the tracker is.
+    /// The database's status; `None` while it closes.
     pub async fn status(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
         self.messages.send(Message::Step(Step::Status(answer))).await.ok()?;
@@ -194,7 +178,7 @@ impl Core {
     }
 }
 
-/// How a command's result reaches whoever waits for it.
+/// Prepares the answer with a command's result.
 fn finish<T: Send + 'static>(
     result: Result<T, Fault>,
     answer: oneshot::Sender<Result<T, Refusal>>,
@@ -204,7 +188,7 @@ fn finish<T: Send + 'static>(
         Err(Fault::Refused(refusal)) => Err(refusal),
         Err(Fault::Store(error)) => return Err(error),
     };
-    // Nobody waits any more when the client is gone; what was written stays.
+    // The client may be gone; what was written stays.
     Ok(Box::new(move || drop(answer.send(result))))
 }
 
@@ -230,7 +214,7 @@ impl Tx<'_> {
         self.now
     }
 
-    /// How things stand with the other trackers.
+    /// The state of the other trackers.
     #[must_use]
     pub fn members(&self) -> Vec<MemberStatus> {
         self.replica.status(self.now)
@@ -254,7 +238,7 @@ impl Tx<'_> {
         Ok(claims)
     }
 
-    /// Writes rows, together or not at all. To be the last thing that a command does.
+    /// Writes rows, all or none. It must be the last thing that a command does.
     ///
     /// # Errors
     /// A refusal when the disk is full or the rows break a limit.
@@ -264,30 +248,31 @@ impl Tx<'_> {
         }
         match self.replica.write(self.store, writes, self.now) {
             Ok(id) => {
+                tracing::debug!(write = ?id, "written; to be acknowledged");
                 self.written = Some(id);
                 Ok(())
             }
             Err(WriteError::Store(error)) => Err(error.into()),
-            Err(WriteError::Refused(shoal_replica::Refusal::Busy)) => Err(Fault::Refused(Refusal {
-                kind: RefusalKind::Unavailable,
-                text: "this tracker has too many writes under way; try again in a moment".into(),
-                again_ms: Some(500),
-            })),
+            Err(WriteError::Refused(shoal_replica::Refusal::Busy)) => {
+                let text = "this tracker has too many writes under way; try again in a moment";
+                let refusal = Refusal::new(RefusalKind::Unavailable, text);
+                Err(Fault::Refused(refusal.retry_after(Duration::from_millis(500))))
+            }
             Err(WriteError::Refused(refusal)) => Err(refuse(RefusalKind::Limit, refusal.to_string())),
         }
     }
 }
 
 /// The thread's own state.
-struct State {
-    config: CoreConfig,
+struct DatabaseThread {
+    config: DatabaseConfig,
     store: Store,
     replica: Replica,
-    orders: mpsc::UnboundedSender<LinkOrder>,
+    links: LinkOrders,
     /// Answers that wait for the other trackers.
     waiting: HashMap<WriteId, Finish>,
     full_until: Option<Instant>,
-    /// The last write that was answered is durable here only.
+    /// Whether the last write that was answered is durable here only.
     alone: bool,
     writer: WriterId,
     started: Instant,
@@ -295,19 +280,19 @@ struct State {
     last_alarms: VecDeque<String>,
 }
 
-impl State {
-    fn open(config: CoreConfig, orders: mpsc::UnboundedSender<LinkOrder>) -> anyhow::Result<Self> {
+impl DatabaseThread {
+    fn open(config: DatabaseConfig, links: LinkOrders) -> anyhow::Result<Self> {
         let (writer, started) = (new_writer_id(), Instant::now());
         let (store, replica) = match opening::open(&config, writer, started) {
             Ok(both) => both,
             Err(Opening::Corrupt(problem)) => blank(&config, &problem, writer, started)?,
             Err(Opening::Other(error)) => return Err(error),
         };
-        let mut state = Self {
+        let mut thread = Self {
             config,
             store,
             replica,
-            orders,
+            links,
             waiting: HashMap::new(),
             full_until: None,
             alone: false,
@@ -316,12 +301,12 @@ impl State {
             alarms: 0,
             last_alarms: VecDeque::new(),
         };
-        state.carry_out();
-        Ok(state)
+        thread.carry_out();
+        Ok(thread)
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        // A runtime of its own on this thread only waits for a message or the next time-out.
+        // This thread's own runtime only waits for a message or the next time-out.
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return stop(&format!("cannot wait for work: {error}")),
@@ -354,7 +339,7 @@ impl State {
         Duration::from_millis(due.min(1_000))
     }
 
-    /// Whether the disk is still full, as far as can be told without writing.
+    /// Whether the disk is still full, as far as the file system says.
     fn is_full(&mut self) -> bool {
         let Some(until) = self.full_until else { return false };
         let now = Instant::now();
@@ -367,11 +352,11 @@ impl State {
             return false;
         }
         self.full_until = Some(now + FULL_PAUSE);
-        self.order(LinkOrder::Rest(FULL_PAUSE));
+        self.links.rest(FULL_PAUSE);
         true
     }
 
-    /// Answers what only reads.
+    /// Answers the queries.
     fn answer(&mut self, queries: Vec<Query>, now: Now) -> Result<(), StoreError> {
         if queries.is_empty() {
             return Ok(());
@@ -385,8 +370,7 @@ impl State {
         Ok(())
     }
 
-    /// Answers what only reads, runs the other messages in one transaction and carries out what follows from them after its
-    /// commit.
+    /// Answers the queries, runs the other messages in one transaction, and carries out what follows after its commit.
     fn batch(&mut self, batch: Vec<Message>) -> Result<(), StoreError> {
         let (full, now) = (self.is_full(), now(self.started));
         let (mut queries, mut steps) = (Vec::new(), Vec::new());
@@ -410,7 +394,7 @@ impl State {
                     let finish = job(&mut tx)?;
                     finishes.push((tx.written, finish));
                 }
-                // While the disk is full there are no links, and nothing from them can be stored.
+                // While the disk is full there are no links, because nothing from them can be stored.
                 Step::Event(Event::LinkUp { peer }) if full => refused_links.push(peer),
                 Step::Event(_) if full => {}
                 Step::Event(event) => {
@@ -429,10 +413,10 @@ impl State {
         }
         self.carry_out();
         for peer in refused_links {
-            self.order(LinkOrder::Close(peer, DISK_FULL.to_owned()));
+            self.links.close(peer, DISK_FULL);
         }
         for answer in statuses {
-            // An operator who does not wait any more needs no answer.
+            // An operator who is gone needs no answer.
             let _ = answer.send(self.status());
         }
         Ok(())
@@ -444,11 +428,6 @@ impl State {
             Event::Frame { peer, frame } => sync_span(*peer, self.config.me, frame),
             _ => tracing::Span::none(),
         }
-    }
-
-    fn order(&self, order: LinkOrder) {
-        // The links are gone only when the process ends.
-        let _ = self.orders.send(order);
     }
 
     fn status(&self) -> Status {
@@ -464,14 +443,14 @@ impl State {
         }
     }
 
-    /// Undoes the batch and goes on as far as that can be done.
+    /// Undoes the batch and goes on as far as possible.
     fn fail(&mut self, error: StoreError) {
         self.waiting.clear();
         let full = matches!(error, StoreError::Full);
-        self.order(LinkOrder::CloseAll(if full { DISK_FULL } else { "this tracker begins anew" }));
+        self.links.close_all(if full { DISK_FULL } else { "this tracker starts again" });
         let reopened = match error {
             StoreError::Full => {
-                self.order(LinkOrder::Rest(FULL_PAUSE));
+                self.links.rest(FULL_PAUSE);
                 tracing::error!("the disk is full: writes are refused until there is room");
                 self.full_until = Some(Instant::now() + FULL_PAUSE);
                 self.store.rollback().map_err(Opening::from).and_then(|()| {

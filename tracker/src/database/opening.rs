@@ -1,13 +1,13 @@
-//! How the core comes to a database and a replica on it: at the start, and again after what made it give up the last one.
+//! Opens the database and a replica on it: at the start, and again after the database thread had to give up the last one.
 
 use std::time::Instant;
 
 use anyhow::anyhow;
 use shoal_replica::{Bounds, Config, Now, OpenError, Replica, Rows, Write, WriteError, WriterId};
 
-use super::CoreConfig;
+use super::DatabaseConfig;
 use crate::clock;
-use crate::record::{DECOY_SECRET, TICKET_KEY, encode};
+use crate::record::{DECOY_SECRET, TICKET_KEY, put};
 use crate::store::{Store, StoreError};
 
 /// Trackers with another value refuse each other.
@@ -28,10 +28,10 @@ impl From<StoreError> for Opening {
     }
 }
 
-/// Opens the database of a data directory with a replica on it, and sees to this tracker's own records. Whatever of that
-/// meets damage, nobody waits for an answer from the database yet.
+/// Opens the database of a data directory with a replica on it, and writes this tracker's own records. No answer of the
+/// database is awaited yet, so all damage that this meets can be handled by starting blank.
 pub(super) fn open(
-    config: &CoreConfig,
+    config: &DatabaseConfig,
     writer: WriterId,
     started: Instant,
 ) -> Result<(Store, Replica), Opening> {
@@ -44,7 +44,7 @@ pub(super) fn open(
 /// Opens a replica on a database that is open.
 pub(super) fn open_replica(
     store: &mut Store,
-    config: &CoreConfig,
+    config: &DatabaseConfig,
     writer: WriterId,
     now: Now,
 ) -> Result<Replica, Opening> {
@@ -67,19 +67,19 @@ pub(super) fn open_replica(
     }
 }
 
-/// Writes what every tracker contributes: the key it signs tickets with, and the secret behind made-up salts if there is
-/// none yet.
+/// Writes what every tracker contributes: the key that it signs tickets with, and the secret behind made-up salts if there is
+/// none.
 fn write_own_records(
     store: &mut Store,
     replica: &mut Replica,
-    config: &CoreConfig,
+    config: &DatabaseConfig,
     now: Now,
 ) -> Result<(), Opening> {
     store.begin()?;
     let mut writes = Vec::new();
-    let (key, value) = (vec![config.me.0], encode(&config.peer));
-    if store.get(TICKET_KEY, &key)?.is_none_or(|row| row.value != value) {
-        writes.push(Write { kind: TICKET_KEY, key, value, ..Write::default() });
+    let own_key = put(TICKET_KEY, vec![config.me.0], &config.peer);
+    if store.get(TICKET_KEY, &own_key.key)?.is_none_or(|row| row.value != own_key.value) {
+        writes.push(own_key);
     }
     if store.get(DECOY_SECRET, &[])?.is_none() {
         let mut secret = vec![0; 32];
@@ -95,9 +95,9 @@ fn write_own_records(
     Ok(store.commit()?)
 }
 
-/// Sets a damaged database aside and begins with an empty one.
+/// Sets a damaged database aside and starts with an empty one.
 pub(super) fn blank(
-    config: &CoreConfig,
+    config: &DatabaseConfig,
     problem: &str,
     writer: WriterId,
     started: Instant,
@@ -113,7 +113,7 @@ pub(super) fn blank(
     })
 }
 
-/// Ends the process: nothing that is not durable may be acknowledged.
+/// Ends the process, because nothing may be acknowledged that is not durable.
 pub(super) fn stop(problem: &str) {
     tracing::error!("stopping: {problem}");
     eprintln!("tracker: stopping: {problem}");
