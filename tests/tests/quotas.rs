@@ -7,7 +7,7 @@ use shoal_common::storage::ChunkId;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, Refusal, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
-use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::connection::{NodeConnection, RequestError};
 use shoal_dfs::wire::Failure;
 use shoal_tests::{Client, Member, Store, Trackers, random_file, until};
 use tokio_util::task::TaskTracker;
@@ -406,14 +406,15 @@ fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
     };
     let (address, tasks) = (nodes[0].address.parse().unwrap(), TaskTracker::new());
     eve.handle().block_on(async {
-        let lane = Lane::connect(address, nodes[0].peer, eve.identity(), &tasks).await.unwrap();
-        lane.show(ticket).await.unwrap();
+        let connection =
+            NodeConnection::connect(address, nodes[0].peer, eve.identity(), &tasks).await.unwrap();
+        connection.show(ticket).await.unwrap();
         let mut taken = 0;
         for number in 0..100_u8 {
             let bytes = vec![number; 10];
-            match lane.put(ChunkId::of(&bytes), bytes.into()).await {
+            match connection.put(ChunkId::of(&bytes), bytes.into()).await {
                 Ok(()) => taken += 1,
-                Err(error) => assert!(matches!(error, LaneError::Failed(Failure::Quota)), "{error}"),
+                Err(error) => assert!(matches!(error, RequestError::Failed(Failure::Quota)), "{error}"),
             }
         }
         // Twice the quota, in blocks of the disk.

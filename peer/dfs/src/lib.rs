@@ -7,9 +7,9 @@
 pub mod chunks;
 pub mod client;
 pub mod conf;
+pub mod connection;
 pub mod files;
 pub mod front;
-pub mod lane;
 pub mod name;
 pub mod node;
 pub mod seal;

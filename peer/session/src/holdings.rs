@@ -1,4 +1,4 @@
-//! What this client holds and serves now: the one list from which the trackers are told. Written by `shares` and
+//! What this client holds and serves now: the one list that is announced to the trackers. Written by `shares` and
 //! `transfers`, read by the tracker session.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +13,19 @@ use shoal_policy::FileKey;
 
 /// The list. Cheap to clone; all clones are the same list.
 #[derive(Debug, Clone, Default)]
-pub struct Holdings(Arc<Shared>);
+pub struct Holdings(Arc<Announced>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Announced {
     list: Mutex<List>,
     changed: Notify,
     /// The version up to which a tracker knows the list.
-    told: watch::Sender<u64>,
+    acknowledged: watch::Sender<u64>,
 }
 
-/// What is to be told to a tracker, and the version of the list that it then knows.
+/// What is to be announced to a tracker, and the version of the list that it then knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct Announcement {
     /// What is held, or what changed.
     pub holdings: Vec<Holding>,
     version: u64,
@@ -73,36 +73,36 @@ impl Holdings {
         self.list().held.get(&key).copied().unwrap_or(Completeness::None)
     }
 
-    /// Holds nothing any more, and tells nobody: the session is over.
+    /// Empties the list without announcing that: the session is over.
     pub fn clear(&self) {
         let mut list = self.list();
         list.held.clear();
         list.changes.clear();
         let version = list.version;
         drop(list);
-        self.0.told.send_replace(version);
+        self.0.acknowledged.send_replace(version);
     }
 
     /// Everything that is held; what changed before is thereby taken, too.
     #[must_use]
-    pub fn take_all(&self) -> News {
+    pub fn take_all(&self) -> Announcement {
         let mut list = self.list();
         list.changes.clear();
         let holdings = list.held.iter().map(|(&key, &completeness)| holding(key, completeness)).collect();
-        News { holdings, version: list.version }
+        Announcement { holdings, version: list.version }
     }
 
     /// What changed since changes were last taken; a file that is not held any more comes with [`Completeness::None`].
     #[must_use]
-    pub fn take_changes(&self) -> News {
+    pub fn take_changes(&self) -> Announcement {
         let mut list = self.list();
         let changes = std::mem::take(&mut list.changes);
         let completeness = |key| list.held.get(&key).copied().unwrap_or(Completeness::None);
         let holdings = changes.into_iter().map(|key| holding(key, completeness(key))).collect();
-        News { holdings, version: list.version }
+        Announcement { holdings, version: list.version }
     }
 
-    /// These are to be told once more: a tracker did not take them, or knows by now what it did not.
+    /// Announces these again: a tracker did not take them, or knows by now what it did not.
     pub fn again(&self, holdings: &[Holding]) {
         if holdings.is_empty() {
             return;
@@ -112,11 +112,11 @@ impl Holdings {
         self.0.changed.notify_one();
     }
 
-    /// A tracker knows these news.
-    pub fn told(&self, news: &News) {
-        self.0.told.send_if_modified(|told| {
-            let newer = news.version > *told;
-            *told = news.version.max(*told);
+    /// A tracker acknowledged the announcement.
+    pub fn acknowledged(&self, announcement: &Announcement) {
+        self.0.acknowledged.send_if_modified(|known| {
+            let newer = announcement.version > *known;
+            *known = announcement.version.max(*known);
             newer
         });
     }
@@ -124,8 +124,8 @@ impl Holdings {
     /// Completes when a tracker knows the list as it is now, or after that long. Safe to drop.
     pub async fn settled(&self, within: Duration) {
         let version = self.list().version;
-        let mut told = self.0.told.subscribe();
-        let _ = tokio::time::timeout(within, told.wait_for(|told| *told >= version)).await;
+        let mut known = self.0.acknowledged.subscribe();
+        let _ = tokio::time::timeout(within, known.wait_for(|known| *known >= version)).await;
     }
 
     /// Completes when something changed since it last did. Safe to drop.
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_once_and_as_they_are_now() {
+    fn changes_are_announced_once_and_as_they_are_now() {
         let holdings = Holdings::default();
         assert!(holdings.set(key(1), Completeness::Some) && holdings.set(key(2), Completeness::Complete));
         holdings.set(key(1), Completeness::Complete);
@@ -169,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tracker_did_not_take_is_told_again_as_it_is_then() {
+    fn what_a_tracker_did_not_take_is_announced_again_as_it_is_then() {
         let holdings = Holdings::default();
         holdings.set(key(1), Completeness::Some);
-        let news = holdings.take_changes();
+        let announcement = holdings.take_changes();
         holdings.set(key(1), Completeness::Complete);
         let _ = holdings.take_changes();
-        holdings.again(&news.holdings);
+        holdings.again(&announcement.holdings);
         assert_eq!(holdings.take_changes().holdings, [holding(key(1), Completeness::Complete)]);
     }
 
@@ -185,12 +185,12 @@ mod tests {
         let begun = tokio::time::Instant::now();
         holdings.settled(within).await;
         holdings.set(key(1), Completeness::Some);
-        let news = holdings.take_changes();
-        holdings.told(&news);
+        let announcement = holdings.take_changes();
+        holdings.acknowledged(&announcement);
         holdings.settled(within).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
         holdings.set(key(1), Completeness::Complete);
-        holdings.told(&news);
+        holdings.acknowledged(&announcement);
         holdings.settled(within).await;
         assert_eq!(begun.elapsed(), within, "the last change is not known");
     }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
-use crate::lane::Lane;
+use crate::connection::NodeConnection;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
@@ -181,7 +181,7 @@ fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, Store
 }
 
 /// A connection to a server with the chunks that it holds, or why there is none.
-type Reached = Result<(Lane, Bitfield), String>;
+type Reached = Result<(NodeConnection, Bitfield), String>;
 
 /// The servers of one GET.
 struct Servers {
@@ -197,7 +197,7 @@ struct Server {
     peer: PeerId,
     name: String,
     /// The connection that its source uses.
-    lane: Option<Lane>,
+    connection: Option<NodeConnection>,
     /// Why it was not reached the last time.
     reason: String,
 }
@@ -210,7 +210,7 @@ impl Servers {
             let peer = all.nodes.present(*peer).await;
             if all.servers.iter().all(|server| server.peer != peer) {
                 let name = all.nodes.name(peer).await;
-                all.servers.push(Server { peer, name, lane: None, reason: String::new() });
+                all.servers.push(Server { peer, name, connection: None, reason: String::new() });
                 all.try_after(Duration::ZERO, all.servers.len() - 1);
             }
         }
@@ -220,11 +220,11 @@ impl Servers {
     /// Tries to reach a server after a pause, or once the connection to it has ended.
     fn try_after(&self, pause: Duration, index: usize) {
         let (nodes, file, server) = (self.nodes.clone(), self.file.clone(), &self.servers[index]);
-        let (peer, lane) = (server.peer, server.lane.clone());
+        let (peer, connection) = (server.peer, server.connection.clone());
         self.tries.push(Box::pin(async move {
             tokio::time::sleep(pause).await;
-            if let Some(lane) = lane {
-                lane.ended().await;
+            if let Some(connection) = connection {
+                connection.ended().await;
             }
             (index, reach(&nodes, &file, peer).await)
         }));
@@ -258,10 +258,10 @@ impl Discovery for Servers {
         Box::pin(async move {
             let Some((index, reached)) = self.tries.next().await else { return std::future::pending().await };
             match reached {
-                Ok((lane, have)) => {
-                    let source = AnySource::new(NodeSource::new(lane.clone(), self.file.clone(), have));
+                Ok((connection, have)) => {
+                    let source = AnySource::new(NodeSource::new(connection.clone(), self.file.clone(), have));
                     self.found.push(SourceChange::Add(SourceId(index as u64), source));
-                    self.servers[index].lane = Some(lane);
+                    self.servers[index].connection = Some(connection);
                 }
                 Err(reason) => self.servers[index].reason = reason,
             }
@@ -276,7 +276,9 @@ impl Discovery for Servers {
     fn waits_for(&self) -> Option<String> {
         let said = self.servers.iter().map(|server| {
             let reason = match () {
-                () if server.lane.as_ref().is_some_and(|lane| !lane.has_ended()) => "does not have them",
+                () if server.connection.as_ref().is_some_and(|connection| !connection.has_ended()) => {
+                    "does not have them"
+                }
                 () if server.reason.is_empty() => "the connection was lost",
                 () => server.reason.as_str(),
             };
@@ -288,15 +290,15 @@ impl Discovery for Servers {
 
 /// Connects to a server and asks which of the chunks it holds.
 async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Reached {
-    let lane = nodes.lane(peer).await?;
+    let connection = nodes.connection(peer).await?;
     let mut have = Bitfield::none(&file.layout);
     let pieces: Vec<_> = file.layout.iter().collect();
     for pieces in pieces.chunks(MAX_CHUNK_LIST) {
         let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
-        let held = lane.holds(ids).await.map_err(|error| error.to_string())?;
+        let held = connection.holds(ids).await.map_err(|error| error.to_string())?;
         for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
             have.insert(*piece);
         }
     }
-    Ok((lane, have))
+    Ok((connection, have))
 }

@@ -117,10 +117,12 @@ impl Client {
     }
 
     async fn clear(&self, peer: shoal_common::PeerId, chunks: &[(ChunkId, RemovalKey)]) -> bool {
-        let Ok(lane) = self.nodes.lane(self.nodes.present(peer).await).await else { return false };
+        let Ok(connection) = self.nodes.connection(self.nodes.present(peer).await).await else {
+            return false;
+        };
         for chunks in chunks.chunks(MAX_DELETES) {
             let (ids, keys) = chunks.iter().copied().unzip();
-            if let Err(error) = lane.delete(ids, Some(keys)).await {
+            if let Err(error) = connection.delete(ids, Some(keys)).await {
                 tracing::info!(%peer, %error, "chunks of a removed file stay until the trackers' rule");
                 return false;
             }

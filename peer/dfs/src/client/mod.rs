@@ -183,6 +183,14 @@ impl Client {
         }
     }
 
+    /// Waits until a tracker answers.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        Ok(self.session.ready().await?)
+    }
+
     /// Asks the trackers who is who, and tries to reach every server; what came of it, in the order of `dfs.conf`.
     ///
     /// # Errors

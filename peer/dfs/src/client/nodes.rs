@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::conf::ServerLine;
-use crate::lane::{Lane, LaneError};
+use crate::connection::{NodeConnection, RequestError};
 
 /// How long a server may take to answer before it counts as not reached. It is tried again while it is needed.
 const REACH_WITHIN: Duration = Duration::from_millis(1_500);
@@ -68,7 +68,7 @@ struct Door {
 
 #[derive(Debug, Default)]
 struct Inside {
-    lane: Option<Lane>,
+    connection: Option<NodeConnection>,
     granted: bool,
     failed: Option<(Instant, String)>,
 }
@@ -135,7 +135,7 @@ impl Nodes {
         let behind = self.0.state.lock().await.behind.clone();
         let pings = self.0.lines.iter().zip(behind).map(|(line, peer)| async move {
             let problem = match peer {
-                Some(peer) => self.lane(peer).await.err(),
+                Some(peer) => self.connection(peer).await.err(),
                 None if line.peer.is_some() => {
                     Some("no tracker knows a server with the key that dfs.conf names for it".to_owned())
                 }
@@ -214,7 +214,7 @@ impl Nodes {
     ///
     /// # Errors
     /// Why there is none, in words; for a moment also without trying again.
-    pub(super) async fn lane(&self, peer: PeerId) -> Result<Lane, String> {
+    pub(super) async fn connection(&self, peer: PeerId) -> Result<NodeConnection, String> {
         let (door, ticket) = {
             let state = self.0.state.lock().await;
             (state.doors.get(&peer).cloned(), state.ticket.clone())
@@ -226,17 +226,17 @@ impl Nodes {
         {
             return Err(reason.clone());
         }
-        if inside.lane.as_ref().is_none_or(Lane::has_ended) {
+        if inside.connection.as_ref().is_none_or(NodeConnection::has_ended) {
             inside.granted = false;
-            let connect = Lane::connect(door.address, peer, &self.0.identity, &self.0.tasks);
+            let connect = NodeConnection::connect(door.address, peer, &self.0.identity, &self.0.tasks);
             match timeout(REACH_WITHIN, connect).await {
-                Ok(Ok(lane)) => inside.lane = Some(lane),
+                Ok(Ok(connection)) => inside.connection = Some(connection),
                 Ok(Err(error)) => return Err(inside.fail(error.to_string())),
                 Err(_) => return Err(inside.fail(format!("{} does not answer", door.address))),
             }
         }
         match inside.enter(ticket).await {
-            Ok(lane) => Ok(lane),
+            Ok(connection) => Ok(connection),
             Err(reason) => Err(inside.fail(reason)),
         }
     }
@@ -249,21 +249,23 @@ impl Nodes {
 
 impl Inside {
     /// Shows the ticket unless it was accepted already.
-    async fn enter(&mut self, ticket: Option<Vec<u8>>) -> Result<Lane, String> {
-        let lane = self.lane.clone().ok_or_else(|| "it was not reached".to_owned())?;
+    async fn enter(&mut self, ticket: Option<Vec<u8>>) -> Result<NodeConnection, String> {
+        let connection = self.connection.clone().ok_or_else(|| "it was not reached".to_owned())?;
         if let (false, Some(ticket)) = (self.granted, ticket) {
-            match timeout(2 * REACH_WITHIN, lane.show(ticket)).await {
+            match timeout(2 * REACH_WITHIN, connection.show(ticket)).await {
                 Ok(Ok(_)) => self.granted = true,
-                Ok(Err(LaneError::Refused { .. })) => return Err("it does not accept the login".to_owned()),
+                Ok(Err(RequestError::Refused { .. })) => {
+                    return Err("it does not accept the login".to_owned());
+                }
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err("it does not answer".to_owned()),
             }
         }
-        Ok(lane)
+        Ok(connection)
     }
 
     fn fail(&mut self, reason: String) -> String {
-        self.lane = None;
+        self.connection = None;
         self.failed = Some((Instant::now(), reason.clone()));
         reason
     }

@@ -13,7 +13,7 @@ use shoal_common::storage::{ChunkId, placement};
 use tokio::time::{Instant, sleep};
 
 use super::nodes::Nodes;
-use crate::lane::LaneError;
+use crate::connection::RequestError;
 
 /// A server that was given a chunk and said nothing at all for so long is slow: another gets the chunk too, and it gets no
 /// more until it speaks.
@@ -155,27 +155,27 @@ impl Placing {
             self.standings().iter().filter_map(holds).collect()
         };
         let settles = holders.into_iter().map(|server| async move {
-            if let Ok(lane) = self.nodes.lane(self.servers[server]).await {
-                let _ = lane.settle().await;
+            if let Ok(connection) = self.nodes.connection(self.servers[server]).await {
+                let _ = connection.settle().await;
             }
         });
         let _ = tokio::time::timeout(SETTLE_WITHIN, futures::future::join_all(settles)).await;
     }
 
     async fn give(&self, server: usize, id: ChunkId, sealed: Bytes) -> Said {
-        let lane = match self.nodes.lane(self.servers[server]).await {
-            Ok(lane) => lane,
+        let connection = match self.nodes.connection(self.servers[server]).await {
+            Ok(connection) => connection,
             Err(reason) => return Said::No(reason),
         };
         if self.resumed
-            && let Ok(held) = lane.holds(vec![id]).await
+            && let Ok(held) = connection.holds(vec![id]).await
             && held == [true]
         {
             return Said::Durable { found: true };
         }
-        match lane.put(id, sealed).await {
+        match connection.put(id, sealed).await {
             Ok(()) => Said::Durable { found: false },
-            Err(LaneError::Failed(failure)) => Said::No(failure.to_string()),
+            Err(RequestError::Failed(failure)) => Said::No(failure.to_string()),
             Err(error) => Said::No(error.to_string()),
         }
     }
@@ -186,8 +186,10 @@ impl Placing {
         if own < PATIENCE {
             return own;
         }
-        match tokio::time::timeout(Duration::from_millis(10), self.nodes.lane(self.servers[server])).await {
-            Ok(Ok(lane)) => own.min(lane.silent_for()),
+        match tokio::time::timeout(Duration::from_millis(10), self.nodes.connection(self.servers[server]))
+            .await
+        {
+            Ok(Ok(connection)) => own.min(connection.silent_for()),
             _ => own,
         }
     }

@@ -132,7 +132,7 @@ async fn once(
     Ok(result.is_ok())
 }
 
-/// Reaches the servers and logs in, if the command needs that.
+/// Logs in, if the command needs that. The command itself reaches the servers that it needs.
 async fn prepare(
     client: &mut Client,
     screen: Screen,
@@ -142,14 +142,14 @@ async fn prepare(
     if !command.needs_login() {
         return Ok(());
     }
-    // Nobody is asked for a password in vain.
+    // No password is asked for in vain.
     if let Command::Put { files, .. } = command
         && let [file] = &files[..]
         && let Err(OpenError::NotRegular(found)) = regular::check(file)
     {
         return Err(StoreError::from(found).into());
     }
-    client.ping().await?;
+    client.ready().await?;
     let user = match user {
         Some(user) => user,
         None if prompt::attended() && !screen.json => ask_user().await?.context("no username was given")?,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::{Change, Chunks};
-use crate::lane::Lane;
+use crate::connection::NodeConnection;
 
 /// Copies at a time for each tracker: enough for the latency of a disk that syncs, and 32 MiB of memory.
 const AT_ONCE: usize = 8;
@@ -35,7 +35,7 @@ struct Shared {
     chunks: Chunks,
     /// By the tracker's number.
     under_way: Mutex<HashMap<u8, UnderWay>>,
-    lanes: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), Lane>>,
+    connections: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), NodeConnection>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -66,7 +66,7 @@ impl Copies {
             identity,
             chunks,
             under_way: Mutex::default(),
-            lanes: tokio::sync::Mutex::default(),
+            connections: tokio::sync::Mutex::default(),
             tasks,
             stop,
         }))
@@ -128,24 +128,24 @@ impl Shared {
             return Err("the order names an impossible length".to_owned());
         }
         let address = address.parse().map_err(|_| "the order names no address".to_owned())?;
-        let lane = self.lane(from, address).await?;
-        let fetched = lane.fetch(chunk.chunk, sealed, Some(order), Box::new(|_| {})).await;
+        let connection = self.connection(from, address).await?;
+        let fetched = connection.fetch(chunk.chunk, sealed, Some(order), None).await;
         let bytes = fetched.map_err(|error| format!("{from}: {error}"))?;
         self.chunks.put(chunk, bytes.into()).await.map_err(|failure| failure.to_string())
     }
 
-    async fn lane(&self, peer: PeerId, address: SocketAddr) -> Result<Lane, String> {
-        let mut lanes = self.lanes.lock().await;
-        lanes.retain(|_, lane| !lane.has_ended());
-        if let Some(lane) = lanes.get(&(peer, address)) {
-            return Ok(lane.clone());
+    async fn connection(&self, peer: PeerId, address: SocketAddr) -> Result<NodeConnection, String> {
+        let mut connections = self.connections.lock().await;
+        connections.retain(|_, connection| !connection.has_ended());
+        if let Some(connection) = connections.get(&(peer, address)) {
+            return Ok(connection.clone());
         }
         // Others do not wait while an address that a tracker named does not answer.
-        drop(lanes);
-        let lane = Lane::connect(address, peer, &self.identity, &self.tasks).await;
-        let lane = lane.map_err(|error| error.to_string())?;
-        self.lanes.lock().await.insert((peer, address), lane.clone());
-        Ok(lane)
+        drop(connections);
+        let connection = NodeConnection::connect(address, peer, &self.identity, &self.tasks).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        self.connections.lock().await.insert((peer, address), connection.clone());
+        Ok(connection)
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<u8, UnderWay>> {

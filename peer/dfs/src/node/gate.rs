@@ -10,7 +10,7 @@ use shoal_common::storage::ChunkId;
 use shoal_common::tokens::{self, CopyOrder, Statement, StorageTicket};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
-use shoal_session::tickets::{Clock, Judgement};
+use shoal_session::tickets::{Clock, TicketError};
 use tokio::sync::watch;
 
 /// How long whoever shows a ticket of an unknown key waits for the trackers' next word: they speak twice a second.
@@ -75,11 +75,11 @@ impl Gate {
     /// Safe to drop.
     ///
     /// # Errors
-    /// [`Judgement`].
-    pub async fn ticket(&self, token: &[u8], presenter: PeerId) -> Result<StorageTicket, Judgement> {
+    /// [`TicketError`].
+    pub async fn ticket(&self, token: &[u8], presenter: PeerId) -> Result<StorageTicket, TicketError> {
         let ticket: StorageTicket = self.open(token).await?;
         if ticket.peer != presenter {
-            return Err(Judgement::Invalid);
+            return Err(TicketError::Invalid);
         }
         self.judge(ticket.expires_ms).map(|()| ticket)
     }
@@ -87,16 +87,16 @@ impl Gate {
     /// Judges an order by which `presenter` may fetch `chunk` from here; the chunk as it is kept. Safe to drop.
     ///
     /// # Errors
-    /// [`Judgement`].
+    /// [`TicketError`].
     pub async fn order(
         &self,
         token: &[u8],
         presenter: PeerId,
         chunk: ChunkId,
-    ) -> Result<OwnedChunk, Judgement> {
+    ) -> Result<OwnedChunk, TicketError> {
         let order: CopyOrder = self.open(token).await?;
         if order.to != presenter || order.from != self.0.own || order.chunk != chunk {
-            return Err(Judgement::Invalid);
+            return Err(TicketError::Invalid);
         }
         self.judge(order.expires_ms)?;
         Ok(OwnedChunk { owner: order.owner, chunk })
@@ -108,14 +108,14 @@ impl Gate {
         self.known().clock.is_none_or(|clock| clock.is_over(expires_ms))
     }
 
-    fn judge(&self, expires_ms: u64) -> Result<(), Judgement> {
-        self.known().clock.map_or(Err(Judgement::Expired), |clock| clock.judge(expires_ms))
+    fn judge(&self, expires_ms: u64) -> Result<(), TicketError> {
+        self.known().clock.map_or(Err(TicketError::Expired), |clock| clock.judge(expires_ms))
     }
 
-    async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
+    async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, TicketError> {
         let mut news = self.0.news.subscribe();
         match self.try_open(token) {
-            Err(Judgement::UnknownKey) => {
+            Err(TicketError::UnknownKey) => {
                 let _ = tokio::time::timeout(NEWS_WITHIN, news.changed()).await;
                 self.try_open(token)
             }
@@ -123,7 +123,7 @@ impl Gate {
         }
     }
 
-    fn try_open<S: Statement>(&self, token: &[u8]) -> Result<S, Judgement> {
+    fn try_open<S: Statement>(&self, token: &[u8]) -> Result<S, TicketError> {
         let known = self.known();
         Ok(tokens::open(token, |key| known.is_tracker(key))?)
     }
@@ -176,17 +176,17 @@ mod tests {
         for (token, presenter, expected) in [
             (signed(7, &ticket(CLIENT, NOW)), CLIENT, Ok(())),
             (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS)), CLIENT, Ok(())),
-            (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS - 1)), CLIENT, Err(Judgement::Expired)),
-            (signed(7, &ticket(CLIENT, NOW)), NODE, Err(Judgement::Invalid)),
-            (signed(8, &ticket(CLIENT, NOW)), CLIENT, Err(Judgement::UnknownKey)),
-            (b"nonsense".to_vec(), CLIENT, Err(Judgement::Invalid)),
+            (signed(7, &ticket(CLIENT, NOW - CLOCK_TOLERANCE_MS - 1)), CLIENT, Err(TicketError::Expired)),
+            (signed(7, &ticket(CLIENT, NOW)), NODE, Err(TicketError::Invalid)),
+            (signed(8, &ticket(CLIENT, NOW)), CLIENT, Err(TicketError::UnknownKey)),
+            (b"nonsense".to_vec(), CLIENT, Err(TicketError::Invalid)),
         ] {
             // The clock moves on while an unknown key is waited for.
-            let gate = if expected == Err(Judgement::UnknownKey) { gate.clone() } else { self::gate() };
+            let gate = if expected == Err(TicketError::UnknownKey) { gate.clone() } else { self::gate() };
             assert_eq!(gate.ticket(&token, presenter).await.map(|_| ()), expected);
         }
         let group = signed(7, &order(CLIENT, NODE));
-        assert_eq!(gate.ticket(&group, CLIENT).await, Err(Judgement::Invalid), "another kind of statement");
+        assert_eq!(gate.ticket(&group, CLIENT).await, Err(TicketError::Invalid), "another kind of statement");
     }
 
     fn order(to: PeerId, from: PeerId) -> CopyOrder {
@@ -204,7 +204,7 @@ mod tests {
             (signed(7, &order(CLIENT, NODE)), CLIENT, ChunkId([5; 32])),
             (signed(7, &order(CLIENT, CLIENT)), CLIENT, chunk),
         ] {
-            assert_eq!(gate.order(&token, presenter, chunk).await, Err(Judgement::Invalid));
+            assert_eq!(gate.order(&token, presenter, chunk).await, Err(TicketError::Invalid));
         }
     }
 
@@ -217,7 +217,7 @@ mod tests {
             signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000, allowance: None });
         assert!(gate.ticket(&token, CLIENT).await.is_ok());
         gate.left(2);
-        assert_eq!(gate.ticket(&token, CLIENT).await, Err(Judgement::UnknownKey));
+        assert_eq!(gate.ticket(&token, CLIENT).await, Err(TicketError::UnknownKey));
         // While all are away, what they said last is all there is.
         gate.left(1);
         assert!(gate.ticket(&token, CLIENT).await.is_ok());
@@ -229,7 +229,7 @@ mod tests {
             |expires_ms| signed(7, &StorageTicket { user: USER, peer: CLIENT, expires_ms, allowance: None });
         let too_long = NOW + LONGEST_TICKET_MS + 1;
         for expires_ms in [too_long, u64::MAX] {
-            assert_eq!(gate().ticket(&ticket(expires_ms), CLIENT).await, Err(Judgement::Invalid));
+            assert_eq!(gate().ticket(&ticket(expires_ms), CLIENT).await, Err(TicketError::Invalid));
         }
         assert!(gate().ticket(&ticket(too_long - 1), CLIENT).await.is_ok());
     }

@@ -30,6 +30,7 @@ use copies::Copies;
 use deletions::Deletions;
 pub use gate::{Admitted, Gate};
 use server::Server;
+use shoal_session::reach::Dialer;
 use told::Told;
 use trackers::Reporter;
 
@@ -111,21 +112,14 @@ impl Node {
         if let Some(eagerness) = eagerness {
             tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
         }
-        let (listen, control_plane) = (local_addr.to_string(), control.clone());
-        let reporter = Reporter {
-            say,
-            control: control_plane,
+        let dialer = Dialer {
+            control: control.clone(),
             known,
-            own,
-            secret,
-            name,
-            listen,
-            chunks,
-            gate,
-            copies,
-            deletions,
-            told,
+            listen: local_addr.to_string(),
+            report: Arc::new(move |learned| trackers::learned(say, learned)),
+            tasks: tasks.clone(),
         };
+        let reporter = Reporter { say, dialer, own, secret, name, chunks, gate, copies, deletions, told };
         trackers::start(&reporter, &trackers, &tasks, &stop);
         Ok(Self { local_addr, control, tasks, stop })
     }
@@ -152,7 +146,7 @@ async fn accept(mut listener: Listener, server: Server, tasks: TaskTracker, stop
         tracing::debug!(peer = %stream.peer(), %remote, "connected");
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(Box::pin(server.serve(stream))).await;
+            stop.run_until_cancelled(Box::pin(server.serve(stream, remote))).await;
         });
     }
     listener.close().await;

@@ -4,6 +4,7 @@
 //! budget of the node before it is taken, so that neither many clients nor slow ones make it grow.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkReader, BulkStream, BulkWriter};
-use shoal_session::tickets::Judgement;
+use shoal_session::tickets::TicketError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -79,8 +80,8 @@ impl Server {
     }
 
     /// Serves a connection to its end.
-    pub(super) async fn serve(self, stream: BulkStream) {
-        let (peer, remote) = (stream.peer(), stream.remote());
+    pub(super) async fn serve(self, stream: BulkStream, remote: SocketAddr) {
+        let peer = stream.peer();
         let (input, output) = stream.into_split();
         let (answers, queue) = mpsc::channel(MAX_REQUESTS);
         let recalled = Arc::new(Mutex::new(HashSet::new()));
@@ -242,9 +243,9 @@ impl Connection {
                 self.say(ToClient::Granted { name, free }).await
             }
             Ok(_) => self.say(ToClient::Refused { expired: false }).await,
-            Err(judgement) => {
-                tracing::info!(peer = %self.peer, %judgement, "a ticket was refused");
-                self.say(ToClient::Refused { expired: judgement == Judgement::Expired }).await
+            Err(reason) => {
+                tracing::info!(peer = %self.peer, %reason, "a ticket was refused");
+                self.say(ToClient::Refused { expired: reason == TicketError::Expired }).await
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Tells a server that is silent from us being too busy to listen: only time in which the network had nothing for us
-//! counts.
+//! Distinguishes another side that is silent from us being too busy to listen: only time in which the network had nothing
+//! for us counts.
 
 use std::io;
 use std::pin::Pin;
@@ -10,15 +10,16 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-/// Since when the network has had nothing for us; `None` while it has, or nobody asks.
+/// Since when the network has had nothing for us; `None` while it has, or while nothing is read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Silence {
+pub struct Silence {
     since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Silence {
     /// For how long nothing has come.
-    pub(super) fn lasts(&self) -> Duration {
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -33,15 +34,17 @@ impl Silence {
     }
 }
 
-/// A reader whose silence is noted.
+/// A reader that notes the silence of the other side.
 #[derive(Debug)]
-pub(super) struct Listening<R> {
+pub struct Listening<R> {
     input: R,
     silence: Silence,
 }
 
 impl<R> Listening<R> {
-    pub(super) fn new(input: R, silence: Silence) -> Self {
+    /// Reads from `input`, and notes in `silence` while nothing comes.
+    #[must_use]
+    pub fn new(input: R, silence: Silence) -> Self {
         Self { input, silence }
     }
 }

@@ -1,5 +1,5 @@
-//! Supervises a source's channel: connects, shows the ticket and its successors, tells the peer what we hold, and says
-//! when it is over. It never tries again by itself: who is tried when is decided in one place, `transfers::choice`.
+//! Supervises a source's channel: connects, shows the ticket and its successors, announces what we hold, and reports
+//! when it is over. It never tries again by itself: `transfers::choice` alone decides which peer is tried when.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{LANES, Link};
-use super::requests::{Fault, LineState};
-use super::source::{Lane, Liveness, Origin};
+use super::channels::{ChannelState, Fault};
+use super::peers::{CONNECTIONS, PeerConnections};
+use super::target::{Liveness, OpenChannel, Target};
 use crate::KEEP_ALIVE;
-use crate::news::{News, Told};
+use crate::have_log::{HaveCursor, HaveLog};
 use crate::uploads::{GATHER, Uploads};
 use shoal_session::tickets::TicketBook;
 
@@ -28,7 +28,7 @@ const NEWER_TICKET: Duration = Duration::from_secs(2);
 /// When a second connection is tried again that was lost or could not be had.
 const SECOND_AGAIN: Duration = Duration::from_secs(60);
 /// Piece numbers in one message.
-const NEWS: usize = 4_096;
+const MAX_PIECES: usize = 4_096;
 
 /// How a session with the server ended. Reasons read on behind the peer's name.
 enum Parted {
@@ -42,44 +42,44 @@ enum Parted {
 }
 
 /// Runs until the source is dropped (`stop`) or is over.
-pub(super) async fn keep(
-    origin: Arc<Origin>,
-    link: Arc<Link>,
+pub(super) async fn run(
+    target: Arc<Target>,
+    connections: Arc<PeerConnections>,
     tickets: TicketBook,
     uploads: Uploads,
     stop: CancellationToken,
 ) {
-    let news = uploads.news(origin.key);
-    let keeper = Keeper { origin: origin.clone(), link, tickets, news };
-    let ended = stop.run_until_cancelled(keeper.run()).await;
+    let log = uploads.log(target.key);
+    let supervisor = Supervisor { target, connections, tickets, log };
+    let ended = stop.run_until_cancelled(supervisor.run()).await;
     let dropped = || gone("is not used any more").into();
-    // First how it stands, then what it holds: who sees that it holds nothing can ask why.
-    keeper.part(ended.unwrap_or_else(dropped));
-    keeper.link.release();
+    // First how it stands, then what it holds: one who sees that it holds nothing can ask why.
+    supervisor.part(ended.unwrap_or_else(dropped));
+    supervisor.connections.release();
 }
 
-struct Keeper {
-    origin: Arc<Origin>,
-    link: Arc<Link>,
+struct Supervisor {
+    target: Arc<Target>,
+    connections: Arc<PeerConnections>,
     tickets: TicketBook,
-    news: Arc<News>,
+    log: Arc<HaveLog>,
 }
 
 /// A channel and how it stands.
-struct Line {
-    lane: Lane,
-    state: watch::Receiver<LineState>,
+struct Watched {
+    channel: OpenChannel,
+    state: watch::Receiver<ChannelState>,
 }
 
 /// A channel that is being opened.
-type Opening<'a> = Pin<Box<dyn Future<Output = Result<Line, Parted>> + Send + 'a>>;
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Watched, Parted>> + Send + 'a>>;
 
-impl Keeper {
+impl Supervisor {
     async fn run(&self) -> Liveness {
         let mut changed = self.tickets.changed();
         loop {
             changed.mark_unchanged();
-            let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) else {
+            let Some(ticket) = self.tickets.own_ticket(self.target.key.group) else {
                 // The book's other half is this process's session: it lives as long as we do.
                 let _ = changed.changed().await;
                 continue;
@@ -90,7 +90,7 @@ impl Keeper {
             }
             self.part(Liveness::Connecting);
             let newer = timeout(NEWER_TICKET, changed.changed()).await.is_ok();
-            if !newer && self.tickets.own_ticket(self.origin.key.group) == Some(ticket) {
+            if !newer && self.tickets.own_ticket(self.target.key.group) == Some(ticket) {
                 return gone("does not accept this client's ticket").into();
             }
         }
@@ -98,31 +98,31 @@ impl Keeper {
 
     /// Opens the channel and keeps it until it ends.
     async fn session(&self, ticket: Vec<u8>) -> Parted {
-        let mut line = match self.open(0, &ticket).await {
-            Ok(line) => line,
+        let mut first = match self.open(0, &ticket).await {
+            Ok(first) => first,
             Err(parted) => return parted,
         };
-        self.origin.liveness.send_replace(Liveness::Open);
-        let mut second: Option<Line> = None;
+        self.target.liveness.send_replace(Liveness::Open);
+        let mut second: Option<Watched> = None;
         // Beside all else: what comes meanwhile on the first connection is heard.
         let mut opening: Option<Opening<'_>> = None;
         let mut second_due = Instant::now();
-        let mut told = Told::default();
-        let mut version = self.news.version();
+        let mut cursor = HaveCursor::default();
+        let mut version = self.log.version();
         version.mark_changed();
         let mut shown = ticket;
         let mut changed = self.tickets.changed();
         let mut keep_alive = pin!(sleep(KEEP_ALIVE));
         loop {
             tokio::select! {
-                parted = self.ended(&mut line) => return parted,
+                parted = self.ended(&mut first) => return parted,
                 parted = self.ended_if(&mut second) => {
-                    tracing::debug!(peer = %self.link.peer(), reason = parted.reason(), "a second connection ended");
+                    tracing::debug!(peer = %self.connections.peer(), reason = parted.reason(), "a second connection ended");
                     second = None;
-                    self.origin.lanes()[1] = None;
+                    self.target.channels()[1] = None;
                     second_due = Instant::now() + SECOND_AGAIN;
                 }
-                () = self.origin.wanted.notified(), if second.is_none() && opening.is_none() && Instant::now() >= second_due => {
+                () = self.target.wanted.notified(), if second.is_none() && opening.is_none() && Instant::now() >= second_due => {
                     // Once it failed it is not worth trying for a while; the first connection serves.
                     second_due = Instant::now() + SECOND_AGAIN;
                     let ticket = shown.clone();
@@ -133,25 +133,21 @@ impl Keeper {
                     second = opened.ok();
                 }
                 _ = changed.changed() => {
-                    if let Some(ticket) = self.tickets.own_ticket(self.origin.key.group) && ticket != shown {
-                        for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
-                            connection.say(ToServer::Ticket { channel: *channel, ticket: ticket.clone() });
-                        }
+                    if let Some(ticket) = self.tickets.own_ticket(self.target.key.group) && ticket != shown {
+                        self.target.say_on_all(|channel| ToServer::Ticket { channel, ticket: ticket.clone() });
                         shown = ticket;
                     }
                 }
                 _ = version.changed() => {
-                    let pieces = self.news.since(&mut told);
-                    for some in pieces.chunks(NEWS) {
+                    let pieces = self.log.since(&mut cursor);
+                    for some in pieces.chunks(MAX_PIECES) {
                         let pieces = some.iter().map(|piece| piece.get()).collect();
-                        line.lane.connection.say(ToServer::Have { channel: line.lane.channel, pieces });
+                        first.channel.say(|channel| ToServer::Have { channel, pieces });
                     }
                     sleep(GATHER).await;
                 }
                 () = &mut keep_alive => {
-                    for Lane { connection, channel } in self.origin.lanes().iter().flatten() {
-                        connection.say(ToServer::Have { channel: *channel, pieces: Vec::new() });
-                    }
+                    self.target.say_on_all(|channel| ToServer::Have { channel, pieces: Vec::new() });
                     keep_alive.set(sleep(KEEP_ALIVE));
                 }
             }
@@ -159,50 +155,50 @@ impl Keeper {
     }
 
     /// Opens the file on one of the peer's connections.
-    async fn open(&self, number: usize, ticket: &[u8]) -> Result<Line, Parted> {
-        let connection = self.link.connection(number).await.map_err(gone)?;
-        let opened = connection.requests.open(self.origin.layout, self.origin.have.clone());
-        let (channel, mut state) = opened.map_err(parted)?;
-        let (group, file) = (self.origin.key.group, self.origin.key.file);
-        connection.say(ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
-        let lane = Lane { connection, channel };
+    async fn open(&self, which: usize, ticket: &[u8]) -> Result<Watched, Parted> {
+        let connection = self.connections.connection(which).await.map_err(gone)?;
+        let opened = connection.channels.open(self.target.layout, self.target.have.clone());
+        let (number, mut state) = opened.map_err(parted)?;
+        let (group, file) = (self.target.key.group, self.target.key.file);
+        let channel = OpenChannel { connection, number };
+        channel.say(|channel| ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
         // Whether it opens or not, from here on the channel is closed by `part`.
-        self.origin.lanes()[number] = Some(lane.clone());
-        let answer = timeout(OPENING, state.wait_for(|state| *state != LineState::Opening)).await;
+        self.target.channels()[which] = Some(channel.clone());
+        let answer = timeout(OPENING, state.wait_for(|state| *state != ChannelState::Opening)).await;
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
-            Ok(Ok(LineState::Open)) => return Ok(Line { lane, state }),
-            Ok(Ok(LineState::Refused(reason, copy))) => Self::refused(reason, copy),
-            Ok(Ok(LineState::Lost(fault))) => parted(fault),
-            Ok(Ok(LineState::Opening)) | Ok(Err(_)) | Err(_) => {
+            Ok(Ok(ChannelState::Open)) => return Ok(Watched { channel, state }),
+            Ok(Ok(ChannelState::Refused(reason, copy))) => Self::refused(reason, copy),
+            Ok(Ok(ChannelState::Lost(fault))) => parted(fault),
+            Ok(Ok(ChannelState::Opening)) | Ok(Err(_)) | Err(_) => {
                 // A connection that is dead must not be found again by the next that tries.
-                lane.connection.end_if_silent(OPENING / 2);
+                channel.connection.end_if_silent(OPENING / 2);
                 gone("does not answer")
             }
         };
-        self.close(number);
+        self.close(which);
         Err(refused)
     }
 
     /// Closes what is open. Until it is open again the peer counts as one that holds nothing.
     fn part(&self, now: Liveness) {
-        self.origin.liveness.send_replace(now);
-        self.origin.have.send_replace(Have::Bits(Bitfield::none(&self.origin.layout).into()));
-        (0..LANES).for_each(|number| self.close(number));
+        self.target.liveness.send_replace(now);
+        self.target.have.send_replace(Have::Bits(Bitfield::none(&self.target.layout).into()));
+        (0..CONNECTIONS).for_each(|number| self.close(number));
     }
 
     /// Waits until an open channel is no longer. Cancel-safe.
-    async fn ended(&self, line: &mut Line) -> Parted {
-        match line.state.wait_for(|state| *state != LineState::Open).await.map(|state| state.clone()) {
-            Ok(LineState::Refused(reason, copy)) => Self::refused(reason, copy),
-            Ok(LineState::Lost(fault)) => parted(fault),
-            Ok(LineState::Open | LineState::Opening) | Err(_) => gone("is not used any more"),
+    async fn ended(&self, watched: &mut Watched) -> Parted {
+        match watched.state.wait_for(|state| *state != ChannelState::Open).await.map(|state| state.clone()) {
+            Ok(ChannelState::Refused(reason, copy)) => Self::refused(reason, copy),
+            Ok(ChannelState::Lost(fault)) => parted(fault),
+            Ok(ChannelState::Open | ChannelState::Opening) | Err(_) => gone("is not used any more"),
         }
     }
 
-    async fn ended_if(&self, line: &mut Option<Line>) -> Parted {
-        match line {
-            Some(line) => self.ended(line).await,
+    async fn ended_if(&self, watched: &mut Option<Watched>) -> Parted {
+        match watched {
+            Some(watched) => self.ended(watched).await,
             None => std::future::pending().await,
         }
     }
@@ -221,10 +217,10 @@ impl Keeper {
     }
 
     fn close(&self, number: usize) {
-        let lane = self.origin.lanes()[number].take();
-        if let Some(Lane { connection, channel }) = lane {
-            connection.requests.close(channel);
-            connection.say(ToServer::Close { channel });
+        let closed = self.target.channels()[number].take();
+        if let Some(closed) = closed {
+            closed.connection.channels.close(closed.number);
+            closed.say(|channel| ToServer::Close { channel });
         }
     }
 }

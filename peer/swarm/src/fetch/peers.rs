@@ -1,5 +1,5 @@
-//! The way to one peer, shared by all files that are fetched from it: at most two connections, made when they are
-//! needed. One saturates most networks; the second lets both ends use another core.
+//! The connections to each peer, shared by all files that are fetched from it: at most two, made when they are needed.
+//! One saturates most networks; the second lets both ends use another core.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::Connection;
 
 /// Connections to one peer.
-pub(super) const LANES: usize = 2;
+pub(super) const CONNECTIONS: usize = 2;
 /// Addresses of one peer that are tried.
 const MAX_ADDRESSES: usize = 4;
 /// How long connections outlive the last file: the next of many small files is often on its way, and two handshakes cost
@@ -29,11 +29,11 @@ const FAILURE_COUNTS: Duration = Duration::from_millis(200);
 /// A connection on which nothing came for so long is ended when there is reason to doubt it.
 const DOUBTED_AFTER: Duration = Duration::from_secs(2);
 
-/// The links that are in use.
+/// The peers that are fetched from.
 #[derive(Debug)]
-pub(crate) struct Links {
+pub(crate) struct Peers {
     identity: Identity,
-    links: Mutex<HashMap<PeerId, Weak<Link>>>,
+    peers: Mutex<HashMap<PeerId, Weak<PeerConnections>>>,
     /// Connections that may still be made.
     room: Arc<Semaphore>,
     most: usize,
@@ -41,33 +41,33 @@ pub(crate) struct Links {
     stop: CancellationToken,
 }
 
-/// The way to one peer; its connections end soon after the last file that uses it lets go.
+/// The connections to one peer; they end soon after the last file that uses them lets go.
 #[derive(Debug)]
-pub(super) struct Link {
-    links: Arc<Links>,
+pub(super) struct PeerConnections {
+    peers: Arc<Peers>,
     peer: PeerId,
-    way: watch::Sender<Way>,
+    location: watch::Sender<Location>,
     failure: Mutex<Option<(Instant, String)>>,
     /// Locked while connecting, so that files that want the same connection make it once.
-    lanes: [tokio::sync::Mutex<Option<Arc<Connection>>>; LANES],
+    connections: [tokio::sync::Mutex<Option<Arc<Connection>>>; CONNECTIONS],
 }
 
-/// Where a peer is. When this changes, what is being dialled begins anew and connections to elsewhere end.
+/// Where a peer is. When this changes, what is being dialled begins again and connections to elsewhere end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Way {
+struct Location {
     addresses: Vec<SocketAddr>,
     /// Counts the times at which all connections became doubtful.
     era: u64,
 }
 
-impl Way {
-    /// Whether a connection that was made to that address when `then` was the way still leads to the peer.
+impl Location {
+    /// Whether a connection that was made to that address then still leads to the peer.
     fn holds(&self, address: SocketAddr, then: &Self) -> bool {
         self.era == then.era && self.addresses.contains(&address)
     }
 }
 
-impl Links {
+impl Peers {
     pub(crate) fn new(
         identity: Identity,
         connections: usize,
@@ -76,82 +76,92 @@ impl Links {
     ) -> Arc<Self> {
         let most = connections.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(most));
-        Arc::new(Self { identity, links: Mutex::default(), room, most, tasks, stop })
+        Arc::new(Self { identity, peers: Mutex::default(), room, most, tasks, stop })
     }
 
     /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
-    fn room(&self, lane: usize) -> Result<OwnedSemaphorePermit, String> {
-        let free = lane == 0 || self.room.available_permits() > self.most / 2;
+    fn room(&self, number: usize) -> Result<OwnedSemaphorePermit, String> {
+        let free = number == 0 || self.room.available_permits() > self.most / 2;
         let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };
         room.ok_or_else(|| {
             format!("has to wait: {} connections are open, and no more may be (ulimit -n)", self.most)
         })
     }
 
-    /// The link to a peer, which is known to be at these addresses now.
-    pub(super) fn link(self: &Arc<Self>, peer: PeerId, addresses: &[SocketAddr]) -> Arc<Link> {
+    /// The connections to a peer, which is known to be at these addresses now.
+    pub(super) fn connections(
+        self: &Arc<Self>,
+        peer: PeerId,
+        addresses: &[SocketAddr],
+    ) -> Arc<PeerConnections> {
         let addresses: Vec<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
-        let mut links = self.links();
-        if let Some(link) = links.get(&peer).and_then(Weak::upgrade) {
-            link.lead_to(|way| way.addresses = addresses);
-            return link;
+        let mut peers = self.peers();
+        if let Some(known) = peers.get(&peer).and_then(Weak::upgrade) {
+            known.lead_to(|location| location.addresses = addresses);
+            return known;
         }
-        links.retain(|_, link| link.strong_count() > 0);
-        let lanes = std::array::from_fn(|_| tokio::sync::Mutex::new(None));
-        let way = watch::Sender::new(Way { addresses, era: 0 });
-        let link = Arc::new(Link { links: self.clone(), peer, way, failure: Mutex::default(), lanes });
-        links.insert(peer, Arc::downgrade(&link));
-        link
+        peers.retain(|_, known| known.strong_count() > 0);
+        let connections = std::array::from_fn(|_| tokio::sync::Mutex::new(None));
+        let location = watch::Sender::new(Location { addresses, era: 0 });
+        let new = Arc::new(PeerConnections {
+            peers: self.clone(),
+            peer,
+            location,
+            failure: Mutex::default(),
+            connections,
+        });
+        peers.insert(peer, Arc::downgrade(&new));
+        new
     }
 
-    /// Ends all connections; those that are being made begin anew.
+    /// Ends all connections; those that are being made begin again.
     pub(crate) fn redial(&self) {
-        for link in self.links().values().filter_map(Weak::upgrade) {
-            link.lead_to(|way| way.era += 1);
+        for peer in self.peers().values().filter_map(Weak::upgrade) {
+            peer.lead_to(|location| location.era += 1);
         }
     }
 
     /// Ends the connections to a peer on which nothing comes.
     pub(crate) fn doubt(&self, peer: PeerId) {
-        let Some(link) = self.links().get(&peer).and_then(Weak::upgrade) else { return };
-        for lane in &link.lanes {
+        let Some(peer) = self.peers().get(&peer).and_then(Weak::upgrade) else { return };
+        for connection in &peer.connections {
             // One that is locked is being made.
-            if let Ok(lane) = lane.try_lock()
-                && let Some(connection) = &*lane
+            if let Ok(connection) = connection.try_lock()
+                && let Some(connection) = &*connection
             {
                 connection.end_if_silent(DOUBTED_AFTER);
             }
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<PeerId, Weak<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    fn peers(&self) -> MutexGuard<'_, HashMap<PeerId, Weak<PeerConnections>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Link {
+impl PeerConnections {
     pub(super) fn peer(&self) -> PeerId {
         self.peer
     }
 
-    fn lead_to(&self, change: impl FnOnce(&mut Way)) {
-        let changed = self.way.send_if_modified(|way| {
-            let before = way.clone();
-            change(way);
-            *way != before
+    fn lead_to(&self, change: impl FnOnce(&mut Location)) {
+        let changed = self.location.send_if_modified(|location| {
+            let before = location.clone();
+            change(location);
+            *location != before
         });
         if changed {
             *self.failure() = None;
         }
     }
 
-    /// A file lets go of it.
+    /// A file lets go of them.
     pub(super) fn release(self: Arc<Self>) {
-        // While others use it, it needs no time of its own.
+        // While other files use them, they need no time of their own.
         if Arc::strong_count(&self) == 1 {
-            let links = self.links.clone();
-            let stop = links.stop.clone();
-            links.tasks.spawn(async move {
+            let peers = self.peers.clone();
+            let stop = peers.stop.clone();
+            peers.tasks.spawn(async move {
                 stop.run_until_cancelled(tokio::time::sleep(LINGER)).await;
                 drop(self);
             });
@@ -163,8 +173,8 @@ impl Link {
     /// # Errors
     /// Why no address answers as that peer, in words that read on behind its name.
     pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, String> {
-        let mut lane = self.lanes[number % LANES].lock().await;
-        if let Some(connection) = lane.as_ref().filter(|connection| !connection.has_ended()) {
+        let mut slot = self.connections[number % CONNECTIONS].lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(connection.clone());
         }
         if let Some((at, reason)) = &*self.failure()
@@ -173,20 +183,20 @@ impl Link {
             return Err(reason.clone());
         }
         // One that ended gives its room back.
-        *lane = None;
-        let mut room = Some(self.links.room(number)?);
-        let mut changes = self.way.subscribe();
+        *slot = None;
+        let mut room = Some(self.peers.room(number)?);
+        let mut changes = self.location.subscribe();
         loop {
-            let way = changes.borrow_and_update().clone();
+            let then = changes.borrow_and_update().clone();
             let dialled = tokio::select! {
-                dialled = self.dial(&way.addresses) => dialled,
+                dialled = self.dial(&then.addresses) => dialled,
                 // It is elsewhere by now.
                 Ok(()) = changes.changed() => continue,
             };
             return match dialled {
                 Ok((address, stream)) => {
-                    let carried = self.carry(address, way, stream, room.take());
-                    Ok(lane.insert(Arc::new(carried)).clone())
+                    let carried = self.carry(address, then, stream, room.take());
+                    Ok(slot.insert(Arc::new(carried)).clone())
                 }
                 Err(reason) => {
                     *self.failure() = Some((Instant::now(), reason.clone()));
@@ -200,7 +210,7 @@ impl Link {
     async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, BulkStream), String> {
         let mut reason = String::from("gave no address that can be dialled");
         for &address in addresses {
-            match bulk::connect(address, self.peer, &self.links.identity).await {
+            match bulk::connect(address, self.peer, &self.peers.identity).await {
                 Ok(stream) => return Ok((address, stream)),
                 Err(error) => reason = predicate(error),
             }
@@ -212,24 +222,24 @@ impl Link {
     fn carry(
         &self,
         address: SocketAddr,
-        way: Way,
+        then: Location,
         stream: BulkStream,
         room: Option<OwnedSemaphorePermit>,
     ) -> Connection {
         let (input, output) = stream.into_split();
-        let end = self.links.stop.child_token();
+        let end = self.peers.stop.child_token();
         let (connection, task) = Connection::new(input, output, end.clone());
-        let mut changes = self.way.subscribe();
+        let mut changes = self.location.subscribe();
         let elsewhere = async move {
-            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &way)).await.is_ok();
+            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();
             if leads_elsewhere {
                 end.cancel();
             } else {
-                // The last file let go of the link, which ends its connections.
+                // The last file let go of the peer, which ends its connections.
                 std::future::pending().await
             }
         };
-        self.links.tasks.spawn(async move {
+        self.peers.tasks.spawn(async move {
             let _room = room;
             let mut task = Box::pin(task);
             tokio::select! {
@@ -250,13 +260,13 @@ impl Link {
 /// Why a peer cannot be connected to, to be read behind its name.
 fn predicate(error: BulkError) -> String {
     match error {
-        BulkError::Refused { address } => format!("cannot be reached at {address} (it refuses connections)"),
-        BulkError::TimedOut { address } => format!("does not answer at {address}"),
-        BulkError::WrongPeer { address, .. } => {
-            format!("cannot be reached at {address} (it answers with another key)")
+        BulkError::Refused { way } => format!("cannot be reached at {way} (it refuses connections)"),
+        BulkError::TimedOut { way } => format!("does not answer at {way}"),
+        BulkError::WrongPeer { way, .. } => {
+            format!("cannot be reached at {way} (it answers with another key)")
         }
-        BulkError::Unreachable { address, reason } | BulkError::Handshake { address, reason } => {
-            format!("cannot be reached at {address} ({reason})")
+        BulkError::Unreachable { way, reason } | BulkError::Handshake { way, reason } => {
+            format!("cannot be reached at {way} ({reason})")
         }
     }
 }
