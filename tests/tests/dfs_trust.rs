@@ -196,7 +196,7 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
                     RequestError::Failed(Failure::NotAllowed).to_string()
                 );
             }
-            connection.settle().await.unwrap();
+            connection.wait_reported().await.unwrap();
         });
     }
     assert_eq!(scene.held(), 2 * PARTS);

@@ -229,8 +229,8 @@ impl NodeConnection {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn settle(&self) -> Result<(), RequestError> {
-        self.ask(|request| Outgoing::Message(ToNode::Settle { request })).await.map(|_| ())
+    pub async fn wait_reported(&self) -> Result<(), RequestError> {
+        self.ask(|request| Outgoing::Message(ToNode::AwaitReported { request })).await.map(|_| ())
     }
 
     /// Sends a request that is answered by one message.
@@ -313,7 +313,8 @@ async fn read(
                     }
                     ToClient::Stored { request }
                     | ToClient::Done { request }
-                    | ToClient::Held { request, .. } => {
+                    | ToClient::Held { request, .. }
+                    | ToClient::Status { request, .. } => {
                         requests.answer(request, Ok(Answer::Message(message)))?;
                     }
                 }

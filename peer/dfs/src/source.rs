@@ -1,7 +1,7 @@
 //! A storage node as a source of a stored file's pieces: fetches sealed chunks and opens them.
 //!
-//! What does not open is never handed over. A chunk that came wrong is not asked of that node again, which is told to
-//! look at it; a node that sends several is not used any more.
+//! A chunk that does not open is never handed over. It is not requested from that node again, and the node is asked to check
+//! it. A node that sends several such chunks is not used any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,7 +32,7 @@ const BUSY: Duration = Duration::from_millis(200);
 pub struct Sealed {
     /// How it is cut.
     pub layout: Layout,
-    /// Its chunks, one a piece.
+    /// Its chunks, one per piece.
     pub chunks: Vec<ChunkRef>,
     /// What opens them.
     pub sealer: Arc<Sealer>,
@@ -40,7 +40,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// A version; `None` unless there is a chunk a piece, each of its sealed length.
+    /// A version; `None` unless there is one chunk per piece, each of its sealed length.
     #[must_use]
     pub fn new(layout: Layout, chunks: Vec<ChunkRef>, sealer: Arc<Sealer>) -> Option<Arc<Self>> {
         let fits = chunks.len() == layout.pieces() as usize

@@ -33,7 +33,6 @@ mod stop_share;
 mod upload_file;
 mod wait;
 mod whoami;
-mod words;
 
 use clap::{Args, FromArgMatches};
 
@@ -41,7 +40,6 @@ use crate::reply::Reply;
 
 pub use context::{Context, Failure};
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub use words::{Word, Words, split};
 
 /// A command as it was typed.
 trait Run: Args {

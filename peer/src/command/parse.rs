@@ -4,9 +4,9 @@
 use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use shoal_prompt::{Word, split};
 use shoal_session::text;
 
-use super::words::{Word, split};
 use super::{Command, definition, find, in_table, usage};
 
 /// Longest line that is read as a command, in bytes.

@@ -17,14 +17,14 @@ use shoal_engine::{
 use shoal_session::CallError;
 use tokio::sync::mpsc;
 
+use super::holders::held;
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
 use crate::connection::NodeConnection;
+use crate::keyring::Description;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
-use crate::vault::Description;
-use crate::wire::MAX_CHUNK_LIST;
 
 /// How often servers that are away are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -69,12 +69,12 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         self.refresh().await?;
         // First, so that nothing of the version that is found now goes while it is fetched.
         let lease = Lease::take(&self.session).await?;
-        let got = self.persist(&report, || self.fetch(name, options, report.clone())).await;
+        let got = self.persist(report, || self.fetch(name, options, report)).await;
         lease.end().await;
         got
     }
@@ -83,7 +83,7 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         let Opened { description, manifest, version } = self.find(name).await?;
         let path = destination(options, name)?;
@@ -103,13 +103,13 @@ impl Client {
         }
         let engine = Engine::new(EngineConfig::default());
         let content = Content::sealed(layout, pieces, description.digest);
-        let mut begun_anew = false;
+        let mut restarted = false;
         let (download, servers, outcome) = loop {
             let (changes, sources) = mpsc::channel(MAX_CHANGES);
             let download = engine.start(content.clone(), target.clone(), sources);
             let mut servers = Servers::new(self.nodes.clone(), file.clone(), &manifest.servers).await;
-            let outcome = servers.carry(&download, changes, &report).await;
-            if is_of_another_version(&outcome) && !std::mem::replace(&mut begun_anew, true) {
+            let outcome = servers.carry(&download, changes, report).await;
+            if is_of_another_version(&outcome) && !std::mem::replace(&mut restarted, true) {
                 // What an interrupted GET of another version left is of no use to this one.
                 let target = target.clone();
                 let discarded = tokio::task::spawn_blocking(move || target.discard()).await;
@@ -133,20 +133,20 @@ impl Client {
 
     /// What the trackers have of a file, opened.
     pub(super) async fn find(&self, name: &StoredName) -> Result<Opened, StoreError> {
-        let vault = self.vault()?;
-        let key = vault.pointer(name);
+        let keyring = self.keyring()?;
+        let key = keyring.pointer(name);
         let found = match store(&self.session, StoreCall::Get { key }).await {
             Ok(StoreAnswer::File(file)) => file,
             Ok(_) => return Err(CallError::Unexpected.into()),
             Err(error) if error.refusal() == Some(RefusalKind::NotFound) => {
-                return Err(StoreError::NotFound(name.clone()));
+                return Err(StoreError::not_found(name));
             }
             Err(error) => return Err(error.into()),
         };
         let StoredFile { manifest, sealed, .. } = *found;
         // The name of the version is counted here, not believed: the description is bound to it.
         let version = Blake3::of(&manifest);
-        let description = vault.open(&key, &version, &sealed)?;
+        let description = keyring.open(&key, &version, &sealed)?;
         let manifest = StoreManifest::read(&manifest)
             .map_err(|_| StoreError::Contradiction(name.clone(), "its list of parts cannot be read"))?;
         Ok(Opened { description, manifest, version })
@@ -244,11 +244,11 @@ impl Servers {
             () = async {
                 while progress.borrow_and_update().idle < GIVE_UP && progress.changed().await.is_ok() {
                     let done = progress.borrow().verified_bytes;
-                    report(Progress { step: Step::Fetching, done, total });
+                    report.send_replace(Progress { step: Step::Fetching, done, total });
                 }
             } => download.pause().await,
         };
-        report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
+        report.send_replace(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
         outcome
     }
 }
@@ -288,17 +288,13 @@ impl Discovery for Servers {
     }
 }
 
-/// Connects to a server and asks which of the chunks it holds.
+/// A connection to a server, and which of the chunks it holds.
 async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Reached {
-    let connection = nodes.connection(peer).await?;
+    let ids: Vec<_> = file.chunks.iter().map(|chunk| chunk.id).collect();
+    let (connection, held) = held(nodes, peer, &ids).await?;
     let mut have = Bitfield::none(&file.layout);
-    let pieces: Vec<_> = file.layout.iter().collect();
-    for pieces in pieces.chunks(MAX_CHUNK_LIST) {
-        let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
-        let held = connection.holds(ids).await.map_err(|error| error.to_string())?;
-        for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
-            have.insert(*piece);
-        }
+    for (piece, _) in file.layout.iter().zip(held).filter(|(_, held)| *held) {
+        have.insert(piece);
     }
     Ok((connection, have))
 }

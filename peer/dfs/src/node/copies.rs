@@ -1,6 +1,6 @@
-//! Carries out the copies from other nodes that the trackers order. Orders are idempotent; one that is under way already is
-//! not begun again, and one that fails is reported so that it is given again. Each tracker's orders have turns of their own,
-//! so that one whose orders lead nowhere does not hold up another's.
+//! Carries out the copies from other nodes that the trackers order. Orders are idempotent. An order that
+//! is under way is not begun again. A failed one is reported, so that it is given again. Each tracker has slots of its own,
+//! so that a tracker whose orders lead nowhere does not hold up another.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counters::{Count, Counters};
 use crate::chunks::{Change, Chunks};
 use crate::connection::NodeConnection;
 
@@ -27,12 +28,13 @@ const COPY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Copies(Arc<Shared>);
+pub(super) struct Copies(Arc<Copier>);
 
 #[derive(Debug)]
-struct Shared {
+struct Copier {
     identity: Identity,
     chunks: Chunks,
+    counters: Counters,
     /// By the tracker's number.
     under_way: Mutex<HashMap<u8, UnderWay>>,
     connections: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), NodeConnection>>,
@@ -44,12 +46,12 @@ struct Shared {
 #[derive(Debug)]
 struct UnderWay {
     chunks: HashSet<OwnedChunk>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Default for UnderWay {
     fn default() -> Self {
-        Self { chunks: HashSet::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { chunks: HashSet::new(), slots: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -59,12 +61,14 @@ impl Copies {
     pub(super) fn new(
         identity: Identity,
         chunks: Chunks,
+        counters: Counters,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Copier {
             identity,
             chunks,
+            counters,
             under_way: Mutex::default(),
             connections: tokio::sync::Mutex::default(),
             tasks,
@@ -75,33 +79,44 @@ impl Copies {
     /// Begins to carry out an order of the tracker of that number, unless it is another kind of order.
     pub(super) fn begin(&self, tracker: u8, order: Order) {
         let Order::Copy { chunk, sealed, from, address, order } = order else { return };
-        let turns = {
+        let slots = {
             let mut under_way = self.0.under_way();
             let of_tracker = under_way.entry(tracker).or_default();
             if of_tracker.chunks.len() >= MAX_ORDERS || !of_tracker.chunks.insert(chunk) {
                 return;
             }
-            of_tracker.turns.clone()
+            of_tracker.slots.clone()
         };
-        let shared = self.0.clone();
+        let copier = self.0.clone();
         self.0.tasks.spawn(async move {
             let carried = async {
-                let _turn = turns.acquire().await.map_err(|_| "shutting down")?;
-                shared.carry_out(chunk, sealed, (from, &address), order).await
+                let _slot = slots.acquire().await.map_err(|_| "shutting down")?;
+                copier.carry_out(chunk, sealed, (from, &address), order).await
             };
-            let done = shared.stop.clone().run_until_cancelled_owned(carried).await;
-            if let Some(of_tracker) = shared.under_way().get_mut(&tracker) {
+            let done = copier.stop.clone().run_until_cancelled_owned(carried).await;
+            if let Some(of_tracker) = copier.under_way().get_mut(&tracker) {
                 of_tracker.chunks.remove(&chunk);
             }
+            if matches!(done, Some(Ok(()))) {
+                copier.counters.add(Count::Copied, 1);
+            }
             if let Some(Err(reason)) = done {
+                copier.counters.add(Count::CopiesFailed, 1);
                 tracing::warn!(tracker, owner = %chunk.owner, chunk = %chunk.chunk, reason, "a copy was not made");
-                shared.chunks.tell(Change::Failed(chunk));
+                copier.chunks.report(Change::Failed(chunk));
             }
         });
     }
 }
 
-impl Shared {
+impl Copies {
+    /// Copies that are under way or wait.
+    pub(super) fn under_way(&self) -> usize {
+        self.0.under_way().values().map(|of_tracker| of_tracker.chunks.len()).sum()
+    }
+}
+
+impl Copier {
     async fn carry_out(
         &self,
         chunk: OwnedChunk,

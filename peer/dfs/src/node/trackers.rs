@@ -1,4 +1,4 @@
-//! Tells every tracker what is held, each on a connection of its own, and takes their orders.
+//! Reports to every tracker what is held, over one connection each, and takes their orders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acknowledged::Acknowledged;
 use super::copies::Copies;
 use super::deletions::Deletions;
-use super::gate::Gate;
-use super::told::Told;
+use super::verifier::TokenVerifier;
 use crate::chunks::{Change, Chunks};
 
 /// How a refusal begins in the log.
@@ -28,7 +28,7 @@ const REFUSES: &str = "the tracker refuses this node";
 const VOUCHES_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a connected tracker's key still counts: another tracker may have said that it does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long changes gather before they are told.
+/// How long changes gather before they are reported.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bounds on how long a tracker can have us wait with the next report.
 const SOONEST: Duration = Duration::from_millis(50);
@@ -37,26 +37,26 @@ const LATEST: Duration = Duration::from_secs(1);
 /// What a reporter needs; one for all trackers.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    /// Tells the operator something.
+    /// Shows the operator a line.
     pub(super) say: fn(&str),
     /// Reaches the trackers.
     pub(super) dialer: Dialer,
     /// Its key.
     pub(super) own: PeerId,
-    /// What admits it, if it was given.
+    /// The secret that admits it, if it has one.
     pub(super) secret: Option<Arc<NodeSecret>>,
     /// What the node is called.
     pub(super) name: NodeName,
-    /// What is told of.
+    /// The chunks to report.
     pub(super) chunks: Chunks,
-    /// Who learns keys and time.
-    pub(super) gate: Gate,
-    /// Who carries out copies.
+    /// Learns keys and time.
+    pub(super) verifier: TokenVerifier,
+    /// Carries out copies.
     pub(super) copies: Copies,
-    /// Who judges deletions.
+    /// Counts votes on deletions.
     pub(super) deletions: Deletions,
-    /// Who notes which tracker knows what.
-    pub(super) told: Told,
+    /// Notes what each tracker acknowledged.
+    pub(super) acknowledged: Acknowledged,
 }
 
 impl Reporter {
@@ -80,9 +80,9 @@ impl Reporter {
                             reason = self.report(number, &connection) => reason,
                             reason = self.stay_informed(&line, &connection) => reason,
                         };
-                        self.told.forget(number);
+                        self.acknowledged.forget(number);
                         self.deletions.forget(number);
-                        self.gate.left(number);
+                        self.verifier.left(number);
                         connection.close("is not needed any more");
                         self.dialer.control.disconnect(connection.peer()).await;
                         reason
@@ -103,7 +103,7 @@ impl Reporter {
                     Err(reason) => explain(&reason),
                 };
                 if reason != said {
-                    // Only somebody who runs the node can help against a refusal.
+                    // Only the operator can act on a refusal.
                     if reason.starts_with(REFUSES) {
                         tracing::error!(tracker = %line, "{reason}; trying again");
                     } else {
@@ -160,9 +160,9 @@ impl Reporter {
     /// Reports until the connection ends; why it did.
     async fn report(&self, number: u8, connection: &TrackerConnection) -> String {
         let mut changes = self.chunks.watch();
-        let mut told = None;
+        let mut acknowledged = None;
         loop {
-            let reported = match told {
+            let reported = match acknowledged {
                 None => self.snapshot(number, connection).await,
                 Some(after) => self.changes(number, connection, after).await,
             };
@@ -170,14 +170,14 @@ impl Reporter {
                 Ok(reported) => reported,
                 Err(reason) => return reason,
             };
-            told = next;
-            if let Some(told) = told {
-                self.told.note(number, told);
+            acknowledged = next;
+            if let Some(acknowledged) = acknowledged {
+                self.acknowledged.note(number, acknowledged);
             }
             let due = Instant::now() + again;
             let wait = async {
-                // What is behind is told at once; the version may have grown before it was watched.
-                if told.is_some_and(|told| *changes.borrow_and_update() > told) {
+                // A tracker that is behind gets its report at once: the version may have grown before it was watched.
+                if acknowledged.is_some_and(|acknowledged| *changes.borrow_and_update() > acknowledged) {
                     return;
                 }
                 let _ = changes.changed().await;
@@ -191,7 +191,7 @@ impl Reporter {
         }
     }
 
-    /// Tells everything, page by page; up to which change it is told, and when to report again.
+    /// Reports everything, page by page. Returns the last change that was acknowledged, and when to report again.
     async fn snapshot(
         &self,
         number: u8,
@@ -212,7 +212,7 @@ impl Reporter {
         Ok((Some(last), again))
     }
 
-    /// Tells what changed; none at the first place if that is not known any more.
+    /// Reports what changed. The first result is `None` if the changes are too old to be known.
     async fn changes(
         &self,
         number: u8,
@@ -247,7 +247,7 @@ impl Reporter {
             .map_err(|error| explain(&error))?
         {
             Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, retry_after_ms }) => {
-                self.gate.update(number, &ticket_keys, now_ms);
+                self.verifier.update(number, &ticket_keys, now_ms);
                 self.obey((number, connection.peer()), orders);
                 Ok(Duration::from_millis(retry_after_ms.into()).clamp(SOONEST, LATEST))
             }
@@ -273,7 +273,7 @@ impl Reporter {
     }
 }
 
-/// The last word on each chunk, in order: a report tells what is, not what was meanwhile.
+/// The last change of each chunk, in order: a report says what is, not what was in between.
 fn net(changes: &[Change]) -> Vec<Change> {
     let mut seen = std::collections::HashSet::new();
     let mut net: Vec<Change> = changes

@@ -17,9 +17,9 @@ use shoal_session::events::Event;
 use shoal_session::text;
 use tokio::sync::broadcast;
 
-use super::command::{Command, Line};
+use super::command::{self, Command, Line};
 use super::options::Options;
-use super::prompt;
+use super::prompt::{self, Input};
 use super::show::{Output, Screen};
 use crate::client::{Client, GetOptions, NodeState, StoreError};
 use crate::conf::{Conf, MAX_CONF_BYTES};
@@ -28,7 +28,7 @@ use crate::name::StoredName;
 
 /// Where a password may stand.
 const PASSWORD_VARIABLE: &str = "SHOAL_PASSWORD";
-/// Tries that somebody at a prompt has (F2).
+/// Tries to log in at a prompt (F2).
 const TRIES: u32 = 4;
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -54,15 +54,24 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 fn fail(error: &str) -> ExitCode {
-    // Nobody reads stderr: there is no other way to say it.
+    // There is no other way to report that stderr is closed.
     let _ = writeln!(std::io::stderr(), "error: {}", text::error_line(error));
     ExitCode::FAILURE
 }
 
 async fn run(options: Options) -> anyhow::Result<bool> {
-    let screen = Screen { json: options.json };
+    let screen = Screen::new(options.json);
     let conf = read_conf(&options.conf)?;
-    let trackers = read_trackers(&conf.trackers)?;
+    let trackers = match &conf.trackers {
+        Some(path) => read_trackers(path)?,
+        None => {
+            let path = files::default_trackers()?;
+            let line =
+                format!("{} names no trackers; takes them from {}", options.conf.display(), path.display());
+            screen.event("trackers", json!({ "file": path.to_string_lossy() }), &line);
+            read_trackers(&path)?
+        }
+    };
     let folder = match &options.data_dir {
         Some(folder) => folder.clone(),
         None => files::data_home()?.join("dfs"),
@@ -70,41 +79,44 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     descriptors::raise();
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
-    let mut client = Client::start(&conf, trackers, folder).await?;
+    let mut client = Client::start(&conf, trackers, folder.clone()).await?;
+    let mut input = Input::new(folder, screen.clone());
     client.set_retry_time(Duration::from_secs(options.retry_time));
     if let Some(events) = client.take_events() {
-        tokio::spawn(tell(events, screen));
+        tokio::spawn(show_events(events, screen.clone()));
     }
+    let at_prompt = options.command.is_none() && prompt::attended();
     let work = async {
         match options.command {
-            Some(command) => once(&mut client, screen, options.user, command).await,
-            None => interactive(&mut client, screen, options.user).await,
+            Some(command) => once(&mut client, &screen, &mut input, options.user, command).await,
+            None => interactive(&mut client, &screen, &mut input, options.user).await,
         }
     };
     let done = tokio::select! {
         done = work => done,
-        stopped = terminated() => stopped.map(|()| false),
+        stopped = terminated(at_prompt) => stopped.map(|()| false),
     };
     let _ = tokio::time::timeout(LEAVE_WITHIN, client.shutdown()).await;
     done
 }
 
-/// Tells which trackers became known.
-async fn tell(mut events: broadcast::Receiver<Event>, screen: Screen) {
+/// Shows which trackers became known.
+async fn show_events(mut events: broadcast::Receiver<Event>, screen: Screen) {
     while let Ok(event) = events.recv().await {
         if let Event::TrackerKnown { tracker, key, .. } = &event {
             let fields = json!({ "tracker": tracker, "key": key });
-            screen.tell("tracker_known", fields, &event.to_string());
+            screen.event("tracker_known", fields, &event.to_string());
         }
     }
 }
 
-async fn terminated() -> anyhow::Result<()> {
+/// Completes when the system asks to leave. At a prompt Ctrl-C is not such a wish.
+async fn terminated(at_prompt: bool) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        interrupted = tokio::signal::ctrl_c(), if !at_prompt => interrupted?,
     }
     Ok(())
 }
@@ -118,13 +130,14 @@ fn read_conf(path: &Path) -> anyhow::Result<Conf> {
 /// One command, and out.
 async fn once(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<bool> {
     let name = command.name();
-    let result = match prepare(client, screen, user.clone(), &command).await {
-        Ok(()) => carry_out(client, screen, user, command).await,
+    let result = match prepare(client, screen, input, user.clone(), &command).await {
+        Ok(()) => carry_out(client, screen, input, user, command).await,
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| text::error_line(&format!("{error:#}")));
@@ -135,14 +148,15 @@ async fn once(
 /// Logs in, if the command needs that. The command itself reaches the servers that it needs.
 async fn prepare(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: &Command,
 ) -> anyhow::Result<()> {
     if !command.needs_login() {
         return Ok(());
     }
-    // No password is asked for in vain.
+    // Checked before the password is asked for.
     if let Command::Put { files, .. } = command
         && let [file] = &files[..]
         && let Err(OpenError::NotRegular(found)) = regular::check(file)
@@ -152,7 +166,9 @@ async fn prepare(
     client.ready().await?;
     let user = match user {
         Some(user) => user,
-        None if prompt::attended() && !screen.json => ask_user().await?.context("no username was given")?,
+        None if prompt::attended() && !screen.json => {
+            ask_user(input).await?.context("no username was given")?
+        }
         None => anyhow::bail!("say who you are with --user NAME"),
     };
     let password = password("Password: ").await?;
@@ -160,14 +176,19 @@ async fn prepare(
     Ok(())
 }
 
-async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>) -> anyhow::Result<bool> {
+async fn interactive(
+    client: &mut Client,
+    screen: &Screen,
+    input: &mut Input,
+    user: Option<UserName>,
+) -> anyhow::Result<bool> {
     let states = client.ping().await?;
     states.iter().for_each(|state| greet(screen, state));
-    if !log_in(client, screen, user).await? {
+    if !log_in(client, screen, input, user).await? {
         return Ok(false);
     }
     let mut all_well = true;
-    while let Some(line) = prompt::line("dfs> ").await? {
+    while let Some(line) = input.command("dfs> ").await? {
         let command = match Line::read(&line) {
             Ok(Some(Command::Exit)) => break,
             Ok(Some(command)) => command,
@@ -180,7 +201,7 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
         };
         let name = command.name();
         let result = tokio::select! {
-            result = carry_out(client, screen, None, command) => result,
+            result = carry_out(client, screen, input, None, command) => result,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
                 Err(anyhow::anyhow!("cancelled; the same command goes on where it was"))
@@ -190,24 +211,18 @@ async fn interactive(client: &mut Client, screen: Screen, user: Option<UserName>
         all_well &= result.is_ok();
         screen.result(name, &result);
     }
-    // Somebody at a terminal has seen what failed.
+    // A user at a terminal has seen what failed.
     Ok(all_well || prompt::attended())
 }
 
 /// Says what is wrong with a line that is no command.
-fn refuse(screen: Screen, line: &str, usage: &str) {
-    if !screen.json {
-        // Of clap's several lines all are wanted.
-        let _ = writeln!(std::io::stderr(), "{}", usage.trim_end());
-        return;
-    }
-    let first = usage.lines().next().unwrap_or_default();
-    let problem = text::error_line(first.trim_start_matches("error: "));
+fn refuse(screen: &Screen, line: &str, problem: &str) {
     let name = text::short(line.split_whitespace().next().unwrap_or_default()).to_lowercase();
+    let problem = if screen.json { text::error_line(problem) } else { problem.to_owned() };
     screen.result(&name, &Err(problem));
 }
 
-fn greet(screen: Screen, state: &NodeState) {
+fn greet(screen: &Screen, state: &NodeState) {
     let fields =
         json!({ "server": state.name, "reached": state.problem.is_none(), "problem": state.problem });
     let line = match &state.problem {
@@ -216,25 +231,32 @@ fn greet(screen: Screen, state: &NodeState) {
             format!("Could not connect to server {} ({})", state.name, text::error_line(problem))
         }
     };
-    screen.tell("server", fields, &line);
+    screen.event("server", fields, &line);
 }
 
 /// Asks who it is, four times at most; false if nobody was let in.
-async fn log_in(client: &mut Client, screen: Screen, mut user: Option<UserName>) -> anyhow::Result<bool> {
+async fn log_in(
+    client: &mut Client,
+    screen: &Screen,
+    input: &mut Input,
+    mut user: Option<UserName>,
+) -> anyhow::Result<bool> {
+    if user.is_none() && !screen.json {
+        screen.say("Log in; without an account, type create_user NAME first.");
+    }
     for left in (0..TRIES).rev() {
-        let name = match user.take() {
-            Some(name) => name,
-            None => match ask_user().await? {
-                Some(name) => name,
+        let (name, password) = match user.take() {
+            Some(name) => (name, password("Password: ").await?),
+            None => match ask_login(client, screen, input).await? {
+                Some(login) => login,
                 None => return Ok(false),
             },
         };
-        let password = password("Password: ").await?;
         match client.login(name, password).await {
             Ok((_, granted)) => {
                 for server in granted {
                     let line = format!("From {server}: Authorization Granted.");
-                    screen.tell("granted", json!({ "server": server }), &line);
+                    screen.event("granted", json!({ "server": server }), &line);
                 }
                 return Ok(true);
             }
@@ -250,18 +272,51 @@ async fn log_in(client: &mut Client, screen: Screen, mut user: Option<UserName>)
     Ok(false)
 }
 
-async fn ask_user() -> anyhow::Result<Option<UserName>> {
+async fn ask_user(input: &mut Input) -> anyhow::Result<Option<UserName>> {
     loop {
-        if !prompt::attended() {
-            prompt::show("");
-        }
-        let Some(typed) = prompt::line("Username: ").await? else { return Ok(None) };
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
         match UserName::refer(typed.trim()) {
             Ok(name) => return Ok(Some(name)),
             Err(error) if prompt::attended() => {
                 let _ = writeln!(std::io::stderr(), "{error}");
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Asks for a name and its password; `create_user` instead of a name makes the account first.
+async fn ask_login(
+    client: &Client,
+    screen: &Screen,
+    input: &mut Input,
+) -> anyhow::Result<Option<(UserName, Password)>> {
+    loop {
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
+        if typed.split_whitespace().next() != Some("create_user") {
+            match UserName::refer(typed.trim()) {
+                Ok(name) => return Ok(Some((name, password("Password: ").await?))),
+                Err(error) if prompt::attended() => screen.warn(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            continue;
+        }
+        let created = match Line::read(&typed) {
+            Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
+                let user = UserName::create(user.as_str())?;
+                let password = new_password().await?;
+                create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
+            }
+            Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
+            Err(problem) => Err(anyhow::anyhow!(problem)),
+        };
+        match created {
+            Ok((user, password)) => {
+                screen.say(&format!("user {user} was created"));
+                return Ok(Some((user, password)));
+            }
+            Err(error) if prompt::attended() => screen.warn(&format!("{error:#}")),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -277,15 +332,22 @@ async fn password(question: &'static str) -> anyhow::Result<Password> {
 
 async fn carry_out(
     client: &mut Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<Output> {
     match command {
-        Command::Put { files, copies } => put(client, screen, files, copies).await,
-        Command::Get { name, output, force } => get(client, screen, name, output, force).await,
-        Command::List => Ok(Output::Listed(client.list().await?)),
-        Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name)?).await?)),
+        Command::Put { files, copies } => put(client, screen, input, files, copies).await,
+        Command::Get { name, output, force } => {
+            let name = (!name.is_empty()).then(|| name.join(" "));
+            get(client, screen, input, name, output, force).await
+        }
+        Command::List { name, verbose } => list(client, &name.join(" "), verbose).await,
+        Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name.join(" "))?).await?)),
+        Command::Help { command } => {
+            command::help(command.as_deref()).map(Output::Help).map_err(anyhow::Error::msg)
+        }
         Command::Status => {
             let states = client.ping().await?;
             Ok(Output::Status(states, client.status().await?, client.health().await?))
@@ -294,7 +356,7 @@ async fn carry_out(
             let user = named.or(user).context("say which: create_user NAME")?;
             let user = UserName::create(user.as_str())?;
             let password = new_password().await?;
-            let provisional = client.create_user(user.clone(), password, invite).await?;
+            let provisional = create_user(client, &user, password, invite).await?;
             Ok(Output::UserCreated { user: user.to_string(), provisional })
         }
         Command::ChangePassword => {
@@ -310,7 +372,41 @@ async fn carry_out(
     }
 }
 
-/// The password of a new account; somebody at a terminal types it twice.
+/// Creates an account; a taken name gets a hint that works here.
+async fn create_user(
+    client: &Client,
+    user: &UserName,
+    password: Password,
+    invite: Option<String>,
+) -> anyhow::Result<bool> {
+    match client.create_user(user.clone(), password, invite).await {
+        Err(StoreError::Login(LoginError::Call(error))) if error.refusal() == Some(RefusalKind::Exists) => {
+            let shown = text::quoted(user.as_str());
+            anyhow::bail!(
+                "the user id {user} is taken; choose another, or if it is yours, log in: dfs dfs.conf --user {shown}"
+            )
+        }
+        created => Ok(created?),
+    }
+}
+
+/// The user's files, or one of them, with who holds what where that was asked for.
+async fn list(client: &Client, name: &str, verbose: bool) -> anyhow::Result<Output> {
+    if name.is_empty() && !verbose {
+        return Ok(Output::Listed(client.list().await?));
+    }
+    let only = if name.is_empty() { None } else { Some(client.resolve(name).await?) };
+    let mut held = Vec::new();
+    for file in
+        client.list().await?.into_iter().filter(|file| only.as_ref().is_none_or(|only| file.name == *only))
+    {
+        let holders = client.holders(&file.name).await?;
+        held.push((file, holders));
+    }
+    Ok(Output::Held(held))
+}
+
+/// The password of a new account; a user at a terminal types it twice.
 async fn new_password() -> anyhow::Result<Password> {
     let asked = std::env::var_os(PASSWORD_VARIABLE).is_none() && prompt::attended();
     let first = password("Password: ").await?;
@@ -320,18 +416,24 @@ async fn new_password() -> anyhow::Result<Password> {
     Ok(first)
 }
 
-async fn put(client: &Client, screen: Screen, mut paths: Vec<PathBuf>, copies: u8) -> anyhow::Result<Output> {
+async fn put(
+    client: &Client,
+    screen: &Screen,
+    input: &mut Input,
+    mut paths: Vec<PathBuf>,
+    copies: Option<u8>,
+) -> anyhow::Result<Output> {
     if paths.is_empty() {
         anyhow::ensure!(!screen.json, "say which file: put FILE");
-        screen.say(&prompt::local_files().join("\n"));
-        let typed = prompt::line("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
+        screen.say(&prompt::local_files(Path::new(".")).join("\n"));
+        let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
         paths.push(typed.context("no file was named")?.trim().into());
     }
     let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
-        let (report, bar) = screen.progress(&path.to_string_lossy());
-        let put = client.put(&path, copies, report).await;
-        drop(bar);
+        let put = screen
+            .watch(&path.to_string_lossy(), async |report| client.put(&path, copies, report).await)
+            .await;
         match put {
             Ok(put) => stored.push(put),
             Err(error) => failed.push(error.to_string()),
@@ -350,7 +452,8 @@ async fn put(client: &Client, screen: Screen, mut paths: Vec<PathBuf>, copies: u
 
 async fn get(
     client: &Client,
-    screen: Screen,
+    screen: &Screen,
+    input: &mut Input,
     name: Option<String>,
     to: Option<PathBuf>,
     force: bool,
@@ -360,11 +463,12 @@ async fn get(
         None => {
             anyhow::ensure!(!screen.json, "say which file: get NAME");
             screen.result("list", &Ok(Output::Listed(client.list().await?)));
-            let typed = prompt::line("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
+            let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
             typed.context("no file was named")?.trim().to_owned()
         }
     };
-    let name = StoredName::new(&name)?;
-    let (report, _bar) = screen.progress(name.as_str());
-    Ok(Output::Got(client.get(&name, &GetOptions { to, force }, report).await?))
+    let name = client.resolve(&name).await?;
+    let options = GetOptions { to, force };
+    let got = screen.watch(name.as_str(), async |report| client.get(&name, &options, report).await).await;
+    Ok(Output::Got(got?))
 }

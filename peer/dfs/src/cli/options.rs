@@ -6,7 +6,7 @@ use clap::Parser;
 use shoal_common::UserName;
 use shoal_console::LogFormat;
 
-use super::command::Command;
+use super::command::{Command, user};
 use crate::client::RETRY_TIME;
 
 /// Keeps files encrypted on storage nodes; only you can read them.
@@ -14,23 +14,24 @@ use crate::client::RETRY_TIME;
 #[command(
     name = "dfs",
     version,
+    disable_help_subcommand = true,
     after_help = "Examples: dfs dfs.conf\n          dfs dfs.conf --user ann put photos.tar\n          dfs dfs.conf --user ann get photos.tar -o /tmp"
 )]
 pub struct Options {
-    /// The file that names the servers and the trackers.
+    /// The file that names the servers, and where the trackers are named.
     #[arg(value_name = "DFS_CONF")]
     pub conf: PathBuf,
     /// Who you are; the password is taken from SHOAL_PASSWORD or asked for.
     #[arg(long, value_name = "NAME", value_parser = user)]
     pub user: Option<UserName>,
-    /// Print one JSON object a command, and one an event.
+    /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,
-    /// Where what an interrupted put needs to go on is kept [default: a folder under the XDG data home].
+    /// Where interrupted puts and the queue are kept [default: a folder under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Seconds that put and get try again while this machine lacks something: space, open files, a drive.
-    #[arg(long, value_name = "SECS", default_value_t = RETRY_TIME.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECS", default_value_t = RETRY_TIME.as_secs(), value_parser = seconds)]
     pub retry_time: u64,
     /// How log lines look; RUST_LOG says which are written.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -40,8 +41,9 @@ pub struct Options {
     pub command: Option<Command>,
 }
 
-pub(super) fn user(typed: &str) -> Result<UserName, String> {
-    UserName::refer(typed).map_err(|error| error.to_string())
+fn seconds(typed: &str) -> Result<u64, String> {
+    let seconds = typed.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+    seconds.ok_or_else(|| "write a whole number of seconds from 1 to 86400".to_owned())
 }
 
 #[cfg(test)]
@@ -53,7 +55,9 @@ mod tests {
         use clap::CommandFactory;
         Options::command().debug_assert();
         let options = Options::parse_from(["dfs", "c", "--user", "ann", "put", "a", "b", "--copies", "3"]);
-        assert!(matches!(options.command, Some(Command::Put { ref files, copies: 3 }) if files.len() == 2));
+        assert!(
+            matches!(options.command, Some(Command::Put { ref files, copies: Some(3) }) if files.len() == 2)
+        );
         assert!(Options::parse_from(["dfs", "c"]).command.is_none());
         assert!(Options::try_parse_from(["dfs", "c", "put", "a", "--copies", "0"]).is_err());
     }

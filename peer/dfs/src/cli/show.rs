@@ -1,18 +1,20 @@
-//! What is printed: text for people, or one JSON object a command.
+//! What is printed: text for people, or one JSON object per command.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use shoal_common::tracker_api::storage::{Health, NodeEntry, StoreStatus};
+use shoal_prompt::LinePrinter;
 use shoal_session::text;
+use tokio::sync::watch;
 
-use crate::client::{Got, Listed, NodeState, Progress, Removed, Report, Stored};
+use crate::client::{Got, Holders, Listed, NodeState, Progress, Removed, Report, Step, Stored};
 
 /// Between two events of progress.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
+/// How often a bar is drawn.
+const REDRAW: Duration = Duration::from_millis(200);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -20,45 +22,61 @@ pub(super) enum Output {
     Stored(Vec<Stored>),
     Got(Got),
     Listed(Vec<Listed>),
+    /// Files with who holds what of each.
+    Held(Vec<(Listed, Holders)>),
+    Help(String),
     Removed(Removed),
     Status(Vec<NodeState>, StoreStatus, Vec<Health>),
-    UserCreated { user: String, provisional: bool },
+    UserCreated {
+        user: String,
+        provisional: bool,
+    },
     PasswordChanged,
 }
 
 /// Where things are shown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Screen {
     pub(super) json: bool,
+    output: shoal_prompt::Output,
 }
 
 impl Screen {
-    /// A line on stdout. Whoever closed it does not want to know.
-    pub(super) fn say(self, line: &str) {
-        let _ = writeln!(io::stdout().lock(), "{line}");
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, output: shoal_prompt::Output::default() }
     }
 
-    /// A word on what goes on: stdout at a prompt, nothing in JSON but the event.
-    pub(super) fn tell(self, event: &str, fields: Value, line: &str) {
+    /// From now on events are shown by `printer`.
+    pub(super) fn print_above(&self, printer: LinePrinter) {
+        self.output.print_above(printer);
+    }
+
+    /// Prints a line on stdout. A closed stdout is no error.
+    pub(super) fn say(&self, line: &str) {
+        let _ = self.output.out(line);
+    }
+
+    /// Shows an event: the line as text, or the fields as JSON.
+    pub(super) fn event(&self, event: &str, fields: Value, line: &str) {
         if self.json {
             self.say(&object(fields, "event", event).to_string());
         } else {
-            self.say(line);
+            let _ = self.output.above(line);
         }
     }
 
     /// Something that the user should know, on stderr.
-    pub(super) fn warn(self, line: &str) {
+    pub(super) fn warn(&self, line: &str) {
         let line = text::error_line(line);
         if self.json {
             self.say(&object(json!({ "text": line }), "event", "warning").to_string());
         } else {
-            let _ = writeln!(io::stderr().lock(), "warning: {line}");
+            let _ = self.output.err(&format!("warning: {line}"));
         }
     }
 
     /// The result of a command.
-    pub(super) fn result(self, command: &str, result: &Result<Output, String>) {
+    pub(super) fn result(&self, command: &str, result: &Result<Output, String>) {
         if self.json {
             let fields = match result {
                 Ok(output) => fields(output),
@@ -71,56 +89,52 @@ impl Screen {
         match result {
             Ok(output) => self.say(&words(output)),
             Err(error) => {
-                let _ = writeln!(io::stderr().lock(), "error: {error}");
+                let _ = self.output.err(&format!("error: {error}"));
             }
         }
     }
 
-    /// Where the progress of a command goes, and what ends its display when it is dropped.
-    pub(super) fn progress(self, of: &str) -> (Report, Bar) {
+    /// Shows how far `work` has come while it runs, by what it reports.
+    pub(super) async fn watch<T>(&self, of: &str, work: impl AsyncFnOnce(&Report) -> T) -> T {
+        let report = watch::Sender::new(Progress::default());
+        let mut progress = report.subscribe();
+        let mut work = Box::pin(work(&report));
         if self.json {
-            let (of, last) = (of.to_owned(), Mutex::new(None::<Instant>));
-            let report = move |progress: Progress| {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = None::<Instant>;
+            loop {
+                tokio::select! {
+                    done = &mut work => return done,
+                    changed = progress.changed() => if changed.is_err() {
+                        return work.await;
+                    },
+                }
                 if last.is_none_or(|at| at.elapsed() >= EVENT_EVERY) {
-                    *last = Some(Instant::now());
-                    let fields = json!({
-                        "file": of, "step": progress.step.word(), "done": progress.done, "total": progress.total,
-                    });
+                    last = Some(Instant::now());
+                    let Progress { step, done, total } = *progress.borrow();
+                    let fields = json!({ "file": of, "step": step.word(), "done": done, "total": total });
                     self.say(&object(fields, "event", "progress").to_string());
                 }
-            };
-            return (Arc::new(report), Bar(None));
+            }
         }
         if !io::stderr().is_terminal() {
-            return (Arc::new(|_| {}), Bar(None));
+            return work.await;
         }
-        let bar = ProgressBar::new(0);
-        let form = "{prefix} {msg:>8} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(form) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_prefix(text::short(of));
-        let shown = bar.clone();
-        let report = move |progress: Progress| {
-            if shown.message() != progress.step.word() {
-                shown.reset();
-                shown.set_message(progress.step.word());
+        let shown = self.output.show_bars();
+        let bar = shown.bars.add(&text::short(of));
+        let (mut ticks, mut before) = (tokio::time::interval(REDRAW), Step::default());
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ticks.tick() => {}
             }
-            shown.set_length(progress.total);
-            shown.set_position(progress.done);
-        };
-        (Arc::new(report), Bar(Some(bar)))
-    }
-}
-
-/// A progress bar that goes when it is dropped.
-pub(super) struct Bar(Option<ProgressBar>);
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+            let Progress { step, done, total } = *progress.borrow();
+            if step != std::mem::replace(&mut before, step) {
+                bar.restart();
+            }
+            let (rate, left) = bar.pace();
+            let pace = format!("{}/s  {} left", text::size(rate), text::duration(left));
+            let message = format!("{} {} of {}  {pace}", step.word(), text::size(done), text::size(total));
+            bar.set(done, total, message);
         }
     }
 }
@@ -144,11 +158,18 @@ fn fields(output: &Output) -> Value {
             "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
             "path": file.path.to_string_lossy(),
         }),
-        Output::Listed(files) => json!({ "files": files.iter().map(|file| json!({
-            "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
-            "wanted": file.health.wanted, "copies": file.health.copies, "chunks": file.health.chunks,
-            "missing": file.health.missing, "stored_ms": file.stored_ms,
-        })).collect::<Value>() }),
+        Output::Listed(files) => json!({ "files": files.iter().map(listed_fields).collect::<Value>() }),
+        Output::Held(files) => json!({ "files": files.iter().map(|(file, holders)| {
+            let mut fields = listed_fields(file);
+            fields["servers"] = holders.servers.iter().map(|holder| json!({
+                "name": holder.server, "reached": holder.chunks.is_ok(), "problem": holder.chunks.as_ref().err(),
+                "chunks": holder.chunks.as_ref().map(Vec::as_slice).unwrap_or_default(),
+            })).collect();
+            fields["missing_chunks"] = json!(holders.fewer_than(1));
+            fields["lacking_chunks"] = json!(holders.fewer_than(holders.wanted.into()));
+            fields
+        }).collect::<Value>() }),
+        Output::Help(text) => json!({ "text": text }),
         Output::Removed(file) => {
             json!({ "name": file.name.as_str(), "cleared": file.cleared, "servers": file.servers })
         }
@@ -164,6 +185,14 @@ fn fields(output: &Output) -> Value {
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
         Output::PasswordChanged => json!({}),
     }
+}
+
+fn listed_fields(file: &Listed) -> Value {
+    json!({
+        "name": file.name.as_str(), "size": file.size, "sha1": file.sha1.to_string(),
+        "wanted": file.health.wanted, "copies": file.health.copies, "chunks": file.health.chunks,
+        "missing": file.health.missing, "stored_ms": file.stored_ms,
+    })
 }
 
 fn server_fields(server: &NodeState, status: &StoreStatus) -> Value {
@@ -193,6 +222,11 @@ fn words(output: &Output) -> String {
         }
         Output::Listed(files) if files.is_empty() => "you have no stored files".to_owned(),
         Output::Listed(files) => files.iter().map(listed).collect::<Vec<_>>().join("\n"),
+        Output::Held(files) if files.is_empty() => "you have no stored files".to_owned(),
+        Output::Held(files) => {
+            files.iter().map(|(file, holders)| held(file, holders)).collect::<Vec<_>>().join("\n")
+        }
+        Output::Help(text) => text.clone(),
         Output::Removed(file) if file.cleared == file.servers => format!("{} is removed", file.name),
         Output::Removed(file) => format!(
             "{} is removed; {} of {} servers deleted its parts, the others will by themselves",
@@ -235,6 +269,52 @@ fn listed(file: &Listed) -> String {
         file.sha1,
         file.name
     )
+}
+
+/// A file, then a line per server with the parts that it holds, and the parts that are missing.
+fn held(file: &Listed, holders: &Holders) -> String {
+    let mut lines = vec![listed(file)];
+    for holder in &holders.servers {
+        let held = match &holder.chunks {
+            Ok(chunks) if chunks.is_empty() => "no part".to_owned(),
+            Ok(chunks) => format!("parts {}", ranges(chunks)),
+            Err(problem) => format!("not reached ({})", text::error_line(problem)),
+        };
+        lines.push(format!("    {:<12} {held}", holder.server));
+    }
+    let (missing, lacking) = (holders.fewer_than(1), holders.fewer_than(holders.wanted.into()));
+    lines.push(match () {
+        () if lacking.is_empty() => {
+            format!("    all {} parts have {} copies", holders.chunks, holders.wanted)
+        }
+        () if missing.is_empty() => {
+            format!("    fewer than {} copies: parts {}", holders.wanted, ranges(&lacking))
+        }
+        () => format!(
+            "    MISSING: parts {}; fewer than {} copies: parts {}",
+            ranges(&missing),
+            holders.wanted,
+            ranges(&lacking)
+        ),
+    });
+    lines.join("\n")
+}
+
+/// Ascending numbers as people write them: `1–3, 5`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let shown = runs.into_iter().map(|(first, last)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first}, {last}"),
+        _ => format!("{first}–{last}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether all copies of a file are within reach.
@@ -286,6 +366,12 @@ mod tests {
     use super::*;
     use crate::name::StoredName;
     use shoal_common::Sha1;
+
+    #[test]
+    fn numbers_are_shown_in_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1–3, 5, 7, 8");
+        assert_eq!(ranges(&[]), "");
+    }
 
     #[test]
     fn lists_stand_where_scripts_look_for_them() {

@@ -57,10 +57,34 @@ pub fn split(line: &str) -> Words {
     Words { words, closed: quote.is_none() && !escaped }
 }
 
+/// Where in a line the cursor is, which stands at its end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The words before the one that is being typed.
+    pub before: Vec<String>,
+    /// As much of that word as there is, unquoted.
+    pub typed: String,
+    /// Where it begins in the line.
+    pub start: usize,
+}
+
+/// The word that is being typed at the line's end, and the words before it.
+#[must_use]
+pub fn cursor(line: &str) -> Cursor {
+    let cut = split(line);
+    let mut words = cut.words;
+    let within = !cut.closed || !line.ends_with(char::is_whitespace);
+    let last = if within { words.pop() } else { None };
+    let before = words.into_iter().map(|word| word.text).collect();
+    match last {
+        Some(Word { text, start, .. }) => Cursor { before, typed: text, start },
+        None => Cursor { before, typed: String::new(), start: line.len() },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_session::text::quoted;
 
     fn texts(line: &str) -> Vec<String> {
         split(line).words.into_iter().map(|word| word.text).collect()
@@ -94,9 +118,17 @@ mod tests {
     }
 
     #[test]
-    fn quoted_words_read_back() {
-        for word in ["plain", "two words", "", "a\"b", "a\\b", "it's", " "] {
-            assert_eq!(texts(&quoted(word)), [word]);
+    fn the_word_being_typed_is_found() {
+        for (line, before, typed, start) in [
+            ("", vec![], "", 0),
+            ("lo", vec![], "lo", 0),
+            ("login ", vec!["login"], "", 6),
+            ("list_files \"my gr", vec!["list_files"], "my gr", 11),
+            ("stop_share \"my group\" a\\ b", vec!["stop_share", "my group"], "a b", 22),
+            ("stop_share g 'a ", vec!["stop_share", "g"], "a ", 13),
+        ] {
+            let before = before.into_iter().map(str::to_owned).collect();
+            assert_eq!(cursor(line), Cursor { before, typed: typed.into(), start }, "{line}");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Who may do what: judges tickets and copy orders offline, by the keys and the time that the trackers tell with every
-//! report.
+//! Verifies tickets and copy orders offline, by the keys and the time in the trackers' answers to reports.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,29 +12,29 @@ use shoal_common::{PeerId, Uid};
 use shoal_session::tickets::{Clock, TicketError};
 use tokio::sync::watch;
 
-/// How long whoever shows a ticket of an unknown key waits for the trackers' next word: they speak twice a second.
-const NEWS_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long a ticket signed by an unknown key waits for the trackers' next answer. They answer twice per second.
+const UPDATE_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// Cheap to clone; all clones are the same gate.
+/// Cheap to clone; all clones share their state.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Shared>);
+pub struct TokenVerifier(Arc<VerifierInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct VerifierInner {
     own: PeerId,
     known: Mutex<Known>,
-    news: watch::Sender<u64>,
+    updates: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What each tracker said last. That of one that is away counts only while all are: it may have been removed.
-    last: HashMap<u8, LastWord>,
+    /// What each tracker said last. The word of an absent tracker counts only while all are absent: it may have been removed.
+    last: HashMap<u8, LastReport>,
     clock: Option<Clock>,
 }
 
 #[derive(Debug)]
-struct LastWord {
+struct LastReport {
     keys: Vec<PeerId>,
     connected: bool,
 }
@@ -47,21 +46,21 @@ impl Known {
     }
 }
 
-impl Gate {
-    /// A gate of the node `own` that lets nobody in yet.
+impl TokenVerifier {
+    /// A verifier of the node `own` that accepts no ticket yet.
     #[must_use]
     pub fn new(own: PeerId) -> Self {
-        Self(Arc::new(Shared { own, known: Mutex::default(), news: watch::Sender::new(0) }))
+        Self(Arc::new(VerifierInner { own, known: Mutex::default(), updates: watch::Sender::new(0) }))
     }
 
     /// Takes what the tracker of that number said: all trackers' ticket keys, and the time in milliseconds since 1970.
     pub fn update(&self, tracker: u8, keys: &[PeerId], now_ms: u64) {
         let mut known = self.known();
         let keys = keys.iter().take(MAX_LIST).copied().collect();
-        known.last.insert(tracker, LastWord { keys, connected: true });
+        known.last.insert(tracker, LastReport { keys, connected: true });
         known.clock = Some(Clock::at(now_ms));
         drop(known);
-        self.0.news.send_modify(|version| *version += 1);
+        self.0.updates.send_modify(|version| *version += 1);
     }
 
     /// The connection to the tracker of that number ended.
@@ -113,10 +112,10 @@ impl Gate {
     }
 
     async fn open<S: Statement>(&self, token: &[u8]) -> Result<S, TicketError> {
-        let mut news = self.0.news.subscribe();
+        let mut updates = self.0.updates.subscribe();
         match self.try_open(token) {
             Err(TicketError::UnknownKey) => {
-                let _ = tokio::time::timeout(NEWS_WITHIN, news.changed()).await;
+                let _ = tokio::time::timeout(UPDATE_WITHIN, updates.changed()).await;
                 self.try_open(token)
             }
             opened => opened,
@@ -162,16 +161,16 @@ mod tests {
         })
     }
 
-    fn gate() -> Gate {
-        let gate = Gate::new(NODE);
+    fn verifier() -> TokenVerifier {
+        let verifier = TokenVerifier::new(NODE);
         let key = SigningKey::from_bytes(&[7; 32]);
-        gate.update(1, &[PeerId(key.verifying_key().to_bytes())], NOW);
-        gate
+        verifier.update(1, &[PeerId(key.verifying_key().to_bytes())], NOW);
+        verifier
     }
 
     #[tokio::test(start_paused = true)]
     async fn tickets_are_judged() {
-        let gate = gate();
+        let verifier = verifier();
         let ticket = |peer, expires_ms| StorageTicket { user: USER, peer, expires_ms, allowance: None };
         for (token, presenter, expected) in [
             (signed(7, &ticket(CLIENT, NOW)), CLIENT, Ok(())),
@@ -182,11 +181,16 @@ mod tests {
             (b"nonsense".to_vec(), CLIENT, Err(TicketError::Invalid)),
         ] {
             // The clock moves on while an unknown key is waited for.
-            let gate = if expected == Err(TicketError::UnknownKey) { gate.clone() } else { self::gate() };
-            assert_eq!(gate.ticket(&token, presenter).await.map(|_| ()), expected);
+            let verifier =
+                if expected == Err(TicketError::UnknownKey) { verifier.clone() } else { self::verifier() };
+            assert_eq!(verifier.ticket(&token, presenter).await.map(|_| ()), expected);
         }
         let group = signed(7, &order(CLIENT, NODE));
-        assert_eq!(gate.ticket(&group, CLIENT).await, Err(TicketError::Invalid), "another kind of statement");
+        assert_eq!(
+            verifier.ticket(&group, CLIENT).await,
+            Err(TicketError::Invalid),
+            "another kind of statement"
+        );
     }
 
     fn order(to: PeerId, from: PeerId) -> CopyOrder {
@@ -195,32 +199,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn orders_are_for_one_chunk_one_taker_and_one_giver() {
-        let gate = gate();
+        let verifier = verifier();
         let chunk = ChunkId([4; 32]);
-        let good = gate.order(&signed(7, &order(CLIENT, NODE)), CLIENT, chunk).await;
+        let good = verifier.order(&signed(7, &order(CLIENT, NODE)), CLIENT, chunk).await;
         assert_eq!(good, Ok(OwnedChunk { owner: USER, chunk }));
         for (token, presenter, chunk) in [
             (signed(7, &order(CLIENT, NODE)), NODE, chunk),
             (signed(7, &order(CLIENT, NODE)), CLIENT, ChunkId([5; 32])),
             (signed(7, &order(CLIENT, CLIENT)), CLIENT, chunk),
         ] {
-            assert_eq!(gate.order(&token, presenter, chunk).await, Err(TicketError::Invalid));
+            assert_eq!(verifier.order(&token, presenter, chunk).await, Err(TicketError::Invalid));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_key_counts_no_more_when_the_connected_trackers_do_not_name_it() {
-        let gate = gate();
+        let verifier = verifier();
         let key = |seed| PeerId(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
-        gate.update(2, &[key(7), key(8)], NOW);
+        verifier.update(2, &[key(7), key(8)], NOW);
         let token =
             signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000, allowance: None });
-        assert!(gate.ticket(&token, CLIENT).await.is_ok());
-        gate.left(2);
-        assert_eq!(gate.ticket(&token, CLIENT).await, Err(TicketError::UnknownKey));
+        assert!(verifier.ticket(&token, CLIENT).await.is_ok());
+        verifier.left(2);
+        assert_eq!(verifier.ticket(&token, CLIENT).await, Err(TicketError::UnknownKey));
         // While all are away, what they said last is all there is.
-        gate.left(1);
-        assert!(gate.ticket(&token, CLIENT).await.is_ok());
+        verifier.left(1);
+        assert!(verifier.ticket(&token, CLIENT).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -229,23 +233,23 @@ mod tests {
             |expires_ms| signed(7, &StorageTicket { user: USER, peer: CLIENT, expires_ms, allowance: None });
         let too_long = NOW + LONGEST_TICKET_MS + 1;
         for expires_ms in [too_long, u64::MAX] {
-            assert_eq!(gate().ticket(&ticket(expires_ms), CLIENT).await, Err(TicketError::Invalid));
+            assert_eq!(verifier().ticket(&ticket(expires_ms), CLIENT).await, Err(TicketError::Invalid));
         }
-        assert!(gate().ticket(&ticket(too_long - 1), CLIENT).await.is_ok());
+        assert!(verifier().ticket(&ticket(too_long - 1), CLIENT).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_trackers_key_is_waited_for() {
-        let gate = gate();
+        let verifier = verifier();
         let token =
             signed(8, &StorageTicket { user: USER, peer: CLIENT, expires_ms: NOW + 60_000, allowance: None });
         let judging = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.ticket(&token, CLIENT).await.is_ok() }
+            let verifier = verifier.clone();
+            async move { verifier.ticket(&token, CLIENT).await.is_ok() }
         });
         tokio::task::yield_now().await;
         let key = SigningKey::from_bytes(&[8; 32]);
-        gate.update(2, &[PeerId(key.verifying_key().to_bytes())], NOW);
+        verifier.update(2, &[PeerId(key.verifying_key().to_bytes())], NOW);
         assert!(judging.await.unwrap());
     }
 }

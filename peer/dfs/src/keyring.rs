@@ -58,7 +58,7 @@ impl Drop for Body {
 
 /// Why a sealed part cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum VaultError {
+pub enum KeyringError {
     /// Not sealed by this account for this file and version.
     #[error("a stored file's description does not open with this account's key")]
     NotAuthentic,
@@ -68,13 +68,13 @@ pub enum VaultError {
 }
 
 /// The keys of one account's stored files.
-pub struct Vault {
+pub struct Keyring {
     sealing: Zeroizing<[u8; 32]>,
     local: Zeroizing<[u8; 32]>,
     pointers: hmac::Key,
 }
 
-impl Vault {
+impl Keyring {
     /// Derives them.
     #[must_use]
     pub fn new(account: &AccountKey) -> Self {
@@ -120,13 +120,18 @@ impl Vault {
     /// Opens the sealed part that a tracker gave for that key and version.
     ///
     /// # Errors
-    /// [`VaultError`].
-    pub fn open(&self, key: &PointerKey, version: &Blake3, sealed: &[u8]) -> Result<Description, VaultError> {
+    /// [`KeyringError`].
+    pub fn open(
+        &self,
+        key: &PointerKey,
+        version: &Blake3,
+        sealed: &[u8],
+    ) -> Result<Description, KeyringError> {
         let plain = decrypt(&self.sealing, sealed, &associated(key, version))?;
-        let body: Body = minicbor::decode(&plain).map_err(|_| VaultError::Malformed)?;
-        let name = StoredName::new(&body.name).map_err(|_| VaultError::Malformed)?;
+        let body: Body = minicbor::decode(&plain).map_err(|_| KeyringError::Malformed)?;
+        let name = StoredName::new(&body.name).map_err(|_| KeyringError::Malformed)?;
         if self.pointer(&name) != *key {
-            return Err(VaultError::NotAuthentic);
+            return Err(KeyringError::NotAuthentic);
         }
         Ok(Description {
             name,
@@ -146,14 +151,14 @@ impl Vault {
     ///
     /// # Errors
     /// When it is not of this account and purpose.
-    pub fn open_local(&self, sealed: &[u8], purpose: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    pub fn open_local(&self, sealed: &[u8], purpose: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
         decrypt(&self.local, sealed, purpose)
     }
 }
 
-impl std::fmt::Debug for Vault {
+impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Vault")
+        f.write_str("Keyring")
     }
 }
 
@@ -171,11 +176,11 @@ fn encrypt(key: &[u8; 32], plain: &[u8], aad: &[u8]) -> Vec<u8> {
     sealed
 }
 
-fn decrypt(key: &[u8; 32], sealed: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(VaultError::NotAuthentic)?;
-    let nonce = XNonce::try_from(nonce).map_err(|_| VaultError::NotAuthentic)?;
+fn decrypt(key: &[u8; 32], sealed: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(KeyringError::NotAuthentic)?;
+    let nonce = XNonce::try_from(nonce).map_err(|_| KeyringError::NotAuthentic)?;
     let cipher = XChaCha20Poly1305::new(&Key::from(*key));
-    let plain = cipher.decrypt(&nonce, Payload { msg: body, aad }).map_err(|_| VaultError::NotAuthentic)?;
+    let plain = cipher.decrypt(&nonce, Payload { msg: body, aad }).map_err(|_| KeyringError::NotAuthentic)?;
     Ok(Zeroizing::new(plain))
 }
 
@@ -194,32 +199,32 @@ mod tests {
 
     #[test]
     fn opens_for_its_own_file_and_version_only() {
-        let vault = Vault::new(&AccountKey::random());
+        let keyring = Keyring::new(&AccountKey::random());
         let version = Blake3([5; 32]);
         let file = description("a");
-        let sealed = vault.seal(&file, &version);
-        let key = vault.pointer(&file.name);
-        assert_eq!(vault.open(&key, &version, &sealed), Ok(file));
-        assert!(vault.open(&key, &Blake3([6; 32]), &sealed).is_err(), "another version");
-        assert!(vault.open(&vault.pointer(&description("b").name), &version, &sealed).is_err());
-        let other = Vault::new(&AccountKey::random());
+        let sealed = keyring.seal(&file, &version);
+        let key = keyring.pointer(&file.name);
+        assert_eq!(keyring.open(&key, &version, &sealed), Ok(file));
+        assert!(keyring.open(&key, &Blake3([6; 32]), &sealed).is_err(), "another version");
+        assert!(keyring.open(&keyring.pointer(&description("b").name), &version, &sealed).is_err());
+        let other = Keyring::new(&AccountKey::random());
         assert!(other.open(&key, &version, &sealed).is_err(), "another account");
         assert_ne!(other.pointer(&description("a").name), key, "names do not meet across accounts");
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 1;
-            assert!(vault.open(&key, &version, &flipped).is_err());
-            assert!(vault.open(&key, &version, &sealed[..at]).is_err());
+            assert!(keyring.open(&key, &version, &flipped).is_err());
+            assert!(keyring.open(&key, &version, &sealed[..at]).is_err());
         }
     }
 
     #[test]
     fn the_longest_name_fits_and_nothing_shows() {
         let name = "n".repeat(crate::name::MAX_NAME_BYTES);
-        let vault = Vault::new(&AccountKey::random());
-        let sealed = vault.seal(&description(&name), &Blake3([0; 32]));
+        let keyring = Keyring::new(&AccountKey::random());
+        let sealed = keyring.seal(&description(&name), &Blake3([0; 32]));
         assert!(sealed.len() <= MAX_SEALED_PART, "{}", sealed.len());
         assert!(!sealed.windows(8).any(|window| window == [b'n'; 8]));
-        assert_eq!(format!("{vault:?}"), "Vault");
+        assert_eq!(format!("{keyring:?}"), "Keyring");
     }
 }

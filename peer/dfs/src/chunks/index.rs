@@ -10,7 +10,7 @@ use shoal_common::tracker_api::storage::{MAX_NODE_CHUNKS, OwnedChunk};
 use super::Found;
 use crate::wire::Failure;
 
-/// Changes that are remembered: some minutes at full speed. Whoever is further behind takes a snapshot.
+/// Changes that are remembered: some minutes at full speed. A reader that is further behind takes a snapshot.
 const MAX_CHANGES: usize = 100_000;
 /// The span in which no more than a share of the chunks goes into the bin, in milliseconds.
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -74,12 +74,12 @@ pub enum Discarded {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct ChunkIndex {
     held: HashMap<OwnedChunk, Entry>,
     binned: HashMap<OwnedChunk, Binned>,
     /// When chunks went into the bin within the last day, in milliseconds since 1970.
     day: VecDeque<u64>,
-    /// Of a hundred chunks so many may go into the bin a day.
+    /// Percentage of the chunks that may go into the bin per day.
     percent: u8,
     capacity: u64,
     used: u64,
@@ -91,7 +91,7 @@ pub(super) struct Ledger {
     number: u64,
 }
 
-impl Ledger {
+impl ChunkIndex {
     pub(super) fn new(capacity: u64, percent: u8) -> Self {
         Self {
             held: HashMap::new(),
@@ -306,7 +306,7 @@ impl Ledger {
         self.own(found.chunk.owner, found.length);
     }
 
-    /// Numbers a change, so that the trackers are told.
+    /// Numbers a change, so that it is reported to the trackers.
     pub(super) fn note(&mut self, change: Change) {
         if self.changes.len() == MAX_CHANGES {
             self.changes.pop_front();
