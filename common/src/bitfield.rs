@@ -1,4 +1,4 @@
-//! Which pieces of a file somebody holds: one bit a piece.
+//! Which pieces of a file a peer holds: one bit per piece.
 
 use crate::layout::{Layout, PieceIndex};
 
@@ -78,7 +78,7 @@ impl Bitfield {
         bytes
     }
 
-    /// The set 64 pieces a word, piece 0 in the lowest bit of the first.
+    /// The set, 64 pieces per word, with piece 0 in the lowest bit of the first.
     #[must_use]
     pub fn words(&self) -> &[u64] {
         &self.words
@@ -103,7 +103,7 @@ impl Bitfield {
         true
     }
 
-    /// Takes a piece out; true if it was there.
+    /// Removes a piece; true if it was there.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.has(piece) {
             return false;

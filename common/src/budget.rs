@@ -1,12 +1,12 @@
-//! How the files and sockets that this process may have open at once are shared out. Pure.
+//! Shares out the files and sockets that this process may have open at once. Pure.
 //!
-//! Where the system allows thousands nobody notices. Where it allows few, downloads take turns and further connections
-//! are not made or let in, so that the store, the trackers and commands always find what they need.
+//! It matters only where the system allows few. There downloads take turns and further connections are neither made nor
+//! accepted, so that the store, the trackers and commands always find what they need.
 
-/// What is never shared out: standard streams, the runtime, the log, the store, the listener, the connections to trackers
+/// Never shared out: standard streams, the runtime, the log, the store, the listener, the connections to trackers
 /// with their successors, and one file or folder that a command or a checkpoint opens. An idle client has about twenty.
 const RESERVE: u64 = 32;
-/// What is shared out at least, however little there is: better to meet the limit now and then than to do nothing.
+/// Shared out at least, even if there is less: it is better to meet the limit at times than to do nothing.
 const LEAST: u64 = 16;
 /// The files of a download: the partial file, its state, and the next state while it is being written.
 const FILES_OF_A_DOWNLOAD: usize = 3;
@@ -20,14 +20,14 @@ pub struct Budget {
     pub outbound: usize,
     /// Connections from other peers.
     pub inbound: usize,
-    /// Connections from others that have not proven who they are.
+    /// Connections from others that have not proven their key.
     pub pending: usize,
     /// Shared files that are kept open.
     pub shared_files: usize,
 }
 
 impl Budget {
-    /// Shares out what a process has that may have so many files open.
+    /// The budget of a process that may have so many files open.
     #[must_use]
     pub fn of(limit: u64) -> Self {
         let rest = limit.saturating_sub(RESERVE).max(LEAST);

@@ -1,8 +1,8 @@
-//! What a password becomes, on the client and nowhere else.
+//! Derives an account's secrets from its password, on the client and nowhere else.
 //!
 //! Argon2id over password and salt gives a root; HKDF splits it into the seed of the *login key*, whose public half the
-//! trackers keep, and the *wrapping key*, which seals the account key. The account's name plays no part, so that an
-//! account that goes on under another name keeps its password.
+//! trackers keep, and the *wrapping key*, which seals the account key. The account's name plays no part, so that an account
+//! that was renamed keeps its password.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -14,7 +14,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::digest::Blake3;
-use crate::ids::Uid;
+use crate::ids::{AccountDigest, Uid};
 use crate::limits::MAX_PASSWORD_BYTES;
 use crate::peer_id::PeerId;
 use crate::tokens::verify;
@@ -32,7 +32,7 @@ pub const CHALLENGE_BYTES: usize = 32;
 /// Bytes of a sealed account key: nonce, account key and tag.
 pub const SEALED_BYTES: usize = 24 + 32 + 16;
 
-/// What the trackers keep of an account's secrets: nothing in it logs anybody in.
+/// What the trackers keep of an account's secrets. It does not suffice to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Account {
@@ -45,18 +45,6 @@ pub struct Account {
     /// The account key, sealed under the wrapping key: 24 bytes of nonce, then XChaCha20-Poly1305.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub sealed_account_key: [u8; SEALED_BYTES],
-}
-
-/// What an account's id and the signature on a change of its password are bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct AccountDigest {
-    /// Public half of the login key.
-    #[n(0)]
-    pub login_key: PeerId,
-    /// BLAKE3 of the salt and the sealed account key, 16 and 72 bytes.
-    #[n(1)]
-    pub secrets: Blake3,
 }
 
 /// The signature of a login key on the account that takes its place; see [`Secrets::sign_change`].
@@ -73,11 +61,11 @@ impl Account {
     }
 }
 
-/// The random key under which an account keeps its own secrets; it survives a change of password.
+/// The random key under which an account keeps its own secrets. A change of password keeps it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct AccountKey([u8; 32]);
 
-/// What the client holds while it is logged in: enough to log in again without asking for the password.
+/// What the client keeps while it is logged in, to log in again without asking for the password.
 #[derive(Clone)]
 pub struct Secrets {
     login: SigningKey,
@@ -87,7 +75,7 @@ pub struct Secrets {
 /// Why secrets could not be made or used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// Empty or absurdly long.
+    /// Empty or too long.
     #[error("a password has from 1 to {MAX_PASSWORD_BYTES} bytes")]
     PasswordLength,
     /// Argon2 could not get its memory.
@@ -99,7 +87,7 @@ pub enum CredentialError {
 }
 
 impl AccountKey {
-    /// A key of its own for one purpose, by HKDF-SHA256: what is sealed under one says nothing of the others.
+    /// An independent key for one purpose, by HKDF-SHA256.
     #[must_use]
     pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
@@ -108,7 +96,7 @@ impl AccountKey {
         key
     }
 
-    /// A fresh one that belongs to no account.
+    /// A random one that belongs to no account yet.
     #[must_use]
     pub fn random() -> Self {
         let mut key = Self([0; 32]);
@@ -171,14 +159,14 @@ impl Secrets {
         PeerId(self.login.verifying_key().to_bytes())
     }
 
-    /// Answers a tracker's challenge. The signature holds for this client at this tracker only.
+    /// Answers a tracker's challenge. The signature is valid for this client at this tracker only.
     #[must_use]
     pub fn answer(&self, challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> [u8; 64] {
         self.login.sign(&challenge_message(challenge, client, tracker)).to_bytes()
     }
 
-    /// Signs that `new` takes the place of this login key's account. Trackers keep it with the account, and take no
-    /// other key material for that user without such a signature.
+    /// Signs that `new` takes the place of this login key's account. Trackers keep the signature with the account, and take no
+    /// other key material for that user without one.
     #[must_use]
     pub fn sign_change(&self, user: Uid, new: &AccountDigest) -> ChangeSignature {
         ChangeSignature(self.login.sign(&change_message(user, self.login_key(), new)).to_bytes())
@@ -241,8 +229,8 @@ pub fn check_change(user: Uid, old: PeerId, new: &AccountDigest, signature: &Cha
     verify(old, &change_message(user, old, new), &signature.0)
 }
 
-/// The salt that is shown for a name that does not exist: the same each time, and different for every name, so that it
-/// looks like any other. `secret` is shared by all trackers.
+/// The salt for a name that does not exist: the same each time, and different for every name, so that it looks like any other.
+/// `secret` is shared by all trackers.
 #[must_use]
 pub fn decoy_salt(secret: &[u8; 32], name: &str) -> [u8; SALT_BYTES] {
     let digest = blake3::keyed_hash(secret, name.as_bytes());
@@ -255,7 +243,7 @@ fn challenge_message(challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker:
     [b"shoal login 1\0".as_slice(), challenge, &client.0, &tracker.0].concat()
 }
 
-/// What [`Secrets::sign_change`] signs. The old key is named: no signature fits at another place in an account's history.
+/// What [`Secrets::sign_change`] signs. It names the old key, so that no signature fits at another place in a history.
 #[must_use]
 pub fn change_message(user: Uid, old: PeerId, new: &AccountDigest) -> Vec<u8> {
     [b"shoal account change 1\0".as_slice(), &user.0, &old.0, &new.login_key.0, &new.secrets.0].concat()
@@ -325,7 +313,7 @@ mod tests {
     #[test]
     fn derivation_is_stable() {
         let secrets = Secrets::derive("password", &[0; SALT_BYTES]).unwrap();
-        // What this code gave on 2026-11-21: a change would lock everybody out.
+        // The result of 2026-11-21: with another one no user could log in.
         assert_eq!(secrets.login_key().to_string(), "12D3KooWMxv8VdLH5VdzGYdYMRdiFyvtfQssqWsFg7aUxoiKmJcB");
     }
 }

@@ -1,5 +1,5 @@
-//! The digests that Shoal knows: SHA-1, which users see and pieces are checked by; BLAKE3, which stands behind it
-//! because SHA-1 collisions can be made; and those that HTTP servers and Metalinks publish: SHA-2 of every length, and MD5.
+//! The digests that Shoal knows: SHA-1, which users see and pieces are checked by; BLAKE3, because SHA-1 collisions can be
+//! made; and those that HTTP servers and Metalinks publish: SHA-2 of every length, and MD5.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub struct Sha384(pub [u8; 48]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha224(pub [u8; 28]);
 
-/// An MD5 digest, 16 bytes; printed as 32 hex digits. It finds damage, and no forgery.
+/// An MD5 digest, 16 bytes; printed as 32 hex digits. It detects damage, but not forgery.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Md5(pub [u8; 16]);
 
@@ -57,7 +57,7 @@ impl Blake3 {
 pub struct FileDigest {
     /// What users see and compare.
     pub sha1: Sha1,
-    /// What no known attack can forge.
+    /// Which no known attack can forge.
     pub blake3: Blake3,
 }
 
@@ -99,7 +99,7 @@ impl Digests {
         self.allows(computed) && computed.or(self) == *computed
     }
 
-    /// Whether both can be of one file: of no kind do both know a digest and differ in it.
+    /// Whether both can be of one file: no digest that both know differs.
     #[must_use]
     pub fn allows(&self, other: &Self) -> bool {
         same(self.sha1, other.sha1)
@@ -111,7 +111,7 @@ impl Digests {
             && same(self.md5, other.md5)
     }
 
-    /// These digests, and of the kinds that are not known here those of `other`.
+    /// These digests, with those of `other` for the kinds that are not known here.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         Self {
@@ -132,7 +132,7 @@ impl From<FileDigest> for Digests {
     }
 }
 
-/// Prints one, as far as there is one: that which users know best among the strong ones, else a weak one.
+/// Prints one digest, if there is one: of the strong ones the best known, else a weak one.
 impl fmt::Display for Digests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,12 +148,12 @@ impl fmt::Display for Digests {
     }
 }
 
-/// Computes what is to be compared beside SHA-1 from a file's bytes in order.
+/// Computes the digests to compare, except SHA-1, from a file's bytes in order.
 #[derive(Clone)]
 pub struct OtherDigestsHasher {
     sha256: Option<sha2::Sha256>,
     blake3: Option<Blake3Hasher>,
-    // Seldom there, and large.
+    // Rarely used, and large.
     sha512: Option<Box<sha2::Sha512>>,
     sha384: Option<Box<sha2::Sha384>>,
     sha224: Option<Box<sha2::Sha224>>,
@@ -174,7 +174,7 @@ impl OtherDigestsHasher {
         }
     }
 
-    /// Whether nothing is to be computed.
+    /// Whether there is nothing to compute.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let long = self.sha512.is_none() && self.sha384.is_none();
@@ -198,7 +198,7 @@ impl OtherDigestsHasher {
         }
     }
 
-    /// The digests of all that was taken, beside its SHA-1.
+    /// The digests of all bytes taken, with their SHA-1.
     #[must_use]
     pub fn finish(&self, sha1: Sha1) -> Digests {
         Digests {
@@ -219,7 +219,7 @@ impl fmt::Debug for OtherDigestsHasher {
     }
 }
 
-/// Computes the digests of a file from its bytes in order: SHA-1, and of the others those that are to be compared.
+/// Computes the digests of a file from its bytes in order: SHA-1, and those of the others that are to be compared.
 #[derive(Debug, Clone)]
 pub struct DigestsHasher {
     sha1: shoal_sha1::Hasher,

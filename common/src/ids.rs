@@ -1,13 +1,14 @@
-//! Identities that records refer to, so that a name can change hands without what it owns doing so.
+//! The ids that records refer to, so that a name can change its owner without anything else doing so.
 //!
-//! The ids of users and groups are not chosen: they are hashes of a nonce and of what made them. Everybody who holds the
-//! nonce can check an id, and nobody can make another record under it.
+//! The ids of users and groups are not chosen: they are hashes of a nonce and of what the user or group began with. Anyone who
+//! has the nonce can check an id, and no one can make another record under it.
 
 use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use crate::credentials::AccountDigest;
+use crate::digest::Blake3;
+use crate::peer_id::PeerId;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -39,18 +40,30 @@ id!(
     Gid
 );
 id!(
-    /// What makes two ids differ that are derived from the same things. A repeated request carries the same one.
+    /// Makes ids differ that are derived from the same things. A repeated request carries the same nonce.
     Nonce
 );
 id!(
-    /// A file of a group: derived from group, name and content, so that whoever shares the same content under the same
-    /// name shares the same file.
+    /// A file of a group: derived from group, name and content. Members who share the same content under the same name share
+    /// the same file.
     Fid
 );
 id!(
-    /// A request that writes: carried to another tracker it takes effect once.
+    /// A request that writes: repeated at another tracker it takes effect once.
     RequestId
 );
+
+/// What an account's id and the signature on a change of its password are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AccountDigest {
+    /// Public half of the login key.
+    #[n(0)]
+    pub login_key: PeerId,
+    /// BLAKE3 of the salt and the sealed account key, 16 and 72 bytes.
+    #[n(1)]
+    pub secrets: Blake3,
+}
 
 macro_rules! random {
     ($($name:ident),*) => {$(
@@ -92,7 +105,7 @@ impl Gid {
     }
 }
 
-/// Everything before the name has a fixed length, so that no two inputs give the same bytes to hash.
+/// All before the name has a fixed length, so that no two inputs give the same bytes to hash.
 fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
@@ -102,14 +115,13 @@ fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Blake3, PeerId};
 
     #[test]
     fn an_id_is_bound_to_everything_that_made_it() {
         let account = AccountDigest { login_key: PeerId([1; 32]), secrets: Blake3([2; 32]) };
         let nonce = Nonce([3; 16]);
         let user = Uid::derive(nonce, &account, "ann");
-        // What this code gave on 2026-11-27: a change would refuse every account there is.
+        // The result of 2026-11-27: another one would refuse every account there is.
         assert_eq!(user.to_string(), "162278055a2d003ccd0e52a2767e56fb");
         let other_key = AccountDigest { login_key: PeerId([9; 32]), ..account };
         let other_secrets = AccountDigest { secrets: Blake3([9; 32]), ..account };

@@ -1,7 +1,7 @@
 //! The secret by which a cluster's storage nodes are admitted, and a node's proof that it has it.
 //!
-//! The proof is a code over both ends' peer ids and a nonce. Both ids were proven by the connection, so a code is worth
-//! nothing to anybody else, nor at another tracker.
+//! The proof is a code over both ends' peer ids and a nonce. The connection proves both ids, so a code is valid only for this
+//! node at this tracker.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use zeroize::Zeroizing;
 
 use crate::peer_id::PeerId;
 
-/// Shortest and longest secret in bytes: 16 random ones are enough, nobody types 4,096.
+/// Shortest and longest secret in bytes: 16 random ones are enough, and a file of 4,096 is no key.
 pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=4_096;
 
 /// Keeps these codes from being taken for others.
 const DOMAIN: &[u8] = b"shoal storage node joins 1\0";
 
-/// What all trackers and storage nodes of a cluster know, and nobody else.
+/// What only the trackers and storage nodes of a cluster know.
 pub struct NodeSecret(Zeroizing<Vec<u8>>);
 
 /// A storage node's proof that it knows the secret, for one tracker.
@@ -33,7 +33,7 @@ pub struct JoinProof {
     pub code: [u8; 32],
 }
 
-/// A secret of a length that is none.
+/// The secret is too short or too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it must be of 16 to 4,096 bytes; make one with: openssl rand -hex 32")]
 pub struct SecretLength;

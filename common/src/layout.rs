@@ -20,7 +20,7 @@ impl PieceIndex {
         self.0
     }
 
-    /// The index into arrays with an element a piece.
+    /// The index into arrays with one element per piece.
     #[must_use]
     pub fn as_usize(self) -> usize {
         self.0 as usize
@@ -50,7 +50,7 @@ pub enum LayoutError {
 
 impl Layout {
     /// The layout that Shoal gives a file of `size` bytes: a power of two aimed at 2,000 pieces, from 64 KiB to 1 MiB,
-    /// and beyond 100,000 pieces of 1 MiB whatever keeps to that number.
+    /// and longer only if there were more than 100,000 pieces of 1 MiB.
     ///
     /// # Errors
     /// [`LayoutError::TooLong`].
@@ -67,7 +67,7 @@ impl Layout {
         Self::new(size, piece_length)
     }
 
-    /// A layout as somebody else chose it.
+    /// A layout that another program chose.
     ///
     /// # Errors
     /// When a limit is broken; see [`LayoutError`].
@@ -109,7 +109,7 @@ impl Layout {
         self.size
     }
 
-    /// The length in bytes of every piece but, possibly, the last.
+    /// The length in bytes of every piece except, possibly, the last.
     #[must_use]
     pub fn piece_length(&self) -> u32 {
         self.piece_length

@@ -1,5 +1,5 @@
-//! What every part of Shoal must agree on: names, layout, digests, manifests, messages and their
-//! limits. Called by everyone; does no I/O, knows no clock and no network.
+//! What all parts of Shoal must agree on: names, layout, digests, manifests, messages and their limits. It does no I/O and
+//! knows neither a clock nor a network.
 
 pub mod bitfield;
 pub mod budget;
@@ -27,7 +27,7 @@ pub use digest::{
     Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, Md5, OtherDigestsHasher, Sha1,
     Sha224, Sha256, Sha384, Sha512,
 };
-pub use ids::{Fid, Gid, Nonce, RequestId, Uid};
+pub use ids::{AccountDigest, Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};

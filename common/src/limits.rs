@@ -13,10 +13,10 @@ pub const MAX_FILE_SIZE: u64 = MAX_PIECES as u64 * MAX_PIECE_LENGTH as u64;
 
 /// Longest user or group name in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Longest file name in bytes: what common file systems take (`NAME_MAX`), less the seven bytes of a parked name's
-/// suffix and the `.part` of an unfinished download.
+/// Longest file name in bytes: what common file systems take (`NAME_MAX`), less the seven bytes that are added
+/// when a name is renamed on conflict, and the `.part` of an unfinished download.
 pub const MAX_FILE_NAME_BYTES: usize = 240;
-/// Longest password in bytes; Argon2 hashes any length, but nobody types more.
+/// Longest password in bytes. Argon2 takes any length, but no one types more.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// HTTP mirrors of one file at most, and the longest URL of one.
 pub const MAX_MIRRORS: usize = 16;
@@ -36,7 +36,7 @@ pub const MAX_ANNOUNCED: usize = 100_000;
 pub const BLOCK: u32 = 16 * 1024;
 /// Largest control frame between peers: a bitfield of `MAX_PIECES` is 12.5 KB.
 pub const MAX_PEER_MESSAGE: usize = 32 * 1024;
-/// Most bytes of a piece in one data frame between peers that a receiver takes; what precedes them does not count.
+/// Most bytes of a piece in one data frame between peers, without the frame's head.
 pub const MAX_PEER_DATA: usize = 64 * 1024;
 /// Files that one connection between peers may have open at once.
 pub const MAX_CHANNELS: usize = 256;

@@ -1,4 +1,4 @@
-//! What the trackers keep of a shared file: enough to fetch and to check it, never its content.
+//! What the trackers keep of a shared file: enough to fetch and check it, but not its content.
 
 use minicbor::{Decode, Encode};
 
@@ -43,7 +43,7 @@ pub enum ManifestError {
     /// Size and piece length make no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The list has not one digest of 20 bytes a piece.
+    /// The list does not have one digest of 20 bytes per piece.
     #[error("a piece list of {got} bytes where {expected} were expected")]
     PieceListLength {
         /// Bytes that the layout asks for.
@@ -51,13 +51,13 @@ pub enum ManifestError {
         /// Bytes that came.
         got: usize,
     },
-    /// The list is not the one that the manifest names.
+    /// The list does not have the hash that the manifest names.
     #[error("the piece list does not match its hash")]
     PieceListHash,
     /// Too many mirrors or one that is no HTTP URL.
     #[error("mirrors must be at most 16 http:// or https:// URLs of at most 2,048 bytes")]
     Mirrors,
-    /// A mirror that nobody should name.
+    /// A URL that cannot be a mirror.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
 }
@@ -115,7 +115,7 @@ impl Manifest {
         Ok(self.layout()?)
     }
 
-    /// As [`validate`](Self::validate), for a file that somebody wants to share: its mirrors are handed to others.
+    /// Like [`validate`](Self::validate), for a file that is about to be shared, whose mirrors go to others.
     ///
     /// # Errors
     /// [`ManifestError`] says what is wrong.

@@ -1,21 +1,20 @@
-//! The text of a mirror's URL: what a member may hand to the others, and which mirrors of a file a tracker hands on where
-//! several members named some.
+//! Which URLs a member may name as mirrors, and which mirrors of a file a tracker passes on if several members named some.
 
 use crate::limits::{MAX_MIRROR_BYTES, MAX_MIRRORS};
 
 /// Why a URL cannot be a mirror, whatever is behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorError {
-    /// More than there is room for.
+    /// Too many.
     #[error("a file has at most {MAX_MIRRORS} mirrors; name fewer with --mirror")]
     TooMany,
-    /// Longer than anybody needs.
+    /// Too long.
     #[error("mirrors must be http:// or https:// URLs, and this one is longer than {MAX_MIRROR_BYTES} bytes")]
     TooLong,
     /// Another scheme, no host, or characters that no URL has.
     #[error("mirrors must be http:// or https:// URLs of a file, without spaces")]
     NoUrl,
-    /// A user or a password would go to everybody.
+    /// It contains a user or a password, which all members would learn.
     #[error(
         "mirrors must be URLs without user and password: every member of the group would learn them; give a URL that \
          needs none"
@@ -23,7 +22,7 @@ pub enum MirrorError {
     Credentials,
 }
 
-/// Checks the mirrors that somebody wants to name.
+/// Checks mirrors that a member wants to name.
 ///
 /// # Errors
 /// [`MirrorError`] for the first that cannot be one.
@@ -57,8 +56,8 @@ pub fn check_one(url: &str) -> Result<(), MirrorError> {
     }
 }
 
-/// Of the mirrors that each sharer named, in their order, as many as a file may have: by turns, so that nobody's push
-/// another's out, and each URL once.
+/// As many mirrors as a file may have, of those that each sharer named, each URL once. They are taken in turn, so that no
+/// sharer's mirrors displace another's.
 #[must_use]
 pub fn by_turns(sharers: Vec<Vec<String>>) -> Vec<String> {
     let mut chosen: Vec<String> = Vec::new();
@@ -101,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_pushes_anothers_mirrors_out() {
+    fn no_sharers_mirrors_displace_anothers() {
         let of =
             |who: &str, count: usize| (0..count).map(|n| format!("http://{who}/{n}")).collect::<Vec<_>>();
         let chosen = by_turns(vec![of("owner", 2), of("crowd", 40), of("third", 1)]);
         assert_eq!(chosen.len(), MAX_MIRRORS);
         assert_eq!(chosen[..4], ["http://owner/0", "http://crowd/0", "http://third/0", "http://owner/1"]);
-        // Whoever came first is heard however many came later.
+        // The first sharer is served, however many came later.
         let many = std::iter::once(of("owner", 1)).chain((0..100).map(|n| of(&format!("u{n}"), 16)));
         assert_eq!(by_turns(many.collect())[0], "http://owner/0");
         assert_eq!(by_turns(vec![of("a", 2), of("a", 2)]), of("a", 2));

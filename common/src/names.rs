@@ -1,15 +1,15 @@
-//! Names of users, groups and shared files, proven valid: whoever holds one need not check again.
+//! Names of users, groups and shared files. A value of these types is a valid name and need not be checked again.
 //!
-//! A name that lost to another after a partition is shown as `name~xxxxxx` (six hex digits); such a name may be
-//! *referred to* but never be created, so that nobody can take one by typing it.
+//! A claim that lost its name to another one after a partition is renamed to `name~xxxxxx` (six hex digits). Such a name may be
+//! *referred to* but not created, so that no one can take one by typing it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::{MAX_FILE_NAME_BYTES, MAX_NAME_BYTES};
 
-/// Hex digits behind the `~` of a parked name.
-const PARKED_DIGITS: usize = 6;
+/// Hex digits behind the `~` of a name that was renamed on conflict.
+const RENAMED_DIGITS: usize = 6;
 
 /// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +41,9 @@ pub enum NameError {
     /// `.` or `..`, which name folders.
     #[error("{0:?} is not a file name")]
     Folder(String),
-    /// Ends like a parked name.
+    /// Ends like a name that was renamed on conflict.
     #[error("a {0} must not end with ~ and six hex digits: that is kept for names that were taken twice")]
-    Parked(&'static str),
+    Renamed(&'static str),
 }
 
 /// Characters that no name may hold: control characters, and the format characters that reorder or hide text and so
@@ -80,9 +80,9 @@ fn check_file(text: &str) -> Result<(), NameError> {
     }
 }
 
-/// Where the `~xxxxxx` of a parked name begins.
-fn parked_at(text: &str) -> Option<usize> {
-    let at = text.len().checked_sub(PARKED_DIGITS + 1)?;
+/// Where the `~xxxxxx` of a name that was renamed on conflict begins.
+fn suffix_at(text: &str) -> Option<usize> {
+    let at = text.len().checked_sub(RENAMED_DIGITS + 1)?;
     let suffix = text.get(at..)?.strip_prefix('~')?;
     suffix
         .bytes()
@@ -104,19 +104,19 @@ macro_rules! name {
             pub fn create(text: &str) -> Result<Self, NameError> {
                 check($what, text, $limit)?;
                 let name = Self::refer(text)?;
-                if name.is_parked() { Err(NameError::Parked($what)) } else { Ok(name) }
+                if name.is_renamed() { Err(NameError::Renamed($what)) } else { Ok(name) }
             }
 
-            /// A name that may be that of something that exists: a parked name is allowed.
+            /// A name of something that may exist, also one that was renamed on conflict.
             ///
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
             pub fn refer(text: &str) -> Result<Self, NameError> {
-                check($what, text, $limit + PARKED_DIGITS + 1)?;
+                check($what, text, $limit + RENAMED_DIGITS + 1)?;
                 let more: fn(&str) -> Result<(), NameError> = $more;
                 more(text)?;
                 let name = Self(text.into());
-                if name.is_parked() || text.len() <= $limit {
+                if name.is_renamed() || text.len() <= $limit {
                     Ok(name)
                 } else {
                     Err(NameError::TooLong { what: $what, got: text.len(), limit: $limit })
@@ -129,22 +129,21 @@ macro_rules! name {
                 &self.0
             }
 
-            /// Whether this is a parked name, `name~xxxxxx`.
+            /// Whether this name was renamed on conflict: `name~xxxxxx`.
             #[must_use]
-            pub fn is_parked(&self) -> bool {
-                parked_at(&self.0).is_some()
+            pub fn is_renamed(&self) -> bool {
+                suffix_at(&self.0).is_some()
             }
 
-            /// The name without the mark of a parked one.
+            /// The name without the `~xxxxxx`.
             #[must_use]
             pub fn base(&self) -> Self {
-                parked_at(&self.0).map_or_else(|| self.clone(), |at| Self(self.0[..at].into()))
+                suffix_at(&self.0).map_or_else(|| self.clone(), |at| Self(self.0[..at].into()))
             }
 
-            /// The name under which the claim `id` of this name goes on when it lost: `name~` and the first six hex
-            /// digits of the id.
+            /// The name of the claim `id` after it lost this name: `name~` and the first six hex digits of the id.
             #[must_use]
-            pub fn parked(&self, id: &[u8; 16]) -> Self {
+            pub fn renamed(&self, id: &[u8; 16]) -> Self {
                 Self(format!("{}~{:02x}{:02x}{:02x}", self.base().0, id[0], id[1], id[2]).into())
             }
         }
@@ -235,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn parked_names_are_known_and_undone() {
+    fn renamed_names_are_known_and_undone() {
         let name = UserName::create(&"n".repeat(64)).unwrap();
-        let parked = name.parked(&[0xab; 16]);
-        assert_eq!(parked.as_str(), format!("{}~ababab", "n".repeat(64)));
-        assert!(parked.is_parked() && !name.is_parked());
-        assert_eq!(parked.base(), name);
-        assert_eq!(UserName::refer(parked.as_str()), Ok(parked));
+        let renamed = name.renamed(&[0xab; 16]);
+        assert_eq!(renamed.as_str(), format!("{}~ababab", "n".repeat(64)));
+        assert!(renamed.is_renamed() && !name.is_renamed());
+        assert_eq!(renamed.base(), name);
+        assert_eq!(UserName::refer(renamed.as_str()), Ok(renamed));
     }
 
     proptest! {

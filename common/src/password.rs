@@ -2,12 +2,12 @@
 
 use zeroize::Zeroizing;
 
-/// A password. It is wiped when dropped, and never printed.
+/// A password. It is wiped when dropped and not printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Takes a password as it was typed.
+    /// A password as it was typed.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))

@@ -1,11 +1,11 @@
-//! What peers say to each other on the bulk lane.
+//! The messages between peers on a bulk connection.
 //!
-//! Whoever dials is the *requester*, whoever accepts the *server*; two peers that trade pieces have a connection each
-//! way. A connection carries many files, each on a channel that the requester numbers. Frames have a kind and a payload
-//! (`shoal-net` frames them); all payloads are CBOR but that of [`DATA`], which is [`DataHead`] and then bytes.
+//! The peer that dials is the *requester*, the one that accepts the *server*. Two peers that trade pieces have one connection
+//! each way. A connection carries many files, each on a channel that the requester numbers. Frames have a kind and a payload
+//! (`shoal-net` frames them). All payloads are CBOR except that of [`DATA`], which is [`DataHead`] and then bytes.
 //!
 //! Every request ends exactly once: with the piece's last block, with [`ToRequester::NotNow`] or [`ToRequester::Busy`]
-//! for that piece, or with its channel. Until then it counts as in flight, also when it was taken back.
+//! for that piece, or with its channel. Until then it counts as in flight, even after it was cancelled.
 
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
@@ -59,7 +59,7 @@ pub enum ToServer {
         #[n(1)]
         piece: u32,
     },
-    /// Takes a request back; blocks that are under way still arrive, and so does the request's end.
+    /// Cancels a request. Blocks that are under way still arrive, and so does the request's end.
     #[n(3)]
     Cancel {
         /// The channel.
@@ -110,7 +110,7 @@ pub enum ToRequester {
         /// Why.
         #[n(1)]
         reason: Refused,
-        /// What is the matter with the server's copy, where that is the reason.
+        /// What is wrong with the server's copy, if that is the reason.
         #[n(2)]
         copy: Option<CopyTrouble>,
     },
@@ -124,7 +124,7 @@ pub enum ToRequester {
         #[n(1)]
         pieces: Vec<u32>,
     },
-    /// This piece not now.
+    /// This piece cannot be served now.
     #[n(3)]
     NotNow {
         /// The channel.
@@ -140,7 +140,7 @@ pub enum ToRequester {
         #[n(3)]
         instead: Option<u32>,
     },
-    /// No piece now: all upload slots are taken.
+    /// No piece can be served now: all upload slots are taken.
     #[n(4)]
     Busy {
         /// The channel.
@@ -159,10 +159,10 @@ pub enum ToRequester {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Refused {
-    /// The ticket is not this peer's, not this group's, forged, or signed by nobody known.
+    /// The ticket is not this peer's, not this group's, forged, or signed by an unknown key.
     #[n(0)]
     Ticket,
-    /// The ticket's time is over; a newer one opens the channel again.
+    /// The ticket expired; a newer one opens the channel again.
     #[n(1)]
     Expired,
     /// The file is not shared here (any more).
@@ -174,7 +174,7 @@ pub enum Refused {
     /// Too many channels or requests.
     #[n(4)]
     Limit,
-    /// A message that makes no sense.
+    /// A message that cannot be understood.
     #[n(5)]
     Malformed,
 }

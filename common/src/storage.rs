@@ -25,8 +25,8 @@ pub const MAX_SEALED_PART: usize = 4 * 1024;
 /// Longest encoded public part, in bytes.
 pub const MAX_STORE_MANIFEST: usize = MAX_CHUNKS * ENTRY + MAX_STORE_SERVERS * 40 + 64;
 
-/// Shortest sealed chunk, but for the last, of a file with more than [`FEW_CHUNKS`]: clients cut files of 16 MiB and more
-/// into the longest chunks, and nobody is to fill a node with tiny ones.
+/// Shortest sealed chunk, except the last, of a file with more than [`FEW_CHUNKS`]. Clients cut files of 16 MiB and more into
+/// the longest chunks, and no user may fill a node with tiny ones.
 pub const MIN_OF_MANY: u32 = 1024 * 1024;
 /// Chunks of a file that may be of any length.
 pub const FEW_CHUNKS: usize = 16;
@@ -56,8 +56,8 @@ impl ChunkId {
     }
 }
 
-/// Under what the trackers keep a stored file: HMAC of its name under the user's account key, so that they do not learn
-/// the name.
+/// The key of a stored file at the trackers: HMAC of its name under the user's account key, so that they do not learn the
+/// name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct PointerKey(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
@@ -167,7 +167,7 @@ impl StoreManifest {
         Ok(())
     }
 
-    /// Whether the chunks are as long as those of so many must be. Asked of what is to be stored; what is stored stays.
+    /// Whether the chunks are as long as so many chunks must be. It is checked before a file is stored, not afterwards.
     #[must_use]
     pub fn has_fair_lengths(&self) -> bool {
         let but_last = self.chunks.split_last().map_or(&[][..], |(_, others)| others);

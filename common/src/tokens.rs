@@ -1,4 +1,4 @@
-//! Statements that a tracker signs and others check offline: the session token, which any tracker accepts, and the
+//! Statements that a tracker signs and others check offline, such as the session token, which any tracker accepts, and the
 //! ticket, which peers show each other.
 
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -9,17 +9,17 @@ use crate::names::UserName;
 use crate::peer_id::PeerId;
 use crate::storage::ChunkId;
 
-/// How long a session token is good for, in milliseconds: a client that was away for longer logs in again.
+/// How long a session token is valid, in milliseconds. A client that was away for longer logs in again.
 pub const SESSION_LIFE_MS: u64 = 30 * 24 * 3_600_000;
-/// How long a ticket is good for, in milliseconds; renewed at half its life. The time for which a member that left may
-/// still be served.
+/// How long a ticket is valid, in milliseconds; it is renewed at half its life. For this long a member that left may still be
+/// served.
 pub const TICKET_LIFE_MS: u64 = 10 * 60_000;
-/// By how much two clocks that judge a ticket may differ, in milliseconds.
+/// How much the clocks of two verifiers of a ticket may differ, in milliseconds.
 pub const CLOCK_TOLERANCE_MS: u64 = 2 * 60_000;
-/// The longest time for which a ticket may yet be good, in milliseconds: one that says more was made with a stolen key, to
-/// outlive it. It leaves room for a tracker whose clock is minutes ahead.
+/// The longest time that a ticket may still be valid, in milliseconds. A longer one was made with a stolen key, to outlive it.
+/// It leaves room for a tracker whose clock is minutes ahead.
 pub const LONGEST_TICKET_MS: u64 = 2 * TICKET_LIFE_MS;
-/// Longest signed statement on the wire, in bytes, but for those that say otherwise.
+/// Longest signed statement on the wire, in bytes, unless its type says otherwise.
 pub const MAX_TOKEN_BYTES: usize = 1_024;
 
 /// "This peer logged in as this user."
@@ -29,7 +29,7 @@ pub struct SessionToken {
     /// Who logged in.
     #[n(0)]
     pub user: Uid,
-    /// On which client; the token is worthless to any other.
+    /// On which client; no other can use the token.
     #[n(1)]
     pub peer: PeerId,
     /// The public login key at that time; a changed password ends all sessions under the old one.
@@ -44,7 +44,7 @@ pub struct SessionToken {
 }
 
 impl SessionToken {
-    /// When the user logged in, milliseconds since 1970; where the token does not say, the latest that it can have been.
+    /// When the user logged in, milliseconds since 1970; if the token does not say, the latest possible time.
     #[must_use]
     pub fn since_ms(&self) -> u64 {
         self.since_ms.unwrap_or(self.expires_ms.saturating_sub(SESSION_LIFE_MS))
@@ -61,7 +61,7 @@ pub struct Ticket {
     /// What the member is called, for display.
     #[n(1)]
     pub name: UserName,
-    /// The client that may use it; worthless to any other.
+    /// The only client that can use it.
     #[n(2)]
     pub peer: PeerId,
     /// The group whose files may be served to it.
@@ -72,20 +72,20 @@ pub struct Ticket {
     pub expires_ms: u64,
 }
 
-/// "This peer is this user's": what storage nodes judge before they store, serve or delete the user's chunks.
+/// "This peer is this user's": storage nodes check it before they store, serve or delete the user's chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct StorageTicket {
     /// Whose chunks may be stored, read and deleted.
     #[n(0)]
     pub user: Uid,
-    /// The client that may use it; worthless to any other.
+    /// The only client that can use it.
     #[n(1)]
     pub peer: PeerId,
     /// End of validity, milliseconds since 1970 by the trackers' clock.
     #[n(2)]
     pub expires_ms: u64,
-    /// Bytes of the user's that one node may hold; `None` is no bound.
+    /// Bytes of the user's that one node may hold; `None` is no limit.
     #[n(3)]
     pub allowance: Option<u64>,
 }
@@ -103,7 +103,7 @@ pub struct CopyOrder {
     /// The node that serves it.
     #[n(2)]
     pub from: PeerId,
-    /// The node that may fetch it; worthless to any other.
+    /// The only node that may fetch it.
     #[n(3)]
     pub to: PeerId,
     /// End of validity, milliseconds since 1970 by the trackers' clock.
@@ -146,16 +146,16 @@ struct Signed {
     signature: [u8; 64],
 }
 
-/// Why a signed statement does not count.
+/// Why a signed statement is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Not a signed statement of this kind.
     #[error("malformed")]
     Malformed,
-    /// Signed by a key that is not one of the trackers' as far as known here.
+    /// Signed by a key that is not known as a tracker's.
     #[error("signed by an unknown key")]
     UnknownKey(PeerId),
-    /// The signature does not fit.
+    /// The signature is wrong.
     #[error("forged")]
     Forged,
 }
@@ -168,10 +168,10 @@ pub fn seal<S: Statement>(statement: &S, signer: PeerId, sign: impl FnOnce(&[u8]
     encode(&Signed { body, signer, signature })
 }
 
-/// Checks a signed statement and reads it. Its time, and to whom it is bound, are left to the caller.
+/// Checks a signed statement and reads it. The caller checks its time, and whom it is bound to.
 ///
 /// # Errors
-/// [`TokenError`]; `UnknownKey` before the signature is looked at.
+/// [`TokenError`]; `UnknownKey` before the signature is checked.
 pub fn open<S: Statement>(token: &[u8], is_tracker: impl FnOnce(&PeerId) -> bool) -> Result<S, TokenError> {
     if token.len() > S::MAX_BYTES {
         return Err(TokenError::Malformed);
@@ -186,7 +186,7 @@ pub fn open<S: Statement>(token: &[u8], is_tracker: impl FnOnce(&PeerId) -> bool
     minicbor::decode(&signed.body).map_err(|_| TokenError::Malformed)
 }
 
-/// Whether `signature` is that of `key` on `message` (strictly, as RFC 8032 and no weak keys).
+/// Whether `signature` is that of `key` on `message` (strictly by RFC 8032, without weak keys).
 #[must_use]
 pub fn verify(key: PeerId, message: &[u8], signature: &[u8; 64]) -> bool {
     VerifyingKey::from_bytes(&key.0)

@@ -1,4 +1,4 @@
-//! `tracker_info.txt`: which trackers there are, one a line; a tracker's number is its line's place.
+//! `tracker_info.txt`: the trackers, one per line. A tracker's number is the position of its line.
 //!
 //! `ip port`, `ip:port` or a DNS name with a port, optionally followed by that tracker's peer id; `#` starts a comment;
 //! `-` keeps the number of a tracker that was removed. Lines without content have no number.
@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use crate::PeerId;
 
-/// Trackers at most, removed ones included: every one applies every write, so more would only cost.
+/// Trackers at most, removed ones included. Every tracker applies every write, so more of them only cost.
 pub const MAX_TRACKERS: usize = 32;
 
 /// Longest file: every tracker's line at its longest, with as much comment again.
@@ -34,7 +34,7 @@ pub struct TrackerInfo {
     lines: Vec<Option<TrackerLine>>,
 }
 
-/// What is wrong, and in which line (counted from 1, comments included).
+/// What is wrong, and in which line (from 1, comments included).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrackerInfoError {
     /// A line that cannot be read.
@@ -46,7 +46,7 @@ pub enum TrackerInfoError {
         problem: String,
     },
     /// No tracker in it.
-    #[error("no tracker in it: write one a line, for example: 127.0.0.1 9001")]
+    #[error("it names no tracker; write one per line, for example: 127.0.0.1 9001")]
     Empty,
 }
 
@@ -140,7 +140,9 @@ fn parse_line(content: &str) -> Result<TrackerLine, String> {
     };
     match words.next() {
         None => Ok(TrackerLine { host: host.to_owned(), port, peer_id }),
-        Some(word) => Err(format!("{:?} is one word too many", short(word))),
+        Some(word) => {
+            Err(format!("{:?} is one word too many; write: name port, and perhaps a peer id", short(word)))
+        }
     }
 }
 
@@ -168,7 +170,7 @@ fn check_host(host: &str) -> Result<(), String> {
     if valid { Ok(()) } else { Err(format!("{:?} is neither an IP address nor a host name", short(host))) }
 }
 
-/// As much of a word as an error message needs.
+/// A word, cut for an error message.
 fn short(word: &str) -> String {
     word.chars().take(40).collect()
 }

@@ -1,11 +1,14 @@
-//! Which keys are the trackers': decided from `tracker_info.txt`, from the keys that were pinned when trackers were met,
-//! and from the lists that trackers sign to vouch for each other.
+//! Which keys are the trackers': decided from `tracker_info.txt`, from the keys that were pinned at the first contact, and from
+//! the lists that trackers sign to vouch for each other.
 //!
-//! A peer id in the file always decides. Else a key is pinned at the first contact, as ssh does it, and from then on only
-//! the other trackers change it: more than half of all that are listed, without the one that it is about. A key that was
-//! never known is taken from more than half of those others whose keys are known; trackers, whose word others follow, take it
-//! from more than half of all. What they vouched for, and was never met,
-//! counts for as long as one of them is a tracker. Pure: what keeps the pins on disk and hands in the lists is elsewhere.
+//! - A peer id in the file always decides.
+//! - Otherwise a key is pinned at the first contact, as ssh does it. From then on only the other trackers change it: more than
+//!   half of all that are listed, without the one in question.
+//! - A key that was never known is taken from more than half of those others whose keys are known. Trackers, which others
+//!   follow, take it from more than half of all.
+//! - A key that was vouched for and never met counts as long as one of its vouchers is a tracker.
+//!
+//! Pure: keeping the pins on disk and receiving the lists is done elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,22 +23,22 @@ use crate::tracker_info::{MAX_TRACKERS, TrackerLine};
 const MAX_LIST_BYTES: usize = MAX_TRACKERS * 320;
 /// Pins kept at most: the trackers of several clusters.
 const MAX_PINS: usize = 256;
-/// Trackers of whose lists the time is remembered.
+/// Trackers for which the time of the newest list is kept.
 const MAX_SIGNERS: usize = 2 * MAX_TRACKERS;
 /// Longest file of pins: each with the longest name and every tracker that vouched for it.
 pub const MAX_PINS_BYTES: u64 = 1024 * 1024;
 
-/// What opens the line that remembers a signer's newest list.
+/// Begins the line with the time of a signer's newest list.
 const LIST: &str = "list-of";
-/// What stands in place of a key that counts no more.
+/// Stands in place of a key that no longer counts.
 const REMOVED: &str = "removed";
-/// What precedes the keys of those that vouched.
+/// Precedes the keys of those that vouched.
 const VOUCHED: &str = "vouched-by";
 
 /// What the file of pins begins with.
 const HEAD: &str = "\
 # The trackers' keys as this program got to know them: address, peer id, and, where it was not met itself, who vouched for it.
-# To have a tracker's key learnt anew, remove its line.
+# To have a tracker's key learned again, remove its line.
 ";
 
 /// "These are the trackers now."
@@ -81,9 +84,9 @@ pub type Numbered = (u8, TrackerLine);
 /// What is known of the tracker at one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pin {
-    /// Its key. Where it was never met, who vouched for it.
+    /// Its key, and who vouched for it if it was never met.
     Key(PeerId, BTreeSet<PeerId>),
-    /// It is no tracker any more, by the word of these.
+    /// It is no longer a tracker, as these said.
     Removed(BTreeSet<PeerId>),
 }
 
@@ -91,7 +94,7 @@ enum Pin {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pins {
     pins: BTreeMap<String, Pin>,
-    /// Time of the newest list seen of each signer: an older one is a replay.
+    /// Time of the newest list of each signer: an older one is a replay.
     newest: BTreeMap<PeerId, u64>,
 }
 
@@ -103,27 +106,27 @@ pub struct PinsError {
     pub line: usize,
 }
 
-/// Whom a dial to a tracker must find.
+/// The key that a dial to a tracker must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// The bearer of this key, which the file names.
+    /// This key, which the file names.
     Named(PeerId),
-    /// The bearer of this key, which is pinned.
+    /// This key, which is pinned.
     Pinned(PeerId),
-    /// Anybody: it is the first contact.
+    /// Any key: it is the first contact.
     Anyone,
-    /// Nobody: the other trackers say that it was removed.
+    /// None: the other trackers say that it was removed.
     Nobody,
 }
 
-/// What a contact made known.
+/// The result of a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Met {
     /// The key was known.
     Known,
-    /// It is known from now on.
+    /// The key is known from now on.
     First,
-    /// Another one is pinned; nothing was changed.
+    /// Another key is pinned; nothing changed.
     Other(PeerId),
 }
 
@@ -132,8 +135,8 @@ pub enum Met {
 pub enum Scope {
     /// All: a client or storage node believes the trackers.
     All,
-    /// Those of trackers that were never heard of, by the word of more than half of all others, the asking tracker counted
-    /// with them: a tracker has another's key changed by its operator only.
+    /// Only those of trackers that were never known, if more than half of all others agree, the asking tracker counted with
+    /// them. At a tracker only its operator changes another tracker's known key.
     New,
 }
 
@@ -144,13 +147,13 @@ pub struct News {
     pub address: String,
     /// Its key before.
     pub before: Option<PeerId>,
-    /// Its key now; none for one that was removed.
+    /// Its key now; `None` for a tracker that was removed.
     pub now: Option<PeerId>,
 }
 
 /// What one list says of one tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Word {
+enum Verdict {
     Key(PeerId),
     Gone,
 }
@@ -193,7 +196,7 @@ impl Pins {
         Some(())
     }
 
-    /// Whom a dial to that tracker must find.
+    /// The key that a dial to that tracker must find.
     #[must_use]
     pub fn expected(&self, line: &TrackerLine) -> Expected {
         if let Some(named) = line.peer_id {
@@ -215,7 +218,7 @@ impl Pins {
         }
     }
 
-    /// Somebody proved `key` at that tracker's address. Pins it unless another one is pinned.
+    /// `key` was proven at that tracker's address. Pins it unless another one is pinned.
     pub fn meet(&mut self, line: &TrackerLine, key: PeerId, lines: &[Numbered]) -> Met {
         match (self.pins.get(&address(line)), line.peer_id) {
             (Some(Pin::Key(pinned, by)), _) if *pinned == key && by.is_empty() => return Met::Known,
@@ -232,7 +235,7 @@ impl Pins {
         self.insert(address(line), Pin::Key(key, BTreeSet::new()), lines);
     }
 
-    /// Forgets what was only ever vouched for by those that are no trackers now. To be called when the file was read.
+    /// Forgets keys whose vouchers are no longer trackers. To be called after the file was read.
     pub fn forget_unfounded(&mut self, lines: &[Numbered]) {
         let mut founded: BTreeSet<PeerId> = BTreeSet::new();
         let stands = |pin: &Pin, founded: &BTreeSet<PeerId>| match pin {
@@ -258,8 +261,8 @@ impl Pins {
         self.pins.retain(|at, pin| !listed.contains(at) || stands(pin, &founded));
     }
 
-    /// Takes lists, no matter who handed them in: only signatures of known trackers count. `heard` are the newest lists so far, by
-    /// signer, to which these are added.
+    /// Applies lists. Only signatures of known trackers count, whoever sent the lists. They are added to `heard`, the newest
+    /// lists so far by signer.
     pub fn learn(
         &mut self,
         lines: &[Numbered],
@@ -282,17 +285,19 @@ impl Pins {
                 .filter_map(|(_, other)| before.key(other))
                 .filter(|key| Some(*key) != known)
                 .collect();
-            // Whose keys are known first is chance: that few are known does not make them enough to change a key.
+            // It is chance whose keys are known first, so a few known ones are not enough to change a key.
             let all = match scope {
-                // The tracker itself counts too, and has nothing to say yet.
+                // The tracker itself counts too, without a list of its own.
                 Scope::New => others.count() + 1,
                 Scope::All if before.pins.contains_key(&at) => others.count(),
                 Scope::All => voters.len(),
             };
-            let Some((word, by)) = majority((&voters, all), heard, (*number, &at), known) else { continue };
-            let pin = match word {
-                Word::Key(key) if known == Some(key) => {
-                    // One that was met needs nobody's word.
+            let Some((verdict, by)) = majority((&voters, all), heard, (*number, &at), known) else {
+                continue;
+            };
+            let pin = match verdict {
+                Verdict::Key(key) if known == Some(key) => {
+                    // A key that was met needs no voucher.
                     if let Some(Pin::Key(_, vouched)) = self.pins.get_mut(&at)
                         && !vouched.is_empty()
                     {
@@ -300,8 +305,8 @@ impl Pins {
                     }
                     continue;
                 }
-                Word::Key(key) => Pin::Key(key, by),
-                Word::Gone => Pin::Removed(by),
+                Verdict::Key(key) => Pin::Key(key, by),
+                Verdict::Gone => Pin::Removed(by),
             };
             let now = if let Pin::Key(key, _) = &pin { Some(*key) } else { None };
             self.insert(at.clone(), pin, lines);
@@ -310,7 +315,7 @@ impl Pins {
         news
     }
 
-    /// Adds those lists that known trackers signed and that are no older than what was heard of them before.
+    /// Adds the lists that known trackers signed and that are no older than their last ones.
     fn open_lists(
         &mut self,
         lines: &[Numbered],
@@ -363,38 +368,38 @@ impl fmt::Display for Pins {
 }
 
 impl TrackerList {
-    /// What it says of a tracker of our file, by number and address, that is known by `known` if at all. Its address may be
-    /// written differently there: one whose key no tracker has any more was replaced where its number is listed, with a key
-    /// that none of the `others` has, and is gone where it is not. Only a list that knows every key can say so.
-    fn word(
+    /// What it says of a tracker of our file, given by number and address, whose known key is `known`. The address may be written
+    /// differently in the list. So if no listed tracker has the known key, the tracker was replaced if its number is listed with
+    /// a key that none of the `others` has, and is gone otherwise. Only a list that knows every key can say so.
+    fn verdict(
         &self,
         (number, at): (u8, &str),
         known: Option<PeerId>,
         others: &BTreeSet<PeerId>,
-    ) -> Option<Word> {
+    ) -> Option<Verdict> {
         if let Some(entry) = self.trackers.iter().find(|entry| entry.address.to_lowercase() == at) {
-            return entry.key.map(Word::Key);
+            return entry.key.map(Verdict::Key);
         }
         let known = known?;
         if self.trackers.iter().any(|entry| entry.key.is_none_or(|key| key == known)) {
             return None;
         }
         let same = self.trackers.iter().find(|entry| entry.number == number).and_then(|entry| entry.key);
-        Some(same.filter(|key| !others.contains(key)).map_or(Word::Gone, Word::Key))
+        Some(same.filter(|key| !others.contains(key)).map_or(Verdict::Gone, Verdict::Key))
     }
 }
 
-/// What more than half of `all` say, of whom the voters are those whose keys are known; and who they are.
+/// What more than half of `all` say, and who they are. The voters are those of them whose keys are known.
 fn majority(
     (voters, all): (&BTreeSet<PeerId>, usize),
     lists: &BTreeMap<PeerId, TrackerList>,
     of: (u8, &str),
     known: Option<PeerId>,
-) -> Option<(Word, BTreeSet<PeerId>)> {
-    let mut said: BTreeMap<Word, BTreeSet<PeerId>> = BTreeMap::new();
+) -> Option<(Verdict, BTreeSet<PeerId>)> {
+    let mut said: BTreeMap<Verdict, BTreeSet<PeerId>> = BTreeMap::new();
     for voter in voters {
-        if let Some(word) = lists.get(voter).and_then(|list| list.word(of, known, voters)) {
-            said.entry(word).or_default().insert(*voter);
+        if let Some(verdict) = lists.get(voter).and_then(|list| list.verdict(of, known, voters)) {
+            said.entry(verdict).or_default().insert(*voter);
         }
     }
     said.into_iter().find(|(_, by)| 2 * by.len() > all)

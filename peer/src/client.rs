@@ -1,5 +1,5 @@
-//! The life of the binary `client`: options in, a running [`Client`] with a prompt, a script or neither in front of it, and
-//! an orderly end.
+//! The life of the binary `client`: options in, a running [`Client`] with a prompt, a script or no input, and an orderly
+//! end.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shoal_console::{descriptors, log, read_trackers};
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +30,14 @@ const LOG_FILE: &str = "client.log";
 /// What is logged there when RUST_LOG does not say.
 const FILE_FILTER: &str = "info";
 
-/// What is in front of the client.
+/// Where commands come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Front {
-    /// Somebody at a terminal.
+enum Interface {
+    /// A user at a terminal.
     Prompt,
-    /// Lines down a pipe.
+    /// Lines from a pipe.
     Script,
-    /// Nothing.
+    /// Nowhere.
     Headless,
 }
 
@@ -66,7 +66,7 @@ pub fn main(options: Options) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
     if error.root_cause().downcast_ref().is_some_and(closed) {
-        // Whoever read the output has seen enough, as `head` does.
+        // The reader has seen enough, as `head` has.
         return ExitCode::FAILURE;
     }
     // Nobody reads stderr: there is no other way to say it.
@@ -81,10 +81,10 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         None => DataDir::default_path(options.listen)?,
     };
     let data_dir = DataDir::open(&path)?;
-    let front = front(&options);
-    let (filter, file) = match front {
-        Front::Prompt => (FILE_FILTER, Some(data_dir.path().join(LOG_FILE))),
-        Front::Script | Front::Headless => (log::ERRORS, None),
+    let interface = interface(&options);
+    let (filter, file) = match interface {
+        Interface::Prompt => (FILE_FILTER, Some(data_dir.path().join(LOG_FILE))),
+        Interface::Script | Interface::Headless => (log::ERRORS, None),
     };
     log::start(options.log_format, filter, file.as_deref()).context("cannot write the log file")?;
     let mirrors = if options.private_mirrors { Reach::Anywhere } else { Reach::Global };
@@ -98,18 +98,18 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         mirrors,
     };
     let client = Client::start(config).await?;
-    let screen = Screen::new(match front {
+    let screen = Screen::new(match interface {
         _ if options.json => Form::Json,
-        Front::Prompt => Form::Prompt,
-        Front::Script | Front::Headless => Form::Text,
+        Interface::Prompt => Form::Prompt,
+        Interface::Script | Interface::Headless => Form::Text,
     });
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
     let done = tokio::select! {
-        done = serve(&client, &screen, front, &options.exec, &failed) => done,
+        done = serve(&client, &screen, interface, &options.exec, &failed) => done,
         // A script that is cut off has failed.
-        done = terminated(front) => done.map(|()| if front == Front::Script { failed.store(true, Ordering::Relaxed) }),
+        done = terminated(interface) => done.map(|()| if interface == Interface::Script { failed.store(true, Ordering::Relaxed) }),
     };
     client.shutdown().await;
     end.cancel();
@@ -117,17 +117,17 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     done.map(|()| !failed.load(Ordering::Relaxed))
 }
 
-/// Commands given at the start, then whatever is in front. Notes in `failed` whether a command failed.
+/// Carries out the commands given at the start, then those of the interface. Notes in `failed` whether a command failed.
 async fn serve(
     client: &Client,
     screen: &Screen,
-    front: Front,
+    interface: Interface,
     exec: &[String],
     failed: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let attended = io::stdin().is_terminal() && front != Front::Headless;
+    let attended = io::stdin().is_terminal() && interface != Interface::Headless;
     let context = Context { client: client.clone(), screen: screen.clone(), attended };
-    if front == Front::Prompt {
+    if interface == Interface::Prompt {
         client.reached(GREET_WITHIN).await;
         screen.out(&intro(&client.whoami()))?;
     }
@@ -138,25 +138,25 @@ async fn serve(
             Next::Quit => return Ok(()),
         }
     }
-    match front {
-        Front::Prompt => prompt::run(&context).await,
-        Front::Script => {
+    match interface {
+        Interface::Prompt => prompt::run(&context).await,
+        Interface::Script => {
             if !script::run(&context).await? {
                 failed.store(true, Ordering::Relaxed);
             }
             Ok(())
         }
-        Front::Headless => std::future::pending().await,
+        Interface::Headless => std::future::pending().await,
     }
 }
 
 /// Completes when the system asks the client to leave. At a prompt Ctrl-C is not such a wish.
-async fn terminated(front: Front) -> anyhow::Result<()> {
+async fn terminated(interface: Interface) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let interrupted = async {
-        if front == Front::Prompt {
+        if interface == Interface::Prompt {
             std::future::pending::<()>().await;
         }
         interrupt.recv().await;
@@ -166,20 +166,20 @@ async fn terminated(front: Front) -> anyhow::Result<()> {
         _ = hangup.recv() => "SIGHUP",
         () = interrupted => "SIGINT",
     };
-    if front == Front::Script {
+    if interface == Interface::Script {
         // Nobody reads stderr: there is no other way to say it.
         let _ = writeln!(io::stderr(), "stopped by {name} before the script's end");
     }
     Ok(())
 }
 
-fn front(options: &Options) -> Front {
+fn interface(options: &Options) -> Interface {
     if options.headless {
-        Front::Headless
+        Interface::Headless
     } else if io::stdin().is_terminal() && io::stdout().is_terminal() && !options.json {
-        Front::Prompt
+        Interface::Prompt
     } else {
-        Front::Script
+        Interface::Script
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use shoal_console::LogFormat;
 
-/// Peers that a client uploads to at a time, unless told otherwise: enough to keep a line full, few enough that each gets
-/// a useful share of it.
+/// Default number of peers that a client uploads to at a time: enough to fill a line, few enough that each gets a useful
+/// share of it.
 const UPLOAD_SLOTS: usize = 16;
 
 /// Shares files with the groups you belong to, and downloads them from many members at once.
@@ -17,7 +17,7 @@ pub struct Options {
     /// Where other peers reach this client; 0.0.0.0:PORT for all addresses of this machine.
     #[arg(value_name = "IP:PORT", value_parser = listen)]
     pub listen: SocketAddr,
-    /// The file that names the trackers, one a line.
+    /// The file that names the trackers, one per line.
     #[arg(value_name = "TRACKER_INFO")]
     pub tracker_info: PathBuf,
     /// Run this command first; may be given several times.
@@ -26,7 +26,7 @@ pub struct Options {
     /// Read no commands; share and download until a signal comes.
     #[arg(long)]
     pub headless: bool,
-    /// Print one JSON object a command, and one an event.
+    /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,
     /// Where this client keeps its identity, shares and downloads [default: a folder for this address under the XDG data home].
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = UPLOAD_SLOTS, value_parser = at_least_one)]
     pub upload_slots: usize,
     /// Download also from mirrors in private networks and on this machine, and through a proxy of the environment. Any
-    /// member of a group can name a mirror, and so have this client ask what is there.
+    /// member of a group can name a mirror, and so make this client send requests there.
     #[arg(long)]
     pub private_mirrors: bool,
     /// How log lines look; RUST_LOG says which are written.
@@ -46,9 +46,8 @@ pub struct Options {
 
 fn at_least_one(typed: &str) -> Result<usize, String> {
     match typed.parse() {
-        Ok(0) => Err("it must be at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(error.to_string()),
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(format!("write a whole number from 1 on, for example {UPLOAD_SLOTS}")),
     }
 }
 
@@ -78,6 +77,9 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Options::command().debug_assert();
+        for wrong in ["0", "-1", "x", ""] {
+            assert!(at_least_one(wrong).unwrap_err().contains("for example 16"), "{wrong:?}");
+        }
         let options = Options::parse_from(["client", "127.0.0.1:1", "t", "--exec", "a b", "--exec", "c"]);
         assert_eq!(options.exec, ["a b", "c"]);
     }

@@ -1,4 +1,4 @@
-//! What comes of a command, and how lists and paths are shown.
+//! The result of a command, and how lists and paths are shown.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use shoal_client::{DownloadRow, RowState};
 use shoal_session::text;
 
-/// What came of a command: text for people, fields for scripts.
+/// The result of a command: text for people, fields for scripts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reply {
     /// As people read it; empty if there is nothing to say.

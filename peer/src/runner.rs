@@ -1,4 +1,4 @@
-//! One line after another: read as a command, carried out, shown. The prompt and scripts both run on it.
+//! Parses a line, carries out its command and shows the result. The prompt and scripts both use it.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(crate) enum Next {
     Quit,
 }
 
-/// Runs one line. Dropping the future gives the command up; see [`Command::run`].
+/// Runs one line. Dropping the future cancels the command; see [`Command::run`].
 ///
 /// # Errors
 /// When the output is closed.

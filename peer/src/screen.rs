@@ -1,11 +1,10 @@
 //! Where results and events are shown: as text or JSON, on a terminal that may be in the middle of a line, or down a pipe.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
 
-use indicatif::MultiProgress;
 use serde_json::{Map, Value, json};
 use shoal_console::wrapped;
+use shoal_prompt::{LinePrinter, Output, ShownBars};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
@@ -13,19 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::reply::Reply;
 use shoal_session::events::Event;
 
-/// Shows a line while another is being edited.
-pub type LinePrinter = Box<dyn FnMut(String) + Send>;
-
 /// Where things are shown. Cheap to clone.
 #[derive(Clone)]
-pub struct Screen(Arc<Inner>);
-
-struct Inner {
+pub struct Screen {
     form: Form,
-    /// Shows events above the line that is being edited.
-    above: Mutex<Option<LinePrinter>>,
-    /// Progress bars that are drawn now; lines go above them.
-    bars: Mutex<Option<MultiProgress>>,
+    output: Output,
 }
 
 /// What results look like.
@@ -35,7 +26,7 @@ pub enum Form {
     Prompt,
     /// Text for a script: results on stdout, errors and events on stderr.
     Text,
-    /// JSON: everything on stdout, one object a line.
+    /// JSON: everything on stdout, one object per line.
     Json,
 }
 
@@ -43,36 +34,36 @@ impl Screen {
     /// A screen of that form.
     #[must_use]
     pub fn new(form: Form) -> Self {
-        Self(Arc::new(Inner { form, above: Mutex::default(), bars: Mutex::default() }))
+        Self { form, output: Output::default() }
     }
 
     /// What results look like.
     #[must_use]
     pub fn form(&self) -> Form {
-        self.0.form
+        self.form
     }
 
     /// From now on events are shown by `printer`.
     pub fn print_above(&self, printer: LinePrinter) {
-        *lock(&self.0.above) = Some(printer);
+        self.output.print_above(printer);
     }
 
-    /// From now on lines go above these bars; `None` when they are gone.
-    pub fn set_bars(&self, bars: Option<MultiProgress>) {
-        *lock(&self.0.bars) = bars;
+    /// Draws bars; lines go above them until they are dropped.
+    pub(crate) fn show_bars(&self) -> ShownBars {
+        self.output.show_bars()
     }
 
-    /// Shows what came of a command.
+    /// Shows the result of a command.
     ///
     /// # Errors
     /// When stdout is closed.
     pub fn result(&self, command: &str, result: &Result<Reply, String>) -> io::Result<()> {
-        match (self.0.form, result) {
+        match (self.form, result) {
             (Form::Json, result) => self.out(&json_result(command, result)),
             (_, Ok(reply)) if reply.text.is_empty() => Ok(()),
             (_, Ok(reply)) => self.out(&reply.text),
-            (Form::Prompt, Err(error)) => self.err(&wrapped(&format!("error: {error}"))),
-            (_, Err(error)) => self.err(&format!("error: {error}")),
+            (Form::Prompt, Err(error)) => self.output.err(&wrapped(&format!("error: {error}"))),
+            (_, Err(error)) => self.output.err(&format!("error: {error}")),
         }
     }
 
@@ -81,10 +72,10 @@ impl Screen {
     /// # Errors
     /// When the output is closed.
     pub fn event(&self, event: &Event) -> io::Result<()> {
-        match self.0.form {
+        match self.form {
             Form::Json => self.out(&json!(event).to_string()),
-            Form::Text => self.err(&event.to_string()),
-            Form::Prompt => self.above(event.to_string()),
+            Form::Text => self.output.err(&event.to_string()),
+            Form::Prompt => self.output.above(&event.to_string()),
         }
     }
 
@@ -93,7 +84,7 @@ impl Screen {
     /// # Errors
     /// When stdout is closed.
     pub fn out(&self, text: &str) -> io::Result<()> {
-        self.beside_bars(|| writeln!(io::stdout().lock(), "{text}"))
+        self.output.out(text)
     }
 
     /// Shows events until `end`, then those that are still waiting.
@@ -108,7 +99,7 @@ impl Screen {
                 Err(RecvError::Lagged(count)) => self.missed(count),
                 Err(RecvError::Closed) => return,
             };
-            // Whoever closed the output does not want to know.
+            // The reader closed the output and does not want to know.
             if shown.is_err() {
                 return;
             }
@@ -123,37 +114,15 @@ impl Screen {
     }
 
     fn missed(&self, count: u64) -> io::Result<()> {
-        match self.0.form {
+        match self.form {
             Form::Json => self.out(&json!({ "event": "missed", "count": count }).to_string()),
-            Form::Text => self.err(&format!("{count} messages were lost")),
-            Form::Prompt => self.above(format!("{count} messages were lost")),
-        }
-    }
-
-    fn err(&self, text: &str) -> io::Result<()> {
-        self.beside_bars(|| writeln!(io::stderr().lock(), "{text}"))
-    }
-
-    fn above(&self, text: String) -> io::Result<()> {
-        if lock(&self.0.bars).is_none()
-            && let Some(printer) = lock(&self.0.above).as_mut()
-        {
-            printer(text + "\n");
-            return Ok(());
-        }
-        self.out(&text)
-    }
-
-    fn beside_bars(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let bars = lock(&self.0.bars).clone();
-        match bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
+            Form::Text => self.output.err(&format!("{count} messages were lost")),
+            Form::Prompt => self.output.above(&format!("{count} messages were lost")),
         }
     }
 }
 
-/// What came of a command, as one object.
+/// The result of a command, as one object.
 fn json_result(command: &str, result: &Result<Reply, String>) -> String {
     let mut object = match result {
         Ok(reply) => reply.fields.clone(),
@@ -162,8 +131,4 @@ fn json_result(command: &str, result: &Result<Reply, String>) -> String {
     object.insert("command".to_owned(), command.into());
     object.insert("ok".to_owned(), result.is_ok().into());
     Value::Object(object).to_string()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,7 +18,7 @@ const READ_AHEAD: usize = 4;
 /// When stdin cannot be read or the output is closed.
 pub(crate) async fn run(context: &Context) -> io::Result<bool> {
     let (sender, mut lines) = mpsc::channel(READ_AHEAD);
-    // A thread of its own: a read from a pipe cannot be given up, and must not keep the program from leaving.
+    // A thread of its own: a read from a pipe cannot be cancelled, and must not keep the program from leaving.
     thread::Builder::new().name("script".to_owned()).spawn(move || {
         let mut stdin = io::stdin().lock();
         loop {
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &Context) -> io::Result<bool> {
     Ok(succeeded)
 }
 
-/// One line without its end; of one that is too long only as much as shows that it is.
+/// One line without its end; of one that is too long, just enough to show that.
 fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let limit = MAX_LINE_BYTES as u64 + 1;
@@ -55,7 +55,7 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// Reads on to the line's end and keeps nothing.
+/// Skips the rest of the line.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     loop {
         let buffer = input.fill_buf()?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
+use shoal_prompt::Bar;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::reply::{verbose_line, without_activity};
@@ -19,10 +19,8 @@ const REDRAW: Duration = Duration::from_millis(200);
 const REPORT: Duration = Duration::from_secs(1);
 /// Hashing that takes less than this is not shown.
 const WORTH_SHOWING: Duration = Duration::from_millis(500);
-/// Bars at a time; a terminal has not many more lines.
+/// Most bars at a time; a terminal has not many more lines.
 const MAX_BARS: usize = 20;
-
-const BAR: &str = "{prefix} [{bar:30}] {percent:>3}% {msg}";
 
 /// Shows the downloads that run until none does. Safe to drop.
 ///
@@ -50,7 +48,7 @@ pub(crate) async fn downloads(client: &Client, screen: &Screen) -> io::Result<()
     }
 }
 
-/// Shows how far hashing came while `command` runs, if it takes long. Safe to drop.
+/// Shows the progress of hashing while `command` runs, if it takes long. Safe to drop.
 ///
 /// # Errors
 /// Those of the command.
@@ -67,25 +65,22 @@ pub(crate) async fn hashing<T>(
         return done;
     }
     let hashing = client.hashing();
-    let bars = Bars::show(screen);
-    let bar = bars.add();
-    bar.set_prefix("hashing");
+    let shown = screen.show_bars();
+    let bar = shown.bars.add("hashing");
     let mut ticks = interval(REDRAW);
     loop {
         tokio::select! {
             done = &mut command => return done,
             _ = ticks.tick() => if let Some(now) = &*hashing.borrow() {
-                bar.set_length(now.total);
-                bar.set_position(now.done);
-                bar.set_message(format!("{} of {}", text::size(now.done), text::size(now.total)));
+                bar.set(now.done, now.total, format!("{} of {}", text::size(now.done), text::size(now.total)));
             }
         }
     }
 }
 
 async fn bars(client: &Client, screen: &Screen) {
-    let shown = Bars::show(screen);
-    let mut by_path: HashMap<_, ProgressBar> = HashMap::new();
+    let shown = screen.show_bars();
+    let mut by_path: HashMap<_, Bar> = HashMap::new();
     let mut ticks = interval(REDRAW);
     loop {
         tokio::select! {
@@ -93,24 +88,17 @@ async fn bars(client: &Client, screen: &Screen) {
             _ = ticks.tick() => {}
         }
         let rows = running(client);
-        by_path.retain(|path, bar| {
-            let runs = rows.iter().any(|row| row.path == *path);
-            if !runs {
-                shown.remove(bar);
-            }
-            runs
-        });
+        by_path.retain(|path, _| rows.iter().any(|row| row.path == *path));
         for row in rows.iter().take(MAX_BARS) {
-            let bar = by_path.entry(row.path.clone()).or_insert_with(|| shown.add());
+            let bar = by_path
+                .entry(row.path.clone())
+                .or_insert_with(|| shown.bars.add(&format!("[{}] {}", row.group, row.file)));
             draw(bar, row);
         }
     }
 }
 
-fn draw(bar: &ProgressBar, row: &DownloadRow) {
-    bar.set_prefix(format!("[{}] {}", row.group, row.file));
-    bar.set_length(row.size.max(1));
-    bar.set_position(row.verified);
+fn draw(bar: &Bar, row: &DownloadRow) {
     let mut message = format!("{}/s", text::size(row.rate));
     if let Some(eta) = row.eta {
         message += &format!("  {} left", text::duration(eta));
@@ -119,41 +107,9 @@ fn draw(bar: &ProgressBar, row: &DownloadRow) {
     if let Some(activity) = &row.activity {
         message += &format!("  {activity}");
     }
-    bar.set_message(message);
+    bar.set(row.verified, row.size, message);
 }
 
 fn running(client: &Client) -> Vec<DownloadRow> {
     client.downloads().into_iter().filter(|row| row.state == RowState::Downloading).collect()
-}
-
-/// Bars on the screen; gone when dropped, however the command ends.
-struct Bars<'a> {
-    bars: MultiProgress,
-    screen: &'a Screen,
-}
-
-impl<'a> Bars<'a> {
-    fn show(screen: &'a Screen) -> Self {
-        let bars = MultiProgress::new();
-        screen.set_bars(Some(bars.clone()));
-        Self { bars, screen }
-    }
-
-    fn add(&self) -> ProgressBar {
-        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bars.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
-    }
-
-    fn remove(&self, bar: &ProgressBar) {
-        bar.finish_and_clear();
-        self.bars.remove(bar);
-    }
-}
-
-impl Drop for Bars<'_> {
-    fn drop(&mut self) {
-        self.screen.set_bars(None);
-        // Nothing is left to clear when the terminal is gone.
-        let _ = self.bars.clear();
-    }
 }

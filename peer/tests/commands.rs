@@ -24,7 +24,7 @@ use support::{Shared, Tracker, until, within};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 
-/// A client with its folder, and what it told since its start.
+/// A client with its folder, and its events since its start.
 struct Client {
     app: Shoal,
     events: broadcast::Receiver<Event>,
@@ -43,7 +43,7 @@ impl Client {
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,
             clock,
-            mirrors: shoal_segment::mirror::Reach::Global,
+            mirrors: shoal_http::mirror::Reach::Global,
         };
         let app = Shoal::start(config).await.unwrap();
         Self { events: app.events(), app }
@@ -268,7 +268,7 @@ async fn files_that_are_gone_or_changed_are_not_shared_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trackers_that_forgot_are_told_again_and_members_that_left_forget() {
+async fn what_trackers_forgot_is_shared_again_and_members_that_left_forget() {
     let mut world = World::new(100_000).await;
     world.upload().await;
     world.cluster.lock().unwrap().library.forget_shares();
@@ -341,7 +341,7 @@ async fn a_part_that_the_trackers_do_not_know_is_announced_once_they_do() {
     world.bob.run(&world.download("in")).await;
     let some = |file| world.cluster.lock().unwrap().library.holds_a_part(file);
     until("a part is there", || world.bob.app.downloads()[0].verified > 0).await;
-    // The trackers lose the file before ann, who has it, tells them again.
+    // The trackers lose the file before ann, who has it, shares it again.
     let file = {
         let mut cluster = world.cluster.lock().unwrap();
         cluster.library.forget_shares();
@@ -355,7 +355,7 @@ async fn a_part_that_the_trackers_do_not_know_is_announced_once_they_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_loses_membership_loses_the_download() {
+async fn a_member_who_loses_membership_loses_the_download() {
     let mut world = World::new(100_000).await;
     world.upload().await;
     world.ann.run("logout").await;
@@ -395,7 +395,7 @@ async fn without_a_session_few_commands_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_sharer_is_told_so_and_what_cannot_be_shared_is_refused() {
+async fn the_last_sharer_learns_it_and_what_cannot_be_shared_is_refused() {
     let mut world = World::new(0).await;
     world.upload().await;
     for (line, expected) in [
@@ -418,7 +418,7 @@ async fn the_last_sharer_is_told_so_and_what_cannot_be_shared_is_refused() {
 }
 
 #[tokio::test]
-async fn after_a_sleep_of_the_machine_the_tracker_is_connected_to_anew() {
+async fn after_a_sleep_of_the_machine_the_tracker_is_reconnected() {
     let cluster = Shared::default();
     let tracker = Tracker::start(&cluster).await;
     let folder = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{Network, PATIENCE, binary, client_command, eventually, free_port, random_file, until};
 
-/// Bytes a second at which a file is read and hashed on the slowest machine.
+/// Bytes per second at which a file is read and hashed on the slowest machine.
 const READ_A_SECOND: u64 = 50 << 20;
 
 /// What a command gave: its object, and the events that came before it.
@@ -34,6 +34,8 @@ struct How {
     limits: Option<String>,
     /// With which further options.
     options: Vec<String>,
+    /// With which variables in its environment.
+    variables: Vec<(String, String)>,
 }
 
 /// A running client.
@@ -71,6 +73,14 @@ impl Client {
         Self::start_at(dir, name, info, free_port(), How { options, ..How::default() })
     }
 
+    /// Starts a client with variables in its environment.
+    #[must_use]
+    pub fn start_in(dir: &Path, name: &str, info: &Path, variables: &[(&str, &str)]) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let variables = variables.iter().map(owned).collect();
+        Self::start_at(dir, name, info, free_port(), How { variables, ..How::default() })
+    }
+
     /// Starts a client on a machine of a network.
     #[must_use]
     pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
@@ -104,6 +114,7 @@ impl Client {
             limited.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = limited;
         }
+        command.envs(how.variables.iter().cloned());
         Self::launch(command, dir, name, info, port, how)
     }
 
@@ -183,7 +194,7 @@ impl Client {
         (path, answer["sha1"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Where its bulk lane listens.
+    /// Where its bulk listener is.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port

@@ -1,4 +1,4 @@
-//! Somebody who answers in a tracker's place, and notes what is said to him.
+//! An impostor that answers in a tracker's place, and notes what clients send.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,13 +18,13 @@ const LINK_PROTOCOL: &str = "/shoal/tracker/1";
 
 /// Listens as a tracker would, and gives itself out for one.
 pub struct Impostor {
-    shared: Arc<Shared>,
+    shared: Arc<ImpostorState>,
     // Before what it runs on.
     _control: Control,
     _runtime: Runtime,
 }
 
-struct Shared {
+struct ImpostorState {
     key: PeerId,
     heard: Mutex<Vec<String>>,
     orders: Vec<Order>,
@@ -35,7 +35,7 @@ impl Impostor {
     #[must_use]
     pub fn start(at: SocketAddr, key: Identity, orders: Vec<Order>) -> Self {
         let runtime = Runtime::new().unwrap();
-        let shared = Arc::new(Shared { key: key.peer_id(), heard: Mutex::default(), orders });
+        let shared = Arc::new(ImpostorState { key: key.peer_id(), heard: Mutex::default(), orders });
         let config = ControlConfig {
             identity: key,
             listen: Some(at),
@@ -59,7 +59,7 @@ impl Impostor {
     }
 }
 
-async fn answer(mut inbound: Inbound, shared: Arc<Shared>) {
+async fn answer(mut inbound: Inbound, shared: Arc<ImpostorState>) {
     let note = |what: String| shared.heard.lock().unwrap().push(what);
     inbound.channel.set_limit(MAX_CLIENT_MESSAGE);
     while let Ok(Some(message)) = inbound.channel.recv().await {
@@ -83,13 +83,13 @@ async fn answer(mut inbound: Inbound, shared: Arc<Shared>) {
                 orders: shared.orders.clone(),
                 ticket_keys: vec![shared.key],
                 now_ms,
-                again_ms: 100,
+                retry_after_ms: 100,
             })),
             Call::TicketKeys => Reply::Done(Answer::TicketKeys(vec![shared.key])),
             _ => Reply::Refused(Refusal {
                 kind: RefusalKind::Unavailable,
                 text: "later".into(),
-                again_ms: None,
+                retry_after_ms: None,
             }),
         };
         let said = minicbor::to_vec(FromTracker { call, body }).unwrap();

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 /// What is ordered of a node that holds these chunks.
 type Lie = Box<dyn Fn(PeerId, &HashSet<OwnedChunk>) -> Vec<Order> + Send>;
 
-/// What a node told, and was told.
+/// What a node reported, and what it was ordered.
 #[derive(Default)]
 struct Victim {
     address: String,
@@ -30,7 +30,7 @@ struct Victim {
 }
 
 #[derive(Default)]
-struct State {
+struct Victims {
     victims: HashMap<PeerId, Victim>,
     lie: Option<Lie>,
 }
@@ -38,7 +38,7 @@ struct State {
 /// See the module.
 pub struct Liar {
     identity: Identity,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Victims>>,
     // Before what it runs on.
     _control: Control,
     _runtime: Runtime,
@@ -49,7 +49,7 @@ impl Liar {
     #[must_use]
     pub fn start(at: SocketAddr) -> Self {
         let (identity, runtime) = (Identity::generate(), Runtime::new().unwrap());
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<Victims>>::default();
         let config = ControlConfig {
             identity: identity.clone(),
             listen: Some(at),
@@ -98,12 +98,13 @@ impl Liar {
         self.state.lock().unwrap().victims.values().map(|victim| victim.gone.len()).collect()
     }
 
-    /// Whether each node was told the lie so often of each chunk that it holds.
+    /// Whether each node was given the lie this often about each chunk that it holds.
     #[must_use]
     pub fn insisted(&self, times: usize) -> bool {
         let state = self.state.lock().unwrap();
-        let told = |victim: &Victim, chunk| victim.ordered.get(chunk).is_some_and(|&told| told >= times);
-        state.victims.values().all(|victim| victim.held.iter().all(|chunk| told(victim, chunk)))
+        let insisted =
+            |victim: &Victim, chunk| victim.ordered.get(chunk).is_some_and(|&count| count >= times);
+        state.victims.values().all(|victim| victim.held.iter().all(|chunk| insisted(victim, chunk)))
     }
 
     /// Signs a statement as a tracker does.
@@ -113,7 +114,7 @@ impl Liar {
     }
 }
 
-async fn serve(inbound: Inbound, own: PeerId, state: Arc<Mutex<State>>) {
+async fn serve(inbound: Inbound, own: PeerId, state: Arc<Mutex<Victims>>) {
     let node = inbound.peer;
     let mut channel: Channel = inbound.channel;
     channel.set_limit(MAX_CLIENT_MESSAGE);
@@ -126,7 +127,7 @@ async fn serve(inbound: Inbound, own: PeerId, state: Arc<Mutex<State>>) {
     }
 }
 
-fn answer(node: PeerId, own: PeerId, call: Call, state: &mut State) -> Reply {
+fn answer(node: PeerId, own: PeerId, call: Call, state: &mut Victims) -> Reply {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now_ms = u64::try_from(now_ms).unwrap();
     let victim = state.victims.entry(node).or_default();
@@ -149,18 +150,18 @@ fn answer(node: PeerId, own: PeerId, call: Call, state: &mut State) -> Reply {
                 let (Order::Copy { chunk, .. } | Order::Delete { chunk, .. }) = order;
                 *victim.ordered.entry(*chunk).or_default() += 1;
             }
-            Answer::Node(NodeAnswer::Orders { orders, ticket_keys: vec![own], now_ms, again_ms: 50 })
+            Answer::Node(NodeAnswer::Orders { orders, ticket_keys: vec![own], now_ms, retry_after_ms: 50 })
         }
         _ => {
             let text = "a liar knows storage nodes only".to_owned();
-            return Reply::Refused(Refusal { kind: RefusalKind::Unavailable, text, again_ms: None });
+            return Reply::Refused(Refusal { kind: RefusalKind::Unavailable, text, retry_after_ms: None });
         }
     })
 }
 
 impl Victim {
     fn hear(&mut self, report: NodeReport) {
-        if report.anew {
+        if report.reset {
             self.held.clear();
         }
         self.held.extend(report.held);

@@ -20,10 +20,12 @@ mod terminal;
 mod tracker;
 mod world;
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use sha1::Digest;
@@ -49,6 +51,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether one has: most conditions are a command to a client.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Ports that one process of tests has.
+const PORTS: u16 = 1_000;
+
 /// A binary of the workspace, which `scripts/test` has built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
@@ -62,21 +67,33 @@ pub fn binary(name: &str) -> PathBuf {
     panic!("{name} is not built; run scripts/test, or cargo build --bins");
 }
 
-/// A port that nothing listens on. Ports are handed out in turn below the system's ephemeral ones, from a place that
-/// depends on the process, so that tests that run at once do not meet.
+/// A port that nothing listens on. Ports are handed out in turn below the system's ephemeral ones, from a range that this
+/// process alone has, so that tests that run at once do not meet.
 #[must_use]
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id() % 200 * 100;
-    for _ in 0..1_000 {
-        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        let port = u16::try_from(port).unwrap();
+    static RANGE: LazyLock<(u16, File)> = LazyLock::new(port_range);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..PORTS {
+        let port = RANGE.0 + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err()
         {
             return port;
         }
     }
     panic!("no free port");
+}
+
+/// The first port of a range of [`PORTS`], and the lock by which this process has it.
+fn port_range() -> (u16, File) {
+    for range in 0..20 {
+        let path = std::env::temp_dir().join(format!("shoal-test-ports-{range}"));
+        // Another user's file cannot be opened: that range is theirs.
+        let Ok(file) = File::options().create(true).truncate(false).write(true).open(path) else { continue };
+        if file.try_lock().is_ok() {
+            return (10_000 + range * PORTS, file);
+        }
+    }
+    panic!("twenty other processes test at once");
 }
 
 /// As many of them.

@@ -1,4 +1,4 @@
-//! Clients that write for as long as trackers die around them, and the checker that remembers what they were told.
+//! Clients that write for as long as trackers die around them, and the checker that remembers what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,62 +15,62 @@ use crate::{Member, TrackerAddress, Trackers, until};
 /// What was acknowledged: a user name, and the salt of the account that came into being under it.
 type Salt = Vec<u8>;
 
-/// Everything that clients were told.
+/// Everything that trackers acknowledged.
 #[derive(Default)]
-struct Told {
+struct Acknowledged {
     /// Accounts that were acknowledged, under names that nobody else wanted.
     created: BTreeMap<String, Salt>,
-    /// Names that several wanted, and who was told to have them for good.
+    /// Names that several wanted, and to which account each was given for good.
     definite: BTreeMap<String, Salt>,
-    /// A name that two were told to have for good.
+    /// A name that two accounts were given for good.
     twice: Option<String>,
 }
 
 /// Several clients at work.
 pub struct Load {
-    told: Arc<Mutex<Told>>,
+    acked: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
     writers: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts so many clients, which write through whichever of the trackers they reach.
+    /// Starts this many clients, which write through any tracker that they reach.
     #[must_use]
     pub fn start<A: Into<TrackerAddress> + Copy>(trackers: &[A], writers: usize) -> Self {
         let trackers: Vec<TrackerAddress> = trackers.iter().map(|&tracker| tracker.into()).collect();
-        let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
+        let (acked, stop) = (Arc::new(Mutex::new(Acknowledged::default())), Arc::new(AtomicBool::new(false)));
         let writers = (0..writers).map(|writer| {
-            let (told, stop, trackers) = (told.clone(), stop.clone(), trackers.clone());
-            std::thread::spawn(move || write(writer, &trackers, &told, &stop))
+            let (acked, stop, trackers) = (acked.clone(), stop.clone(), trackers.clone());
+            std::thread::spawn(move || write(writer, &trackers, &acked, &stop))
         });
         let writers = writers.collect();
-        Self { told, stop, writers }
+        Self { acked, stop, writers }
     }
 
     /// How many accounts were acknowledged so far.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
-        self.told.lock().unwrap().created.len()
+        self.acked.lock().unwrap().created.len()
     }
 
     /// Ends the clients.
     ///
     /// # Panics
-    /// When two were told to have one name for good.
+    /// When one name was given to two accounts for good.
     #[must_use]
     pub fn stop(self) -> Promises {
         self.stop.store(true, Ordering::Relaxed);
         for writer in self.writers {
             writer.join().unwrap();
         }
-        let told = std::mem::take(&mut *self.told.lock().unwrap());
-        assert_eq!(told.twice, None, "one name was given to two for good");
-        Promises(told)
+        let acked = std::mem::take(&mut *self.acked.lock().unwrap());
+        assert_eq!(acked.twice, None, "one name was given to two for good");
+        Promises(acked)
     }
 }
 
-/// What clients were told, and what must therefore be.
-pub struct Promises(Told);
+/// What trackers acknowledged, and what must therefore be.
+pub struct Promises(Acknowledged);
 
 impl Promises {
     /// How many accounts were acknowledged.
@@ -138,8 +138,8 @@ impl Promises {
     }
 }
 
-/// Creates accounts until it is told to stop: most under names of its own, some under names that all writers want.
-fn write(writer: usize, trackers: &[TrackerAddress], told: &Mutex<Told>, stop: &AtomicBool) {
+/// Creates accounts until it is stopped: most under names of its own, some under names that all writers want.
+fn write(writer: usize, trackers: &[TrackerAddress], acked: &Mutex<Acknowledged>, stop: &AtomicBool) {
     // Deriving keys is slow on purpose: one account's keys do for all.
     let (_, _, account) = Secrets::create("secret").unwrap();
     let mut number = 0;
@@ -154,7 +154,7 @@ fn write(writer: usize, trackers: &[TrackerAddress], told: &Mutex<Told>, stop: &
             let wanted = number % 8 == 0;
             let name =
                 if wanted { format!("wanted-{}", number / 8) } else { format!("user-{writer}-{number}") };
-            if stop.load(Ordering::Relaxed) || !create(&mut member, &name, &account, wanted, told) {
+            if stop.load(Ordering::Relaxed) || !create(&mut member, &name, &account, wanted, acked) {
                 break;
             }
         }
@@ -162,7 +162,13 @@ fn write(writer: usize, trackers: &[TrackerAddress], told: &Mutex<Told>, stop: &
 }
 
 /// Creates one account; says whether the tracker still answers.
-fn create(member: &mut Member, name: &str, account: &Account, wanted: bool, told: &Mutex<Told>) -> bool {
+fn create(
+    member: &mut Member,
+    name: &str,
+    account: &Account,
+    wanted: bool,
+    acked: &Mutex<Acknowledged>,
+) -> bool {
     let user = UserName::create(name).unwrap();
     let answer = member.try_call(Call::create_user(user, account.clone()).1);
     let salt = account.salt.to_vec();
@@ -170,13 +176,13 @@ fn create(member: &mut Member, name: &str, account: &Account, wanted: bool, told
         Err(_) => false,
         Ok(Err(refusal)) => refusal.kind != RefusalKind::Unavailable,
         Ok(Ok(Answer::Created { provisional })) => {
-            let mut told = told.lock().unwrap();
+            let mut acked = acked.lock().unwrap();
             if !wanted {
-                told.created.insert(name.to_owned(), salt);
+                acked.created.insert(name.to_owned(), salt);
             } else if !provisional {
-                let first = told.definite.entry(name.to_owned()).or_insert_with(|| salt.clone());
+                let first = acked.definite.entry(name.to_owned()).or_insert_with(|| salt.clone());
                 if *first != salt {
-                    told.twice = Some(name.to_owned());
+                    acked.twice = Some(name.to_owned());
                 }
             }
             true

@@ -128,7 +128,7 @@ impl Member {
         &self.identity
     }
 
-    /// Where it told the tracker to serve.
+    /// Where it serves, as it announced.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -318,7 +318,7 @@ impl Member {
     }
 }
 
-/// What a peer sends to whoever asks for pieces.
+/// What a peer sends to a requester of pieces.
 #[derive(Debug)]
 pub enum Heard {
     /// A message.

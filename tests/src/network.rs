@@ -1,4 +1,4 @@
-//! Machines of their own on a network of the test's own: Linux network namespaces behind a router that can be told to lose
+//! Machines of their own on a network of the test's own: Linux network namespaces behind a router that can be made to lose
 //! what one sends to another, one way or both.
 
 use std::net::{IpAddr, Ipv4Addr};

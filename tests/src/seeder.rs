@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
-use shoal_common::tracker_api::{Call, Extent, Holding};
+use shoal_common::tracker_api::{Call, Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId};
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkLimits, BulkStream, BulkWriter, Listener};
@@ -27,7 +27,7 @@ pub enum Manners {
     Lies,
     /// It does so with this piece alone.
     LiesIn(u32),
-    /// It sends so many bytes a second on each connection; at least 10.
+    /// It sends this many bytes per second on each connection; at least 10.
     Crawls(u32),
     /// It sends half of each piece, and nothing more of it.
     StopsHalfway,
@@ -35,7 +35,7 @@ pub enum Manners {
     NeverNow,
 }
 
-/// How often a seeder that crawls sends something, a second.
+/// How often a seeder that crawls sends something per second.
 const CRAWLS: u32 = 5;
 
 /// A member that serves one file by hand.
@@ -123,8 +123,8 @@ impl Seeder {
 
 fn announce(member: &mut Member, group: Gid, file: Fid) {
     member.done(Call::ShareKnown { request: RequestId::random(), group, file });
-    let holdings = vec![Holding { group, file, extent: Extent::Complete }];
-    member.done(Call::Announce { anew: true, holdings });
+    let holdings = vec![Holding { group, file, completeness: Completeness::Complete }];
+    member.done(Call::Announce { reset: true, holdings });
 }
 
 /// Serves one connection; requests wait in line while the gate is closed.
@@ -141,7 +141,7 @@ async fn serve(stream: BulkStream, share: Arc<Share>, gate: watch::Receiver<usiz
             break;
         }
     }
-    // Whoever left wants nothing more.
+    // A requester that left wants nothing more.
     sender.abort();
     let _ = sender.await;
     served.open.fetch_sub(1, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use shoal_common::limits::{MAX_PEER_DATA, MAX_PEER_MESSAGE};
 use shoal_common::peer_wire::{DATA, TO_REQUESTER, TO_SERVER};
 use shoal_common::tokens::{self, Ticket};
-use shoal_common::tracker_api::{Call, Extent, Holding, RefusalKind};
+use shoal_common::tracker_api::{Call, Completeness, Holding, RefusalKind};
 use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, RequestId};
 use shoal_net::Identity;
 use shoal_tests::{
@@ -91,11 +91,11 @@ fn files_that_cannot_be_shared() {
     ann.ok("create_group g");
     let folder = dir.path().join("folder");
     std::fs::create_dir(&folder).unwrap();
-    let parked = dir.path().join("film~12abef");
-    std::fs::write(&parked, b"content").unwrap();
+    let renamed = dir.path().join("film~12abef");
+    std::fs::write(&renamed, b"content").unwrap();
     let pipe = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for path in [&folder, &dir.path().join("no-such"), &parked, &pipe, &"/dev/zero".into(), &"/".into()] {
+    for path in [&folder, &dir.path().join("no-such"), &renamed, &pipe, &"/dev/zero".into(), &"/".into()] {
         let error = ann.fails(&format!("upload_file {} g", path.display()));
         assert!(error.contains(path.to_str().unwrap()) || error.contains("film~12abef"), "{error}");
         assert_eq!(ann.ok("list_files g")["files"], serde_json::json!([]));
@@ -250,8 +250,8 @@ fn who_is_no_member_gets_nothing_from_the_tracker() {
         assert!(matches!(refusal.kind, RefusalKind::NotAllowed | RefusalKind::NotFound), "{refusal:?}");
     }
     // Announcing what one may not hold makes nobody come.
-    let holdings = vec![Holding { group, file, extent: Extent::Complete }];
-    let _ = stranger.call(Call::Announce { anew: true, holdings });
+    let holdings = vec![Holding { group, file, completeness: Completeness::Complete }];
+    let _ = stranger.call(Call::Announce { reset: true, holdings });
     assert_eq!(ann.ok("show_peers g a.bin")["peers"], serde_json::json!([]));
     until("the true sharer counts", || ann.sharers("g", "a.bin") == 1);
     // Who left is no member any more.

@@ -300,40 +300,69 @@ fn mirrors_and_limits_are_checked() {
     }
 }
 
+/// Runs the examples of `help`, each as it stands there but for the key.
+struct Examples {
+    left: Vec<String>,
+}
+
+impl Examples {
+    fn of(client: &mut Client) -> Self {
+        let help = client.ok("help");
+        // An example stands in a line of its own below its command.
+        let lines = help["text"].as_str().unwrap().lines();
+        Self {
+            left: lines.filter_map(|line| line.strip_prefix(&" ".repeat(19))).map(str::to_owned).collect(),
+        }
+    }
+
+    /// Runs the examples of these commands, `key` in place of the one in them.
+    fn run(&mut self, client: &mut Client, commands: &[&str], key: &str) {
+        for command in commands {
+            let of_it = |example: &String| example.split(' ').next() == Some(*command);
+            let at = self.left.iter().position(of_it).unwrap_or_else(|| panic!("no example of {command}"));
+            let example = self.left.remove(at);
+            let ran = client.ok(&example.replace("hJk4Qz7P", key));
+            assert_eq!(ran["command"], **command, "{example}");
+        }
+    }
+}
+
 #[test]
-fn help_shows_every_command() {
+fn every_example_of_help_runs() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let finished = shoal_tests::run_script(dir.path(), "client", &trackers.info(), &[], "help\n");
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    for command in [
-        "create_user",
-        "login",
-        "create_group",
-        "join_group",
-        "leave_group",
-        "list_requests",
-        "accept_request",
-        "reject_request",
-        "list_groups",
-        "list_files",
-        "upload_file",
-        "download_file",
-        "show_downloads",
-        "stop_share",
-        "logout",
-        "quit",
-        "help",
-        "whoami",
-        "list_members",
-        "show_peers",
-        "change_password",
-        "pause_download",
-        "resume_download",
-        "cancel_download",
-        "limit",
-        "wait",
-    ] {
-        assert!(finished.stdout.contains(command), "{command} is not in help:\n{}", finished.stdout);
+    for folder in ["pictures", "downloads"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
     }
+    shoal_tests::random_file(&dir.path().join("pictures/beach.zip"), 1 << 20, 1);
+    let variables = [("HOME", dir.path().to_str().unwrap()), ("SHOAL_PASSWORD", "secret")];
+    let start = |name: &str| Client::start_in(dir.path(), name, &trackers.info(), &variables);
+    let (mut ann, mut bob, mut other) = (start("ann"), start("bob"), start("other"));
+    let mut examples = Examples::of(&mut ann);
+    examples.run(&mut ann, &["help", "create_user", "login", "create_group"], "");
+    bob.ok("create_user bob");
+    bob.ok("login bob");
+    examples.run(&mut bob, &["join_group"], "");
+    examples.run(&mut ann, &["list_requests", "reject_request"], "");
+    bob.ok("join_group holidays");
+    examples.run(&mut ann, &["accept_request", "list_members", "list_groups"], "");
+    examples.run(&mut ann, &["upload_file", "list_files", "show_peers"], "");
+    bob.ok("limit down 100K");
+    examples.run(&mut bob, &["limit", "download_file", "show_downloads"], "");
+    examples.run(&mut bob, &["pause_download", "resume_download"], "");
+    bob.ok("limit down 0");
+    examples.run(&mut bob, &["wait", "cancel_download", "stop_share", "leave_group"], "");
+    assert!(same_content(&dir.path().join("pictures/beach.zip"), &dir.path().join("downloads/beach.zip")));
+    // Another client of ann's is lost.
+    other.ok("login ann");
+    other.share("holidays", "other.bin", 1_000);
+    let key = other.ok("whoami")["peer"].as_str().unwrap().to_owned();
+    let key = &key[key.len() - 8..];
+    examples.run(&mut ann, &["sessions", "quota", "whoami", "logout"], key);
+    drop(other);
+    until("the tracker knows that it is gone", || ann.sharers("holidays", "other.bin") == 0);
+    // The example takes the new password from the environment, where the present one must not be.
+    ann.ok("change_password secret other");
+    examples.run(&mut ann, &["forget_client", "change_password", "quit"], key);
+    assert!(examples.left.is_empty(), "{:?}", examples.left);
 }

@@ -201,7 +201,7 @@ fn two_hundred_leechers_on_one_seeder_are_all_served_in_turn() {
             std::thread::spawn(move || goal.leech(number, member))
         })
         .collect();
-    // Beside them somebody downloads another file as everybody does.
+    // Beside them a client downloads another file in the usual way.
     let mut bob: Client = world.member("bob");
     let copy = world.path("copy.bin");
     download(&mut bob, "b.bin", &copy);
@@ -216,7 +216,7 @@ fn two_hundred_leechers_on_one_seeder_are_all_served_in_turn() {
     // In turn: nobody's first piece came only when the others were nearly through.
     let first = |leecher| got.iter().position(|&other| other == leecher).unwrap();
     let last_to_begin = (0..LEECHERS).map(first).max().unwrap();
-    assert!(last_to_begin < got.len() * 9 / 10, "somebody's first piece was number {last_to_begin}");
+    assert!(last_to_begin < got.len() * 9 / 10, "one downloader's first piece was number {last_to_begin}");
     assert!(open < LEECHERS + 100, "{open} descriptors");
     let peak = peak_memory(world.ann.pid()) / MIB as u64;
     assert!(peak < 300, "{peak} MiB");
@@ -240,7 +240,7 @@ fn leechers_that_ask_and_never_read_do_not_hold_the_slots() {
             let mut wire = member.dial_peer(world.ann.port(), peer);
             wire.say(&ToServer::Open { channel: 1, group, file, ticket });
             assert!(matches!(wire.hear(PATIENCE), Ok(Some(ToRequester::Opened { .. }))));
-            // More than the system keeps for somebody who does not read.
+            // More than the system keeps for a peer that does not read.
             let pieces = 0..manifest.layout().unwrap().pieces().min(256);
             pieces.for_each(|piece| wire.say(&ToServer::Request { channel: 1, piece }));
             wire

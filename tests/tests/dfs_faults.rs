@@ -9,7 +9,7 @@ use serde_json::Value;
 use shoal_common::storage::ChunkId;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::connection::{NodeConnection, RequestError};
 use shoal_tests::{Member, Store, files_below, random_file, same_content, until};
 use tokio_util::task::TaskTracker;
 
@@ -175,17 +175,18 @@ fn a_strangers_ticket_neither_reads_nor_deletes_and_a_copied_one_is_refused() {
     let ask = |member: &Member, shown: Vec<u8>| {
         let address = node.address.parse().unwrap();
         member.handle().block_on(async {
-            let lane = Lane::connect(address, node.peer, member.identity(), &tasks).await.unwrap();
-            lane.show(shown).await?;
-            let read = lane.fetch(chunk, length, None, Box::new(drop)).await;
-            let holds = lane.holds(vec![chunk]).await?;
-            let _ = lane.delete(vec![chunk], None).await;
-            Ok::<_, LaneError>((read.is_ok(), holds))
+            let connection =
+                NodeConnection::connect(address, node.peer, member.identity(), &tasks).await.unwrap();
+            connection.show(shown).await?;
+            let read = connection.fetch(chunk, length, None, None).await;
+            let holds = connection.holds(vec![chunk]).await?;
+            let _ = connection.delete(vec![chunk], None).await;
+            Ok::<_, RequestError>((read.is_ok(), holds))
         })
     };
     let (anns, eves) = (ticket(&mut ann), ticket(&mut eve));
     assert_eq!(ask(&eve, eves).unwrap(), (false, vec![false]));
-    assert!(matches!(ask(&eve, anns.clone()), Err(LaneError::Refused { .. })));
+    assert!(matches!(ask(&eve, anns.clone()), Err(RequestError::Refused { .. })));
     assert!(ask(&eve, b"made up".to_vec()).is_err());
     assert!(path.is_file(), "a stranger deleted it");
     // Its owner may read it; a ticket alone, which a tracker could make up, deletes nothing.
@@ -242,7 +243,7 @@ fn a_tracker_that_no_node_talks_to_says_so_and_calls_nothing_lost() {
     store.trackers.until_in_step();
     until("it has the records", || store.trackers.status(2)["store"]["files"] == 1);
     store.trackers.say(2, "status");
-    until("it says so", || store.trackers.said(2).contains("NO STORAGE NODE TALKS TO THIS TRACKER YET"));
+    until("it says so", || store.trackers.said(2).contains("NO STORAGE NODE REPORTS TO THIS TRACKER"));
     until("a node that is away for longer counts as lost", || {
         let status = store.trackers.status(2);
         status["store"]["unheard"] == true && status["uptime_s"].as_u64() > Some(3)

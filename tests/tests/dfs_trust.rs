@@ -10,7 +10,7 @@ use shoal_common::NodeName;
 use shoal_common::tokens::StorageTicket;
 use shoal_common::tracker_api::storage::{NodeCall, Order};
 use shoal_common::tracker_api::{Call, RefusalKind};
-use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::connection::{NodeConnection, RequestError};
 use shoal_dfs::wire::{Failure, RemovalKey};
 use shoal_net::Identity;
 use shoal_tests::{
@@ -184,18 +184,19 @@ fn a_ticket_that_a_tracker_made_up_neither_deletes_nor_empties() {
         });
         let chunks: Vec<_> = held.iter().map(|chunk| chunk.chunk).collect();
         runtime.block_on(async {
-            let lane = Lane::connect(address.parse().unwrap(), peer, &identity, &tasks).await.unwrap();
-            lane.show(ticket).await.unwrap();
+            let connection =
+                NodeConnection::connect(address.parse().unwrap(), peer, &identity, &tasks).await.unwrap();
+            connection.show(ticket).await.unwrap();
             // With keys that are none, without any, and several times.
             let keys = vec![RemovalKey([7; 32]); chunks.len()];
             for keys in [Some(keys), None, None] {
-                let refused = lane.delete(chunks.clone(), keys).await;
+                let refused = connection.delete(chunks.clone(), keys).await;
                 assert_eq!(
                     refused.unwrap_err().to_string(),
-                    LaneError::Failed(Failure::NotAllowed).to_string()
+                    RequestError::Failed(Failure::NotAllowed).to_string()
                 );
             }
-            lane.settle().await.unwrap();
+            connection.wait_reported().await.unwrap();
         });
     }
     assert_eq!(scene.held(), 2 * PARTS);

@@ -283,7 +283,7 @@ fn a_file_that_changes_or_shrinks_while_it_is_served() {
         } else {
             random_file(&path, 4 * MIB, 99);
         }
-        // The sharer notices, is told, and stops; the downloader waits, with nothing wrong under the file's name.
+        // The sharer notices, gets an event, and stops; the downloader waits, with nothing wrong under the file's name.
         world.ann.until_event("share_lost");
         until("it is not offered any more", || bob.sharers("g", "a.bin") == 0);
         assert_eq!(bob.download("a.bin")["state"], "D");

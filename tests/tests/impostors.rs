@@ -73,7 +73,7 @@ fn a_client_says_nothing_to_an_impostor_at_a_down_trackers_address_and_goes_on()
 }
 
 #[test]
-fn a_key_is_pinned_at_the_first_contact_and_learnt_anew_once_its_line_is_gone() {
+fn a_key_is_pinned_at_the_first_contact_and_learnt_again_once_its_line_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let mut trackers = Trackers::start(dir.path(), 1);
     let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
@@ -197,7 +197,7 @@ fn trackers_say_nothing_to_an_impostor_and_link_with_a_replacement_once_their_op
     until("the other key is seen", || trackers.status(1)["members"][1]["refused"].is_string());
     assert_eq!((impostor.heard(), &trackers.status(1)["members"][1]["up"]), (vec![], &false.into()));
     drop(impostor);
-    // A blank one with a new key in its place is another matter, once somebody says so.
+    // A blank one with a new key in its place is another matter, once the operator says so.
     std::fs::remove_dir_all(trackers.data(2)).unwrap();
     trackers.restart(2);
     until("it knows nothing yet", || trackers.status(2)["users"] == 0);

@@ -184,7 +184,7 @@ fn a_pipe_that_nobody_writes_to_is_not_waited_for_wherever_a_file_is_named() {
     }
     let ended = finish(Command::new(binary("fetch")).arg(&metalink), "");
     assert!(ended.code == Some(1) && ended.stderr.contains("a pipe that nobody writes to"), "{ended:?}");
-    // One that somebody writes to is as good as a file.
+    // One with a writer is as good as a file.
     let to = pipe.clone();
     let writer = std::thread::spawn(move || fs::write(to, "127.0.0.1 1\n"));
     let ended =

@@ -7,7 +7,7 @@ use shoal_common::storage::ChunkId;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, Refusal, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
-use shoal_dfs::lane::{Lane, LaneError};
+use shoal_dfs::connection::{NodeConnection, RequestError};
 use shoal_dfs::wire::Failure;
 use shoal_tests::{Client, Member, Store, Trackers, random_file, until};
 use tokio_util::task::TaskTracker;
@@ -107,7 +107,7 @@ fn a_user_at_the_quota_is_told_and_may_share_again_after_stop_share_or_when_an_o
     ann.ok("stop_share g three");
     ann.share("g", "five", 1_000);
     for (line, words) in
-        [("quota ann", "say whose"), ("quota user nobody files 1", "there is no user nobody")]
+        [("quota ann", "type quota users"), ("quota user nobody files 1", "there is no user nobody")]
     {
         trackers.say(1, line);
         until("the mistake is explained", || trackers.log(1).contains(words));
@@ -241,7 +241,7 @@ fn a_member_cannot_fill_the_trackers_disks_with_piece_lists_not_even_by_taking_t
         }
         assert!(again < 10, "nothing stops it");
     };
-    assert!(last.kind == RefusalKind::Wait && last.again_ms.is_some(), "{last:?}");
+    assert!(last.kind == RefusalKind::Wait && last.retry_after_ms.is_some(), "{last:?}");
     let status = trackers.status(1);
     let bytes = status["database_bytes"].as_u64().unwrap();
     assert!(bytes < 100 << 20, "{bytes}");
@@ -339,7 +339,7 @@ fn stored_files_count_with_all_their_copies_and_are_refused_before_they_are_sent
     assert_eq!(taken, 10);
     store.ok(&["rm", "one"]);
     store.ok(&["put", &file("two", 1_400_000)]);
-    // Somebody else is not concerned.
+    // Other users are not affected.
     assert_eq!(store.run("bob", &["create_user"])["ok"], true);
     let put = store.run("bob", &["put", &file("bobs", 1_400_000)]);
     assert_eq!(put["ok"], true, "{put}");
@@ -406,14 +406,15 @@ fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
     };
     let (address, tasks) = (nodes[0].address.parse().unwrap(), TaskTracker::new());
     eve.handle().block_on(async {
-        let lane = Lane::connect(address, nodes[0].peer, eve.identity(), &tasks).await.unwrap();
-        lane.show(ticket).await.unwrap();
+        let connection =
+            NodeConnection::connect(address, nodes[0].peer, eve.identity(), &tasks).await.unwrap();
+        connection.show(ticket).await.unwrap();
         let mut taken = 0;
         for number in 0..100_u8 {
             let bytes = vec![number; 10];
-            match lane.put(ChunkId::of(&bytes), bytes.into()).await {
+            match connection.put(ChunkId::of(&bytes), bytes.into()).await {
                 Ok(()) => taken += 1,
-                Err(error) => assert!(matches!(error, LaneError::Failed(Failure::Quota)), "{error}"),
+                Err(error) => assert!(matches!(error, RequestError::Failed(Failure::Quota)), "{error}"),
             }
         }
         // Twice the quota, in blocks of the disk.

@@ -39,6 +39,6 @@ fn a_tracker_that_is_closed_makes_no_accounts_and_lets_users_in() {
     trackers.set_arguments(1, &["--registration", "closed"]);
     trackers.restart(1);
     until("ann is back", || ann.run_any("list_groups")["ok"] == true);
-    assert!(ann.fails("create_user bob secret").contains("no accounts are made here"));
+    assert!(ann.fails("create_user bob secret").contains("no accounts are created here"));
     ann.ok("create_group g");
 }

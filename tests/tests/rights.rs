@@ -34,7 +34,7 @@ fn attempts(user: Uid, present: Account) -> Vec<Call> {
         Call::JoinGroup { request: RequestId::random(), group: group("g") },
         Call::LeaveGroup { request: RequestId::random(), group: group("g") },
         Call::ListGroups { after: None },
-        Call::Announce { anew: true, holdings: vec![] },
+        Call::Announce { reset: true, holdings: vec![] },
         Call::TicketKeys,
         Call::Renew,
         Call::Store(StoreCall::Ticket),
@@ -206,7 +206,7 @@ fn a_stolen_session_guesses_the_password_no_faster_than_a_stranger() {
     }
     assert_eq!(kinds.pop(), Some(RefusalKind::Wait), "{kinds:?}");
     assert!(kinds.len() >= 5 && kinds.iter().all(|kind| *kind == RefusalKind::WrongPassword), "{kinds:?}");
-    // Whoever answers the challenge before is asked to wait as well.
+    // A client that answers the challenge before is asked to wait as well.
     assert_eq!(ann.refused(change).kind, RefusalKind::Wait);
 }
 

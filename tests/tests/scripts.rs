@@ -186,3 +186,46 @@ fn logs_go_to_standard_error_as_asked() {
         run_script(dir.path(), "ann", &trackers.info(), &["--json", "--log-format", "nonsense"], "");
     assert_eq!(finished.code, Some(2));
 }
+
+/// Milliseconds of the day, from a log line's time of the form `2026-11-27T07:52:52.123456Z`.
+fn milliseconds(line: &Value) -> u64 {
+    let time = line["timestamp"].as_str().unwrap();
+    let part = |from: usize, length: usize| time[from..from + length].parse::<u64>().unwrap();
+    ((part(11, 2) * 60 + part(14, 2)) * 60 + part(17, 2)) * 1_000 + part(20, 3)
+}
+
+#[test]
+fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (mut ann, bob) = Client::pair(dir.path(), &trackers.info());
+    ann.share("g", "a.bin", 100_000);
+    ann.share("g", "b.bin", 100_000);
+    bob.quit();
+    // Another file of the same size is read, to find out whether it is the same.
+    let there = dir.path().join("there");
+    random_file(&there, 100_000, 1);
+    let script = format!(
+        "login bob secret\ndownload_file g a.bin {} --overwrite\ndownload_file g b.bin {}\nwait 60\n",
+        there.display(),
+        dir.path().display()
+    );
+    let mut command = client_command(dir.path(), "bob", &trackers.info(), free_port());
+    command.args(["--json", "--log-format", "json"]).env("RUST_LOG", "shoal_client=debug");
+    let finished = finish(&mut command, &script);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let lines: Vec<Value> = finished.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let begun = lines.iter().filter(|line| line["fields"]["message"] == "fetching");
+    let ids: Vec<&Value> = begun.map(|line| &line["span"]["id"]).collect();
+    assert!(ids.len() == 2 && ids[0] != ids[1], "{}", finished.stderr);
+    let said = |message: &str| -> Vec<&Value> {
+        let of_first = lines.iter().filter(|line| &line["span"]["id"] == ids[0]);
+        of_first.filter(|line| line["fields"]["message"] == message).collect()
+    };
+    assert_eq!(said("reading the piece list").len(), 1, "{}", finished.stderr);
+    assert_eq!(said("hashing").len(), 1, "{}", finished.stderr);
+    assert_eq!(said("the download stopped").len(), 1, "{}", finished.stderr);
+    // The tracker wishes to be asked again after a second.
+    let asked: Vec<u64> = said("asking for holders").into_iter().map(milliseconds).collect();
+    assert!(asked.len() == 1 || asked[1].abs_diff(asked[0]) >= 900, "{asked:?}");
+}

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use shoal_common::Password;
@@ -14,7 +12,7 @@ use shoal_dfs::client::{Client, Progress, Step, StoreError};
 use shoal_dfs::conf::Conf;
 use shoal_dfs::seal::observe;
 use shoal_tests::Store;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// Bytes of each content: six chunks and a bit.
 const SIZE: usize = 25_000_000;
@@ -33,22 +31,27 @@ async fn put(
     (at, change): (Step, impl Fn() + Send + Sync + 'static),
     cut: bool,
 ) -> Option<Result<(), StoreError>> {
-    let (stored, changed) = (Arc::new(Notify::new()), AtomicBool::new(false));
-    let heard = stored.clone();
-    let report = move |progress: Progress| {
-        let hashed = progress.step == Step::Hashing && progress.done == progress.total;
-        let storing = progress.step == Step::Storing && progress.done > 0;
-        let now = if at == Step::Hashing { hashed } else { storing };
-        if now && !changed.swap(true, Ordering::SeqCst) {
-            change();
+    let report = watch::Sender::new(Progress::default());
+    let mut watched = report.subscribe();
+    let reached = |progress: &Progress| match at {
+        Step::Hashing => {
+            progress.step != Step::Hashing || progress.done == progress.total && progress.total > 0
         }
-        if storing && cut {
-            heard.notify_one();
-        }
+        _ => progress.step == Step::Storing && progress.done > 0,
+    };
+    let changes = async {
+        watched.wait_for(reached).await.unwrap();
+        change();
+        watched
+            .wait_for(|progress| cut && progress.step == Step::Storing && progress.done > 0)
+            .await
+            .unwrap();
     };
     tokio::select! {
-        done = client.put(path, 2, Arc::new(report)) => Some(done.map(drop)),
-        () = stored.notified() => None,
+        // The change first: the put goes on only after it.
+        biased;
+        () = changes => None,
+        done = client.put(path, Some(2), &report) => Some(done.map(drop)),
     }
 }
 

@@ -34,7 +34,7 @@ fn login_shares_again_what_is_there_and_unchanged() {
     ann.ok("login ann secret");
     until("the untouched file is shared again", || bob.sharers("g", "untouched.bin") == 1);
     let lost: Vec<_> = [ann.until_event("share_lost")["file"].clone(), {
-        until("both are told", || {
+        until("both know it", || {
             ann.ok("whoami");
             ann.events().iter().filter(|event| event["event"] == "share_lost").count() == 2
         });
@@ -64,7 +64,7 @@ fn logout_pauses_downloads_until_the_next_login() {
     bob.until_percent("a.bin", 25.0);
     bob.ok("logout");
     let before = bytes_read(ann.pid());
-    // Somebody else's session shows and moves nothing of it (P18).
+    // Another user's session shows and moves nothing of it (P18).
     bob.ok("create_user carol secret");
     bob.ok("login carol secret");
     assert_eq!(bob.ok("show_downloads")["downloads"], serde_json::json!([]));
@@ -207,7 +207,7 @@ fn after_five_failed_logins_further_tries_wait() {
     assert!(started.elapsed() < Duration::from_secs(5), "five tries go at once");
     let started = Instant::now();
     let answer = ann.run("login ann secret").answer;
-    // It is made to wait, or told to.
+    // It is made to wait, or asked to.
     assert!(started.elapsed() > Duration::from_millis(500) || answer["ok"] == false, "{answer}");
     if answer["ok"] == true {
         ann.ok("logout");

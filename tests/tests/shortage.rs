@@ -115,8 +115,8 @@ fn a_disk_that_fills_up_in_the_middle_is_waited_for() {
     let ballast = fill(mount.path());
     seeder.allow(usize::MAX);
     until("it says what it waits for", || bob.activity("a.bin").contains("no space left on the drive of"));
-    let told = bob.until_event("short");
-    assert!(told["reason"].as_str().unwrap().contains(&mount.path().display().to_string()), "{told}");
+    let event = bob.until_event("short");
+    assert!(event["reason"].as_str().unwrap().contains(&mount.path().display().to_string()), "{event}");
     let waiting = bob.download("a.bin");
     assert_eq!(waiting["state"], "D");
     assert!(waiting["percent"].as_f64().unwrap() >= 49.0, "what is verified stays: {waiting}");
@@ -170,8 +170,8 @@ fn half_of_a_file(folder: &str) -> (World, Client, shoal_tests::Seeder, PathBuf,
 }
 
 #[test]
-fn a_drive_that_is_not_mounted_is_waited_for_and_nothing_begins_anew_in_its_empty_folder() {
-    if !root_or_skip("a_drive_that_is_not_mounted_is_waited_for_and_nothing_begins_anew_in_its_empty_folder")
+fn a_drive_that_is_not_mounted_is_waited_for_and_nothing_begins_again_in_its_empty_folder() {
+    if !root_or_skip("a_drive_that_is_not_mounted_is_waited_for_and_nothing_begins_again_in_its_empty_folder")
     {
         return;
     }
@@ -224,7 +224,7 @@ fn a_folder_that_goes_and_comes_back_is_waited_for() {
 }
 
 #[test]
-fn a_download_whose_partial_file_is_lost_begins_anew_when_its_user_says_so() {
+fn a_download_whose_partial_file_is_lost_begins_again_when_its_user_says_so() {
     let (_world, mut bob, seeder, path, folder, pieces) = half_of_a_file("folder");
     download(&mut bob, "a.bin", &folder);
     bob.until_percent("a.bin", 50.0);
@@ -234,7 +234,9 @@ fn a_download_whose_partial_file_is_lost_begins_anew_when_its_user_says_so() {
     }
     let mut bob = stopped.restart();
     bob.ok("login bob secret");
-    until("it says what it waits for", || bob.activity("a.bin").contains("begin anew with resume_download"));
+    until("it says what it waits for", || {
+        bob.activity("a.bin").contains("start again from the beginning with resume_download")
+    });
     seeder.allow(usize::MAX);
     let resumed = bob.ok("resume_download g a.bin");
     assert_eq!(resumed["anew"], true, "{resumed}");
@@ -318,7 +320,7 @@ fn fetch_waits_for_room_and_then_says_how_to_go_on() {
     let failed = finish(&mut fetch(&["--retry-time", "2"]), "");
     assert_eq!(failed.code, Some(1));
     let said = &failed.stderr;
-    assert!(said.contains("trying again for 2 s") && said.contains("go on with -r"), "{said}");
+    assert!(said.contains("trying again for 2 s") && said.contains("continue with -r"), "{said}");
     assert!(said.contains("no space left on the drive of") && said.contains("MiB more are needed"), "{said}");
     // Room that is made in time is enough.
     let mut waiting = fetch(&["-r"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();

@@ -11,7 +11,7 @@ use shoal_common::tokens::{self, CopyOrder, SessionToken, Statement, StorageTick
 use shoal_common::tracker_api::storage::{NodeEntry, Order, OwnedChunk, StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind, Session};
 use shoal_common::{Fid, Gid, PeerId, Uid, UserName};
-use shoal_dfs::lane::Lane;
+use shoal_dfs::connection::NodeConnection;
 use shoal_net::Identity;
 use shoal_tests::{Client, Impostor, Member, Store, random_file, same_content, tracker_command, until};
 use tokio_util::task::TaskTracker;
@@ -90,9 +90,9 @@ impl Thief {
         let (member, tasks) = (self.member(1), TaskTracker::new());
         let address = self.node.address.parse().unwrap();
         member.handle().block_on(async {
-            let lane = Lane::connect(address, from, &self.identity, &tasks).await.unwrap();
-            let by_order = lane.fetch(chunk, self.sealed_bytes, Some(order), Box::new(drop)).await.is_ok();
-            (lane.show(ticket).await.is_ok(), by_order)
+            let connection = NodeConnection::connect(address, from, &self.identity, &tasks).await.unwrap();
+            let by_order = connection.fetch(chunk, self.sealed_bytes, Some(order), None).await.is_ok();
+            (connection.show(ticket).await.is_ok(), by_order)
         })
     }
 }

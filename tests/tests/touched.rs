@@ -38,16 +38,16 @@ fn pipe(path: &Path) {
 }
 
 /// Waits for the event of that name about that file.
-fn until_told(client: &mut Client, event: &str, file: &str) {
+fn until_reported(client: &mut Client, event: &str, file: &str) {
     until(&format!("{event} of {file}"), || {
         client.ok("whoami");
-        client.events().iter().any(|told| told["event"] == event && told["file"] == file)
+        client.events().iter().any(|one| one["event"] == event && one["file"] == file)
     });
 }
 
-fn told(client: &mut Client, event: &str, file: &str) -> usize {
+fn reported(client: &mut Client, event: &str, file: &str) -> usize {
     client.ok("whoami");
-    client.events().iter().filter(|told| told["event"] == event && told["file"] == file).count()
+    client.events().iter().filter(|one| one["event"] == event && one["file"] == file).count()
 }
 
 /// Downloads a file to a new place, and compares it.
@@ -118,8 +118,8 @@ fn a_file_that_is_touched_and_still_the_same_can_be_had() {
         fetches(&mut bob, name, &world.path("out"), &copy);
         until("it is listed", || bob.sharers("g", name) == 1);
         fetches(&mut bob, name, &world.path("out"), &copy);
-        assert_eq!(told(&mut world.ann, "share_lost", name), 0, "{name}");
-        assert_eq!(told(&mut bob, "source_banned", name), 0, "{name}");
+        assert_eq!(reported(&mut world.ann, "share_lost", name), 0, "{name}");
+        assert_eq!(reported(&mut bob, "source_banned", name), 0, "{name}");
     }
 }
 
@@ -160,7 +160,7 @@ fn a_file_that_is_lost_or_changed_is_withdrawn_and_shared_again_when_it_is_back(
         fs::copy(&path, &copy).unwrap();
         change(&path, &copy);
         until(&format!("{name} is not listed as shared"), || bob.sharers("g", name) == 0);
-        until_told(&mut world.ann, "share_lost", name);
+        until_reported(&mut world.ann, "share_lost", name);
         // Back it comes.
         let folder = path.parent().unwrap();
         if folder.with_extension("renamed").exists() {
@@ -172,10 +172,10 @@ fn a_file_that_is_lost_or_changed_is_withdrawn_and_shared_again_when_it_is_back(
             replace(&path, &copy);
         }
         until(&format!("{name} is listed as shared"), || bob.sharers("g", name) == 1);
-        until_told(&mut world.ann, "share_back", name);
+        until_reported(&mut world.ann, "share_back", name);
         fetches(&mut bob, name, &world.path("out"), &copy);
-        assert_eq!(told(&mut world.ann, "share_lost", name), 1, "{name}: once");
-        assert_eq!(told(&mut bob, "source_banned", name), 0, "{name}");
+        assert_eq!(reported(&mut world.ann, "share_lost", name), 1, "{name}: once");
+        assert_eq!(reported(&mut bob, "source_banned", name), 0, "{name}");
     }
 }
 
@@ -196,7 +196,7 @@ fn a_downloader_is_told_what_is_the_matter_with_the_copy() {
     open(&path).write_all_at(b"another", 7 * MIB as u64).unwrap();
     until("bob knows why", || bob.activity("a.bin").contains("ann's copy changed on disk"));
     until("it is not listed", || bob.sharers("g", "a.bin") == 0);
-    assert_eq!(told(&mut bob, "source_banned", "a.bin"), 0);
+    assert_eq!(reported(&mut bob, "source_banned", "a.bin"), 0);
     replace(&path, &copy);
     until("it is listed again", || bob.sharers("g", "a.bin") == 1);
     world.ann.ok("limit up 0");
@@ -219,14 +219,14 @@ fn a_new_version_takes_the_place_of_the_share_that_changed() {
     world.ann.ok(command);
     let new = vec![sha1_of(&path)];
     assert_eq!(shared(&mut world.ann), new);
-    let lost = told(&mut world.ann, "share_lost", "a.bin");
+    let lost = reported(&mut world.ann, "share_lost", "a.bin");
     world.ann.ok("logout");
     world.ann.ok("login ann secret");
     until("the new version is shared", || shared(&mut world.ann) == new);
-    assert_eq!(told(&mut world.ann, "share_lost", "a.bin"), lost, "the old one is forgotten");
+    assert_eq!(reported(&mut world.ann, "share_lost", "a.bin"), lost, "the old one is forgotten");
 }
 
-/// The digests of the files that somebody shares.
+/// The digests of the files that a client shares.
 fn shared(client: &mut Client) -> Vec<String> {
     let answer = client.ok("list_files g");
     let files = answer["files"].as_array().unwrap().iter();
@@ -243,8 +243,8 @@ fn a_share_that_was_stopped_stays_so_when_the_file_is_back() {
     let aside = [world.path("stopped"), world.path("other")];
     fs::rename(&stopped, &aside[0]).unwrap();
     fs::rename(&other, &aside[1]).unwrap();
-    until_told(&mut world.ann, "share_lost", "stopped.bin");
-    until_told(&mut world.ann, "share_lost", "other.bin");
+    until_reported(&mut world.ann, "share_lost", "stopped.bin");
+    until_reported(&mut world.ann, "share_lost", "other.bin");
     world.ann.ok("stop_share g stopped.bin");
     fs::rename(&aside[0], &stopped).unwrap();
     fs::rename(&aside[1], &other).unwrap();
@@ -269,14 +269,14 @@ fn a_file_that_another_program_touches_all_the_time_costs_little_and_comes_back(
         })
     };
     until("it is not listed", || bob.sharers("g", "a.bin") == 0);
-    // The user is told that it takes long.
-    until_told(&mut world.ann, "share_checking", "a.bin");
+    // The user learns that it takes long.
+    until_reported(&mut world.ann, "share_checking", "a.bin");
     assert_eq!(bob.sharers("g", "a.bin"), 0);
     let read = bytes_read(world.ann.pid()) - before;
     assert!(read < 20 * MIB as u64, "{read} bytes were read of a file of {}", 8 * MIB);
     stop.store(true, Ordering::Relaxed);
     touching.join().unwrap();
-    until_told(&mut world.ann, "share_back", "a.bin");
+    until_reported(&mut world.ann, "share_back", "a.bin");
     fetches(&mut bob, "a.bin", &world.path("out"), &path);
 }
 
@@ -294,7 +294,7 @@ fn a_finished_download_is_looked_after_like_any_share() {
     open(&copy).set_modified(SystemTime::now()).unwrap();
     fetches(&mut carol, "a.bin", &world.path("carol.bin"), &path);
     random_file(&copy, MIB, 99);
-    until_told(&mut bob, "share_lost", "a.bin");
+    until_reported(&mut bob, "share_lost", "a.bin");
     until("bob does not share it", || carol.sharers("g", "a.bin") == 0);
     overwrite(&copy, &path);
     until("bob shares it again", || carol.sharers("g", "a.bin") == 1);
@@ -310,7 +310,7 @@ fn what_is_missing_at_login_is_shared_by_itself_once_it_is_there() {
     world.ann.ok("logout");
     fs::rename(path.parent().unwrap(), &aside).unwrap();
     world.ann.ok("login ann secret");
-    until_told(&mut world.ann, "share_lost", "a.bin");
+    until_reported(&mut world.ann, "share_lost", "a.bin");
     fs::rename(&aside, path.parent().unwrap()).unwrap();
     until("it is shared", || bob.sharers("g", "a.bin") == 1);
     fetches(&mut bob, "a.bin", &world.path("out"), &path);
@@ -369,13 +369,13 @@ fn files_on_a_drive_that_is_unmounted_are_shared_again_unread_when_it_is_back() 
     until("it is shared", || bob.sharers("g", "a.bin") == 1);
     drive.unmount();
     until("it is not listed", || bob.sharers("g", "a.bin") == 0);
-    until_told(&mut world.ann, "share_lost", "a.bin");
+    until_reported(&mut world.ann, "share_lost", "a.bin");
     let before = bytes_read(world.ann.pid());
     drive.mount();
     until("it is listed again", || bob.sharers("g", "a.bin") == 1);
     let read = bytes_read(world.ann.pid()) - before;
     assert!(read < MIB as u64, "{read} bytes were read though nothing was touched");
-    until_told(&mut world.ann, "share_back", "a.bin");
+    until_reported(&mut world.ann, "share_back", "a.bin");
     fetches(&mut bob, "a.bin", &world.path("out"), &copy);
     // Not there when the client starts, either.
     world.ann.ok("logout");
@@ -398,7 +398,7 @@ fn a_file_that_may_not_be_read_is_withdrawn_until_it_may() {
     let (path, _) = bound.share("g", "a.bin", MIB);
     let allow = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     allow(0o000);
-    until_told(&mut bound, "share_lost", "a.bin");
+    until_reported(&mut bound, "share_lost", "a.bin");
     until("it is not listed", || bob.sharers("g", "a.bin") == 0);
     let events = bound.events();
     let lost = events.iter().find(|event| event["event"] == "share_lost").unwrap();

@@ -1,5 +1,5 @@
 //! Trackers under load while processes die, stop, and lose their disks: an independent checker compares everything that any
-//! client was told with what each tracker alone serves afterwards (T5, T6, T7).
+//! was acknowledged to a client with what each tracker alone serves afterwards (T5, T6, T7).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::io::{Seek, Write};
@@ -160,7 +160,7 @@ fn clocks_days_apart_and_jumping_lose_nothing() {
     }
     (1..=3).for_each(|number| promises.until_served(trackers.address(number)));
     check_each_alone(&mut trackers, &promises);
-    assert!(trackers.logged(3, "ClockSkew") > 0, "the operator is told");
+    assert!(trackers.logged(3, "ClockSkew") > 0, "the operator can see it");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn two_who_took_one_name_in_a_partition_agree_and_the_later_goes_on_under_anothe
     second.ok("create_group mine");
     trackers.restart(1);
     trackers.until_in_step();
-    // Both log in with their own passwords at either tracker; the later is told its new name, and keeps what it owns.
+    // Both log in with their own passwords at either tracker; the later one learns its new name, and keeps what it owns.
     for info in [&first_info, &second_info] {
         let tag = format!("again-{}", fastrand::u32(..));
         let mut winner = Client::start(dir.path(), &format!("winner-{tag}"), info);

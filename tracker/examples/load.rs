@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use shoal_common::credentials::{Account, Secrets};
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
 use shoal_common::tracker_api::{
-    Answer, CLIENT_PROTOCOL, Call, Extent, FromTracker, Holding, Reply, ToTracker,
+    Answer, CLIENT_PROTOCOL, Call, Completeness, FromTracker, Holding, Reply, ToTracker,
 };
 use shoal_common::{
     Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, PeerId, RequestId, Sha1, Uid,
     UserName,
 };
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
-use shoal_replica::{Bounds, Config, Now, Origin, Replica, TrackerNo, Write};
+use shoal_replica::{Bounds, Config, Now, Replica, TrackerNo, Write, WriterId};
 use shoal_tracker::record::{self, Membership, Share, Standing, encode};
 use shoal_tracker::status::Report;
 use shoal_tracker::store::Store;
@@ -30,7 +30,7 @@ use shoal_tracker::{clock, reporter};
 
 /// Connections that press at once.
 const CONNECTIONS: usize = 64;
-/// Kernel ticks a second of `/proc/PID/stat`, on every Linux of today.
+/// Kernel ticks per second of `/proc/PID/stat`, on every Linux of today.
 const TICKS: f64 = 100.0;
 
 /// A tracker's process, ended with its handle.
@@ -171,7 +171,7 @@ enum Job {
     Holders(Gid, Fid),
 }
 
-/// Calls a second, from all connections for `time`.
+/// Calls per second, from all connections for `time`.
 async fn press(clients: Vec<Client>, job: Job, time: Duration) -> (f64, Vec<Client>) {
     let (done, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + time);
     let tasks: Vec<_> = clients
@@ -179,16 +179,20 @@ async fn press(clients: Vec<Client>, job: Job, time: Duration) -> (f64, Vec<Clie
         .map(|mut client| {
             let done = Arc::clone(&done);
             tokio::spawn(async move {
-                let mut extent = Extent::Some;
+                let mut completeness = Completeness::Some;
                 while Instant::now() < end {
                     match job {
                         Job::Found => client.found().await,
                         Job::Share(group, file) => {
                             let request = RequestId::random();
-                            extent = if extent == Extent::Some { Extent::None } else { Extent::Some };
+                            completeness = if completeness == Completeness::Some {
+                                Completeness::None
+                            } else {
+                                Completeness::Some
+                            };
                             client
-                                .call(match extent {
-                                    Extent::None => Call::ShareKnown { request, group, file },
+                                .call(match completeness {
+                                    Completeness::None => Call::ShareKnown { request, group, file },
                                     _ => Call::StopShare { request, group, file },
                                 })
                                 .await;
@@ -198,9 +202,13 @@ async fn press(clients: Vec<Client>, job: Job, time: Duration) -> (f64, Vec<Clie
                             client.login().await;
                         }
                         Job::Announce(group, file) => {
-                            extent = if extent == Extent::Some { Extent::None } else { Extent::Some };
-                            let holdings = vec![Holding { group, file, extent }];
-                            client.call(Call::Announce { anew: false, holdings }).await;
+                            completeness = if completeness == Completeness::Some {
+                                Completeness::None
+                            } else {
+                                Completeness::Some
+                            };
+                            let holdings = vec![Holding { group, file, completeness }];
+                            client.call(Call::Announce { reset: false, holdings }).await;
                         }
                         Job::Holders(group, file) => drop(client.call(Call::Holders { group, file }).await),
                     }
@@ -307,7 +315,7 @@ async fn measure(
     let before = cpu();
     let (rate, clients) = press(clients, job, plan.time).await;
     let per_cpu = rate * plan.time.as_secs_f64() / (cpu() - before);
-    println!("  {rate:.0} {what} a second, {per_cpu:.0} per CPU second");
+    println!("  {rate:.0} {what} per second, {per_cpu:.0} per CPU second");
     clients
 }
 
@@ -338,7 +346,10 @@ async fn writes(plan: &Plan, count: usize) {
     let (group, file) = common_file(&mut clients).await;
     println!("{count} trackers:");
     let jobs = [
-        ("durable acknowledged writes of one record (aim: 3,000 a second with two)", Job::Share(group, file)),
+        (
+            "durable acknowledged writes of one record (aim: 3,000 per second with two)",
+            Job::Share(group, file),
+        ),
         ("groups founded, definite", Job::Found),
     ];
     for job in jobs {
@@ -380,8 +391,8 @@ fn fill(dir: &Path, records: usize) {
     let mut store = Store::open(dir).unwrap();
     let now = Now { wall_ms: clock::wall_ms(), mono_ms: 0 };
     let configured = vec![TrackerNo(1), TrackerNo(2)];
-    let (origin, bounds) = (Origin([7; 16]), Bounds::default());
-    let config = Config { me: TrackerNo(1), configured, origin, cluster: [0; 16], bounds };
+    let (writer, bounds) = (WriterId([7; 16]), Bounds::default());
+    let config = Config { me: TrackerNo(1), configured, writer, cluster: [0; 16], bounds };
     store.begin().unwrap();
     let mut replica = Replica::open(&mut store, config, now).unwrap();
     store.commit().unwrap();
@@ -396,7 +407,7 @@ fn fill(dir: &Path, records: usize) {
             let writes = (0..part).map(|_| record_of(group)).collect();
             replica.write(&mut store, writes, now).unwrap();
             while replica.poll_output().is_some() {
-                // Nobody is linked.
+                // There is no link.
             }
             written += part;
         }
@@ -404,7 +415,7 @@ fn fill(dir: &Path, records: usize) {
     }
 }
 
-/// Somebody's membership, account or share.
+/// A user's membership, account or share.
 fn record_of(group: Gid) -> Write {
     let (user, request) = (Uid::random(), RequestId::random());
     let (kind, key, value) = match fastrand::u8(..3) {

@@ -1,21 +1,30 @@
-//! Carries what clients say to the service and its answers back: one task a connection, one call at a time.
+//! Carries clients' calls to the service and its answers back: one task per connection, one call at a time.
+//!
+//! Log lines bear the connection (`client`) and the call (`call`, with the number that the client gave it), also those of the
+//! database thread.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_STRANGER_MESSAGE};
-use shoal_common::tracker_api::{FromTracker, ToTracker};
+use shoal_common::tracker_api::{Call, FromTracker, Reply, ToTracker};
 use shoal_net::Inbound;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::service::{Client, Service};
 
-/// How long a connection may stay without a login: a prompt at which somebody thinks.
+/// How long a connection may stay without a login: a user at a prompt takes a while.
 const STRANGER_IDLE: Duration = Duration::from_secs(15 * 60);
 /// How long a client may take to accept an answer before its connection is given up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves one client until it leaves, breaks the protocol, or the tracker closes.
 pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToken) {
+    let span = tracing::info_span!("client", peer = %inbound.peer, from = %inbound.remote);
+    serve_calls(service, inbound, closing).instrument(span).await;
+}
+
+async fn serve_calls(service: Service, inbound: Inbound, closing: CancellationToken) {
     let mut client = Client::new(inbound.peer, inbound.remote);
     let (mut sender, mut receiver) = inbound.channel.split();
     loop {
@@ -23,7 +32,7 @@ pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToke
         let received = tokio::select! {
             () = closing.cancelled() => break,
             () = tokio::time::sleep(STRANGER_IDLE), if !client.is_known() => break,
-            // Its client finds out by resuming elsewhere, and is told why there.
+            // Its client resumes elsewhere, and reads the reason there.
             () = client.is_over() => break,
             received = receiver.recv() => received,
         };
@@ -31,16 +40,29 @@ pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToke
         let call: ToTracker = match minicbor::decode(&message) {
             Ok(call) => call,
             Err(error) => {
-                tracing::info!(peer = %inbound.peer, %error, "a client sent what is no call; closing its connection");
+                tracing::info!(%error, "a client sent something that is no call; closing its connection");
                 break;
             }
         };
-        let body = service.answer(&mut client, call.body).await;
-        let answer = crate::record::encode(&FromTracker { call: call.call, body });
+        let (id, name) = (call.call, call.body.name());
+        let span = tracing::info_span!("call", id, name, session = client.session());
+        let body = answer(&service, &mut client, call.body).instrument(span).await;
+        let answer = crate::record::encode(&FromTracker { call: id, body });
         match tokio::time::timeout(SEND_TIMEOUT, sender.send(&answer)).await {
             Ok(Ok(())) => {}
             _ => break,
         }
     }
     service.gone(&client);
+}
+
+async fn answer(service: &Service, client: &mut Client, call: Call) -> Reply {
+    let begun = Instant::now();
+    let reply = service.answer(client, call).await;
+    let took = begun.elapsed();
+    match &reply {
+        Reply::Done(_) => tracing::debug!(?took, "done"),
+        Reply::Refused(refusal) => tracing::debug!(?took, kind = ?refusal.kind, "refused: {}", refusal.text),
+    }
+    reply
 }

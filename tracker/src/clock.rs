@@ -8,11 +8,11 @@ use shoal_replica::limits::MAX_AHEAD_MS;
 /// By how much it is shifted, in milliseconds.
 static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
 
-/// How far ahead of this tracker's clock a time may be that another one wrote: as far as a record's stamp, and the day by which a
+/// How far another tracker's time may be ahead of this tracker's clock: as far as a record's stamp, and the day by which a
 /// sign-out is written ahead.
 const FAR_AHEAD_MS: u64 = MAX_AHEAD_MS + 24 * 3_600_000;
 
-/// Whether a time from a record or token can be meant: trackers that lie write any.
+/// Whether a time from a record or token is credible: trackers that lie write any.
 #[must_use]
 pub fn is_credible(at_ms: u64, now_ms: u64) -> bool {
     at_ms <= now_ms.saturating_add(FAR_AHEAD_MS)

@@ -1,7 +1,7 @@
 //! The key that a cluster's trackers may share, and the proof that both ends of a stream hold it.
 //!
-//! Whoever opened the stream sends a nonce; whoever accepted it answers with one of its own and a code over both nonces and
-//! both peer ids; the opener answers with another. Neither end learns the key, and no code is good for another stream.
+//! The opener of the stream sends a nonce. The acceptor answers with a nonce of its own and a code over both nonces and both
+//! peer ids. The opener answers with another code. Neither end learns the key, and no code is good for another stream.
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 /// Shortest key in bytes: 16 random ones are enough.
 const SHORTEST: usize = 16;
-/// How long the other end may take with its part.
+/// How long the other end may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A nonce, sent in the clear.
@@ -28,7 +28,7 @@ pub(crate) type Nonce = [u8; 32];
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
 struct Answer {
-    /// Its nonce and its code; none where it has no key.
+    /// Its nonce and its code; `None` if it has no key.
     #[n(0)]
     proof: Option<Proof>,
 }
@@ -75,7 +75,7 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
-/// Which end a code is of.
+/// Whose code it is.
 #[derive(Clone, Copy)]
 enum End {
     Opener,
@@ -137,7 +137,7 @@ pub(crate) fn nonce() -> Nonce {
     nonce
 }
 
-/// The opener's part, after its nonce went out: has the acceptor prove itself, then proves itself.
+/// The opener's part, after its nonce was sent: checks the acceptor's proof, then sends its own.
 pub(crate) async fn open(
     key: &ClusterKey,
     (opener, acceptor): (PeerId, PeerId),
@@ -154,7 +154,7 @@ pub(crate) async fn open(
     send(sender, &Confirmation { code: key.code(End::Opener, &stream) }).await
 }
 
-/// The acceptor's part, after the opener's nonce came. Without a key it says so, which proves nothing.
+/// The acceptor's part, after the opener's nonce came. Without a key it says so and proves nothing.
 pub(crate) async fn accept(
     key: Option<&ClusterKey>,
     (opener, acceptor): (PeerId, PeerId),

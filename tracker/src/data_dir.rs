@@ -1,4 +1,4 @@
-//! The folder in which one tracker keeps its key, its database and its log: its owner's alone, and locked while it runs.
+//! The folder with one tracker's key, database and log. Only its owner may use it, and it is locked while the tracker runs.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use shoal_console::data_dir::DataDir;
 use shoal_net::Identity;
 
-/// What others than the owner may do, in a mode.
+/// The permissions of others than the owner.
 const OTHERS: u32 = 0o077;
 
-/// Makes the folder, readable by its owner only, if there is none; one that is there stays as it is.
+/// Makes the folder, readable by its owner only, unless it exists.
 ///
 /// # Errors
 /// In words: it cannot be made.
@@ -20,7 +20,7 @@ pub fn make(dir: &Path) -> Result<()> {
     made.with_context(|| format!("cannot make the data directory {}; give another --data-dir", dir.display()))
 }
 
-/// The tracker's key, which is made if there is none.
+/// The tracker's key; made if there is none.
 ///
 /// # Errors
 /// When its file cannot be used.
@@ -28,7 +28,7 @@ pub fn identity(dir: &Path) -> Result<Identity> {
     Ok(Identity::load_or_create(&dir.join("identity.key"))?)
 }
 
-/// Locks the folder, and warns where others can look into it.
+/// Locks the folder, and warns if others can look into it.
 pub(crate) fn lock(dir: &Path) -> Result<DataDir> {
     let held = DataDir::open(dir)?;
     if dir.metadata().is_ok_and(|found| found.mode() & OTHERS != 0) {

@@ -1,6 +1,6 @@
-//! Which users put or get stored files right now: while one does, none of that user's chunks is deleted.
+//! Which users put or get stored files now. While a user does, none of that user's chunks is deleted.
 //!
-//! Owned by presence, which tells the other trackers; a lease ends by itself when it is not renewed.
+//! Presence owns the leases and passes them to the other trackers. A lease that is not renewed ends by itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use shoal_common::{RequestId, Uid};
 
 /// Leases in the whole cluster at most.
 const MAX_LEASES: usize = 100_000;
-/// Leases of one user at most: nobody puts and gets more at once, and others need some as well.
+/// Leases of one user at most: more than one user's transfers at a time, and few enough to leave room for others.
 const MAX_OF_USER: usize = 64;
 
 #[derive(Debug)]
 struct Lease {
     until: Instant,
-    /// Whether this tracker gave it, and so tells the others.
+    /// Whether this tracker gave it, and passes it to the others.
     own: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Begins, renews or (`life` zero) ends a lease; false when there are too many, of this user or in all.
+    /// Begins, renews or (`life` zero) ends a lease; false if there are too many, of this user or in all.
     pub(crate) fn set(&mut self, user: Uid, id: RequestId, life: Duration, own: bool, now: Instant) -> bool {
         if life.is_zero() {
             self.held.remove(&(user, id));

@@ -1,6 +1,6 @@
 //! One member of the tracker cluster.
 //!
-//! `core` owns the database and the replica on one thread; `service` answers clients, one file a family of commands;
+//! `database` owns the database and the replica on one thread; `service` answers clients, one file per family of commands;
 //! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps
 //! the encrypted store's copies in place; `proof` says which claims and accounts prove themselves; `trust` knows whose keys
 //! are the trackers'; `registration` and `quota` say who may write, and how much; `data_dir` is the folder that all
@@ -9,12 +9,13 @@
 pub mod clients;
 pub mod clock;
 pub mod cluster_key;
-pub mod core;
 pub mod data_dir;
+pub mod database;
 mod leases;
+mod link_orders;
 pub mod links;
 pub mod metrics;
-pub mod node;
+mod names;
 pub mod presence;
 pub mod prompt;
 mod proof;
@@ -26,4 +27,6 @@ pub mod service;
 pub mod status;
 pub mod storage;
 pub mod store;
+mod sync_log;
+pub mod tracker;
 pub mod trust;

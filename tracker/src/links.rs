@@ -1,14 +1,14 @@
 //! The links to the other trackers: dialled, proven, carried.
 //!
-//! A link is a stream each way: ours is opened on a connection that *we* dialled to the other's listed address, theirs
-//! arrives. It stands once theirs came from the very key that answered our dial (or that its line in `tracker_info.txt`
-//! names, and with a cluster key once both ends proved to hold that); before that not a single record is sent. Each side
-//! then says on its stream which of the other's it has taken, and the link is up where that is the one it holds: else two trackers could
-//! go on for ever taking streams of attempts that the other has given up. One task a tracker owns its link, so that nothing of an
-//! older link is handed in after a newer one stands.
+//! A link is one stream each way. Ours is opened on a connection that *we* dialled to the other's listed address; theirs
+//! arrives. The link stands once theirs came from the key that answered our dial, or that the line in `tracker_info.txt` names.
+//! With a cluster key both ends must have proved it, too. No record is sent before that.
+//!
+//! Each side then says on its stream which of the other's streams it has taken. The link is up if that is the present one.
+//! Otherwise two trackers could go on for ever taking streams that the other has given up. One task per tracker owns its link,
+//! so nothing of an older link is passed on after a newer one stands.
 
 mod carry;
-mod orders;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,16 +21,17 @@ use shoal_common::tracker_info::TrackerLine;
 use shoal_net::{ChannelReceiver, ChannelSender, Control, DialError, Inbound, Protocol, ReachError};
 use shoal_replica::TrackerNo;
 use shoal_replica::limits::MAX_FRAME_BYTES;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::cluster_key::{self, ClusterKey, Nonce, Unproven};
-use crate::core::{Core, LinkOrder};
+use crate::database::Database;
+use crate::link_orders::LinkQueue;
 use crate::presence::Presence;
 use crate::trust::Trust;
 use carry::carry;
-use orders::Orders;
 
 /// The protocol's name on libp2p.
 pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
@@ -39,16 +40,15 @@ pub const LINK_PROTOCOL: Protocol = Protocol("/shoal/tracker/1");
 const REDIAL: Duration = Duration::from_millis(250);
 /// For how long the other side's stream is waited for once ours stands.
 const INBOUND_WAIT: Duration = Duration::from_secs(3);
-/// How long our own stream may take to be opened, introduced and, with a cluster key, proven. The other end may die at any moment
-/// of that.
+/// How long our own stream may take to be opened, introduced and, with a cluster key, proven.
 const OUTBOUND_WAIT: Duration = Duration::from_secs(8);
-/// Attempts in a row that come to nothing, with a tracker that answers dials, before that is worth a warning.
+/// Failed attempts in a row, with a tracker that answers dials, before a warning.
 const WORTH_A_WARNING: u32 = 4;
-/// How long an arriving stream may take to say whose it is.
+/// How long an arriving stream may take to introduce itself.
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
 /// Arrived streams of strangers that may wait for their introduction.
 const MAX_INTRODUCTIONS: usize = 32;
-/// The same for each tracker whose key answered a dial: no stranger can take these places.
+/// The same for each tracker whose key answered a dial, so that strangers cannot take these places.
 const RESERVED_INTRODUCTIONS: usize = 4;
 /// Clients of a tracker that cannot be reached are offline after this long (P20).
 const FORGET_AFTER: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ struct Introduction {
     /// The sender's number.
     #[n(0)]
     number: u8,
-    /// Where the sender has a cluster key: what the receiver is to prove that it has it too with.
+    /// If the sender has a cluster key: the nonce with which the receiver proves that it has it too.
     #[cbor(n(1), with = "minicbor::bytes")]
     nonce: Option<Nonce>,
     /// Names the attempt that the stream belongs to.
@@ -76,9 +76,9 @@ struct Introduction {
     attempt: u64,
 }
 
-/// Who this tracker is towards the others.
+/// This tracker's identity towards the others.
 #[derive(Clone)]
-pub struct Own {
+pub struct LinkIdentity {
     /// Its number.
     pub number: TrackerNo,
     /// Its key's public half.
@@ -89,14 +89,14 @@ pub struct Own {
     pub trust: Trust,
 }
 
-impl Own {
-    /// Whether the tracker of that line has to prove the cluster key: nothing else says whose key it must show.
+impl LinkIdentity {
+    /// Whether the tracker of that line must prove the cluster key, because its line names no key.
     fn demands_key(&self, line: &TrackerLine) -> bool {
         self.cluster_key.is_some() && line.peer_id.is_none()
     }
 }
 
-/// A stream that arrived and said whose it is, which is yet to be proven.
+/// A stream that arrived and said whose it is. That is not proven yet.
 struct Arrived {
     peer: PeerId,
     attempt: u64,
@@ -106,34 +106,32 @@ struct Arrived {
 /// The keys that answered the last dials, by the numbers of their trackers.
 type Dialled = Arc<Mutex<HashMap<u8, PeerId>>>;
 
-/// Everything that a link's task works with.
+/// What the tasks of all links share.
 #[derive(Clone)]
-struct Shared {
-    own: Own,
+struct LinkContext {
+    own: LinkIdentity,
     control: Control,
-    core: Core,
+    database: Database,
     presence: Presence,
     dialled: Dialled,
-    /// Until when no link is raised.
-    resting: watch::Receiver<Instant>,
     closing: CancellationToken,
 }
 
 /// What reaches the task of one link.
 struct Inbox {
     arrived: mpsc::Receiver<Arrived>,
-    /// The newest that arrived, which outlives our own attempts that come to nothing: would each side give up the other's with
-    /// its own, they could go on for ever giving up what has just been opened.
+    /// The newest that arrived. It outlives our own failed attempts: if each side gave up the other's stream with its own, they
+    /// could go on for ever giving up what was just opened.
     newest: Option<Arrived>,
-    orders: Orders,
-    /// What was last said of the other tracker's key, to be said once.
+    orders: LinkQueue,
+    /// The last warning about the other tracker's key, which is given once.
     complaint: Option<String>,
 }
 
-/// The links of one tracker: hands arrived streams and the core's orders to the task of the right link.
+/// The links of one tracker: hands arrived streams to the task of the right link.
 pub struct Links {
-    own: Own,
-    /// For each tracker where its arriving streams go, and whether it has to prove the cluster key.
+    own: LinkIdentity,
+    /// For each tracker the queue of its arriving streams, and whether it must prove the cluster key.
     arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>,
     introductions: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
@@ -143,45 +141,40 @@ pub struct Links {
 }
 
 impl Links {
-    /// Starts a task for each other tracker, and one that carries out the core's orders.
+    /// Starts a task for each other tracker.
     #[must_use]
-    pub fn start(
-        others: Vec<(TrackerNo, TrackerLine)>,
-        own: Own,
+    pub(crate) fn start(
+        others: Vec<(TrackerNo, TrackerLine, LinkQueue)>,
+        own: LinkIdentity,
         control: Control,
-        core: Core,
+        database: Database,
         presence: Presence,
-        orders: mpsc::UnboundedReceiver<LinkOrder>,
         closing: CancellationToken,
     ) -> Self {
         let tasks = TaskTracker::new();
         let dialled = Dialled::default();
         let reserved = Arc::new(Semaphore::new(RESERVED_INTRODUCTIONS * others.len()));
-        let (rest, resting) = watch::channel(Instant::now());
-        let shared = Shared {
+        let context = LinkContext {
             own: own.clone(),
             control,
-            core,
+            database,
             presence,
             dialled: dialled.clone(),
-            resting,
             closing: closing.clone(),
         };
-        let (mut arrived, mut queues) = (HashMap::new(), HashMap::new());
-        for (number, line) in others {
+        let mut arrived = HashMap::new();
+        for (number, line, orders) in others {
             let (arrived_sender, arrived_receiver) = mpsc::channel(4);
-            let (queue, orders) = orders::queue();
             arrived.insert(number.0, (arrived_sender, own.demands_key(&line)));
-            queues.insert(number, queue);
             let inbox = Inbox { arrived: arrived_receiver, newest: None, orders, complaint: None };
-            tasks.spawn(keep_link(shared.clone(), number, line, inbox));
+            let span = tracing::info_span!("link", tracker = number.0);
+            tasks.spawn(keep_link(context.clone(), number, line, inbox).instrument(span));
         }
-        tasks.spawn(orders::carry(orders, queues, rest, closing.clone()));
         let introductions = Arc::new(Semaphore::new(MAX_INTRODUCTIONS));
         Self { own, arrived, introductions, reserved, dialled, closing, tasks }
     }
 
-    /// Takes a stream that arrived. Whoever it is gets nothing on it: a link's streams carry one way only.
+    /// Takes a stream that arrived. Nothing is sent on it: a link's streams carry one way only.
     pub fn arrive(&self, inbound: Inbound) {
         let places = if self.has_answered(inbound.peer) { &self.reserved } else { &self.introductions };
         let Ok(permit) = places.clone().try_acquire_owned() else { return };
@@ -198,7 +191,7 @@ impl Links {
 
     /// Whether a tracker answered our last dial with this key.
     fn has_answered(&self, peer: PeerId) -> bool {
-        let dialled = self.dialled.lock().expect("nobody panics with it");
+        let dialled = self.dialled.lock().expect("no holder of the lock panics");
         dialled.values().any(|known| *known == peer)
     }
 
@@ -209,8 +202,8 @@ impl Links {
     }
 }
 
-/// Hears out whose stream arrived, and hands it to the task of that link.
-async fn introduce(own: Own, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>, inbound: Inbound) {
+/// Reads whose stream arrived, and passes it to the task of that link.
+async fn introduce(own: LinkIdentity, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>, inbound: Inbound) {
     let peer = inbound.peer;
     let (mut sender, mut receiver) = inbound.channel.split();
     receiver.set_limit(MAX_STRANGER_MESSAGE);
@@ -226,74 +219,76 @@ async fn introduce(own: Own, arrived: HashMap<u8, (mpsc::Sender<Arrived>, bool)>
     }
     if let (true, Err(why)) = (*demands_key, proven) {
         let number = introduction.number;
-        tracing::debug!(%peer, from = %inbound.remote, "somebody says to be tracker {number}, but {why}");
+        tracing::debug!(%peer, from = %inbound.remote, "a stream claims to come from tracker {number}, but {why}");
         return;
     }
-    // A full queue means that many arrive at once, of which only the newest counts: it comes again.
+    // If the queue is full, many arrive at once. Only the newest counts, and it comes again.
     let _ = link.try_send(Arrived { peer, attempt: introduction.attempt, receiver });
 }
 
 /// Keeps the link to one tracker for as long as this one runs.
-async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inbox: Inbox) {
-    let cluster_key_tells = shared.own.demands_key(&line);
+async fn keep_link(context: LinkContext, number: TrackerNo, line: TrackerLine, mut inbox: Inbox) {
+    let cluster_key_proves = context.own.demands_key(&line);
     let mut silent_since = Some(Instant::now());
     let (mut reported, mut failures) = (false, 0);
-    let closing = shared.closing.clone();
+    let closing = context.closing.clone();
     while !closing.is_cancelled() {
         let mut at_once = false;
         tokio::select! {
             () = closing.cancelled() => return,
-            () = rested(&shared, &inbox.orders) => {}
+            () = rested(&inbox.orders) => {}
         }
         let dialled = tokio::select! {
             () = closing.cancelled() => return,
-            dialled = shared.own.trust.dial(&shared.control, &line, cluster_key_tells) => dialled,
+            dialled = context.own.trust.dial(&context.control, &line, cluster_key_proves) => dialled,
         };
         match dialled {
-            Ok(peer) if peer == shared.own.peer => {
-                tracing::error!("the line of tracker {number} leads to this tracker; mend tracker_info.txt");
+            Ok(peer) if peer == context.own.peer => {
+                tracing::error!(
+                    "the line of tracker {number} leads to this tracker; correct tracker_info.txt"
+                );
                 tokio::time::sleep(FORGET_AFTER).await;
             }
             Ok(peer) => {
                 reported = false;
-                shared.dialled.lock().expect("nobody panics with it").insert(number.0, peer);
+                context.dialled.lock().expect("no holder of the lock panics").insert(number.0, peer);
                 let raised = tokio::select! {
                     () = closing.cancelled() => return,
-                    raised = raise(&shared, (number, &line), peer, &mut inbox) => raised,
+                    raised = raise(&context, (number, &line), peer, &mut inbox) => raised,
                 };
                 failures = if raised.is_some() { 0 } else { failures + 1 };
                 if failures == WORTH_A_WARNING {
-                    let Own { number: own, peer: key, .. } = &shared.own;
+                    let LinkIdentity { number: own, peer: key, .. } = &context.own;
                     let advice =
                         format!("if it does not know this one's key: type accept-tracker {own} {key} there");
                     tracing::warn!(
-                        "tracker {number} ({line}) answers, but no link comes about; {advice}; trying on"
+                        "tracker {number} ({line}) answers, but no link can be made; {advice}; trying again until it can"
                     );
                 }
-                // Nothing is sent before the key is known for good.
+                // Nothing is sent before the key is known.
                 if let Some((sender, receiver)) = raised
-                    && shared.own.trust.linked((number.0, &line), peer, cluster_key_tells).await
+                    && context.own.trust.linked((number.0, &line), peer, cluster_key_proves).await
                 {
                     silent_since = None;
                     tracing::info!("linked with tracker {number} ({line})");
-                    let why = carry(&shared, number, peer, sender, receiver, &mut inbox).await;
+                    let why = carry(&context, number, peer, sender, receiver, &mut inbox).await;
                     at_once = inbox.newest.is_some();
                     tracing::warn!("the link with tracker {number} ({line}) ended: {why}");
                     silent_since.get_or_insert_with(Instant::now);
                 }
             }
             Err(ReachError::Dial(DialError::WrongKey { found, .. })) if line.peer_id.is_none() => {
-                shared.own.trust.refuse((number.0, &line), found);
+                context.own.trust.refuse((number.0, &line), found);
             }
             Err(error) => {
-                shared.own.trust.silent(number.0);
+                context.own.trust.silent(number.0);
                 if !std::mem::replace(&mut reported, true) {
                     tracing::warn!("tracker {number} ({line}): {error}; trying again until it answers");
                 }
             }
         }
         if silent_since.is_some_and(|since| since.elapsed() > FORGET_AFTER) {
-            shared.presence.forget(number.0);
+            context.presence.forget(number.0);
             silent_since = Some(Instant::now());
         }
         if !at_once {
@@ -305,10 +300,10 @@ async fn keep_link(shared: Shared, number: TrackerNo, line: TrackerLine, mut inb
     }
 }
 
-/// Waits while links are not to be raised, however often that is prolonged.
-async fn rested(shared: &Shared, orders: &Orders) {
+/// Waits while links are not to be raised, even if that is extended.
+async fn rested(orders: &LinkQueue) {
     loop {
-        let until = orders.shunned_until().max(*shared.resting.borrow());
+        let until = orders.shunned_until();
         if until <= Instant::now() {
             return;
         }
@@ -318,29 +313,29 @@ async fn rested(shared: &Shared, orders: &Orders) {
 
 /// Opens our stream to a proven peer and waits for its own.
 async fn raise(
-    shared: &Shared,
+    context: &LinkContext,
     to: (TrackerNo, &TrackerLine),
     peer: PeerId,
     inbox: &mut Inbox,
 ) -> Option<(ChannelSender, ChannelReceiver)> {
-    let opened = tokio::time::timeout(OUTBOUND_WAIT, open(shared, to, peer, inbox)).await;
+    let opened = tokio::time::timeout(OUTBOUND_WAIT, open(context, to, peer, inbox)).await;
     let (mut sender, attempt) = opened.ok()??;
     let taken = tokio::time::timeout(INBOUND_WAIT, take(inbox, peer, attempt, &mut sender)).await;
     let receiver = taken.ok()??;
-    inbox.orders.forget();
+    inbox.orders.begin();
     inbox.complaint = None;
     Some((sender, receiver))
 }
 
-/// Opens our stream to a proven peer, and says on it whose it is: the stream, and what names the attempt.
+/// Opens our stream to a proven peer and introduces it; returns the stream and the attempt's number.
 async fn open(
-    shared: &Shared,
+    context: &LinkContext,
     (number, line): (TrackerNo, &TrackerLine),
     peer: PeerId,
     inbox: &mut Inbox,
 ) -> Option<(ChannelSender, u64)> {
-    let own = &shared.own;
-    let (mut sender, mut answers) = shared.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
+    let own = &context.own;
+    let (mut sender, mut answers) = context.control.open(peer, LINK_PROTOCOL).await.ok()?.split();
     let nonce = own.cluster_key.as_ref().map(|_| cluster_key::nonce());
     let attempt = fastrand::u64(..);
     sender.send(&crate::record::encode(&Introduction { number: own.number.0, nonce, attempt })).await.ok()?;
@@ -353,10 +348,10 @@ async fn open(
                 tracing::warn!(%peer, "{complaint}; asking again until it proves it");
                 inbox.complaint = Some(complaint);
             }
-            // The other end must not wait for what will not come.
+            // So that the other end does not wait.
             drop((sender, answers));
             tokio::select! {
-                () = shared.closing.cancelled() => {}
+                () = context.closing.cancelled() => {}
                 () = tokio::time::sleep(UNPROVEN_PAUSE) => {}
             }
             return None;
@@ -365,8 +360,8 @@ async fn open(
     Some((sender, attempt))
 }
 
-/// Waits for a stream of the peer's on which it says that it has taken ours. One that ends was of an attempt given up, and the
-/// next one is waited for.
+/// Waits for a stream of the peer's on which it says that it has taken ours. A stream that ends belonged to an attempt that was
+/// given up; then the next one is awaited.
 async fn take(
     inbox: &mut Inbox,
     peer: PeerId,
@@ -379,7 +374,7 @@ async fn take(
         while let Ok(later) = arrived.try_recv() {
             *newest = Some(later);
         }
-        // Of another key: a stranger's, or the bearer of an old one.
+        // With another key it is a stranger's, or was opened with an old key.
         newest.take_if(|candidate| candidate.peer != peer);
         let Some(candidate) = newest else {
             *newest = Some(arrived.recv().await?);
@@ -395,7 +390,7 @@ async fn take(
                 },
                 message = candidate.receiver.recv() => match message {
                     Ok(Some(message)) if message == ours => return newest.take().map(|taken| taken.receiver),
-                    // It has taken an earlier one of ours, and will take this one when it sees that that has ended.
+                    // It has taken an earlier one of ours, and takes this one when it sees the end of that.
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break None,
                 },

@@ -1,39 +1,14 @@
-//! The tracker's figures for Prometheus, over HTTP on an address that the operator gives.
+//! The tracker's figures for Prometheus.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use anyhow::Result;
+use shoal_metrics::{Labels, Page};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::reporter::Reporter;
 use crate::status::Report;
-
-/// Connections at once: one or two scrapers, and somebody looking.
-const MAX_CONNECTIONS: usize = 16;
-/// How long a request's head may take, and an answer.
-const HEAD: Duration = Duration::from_secs(5);
-/// A connection lives this long at most; a scraper's next request opens another.
-const LIFE: Duration = Duration::from_secs(60);
-/// Pause after a failed accept: out of file descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The text format's type.
-const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-type Labels = Vec<(&'static str, String)>;
 
 /// Serves `/metrics` at `address` until the tracker closes.
 ///
@@ -45,68 +20,17 @@ pub async fn start(
     tasks: &TaskTracker,
     closing: CancellationToken,
 ) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot serve metrics at {address}; choose another --metrics"))?;
-    let address = listener.local_addr()?;
-    tasks.spawn(accept(listener, reporter, tasks.clone(), closing));
-    Ok(address)
-}
-
-async fn accept(listener: TcpListener, reporter: Reporter, tasks: TaskTracker, closing: CancellationToken) {
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else { continue };
-        let (reporter, closing) = (reporter.clone(), closing.clone());
-        tasks.spawn(async move {
-            let _seat = seat;
-            let service = hyper::service::service_fn(move |request| respond(reporter.clone(), request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = closing.cancelled() => {}
-                // However it ended, nobody is left to hear of it.
-                _ = tokio::time::timeout(LIFE, connection) => {}
-            }
-        });
-    }
-}
-
-async fn respond(reporter: Reporter, request: Request<Incoming>) -> Result<Response<String>, Infallible> {
-    if request.uri().path() != "/metrics" {
-        let mut none = Response::new("the metrics are at /metrics\n".to_owned());
-        *none.status_mut() = StatusCode::NOT_FOUND;
-        return Ok(none);
-    }
-    let text = match reporter.report().await {
-        Some(report) => render(&report).ok(),
-        None => None,
+    let page = move || {
+        let reporter = reporter.clone();
+        async move { render(&reporter.report().await?).ok() }
     };
-    let Some(text) = text else {
-        let mut closing = Response::new("this tracker is closing\n".to_owned());
-        *closing.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return Ok(closing);
-    };
-    let mut response = Response::new(text);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TYPE));
-    Ok(response)
+    shoal_metrics::serve(address, page, tasks, closing).await
 }
 
 /// A report in Prometheus' text format.
 fn render(report: &Report) -> Result<String, std::fmt::Error> {
-    let mut registry = Registry::with_prefix("shoal");
-    let mut gauge =
-        |name: &str, help: &str, value: u64| registry.register(name, help, ConstGauge::new(signed(value)));
+    let mut page = Page::default();
+    let mut gauge = |name: &str, help: &str, value: u64| page.gauge(name, help, value);
     gauge("uptime_seconds", "Time since the tracker started", report.uptime_s);
     gauge("users", "Claims on user names", report.users);
     gauge("groups", "Claims on group names", report.groups);
@@ -123,16 +47,10 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     gauge("stored_chunks", "Chunks that stored files name", store.chunks);
     gauge("stored_copies_missing", "Copies of chunks that are to be made", store.missing_copies);
     gauge("stored_chunks_lost", "Chunks of which no node reports a copy", store.lost_chunks);
-    gauge("stored_unknown", "Whether no storage node has talked to this tracker yet", store.unheard.into());
+    gauge("stored_unknown", "Whether no storage node has reported to this tracker yet", store.unheard.into());
     gauge("stored_copies_under_way", "Copies under way by order of this tracker", store.copying);
-    gauge("stored_chunks_unneeded", "Chunks on nodes that nothing asks for", store.unnamed);
-    let mut labelled = |name: &str, help: &str, values: Vec<(Labels, u64)>| {
-        let family = Family::<Labels, Gauge>::default();
-        for (labels, value) in values {
-            family.get_or_create(&labels).set(signed(value));
-        }
-        registry.register(name, help, family);
-    };
+    gauge("stored_chunks_unneeded", "Chunks on nodes that no stored file names", store.unnamed);
+    let mut labelled = |name: &str, help: &str, values: Vec<(Labels, u64)>| page.labelled(name, help, values);
     let of_members = |value: fn(&crate::status::Member) -> u64| {
         let others = report.members.iter().filter(|member| !member.own);
         others.map(|member| (vec![("tracker", member.tracker.to_string())], value(member))).collect()
@@ -167,13 +85,7 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     labelled("node_chunks", "Chunks that the storage node holds", of_nodes(|node| node.chunks));
     labelled("node_free_bytes", "Room that the storage node has left", of_nodes(|node| node.free));
     labelled("node_capacity_bytes", "What the storage node may hold", of_nodes(|node| node.capacity));
-    let mut text = String::new();
-    encode(&mut text, &registry)?;
-    Ok(text)
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+    page.text()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Who is online, where, and with which files: memory only, never written down.
 //!
-//! Each tracker owns the entries of its own clients and tells the others; an entry that came from another tracker goes
-//! when that tracker says so, or some seconds after the link to it broke. Called by the service and by the links; every
-//! method holds the one lock for a few lines.
+//! Each tracker owns the entries of its own clients and sends them to the others. An entry from another tracker is removed when
+//! that tracker says so, or some seconds after the link with it broke. The service and the links call this; every method holds
+//! the one lock for a few lines.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use minicbor::{Decode, Encode};
 use shoal_common::limits::MAX_ANNOUNCED;
-use shoal_common::tracker_api::{Extent, Holding};
+use shoal_common::tracker_api::{Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId, Uid};
 use tokio::sync::watch;
 
@@ -22,20 +22,20 @@ const MAX_DELTA: usize = 2_000;
 
 /// A client that is logged in somewhere.
 #[derive(Debug, Clone)]
-struct Client {
+struct OnlineClient {
     user: Uid,
     address: SocketAddr,
     /// The tracker that it is connected to; `None` for this one.
     tracker: Option<u8>,
     /// Which login this is; see [`Presence::online`].
     epoch: u64,
-    holdings: HashMap<(Gid, Fid), Extent>,
+    holdings: HashMap<(Gid, Fid), Completeness>,
 }
 
 /// One change, as it travels between trackers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Change {
-    /// A client is online; nothing is known yet of what it holds.
+    /// A client is online; what it holds is not known yet.
     #[n(0)]
     Online {
         /// Its key.
@@ -44,7 +44,7 @@ pub enum Change {
         /// Who is logged in there.
         #[n(1)]
         user: Uid,
-        /// Where its bulk lane is.
+        /// Where it accepts bulk connections.
         #[n(2)]
         address: String,
     },
@@ -80,13 +80,13 @@ pub enum Change {
     },
 }
 
-/// Changes that one tracker tells another.
+/// Changes that one tracker sends another.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Delta {
-    /// Whether everything that this tracker told before is void.
+    /// Whether everything that this tracker sent before is void.
     #[n(0)]
-    pub anew: bool,
+    pub reset: bool,
     /// What changed, in order.
     #[n(1)]
     pub changes: Vec<Change>,
@@ -99,107 +99,109 @@ pub struct Holder {
     pub peer: PeerId,
     /// Who is logged in there.
     pub user: Uid,
-    /// Where its bulk lane is.
+    /// Where it accepts bulk connections.
     pub address: SocketAddr,
     /// How much it holds.
-    pub extent: Extent,
+    pub completeness: Completeness,
 }
 
 #[derive(Default)]
-struct State {
-    clients: HashMap<PeerId, Client>,
+struct PresenceTable {
+    clients: HashMap<PeerId, OnlineClient>,
     by_file: HashMap<(Gid, Fid), HashSet<PeerId>>,
-    /// For each linked tracker what has not been told yet; `None` when too much piled up and a snapshot is due.
-    untold: HashMap<u8, Option<Vec<Change>>>,
-    /// Linked trackers that told everything once since their link stood.
-    told: HashSet<u8>,
+    /// For each linked tracker the changes to send; `None` if there were too many and a snapshot is due.
+    unsent: HashMap<u8, Option<Vec<Change>>>,
+    /// Linked trackers that sent a snapshot since their link stands.
+    reported: HashSet<u8>,
     leases: Leases,
     epochs: u64,
 }
 
-/// The handle that everybody shares.
+/// A handle; all clones are one.
 #[derive(Clone)]
 pub struct Presence {
-    state: Arc<Mutex<State>>,
+    table: Arc<Mutex<PresenceTable>>,
     changed: Arc<watch::Sender<()>>,
 }
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { state: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+        Self { table: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
     }
 }
 
 impl Presence {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock was held cannot leave more than a stale entry, which its client's next word mends.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, PresenceTable> {
+        // A panic while the lock was held leaves at most a stale entry, which its client's next message corrects.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client of this tracker logged in, or another user did on the same client. The number returned names this login:
     /// an earlier connection of the same client, noticed late to be broken, must not take it offline.
     #[must_use]
     pub fn online(&self, peer: PeerId, user: Uid, address: SocketAddr) -> u64 {
-        let mut state = self.lock();
-        state.epochs += 1;
-        let epoch = state.epochs;
-        state.set_online(peer, Client { user, address, tracker: None, epoch, holdings: HashMap::new() });
-        state.tell(&Change::Online { peer, user, address: address.to_string() });
-        drop(state);
+        let mut table = self.lock();
+        table.epochs += 1;
+        let epoch = table.epochs;
+        table
+            .set_online(peer, OnlineClient { user, address, tracker: None, epoch, holdings: HashMap::new() });
+        table.queue(&Change::Online { peer, user, address: address.to_string() });
+        drop(table);
         self.changed.send_replace(());
         epoch
     }
 
     /// A client of this tracker logged out or its connection broke.
     pub fn offline(&self, peer: PeerId, epoch: u64) {
-        let mut state = self.lock();
-        if state.clients.get(&peer).is_some_and(|client| client.tracker.is_none() && client.epoch == epoch) {
-            state.remove(peer);
-            state.tell(&Change::Offline { peer });
+        let mut table = self.lock();
+        if table.clients.get(&peer).is_some_and(|client| client.tracker.is_none() && client.epoch == epoch) {
+            table.remove(peer);
+            table.queue(&Change::Offline { peer });
         }
-        drop(state);
+        drop(table);
         self.changed.send_replace(());
     }
 
-    /// A client of this tracker said what it holds. Entries over the limit are dropped.
-    pub fn holds(&self, peer: PeerId, anew: bool, holdings: &[Holding]) {
-        let mut state = self.lock();
-        let Some(client) = state.clients.get(&peer).filter(|client| client.tracker.is_none()) else {
+    /// A client of this tracker announced what it holds. Entries over the limit are dropped.
+    pub fn holds(&self, peer: PeerId, reset: bool, holdings: &[Holding]) {
+        let mut table = self.lock();
+        let Some(client) = table.clients.get(&peer).filter(|client| client.tracker.is_none()) else {
             return;
         };
-        let void: Vec<(Gid, Fid)> = if anew { client.holdings.keys().copied().collect() } else { Vec::new() };
+        let void: Vec<(Gid, Fid)> =
+            if reset { client.holdings.keys().copied().collect() } else { Vec::new() };
         for (group, file) in void {
-            let holding = Holding { group, file, extent: Extent::None };
-            state.set_holding(peer, holding);
-            state.tell(&Change::Holds { peer, holding });
+            let holding = Holding { group, file, completeness: Completeness::None };
+            table.set_holding(peer, holding);
+            table.queue(&Change::Holds { peer, holding });
         }
         for &holding in holdings {
-            if state.set_holding(peer, holding) {
-                state.tell(&Change::Holds { peer, holding });
+            if table.set_holding(peer, holding) {
+                table.queue(&Change::Holds { peer, holding });
             }
         }
-        drop(state);
+        drop(table);
         self.changed.send_replace(());
     }
 
     /// The clients on which a user is logged in, and where each listens.
     #[must_use]
     pub fn clients_of(&self, user: Uid) -> Vec<(PeerId, SocketAddr)> {
-        let state = self.lock();
-        let own = state.clients.iter().filter(|(_, client)| client.user == user);
+        let table = self.lock();
+        let own = table.clients.iter().filter(|(_, client)| client.user == user);
         own.map(|(&peer, client)| (peer, client.address)).collect()
     }
 
-    /// Everybody who holds some of a file.
+    /// The clients that hold some of a file.
     #[must_use]
     pub fn holders(&self, group: Gid, file: Fid) -> Vec<Holder> {
-        let state = self.lock();
-        let peers = state.by_file.get(&(group, file)).into_iter().flatten();
+        let table = self.lock();
+        let peers = table.by_file.get(&(group, file)).into_iter().flatten();
         peers
             .filter_map(|peer| {
-                let client = state.clients.get(peer)?;
-                let extent = *client.holdings.get(&(group, file))?;
-                Some(Holder { peer: *peer, user: client.user, address: client.address, extent })
+                let client = table.clients.get(peer)?;
+                let completeness = *client.holdings.get(&(group, file))?;
+                Some(Holder { peer: *peer, user: client.user, address: client.address, completeness })
             })
             .collect()
     }
@@ -207,10 +209,10 @@ impl Presence {
     /// A user's lease on stored files begins, is renewed, or ends (`life` zero); false when there are too many.
     #[must_use]
     pub fn lease(&self, user: Uid, id: RequestId, life: Duration) -> bool {
-        let mut state = self.lock();
-        let taken = state.leases.set(user, id, life, true, Instant::now());
-        state.tell(&Change::Lease { user, id, life_ms: milliseconds(life) });
-        drop(state);
+        let mut table = self.lock();
+        let taken = table.leases.set(user, id, life, true, Instant::now());
+        table.queue(&Change::Lease { user, id, life_ms: milliseconds(life) });
+        drop(table);
         self.changed.send_replace(());
         taken
     }
@@ -221,10 +223,10 @@ impl Presence {
         self.lock().leases.holds(user, Instant::now())
     }
 
-    /// Whether the tracker of that number is linked and told everything that it knows.
+    /// Whether the tracker of that number is linked and sent everything that it knows.
     #[must_use]
-    pub fn is_told_by(&self, tracker: u8) -> bool {
-        self.lock().told.contains(&tracker)
+    pub fn has_reported(&self, tracker: u8) -> bool {
+        self.lock().reported.contains(&tracker)
     }
 
     /// How many clients are online, in the whole cluster.
@@ -233,30 +235,30 @@ impl Presence {
         self.lock().clients.len()
     }
 
-    /// Begins to collect what the tracker of that number must be told: at first everything.
+    /// Starts to collect what is to be sent to the tracker of that number: at first everything.
     pub fn link_up(&self, tracker: u8) {
-        self.lock().untold.insert(tracker, None);
+        self.lock().unsent.insert(tracker, None);
         self.changed.send_replace(());
     }
 
     /// Stops collecting for a tracker.
     pub fn link_down(&self, tracker: u8) {
-        let mut state = self.lock();
-        state.untold.remove(&tracker);
-        state.told.remove(&tracker);
+        let mut table = self.lock();
+        table.unsent.remove(&tracker);
+        table.reported.remove(&tracker);
     }
 
-    /// Forgets what a tracker told of its clients; some seconds after the link to it broke and did not come back.
+    /// Forgets the clients of a tracker. To be called some seconds after the link with it broke, if it did not come back.
     pub fn forget(&self, tracker: u8) {
-        let mut state = self.lock();
+        let mut table = self.lock();
         let gone: Vec<PeerId> =
-            state.clients.iter().filter(|(_, c)| c.tracker == Some(tracker)).map(|(peer, _)| *peer).collect();
+            table.clients.iter().filter(|(_, c)| c.tracker == Some(tracker)).map(|(peer, _)| *peer).collect();
         for peer in gone {
-            state.remove(peer);
+            table.remove(peer);
         }
     }
 
-    /// Fires when [`Presence::take_untold`] may have something, at first at once.
+    /// Fires when [`Presence::take_unsent`] may have something, at first at once.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<()> {
         let mut changed = self.changed.subscribe();
@@ -264,60 +266,60 @@ impl Presence {
         changed
     }
 
-    /// What the tracker of that number has not been told yet, in messages of bounded size.
+    /// What is to be sent to the tracker of that number, in messages of bounded size.
     #[must_use]
-    pub fn take_untold(&self, tracker: u8) -> Vec<Delta> {
-        let mut state = self.lock();
-        let Some(untold) = state.untold.get_mut(&tracker) else { return Vec::new() };
-        let (anew, changes) = match untold.replace(Vec::new()) {
+    pub fn take_unsent(&self, tracker: u8) -> Vec<Delta> {
+        let mut table = self.lock();
+        let Some(unsent) = table.unsent.get_mut(&tracker) else { return Vec::new() };
+        let (reset, changes) = match unsent.replace(Vec::new()) {
             Some(changes) => (false, changes),
-            None => (true, state.snapshot()),
+            None => (true, table.snapshot()),
         };
-        if !anew && changes.is_empty() {
+        if !reset && changes.is_empty() {
             return Vec::new();
         }
         let mut deltas: Vec<Delta> =
-            changes.chunks(MAX_DELTA).map(|part| Delta { anew: false, changes: part.to_vec() }).collect();
+            changes.chunks(MAX_DELTA).map(|part| Delta { reset: false, changes: part.to_vec() }).collect();
         match deltas.first_mut() {
-            Some(first) => first.anew = anew,
-            None => deltas.push(Delta { anew, changes: Vec::new() }),
+            Some(first) => first.reset = reset,
+            None => deltas.push(Delta { reset, changes: Vec::new() }),
         }
         deltas
     }
 
-    /// Takes what another tracker told.
-    pub fn told(&self, tracker: u8, delta: Delta) {
-        if delta.anew {
+    /// Applies what another tracker sent.
+    pub fn apply(&self, tracker: u8, delta: Delta) {
+        if delta.reset {
             self.forget(tracker);
         }
-        let mut state = self.lock();
-        if delta.anew {
-            state.told.insert(tracker);
+        let mut table = self.lock();
+        if delta.reset {
+            table.reported.insert(tracker);
         }
         for change in delta.changes.into_iter().take(MAX_DELTA) {
             match change {
                 Change::Online { peer, user, address } => {
                     let Ok(address) = address.parse() else { continue };
                     let tracker = Some(tracker);
-                    state.set_online(
+                    table.set_online(
                         peer,
-                        Client { user, address, tracker, epoch: 0, holdings: HashMap::new() },
+                        OnlineClient { user, address, tracker, epoch: 0, holdings: HashMap::new() },
                     );
                 }
                 Change::Holds { peer, holding } => {
-                    if state.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
-                        state.set_holding(peer, holding);
+                    if table.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
+                        table.set_holding(peer, holding);
                     }
                 }
                 Change::Offline { peer } => {
-                    if state.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
-                        state.remove(peer);
+                    if table.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
+                        table.remove(peer);
                     }
                 }
                 Change::Lease { user, id, life_ms } => {
                     let life = Duration::from_millis(life_ms.into());
-                    // One too many is not lost: its owner renews it.
-                    let _ = state.leases.set(user, id, life, false, Instant::now());
+                    // One that does not fit is not lost: its owner renews it.
+                    let _ = table.leases.set(user, id, life, false, Instant::now());
                 }
             }
         }
@@ -328,8 +330,8 @@ fn milliseconds(life: Duration) -> u32 {
     u32::try_from(life.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl State {
-    fn set_online(&mut self, peer: PeerId, client: Client) {
+impl PresenceTable {
+    fn set_online(&mut self, peer: PeerId, client: OnlineClient) {
         self.remove(peer);
         self.clients.insert(peer, client);
     }
@@ -338,7 +340,7 @@ impl State {
     fn set_holding(&mut self, peer: PeerId, holding: Holding) -> bool {
         let key = (holding.group, holding.file);
         let Some(client) = self.clients.get_mut(&peer) else { return false };
-        if holding.extent == Extent::None {
+        if holding.completeness == Completeness::None {
             let held = client.holdings.remove(&key).is_some();
             self.unlist(key, peer);
             return held;
@@ -347,7 +349,7 @@ impl State {
             return false;
         }
         self.by_file.entry(key).or_default().insert(peer);
-        client.holdings.insert(key, holding.extent) != Some(holding.extent)
+        client.holdings.insert(key, holding.completeness) != Some(holding.completeness)
     }
 
     fn remove(&mut self, peer: PeerId) {
@@ -366,11 +368,11 @@ impl State {
         }
     }
 
-    fn tell(&mut self, change: &Change) {
-        for untold in self.untold.values_mut() {
-            match untold {
+    fn queue(&mut self, change: &Change) {
+        for unsent in self.unsent.values_mut() {
+            match unsent {
                 Some(changes) if changes.len() < MAX_ANNOUNCED => changes.push(change.clone()),
-                _ => *untold = None,
+                _ => *unsent = None,
             }
         }
     }
@@ -379,13 +381,13 @@ impl State {
         let own = self.clients.iter().filter(|(_, client)| client.tracker.is_none());
         let clients = own.flat_map(|(&peer, client)| {
             let online = Change::Online { peer, user: client.user, address: client.address.to_string() };
-            let holds = client.holdings.iter().map(move |(&(group, file), &extent)| Change::Holds {
+            let holds = client.holdings.iter().map(move |(&(group, file), &completeness)| Change::Holds {
                 peer,
-                holding: Holding { group, file, extent },
+                holding: Holding { group, file, completeness },
             });
             std::iter::once(online).chain(holds)
         });
-        // Leases come first: whoever has the beginning of a snapshot knows them.
+        // Leases come first, so that the first part of a snapshot has them all.
         let leases = self.leases.own(Instant::now()).into_iter();
         let leases = leases.map(|(user, id, life)| Change::Lease { user, id, life_ms: milliseconds(life) });
         leases.chain(clients).collect()
@@ -395,7 +397,7 @@ impl State {
 /// Where others reach a client that says it listens at `listen` and is seen to come from `seen`.
 ///
 /// # Errors
-/// When `listen` is no `ip:port`, or one that nobody can dial.
+/// When `listen` is no `ip:port`, or one that cannot be dialled.
 pub fn reachable_address(listen: &str, seen: IpAddr) -> Result<SocketAddr, String> {
     let address: SocketAddr = listen.parse().map_err(|_| format!("{listen:?} is not an ip:port"))?;
     if address.port() == 0 || address.ip().is_multicast() {

@@ -13,9 +13,9 @@ pub enum Command {
     Quit,
     /// How things are.
     Status,
-    /// What is unneeded on storage nodes now may go.
+    /// What is unneeded on storage nodes now may be deleted.
     AllowDeletions,
-    /// Let somebody create one account within so many days.
+    /// Let one account be created within so many days.
     InviteUser(u16),
     /// See or set how much users and groups may have.
     Quota(quota::Command),
@@ -25,9 +25,9 @@ pub enum Command {
     Admit(Vec<String>),
     /// Take a storage node out, by name or key.
     Expel(String),
-    /// Believe that key of a tracker; without one, say which it shows.
+    /// Believe that key of a tracker. Without a key: say which one it shows.
     AcceptTracker(u8, Option<PeerId>),
-    /// What a round of everything with that tracker leaves out may be removed.
+    /// What a full sync with that tracker leaves out may be removed.
     AllowRemoval(u8),
     /// Records with an impossible time get the present one.
     Restamp,
@@ -37,28 +37,28 @@ pub enum Command {
     Help,
 }
 
-/// For how many days an invitation is good when it is not said, and at most.
+/// For how many days an invitation is good by default.
 const DEFAULT_DAYS: u16 = 7;
-/// See [`DEFAULT_DAYS`].
+/// The longest that one may be good, in days.
 const MAX_DAYS: u16 = 366;
 
 /// The text of `help`.
 pub const HELP: &str = "\
-status            how this tracker and the others are, and what they hold
-backup FILE       copy the database into a new file while the tracker goes on
-allow-deletions   let storage nodes delete what no stored file names now, though it is much or a tracker began anew
-invite_user DAYS  a code with which one account can be created, where registration is by invitation
-quota             how much users and groups may have, and who has used most of it; quota user NAME, or group NAME, for one
+status            show how this tracker and the others are, and what they hold
+backup FILE       copy the database into a new file; the tracker goes on meanwhile
+allow-deletions   let storage nodes delete what no stored file names now, even if that is a lot or a tracker started blank
+invite_user DAYS  make a code that creates one account, where registration is by invitation
+quota             show the quotas, and who has used most of theirs; quota user NAME, or group NAME, shows one
 quota user NAME files N bytes SIZE groups N stored SIZE
-                  set what that user may have, or with users, group NAME or groups in place of user NAME: each user, that
-                  group (files and bytes), each group; none is no bound, default takes a figure, or all, back
-nodes             the storage nodes, and those that wait to be admitted
-admit KEY|NAME …  admit storage nodes, by key also before they ask
+                  set what that user may have. In place of user NAME: users for each user, group NAME for one group (files
+                  and bytes only), groups for each group. none is no limit; default takes one figure, or all, back
+nodes             list the storage nodes, and those that wait to be admitted
+admit KEY|NAME …  admit storage nodes; by key also before they ask
 expel NAME|KEY    take a storage node out of the cluster
-accept-tracker N PEERID   believe that key of tracker N, because it was replaced on purpose; without one, see which it shows
+accept-tracker N PEERID   believe that key of tracker N, which was replaced on purpose; without a key, show its present one
 allow-removal N   let the comparison with tracker N remove here what N does not hold (after restoring an old backup)
-restamp           give the present time to records whose time is impossible; this machine's clock must be right
-help              this list
+restamp           give the present time to records whose time is impossible; set this machine's clock right first
+help              show this list
 quit              close this tracker cleanly; the others go on without it";
 
 /// Reads a line.
@@ -68,74 +68,76 @@ quit              close this tracker cleanly; the others go on without it";
 pub fn parse(line: &str) -> Result<Option<Command>, String> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    if word.eq_ignore_ascii_case("backup") {
-        let path = rest.trim().trim_matches('"');
-        return if path.is_empty() {
-            Err("say where to: backup FILE, a new file outside the data directory".into())
-        } else {
-            Ok(Some(Command::Backup(path.into())))
-        };
-    }
-    if word.eq_ignore_ascii_case("invite_user") {
-        let days = if rest.trim().is_empty() { Ok(DEFAULT_DAYS) } else { rest.trim().parse() };
-        let days = days.ok().filter(|days| (1..=MAX_DAYS).contains(days));
-        return match days {
-            Some(days) => Ok(Some(Command::InviteUser(days))),
-            None => Err(format!("say for how many days, from 1 to {MAX_DAYS}: invite_user 7")),
-        };
-    }
-    if word.eq_ignore_ascii_case("quota") {
-        return quota::parse(rest).map(|command| Some(Command::Quota(command)));
-    }
-    let named = || rest.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    if word.eq_ignore_ascii_case("admit") {
-        let nodes = named();
-        return if nodes.is_empty() {
-            Err("say which: admit KEY, or the node's name; \"nodes\" lists those that wait".into())
-        } else {
-            Ok(Some(Command::Admit(nodes)))
-        };
-    }
-    if word.eq_ignore_ascii_case("expel") {
-        return match <[String; 1]>::try_from(named()) {
-            Ok([node]) => Ok(Some(Command::Expel(node))),
-            Err(_) => Err("say which one: expel NAME, or the node's key".into()),
-        };
-    }
-    if word.eq_ignore_ascii_case("accept-tracker") {
-        let mut words = rest.split_whitespace();
-        let number = words.next().and_then(|number| number.parse().ok());
-        let key = words.next().map(str::parse::<PeerId>).transpose().map_err(|error| error.to_string())?;
-        return match (number, words.next()) {
-            (Some(number), None) => Ok(Some(Command::AcceptTracker(number, key))),
-            _ => Err("say which: accept-tracker N PEERID, the number of its line and its key".into()),
-        };
-    }
-    if word.eq_ignore_ascii_case("allow-removal") {
-        let number = rest.trim().parse().ok().filter(|&number: &u8| number > 0);
-        return match number {
-            Some(number) => Ok(Some(Command::AllowRemoval(number))),
-            None => Err("say by whose word: allow-removal N, the number that the alarm names".into()),
-        };
-    }
-    let word = word.to_lowercase();
+    let (word, rest) = (word.to_lowercase(), rest.trim());
+    let words: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    let plain = |command| match rest {
+        "" => Ok(command),
+        _ => Err(format!("{word} takes no arguments")),
+    };
     let command = match word.as_str() {
         "" => return Ok(None),
-        "quit" | "exit" => Command::Quit,
-        "status" => Command::Status,
-        "allow-deletions" => Command::AllowDeletions,
-        "nodes" => Command::Nodes,
-        "restamp" => Command::Restamp,
-        "help" | "?" => Command::Help,
+        "quit" | "exit" => plain(Command::Quit)?,
+        "status" => plain(Command::Status)?,
+        "allow-deletions" => plain(Command::AllowDeletions)?,
+        "nodes" => plain(Command::Nodes)?,
+        "restamp" => plain(Command::Restamp)?,
+        "help" | "?" => plain(Command::Help)?,
+        "backup" => match rest.trim_matches('"') {
+            "" => return Err("give a file: backup FILE, a new one outside the data directory".into()),
+            path => Command::Backup(path.into()),
+        },
+        "invite_user" => Command::InviteUser(days(rest)?),
+        "quota" => Command::Quota(quota::parse(rest)?),
+        "admit" if words.is_empty() => {
+            return Err("give a node: admit KEY, or its name; \"nodes\" lists those that wait".into());
+        }
+        "admit" => Command::Admit(words),
+        "expel" => match <[String; 1]>::try_from(words) {
+            Ok([node]) => Command::Expel(node),
+            Err(_) => return Err("give one node: expel NAME, or its key".into()),
+        },
+        "accept-tracker" => {
+            let usage = "accept-tracker N PEERID, with the number of its line and the key that --id prints on its machine";
+            let number = words.first().and_then(|word| tracker_number(word));
+            let (Some(number), 1..=2) = (number, words.len()) else {
+                return Err(format!("give a tracker: {usage}"));
+            };
+            let key = words.get(1).map(|word| word.parse());
+            let key = key
+                .transpose()
+                .map_err(|error| format!("{:?} is {error}; type: {usage}", shown(&words[1])))?;
+            Command::AcceptTracker(number, key)
+        }
+        "allow-removal" => match tracker_number(rest) {
+            Some(number) => Command::AllowRemoval(number),
+            None => {
+                return Err("give a tracker: allow-removal N, with the number that the alarm names".into());
+            }
+        },
         other => {
-            let shown: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "unknown command {shown:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
-                 allow-removal, restamp, invite_user, quota, help, quit"
+                "unknown command {:?}; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
+                 allow-removal, restamp, invite_user, quota, help, quit",
+                shown(other)
             ));
         }
     };
-    if rest.is_empty() { Ok(Some(command)) } else { Err(format!("{word} takes no arguments")) }
+    Ok(Some(command))
+}
+
+fn days(typed: &str) -> Result<u16, String> {
+    let days = if typed.is_empty() { Ok(DEFAULT_DAYS) } else { typed.parse() };
+    let days = days.ok().filter(|days| (1..=MAX_DAYS).contains(days));
+    days.ok_or_else(|| format!("give a number of days from 1 to {MAX_DAYS}: invite_user 7"))
+}
+
+fn tracker_number(typed: &str) -> Option<u8> {
+    typed.parse().ok().filter(|number| *number > 0)
+}
+
+/// What was typed, as far as an error message shows it.
+fn shown(typed: &str) -> String {
+    typed.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
 #[cfg(test)]
@@ -156,8 +158,12 @@ mod tests {
         assert_eq!(parse("Accept-Tracker 2"), Ok(Some(Command::AcceptTracker(2, None))));
         let key = PeerId([7; 32]);
         assert_eq!(parse(&format!("accept-tracker 2 {key}")), Ok(Some(Command::AcceptTracker(2, Some(key)))));
-        for wrong in ["accept-tracker", "accept-tracker x", "accept-tracker 2 key", "accept-tracker 300"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+        for wrong in ["", " x", " 0", " 2 key", " 300", " 2 key more"] {
+            let problem = parse(&format!("accept-tracker{wrong}")).unwrap_err();
+            assert!(problem.contains("accept-tracker N PEERID"), "{wrong}: {problem}");
+        }
+        for wrong in ["invite_user x", "invite_user 0", "invite_user 367"] {
+            assert_eq!(parse(wrong).unwrap_err(), "give a number of days from 1 to 366: invite_user 7");
         }
         assert_eq!(parse("Allow-Removal 3"), Ok(Some(Command::AllowRemoval(3))));
         assert!(parse("allow-removal").is_err() && parse("allow-removal 0").is_err());

@@ -1,18 +1,18 @@
 //! Whether a claim or an account proves itself: what its id was derived from, and who signed each change of its keys.
 //!
-//! Rows are judged by what is in them alone, so that every tracker judges alike. What an earlier version wrote has ids
-//! chosen at random and proves nothing; what may be believed of those the store knows, which remembers what came first.
+//! A row is checked by its own content alone, so that every tracker decides alike. Rows of earlier versions have random ids and
+//! prove nothing; for those the store remembers what came first.
 
 use std::collections::HashSet;
 
-use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, check_change};
-use shoal_common::{Gid, PeerId, Uid};
+use shoal_common::credentials::{Account, ChangeSignature, check_change};
+use shoal_common::{AccountDigest, Gid, PeerId, Uid};
 use shoal_replica::{Kind, Row, parse_claim_key};
 
 use crate::record::{AccountRecord, Change, Founding, History, Naming, part};
 
-/// Signed changes that an account may have: with 140 bytes each they fit a row of 64 KiB. Who changes the password every
-/// week gets there in seven years.
+/// Signed changes that an account may have: with 140 bytes each they fit a row of 64 KiB. One change per week gets there in
+/// seven years.
 pub(crate) const MAX_CHANGES: usize = 400;
 
 /// A claim that was read.
@@ -28,7 +28,7 @@ pub(crate) struct Claim<'a> {
     pub(crate) founder: Option<Uid>,
 }
 
-/// Reads a claim; none if it contradicts itself.
+/// Reads a claim; `None` if it contradicts itself.
 pub(crate) fn read_claim(row: &Row) -> Option<Claim<'_>> {
     let (name, id) = parse_claim_key(&row.key)?;
     let (name, id) = (std::str::from_utf8(name).ok()?, id.0);
@@ -48,7 +48,7 @@ pub(crate) fn read_claim(row: &Row) -> Option<Claim<'_>> {
     fits.then_some(Claim { name, id, proven: true, founder: None })
 }
 
-/// Reads an account's row; none if it is no account's.
+/// Reads an account's row; `None` if it is not one.
 pub(crate) fn read_account(row: &Row) -> Option<(Uid, AccountRecord)> {
     if !row.blobs.is_empty() || row.tombstone || row.key.len() != 16 {
         return None;
@@ -56,8 +56,8 @@ pub(crate) fn read_account(row: &Row) -> Option<(Uid, AccountRecord)> {
     Some((Uid(part(&row.key, 0)?), minicbor::decode(&row.value).ok()?))
 }
 
-/// Where an account ranks among those of one user: one whose first secrets the id is derived from is above one that an
-/// earlier version wrote, then the one that was changed more often is. The highest is the account.
+/// The order of accounts of one user. One whose id is derived from its first secrets is above one that an earlier version
+/// wrote; then the one with more changes is above. The highest is the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     derived: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// That of an account that was checked.
+    /// The rank of an account that was checked.
     pub(crate) fn of(user: Uid, record: &AccountRecord) -> Self {
         let changes = record.history.as_ref().map_or(0, |history| history.changes.len());
         Self { derived: is_derived(user, record), changes }
@@ -84,8 +84,8 @@ pub(crate) fn first_of(record: &AccountRecord) -> AccountDigest {
     record.history.as_ref().map_or_else(|| record.account().digest(), |history| history.first)
 }
 
-/// Whether an account came to its secrets rightly: it says of itself nothing that contradicts the id, and every change is
-/// signed. Signatures on changes with which `checked` begins, too, are taken for good.
+/// Whether an account's history is valid: it fits the id, and every change is signed. Signatures on changes that `checked`
+/// begins with as well are not checked again.
 pub(crate) fn is_rightful(user: Uid, record: &AccountRecord, checked: Option<&History>) -> bool {
     let Some(History { first, birth, changes }) = &record.history else { return true };
     if birth.is_some() && !is_derived(user, record) {
@@ -97,7 +97,7 @@ pub(crate) fn is_rightful(user: Uid, record: &AccountRecord, checked: Option<&Hi
     }
     let known = checked.filter(|checked| checked.first == *first).map_or(&[][..], |checked| &checked.changes);
     let same = changes.iter().zip(known).take_while(|(one, other)| one == other).count();
-    // No key twice: else signed changes could be strung together in a circle, to any length.
+    // No key twice, or signed changes could be strung together in a circle, to any length.
     let mut keys = HashSet::from([first.login_key]);
     let mut old = first.login_key;
     for (number, Change { to, signature }) in changes.iter().enumerate() {

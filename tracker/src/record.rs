@@ -1,15 +1,15 @@
 //! The replicated records that the service reads and writes: their kinds, keys and values.
 //!
-//! Claims, votes and settled names are the replica's own. Those here are keyed by ids, never by names. The kind's number
+//! Claims, votes and decided names are the replica's own. The records here are keyed by ids, never by names. The kind's number
 //! decides which of two records stays ([`Kind::rule`]): the last one written, or, for the decoy secret, the first. Of two
-//! accounts the one with more signed changes stays ([`crate::proof`]). Values are CBOR maps, so that a later version's
-//! fields pass through an earlier one untouched.
+//! accounts the one with more signed changes stays ([`crate::proof`]). Values are CBOR maps, so that an earlier version keeps
+//! the fields of a later one.
 
 use minicbor::{Decode, Encode};
-use shoal_common::credentials::{Account, AccountDigest, ChangeSignature, SALT_BYTES, SEALED_BYTES};
+use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, SEALED_BYTES};
 use shoal_common::storage::{PointerKey, StoreManifest, room_of};
-use shoal_common::{Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
-use shoal_replica::Kind;
+use shoal_common::{AccountDigest, Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
+use shoal_replica::{Kind, Write};
 
 /// A user's secrets ([`AccountRecord`]) by uid.
 pub const ACCOUNT: Kind = Kind(64);
@@ -19,8 +19,8 @@ pub const MEMBERSHIP: Kind = Kind(65);
 pub const FILE: Kind = Kind(66);
 /// A share ([`Share`]) by gid, fid, uid and client.
 pub const SHARE: Kind = Kind(67);
-/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number. Written for earlier versions; nobody's
-/// authority rests on it (see [`crate::trust`]).
+/// The key with which a tracker signs tickets ([`PeerId`]) by the tracker's number. It is written for earlier versions and
+/// gives no authority (see [`crate::trust`]).
 pub const TICKET_KEY: Kind = Kind(68);
 /// A user's stored file ([`Pointer`]) by uid and pointer key; the row names the manifest's blob.
 pub const POINTER: Kind = Kind(69);
@@ -32,7 +32,7 @@ pub const CAUTION: Kind = Kind(71);
 pub const ALLOWANCE: Kind = Kind(72);
 /// A storage node that an operator took out of the cluster ([`Expulsion`]), by its key.
 pub const EXPELLED: Kind = Kind(73);
-/// What a tracker signs of all trackers' keys ([`shoal_common::vouching::TrackerList`]), by its number.
+/// All trackers' keys as one tracker signs them ([`shoal_common::vouching::TrackerList`]), by its number.
 pub const TRACKER_LIST: Kind = Kind(80);
 /// Up to when a user's logins on a client are void ([`SignOut`]), by uid and the client's key.
 pub const SIGN_OUT: Kind = Kind(84);
@@ -52,7 +52,7 @@ pub struct Expulsion {
     pub at_ms: u64,
 }
 
-/// Where a user stands with a group.
+/// A user's standing in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Standing {
@@ -74,7 +74,7 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Membership {
-    /// Where the user stands.
+    /// The user's standing.
     #[n(0)]
     pub standing: Standing,
     /// Since when, in milliseconds since 1970: decides who joined first.
@@ -85,8 +85,7 @@ pub struct Membership {
     pub request: RequestId,
 }
 
-/// A user's secrets, and how they came to be those: it proves itself to anybody who knows the user's id.
-/// [`Account`] reads the secrets out of it.
+/// A user's secrets and their history, which anyone who knows the user's id can check. [`Account`] reads the secrets out of it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct AccountRecord {
@@ -99,7 +98,7 @@ pub struct AccountRecord {
     /// As in [`Account`].
     #[cbor(n(2), with = "minicbor::bytes")]
     pub sealed_account_key: [u8; SEALED_BYTES],
-    /// Where the secrets come from; none where an earlier version wrote them and they were never changed since.
+    /// Where the secrets come from; `None` if an earlier version wrote them and they were never changed since.
     #[n(3)]
     pub history: Option<History>,
 }
@@ -111,7 +110,7 @@ pub struct History {
     /// The account as it was created, or, of an earlier version, as it was before its first signed change.
     #[n(0)]
     pub first: AccountDigest,
-    /// What ties that to the user's id; none where an earlier version chose the id at random.
+    /// What ties that to the user's id; `None` if an earlier version chose the id at random.
     #[n(1)]
     pub birth: Option<Birth>,
     /// All changes since, the oldest first.
@@ -162,7 +161,7 @@ pub struct Founding {
     /// Who founded it.
     #[n(0)]
     pub founder: Uid,
-    /// What the id was derived with; none where an earlier version chose the id at random.
+    /// What the id was derived with; `None` if an earlier version chose the id at random.
     #[n(1)]
     pub nonce: Option<Nonce>,
 }
@@ -193,7 +192,7 @@ pub struct Share {
     /// The mirrors that this sharer names; they end with the share. `None`: no mirrors.
     #[n(1)]
     pub mirrors: Option<Vec<String>>,
-    /// Bytes that the trackers keep of the file, for which the sharer answers; an earlier version says none.
+    /// Bytes that the trackers keep of the file, counted for the sharer; `None` from an earlier version.
     #[n(2)]
     pub file_bytes: Option<u64>,
 }
@@ -214,15 +213,15 @@ pub struct Pointer {
     /// The request that made it so.
     #[n(3)]
     pub request: RequestId,
-    /// How much it is. Earlier versions leave it out.
+    /// How much room it takes; `None` from an earlier version.
     #[n(4)]
-    pub extent: Option<StoredExtent>,
+    pub size: Option<StoredSize>,
 }
 
-/// How much a stored file is.
+/// How much room a stored file takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct StoredExtent {
+pub struct StoredSize {
     /// Bytes on the storage nodes, in all copies.
     #[n(0)]
     pub stored: u64,
@@ -231,8 +230,8 @@ pub struct StoredExtent {
     pub manifest: u64,
 }
 
-impl StoredExtent {
-    /// That of a file with this manifest, of which `encoded` is the form in bytes.
+impl StoredSize {
+    /// The size of a file with this manifest; `encoded` is its encoded form.
     #[must_use]
     pub fn of(manifest: &StoreManifest, encoded: &[u8]) -> Self {
         let copy: u64 = manifest.chunks.iter().map(|chunk| room_of(chunk.sealed)).sum();
@@ -247,12 +246,12 @@ pub struct StorageNode {
     /// What its operator calls it.
     #[n(0)]
     pub name: NodeName,
-    /// `ip:port` of its bulk lane.
+    /// `ip:port` where it accepts bulk connections.
     #[n(1)]
     pub address: String,
-    /// The key that answers there since, and stands in this one's place.
+    /// The key that answers there now and took this one's place.
     #[n(2)]
-    pub heir: Option<PeerId>,
+    pub successor: Option<PeerId>,
 }
 
 /// "This tracker started without what it had held before."
@@ -273,7 +272,7 @@ pub struct Allowance {
     pub at_ms: u64,
 }
 
-/// "Who has the code of which this is filed under the hash may create one account."
+/// "Anyone with the code whose hash is this record's key may create one account."
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Invitation {
@@ -282,16 +281,16 @@ pub struct Invitation {
     pub until_ms: u64,
 }
 
-/// Whose quota a record says.
+/// Whose quota a record sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuotaOf {
-    /// That of each user who has none of their own.
+    /// Each user without a quota of their own.
     Users,
-    /// That of each group that has none of its own.
+    /// Each group without a quota of its own.
     Groups,
-    /// One user's.
+    /// One user.
     User(Uid),
-    /// One group's.
+    /// One group.
     Group(Gid),
 }
 
@@ -307,7 +306,7 @@ impl QuotaOf {
         }
     }
 
-    /// Reads the key; `None` for a later version's.
+    /// Reads the key; `None` if a later version wrote it.
     #[must_use]
     pub fn parse(key: &[u8]) -> Option<Self> {
         match (key.first()?, key.len()) {
@@ -320,7 +319,7 @@ impl QuotaOf {
     }
 }
 
-/// What one may have; a figure that is not said is that of all users or groups. `u64::MAX` is no bound.
+/// What one user or group may have. A figure that is not set is that of all users or groups. `u64::MAX` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Quota {
@@ -389,10 +388,22 @@ pub fn parse_pointer_key(key: &[u8]) -> Option<(Uid, PointerKey)> {
     Some((Uid(part(key, 0)?), PointerKey(part(key, 16)?)))
 }
 
-/// Reads the `N` bytes at `at` of a key; `None` where a later version's key is shorter.
+/// Reads the `N` bytes at `at` of a key; `None` if the key is shorter.
 #[must_use]
 pub fn part<const N: usize>(key: &[u8], at: usize) -> Option<[u8; N]> {
     key.get(at..)?.first_chunk().copied()
+}
+
+/// Writes a record.
+#[must_use]
+pub fn put<T: Encode<()>>(kind: Kind, key: Vec<u8>, value: &T) -> Write {
+    Write { kind, key, value: encode(value), ..Write::default() }
+}
+
+/// Deletes a record.
+#[must_use]
+pub fn delete(kind: Kind, key: Vec<u8>) -> Write {
+    Write { kind, key, tombstone: true, ..Write::default() }
 }
 
 /// Encodes a record's value.

@@ -1,5 +1,5 @@
-//! Who may create an account here: anybody, anyone with an invitation, or nobody; and how many accounts one address may
-//! create. The rates are this tracker's own; invitations are records, so any tracker takes them.
+//! Who may create an account here: anyone, anyone with an invitation, or no one; and how many accounts one address may
+//! create. The rates are this tracker's own. Invitations are records, so any tracker takes them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,18 +10,18 @@ use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_net::site;
 use shoal_replica::{Rows, Write};
 
-use crate::core::{Fault, Tx, refuse};
-use crate::record::{INVITATION, Invitation, encode};
+use crate::database::{Fault, Tx, refuse};
+use crate::record::{INVITATION, Invitation, delete, put};
 
 /// Who may create an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Registration {
-    /// Anybody.
+    /// Anyone.
     #[default]
     Open,
     /// Anyone with an invitation: `invite_user` at a tracker's prompt.
     Invite,
-    /// Nobody.
+    /// No one.
     Closed,
 }
 
@@ -48,15 +48,16 @@ const REFILL: Duration = Duration::from_secs(60);
 const BURST_ALL: u32 = 3_000;
 /// See [`BURST_ALL`]: at most 86,400 a day, some 60 MB of records.
 const REFILL_ALL: Duration = Duration::from_secs(1);
-/// What one IPv6 /48, which is handed out as one and has 65,536 /64, may use up of the two above: a quarter.
+/// One IPv6 /48 may use up a quarter of the two above. It is handed out as one and has 65,536 /64.
 const NETWORK_SHARE: u32 = 4;
-/// Addresses that are remembered; beyond that those that may create most are forgotten first. Some 5 MB.
+/// Addresses that are remembered, in some 5 MB. Those that may create most are forgotten first.
 const MAX_ADDRESSES: usize = 50_000;
 /// Invitations that may be open at a time.
 const MAX_INVITATIONS: usize = 10_000;
-/// What is open for longer is none: no operator can make it (366 days), and a tracker that lies could fill all places for good.
+/// An invitation that is open for longer does not count. No operator can make one (366 days), and with it a tracker that lies
+/// could fill all places for good.
 const LONGEST_MS: u64 = 400 * 24 * 3_600_000;
-/// Random bytes of an invitation: nobody guesses it.
+/// Random bytes of an invitation: enough that it cannot be guessed.
 const CODE_BYTES: usize = 16;
 
 /// What may still be used, refilled with time.
@@ -67,7 +68,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// When it would be full again after one more is taken, or how long to wait for that one.
+    /// When it will be full again if one more is taken; else how long to wait for that one.
     fn after_one(self, burst: u32, refill: Duration, now: Instant) -> Result<Instant, Duration> {
         let full_at = self.full_at.max(now) + refill;
         let most = now + refill * burst;
@@ -116,7 +117,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Nobody created an account yet, and one address may create so many at once.
+    /// Rates of a tracker at which no account was created yet; one address may create so many at once.
     #[must_use]
     pub fn new(per_address: u32, now: Instant) -> Self {
         let all = Bucket { full_at: now };
@@ -159,7 +160,7 @@ fn network(ip: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// Writes an invitation that is good for one account for so long; gives its code.
+/// Writes an invitation that is good for one account for so long, and returns its code.
 ///
 /// # Errors
 /// When too many are open, or the database fails.
@@ -178,14 +179,13 @@ pub fn invite(tx: &mut Tx<'_>, life: Duration) -> Result<String, Fault> {
     getrandom::fill(&mut code).expect("the system provides randomness");
     let code = bs58::encode(code).into_string();
     let until_ms = now_ms.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
-    let value = encode(&Invitation { until_ms });
-    let mut writes = vec![Write { kind: INVITATION, key: key(&code), value, ..Write::default() }];
-    writes.extend(over.iter().take(16).map(|row| used(row.key.clone())));
+    let mut writes = vec![put(INVITATION, key(&code), &Invitation { until_ms })];
+    writes.extend(over.iter().take(16).map(|row| delete(INVITATION, row.key.clone())));
     tx.write(writes)?;
     Ok(code)
 }
 
-/// Judges whether an account of that name may be created now, from there; gives what is to be written together with it.
+/// Checks whether an account of that name may be created now from there. Returns what is to be written with it.
 ///
 /// # Errors
 /// Why it may not, and what to do.
@@ -198,7 +198,7 @@ pub fn admit(
 ) -> Result<Option<Write>, Fault> {
     let write = match registration {
         Registration::Closed => {
-            let text = "no accounts are made here; ask the trackers' operator";
+            let text = "no accounts are created here; ask the trackers' operator";
             return Err(refuse(RefusalKind::NotAllowed, text));
         }
         Registration::Invite => Some(redeem(tx, code, name)?),
@@ -210,27 +210,24 @@ pub fn admit(
             TooMany::Everywhere(wait) => (wait, "at this tracker, from everywhere together,"),
         };
         let seconds = wait.as_secs() + 1;
-        let text = format!("many accounts were made {whence} lately; try again in {seconds} s");
-        Fault::Refused(Refusal {
-            kind: RefusalKind::Wait,
-            text,
-            again_ms: u32::try_from(wait.as_millis()).ok(),
-        })
+        let text = format!("too many accounts were created {whence} lately; try again in {seconds} s");
+        Fault::Refused(Refusal::new(RefusalKind::Wait, text).retry_after(wait))
     })?;
     Ok(write)
 }
 
-/// What uses an invitation up. Trackers take it each by itself: used at several in the same moment it is good at each of them.
+/// What uses an invitation up. Each tracker decides alone: one that is used at several trackers in the same moment is good at
+/// each of them.
 fn redeem(tx: &Tx<'_>, code: Option<&str>, name: &str) -> Result<Write, Fault> {
     let Some(code) = code else {
         let text = format!(
-            "accounts are made by invitation here; ask a tracker's operator for a code, then: create_user {name} --invite CODE"
+            "accounts are created by invitation here; ask a tracker's operator for a code, then: create_user {name} --invite CODE"
         );
         return Err(refuse(RefusalKind::NotAllowed, text));
     };
     let row = tx.store().get(INVITATION, &key(code))?.filter(|row| !row.tombstone);
     match row {
-        Some(row) if is_open(&row.value, tx.now().wall_ms) => Ok(used(row.key)),
+        Some(row) if is_open(&row.value, tx.now().wall_ms) => Ok(delete(INVITATION, row.key)),
         _ => {
             let text =
                 "that invitation is not known, was used, or is too old; ask a tracker's operator for another";
@@ -239,17 +236,13 @@ fn redeem(tx: &Tx<'_>, code: Option<&str>, name: &str) -> Result<Write, Fault> {
     }
 }
 
-fn used(key: Vec<u8>) -> Write {
-    Write { kind: INVITATION, key, tombstone: true, ..Write::default() }
-}
-
 fn is_open(value: &[u8], now_ms: u64) -> bool {
     minicbor::decode::<Invitation>(value).is_ok_and(|invitation| {
         invitation.until_ms > now_ms && invitation.until_ms <= now_ms.saturating_add(LONGEST_MS)
     })
 }
 
-/// Trackers keep the hash of a code: who steals a disk cannot use it.
+/// Trackers keep the hash of a code, so that a stolen disk does not give it away.
 fn key(code: &str) -> Vec<u8> {
     Blake3::of(&[b"shoal invitation 1\0", code.trim().as_bytes()].concat()).0[..16].to_vec()
 }

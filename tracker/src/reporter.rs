@@ -1,4 +1,4 @@
-//! Tells operators how the tracker is: gathers the report, and answers `tracker --status ADDR` from this machine.
+//! The status for operators: gathers the report, and answers `tracker --status ADDR` from this machine.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Inbound};
 
-use crate::core::Core;
+use crate::database::Database;
 use crate::presence::Presence;
 use crate::quota;
 use crate::status::{Member, Report, STATUS_PROTOCOL};
@@ -21,10 +21,10 @@ const MAX_REPORT_BYTES: usize = 1024 * 1024;
 /// How long an answer may take: counting millions of records takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What makes reports. Cheap to clone.
+/// Makes reports. Cheap to clone.
 #[derive(Clone)]
 pub struct Reporter {
-    pub(crate) core: Core,
+    pub(crate) database: Database,
     pub(crate) presence: Presence,
     pub(crate) storage: Storage,
     pub(crate) dir: PathBuf,
@@ -36,7 +36,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// How the tracker is; none while it closes. Dropping the future is safe.
+    /// The tracker's status; `None` while it closes. Dropping the future is safe.
     pub async fn report(&self) -> Option<Report> {
         let members = self.info.iter().map(|(number, line)| Member {
             tracker: number,
@@ -56,7 +56,7 @@ impl Reporter {
             peers_online: self.presence.count() as u64,
             ..Report::default()
         };
-        report.add_status(&self.core.status().await?);
+        report.add_status(&self.database.status().await?);
         report.add_store(self.storage.status());
         report.store.waiting = self.storage.applicants().len() as u64;
         let dir = self.dir.clone();
@@ -72,23 +72,23 @@ impl Reporter {
         Some(report)
     }
 
-    /// Answers whoever asks from this machine; others get nothing.
+    /// Answers a request from this machine; one from another machine gets nothing.
     pub(crate) async fn answer(self, mut inbound: Inbound) {
         if !is_of_this_machine(inbound.remote.ip()) {
-            tracing::info!(from = %inbound.remote, "somebody on another machine asked for the status; not answered");
+            tracing::info!(from = %inbound.remote, "the status was requested from another machine; not answered");
             return;
         }
         let Some(report) = self.report().await else { return };
         let Ok(text) = serde_json::to_vec(&report) else { return };
-        // Whoever does not wait needs no answer.
+        // A requester that is gone needs no answer.
         let _ = tokio::time::timeout(PATIENCE, inbound.channel.send(&text)).await;
     }
 }
 
-/// Asks the tracker at `host:port` how it is.
+/// Asks the tracker at `host:port` for its status.
 ///
 /// # Errors
-/// In words: nobody answers there, or not to this machine.
+/// In words: no tracker answers there, or not to this machine.
 pub async fn ask(at: &str) -> Result<Report> {
     let info = TrackerInfo::parse(at).ok();
     let line = info.as_ref().and_then(|info| info.tracker(1));
@@ -110,9 +110,11 @@ pub async fn ask(at: &str) -> Result<Report> {
         let answer = tokio::time::timeout(PATIENCE, channel.recv()).await;
         let answer = answer.with_context(|| format!("{at} does not answer"))??;
         let Some(answer) = answer else {
-            bail!("{at} tells its status to its own machine only; run this there")
+            bail!("{at} reports its status to its own machine only; run this there")
         };
-        serde_json::from_slice(&answer).with_context(|| format!("{at} answered what cannot be read"))
+        serde_json::from_slice(&answer).with_context(|| {
+            format!("the answer of {at} cannot be read; is it a tracker of another version?")
+        })
     };
     let report = asked.await;
     control.shutdown().await;

@@ -1,4 +1,4 @@
-//! How a tracker is, for its operator: what `status` prints, `--status` asks for, and the metrics are made of.
+//! A tracker's status for its operator: what `status` prints, `--status` requests, and the metrics show.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 use shoal_common::tracker_api::storage::StoreStatus;
 use shoal_net::Protocol;
 
-use crate::core::Status;
+use crate::database::Status;
 use crate::quota::AtQuota;
 use crate::storage::is_unheard;
 use crate::store::Counts;
 
-/// The protocol on which a tracker tells this to somebody on its own machine.
+/// The protocol on which a tracker sends its status to its own machine.
 pub const STATUS_PROTOCOL: Protocol = Protocol("/shoal/status/1");
 
-/// How a tracker is. Fields are added at the end; names stay, because scripts read them.
+/// A tracker's status. Fields are added at the end; names stay, because scripts read them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -46,7 +46,7 @@ pub struct Report {
     pub database_bytes: u64,
     /// Whether writes are refused because the disk is full.
     pub disk_full: bool,
-    /// Alarms since it started: things that must not happen. They are in its log.
+    /// Alarms since it started: events that must not happen. They are in its log.
     pub alarms: u64,
     /// The encrypted store.
     pub store: Store,
@@ -72,7 +72,7 @@ pub struct Member {
     pub tracker: u8,
     /// Its line's address.
     pub address: String,
-    /// Whether it is the one that tells this.
+    /// Whether it is the tracker that reports.
     pub own: bool,
     /// Whether it is connected.
     pub up: bool,
@@ -80,15 +80,15 @@ pub struct Member {
     pub in_sync: bool,
     /// Records that it lacks, as far as is known.
     pub lag: u64,
-    /// Records of it that are lacking here.
+    /// Records of it that this one lacks.
     pub behind: u64,
-    /// The key of somebody who answers in its place and is not believed.
+    /// The key that is shown in its place and not believed.
     pub refused: Option<String>,
-    /// Whether the one that tells this has not heard it out since it started, and does not vote on names until it has.
+    /// Whether the reporting tracker has not had all its records since it started. Until then it does not vote on names.
     pub unheard: bool,
     /// Whether it failed to acknowledge writes lately and is not waited for.
     pub unawaited: bool,
-    /// Records that would be removed here by its word, and are kept until an operator allows it.
+    /// Records that it would have removed here, and that are kept until an operator allows it.
     pub held_removal: u64,
 }
 
@@ -116,7 +116,7 @@ pub struct Store {
     pub deletions_held: Option<String>,
     /// Nodes that wait at this tracker to be admitted.
     pub waiting: u64,
-    /// Whether no storage node has said what it holds since this tracker started; nothing counts as missing or lost then.
+    /// Whether no storage node has reported what it holds since this tracker started. Nothing counts as missing or lost then.
     pub unheard: bool,
 }
 
@@ -141,7 +141,7 @@ pub struct StoreNode {
 }
 
 impl Report {
-    /// Takes over what the core says of itself and the other trackers.
+    /// Adds what the database thread reports of itself and the other trackers.
     pub(crate) fn add_status(&mut self, status: &Status) {
         (self.database_bytes, self.disk_full) = (status.database_bytes, status.disk_full);
         (self.origins, self.alarms) = (status.origins, status.alarms);
@@ -151,24 +151,24 @@ impl Report {
             if let Some(found) = status.members.iter().find(|found| found.no.0 == member.tracker) {
                 (member.up, member.in_sync) = (found.connected, found.connected && found.in_sync);
                 (member.lag, member.behind) = (found.lag_rows, found.behind_rows);
-                member.unheard = !found.heard_out;
+                member.unheard = !found.synced_since_start;
                 member.unawaited = found.connected && !found.awaited;
                 member.held_removal = found.held_removal.unwrap_or(0);
             }
         }
     }
 
-    /// Takes over what is in the database.
+    /// Adds what is in the database.
     pub(crate) fn add_counts(&mut self, counts: &Counts) {
         (self.users, self.groups, self.files) = (counts.users, counts.groups, counts.files);
         self.records = counts.records.iter().map(|(_, count)| count).sum();
         self.records_by_kind = counts.records.iter().map(|(kind, count)| (kind.0.into(), *count)).collect();
     }
 
-    /// Takes over how the encrypted store is.
+    /// Adds the encrypted store's status.
     pub(crate) fn add_store(&mut self, store: StoreStatus) {
         let unheard = is_unheard(&store);
-        let nodes = store.nodes.into_iter().filter(|node| node.heir.is_none()).map(|node| StoreNode {
+        let nodes = store.nodes.into_iter().filter(|node| node.successor.is_none()).map(|node| StoreNode {
             name: node.name.to_string(),
             peer: node.peer.to_string(),
             address: node.address,
@@ -192,13 +192,13 @@ impl Report {
         };
     }
 
-    /// Takes over how many users and groups used most of a quota.
+    /// Adds how many users and groups are near a quota.
     pub(crate) fn add_quotas(&mut self, [users, groups]: [AtQuota; 2]) {
         (self.users_near_quota, self.users_at_quota) = (users.near, users.full);
         (self.groups_near_quota, self.groups_at_quota) = (groups.near, groups.full);
     }
 
-    /// The report in words.
+    /// The report as text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -207,21 +207,22 @@ impl Report {
             let state = match member {
                 Member { own: true, .. } => format!("this tracker, 1 of {all}"),
                 Member { up: false, refused: Some(key), tracker, .. } => format!(
-                    "not connected: it SHOWS ANOTHER KEY; if it was replaced on purpose and has this one: accept-tracker {tracker} {key}"
+                    "not connected: it SHOWS ANOTHER KEY; if it was replaced on purpose and has this one, type: accept-tracker {tracker} {key}"
                 ),
                 Member { up: false, .. } => "not connected".into(),
                 Member { in_sync: true, .. } => "up, in sync".into(),
                 Member { lag, behind, .. } => format!("up, lags by {lag} records, we by {behind}"),
             };
             // Writing to a string cannot fail.
-            let slow = if member.unawaited { "; acknowledges nothing, so it is not waited for" } else { "" };
+            let slow =
+                if member.unawaited { "; does not acknowledge, so writes do not wait for it" } else { "" };
             let _ = writeln!(text, "tracker {}  {:<24} {state}{slow}", member.tracker, member.address);
             if member.held_removal > 0 {
                 let Member { tracker, held_removal, .. } = member;
                 let _ = writeln!(
                     text,
-                    "  BY ITS WORD {held_removal} RECORDS WOULD BE REMOVED HERE: kept; allow-removal {tracker} if this \
-                     tracker was restored from an old backup"
+                    "  IT WOULD HAVE {held_removal} RECORDS REMOVED HERE: kept; type allow-removal {tracker} if this tracker was \
+                     restored from an old backup"
                 );
             }
         }
@@ -230,7 +231,7 @@ impl Report {
         if !unheard.is_empty() {
             let _ = writeln!(
                 text,
-                "does not vote on new names until it has heard out tracker {}",
+                "does not vote on new names until it has synced with tracker {}",
                 unheard.join(" and tracker ")
             );
         }
@@ -238,7 +239,7 @@ impl Report {
             text.push_str("THE DISK IS FULL: writes are refused until there is room\n");
         }
         if self.set_back {
-            text.push_str("THE CLOCK WAS SET BACK: what is written here is refused by others; if it is right now: restamp\n");
+            text.push_str("THE CLOCK WAS SET BACK: other trackers refuse what is written here; if the clock is right now, type: restamp\n");
         }
         if self.alarms > 0 {
             let _ = writeln!(text, "ALARMS: {} since the start; see the log", self.alarms);
@@ -300,7 +301,7 @@ impl Store {
         }
         if self.unheard {
             text.push_str(
-                "\n  NO STORAGE NODE TALKS TO THIS TRACKER YET, so what they hold is not known here; if it is new in \
+                "\n  NO STORAGE NODE REPORTS TO THIS TRACKER, so what they hold is not known here; if it is new in \
                  tracker_info.txt, restart them with the new file",
             );
         }
@@ -317,7 +318,7 @@ impl Store {
     }
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes as text.
 fn bytes(count: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let (mut unit, mut rest) = (0, count);

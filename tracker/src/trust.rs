@@ -1,11 +1,11 @@
 //! Which keys are the trackers' now, as this tracker knows it: its own, and for every other listed number the one that the
-//! file names or that is pinned. Nothing else signs sessions, tickets or orders, whatever the records say; so authority
-//! ends when a line goes.
+//! file names or that is pinned. Signatures of other keys on sessions, tickets and orders do not count, whatever the records
+//! say. So a tracker's authority ends when its line is removed.
 //!
 //! A key is pinned when the first link with it stands, or when more than half of all other trackers, this one counted with
-//! them, vouch for a line that is new. Another one counts only by the file, by the cluster key, or by the operator's word
-//! (`accept-tracker`). What this tracker knows it signs as a list, for clients, nodes and new trackers; the
-//! others' lists come as records and are handed on with it, because they prove themselves.
+//! them, vouch for a new line. Another key counts only through the file, the cluster key, or the operator's `accept-tracker`.
+//! This tracker signs what it knows as a list, for clients, nodes and new trackers. The others' lists come as records and are
+//! passed on with it, because their signatures prove them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,32 +23,32 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_ms;
-use crate::core::{Core, Fault, Tx};
+use crate::database::{Database, Fault, Tx};
 use crate::record::{TRACKER_LIST, part};
 
-/// How often the others' lists are looked at.
+/// How often the others' lists are read.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long nothing must have changed before the own list is written for the others: at a start, links come one by one.
+/// How long nothing must have changed before the own list is written: at a start, links come one by one.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Cheap to clone; all clones are one.
+/// The trackers' keys. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Trust(Arc<Inner>);
+pub struct Trust(Arc<TrustInner>);
 
-struct Inner {
+struct TrustInner {
     known: KnownTrackers,
     info: TrackerInfo,
     number: u8,
     identity: Identity,
-    /// The keys that trackers showed last and that were not believed, by number.
+    /// The last keys that trackers showed and that were not believed, by number.
     refused: Mutex<HashMap<u8, PeerId>>,
-    own: Mutex<Own>,
+    own: Mutex<OwnList>,
     changed: Notify,
 }
 
 /// The list that this tracker signed last.
 #[derive(Default)]
-struct Own {
+struct OwnList {
     made_ms: u64,
     trackers: Vec<ListedTracker>,
     sealed: Vec<u8>,
@@ -63,7 +63,7 @@ impl Trust {
         let known = KnownTrackers::open(dir, info, Some(number))?;
         let (refused, own) = (Mutex::default(), Mutex::default());
         let inner =
-            Inner { known, info: info.clone(), number, identity, refused, own, changed: Notify::new() };
+            TrustInner { known, info: info.clone(), number, identity, refused, own, changed: Notify::new() };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -74,30 +74,30 @@ impl Trust {
         std::iter::once(self.0.identity.peer_id()).chain(others).collect()
     }
 
-    /// Connects to that tracker: the bearer of its key, if that is known and not left to the cluster key to tell.
+    /// Connects to that tracker. It must have its known key, unless the cluster key is to prove it.
     pub(crate) async fn dial(
         &self,
         control: &Control,
         line: &TrackerLine,
-        cluster_key_tells: bool,
+        cluster_key_proves: bool,
     ) -> Result<PeerId, ReachError> {
         let expected = match self.0.known.expected(line).await? {
             Expected::Named(key) => Some(key),
-            Expected::Pinned(key) if !cluster_key_tells => Some(key),
+            Expected::Pinned(key) if !cluster_key_proves => Some(key),
             _ => None,
         };
         Ok(control.dial(&line.host, line.port, expected).await?)
     }
 
-    /// A link with that tracker can stand, with the bearer of that key: pins it at the first contact, and where the cluster
-    /// key proved it. Whether it may.
+    /// A link with that tracker, which has that key, is about to stand: pins the key at the first contact, and if the cluster key
+    /// proved it. Whether the link may stand.
     pub(crate) async fn linked(
         &self,
         tracker: (u8, &TrackerLine),
         key: PeerId,
-        cluster_key_told: bool,
+        cluster_key_proved: bool,
     ) -> bool {
-        match self.pin(tracker, key, cluster_key_told).await {
+        match self.pin(tracker, key, cluster_key_proved).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!("no link with tracker {} ({}): {error}", tracker.0, tracker.1);
@@ -110,10 +110,10 @@ impl Trust {
         &self,
         (number, line): (u8, &TrackerLine),
         key: PeerId,
-        cluster_key_told: bool,
+        cluster_key_proved: bool,
     ) -> Result<(), KnownError> {
         let before = self.0.known.key(line);
-        if cluster_key_told && before.is_some_and(|before| before != key) {
+        if cluster_key_proved && before.is_some_and(|before| before != key) {
             tracing::warn!(
                 "tracker {number} ({line}) has another key than before, {key}: the cluster key proves it"
             );
@@ -128,7 +128,7 @@ impl Trust {
         Ok(())
     }
 
-    /// Somebody with that key answers in that tracker's place. Says so, once for each key.
+    /// Another key than the known one is shown at that tracker's address. Logs that once for each key.
     pub(crate) fn refuse(&self, (number, line): (u8, &TrackerLine), key: PeerId) {
         if self.refused().insert(number, key) != Some(key) {
             tracing::error!(
@@ -139,7 +139,7 @@ impl Trust {
         }
     }
 
-    /// The tracker of that number does not answer any more: what it showed last is nothing to accept.
+    /// The tracker of that number no longer answers: the key that it showed last is not to be accepted.
     pub(crate) fn silent(&self, number: u8) {
         self.refused().remove(&number);
     }
@@ -150,8 +150,8 @@ impl Trust {
         self.refused().get(&number).copied()
     }
 
-    /// Believes from now on that `key` is that of the tracker of that number; gives it. Whoever answers at its address at this
-    /// moment decides nothing: without a key it only says which one is shown.
+    /// Believes from now on that `key` is the key of the tracker of that number, and returns it. Without a key nothing changes:
+    /// the error says which key is shown now.
     ///
     /// # Errors
     /// In words: there is no such tracker, its line names its key, or no key was given.
@@ -183,7 +183,7 @@ impl Trust {
         Ok(accepted)
     }
 
-    /// What trackers sign of each other's keys: this one's list, and the others' as they came.
+    /// The signed lists of trackers' keys: this one's, and the others' as they came.
     pub(crate) fn lists(&self, tx: &Tx<'_>) -> Result<Vec<SignedList>, Fault> {
         self.sign(wall_ms());
         let own = SignedList(self.own().sealed.clone());
@@ -191,60 +191,64 @@ impl Trust {
         Ok(std::iter::once(own).chain(others.map(|(_, list)| list)).collect())
     }
 
-    /// Keeps the own list known to the others, and learns from theirs, until the tracker closes.
-    pub(crate) async fn run(self, core: Core, closing: CancellationToken) {
+    /// Keeps the own list written for the others, and learns from theirs, until the tracker closes.
+    pub(crate) async fn run(self, database: Database, closing: CancellationToken) {
         let work = async {
             loop {
                 tokio::select! {
                     () = self.0.changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                 }
-                if let Err(refusal) = self.exchange(&core).await {
-                    tracing::debug!(refusal.text, "the lists of trackers' keys are exchanged later");
+                if let Err(refusal) = self.exchange(&database).await {
+                    tracing::debug!(refusal.text, "the lists of trackers' keys cannot be exchanged now");
                 }
             }
         };
         closing.run_until_cancelled(work).await;
     }
 
-    async fn exchange(&self, core: &Core) -> Result<(), shoal_common::tracker_api::Refusal> {
+    async fn exchange(&self, database: &Database) -> Result<(), shoal_common::tracker_api::Refusal> {
         let trust = self.clone();
-        let rows = core.read(move |tx| trust.rows(tx)).await?;
+        let rows = database.read(move |tx| trust.rows(tx)).await?;
         let others = rows.iter().filter(|(number, _)| *number != self.0.number);
         let others = others.map(|(_, list)| list.clone()).collect();
         match self.0.known.learn(others, Scope::New).await {
             Ok(news) => news.iter().for_each(|news| tracing::info!(?news, "the other trackers vouch")),
-            Err(error) => tracing::warn!(%error, "what the other trackers say of keys is not remembered"),
+            Err(error) => {
+                tracing::warn!(%error, "what the other trackers say of keys cannot be written down")
+            }
         }
         self.sign(wall_ms());
         let value = self.own().sealed.clone();
         let key = vec![self.0.number];
-        core.run(move |tx| {
-            if tx.store().get(TRACKER_LIST, &key)?.is_some_and(|row| !row.tombstone && row.value == value) {
-                return Ok(());
-            }
-            tx.write(vec![Write { kind: TRACKER_LIST, key, value, ..Write::default() }])
-        })
-        .await
+        database
+            .run(move |tx| {
+                if tx.store().get(TRACKER_LIST, &key)?.is_some_and(|row| !row.tombstone && row.value == value)
+                {
+                    return Ok(());
+                }
+                tx.write(vec![Write { kind: TRACKER_LIST, key, value, ..Write::default() }])
+            })
+            .await
     }
 
-    /// Takes over the list that this tracker signed before it was started. To be called before any is handed out: no later
-    /// one may seem earlier, and one that says the same is not written again.
-    pub(crate) async fn recall(&self, core: &Core) {
+    /// Reads the list that this tracker signed before this start. To be called before any list is sent: a later list must not
+    /// seem earlier, and one with the same content is not written again.
+    pub(crate) async fn recall(&self, database: &Database) {
         let trust = self.clone();
-        let Ok(rows) = core.read(move |tx| trust.rows(tx)).await else { return };
+        let Ok(rows) = database.read(move |tx| trust.rows(tx)).await else { return };
         let stored = rows.into_iter().find(|(number, _)| *number == self.0.number);
         let Some((_, SignedList(sealed))) = stored else { return };
         let own_key = self.0.identity.peer_id();
         if let Ok(list) = tokens::open::<TrackerList>(&sealed, |key| *key == own_key) {
-            *self.own() = Own { made_ms: list.made_ms, trackers: list.trackers, sealed };
+            *self.own() = OwnList { made_ms: list.made_ms, trackers: list.trackers, sealed };
         }
         if self.own().trackers != self.entries() {
             self.0.changed.notify_one();
         }
     }
 
-    /// Signs a new list if what is known changed since the last one.
+    /// Signs a new list if the known keys changed since the last one.
     fn sign(&self, now_ms: u64) {
         let trackers = self.entries();
         let mut own = self.own();
@@ -252,7 +256,7 @@ impl Trust {
             let made_ms = now_ms.max(own.made_ms.saturating_add(1));
             let list = TrackerList { made_ms, trackers };
             let sealed = seal(&list, self.0.identity.peer_id(), |message| self.0.identity.sign(message));
-            *own = Own { made_ms, trackers: list.trackers, sealed };
+            *own = OwnList { made_ms, trackers: list.trackers, sealed };
         }
     }
 
@@ -281,7 +285,7 @@ impl Trust {
         self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
+    fn own(&self) -> MutexGuard<'_, OwnList> {
         self.0.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

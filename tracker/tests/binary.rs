@@ -1,15 +1,16 @@
-//! What the real binary says to whoever starts it or types at its prompt, and what it leaves in its folder.
+//! What the real binary says on its command line, at its prompt and in its log, and what it leaves in its folder.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
-use common::free_ports;
+use common::{Client, free_ports, until};
 use shoal_common::PeerId;
 use tempfile::TempDir;
 
@@ -118,7 +119,7 @@ fn a_backup_at_the_prompt_replaces_nothing_and_errors_are_on_stderr() {
             "no backup was made: folder/ is a folder; name a file in it, for example folder/tracker.db",
             "no backup was made: there is no folder none; make it first or name a file in another one",
             "no backup was made: good exists already; name another file or remove it",
-            "say where to: backup FILE, a new file outside the data directory",
+            "give a file: backup FILE, a new one outside the data directory",
             "unknown command \"fly\"; there are: status, nodes, admit, expel, backup, allow-deletions, accept-tracker, \
              allow-removal, restamp, invite_user, quota, help, quit",
         ],
@@ -195,6 +196,55 @@ fn json_without_status_is_refused_before_anything_is_made() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.starts_with("error: --json is for --status ADDR"), "{said:?}");
     assert!(!bench.path("data").exists());
+}
+
+#[test]
+fn a_number_time_or_address_that_is_none_is_answered_with_what_to_type() {
+    let bench = Bench::new();
+    for (arguments, problem) in [
+        (["cluster.txt", "x", "--json"], "give a whole number from 1 to 255"),
+        (["cluster.txt", "0", "--json"], "give a whole number from 1 to 255"),
+        (["cluster.txt", "1", "--metrics=9090"], "give ip:port, for example 127.0.0.1:9090"),
+        (["cluster.txt", "1", "--grace=10"], "give a number with its unit, for example 30s"),
+        (["cluster.txt", "1", "--repair-after=soon"], "give a number with its unit, for example 30s"),
+        (["cluster.txt", "1", "--accounts-per-address=0"], "give a whole number from 1 to 10000000"),
+        (["cluster.txt", "1", "--clock-offset=now"], "give a whole number from"),
+    ] {
+        let said = bench.run(&arguments, "");
+        assert!(said.code == Some(2) && said.err.contains(problem), "{arguments:?}: {said:?}");
+    }
+    assert!(!bench.path("data").exists());
+}
+
+#[tokio::test]
+async fn a_call_is_followed_through_the_log_by_its_client_and_number_into_the_database() {
+    let bench = Bench::new();
+    let line = std::fs::read_to_string(bench.path("cluster.txt")).unwrap();
+    let port = line.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
+    let mut command = bench.command(&["cluster.txt", "1", "--data-dir", "data"]);
+    command.env("RUST_LOG", "info,shoal_tracker=debug").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(File::create(bench.path("log")).unwrap()).spawn().unwrap();
+    let log = || std::fs::read_to_string(bench.path("log")).unwrap();
+    until("it serves", async || log().contains("serves at")).await;
+    let mut client = Client::connect(port).await;
+    // Hello was the first call.
+    client.create_user("ann", "secret").await;
+    client.login("ann", "secret").await.unwrap();
+    client.create_group("friends").await;
+    let of_client = format!("client{{peer={} ", client.identity.peer_id());
+    let has = |call: &str, event: &str| {
+        log().lines().any(|line| line.contains(&of_client) && line.contains(call) && line.contains(event))
+    };
+    until("its calls are in the log", async || {
+        has("call{id=1 name=\"Hello\"}", "done")
+            && has("call{id=2 name=\"CreateUser\"}", "shoal_tracker::database: written")
+            && has("call{id=4 name=\"Login\"}", "a session begins session=1")
+            && has("call{id=5 name=\"CreateGroup\" session=1}", "shoal_tracker::database: written")
+    })
+    .await;
+    client.close().await;
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod common;
 use common::{Client, free_ports, group, in_sync, start, until, user};
 use shoal_common::RequestId;
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
-use shoal_tracker::node::Node;
+use shoal_tracker::tracker::Tracker;
 
 async fn members(client: &mut Client, name: &str) -> Vec<String> {
     match client.ok(Call::ListMembers { group: group(name), after: None }).await {
@@ -28,10 +28,10 @@ async fn groups(client: &mut Client) -> Vec<(String, bool)> {
 
 /// A name that both trackers voted for. Where the disk or the machine is busy, one may be disconnected for a moment, and what
 /// is created then is provisional; so more than one is tried.
-async fn definite(nodes: [&Node; 2], stem: &str, mut create: impl AsyncFnMut(&str) -> bool) -> String {
+async fn definite(trackers: [&Tracker; 2], stem: &str, mut create: impl AsyncFnMut(&str) -> bool) -> String {
     for number in 0..20 {
-        in_sync(nodes[0], 1).await;
-        in_sync(nodes[1], 1).await;
+        in_sync(trackers[0], 1).await;
+        in_sync(trackers[1], 1).await;
         let name = format!("{stem}{number}");
         if !create(&name).await {
             return name;
@@ -129,12 +129,12 @@ async fn two_partitioned_creations_of_one_name_both_live_on() {
     assert_eq!(session.tickets[0].name.as_str(), "firsts");
     let mut second = Client::connect(ports[0]).await;
     let session = second.login("sam", "second").await.unwrap();
-    let parked = session.name.clone();
-    assert!(parked.is_parked() && parked.base() == user("sam"), "{parked}");
+    let renamed = session.name.clone();
+    assert!(renamed.is_renamed() && renamed.base() == user("sam"), "{renamed}");
     assert_eq!(session.tickets[0].name.as_str(), "seconds");
-    // The parked name works as a name too.
+    // The new name works as a name too.
     let mut third = Client::connect(ports[0]).await;
-    assert_eq!(third.login(parked.as_str(), "second").await.unwrap().user, session.user);
+    assert_eq!(third.login(renamed.as_str(), "second").await.unwrap().user, session.user);
     one.shutdown().await;
     two.shutdown().await;
 }

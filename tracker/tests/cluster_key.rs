@@ -1,4 +1,4 @@
-//! Trackers with a cluster key link with those that hold it, and with nobody else.
+//! Trackers with a cluster key link only with those that hold it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;
@@ -7,35 +7,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Client, free_ports, in_sync, info, until};
+use common::{Client, config, free_ports, in_sync, until};
 use shoal_tracker::cluster_key::ClusterKey;
-use shoal_tracker::node::{Node, NodeConfig};
-use shoal_tracker::storage::Rules;
+use shoal_tracker::tracker::{Tracker, TrackerConfig};
 
-async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Node {
+async fn start(dir: &Path, ports: &[u16], number: u8, key: Option<&str>) -> Tracker {
     let cluster_key = key.map(|key| {
         let path = dir.join(format!("key-{number}"));
         std::fs::write(&path, key).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         ClusterKey::read(&path).unwrap()
     });
-    let dir = dir.join(number.to_string());
-    let config = NodeConfig {
-        info: info(ports),
-        info_path: "tracker_info.txt".into(),
-        number,
-        dir,
-        rules: Rules::default(),
-        metrics: None,
-        cluster_key,
-        registration: shoal_tracker::registration::Terms::default(),
-        node_secret: None,
-    };
-    Node::start(config).await.unwrap()
+    Tracker::start(TrackerConfig { cluster_key, ..config(dir, ports, number) }).await.unwrap()
 }
 
-async fn linked(node: &Node, with: u8) -> bool {
-    node.status().await.unwrap().members.iter().any(|member| member.no.0 == with && member.connected)
+async fn linked(tracker: &Tracker, with: u8) -> bool {
+    tracker.status().await.unwrap().members.iter().any(|member| member.no.0 == with && member.connected)
 }
 
 const KEY: &str = "a key of the whole cluster";
@@ -53,17 +40,17 @@ async fn only_trackers_with_the_key_are_told_anything() {
     client.enter("alice").await;
     // Long enough for several dials each way.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    for (node, stranger) in
+    for (tracker, stranger) in
         [(&one, 3), (&one, 4), (&two, 3), (&two, 4), (&keyless, 1), (&other, 2), (&other, 3)]
     {
-        assert!(!linked(node, stranger).await, "{} with {stranger}", node.number());
+        assert!(!linked(tracker, stranger).await, "{} with {stranger}", tracker.number());
     }
     assert_eq!(keyless.report().await.unwrap().users, 0);
     // Given the key, it is one of them.
     keyless.shutdown().await;
     let third = start(dir.path(), &ports, 3, Some(KEY)).await;
     until("she is known there", async || third.report().await.unwrap().users == 1).await;
-    for node in [one, two, third, other] {
-        node.shutdown().await;
+    for tracker in [one, two, third, other] {
+        tracker.shutdown().await;
     }
 }

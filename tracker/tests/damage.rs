@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{Client, free_ports, start, until};
 use rusqlite::Connection;
-use shoal_tracker::node::Node;
+use shoal_tracker::tracker::Tracker;
 
 /// Each table and index with its first page in the file, counted from 1.
 fn roots(database: &Path) -> Vec<(String, u64)> {
@@ -38,8 +38,8 @@ fn set_aside(data: &Path) -> usize {
         .count()
 }
 
-/// A new user comes in, after whoever met the damage was sent away.
-async fn check_serves(node: &Node, port: u16) {
+/// A new user is served, after the one that met the damage was refused.
+async fn check_serves(tracker: &Tracker, port: u16) {
     let mut attempt = 0;
     until("a user comes in", async || {
         attempt += 1;
@@ -50,18 +50,18 @@ async fn check_serves(node: &Node, port: u16) {
         came
     })
     .await;
-    assert!(node.status().await.is_some());
+    assert!(tracker.status().await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tracker_starts_and_serves_whatever_page_of_its_database_is_damaged() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
-    let node = start(dir.path(), &ports, 1).await;
+    let tracker = start(dir.path(), &ports, 1).await;
     let mut client = Client::connect(ports[0]).await;
     client.enter("early").await;
     client.create_group("group").await;
     client.close().await;
-    node.shutdown().await;
+    tracker.shutdown().await;
     let whole = dir.path().join("1");
     let page = page_bytes(&whole.join("tracker.db"));
     let roots = roots(&whole.join("tracker.db"));
@@ -77,9 +77,9 @@ async fn a_tracker_starts_and_serves_whatever_page_of_its_database_is_damaged() 
         let file = File::options().write(true).open(data.join("tracker.db")).unwrap();
         file.write_all_at(&vec![0xff; usize::try_from(page).unwrap()], (root - 1) * page).unwrap();
         println!("the first page of {name} is damaged");
-        let node = start(dir.path(), &ports, 1).await;
-        check_serves(&node, ports[0]).await;
-        node.shutdown().await;
+        let tracker = start(dir.path(), &ports, 1).await;
+        check_serves(&tracker, ports[0]).await;
+        tracker.shutdown().await;
         noticed += set_aside(&data);
     }
     assert!(noticed > 4, "{noticed}");
@@ -89,16 +89,16 @@ async fn a_tracker_starts_and_serves_whatever_page_of_its_database_is_damaged() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tracker_starts_and_serves_though_its_log_belongs_to_another_database() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
-    let node = start(dir.path(), &ports, 1).await;
+    let tracker = start(dir.path(), &ports, 1).await;
     let (running, killed) = (dir.path().join("1"), dir.path().join("killed"));
     std::fs::create_dir_all(killed.join("1")).unwrap();
-    node.back_up(dir.path().join("backup.db")).await.unwrap();
+    tracker.back_up(dir.path().join("backup.db")).await.unwrap();
     let mut client = Client::connect(ports[0]).await;
     client.enter("alice").await;
     for number in 0..300 {
         client.create_group(&format!("group{number}")).await;
         if number == 200 {
-            // The log begins anew, so that what it holds in the end is not all that came after the backup.
+            // The log starts again, so that what it holds in the end is not all that came after the backup.
             carry_over(&running.join("tracker.db"));
         }
     }
@@ -107,10 +107,10 @@ async fn a_tracker_starts_and_serves_though_its_log_belongs_to_another_database(
         std::fs::copy(running.join(file), killed.join("1").join(file)).unwrap();
     }
     std::fs::copy(dir.path().join("backup.db"), killed.join("1/tracker.db")).unwrap();
-    node.shutdown().await;
+    tracker.shutdown().await;
 
-    let node = start(&killed, &ports, 1).await;
-    check_serves(&node, ports[0]).await;
-    node.shutdown().await;
+    let tracker = start(&killed, &ports, 1).await;
+    check_serves(&tracker, ports[0]).await;
+    tracker.shutdown().await;
     assert_eq!(set_aside(&killed.join("1")), 1);
 }

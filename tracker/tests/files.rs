@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Client, free_ports, group, in_sync, start, until, user};
-use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry, Holding, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, Manifest, RequestId, Sha1};
 
 fn file(name: &str, content: u8) -> (Manifest, Vec<u8>) {
@@ -20,13 +20,13 @@ fn share(name: &str, content: u8) -> Call {
 
 async fn share_and_announce(client: &mut Client, name: &str, content: u8) -> (Gid, Fid) {
     let Answer::Shared { group, file } = client.ok(share(name, content)).await else { panic!("not shared") };
-    announce(client, group, file, Extent::Complete).await;
+    announce(client, group, file, Completeness::Complete).await;
     (group, file)
 }
 
-async fn announce(client: &mut Client, group: Gid, file: Fid, extent: Extent) {
-    let holdings = vec![Holding { group, file, extent }];
-    let answer = client.ok(Call::Announce { anew: false, holdings }).await;
+async fn announce(client: &mut Client, group: Gid, file: Fid, completeness: Completeness) {
+    let holdings = vec![Holding { group, file, completeness }];
+    let answer = client.ok(Call::Announce { reset: false, holdings }).await;
     assert_eq!(answer, Answer::Announced { unknown: vec![] });
 }
 
@@ -81,7 +81,7 @@ async fn a_share_is_found_through_the_other_tracker_while_its_sharer_is_online()
     assert_eq!(holders[0].address, "127.0.0.1:7777");
     assert_eq!(files(&mut bob).await[0].sharers, 1);
 
-    // Alice's connection breaks: nobody shares it now, but the record of the share stays.
+    // Alice's connection breaks: no client shares it now, but the record of the share stays.
     alice.close().await;
     until("alice is offline", async || two.online() == 1).await;
     let left = files(&mut bob).await;
@@ -129,7 +129,7 @@ async fn mirrors_end_with_the_share_of_who_named_them_and_push_nobody_elses_out(
         let found = mirrors(client, file).await;
         assert!(found.len() == 16 && owners.iter().all(|url| found.contains(url)), "{found:?}");
     }
-    // What he names last counts, and a password goes to nobody.
+    // What he names last counts, and a password is not passed on.
     share_with(&mut bob, &strangers[..1]).await;
     assert_eq!(mirrors(&mut bob, file).await, [&owners[..1], &strangers[..1], &owners[1..]].concat());
     let Call::Share { request, group: g, mut manifest, piece_list } = share("m", 1) else { unreachable!() };
@@ -168,7 +168,7 @@ async fn a_name_belongs_to_the_first_content_while_somebody_shares_it() {
     assert_eq!(files(&mut bob).await.iter().map(|file| file.sharers).collect::<Vec<_>>(), [2]);
     for client in [&mut alice, &mut bob] {
         client.ok(Call::StopShare { request: RequestId::random(), group: gid, file: fid }).await;
-        announce(client, gid, fid, Extent::None).await;
+        announce(client, gid, fid, Completeness::None).await;
     }
     assert_eq!(files(&mut bob).await, []);
     share_and_announce(&mut bob, "a", 2).await;
@@ -200,7 +200,7 @@ async fn two_contents_let_in_by_a_partition_both_stay() {
         ("a", Sha1([2; 20])),
         "the first content keeps the name"
     );
-    assert!(listed[1].name.is_parked() && listed[1].sha1 == Sha1([1; 20]));
+    assert!(listed[1].name.is_renamed() && listed[1].sha1 == Sha1([1; 20]));
     let find = Call::Find { group: group("g"), file: listed[1].name.clone() };
     assert!(matches!(alice.ok(find).await, Answer::Found { manifest, .. } if manifest.sha1 == Sha1([1; 20])));
     one.shutdown().await;
@@ -232,8 +232,8 @@ async fn strangers_and_liars_learn_and_record_nothing() {
         assert_eq!(refusal.kind, RefusalKind::NotAllowed);
         assert_eq!(refusal.text, "you are not a member of g; ask with: join_group g");
     }
-    let lie = Holding { group: gid, file: fid, extent: Extent::Complete };
-    let answer = eve.ok(Call::Announce { anew: true, holdings: vec![lie] }).await;
+    let lie = Holding { group: gid, file: fid, completeness: Completeness::Complete };
+    let answer = eve.ok(Call::Announce { reset: true, holdings: vec![lie] }).await;
     assert_eq!(answer, Answer::Announced { unknown: vec![lie] });
     assert_eq!(files(&mut alice).await[0].sharers, 1);
 
@@ -294,7 +294,7 @@ async fn passwords_change_and_guesses_must_wait() {
     }
     let refusal = elsewhere.login("alice", "new").await.unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Wait);
-    assert!(refusal.again_ms.unwrap() <= 1_000);
+    assert!(refusal.retry_after_ms.unwrap() <= 1_000);
     // A name that does not exist looks like one that does.
     let Answer::Challenge { salt: first, .. } =
         elsewhere.ok(Call::Challenge { name: user("nobody"), candidate: 0 }).await

@@ -1,4 +1,4 @@
-//! Nobody takes over a user or a group: not by sending its id, and not by another tracker's word. What the version before
+//! No one takes over a user or a group: neither by sending its id, nor through another tracker. What the version before
 //! wrote lives on.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
@@ -9,36 +9,36 @@ use std::path::Path;
 use std::time::Instant;
 
 use common::{Client, free_ports, group, in_sync, start, until, user};
-use shoal_common::credentials::{Account, AccountDigest, Secrets};
+use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind, Session};
-use shoal_common::{Gid, Nonce, PeerId, RequestId, Uid};
-use shoal_replica::{Bounds, Config, Kind, Now, Origin, Replica, TrackerNo, Write, claim_key};
+use shoal_common::{AccountDigest, Gid, Nonce, PeerId, RequestId, Uid};
+use shoal_replica::{Bounds, Config, Kind, Now, Replica, TrackerNo, Write, WriterId, claim_key};
 use shoal_tracker::clock;
-use shoal_tracker::node::Node;
 use shoal_tracker::record::{
     ACCOUNT, ALLOWANCE, AccountRecord, Allowance, Birth, CAUTION, Caution, Change, Founding, History,
     INVITATION, Invitation, SIGN_OUT, SignOut, account_key, encode, sign_out_key,
 };
 use shoal_tracker::store::Store;
+use shoal_tracker::tracker::Tracker;
 
 fn fresh(password: &str) -> Account {
     Secrets::create(password).unwrap().2
 }
 
-async fn start_all(dir: &Path, ports: &[u16]) -> Vec<Node> {
-    let mut nodes = Vec::new();
+async fn start_all(dir: &Path, ports: &[u16]) -> Vec<Tracker> {
+    let mut trackers = Vec::new();
     for number in 1..=ports.len() {
-        nodes.push(start(dir, ports, u8::try_from(number).unwrap()).await);
+        trackers.push(start(dir, ports, u8::try_from(number).unwrap()).await);
     }
-    for node in &nodes {
-        in_sync(node, ports.len() - 1).await;
+    for tracker in &trackers {
+        in_sync(tracker, ports.len() - 1).await;
     }
-    nodes
+    trackers
 }
 
-async fn stop_all(nodes: Vec<Node>) {
-    for node in nodes {
-        node.shutdown().await;
+async fn stop_all(trackers: Vec<Tracker>) {
+    for tracker in trackers {
+        tracker.shutdown().await;
     }
 }
 
@@ -75,13 +75,13 @@ async fn owner(port: u16, name: &str) -> String {
     groups.into_iter().find(|entry| entry.name == group(name)).unwrap().owner.to_string()
 }
 
-/// Writes into the database of a tracker that is down what it will then tell the others: such a tracker lies.
+/// Writes into the database of a tracker that is down what it will send the others: such a tracker lies.
 fn lie(dir: &Path, (number, of): (u8, u8), writes: Vec<Write>) {
     let mut store = Store::open(&dir.join(number.to_string())).unwrap();
     let configured = (1..=of).map(TrackerNo).collect();
-    let origin = Origin(fastrand::u128(..).to_be_bytes());
+    let writer = WriterId(fastrand::u128(..).to_be_bytes());
     let (cluster, bounds) = (*b"shoal tracker  1", Bounds::default());
-    let config = Config { me: TrackerNo(number), configured, origin, cluster, bounds };
+    let config = Config { me: TrackerNo(number), configured, writer, cluster, bounds };
     let now = Now { wall_ms: clock::wall_ms(), mono_ms: 0 };
     store.begin().unwrap();
     let mut replica = Replica::open(&mut store, config, now).unwrap();
@@ -97,7 +97,7 @@ fn claim_write(kind: Kind, name: &str, id: [u8; 16], value: Vec<u8>) -> Write {
     Write { kind, key: claim_key(name.as_bytes(), shoal_replica::Uid(id)), value, ..Write::default() }
 }
 
-/// What a client may send who wants the id of somebody else.
+/// What a client may send that wants another user's id.
 fn takeovers_of(anns: Uid, name: &str, nonce: Nonce) -> Vec<Call> {
     let nonces = [None, Some(Nonce::random()), Some(nonce)];
     let call = |nonce| Call::CreateUser {
@@ -113,7 +113,7 @@ fn takeovers_of(anns: Uid, name: &str, nonce: Nonce) -> Vec<Call> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_takes_over_a_user_or_a_group_by_sending_its_id() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(3));
-    let nodes = start_all(dir.path(), &ports).await;
+    let trackers = start_all(dir.path(), &ports).await;
     let mut ann = Client::connect(ports[0]).await;
     let (anns, create) = Call::create_user(user("ann"), fresh("ann"));
     let Call::CreateUser { nonce: Some(nonce), .. } = create else { panic!("no nonce") };
@@ -125,11 +125,11 @@ async fn nobody_takes_over_a_user_or_a_group_by_sending_its_id() {
     ann.close().await;
     Client::connect(ports[1]).await.enter("ben").await;
 
-    let mut nodes = Some(nodes);
+    let mut trackers = Some(trackers);
     for restarted in [false, true] {
         if restarted {
-            stop_all(nodes.take().unwrap()).await;
-            nodes = Some(start_all(dir.path(), &ports).await);
+            stop_all(trackers.take().unwrap()).await;
+            trackers = Some(start_all(dir.path(), &ports).await);
         }
         for port in &ports {
             let mut stranger = Client::connect(*port).await;
@@ -168,13 +168,13 @@ async fn nobody_takes_over_a_user_or_a_group_by_sending_its_id() {
             }
         }
     }
-    stop_all(nodes.unwrap()).await;
+    stop_all(trackers.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_tracker_takes_anothers_word_for_an_account_or_a_group() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(3));
-    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut trackers = start_all(dir.path(), &ports).await;
     let mut ann = Client::connect(ports[0]).await;
     let (anns, create) = Call::create_user(user("ann"), fresh("ann"));
     let Call::CreateUser { nonce: Some(nonce), ref account, .. } = create else { panic!("no nonce") };
@@ -210,11 +210,11 @@ async fn no_tracker_takes_anothers_word_for_an_account_or_a_group() {
         ],
     ];
     for (number, lie_of_three) in lies.into_iter().enumerate() {
-        nodes.pop().unwrap().shutdown().await;
+        trackers.pop().unwrap().shutdown().await;
         lie(dir.path(), (3, 3), lie_of_three);
-        nodes.push(start(dir.path(), &ports, 3).await);
-        for node in &nodes {
-            in_sync(node, 2).await;
+        trackers.push(start(dir.path(), &ports, 3).await);
+        for tracker in &trackers {
+            in_sync(tracker, 2).await;
         }
         // It is listened to in all else.
         let name = format!("ben{number}");
@@ -227,25 +227,25 @@ async fn no_tracker_takes_anothers_word_for_an_account_or_a_group() {
             assert!(login(*port, "ann", "eve").await.is_err() && login(*port, "aaa", "eve").await.is_err());
             assert_eq!(owner(*port, "g").await, "ann");
         }
-        for node in &nodes[..2] {
-            assert!(node.status().await.unwrap().alarms > 0, "the operator is told");
+        for tracker in &trackers[..2] {
+            assert!(tracker.status().await.unwrap().alarms > 0, "the operator sees it");
         }
     }
-    stop_all(nodes).await;
+    stop_all(trackers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_changed_on_both_sides_of_a_partition_become_one() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
     stop_all({
-        let nodes = start_all(dir.path(), &ports).await;
+        let trackers = start_all(dir.path(), &ports).await;
         Client::connect(ports[0]).await.create_user("ann", "first").await;
-        nodes
+        trackers
     })
     .await;
     // The side that knows of more changes is right, though the other's is later.
     for (number, passwords) in [(2, &["two", "three"][..]), (1, &["other"])] {
-        let node = start(dir.path(), &ports, number).await;
+        let tracker = start(dir.path(), &ports, number).await;
         let port = ports[usize::from(number) - 1];
         let mut old = "first";
         for new in passwords {
@@ -254,9 +254,9 @@ async fn passwords_changed_on_both_sides_of_a_partition_become_one() {
             change(&mut ann, "ann", old, &fresh(new), true).await.unwrap();
             old = new;
         }
-        node.shutdown().await;
+        tracker.shutdown().await;
     }
-    let nodes = start_all(dir.path(), &ports).await;
+    let trackers = start_all(dir.path(), &ports).await;
     for port in &ports {
         login(*port, "ann", "three").await.unwrap();
         for lost in ["first", "two", "other"] {
@@ -267,10 +267,10 @@ async fn passwords_changed_on_both_sides_of_a_partition_become_one() {
     ann.login("ann", "three").await.unwrap();
     change(&mut ann, "ann", "three", &fresh("four"), true).await.unwrap();
     login(ports[1], "ann", "four").await.unwrap();
-    for node in &nodes {
-        assert_eq!(node.status().await.unwrap().alarms, 0);
+    for tracker in &trackers {
+        assert_eq!(tracker.status().await.unwrap().alarms, 0);
     }
-    stop_all(nodes).await;
+    stop_all(trackers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +280,7 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
     let db = rusqlite::Connection::open(dir.path().join("1/tracker.db")).unwrap();
     db.execute_batch(include_str!("data/earlier-version.sql")).unwrap();
     drop(db);
-    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut trackers = start_all(dir.path(), &ports).await;
     let anns = login(ports[1], "ann", "annold").await.unwrap().user;
     assert_eq!(login(ports[0], "ben", "benold").await.unwrap().tickets.len(), 1);
     let mut ann = Client::connect(ports[0]).await;
@@ -288,7 +288,7 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
     let elders = session.tickets[0].group;
     assert_eq!(owner(ports[1], "elders").await, "ann");
 
-    // The client of the version before is told what to do, and its logins go on working.
+    // The client of the version before gets an answer that says what to do, and its logins go on working.
     let create = Call::CreateUser {
         id: Uid::random(),
         name: user("eve"),
@@ -314,10 +314,10 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
         ],
     ];
     for (number, lie_of_two) in lies.into_iter().enumerate() {
-        nodes.pop().unwrap().shutdown().await;
+        trackers.pop().unwrap().shutdown().await;
         lie(dir.path(), (2, 2), lie_of_two);
-        nodes.push(start(dir.path(), &ports, 2).await);
-        in_sync(&nodes[0], 1).await;
+        trackers.push(start(dir.path(), &ports, 2).await);
+        in_sync(&trackers[0], 1).await;
         let name = format!("new{number}");
         Client::connect(ports[1]).await.enter(&name).await;
         until("what is true arrives", async || login(ports[0], &name, "secret").await.is_ok()).await;
@@ -326,16 +326,16 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
         assert_eq!(owner(ports[0], "elders").await, "ann");
     }
     // A tracker that has lost its disk gets everything back.
-    nodes.pop().unwrap().shutdown().await;
+    trackers.pop().unwrap().shutdown().await;
     let key = std::fs::read(dir.path().join("2/identity.key")).unwrap();
     std::fs::remove_dir_all(dir.path().join("2")).unwrap();
     let replacement = start(dir.path(), &ports, 2).await;
     replacement.shutdown().await;
     // Its operator kept the key, so the other one knows it.
     std::fs::write(dir.path().join("2/identity.key"), key).unwrap();
-    nodes.push(start(dir.path(), &ports, 2).await);
-    in_sync(&nodes[0], 1).await;
-    in_sync(&nodes[1], 1).await;
+    trackers.push(start(dir.path(), &ports, 2).await);
+    in_sync(&trackers[0], 1).await;
+    in_sync(&trackers[1], 1).await;
     ann.close().await;
     let mut ann = Client::connect(ports[1]).await;
     ann.login("ann", "annold").await.unwrap();
@@ -344,18 +344,18 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
         assert_eq!(login(*port, "ann", "annnew").await.unwrap().user, anns);
         assert_eq!(login(*port, "ann", "annold").await, Err(RefusalKind::WrongPassword));
     }
-    stop_all(nodes).await;
+    stop_all(trackers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_count_for_the_account_that_they_are_about() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
     for (number, password) in [(1, "first"), (2, "second")] {
-        let node = start(dir.path(), &ports, number).await;
+        let tracker = start(dir.path(), &ports, number).await;
         Client::connect(ports[usize::from(number) - 1]).await.create_user("sam", password).await;
-        node.shutdown().await;
+        tracker.shutdown().await;
     }
-    let nodes = start_all(dir.path(), &ports).await;
+    let trackers = start_all(dir.path(), &ports).await;
     let mut eve = Client::connect(ports[0]).await;
     let began = Instant::now();
     let mut waits = false;
@@ -379,20 +379,20 @@ async fn guesses_count_for_the_account_that_they_are_about() {
         eve.ok(Call::Logout).await;
     }
     assert!(waits, "after {:?}", began.elapsed());
-    stop_all(nodes).await;
+    stop_all(trackers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_that_a_lying_tracker_writes_locks_nobody_out_and_holds_nothing_for_good() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
-    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut trackers = start_all(dir.path(), &ports).await;
     let mut ann = Client::connect(ports[0]).await;
     let anns = ann.enter("ann").await.user;
     let laptop = ann.identity.clone();
     ann.close().await;
     let never = u64::MAX;
     let put = |kind, key, value| Write { kind, key, value, ..Write::default() };
-    nodes.pop().unwrap().shutdown().await;
+    trackers.pop().unwrap().shutdown().await;
     let sign_out =
         |key: PeerId, until_ms| put(SIGN_OUT, sign_out_key(anns, key), encode(&SignOut { until_ms }));
     let mut writes = vec![
@@ -408,8 +408,8 @@ async fn a_time_that_a_lying_tracker_writes_locks_nobody_out_and_holds_nothing_f
     for some in writes.chunks(64) {
         lie(dir.path(), (2, 2), some.to_vec());
     }
-    nodes.push(start(dir.path(), &ports, 2).await);
-    in_sync(&nodes[0], 1).await;
+    trackers.push(start(dir.path(), &ports, 2).await);
+    in_sync(&trackers[0], 1).await;
     Client::connect(ports[1]).await.enter("ben").await;
     until("the lies arrive", async || login(ports[0], "ben", "secret").await.is_ok()).await;
 
@@ -427,25 +427,25 @@ async fn a_time_that_a_lying_tracker_writes_locks_nobody_out_and_holds_nothing_f
         assert_eq!(lost.refused(Call::Resume { token: token.clone() }).await.kind, RefusalKind::SignedOut);
         lost.login("ann", "secret").await.unwrap();
     }
-    // Nothing is allowed in advance, and what is held is let go by an operator's word.
-    until("deletions rest", async || nodes[0].store_status().deletions_held.is_some()).await;
-    nodes[0].allow_deletions().await.unwrap();
-    until("deletions go on", async || nodes[0].store_status().deletions_held.is_none()).await;
-    stop_all(nodes).await;
+    // Nothing is allowed in advance, and what is held is released by an operator.
+    until("deletions rest", async || trackers[0].store_status().deletions_held.is_some()).await;
+    trackers[0].allow_deletions().await.unwrap();
+    until("deletions go on", async || trackers[0].store_status().deletions_held.is_none()).await;
+    stop_all(trackers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_was_signed_out_long_ago_can_be_signed_out_again() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
-    let mut nodes = start_all(dir.path(), &ports).await;
+    let mut trackers = start_all(dir.path(), &ports).await;
     let mut lost = Client::connect(ports[0]).await;
     let anns = lost.enter("ann").await.user;
     let laptop = lost.identity.clone();
-    nodes.pop().unwrap().shutdown().await;
+    trackers.pop().unwrap().shutdown().await;
     let key = sign_out_key(anns, laptop.peer_id());
     let value = encode(&SignOut { until_ms: 1 });
     lie(dir.path(), (1, 1), vec![Write { kind: SIGN_OUT, key, value, ..Write::default() }]);
-    nodes.push(start(dir.path(), &ports, 1).await);
+    trackers.push(start(dir.path(), &ports, 1).await);
     let mut lost = Client::connect_as(laptop.clone(), ports[0]).await;
     let token = lost.login("ann", "secret").await.unwrap().token;
     let mut home = Client::connect(ports[0]).await;
@@ -453,5 +453,5 @@ async fn a_client_that_was_signed_out_long_ago_can_be_signed_out_again() {
     home.ok(Call::SignOut { request: RequestId::random(), peer: laptop.peer_id() }).await;
     let mut lost = Client::connect_as(laptop, ports[0]).await;
     assert_eq!(lost.refused(Call::Resume { token }).await.kind, RefusalKind::SignedOut);
-    stop_all(nodes).await;
+    stop_all(trackers).await;
 }

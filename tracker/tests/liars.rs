@@ -1,21 +1,21 @@
 //! One of three trackers lies: a hand-made one, let in like any other, against real ones over real sockets. Whatever it
-//! says, it removes nothing, stops nobody, poisons no time, and holds nothing up.
+//! says, it removes nothing, stops no one, poisons no time, and holds nothing up.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;
 
 use std::time::{Duration, Instant};
 
-use common::liar::{Liar, Link, Manner, rand_origin};
+use common::liar::{Liar, Link, Manner, rand_writer_id};
 use common::{Client, free_ports, in_sync, start, until};
 use shoal_common::tracker_api::{Answer, Call};
 use shoal_replica::{
-    Bounds, Config, Entry, Frame, Kind, Live, NameSpace, Now, Origin, Pull, Replica, Row, Stamp, TrackerNo,
-    Write, settled_key,
+    Bounds, Config, Entry, Frame, Kind, Live, NameSpace, Now, Pull, Replica, Row, Stamp, TrackerNo, Write,
+    WriterId, decision_key,
 };
 use shoal_tracker::clock;
-use shoal_tracker::node::Node;
 use shoal_tracker::store::Store;
+use shoal_tracker::tracker::Tracker;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -23,8 +23,8 @@ const DAY_MS: i64 = 24 * 3_600_000;
 struct Cluster {
     dir: tempfile::TempDir,
     ports: Vec<u16>,
-    one: Node,
-    two: Node,
+    one: Tracker,
+    two: Tracker,
     alice: Client,
     liar: Liar,
 }
@@ -60,9 +60,9 @@ async fn groups(port: u16) -> usize {
     }
 }
 
-async fn alarms_of(node: &Node, word: &str) {
+async fn alarms_of(tracker: &Tracker, word: &str) {
     until(word, async || {
-        let status = node.status().await.unwrap();
+        let status = tracker.status().await.unwrap();
         status.last_alarms.iter().any(|alarm| alarm.contains(word))
     })
     .await;
@@ -80,8 +80,8 @@ async fn go_on(cluster: &mut Cluster, name: &str) {
     in_sync(&cluster.two, 1).await;
 }
 
-/// Starts both anew: what a tracker wrote since its start it gives up on nobody's word.
-async fn begin_anew(cluster: Cluster) -> Cluster {
+/// Restarts both. What a tracker wrote since its start it does not give up, whatever another one says.
+async fn restart(cluster: Cluster) -> Cluster {
     let Cluster { dir, ports, one, two, alice, liar } = cluster;
     alice.close().await;
     one.shutdown().await;
@@ -99,21 +99,21 @@ async fn close(cluster: Cluster) {
     cluster.two.shutdown().await;
 }
 
-/// Tells a tracker that everything has to be compared with the liar, and that it holds all that the tracker does.
+/// Makes a tracker compare everything with the liar, which claims to hold all that the tracker does.
 async fn demand_a_fresh_round(link: &Link) {
-    link.its_origin().await;
+    link.its_writer_id().await;
     common::until_heard(|| Some(link.its_vector()).filter(|vector| !vector.is_empty())).await;
-    let own = link.its_origin().await;
-    let others = link.its_vector().into_iter().filter(|entry| entry.origin != own);
+    let own = link.its_writer_id().await;
+    let others = link.its_vector().into_iter().filter(|entry| entry.writer != own);
     link.say(Frame::Vector(others.collect()));
     link.say(Frame::Vector(link.its_vector()));
-    let made_up = Entry { origin: Origin(rand_origin()), seq: 5 };
-    link.say(Frame::Floor { entries: vec![made_up], dropped: Stamp::at_ms(1) });
+    let made_up = Entry { writer: WriterId(rand_writer_id()), seq: 5 };
+    link.say(Frame::GcWatermark { entries: vec![made_up], dropped: Stamp::at_ms(1) });
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_made_up_floor_removes_nothing_anywhere() {
-    let mut cluster = begin_anew(cluster(12).await).await;
+    let mut cluster = restart(cluster(12).await).await;
     let first = cluster.liar.link(cluster.ports[0], 1, 0).await;
     demand_a_fresh_round(&first).await;
     alarms_of(&cluster.one, "would have been removed").await;
@@ -126,7 +126,7 @@ async fn a_made_up_floor_removes_nothing_anywhere() {
     let report = cluster.one.report().await.unwrap();
     assert!(report.text().contains("allow-removal 3"), "{}", report.text());
     go_on(&mut cluster, "after").await;
-    assert!(!cluster.one.allow_removal(2).await.unwrap(), "nothing is held back by the word of tracker 2");
+    assert!(!cluster.one.allow_removal(2).await.unwrap(), "no removal by tracker 2 is held back");
     close(cluster).await;
 }
 
@@ -134,7 +134,7 @@ async fn a_made_up_floor_removes_nothing_anywhere() {
 async fn with_nobody_else_to_ask_no_more_than_a_small_part_is_removed() {
     let mut cluster = cluster(150).await;
     cluster.two.shutdown().await;
-    // What it wrote since its start it does not give up on anybody's word.
+    // What it wrote since its start it does not give up, whatever another one says.
     cluster.one.shutdown().await;
     cluster.one = start(cluster.dir.path(), &cluster.ports, 1).await;
     let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
@@ -152,23 +152,23 @@ async fn a_claim_over_ones_own_rows_stops_nobody() {
     let mut cluster = cluster(3).await;
     for (port, number) in [(cluster.ports[0], 1), (cluster.ports[1], 2)] {
         let link = cluster.liar.link(port, number, 0).await;
-        let own = link.its_origin().await;
-        link.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 1 }]));
+        let own = link.its_writer_id().await;
+        link.say(Frame::Vector(vec![Entry { writer: own, seq: (1 << 62) + 1 }]));
         link.say(Frame::Ack { ids: vec![1], held: (1 << 62) + 1 });
     }
     alarms_of(&cluster.one, "what it did not write").await;
     alarms_of(&cluster.two, "what it did not write").await;
     go_on(&mut cluster, "after").await;
-    // The same about the other one: who is told that passes it on to nobody.
+    // The same about the other one: a tracker that receives this passes it on to no one.
     let to_two = cluster.liar.link(cluster.ports[1], 2, 0).await;
     let to_one = cluster.liar.link(cluster.ports[0], 1, 0).await;
-    let own = to_one.its_origin().await;
-    to_two.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 1 }]));
-    to_two.its_origin().await;
+    let own = to_one.its_writer_id().await;
+    to_two.say(Frame::Vector(vec![Entry { writer: own, seq: (1 << 62) + 1 }]));
+    to_two.its_writer_id().await;
     go_on(&mut cluster, "later").await;
     // Nor where the one that it is about is away.
     cluster.one.shutdown().await;
-    to_two.say(Frame::Vector(vec![Entry { origin: own, seq: (1 << 62) + 2 }]));
+    to_two.say(Frame::Vector(vec![Entry { writer: own, seq: (1 << 62) + 2 }]));
     cluster.one = start(cluster.dir.path(), &cluster.ports, 1).await;
     cluster.alice = Client::connect(cluster.ports[0]).await;
     cluster.alice.login("alice", "secret").await.unwrap();
@@ -181,13 +181,13 @@ async fn impossible_times_are_refused() {
     let mut cluster = cluster(3).await;
     for stamp in [Stamp::MAX, Stamp::at_ms(u64::MAX >> 20)] {
         let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
-        link.its_origin().await;
-        link.say(Frame::Floor { entries: Vec::new(), dropped: Stamp::MAX });
+        link.its_writer_id().await;
+        link.say(Frame::GcWatermark { entries: Vec::new(), dropped: Stamp::MAX });
         let row = Row {
             kind: Kind(200),
             key: b"poison".to_vec(),
             stamp,
-            origin: cluster.liar.origin,
+            writer: cluster.liar.writer,
             seq: 1,
             born: stamp,
             tombstone: false,
@@ -209,12 +209,12 @@ async fn a_settled_name_from_before_the_cluster_began_changes_no_holder() {
     let mut cluster = cluster(1).await;
     for early in [Stamp::default(), Stamp::at_ms(1_600_000_000_000)] {
         let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
-        link.its_origin().await;
+        link.its_writer_id().await;
         let row = Row {
-            kind: NameSpace::Group.settled_kind(),
-            key: settled_key(b"g0"),
+            kind: NameSpace::Group.decision_kind(),
+            key: decision_key(b"g0"),
             stamp: early,
-            origin: cluster.liar.origin,
+            writer: cluster.liar.writer,
             seq: 1,
             born: early,
             tombstone: false,
@@ -257,8 +257,8 @@ async fn what_a_clock_far_ahead_wrote_reaches_the_others_after_restamp() {
         // For a while its clock is a year ahead.
         let mut store = Store::open(&dir.path().join("1")).unwrap();
         let (configured, bounds) = (vec![TrackerNo(1), TrackerNo(2)], Bounds::default());
-        let (origin, cluster) = (Origin(rand_origin()), *b"shoal tracker  1");
-        let config = Config { me: TrackerNo(1), configured, origin, cluster, bounds };
+        let (writer, cluster) = (WriterId(rand_writer_id()), *b"shoal tracker  1");
+        let config = Config { me: TrackerNo(1), configured, writer, cluster, bounds };
         let wall_ms = clock::wall_ms().saturating_add_signed(365 * DAY_MS);
         let now = Now { wall_ms, mono_ms: 0 };
         store.begin().unwrap();
@@ -269,8 +269,8 @@ async fn what_a_clock_far_ahead_wrote_reaches_the_others_after_restamp() {
     }
     let one = start(dir.path(), &ports, 1).await;
     alarms_of(&two, "impossible time").await;
-    let holds = async |node: &Node| {
-        let kinds = node.report().await.unwrap().records_by_kind;
+    let holds = async |tracker: &Tracker| {
+        let kinds = tracker.report().await.unwrap().records_by_kind;
         kinds.iter().any(|(kind, count)| *kind == 200 && *count == 1)
     };
     assert!(!holds(&two).await);
@@ -289,14 +289,14 @@ async fn what_a_clock_far_ahead_wrote_reaches_the_others_after_restamp() {
 async fn who_takes_nothing_any_more_loses_its_link_and_can_raise_another() {
     let mut cluster = cluster(40).await;
     let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
-    link.its_origin().await;
+    link.its_writer_id().await;
     link.be_deaf();
     // More than fits into every buffer on the way.
-    for round in 0..3_000 {
-        link.say(Frame::Pull(Pull { round, credit: 8, fresh: true, sums: None }));
+    for sync_id in 0..3_000 {
+        link.say(Frame::Pull(Pull { sync_id, credit: 8, full: true, sums: None }));
     }
     let again = cluster.liar.link(cluster.ports[0], 1, 0).await;
-    again.its_origin().await;
+    again.its_writer_id().await;
     go_on(&mut cluster, "after").await;
     close(cluster).await;
 }
@@ -307,7 +307,7 @@ async fn who_talks_without_acknowledging_is_not_waited_for() {
     let mut slow = 0;
     for number in 0..10 {
         let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
-        let own = link.its_origin().await;
+        let own = link.its_writer_id().await;
         let since = Instant::now();
         cluster.alice.create_group(&format!("quick{number}")).await;
         slow += u32::from(since.elapsed() > Duration::from_millis(1_400));
@@ -323,8 +323,8 @@ async fn frames_without_rows_hold_no_round_up() {
     cluster.two.shutdown().await;
     let link = cluster.liar.link(cluster.ports[0], 1, 0).await;
     link.answer(Manner::Empty);
-    link.its_origin().await;
-    link.say(Frame::Vector(vec![Entry { origin: cluster.liar.origin, seq: 50 }]));
+    link.its_writer_id().await;
+    link.say(Frame::Vector(vec![Entry { writer: cluster.liar.writer, seq: 50 }]));
     let pulled = || link.heard().into_iter().find(|frame| matches!(frame, Frame::Pull(_)));
     common::until_heard(pulled).await;
     cluster.two = start(cluster.dir.path(), &cluster.ports, 2).await;
@@ -340,11 +340,11 @@ async fn thousands_of_made_up_writers_leave_room_for_the_real_ones() {
     let mut cluster = cluster(2).await;
     for (port, number) in [(cluster.ports[0], 1), (cluster.ports[1], 2)] {
         let link = cluster.liar.link(port, number, 0).await;
-        // The tracker is no longer new when it has heard out all others.
+        // The tracker is no longer new once it has synced with all others.
         let pulled = || link.heard().into_iter().find(|frame| matches!(frame, Frame::Pull(_)));
         common::until_heard(pulled).await;
         let mut made_up: Vec<Entry> =
-            (0..16_300).map(|_| Entry { origin: Origin(rand_origin()), seq: 1 }).collect();
+            (0..16_300).map(|_| Entry { writer: WriterId(rand_writer_id()), seq: 1 }).collect();
         while !made_up.is_empty() {
             let rest = made_up.split_off(made_up.len().min(2_000));
             link.say(Frame::Vector(std::mem::replace(&mut made_up, rest)));

@@ -7,11 +7,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use common::{Client, free_ports, in_sync, info, start, until};
+use common::{Client, config, free_ports, in_sync, start, until};
 use shoal_common::tracker_api::RefusalKind;
-use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::status::Report;
-use shoal_tracker::storage::Rules;
+use shoal_tracker::tracker::{Tracker, TrackerConfig};
 
 fn ask(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tracker")).args(arguments).output().unwrap();
@@ -30,18 +29,9 @@ fn scrape(at: SocketAddr, path: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_metrics_tell_how_the_cluster_is() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
-    let config = NodeConfig {
-        info: info(&ports),
-        info_path: "tracker_info.txt".into(),
-        number: 1,
-        dir: dir.path().join("1"),
-        rules: Rules::default(),
-        metrics: Some("127.0.0.1:0".parse().unwrap()),
-        cluster_key: None,
-        registration: shoal_tracker::registration::Terms::default(),
-        node_secret: None,
-    };
-    let one = Node::start(config).await.unwrap();
+    let metrics = Some("127.0.0.1:0".parse().unwrap());
+    let one = TrackerConfig { metrics, ..config(dir.path(), &ports, 1) };
+    let one = Tracker::start(one).await.unwrap();
     let two = start(dir.path(), &ports, 2).await;
     in_sync(&one, 1).await;
     let mut client = Client::connect(ports[1]).await;

@@ -1,11 +1,11 @@
 //! The simulation of whole clusters on the tracker's real database. `SHOAL_SEEDS=n` runs that many seeds, `SHOAL_SEED=x` one of
-//! them, shrunk and told if it fails.
+//! them; a failing one is shrunk and shown.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use shoal_replica::{After, BlobHash, Kind, MetaEntry, Origin, Row, Rows, Stamp};
+use shoal_replica::{After, BlobHash, Kind, MetaEntry, Row, Rows, Stamp, WriterId};
 use shoal_sim::{Broken, Campaign, Disk, replay, run};
 use shoal_tracker::store::{Store, StoreError};
 
@@ -22,7 +22,7 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-/// Copies a database as a power cut leaves it: with its log, without a word to whoever has it open.
+/// Copies a database as a power cut leaves it: with its log, without closing it first.
 fn copy(from: &Path, to: &Path) {
     for file in ["tracker.db", "tracker.db-wal"] {
         match std::fs::copy(from.join(file), to.join(file)) {
@@ -93,8 +93,8 @@ impl Rows for Database {
         self.store.remove(kind, key)
     }
 
-    fn above(&self, origin: Origin, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.store.above(origin, seq, limit)
+    fn above(&self, writer: WriterId, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.store.above(writer, seq, limit)
     }
 
     fn scan(

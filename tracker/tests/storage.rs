@@ -155,7 +155,7 @@ async fn chunks_that_nothing_names_go_by_the_rules_only() {
     when("in place", &mut client, |status| status.missing_copies == 0 && status.unnamed == 0).await;
     one.allow_deletions().await.unwrap();
 
-    // A tenth of what is there goes by itself, but not while somebody of that user puts or gets, elsewhere even.
+    // A tenth of what is there is deleted by itself, but not while a client of that user puts or gets, even elsewhere.
     let lease = RequestId::random();
     other.ok(Call::Store(StoreCall::Lease { id: lease, end: false })).await;
     servers[0].store(chunk(owner, 100));
@@ -207,8 +207,8 @@ async fn a_server_under_a_new_key_takes_its_place() {
     let new = Server::start_as("DFS2", &ports, Identity::generate(), port, HashSet::new());
     up(&mut client, 3).await;
     let entry = nodes(&mut client).await.into_iter().find(|node| node.peer == old_peer).unwrap();
-    assert_eq!(entry.heir, Some(new.peer()));
-    until("the heir has its part", async || new.held.lock().unwrap().len() == 4).await;
+    assert_eq!(entry.successor, Some(new.peer()));
+    until("the successor has its part", async || new.held.lock().unwrap().len() == 4).await;
     when("in place again", &mut client, |status| status.missing_copies == 0).await;
     one.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! Whoever is not a tracker gets nothing on the trackers' protocol, and garbage disturbs nobody.
+//! A peer that is not a tracker gets nothing on the trackers' protocol, and garbage disturbs no one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;

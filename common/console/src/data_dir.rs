@@ -1,4 +1,4 @@
-//! The folder in which one process keeps its key, its database, its history and its log; locked while it runs.
+//! The folder with one process's key, database, history and log, which is locked while the process runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 
-/// The file that is locked; it holds the process id of who locked it.
+/// The file that is locked. It holds the process id of the process that locked it.
 const LOCK_FILE: &str = "lock";
-/// The digits of a process id and a newline; more was not written by us.
+/// The digits of a process id and a newline; a longer file is not ours.
 const MAX_LOCK_BYTES: u64 = 32;
 
 /// A data directory that is ours while this value lives.
@@ -22,7 +22,7 @@ pub struct DataDir {
 }
 
 impl Drop for DataDir {
-    /// Unlocks by word: a child process that was begun a moment ago still has the open file, and the lock with it.
+    /// Unlocks explicitly: a child process between fork and exec still has the open file, and the lock with it.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
@@ -31,12 +31,12 @@ impl Drop for DataDir {
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error("{} is already in use by another process{pid}; stop that one, or give another --data-dir", .path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
-        /// ` (pid N)`, if the other one said so.
+        /// ` (pid N)`, if the other process wrote it.
         pid: String,
     },
     /// It cannot be made or written to.
@@ -81,7 +81,7 @@ impl DataDir {
             writeln!(lock, "{}", std::process::id())
         };
         match note(&mut lock) {
-            // It is only for people: a full disk is no reason not to start.
+            // It is only for information: a full disk is no reason not to start.
             Err(error)
                 if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
             {
@@ -92,7 +92,7 @@ impl DataDir {
         Ok(Self { path, lock })
     }
 
-    /// Where a client that listens at `listen` keeps its data when nothing else is said.
+    /// The default folder of a client that listens at `listen`.
     ///
     /// # Errors
     /// When there is no home folder.
@@ -108,7 +108,7 @@ impl DataDir {
     }
 }
 
-/// Who holds the lock, in words.
+/// The process that holds the lock, in words.
 fn holder(lock: &mut File) -> String {
     let mut text = String::new();
     let read = lock.take(MAX_LOCK_BYTES).read_to_string(&mut text);

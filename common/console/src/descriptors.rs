@@ -2,13 +2,12 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The soft limit is raised to the hard one, and never beyond this: enough for thousands of downloads and peers. Systems
-/// that have no hard limit allow a thousand million, and a defect that leaks descriptors would show only when memory is
-/// gone.
+/// The soft limit is raised to the hard one, but not beyond this: enough for thousands of downloads and peers. Systems without a
+/// hard limit allow a thousand million, and a leak of descriptors would show only when memory is used up.
 pub const MOST: u64 = 65_536;
 
-/// Raises the soft limit to the hard one, which the system allows every process, bounded by [`MOST`]; gives what holds
-/// now. A soft limit that is higher already stays. Call it before anything is opened in numbers.
+/// Raises the soft limit to the hard one, which the system allows every process, bounded by [`MOST`]. Returns the
+/// limit now. A higher soft limit stays. To be called before many files are opened.
 pub fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let now = current.unwrap_or(u64::MAX);

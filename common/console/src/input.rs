@@ -1,5 +1,5 @@
-//! Small files that a person names, read whole, whatever the name leads to: a file, a device, or a pipe that another
-//! program writes to, as `<(…)` of a shell is. A pipe that nobody writes to is not waited for.
+//! Reads small files that a user names, whole: a file, a device, or a pipe that another program writes to, such as a shell's
+//! `<(…)`. It does not wait for a pipe without a writer.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-/// How long a pipe is waited for to be written to: the other program may just be starting.
+/// How long to wait for a pipe's writer: the other program may just be starting.
 const WRITER_WITHIN: Duration = Duration::from_secs(3);
 /// Pause between two looks at a pipe.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Reads a file of at most so many bytes. A device that never ends is refused as soon as it gave more.
+/// Reads a file of at most so many bytes. A device without end is refused after that many.
 ///
 /// # Errors
-/// When it cannot be read, is longer, or is a pipe that nobody writes to.
+/// When it cannot be read, is longer, or is a pipe without a writer.
 pub fn read_input(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_socket() {
@@ -42,7 +42,7 @@ fn read_pipe(path: &Path, most: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
     let (opened, mut written) = (Instant::now(), false);
     let mut pipe = pipe.take(most);
     loop {
-        // What came before an error stays in `bytes`.
+        // Bytes before an error stay in `bytes`.
         match pipe.read_to_end(bytes) {
             Ok(_) if written || !bytes.is_empty() => return Ok(()),
             Ok(_) if opened.elapsed() >= WRITER_WITHIN => {

@@ -1,4 +1,4 @@
-//! Files that hold a secret: of a bounded length, and nobody's but their owner's.
+//! Files that hold a secret: of bounded length, and readable by their owner only.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::input::read_input;
 /// Longest such file, in bytes.
 const MAX_BYTES: u64 = 4_096;
 
-/// Reads what the file holds; `what` is how it is called in messages, such as "the join secret".
+/// Reads the file; `what` is its name in messages, such as "the join secret".
 ///
 /// # Errors
 /// In words: it cannot be read, others may read it, or it is too long.

@@ -1,5 +1,5 @@
-//! What the binaries share towards whoever runs them: where log lines go, how many files they may open, what comes on a
-//! pipe, how a rate is typed, how a file that they name is read, where they keep what they remember.
+//! What the binaries share towards their users: logs, the limit of open files, commands on a pipe, what is typed on a command
+//! line or at a terminal, files that a user names, and data folders.
 
 pub mod data_dir;
 pub mod descriptors;
@@ -8,19 +8,19 @@ mod key_file;
 pub mod log;
 pub mod password;
 pub mod pipe;
-mod rate;
 mod runtime;
 mod terminal;
 mod text_file;
 mod trackers;
+mod typed;
 mod wrapped;
 
 pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
-pub use rate::{rate, size};
 pub use runtime::runtime;
 pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;
+pub use typed::{address, number, rate, size, time};
 pub use wrapped::wrapped;

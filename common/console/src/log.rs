@@ -1,4 +1,4 @@
-//! Where log lines go: to stderr, or to a file of bounded size while a prompt owns the terminal.
+//! Logging: to stderr, or to a file of bounded size while a prompt owns the terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -10,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// What is logged on stderr, beside a program's own output, when RUST_LOG does not say: what a script's author must know.
+/// What is logged on stderr beside a program's own output by default: what the author of a script must know.
 pub const ERRORS: &str = "error";
-/// A log file that has grown to this size becomes the older half, which is kept beside it.
+/// A log file of this size becomes the older half, which is kept beside it.
 const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How log lines look.
@@ -20,12 +20,12 @@ const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging: into `file` if one is given, else to stderr. RUST_LOG says which lines are written, and `filter` in
-/// the same words where it does not; what of RUST_LOG makes no sense is said on stderr. A second call changes nothing.
+/// Starts logging: into `file` if one is given, else to stderr. RUST_LOG selects the lines, or `filter`, in the same syntax, by
+/// default. Directives of RUST_LOG that cannot be read are named on stderr. A second call changes nothing.
 ///
 /// # Errors
 /// When the log file cannot be written.
@@ -40,7 +40,7 @@ pub fn start(format: LogFormat, filter: &str, file: Option<&Path>) -> io::Result
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
-    // Only a second call fails; the first one's choice stands.
+    // Only a second call fails; the first one stays.
     let _ = started;
     Ok(())
 }
@@ -51,21 +51,21 @@ fn choose_filter(said: Option<&str>, default: &str) -> EnvFilter {
         return filter;
     }
     let (sound, wrong) = sort_directives(said);
-    // Not as a log line, which a filter might keep back.
+    // Not as a log line, which a filter might drop.
     eprintln!(
         "warning: RUST_LOG: {wrong:?} makes no sense and is left out; write for example: {default},shoal_net=debug"
     );
     EnvFilter::new(if sound.is_empty() { default } else { &sound })
 }
 
-/// What of a filter makes sense on its own, and what does not.
+/// The directives of a filter that can be read, and those that cannot.
 fn sort_directives(said: &str) -> (String, String) {
     let (sound, wrong): (Vec<&str>, Vec<&str>) =
         said.split(',').partition(|directive| directive.parse::<Directive>().is_ok());
     (sound.join(","), wrong.join(","))
 }
 
-/// A log file that never grows beyond its bound.
+/// A log file of bounded size.
 struct LogFile {
     path: PathBuf,
     file: File,
@@ -90,11 +90,10 @@ impl LogFile {
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.written >= MAX_LOG_BYTES {
-            // Without room or a descriptor for another it grows on.
+            // Without room or a descriptor for another one it goes on growing.
             let _ = self.turn();
         }
-        // A line that cannot be written is lost. An error would be written to the terminal, over somebody's prompt, for each
-        // line for as long as the disk is full.
+        // A line that cannot be written is lost. An error would appear at the user's prompt for each line while the disk is full.
         let count = self.file.write(line).unwrap_or(line.len());
         self.written += count as u64;
         Ok(count)

@@ -12,7 +12,7 @@ const CTRL_D: u8 = 0x04;
 const CTRL_U: u8 = 0x15;
 const BACKSPACE: [u8; 2] = [0x08, 0x7f];
 
-/// Asks for a password; `None` if it was cancelled with Ctrl-C or Ctrl-D. Blocks until a line was typed.
+/// Asks for a password; `None` if it was cancelled with Ctrl-C or Ctrl-D. Blocks until a line is typed.
 ///
 /// # Errors
 /// When stdin is no terminal, or fails.
@@ -33,9 +33,9 @@ pub fn read(prompt: &str) -> io::Result<Option<Password>> {
     Ok(typed?.map(|bytes| Password::new(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
-/// Puts bytes together to a line, as a terminal would; `None` if it was cancelled.
+/// Reads a line from bytes, as a terminal does; `None` if it was cancelled.
 fn line(mut next: impl FnMut() -> io::Result<Option<u8>>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    // Never grows: growing would leave copies in memory.
+    // It must not grow, because that would leave copies in memory.
     let mut typed = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD_BYTES + 1));
     loop {
         match next()? {
@@ -50,7 +50,7 @@ fn line(mut next: impl FnMut() -> io::Result<Option<u8>>) -> io::Result<Option<Z
     }
 }
 
-/// Takes the last character off, all its bytes.
+/// Removes the last character with all its bytes.
 fn erase(typed: &mut Vec<u8>) {
     while let Some(byte) = typed.pop() {
         if byte & 0xc0 != 0x80 {
@@ -59,7 +59,7 @@ fn erase(typed: &mut Vec<u8>) {
     }
 }
 
-/// A terminal that shows nothing and reacts to nothing; as before when dropped.
+/// A terminal that shows nothing and reacts to nothing, until this is dropped.
 struct Hidden(Termios);
 
 impl Hidden {
@@ -76,7 +76,7 @@ impl Hidden {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        // A terminal that is gone needs no mending.
+        // A terminal that is gone needs no restoring.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

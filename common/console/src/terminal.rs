@@ -1,16 +1,16 @@
-//! The terminal's settings, as they were when the program began: a line editor in a thread may have changed them when it ends.
+//! Restores the terminal's settings at the program's end, because a line editor in a thread may have changed them.
 
 use std::io::{self, IsTerminal, Write};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Gives the terminal of standard input its settings back when it is dropped, and ends a line that a prompt began.
+/// Restores the settings of standard input's terminal when it is dropped, and ends a line that a prompt began.
 #[derive(Debug)]
 #[must_use]
 pub struct Restored(Option<Termios>);
 
 impl Restored {
-    /// Remembers the settings as they are; nothing where standard input is no terminal.
+    /// Remembers the present settings, if standard input is a terminal.
     pub fn at_end() -> Self {
         Self(tcgetattr(io::stdin()).ok())
     }
@@ -19,7 +19,7 @@ impl Restored {
 impl Drop for Restored {
     fn drop(&mut self) {
         let Some(terminal) = &self.0 else { return };
-        // Only a line that is being edited has them changed. A terminal that is gone needs no mending.
+        // They differ only while a line is being edited. A terminal that is gone needs no restoring.
         let editing = tcgetattr(io::stdin()).is_ok_and(|now| now.local_modes != terminal.local_modes);
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, terminal);
         if editing && io::stdout().is_terminal() {

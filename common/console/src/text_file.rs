@@ -1,11 +1,11 @@
-//! Small text files that a person names: read whole, whatever the name leads to.
+//! Reads small text files that a user names.
 
 use std::io;
 use std::path::Path;
 
 use crate::input::read_input;
 
-/// Reads a text file of at most so many bytes; a device that never ends is refused as soon as it gave more.
+/// Reads a text file of at most so many bytes. A device without end is refused after that many.
 ///
 /// # Errors
 /// When it cannot be read, is longer, or is no text in UTF-8.

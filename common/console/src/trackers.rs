@@ -10,7 +10,7 @@ use crate::read_text;
 /// Reads the file that names the trackers.
 ///
 /// # Errors
-/// When it cannot be read or makes no sense.
+/// When it cannot be read, or a line of it is wrong.
 pub fn read_trackers(path: &Path) -> anyhow::Result<TrackerInfo> {
     let shown = path.display();
     let text = read_text(path, tracker_info::MAX_FILE_BYTES)

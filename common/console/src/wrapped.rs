@@ -5,13 +5,13 @@ use std::io;
 use rustix::termios::tcgetwinsize;
 use textwrap::{Options, fill};
 
-/// A terminal of fewer columns breaks lines where it likes.
+/// On a terminal of fewer columns lines are not wrapped.
 const LEAST: usize = 40;
-/// Lines that go on begin no further to the right.
+/// Continued lines begin no further to the right.
 const DEEPEST: usize = 24;
 
-/// The text with its lines broken between words where they are longer than the terminal is wide; as it is where standard
-/// output is no terminal.
+/// The text with lines that are longer than the terminal is wide broken between words; unchanged if standard output is no
+/// terminal.
 #[must_use]
 pub fn wrapped(text: &str) -> String {
     match tcgetwinsize(io::stdout()) {
@@ -31,7 +31,7 @@ fn wrapped_to(text: &str, columns: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Where a line goes on: below the second column of a table, else a little to the right of its beginning.
+/// Where a line is continued: below the second column of a table, else a little to the right of its beginning.
 fn hang(line: &str) -> usize {
     let begins = line.len() - line.trim_start().len();
     let column = line[begins..].find("  ").map(|gap| {

@@ -1,4 +1,4 @@
-//! How fast the bulk lane is: 1 GiB in data frames of 16 KiB from one process to another over loopback.
+//! How fast a bulk connection is: 1 GiB in data frames of 16 KiB from one process to another over loopback.
 //!
 //! `cargo run --release -p shoal-net --example bulk_bench [-- CONNECTIONS [raw]]`; `raw` sends the same
 //! frames over bare TCP, which is the ceiling. Prints MB/s and the CPU seconds of both processes.
@@ -25,7 +25,7 @@ const PIECE: usize = 1 << 20;
 const BLOCK: usize = 16 * 1024;
 const DATA: u8 = 1;
 const HEAD: usize = 12;
-/// In front of bare TCP; the bulk lane has its own.
+/// In front of bare TCP; a bulk connection has its own.
 const BUFFER: usize = 128 * 1024;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;

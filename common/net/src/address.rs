@@ -1,4 +1,4 @@
-//! Between libp2p's addresses and ids and the ones that everybody else uses.
+//! Between libp2p's addresses and ids and the ones used elsewhere.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -40,7 +40,7 @@ pub fn site(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The id as everybody else knows it; `None` for a key that is not Ed25519.
+/// The id as it is used elsewhere; `None` for a key that is not Ed25519.
 pub(crate) fn from_libp2p(id: &libp2p::PeerId) -> Option<PeerId> {
     PeerId::from_libp2p_bytes(&id.to_bytes()).ok()
 }

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use libp2p::identity::{Keypair, ed25519};
+use libp2p::tls::certificate;
+use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
 use shoal_common::PeerId;
 use zeroize::Zeroizing;
-
-use crate::bulk::tls;
 
 /// What opens the one line of a key file; a later format gets another word.
 const PREFIX: &str = "shoal-ed25519 ";
@@ -36,7 +36,7 @@ pub struct Identity {
 struct Keys {
     signing: ed25519::Keypair,
     peer_id: PeerId,
-    /// Made when the bulk lane first needs it.
+    /// Made when a bulk connection first needs it.
     certified: OnceLock<Result<CertifiedKey, String>>,
 }
 
@@ -122,9 +122,9 @@ impl Identity {
         Keypair::from(self.keys.signing.clone())
     }
 
-    /// The certificate of the bulk lane with its key: one per process, like the key it vouches for.
+    /// The certificate for bulk connections with its key: one per process, like the key it vouches for.
     pub(crate) fn certified_key(&self) -> Result<CertifiedKey, String> {
-        self.keys.certified.get_or_init(|| tls::certified_key(self)).clone()
+        self.keys.certified.get_or_init(|| certify(&self.keypair())).clone()
     }
 
     fn from_keypair(signing: ed25519::Keypair) -> Self {
@@ -217,6 +217,13 @@ fn parse(text: &[u8]) -> Option<ed25519::Keypair> {
     }
     let secret = ed25519::SecretKey::try_from_bytes(&mut secret[..]).ok()?;
     Some(ed25519::Keypair::from(secret))
+}
+
+/// A certificate of libp2p's kind for a key, and the certificate's private key.
+fn certify(key: &Keypair) -> Result<CertifiedKey, String> {
+    let (certificate, key) = certificate::generate(key).map_err(|error| error.to_string())?;
+    let key = ring::sign::any_ecdsa_type(&key).map_err(|error| error.to_string())?;
+    Ok(CertifiedKey::new(vec![certificate], key))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::control::{Control, DialError};
 
 /// The file's name in a data folder.
 const FILE: &str = "known_trackers";
-/// Readable by its owner only: nobody else is to say whom we believe.
+/// Readable by its owner only: no one else may decide which trackers are believed.
 const MODE: u32 = 0o600;
 
 /// Lists by their signers.
@@ -93,10 +93,10 @@ pub enum KnownError {
 /// Why no tracker that is to be believed was reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ReachError {
-    /// Nobody answers, or not the one whom the file names.
+    /// Nothing answers, or not the tracker that the file names.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// Somebody answers who is not believed.
+    /// A tracker answers that is not believed.
     #[error(transparent)]
     Known(#[from] KnownError),
 }
@@ -135,7 +135,7 @@ impl KnownTrackers {
         self.0.lines.iter().filter_map(|(number, line)| Some((*number, pins.key(line)?))).collect()
     }
 
-    /// Whom a dial to that tracker must find, by the file as it is now.
+    /// The key that a dial to that tracker must find, by the file as it is now.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -144,7 +144,7 @@ impl KnownTrackers {
         self.update(move |pins, _, _| pins.expected(&line)).await
     }
 
-    /// Connects to that tracker, and to nobody else: the key that it proved. At the first contact anybody will do, and
+    /// Connects to that tracker, and to no other: the key that it proved. At the first contact any key will do, and
     /// [`met`](Self::met) is to be called once it has shown itself to be a tracker, before anything is said to it or believed.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl KnownTrackers {
         }
     }
 
-    /// Pins `key` for that tracker in place of any other: somebody who may say so did.
+    /// Pins `key` for that tracker in place of any other, on the word of one who may decide that.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -240,7 +240,7 @@ impl Inner {
         Pins::parse(&text).map_err(|error| KnownError::Malformed { path: self.path.clone(), error })
     }
 
-    /// Whole or not at all, and durable before anybody is believed by it.
+    /// Whole or not at all, and durable before any tracker is believed by it.
     fn write(&self, folder: &File, pins: &Pins) -> io::Result<()> {
         let draft = self.path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;

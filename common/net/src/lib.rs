@@ -1,21 +1,28 @@
-//! Everything that Shoal sends over a network, HTTP excepted: who we are, the control plane, the bulk
-//! lane.
+//! Everything that Shoal sends over a network, HTTP excepted: who we are, the control plane, bulk
+//! connections.
 //!
 //! The only crate that knows libp2p and rustls. Both ways prove the peer ids of both ends by the same
-//! certificates; everybody else sees [`shoal_common::PeerId`] and small types of ours. What the
+//! certificates; other crates see [`shoal_common::PeerId`] and small types of ours. What the
 //! messages mean is defined in `shoal-common` and decided elsewhere.
 
 mod address;
+mod admission;
 pub mod bulk;
 mod channel;
 mod control;
+mod error;
 mod identity;
 mod known;
 mod message;
+mod protocol;
+pub mod requests;
 
 pub use address::site;
+pub use admission::{ConnectionLimits, Full, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
-pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, NetError, Protocol};
+pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
+pub use error::NetError;
 pub use identity::{Identity, IdentityError};
 pub use known::{KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};
+pub use protocol::Protocol;

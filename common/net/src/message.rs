@@ -117,7 +117,7 @@ impl<W: AsyncWrite + Unpin> MessageWriter<W> {
         Self { stream, queue: Vec::new(), written: 0 }
     }
 
-    /// Queues a message; writes only once a batch has come together. Whoever drops the future may
+    /// Queues a message; writes only once a batch has come together. A caller that drops the future may
     /// have queued the message or not, but never a part of it.
     pub(crate) async fn feed(&mut self, message: &[u8]) -> Result<(), ChannelError> {
         let too_large = ChannelError::TooLarge { length: message.len(), limit: MAX_MESSAGE };

@@ -1,4 +1,4 @@
-//! The terms of the bulk lane, one by one: a connection that does not meet one is refused.
+//! The terms of bulk connections, one by one: a connection that does not meet one is refused.
 //!
 //! The strangers here are made of rustls itself. Each test breaks one term of a configuration that is
 //! shown to work otherwise.

@@ -1,19 +1,19 @@
 //! SHA-1 (FIPS 180-4) of several messages at once on one core.
 //!
-//! One message leaves a core idle most of the time: each step waits for the one before it. Steps of *other* messages fit
-//! into these gaps, so [`update_all`] takes up to [`LANES`] messages abreast. Shoal hashes each byte twice, in its piece and
-//! in the whole file, and many pieces: two abreast cost a seventh more than one, four less than two in turn
-//! (docs/figures.md has the measurement).
+//! One message leaves a core idle most of the time: each step waits for the one before it. Steps of *other* messages fill
+//! these gaps, so [`update_all`] takes up to [`LANES`] messages at once. Shoal hashes each byte twice, in its piece and in
+//! the whole file, and many pieces. Two messages at once cost a seventh more than one; four cost less than two one after the
+//! other (docs/figures.md has the measurement).
 //!
-//! Uses the SHA instructions of x86-64 where the CPU has them, else the `sha1` crate, message after message; the tests
-//! hold the two against each other. This is the workspace's only crate with `unsafe` code.
+//! Uses the SHA instructions of x86-64 where the CPU has them, else the `sha1` crate, message after message. The tests
+//! compare the two. This is the workspace's only crate with `unsafe` code.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::fmt;
 
-/// Messages that are worth hashing abreast.
+/// Messages that are worth hashing at once.
 pub const LANES: usize = 4;
 /// Bytes of a block.
 const BLOCK: usize = 64;

@@ -27,24 +27,24 @@ pub enum Answer {
         /// Milliseconds since 1970 by the trackers' clock.
         #[n(1)]
         now_ms: u64,
-        /// The [`REVISION`](super::REVISION) that it speaks; an earlier version says none.
+        /// Its [`REVISION`](super::REVISION); `None` from an earlier version.
         #[n(2)]
         revision: Option<u32>,
-        /// What the trackers sign of each other's keys, this one's list first; none from an earlier version.
+        /// The signed lists of trackers' keys, this one's first; `None` from an earlier version.
         #[n(3)]
         lists: Option<Vec<SignedList>>,
     },
     /// To calls that create a name.
     #[n(2)]
     Created {
-        /// Whether another tracker, out of reach now, may yet hold an earlier claim to the name.
+        /// Whether another tracker, which is out of reach now, may hold an earlier claim to the name.
         #[n(0)]
         provisional: bool,
     },
     /// To [`Call::Challenge`](super::Call::Challenge).
     #[n(3)]
     Challenge {
-        /// The account's salt; a made-up one for a name that does not exist.
+        /// The account's salt, or a made-up one for a name that does not exist.
         #[cbor(n(0), with = "minicbor::bytes")]
         salt: [u8; SALT_BYTES],
         /// What to sign; good for one answer on this connection.
@@ -103,7 +103,7 @@ pub enum Answer {
         /// The file's id.
         #[n(1)]
         file: Fid,
-        /// The file; its name is the one it goes by now.
+        /// The file, with its present name.
         #[n(2)]
         manifest: Box<Manifest>,
     },
@@ -113,12 +113,12 @@ pub enum Answer {
     /// To [`Call::Holders`](super::Call::Holders).
     #[n(11)]
     Holders {
-        /// The holders but the caller; a random choice where there are more than [`crate::limits::MAX_LIST`].
+        /// The holders except the caller; a random choice if there are more than [`crate::limits::MAX_LIST`].
         #[n(0)]
         holders: Vec<Holder>,
         /// After how many milliseconds it is worth asking again.
         #[n(1)]
-        again_ms: u32,
+        retry_after_ms: u32,
         /// The file's mirrors now, as in [`Answer::Found`]; `None` from a tracker of an earlier version.
         #[n(2)]
         mirrors: Option<Vec<String>>,
@@ -126,8 +126,8 @@ pub enum Answer {
     /// To [`Call::Announce`](super::Call::Announce).
     #[n(12)]
     Announced {
-        /// Announced files that the trackers know no share of: to be shared anew, or, where the caller is no member any
-        /// more, forgotten.
+        /// Announced files that the trackers know no share of: to be shared again, or forgotten if the caller is no longer a
+        /// member.
         #[n(0)]
         unknown: Vec<Holding>,
     },
@@ -158,11 +158,11 @@ pub enum Answer {
     },
 }
 
-/// What a user or a group has and may have.
+/// The quota of a user or a group, and how much of it is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct QuotaAnswer {
-    /// Of a user: shares and stored files; of a group: files that somebody shares.
+    /// For a user shares and stored files; for a group shared files.
     #[n(0)]
     pub files: Level,
     /// Bytes that each tracker keeps of them.
@@ -198,14 +198,14 @@ pub struct ClientShares {
     pub own: bool,
 }
 
-/// How much there is of something, and how much there may be.
+/// How much of something is used, and its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct Level {
-    /// How much there is.
+    /// How much is used.
     #[n(0)]
     pub used: u64,
-    /// How much there may be; `None` is no bound.
+    /// The limit; `None` is no limit.
     #[n(1)]
     #[serde(rename = "limit")]
     pub most: Option<u64>,
@@ -218,7 +218,7 @@ pub struct SessionEntry {
     /// The client's key.
     #[n(0)]
     pub peer: PeerId,
-    /// `ip:port` of its bulk lane.
+    /// `ip:port` where it accepts bulk connections.
     #[n(1)]
     pub address: String,
     /// Whether it is the caller's own.
@@ -234,10 +234,10 @@ pub struct Session {
     /// Who is logged in.
     #[n(0)]
     pub user: Uid,
-    /// What they are called now; not what they typed if the name was lost to another.
+    /// The user's present name; not the one that was typed if that was lost to another user.
     #[n(1)]
     pub name: UserName,
-    /// Whether the name may yet be lost.
+    /// Whether the name may still be lost.
     #[n(2)]
     pub provisional: bool,
     /// For [`Call::Resume`](super::Call::Resume) here or at any other tracker.
@@ -279,7 +279,7 @@ pub struct UserEntry {
     /// The user's name.
     #[n(0)]
     pub name: UserName,
-    /// Whether the name may yet be lost.
+    /// Whether the name may still be lost.
     #[n(1)]
     pub provisional: bool,
 }
@@ -292,14 +292,14 @@ pub struct GroupEntry {
     #[n(0)]
     #[serde(rename = "group")]
     pub name: GroupName,
-    /// Whether the name may yet be lost.
+    /// Whether the name may still be lost.
     #[n(1)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub provisional: bool,
     /// Who owns it.
     #[n(2)]
     pub owner: UserName,
-    /// Whether the caller is a member; false for a stranger.
+    /// Whether the caller is a member; false without a login.
     #[n(3)]
     pub member: bool,
 }
@@ -322,11 +322,11 @@ pub struct FileEntry {
     pub sharers: u32,
 }
 
-/// How much of a file somebody holds.
+/// How much of a file a client holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
-pub enum Extent {
-    /// Nothing any more.
+pub enum Completeness {
+    /// Nothing, or no longer anything.
     #[n(0)]
     None,
     /// Some pieces: it is being downloaded, and pieces are served.
@@ -349,17 +349,17 @@ pub struct Holding {
     pub file: Fid,
     /// How much.
     #[n(2)]
-    pub extent: Extent,
+    pub completeness: Completeness,
 }
 
-/// Somebody who holds a file.
+/// A client that holds a file.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Holder {
-    /// The client's key, proven on the bulk lane.
+    /// The client's key, proven on every bulk connection.
     #[n(0)]
     pub peer: PeerId,
-    /// `ip:port` of its bulk lane.
+    /// `ip:port` where it accepts bulk connections.
     #[n(1)]
     pub address: String,
     /// Who is logged in there.
@@ -367,5 +367,5 @@ pub struct Holder {
     pub user: UserName,
     /// How much it holds.
     #[n(3)]
-    pub extent: Extent,
+    pub completeness: Completeness,
 }

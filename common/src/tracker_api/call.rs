@@ -1,5 +1,7 @@
 //! Everything that a client can ask of a tracker.
 
+use std::fmt::{self, Debug, Write};
+
 use minicbor::{Decode, Encode};
 
 use super::Holding;
@@ -13,14 +15,14 @@ use crate::peer_id::PeerId;
 /// Everything that a client can ask of a tracker. [`Answer`](super::Answer) names the variant that answers each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Call {
-    /// First on every connection, and again to learn what changed of the trackers' keys. → [`Answer::Welcome`](super::Answer::Welcome)
+    /// First on every connection, and again to get changes of the trackers' keys. → [`Answer::Welcome`](super::Answer::Welcome)
     #[n(0)]
     Hello {
-        /// `ip:port` at which other peers reach this client's bulk lane; an unspecified ip stands for the one that the
-        /// tracker sees.
+        /// `ip:port` at which this client accepts bulk connections of other peers. An unspecified ip stands for the one that
+        /// the tracker sees.
         #[n(0)]
         listen: String,
-        /// The [`REVISION`](super::REVISION) that the client speaks; an earlier version says none.
+        /// The client's [`REVISION`](super::REVISION); `None` from an earlier version.
         #[n(1)]
         revision: Option<u32>,
     },
@@ -36,10 +38,10 @@ pub enum Call {
         /// Salt, public login key, sealed account key.
         #[n(2)]
         account: Account,
-        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        /// What the id was derived with; `None` from a client of an earlier version, which chose ids at random.
         #[n(3)]
         nonce: Option<Nonce>,
-        /// The code of an invitation, where trackers ask for one.
+        /// The code of an invitation, if trackers require one.
         #[n(4)]
         invitation: Option<String>,
     },
@@ -66,7 +68,7 @@ pub enum Call {
         #[cbor(n(2), with = "minicbor::bytes")]
         signature: [u8; 64],
     },
-    /// Goes on with a session that another tracker, or an earlier connection, began. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
+    /// Continues a session that began at another tracker or on an earlier connection. → [`Answer::LoggedIn`](super::Answer::LoggedIn)
     #[n(4)]
     Resume {
         /// The session's token.
@@ -91,7 +93,7 @@ pub enum Call {
         /// The new secrets.
         #[n(2)]
         account: Account,
-        /// The old login key's signature on the new secrets; a client of an earlier version sends none.
+        /// The old login key's signature on the new secrets; `None` from a client of an earlier version.
         #[n(3)]
         change: Option<ChangeSignature>,
     },
@@ -104,7 +106,7 @@ pub enum Call {
         /// The name wanted.
         #[n(1)]
         name: GroupName,
-        /// What the id was derived with; a client of an earlier version, which chose ids at random, sends none.
+        /// What the id was derived with; `None` from a client of an earlier version, which chose ids at random.
         #[n(2)]
         nonce: Option<Nonce>,
     },
@@ -134,7 +136,7 @@ pub enum Call {
         /// Which group.
         #[n(0)]
         group: GroupName,
-        /// Goes on behind this name.
+        /// Begins behind this name.
         #[n(1)]
         after: Option<UserName>,
     },
@@ -157,7 +159,7 @@ pub enum Call {
     /// Every group that has a member. → [`Answer::Groups`](super::Answer::Groups)
     #[n(13)]
     ListGroups {
-        /// Goes on behind this name.
+        /// Begins behind this name.
         #[n(0)]
         after: Option<GroupName>,
     },
@@ -167,7 +169,7 @@ pub enum Call {
         /// Which group.
         #[n(0)]
         group: GroupName,
-        /// Goes on behind this name.
+        /// Begins behind this name.
         #[n(1)]
         after: Option<FileName>,
     },
@@ -177,7 +179,7 @@ pub enum Call {
         /// Which group.
         #[n(0)]
         group: GroupName,
-        /// Goes on behind this name.
+        /// Begins behind this name.
         #[n(1)]
         after: Option<UserName>,
     },
@@ -254,12 +256,12 @@ pub enum Call {
         #[n(1)]
         file: Fid,
     },
-    /// Says what this client holds and serves now. → [`Answer::Announced`](super::Answer::Announced)
+    /// Announces what this client holds and serves now. → [`Answer::Announced`](super::Answer::Announced)
     #[n(22)]
     Announce {
         /// Whether everything announced before on this connection is void.
         #[n(0)]
-        anew: bool,
+        reset: bool,
         /// What changed, at most [`crate::limits::MAX_LIST`]; the rest goes into further calls.
         #[n(1)]
         holdings: Vec<Holding>,
@@ -286,15 +288,15 @@ pub enum Call {
         #[n(1)]
         peer: PeerId,
     },
-    /// What the caller has and may have; or a group, for its members. → [`Answer::Quota`](super::Answer::Quota)
+    /// The caller's quota, or a group's for its members. → [`Answer::Quota`](super::Answer::Quota)
     #[n(28)]
     Quota {
         /// Which group, instead of the caller.
         #[n(0)]
         group: Option<GroupName>,
     },
-    /// Takes back the shares that the caller's account recorded on a client that is lost: some of them, to be asked again
-    /// while there are more. → [`Answer::Forgotten`](super::Answer::Forgotten)
+    /// Takes back some of the shares that the caller's account recorded on a client that is lost; to be repeated while there
+    /// are more. → [`Answer::Forgotten`](super::Answer::Forgotten)
     #[n(29)]
     ForgetClient {
         /// This request's id.
@@ -316,13 +318,23 @@ impl Call {
         }
     }
 
+    /// The call's name, for logs, without what it carries.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Node(call) => variant(call),
+            Self::Store(call) => variant(call),
+            call => variant(call),
+        }
+    }
+
     /// Creates an account: the call, and the user's id, which every repetition of the call has.
     #[must_use]
     pub fn create_user(name: UserName, account: Account) -> (Uid, Self) {
         Self::create_user_by(None, name, account)
     }
 
-    /// As [`Call::create_user`], by the invitation of that code if one is given.
+    /// Like [`Call::create_user`], with an invitation's code if one is given.
     #[must_use]
     pub fn create_user_by(invitation: Option<String>, name: UserName, account: Account) -> (Uid, Self) {
         let nonce = Nonce::random();
@@ -338,4 +350,23 @@ impl Call {
         let id = Gid::derive(nonce, founder, name.as_str());
         (id, Self::CreateGroup { id, name, nonce: Some(nonce) })
     }
+}
+
+/// The name of an enum's variant.
+fn variant(value: &impl Debug) -> String {
+    /// Takes the first piece, which is the name, and refuses what follows.
+    struct First(String);
+    impl Write for First {
+        fn write_str(&mut self, piece: &str) -> fmt::Result {
+            if !self.0.is_empty() {
+                return Err(fmt::Error);
+            }
+            self.0.push_str(piece);
+            Ok(())
+        }
+    }
+    let mut name = First(String::new());
+    // It fails behind the name of a variant that carries something.
+    let _ = write!(name, "{value:?}");
+    name.0
 }

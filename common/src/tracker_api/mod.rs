@@ -1,25 +1,27 @@
-//! What a client and its tracker say to each other, on one stream of framed messages: calls with a number, each
-//! answered once, in any order.
+//! The messages between a client and its tracker, on one stream of framed messages: numbered calls, each answered once, in any
+//! order.
 //!
-//! Every call that writes carries the id of its request. A client whose tracker died repeats the call, id and all, at
-//! the next one; a request that took effect already is answered as it was then.
+//! Every call that writes carries the id of its request. A client whose tracker died repeats the call with the same id at the
+//! next one. A request that took effect already is answered as it was then.
 
 mod answer;
 mod call;
 pub mod storage;
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
 pub use answer::{
-    Answer, ClientShares, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level, QuotaAnswer,
-    Session, SessionEntry, UserEntry,
+    Answer, ClientShares, Completeness, FileEntry, GroupEntry, GroupTicket, Holder, Holding, Level,
+    QuotaAnswer, Session, SessionEntry, UserEntry,
 };
 pub use call::Call;
 
 /// The protocol's name on libp2p.
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 
-/// What this version makes of the protocol: trackers and clients say it as they meet. From 1 on ids of users and groups are
+/// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
 /// [`RefusalKind::SignedOut`], and there are quotas.
 pub const REVISION: u32 = 2;
@@ -43,24 +45,25 @@ pub struct FromTracker {
     /// The call's number.
     #[n(0)]
     pub call: u32,
-    /// What came of it.
+    /// The result.
     #[n(1)]
     pub body: Reply,
 }
 
-/// What comes of a call.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
-    /// It was done.
+    /// The call was done.
     #[n(0)]
     Done(#[n(0)] Answer),
-    /// It was not.
+    /// The call was not done.
     #[n(1)]
     Refused(#[n(0)] Refusal),
 }
 
 /// Why a call was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[error("{text}")]
 #[cbor(map)]
 pub struct Refusal {
     /// What the client's code can do about it.
@@ -69,22 +72,36 @@ pub struct Refusal {
     /// What the user reads: what happened, to what, and what to do.
     #[n(1)]
     pub text: String,
-    /// When it is worth trying again, in milliseconds, where waiting helps.
+    /// After how many milliseconds it is worth trying again, if waiting helps.
     #[n(2)]
-    pub again_ms: Option<u32>,
+    pub retry_after_ms: Option<u32>,
+}
+
+impl Refusal {
+    /// A refusal that does not say when to try again.
+    #[must_use]
+    pub fn new(kind: RefusalKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), retry_after_ms: None }
+    }
+
+    /// The same, which says when it is worth trying again.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after_ms: u32::try_from(wait.as_millis()).ok(), ..self }
+    }
 }
 
 /// Refusals by what can be done about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum RefusalKind {
-    /// The call makes no sense: nothing but another version helps.
+    /// The call cannot be understood: only another version helps.
     #[n(0)]
     Malformed,
-    /// Log in first; a session's token does not hold any more.
+    /// Log in first, or again: the session's token is no longer valid.
     #[n(1)]
     NotLoggedIn,
-    /// Name or password are wrong; which, is not said.
+    /// Name or password are wrong; it does not say which.
     #[n(2)]
     WrongPassword,
     /// Not this claim's password, but the name has another claim: ask for the next candidate's challenge.
@@ -109,7 +126,7 @@ pub enum RefusalKind {
     #[n(9)]
     Limit,
     /// The account's owner ended this client's session from another one: only the password begins a new one. Clients of a
-    /// revision before 2 cannot read it and are told [`NotAllowed`](Self::NotAllowed).
+    /// revision before 2 cannot read it and get [`NotAllowed`](Self::NotAllowed).
     #[n(10)]
     SignedOut,
 }
@@ -140,7 +157,7 @@ mod tests {
             let message = ToTracker { call: 7, body };
             assert_eq!(minicbor::decode::<ToTracker>(&minicbor::to_vec(&message).unwrap()).unwrap(), message);
         }
-        let refusal = Refusal { kind: RefusalKind::Wait, text: "wait".into(), again_ms: Some(1) };
+        let refusal = Refusal::new(RefusalKind::Wait, "wait").retry_after(Duration::from_millis(1));
         let message = FromTracker { call: 7, body: Reply::Refused(refusal) };
         assert_eq!(minicbor::decode::<FromTracker>(&minicbor::to_vec(&message).unwrap()).unwrap(), message);
     }
@@ -203,6 +220,14 @@ mod tests {
             read(EarlierCall::CreateGroup { id, name: group.clone() }),
             Call::CreateGroup { id: crate::Gid(id.0), name: group, nonce: None }
         );
+    }
+
+    #[test]
+    fn calls_have_names_without_what_they_carry() {
+        let lease = storage::StoreCall::Lease { id: RequestId([9; 16]), end: true };
+        let name = UserName::create("bob").unwrap();
+        let calls = [Call::Renew, Call::Challenge { name, candidate: 0 }, Call::Store(lease)];
+        assert_eq!(calls.map(|call| call.name()), ["Renew", "Challenge", "Lease"]);
     }
 
     #[test]

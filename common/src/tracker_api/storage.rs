@@ -1,9 +1,9 @@
-//! The encrypted file store's part of the API: what a storage node tells its trackers and what they order, and what a
-//! user's client asks about its own files.
+//! The encrypted file store's part of the API: storage nodes' reports and trackers' orders, and users' calls about their stored
+//! files.
 //!
-//! A node keeps a connection to *every* tracker and tells each the same. Only one of them, the lowest-numbered, has copies
-//! made; each says by itself what may be deleted, and the node deletes what most of them say. Orders are idempotent: one that
-//! was carried out already, or that makes no sense any more, is done.
+//! A node keeps a connection to *every* tracker and sends each the same reports. Only the lowest-numbered tracker orders copies.
+//! Every tracker orders deletions on its own, and the node deletes what the majority orders. Orders are idempotent: one that
+//! was carried out already, or is obsolete, is done.
 
 use minicbor::{Decode, Encode};
 
@@ -27,7 +27,7 @@ pub const MAX_STORED_PAGE: usize = 250;
 /// How long a lease holds without being renewed, in milliseconds; renew at a third of it.
 pub const LEASE_LIFE_MS: u64 = 60_000;
 
-/// A chunk of one user. Nodes and trackers tell chunks by both, so that naming a stranger's chunk gives nothing.
+/// A chunk of one user. Nodes and trackers identify chunks by both, so that naming another user's chunk gives nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(map)]
 pub struct OwnedChunk {
@@ -42,19 +42,19 @@ pub struct OwnedChunk {
 /// What a storage node says. [`NodeAnswer`] names the variant that answers each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum NodeCall {
-    /// First, after [`Call::Hello`](super::Call::Hello) with the address of the node's bulk lane, at which the tracker dials
-    /// back to see who answers. → [`NodeAnswer::Registered`]
+    /// First, after [`Call::Hello`](super::Call::Hello) with the address at which the node accepts bulk connections. The tracker
+    /// dials it to see who answers. → [`NodeAnswer::Registered`]
     #[n(0)]
     Register {
         /// What operators call it.
         #[n(0)]
         name: NodeName,
-        /// That it knows the cluster's join secret. A node without waits for an operator to admit it.
+        /// Proof that it knows the cluster's join secret. A node without one waits for an operator to admit it.
         #[n(1)]
         proof: Option<JoinProof>,
     },
-    /// What the node holds, or what changed of it; also its sign of life. Every [`NodeAnswer::Orders::again_ms`] at the
-    /// latest, at once when something changed. → [`NodeAnswer::Orders`]
+    /// What the node holds, or what changed; also its sign of life. Sent every [`NodeAnswer::Orders::retry_after_ms`] at the
+    /// latest, and at once when something changed. → [`NodeAnswer::Orders`]
     #[n(1)]
     Report(#[n(0)] Box<NodeReport>),
 }
@@ -63,20 +63,20 @@ pub enum NodeCall {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct NodeReport {
-    /// Whether a snapshot begins here: once it is complete, what was reported before is void.
+    /// Whether a snapshot begins here. Once it is complete, what was reported before is void.
     #[n(0)]
-    pub anew: bool,
+    pub reset: bool,
     /// Whether more pages of the snapshot follow. Until the last came, the one before counts.
     #[n(1)]
     pub more: bool,
     /// Chunks that are stored, checked and durable now; at most [`MAX_REPORT`] with `gone` and `failed`. One that was
-    /// stored again is told again.
+    /// stored again is reported again.
     #[n(2)]
     pub held: Vec<OwnedChunk>,
     /// Chunks that are not, or no longer readable: deleted, rotten, never found.
     #[n(3)]
     pub gone: Vec<OwnedChunk>,
-    /// Orders that could not be carried out; they are given again, perhaps otherwise, after a while.
+    /// Orders that could not be carried out; after a while they are given again, perhaps to another node.
     #[n(4)]
     pub failed: Vec<OwnedChunk>,
     /// Bytes that the node may hold.
@@ -93,7 +93,7 @@ pub enum NodeAnswer {
     /// To [`NodeCall::Register`].
     #[n(0)]
     Registered {
-        /// Where the tracker reaches the node, and will tell clients that it is.
+        /// Where the tracker reaches the node; clients get this address.
         #[n(0)]
         address: String,
     },
@@ -111,7 +111,7 @@ pub enum NodeAnswer {
         now_ms: u64,
         /// After how many milliseconds the next report is due at the latest.
         #[n(3)]
-        again_ms: u32,
+        retry_after_ms: u32,
     },
 }
 
@@ -130,15 +130,15 @@ pub enum Order {
         /// Who holds it.
         #[n(2)]
         from: PeerId,
-        /// `ip:port` of that node's bulk lane.
+        /// `ip:port` where that node accepts bulk connections.
         #[n(3)]
         address: String,
         /// A signed [`crate::tokens::CopyOrder`], to be shown there.
         #[cbor(n(4), with = "minicbor::bytes")]
         order: Vec<u8>,
     },
-    /// Delete a chunk that nothing names, unless it was stored, or stored again, less than `min_age_ms` ago. The word of one
-    /// tracker: the node goes by the majority of those that it was started with, and by rules of its own.
+    /// Delete a chunk that no file names, unless it was stored, or stored again, less than `min_age_ms` ago. One tracker's
+    /// order: the node follows the majority of the trackers that it was started with, and rules of its own.
     #[n(1)]
     Delete {
         /// Which.
@@ -156,11 +156,11 @@ pub enum StoreCall {
     /// A ticket to show to storage nodes; at half its life at the latest. → [`StoreAnswer::Ticket`]
     #[n(0)]
     Ticket,
-    /// The storage nodes that the trackers know. Open to those who did not log in. → [`StoreAnswer::Nodes`]
+    /// The storage nodes that the trackers know; needs no login. → [`StoreAnswer::Nodes`]
     #[n(1)]
     Nodes,
-    /// Names a stored file, or a new version of it; what was named before is not any more. To be asked once min(copies, 2)
-    /// copies of every chunk are durable. → [`StoreAnswer::Ok`]
+    /// Names a stored file, or a new version in place of the old one. To be called once min(copies, 2) copies of every chunk are
+    /// durable. → [`StoreAnswer::Ok`]
     #[n(2)]
     Put {
         /// This request's id.
@@ -186,7 +186,7 @@ pub enum StoreCall {
     /// The caller's stored files. → [`StoreAnswer::Files`]
     #[n(4)]
     List {
-        /// Goes on behind this key.
+        /// Begins behind this key.
         #[n(0)]
         after: Option<PointerKey>,
     },
@@ -211,7 +211,7 @@ pub enum StoreCall {
         #[n(1)]
         end: bool,
     },
-    /// How the store is. → [`StoreAnswer::Status`]
+    /// The store's status. → [`StoreAnswer::Status`]
     #[n(7)]
     Status,
 }
@@ -255,7 +255,7 @@ pub enum StoreAnswer {
         #[n(0)]
         existed: bool,
         /// Whether a PUT or GET of this user holds a lease. If none does, the client may have the nodes delete the file's
-        /// chunks at once; otherwise they go by the trackers' rule.
+        /// chunks at once; otherwise the trackers have them deleted later.
         #[n(1)]
         leased: bool,
     },
@@ -268,19 +268,19 @@ pub enum StoreAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct NodeEntry {
-    /// Its key, proven on the bulk lane.
+    /// Its key, proven on every bulk connection.
     #[n(0)]
     pub peer: PeerId,
     /// What its operator calls it.
     #[n(1)]
     pub name: NodeName,
-    /// `ip:port` of its bulk lane, as the tracker reaches it.
+    /// `ip:port` where it accepts bulk connections, as the tracker reaches it.
     #[n(2)]
     pub address: String,
     /// Whether it is connected to this tracker now.
     #[n(3)]
     pub up: bool,
-    /// Milliseconds since it last reported, where it is known.
+    /// Milliseconds since it last reported, if it did.
     #[n(4)]
     pub silent_ms: Option<u64>,
     /// Bytes that it may hold.
@@ -292,10 +292,9 @@ pub struct NodeEntry {
     /// Chunks that it holds.
     #[n(7)]
     pub chunks: u64,
-    /// The key that took this one's place, where the server came back under another: manifests that name this one mean
-    /// that one.
+    /// The key that took this one's place, if the server came back with another: manifests that name this one mean that one.
     #[n(8)]
-    pub heir: Option<PeerId>,
+    pub successor: Option<PeerId>,
 }
 
 /// A stored file.
@@ -332,16 +331,16 @@ pub struct StoredEntry {
     /// When it was stored, in milliseconds since 1970.
     #[n(3)]
     pub stored_ms: u64,
-    /// Where its copies stand.
+    /// The state of its copies.
     #[n(4)]
     pub health: Health,
 }
 
-/// Where the copies of a file stand, by what its servers report.
+/// The state of a file's copies, by its servers' reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(map)]
 pub struct Health {
-    /// Copies of each chunk that there are to be.
+    /// Copies of each chunk that are wanted.
     #[n(0)]
     pub wanted: u8,
     /// The least live copies of any chunk, on servers that are up; `wanted` for an empty file.
@@ -355,7 +354,7 @@ pub struct Health {
     pub missing: u32,
 }
 
-/// How the store is.
+/// The store's status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct StoreStatus {
@@ -380,13 +379,13 @@ pub struct StoreStatus {
     /// The number of the tracker that gives orders now.
     #[n(6)]
     pub ordered_by: u8,
-    /// Chunks on nodes that nothing names.
+    /// Chunks on nodes that no file names.
     #[n(7)]
     pub unnamed: u64,
-    /// Why nothing is deleted now, in words; none where deletions go on.
+    /// Why nothing is deleted now, in words; `None` while deletions go on.
     #[n(8)]
     pub deletions_held: Option<String>,
-    /// Bytes that the caller may still store, in all copies; `None` without a bound, and from earlier versions.
+    /// Bytes that the caller may still store, in all copies; `None` without a limit, and from earlier versions.
     #[n(9)]
     pub room: Option<u64>,
 }

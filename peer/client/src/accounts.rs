@@ -11,7 +11,7 @@ use crate::results::{ClientForgotten, LoggedIn, LoggedOut, UserCreated, WhoAmI};
 use crate::store::StoreError;
 use crate::{Client, ClientError};
 
-/// How long after its start a client that has found no tracker yet is not said to have none.
+/// How long after its start a client that has found no tracker is not yet reported as having none.
 const GREETING: Duration = Duration::from_millis(1_500);
 
 impl Client {
@@ -34,7 +34,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn login(&self, user: UserName, password: Password) -> Result<LoggedIn, ClientError> {
-        let _gate = self.0.gate.lock().await;
+        let _session_change = self.0.session_change.lock().await;
         if let Some(who) = self.0.session.who() {
             return Err(ClientError::LoggedIn(who.name));
         }
@@ -148,7 +148,7 @@ impl Client {
         }
     }
 
-    /// As [`Client::whoami`], after a first tracker had time to answer.
+    /// [`Client::whoami`], after a first tracker had time to answer.
     pub async fn greeted(&self) -> WhoAmI {
         self.reached(GREETING.saturating_sub(self.0.started.elapsed())).await;
         self.whoami()

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
+use shoal_http::mirror::Reach;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
-use shoal_segment::mirror::Reach;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,7 @@ use crate::wake::Clock;
 /// The file names in the data directory.
 const IDENTITY_FILE: &str = "identity.key";
 const STORE_FILE: &str = "client.db";
-/// Settings that hold the rate limits, in bytes a second.
+/// Settings that hold the rate limits, in bytes per second.
 pub(crate) const LIMIT_UP: &str = "limit_up";
 pub(crate) const LIMIT_DOWN: &str = "limit_down";
 /// How long leaving may take.
@@ -44,11 +44,11 @@ pub struct ClientConfig {
     pub listen: SocketAddr,
     /// The trackers.
     pub trackers: TrackerInfo,
-    /// What it remembers, locked for it.
+    /// Its data folder, locked.
     pub data_dir: DataDir,
     /// Peers that it uploads to at a time.
     pub upload_slots: usize,
-    /// What shows that this machine was asleep: [`crate::wake::system_clock`], or a test's.
+    /// Shows that this machine was asleep: [`crate::wake::system_clock`], or a test's.
     pub clock: Clock,
     /// How far mirrors that other members name may lie.
     pub mirrors: Reach,
@@ -75,8 +75,8 @@ pub(crate) struct Inner {
     pub(crate) hashing: watch::Sender<Option<Hashing>>,
     pub(crate) names: names::Cache,
     pub(crate) started: Instant,
-    /// Held while a session begins or ends, so that what one starts the other does not stop.
-    pub(crate) gate: Mutex<()>,
+    /// Held while a session begins or ends, so that neither stops what the other starts.
+    pub(crate) session_change: Mutex<()>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -157,7 +157,7 @@ impl Client {
             hashing: watch::Sender::new(None),
             names: names::Cache::default(),
             started: Instant::now(),
-            gate: Mutex::default(),
+            session_change: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -167,7 +167,7 @@ impl Client {
         Ok(client)
     }
 
-    /// All events from now on; for the first who asks, all since the start.
+    /// All events from now on; the first caller gets all since the start.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.0.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -210,8 +210,8 @@ impl Client {
         self.0.session.reached(within).await
     }
 
-    /// Leaves: tells who is left without a sharer, ends the session, stops serving and downloading. Takes some seconds at
-    /// most; false if something did not end in time.
+    /// Leaves: reports files that are left without a sharer, ends the session, stops serving and downloading. Takes some
+    /// seconds at most; false if something did not end in time.
     pub async fn shutdown(&self) -> bool {
         let leave = async {
             self.end_session().await;
@@ -230,11 +230,11 @@ impl Client {
         in_time
     }
 
-    /// Tells which files nobody else shares, stops everything that the session allowed, and ends it.
+    /// Reports which files nobody else shares, stops everything that the session allowed, and ends it.
     pub(crate) async fn end_session(&self) {
-        let _gate = self.0.gate.lock().await;
+        let _session_change = self.0.session_change.lock().await;
         if let Some(who) = self.0.session.who() {
-            self.0.shares.tell_sole_shares(who.user).await;
+            self.0.shares.report_sole_shares(who.user).await;
             self.suspend().await;
             self.0.session.logout().await;
         }

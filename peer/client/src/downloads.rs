@@ -37,7 +37,7 @@ impl Client {
         Ok(self.0.transfers.pause(file).await?)
     }
 
-    /// Goes on with a paused or failed download.
+    /// Continues a paused or failed download.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -46,7 +46,7 @@ impl Client {
         Ok(self.0.transfers.resume(file).await?)
     }
 
-    /// Gives a download up, or takes a finished one off the list; true if it was finished, so that the file stays.
+    /// Abandons a download, or takes a finished one off the list. True if it was finished: then the file stays.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -60,10 +60,10 @@ impl Client {
         self.0.transfers.idle().await;
     }
 
-    /// Waits until no download runs, or that long; gives how long it took. Safe to drop.
+    /// Waits until no download runs, `limit` at most; gives how long it took. Safe to drop.
     ///
     /// # Errors
-    /// When the time is over before, or a download failed since the last time that this was asked.
+    /// When the time is over before, or a download failed since the last call.
     pub async fn wait(&self, limit: Option<Duration>) -> Result<Duration, ClientError> {
         self.who()?;
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Why a client does not start, and why a command was not carried out: each in words for whoever typed it.
+//! Why a client does not start, and why a command was not carried out, in words for the user.
 
 use std::time::Duration;
 
@@ -44,10 +44,10 @@ pub enum ClientError {
     /// Another account's session.
     #[error("that session is {0}'s; only the clients of the account that is logged in can be logged out")]
     OthersSession(UserName),
-    /// No client is called so.
+    /// No client has such a key.
     #[error("no client of this account that is online has a key ending in {0}; see: sessions")]
     NoSession(String),
-    /// More than one client is called so.
+    /// Several clients have.
     #[error("several clients of this account have keys ending in {0}; give more of it, see: sessions")]
     SeveralSessions(String),
     /// No client with shares has such a key.
@@ -83,12 +83,12 @@ pub enum ClientError {
         waited: Duration,
     },
     /// Downloads that were waited for failed.
-    #[error("failed: {}; show_downloads tells why", names(.0))]
+    #[error("failed: {}; show_downloads says why", names(.0))]
     DownloadsFailed(Vec<FileRef>),
 }
 
 impl ClientError {
-    /// A word for programs, which stays the same when the text is bettered.
+    /// A code for programs. It stays the same when the text changes.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use crate::client::unexpected;
 use crate::results::GroupCreated;
 use crate::{Client, ClientError, shares};
 
-/// Entries of a list that one command takes at most: a cluster's groups fit, and memory stays bounded.
+/// Most entries of a list that one command takes: a cluster's groups fit, and memory stays bounded.
 pub(crate) const MAX_ENTRIES: usize = 1_000_000;
 
 impl Client {
@@ -23,7 +23,7 @@ impl Client {
         Ok(GroupCreated { group, provisional })
     }
 
-    /// Asks to be let into a group.
+    /// Asks to join a group.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -33,7 +33,7 @@ impl Client {
         Ok(())
     }
 
-    /// Leaves a group. What was shared in it is not served any more, and what is downloaded from it ends.
+    /// Leaves a group. Its files are not served any more, and downloads from it end.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -77,7 +77,7 @@ impl Client {
         self.users(|after| Call::ListMembers { group: group.clone(), after }).await
     }
 
-    /// Who asks to be let into a group.
+    /// Who asks to join a group.
     ///
     /// # Errors
     /// See [`ClientError`].

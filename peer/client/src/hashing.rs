@@ -22,6 +22,7 @@ pub(crate) async fn hash(
     path: PathBuf,
     progress: &watch::Sender<Option<Hashing>>,
 ) -> Result<Hashed, HashError> {
+    tracing::debug!(path = %path.display(), "hashing");
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
     let _clear = Clear(progress);

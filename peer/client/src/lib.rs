@@ -1,5 +1,34 @@
 //! The client without a terminal: accounts, groups, shares and downloads as methods of [`Client`], whose results are
 //! serialisable values, and events beside them. The prompt, scripts and tests call it; it never prints.
+//!
+//! ```no_run
+//! # async fn download() -> Result<(), Box<dyn std::error::Error>> {
+//! use shoal_client::{Client, ClientConfig, FileRef};
+//! use shoal_common::{FileName, GroupName, Password, TrackerInfo, UserName};
+//!
+//! let client = Client::start(ClientConfig {
+//!     listen: "127.0.0.1:7001".parse()?,
+//!     trackers: TrackerInfo::parse("127.0.0.1 9001")?,
+//!     data_dir: shoal_console::data_dir::DataDir::open("data".as_ref())?,
+//!     upload_slots: 16,
+//!     clock: shoal_client::wake::system_clock(),
+//!     mirrors: shoal_http::mirror::Reach::Global,
+//! })
+//! .await?;
+//! let mut events = client.events();
+//! client.login(UserName::refer("ann")?, Password::new("secret".to_owned())).await?;
+//!
+//! let file = FileRef { group: GroupName::refer("films")?, file: FileName::refer("film.mkv")? };
+//! let begun = client.download(file, "downloads".into(), false).await?;
+//! println!("{} from {} sharers", begun.path.display(), begun.sharers);
+//! client.wait(None).await?;
+//! while let Ok(event) = events.try_recv() {
+//!     println!("{event:?}");
+//! }
+//! client.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod accounts;
 mod background;

@@ -23,11 +23,11 @@ pub enum Names {
     Groups,
     /// A group's files.
     Files(GroupName),
-    /// Who asks to be let into a group.
+    /// Who asks to join a group.
     Requests(GroupName),
 }
 
-/// Names that were asked for lately.
+/// Names that were asked for recently.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Mutex<HashMap<Names, (Instant, Vec<String>)>>);
 

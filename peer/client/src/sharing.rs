@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use shoal_common::GroupName;
-use shoal_common::tracker_api::{Answer, Call, Extent, FileEntry};
-use shoal_segment::mirror::{MirrorRefused, Reach};
+use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry};
+use shoal_http::mirror::{MirrorRefused, Reach};
 use shoal_session::text;
 use shoal_swarm::FileKey;
 
@@ -14,7 +14,7 @@ use crate::results::{PeerRow, SharedFile};
 use crate::shares::ShareError;
 use crate::{Client, ClientError, FileRef};
 
-/// What keeps other members' clients from a mirror, as far as its URL tells.
+/// What keeps other members' clients from a mirror, as far as its URL shows.
 fn private(url: &str) -> Option<String> {
     match Reach::Global.allow(url) {
         Err(refused @ MirrorRefused::Private(_)) => Some(format!("the mirror {url} {refused}")),
@@ -84,11 +84,11 @@ impl Client {
         let key = self.find(file).await?;
         let call = Call::Holders { group: key.group, file: key.file };
         let Answer::Holders { holders, .. } = self.0.session.call(call).await? else { return unexpected() };
-        let rows = holders.into_iter().filter(|holder| holder.extent != Extent::None);
+        let rows = holders.into_iter().filter(|holder| holder.completeness != Completeness::None);
         Ok(rows
             .map(|holder| PeerRow {
-                percent: match holder.extent {
-                    Extent::Complete => Some(100),
+                percent: match holder.completeness {
+                    Completeness::Complete => Some(100),
                     _ => self.0.swarm.peer_percent(key, holder.peer),
                 },
                 user: holder.user,

@@ -1,5 +1,5 @@
 //! Notices that this machine was asleep, or this process stopped: every connection may be dead then without a sign, and
-//! pauses that were to pass meanwhile did not. Linux's CLOCK_BOOTTIME goes on during a sleep and CLOCK_MONOTONIC does not
+//! pauses that should have passed did not. Linux's CLOCK_BOOTTIME goes on during a sleep and CLOCK_MONOTONIC does not
 //! (clock_gettime(2)). [`SleepWatch`] is pure; [`woke`] looks at the clocks for it.
 
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// How often the clocks are looked at. Timers do not run during a sleep, so this is also how soon one is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A sleep shorter than this leaves every connection as it was: nobody gives up so soon.
+/// A shorter sleep leaves every connection as it was: no peer gives up so soon.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(2);
-/// Looks further apart than this mean that the process was stopped, or starved. Trackers give up whoever is silent that
+/// Looks further apart than this mean that the process was stopped or starved. Trackers drop a client that is silent that
 /// long.
 const STOPPED: Duration = Duration::from_secs(5);
 
@@ -36,12 +36,12 @@ pub fn system_clock() -> Clock {
     })
 }
 
-/// Why everything is to be connected anew.
+/// Why everything has to be reconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
-    /// The machine was asleep for so long.
+    /// The machine was asleep for this long.
     Slept(Duration),
-    /// This process was not run for so long.
+    /// This process did not run for this long.
     Stopped(Duration),
 }
 
@@ -58,7 +58,7 @@ impl SleepWatch {
         Self { last: first }
     }
 
-    /// Takes the next reading, about a second later; what happened in between, if it matters.
+    /// Takes the next reading, about a second later. Gives what happened in between, if it matters.
     pub fn look(&mut self, now: Reading) -> Option<Gap> {
         let last = std::mem::replace(&mut self.last, now);
         let awake = now.monotonic.saturating_sub(last.monotonic);

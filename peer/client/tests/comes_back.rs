@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shoal_client::Sources;
-use shoal_common::tracker_api::{Extent, Holder};
+use shoal_common::tracker_api::{Completeness, Holder};
 use shoal_common::{Layout, UserName};
 use shoal_engine::Content;
 use shoal_swarm::{Liveness, Swarm, SwarmConfig};
@@ -106,7 +106,7 @@ impl Ann {
     fn holder(&self) -> Holder {
         let user = UserName::create("ann").unwrap();
         let address = self.passage.address.to_string();
-        Holder { peer: self.member.id(), address, user, extent: Extent::Complete }
+        Holder { peer: self.member.id(), address, user, completeness: Completeness::Complete }
     }
 
     async fn kill(&mut self) {
@@ -130,7 +130,7 @@ impl Ann {
     }
 }
 
-/// What the trackers say, to whoever downloads.
+/// What the trackers answer to downloaders.
 type Named = Arc<Mutex<Vec<Holder>>>;
 
 /// Feeds a download with what is named, as a client does, until it is dropped.
@@ -140,9 +140,10 @@ fn feed(
     fetching: &Fetching,
     named: Named,
 ) -> (JoinSet<()>, watch::Receiver<Option<String>>) {
-    let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout, fetching.sources.clone());
+    let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout);
+    let changes = fetching.sources.clone();
     let mut progress = fetching.download.progress();
-    let (told, waits_for) = watch::channel(None);
+    let (published, waits_for) = watch::channel(None);
     let mut feeding = JoinSet::new();
     feeding.spawn(async move {
         let mut next = Instant::now();
@@ -152,10 +153,13 @@ fn feed(
                 sources.offered(named.lock().unwrap().clone());
             }
             let now = progress.borrow_and_update().clone();
-            sources.choose(&now).await;
-            told.send_replace(sources.waits_for());
+            for change in sources.choose(&now) {
+                // A download that does not listen any more has ended.
+                let _ = changes.send(change).await;
+            }
+            published.send_replace(sources.waits_for());
             tokio::select! {
-                seen = sources.changed() => assert_eq!(sources.take(seen).await, None, "nobody lies"),
+                seen = sources.changed() => assert_eq!(sources.take(seen), None, "nobody lies"),
                 changed = progress.changed() => if changed.is_err() { return },
             }
         }

@@ -5,7 +5,7 @@
 //! Trackers tracker_info.txt
 //! ```
 //!
-//! A server's key, which `dfs-server` prints when it starts, may follow its address; then no other is taken for it.
+//! Without a `Trackers` line, `./tracker_info.txt` is used, then the one in the configuration folder. A server's key, which `dfs-server` prints when it starts, may follow its address; then no other is taken for it.
 
 use std::path::{Path, PathBuf};
 
@@ -34,8 +34,8 @@ pub struct ServerLine {
 pub struct Conf {
     /// The servers, in the file's order, which placement follows.
     pub servers: Vec<ServerLine>,
-    /// The file that names the trackers.
-    pub trackers: PathBuf,
+    /// The file that names the trackers, if a line says it.
+    pub trackers: Option<PathBuf>,
     /// What the user should know about the file.
     pub warnings: Vec<String>,
 }
@@ -52,11 +52,8 @@ pub enum ConfError {
         problem: String,
     },
     /// No server in it.
-    #[error("no server in it; write one a line, for example: Server DFS1 127.0.0.1:10001")]
+    #[error("no server in it; write one per line, for example: Server DFS1 127.0.0.1:10001")]
     NoServers,
-    /// No trackers in it.
-    #[error("it does not name the trackers; add a line such as: Trackers tracker_info.txt")]
-    NoTrackers,
 }
 
 impl Conf {
@@ -65,7 +62,7 @@ impl Conf {
     /// # Errors
     /// [`ConfError`] names the offending line.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, ConfError> {
-        let mut conf = Self { servers: Vec::new(), trackers: PathBuf::new(), warnings: Vec::new() };
+        let mut conf = Self { servers: Vec::new(), trackers: None, warnings: Vec::new() };
         for (line, raw) in text.lines().enumerate().map(|(index, raw)| (index + 1, raw)) {
             let content = raw.split('#').next().unwrap_or_default().trim().trim_start_matches('\u{feff}');
             let mut words = content.split_whitespace();
@@ -88,9 +85,6 @@ impl Conf {
         if conf.servers.is_empty() {
             return Err(ConfError::NoServers);
         }
-        if conf.trackers.as_os_str().is_empty() {
-            return Err(ConfError::NoTrackers);
-        }
         Ok(conf)
     }
 
@@ -99,10 +93,10 @@ impl Conf {
         if path.is_empty() {
             return Err("Trackers needs a file, for example: Trackers tracker_info.txt".to_owned());
         }
-        if !self.trackers.as_os_str().is_empty() {
+        if self.trackers.is_some() {
             return Err("Trackers is given twice".to_owned());
         }
-        self.trackers = folder.join(path);
+        self.trackers = Some(folder.join(path));
         Ok(())
     }
 
@@ -174,7 +168,8 @@ mod tests {
         assert_eq!(at(0), ("DFS1", "127.0.0.1", 10_001));
         assert_eq!(at(1), ("DFS2", "host", 10_002));
         assert_eq!(at(2), ("DFS3", "::1", 10_003));
-        assert_eq!(conf.trackers, Path::new("/etc/shoal/t.txt"));
+        assert_eq!(conf.trackers.as_deref(), Some(Path::new("/etc/shoal/t.txt")));
+        assert_eq!(parse("Server A a:1\n").unwrap().trackers, None);
         assert!(conf.warnings.is_empty());
         assert!(conf.servers.iter().all(|server| server.peer.is_none()));
     }
@@ -211,7 +206,6 @@ mod tests {
             ("Server DFS1 host:1 nonsense\nTrackers t", "peer id"),
             ("What 1", "line 1"),
             ("Trackers t", "no server"),
-            ("Server DFS1 host:1", "does not name the trackers"),
             ("Server DFS1 host:1\nTrackers", "needs a file"),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use etcetera::BaseStrategy;
 
+/// The name under which the trackers' file is looked for.
+const TRACKERS_FILE: &str = "tracker_info.txt";
+
 /// Shoal's folder under the XDG data home.
 ///
 /// # Errors
@@ -12,6 +15,27 @@ use etcetera::BaseStrategy;
 pub fn data_home() -> anyhow::Result<PathBuf> {
     let base = etcetera::choose_base_strategy().context("there is no home folder to keep data in")?;
     Ok(base.data_dir().join("shoal"))
+}
+
+/// The file that names the trackers where none is given: the one in the current folder, then the one in the configuration folder.
+///
+/// # Errors
+/// When neither is there.
+pub fn default_trackers() -> anyhow::Result<PathBuf> {
+    let here = PathBuf::from(TRACKERS_FILE);
+    if here.is_file() {
+        return Ok(PathBuf::from(".").join(here));
+    }
+    let base = etcetera::choose_base_strategy().context("there is no home folder")?;
+    let configured = base.config_dir().join("shoal").join(TRACKERS_FILE);
+    if configured.is_file() {
+        return Ok(configured);
+    }
+    anyhow::bail!(
+        "no file names the trackers: there is neither ./{TRACKERS_FILE} nor {}; write one, or name one with --trackers \
+         (dfs-server) or a line such as Trackers {TRACKERS_FILE} (dfs.conf)",
+        configured.display()
+    )
 }
 
 /// Reads a size: bytes, or a number with K, M, G or T (powers of 1,024; `KiB` and `KB` are taken for the same).

@@ -1,7 +1,7 @@
 //! A storage node as a source of a stored file's pieces: fetches sealed chunks and opens them.
 //!
-//! What does not open is never handed over. A chunk that came wrong is not asked of that node again, which is told to
-//! look at it; a node that sends several is not used any more.
+//! A chunk that does not open is never handed over. It is not requested from that node again, and the node is asked to check
+//! it. A node that sends several such chunks is not used any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
 use tokio::sync::{Semaphore, watch};
 
-use crate::lane::{Lane, LaneError};
+use crate::connection::{NodeConnection, RequestError};
 use crate::seal::Sealer;
 use crate::wire::Failure;
 
@@ -32,7 +32,7 @@ const BUSY: Duration = Duration::from_millis(200);
 pub struct Sealed {
     /// How it is cut.
     pub layout: Layout,
-    /// Its chunks, one a piece.
+    /// Its chunks, one per piece.
     pub chunks: Vec<ChunkRef>,
     /// What opens them.
     pub sealer: Arc<Sealer>,
@@ -40,7 +40,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// A version; `None` unless there is a chunk a piece, each of its sealed length.
+    /// A version; `None` unless there is one chunk per piece, each of its sealed length.
     #[must_use]
     pub fn new(layout: Layout, chunks: Vec<ChunkRef>, sealer: Arc<Sealer>) -> Option<Arc<Self>> {
         let fits = chunks.len() == layout.pieces() as usize
@@ -57,18 +57,18 @@ impl Sealed {
 /// See the module.
 #[derive(Debug)]
 pub struct NodeSource {
-    lane: Lane,
+    connection: NodeConnection,
     file: Arc<Sealed>,
     have: watch::Sender<Have>,
     wrong: AtomicU32,
 }
 
 impl NodeSource {
-    /// A source of the file's chunks that the node at the lane's other end holds.
+    /// A source of the file's chunks that the node at the connection's other end holds.
     #[must_use]
-    pub fn new(lane: Lane, file: Arc<Sealed>, have: Bitfield) -> Self {
+    pub fn new(connection: NodeConnection, file: Arc<Sealed>, have: Bitfield) -> Self {
         let have = if have.is_all() { Have::All } else { Have::Bits(Arc::new(have)) };
-        Self { lane, file, have: watch::Sender::new(have), wrong: AtomicU32::new(0) }
+        Self { connection, file, have: watch::Sender::new(have), wrong: AtomicU32::new(0) }
     }
 
     /// The node does not have this piece.
@@ -90,25 +90,24 @@ impl NodeSource {
         SourceError::NotNow { piece, after: NOT_THERE, instead: None }
     }
 
-    async fn came_wrong(&self, piece: PieceIndex, chunk: ChunkRef) -> SourceError {
-        tracing::warn!(node = %self.lane.peer(), chunk = %chunk.id, "a chunk came wrong; it is taken from another node");
+    fn came_wrong(&self, piece: PieceIndex, chunk: ChunkRef) -> SourceError {
+        tracing::warn!(node = %self.connection.peer(), chunk = %chunk.id, "a chunk came wrong; it is taken from another node");
         if self.wrong.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_WRONG {
             return SourceError::Invalid("it sent several chunks that are not what was stored".to_owned());
         }
         // A node that is honest finds the rot, and the trackers have the chunk copied again.
-        let lane = self.lane.clone();
-        tokio::spawn(async move { lane.check(chunk.id).await });
+        self.connection.check(chunk.id);
         self.lacks(piece)
     }
 
-    fn refused(&self, piece: PieceIndex, error: LaneError) -> SourceError {
+    fn refused(&self, piece: PieceIndex, error: RequestError) -> SourceError {
         match error {
-            LaneError::Lost(reason) => SourceError::Gone(reason),
-            LaneError::Refused { .. } | LaneError::Failed(Failure::NotAllowed) => {
+            RequestError::Lost(reason) => SourceError::Gone(reason),
+            RequestError::Refused { .. } | RequestError::Failed(Failure::NotAllowed) => {
                 SourceError::Gone("it does not accept the login any more".to_owned())
             }
-            LaneError::Failed(Failure::Busy) => SourceError::Busy(BUSY),
-            LaneError::Failed(_) => self.lacks(piece),
+            RequestError::Failed(Failure::Busy) => SourceError::Busy(BUSY),
+            RequestError::Failed(_) => self.lacks(piece),
         }
     }
 }
@@ -134,9 +133,8 @@ impl PieceSource for NodeSource {
         };
         let memory = self.file.memory.clone().acquire_many_owned(chunk.sealed).await;
         let memory = memory.map_err(|_| SourceError::Busy(BUSY))?;
-        let arrivals = into.arrivals();
-        let progress = Box::new(move |bytes| arrivals.received(bytes));
-        let fetched = self.lane.fetch(chunk.id, chunk.sealed, None, progress).await;
+        let arrivals = Some(into.arrivals());
+        let fetched = self.connection.fetch(chunk.id, chunk.sealed, None, arrivals).await;
         let mut sealed = fetched.map_err(|error| self.refused(piece, error))?;
         let sealer = self.file.sealer.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -144,7 +142,7 @@ impl PieceSource for NodeSource {
             sealed.truncate(length);
             Ok::<_, crate::seal::NotAuthentic>((sealed, memory))
         });
-        let Ok(Ok((plain, _memory))) = opened.await else { return Err(self.came_wrong(piece, chunk).await) };
+        let Ok(Ok((plain, _memory))) = opened.await else { return Err(self.came_wrong(piece, chunk)) };
         into.append(&plain).await?;
         Ok(into)
     }

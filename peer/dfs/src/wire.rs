@@ -1,4 +1,4 @@
-//! What `dfs`, and a storage node that copies, say to a storage node on the bulk lane. Whoever dials asks; every request
+//! What `dfs`, and a storage node that copies, say to a storage node on the bulk lane. The dialling side asks; every request
 //! has a number and ends exactly once. All payloads are CBOR but those of [`CHUNK`] and [`DATA`], which are a small head and
 //! then bytes.
 
@@ -122,9 +122,16 @@ pub enum ToNode {
         #[n(1)]
         chunk: ChunkId,
     },
-    /// Asks to be told once the trackers know what is held now. → [`ToClient::Done`]
+    /// Asks for an answer once the trackers know what is held now. → [`ToClient::Done`]
     #[n(6)]
-    Settle {
+    AwaitReported {
+        /// The request's number.
+        #[n(0)]
+        request: u32,
+    },
+    /// Asks how the node is. Only its own machine gets an answer. → [`ToClient::Status`]
+    #[n(7)]
+    Status {
         /// The request's number.
         #[n(0)]
         request: u32,
@@ -171,7 +178,7 @@ pub enum ToClient {
         /// The request.
         #[n(0)]
         request: u32,
-        /// One byte a chunk asked for: 1 if it is held.
+        /// One byte per chunk asked for: 1 if it is held.
         #[cbor(n(1), with = "minicbor::bytes")]
         held: Vec<u8>,
     },
@@ -184,6 +191,16 @@ pub enum ToClient {
         /// Why.
         #[n(1)]
         reason: Failure,
+    },
+    /// How the node is.
+    #[n(6)]
+    Status {
+        /// The request.
+        #[n(0)]
+        request: u32,
+        /// The status as JSON.
+        #[n(1)]
+        status: String,
     },
 }
 

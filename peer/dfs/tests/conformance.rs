@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shoal_common::storage::{ChunkId, ChunkRef};
 use shoal_common::{Bitfield, Layout};
-use shoal_dfs::lane::Lane;
+use shoal_dfs::connection::NodeConnection;
 use shoal_dfs::seal::{FileSecret, Sealer};
 use shoal_dfs::source::{NodeSource, Sealed};
 use shoal_dfs::wire::{
@@ -50,12 +50,13 @@ impl Stand for Nodes {
                 tokio::spawn(Node::new(stream, store.clone()).serve(behaviour));
             }
         });
-        let lane = Lane::connect(address, identity.peer_id(), &self.client, &self.tasks).await.unwrap();
+        let connection =
+            NodeConnection::connect(address, identity.peer_id(), &self.client, &self.tasks).await.unwrap();
         let mut all = Bitfield::none(&layout);
         layout.iter().for_each(|piece| {
             all.insert(piece);
         });
-        NodeSource::new(lane, Sealed::new(layout, chunks, sealer).unwrap(), all)
+        NodeSource::new(connection, Sealed::new(layout, chunks, sealer).unwrap(), all)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What one request receives into. The fetch owns a [`PieceBuf`]; the driver sees the same request through its
-//! [`Filling`], from which it takes slow pieces' blocks when the pool runs dry.
+//! The buffer of one request. The fetch owns a [`PieceBuf`]; the driver sees the same request through its [`Filling`], from
+//! which it takes slow pieces' blocks when the pool is empty.
 
 mod arrivals;
 
@@ -51,7 +51,7 @@ pub(crate) struct Sample {
     pub(crate) received: u64,
     /// When the first of them came.
     pub(crate) first_byte: Option<Instant>,
-    /// Whether it is we who make the source wait, for memory or by the rate limit.
+    /// Whether this side makes the source wait, for memory or by the rate limit.
     pub(crate) held_up: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Sample {
 pub(crate) struct Filling {
     run: PieceRun,
     held_up: AtomicBool,
-    /// Wakes whoever waits on behalf of a request that was closed meanwhile.
+    /// Wakes the waits of a request that is closed meanwhile.
     closed: Notify,
     state: Mutex<FillState>,
 }
@@ -151,7 +151,7 @@ impl Filling {
         }
     }
 
-    /// Lets `write` put bytes into the free part of the last block; `None` when there is no such block any more.
+    /// Lets `write` put bytes into the free part of the last block; `None` if there is no such block.
     fn put<T>(&self, write: impl FnOnce(&mut [u8]) -> (usize, T)) -> Option<(usize, T, Option<PieceData>)> {
         let mut state = self.state();
         let wanted = (self.piece_length(&state) - state.filled) as usize;
@@ -250,7 +250,7 @@ impl PieceBuf {
         self.filling.run.length() - self.filling.state().taken
     }
 
-    /// For telling what came where it cannot be appended as it comes.
+    /// For reporting bytes that cannot be appended as they come.
     #[must_use]
     pub fn arrivals(&self) -> Arrivals {
         Arrivals::new(self.filling.clone())
@@ -333,7 +333,7 @@ impl PieceBuf {
         self.unless_closed(self.limiter.acquire(bytes as u64)).await
     }
 
-    /// Waits for something of ours, marked as held up by us; a request that is closed meanwhile waits no longer.
+    /// Waits for memory or the rate limit, marked as held up by this side, until the request is closed.
     async fn unless_closed<T>(&self, ours: impl Future<Output = T>) -> Result<T, BufferError> {
         let closed = self.filling.closed.notified();
         if self.filling.state().closed {
@@ -353,7 +353,7 @@ impl PieceBuf {
     }
 }
 
-/// Marks a request as held up by us while it lives.
+/// Marks a request as held up by this side while it lives.
 struct HeldUp<'a>(&'a Filling);
 
 impl<'a> HeldUp<'a> {
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_memory_raises_an_alarm_and_is_known_to_be_held_up() {
+    async fn a_wait_for_memory_raises_an_alarm_and_counts_as_held_up() {
         let mut bench = bench(1, 1);
         let mut pressure = bench.pool.pressure();
         bench.buffer.append(&[1; BLOCK_BYTES]).await.unwrap();

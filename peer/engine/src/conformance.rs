@@ -45,9 +45,9 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Longest time that anything may take that must come to an end by itself.
+/// Longest time for anything that must end by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long something is watched that must not come to an end.
+/// How long anything is watched that must not end.
 const A_WHILE: Duration = Duration::from_millis(200);
 /// Piece length and size of the suite's file: five pieces, the last one short.
 const PIECE: u32 = 64 * 1024;
@@ -157,7 +157,7 @@ impl<S: Stand> Suite<'_, S> {
         self.serves_all("a flood of what it holds does not get in the way of pieces", Behaviour::Floods).await
     }
 
-    /// Sooner or later it says that it holds the file, and every piece comes.
+    /// The source says that it holds the file, and every piece comes.
     async fn serves_all(&self, check: &'static str, behaviour: Behaviour) -> Result<(), Violation> {
         let source = self.source(behaviour).await;
         if !matches!(&*source.have().borrow(), Have::All) {
@@ -198,7 +198,7 @@ impl<S: Stand> Suite<'_, S> {
         }
     }
 
-    /// Polls a fetch a number of times and drops it; whatever comes late must not land in the next request.
+    /// Polls a fetch a number of times and drops it. Late bytes must not land in the next request.
     async fn cancelled_anywhere(&self) -> Result<(), Violation> {
         let check = "a cancelled request leaves nothing for the next";
         let source = self.source(Behaviour::Honest).await;
@@ -241,7 +241,7 @@ impl<S: Stand> Suite<'_, S> {
             let source = self.source(behaviour).await;
             let (result, pieces) = self.fetch(check, &source, self.single(0)?).await?;
             let arrived = pieces.len();
-            // The engine bans whoever sends a wrong piece, or gives a buffer back that is not full.
+            // The engine bans a source that sends a wrong piece, or gives back a buffer that is not full.
             let consistent = match result {
                 Ok(0) => arrived == 1 && behaviour != Behaviour::Short,
                 Ok(_) => arrived == 0 && behaviour == Behaviour::Short,
@@ -284,7 +284,7 @@ impl<S: Stand> Suite<'_, S> {
         }
     }
 
-    /// What a source said that it holds may be less by now.
+    /// A source may have lost pieces that it said it holds.
     async fn lost(&self) -> Result<(), Violation> {
         let check = "a piece that is not there any more is refused, and is all that is";
         let source = self.source(Behaviour::Lost(2)).await;

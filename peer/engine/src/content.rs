@@ -1,4 +1,4 @@
-//! What a download is of, and where it goes.
+//! What a download fetches, and where it goes.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shoal_common::{Blake3, Digests, Layout, PieceIndex, Sha1};
 
-/// The content of a file, known before a byte of it is: its cut, and what its bytes are checked by.
+/// The content of a file, as known before the download: its layout, and what its bytes are checked by.
 #[derive(Debug, Clone)]
 pub struct Content {
     layout: Layout,
@@ -37,7 +37,7 @@ pub trait SealedPieces: fmt::Debug + Send + Sync {
     fn is_right(&self, piece: PieceIndex, bytes: &[u8]) -> bool;
 }
 
-/// A list of digests that does not have one digest a piece.
+/// A list of digests that does not have one digest per piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{digests} piece digests for a file of {pieces} pieces")]
 pub struct ContentError {
@@ -51,7 +51,7 @@ impl Content {
     /// Content whose pieces are checked by their SHA-1.
     ///
     /// # Errors
-    /// When there is not one digest a piece.
+    /// When there is not one digest per piece.
     pub fn new(
         layout: Layout,
         pieces: Arc<[Sha1]>,
@@ -93,12 +93,12 @@ impl Content {
         &self.digest
     }
 
-    /// Whether pieces can be told right from wrong.
+    /// Whether pieces can be checked.
     pub(crate) fn is_checked(&self) -> bool {
         !matches!(self.verification, Verification::Unchecked)
     }
 
-    /// Whether a piece with that digest is what the content has there, as far as that can be told.
+    /// Whether a piece with that digest is right, as far as it can be checked.
     pub(crate) fn matches(&self, piece: PieceIndex, sha1: &Sha1) -> bool {
         match &self.verification {
             Verification::Sha1(digests) => digests.get(piece.as_usize()) == Some(sha1),
@@ -160,6 +160,12 @@ impl Target {
     #[must_use]
     pub fn state_path(&self) -> PathBuf {
         self.beside(".pstate")
+    }
+
+    /// Where the content is described until the download is complete.
+    #[must_use]
+    pub fn info_path(&self) -> PathBuf {
+        self.beside(".pinfo")
     }
 
     /// Where a new state is written before it takes the old one's place.

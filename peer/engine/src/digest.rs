@@ -1,9 +1,9 @@
-//! The whole file's digests, computed as the file grows: they follow the prefix of pieces that are written, take those
-//! that have just arrived from memory and read the others back, so that with pieces in order nothing is read twice.
+//! The whole file's digests, computed as the file grows. They follow the prefix of written pieces. Pieces that have just
+//! arrived are taken from memory, the others are read back, so with pieces in order nothing is read twice.
 //!
-//! SHA-1 is serial and the dearest of all, so it goes along with the checking of pieces, abreast ([`shoal_sha1`]): the
-//! [`Prefix`] is lent to the writer, and taken from there by the [`Tail`], which adds BLAKE3 and SHA-256, as far as they are
-//! to be compared, on another thread.
+//! SHA-1 is serial and the most expensive, so it is computed beside the checking of pieces, several messages at once
+//! ([`shoal_sha1`]): the [`Prefix`] is lent to the writer. The [`Tail`] follows it on another thread and adds BLAKE3 and
+//! SHA-256 where they are compared.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::disk::DiskError;
 use crate::part::PartContext;
 use crate::pool::BLOCK_BYTES;
 
-/// Memory of the pool that pieces may hold while they wait for their turn: enough for pieces of several sources to come
-/// a little out of order, and three quarters of the pool stay for receiving.
-const WARM_BYTES: usize = 8 * 1024 * 1024;
-/// And pieces that wait for the other digests; BLAKE3 is faster than what it follows.
+/// Memory of the pool for pieces that wait for the pieces before them: enough for several sources to deliver a little out of
+/// order, while three quarters of the pool stay for receiving.
+const CACHED_BYTES: usize = 8 * 1024 * 1024;
+/// The same for the other digests; BLAKE3 is faster than SHA-1, which it follows.
 const TAIL_BYTES: usize = 8 * 1024 * 1024;
 /// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
 /// brings, so that what it covers beside its work catches up.
@@ -38,15 +38,15 @@ pub(crate) struct Prefix {
     /// The first piece that is not covered.
     next: u32,
     /// Pieces that are needed soon and still in memory; they are right, and written.
-    warm: BTreeMap<u32, Arc<PieceData>>,
-    warm_bytes: usize,
+    cached: BTreeMap<u32, Arc<PieceData>>,
+    cached_bytes: usize,
     covered: Vec<Covered>,
 }
 
 impl Prefix {
     pub(crate) fn new(layout: Layout) -> Self {
-        let (warm, covered) = (BTreeMap::new(), Vec::new());
-        Self { layout, sha1: Hasher::default(), next: 0, warm, warm_bytes: 0, covered }
+        let (cached, covered) = (BTreeMap::new(), Vec::new());
+        Self { layout, sha1: Hasher::default(), next: 0, cached, cached_bytes: 0, covered }
     }
 
     /// The piece that is to be covered next.
@@ -59,25 +59,25 @@ impl Prefix {
         &self.sha1
     }
 
-    /// A piece was written; keeps it in memory if its turn comes soon.
+    /// A piece was written; keeps it in memory if it is covered soon.
     pub(crate) fn written(&mut self, data: Arc<PieceData>) {
         let bytes = data.blocks.len() * BLOCK_BYTES;
         let ahead = self.layout.offset(data.piece).checked_sub(self.covered_bytes());
-        let is_soon = ahead.is_some_and(|ahead| ahead < WARM_BYTES as u64);
-        let is_new = !self.warm.contains_key(&data.piece.get());
-        if is_soon && is_new && data.spilled == 0 && self.warm_bytes + bytes <= WARM_BYTES {
-            self.warm_bytes += bytes;
-            self.warm.insert(data.piece.get(), data);
+        let is_soon = ahead.is_some_and(|ahead| ahead < CACHED_BYTES as u64);
+        let is_new = !self.cached.contains_key(&data.piece.get());
+        if is_soon && is_new && data.spilled == 0 && self.cached_bytes + bytes <= CACHED_BYTES {
+            self.cached_bytes += bytes;
+            self.cached.insert(data.piece.get(), data);
         }
     }
 
     /// Gives up what is held in memory.
-    pub(crate) fn cool(&mut self) {
-        self.warm.clear();
-        self.warm_bytes = 0;
+    pub(crate) fn drop_cached(&mut self) {
+        self.cached.clear();
+        self.cached_bytes = 0;
     }
 
-    /// Whether the next piece is written, and could be covered.
+    /// Whether the next piece is written and can be covered.
     pub(crate) fn is_behind(&self, written: &Bitfield) -> bool {
         self.next().is_some_and(|piece| written.has(piece))
     }
@@ -89,13 +89,13 @@ impl Prefix {
     }
 
     fn is_cold(&self, written: &Bitfield) -> bool {
-        self.is_behind(written) && !self.warm.contains_key(&self.next)
+        self.is_behind(written) && !self.cached.contains_key(&self.next)
     }
 
     /// The next piece, if it is in memory.
-    pub(crate) fn take_warm(&mut self) -> Option<Arc<PieceData>> {
-        let data = self.warm.remove(&self.next)?;
-        self.warm_bytes -= data.blocks.len() * BLOCK_BYTES;
+    pub(crate) fn take_cached(&mut self) -> Option<Arc<PieceData>> {
+        let data = self.cached.remove(&self.next)?;
+        self.cached_bytes -= data.blocks.len() * BLOCK_BYTES;
         Some(data)
     }
 
@@ -107,33 +107,33 @@ impl Prefix {
     }
 
     /// Covers what is written, from memory or from the disk, some of it at a time. Blocking.
-    pub(crate) fn catch_up(mut self, written: &Bitfield, place: &PartContext) -> Result<Self, DiskError> {
-        self.cover(place, |prefix| prefix.is_behind(written))?;
+    pub(crate) fn catch_up(mut self, written: &Bitfield, context: &PartContext) -> Result<Self, DiskError> {
+        self.cover(context, |prefix| prefix.is_behind(written))?;
         Ok(self)
     }
 
     /// As [`catch_up`](Self::catch_up), beside a batch of the writer's: what has to be read back, and what crowds the
     /// memory. The rest goes along with the checking of pieces to come, at half the price.
-    pub(crate) fn keep_up(&mut self, written: &Bitfield, place: &PartContext) -> Result<(), DiskError> {
-        self.cover(place, |prefix| {
-            let crowded = prefix.warm_bytes > WARM_BYTES / 2 && prefix.warm.contains_key(&prefix.next);
+    pub(crate) fn keep_up(&mut self, written: &Bitfield, context: &PartContext) -> Result<(), DiskError> {
+        self.cover(context, |prefix| {
+            let crowded = prefix.cached_bytes > CACHED_BYTES / 2 && prefix.cached.contains_key(&prefix.next);
             crowded || prefix.is_cold(written)
         })
     }
 
     /// Covers pieces that are written, one after the other, for as long as `more` says so and a step lasts.
-    fn cover(&mut self, place: &PartContext, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
+    fn cover(&mut self, context: &PartContext, more: impl Fn(&Self) -> bool) -> Result<(), DiskError> {
         let mut bytes = 0;
         while bytes < STEP_BYTES
             && more(self)
             && let Some(piece) = self.next()
         {
             let mut sha1 = self.sha1.clone();
-            let data = self.take_warm();
+            let data = self.take_cached();
             let length = u64::from(self.layout.length(piece));
             match &data {
                 Some(data) => data.blocks.iter().for_each(|block| sha1.update(block.bytes())),
-                None => place.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
+                None => context.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
             }
             self.advance(sha1, piece, data);
             bytes += length;
@@ -185,7 +185,7 @@ impl Tail {
     }
 
     /// Gives up what is held in memory.
-    pub(crate) fn cool(&mut self) {
+    pub(crate) fn drop_cached(&mut self) {
         self.waiting.iter_mut().for_each(|(_, data)| *data = None);
     }
 
@@ -216,14 +216,14 @@ impl Tail {
 
 impl Step {
     /// Takes the pieces in. Blocking.
-    pub(crate) fn work(mut self, place: &PartContext) -> Result<OtherDigestsHasher, DiskError> {
-        let layout = place.content.layout();
+    pub(crate) fn work(mut self, context: &PartContext) -> Result<OtherDigestsHasher, DiskError> {
+        let layout = context.content.layout();
         for (piece, data) in self.pieces {
             match data {
                 Some(data) => data.blocks.iter().for_each(|block| self.hasher.update(block.bytes())),
                 None => {
                     let length = u64::from(layout.length(piece));
-                    place.read(layout.offset(piece), length, |bytes| self.hasher.update(bytes))?;
+                    context.read(layout.offset(piece), length, |bytes| self.hasher.update(bytes))?;
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! its own, and never puts a file in place that was not made durable first.
 
 mod journal;
+mod partial;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
@@ -17,6 +18,7 @@ use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
+pub use crate::disk::partial::Partial;
 use crate::pool::Block;
 use crate::shortage::Shortage;
 
@@ -51,7 +53,7 @@ pub enum DiskError {
         /// Bytes that are lacking; 0 if that is not known.
         lacking: u64,
     },
-    /// The partial file is not where it was: its drive was unmounted, or somebody moved it.
+    /// The partial file is not where it was: its drive was unmounted, or it was moved.
     #[error("{} is not there any more; mount its drive or put it back, and try again", .0.display())]
     Gone(PathBuf),
     /// Another download, of this process or another, goes to the same place.
@@ -127,21 +129,11 @@ impl Opened {
         let layout = *content.layout();
         check_destination(target)?;
         let part = PartFile::lock(target.part_path(), layout)?;
-        let opened = Self::recover(part, target, content);
-        opened.map_err(|(part, error)| {
-            part.unlock();
-            error
-        })
+        let recovered = Self::recover(&part, target, content).inspect_err(|_| part.unlock());
+        recovered.map(|(journal, written, suspects)| Self { part, journal, written, suspects })
     }
 
-    fn recover(part: PartFile, target: &Target, content: &Content) -> Result<Self, (PartFile, DiskError)> {
-        match Self::try_recover(&part, target, content) {
-            Ok((journal, written, suspects)) => Ok(Self { part, journal, written, suspects }),
-            Err(error) => Err((part, error)),
-        }
-    }
-
-    fn try_recover(
+    fn recover(
         part: &PartFile,
         target: &Target,
         content: &Content,
@@ -172,7 +164,7 @@ impl Opened {
                 suspects = if content.is_checked() { listed } else { Vec::new() };
             }
         }
-        // Nothing was lost where nothing was, so nothing is left behind.
+        // Where there was nothing before, nothing is left behind.
         let undo = |_: &DiskError| {
             if length == 0 {
                 let _ = std::fs::remove_file(&part.path);
@@ -180,6 +172,7 @@ impl Opened {
         };
         part.must_fit(&written).inspect_err(undo)?;
         let journal = Journal::create(target, content, &written, &suspects).inspect_err(undo)?;
+        partial::describe(target, content);
         if let Err(error) = part.allocate() {
             undo(&error);
             if length == 0 {
@@ -192,7 +185,7 @@ impl Opened {
 }
 
 impl PartFile {
-    /// Opens or creates the file and makes sure that nobody else writes to it.
+    /// Opens or creates the file and locks it against other writers.
     fn lock(path: PathBuf, layout: Layout) -> Result<Self, DiskError> {
         loop {
             let file = OpenOptions::new()
@@ -210,11 +203,11 @@ impl PartFile {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(DiskError::Locked(path)),
-                // A file system without locks: nothing can be done, and nothing is worse than without them.
+                // A file system without locks: go on without one.
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
             }
-            // Whoever held the lock may have finished and renamed the file before we got it.
+            // The last holder of the lock may have finished and renamed the file meanwhile.
             let there = std::fs::symlink_metadata(&path);
             if there.is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
                 return Ok(Self { file: Arc::new(file), path, layout });
@@ -350,7 +343,7 @@ impl Target {
     /// Whether there is a partial file. Blocking.
     ///
     /// # Errors
-    /// When that cannot be told now.
+    /// When the system cannot say now.
     pub fn has_partial(&self) -> Result<bool, DiskError> {
         let path = self.part_path();
         match std::fs::symlink_metadata(&path) {
@@ -392,6 +385,7 @@ impl Target {
             std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
         }
         let _ = std::fs::remove_file(self.new_state_path());
+        partial::forget(self);
         std::fs::remove_file(&state).map_err(|error| io_error("remove", &state, error))
     }
 }

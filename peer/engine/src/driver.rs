@@ -1,6 +1,6 @@
-//! Runs one download: the task that owns the core and only carries. It tells the core what happened and does what the
-//! core says: fetches in one set of tasks, checking, writing and digesting on blocking threads, progress through
-//! watches. It takes no decision about sources or pieces.
+//! Runs one download in one task, which owns the core. It reports events to the core and executes the core's commands.
+//! Fetches are tasks of one set; checking, writing and digesting run on blocking threads; progress is a watched value. The
+//! driver decides nothing about sources or pieces.
 
 mod ending;
 mod fetches;
@@ -22,30 +22,30 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{Content, Target};
 use crate::digest::{Prefix, Tail};
 use crate::disk::DiskError;
-use crate::driver::fetches::{Fetches, Happened};
+use crate::driver::fetches::{FetchEvent, Fetches};
 use crate::driver::stats::Stats;
 use crate::part::PartContext;
-use crate::progress::{DownloadError, Outcome, Progress, State};
+use crate::progress::{DownloadError, Outcome, Phase, Progress};
 use crate::reader::OpenPart;
-use crate::shared::{ActiveGuard, Control, Shared};
+use crate::resources::{ActiveGuard, Control, Resources};
 use crate::source::SourceChange;
 use crate::writer::{Checked, Done, Job, next_batch};
-use shoal_engine_core::{Command, Core, DropReason, Event};
+use shoal_engine_core::{Command, DownloadCore, DropReason, Event};
 
 /// How often requests are sampled while any is in flight: a tenth of what a slow peer needs for a small piece.
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
-/// How often progress is published, and the driver looks up while nothing is in flight.
+/// How often progress is published, and how often the driver wakes while nothing is in flight.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A checkpoint is due after this time, which bounds what a power loss costs.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
-/// As before, where only a checkpoint tells after a crash which pieces are there.
+/// The same where after a crash only a checkpoint says which pieces are there.
 const UNCHECKED_CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// And after this many bytes, which bounds what is rehashed after a crash to half a second.
+/// A checkpoint is also due after this many bytes, which bounds rehashing after a crash to half a second.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 
 /// What a download starts with.
 pub(crate) struct Start {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) resources: Arc<Resources>,
     pub(crate) content: Content,
     pub(crate) target: Target,
     pub(crate) sources: mpsc::Receiver<SourceChange>,
@@ -74,13 +74,13 @@ enum Work {
 }
 
 struct Driver {
-    shared: Arc<Shared>,
+    resources: Arc<Resources>,
     active: ActiveGuard,
-    place: Arc<PartContext>,
-    core: Core,
+    context: Arc<PartContext>,
+    core: DownloadCore,
     sources: Option<mpsc::Receiver<SourceChange>>,
     fetches: Fetches,
-    /// What waits for the writer; bounded by the pool, whose blocks it holds.
+    /// Jobs that wait for the writer; bounded by the pool, whose blocks they hold.
     queue: VecDeque<Job>,
     work: JoinSet<Work>,
     writing: bool,
@@ -103,10 +103,10 @@ struct Driver {
 
 /// Runs the download to its end and leaves no task behind.
 pub(crate) async fn run(start: Start) -> Outcome {
-    let Start { shared, content, target, sources, mut control, progress, verified, part } = start;
-    let active = shared.activate();
+    let Start { resources, content, target, sources, mut control, progress, verified, part } = start;
+    let active = resources.activate();
     let stop_work = CancellationToken::new();
-    let (place, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
+    let (context, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
         Ok(opened) => opened,
         Err(error) => return Outcome::Failed(error),
     };
@@ -114,11 +114,11 @@ pub(crate) async fn run(start: Start) -> Outcome {
     let tail = Tail::new(content.digest());
     let now = Instant::now();
     let mut driver = Driver {
-        core: Core::new(layout, &written, shared.budget(), Rng::new()),
-        fetches: Fetches::new(&shared),
+        core: DownloadCore::new(layout, &written, resources.budget(), Rng::new()),
+        fetches: Fetches::new(&resources),
         active,
-        shared,
-        place: Arc::new(place),
+        resources,
+        context: Arc::new(context),
         sources: Some(sources),
         queue: VecDeque::new(),
         work: JoinSet::new(),
@@ -150,7 +150,7 @@ async fn stopped(control: &mut watch::Receiver<Control>) -> Control {
 
 impl Driver {
     async fn main_loop(&mut self, control: &mut watch::Receiver<Control>) -> End {
-        let mut pressure = self.shared.pool.pressure();
+        let mut pressure = self.resources.pool.pressure();
         let mut tick = Instant::now();
         loop {
             if let Some(end) = self.advance() {
@@ -159,12 +159,12 @@ impl Driver {
             tokio::select! {
                 wish = stopped(control) => return End::Stopped(wish),
                 change = next_change(&mut self.sources) => self.change_sources(change),
-                happened = self.fetches.next() => match happened {
-                    Happened::Arrived(arrived) => self.arrived(arrived),
-                    Happened::Ended(ended) => self.ended(ended),
-                    Happened::HaveChanged(watched) => {
+                event = self.fetches.next() => match event {
+                    FetchEvent::Arrived(arrived) => self.arrived(arrived),
+                    FetchEvent::Ended(ended) => self.ended(ended),
+                    FetchEvent::HaveChanged(watched) => {
                         if let Some((source, have)) = self.fetches.rewatch(watched) {
-                            self.tell(Event::HaveChanged { source, have });
+                            self.handle(Event::HaveChanged { source, have });
                         }
                     }
                 },
@@ -185,20 +185,20 @@ impl Driver {
         }
     }
 
-    /// Starts what can be started; tells when there is nothing left to do.
+    /// Starts what can be started; gives the end when nothing is left to do.
     fn advance(&mut self) -> Option<End> {
         self.start_writing();
         // While pieces come to be checked, the writer takes the prefix along.
-        let alone = self.core.is_complete() || !self.place.content.is_checked();
+        let alone = self.core.is_complete() || !self.context.content.is_checked();
         let behind =
             |prefix: &mut Prefix| prefix.is_behind(&self.written) && (alone || prefix.is_far(&self.written));
         if let Some(prefix) = self.prefix.take_if(behind) {
-            let (place, written) = (self.place.clone(), self.written.clone());
-            self.work.spawn_blocking(move || Work::Covered(prefix.catch_up(&written, &place)));
+            let (context, written) = (self.context.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Covered(prefix.catch_up(&written, &context)));
         }
-        if let Some(step) = self.tail.step(self.place.content.layout()) {
-            let place = self.place.clone();
-            self.work.spawn_blocking(move || Work::Followed(step.work(&place)));
+        if let Some(step) = self.tail.step(self.context.content.layout()) {
+            let context = self.context.clone();
+            self.work.spawn_blocking(move || Work::Followed(step.work(&context)));
         }
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
             || (self.unsaved_bytes > 0 && self.saved.elapsed() >= self.checkpoint_every());
@@ -206,16 +206,16 @@ impl Driver {
             self.checkpointing = true;
             self.unsaved_bytes = 0;
             self.saved = Instant::now();
-            let (place, written) = (self.place.clone(), self.written.clone());
-            self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&place, &written)));
+            let (context, written) = (self.context.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&context, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
             let sha1 = self.prefix.as_ref()?.finish()?;
             let digest = self.tail.finish(sha1)?;
-            if self.place.content.digest().confirmed_by(&digest) {
+            if self.context.content.digest().confirmed_by(&digest) {
                 return Some(End::Whole(Box::new(digest)));
             }
-            if !self.place.content.is_checked() {
+            if !self.context.content.is_checked() {
                 return Some(End::Failed(self.wrong_whole(digest)));
             }
             self.recheck(&digest);
@@ -224,35 +224,35 @@ impl Driver {
             && !self.writing
             && !self.core.is_complete()
         {
-            let missing =
-                self.place.content.layout().size() - self.stats.verified_bytes(&self.written, &self.place);
+            let missing = self.context.content.layout().size()
+                - self.stats.verified_bytes(&self.written, &self.context);
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
     }
 
-    /// Gives the writer what waits for it, unless it is at work.
+    /// Gives the writer its next batch, unless it is at work.
     fn start_writing(&mut self) {
         let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
         if !batch.is_empty() {
             self.writing = true;
-            let checked = self.place.content.is_checked();
+            let checked = self.context.content.is_checked();
             let along = |prefix: &mut Prefix| checked && !prefix.is_far(&self.written);
             let prefix = self.prefix.take_if(along);
-            let (place, written) = (self.place.clone(), self.written.clone());
-            self.work.spawn_blocking(move || Work::Written(place.work(batch, prefix, &written)));
+            let (context, written) = (self.context.clone(), self.written.clone());
+            self.work.spawn_blocking(move || Work::Written(context.work(batch, prefix, &written)));
         }
     }
 
-    /// Tells the core what happened and does what it says.
-    fn tell(&mut self, event: Event) {
+    /// Reports an event to the core and executes its commands.
+    fn handle(&mut self, event: Event) {
         self.core.handle(event, Instant::now().into_std());
         while let Some(command) = self.core.poll_command() {
-            self.obey(command);
+            self.execute(command);
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Fetch { request, source, run } => self.fetches.start(request, source, run),
             Command::Cancel { request } => self.fetches.cancel(request, &mut self.stats),
@@ -279,10 +279,10 @@ impl Driver {
             Some(SourceChange::Add(id, source)) => {
                 let (limits, have) = self.fetches.add_source(id, source);
                 self.stats.added(id);
-                self.tell(Event::SourceAdded { source: id, limits, have });
+                self.handle(Event::SourceAdded { source: id, limits, have });
             }
-            Some(SourceChange::Remove(id)) => self.tell(Event::SourceRemoved { source: id }),
-            Some(SourceChange::OthersDownloading(others)) => self.tell(Event::OthersDownloading(others)),
+            Some(SourceChange::Remove(id)) => self.handle(Event::SourceRemoved { source: id }),
+            Some(SourceChange::OthersDownloading(others)) => self.handle(Event::OthersDownloading(others)),
         }
     }
 
@@ -290,41 +290,41 @@ impl Driver {
         let (request, piece) = (arrived.request, arrived.data.piece);
         let first_byte = self.fetches.sample(request, &mut self.stats).and_then(|sample| sample.first_byte);
         self.fetches.stash(arrived);
-        self.tell(Event::Arrived { request, piece, first_byte: first_byte.map(Instant::into_std) });
+        self.handle(Event::Arrived { request, piece, first_byte: first_byte.map(Instant::into_std) });
         self.fetches.discard_stash();
     }
 
     fn ended(&mut self, ended: fetches::Ended) {
-        // Pieces that it brought were announced before it ended.
+        // Its pieces were sent before it ended.
         while let Some(arrived) = self.fetches.try_arrived() {
             self.arrived(arrived);
         }
         if let Some((request, result)) = self.fetches.conclude(ended, &mut self.stats) {
-            self.tell(Event::Finished { request, result });
+            self.handle(Event::Finished { request, result });
         }
     }
 
     fn tick(&mut self) {
         for (request, sample) in self.fetches.sample_all(&mut self.stats) {
-            self.tell(Event::Progress {
+            self.handle(Event::Progress {
                 request,
                 received: sample.received,
                 first_byte: sample.first_byte.map(Instant::into_std),
                 held_up: sample.held_up,
             });
         }
-        self.tell(Event::Budget(self.shared.budget()));
+        self.handle(Event::Budget(self.resources.budget()));
         self.active.set_moving(self.core.requests() > 0);
-        self.tell(Event::RateLimit(self.shared.rate_share()));
-        self.tell(Event::Tick);
+        self.handle(Event::RateLimit(self.resources.rate_share()));
+        self.handle(Event::Tick);
         self.publish();
     }
 
-    /// The pool ran dry: slow pieces' bytes go to the disk, or are given up where another request brings them too.
+    /// The pool is empty: bytes of slow pieces are written to the disk, or given up where another request has the piece too.
     fn relieve(&mut self) {
-        self.tail.cool();
+        self.tail.drop_cached();
         if let Some(prefix) = &mut self.prefix {
-            prefix.cool();
+            prefix.drop_cached();
         }
         for request in self.fetches.slowest_half() {
             let Some(piece) = self.fetches.piece(request) else { continue };
@@ -333,7 +333,7 @@ impl Driver {
             } else {
                 self.fetches.cancel(request, &mut self.stats);
                 let result = Err(shoal_engine_core::SourceError::Busy(PUBLISH_EVERY));
-                self.tell(Event::Finished { request, result });
+                self.handle(Event::Finished { request, result });
             }
         }
     }
@@ -356,7 +356,7 @@ impl Driver {
             }
             Work::Rechecked(right) => {
                 self.rechecking = false;
-                // One that was stopped says nothing of the pieces that it did not come to.
+                // After a stop it says nothing of the pieces that it did not reach.
                 if !self.stop_work.is_cancelled() {
                     self.rechecked(&right.map_err(Arc::new)?)?;
                 }
@@ -373,12 +373,12 @@ impl Driver {
     }
 
     fn account(&mut self, checked: Vec<Checked>) {
-        let layout = *self.place.content.layout();
+        let layout = *self.context.content.layout();
         for piece in checked {
             match piece {
                 Checked::Rejected(piece) => {
                     self.stats.wasted(u64::from(layout.length(piece)));
-                    self.tell(Event::Rejected(piece));
+                    self.handle(Event::Rejected(piece));
                 }
                 Checked::Written(data) => {
                     let piece = data.piece;
@@ -387,17 +387,17 @@ impl Driver {
                     if let Some(prefix) = &mut self.prefix {
                         prefix.written(data);
                     }
-                    self.tell(Event::Verified(piece));
-                    self.tell(Event::Written(piece));
+                    self.handle(Event::Verified(piece));
+                    self.handle(Event::Written(piece));
                 }
             }
         }
         self.publish_verified();
     }
 
-    /// Without piece digests nothing but a checkpoint says which pieces are there.
+    /// Without piece digests only a checkpoint says which pieces are there.
     fn checkpoint_every(&self) -> Duration {
-        if self.place.content.is_checked() { CHECKPOINT_EVERY } else { UNCHECKED_CHECKPOINT_EVERY }
+        if self.context.content.is_checked() { CHECKPOINT_EVERY } else { UNCHECKED_CHECKPOINT_EVERY }
     }
 
     fn publish_verified(&self) {
@@ -412,31 +412,31 @@ impl Driver {
     }
 
     fn publish(&mut self) {
-        let state = match () {
-            () if self.core.is_complete() => State::Checking,
-            () if self.core.requests() > 0 || self.writing => State::Downloading,
-            () => State::Waiting,
+        let phase = match () {
+            () if self.core.is_complete() => Phase::Checking,
+            () if self.core.requests() > 0 || self.writing => Phase::Downloading,
+            () => Phase::Waiting,
         };
-        if self.published.elapsed() >= PUBLISH_EVERY || self.progress.borrow().state != state {
-            self.publish_as(state);
+        if self.published.elapsed() >= PUBLISH_EVERY || self.progress.borrow().phase != phase {
+            self.publish_as(phase);
         }
     }
 
-    fn publish_as(&mut self, state: State) {
+    fn publish_as(&mut self, phase: Phase) {
         let bottleneck =
-            stats::bottleneck(state, &self.core, &self.shared, self.queue.len(), self.fetches.held_up());
-        let verified = self.stats.verified_bytes(&self.written, &self.place);
+            stats::bottleneck(phase, &self.core, &self.resources, self.queue.len(), self.fetches.held_up());
+        let verified = self.stats.verified_bytes(&self.written, &self.context);
         let covered = self.covered_bytes;
         self.published = Instant::now();
-        let progress = self.stats.progress(state, bottleneck, verified, covered, &self.core, Instant::now());
+        let progress = self.stats.progress(phase, bottleneck, verified, covered, &self.core, Instant::now());
         self.progress.send_replace(progress);
     }
 }
 
-fn checkpoint(place: &PartContext, written: &Bitfield) -> Result<(), DiskError> {
-    place.part.sync()?;
-    place.part.must_be_in_place()?;
-    place.journal.checkpoint(written)
+fn checkpoint(context: &PartContext, written: &Bitfield) -> Result<(), DiskError> {
+    context.part.sync()?;
+    context.part.must_be_in_place()?;
+    context.journal.checkpoint(written)
 }
 
 /// The next change of the set of sources; `None` when there will be no more, and never again after that.

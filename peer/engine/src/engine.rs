@@ -1,4 +1,4 @@
-//! The engine as the rest of the program sees it: one [`Engine`] a process, one [`Download`] a file.
+//! The engine as the rest of the program sees it: one [`Engine`] per process, one [`Download`] per file.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,22 +10,22 @@ use tokio_util::task::TaskTracker;
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
 use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, Pool};
-use crate::progress::{Bottleneck, DownloadError, Outcome, Progress, State};
+use crate::progress::{DownloadError, Outcome, Progress};
 use crate::rate::Limiter;
 use crate::reader::PieceReader;
-use crate::shared::{Control, Shared};
+use crate::resources::{Control, Resources};
 use crate::source::SourceChange;
 
 /// What all downloads of a process share: the pool of buffers and the download rate limit. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    resources: Arc<Resources>,
 }
 
-/// How an engine begins.
+/// Settings of an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineConfig {
-    /// Bytes a second that all downloads together may receive; `None` or 0 is no limit.
+    /// Bytes per second that all downloads together may receive; `None` or 0 is no limit.
     pub download_limit: Option<u64>,
     /// Bytes of piece buffers for all downloads together; [`POOL_BYTES`] at most, and by default.
     pub memory: usize,
@@ -43,28 +43,28 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let limiter = Limiter::new(config.download_limit);
         let blocks = (config.memory / BLOCK_BYTES).clamp(1, POOL_BLOCKS);
-        Self { shared: Arc::new(Shared::new(Pool::new(blocks), limiter)) }
+        Self { resources: Arc::new(Resources::new(Pool::new(blocks), limiter)) }
     }
 
     /// Blocks of the pool that are kept for later.
     #[cfg(test)]
     pub(crate) fn kept_blocks(&self) -> usize {
-        self.shared.pool.kept()
+        self.resources.pool.kept()
     }
 
     /// Changes the limit of all downloads together, running ones included. `None` or 0 is no limit.
     pub fn set_download_limit(&self, bytes_per_second: Option<u64>) {
-        self.shared.limiter.set_rate(bytes_per_second);
+        self.resources.limiter.set_rate(bytes_per_second);
     }
 
-    /// The limit of all downloads together, in bytes a second.
+    /// The limit of all downloads together, in bytes per second.
     #[must_use]
     pub fn download_limit(&self) -> Option<u64> {
-        self.shared.limiter.rate()
+        self.resources.limiter.rate()
     }
 
-    /// Starts a download, or goes on with one that was interrupted. It waits while it has no source, as long as
-    /// `sources` is open; once that is closed and no source is left, it fails.
+    /// Starts a download, or continues an interrupted one. While `sources` is open, a download without a source waits. Once
+    /// it is closed and no source is left, the download fails.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -72,12 +72,13 @@ impl Engine {
     pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
         let layout = *content.layout();
         let (control, control_seen) = watch::channel(Control::Run);
-        let (progress_sender, progress) = watch::channel(Progress::opening(layout.size()));
+        let (progress_sender, progress) =
+            watch::channel(Progress { total: layout.size(), ..Progress::default() });
         let (verified_sender, verified) = watch::channel(Arc::new(Bitfield::none(&layout)));
         let (outcome_sender, outcome) = watch::channel(None);
         let part = Arc::new(OnceLock::new());
         let start = Start {
-            shared: self.shared.clone(),
+            resources: self.resources.clone(),
             content: content.clone(),
             target: target.clone(),
             sources,
@@ -93,7 +94,8 @@ impl Engine {
         });
         tracker.close();
         let reader = PieceReader::new(layout, part, verified.clone());
-        Download { content, target, control, progress, verified, outcome, reader, tracker }
+        let waits_for = watch::Sender::new(None);
+        Download { content, target, control, progress, verified, waits_for, outcome, reader, tracker }
     }
 }
 
@@ -105,25 +107,26 @@ pub struct Download {
     control: watch::Sender<Control>,
     progress: watch::Receiver<Progress>,
     verified: watch::Receiver<Arc<Bitfield>>,
+    pub(crate) waits_for: watch::Sender<Option<String>>,
     outcome: watch::Receiver<Option<Outcome>>,
     reader: PieceReader,
     tracker: TaskTracker,
 }
 
 impl Download {
-    /// Where it goes.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// What it is doing, renewed a few times a second.
+    /// What it is doing, updated a few times per second.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
     }
 
-    /// The pieces that are verified and written, so that others can be told.
+    /// What it waits for while it has no source, in one sentence, as far as [`feed`](crate::feed) knows.
+    #[must_use]
+    pub fn waits_for(&self) -> watch::Receiver<Option<String>> {
+        self.waits_for.subscribe()
+    }
+
+    /// The pieces that are verified and written.
     #[must_use]
     pub fn verified(&self) -> watch::Receiver<Arc<Bitfield>> {
         self.verified.clone()
@@ -147,8 +150,8 @@ impl Download {
         self.outcome().unwrap_or(Outcome::Failed(DownloadError::Stopped))
     }
 
-    /// Stops it and keeps what is verified. The outcome is what became of it: it may have ended otherwise before.
-    /// Safe to drop; it stops all the same.
+    /// Stops it and keeps the verified pieces. It may have ended otherwise before: the outcome says how. Safe to drop; it stops
+    /// all the same.
     pub async fn pause(&self) -> Outcome {
         self.control.send_if_modified(|wish| {
             let runs = *wish == Control::Run;
@@ -160,7 +163,7 @@ impl Download {
         self.wait().await
     }
 
-    /// Stops it and removes what it left, also when it was paused or had failed before. A file that is complete stays.
+    /// Stops it and removes its partial file, also after a pause or failure. A complete file stays.
     /// Safe to drop; a running download stops all the same.
     pub async fn cancel(&self) -> Outcome {
         self.control.send_replace(Control::Cancel);
@@ -174,24 +177,6 @@ impl Download {
                 }
             }
             outcome => outcome,
-        }
-    }
-}
-
-impl Progress {
-    fn opening(total: u64) -> Self {
-        Self {
-            state: State::Opening,
-            limit: Bottleneck::Idle,
-            total,
-            verified_bytes: 0,
-            fetched_bytes: 0,
-            wasted_bytes: 0,
-            digested_bytes: 0,
-            rate: 0,
-            eta: None,
-            sources: 0,
-            rows: Arc::new([]),
         }
     }
 }

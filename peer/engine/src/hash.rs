@@ -40,11 +40,11 @@ pub struct Hashed {
     pub pieces: Vec<Sha1>,
     /// The whole file's digest.
     pub digest: FileDigest,
-    /// Tells later whether the file is still the one that was hashed.
+    /// Shows later whether the file is still the one that was hashed.
     pub identity: FileIdentity,
 }
 
-/// What changes when somebody writes to a file or puts another in its place.
+/// What changes when a file is written to or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
     /// Size in bytes.
@@ -80,7 +80,7 @@ impl FileIdentity {
 
     /// Without the inode number where it does not last: such a file system makes one up whenever it comes to know the file.
     fn on(self, system: Option<&StatFs>) -> Self {
-        // What cannot be asked counts as an ordinary one.
+        // One that cannot be asked counts as ordinary.
         let passing = system.is_some_and(|system| {
             u32::try_from(system.f_type).is_ok_and(|kind| PASSING_INODES.contains(&kind))
         });
@@ -141,7 +141,7 @@ pub enum HashError {
         /// What the system says.
         error: io::Error,
     },
-    /// Somebody wrote to it meanwhile, or replaced it.
+    /// It was written to or replaced meanwhile.
     #[error("{} changed while it was being read; try again when nothing writes to it", .0.display())]
     Changed(PathBuf),
     /// It is too long.
@@ -153,7 +153,7 @@ pub enum HashError {
 }
 
 /// Hashes the file at `path`. `progress` is called from time to time with the bytes done; it must not block. Blocking:
-/// about 0.9 seconds a gigabyte on two threads (docs/figures.md).
+/// about 0.9 seconds per gigabyte on two threads (docs/figures.md).
 ///
 /// # Errors
 /// See [`HashError`].
@@ -278,7 +278,7 @@ impl<P: FnMut(u64)> Reading<'_, P> {
             return Err(Stopped::Cancelled);
         }
         let mut chunk = take_spare(&mut self.spare);
-        // No one else holds a chunk that was taken from the spare ones.
+        // A spare chunk has no other owner.
         let bytes = Arc::make_mut(&mut chunk);
         bytes.resize(most.min(CHUNK), 0);
         self.file.read_exact(bytes).map_err(|error| match error.kind() {
@@ -400,7 +400,7 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, vec![1; 1_000]).unwrap();
         let before = FileIdentity::of(&path).unwrap();
-        // The system's clock for files ticks some hundred times a second.
+        // The system's clock for files ticks some hundred times per second.
         let mut now = before;
         while now.changed == before.changed {
             std::fs::write(&path, vec![2; 1_000]).unwrap();

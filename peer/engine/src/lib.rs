@@ -1,15 +1,18 @@
 //! The download engine, generic over where pieces come from.
 //!
-//! A caller makes one [`Engine`], tells it with [`Engine::start`] what to download ([`Content`]), where to ([`Target`])
-//! and, through a channel, from whom ([`SourceChange`]); it gets a [`Download`] to watch, pause, cancel or await. Peers,
-//! HTTP servers and storage nodes are [`PieceSource`]s. The engine knows nothing of networks, trackers or accounts. What
-//! to do next is decided in [`shoal_engine_core`]; here is what it takes to do it: tasks, buffers, disks.
+//! A caller makes one [`Engine`] and passes to [`Engine::start`] what to download ([`Content`]), where to ([`Target`]) and a
+//! channel of sources ([`SourceChange`]). It gets a [`Download`] to watch, pause, cancel or await. Peers, HTTP servers and
+//! storage nodes are [`PieceSource`]s. A [`Discovery`] finds sources of one kind, and [`feed`] passes them to the download.
+//!
+//! The engine knows nothing of networks, trackers or accounts. [`shoal_engine_core`] decides what to do next; this crate has
+//! the tasks, buffers and disk access to do it.
 
 mod buffer;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod content;
 mod digest;
+mod discovery;
 mod disk;
 mod driver;
 mod engine;
@@ -20,7 +23,7 @@ mod progress;
 pub mod rate;
 mod reader;
 pub mod regular;
-mod shared;
+mod resources;
 mod shortage;
 mod source;
 #[cfg(test)]
@@ -29,12 +32,13 @@ mod writer;
 
 pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
 pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
-pub use disk::DiskError;
+pub use discovery::{BoxFuture, Discovery, MAX_CHANGES, feed};
+pub use disk::{DiskError, Partial};
 pub use engine::{Download, Engine, EngineConfig};
 pub use progress::{
-    Bottleneck, DownloadError, Outcome, Progress, SHOWN_DROPPED, SourceRow, SourceState, State,
+    Bottleneck, DownloadError, Outcome, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState,
 };
 pub use reader::{PieceReadError, PieceReader};
-pub use shoal_engine_core::{Have, Limits, POOL_BYTES, PieceRun, Run, SourceError, SourceId};
+pub use shoal_engine_core::{Have, Limits, POOL_BYTES, PieceRun, Run, SourceError, SourceId, back_off};
 pub use shortage::{Lack, Pauses, Shortage, Tries};
 pub use source::{AnySource, PieceSource, SourceChange};

@@ -1,9 +1,9 @@
-//! A partial file while it is worked on.
+//! The context of a partial file.
 
 use crate::content::Content;
 use crate::disk::{Journal, PartFile};
 
-/// A partial file with its content and journal: what writing and digesting work on, the same for all of a download.
+/// A partial file with its content and journal: what all writing and digesting jobs of a download work on.
 #[derive(Debug)]
 pub(crate) struct PartContext {
     pub(crate) content: Content,

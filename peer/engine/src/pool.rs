@@ -1,5 +1,5 @@
-//! The memory of all piece buffers of a process: blocks that are taken as bytes arrive, with one bound whatever the files'
-//! sizes and however many sources trickle.
+//! The memory of all piece buffers of a process: blocks that are taken as bytes arrive, with one bound for all files and
+//! sources.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub(crate) const BLOCK_BYTES: usize = MIN_PIECE_LENGTH as usize;
 /// Blocks of the pool.
 pub(crate) const POOL_BLOCKS: usize = POOL_BYTES / BLOCK_BYTES;
-/// How long somebody waits for a block before downloads are asked to spill. At the full rate the whole pool turns over
-/// in 50 ms, so a longer wait means that slow pieces sit on it.
+/// How long a request waits for a block before downloads are asked to spill. At the full rate the whole pool is reused within
+/// 50 ms, so a longer wait means that slow pieces hold it.
 const PRESSURE_AFTER: Duration = Duration::from_millis(50);
 
 /// The pool of blocks. Cheap to clone.
@@ -43,7 +43,7 @@ impl Pool {
         }
     }
 
-    /// Changes whenever somebody waited too long for a block.
+    /// Changes whenever a request waited too long for a block.
     pub(crate) fn pressure(&self) -> watch::Receiver<u64> {
         self.shared.pressure.subscribe()
     }
@@ -53,12 +53,12 @@ impl Pool {
         (self.shared.blocks * BLOCK_BYTES) as u64
     }
 
-    /// Blocks that nobody holds.
+    /// Free blocks.
     pub(crate) fn available(&self) -> usize {
         self.shared.permits.available_permits()
     }
 
-    /// Gives the memory back that nobody uses, for when nothing is downloaded.
+    /// Frees unused memory, for when nothing is downloaded.
     pub(crate) fn shrink(&self) {
         self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

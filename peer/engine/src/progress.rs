@@ -1,4 +1,4 @@
-//! What a download tells about itself while it runs.
+//! What a download reports about itself while it runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::disk::DiskError;
 use crate::shortage::Shortage;
 use shoal_engine_core::SourceId;
 
-/// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. Whoever keeps no more than that
-/// many sources in use learns of each that was dropped.
+/// Dropped sources that [`Progress::rows`] still shows; the one dropped first goes first. A caller with no more sources than
+/// this learns of each that was dropped.
 pub const SHOWN_DROPPED: usize = 128;
 
-/// A snapshot of a running download, renewed a few times a second.
-#[derive(Debug, Clone)]
+/// A snapshot of a running download, updated a few times per second.
+#[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// What it is doing.
-    pub state: State,
+    pub phase: Phase,
     /// What keeps it from being faster.
     pub limit: Bottleneck,
     /// Size of the file in bytes.
@@ -31,20 +31,23 @@ pub struct Progress {
     pub wasted_bytes: u64,
     /// Bytes that the whole file's digest has covered.
     pub digested_bytes: u64,
-    /// Bytes a second over the last seconds.
+    /// Bytes per second over the last seconds.
     pub rate: u64,
+    /// How long it has had nothing to fetch.
+    pub idle: Duration,
     /// Time left at that rate; `None` while nothing moves.
     pub eta: Option<Duration>,
-    /// Sources that hold anything of the file, in use or waiting for their turn; those dropped do not count.
+    /// Sources that hold anything of the file and are not dropped.
     pub sources: usize,
-    /// One row a source, those dropped last included.
+    /// One row per source, those dropped last included.
     pub rows: Arc<[SourceRow]>,
 }
 
 /// What a download is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
     /// Preparing the partial file, rehashing what an interrupted run left in doubt.
+    #[default]
     Opening,
     /// No source has anything that is still missing.
     Waiting,
@@ -59,7 +62,7 @@ pub enum State {
 }
 
 /// What keeps a download from being faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Bottleneck {
     /// Nothing to fetch from: no source, or none that has what is missing.
     NoSource,
@@ -72,6 +75,7 @@ pub enum Bottleneck {
     /// Checking and writing.
     Disk,
     /// It is not fetching.
+    #[default]
     Idle,
 }
 
@@ -84,7 +88,7 @@ pub struct SourceRow {
     pub state: SourceState,
     /// Bytes that it delivered.
     pub fetched_bytes: u64,
-    /// Bytes a second over the last seconds.
+    /// Bytes per second over the last seconds.
     pub rate: u64,
     /// Requests in flight.
     pub requests: usize,
@@ -157,7 +161,7 @@ pub enum DownloadError {
     /// The whole file is not what its digest says, and there are no piece digests to find the wrong part by.
     #[error(
         "the file came with {got} where {expected} was expected: a source sent wrong bytes, and without piece digests \
-         nobody can tell which; start again from other sources"
+         there is no way to tell which; start again from other sources"
     )]
     WrongWhole {
         /// What was announced.
@@ -174,9 +178,6 @@ impl DownloadError {
     /// What is lacking, if the download can go on by itself when that has passed; it is started again then.
     #[must_use]
     pub fn shortage(&self) -> Option<Shortage> {
-        match self {
-            Self::Disk(error) => error.shortage(),
-            Self::NoSources { .. } | Self::Digest { .. } | Self::WrongWhole { .. } | Self::Stopped => None,
-        }
+        if let Self::Disk(error) = self { error.shortage() } else { None }
     }
 }

@@ -1,5 +1,5 @@
-//! Rate limits in bytes a second: a pure bucket that says how long to wait, and a shared limiter that waits. The engine
-//! holds one for all downloads of a process; whoever uploads can hold another.
+//! Rate limits in bytes per second: a pure token bucket that says how long to wait, and a shared limiter that waits. The
+//! engine holds one for all downloads of a process; the uploads have another.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Time whose worth of bytes may pass at once after a pause: long enough to make up for timers that fire late, too
-/// short to be felt by whoever shares the line.
+/// How much time's worth of bytes may pass at once after a pause: enough to make up for timers that fire late, and too
+/// little to disturb other users of the network.
 const BURST: Duration = Duration::from_millis(100);
 
 /// A token bucket without a clock. It keeps one instant: the time at which everything that passed will be paid for.
@@ -26,7 +26,7 @@ impl TokenBucket {
         Self { rate: bytes_per_second.and_then(NonZeroU64::new), paid_at: None }
     }
 
-    /// The limit in bytes a second.
+    /// The limit in bytes per second.
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
         self.rate.map(NonZeroU64::get)
@@ -62,16 +62,16 @@ const LONGEST_DEBT: Duration = Duration::from_secs(24 * 3600);
 /// A [`TokenBucket`] that many tasks share, in the order in which they asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Limiter {
-    shared: Arc<Shared>,
+    shared: Arc<LimiterState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LimiterState {
     bucket: Mutex<TokenBucket>,
-    /// Whether there is a limit: without one nobody takes a lock.
+    /// Whether there is a limit; without one no lock is taken.
     limited: AtomicBool,
-    /// Whose turn it is; tokio's mutex is fair.
-    turn: tokio::sync::Mutex<()>,
+    /// Waiting tasks, in order: tokio's mutex is fair.
+    queue: tokio::sync::Mutex<()>,
     changed: Notify,
 }
 
@@ -81,22 +81,22 @@ impl Limiter {
     pub fn new(bytes_per_second: Option<u64>) -> Self {
         let bucket = TokenBucket::new(bytes_per_second);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LimiterState {
                 limited: AtomicBool::new(bucket.rate().is_some()),
                 bucket: Mutex::new(bucket),
-                turn: tokio::sync::Mutex::default(),
+                queue: tokio::sync::Mutex::default(),
                 changed: Notify::new(),
             }),
         }
     }
 
-    /// The limit in bytes a second.
+    /// The limit in bytes per second.
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
         self.bucket().rate()
     }
 
-    /// Changes the limit; whoever waits goes on under the new one at once.
+    /// Changes the limit, also for tasks that wait already.
     pub fn set_rate(&self, bytes_per_second: Option<u64>) {
         let mut bucket = self.bucket();
         bucket.set_rate(bytes_per_second);
@@ -110,7 +110,7 @@ impl Limiter {
         if !self.shared.limited.load(Ordering::Acquire) {
             return;
         }
-        let _turn = self.shared.turn.lock().await;
+        let _queue = self.shared.queue.lock().await;
         loop {
             let changed = self.shared.changed.notified();
             let taken = self.bucket().take(bytes, tokio::time::Instant::now().into_std());

@@ -1,4 +1,4 @@
-//! Lets the upload side read verified pieces of a file while it is still being downloaded.
+//! Lets the uploads read verified pieces of a file while it is being downloaded.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(crate) struct OpenPart(pub(crate) Arc<File>);
 
-/// Reads verified pieces of a download. Cheap to clone; goes on working when the download is complete and the file has
-/// its final name, and when it was paused.
+/// Reads verified pieces of a download. Cheap to clone. It works also after the download was paused, or is complete and the
+/// file has its final name.
 #[derive(Debug, Clone)]
 pub struct PieceReader {
     layout: Layout,

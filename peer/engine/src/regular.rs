@@ -1,5 +1,5 @@
-//! Opens what is to be read as a file, and only that. A pipe, a socket, a device or a folder is refused by its type, before
-//! it is opened: opening a pipe waits for a writer, and opening a device may do something. Blocking.
+//! Opens regular files only. A pipe, a socket, a device or a folder is refused by its type before it is opened: opening a
+//! pipe waits for a writer, and opening a device may have an effect. Blocking.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -67,7 +67,7 @@ pub fn check(path: &Path) -> Result<Metadata, OpenError> {
     Ok(found)
 }
 
-/// Opens a regular file for reading. Never waits for anybody, whatever is there.
+/// Opens a regular file for reading. It never blocks on a pipe or device.
 ///
 /// # Errors
 /// See [`OpenError`].

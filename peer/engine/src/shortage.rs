@@ -1,6 +1,5 @@
-//! What may be lacking now and there again later, without anybody telling this program: space, descriptors, memory, a
-//! drive. Pure: it tells such a lack from an error that waiting does not mend, and says when to try again. Whoever runs
-//! downloads decides how long it goes on trying.
+//! Shortages that may pass by themselves: of space, descriptors, memory, a drive. Pure: it distinguishes such a lack from an
+//! error that waiting does not mend, and says when to try again. The caller decides for how long.
 
 use std::fmt;
 use std::io;
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use shoal_common::size_text;
+use shoal_engine_core::back_off;
 
 /// The first pause: most lacks of descriptors or memory are over by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest: a user who made room or mounted a drive looks for what it does about that long.
+/// The longest pause: about as long as a user who made room or mounted a drive watches for an effect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is lacking.
@@ -75,14 +75,14 @@ impl Lack {
         })
     }
 
-    /// Whether it is of the place that was chosen, so that somebody who has just chosen it may have made a mistake.
+    /// Whether it concerns the chosen folder, so that a user who has just chosen it may have made a mistake.
     #[must_use]
     pub fn is_of_the_place(self) -> bool {
         matches!(self, Self::ReadOnly | Self::Drive | Self::Folder | Self::Permission | Self::Partial)
     }
 }
 
-/// A lack, with the words for whoever waits.
+/// A lack, with a sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortage {
     /// What is lacking.
@@ -94,23 +94,23 @@ impl Shortage {
     /// What an error with something in this folder says is lacking; `None` for one that waiting does not mend.
     #[must_use]
     pub fn of(error: &io::Error, folder: &Path) -> Option<Self> {
-        let (lack, folder) = (Lack::of(error)?, folder.display());
+        let (lack, shown) = (Lack::of(error)?, folder.display());
         let words = match lack {
             Lack::Descriptors => {
                 format!("too many files are open in this process or on this machine ({error})")
             }
             Lack::Memory => format!("the system has too little memory, or too many threads ({error})"),
-            Lack::Space => format!("no space left on the drive of {folder}"),
-            Lack::ReadOnly => format!("the drive of {folder} is read-only now"),
-            Lack::Drive => format!("the drive of {folder} does not work now ({error})"),
-            Lack::Folder => format!("the folder {folder} is not there; mount its drive, or make the folder"),
-            Lack::Permission => format!("{folder} cannot be written to ({error})"),
-            Lack::Partial => format!("the partial file in {folder} is not there; mount its drive"),
+            Lack::Space => return Some(Self::space(folder, 0)),
+            Lack::ReadOnly => format!("the drive of {shown} is read-only now"),
+            Lack::Drive => format!("the drive of {shown} does not work now ({error})"),
+            Lack::Folder => return Some(Self::folder(folder)),
+            Lack::Permission => format!("{shown} cannot be written to ({error})"),
+            Lack::Partial => format!("the partial file in {shown} is not there; mount its drive"),
         };
         Some(Self { lack, words })
     }
 
-    /// A lack that somebody else has put into words.
+    /// A lack with the caller's own words.
     #[must_use]
     pub fn new(lack: Lack, words: impl Into<String>) -> Self {
         Self { lack, words: words.into() }
@@ -132,7 +132,7 @@ impl Shortage {
         Self::new(Lack::Partial, format!("the partial file {} is not there; mount its drive", path.display()))
     }
 
-    /// The drive of a folder lacks so many bytes; 0 if that is not known.
+    /// The drive of a folder lacks this many bytes; 0 if that is not known.
     pub(crate) fn space(folder: &Path, bytes: u64) -> Self {
         let none = format!("no space left on the drive of {}", folder.display());
         match bytes {
@@ -151,24 +151,24 @@ impl fmt::Display for Shortage {
 /// The pauses between tries while something is lacking: each twice as long as the one before, up to [`LONGEST_PAUSE`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pauses {
-    last: Option<Duration>,
+    failures: u32,
 }
 
 impl Pauses {
     /// The pause before the next try.
     pub fn pause(&mut self) -> Duration {
-        let next = self.last.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        self.last = Some(next);
-        next
+        let pause = back_off(self.failures, FIRST_PAUSE, LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        pause
     }
 
     /// Something was done since: the next lack is a new one.
     pub fn reset(&mut self) {
-        self.last = None;
+        self.failures = 0;
     }
 }
 
-/// How long a program that somebody waits for goes on trying while something is lacking: so long from the first lack on.
+/// Retries for a user who waits: they end a fixed time after the first lack.
 #[derive(Debug, Clone)]
 pub struct Tries {
     within: Duration,
@@ -179,7 +179,7 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// Tries again for so long.
+    /// Retries for this long.
     #[must_use]
     pub fn new(within: Duration) -> Self {
         Self { within, deadline: None, pauses: Pauses::default(), next: None }
@@ -191,8 +191,8 @@ impl Tries {
         self.next.is_none()
     }
 
-    /// The pause before the next try, after one that ended now; `None` when the time is over. A try that lasted for longer
-    /// than the longest pause has got something done, and what it lacked at its end is a new lack.
+    /// The pause before the next try, after one that ended `now`; `None` when the time is over. A try that lasted longer than
+    /// the longest pause achieved something, so its lack is a new one.
     pub fn pause(&mut self, now: Instant) -> Option<Duration> {
         if self.next.is_some_and(|begun| now.saturating_duration_since(begun) > LONGEST_PAUSE) {
             self.deadline = None;
@@ -214,7 +214,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn what_passes_is_told_from_what_does_not() {
+    fn a_lack_that_passes_is_distinguished_from_an_error_that_does_not() {
         for (errno, lack) in [
             (Errno::MFILE, Some(Lack::Descriptors)),
             (Errno::NFILE, Some(Lack::Descriptors)),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_begin_anew() {
+    fn pauses_grow_to_a_bound_and_start_over() {
         let mut pauses = Pauses::default();
         let first: Vec<u128> = (0..7).map(|_| pauses.pause().as_millis()).collect();
         assert_eq!(first, [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_end_in_time_and_a_long_one_begins_anew() {
+    fn tries_end_in_time_and_a_long_one_starts_over() {
         let begin = Instant::now();
         let mut tries = Tries::new(Duration::from_secs(4));
         assert!(tries.is_first());

@@ -1,5 +1,5 @@
-//! Where pieces come from: the one interface that a peer, a storage node and an HTTP server implement alike.
-//! A source only carries bytes and reports what went wrong; what follows from that is the core's decision.
+//! Where pieces come from: the one interface that peers, storage nodes and HTTP servers implement. A source only delivers
+//! bytes and reports what went wrong. What follows from that is the core's decision.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,6 +12,33 @@ use shoal_engine_core::{Have, Limits, PieceRun, SourceError, SourceId};
 use crate::buffer::PieceBuf;
 
 /// Supplies pieces of one file. The conformance suite says what is expected of every implementation.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use shoal_engine::{Have, Limits, PieceBuf, PieceRun, PieceSource, Run, SourceError};
+/// use tokio::sync::watch;
+///
+/// /// A copy of the file in memory.
+/// struct InMemory(Arc<[u8]>);
+///
+/// impl PieceSource for InMemory {
+///     fn limits(&self) -> Limits {
+///         Limits { max_in_flight: 2, min_in_flight: 1, max_in_flight_bytes: 1 << 20, run: Run::UpTo(16) }
+///     }
+///
+///     fn have(&self) -> watch::Receiver<Have> {
+///         watch::channel(Have::All).1 // The sender is dropped: it holds all pieces for good.
+///     }
+///
+///     async fn fetch(&self, want: PieceRun, mut into: PieceBuf) -> Result<PieceBuf, SourceError> {
+///         let range = want.offset() as usize..(want.offset() + want.length()) as usize;
+///         let bytes = self.0.get(range).ok_or_else(|| SourceError::Gone("the copy is too short".into()))?;
+///         into.append(bytes).await?;
+///         Ok(into)
+///     }
+/// }
+/// ```
 pub trait PieceSource: Send + Sync + 'static {
     /// What may be asked of the source at once. Read once, when the source is added.
     fn limits(&self) -> Limits;
@@ -34,25 +61,13 @@ pub trait PieceSource: Send + Sync + 'static {
 
 /// Any [`PieceSource`], so that one download can mix kinds. Cheap to clone.
 #[derive(Clone)]
-pub struct AnySource(Arc<dyn Erased>);
+pub struct AnySource(pub(crate) Arc<dyn Erased>);
 
 impl AnySource {
     /// Wraps a source.
     #[must_use]
     pub fn new(source: impl PieceSource) -> Self {
         Self(Arc::new(source))
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    pub(crate) fn have(&self) -> watch::Receiver<Have> {
-        self.0.have()
-    }
-
-    pub(crate) async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
-        self.0.fetch(want, into).await
     }
 }
 
@@ -62,20 +77,20 @@ impl std::fmt::Debug for AnySource {
     }
 }
 
-/// What happens to a running download's set of sources.
+/// A change to a running download's set of sources.
 #[derive(Debug)]
 pub enum SourceChange {
-    /// A source came. An id in use is replaced, a banned one ignored.
+    /// A new source. It replaces the one with the same id; a banned id is ignored.
     Add(SourceId, AnySource),
     /// A source is not to be used any more; its requests go to others.
     Remove(SourceId),
-    /// Whether another downloader of the file is known, as a source or not. It decides between random and file order;
-    /// a source that holds a part of the file counts by itself.
+    /// Whether another downloader of the file is known, as a source or not. If so, pieces come in random order, else in file
+    /// order. A source that holds a part of the file counts by itself.
     OthersDownloading(bool),
 }
 
-/// [`PieceSource`] with its future boxed; one allocation a request.
-trait Erased: Send + Sync {
+/// [`PieceSource`] with its future boxed; one allocation per request.
+pub(crate) trait Erased: Send + Sync {
     fn limits(&self) -> Limits;
     fn have(&self) -> watch::Receiver<Have>;
     fn fetch(&self, want: PieceRun, into: PieceBuf) -> BoxFuture<'_, Result<PieceBuf, SourceError>>;

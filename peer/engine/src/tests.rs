@@ -1,5 +1,6 @@
 //! Whole downloads from sources in memory to files in a scratch folder.
 
+mod discovery;
 mod faults;
 mod plain;
 mod resume;

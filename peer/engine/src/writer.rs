@@ -1,6 +1,6 @@
-//! Checks pieces and writes them, on a blocking thread: the only writer of a partial file, so that what is written later
-//! lies on top. Takes what has come together as a batch; the driver starts one batch at a time. Pieces are hashed abreast,
-//! with each other or with the whole file's prefix.
+//! Checks pieces and writes them, on a blocking thread. It is the only writer of a partial file, so the order of writes is
+//! the order of jobs. The driver starts one batch of jobs at a time. Pieces are hashed several at once, with each other or
+//! with the whole file's prefix.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::disk::DiskError;
 use crate::part::PartContext;
 use crate::pool::{BLOCK_BYTES, Block};
 
-/// What a batch holds at most: its memory is free, and its pieces offered to others, only when the whole is done.
+/// Most bytes of a batch. Its memory is freed, and its pieces are offered to others, only when all of it is done.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Something for the writer to do.
@@ -38,8 +38,8 @@ pub(crate) enum Checked {
 }
 
 impl Checked {
-    /// Lets the prefix have a piece whose turn comes soon.
-    fn keep_warm(&self, prefix: &mut Prefix) {
+    /// Gives the prefix a piece that it covers soon.
+    fn keep_cached(&self, prefix: &mut Prefix) {
         if let Self::Written(data) = self {
             prefix.written(data.clone());
         }
@@ -131,28 +131,28 @@ impl PartContext {
         while let Some(data) = pieces.pop() {
             let next = prefix.as_ref().and_then(|prefix| prefix.next());
             let in_turn = next == Some(data.piece) && data.spilled == 0;
-            let warm = prefix.as_mut().filter(|_| !in_turn).and_then(|prefix| prefix.take_warm());
-            match (&mut prefix, warm) {
+            let cached = prefix.as_mut().filter(|_| !in_turn).and_then(|prefix| prefix.take_cached());
+            match (&mut prefix, cached) {
                 (Some(prefix), None) if in_turn => {
                     let (mut piece, mut whole) = (Hasher::default(), prefix.hasher().clone());
                     hash(&mut [(&mut piece, &data.blocks), (&mut whole, &data.blocks)]);
-                    let done = self.settle(data, piece)?;
+                    let done = self.keep_if_right(data, piece)?;
                     if let Checked::Written(data) = &done {
                         prefix.advance(whole, data.piece, Some(data.clone()));
                     }
                     checked.push(done);
                 }
-                (Some(prefix), Some(warm)) => {
+                (Some(prefix), Some(cached)) => {
                     let (mut piece, mut whole) = (self.begin(&data)?, prefix.hasher().clone());
-                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &warm.blocks)]);
-                    prefix.advance(whole, warm.piece, Some(warm));
-                    let done = self.settle(data, piece)?;
-                    done.keep_warm(prefix);
+                    hash(&mut [(&mut piece, &data.blocks), (&mut whole, &cached.blocks)]);
+                    prefix.advance(whole, cached.piece, Some(cached));
+                    let done = self.keep_if_right(data, piece)?;
+                    done.keep_cached(prefix);
                     checked.push(done);
                 }
                 _ => {
                     let mut abreast = vec![data];
-                    // One that is the prefix's next waits for its turn with it.
+                    // The prefix's next piece waits, to be hashed together with it.
                     while abreast.len() < LANES
                         && let Some(data) = pieces.pop_if(|data| Some(data.piece) != next)
                     {
@@ -161,7 +161,7 @@ impl PartContext {
                     let before = checked.len();
                     self.check_abreast(abreast, checked)?;
                     if let Some(prefix) = &mut prefix {
-                        checked[before..].iter().for_each(|done| done.keep_warm(prefix));
+                        checked[before..].iter().for_each(|done| done.keep_cached(prefix));
                     }
                 }
             }
@@ -176,7 +176,7 @@ impl PartContext {
         let lanes = hashers.iter_mut().zip(&pieces).map(|(hasher, data)| (hasher, &data.blocks[..]));
         hash(&mut lanes.collect::<Vec<_>>());
         for (data, hasher) in pieces.into_iter().zip(hashers) {
-            checked.push(self.settle(data, hasher)?);
+            checked.push(self.keep_if_right(data, hasher)?);
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl PartContext {
     }
 
     /// Lists and writes a piece if its digest is right.
-    fn settle(&self, data: PieceData, hasher: Hasher) -> Result<Checked, DiskError> {
+    fn keep_if_right(&self, data: PieceData, hasher: Hasher) -> Result<Checked, DiskError> {
         if !self.content.matches(data.piece, &Sha1(hasher.finish())) {
             return Ok(Checked::Rejected(data.piece));
         }

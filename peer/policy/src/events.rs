@@ -1,4 +1,4 @@
-//! What the policy is told and what it says: the words between it and whoever carries them out.
+//! The events that go into the policy and the actions that come out.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ pub struct ChannelId(
 pub enum Event {
     /// A requester opened a file. `seeding`: whether the whole of it is here.
     Opened { channel: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool },
-    /// The rest of a file came.
+    /// The whole file is here now.
     Completed { key: FileKey },
     /// A requester holds these pieces.
     Have { channel: ChannelId, pieces: Vec<PieceIndex> },
     /// A requester asks for a piece that is here.
     Request { channel: ChannelId, piece: PieceIndex },
-    /// It takes that back.
+    /// It cancels that request.
     Cancel { channel: ChannelId, piece: PieceIndex },
     /// A piece went out whole.
     Sent { channel: ChannelId, piece: PieceIndex },
@@ -52,9 +52,9 @@ pub enum Action {
     Serve { channel: ChannelId, piece: PieceIndex },
     /// Stop sending the piece, then report [`Event::Aborted`].
     Stop { channel: ChannelId, piece: PieceIndex },
-    /// Answer so.
+    /// Answer that the piece is not served now.
     NotNow { channel: ChannelId, piece: PieceIndex, after: Duration, instead: Option<PieceIndex> },
-    /// Answer so.
+    /// Answer that nothing is served now.
     Busy { channel: ChannelId, piece: PieceIndex, after: Duration },
 }
 

@@ -1,14 +1,19 @@
 //! Who is served next: the uploads of all files, as a value. Events go in with their time, actions come out; sockets,
 //! disk and clock are the caller's.
 //!
-//! A seeder answers by its [`Ledger`]; whoever holds a part of a file sends those elsewhere who would wait long. In both cases
-//! what was sent least goes first, at most `slots` peers are served at a time, and whoever waited for a second and got nothing
-//! from others meanwhile goes first, in turn, so that nobody starves.
-//! A lone requester gets its pieces in the order in which it asks for them, with nothing in between.
+//! A seeder decides by its [`SuperSeeding`] state. A peer that holds a part of a file sends a requester elsewhere that would
+//! wait long. For both,
+//!
+//! - the piece that was sent least goes first;
+//! - at most `slots` peers are served at a time;
+//! - a requester that has waited for a second, and got nothing from other peers meanwhile, goes before the rest, so that no
+//!   requester starves.
+//!
+//! A lone requester gets its pieces in the order in which it asks for them.
 
 mod events;
-mod ledger;
-mod turns;
+mod scheduler;
+mod super_seeding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,27 +22,27 @@ use shoal_common::{Layout, PeerId, PieceIndex};
 
 pub use self::events::{Action, ChannelId, Event, FileKey};
 
-use self::ledger::{Decision, Ledger, TakerId};
+use self::super_seeding::{Decision, RequesterId, SuperSeeding};
 
-/// Whoever was given nothing for that long is told to come back: before its own time-outs strike.
+/// A requester that received nothing for this long is answered Busy, before its own timeout fires.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// When it may.
+/// When such a requester may ask again.
 const BUSY: Duration = Duration::from_secs(1);
-/// When somebody may come back to whom a piece's other holders are better than a long queue here: a few of its turns.
+/// When a requester may ask again that is sent elsewhere because the queue here is long: the time of a few servings.
 const ELSEWHERE: Duration = Duration::from_millis(250);
-/// For how long a peer that was told so keeps its place.
+/// How long a peer that was answered Busy keeps its place in the queue.
 const PLACE_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct File {
-    ledger: Ledger,
+    super_seeding: SuperSeeding,
     layout: Layout,
     seeding: bool,
-    /// Its requesters, and on how many channels.
-    takers: HashMap<PeerId, (TakerId, usize)>,
+    /// Its requesters, and the number of their channels.
+    requesters: HashMap<PeerId, (RequesterId, usize)>,
     /// Peers that are being sent pieces of it, and how many pieces.
     active: BTreeMap<PeerId, usize>,
-    /// Its channels on which something waits: idle ones cost nothing.
+    /// Its channels with waiting requests.
     queued: BTreeSet<ChannelId>,
 }
 
@@ -45,12 +50,12 @@ struct File {
 struct Channel {
     peer: PeerId,
     key: FileKey,
-    taker: TakerId,
+    requester: RequesterId,
     /// Requests in order of arrival, with their numbers.
     waiting: VecDeque<(u64, PieceIndex)>,
     active: Vec<(PieceIndex, Instant)>,
     active_bytes: u64,
-    /// Bytes a second at which pieces went out lately.
+    /// Bytes per second at which pieces went out lately.
     rate: u64,
 }
 
@@ -62,13 +67,13 @@ struct Peer {
     waiting: usize,
     /// Pieces under way.
     active: usize,
-    /// When it was served last, as a number that counts servings.
-    turn: u64,
-    /// Since when it waits without being given anything.
+    /// The number of its last serving, counted over all peers.
+    last_served: u64,
+    /// Since when it has waited without being served.
     waiting_since: Option<Instant>,
-    /// When it was last seen to have got something from somebody else.
-    fed: Option<Instant>,
-    /// Until when that counts although nothing waits.
+    /// When it last announced a piece that another peer gave it.
+    served_elsewhere: Option<Instant>,
+    /// Until when `waiting_since` counts although nothing waits.
     place_until: Option<Instant>,
 }
 
@@ -78,15 +83,15 @@ pub struct Policy {
     slots: usize,
     files: BTreeMap<FileKey, File>,
     channels: BTreeMap<ChannelId, Channel>,
-    /// The files for which something waits.
+    /// The files with waiting requests.
     busy: BTreeSet<FileKey>,
-    /// Nothing that waits could be served when that was tried last, nor did anything happen since that changes it.
-    settled: bool,
+    /// No waiting request could be served when that was tried last, and nothing has changed that since.
+    stuck: bool,
     peers: BTreeMap<PeerId, Peer>,
     active_peers: usize,
     ready: VecDeque<Action>,
     arrivals: u64,
-    turns: u64,
+    servings: u64,
     rng: fastrand::Rng,
 }
 
@@ -98,17 +103,17 @@ impl Policy {
             files: BTreeMap::new(),
             channels: BTreeMap::new(),
             busy: BTreeSet::new(),
-            settled: true,
+            stuck: true,
             peers: BTreeMap::new(),
             active_peers: 0,
             ready: VecDeque::new(),
             arrivals: 0,
-            turns: 0,
+            servings: 0,
             rng,
         }
     }
 
-    /// Whether nothing happens until the next event other than a tick.
+    /// Whether there is nothing to do until the next event other than a tick.
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.busy.is_empty()
     }
@@ -116,13 +121,13 @@ impl Policy {
     /// How many pieces of a file a requester said it holds; `None` if it does not have the file open.
     pub fn holds(&self, key: FileKey, peer: PeerId) -> Option<u32> {
         let file = self.files.get(&key)?;
-        let (taker, _) = file.takers.get(&peer)?;
-        file.ledger.holds(*taker)
+        let (requester, _) = file.requesters.get(&peer)?;
+        file.super_seeding.holds(*requester)
     }
 
     /// Takes an event. Events of channels that are not open are ignored.
     pub fn handle(&mut self, event: Event, now: Instant) {
-        self.settled &= matches!(event, Event::Opened { .. } | Event::Have { .. } | Event::Request { .. });
+        self.stuck &= matches!(event, Event::Opened { .. } | Event::Have { .. } | Event::Request { .. });
         match event {
             Event::Opened { channel, peer, key, layout, seeding } => {
                 self.open(channel, peer, key, layout, seeding)
@@ -134,12 +139,13 @@ impl Policy {
             }
             Event::Have { channel, pieces } => {
                 if let Some((channel, file)) = self.channel(channel) {
-                    let (peer, taker) = (channel.peer, channel.taker);
-                    let elsewhere = pieces.iter().filter(|&&piece| file.ledger.have(taker, piece)).count();
+                    let (peer, requester) = (channel.peer, channel.requester);
+                    let elsewhere =
+                        pieces.iter().filter(|&&piece| file.super_seeding.have(requester, piece)).count();
                     if elsewhere > 0
                         && let Some(peer) = self.peers.get_mut(&peer)
                     {
-                        peer.fed = Some(now);
+                        peer.served_elsewhere = Some(now);
                     }
                 }
             }
@@ -152,7 +158,7 @@ impl Policy {
         }
     }
 
-    /// The next thing to do now; to be called until there is none.
+    /// The next action; call it until there is none.
     pub fn next(&mut self, now: Instant) -> Option<Action> {
         self.ready.pop_front().or_else(|| self.pick(now))
     }
@@ -166,33 +172,34 @@ impl Policy {
     fn open(&mut self, id: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool) {
         let rng = &mut self.rng;
         let file = self.files.entry(key).or_insert_with(|| File {
-            ledger: Ledger::new(layout, rng.fork()),
+            super_seeding: SuperSeeding::new(layout, rng.fork()),
             layout,
             seeding,
-            takers: HashMap::new(),
+            requesters: HashMap::new(),
             active: BTreeMap::new(),
             queued: BTreeSet::new(),
         });
-        let (taker, channels) = file.takers.entry(peer).or_insert_with(|| (file.ledger.join(), 0));
+        let (requester, channels) =
+            file.requesters.entry(peer).or_insert_with(|| (file.super_seeding.join(), 0));
         *channels += 1;
         let channel = Channel {
             peer,
             key,
-            taker: *taker,
+            requester: *requester,
             waiting: VecDeque::new(),
             active: Vec::new(),
             active_bytes: 0,
             rate: 0,
         };
         self.channels.insert(id, channel);
-        let turn = self.turns;
+        let last_served = self.servings;
         let peer = self.peers.entry(peer).or_insert_with(|| Peer {
             channels: 0,
             waiting: 0,
             active: 0,
-            turn,
+            last_served,
             waiting_since: None,
-            fed: None,
+            served_elsewhere: None,
             place_until: None,
         });
         peer.channels += 1;
@@ -203,7 +210,7 @@ impl Policy {
         let patient = self.is_patient(id, now);
         let Some((channel, file)) = self.channel(id) else { return };
         let decision = match file.seeding {
-            true => file.ledger.ask(channel.taker, piece, now),
+            true => file.super_seeding.ask(channel.requester, piece, now),
             false => Decision::Serve,
         };
         if let Decision::NotNow { after, instead } = decision {
@@ -223,24 +230,24 @@ impl Policy {
             peer.waiting_since.get_or_insert(now);
             peer.place_until = None;
         }
-        self.settled &= !self.channels.get(&id).is_some_and(|channel| self.could_serve(channel));
+        self.stuck &= !self.channels.get(&id).is_some_and(|channel| self.could_serve(channel));
     }
 
-    /// Refuses a request of somebody who had better ask others for a while; its place in the queue counts from now on.
+    /// Refuses a request that other peers will serve sooner. The requester's place in the queue counts from now on.
     fn send_elsewhere(&mut self, id: ChannelId, piece: PieceIndex, now: Instant) {
         self.ready.push_back(Action::Busy { channel: id, piece, after: ELSEWHERE });
         let Some(peer) = self.channels.get(&id).map(|channel| channel.peer) else { return };
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.waiting_since.get_or_insert(now);
         }
-        self.settle(peer, now);
+        self.lapse(peer, now);
     }
 
     fn cancel(&mut self, id: ChannelId, piece: PieceIndex) {
         let Some((channel, file)) = self.channel(id) else { return };
         if let Some(at) = channel.waiting.iter().position(|&(_, waiting)| waiting == piece) {
             channel.waiting.remove(at);
-            file.ledger.withdraw(channel.taker, piece);
+            file.super_seeding.withdraw(channel.requester, piece);
             self.unqueue(id, 1);
             self.ready.push_back(Action::NotNow { channel: id, piece, after: Duration::ZERO, instead: None });
         } else if channel.active.iter().any(|&(active, _)| active == piece) {
@@ -259,9 +266,9 @@ impl Policy {
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
             let rate = (length + channel.active_bytes).saturating_mul(1_000_000) / micros;
             channel.rate = (channel.rate * 3 + rate) / 4;
-            file.ledger.sent(channel.taker, piece, took, now);
+            file.super_seeding.sent(channel.requester, piece, took, now);
         } else {
-            file.ledger.withdraw(channel.taker, piece);
+            file.super_seeding.withdraw(channel.requester, piece);
         }
         let (peer, key) = (channel.peer, channel.key);
         self.release(peer, key, 1);
@@ -279,15 +286,15 @@ impl Policy {
                 .iter()
                 .map(|&(piece, _)| piece)
                 .chain(waiting.iter().map(|&(_, piece)| piece))
-                .for_each(|piece| file.ledger.withdraw(channel.taker, piece));
-            if let Some((taker, channels)) = file.takers.get_mut(&channel.peer) {
+                .for_each(|piece| file.super_seeding.withdraw(channel.requester, piece));
+            if let Some((requester, channels)) = file.requesters.get_mut(&channel.peer) {
                 *channels -= 1;
                 if *channels == 0 {
-                    file.ledger.leave(*taker);
-                    file.takers.remove(&channel.peer);
+                    file.super_seeding.leave(*requester);
+                    file.requesters.remove(&channel.peer);
                 }
             }
-            if file.takers.is_empty() {
+            if file.requesters.is_empty() {
                 self.files.remove(&channel.key);
             }
         }
@@ -298,10 +305,10 @@ impl Policy {
             }
         }
         self.ready.retain(|action| action.channel() != id);
-        self.settle(channel.peer, now);
+        self.lapse(channel.peer, now);
     }
 
-    /// Frees what `pieces` pieces under way took.
+    /// Frees the slots of `pieces` pieces that are no longer under way.
     fn release(&mut self, id: PeerId, key: FileKey, pieces: usize) {
         if pieces == 0 {
             return;
@@ -337,7 +344,7 @@ impl Policy {
     }
 
     /// Lets a peer's place in the queue lapse some time after it stopped waiting.
-    fn settle(&mut self, id: PeerId, now: Instant) {
+    fn lapse(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.waiting > 0 || peer.waiting_since.is_none() {
             return;
@@ -350,9 +357,9 @@ impl Policy {
     }
 
     fn tick(&mut self, now: Instant) {
-        self.files.values_mut().for_each(|file| file.ledger.expire(now));
+        self.files.values_mut().for_each(|file| file.super_seeding.expire(now));
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.settle(id, now));
+        ids.into_iter().for_each(|id| self.lapse(id, now));
         let late: HashSet<PeerId> = self
             .peers
             .iter()
@@ -366,17 +373,17 @@ impl Policy {
         for id in queued.copied().collect::<Vec<_>>() {
             self.refuse_late(id, &late);
         }
-        late.into_iter().for_each(|id| self.settle(id, now));
+        late.into_iter().for_each(|id| self.lapse(id, now));
     }
 
-    /// Tells what waits on a channel of a late peer that we are busy.
+    /// Answers the waiting requests on a late peer's channel with Busy.
     fn refuse_late(&mut self, id: ChannelId, late: &HashSet<PeerId>) {
         let Some((channel, file)) = self.channel(id) else { return };
         if !late.contains(&channel.peer) {
             return;
         }
         let waiting = std::mem::take(&mut channel.waiting);
-        waiting.iter().for_each(|&(_, piece)| file.ledger.withdraw(channel.taker, piece));
+        waiting.iter().for_each(|&(_, piece)| file.super_seeding.withdraw(channel.requester, piece));
         self.unqueue(id, waiting.len());
         let busy = waiting.into_iter().map(|(_, piece)| Action::Busy { channel: id, piece, after: BUSY });
         self.ready.extend(busy);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use shoal_common::{Fid, Gid};
 
-use super::turns::{LEECHER_QUEUE, LEECHER_SLOTS, MIN_AHEAD};
+use super::scheduler::{LEECHER_QUEUE, LEECHER_SLOTS, MIN_AHEAD};
 use super::*;
 
 const KEY: FileKey = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
@@ -152,7 +152,7 @@ fn a_leecher_with_a_long_queue_sends_newcomers_elsewhere_unless_they_go_hungry()
 }
 
 #[test]
-fn whoever_gets_the_file_from_others_leaves_the_first_place_to_rarer_pieces() {
+fn a_peer_that_others_feed_leaves_the_first_place_to_rarer_pieces() {
     for fed in [true, false] {
         let mut world = World::new(20, 1);
         let channels = [1, 2, 3].map(|n| world.open(n, u8::try_from(n).unwrap(), false));
@@ -193,7 +193,7 @@ fn a_piece_that_another_got_meanwhile_is_exchanged() {
 }
 
 #[test]
-fn whoever_waits_for_a_slot_too_long_is_told_busy_and_keeps_its_place() {
+fn a_peer_that_waits_too_long_for_a_slot_is_answered_busy_and_keeps_its_place() {
     let mut world = World::new(20, 1);
     let (a, b, c) = (world.open(1, 1, false), world.open(2, 2, false), world.open(3, 3, false));
     world.request(a, 0);

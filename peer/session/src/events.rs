@@ -93,7 +93,7 @@ pub enum Event {
         #[serde(serialize_with = "lossy")]
         path: PathBuf,
     },
-    /// Nobody shares what is being downloaded.
+    /// No one shares what is being downloaded.
     Waiting {
         /// In which group.
         group: GroupName,
@@ -152,7 +152,7 @@ pub enum Event {
         /// Why, and what to do.
         reason: String,
     },
-    /// Nobody else who is online has the whole file, and this client stops sharing it.
+    /// No other peer that is online has the whole file, and this client stops sharing it.
     LastSharer {
         /// In which group.
         group: GroupName,
@@ -246,7 +246,7 @@ fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
-/// Where events are told. Cheap to clone; nobody need listen.
+/// Where events are sent. Cheap to clone; there need not be a listener.
 #[derive(Debug, Clone)]
 pub struct Events(broadcast::Sender<Event>);
 
@@ -257,7 +257,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells an event to whoever listens.
+    /// Sends an event to those that listen.
     pub fn tell(&self, event: Event) {
         tracing::info!(?event, "event");
         let _ = self.0.send(event);

@@ -4,11 +4,12 @@
 //! A background task keeps the connection, resumes the session on it, renews tickets and announces holdings. Secrets are
 //! kept in memory only.
 
+pub mod connection;
 pub mod events;
 pub mod holdings;
-mod keeper;
-pub mod link;
 mod login;
+pub mod reach;
+mod supervisor;
 pub mod text;
 pub mod tickets;
 mod vouching;
@@ -27,12 +28,13 @@ use tokio_util::task::TaskTracker;
 
 pub use login::LoginError;
 
-use crate::events::Events;
+use crate::events::{Event, Events};
 use crate::holdings::Holdings;
 use crate::tickets::TicketBook;
-use keeper::Keeper;
-use link::{Link, Lost};
+use connection::{Lost, TrackerConnection};
 use login::Login;
+use reach::{Dialer, Learned};
+use supervisor::Supervisor;
 
 /// How long a call waits for any tracker before it fails.
 const NO_TRACKER_AFTER: Duration = Duration::from_secs(15);
@@ -90,7 +92,7 @@ impl From<Refusal> for CallError {
         Self::Refused {
             kind: refusal.kind,
             text: text::printable(&refusal.text),
-            again: refusal.again_ms.map(|ms| Duration::from_millis(ms.into())),
+            again: refusal.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
         }
     }
 }
@@ -137,23 +139,24 @@ pub struct SessionConfig {
     pub trackers: TrackerInfo,
     /// Their keys, as far as they are known.
     pub known: KnownTrackers,
-    /// `ip:port` of this client's bulk lane.
+    /// `ip:port` at which this client takes bulk connections.
     pub listen: String,
     /// The tickets, renewed here.
     pub tickets: TicketBook,
     /// What is announced.
     pub holdings: Holdings,
-    /// Where trackers lost and found are told.
+    /// Where trackers lost and found are reported.
     pub events: Events,
 }
 
 /// A handle on the session. Cheap to clone.
 #[derive(Clone)]
-pub struct Session(Arc<Shared>);
+pub struct Session(Arc<SessionState>);
 
-struct Shared {
+struct SessionState {
     config: SessionConfig,
-    link: watch::Sender<Option<Link>>,
+    dialer: Dialer,
+    connection: watch::Sender<Option<TrackerConnection>>,
     who: watch::Sender<Option<Who>>,
     login: Mutex<Option<Login>>,
     /// Which of a name's claims the last login was to.
@@ -163,7 +166,7 @@ struct Shared {
     /// A session began on the present connection: everything is to be announced.
     began: Notify,
     unknown: mpsc::Sender<Vec<Holding>>,
-    /// Counts the times that the connection is to be made anew.
+    /// Counts the times at which the connection is to be made again.
     redials: watch::Sender<u64>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -174,9 +177,19 @@ impl Session {
     #[must_use]
     pub fn start(config: SessionConfig) -> (Self, mpsc::Receiver<Vec<Holding>>) {
         let (unknown, unknowns) = mpsc::channel(MAX_UNKNOWN);
-        let shared = Arc::new(Shared {
+        let tasks = TaskTracker::new();
+        let events = config.events.clone();
+        let dialer = Dialer {
+            control: config.control.clone(),
+            known: config.known.clone(),
+            listen: config.listen.clone(),
+            report: Arc::new(move |learned| events.tell(learned.into())),
+            tasks: tasks.clone(),
+        };
+        let session = Arc::new(SessionState {
             config,
-            link: watch::Sender::new(None),
+            dialer,
+            connection: watch::Sender::new(None),
             who: watch::Sender::new(None),
             login: Mutex::default(),
             candidate: Mutex::default(),
@@ -185,10 +198,10 @@ impl Session {
             unknown,
             redials: watch::Sender::new(0),
             stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
         });
-        shared.tasks.spawn(Keeper::new(shared.clone()).run());
-        (Self(shared), unknowns)
+        session.tasks.spawn(Supervisor::new(session.clone()).run());
+        (Self(session), unknowns)
     }
 
     /// Asks whichever tracker answers. A call that writes takes effect once, however often it is carried on, because it
@@ -200,11 +213,11 @@ impl Session {
         let (mut unavailable, mut resumed) = (0, false);
         let others = self.0.config.trackers.iter().count() - 1;
         for _ in 0..MAX_CARRIES {
-            let link = self.link().await?;
-            if link.revision() < call.revision() {
-                return Err(CallError::OldCommand { tracker: link.address().to_owned() });
+            let connection = self.connection().await?;
+            if connection.revision() < call.revision() {
+                return Err(CallError::OldCommand { tracker: connection.address().to_owned() });
             }
-            let refusal = match link.call(call.clone()).await {
+            let refusal = match connection.call(call.clone()).await {
                 Ok(Reply::Done(answer)) => return Ok(answer),
                 Ok(Reply::Refused(refusal)) => refusal,
                 Err(Lost) => continue,
@@ -212,11 +225,11 @@ impl Session {
             match refusal.kind {
                 RefusalKind::Unavailable if unavailable < others => {
                     unavailable += 1;
-                    link.close(&format!("cannot do it now ({})", text::short(&refusal.text)));
+                    connection.close(&format!("cannot do it now ({})", text::short(&refusal.text)));
                 }
                 RefusalKind::NotLoggedIn | RefusalKind::SignedOut if !resumed && self.who().is_some() => {
                     resumed = true;
-                    link.close("does not know the session");
+                    connection.close("does not know the session");
                 }
                 _ => return Err(refusal.into()),
             }
@@ -236,7 +249,7 @@ impl Session {
         self.0.who.subscribe()
     }
 
-    /// The key of the account that is logged in; none when nobody is.
+    /// The key of the account that is logged in; none when no user is.
     #[must_use]
     pub fn account_key(&self) -> Option<AccountKey> {
         let login = lock(&self.0.login);
@@ -246,26 +259,40 @@ impl Session {
     /// The address of the tracker in use, if one is.
     #[must_use]
     pub fn tracker(&self) -> Option<String> {
-        self.0.link.borrow().as_ref().filter(|link| !link.is_ended()).map(|link| link.address().to_owned())
+        self.0
+            .connection
+            .borrow()
+            .as_ref()
+            .filter(|connection| !connection.is_ended())
+            .map(|connection| connection.address().to_owned())
     }
 
     /// Waits until a tracker is in use, or that long. Safe to drop.
     pub async fn reached(&self, within: Duration) -> bool {
-        let mut links = self.0.link.subscribe();
-        let found = links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_ended()));
+        let mut connections = self.0.connection.subscribe();
+        let found = connections
+            .wait_for(|connection| connection.as_ref().is_some_and(|connection| !connection.is_ended()));
         tokio::time::timeout(within, found).await.is_ok_and(|found| found.is_ok())
+    }
+
+    /// Waits for a tracker, as long as a call does. Safe to drop.
+    ///
+    /// # Errors
+    /// [`CallError::NoTracker`].
+    pub async fn ready(&self) -> Result<(), CallError> {
+        self.connection().await.map(|_| ())
     }
 
     /// Ends the session, here in any case and at the tracker if one answers soon.
     pub async fn logout(&self) {
-        let link = self.0.link.borrow().clone();
-        if let (Some(link), Some(_)) = (link, self.who()) {
-            let _ = tokio::time::timeout(LOGOUT_WITHIN, link.call(Call::Logout)).await;
+        let connection = self.0.connection.borrow().clone();
+        if let (Some(connection), Some(_)) = (connection, self.who()) {
+            let _ = tokio::time::timeout(LOGOUT_WITHIN, connection.call(Call::Logout)).await;
         }
         self.0.forget_login();
     }
 
-    /// Makes the connection to the trackers anew, at once and without the pause that may be under way: this machine was
+    /// Makes the connection to the trackers again, at once and without the pause that may be under way: this machine was
     /// asleep, and the old one may be dead without a sign.
     pub fn redial(&self) {
         self.0.redials.send_modify(|redials| *redials += 1);
@@ -278,11 +305,12 @@ impl Session {
         self.0.tasks.wait().await;
     }
 
-    async fn link(&self) -> Result<Link, CallError> {
-        let mut links = self.0.link.subscribe();
-        let found = links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_ended()));
+    async fn connection(&self) -> Result<TrackerConnection, CallError> {
+        let mut connections = self.0.connection.subscribe();
+        let found = connections
+            .wait_for(|connection| connection.as_ref().is_some_and(|connection| !connection.is_ended()));
         match tokio::time::timeout(NO_TRACKER_AFTER, found).await {
-            Ok(Ok(link)) => link.clone().ok_or_else(|| self.no_tracker()),
+            Ok(Ok(connection)) => connection.clone().ok_or_else(|| self.no_tracker()),
             _ => Err(self.no_tracker()),
         }
     }
@@ -297,13 +325,27 @@ impl Session {
     }
 }
 
-impl Shared {
-    /// Nobody is logged in any more: nothing is left to log in with.
+impl SessionState {
+    /// Logs out here: nothing is left to log in with.
     fn forget_login(&self) {
         *lock(&self.login) = None;
         self.config.tickets.clear();
         self.config.holdings.clear();
         self.who.send_replace(None);
+    }
+}
+
+impl From<Learned> for Event {
+    fn from(learned: Learned) -> Self {
+        match learned {
+            Learned::Met { tracker, key } => {
+                Self::TrackerKnown { tracker, key: Some(key.to_string()), vouched: false }
+            }
+            Learned::Vouched(news) => {
+                let key = news.now.map(|key| key.to_string());
+                Self::TrackerKnown { tracker: news.address, key, vouched: true }
+            }
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use shoal_common::credentials::{Account, CredentialError, SALT_BYTES, Secrets};
 use shoal_common::tracker_api::{self, Answer, Call, RefusalKind, Reply};
 use shoal_common::{RequestId, UserName};
 
-use super::link::{Link, Lost};
-use super::{CallError, MAX_CARRIES, Session, Shared, Who, lock};
+use super::connection::{Lost, TrackerConnection};
+use super::{CallError, MAX_CARRIES, Session, SessionState, Who, lock};
 use crate::events::Event;
 use shoal_common::Password;
 
@@ -29,7 +29,7 @@ pub(super) struct Login {
     pub(super) account: Account,
 }
 
-/// Why nobody was logged in, or no account made or changed.
+/// Why no one was logged in, or no account made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// The trackers did not do it.
@@ -101,8 +101,8 @@ impl Session {
         let proof = Proof::Password(password);
         let mut waits = 0;
         for _ in 0..MAX_CARRIES {
-            let link = self.link().await?;
-            match self.0.sign_in(&link, &name, &proof).await {
+            let connection = self.connection().await?;
+            match self.0.sign_in(&connection, &name, &proof).await {
                 Ok((session, secrets)) => {
                     let who = self.0.adopt(&session, Some(secrets));
                     self.0.began.notify_one();
@@ -172,11 +172,11 @@ impl Session {
         let change = Some(secrets.sign_change(who.user, &account.digest()));
         let mut waits = 0;
         for _ in 0..MAX_CARRIES {
-            let link = self.link().await?;
-            if link.revision() < 1 {
-                return Err(CallError::OldTracker { tracker: link.address().to_owned() });
+            let connection = self.connection().await?;
+            if connection.revision() < 1 {
+                return Err(CallError::OldTracker { tracker: connection.address().to_owned() });
             }
-            let challenge = match challenge(&link, &who.name, 0).await {
+            let challenge = match challenge(&connection, &who.name, 0).await {
                 Ok((_, challenge)) => challenge,
                 Err(Attempt::Lost) => continue,
                 Err(Attempt::Failed(LoginError::Call(error))) => {
@@ -185,9 +185,9 @@ impl Session {
                 }
                 Err(Attempt::Failed(_)) => return Err(CallError::Unexpected),
             };
-            let signature = secrets.answer(&challenge, self.0.config.own, link.peer());
+            let signature = secrets.answer(&challenge, self.0.config.own, connection.peer());
             let account = account.clone();
-            match link.call(Call::ChangePassword { request, signature, account, change }).await {
+            match connection.call(Call::ChangePassword { request, signature, account, change }).await {
                 Ok(Reply::Done(Answer::LoggedIn(session))) => return Ok(session),
                 Ok(Reply::Done(_)) => return Err(CallError::Unexpected),
                 Ok(Reply::Refused(refusal)) => self.be_patient(CallError::from(refusal), &mut waits).await?,
@@ -222,28 +222,28 @@ impl Session {
     }
 }
 
-impl Shared {
+impl SessionState {
     /// Answers challenges on this connection until one of the name's claims takes the proof.
     pub(super) async fn sign_in(
         &self,
-        link: &Link,
+        connection: &TrackerConnection,
         name: &UserName,
         proof: &Proof,
     ) -> Result<(Box<tracker_api::Session>, Secrets), Attempt> {
-        // Whoever lost a name does not fail at the winner's claim first, each time.
+        // One who lost a name does not fail at the winner's claim first, each time.
         let last =
             lock(&self.candidate).clone().filter(|(last, _)| last == name).map(|(_, candidate)| candidate);
         let others = (0..MAX_CANDIDATES).filter(|candidate| Some(*candidate) != last);
         for candidate in last.into_iter().chain(others) {
-            let (salt, challenge) = challenge(link, name, candidate).await?;
+            let (salt, challenge) = challenge(connection, name, candidate).await?;
             let secrets = match proof.clone() {
                 Proof::Secrets(secrets) => *secrets,
                 Proof::Password(password) => {
                     derive(move || Secrets::derive(password.expose(), &salt)).await?
                 }
             };
-            let signature = secrets.answer(&challenge, self.config.own, link.peer());
-            match link.call(Call::Login { name: name.clone(), candidate, signature }).await? {
+            let signature = secrets.answer(&challenge, self.config.own, connection.peer());
+            match connection.call(Call::Login { name: name.clone(), candidate, signature }).await? {
                 Reply::Done(Answer::LoggedIn(session)) => {
                     *lock(&self.candidate) = Some((name.clone(), candidate));
                     return Ok((session, secrets));
@@ -294,11 +294,11 @@ impl Shared {
 }
 
 async fn challenge(
-    link: &Link,
+    connection: &TrackerConnection,
     name: &UserName,
     candidate: u8,
 ) -> Result<([u8; SALT_BYTES], [u8; shoal_common::credentials::CHALLENGE_BYTES]), Attempt> {
-    match link.call(Call::Challenge { name: name.clone(), candidate }).await? {
+    match connection.call(Call::Challenge { name: name.clone(), candidate }).await? {
         Reply::Done(Answer::Challenge { salt, challenge }) => Ok((salt, challenge)),
         Reply::Done(_) => Err(CallError::Unexpected.into()),
         Reply::Refused(refusal) => Err(CallError::from(refusal).into()),

@@ -51,7 +51,7 @@ pub fn size(bytes: u64) -> String {
     shoal_common::size_text(bytes)
 }
 
-/// What somebody has and may have, one figure a line.
+/// What a user has and may have, one figure per line.
 #[must_use]
 pub fn quota(quota: &QuotaAnswer) -> String {
     let figures = [

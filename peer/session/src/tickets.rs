@@ -1,8 +1,8 @@
 //! The tickets that this client shows to other peers, and the keys by which it judges theirs, offline.
 //!
-//! The session task writes ([`TicketBook::update`], and whoever serves [`TicketBook::key_requests`]); the swarm reads.
+//! The session task writes ([`TicketBook::update`], and the task that serves [`TicketBook::key_requests`]); the swarm reads.
 //! Time is the trackers': the book keeps how far this machine's monotonic clock is from it, so a wrong wall clock or a
-//! step of it harms nobody.
+//! step of it does no harm.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,11 +25,11 @@ const MAX_KEYS: usize = MAX_LIST;
 /// Own tickets, the trackers' keys and the trackers' time. Clones share one book.
 #[derive(Debug, Clone)]
 pub struct TicketBook {
-    shared: Arc<Shared>,
+    book: Arc<Book>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Book {
     own: PeerId,
     entries: Mutex<Entries>,
     changed: watch::Sender<u64>,
@@ -70,12 +70,12 @@ impl Clock {
     /// Judges the end of a ticket: it must not be over, nor so far off that no tracker can have meant it.
     ///
     /// # Errors
-    /// [`Judgement::Expired`] or [`Judgement::Invalid`].
-    pub fn judge(self, expires_ms: u64) -> Result<(), Judgement> {
+    /// [`TicketError::Expired`] or [`TicketError::Invalid`].
+    pub fn judge(self, expires_ms: u64) -> Result<(), TicketError> {
         if self.is_over(expires_ms) {
-            Err(Judgement::Expired)
+            Err(TicketError::Expired)
         } else if expires_ms > self.now_ms().saturating_add(LONGEST_TICKET_MS) {
-            Err(Judgement::Invalid)
+            Err(TicketError::Invalid)
         } else {
             Ok(())
         }
@@ -89,19 +89,19 @@ impl Clock {
 
 /// Why a ticket, or another statement of a tracker's, does not open anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Judgement {
+pub enum TicketError {
     /// Signed by a key that is not known here; the trackers may have got a new one.
     #[error("signed by an unknown key")]
     UnknownKey,
     /// Its time is over.
     #[error("expired")]
     Expired,
-    /// Forged, or somebody else's, or of something else, or no statement at all.
+    /// Forged, or another peer's, or of something else, or no statement at all.
     #[error("invalid")]
     Invalid,
 }
 
-impl From<TokenError> for Judgement {
+impl From<TokenError> for TicketError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::UnknownKey(_) => Self::UnknownKey,
@@ -117,7 +117,7 @@ impl TicketBook {
         // One waiting question is all there can be: `asked` lets one in at a time.
         let (ask, questions) = mpsc::channel(1);
         Self {
-            shared: Arc::new(Shared {
+            book: Arc::new(Book {
                 own,
                 entries: Mutex::default(),
                 changed: watch::Sender::new(0),
@@ -136,7 +136,7 @@ impl TicketBook {
         entries.keys = keys.iter().take(MAX_KEYS).copied().collect();
         entries.clock = Some(Clock::at(now_ms));
         drop(entries);
-        self.shared.changed.send_modify(|version| *version += 1);
+        self.book.changed.send_modify(|version| *version += 1);
     }
 
     /// This machine was asleep for so long: its monotonic clock stood still, and the trackers' time did not.
@@ -145,13 +145,13 @@ impl TicketBook {
             let ms = u64::try_from(asleep.as_millis()).unwrap_or(u64::MAX);
             clock.tracker_ms = clock.tracker_ms.saturating_add(ms);
         }
-        self.shared.changed.send_modify(|version| *version += 1);
+        self.book.changed.send_modify(|version| *version += 1);
     }
 
     /// Takes one more ticket, for a group that was just created or joined.
     pub fn add(&self, ticket: &GroupTicket) {
         self.entries().tickets.insert(ticket.group, ticket.ticket.clone());
-        self.shared.changed.send_modify(|version| *version += 1);
+        self.book.changed.send_modify(|version| *version += 1);
     }
 
     /// Takes the trackers' ticket keys, all of them.
@@ -162,13 +162,13 @@ impl TicketBook {
     /// Forgets the own tickets, at logout. The keys stay good: they are the trackers'.
     pub fn clear(&self) {
         self.entries().tickets.clear();
-        self.shared.changed.send_modify(|version| *version += 1);
+        self.book.changed.send_modify(|version| *version += 1);
     }
 
     /// The peer whose book this is.
     #[must_use]
     pub fn own(&self) -> PeerId {
-        self.shared.own
+        self.book.own
     }
 
     /// The own ticket for a group, unless there is none or its time is over.
@@ -186,35 +186,35 @@ impl TicketBook {
     /// A number that changes whenever own tickets do.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.shared.changed.subscribe()
+        self.book.changed.subscribe()
     }
 
     /// Judges a ticket that `presenter`, proven by the handshake, shows for `group`.
     ///
     /// # Errors
-    /// See [`Judgement`].
-    pub fn judge(&self, token: &[u8], presenter: PeerId, group: Gid) -> Result<Ticket, Judgement> {
+    /// See [`TicketError`].
+    pub fn judge(&self, token: &[u8], presenter: PeerId, group: Gid) -> Result<Ticket, TicketError> {
         let entries = self.entries();
         let ticket: Ticket = tokens::open(token, |key| entries.keys.contains(key))?;
         if ticket.peer != presenter || ticket.group != group {
-            return Err(Judgement::Invalid);
+            return Err(TicketError::Invalid);
         }
-        let clock = entries.clock.ok_or(Judgement::UnknownKey)?;
+        let clock = entries.clock.ok_or(TicketError::UnknownKey)?;
         clock.judge(ticket.expires_ms).map(|()| ticket)
     }
 
     /// [`TicketBook::judge`], after asking the trackers once for a key that is not known. Dropping it is safe.
     ///
     /// # Errors
-    /// See [`Judgement`].
+    /// See [`TicketError`].
     pub async fn judge_asking(
         &self,
         token: &[u8],
         presenter: PeerId,
         group: Gid,
-    ) -> Result<Ticket, Judgement> {
+    ) -> Result<Ticket, TicketError> {
         match self.judge(token, presenter, group) {
-            Err(Judgement::UnknownKey) => {
+            Err(TicketError::UnknownKey) => {
                 self.ask_for_keys().await;
                 self.judge(token, presenter, group)
             }
@@ -231,21 +231,21 @@ impl TicketBook {
         clock.map_or(Duration::ZERO, |clock| Duration::from_millis(end.saturating_sub(clock.now_ms())))
     }
 
-    /// The questions for the trackers' keys. Whoever serves them asks a tracker, calls [`TicketBook::set_keys`] and then
+    /// The questions for the trackers' keys. The task that serves them asks a tracker, calls [`TicketBook::set_keys`] and then
     /// answers. There is one receiver: `None` when it was taken already.
     #[must_use]
     pub fn key_requests(&self) -> Option<mpsc::Receiver<oneshot::Sender<()>>> {
-        self.shared.questions.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.book.questions.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn ask_for_keys(&self) {
-        let mut asked = self.shared.asked.lock().await;
+        let mut asked = self.book.asked.lock().await;
         if asked.is_some_and(|at| at.elapsed() < KEY_REQUEST_INTERVAL) {
             return;
         }
         *asked = Some(Instant::now());
         let (done, answer) = oneshot::channel();
-        if self.shared.ask.try_send(done).is_ok()
+        if self.book.ask.try_send(done).is_ok()
             && tokio::time::timeout(KEY_REQUEST_TIMEOUT, answer).await.is_err()
         {
             tracing::debug!("no tracker told its ticket keys in time");
@@ -253,7 +253,7 @@ impl TicketBook {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -294,15 +294,15 @@ mod tests {
         for (token, presenter, group, expected) in [
             (ticket(1, BOB, NOW), BOB, GROUP, Ok(())),
             (ticket(1, BOB, NOW - life), BOB, GROUP, Ok(())),
-            (ticket(1, BOB, NOW - life - 1), BOB, GROUP, Err(Judgement::Expired)),
-            (ticket(1, BOB, NOW), PeerId([8; 32]), GROUP, Err(Judgement::Invalid)),
-            (ticket(1, BOB, NOW), BOB, Gid([2; 16]), Err(Judgement::Invalid)),
-            (ticket(2, BOB, NOW), BOB, GROUP, Err(Judgement::UnknownKey)),
+            (ticket(1, BOB, NOW - life - 1), BOB, GROUP, Err(TicketError::Expired)),
+            (ticket(1, BOB, NOW), PeerId([8; 32]), GROUP, Err(TicketError::Invalid)),
+            (ticket(1, BOB, NOW), BOB, Gid([2; 16]), Err(TicketError::Invalid)),
+            (ticket(2, BOB, NOW), BOB, GROUP, Err(TicketError::UnknownKey)),
             // No tracker gives one that is good for so long: it was made with a stolen key, to outlive it.
             (ticket(1, BOB, NOW + LONGEST_TICKET_MS), BOB, GROUP, Ok(())),
-            (ticket(1, BOB, NOW + LONGEST_TICKET_MS + 1), BOB, GROUP, Err(Judgement::Invalid)),
-            (ticket(1, BOB, u64::MAX), BOB, GROUP, Err(Judgement::Invalid)),
-            (b"no ticket".to_vec(), BOB, GROUP, Err(Judgement::Invalid)),
+            (ticket(1, BOB, NOW + LONGEST_TICKET_MS + 1), BOB, GROUP, Err(TicketError::Invalid)),
+            (ticket(1, BOB, u64::MAX), BOB, GROUP, Err(TicketError::Invalid)),
+            (b"no ticket".to_vec(), BOB, GROUP, Err(TicketError::Invalid)),
         ] {
             assert_eq!(book.judge(&token, presenter, group).map(|_| ()), expected);
         }
@@ -316,7 +316,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(CLOCK_TOLERANCE_MS)).await;
         assert!(book.judge(&token, BOB, GROUP).is_ok());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(book.judge(&token, BOB, GROUP), Err(Judgement::Expired));
+        assert_eq!(book.judge(&token, BOB, GROUP), Err(TicketError::Expired));
         assert_eq!(book.time_left(NOW), Duration::ZERO);
     }
 
@@ -352,11 +352,11 @@ mod tests {
         assert!(asking.await.unwrap());
 
         let other = ticket(3, BOB, NOW + 600_000);
-        assert_eq!(book.judge_asking(&other, BOB, GROUP).await, Err(Judgement::UnknownKey));
+        assert_eq!(book.judge_asking(&other, BOB, GROUP).await, Err(TicketError::UnknownKey));
         assert!(questions.try_recv().is_err(), "asked again within the interval");
         tokio::time::advance(KEY_REQUEST_INTERVAL).await;
         // Nobody answers: refused after a while all the same.
-        assert_eq!(book.judge_asking(&other, BOB, GROUP).await, Err(Judgement::UnknownKey));
+        assert_eq!(book.judge_asking(&other, BOB, GROUP).await, Err(TicketError::UnknownKey));
         assert!(questions.try_recv().is_ok());
     }
 }

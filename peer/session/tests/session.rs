@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use shoal_common::Password;
-use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, Holding, RefusalKind};
 use shoal_common::{Fid, Gid, GroupName, PeerId, RequestId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_policy::FileKey;
@@ -88,10 +88,10 @@ async fn a_session_is_resumed_and_everything_announced_anew() {
     let client = Client::start(&[first.address, second.address]).await;
     logged_in(&client).await;
     let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
-    client.holdings.set(key, Extent::Complete);
-    let holding = Holding { group: key.group, file: key.file, extent: Extent::Complete };
-    let told = |tracker: &Tracker, anew: bool| {
-        let wanted = Call::Announce { anew, holdings: vec![holding] };
+    client.holdings.set(key, Completeness::Complete);
+    let holding = Holding { group: key.group, file: key.file, completeness: Completeness::Complete };
+    let told = |tracker: &Tracker, reset: bool| {
+        let wanted = Call::Announce { reset, holdings: vec![holding] };
         tracker.count(|call| *call == wanted) > 0
     };
     until("it is announced", || told(&first, false) || told(&first, true)).await;
@@ -208,7 +208,7 @@ async fn wrong_passwords_and_lost_names() {
         let LoginError::Call(CallError::Refused { kind, .. }) = error else { panic!("{error:?}") };
         assert_eq!(kind, RefusalKind::WrongPassword);
     }
-    let parked = name("bob").parked(&[0xab; 16]);
+    let parked = name("bob").renamed(&[0xab; 16]);
     cluster.lock().unwrap().renamed = Some(parked.clone());
     let who = client.session.login(name("bob"), password("second")).await.unwrap();
     assert_eq!(who.name, parked, "the second claim's password opens the second claim");
@@ -253,8 +253,8 @@ async fn what_the_trackers_do_not_know_is_reported() {
     let mut client = Client::start(&[tracker.address]).await;
     logged_in(&client).await;
     let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
-    let holding = Holding { group: key.group, file: key.file, extent: Extent::Complete };
-    client.holdings.set(key, Extent::Complete);
+    let holding = Holding { group: key.group, file: key.file, completeness: Completeness::Complete };
+    client.holdings.set(key, Completeness::Complete);
     let unknown = within("what it does not know", client.unknown.recv()).await;
     assert_eq!(unknown, Some(vec![holding]));
     client.end().await;
@@ -270,7 +270,7 @@ async fn more_than_one_announcement_takes_is_announced_in_several() {
     let fid = |n: usize| Fid((n as u128).to_be_bytes());
     for n in 0..count {
         record_share(&cluster, &client, fid(n));
-        client.holdings.set(FileKey { group: Gid([1; 16]), file: fid(n) }, Extent::Complete);
+        client.holdings.set(FileKey { group: Gid([1; 16]), file: fid(n) }, Completeness::Complete);
     }
     let held = || {
         let cluster = cluster.lock().unwrap();
@@ -292,7 +292,7 @@ async fn what_a_tracker_does_not_take_is_announced_again() {
     tracker.set(Mode::Full);
     let key = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
     record_share(&cluster, &client, key.file);
-    client.holdings.set(key, Extent::Complete);
+    client.holdings.set(key, Completeness::Complete);
     until("it is refused", || tracker.count(|call| matches!(call, Call::Announce { .. })) > 1).await;
     tracker.set(Mode::Answer);
     until("it is announced", || cluster.lock().unwrap().library.sharers(key.file) == 1).await;

@@ -1,13 +1,13 @@
-//! Whole swarms in simulated time: the real [`Core`](shoal_engine_core::Core) with its selector decides what each leecher
+//! Whole swarms in simulated time: the real [`DownloadCore`](shoal_engine_core::DownloadCore) with its selector decides what each leecher
 //! asks for, the real [`Policy`](shoal_policy::Policy) what each peer serves. Only time, bandwidth and distance are
-//! simulated: an uplink sends 16 KiB blocks of whatever it is to send in turn, a message takes [`LATENCY`].
+//! simulated: an uplink sends the 16 KiB blocks of its pieces in turn, and a message takes [`LATENCY`].
 //! Everything follows from the seed.
 //!
-//! What comes out is the time until all have the file over the least time in which that is possible at all, how often the
-//! seeder sent it, and how many bytes were received in vain.
+//! The result is the time until all peers have the file over the least possible time, how often the seeder sent the file, and
+//! how many bytes were received in vain.
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
-mod happening;
+mod event;
 mod peer;
 mod plain;
 mod world;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use world::run;
 
-/// How long a message is under way.
+/// How long a message takes.
 pub const LATENCY: Duration = Duration::from_millis(10);
 
 /// A swarm.
@@ -28,26 +28,26 @@ pub struct Scenario {
     pub size: u64,
     /// Length of a piece in bytes, a power of two.
     pub piece_length: u32,
-    /// The seeder's uplink, in bytes a second.
+    /// The seeder's uplink, in bytes per second.
     pub seeder: u64,
     /// The leechers, in no order.
     pub leechers: Vec<Leecher>,
     /// How many others a leecher connects to, beside the seeder.
     pub neighbours: usize,
-    /// Everybody serves whatever is asked for, first come, first served: what the rules are measured against.
+    /// Every peer serves first come, first served, without rules: the baseline.
     pub naive: bool,
 }
 
 /// One who downloads.
 #[derive(Debug, Clone, Copy)]
 pub struct Leecher {
-    /// Its uplink, in bytes a second.
+    /// Its uplink, in bytes per second.
     pub uplink: u64,
     /// How it behaves.
     pub manners: Manners,
-    /// When it comes, from the start on.
+    /// When it joins, counted from the start.
     pub joins: Duration,
-    /// When it goes without a word, finished or not.
+    /// When it disappears without a message, finished or not.
     pub vanishes: Option<Duration>,
 }
 
@@ -79,7 +79,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Time over the bound; infinite if somebody never got the file.
+    /// Time over the bound; infinite if an honest leecher never got the file.
     #[must_use]
     pub fn over_bound(&self) -> f64 {
         self.took.map_or(f64::INFINITY, |took| took.as_secs_f64() / self.bound.as_secs_f64())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex};
-use shoal_engine_core::{Core, RequestId};
+use shoal_engine_core::{DownloadCore, RequestId};
 use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey};
 
 use crate::Manners;
@@ -35,8 +35,8 @@ pub(crate) struct Asked {
     pub(crate) request: RequestId,
     pub(crate) received: u64,
     pub(crate) first_byte: Option<Instant>,
-    /// Whether the core knows of all that came.
-    pub(crate) told: bool,
+    /// Whether the core knows of all bytes received.
+    pub(crate) reported: bool,
 }
 
 pub(crate) struct Peer {
@@ -44,19 +44,19 @@ pub(crate) struct Peer {
     pub(crate) uplink: u64,
     pub(crate) here: bool,
     /// `None` for the seeder.
-    pub(crate) core: Option<Core>,
+    pub(crate) core: Option<DownloadCore>,
     pub(crate) server: Server,
     pub(crate) have: Bitfield,
     pub(crate) neighbours: Vec<Number>,
-    /// Its requests, by whom and what it asks.
+    /// Its requests, by the peer asked and the piece.
     pub(crate) requests: BTreeMap<(Number, PieceIndex), Asked>,
     pub(crate) sending: VecDeque<Sending>,
     /// Whether a block is on the uplink.
     pub(crate) busy: bool,
-    /// Pieces that the neighbours were not told of.
-    pub(crate) news: Vec<PieceIndex>,
-    /// No more is announced before this.
-    pub(crate) told_until: Duration,
+    /// Pieces that were not announced to the neighbours yet.
+    pub(crate) unannounced: Vec<PieceIndex>,
+    /// The next announcement goes out no earlier than this.
+    pub(crate) announces_at: Duration,
     pub(crate) finished: Option<Duration>,
     pub(crate) sent_bytes: u64,
     pub(crate) wasted_bytes: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(
-        core: Option<Core>,
+        core: Option<DownloadCore>,
         have: Bitfield,
         uplink: u64,
         manners: Manners,
@@ -81,15 +81,15 @@ impl Peer {
             requests: BTreeMap::new(),
             sending: VecDeque::new(),
             busy: false,
-            news: Vec::new(),
-            told_until: Duration::ZERO,
+            unannounced: Vec::new(),
+            announces_at: Duration::ZERO,
             finished: None,
             sent_bytes: 0,
             wasted_bytes: 0,
         }
     }
 
-    /// Somebody opens the file here.
+    /// The peer `by` opens the file here.
     pub(crate) fn opened(&mut self, by: Number, layout: Layout, now: Instant) {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&(by as u64).to_le_bytes());
@@ -112,7 +112,7 @@ impl Peer {
         Some(Duration::from_nanos(sending.block * 1_000_000_000 / self.uplink.max(1)))
     }
 
-    /// The block is out; the piece that it belongs to goes to the end of the line, if it is not out whole.
+    /// The block is out; the piece that it belongs to goes to the end of the queue unless it is out whole.
     pub(crate) fn sent_block(&mut self) -> Option<Sending> {
         self.busy = false;
         let mut sending = self.sending.pop_front()?;

@@ -1,5 +1,4 @@
-//! What the rules are measured against: a server without memory and without choice. Whoever asks first is served first,
-//! a few at a time, whatever it asks for.
+//! The baseline for the rules: a server without memory. It serves a few requests at a time, first come, first served.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,7 +6,7 @@ use std::time::{Duration, Instant};
 use shoal_common::PieceIndex;
 use shoal_policy::{Action, ChannelId, Event, Policy};
 
-/// Peers that are served at a time at most, as a client does by default.
+/// Most peers served at a time, as in a client by default.
 const SLOTS: usize = 16;
 /// Channels that are served at a time without rules.
 const AT_A_TIME: usize = 4;

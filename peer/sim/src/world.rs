@@ -1,4 +1,4 @@
-//! Runs a swarm: what happens, one thing after the other, until all have the file or nothing happens any more.
+//! Runs a swarm, event by event, until all peers have the file or no event is left.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use shoal_common::limits::MAX_PEER_REQUESTS;
 use shoal_common::{Bitfield, Layout, PieceIndex};
-use shoal_engine_core::{Command, Core, Event, RequestId};
+use shoal_engine_core::{Command, DownloadCore, Event, RequestId};
 use shoal_engine_core::{Have, Limits, POOL_BYTES, Run, SourceError, SourceId};
 use shoal_policy::{Action, ChannelId, Event as PolicyEvent};
 
-use crate::happening::{Happening, Queue};
+use crate::event::{Queue, SimEvent};
 use crate::peer::{Asked, Number, Peer, Sending, channel};
 use crate::plain::Server;
 use crate::{LATENCY, Manners, Outcome, Scenario};
 
-/// How often a leecher's core is told of the time and of what came, as the driver does.
+/// How often a leecher's core gets the time and the bytes received, as from the driver.
 const TICK: Duration = Duration::from_millis(25);
-/// How often a policy with waiting requests is told of the time.
+/// How often a policy gets the time.
 const POLICY_TICK: Duration = Duration::from_millis(100);
-/// After an announcement new pieces are gathered for that long, as a client does.
+/// How long new pieces are gathered after an announcement, as in a client.
 const GATHER: Duration = Duration::from_millis(25);
-/// Announcements are taken in together that come within this time: what a busy process is late by anyway, and a peer's
-/// state is fetched into the processor's cache once for all of them.
+/// Announcements within this time are handled together. A busy process is late by as much anyway, and a peer's state is
+/// fetched into the processor's cache once for all of them.
 const TOGETHER: Duration = Duration::from_millis(5);
-/// Whom a seeder has connected to it at most, as a client does.
-const GUESTS: usize = 256;
-/// A swarm that takes so many times the bound has failed.
+/// Most peers connected to the seeder, as in a client.
+const SEEDER_NEIGHBOURS: usize = 256;
+/// A swarm that takes this many times the bound has failed.
 const PATIENCE: u32 = 20;
 /// What a peer asks of one source at most, in bytes.
 const MAX_IN_FLIGHT: u64 = 16 << 20;
@@ -47,7 +47,7 @@ struct World<'a> {
     now: Duration,
     queue: Queue,
     peers: Vec<Peer>,
-    /// What was announced to each peer and not taken in.
+    /// Announcements that each peer has not handled yet.
     inboxes: Vec<VecDeque<Announcement>>,
     /// Honest leechers that will stay and have not finished.
     awaited: usize,
@@ -67,7 +67,7 @@ pub fn run(scenario: &Scenario) -> Outcome {
         && at <= end
     {
         world.now = at;
-        world.happen(what);
+        world.handle(what);
     }
     world.outcome()
 }
@@ -80,12 +80,12 @@ impl<'a> World<'a> {
             vec![Peer::new(None, Bitfield::all(&layout), scenario.seeder, Manners::Honest, server(&mut rng))];
         for leecher in &scenario.leechers {
             let none = Bitfield::none(&layout);
-            let core = Core::new(layout, &none, POOL_BYTES as u64, rng.fork());
+            let core = DownloadCore::new(layout, &none, POOL_BYTES as u64, rng.fork());
             peers.push(Peer::new(Some(core), none, leecher.uplink, leecher.manners, server(&mut rng)));
         }
         let count = peers.len();
         for number in 1..count {
-            // All, if they are few; else some, each known to both.
+            // All peers if they are few, else some. Both ends know each other.
             let wanted = scenario.neighbours.div_ceil(2);
             let chosen: Vec<Number> = if count <= scenario.neighbours {
                 (number + 1..count).collect()
@@ -99,9 +99,9 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let mut guests: Vec<Number> = (1..count).collect();
-        rng.shuffle(&mut guests);
-        for &number in guests.iter().take(GUESTS) {
+        let mut chosen: Vec<Number> = (1..count).collect();
+        rng.shuffle(&mut chosen);
+        for &number in chosen.iter().take(SEEDER_NEIGHBOURS) {
             peers[number].neighbours.push(0);
             peers[0].neighbours.push(number);
         }
@@ -119,22 +119,22 @@ impl<'a> World<'a> {
             awaited,
         };
         for (index, leecher) in scenario.leechers.iter().enumerate() {
-            // Nobody comes at the very same moment.
+            // No two peers join at the same moment.
             let jitter = Duration::from_micros(rng.u64(0..20_000));
-            world.at(leecher.joins + jitter, Happening::Joins(index + 1));
+            world.at(leecher.joins + jitter, SimEvent::Joins(index + 1));
             if let Some(at) = leecher.vanishes {
-                world.at(at, Happening::Vanishes(index + 1));
+                world.at(at, SimEvent::Vanishes(index + 1));
             }
         }
-        world.at(POLICY_TICK, Happening::PolicyTick(0));
+        world.at(POLICY_TICK, SimEvent::PolicyTick(0));
         world
     }
 
-    fn at(&mut self, at: Duration, what: Happening) {
+    fn at(&mut self, at: Duration, what: SimEvent) {
         self.queue.push(at, what);
     }
 
-    fn after(&mut self, delay: Duration, what: Happening) {
+    fn after(&mut self, delay: Duration, what: SimEvent) {
         self.at(self.now + delay, what);
     }
 
@@ -142,30 +142,30 @@ impl<'a> World<'a> {
         self.epoch + self.now
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn handle(&mut self, what: SimEvent) {
         match what {
-            Happening::Joins(number) => self.join(number),
-            Happening::Vanishes(number) => self.vanish(number),
-            Happening::Requested { by, of, piece } => {
+            SimEvent::Joins(number) => self.join(number),
+            SimEvent::Vanishes(number) => self.vanish(number),
+            SimEvent::Requested { by, of, piece } => {
                 if self.peers[of].manners != Manners::Silent {
-                    self.police(of, PolicyEvent::Request { channel: channel(by), piece });
+                    self.tell_policy(of, PolicyEvent::Request { channel: channel(by), piece });
                 }
             }
-            Happening::Cancelled { by, of, piece } => {
-                self.police(of, PolicyEvent::Cancel { channel: channel(by), piece });
+            SimEvent::Cancelled { by, of, piece } => {
+                self.tell_policy(of, PolicyEvent::Cancel { channel: channel(by), piece });
             }
-            Happening::BlockSent(number) => self.block_sent(number),
-            Happening::Received { by, from, piece, bytes, whole } => {
+            SimEvent::BlockSent(number) => self.block_sent(number),
+            SimEvent::Received { by, from, piece, bytes, whole } => {
                 self.received(by, from, piece, bytes, whole)
             }
-            Happening::Refused { by, from, piece, error } => self.refused(by, from, piece, error),
-            Happening::Flush(number) => self.flush(number),
-            Happening::Hears(number) => self.hear(number),
-            Happening::Tick(number) => self.tick(number),
-            Happening::PolicyTick(number) => {
+            SimEvent::Refused { by, from, piece, error } => self.refused(by, from, piece, error),
+            SimEvent::Flush(number) => self.flush(number),
+            SimEvent::Hears(number) => self.hear(number),
+            SimEvent::Tick(number) => self.tick(number),
+            SimEvent::PolicyTick(number) => {
                 if self.peers[number].here {
-                    self.police(number, PolicyEvent::Tick);
-                    self.after(POLICY_TICK, Happening::PolicyTick(number));
+                    self.tell_policy(number, PolicyEvent::Tick);
+                    self.after(POLICY_TICK, SimEvent::PolicyTick(number));
                 }
             }
         }
@@ -173,7 +173,7 @@ impl<'a> World<'a> {
 
     fn join(&mut self, number: Number) {
         self.peers[number].here = true;
-        self.tell(number, Event::OthersDownloading(true));
+        self.tell_core(number, Event::OthersDownloading(true));
         for other in self.peers[number].neighbours.clone() {
             if self.peers[other].here {
                 self.connect(number, other);
@@ -182,17 +182,17 @@ impl<'a> World<'a> {
                 }
             }
         }
-        self.after(TICK, Happening::Tick(number));
-        self.after(POLICY_TICK, Happening::PolicyTick(number));
+        self.after(TICK, SimEvent::Tick(number));
+        self.after(POLICY_TICK, SimEvent::PolicyTick(number));
     }
 
-    /// `by` makes a source of `of`.
+    /// `by` uses `of` as a source.
     fn connect(&mut self, by: Number, of: Number) {
         let (layout, now) = (self.layout, self.time());
         self.peers[of].opened(by, layout, now);
         let held: Vec<PieceIndex> = self.peers[by].have.iter(&layout).collect();
         if !held.is_empty() {
-            self.police(of, PolicyEvent::Have { channel: channel(by), pieces: held });
+            self.tell_policy(of, PolicyEvent::Have { channel: channel(by), pieces: held });
         }
         let have = if of == 0 { Have::All } else { Have::Bits(self.peers[of].shared_have()) };
         let limits = Limits {
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
             max_in_flight_bytes: MAX_IN_FLIGHT,
             run: Run::Single,
         };
-        self.tell(by, Event::SourceAdded { source: SourceId(of as u64), limits, have });
+        self.tell_core(by, Event::SourceAdded { source: SourceId(of as u64), limits, have });
     }
 
     fn vanish(&mut self, number: Number) {
@@ -210,31 +210,31 @@ impl<'a> World<'a> {
         for other in self.peers[number].neighbours.clone() {
             if self.peers[other].here {
                 self.peers[other].sending.retain(|sending| sending.to != number);
-                self.police(other, PolicyEvent::Closed { channel: channel(number) });
+                self.tell_policy(other, PolicyEvent::Closed { channel: channel(number) });
                 let asked = self.peers[other].requests.extract_if(.., |&(of, _), _| of == number);
                 let lost: Vec<RequestId> = asked.map(|(_, asked)| asked.request).collect();
                 for request in lost {
                     let result = Err(SourceError::Gone("it vanished".to_owned()));
-                    self.tell(other, Event::Finished { request, result });
+                    self.tell_core(other, Event::Finished { request, result });
                 }
-                self.tell(other, Event::SourceRemoved { source: SourceId(number as u64) });
+                self.tell_core(other, Event::SourceRemoved { source: SourceId(number as u64) });
             }
         }
     }
 
-    /// Tells a leecher's core, and does what it says.
-    fn tell(&mut self, number: Number, event: Event) {
+    /// Gives a leecher's core an event and carries its commands out.
+    fn tell_core(&mut self, number: Number, event: Event) {
         let now = self.time();
         let Some(core) = self.peers[number].core.as_mut() else { return };
         core.handle(event, now);
-        while let Some(command) = self.peers[number].core.as_mut().and_then(Core::poll_command) {
+        while let Some(command) = self.peers[number].core.as_mut().and_then(DownloadCore::poll_command) {
             match command {
                 Command::Fetch { request, source, run } => {
                     #[expect(clippy::cast_possible_truncation, reason = "it was made from a number")]
                     let (of, piece) = (source.0 as Number, run.first());
-                    let asked = Asked { request, received: 0, first_byte: None, told: true };
+                    let asked = Asked { request, received: 0, first_byte: None, reported: true };
                     self.peers[number].requests.insert((of, piece), asked);
-                    self.after(LATENCY, Happening::Requested { by: number, of, piece });
+                    self.after(LATENCY, SimEvent::Requested { by: number, of, piece });
                 }
                 Command::Cancel { request } => {
                     let mut requests =
@@ -243,7 +243,7 @@ impl<'a> World<'a> {
                     drop(requests);
                     if let Some(((of, piece), asked)) = cancelled {
                         self.peers[number].wasted_bytes += asked.received;
-                        self.after(LATENCY, Happening::Cancelled { by: number, of, piece });
+                        self.after(LATENCY, SimEvent::Cancelled { by: number, of, piece });
                     }
                 }
                 // Checked where it arrives.
@@ -252,8 +252,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Tells a peer's policy, and does what it says.
-    fn police(&mut self, number: Number, event: PolicyEvent) {
+    /// Gives a peer's policy an event and carries its actions out.
+    fn tell_policy(&mut self, number: Number, event: PolicyEvent) {
         let now = self.time();
         self.peers[number].server.handle(event, now);
         while let Some(action) = self.peers[number].server.next(now) {
@@ -264,12 +264,12 @@ impl<'a> World<'a> {
                 }
                 Action::Stop { channel, piece } => {
                     let to = number_of(channel);
-                    // The block that is out stays out.
+                    // The block that is on the uplink cannot be taken back.
                     let busy = usize::from(self.peers[number].busy);
-                    let line = &mut self.peers[number].sending;
-                    let at = line.iter().skip(busy).position(|one| one.to == to && one.piece == piece);
+                    let sending = &mut self.peers[number].sending;
+                    let at = sending.iter().skip(busy).position(|one| one.to == to && one.piece == piece);
                     if let Some(at) = at {
-                        line.remove(at + busy);
+                        sending.remove(at + busy);
                         self.peers[number].server.handle(PolicyEvent::Aborted { channel, piece }, now);
                     }
                 }
@@ -285,28 +285,28 @@ impl<'a> World<'a> {
         if !self.peers[number].busy
             && let Some(takes) = self.peers[number].next_block()
         {
-            self.after(takes, Happening::BlockSent(number));
+            self.after(takes, SimEvent::BlockSent(number));
         }
     }
 
     fn refuse(&mut self, from: Number, channel: ChannelId, piece: PieceIndex, error: SourceError) {
         let by = number_of(channel);
-        self.after(LATENCY, Happening::Refused { by, from, piece, error });
+        self.after(LATENCY, SimEvent::Refused { by, from, piece, error });
     }
 
     fn block_sent(&mut self, number: Number) {
         let Some(sent) = self.peers[number].sent_block() else { return };
         let Sending { to, piece, left, block } = sent;
-        let received = Happening::Received { by: to, from: number, piece, bytes: block, whole: left == 0 };
+        let received = SimEvent::Received { by: to, from: number, piece, bytes: block, whole: left == 0 };
         self.after(LATENCY, received);
         let event = if left == 0 {
             PolicyEvent::Sent { channel: channel(to), piece }
         } else if let Some(takes) = self.peers[number].next_block() {
-            return self.after(takes, Happening::BlockSent(number));
+            return self.after(takes, SimEvent::BlockSent(number));
         } else {
             return;
         };
-        self.police(number, event);
+        self.tell_policy(number, event);
     }
 
     fn received(&mut self, by: Number, from: Number, piece: PieceIndex, bytes: u64, whole: bool) {
@@ -317,32 +317,32 @@ impl<'a> World<'a> {
         };
         asked.received += bytes;
         asked.first_byte.get_or_insert(now);
-        asked.told = false;
+        asked.reported = false;
         if !whole {
             return;
         }
         let Asked { request, first_byte, .. } = *asked;
         self.peers[by].requests.remove(&(from, piece));
-        self.tell(by, Event::Arrived { request, piece, first_byte });
+        self.tell_core(by, Event::Arrived { request, piece, first_byte });
         if self.peers[from].manners == Manners::Lies {
             self.peers[by].wasted_bytes += u64::from(self.layout.length(piece));
-            self.tell(by, Event::Rejected(piece));
+            self.tell_core(by, Event::Rejected(piece));
         } else if self.peers[by].have.insert(piece) {
-            self.tell(by, Event::Verified(piece));
-            self.tell(by, Event::Written(piece));
+            self.tell_core(by, Event::Verified(piece));
+            self.tell_core(by, Event::Written(piece));
             self.gained(by, piece);
         } else {
             self.peers[by].wasted_bytes += u64::from(self.layout.length(piece));
         }
-        self.tell(by, Event::Finished { request, result: Ok(()) });
+        self.tell_core(by, Event::Finished { request, result: Ok(()) });
     }
 
     fn gained(&mut self, number: Number, piece: PieceIndex) {
         if self.peers[number].manners != Manners::Silent {
-            if self.peers[number].news.is_empty() {
-                self.at(self.now.max(self.peers[number].told_until), Happening::Flush(number));
+            if self.peers[number].unannounced.is_empty() {
+                self.at(self.now.max(self.peers[number].announces_at), SimEvent::Flush(number));
             }
-            self.peers[number].news.push(piece);
+            self.peers[number].unannounced.push(piece);
         }
         if self.peers[number].have.is_all() {
             self.peers[number].finished = Some(self.now);
@@ -357,14 +357,14 @@ impl<'a> World<'a> {
 
     fn refused(&mut self, by: Number, from: Number, piece: PieceIndex, error: SourceError) {
         if let Some(asked) = self.peers[by].requests.remove(&(from, piece)) {
-            self.tell(by, Event::Finished { request: asked.request, result: Err(error) });
+            self.tell_core(by, Event::Finished { request: asked.request, result: Err(error) });
         }
     }
 
     fn flush(&mut self, number: Number) {
-        let pieces: Arc<[PieceIndex]> = std::mem::take(&mut self.peers[number].news).into();
+        let pieces: Arc<[PieceIndex]> = std::mem::take(&mut self.peers[number].unannounced).into();
         let have = self.peers[number].shared_have();
-        self.peers[number].told_until = self.now + GATHER;
+        self.peers[number].announces_at = self.now + GATHER;
         if !self.peers[number].here {
             return;
         }
@@ -372,7 +372,7 @@ impl<'a> World<'a> {
         for index in 0..self.peers[number].neighbours.len() {
             let to = self.peers[number].neighbours[index];
             if self.inboxes[to].back().is_none_or(|last| last.at < at) {
-                self.at(at, Happening::Hears(to));
+                self.at(at, SimEvent::Hears(to));
             }
             let (have, pieces) = (have.clone(), pieces.clone());
             self.inboxes[to].push_back(Announcement { at, from: number, have, pieces });
@@ -384,8 +384,11 @@ impl<'a> World<'a> {
             let Announcement { from, have, pieces, .. } = announcement;
             if self.peers[number].here && self.peers[from].here {
                 let source = SourceId(from as u64);
-                self.tell(number, Event::HaveChanged { source, have: Have::Bits(have) });
-                self.police(number, PolicyEvent::Have { channel: channel(from), pieces: pieces.to_vec() });
+                self.tell_core(number, Event::HaveChanged { source, have: Have::Bits(have) });
+                self.tell_policy(
+                    number,
+                    PolicyEvent::Have { channel: channel(from), pieces: pieces.to_vec() },
+                );
             }
         }
     }
@@ -394,18 +397,18 @@ impl<'a> World<'a> {
         if !self.peers[number].here || self.peers[number].finished.is_some() {
             return;
         }
-        let news = self.peers[number].requests.iter_mut().filter(|(_, asked)| !asked.told);
-        let samples: Vec<(RequestId, u64, Option<Instant>)> = news
+        let unreported = self.peers[number].requests.iter_mut().filter(|(_, asked)| !asked.reported);
+        let samples: Vec<(RequestId, u64, Option<Instant>)> = unreported
             .map(|(_, asked)| {
-                asked.told = true;
+                asked.reported = true;
                 (asked.request, asked.received, asked.first_byte)
             })
             .collect();
         for (request, received, first_byte) in samples {
-            self.tell(number, Event::Progress { request, received, first_byte, held_up: false });
+            self.tell_core(number, Event::Progress { request, received, first_byte, held_up: false });
         }
-        self.tell(number, Event::Tick);
-        self.after(TICK, Happening::Tick(number));
+        self.tell_core(number, Event::Tick);
+        self.after(TICK, SimEvent::Tick(number));
     }
 
     fn outcome(&self) -> Outcome {
@@ -430,7 +433,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// The next time at which announcements are taken in.
+/// The next time at which announcements are handled.
 fn round_up(time: Duration) -> Duration {
     let slots = time.as_micros().div_ceil(TOGETHER.as_micros());
     TOGETHER * u32::try_from(slots).unwrap_or(u32::MAX)

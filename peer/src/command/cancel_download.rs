@@ -6,7 +6,7 @@ use super::args::FileArgs;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Give a download up, or take a finished one off the list
+/// Abandon a download, or take a finished one off the list
 ///
 /// An unfinished file is removed; a finished one stays, and stays shared.
 #[derive(Debug, Args)]

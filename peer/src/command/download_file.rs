@@ -12,7 +12,7 @@ use crate::watch;
 
 /// Download a file in the background, from many peers at once
 ///
-/// The destination is a folder or the file's new path. What is there already is kept unless --overwrite is given. The
+/// The destination is a folder or the file's new path. An existing file is kept unless --overwrite is given. The
 /// finished file is shared with the group; stop_share prevents it.
 #[derive(Debug, Args)]
 pub struct DownloadFile {

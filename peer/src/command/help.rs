@@ -7,7 +7,7 @@ use super::{Context, Failure, ParseError, Run, SECTIONS, definition, find, usage
 use crate::reply::Reply;
 use crate::screen::Form;
 
-/// This list, or more about one command
+/// Show this list, or more about one command
 #[derive(Debug, Args)]
 pub struct Help {
     /// The command.
@@ -42,7 +42,7 @@ fn list(all: &clap::Command) -> String {
             text += &format!("  {:<16} {about}\n{:19}{example}\n", command.get_name(), "");
         }
     }
-    text + "help <command> tells more; names with spaces stand in quotes"
+    text + "help <command> says more; put names with spaces in quotes"
 }
 
 /// One command: how it is used, what it does, how it looks.
@@ -59,6 +59,27 @@ fn said(text: Option<&clap::builder::StyledStr>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table of commands as the README has it.
+    fn table(all: &clap::Command) -> String {
+        let mut table = "| command | what it does |\n|---|---|\n".to_owned();
+        for (title, names) in SECTIONS {
+            table += &format!("| **{title}** | |\n");
+            for command in names.iter().filter_map(|name| find(all, name)) {
+                let usage = usage(command).replace('|', "\\|");
+                table += &format!("| `{usage}` | {} |\n", said(command.get_about()));
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_readme_has_the_same_table_of_commands() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let table = table(&definition());
+        assert!(readme.contains(&table), "README.md lacks this table:\n{table}");
+    }
 
     #[test]
     fn help_names_every_command_once() {

@@ -6,7 +6,7 @@ use shoal_common::GroupName;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Ask to be let into a group; its owner decides
+/// Ask to join a group; its owner decides
 #[derive(Debug, Args)]
 pub struct JoinGroup {
     /// The group.

@@ -42,11 +42,11 @@ fn direction(typed: &str) -> Result<Direction, String> {
     match typed.to_ascii_lowercase().as_str() {
         "up" => Ok(Direction::Up),
         "down" => Ok(Direction::Down),
-        other => Err(format!("{:?} is neither up nor down", short(other))),
+        other => Err(format!("{:?} is neither up nor down; write for example: limit up 20M", short(other))),
     }
 }
 
 fn rate(typed: &str) -> Result<u64, String> {
     shoal_console::rate(typed)
-        .ok_or_else(|| format!("{:?} is no rate; write for example 500K, 20M or 0", short(typed)))
+        .ok_or_else(|| format!("{:?} is not a rate; write for example 500K, 20M or 0", short(typed)))
 }

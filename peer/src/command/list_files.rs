@@ -8,7 +8,7 @@ use shoal_session::text;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// A group's files, and how many share each now
+/// List a group's files, and how many clients share each now
 #[derive(Debug, Args)]
 pub struct ListFiles {
     /// The group.

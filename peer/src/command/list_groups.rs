@@ -5,7 +5,7 @@ use clap::Args;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// All groups in the network
+/// List all groups in the network
 #[derive(Debug, Args)]
 pub struct ListGroups {}
 

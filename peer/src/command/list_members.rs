@@ -7,7 +7,7 @@ use super::args::user_list;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// A group's members
+/// List a group's members
 #[derive(Debug, Args)]
 pub struct ListMembers {
     /// The group.

@@ -7,7 +7,7 @@ use super::args::user_list;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Who asks to be let in (owner only)
+/// List who asks to join a group (owner only)
 #[derive(Debug, Args)]
 pub struct ListRequests {
     /// The group.

@@ -9,7 +9,7 @@ use super::context::note;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Log in; shares and downloads go on where they stopped
+/// Log in; shares and downloads continue where they stopped
 ///
 /// Files that were shared before are checked, and shared again if they are there and unchanged.
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use shoal_common::UserName;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Stop sharing, pause downloads and log out; or log another client of the account out
+/// Stop sharing, pause downloads and log out; or log out another client of the account
 ///
 /// The command sessions shows the clients. The last characters of a client's key are enough if only one has them. Anyone
 /// who knows the password can log in there again; change_password ends that.

@@ -1,5 +1,5 @@
 //! The commands: one module each, with what may be typed, what it does, what it shows and an example. [`parse()`] makes them
-//! from lines. The list here is all that `help`, the completer and the history know of them.
+//! from lines. `help`, the completer, the history and the README's table come from the list here.
 
 mod accept_request;
 mod args;
@@ -33,7 +33,6 @@ mod stop_share;
 mod upload_file;
 mod wait;
 mod whoami;
-mod words;
 
 use clap::{Args, FromArgMatches};
 
@@ -41,11 +40,10 @@ use crate::reply::Reply;
 
 pub use context::{Context, Failure};
 pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
-pub use words::{Word, Words, split};
 
 /// A command as it was typed.
 trait Run: Args {
-    /// How it looks in use.
+    /// An example of its use.
     const EXAMPLE: &'static str;
 
     /// Carries it out.
@@ -85,8 +83,8 @@ macro_rules! commands {
                 }
             }
 
-            /// Carries it out. Dropping the future gives up waiting for it: a change that a tracker was asked for may take
-            /// effect all the same, a file is not hashed on.
+            /// Carries it out. Dropping the future stops waiting for it. A change that a tracker was asked for may still take
+            /// effect; hashing stops.
             ///
             /// # Errors
             /// See [`Failure`].

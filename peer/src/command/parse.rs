@@ -1,15 +1,15 @@
-//! Lines into commands. Every mistake gets one line that says what was expected; what was typed where a password may
-//! stand is never repeated.
+//! Parses lines into commands. Every mistake gets one line that says what was expected. A word that may be a password is
+//! never repeated.
 
 use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use shoal_prompt::{Word, split};
 use shoal_session::text;
 
-use super::words::{Word, split};
 use super::{Command, definition, find, in_table, usage};
 
-/// Longest line that is read as a command, in bytes; longer ones are no command's.
+/// Longest line that is read as a command, in bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// A line that is not blank and no comment.
@@ -214,11 +214,11 @@ mod tests {
             ("show_downloads --all", "there is no option --all"),
             ("upload_file a g --mirror", "--mirror needs a value"),
             ("limit sideways 3", "neither up nor down"),
-            ("limit up fast", "is no rate"),
-            ("limit up 99999999999999999999G", "is no rate"),
-            ("wait soon", "is no number of seconds"),
-            ("wait -1", "is no number of seconds"),
-            ("wait 1e300", "is no number of seconds"),
+            ("limit up fast", "is not a rate"),
+            ("limit up 99999999999999999999G", "is not a rate"),
+            ("wait soon", "is not a number of seconds"),
+            ("wait -1", "is not a number of seconds"),
+            ("wait 1e300", "is not a number of seconds"),
         ] {
             assert!(error(line).contains(expected), "{line}: {}", error(line));
         }

@@ -6,7 +6,7 @@ use super::args::FileArgs;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Pause a download; what is there is kept
+/// Pause a download; what was downloaded is kept
 #[derive(Debug, Args)]
 pub struct PauseDownload {
     #[command(flatten)]

@@ -5,7 +5,7 @@ use clap::Args;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Leave; unfinished downloads go on after the next login (Ctrl-D does the same)
+/// Leave; unfinished downloads continue after the next login (Ctrl-D does the same)
 #[derive(Debug, Args)]
 pub struct Quit {}
 

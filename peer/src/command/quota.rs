@@ -7,7 +7,7 @@ use shoal_session::text;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// How much of its quotas this account, or a group, has used
+/// Show how much of its quotas this account, or a group, has used
 ///
 /// Files counts what you share, once per client and group, and what you stored with dfs. Anyone who reaches a quota can
 /// share and store again after stop_share, or when the trackers' operator raises it.

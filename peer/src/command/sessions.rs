@@ -5,7 +5,7 @@ use clap::Args;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// The clients on which this account is logged in now
+/// List the clients on which this account is logged in now
 #[derive(Debug, Args)]
 pub struct Sessions {}
 

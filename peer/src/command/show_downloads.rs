@@ -8,10 +8,10 @@ use crate::reply::Reply;
 use crate::reply::{line, verbose_line, without_activity};
 use crate::watch;
 
-/// All downloads: [D] downloading, [C] complete, [P] paused, [F] failed
+/// List all downloads: [D] downloading, [C] complete, [P] paused, [F] failed
 ///
 /// -v adds percent, rate, time left, sources, and what it waits for. --watch shows live progress until nothing runs;
-/// Ctrl-C ends it and the downloads go on.
+/// Ctrl-C ends the display, not the downloads.
 #[derive(Debug, Args)]
 pub struct ShowDownloads {
     /// Percent, rate, time left, sources, and what it waits for.

@@ -7,7 +7,7 @@ use super::args::FileArgs;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-/// Who holds a file, and how much of it
+/// Show who holds a file, and how much of it
 #[derive(Debug, Args)]
 pub struct ShowPeers {
     #[command(flatten)]

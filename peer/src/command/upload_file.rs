@@ -15,8 +15,8 @@ use crate::watch;
 ///
 /// The file stays where it is; only its name, size and digests go to the trackers. It is shared while this client runs
 /// and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
-/// version, upload it again. --mirror names an HTTP address with the same content, until you stop sharing; others use it
-/// if it is a public one. What you name last counts.
+/// version, upload it again. --mirror names an HTTP address with the same content, until you stop sharing; other members
+/// use it if the address is public. The mirrors that you name last replace earlier ones.
 #[derive(Debug, Args)]
 pub struct UploadFile {
     /// Where it is.

@@ -10,7 +10,7 @@ use crate::reply::Reply;
 
 /// Wait until no download runs; for scripts
 ///
-/// It fails when the time is over before, or when a download that it waited for failed.
+/// It fails if the time runs out first, or if a download that it waited for failed.
 #[derive(Debug, Args)]
 pub struct Wait {
     /// Seconds to wait at most.
@@ -32,5 +32,7 @@ const MAX_SECONDS: f64 = 1e9;
 
 fn seconds(typed: &str) -> Result<Duration, String> {
     let seconds = typed.parse().ok().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("{:?} is no number of seconds", short(typed)))
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("{:?} is not a number of seconds, such as 60", short(typed)))
 }

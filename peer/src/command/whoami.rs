@@ -6,7 +6,7 @@ use super::context::note;
 use super::{Context, Failure, Run};
 use crate::reply::{Reply, shown};
 
-/// Who is logged in, and where
+/// Show who is logged in, and where
 #[derive(Debug, Args)]
 pub struct Whoami {}
 

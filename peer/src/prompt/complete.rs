@@ -2,41 +2,28 @@
 
 use std::time::Duration;
 
-use rustyline::completion::{Completer, FilenameCompleter, Pair};
-use rustyline::{Context, Helper, Highlighter, Hinter, Validator};
 use shoal_common::GroupName;
+use shoal_prompt::{Candidate, Complete, Completion, cursor};
 use tokio::runtime::Handle;
 
 use shoal_client::{Client, Names};
 use shoal_session::text::quoted;
 
-use crate::command::{Word, definition, find, split};
+use super::history;
+use crate::command::{definition, find};
 
-/// How long somebody who pressed a key waits for names from a tracker.
+/// How long the completer waits for names from a tracker.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Completes lines. Runs on the prompt's own thread, where it may block.
-#[derive(Helper, Highlighter, Hinter, Validator)]
 pub(super) struct LineHelper {
     client: Client,
     runtime: Handle,
-    paths: FilenameCompleter,
-}
-
-/// The word that is being typed, and what came before it.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    /// The words before it.
-    before: Vec<String>,
-    /// As much of it as there is, unquoted.
-    typed: String,
-    /// Where it begins in the line.
-    start: usize,
 }
 
 impl LineHelper {
     pub(super) fn new(client: Client, runtime: Handle) -> Self {
-        Self { client, runtime, paths: FilenameCompleter::new() }
+        Self { client, runtime }
     }
 
     fn names(&self, names: Names) -> Vec<String> {
@@ -51,28 +38,31 @@ impl LineHelper {
     }
 }
 
-impl Completer for LineHelper {
-    type Candidate = Pair;
+impl Complete for LineHelper {
+    fn kept(&self, line: &str) -> Option<String> {
+        history::entry(line)
+    }
 
-    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let place = place(&line[..pos]);
+    fn complete(&self, line: &str) -> Completion {
+        let place = cursor(line);
+        let complete = |names| Completion::Words(place.start, names);
         let all = definition();
         let commands =
             || all.get_subcommands().map(|command| command.get_name().to_owned()).collect::<Vec<_>>();
         let Some(command) = place.before.first() else {
-            return Ok((place.start, matching(commands().into_iter(), &place.typed)));
+            return complete(matching(commands().into_iter(), &place.typed));
         };
-        let Some(command) = find(&all, command) else { return Ok((place.start, Vec::new())) };
+        let Some(command) = find(&all, command) else { return complete(Vec::new()) };
         if place.typed.starts_with('-') {
             let options = command.get_arguments().filter_map(clap::Arg::get_long);
-            return Ok((place.start, matching(options.map(|long| format!("--{long}")), &place.typed)));
+            return complete(matching(options.map(|long| format!("--{long}")), &place.typed));
         }
         let arguments: Vec<String> =
             place.before[1..].iter().filter(|word| !word.starts_with('-')).cloned().collect();
         let expected =
             command.get_positionals().nth(arguments.len()).map(|argument| argument.get_id().as_str());
         let names = match expected {
-            Some("path" | "destination") => return self.paths.complete_path(line, pos),
+            Some("path" | "destination") => return Completion::Path,
             Some("group") if command.get_name() != "create_group" => self.names(Names::Groups),
             Some("file") => self.group_names(&arguments, 0, Names::Files),
             Some("user") if !arguments.is_empty() => self.group_names(&arguments, 0, Names::Requests),
@@ -80,45 +70,26 @@ impl Completer for LineHelper {
             Some("command") => commands(),
             _ => Vec::new(),
         };
-        Ok((place.start, matching(names.into_iter(), &place.typed)))
+        complete(matching(names.into_iter(), &place.typed))
     }
 }
 
-/// Where in a line the cursor is, which stands at its end.
-fn place(line: &str) -> Place {
-    let cut = split(line);
-    let mut words = cut.words;
-    let within = !cut.closed || !line.ends_with(char::is_whitespace);
-    let last = if within { words.pop() } else { None };
-    let before = words.into_iter().map(|word| word.text).collect();
-    match last {
-        Some(Word { text, start, .. }) => Place { before, typed: text, start },
-        None => Place { before, typed: String::new(), start: line.len() },
-    }
-}
-
-fn matching(names: impl Iterator<Item = String>, typed: &str) -> Vec<Pair> {
+fn matching(names: impl Iterator<Item = String>, typed: &str) -> Vec<Candidate> {
     let typed = typed.to_lowercase();
     let fits = |name: &String| name.to_lowercase().starts_with(&typed);
-    names.filter(fits).map(|name| Pair { replacement: quoted(&name) + " ", display: name }).collect()
+    names.filter(fits).map(|name| Candidate { replacement: quoted(&name) + " ", display: name }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_prompt::split;
 
     #[test]
-    fn the_word_being_typed_is_found() {
-        for (line, before, typed, start) in [
-            ("", vec![], "", 0),
-            ("lo", vec![], "lo", 0),
-            ("login ", vec!["login"], "", 6),
-            ("list_files \"my gr", vec!["list_files"], "my gr", 11),
-            ("stop_share \"my group\" a\\ b", vec!["stop_share", "my group"], "a b", 22),
-            ("stop_share g 'a ", vec!["stop_share", "g"], "a ", 13),
-        ] {
-            let before = before.into_iter().map(str::to_owned).collect();
-            assert_eq!(place(line), Place { before, typed: typed.into(), start }, "{line}");
+    fn quoted_words_read_back() {
+        for word in ["plain", "two words", "", "a\"b", "a\\b", "it's", " "] {
+            let words: Vec<String> = split(&quoted(word)).words.into_iter().map(|word| word.text).collect();
+            assert_eq!(words, [word]);
         }
     }
 

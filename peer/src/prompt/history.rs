@@ -1,8 +1,9 @@
 //! What of a typed line is kept for the next time: never a password, nor a line that may hold one by mistake.
 
+use shoal_prompt::split;
 use shoal_session::text::quoted;
 
-use crate::command::{definition, find, is_secret, split};
+use crate::command::{definition, find, is_secret};
 
 /// The line as it may be kept, or nothing. Of a command that takes a password only the command and its user id are kept.
 /// A line that is no command is not kept at all: it may be a password typed too early, or a slip in `login`.

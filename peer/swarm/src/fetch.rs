@@ -1,13 +1,15 @@
-//! Fetching pieces from other peers: [`PeerSource`] is the engine's view of one file at one peer, [`link`] the
-//! connections behind it.
+//! Fetching pieces from other peers: [`PeerSource`] is the engine's view of one file at one peer, [`peers`] the
+//! connections behind it, [`channels`] what goes on on one of them.
 
+mod channels;
 mod connection;
-mod keeper;
-mod link;
-mod requests;
-mod silence;
+mod peers;
 mod source;
+mod supervisor;
+mod target;
 
-pub(super) use self::link::Links;
-pub use self::source::{Liveness, PeerSource};
-pub(super) use self::source::{Origin, Start};
+pub(super) use self::peers::Peers;
+pub use self::source::PeerSource;
+pub(super) use self::source::Start;
+pub use self::target::Liveness;
+pub(super) use self::target::Target;

@@ -2,12 +2,11 @@
 //! that the engine downloads from. `app` tells it what to serve and asks it for sources; it knows nothing of trackers
 //! but what the [`TicketBook`] says, and never decides what is downloaded.
 //!
-//! Serving: [`guests`] lets connections in, [`serve`] carries one, [`uploads`] knows the files, [`shoal_policy`] decides who
+//! Serving: [`connection_limits`] say who is let in, [`serve`] carries one connection, [`uploads`] knows the files, [`shoal_policy`] decides who
 //! gets what. Fetching: [`fetch`].
 
 mod fetch;
-mod guests;
-mod news;
+mod have_log;
 mod refusal;
 mod serve;
 mod served;
@@ -22,15 +21,14 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
-use shoal_net::{Identity, NetError};
+use shoal_net::{ConnectionLimits, Full, Identity, Limit, LimitScope, NetError};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::fetch::{Links, Origin};
 pub use self::fetch::{Liveness, PeerSource};
-use self::guests::Guests;
-use self::serve::Guest;
+use self::fetch::{Peers, Target};
+use self::serve::Requester;
 pub use self::served::{Body, Served};
 use self::uploads::Uploads;
 use shoal_common::budget::Budget;
@@ -38,8 +36,17 @@ use shoal_session::tickets::TicketBook;
 
 /// How often a requester says something, so that the server knows it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when told to, but for a read from a slow disk.
+/// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when asked to, but for a read from a slow disk.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Connections to us at most: each costs a socket and half a megabyte of buffers. When all are taken, the peer that has
+/// most gives one to a newcomer that would else have none.
+const MAX_CONNECTIONS: usize = 256;
+/// Of those, connections that have not shown a ticket yet. Anyone can make a key and complete a handshake, so what
+/// strangers can take is bounded apart from what members have.
+const MAX_STRANGERS: usize = 32;
+/// Connections of one peer: its two, and two that are on their way out.
+const MAX_PER_PEER: usize = 4;
 
 pub use shoal_policy::FileKey;
 
@@ -57,9 +64,9 @@ pub struct SwarmConfig {
 /// What happens in the swarm that others should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwarmEvent {
-    /// A served file may not be what was shared any more: it is withheld until somebody has looked at it.
+    /// A served file may not be what was shared any more: it is withheld until its owner has looked at it.
     FileChanged(FileKey),
-    /// A served file cannot be read, and what the system says: it is withheld until somebody has looked at it.
+    /// A served file cannot be read, and what the system says: it is withheld until its owner has looked at it.
     FileUnreadable(FileKey, String),
 }
 
@@ -77,37 +84,37 @@ pub struct Uploaded {
 /// The swarm. Cheap to clone; it lives until [`Swarm::shutdown`].
 #[derive(Debug, Clone)]
 pub struct Swarm {
-    shared: Arc<Shared>,
+    shared: Arc<SwarmShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SwarmShared {
     local_addr: SocketAddr,
     tickets: TicketBook,
     uploads: Uploads,
-    links: Arc<Links>,
-    origins: Mutex<HashMap<(FileKey, PeerId), Weak<Origin>>>,
+    peers: Arc<Peers>,
+    targets: Mutex<HashMap<(FileKey, PeerId), Weak<Target>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Swarm {
-    /// Listens, and serves whoever shows a ticket that `tickets` finds good.
+    /// Listens, and serves peers that show a ticket that `tickets` finds good.
     ///
     /// # Errors
     /// When the address cannot be listened on; the error names it.
     pub async fn start(config: SwarmConfig, tickets: TicketBook) -> Result<Self, NetError> {
         let SwarmConfig { identity, listen, upload_slots } = config;
-        // The listener keeps strangers' handshakes in bounds, [`Guests`] what comes behind them.
+        // The listener bounds handshakes and sockets, `connection_limits` what comes behind them.
         let budget = Budget::of(descriptors::limit());
         let limits = BulkLimits::default().within(budget.inbound, budget.pending);
         let listener = Listener::bind(listen, &identity, limits)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let uploads = Uploads::new(upload_slots, tasks.clone(), stop.clone());
-        let links = Links::new(identity, budget.outbound, tasks.clone(), stop.clone());
+        let peers = Peers::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
-        let origins = Mutex::default();
-        let shared = Shared { local_addr, tickets, uploads, links, origins, tasks, stop };
+        let targets = Mutex::default();
+        let shared = SwarmShared { local_addr, tickets, uploads, peers, targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener));
         Ok(swarm)
@@ -128,18 +135,18 @@ impl Swarm {
         self.shared.uploads.serve(key, served);
     }
 
-    /// Serves a file no longer. Requests under way end, and those who have it open are told.
+    /// Stops serving a file. Requests under way end, and those that have it open are sent the reason.
     pub fn stop(&self, key: FileKey) {
         self.shared.uploads.stop(key);
     }
 
-    /// Offers the parts of a download no longer. The whole file, if it is served too, is served on.
+    /// Stops offering the parts of a download. The whole file, if it is served too, is still served.
     pub fn stop_part(&self, key: FileKey) {
         self.shared.uploads.stop_part(key);
     }
 
-    /// Serves a shared file not now. Those who ask for it are told why. False if it is being downloaded: what is there of
-    /// it is served on.
+    /// Stops serving a shared file for now. Those that ask for it are sent the reason. False if it is being downloaded:
+    /// what is there of it is still served.
     pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
         self.shared.uploads.withhold(key, trouble)
     }
@@ -150,52 +157,52 @@ impl Swarm {
         self.shared.uploads.serves(key)
     }
 
-    /// Limits all uploads together to so many bytes a second; `None` or 0 is no limit.
+    /// Limits all uploads together to so many bytes per second; `None` or 0 is no limit.
     pub fn set_upload_limit(&self, bytes_per_second: Option<u64>) {
         self.shared.uploads.limiter().set_rate(bytes_per_second);
     }
 
     /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and is
     /// over when that fails or the connection ends: see [`PeerSource::liveness`]. Connections to the peer at other
-    /// addresses end, also those of its other files. While the file is served here too, the peer is told what we hold.
+    /// addresses end, also those of its other files. While the file is served here too, what we hold is announced to the peer.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
     pub fn source(&self, key: FileKey, peer: PeerId, addresses: &[SocketAddr], layout: Layout) -> PeerSource {
-        let (source, origin) = PeerSource::start(fetch::Start {
+        let (source, target) = PeerSource::start(fetch::Start {
             key,
             peer,
             addresses,
             layout,
-            links: &self.shared.links,
+            peers: &self.shared.peers,
             tickets: self.shared.tickets.clone(),
             uploads: self.shared.uploads.clone(),
             tasks: &self.shared.tasks,
             stop: self.shared.stop.child_token(),
         });
-        let mut origins = self.origins();
-        origins.retain(|_, origin| origin.strong_count() > 0);
-        origins.insert((key, peer), Arc::downgrade(&origin));
+        let mut targets = self.targets();
+        targets.retain(|_, target| target.strong_count() > 0);
+        targets.insert((key, peer), Arc::downgrade(&target));
         source
     }
 
     /// There is reason to doubt that connections to this peer are still alive: those on which nothing comes end.
     pub fn doubt(&self, peer: PeerId) {
-        self.shared.links.doubt(peer);
+        self.shared.peers.doubt(peer);
     }
 
-    /// Ends all connections on which we fetch, and what is being dialled begins anew: after a sleep of this machine nobody
-    /// knows which of them are dead.
+    /// Ends all connections on which we fetch; those that are being made begin again. After a sleep of this machine it is
+    /// unknown which of them are dead.
     pub fn redial(&self) {
-        self.shared.links.redial();
+        self.shared.peers.redial();
     }
 
     /// How much of a file a peer holds, in percent; `None` unless it is connected for that file, in either direction.
     #[must_use]
     pub fn peer_percent(&self, key: FileKey, peer: PeerId) -> Option<u8> {
-        let origin = self.origins().get(&(key, peer)).and_then(Weak::upgrade);
-        origin.and_then(|origin| origin.percent()).or_else(|| self.shared.uploads.percent(key, peer))
+        let target = self.targets().get(&(key, peer)).and_then(Weak::upgrade);
+        target.and_then(|target| target.percent()).or_else(|| self.shared.uploads.percent(key, peer))
     }
 
     /// What was uploaded so far.
@@ -221,32 +228,101 @@ impl Swarm {
 
     /// Lets connections in until the end.
     async fn accept(self, mut listener: Listener) {
-        let mut guests = Guests::default();
-        while let Some(Ok((stream, _))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
+        let limits = connection_limits();
+        while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
             let peer = stream.peer();
             let end = self.shared.stop.child_token();
-            match guests.admit(peer, end.clone()) {
-                Some(is_member) => {
+            match limits.admit(from.ip(), peer, end.clone()) {
+                Ok(place) => {
                     let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
-                    let guest = Guest { peer, uploads, tickets, is_member, end };
-                    self.shared.tasks.spawn(welcome(guest, stream));
+                    let requester = Requester { peer, uploads, tickets, place, end };
+                    self.shared.tasks.spawn(serve_one(requester, stream));
                 }
-                None => tracing::debug!(%peer, "turned away: too many connections"),
+                Err(refused) => tracing::debug!(%peer, %refused, "turned away"),
             }
         }
         listener.close().await;
     }
 
-    fn origins(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Origin>>> {
-        self.shared.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    fn targets(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Target>>> {
+        self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Which connections to us there may be, so that dead connections of some keep no others out.
+fn connection_limits() -> ConnectionLimits {
+    ConnectionLimits::new(vec![
+        Limit::new(LimitScope::Peer, MAX_PER_PEER, Full::OldestGivesWay),
+        Limit::new(LimitScope::Strangers, MAX_STRANGERS, Full::OldestGivesWay),
+        Limit::new(LimitScope::All, MAX_CONNECTIONS, Full::LargestPeerGivesWay),
+    ])
+}
+
 /// Serves one connection until it ends.
-async fn welcome(guest: Guest, stream: BulkStream) {
-    let (peer, end) = (guest.peer, guest.end.clone());
+async fn serve_one(requester: Requester, stream: BulkStream) {
+    let (peer, end) = (requester.peer, requester.end.clone());
     let _ends = end.drop_guard();
     let (input, output) = stream.into_split();
-    let reason = serve::serve(guest, input, output).await;
+    let reason = serve::serve(requester, input, output).await;
     tracing::debug!(%peer, reason, "a connection from a requester ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use shoal_net::Place;
+
+    use super::*;
+
+    fn admit(limits: &ConnectionLimits, peer: u8) -> Option<(Place, CancellationToken)> {
+        let end = CancellationToken::new();
+        let place = limits.admit(IpAddr::V4(Ipv4Addr::LOCALHOST), PeerId([peer; 32]), end.clone());
+        Some((place.ok()?, end))
+    }
+
+    fn admit_member(limits: &ConnectionLimits, peer: u8) -> (Place, CancellationToken) {
+        let member = admit(limits, peer).unwrap();
+        member.0.recognise();
+        member
+    }
+
+    #[test]
+    fn a_peers_oldest_connection_gives_way() {
+        let limits = connection_limits();
+        let all: Vec<_> = (0..=MAX_PER_PEER).map(|_| admit(&limits, 1).unwrap()).collect();
+        let ended: Vec<bool> = all.iter().map(|(_, end)| end.is_cancelled()).collect();
+        assert_eq!(ended, [true, false, false, false, false]);
+    }
+
+    #[test]
+    fn strangers_take_each_others_places_and_not_members() {
+        let limits = connection_limits();
+        let members: Vec<_> = (0..100).map(|peer| admit_member(&limits, peer)).collect();
+        let strangers: Vec<_> = (100..250).map(|peer| admit(&limits, peer).unwrap()).collect();
+        assert!(members.iter().all(|(_, end)| !end.is_cancelled()));
+        let left = strangers.iter().filter(|(_, end)| !end.is_cancelled()).count();
+        assert_eq!(left, MAX_STRANGERS);
+    }
+
+    #[test]
+    fn when_all_is_taken_those_who_have_two_share_with_those_who_have_none() {
+        let limits = connection_limits();
+        let first: Vec<_> =
+            (0..=127).flat_map(|peer| [peer, peer]).map(|peer| admit_member(&limits, peer)).collect();
+        let late: Vec<_> = (128..=255).map(|peer| admit_member(&limits, peer)).collect();
+        let kept =
+            |which: usize| first.iter().skip(which).step_by(2).filter(|(_, end)| !end.is_cancelled()).count();
+        assert_eq!((kept(0), kept(1), late.len()), (128, 0, 128), "each has one");
+        assert!(admit(&limits, 5).is_none());
+    }
+
+    #[test]
+    fn there_is_an_end_to_it_and_one_that_leaves_makes_room() {
+        let limits = connection_limits();
+        let mut all: Vec<_> = (0..=255).map(|peer| admit_member(&limits, peer)).collect();
+        assert!(admit(&limits, 7).is_none());
+        all.pop();
+        assert!(admit(&limits, 7).is_some());
+    }
 }

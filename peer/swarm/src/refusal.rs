@@ -1,4 +1,4 @@
-//! What a requester is told that does not get a file.
+//! The answer to a requester that does not get a file.
 
 use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
 

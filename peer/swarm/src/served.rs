@@ -76,7 +76,7 @@ impl From<io::Error> for ReadFailure {
 pub(super) struct Source {
     layout: Layout,
     body: Body,
-    /// Kept open while somebody has the file open with us.
+    /// Kept open while a requester has the file open.
     open: Mutex<Option<Kept>>,
 }
 

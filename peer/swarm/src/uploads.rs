@@ -1,4 +1,4 @@
-//! All that is served: the files, and the policy's decisions carried to the connections that asked. Shared by the
+//! All that is served: the files, and the policy's decisions carried to the connections that asked. UploadsShared by the
 //! connections' tasks behind one lock that is held for a few lines; it never waits and does no I/O.
 
 mod carrying;
@@ -16,12 +16,12 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::news::{News, Told};
+use super::have_log::{HaveCursor, HaveLog};
 use super::refusal::Refusal;
 use super::served::{Body, ReadFailure, Served, Source};
 use super::{FileKey, SwarmEvent, Uploaded};
 
-/// How often the policy is told that time passed, while somebody waits.
+/// How often the policy learns that time passed, while a requester waits.
 const TICK: Duration = Duration::from_millis(50);
 /// New pieces are gathered for that long before they are announced; with the time to send them under 50 ms (swarm
 /// model, rule 6).
@@ -34,12 +34,12 @@ const MAX_EVENTS: usize = 256;
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Uploads {
-    shared: Arc<Shared>,
+    shared: Arc<UploadsShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct UploadsShared {
+    state: Mutex<UploadTable>,
     busy: Notify,
     events: broadcast::Sender<SwarmEvent>,
     limiter: Limiter,
@@ -48,12 +48,12 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct UploadTable {
     files: HashMap<FileKey, Entry>,
     /// Files that are shared and cannot be served now. No more than are shared.
     withheld: HashMap<FileKey, CopyTrouble>,
     /// Of files that are downloaded here and not served yet.
-    news: HashMap<FileKey, Weak<News>>,
+    logs: HashMap<FileKey, Weak<HaveLog>>,
     policy: Policy,
     outlets: HashMap<ChannelId, Outlet>,
     channels: u64,
@@ -63,7 +63,7 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     source: Arc<Source>,
-    news: Arc<News>,
+    log: Arc<HaveLog>,
     /// A download of the same file, which is served when the whole is not any more.
     part: Option<Served>,
     /// Channels that have it open.
@@ -79,21 +79,21 @@ struct Outlet {
     key: FileKey,
     peer: PeerId,
     outbox: Outbox,
-    /// Whether news waits in the outbox already.
-    news_waits: Arc<AtomicBool>,
+    /// Whether new pieces wait in the outbox already.
+    haves_wait: Arc<AtomicBool>,
 }
 
 /// What a connection's writer has to do.
 #[derive(Debug)]
 pub(super) enum Out {
-    /// Say so.
-    Tell(ToRequester),
+    /// Say this.
+    Say(ToRequester),
     /// Send a piece, then call [`Uploads::sent`] or [`Uploads::aborted`].
     Serve { channel: ChannelId, wire: u32, piece: PieceIndex, source: Arc<Source> },
     /// Stop sending a piece, and say that it is not coming.
     Stop { wire: u32, piece: PieceIndex },
     /// Announce new pieces. The flag is raised while this waits.
-    News { wire: u32, waits: Arc<AtomicBool> },
+    Haves { wire: u32, waits: Arc<AtomicBool> },
     /// Forget a channel and what is to be sent on it, and say why if the requester does not know.
     Shut { channel: ChannelId, wire: u32, reason: Option<Refusal> },
 }
@@ -119,19 +119,19 @@ impl Outbox {
 pub(super) struct Opened {
     pub(super) id: ChannelId,
     pub(super) layout: Layout,
-    pub(super) news: Arc<News>,
-    pub(super) told: Told,
+    pub(super) log: Arc<HaveLog>,
+    pub(super) cursor: HaveCursor,
 }
 
 impl Uploads {
     /// Nothing is served yet. `tasks` owns the tasks that this starts; they end with `stop`.
     pub(super) fn new(slots: usize, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let uploads = Self {
-            shared: Arc::new(Shared {
-                state: Mutex::new(State {
+            shared: Arc::new(UploadsShared {
+                state: Mutex::new(UploadTable {
                     files: HashMap::new(),
                     withheld: HashMap::new(),
-                    news: HashMap::new(),
+                    logs: HashMap::new(),
                     policy: Policy::new(slots, fastrand::Rng::new()),
                     outlets: HashMap::new(),
                     channels: 0,
@@ -157,7 +157,7 @@ impl Uploads {
     }
 
     pub(super) fn emit(&self, event: SwarmEvent) {
-        // Nobody may be listening.
+        // There may be no listener.
         let _ = self.shared.events.send(event);
     }
 
@@ -172,7 +172,7 @@ impl Uploads {
         Some(Bitfield::percent_of(state.policy.holds(key, peer)?, pieces))
     }
 
-    /// Serves a file from now on. If it is served already, whoever has it open stays and is told what is new.
+    /// Serves a file from now on. If it is served already, requesters that have it open stay and are sent what is new.
     pub(super) fn serve(&self, key: FileKey, served: Served) {
         let layout = served.layout;
         let verified = match &served.body {
@@ -188,46 +188,46 @@ impl Uploads {
             return;
         }
         state.withheld.remove(&key);
-        let waiting = state.news.remove(&key).and_then(|news| news.upgrade());
+        let waiting = state.logs.remove(&key).and_then(|log| log.upgrade());
         let follower = verified.is_some().then(|| stop.clone().drop_guard());
         let source = Arc::new(Source::new(served));
-        let news = match state.files.get_mut(&key) {
+        let log = match state.files.get_mut(&key) {
             Some(entry) => {
                 entry.part = (verified.is_none() && entry.source.is_partial())
                     .then(|| entry.source.served())
                     .or(entry.part.take().filter(|_| verified.is_none()));
                 entry.source = source;
                 entry._follower = follower;
-                entry.news.clone()
+                entry.log.clone()
             }
             None => {
-                let news = waiting.unwrap_or_else(News::new);
-                let entry = Entry { source, news: news.clone(), part: None, open: 0, _follower: follower };
+                let log = waiting.unwrap_or_else(HaveLog::new);
+                let entry = Entry { source, log: log.clone(), part: None, open: 0, _follower: follower };
                 state.files.insert(key, entry);
-                news
+                log
             }
         };
         drop(state);
         match verified {
             None => {
-                news.complete(&layout);
+                log.complete(&layout);
                 self.announce(key);
             }
             Some(verified) => {
-                self.shared.tasks.spawn(self.clone().follow(key, layout, news, verified, stop));
+                self.shared.tasks.spawn(self.clone().follow(key, layout, log, verified, stop));
             }
         }
     }
 
-    /// Serves a file no longer. Requesters that have it open are told that it is not shared.
+    /// Stops serving a file. Requesters that have it open are refused with [`Refused::NotShared`].
     pub(super) fn stop(&self, key: FileKey) {
         let mut state = self.state();
         state.withheld.remove(&key);
         self.shut(state, key, Refused::NotShared.into());
     }
 
-    /// Serves a shared file not now. Requesters that have it open, or open it later, are told what is the matter with
-    /// it. A download under the same key is served on: false.
+    /// Stops serving a shared file for now. Requesters that have it open, or open it later, are sent the reason. A
+    /// download under the same key is still served: false.
     pub(super) fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
         let mut state = self.state();
         let entry = state.files.get_mut(&key);
@@ -246,7 +246,7 @@ impl Uploads {
         }
     }
 
-    /// Offers the parts of a download no longer.
+    /// Stops offering the parts of a download.
     pub(super) fn stop_part(&self, key: FileKey) {
         let mut state = self.state();
         let Some(entry) = state.files.get_mut(&key) else { return };
@@ -265,7 +265,7 @@ impl Uploads {
         self.state().withheld.get(&key).map_or_else(|| Refused::NotShared.into(), |&trouble| trouble.into())
     }
 
-    fn shut(&self, mut state: MutexGuard<'_, State>, key: FileKey, refusal: Refusal) {
+    fn shut(&self, mut state: MutexGuard<'_, UploadTable>, key: FileKey, refusal: Refusal) {
         let Some(entry) = state.files.remove(&key) else { return };
         let channels: Vec<ChannelId> =
             state.outlets.iter().filter(|(_, outlet)| outlet.key == key).map(|(&id, _)| id).collect();
@@ -275,26 +275,26 @@ impl Uploads {
                 outlet.outbox.push(Out::Shut { channel: id, wire: outlet.wire, reason: Some(refusal) });
             }
         }
-        if Arc::strong_count(&entry.news) > 1 {
-            state.news.insert(key, Arc::downgrade(&entry.news));
+        if Arc::strong_count(&entry.log) > 1 {
+            state.logs.insert(key, Arc::downgrade(&entry.log));
         }
-        entry.news.clear();
+        entry.log.clear();
         self.carry(state);
     }
 
     /// What is offered of a file, served or not.
-    pub(super) fn news(&self, key: FileKey) -> Arc<News> {
+    pub(super) fn log(&self, key: FileKey) -> Arc<HaveLog> {
         let mut state = self.state();
         if let Some(entry) = state.files.get(&key) {
-            return entry.news.clone();
+            return entry.log.clone();
         }
-        if let Some(news) = state.news.get(&key).and_then(Weak::upgrade) {
-            return news;
+        if let Some(log) = state.logs.get(&key).and_then(Weak::upgrade) {
+            return log;
         }
-        state.news.retain(|_, news| news.strong_count() > 0);
-        let news = News::new();
-        state.news.insert(key, Arc::downgrade(&news));
-        news
+        state.logs.retain(|_, log| log.strong_count() > 0);
+        let log = HaveLog::new();
+        state.logs.insert(key, Arc::downgrade(&log));
+        log
     }
 
     /// Opens a file to a member, and answers that it is open; `None` if it is not served.
@@ -302,21 +302,21 @@ impl Uploads {
         let mut state = self.state();
         let entry = state.files.get_mut(&key)?;
         entry.open += 1;
-        let (layout, news) = (*entry.source.layout(), entry.news.clone());
-        let (pieces, told) = news.now(&layout);
+        let (layout, log) = (*entry.source.layout(), entry.log.clone());
+        let (pieces, cursor) = log.now(&layout);
         let have = pieces.as_ref().map(Bitfield::to_bytes);
         let id = ChannelId(state.channels);
         state.channels += 1;
         let event = Event::Opened { channel: id, peer, key, layout, seeding: have.is_none() };
         state.policy.handle(event, now());
-        outbox.push(Out::Tell(ToRequester::Opened { channel: wire, have }));
+        outbox.push(Out::Say(ToRequester::Opened { channel: wire, have }));
         state
             .outlets
-            .insert(id, Outlet { wire, key, peer, outbox: outbox.clone(), news_waits: Arc::default() });
-        Some(Opened { id, layout, news, told })
+            .insert(id, Outlet { wire, key, peer, outbox: outbox.clone(), haves_wait: Arc::default() });
+        Some(Opened { id, layout, log, cursor })
     }
 
-    /// A requester closed a channel, its connection ended, or it may not have the file any more: then it is told why.
+    /// A requester closed a channel, its connection ended, or it may not have the file any more, for this reason.
     pub(super) fn close(&self, channel: ChannelId, reason: Option<Refused>) {
         let reason = reason.map(Refusal::from);
         let mut state = self.state();
@@ -340,11 +340,11 @@ impl Uploads {
     pub(super) fn request(&self, channel: ChannelId, piece: PieceIndex) {
         let mut state = self.state();
         let Some(outlet) = state.outlets.get(&channel) else { return };
-        let here = state.files.get(&outlet.key).is_some_and(|entry| entry.news.has(piece));
+        let here = state.files.get(&outlet.key).is_some_and(|entry| entry.log.has(piece));
         if !here {
             let (channel, piece) = (outlet.wire, piece.get());
             let after_ms = u32::try_from(GATHER.as_millis()).unwrap_or(u32::MAX);
-            outlet.outbox.push(Out::Tell(ToRequester::NotNow { channel, piece, after_ms, instead: None }));
+            outlet.outbox.push(Out::Say(ToRequester::NotNow { channel, piece, after_ms, instead: None }));
             return;
         }
         state.policy.handle(Event::Request { channel, piece }, now());
@@ -373,8 +373,8 @@ impl Uploads {
         self.carry(state);
     }
 
-    /// A piece could not be read from what is served to a channel. The file is not served any more until somebody has
-    /// looked at it, unless it is served from elsewhere by now.
+    /// A piece could not be read from what is served to a channel. The file is withheld until its owner has looked at it,
+    /// unless it is served from elsewhere by now.
     pub(super) fn unreadable(&self, channel: ChannelId, source: &Arc<Source>, failure: &ReadFailure) {
         let state = self.state();
         let key = state.outlets.get(&channel).map(|outlet| outlet.key);
@@ -395,33 +395,33 @@ impl Uploads {
         self.emit(event);
     }
 
-    /// Tells all who have the file open that there is news.
+    /// Tells all that have the file open that there are new pieces.
     fn announce(&self, key: FileKey) {
         let mut state = self.state();
-        if state.files.get(&key).is_some_and(|entry| entry.news.is_all()) {
+        if state.files.get(&key).is_some_and(|entry| entry.log.is_all()) {
             state.policy.handle(Event::Completed { key }, now());
         }
         for outlet in state.outlets.values().filter(|outlet| outlet.key == key) {
-            if !outlet.news_waits.swap(true, Ordering::AcqRel) {
-                outlet.outbox.push(Out::News { wire: outlet.wire, waits: outlet.news_waits.clone() });
+            if !outlet.haves_wait.swap(true, Ordering::AcqRel) {
+                outlet.outbox.push(Out::Haves { wire: outlet.wire, waits: outlet.haves_wait.clone() });
             }
         }
         self.carry(state);
     }
 
-    /// Carries a download's progress to those who have it open.
+    /// Announces a download's progress to those that have it open.
     async fn follow(
         self,
         key: FileKey,
         layout: Layout,
-        news: Arc<News>,
+        log: Arc<HaveLog>,
         mut verified: watch::Receiver<Arc<Bitfield>>,
         stop: CancellationToken,
     ) {
         let follow = async {
             loop {
                 let pieces = verified.borrow_and_update().clone();
-                if news.extend(&layout, &pieces) {
+                if log.extend(&layout, &pieces) {
                     self.announce(key);
                 }
                 if pieces.is_all() || verified.changed().await.is_err() {
@@ -433,7 +433,7 @@ impl Uploads {
         let _ = stop.run_until_cancelled(follow).await;
     }
 
-    /// Tells the policy the time while somebody waits.
+    /// Tells the policy the time while a requester waits.
     async fn tick(self) {
         let ticking = async {
             loop {
@@ -448,7 +448,7 @@ impl Uploads {
     }
 
     /// Carries out what the policy decided.
-    fn carry(&self, mut state: MutexGuard<'_, State>) {
+    fn carry(&self, mut state: MutexGuard<'_, UploadTable>) {
         while let Some(action) = state.policy.next(now()) {
             state.carry_out(action);
         }
@@ -457,7 +457,7 @@ impl Uploads {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, UploadTable> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

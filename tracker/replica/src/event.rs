@@ -1,10 +1,10 @@
-//! What the driver hands in and what it gets back.
+//! What the driver passes to the replica and gets from it.
 
 use crate::frame::Frame;
 use crate::limits;
-use crate::row::{BlobHash, Kind, Origin, Row, TrackerNo, Uid};
+use crate::row::{BlobHash, Kind, Row, TrackerNo, Uid, WriterId};
 
-/// The time, as the driver reads it once for an event.
+/// The time, read once by the driver for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     /// Wall clock, in milliseconds since the Unix epoch. It may jump.
@@ -18,28 +18,29 @@ pub struct Now {
 pub struct Config {
     /// Its own number.
     pub me: TrackerNo,
-    /// The numbers of all trackers in `tracker_info.txt`, its own among them, removed ones not.
+    /// The numbers of all trackers in `tracker_info.txt`, its own included and removed ones excluded.
     pub configured: Vec<TrackerNo>,
-    /// Minted at this process's start from 128 random bits. It stays when a replica is opened again after a rollback.
-    pub origin: Origin,
+    /// 128 random bits, minted at this process's start. It stays the same when a replica is opened again
+    /// after a rollback.
+    pub writer: WriterId,
     /// Trackers with different values here refuse each other.
     pub cluster: [u8; 16],
-    /// What any one other tracker may cause.
+    /// Limits on what any one other tracker may cause.
     pub bounds: Bounds,
 }
 
-/// What any one other tracker may cause. The default is for real clusters; simulations take less.
+/// Limits on what any one other tracker may cause. The default is for real clusters; simulations use less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Rows that its word alone may remove in a day, if one of a hundred is less.
+    /// Rows that its word alone may remove per day, if one in a hundred is less.
     pub small_rows: u64,
-    /// Writer ids that it may bring in a day.
+    /// Writer ids that it may introduce per day.
     pub writers_per_day: u64,
-    /// Bytes that it may have written at once.
+    /// Bytes that it may cause to be written at once.
     pub bytes_burst: u64,
-    /// Bytes that it may have written per second in the long run.
+    /// Bytes that it may cause to be written per second in the long run.
     pub bytes_per_s: u64,
-    /// Bytes that it may have written in a day.
+    /// Bytes that it may cause to be written per day.
     pub bytes_per_day: u64,
 }
 
@@ -57,25 +58,25 @@ impl Default for Bounds {
 
 /// Something that happened to the links.
 ///
-/// A link is one ordered, authenticated stream per direction. The driver gives `LinkUp` when both stand, `LinkDown` when
-/// either broke, and hands in no frame of an older connection after a newer `LinkUp`.
+/// A link is one ordered, authenticated stream per direction. The driver passes `LinkUp` when both are up and
+/// `LinkDown` when either broke. After a newer `LinkUp` it passes no frame of an older connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The link to this tracker stands; its identity has been checked.
+    /// The link to this tracker is up; its identity has been checked.
     LinkUp {
-        /// Whom it reaches.
+        /// The tracker at the other end.
         peer: TrackerNo,
     },
     /// The link broke. Ignored when there is none.
     LinkDown {
-        /// Whom it reached.
+        /// The tracker at the other end.
         peer: TrackerNo,
     },
-    /// A frame came. Ignored when there is no link.
+    /// A frame arrived. Ignored if there is no link.
     Frame {
-        /// From whom.
+        /// Its sender.
         peer: TrackerNo,
-        /// What.
+        /// The frame.
         frame: Frame,
     },
     /// The time of [`next_timeout`](crate::Replica::next_timeout) has come.
@@ -85,8 +86,8 @@ pub enum Event {
 /// A row to be written here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Write {
-    /// What it is about: a claim, or any kind from [`Kind::FIRST_STAYS`] on. Under a kind whose first row stays, an
-    /// existing row is left as it is.
+    /// The kind: a claim, or any kind from [`Kind::FIRST_STAYS`] on. Under a kind whose first row stays, an
+    /// existing row is left unchanged.
     pub kind: Kind,
     /// Its key.
     pub key: Vec<u8>,
@@ -94,71 +95,71 @@ pub struct Write {
     pub value: Vec<u8>,
     /// Whether the key is deleted.
     pub tombstone: bool,
-    /// The blobs it names, with their content; the content may be left empty for a blob that is held already.
+    /// The blobs that it names, with their content. The content may be empty for a blob that is held already.
     pub blobs: Vec<(BlobHash, Vec<u8>)>,
 }
 
-/// Names one call of `write` of this process.
+/// Identifies one call of `write` in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
 
-/// What the driver has to do, once the transaction is durable.
+/// What the driver has to do once the transaction is durable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Send a frame over the link to `to`, in order; dropped if the link is gone.
+    /// Send a frame over the link to `to`, in order. Drop it if the link is gone.
     Send {
-        /// To whom.
+        /// Its receiver.
         to: TrackerNo,
-        /// What.
+        /// The frame.
         frame: Frame,
     },
     /// Close the link to `peer`. For the replica it is down already.
     Disconnect {
-        /// Whose link.
+        /// The tracker at the other end.
         peer: TrackerNo,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// Raise no link with `peer` for so many milliseconds. The link is down already.
+    /// Raise no link with `peer` for this long. The link is down already.
     Shun {
-        /// With whom.
+        /// The tracker to avoid.
         peer: TrackerNo,
-        /// For how long.
+        /// Milliseconds.
         ms: u64,
     },
-    /// Read nothing from `peer` for so many milliseconds: it sends more than it may have written.
+    /// Read nothing from `peer` for this long: it sends more than it may cause to be written.
     Pause {
-        /// From whom.
+        /// The tracker to pause.
         peer: TrackerNo,
-        /// For how long.
+        /// Milliseconds.
         ms: u64,
     },
-    /// Every tracker that is connected holds this write durably; the client can be answered.
+    /// Every connected tracker holds this write durably; the client can be answered.
     Acked {
-        /// Which write.
+        /// The write.
         write: WriteId,
         /// How many trackers hold it, this one included.
         copies: usize,
     },
-    /// Something that must not happen did, and an operator should know.
+    /// Something that must not happen did happen, and an operator should know.
     Alarm(Alarm),
-    /// Something an operator may want to mend.
+    /// Something that an operator may want to fix.
     Warning(Warning),
 }
 
 /// Why a link is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// Nothing came for too long.
+    /// Nothing arrived for too long.
     #[error("it stays silent")]
     Silent,
-    /// It did not introduce itself in time.
-    #[error("it did not introduce itself")]
+    /// It did not complete its handshake in time.
+    #[error("it did not complete the handshake")]
     NoHello,
     /// It did not acknowledge a write in time.
     #[error("it does not acknowledge writes")]
     NoAck,
-    /// The round asked of it does not go on.
+    /// The sync with it makes no progress.
     #[error("it stopped sending what this tracker lacks")]
     Stalled,
     /// It is not among the configured trackers, or has another number than the link's.
@@ -168,109 +169,113 @@ pub enum Reason {
     #[error("it belongs to another cluster")]
     ForeignCluster,
     /// No version of the protocol in common.
-    #[error("it speaks no version that this tracker speaks")]
+    #[error("it and this tracker have no protocol version in common")]
     Version,
     /// It broke the protocol.
     #[error("it broke the protocol")]
     Malformed,
-    /// It knows more process starts than a vector may hold.
+    /// It knows more writers than a vector may hold.
     #[error("it knows more process starts than can be kept")]
-    TooManyOrigins,
+    TooManyWriters,
     /// Its clock and this one differ by more than a row's stamp may be ahead.
     #[error("its clock and this tracker's are days apart; set the wrong one")]
     ClockWrong,
     /// It wrote rows whose time is far ahead.
     #[error("it writes records whose time is far ahead")]
     BadTime,
-    /// What was made up about another tracker's rows is taken back; what the peer was told of them was too much.
-    #[error("this tracker takes back what it was told of another tracker's records; the link begins anew")]
+    /// Rows that were made up about another tracker are taken back. The vector announced to this peer was too
+    /// high.
+    #[error("records that another tracker made up are taken back; the link starts again")]
     TakenBack,
-    /// It was disconnected a short time ago and is looked at again later.
-    #[error("it was disconnected a short time ago; it is let in again soon")]
+    /// It was disconnected a short time ago and is tried again later.
+    #[error("it was disconnected a short time ago and is let in again soon")]
     Shunned,
 }
 
 /// Something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alarm {
-    /// Two different votes under one key, or two uids for one settled name: several disks were lost. The lower stamp stays.
+    /// Two different votes under one key, or two uids for one decided name: several disks were lost. The
+    /// lower stamp stays.
     Conflict {
-        /// Vote or settled name.
+        /// A vote or a decided name.
         kind: Kind,
         /// Its key.
         key: Vec<u8>,
     },
-    /// This tracker and `peer` know of the same rows and do not hold the same. It is being repaired.
+    /// This tracker and `peer` have equal vectors and different rows. A repair has begun.
     Diverged {
-        /// With whom.
+        /// The other tracker.
         peer: TrackerNo,
     },
     /// A blob did not have the content that its hash promises.
     BadBlob {
-        /// From whom.
+        /// Its sender.
         peer: TrackerNo,
-        /// Which.
+        /// Its hash.
         hash: BlobHash,
     },
-    /// A peer sent rows that do not prove themselves, and they were not taken. Raised at most once a minute for each peer.
+    /// A peer sent rows that do not prove themselves, and they were not taken. Raised at most once a minute
+    /// per peer.
     Refused {
-        /// From whom.
+        /// Their sender.
         peer: TrackerNo,
-        /// The kind of the last of them.
+        /// The kind of the last such row.
         kind: Kind,
         /// Its key.
         key: Vec<u8>,
         /// How many this peer has sent since this process began.
         refused: u64,
     },
-    /// The vector holds as many origins as it may; nothing of a further process start can be taken.
-    TooManyOrigins,
-    /// The peer's clock and this one differ by so much that the two are not linked: one of them has to be set.
+    /// The vector holds as many writers as it may. Rows of a further process start cannot be taken.
+    TooManyWriters,
+    /// The peer's clock and this one differ by so much that the two are not linked. One of them has to be
+    /// set.
     ClockWrong {
-        /// Whose clock.
+        /// The peer.
         peer: TrackerNo,
         /// By how many milliseconds it is ahead of this one.
         ahead_ms: i64,
     },
-    /// The peer sent something whose time is far ahead, which was not taken.
+    /// The peer sent a row whose time is far ahead, and it was not taken.
     BadTime {
-        /// Who.
+        /// The peer.
         peer: TrackerNo,
-        /// The time it bears, in milliseconds since the Unix epoch.
+        /// The row's time, in milliseconds since the Unix epoch.
         ms: u64,
     },
-    /// The peer said that this tracker wrote what it did not write. That was not believed.
-    FalseWord {
-        /// Who.
+    /// The peer said that this tracker wrote rows that it did not write. This was not believed.
+    FalseAttribution {
+        /// The peer.
         peer: TrackerNo,
     },
-    /// Everything was compared with the peer, and it would have removed rows that others hold, or more than one tracker's
-    /// word may: nothing was removed, and an operator has to decide.
+    /// A full sync with the peer would have removed rows that others hold, or more than one tracker's word
+    /// may. Nothing was removed, and an operator has to decide.
     RemovalHeld {
-        /// With whom.
+        /// The peer.
         peer: TrackerNo,
         /// How many rows would have been removed.
         rows: u64,
     },
-    /// The peer says that everything has to be compared with it, and does not let it come to that.
-    NoFreshRound {
-        /// Who.
+    /// The peer requires a full sync and does not serve it.
+    NoFullSync {
+        /// The peer.
         peer: TrackerNo,
     },
-    /// The peer sends more than clients can have written; it is read from slowly.
+    /// The peer sends more than clients can have written. It is read from slowly.
     Flood {
-        /// Who.
+        /// The peer.
         peer: TrackerNo,
     },
-    /// The peer brings more new writer ids than honest trackers mint; what goes beyond that is not taken now.
-    ManyOrigins {
-        /// Who.
+    /// The peer introduces more new writer ids than honest trackers mint. The excess is not taken now.
+    ManyNewWriters {
+        /// The peer.
         peer: TrackerNo,
     },
 }
 
 impl Alarm {
-    /// In words for an operator: what happened and what to do.
+    /// For an operator: what happened and what to do.
     pub fn text(&self) -> String {
         match self {
             Self::ClockWrong { peer, ahead_ms } => format!(
@@ -281,24 +286,24 @@ impl Alarm {
                 "tracker {peer} sent records with an impossible time ({ms} ms since 1970), which were not taken; check its \
                  clock, and type restamp at its prompt if that was wrong"
             ),
-            Self::FalseWord { peer } => format!(
+            Self::FalseAttribution { peer } => format!(
                 "tracker {peer} says that this tracker wrote what it did not write; check whether that one, or one that it \
-                 heard, was tampered with"
+                 synced with, was tampered with"
             ),
             Self::RemovalHeld { peer, rows } => format!(
-                "by the word of tracker {peer}, {rows} records would have been removed here; nothing was. If this tracker \
+                "{rows} records would have been removed here by a full sync with tracker {peer}; nothing was removed. If this tracker \
                  was restored from an old backup, type allow-removal {peer}; if not, tracker {peer} may have been \
                  tampered with"
             ),
-            Self::NoFreshRound { peer } => format!(
-                "tracker {peer} says that everything has to be compared with it, and does not serve that; see its log"
-            ),
+            Self::NoFullSync { peer } => {
+                format!("tracker {peer} requires a full sync and does not serve it; see its log")
+            }
             Self::Flood { peer } => format!(
                 "tracker {peer} sends more records than clients can have written; it is read from slowly; check whether it was \
                  tampered with, and watch the disk"
             ),
-            Self::ManyOrigins { peer } => format!(
-                "tracker {peer} brings more new writer ids than trackers mint by starting; the further ones are not taken \
+            Self::ManyNewWriters { peer } => format!(
+                "tracker {peer} introduces more new writer ids than trackers mint by starting; the excess is not taken \
                  now; check whether some tracker restarts all the time, or was tampered with"
             ),
             other => format!("{other:?}"),
@@ -306,32 +311,32 @@ impl Alarm {
     }
 }
 
-/// Something an operator may want to mend.
+/// Something that an operator may want to fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// The wall clocks differ; a positive number of milliseconds says that the peer's is ahead.
+    /// The wall clocks differ.
     ClockSkew {
-        /// Whose clock.
+        /// The peer.
         peer: TrackerNo,
-        /// By how much.
+        /// By how many milliseconds the peer's clock is ahead.
         ahead_ms: i64,
     },
     /// No connected tracker has this blob, which a row names: a store was damaged.
     BlobUnavailable {
-        /// Which.
+        /// Its hash.
         hash: BlobHash,
     },
-    /// The peer has dropped tombstones that were not known here: everything is compared with it.
-    FreshRound {
-        /// With whom.
+    /// The peer has dropped tombstones that were not known here: a full sync with it begins.
+    FullSync {
+        /// The peer.
         peer: TrackerNo,
     },
-    /// Somebody had said of this peer's rows what is not true, and it was believed until now.
+    /// Another tracker made up rows of this peer, and they were believed until now.
     TakenBack {
-        /// Whose rows.
+        /// The peer.
         peer: TrackerNo,
     },
-    /// All rows were looked through, and those with a time far ahead were written anew with the present one.
+    /// All rows were read, and those with an impossible time were given the present one.
     Restamped {
         /// How many.
         rows: u64,
@@ -353,7 +358,7 @@ pub enum OpenError<E> {
     /// The storage is another tracker's.
     #[error("this is the data of tracker {0}")]
     OtherTracker(TrackerNo),
-    /// What the replica keeps beside the rows cannot be read: the storage is corrupt.
+    /// What the replica stores beside the rows cannot be read: the storage is corrupt.
     #[error("the storage is corrupt: {0} cannot be read")]
     Corrupt(&'static str),
 }
@@ -361,7 +366,7 @@ pub enum OpenError<E> {
 /// Why a write failed. After `Refused` nothing has changed; after `Store` the transaction must be rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError<E> {
-    /// The write itself is at fault, or there are too many.
+    /// The write itself is invalid, or too many are waiting.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The storage failed.
@@ -372,10 +377,11 @@ pub enum WriteError<E> {
 /// Why a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A key, a value, a blob or the whole write is over its limit, or the write is empty.
+    /// A key, a value, a blob or the whole write exceeds its limit, or the write is empty.
     #[error("the write is over a limit")]
     TooLarge,
-    /// Votes, settled names, and names' keys that cannot be parsed; a deletion where the first row stays or with content.
+    /// A vote, a decided name, or a name's key that cannot be parsed; a deletion where the first row stays,
+    /// or with content.
     #[error("such a row cannot be written")]
     Invalid,
     /// A blob's content does not have its hash, or is neither given nor held.
@@ -391,32 +397,32 @@ pub enum Refusal {
 pub struct Holder {
     /// The holder's uid.
     pub uid: Uid,
-    /// Whether a majority says so, so that nobody can displace it.
+    /// Whether a majority decided it, so that nobody can displace the holder.
     pub definite: bool,
-    /// Its claim; `None` while the claim itself has not arrived yet, and the name is taken nevertheless.
+    /// The holder's claim. `None` if the claim itself has not arrived yet; the name is taken nevertheless.
     pub claim: Option<Row>,
 }
 
-/// How things stand with another tracker.
+/// The state of another tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
     /// Its number.
     pub no: TrackerNo,
-    /// Whether the link stands and both have introduced themselves.
+    /// Whether the link is up and both have completed the handshake.
     pub connected: bool,
     /// Whether both hold the same, with nothing missing here.
     pub in_sync: bool,
-    /// How many row numbers it still lacks of what is held here, as far as is known.
+    /// How many row numbers held here it still lacks, as far as is known.
     pub lag_rows: u64,
-    /// How many row numbers are still lacking here of what it holds.
+    /// How many row numbers held there are still missing here.
     pub behind_rows: u64,
-    /// Milliseconds since something came from it, while the link stands.
+    /// Milliseconds since its last frame, while the link is up.
     pub silent_ms: Option<u64>,
-    /// Whether a round from it was complete since this process began. Until one from each other tracker was, this one does
-    /// not vote on names.
-    pub heard_out: bool,
-    /// Whether writes wait for it: not where it failed to acknowledge lately.
+    /// Whether a sync with it was completed since this process began. This tracker does not vote on names
+    /// until that is true for every other tracker.
+    pub synced_since_start: bool,
+    /// Whether writes wait for it. False if it failed to acknowledge lately.
     pub awaited: bool,
-    /// How many rows would be removed here by its word, while that is held back.
+    /// How many rows a sync with it would remove here, while that is held.
     pub held_removal: Option<u64>,
 }

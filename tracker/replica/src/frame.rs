@@ -1,32 +1,33 @@
-//! What trackers say to each other, and its bounded encoding: CBOR by index, so that a later version may add fields and
-//! kinds of frames that this one skips.
+//! The messages between trackers and their bounded encoding: CBOR by index, so that a later version can add
+//! fields and frames that this one skips.
 
 use minicbor::{Decode, Decoder, Encode};
 
 use crate::limits::{
-    BLOB_CHUNK_BYTES, BUCKETS, MAX_ACKS_PER_FRAME, MAX_BLOB_BYTES, MAX_FRAME_BYTES, MAX_ROUND_CREDIT,
-    MAX_ROWS_PER_FRAME, VECTOR_ENTRIES_PER_FRAME,
+    BLOB_CHUNK_BYTES, BUCKETS, MAX_ACKS_PER_FRAME, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_FRAME_BYTES,
+    MAX_KEY_BYTES, MAX_ROWS_PER_FRAME, MAX_SYNC_CREDIT, MAX_VALUE_BYTES, VECTOR_ENTRIES_PER_FRAME,
 };
-use crate::row::{BlobHash, Origin, Row, Stamp, TrackerNo, is_valid_seq};
+use crate::names;
+use crate::row::{BlobHash, Row, Rule, Stamp, TrackerNo, WriterId, is_valid_seq};
 
-/// The version of the protocol that is spoken here.
+/// The protocol version of this program.
 pub(crate) const VERSION: u16 = 1;
-/// The oldest version that is understood here.
+/// The oldest version that this program understands.
 pub(crate) const MIN_VERSION: u16 = 1;
 
-/// One message between two trackers. A link begins with `Hello`, the vector and the floor in parts, and `Ready`.
+/// One message between two trackers. A link begins with `Hello`, the vector and the GC watermark in parts,
+/// and `Ready`.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Frame {
-    /// Who speaks.
+    /// The sender's identity.
     #[n(0)]
     Hello(#[n(0)] Hello),
-    /// Entries by which the sender's vector has risen since it last said so on this link.
+    /// The entries by which the sender's vector has risen since it was last announced on this link.
     #[n(1)]
     Vector(#[n(0)] Vec<Entry>),
-    /// Entries of the vector up to which tombstones may be missing at the sender, as they were dropped; once more when it
-    /// has risen because somebody else dropped them.
+    /// The sender's GC watermark: tombstones up to it may be missing there. Sent again when it has risen.
     #[n(2)]
-    Floor {
+    GcWatermark {
         /// The entries.
         #[n(0)]
         entries: Vec<Entry>,
@@ -34,45 +35,45 @@ pub enum Frame {
         #[n(1)]
         dropped: Stamp,
     },
-    /// The introduction is complete.
+    /// The handshake is complete.
     #[n(3)]
     Ready,
-    /// Asks for a round.
+    /// Asks for a sync.
     #[n(4)]
     Pull(#[n(0)] Pull),
-    /// Rows of the round that was asked for.
+    /// Rows of the sync.
     #[n(5)]
     Rows {
-        /// The puller's number for it.
+        /// The puller's id of the sync.
         #[n(0)]
-        round: u64,
+        sync_id: u64,
         /// The rows.
         #[n(1)]
         rows: Vec<Row>,
     },
-    /// The puller has stored that many frames of rows and takes as many more.
+    /// Credit: the puller has stored this many frames of rows and takes as many more.
     #[n(6)]
     More {
-        /// Its number for the round.
+        /// The puller's id of the sync.
         #[n(0)]
-        round: u64,
-        /// How many.
+        sync_id: u64,
+        /// The number of frames.
         #[n(1)]
         frames: u32,
     },
-    /// The round is complete, up to the sender's vector as said on this link.
+    /// The sync is complete up to the sender's vector as announced on this link.
     #[n(7)]
     End {
-        /// The puller's number for it.
+        /// The puller's id of the sync.
         #[n(0)]
-        round: u64,
+        sync_id: u64,
     },
-    /// The round cannot be served now.
+    /// The sync cannot be served now.
     #[n(8)]
     Busy {
-        /// The puller's number for it.
+        /// The puller's id of the sync.
         #[n(0)]
-        round: u64,
+        sync_id: u64,
     },
     /// One transaction of the sender, just committed.
     #[n(9)]
@@ -83,52 +84,52 @@ pub enum Frame {
         /// Their ids.
         #[n(0)]
         ids: Vec<u64>,
-        /// Up to which number all rows of the receiver's origin are held.
+        /// The number up to which all rows of the receiver are held.
         #[n(1)]
         held: u64,
     },
-    /// A sign of life.
+    /// Shows that the sender is alive.
     #[n(11)]
     Ping,
-    /// Digest of all of the sender's rows, at its vector as said on this link.
+    /// Digest of all of the sender's rows, at its vector as announced on this link.
     #[n(12)]
     Digest {
         /// The wrapping sum of all bucket sums, little endian.
         #[cbor(n(0), with = "minicbor::bytes")]
         root: [u8; 16],
     },
-    /// Asks for a chunk of a blob.
+    /// Requests a chunk of a blob.
     #[n(13)]
     Want {
-        /// Which blob.
+        /// The blob's hash.
         #[n(0)]
         hash: BlobHash,
-        /// From which byte on.
+        /// The chunk's offset in bytes.
         #[n(1)]
         offset: u64,
     },
     /// A chunk of a blob.
     #[n(14)]
     Chunk(#[n(0)] Chunk),
-    /// A blob that was asked for is not held.
+    /// A requested blob is not held.
     #[n(15)]
     Gone {
-        /// Which.
+        /// The blob's hash.
         #[n(0)]
         hash: BlobHash,
     },
-    /// A frame of a later version; means nothing here.
+    /// A frame of a later version. It is ignored.
     #[n(16)]
     Unknown,
 }
 
-/// Who speaks.
+/// The sender's identity.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Hello {
-    /// The version it speaks.
+    /// The version that it speaks.
     #[n(0)]
     pub version: u16,
-    /// The oldest version it understands.
+    /// The oldest version that it understands.
     #[n(1)]
     pub min_version: u16,
     /// Its cluster.
@@ -137,9 +138,9 @@ pub struct Hello {
     /// Its number.
     #[n(3)]
     pub no: TrackerNo,
-    /// Its origin since this process start.
+    /// Its writer id since this process start.
     #[n(4)]
-    pub origin: Origin,
+    pub writer: WriterId,
     /// Its wall clock, in milliseconds since the Unix epoch.
     #[n(5)]
     pub wall_ms: u64,
@@ -148,27 +149,28 @@ pub struct Hello {
 /// One entry of a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Entry {
-    /// Which origin.
+    /// The writer.
     #[n(0)]
-    pub origin: Origin,
-    /// Up to which number.
+    pub writer: WriterId,
+    /// The number up to which its rows are held.
     #[n(1)]
     pub seq: u64,
 }
 
-/// Asks for a round.
+/// Asks for a sync.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Pull {
-    /// The puller's number for it.
+    /// The puller's id of the sync.
     #[n(0)]
-    pub round: u64,
-    /// How many frames of rows it takes at once.
+    pub sync_id: u64,
+    /// The initial credit: how many frames of rows the puller takes at once.
     #[n(1)]
     pub credit: u32,
-    /// Everything instead of what lies above the puller's vector.
+    /// Whether all rows are wanted, not only those above the puller's vector.
     #[n(2)]
-    pub fresh: bool,
-    /// With the puller's bucket sums (little endian): the rows of the buckets that differ, instead.
+    pub full: bool,
+    /// The puller's bucket sums (little endian). If present, the rows of the buckets that differ are sent
+    /// instead.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub sums: Option<Vec<u8>>,
 }
@@ -176,7 +178,7 @@ pub struct Pull {
 /// One transaction.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Live {
-    /// The sender's number for it on this link.
+    /// The sender's id of the transaction on this link.
     #[n(0)]
     pub id: u64,
     /// The sender's last row number before it.
@@ -193,10 +195,10 @@ pub struct Live {
 /// A chunk of a blob.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Chunk {
-    /// Which blob.
+    /// The blob's hash.
     #[n(0)]
     pub hash: BlobHash,
-    /// From which byte on.
+    /// The chunk's offset in bytes.
     #[n(1)]
     pub offset: u64,
     /// The blob's length in bytes.
@@ -207,7 +209,7 @@ pub struct Chunk {
     pub data: Vec<u8>,
 }
 
-/// Why bytes are no frame. Whoever sent them should be disconnected.
+/// Why bytes are not a frame. The driver should disconnect their sender.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// Longer than [`MAX_FRAME_BYTES`].
@@ -216,24 +218,24 @@ pub enum FrameError {
     /// Not the encoding of a frame.
     #[error("malformed frame")]
     Malformed(#[source] minicbor::decode::Error),
-    /// A number in it is over its bound.
+    /// A number in it exceeds its limit.
     #[error("a frame breaks a limit")]
     OverLimit,
 }
 
 impl Frame {
-    /// Its bytes, at most [`MAX_FRAME_BYTES`] for every frame that a replica gives out.
+    /// The encoding, at most [`MAX_FRAME_BYTES`] for every frame that a replica returns.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.weight());
         minicbor::encode(self, &mut bytes).expect("writing to memory cannot fail");
         bytes
     }
 
-    /// Reads a frame and checks every bound. What trails it is ignored. Allocates no more than the input's length
-    /// justifies.
+    /// Reads a frame and checks every limit. Trailing bytes are ignored. Allocates no more than the input's
+    /// length justifies.
     ///
     /// # Errors
-    /// When the bytes are no frame, or a frame that no correct tracker sends.
+    /// If the bytes are not a frame, or are one that no correct tracker sends.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         if bytes.len() > MAX_FRAME_BYTES {
             return Err(FrameError::TooLong(bytes.len()));
@@ -245,13 +247,13 @@ impl Frame {
         if frame.is_within_limits() { Ok(frame) } else { Err(FrameError::OverLimit) }
     }
 
-    /// About how long its encoding is, in bytes.
+    /// An upper estimate of the encoding's length, in bytes.
     pub fn weight(&self) -> usize {
         match self {
             Self::Rows { rows, .. } | Self::Live(Live { rows, .. }) => {
                 32 + rows.iter().map(Row::weight).sum::<usize>()
             }
-            Self::Vector(entries) | Self::Floor { entries, .. } => 32 + 28 * entries.len(),
+            Self::Vector(entries) | Self::GcWatermark { entries, .. } => 32 + 28 * entries.len(),
             Self::Ack { ids, .. } => 24 + 9 * ids.len(),
             Self::Chunk(chunk) => 80 + chunk.data.len(),
             Self::Pull(pull) => 40 + pull.sums.as_ref().map_or(0, Vec::len),
@@ -259,20 +261,32 @@ impl Frame {
         }
     }
 
-    fn is_within_limits(&self) -> bool {
-        let rows_fit = |rows: &[Row]| rows.len() <= MAX_ROWS_PER_FRAME && rows.iter().all(Row::is_valid);
+    /// The puller's id of the anti-entropy sync that the frame belongs to, if any.
+    pub fn sync_id(&self) -> Option<u64> {
         match self {
-            Self::Floor { dropped, .. } if *dropped > Stamp::MAX => false,
-            Self::Vector(entries) | Self::Floor { entries, .. } => {
+            Self::Pull(Pull { sync_id, .. })
+            | Self::Rows { sync_id, .. }
+            | Self::More { sync_id, .. }
+            | Self::End { sync_id }
+            | Self::Busy { sync_id } => Some(*sync_id),
+            _ => None,
+        }
+    }
+
+    fn is_within_limits(&self) -> bool {
+        let rows_fit = |rows: &[Row]| rows.len() <= MAX_ROWS_PER_FRAME && rows.iter().all(is_valid_row);
+        match self {
+            Self::GcWatermark { dropped, .. } if *dropped > Stamp::MAX => false,
+            Self::Vector(entries) | Self::GcWatermark { entries, .. } => {
                 entries.len() <= VECTOR_ENTRIES_PER_FRAME
                     && entries.iter().all(|entry| is_valid_seq(entry.seq))
             }
             Self::Pull(pull) => {
-                pull.credit <= MAX_ROUND_CREDIT
+                pull.credit <= MAX_SYNC_CREDIT
                     && pull.sums.as_ref().is_none_or(|sums| sums.len() == BUCKETS * 16)
             }
             Self::Rows { rows, .. } => rows_fit(rows),
-            Self::More { frames, .. } => *frames <= MAX_ROUND_CREDIT,
+            Self::More { frames, .. } => *frames <= MAX_SYNC_CREDIT,
             Self::Live(live) => rows_fit(&live.rows) && live.from <= live.to && is_valid_seq(live.to),
             Self::Ack { ids, held } => ids.len() <= MAX_ACKS_PER_FRAME && is_valid_seq(*held),
             Self::Chunk(chunk) => {
@@ -292,4 +306,15 @@ fn variant_of(bytes: &[u8]) -> Result<u32, minicbor::decode::Error> {
     let mut decoder = Decoder::new(bytes);
     decoder.array()?;
     decoder.u32()
+}
+
+/// Whether a peer may send this row: every limit is kept, and what this crate itself reads is well formed.
+fn is_valid_row(row: &Row) -> bool {
+    let sizes = row.key.len() <= MAX_KEY_BYTES
+        && row.value.len() <= MAX_VALUE_BYTES
+        && row.blobs.len() <= MAX_BLOBS_PER_ROW;
+    let numbers = row.stamp <= Stamp::MAX && row.born <= Stamp::MAX && is_valid_seq(row.seq) && row.seq > 0;
+    let deletion =
+        !row.tombstone || (row.kind.rule() == Rule::LastWins && row.value.is_empty() && row.blobs.is_empty());
+    sizes && numbers && deletion && names::is_valid(row)
 }

@@ -1,21 +1,21 @@
-//! [`Rows`] in memory, with transactions: for tests and simulations.
+//! [`Rows`] in memory, with transactions, for tests and simulations.
 //!
-//! Everything lives in ordered maps; a transaction is a journal of what to put back.
+//! All data is in ordered maps. A transaction is a journal of what to restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
 
 use crate::limits::BUCKETS;
-use crate::row::{BlobHash, Kind, Origin, Row, Stamp};
+use crate::row::{BlobHash, Kind, Row, Stamp, WriterId};
 use crate::rows::{Admission, After, MetaEntry, Rows};
 
-/// A store in memory. Changes count at once; [`commit`](Memory::commit) makes them stay, [`rollback`](Memory::rollback)
-/// undoes what came after the last commit. Cloning it is a backup.
+/// A store in memory. Changes take effect at once; [`commit`](Memory::commit) keeps them, and
+/// [`rollback`](Memory::rollback) undoes what came after the last commit. A clone is a backup.
 #[derive(Debug, Clone)]
 pub struct Memory {
     rows: BTreeMap<(Kind, Vec<u8>), Row>,
-    numbers: BTreeMap<(Origin, u64), (Kind, Vec<u8>)>,
+    numbers: BTreeMap<(WriterId, u64), (Kind, Vec<u8>)>,
     tombstones: BTreeSet<(Stamp, Kind, Vec<u8>)>,
     buckets: BTreeMap<u16, BTreeSet<(Kind, Vec<u8>)>>,
     sums: Vec<u128>,
@@ -27,7 +27,7 @@ pub struct Memory {
     judge: Judge,
 }
 
-/// Judges a row from a peer by it and what is held under its key; see [`Rows::admits`].
+/// Judges a row from a peer by its content and what is held under its key; see [`Rows::admits`].
 pub type Judge = fn(&Row, Option<&Row>) -> Admission;
 
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Memory {
         Self::default()
     }
 
-    /// From now on rows from peers are judged like this. A new store takes them all.
+    /// Judges rows from peers by this function from now on. A new store takes them all.
     pub fn judge_by(&mut self, judge: Judge) {
         self.judge = judge;
     }
@@ -88,7 +88,7 @@ impl Memory {
         }
     }
 
-    /// All rows, by kind and key, tombstones too.
+    /// All rows, tombstones included, by kind and key.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
         self.rows.values()
     }
@@ -126,7 +126,7 @@ impl Memory {
                 self.missing.insert(blob);
             }
         }
-        self.numbers.insert((row.origin, row.seq), place.clone());
+        self.numbers.insert((row.writer, row.seq), place.clone());
         self.buckets.entry(bucket).or_default().insert(place);
     }
 
@@ -134,8 +134,8 @@ impl Memory {
         let place = (row.kind, row.key.clone());
         self.add_to_sum(row.bucket(), row.sum().wrapping_neg());
         self.tombstones.remove(&(row.stamp, row.kind, row.key.clone()));
-        if self.numbers.get(&(row.origin, row.seq)) == Some(&place) {
-            self.numbers.remove(&(row.origin, row.seq));
+        if self.numbers.get(&(row.writer, row.seq)) == Some(&place) {
+            self.numbers.remove(&(row.writer, row.seq));
         }
         if let Some(bucket) = self.buckets.get_mut(&row.bucket()) {
             bucket.remove(&place);
@@ -204,9 +204,9 @@ impl Rows for Memory {
         Ok(())
     }
 
-    fn above(&self, origin: Origin, seq: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
+    fn above(&self, writer: WriterId, seq: u64, limit: usize) -> Result<Vec<Row>, Infallible> {
         let places =
-            self.numbers.range((Bound::Excluded((origin, seq)), Bound::Included((origin, u64::MAX))));
+            self.numbers.range((Bound::Excluded((writer, seq)), Bound::Included((writer, u64::MAX))));
         Ok(places.take(limit).filter_map(|(_, place)| self.rows.get(place).cloned()).collect())
     }
 

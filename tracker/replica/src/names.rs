@@ -1,5 +1,5 @@
-//! Keys of claims, votes and settled names. All three begin with the name, its length first, so that everything about
-//! one name is found by one prefix and no name is a prefix of another.
+//! Keys of claims, votes and decided names. All of them begin with the name, preceded by its length, so that
+//! one prefix finds everything about a name and no name is a prefix of another.
 
 use crate::limits::MAX_NAME_BYTES;
 use crate::row::{Kind, Row, TrackerNo, Uid};
@@ -30,26 +30,26 @@ impl NameSpace {
         }
     }
 
-    /// The kind of settled names.
-    pub const fn settled_kind(self) -> Kind {
+    /// The kind of decided names.
+    pub const fn decision_kind(self) -> Kind {
         match self {
-            Self::User => Kind::USER_SETTLED,
-            Self::Group => Kind::GROUP_SETTLED,
+            Self::User => Kind::USER_DECISION,
+            Self::Group => Kind::GROUP_DECISION,
         }
     }
 
-    /// The space that rows of this kind are about, if it is one of the six.
+    /// The space of rows of this kind, if it is one of the six.
     pub const fn of(kind: Kind) -> Option<Self> {
         match kind {
-            Kind::USER_CLAIM | Kind::USER_VOTE | Kind::USER_SETTLED => Some(Self::User),
-            Kind::GROUP_CLAIM | Kind::GROUP_VOTE | Kind::GROUP_SETTLED => Some(Self::Group),
+            Kind::USER_CLAIM | Kind::USER_VOTE | Kind::USER_DECISION => Some(Self::User),
+            Kind::GROUP_CLAIM | Kind::GROUP_VOTE | Kind::GROUP_DECISION => Some(Self::Group),
             _ => None,
         }
     }
 }
 
-/// What the keys of everything about `name` begin with. The name holds at most [`MAX_NAME_BYTES`]; a longer one gives
-/// keys that no row may have.
+/// The prefix of all keys about `name`. The name has at most [`MAX_NAME_BYTES`]; a longer one gives keys that
+/// no row may have.
 pub fn name_prefix(name: &[u8]) -> Vec<u8> {
     let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
     let mut key = Vec::with_capacity(name.len() + 17);
@@ -65,7 +65,7 @@ pub fn claim_key(name: &[u8], uid: Uid) -> Vec<u8> {
     key
 }
 
-/// Name and uid of a claim's key.
+/// The name and uid in a claim's key.
 pub fn parse_claim_key(key: &[u8]) -> Option<(&[u8], Uid)> {
     let (name, rest) = split_name(key)?;
     Some((name, Uid(rest.try_into().ok()?)))
@@ -78,7 +78,7 @@ pub fn vote_key(name: &[u8], tracker: TrackerNo) -> Vec<u8> {
     key
 }
 
-/// Name and tracker of a vote's key.
+/// The name and tracker in a vote's key.
 pub fn parse_vote_key(key: &[u8]) -> Option<(&[u8], TrackerNo)> {
     match split_name(key)? {
         (name, &[no]) => Some((name, TrackerNo(no))),
@@ -86,36 +86,36 @@ pub fn parse_vote_key(key: &[u8]) -> Option<(&[u8], TrackerNo)> {
     }
 }
 
-/// The key under which `name` is settled.
-pub fn settled_key(name: &[u8]) -> Vec<u8> {
+/// The key of the decision on `name`.
+pub fn decision_key(name: &[u8]) -> Vec<u8> {
     name_prefix(name)
 }
 
-/// The name of a settled name's key.
-pub fn parse_settled_key(key: &[u8]) -> Option<&[u8]> {
+/// The name in a decision's key.
+pub fn parse_decision_key(key: &[u8]) -> Option<&[u8]> {
     match split_name(key)? {
         (name, []) => Some(name),
         _ => None,
     }
 }
 
-/// The uid that a vote or a settled name is for.
+/// The uid in a vote or a decision.
 pub(crate) fn chosen(row: &Row) -> Option<Uid> {
     Some(Uid(row.value.as_slice().try_into().ok()?))
 }
 
-/// The name that a row is about, if its kind is one of the six and its key well formed.
+/// The name that a row is about, if its kind is one of the six and its key is well formed.
 pub(crate) fn name_of(row: &Row) -> Option<(NameSpace, &[u8])> {
     let space = NameSpace::of(row.kind)?;
     let name = match row.kind {
         Kind::USER_CLAIM | Kind::GROUP_CLAIM => parse_claim_key(&row.key)?.0,
         Kind::USER_VOTE | Kind::GROUP_VOTE => parse_vote_key(&row.key)?.0,
-        _ => parse_settled_key(&row.key)?,
+        _ => parse_decision_key(&row.key)?,
     };
     Some((space, name))
 }
 
-/// Whether a row about names is well formed; every other row is.
+/// Whether a row about names is well formed. True for all other rows.
 pub(crate) fn is_valid(row: &Row) -> bool {
     match row.kind {
         Kind::USER_CLAIM | Kind::GROUP_CLAIM => name_of(row).is_some(),
@@ -140,10 +140,10 @@ mod tests {
         let uid = Uid([7; 16]);
         assert_eq!(parse_claim_key(&claim_key(b"anna", uid)), Some((&b"anna"[..], uid)));
         assert_eq!(parse_vote_key(&vote_key(b"anna", TrackerNo(3))), Some((&b"anna"[..], TrackerNo(3))));
-        assert_eq!(parse_settled_key(&settled_key(b"anna")), Some(&b"anna"[..]));
+        assert_eq!(parse_decision_key(&decision_key(b"anna")), Some(&b"anna"[..]));
         assert!(!name_prefix(b"annabel").starts_with(&name_prefix(b"anna")));
-        assert_eq!(parse_vote_key(&settled_key(b"anna")), None);
+        assert_eq!(parse_vote_key(&decision_key(b"anna")), None);
         assert_eq!(parse_claim_key(&[200, 1, 2]), None);
-        assert_eq!(parse_settled_key(&[]), None);
+        assert_eq!(parse_decision_key(&[]), None);
     }
 }

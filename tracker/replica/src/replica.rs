@@ -1,129 +1,145 @@
-//! One tracker's part in the cluster: takes events, gives out frames and acknowledgements. Owned by the tracker's one
-//! writer thread. Everything durable lies in [`Rows`]; what is here can be thrown away and opened again at any time.
+//! One tracker's part in the cluster: takes events, returns frames and acknowledgements. Owned by the
+//! tracker's database thread. Everything durable is in [`Rows`]; the rest can be dropped and opened again at
+//! any time.
+
+mod attribution;
+mod blobs;
+mod handshake;
+mod live;
+mod maintenance;
+mod peer_link;
+mod refusals;
+mod removal;
+mod reputation;
+mod restamp;
+mod serve;
+mod status;
+mod sync;
+mod writers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::blobs::Blobs;
-use crate::conduct::Conduct;
-use crate::election::Tally;
+use crate::election::VoteCount;
 use crate::event::{Alarm, Bounds, Config, Event, Holder, Now, OpenError, Output, Reason, Warning, WriteId};
 use crate::frame::{Entry, Frame, Hello, Live, MIN_VERSION, VERSION};
-use crate::ledger::{Ledger, Trust};
-use crate::link::{Link, Stage, entries, in_parts};
-use crate::live::Pending;
 use crate::names::NameSpace;
-use crate::refusals::Refusals;
-use crate::removal::{Held, Removal};
-use crate::restamp::Restamping;
-use crate::round::{PullKind, Pulling};
-use crate::row::{BlobHash, Origin, Row, TrackerNo};
+use crate::row::{BlobHash, Row, TrackerNo, WriterId};
 use crate::rows::Rows;
-use crate::upkeep::Upkeep;
+use crate::state::{ReplicaState, Trust};
 use crate::vector::VersionVector;
+use blobs::Blobs;
+use live::PendingWrite;
+use maintenance::Maintenance;
+use peer_link::{LinkStage, PeerLink, entries, in_parts};
+use refusals::Refusals;
+use removal::{HeldRemoval, Removal};
+use reputation::Reputation;
+use restamp::Restamping;
+use sync::{RunningSync, SyncKind};
 
 /// The sync state machine. See the crate's documentation for the contract with its driver.
 #[derive(Debug)]
 pub struct Replica {
-    pub(crate) ledger: Ledger,
+    pub(crate) state: ReplicaState,
     pub(crate) cluster: [u8; 16],
     pub(crate) bounds: Bounds,
     /// When the last event came.
     mono_ms: u64,
-    pub(crate) links: BTreeMap<TrackerNo, Link>,
+    pub(crate) links: BTreeMap<TrackerNo, PeerLink>,
     /// The last vectors of peers that were connected in this process.
-    pub(crate) known: BTreeMap<TrackerNo, VersionVector>,
-    /// Peers from whom a round was ENDed in this process.
-    pub(crate) ended: BTreeSet<TrackerNo>,
-    pub(crate) pull: Option<Pulling>,
-    pub(crate) waits: Vec<Wait>,
-    pub(crate) writes: BTreeMap<WriteId, Pending>,
+    pub(crate) last_vectors: BTreeMap<TrackerNo, VersionVector>,
+    /// Peers with which a sync was completed in this process.
+    pub(crate) synced_peers: BTreeSet<TrackerNo>,
+    pub(crate) sync: Option<RunningSync>,
+    pub(crate) deferred: Vec<Deferred>,
+    pub(crate) writes: BTreeMap<WriteId, PendingWrite>,
     pub(crate) blobs: Blobs,
-    pub(crate) upkeep: Upkeep,
-    /// By peer; kept when a link ends, so that nobody resets them by connecting again.
+    pub(crate) maintenance: Maintenance,
+    /// By peer. Kept when a link ends, so that a new connection does not reset them.
     pub(crate) refusals: BTreeMap<TrackerNo, Refusals>,
-    /// By peer; kept when a link ends, as well.
-    pub(crate) conduct: BTreeMap<TrackerNo, Conduct>,
-    /// What a round of everything left out, while the others are asked.
+    /// By peer. Kept when a link ends.
+    pub(crate) reputations: BTreeMap<TrackerNo, Reputation>,
+    /// The rows that a full sync left out, while the other peers are asked about them.
     pub(crate) removal: Option<Removal>,
-    /// Removals that were not made, by who demanded them.
-    pub(crate) held: BTreeMap<TrackerNo, Held>,
-    /// Of these, those that are being tried again.
+    /// Removals that were not made, by the peer that caused them.
+    pub(crate) held_removals: BTreeMap<TrackerNo, HeldRemoval>,
+    /// Peers whose held removal is being tried again.
     pub(crate) retrying: BTreeSet<TrackerNo>,
-    /// Since when a peer demands a round of everything.
-    pub(crate) fresh_since: BTreeMap<TrackerNo, u64>,
+    /// Since when a peer requires a full sync.
+    pub(crate) full_sync_since: BTreeMap<TrackerNo, u64>,
     pub(crate) restamping: Option<Restamping>,
-    /// Names have to be voted on before the next round begins.
+    /// This tracker must vote on names before the next sync begins.
     pub(crate) votes_due: bool,
-    /// A peer has come to hold more: perhaps the votes that names wait for.
-    pub(crate) settle_due: bool,
+    /// A peer has come to hold more rows, perhaps the votes that undecided names wait for.
+    pub(crate) decision_due: bool,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) next_write: u64,
-    pub(crate) next_round: u64,
+    pub(crate) next_sync: u64,
 }
 
 /// Something that is taken once its blobs are held.
 #[derive(Debug)]
-pub(crate) struct Wait {
+pub(crate) struct Deferred {
     pub(crate) peer: TrackerNo,
     pub(crate) hashes: BTreeSet<BlobHash>,
-    pub(crate) what: Waiting,
+    pub(crate) what: DeferredItem,
 }
 
 /// What is taken then.
 #[derive(Debug)]
-pub(crate) enum Waiting {
+pub(crate) enum DeferredItem {
     /// A peer's transaction.
     Live(Live),
-    /// A row of a round.
+    /// A row of a sync.
     Row { row: Row, trust: Trust },
-    /// A round.
-    End { vector: VersionVector, kind: PullKind },
+    /// The end of a sync.
+    End { vector: VersionVector, kind: SyncKind },
 }
 
 impl Replica {
-    /// Opens the replica on a store: an empty one, or one that a replica of the same tracker worked on.
+    /// Opens the replica on a store: an empty one, or one that belonged to a replica of the same tracker.
     ///
     /// # Errors
-    /// When the storage fails or is corrupt, is another tracker's, or `config` contradicts itself.
+    /// If the storage fails or is corrupt, belongs to another tracker, or `config` contradicts itself.
     pub fn open<R: Rows>(rows: &mut R, config: Config, now: Now) -> Result<Self, OpenError<R::Error>> {
         let mut replica = Self {
-            ledger: Ledger::open(rows, &config)?,
+            state: ReplicaState::open(rows, &config)?,
             cluster: config.cluster,
             bounds: config.bounds,
             mono_ms: now.mono_ms,
             links: BTreeMap::new(),
-            known: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            pull: None,
-            waits: Vec::new(),
+            last_vectors: BTreeMap::new(),
+            synced_peers: BTreeSet::new(),
+            sync: None,
+            deferred: Vec::new(),
             writes: BTreeMap::new(),
             blobs: Blobs::default(),
-            upkeep: Upkeep::new(now),
+            maintenance: Maintenance::new(now),
             refusals: BTreeMap::new(),
-            conduct: BTreeMap::new(),
+            reputations: BTreeMap::new(),
             removal: None,
-            held: BTreeMap::new(),
+            held_removals: BTreeMap::new(),
             retrying: BTreeSet::new(),
-            fresh_since: BTreeMap::new(),
+            full_sync_since: BTreeMap::new(),
             restamping: None,
             votes_due: false,
-            settle_due: false,
+            decision_due: false,
             outputs: VecDeque::new(),
             next_write: 0,
-            next_round: 0,
+            next_sync: 0,
         };
         replica.votes_due = replica.may_vote();
         replica.look_for_missing(rows, now).map_err(OpenError::Store)?;
         Ok(replica)
     }
 
-    /// Takes an event. What follows from it is in [`poll_output`](Self::poll_output), to be carried out after the
-    /// transaction has become durable.
+    /// Handles an event. The resulting actions are in [`poll_output`](Self::poll_output). Carry them out
+    /// after the transaction has become durable.
     ///
     /// # Errors
-    /// When the storage fails: the transaction must be rolled back and this replica thrown away.
+    /// If the storage fails: roll back the transaction and drop this replica.
     pub fn handle<R: Rows>(&mut self, rows: &mut R, event: Event, now: Now) -> Result<(), R::Error> {
-        self.ledger.look_at_clock(now);
+        self.state.look_at_clock(now);
         self.mono_ms = now.mono_ms;
         match event {
             Event::LinkUp { peer } => self.link_up(peer, now),
@@ -134,84 +150,92 @@ impl Replica {
         self.follow_up(rows, now)
     }
 
-    /// The next thing to do, in order. To be asked until `None` after each commit; what a rolled-back transaction left is
-    /// gone with the replica.
+    /// The next action, in order. Call it after each commit until it returns `None`. The actions of a
+    /// rolled-back transaction are dropped with the replica.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Event::Tick`] is due next, on the clock of [`Now::mono_ms`]; never `None` while a link stands.
+    /// When [`Event::Tick`] is due next, on the clock of [`Now::mono_ms`]. Never `None` while a link is up.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.votes_due || self.settle_due || self.restamping.is_some() {
+        if self.votes_due || self.decision_due || self.restamping.is_some() {
             return Some(0);
         }
-        let upkeep = [self.upkeep.digest_ms, self.upkeep.sweep_ms, self.upkeep.orphans_ms];
-        let links = self.links.values().map(Link::next_timeout);
+        let maintenance =
+            [self.maintenance.digest_ms, self.maintenance.sweep_ms, self.maintenance.orphans_ms];
+        let links = self.links.values().map(PeerLink::next_timeout);
         let retries = self.retries();
         let stall = self.stall_deadline();
-        upkeep.into_iter().chain(links).chain(retries).chain(stall).chain(self.blobs.next_timeout()).min()
+        maintenance
+            .into_iter()
+            .chain(links)
+            .chain(retries)
+            .chain(stall)
+            .chain(self.blobs.next_timeout())
+            .min()
     }
 
-    /// Who holds a name, if anybody claims it.
+    /// Who holds a name, if there is a claim to it.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     pub fn holder<R: Rows>(
         &self,
         rows: &R,
         space: NameSpace,
         name: &[u8],
     ) -> Result<Option<Holder>, R::Error> {
-        let held = |origin, seq| is_held_elsewhere(&self.links, &self.known, origin, seq);
-        Ok(Tally::read(rows, space, name)?.definite_holder(&self.ledger, &held))
+        let held = |writer, seq| is_held_elsewhere(&self.links, &self.last_vectors, writer, seq);
+        Ok(VoteCount::read(rows, space, name)?.definite_holder(&self.state, &held))
     }
 
-    /// All claims to a name: the holder's first, then by their stamps.
+    /// All claims to a name: the holder's first, then by stamp.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     pub fn claims<R: Rows>(&self, rows: &R, space: NameSpace, name: &[u8]) -> Result<Vec<Row>, R::Error> {
-        Ok(Tally::read(rows, space, name)?.into_claims(&self.ledger.configured))
+        Ok(VoteCount::read(rows, space, name)?.into_claims(&self.state.configured))
     }
 
-    /// Up to where everything is held here.
+    /// For each writer, the number up to which all rows are held here.
     pub fn vector(&self) -> &VersionVector {
-        &self.ledger.vector
+        &self.state.vector
     }
 
-    /// Whether this tracker votes on names: once it has heard out every other configured tracker since its start.
+    /// Whether this tracker votes on names: once it has synced with every other configured tracker since its
+    /// start.
     pub fn may_vote(&self) -> bool {
-        self.ledger.configured.iter().all(|no| *no == self.ledger.me || self.ended.contains(no))
+        self.state.configured.iter().all(|no| *no == self.state.me || self.synced_peers.contains(no))
     }
 
     fn link_up(&mut self, peer: TrackerNo, now: Now) {
         self.link_down(peer);
-        if peer == self.ledger.me || !self.ledger.configured.contains(&peer) {
+        if peer == self.state.me || !self.state.configured.contains(&peer) {
             self.outputs.push_back(Output::Disconnect { peer, reason: Reason::NotConfigured });
             return;
         }
-        if let Some(ms) = self.conduct(peer).shunned_for(now.mono_ms) {
+        if let Some(ms) = self.reputation(peer).shunned_for(now.mono_ms) {
             self.outputs.push_back(Output::Disconnect { peer, reason: Reason::Shunned });
             self.outputs.push_back(Output::Shun { peer, ms });
             return;
         }
-        let vector: Vec<Entry> = entries(&self.ledger.vector).collect();
-        // What was known of it may no longer be true: its disk may have been lost or restored.
-        self.known.remove(&peer);
-        self.links.insert(peer, Link::new(self.ledger.vector.clone(), now.mono_ms));
+        let vector: Vec<Entry> = entries(&self.state.vector).collect();
+        // The peer's disk may have been lost or restored since its last vector.
+        self.last_vectors.remove(&peer);
+        self.links.insert(peer, PeerLink::new(self.state.vector.clone(), now.mono_ms));
         self.send(
             peer,
             Frame::Hello(Hello {
                 version: VERSION,
                 min_version: MIN_VERSION,
                 cluster: self.cluster,
-                no: self.ledger.me,
-                origin: self.ledger.origin,
+                no: self.state.me,
+                writer: self.state.writer,
                 wall_ms: now.wall_ms,
             }),
         );
         in_parts(&vector, Frame::Vector).into_iter().for_each(|frame| self.send(peer, frame));
-        self.tell_floor(peer);
+        self.send_gc_watermark(peer);
         self.send(peer, Frame::Ready);
     }
 
@@ -221,14 +245,14 @@ impl Replica {
         };
         if link.is_late(self.mono_ms) {
             let now_ms = self.mono_ms;
-            self.conduct(peer).failed_to_acknowledge(now_ms);
+            self.reputation(peer).failed_to_acknowledge(now_ms);
         }
         if link.is_ready() {
-            self.known.insert(peer, link.vector);
+            self.last_vectors.insert(peer, link.vector);
         }
-        self.pull.take_if(|pull| pull.peer == peer);
-        self.has_no_opinion(peer);
-        self.waits.retain(|wait| wait.peer != peer);
+        self.sync.take_if(|sync| sync.peer == peer);
+        self.cannot_be_asked(peer);
+        self.deferred.retain(|wait| wait.peer != peer);
         self.blobs.forget_peer(peer);
         self.stop_waiting_for(peer);
     }
@@ -252,24 +276,24 @@ impl Replica {
         link.heard_ms = now.mono_ms;
         match (link.stage, frame) {
             (_, Frame::Unknown) => Ok(()),
-            (Stage::Silent, Frame::Hello(hello)) => {
+            (LinkStage::Silent, Frame::Hello(hello)) => {
                 self.on_hello(peer, &hello, now);
                 Ok(())
             }
-            (Stage::Greeted(_) | Stage::Ready(_), Frame::Vector(entries)) => {
+            (LinkStage::Greeted(_) | LinkStage::Ready(_), Frame::Vector(entries)) => {
                 self.on_vector(peer, &entries, now);
                 Ok(())
             }
-            (Stage::Greeted(_) | Stage::Ready(_), Frame::Floor { entries, dropped }) => {
-                self.on_floor(rows, peer, &entries, dropped, now)
+            (LinkStage::Greeted(_) | LinkStage::Ready(_), Frame::GcWatermark { entries, dropped }) => {
+                self.on_gc_watermark(rows, peer, &entries, dropped, now)
             }
-            (Stage::Greeted(origin), Frame::Ready) => {
-                link.stage = Stage::Ready(origin);
-                self.settle_due = true;
-                self.tell(peer);
-                self.inherit_floor(rows, peer)
+            (LinkStage::Greeted(writer), Frame::Ready) => {
+                link.stage = LinkStage::Ready(writer);
+                self.decision_due = true;
+                self.announce_vector(peer);
+                self.inherit_gc_watermark(rows, peer)
             }
-            (Stage::Ready(_), frame) => self.on_member_frame(rows, peer, frame, now),
+            (LinkStage::Ready(_), frame) => self.on_member_frame(rows, peer, frame, now),
             _ => {
                 self.disconnect(peer, Reason::Malformed);
                 Ok(())
@@ -286,10 +310,10 @@ impl Replica {
     ) -> Result<(), R::Error> {
         match frame {
             Frame::Pull(pull) => self.on_pull(rows, peer, &pull)?,
-            Frame::Rows { round, rows: received } => self.on_rows(rows, peer, round, received, now)?,
-            Frame::More { round, frames } => self.on_more(rows, peer, round, frames)?,
-            Frame::End { round } => self.on_end(peer, round),
-            Frame::Busy { round } => self.on_busy(peer, round, now),
+            Frame::Rows { sync_id, rows: received } => self.on_rows(rows, peer, sync_id, received, now)?,
+            Frame::More { sync_id, frames } => self.on_more(rows, peer, sync_id, frames)?,
+            Frame::End { sync_id } => self.on_end(peer, sync_id),
+            Frame::Busy { sync_id } => self.on_busy(peer, sync_id, now),
             Frame::Live(live) => self.on_live(rows, peer, live, now)?,
             Frame::Ack { ids, held } => self.on_ack(peer, &ids, held, now),
             Frame::Ping => self.on_ping(rows, peer)?,
@@ -298,14 +322,14 @@ impl Replica {
             Frame::Want { hash, offset } => self.on_want(rows, peer, (hash, offset), now)?,
             Frame::Chunk(chunk) => self.on_chunk(rows, peer, chunk, now)?,
             Frame::Gone { hash } => self.on_gone(peer, hash),
-            Frame::Hello(_) | Frame::Vector(_) | Frame::Floor { .. } | Frame::Ready => {
+            Frame::Hello(_) | Frame::Vector(_) | Frame::GcWatermark { .. } | Frame::Ready => {
                 self.disconnect(peer, Reason::Malformed);
             }
         }
         Ok(())
     }
 
-    /// Takes one row from a peer; says whether it changed anything, or `None` if that ended the link.
+    /// Takes one row from a peer. Returns whether it was stored, or `None` if that ended the link.
     pub(crate) fn take<R: Rows>(
         &mut self,
         rows: &mut R,
@@ -314,16 +338,18 @@ impl Replica {
         trust: Trust,
         now: Now,
     ) -> Result<Option<bool>, R::Error> {
-        if !self.ledger.has_room_for_origin(row.origin) {
-            self.outputs.push_back(Output::Alarm(Alarm::TooManyOrigins));
-            self.disconnect(peer, Reason::TooManyOrigins);
+        if !self.state.has_room_for_writer(row.writer) {
+            self.outputs.push_back(Output::Alarm(Alarm::TooManyWriters));
+            self.disconnect(peer, Reason::TooManyWriters);
             return Ok(None);
         }
-        if self.is_false_word(peer, row.origin, row.seq, now) || !self.admits_writer(peer, row.origin, now) {
+        if self.is_false_attribution(peer, row.writer, row.seq, now)
+            || !self.admits_writer(peer, row.writer, now)
+        {
             return Ok(Some(false));
         }
-        let trust = self.trust_in(peer, row.origin, trust);
-        let applied = self.ledger.apply(rows, row, trust, now)?;
+        let trust = self.trust_in(peer, row.writer, trust);
+        let applied = self.state.apply(rows, row, trust, now)?;
         if applied.conflict {
             self.outputs.push_back(Output::Alarm(Alarm::Conflict { kind: row.kind, key: row.key.clone() }));
         }
@@ -336,67 +362,72 @@ impl Replica {
         Ok(Some(applied.stored))
     }
 
-    /// What every event may have made possible.
+    /// The steps that any event may have made possible.
     fn follow_up<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         self.fetch_blobs(rows, now)?;
-        self.finish_waits(rows, now)?;
+        self.finish_deferred(rows, now)?;
         if self.votes_due {
             self.vote_on_pending(rows, now)?;
         }
-        if self.settle_due {
-            self.settle(rows, now)?;
+        if self.decision_due {
+            self.record_decisions(rows, now)?;
         }
         self.decide_removal(rows, now)?;
-        self.start_pull(rows, now)
+        self.start_sync(rows, now)
     }
 
-    /// Takes what has waited for blobs that are held now.
-    fn finish_waits<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
+    /// Takes what waited for blobs that are held now.
+    fn finish_deferred<R: Rows>(&mut self, rows: &mut R, now: Now) -> Result<(), R::Error> {
         let blobs = &self.blobs;
-        let is_done = |wait: &mut Wait| !wait.hashes.iter().any(|&hash| blobs.is_wanted(hash));
-        // In the order of their arrival: rows come before the END that counts them.
-        let done: Vec<Wait> = self.waits.extract_if(.., is_done).collect();
+        let is_done = |wait: &mut Deferred| !wait.hashes.iter().any(|&hash| blobs.is_wanted(hash));
+        // In order of arrival: rows come before the END that counts them.
+        let done: Vec<Deferred> = self.deferred.extract_if(.., is_done).collect();
         if done.is_empty() {
             return Ok(());
         }
-        for Wait { peer, what, .. } in done {
+        for Deferred { peer, what, .. } in done {
             if !self.links.contains_key(&peer) {
                 continue;
             }
             match what {
-                Waiting::Live(live) => {
+                DeferredItem::Live(live) => {
                     if let Some(link) = self.links.get_mut(&peer) {
                         link.holds_back_no_more(live.rows.iter().map(Row::weight).sum());
                     }
                     self.finish_live(rows, peer, &live, now)?;
                 }
-                Waiting::Row { row, trust } => {
-                    self.take_in_round(rows, peer, &row, trust, now)?;
+                DeferredItem::Row { row, trust } => {
+                    self.take_in_sync(rows, peer, &row, trust, now)?;
                 }
-                Waiting::End { vector, kind } => self.finish_round(rows, peer, &vector, kind, now)?,
+                DeferredItem::End { vector, kind } => self.finish_sync(rows, peer, &vector, kind, now)?,
             }
         }
         self.give_credit(now);
         Ok(())
     }
 
-    /// Puts something off until these blobs are held.
-    pub(crate) fn wait(&mut self, peer: TrackerNo, hashes: BTreeSet<BlobHash>, what: Waiting) {
+    /// Defers something until these blobs are held.
+    pub(crate) fn defer(&mut self, peer: TrackerNo, hashes: BTreeSet<BlobHash>, what: DeferredItem) {
         for &hash in &hashes {
             self.blobs.want(hash, peer);
         }
-        self.waits.push(Wait { peer, hashes, what });
+        self.deferred.push(Deferred { peer, hashes, what });
     }
 
-    /// Whether this is the current origin of a connected tracker.
-    pub(crate) fn is_connected_origin(&self, origin: Origin) -> bool {
-        self.links.values().any(|link| link.origin() == Some(origin))
+    /// The connected trackers whose handshake is complete.
+    fn ready_peers(&self) -> Vec<TrackerNo> {
+        self.links.iter().filter(|(_, link)| link.is_ready()).map(|(&peer, _)| peer).collect()
     }
 
-    /// Tells a peer how far the vector has come, if it has.
-    pub(crate) fn tell(&mut self, peer: TrackerNo) {
+    /// Whether this is the current writer id of a connected tracker.
+    pub(crate) fn is_connected_writer(&self, writer: WriterId) -> bool {
+        self.links.values().any(|link| link.writer() == Some(writer))
+    }
+
+    /// Sends a peer the entries by which the vector has risen.
+    pub(crate) fn announce_vector(&mut self, peer: TrackerNo) {
         if let Some(link) = self.links.get_mut(&peer) {
-            link.tell(&self.ledger.vector).into_iter().for_each(|frame| self.send(peer, frame));
+            link.announce(&self.state.vector).into_iter().for_each(|frame| self.send(peer, frame));
         }
     }
 
@@ -411,11 +442,11 @@ impl Replica {
 
 /// Whether some other tracker is known to hold a row durably.
 pub(crate) fn is_held_elsewhere(
-    links: &BTreeMap<TrackerNo, Link>,
-    known: &BTreeMap<TrackerNo, VersionVector>,
-    origin: Origin,
+    links: &BTreeMap<TrackerNo, PeerLink>,
+    last_vectors: &BTreeMap<TrackerNo, VersionVector>,
+    writer: WriterId,
     seq: u64,
 ) -> bool {
     let connected = links.values().filter(|link| link.is_ready()).map(|link| &link.vector);
-    connected.chain(known.values()).any(|vector| vector.covers(origin, seq))
+    connected.chain(last_vectors.values()).any(|vector| vector.covers(writer, seq))
 }

@@ -1,77 +1,80 @@
-//! The seam to storage: what the replica needs of a transaction.
+//! The storage seam: what the replica needs of a transaction.
 
-use crate::row::{BlobHash, Kind, Origin, Row, Stamp};
+use crate::limits::READ_ROWS;
+use crate::row::{BlobHash, Kind, Row, Stamp, WriterId};
 
-/// A place in the order of all rows: after this kind and key.
+/// A position in the order of all rows: after this kind and key.
 pub type After<'a> = Option<(Kind, &'a [u8])>;
 
-/// A key and a value of the replica's own.
+/// A key and a value of the replica's own metadata.
 pub type MetaEntry = (Vec<u8>, Vec<u8>);
 
-/// Whether a peer's row may take the place of what is held under its key; see [`Rows::admits`].
+/// Whether a peer's row may replace what is held under its key; see [`Rows::admits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// It may; [`wins`](crate::wins) decides.
     ByTime,
-    /// It ranks above what is held and takes its place, whatever the stamps say.
+    /// It ranks above what is held and replaces it, whatever the stamps.
     Above,
-    /// It ranks below what is held and is ignored, whatever the stamps say.
+    /// It ranks below what is held and is ignored, whatever the stamps.
     Below,
-    /// It does not prove itself: it is not taken, and that is an alarm.
+    /// It does not prove itself. It is not taken, and an alarm is raised.
     Refused,
 }
 
-/// Storage inside one open transaction. The driver begins and ends it; when it rolls back, the replica that worked in
-/// it must be thrown away and opened again.
+/// Storage inside one open transaction. The driver begins and ends it. When it rolls back, the replica that
+/// worked in it must be dropped and opened again.
 ///
-/// Implementations order kinds by number and keys by bytes, return exactly what was put, and keep `bucket_sums`,
-/// `missing_blobs` and `unnamed_blobs` up to date by themselves. All integers fit in 63 bits.
+/// Implementations order kinds by number and keys by bytes, return exactly what was put, and keep
+/// `bucket_sums`, `missing_blobs` and `unnamed_blobs` up to date by themselves. All integers fit in 63 bits.
 pub trait Rows {
-    /// What can go wrong in the storage itself.
+    /// An error of the storage itself.
     type Error;
 
-    /// The row under `(kind, key)`, a tombstone too.
+    /// The row under `(kind, key)`, also if it is a tombstone.
     ///
     /// # Errors
-    /// When the storage fails; so for all methods.
+    /// If the storage fails, as for all methods.
     fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Row>, Self::Error>;
 
-    /// Judges a row from a peer, before anything else about it, by what it contains and what is `held` under its key.
+    /// Judges a row from a peer, before anything else about it, by its content and what is `held` under its
+    /// key.
     ///
-    /// Trackers stay in step only if all judge alike: ranks follow from the rows alone, and so does whether a row is refused.
-    /// A row that proves nothing may be judged by what came first; two to which different ones came first refuse each
-    /// other's until an operator replaces one.
+    /// Trackers stay in sync only if all judge alike: ranks, and whether a row is refused, must follow from
+    /// the rows alone. A row that proves nothing may be judged by what came first. Two trackers to which
+    /// different ones came first refuse each other's until an operator replaces one.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn admits(&self, _row: &Row, _held: Option<&Row>) -> Result<Admission, Self::Error> {
         Ok(Admission::ByTime)
     }
 
-    /// Stores a row, in place of the one under the same `(kind, key)`. Takes the old row's [`Row::sum`] from the sum of
-    /// [`Row::bucket`] and adds the new one's, wrapping; the blobs that it names replace the ones the old row named.
+    /// Stores a row in place of the one under the same `(kind, key)`. Subtracts the old row's [`Row::sum`]
+    /// from the sum of [`Row::bucket`] and adds the new one's, wrapping. The blobs that it names replace
+    /// those that the old row named.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn put(&mut self, row: &Row) -> Result<(), Self::Error>;
 
-    /// Removes the row under `(kind, key)`, from the sums too. No error if there is none.
+    /// Removes the row under `(kind, key)`, also from the sums. No error if there is none.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), Self::Error>;
 
-    /// The first `limit` rows numbered by `origin` above `seq`, in order of their numbers.
+    /// The first `limit` rows of `writer` above `seq`, in order of their numbers.
     ///
     /// # Errors
-    /// When the storage fails.
-    fn above(&self, origin: Origin, seq: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
+    /// If the storage fails.
+    fn above(&self, writer: WriterId, seq: u64, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
-    /// The first `limit` rows of a kind whose keys begin with `prefix` and come after `after`, in order of their keys,
-    /// tombstones too.
+    /// The first `limit` rows of a kind whose keys begin with `prefix` and come after `after`, in order of
+    /// their keys, tombstones included.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn scan(
         &self,
         kind: Kind,
@@ -83,78 +86,97 @@ pub trait Rows {
     /// The first `limit` tombstones with `from <= stamp < before`, in order of their stamps.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn tombstones(&self, from: Stamp, before: Stamp, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
     /// The sums of all buckets, [`BUCKETS`](crate::limits::BUCKETS) of them.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn bucket_sums(&self) -> Result<Vec<u128>, Self::Error>;
 
-    /// The first `limit` rows of a bucket after `after`, in order of kind and key, tombstones too.
+    /// The first `limit` rows of a bucket after `after`, in order of kind and key, tombstones included.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn bucket_rows(&self, bucket: u16, after: After<'_>, limit: usize) -> Result<Vec<Row>, Self::Error>;
 
-    /// A small value of the replica's own, kept beside the rows and never sent.
+    /// A small metadata value of the replica, stored beside the rows and never sent.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Self::Error>;
 
-    /// Keeps such a value: keys up to 300 bytes, values up to 64.
+    /// Stores such a value: keys up to 300 bytes, values up to 64.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn put_meta(&mut self, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
 
     /// Removes such a value. No error if there is none.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn remove_meta(&mut self, key: &[u8]) -> Result<(), Self::Error>;
 
     /// The first `limit` such keys, with their values, that begin with `prefix`, in order.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn scan_meta(&self, prefix: &[u8], limit: usize) -> Result<Vec<MetaEntry>, Self::Error>;
 
     /// The length in bytes of a blob held, or `None`.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn blob_len(&self, hash: BlobHash) -> Result<Option<u64>, Self::Error>;
 
-    /// Up to `limit` bytes of a blob from `offset` on; `None` if it is not held, empty past its end.
+    /// Up to `limit` bytes of a blob from `offset` on. `None` if it is not held; empty past its end.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn read_blob(&self, hash: BlobHash, offset: u64, limit: usize) -> Result<Option<Vec<u8>>, Self::Error>;
 
-    /// Keeps a blob; the caller has checked its hash. No error if it is held already.
+    /// Stores a blob whose hash the caller has checked. No error if it is held already.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn put_blob(&mut self, hash: BlobHash, content: &[u8]) -> Result<(), Self::Error>;
 
     /// Removes a blob. No error if there is none.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn remove_blob(&mut self, hash: BlobHash) -> Result<(), Self::Error>;
 
     /// Up to `limit` hashes that a row names and whose blob is not held, in any fixed order.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn missing_blobs(&self, limit: usize) -> Result<Vec<BlobHash>, Self::Error>;
 
     /// The first `limit` hashes of blobs after `after` that no row names, in order.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// If the storage fails.
     fn unnamed_blobs(&self, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Self::Error>;
+}
+
+/// Reads all rows of a kind whose keys begin with `prefix`, in order of their keys, a page at a time.
+pub(crate) fn scan_all<R: Rows>(
+    rows: &R,
+    kind: Kind,
+    prefix: &[u8],
+    mut each: impl FnMut(Row),
+) -> Result<(), R::Error> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = rows.scan(kind, prefix, after.as_deref(), READ_ROWS)?;
+        let complete = page.len() < READ_ROWS;
+        after = page.last().map(|row| row.key.clone());
+        page.into_iter().for_each(&mut each);
+        if complete {
+            return Ok(());
+        }
+    }
 }

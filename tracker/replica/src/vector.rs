@@ -1,52 +1,52 @@
-//! The version vector: for each origin, up to which number all of its rows are held here or superseded.
+//! The version vector: for each writer, the number up to which all of its rows are held here or superseded.
 
 use std::collections::BTreeMap;
 
-use crate::row::Origin;
+use crate::row::WriterId;
 
-/// For each origin a sequence number; none is 0.
+/// A sequence number for each writer; none is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VersionVector(BTreeMap<Origin, u64>);
+pub struct VersionVector(BTreeMap<WriterId, u64>);
 
 impl VersionVector {
-    /// The number held for `origin`.
-    pub fn at(&self, origin: Origin) -> u64 {
-        self.0.get(&origin).copied().unwrap_or(0)
+    /// The number held for `writer`.
+    pub fn at(&self, writer: WriterId) -> u64 {
+        self.0.get(&writer).copied().unwrap_or(0)
     }
 
-    /// Raises `origin` to `seq`; says whether that moved it.
-    pub fn raise(&mut self, origin: Origin, seq: u64) -> bool {
-        let moved = seq > self.at(origin);
+    /// Raises `writer` to `seq`. Returns whether that changed it.
+    pub fn raise(&mut self, writer: WriterId, seq: u64) -> bool {
+        let moved = seq > self.at(writer);
         if moved {
-            self.0.insert(origin, seq);
+            self.0.insert(writer, seq);
         }
         moved
     }
 
-    /// Whether the row `(origin, seq)` is covered.
-    pub fn covers(&self, origin: Origin, seq: u64) -> bool {
-        seq <= self.at(origin)
+    /// Whether the row `(writer, seq)` is covered.
+    pub fn covers(&self, writer: WriterId, seq: u64) -> bool {
+        seq <= self.at(writer)
     }
 
     /// Whether everything that `other` covers is covered.
     pub fn includes(&self, other: &Self) -> bool {
-        other.0.iter().all(|(&origin, &seq)| self.covers(origin, seq))
+        other.0.iter().all(|(&writer, &seq)| self.covers(writer, seq))
     }
 
-    /// How many numbers `other` covers that this does not. Holes count, so the rows behind it may be fewer.
+    /// How many numbers `other` covers that this vector does not. Holes count, so there may be fewer rows.
     pub fn lag_behind(&self, other: &Self) -> u64 {
         other
             .0
             .iter()
-            .fold(0, |sum: u64, (&origin, &seq)| sum.saturating_add(seq.saturating_sub(self.at(origin))))
+            .fold(0, |sum: u64, (&writer, &seq)| sum.saturating_add(seq.saturating_sub(self.at(writer))))
     }
 
-    /// All entries, by origin.
-    pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> + '_ {
-        self.0.iter().map(|(&origin, &seq)| (origin, seq))
+    /// All entries, by writer.
+    pub fn iter(&self) -> impl Iterator<Item = (WriterId, u64)> + '_ {
+        self.0.iter().map(|(&writer, &seq)| (writer, seq))
     }
 
-    /// How many origins it knows.
+    /// How many writers it contains.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -56,22 +56,22 @@ impl VersionVector {
         self.0.is_empty()
     }
 
-    /// Lowers `origin` to `seq`, if it is higher.
-    pub(crate) fn lower(&mut self, origin: Origin, seq: u64) {
+    /// Lowers `writer` to `seq`, if it is higher.
+    pub(crate) fn lower(&mut self, writer: WriterId, seq: u64) {
         if seq == 0 {
-            self.0.remove(&origin);
-        } else if self.at(origin) > seq {
-            self.0.insert(origin, seq);
+            self.0.remove(&writer);
+        } else if self.at(writer) > seq {
+            self.0.insert(writer, seq);
         }
     }
 
-    pub(crate) fn forget(&mut self, origin: Origin) {
-        self.0.remove(&origin);
+    pub(crate) fn forget(&mut self, writer: WriterId) {
+        self.0.remove(&writer);
     }
 }
 
-impl FromIterator<(Origin, u64)> for VersionVector {
-    fn from_iter<I: IntoIterator<Item = (Origin, u64)>>(entries: I) -> Self {
+impl FromIterator<(WriterId, u64)> for VersionVector {
+    fn from_iter<I: IntoIterator<Item = (WriterId, u64)>>(entries: I) -> Self {
         Self(entries.into_iter().collect())
     }
 }

@@ -3,17 +3,17 @@
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use shoal_replica::{
-    BlobHash, Chunk, Entry, Frame, Hello, Kind, Live, Origin, Pull, Row, Stamp, TrackerNo, wins,
+    BlobHash, Chunk, Entry, Frame, Hello, Kind, Live, Pull, Row, Stamp, TrackerNo, WriterId, wins,
 };
 
 /// Rows under one key, so alike that ties are common.
 fn rivals(kind: u8) -> impl Strategy<Value = Row> {
     (0..3_u64, 0..3_u8, 1..4_u64, any::<bool>(), 0..3_u8).prop_map(
-        move |(stamp, origin, seq, tombstone, value)| Row {
+        move |(stamp, writer, seq, tombstone, value)| Row {
             kind: Kind(kind),
             key: b"key".to_vec(),
             stamp: Stamp::from_u64(stamp),
-            origin: Origin([origin; 16]),
+            writer: WriterId([writer; 16]),
             seq,
             born: Stamp::from_u64(0),
             tombstone: tombstone && kind >= 64,
@@ -37,11 +37,11 @@ fn any_row() -> impl Strategy<Value = Row> {
         vec(any::<u8>(), 0..300),
         blobs,
     )
-        .prop_map(|(key, stamp, origin, seq, value, blobs)| Row {
+        .prop_map(|(key, stamp, writer, seq, value, blobs)| Row {
             kind: Kind::LAST_WINS,
             key,
             stamp: Stamp::at_ms(stamp.into()),
-            origin: Origin(origin),
+            writer: WriterId(writer),
             seq,
             born: Stamp::at_ms(0),
             tombstone: false,
@@ -52,26 +52,26 @@ fn any_row() -> impl Strategy<Value = Row> {
 
 fn any_frame() -> impl Strategy<Value = Frame> {
     let entry = (any::<[u8; 16]>(), 0..1_u64 << 60);
-    let entry = entry.prop_map(|(origin, seq)| Entry { origin: Origin(origin), seq });
+    let entry = entry.prop_map(|(writer, seq)| Entry { writer: WriterId(writer), seq });
     let hello = (any::<u16>(), any::<[u8; 16]>(), any::<u64>()).prop_map(|(version, bytes, wall_ms)| {
-        let origin = Origin(bytes);
-        Frame::Hello(Hello { version, min_version: 1, cluster: bytes, no: TrackerNo(3), origin, wall_ms })
+        let writer = WriterId(bytes);
+        Frame::Hello(Hello { version, min_version: 1, cluster: bytes, no: TrackerNo(3), writer, wall_ms })
     });
-    let pull = (any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(round, fresh, repair)| {
-        Frame::Pull(Pull { round, credit: 8, fresh, sums: repair.then(|| vec![7; 65_536]) })
+    let pull = (any::<u64>(), any::<bool>(), any::<bool>()).prop_map(|(sync_id, full, repair)| {
+        Frame::Pull(Pull { sync_id, credit: 8, full, sums: repair.then(|| vec![7; 65_536]) })
     });
     prop_oneof![
         hello,
         vec(entry.clone(), 0..20).prop_map(Frame::Vector),
         (vec(entry, 0..20), 0..1_u64 << 60)
-            .prop_map(|(entries, dropped)| Frame::Floor { entries, dropped: Stamp::from_u64(dropped) }),
+            .prop_map(|(entries, dropped)| Frame::GcWatermark { entries, dropped: Stamp::from_u64(dropped) }),
         Just(Frame::Ready),
         Just(Frame::Ping),
         pull,
-        (any::<u64>(), vec(any_row(), 0..5)).prop_map(|(round, rows)| Frame::Rows { round, rows }),
-        (any::<u64>(), 0..64_u32).prop_map(|(round, frames)| Frame::More { round, frames }),
-        any::<u64>().prop_map(|round| Frame::End { round }),
-        any::<u64>().prop_map(|round| Frame::Busy { round }),
+        (any::<u64>(), vec(any_row(), 0..5)).prop_map(|(sync_id, rows)| Frame::Rows { sync_id, rows }),
+        (any::<u64>(), 0..64_u32).prop_map(|(sync_id, frames)| Frame::More { sync_id, frames }),
+        any::<u64>().prop_map(|sync_id| Frame::End { sync_id }),
+        any::<u64>().prop_map(|sync_id| Frame::Busy { sync_id }),
         (any::<u64>(), 0..9_u64, vec(any_row(), 0..5)).prop_map(|(id, from, rows)| Frame::Live(Live {
             id,
             from,
@@ -127,14 +127,14 @@ fn frames_and_fields_of_later_versions_are_skipped() {
     // [99, ["a later frame"]]
     assert_eq!(Frame::decode(&[0x82, 0x18, 99, 0x81, 0x61, b'a']).unwrap(), Frame::Unknown);
     // [7, [5, "a later field"]]
-    assert_eq!(Frame::decode(&[0x82, 7, 0x82, 5, 0x61, b'a']).unwrap(), Frame::End { round: 5 });
+    assert_eq!(Frame::decode(&[0x82, 7, 0x82, 5, 0x61, b'a']).unwrap(), Frame::End { sync_id: 5 });
 }
 
 #[test]
 fn frames_look_on_the_wire_as_they_always_did() {
     assert_eq!(Frame::Ping.encode(), [0x82, 11, 0x80]);
-    assert_eq!(Frame::End { round: 5 }.encode(), [0x82, 7, 0x81, 5]);
-    let entry = Entry { origin: Origin([1; 16]), seq: 3 };
+    assert_eq!(Frame::End { sync_id: 5 }.encode(), [0x82, 7, 0x81, 5]);
+    let entry = Entry { writer: WriterId([1; 16]), seq: 3 };
     let bytes = [&[0x82, 1, 0x81, 0x81, 0x82, 0x50][..], &[1; 16], &[3]].concat();
     assert_eq!(Frame::Vector(vec![entry]).encode(), bytes);
 }
@@ -145,14 +145,14 @@ fn what_no_correct_tracker_sends_is_refused() {
         kind: Kind::LAST_WINS,
         key: b"k".to_vec(),
         stamp: Stamp::at_ms(1),
-        origin: Origin([1; 16]),
+        writer: WriterId([1; 16]),
         seq: 1,
         born: Stamp::at_ms(1),
         tombstone: false,
         value: Vec::new(),
         blobs: Vec::new(),
     };
-    let carry = |row: Row| Frame::decode(&Frame::Rows { round: 1, rows: vec![row] }.encode());
+    let carry = |row: Row| Frame::decode(&Frame::Rows { sync_id: 1, rows: vec![row] }.encode());
     assert!(carry(row.clone()).is_ok());
     for bad in [
         Row { key: vec![0; 513], ..row.clone() },
@@ -170,7 +170,7 @@ fn what_no_correct_tracker_sends_is_refused() {
     }
     assert!(
         Frame::decode(
-            &Frame::Pull(Pull { round: 1, credit: 8, fresh: false, sums: Some(vec![0; 5]) }).encode()
+            &Frame::Pull(Pull { sync_id: 1, credit: 8, full: false, sums: Some(vec![0; 5]) }).encode()
         )
         .is_err()
     );

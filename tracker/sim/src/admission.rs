@@ -1,4 +1,5 @@
-//! Rows that are judged before they are taken: what a liar sends harms nobody, and ranks bring all to the same row.
+//! Rows that are judged before they are taken: a liar's rows do no harm, and ranks lead all trackers to the
+//! same row.
 
 use std::cmp::Ordering;
 
@@ -32,7 +33,7 @@ fn what_does_not_prove_itself_is_not_taken_and_holds_nothing_up() {
     for honest in [0, 1] {
         world.nodes[honest].store.judge_by(refuses_lies);
     }
-    // Written while nobody listens, so that no copies are promised; the others pull it.
+    // Written while no peer is connected, so that no copies are acknowledged. The others pull it.
     run_connected_for(&mut world, 5_000);
     [0, 1].into_iter().for_each(|honest| world.kill(honest));
     write(&mut world, 2, vec![put(b"k", b"lie"), put(b"new", b"lie"), put(b"m", b"lie")]);
@@ -57,12 +58,12 @@ fn what_does_not_prove_itself_is_not_taken_and_holds_nothing_up() {
     assert!((2..=12).contains(&refused), "{:?}", world.alarms);
     let about_honest = |alarm: &Alarm| matches!(alarm, Alarm::Refused { peer, .. } if *peer != liar);
     assert_eq!(alarms(&world, about_honest), 0, "{:?}", world.alarms);
-    // Buckets are compared once and not every ten seconds: only the liar, who believes itself, goes on doing so.
+    // Buckets are compared once and not every ten seconds. Only the liar, which believes itself, continues.
     let before = world.alarms.len();
     run_connected_for(&mut world, 60_000);
     let by_liar = |alarm: &Alarm| matches!(alarm, Alarm::Diverged { peer } if *peer != liar);
-    let news: Vec<&Alarm> = world.alarms[before..].iter().filter(|alarm| !by_liar(alarm)).collect();
-    assert!(news.iter().all(|alarm| matches!(alarm, Alarm::Refused { .. })), "{news:?}");
+    let others: Vec<&Alarm> = world.alarms[before..].iter().filter(|alarm| !by_liar(alarm)).collect();
+    assert!(others.iter().all(|alarm| matches!(alarm, Alarm::Refused { .. })), "{others:?}");
 }
 
 #[test]

@@ -1,31 +1,26 @@
-//! Rules that are broken on purpose, from outside: nothing in the replica can be switched off.
+//! Rules that are broken on purpose, from outside: the replica has no switch for any of them.
 
 use std::fmt;
 
-use shoal_replica::memory::Memory;
-use shoal_replica::{Bounds, Config, Event, Frame, Origin, Output, Replica, TrackerNo};
-
-use crate::disk::Disk;
-use crate::world::{CLUSTER, World};
-
-/// A rule that is broken, to see that it is missed.
+/// A broken rule, to show that the simulation notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// None.
     Nothing,
-    /// The vector moves before END: every frame of rows is taken for the END of its round.
+    /// The vector moves before END: every frame of rows is taken as the END of its sync.
     End,
-    /// A tracker has the same origin at every start.
-    Origin,
-    /// Nobody votes on names: a name is its earliest claim's, and definite once a majority has acknowledged it.
+    /// A tracker has the same writer id at every start.
+    WriterId,
+    /// No tracker votes on names. A name belongs to its earliest claim and is definite once a majority has
+    /// acknowledged it.
     Votes,
-    /// A tracker votes at once after its start, as if it had heard out everybody.
+    /// A tracker votes at once after its start, as if it had synced with all others.
     Abstention,
-    /// No fresh round is ever taken, as the floor of dropped tombstones is not told.
-    FreshRound,
-    /// Whatever a lying tracker would remove is removed, as operators allow it without looking.
+    /// No full sync is ever made, because GC watermarks are not delivered.
+    FullSync,
+    /// Operators allow every removal without looking.
     Removal,
-    /// A lying tracker may bring as many writer ids as it likes.
+    /// A lying tracker may introduce any number of writer ids.
     Writers,
 }
 
@@ -33,15 +28,15 @@ impl Broken {
     /// All rules that can be broken.
     pub const RULES: [Self; 7] = [
         Self::End,
-        Self::Origin,
+        Self::WriterId,
         Self::Votes,
         Self::Abstention,
-        Self::FreshRound,
+        Self::FullSync,
         Self::Removal,
         Self::Writers,
     ];
 
-    /// Whether only a lying tracker profits from it.
+    /// Whether it needs a lying tracker to have an effect.
     pub(crate) fn needs_a_liar(self) -> bool {
         matches!(self, Self::Removal | Self::Writers)
     }
@@ -52,10 +47,10 @@ impl fmt::Display for Broken {
         f.write_str(match self {
             Self::Nothing => "nothing",
             Self::End => "end",
-            Self::Origin => "origin",
+            Self::WriterId => "writer-id",
             Self::Votes => "votes",
             Self::Abstention => "abstention",
-            Self::FreshRound => "fresh-round",
+            Self::FullSync => "full-sync",
             Self::Removal => "removal",
             Self::Writers => "writers",
         })
@@ -72,54 +67,4 @@ impl std::str::FromStr for Broken {
             format!("there is no such rule; there are {}", names.join(", "))
         })
     }
-}
-
-/// Gives a tracker the END of an empty round from everybody, whom it cannot tell from the real ones.
-pub(crate) fn pretend_all_were_heard<D: Disk>(world: &mut World<D>, node: usize) {
-    let now = world.now(node);
-    let peers = world.configured();
-    let me = world.nodes[node].no;
-    for peer in peers.iter().copied().filter(|&peer| peer != me) {
-        let origin = Origin(world.rng.u128(..).to_le_bytes());
-        let it = &mut world.nodes[node];
-        let Some(replica) = &mut it.replica else { return };
-        let mut liar = Memory::new();
-        let bounds = Bounds::default();
-        let config = Config { me: peer, configured: peers.clone(), origin, cluster: CLUSTER, bounds };
-        let mut fake = Replica::open(&mut liar, config, now).unwrap();
-        it.store.begin();
-        replica.handle(&mut it.store, Event::LinkUp { peer }, now).unwrap();
-        fake.handle(&mut liar, Event::LinkUp { peer: me }, now).unwrap();
-        loop {
-            let (to_fake, to_node) = (sends(replica), sends(&mut fake));
-            if to_fake.is_empty() && to_node.is_empty() {
-                break;
-            }
-            // The liar must not find out that it lacks anything.
-            let harmless = |frame: &Frame| !matches!(frame, Frame::Vector(_) | Frame::Floor { .. });
-            for frame in to_fake.into_iter().filter(harmless) {
-                fake.handle(&mut liar, Event::Frame { peer: me, frame }, now).unwrap();
-            }
-            for frame in to_node {
-                replica.handle(&mut it.store, Event::Frame { peer, frame }, now).unwrap();
-            }
-        }
-        replica.handle(&mut it.store, Event::LinkDown { peer }, now).unwrap();
-        it.store.commit();
-    }
-}
-
-fn sends(replica: &mut Replica) -> Vec<Frame> {
-    let outputs = std::iter::from_fn(|| replica.poll_output());
-    outputs
-        .filter_map(|output| match output {
-            Output::Send { frame, .. } => Some(frame),
-            _ => None,
-        })
-        .collect()
-}
-
-/// The numbers of the first `count` trackers.
-pub(crate) fn numbers(count: usize) -> Vec<TrackerNo> {
-    (1..).take(count).map(TrackerNo).collect()
 }

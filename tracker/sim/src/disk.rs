@@ -1,19 +1,19 @@
-//! The seam to storage with what a simulation does to disks besides: they crash, are lost, and come back from backups.
+//! The storage seam and what a simulation does to disks: they crash, are lost, and are restored from backups.
 
 use std::fmt::Debug;
 
 use shoal_replica::memory::Memory;
 use shoal_replica::{Kind, Row, Rows};
 
-/// One tracker's disk. It panics where it fails: then the simulation itself has.
+/// One tracker's disk. An error is a panic, because it means that the simulation itself failed.
 pub trait Disk: Rows<Error: Debug> + Sized {
-    /// What a backup is.
+    /// A copy of a disk.
     type Backup: Clone;
 
-    /// A new one.
+    /// An empty disk.
     fn blank() -> Self;
 
-    /// Begins a transaction; none is open.
+    /// Begins a transaction. None is open.
     fn begin(&mut self);
 
     /// Makes the open transaction durable.
@@ -22,16 +22,16 @@ pub trait Disk: Rows<Error: Debug> + Sized {
     /// Undoes the open transaction, if there is one.
     fn rollback(&mut self);
 
-    /// The process died and another one opens the disk: what was not committed is lost.
+    /// The process died and another one opens the disk. What was not committed is lost.
     fn crash(&mut self);
 
-    /// A copy of what is durable now; no transaction is open.
+    /// A copy of what is durable now. No transaction is open.
     fn backup(&self) -> Self::Backup;
 
-    /// A disk with that content.
+    /// A disk with the content of a backup.
     fn restore(backup: &Self::Backup) -> Self;
 
-    /// All rows, tombstones too, by kind and key.
+    /// All rows, tombstones included, by kind and key.
     fn all(&self) -> Vec<Row> {
         let mut found: Vec<Row> = Vec::new();
         for kind in (1..=6).chain([Kind::FIRST_STAYS.0, Kind::LAST_WINS.0]).map(Kind) {

@@ -1,4 +1,4 @@
-//! The histories that the rules are made for, and those that the simulation has brought up.
+//! The sequences of events that the rules exist for, and those that the simulation has found.
 
 use shoal_replica::{BlobHash, Event, Frame, Kind, NameSpace, Rows, Uid, Warning, Write};
 
@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::scenarios::{
     ANNA, DAY_MS, World, cluster, copies, holder, lose_disk, run_connected_for, run_for, value, write,
 };
-use crate::world::{Fate, Input, claim, delete, put};
+use crate::world::{Input, TxFate, claim, delete, put};
 
 const FIRST: Uid = Uid([9; 16]);
 const SECOND: Uid = Uid([1; 16]);
@@ -15,7 +15,7 @@ fn anna(uid: Uid) -> Vec<Write> {
     vec![claim(NameSpace::User, ANNA, uid)]
 }
 
-/// Whom every tracker takes for the definite holder.
+/// Asserts that every tracker has this definite holder.
 fn assert_definite(world: &World, uid: Uid) {
     for node in 0..world.nodes.len() {
         let holder = holder(world, node).unwrap();
@@ -23,7 +23,7 @@ fn assert_definite(world: &World, uid: Uid) {
     }
 }
 
-/// Connects these trackers with each other and cuts them off from all others.
+/// Connects these trackers with each other and disconnects them from all others.
 fn only(world: &mut World, side: &[usize]) {
     for a in 0..world.nodes.len() {
         for b in 0..a {
@@ -38,7 +38,7 @@ fn only(world: &mut World, side: &[usize]) {
 }
 
 #[test]
-fn a_wiped_voter_back_among_those_who_know_nothing_cannot_give_the_name_again() {
+fn a_wiped_voter_among_trackers_without_the_name_cannot_give_it_again() {
     let mut world = cluster(5, &[]);
     world.single_copies_count = false;
     run_connected_for(&mut world, 3_000);
@@ -90,7 +90,7 @@ fn a_blob_cut_off_after_its_record_is_neither_acknowledged_nor_counted() {
             let events = world.next_event(to, from);
             let is_chunk = |event: &&Event| matches!(event, Event::Frame { frame: Frame::Chunk(_), .. });
             chunks += events.iter().filter(is_chunk).count();
-            world.transact(to, events.into_iter().map(Input::Event).collect(), Fate::Commit).unwrap();
+            world.transact(to, events.into_iter().map(Input::Event).collect(), TxFate::Commit).unwrap();
         }
     }
     world.kill(0);
@@ -104,7 +104,8 @@ fn a_blob_cut_off_after_its_record_is_neither_acknowledged_nor_counted() {
     assert_eq!(world.nodes[1].store.blob_len(hash).unwrap(), Some(200_000));
 }
 
-/// A deletion of `gone` that came of age everywhere while a backup of tracker 2, which still has it, lay in a drawer.
+/// A deletion of `gone` whose tombstone was dropped everywhere, and a backup of tracker 2 that still has the
+/// row.
 fn forgotten_deletion(trackers: usize) -> (World, Option<<shoal_replica::memory::Memory as Disk>::Backup>) {
     let mut world = cluster(trackers, &[]);
     world.single_copies_count = false;
@@ -129,12 +130,12 @@ fn assert_gone(world: &World) {
 }
 
 #[test]
-fn a_restored_tracker_serves_no_round_while_its_own_fresh_round_runs() {
+fn a_restored_tracker_serves_no_sync_during_its_own_full_sync() {
     let (mut world, backup) = forgotten_deletion(3);
     lose_disk(&mut world, 1, backup);
     world.kill(2);
     world.start(2);
-    // Tracker 3 is as blank as can be and asks the restored one, which knows from tracker 1 that it has to begin anew.
+    // Tracker 3 is blank and asks the restored one, which knows from tracker 1 that it needs a full sync.
     lose_disk(&mut world, 2, None);
     world.connect(0, 1);
     let mut busy = 0;
@@ -144,45 +145,45 @@ fn a_restored_tracker_serves_no_round_while_its_own_fresh_round_runs() {
             let events = world.next_event(to, from);
             let is_busy = |event: &&Event| matches!(event, Event::Frame { frame: Frame::Busy { .. }, .. });
             busy += events.iter().filter(is_busy).count();
-            world.transact(to, events.into_iter().map(Input::Event).collect(), Fate::Commit).unwrap();
+            world.transact(to, events.into_iter().map(Input::Event).collect(), TxFate::Commit).unwrap();
         }
     }
-    assert!(busy > 0, "the round that tracker 3 asked for was put off");
+    assert!(busy > 0, "the sync that tracker 3 asked for was put off");
     run_connected_for(&mut world, 10_000);
     assert_gone(&world);
 }
 
 #[test]
-fn growing_from_three_to_five_trackers_displaces_nobody() {
+fn growing_from_three_to_five_trackers_displaces_no_holder() {
     let mut world = cluster(3, &[]);
     run_connected_for(&mut world, 3_000);
     only(&mut world, &[0, 1]);
     write(&mut world, 0, anna(FIRST));
     world.deliver_all().unwrap();
     assert!(holder(&world, 0).unwrap().definite, "by two votes of three");
-    // Tracker 3 has not heard of it when two blank ones join it, with a majority of the five among them.
+    // Tracker 3 does not know of it when two blank ones join it and form a majority of the five with it.
     (0..3).for_each(|node| world.kill(node));
     world.add(2);
     world.start_all();
     only(&mut world, &[2, 3, 4]);
     write(&mut world, 3, anna(SECOND));
     run_for(&mut world, 5_000);
-    assert!(!holder(&world, 3).unwrap().definite, "they abstain until they have heard the others");
+    assert!(!holder(&world, 3).unwrap().definite, "they abstain until they have synced with the others");
     run_connected_for(&mut world, 10_000);
     assert_definite(&world, FIRST);
 }
 
 #[test]
-fn what_was_deleted_stays_deleted_where_rows_came_from_one_who_had_forgotten_it() {
+fn a_deletion_holds_where_rows_came_from_a_tracker_without_its_tombstone() {
     let (mut world, backup) = forgotten_deletion(3);
-    // Tracker 3 never saw the deletion: it has its rows from tracker 1, where it was dropped.
+    // Tracker 3 never saw the deletion: its rows come from tracker 1, where the tombstone was dropped.
     lose_disk(&mut world, 2, None);
     run_connected_for(&mut world, 5_000);
     world.kill(0);
     lose_disk(&mut world, 1, backup);
     world.connect(1, 2);
     run_for(&mut world, 2_000);
-    assert!(world.warnings.contains(&Warning::FreshRound { peer: world.nodes[2].no }));
+    assert!(world.warnings.contains(&Warning::FullSync { peer: world.nodes[2].no }));
     world.start(0);
     run_connected_for(&mut world, 10_000);
     assert_gone(&world);
@@ -196,7 +197,7 @@ fn a_key_deleted_by_a_clock_days_ahead_can_be_written_again() {
     world.nodes[2].skew_ms = days;
     write(&mut world, 2, vec![delete(b"k")]);
     run_connected_for(&mut world, 3_000);
-    // Tracker 3 alone thinks that the deletion is old, and drops it.
+    // Only tracker 3 takes the deletion for old, and drops it.
     world.now_ms += DAY_MS;
     run_connected_for(&mut world, 130_000);
     for (node, content) in [(2, b"one"), (1, b"two"), (0, b"six")] {
@@ -208,12 +209,12 @@ fn a_key_deleted_by_a_clock_days_ahead_can_be_written_again() {
 }
 
 #[test]
-fn a_majority_that_one_lost_disk_would_undo_is_told_to_nobody() {
+fn a_majority_that_one_lost_disk_would_undo_is_not_reported() {
     let mut world = cluster(3, &[]);
     world.single_copies_count = false;
     run_connected_for(&mut world, 3_000);
     only(&mut world, &[0, 2]);
-    // Tracker 1's vote never arrives anywhere, while tracker 3 votes for the retried claim and is heard.
+    // Tracker 1's vote never arrives anywhere. Tracker 3 votes for the retried claim, and its vote arrives.
     world.network.block(0, 2, world.now_ms + 60_000);
     write(&mut world, 0, anna(FIRST));
     write(&mut world, 2, anna(FIRST));

@@ -1,8 +1,8 @@
-//! What clients were told, and what may therefore never be otherwise.
+//! What was acknowledged to clients and must therefore hold.
 
 use std::collections::BTreeMap;
 
-use shoal_replica::{Frame, Kind, Live, NameSpace, Origin, Row, Rule, Stamp, Uid, VersionVector};
+use shoal_replica::{Frame, Kind, Live, NameSpace, Row, Rule, Stamp, Uid, VersionVector, WriterId};
 
 use crate::disk::Disk;
 
@@ -12,12 +12,13 @@ pub(crate) struct History {
     acked: BTreeMap<(Kind, Vec<u8>), Row>,
     deleted: BTreeMap<(Kind, Vec<u8>), Stamp>,
     created: BTreeMap<(NameSpace, Vec<u8>), Uid>,
-    numbers: BTreeMap<(Origin, u64), Seen>,
-    /// What was deleted may rise again with a lower stamp. Either clocks were wrong by more than tombstones are kept: then a
-    /// tracker that lost its disk may write what all others have forgotten as deleted. Or a tracker lost its disk twice: then
-    /// its backup may bring a row that no other tracker ever saw, and which was deleted unseen.
+    numbers: BTreeMap<(WriterId, u64), Seen>,
+    /// A deleted row may rise again with a lower stamp, for one of two reasons: clocks were wrong by more
+    /// than tombstones are kept, so a tracker that lost its disk may write what all others have dropped as
+    /// deleted; or a tracker lost its disk twice, so its backup may bring a row that no other tracker ever
+    /// saw and that was deleted unseen.
     pub(crate) deletions_fade: bool,
-    /// One tracker lies: of several deletions of one key any may be held, for digests do not count them.
+    /// One tracker lies: of several deletions of one key any may be held, because digests do not count them.
     pub(crate) is_lied_to: bool,
 }
 
@@ -30,7 +31,7 @@ struct Seen {
 }
 
 impl History {
-    /// A write was tried, acknowledged or not.
+    /// A write was attempted, acknowledged or not.
     pub(crate) fn tried(&mut self, row: &Row) {
         if row.tombstone {
             let stamp = self.deleted.entry((row.kind, row.key.clone())).or_default();
@@ -38,7 +39,7 @@ impl History {
         }
     }
 
-    /// A client was told that these rows are written, for good.
+    /// These rows were acknowledged to a client, for good.
     pub(crate) fn acked(&mut self, rows: &[Row]) {
         for row in rows {
             let place = (row.kind, row.key.clone());
@@ -52,7 +53,7 @@ impl History {
         }
     }
 
-    /// Somebody could be told that a name is that one's for good: invariant 3.
+    /// A name was reported as definitely held by this uid: invariant 3.
     pub(crate) fn created(&mut self, space: NameSpace, name: &[u8], uid: Uid) -> Result<(), String> {
         let first = *self.created.entry((space, name.to_vec())).or_insert(uid);
         if first == uid {
@@ -74,20 +75,20 @@ impl History {
 
     fn numbered(&mut self, row: &Row) -> Result<(), String> {
         let digest = row.digest();
-        if let Some(seen) = self.numbers.get(&(row.origin, row.seq)) {
+        if let Some(seen) = self.numbers.get(&(row.writer, row.seq)) {
             return if seen.digest == digest {
                 Ok(())
             } else {
-                Err(format!("invariant 6: two rows are {:?} {}", row.origin, row.seq))
+                Err(format!("invariant 6: two rows are {:?} {}", row.writer, row.seq))
             };
         }
         self.tried(row);
         let seen = Seen { digest, kind: row.kind, key: row.key.clone(), stamp: row.stamp };
-        self.numbers.insert((row.origin, row.seq), seen);
+        self.numbers.insert((row.writer, row.seq), seen);
         Ok(())
     }
 
-    /// Everything acknowledged is there, or what superseded it: invariants 2 and 4.
+    /// Everything acknowledged is held or superseded: invariants 2 and 4.
     pub(crate) fn check<D: Disk>(&mut self, store: &D) -> Result<(), String> {
         for row in store.all() {
             self.numbered(&row)?;
@@ -101,15 +102,15 @@ impl History {
         Ok(())
     }
 
-    /// What a vector covers is held or superseded: it holds always, and all else rests on it.
+    /// What a vector covers is held or superseded. This holds always, and everything else rests on it.
     pub(crate) fn check_vector<D: Disk>(&self, store: &D, vector: &VersionVector) -> Result<(), String> {
-        for ((origin, seq), seen) in
-            self.numbers.iter().filter(|((origin, seq), _)| vector.covers(*origin, *seq))
+        for ((writer, seq), seen) in
+            self.numbers.iter().filter(|((writer, seq), _)| vector.covers(*writer, *seq))
         {
             let held = store.get(seen.kind, &seen.key).unwrap();
             if !self.is_past(held.as_ref(), seen.kind, &seen.key, seen.stamp) {
                 return Err(format!(
-                    "vector: {origin:?} {seq} ({:?} {:?} at {:?}) is covered, and there is {held:?}",
+                    "vector: {writer:?} {seq} ({:?} {:?} at {:?}) is covered, and there is {held:?}",
                     seen.kind, seen.key, seen.stamp
                 ));
             }
@@ -117,7 +118,7 @@ impl History {
         Ok(())
     }
 
-    /// Whether what is held is the row or what superseded it.
+    /// Whether the held row is this row or supersedes it.
     pub(crate) fn stands_for(&self, held: Option<&Row>, row: &Row) -> bool {
         self.is_past(held, row.kind, &row.key, row.stamp)
     }
@@ -137,7 +138,7 @@ impl History {
         }
     }
 
-    /// Who was told to have a name for good.
+    /// The names that were definitely given to a uid.
     pub(crate) fn names(&self) -> impl Iterator<Item = (NameSpace, &[u8], Uid)> {
         self.created.iter().map(|((space, name), &uid)| (*space, name.as_slice(), uid))
     }

@@ -1,30 +1,30 @@
-//! The network between simulated trackers: links that keep order within one direction, and everything else that a
-//! network does. Directions and links run at their own pace, so that what comes by two ways comes in any order; a cut
-//! loses the tail of what was on its way; a blocked direction delivers nothing, not even that the link broke; a frame may
-//! come twice.
+//! The network between simulated trackers: links that keep order within one direction, and all faults of a
+//! network. Directions and links have their own pace, so frames on two paths arrive in any order. A cut loses
+//! the tail of what was in flight. A blocked direction delivers nothing, not even that the link broke. A
+//! frame may arrive twice.
 //!
-//! No frame is lost out of the middle of a link or overtakes another one on it: a link is one stream over TLS over TCP, which
-//! ends rather than go on behind a hole, and so does the tracker's own queue before it (`tracker::links::orders`). The
-//! protocol rests on that: END says that all rows of the round came before it. What a lossy network does to it are
-//! cuts at any frame; what reordering does are rows and vectors that come by way of a third tracker sooner or later than
-//! straight.
+//! No frame is lost in the middle of a link or overtakes another one on it. A link is one stream over TLS
+//! over TCP, which ends rather than continue after a gap, and so does the tracker's own queue before it
+//! (`tracker::links::orders`). The protocol relies on that: END says that all rows of the sync came before
+//! it. A lossy network becomes cuts at any frame. Reordering becomes rows and vectors that arrive by way of a
+//! third tracker sooner or later than directly.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
 use shoal_replica::Frame;
 
-/// A connection between two trackers, each of which learns of its coming and going in its own time.
+/// A connection between two trackers. Each of them learns of its beginning and end in its own time.
 struct Connection {
     broken: bool,
     up: [bool; 2],
     down: [bool; 2],
-    /// Frames on their way to each side.
+    /// Frames in flight to each side.
     inbox: [VecDeque<Frame>; 2],
 }
 
-/// What one side hears next.
-pub(crate) enum Heard {
+/// The next thing that one side learns.
+pub(crate) enum Delivery {
     Up,
     Frame(Frame),
     Down,
@@ -34,12 +34,12 @@ pub(crate) enum Heard {
 #[derive(Default)]
 pub(crate) struct Network {
     connections: BTreeMap<(usize, usize), VecDeque<Connection>>,
-    /// Until when nothing goes from the first to the second.
+    /// Until when nothing is delivered from the first to the second.
     blocked: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
-    /// Both sides of a tracker's links come to an end; the other ones hear of it in their time.
+    /// All links of a tracker end. The other sides learn of it in their own time.
     pub(crate) fn cut_all(&mut self, node: usize) {
         for (&(low, high), connections) in &mut self.connections {
             if low == node || high == node {
@@ -60,7 +60,7 @@ impl Network {
         self.connections.get(&pair).and_then(VecDeque::back).is_some_and(|connection| !connection.broken)
     }
 
-    /// Sets a link up, unless there is one or a direction is blocked.
+    /// Raises a link, unless there is one or a direction is blocked.
     pub(crate) fn connect(&mut self, a: usize, b: usize, now_ms: u64) {
         if a == b || self.is_connected(a, b) || self.is_blocked(a, b, now_ms) || self.is_blocked(b, a, now_ms)
         {
@@ -71,7 +71,7 @@ impl Network {
         self.connections.entry((a.min(b), a.max(b))).or_default().push_back(connection);
     }
 
-    /// Breaks a link. Some of what was on its way still arrives.
+    /// Breaks a link. Some of the frames in flight still arrive.
     pub(crate) fn cut(&mut self, a: usize, b: usize, rng: &mut Rng) {
         let pair = (a.min(b), a.max(b));
         if let Some(connection) = self.connections.get_mut(&pair).and_then(VecDeque::back_mut) {
@@ -82,12 +82,12 @@ impl Network {
         }
     }
 
-    /// Until then nothing goes from one to the other; the other way it does.
+    /// Blocks the direction from one to the other until then.
     pub(crate) fn block(&mut self, from: usize, to: usize, until_ms: u64) {
         self.blocked.insert((from, to), until_ms);
     }
 
-    /// Nothing is blocked any more.
+    /// Unblocks all directions.
     pub(crate) fn unblock_all(&mut self) {
         self.blocked.clear();
     }
@@ -96,7 +96,7 @@ impl Network {
         self.blocked.get(&(from, to)).is_some_and(|&until_ms| now_ms < until_ms)
     }
 
-    /// Every delivery that is possible now: who hears from whom.
+    /// Every delivery that is possible now: receiver and sender.
     pub(crate) fn deliverable(&self, now_ms: u64) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (&(low, high), connections) in &self.connections {
@@ -113,27 +113,27 @@ impl Network {
         found
     }
 
-    /// The next thing that `to` hears of its link with `from`.
-    pub(crate) fn next(&mut self, to: usize, from: usize) -> Option<Heard> {
+    /// The next thing that `to` learns of its link with `from`.
+    pub(crate) fn next(&mut self, to: usize, from: usize) -> Option<Delivery> {
         let side = usize::from(to > from);
         let connections = self.connections.get_mut(&(to.min(from), to.max(from)))?;
         let connection = connections.iter_mut().find(|connection| !connection.down[side])?;
         if !connection.up[side] {
             connection.up[side] = true;
-            return Some(Heard::Up);
+            return Some(Delivery::Up);
         }
         if let Some(frame) = connection.inbox[side].pop_front() {
-            return Some(Heard::Frame(frame));
+            return Some(Delivery::Frame(frame));
         }
         if !connection.broken {
             return None;
         }
         connection.down[side] = true;
         connections.retain(|connection| connection.down != [true; 2]);
-        Some(Heard::Down)
+        Some(Delivery::Down)
     }
 
-    /// A frame goes out over the link that the sender knows of, if that still stands.
+    /// Sends a frame over the link that the sender knows of, if it is still up.
     pub(crate) fn send(&mut self, from: usize, to: usize, frame: Frame) {
         let side = usize::from(from > to);
         let connections = self.connections.get_mut(&(from.min(to), from.max(to)));

@@ -1,12 +1,12 @@
-//! What a tracker does not take: from its own service, from its disk, and from whoever links up.
+//! What a tracker refuses: from its own service, from its disk, and from peers.
 
 use shoal_replica::{
-    Alarm, BlobHash, Bounds, Config, Event, Frame, Hello, Kind, Now, OpenError, Origin, Output, Reason,
-    Refusal, Replica, TrackerNo, Write, WriteError, memory::Memory, vote_key,
+    Alarm, BlobHash, Bounds, Config, Event, Frame, Hello, Kind, Now, OpenError, Output, Reason, Refusal,
+    Replica, TrackerNo, Write, WriteError, WriterId, memory::Memory, vote_key,
 };
 
 use crate::scenarios::{ANNA, cluster, value, write};
-use crate::world::{Fate, Input, delete, put};
+use crate::world::{Input, TxFate, delete, put};
 
 #[test]
 fn what_cannot_be_written_is_refused_and_changes_nothing() {
@@ -44,7 +44,7 @@ fn strangers_are_disconnected() {
         min_version: 1,
         cluster: [7; 16],
         no: TrackerNo(2),
-        origin: Origin([9; 16]),
+        writer: WriterId([9; 16]),
         wall_ms: 1_700_000_000_000,
     };
     for (frame, reason) in [
@@ -57,7 +57,7 @@ fn strangers_are_disconnected() {
         let mut world = cluster(2, &[]);
         let peer = TrackerNo(2);
         let events = [Event::LinkUp { peer }, Event::Frame { peer, frame }].map(Input::Event);
-        world.transact(0, events.into(), Fate::Commit).unwrap();
+        world.transact(0, events.into(), TxFate::Commit).unwrap();
         assert_eq!(world.closed, [(TrackerNo(1), peer, reason)]);
     }
 }
@@ -68,7 +68,7 @@ fn only_its_own_store_is_opened() {
     let config = |me: u8, configured: &[u8]| Config {
         me: TrackerNo(me),
         configured: configured.iter().copied().map(TrackerNo).collect(),
-        origin: Origin([me; 16]),
+        writer: WriterId([me; 16]),
         cluster: [7; 16],
         bounds: Bounds::default(),
     };
@@ -90,9 +90,9 @@ fn a_blob_with_another_content_is_refused() {
     loop {
         let mut events = world.next_event(1, 0);
         if events.is_empty() {
-            world.transact(0, Vec::new(), Fate::Commit).unwrap();
+            world.transact(0, Vec::new(), TxFate::Commit).unwrap();
             let back = world.next_event(0, 1).into_iter().map(Input::Event).collect();
-            world.transact(0, back, Fate::Commit).unwrap();
+            world.transact(0, back, TxFate::Commit).unwrap();
         }
         let lie = events.iter_mut().any(|event| match event {
             Event::Frame { frame: Frame::Chunk(chunk), .. } => {
@@ -101,7 +101,7 @@ fn a_blob_with_another_content_is_refused() {
             }
             _ => false,
         });
-        world.transact(1, events.into_iter().map(Input::Event).collect(), Fate::Commit).unwrap();
+        world.transact(1, events.into_iter().map(Input::Event).collect(), TxFate::Commit).unwrap();
         if lie {
             break;
         }

@@ -1,4 +1,4 @@
-//! Runs seeds on all cores, and shrinks one that fails.
+//! Runs seeds on all cores and shrinks one that fails.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::broken::Broken;
 use crate::disk::Disk;
-use crate::life::{Failure, Script, live};
+use crate::sim_run::{Failure, RunPlan, run_seed};
 use crate::tally::Tally;
 
-/// Lives that shrinking one may cost.
-const SHRINK_LIVES: u32 = 600;
+/// The most runs that shrinking may cost.
+const SHRINK_RUNS: u32 = 600;
 
 /// Which seeds to run, and with which rule broken.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Campaign {
     pub seeds: u64,
     /// Which rule is broken.
     pub broken: Broken,
-    /// On how many threads; all cores for 0.
+    /// The number of threads; 0 for one per core.
     pub threads: usize,
 }
 
@@ -30,25 +30,25 @@ pub struct Campaign {
 pub struct Found {
     /// The seed.
     pub seed: u64,
-    /// Which rule was broken, and how.
+    /// The rule that was violated, and how.
     pub problem: String,
 }
 
-/// What came of a campaign.
+/// The result of a campaign.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Seeds that were run.
     pub done: u64,
     /// What happened in them.
     pub tally: Tally,
-    /// One that failed; the others were left then.
+    /// A seed that failed. The remaining seeds were not run.
     pub found: Option<Found>,
 }
 
-/// Runs seeds until one fails. `progress` is told now and then how many are done.
+/// Runs seeds until one fails. `progress` is called at intervals with the number of seeds done.
 ///
 /// # Panics
-/// When the simulation itself fails on a thread.
+/// If the simulation itself fails on a thread.
 pub fn run<D: Disk>(campaign: &Campaign, progress: impl Fn(u64) + Sync) -> Outcome {
     let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let threads = if campaign.threads == 0 { cores() } else { campaign.threads };
@@ -61,8 +61,8 @@ pub fn run<D: Disk>(campaign: &Campaign, progress: impl Fn(u64) + Sync) -> Outco
                 return;
             }
             let seed = campaign.from + number;
-            let script = Script { seed, ..Script::default() };
-            let result = try_to_live::<D>(&script, campaign.broken);
+            let plan = RunPlan { seed, ..RunPlan::default() };
+            let result = try_run::<D>(&plan, campaign.broken);
             let mut outcome = outcome.lock().unwrap();
             outcome.done += 1;
             match result {
@@ -84,25 +84,26 @@ pub fn run<D: Disk>(campaign: &Campaign, progress: impl Fn(u64) + Sync) -> Outco
     outcome.into_inner().unwrap()
 }
 
-/// Runs one seed; if it fails, leaves out whatever it fails without, and tells the rest as a trace.
+/// Runs one seed. If it fails, leaves out the steps that the failure does not need and returns the rest as a
+/// trace.
 ///
 /// # Errors
 /// What is wrong, and how it came about.
 pub fn replay<D: Disk>(seed: u64, broken: Broken) -> Result<(), (Found, Vec<String>)> {
-    let mut script = Script { seed, ..Script::default() };
-    let Err(first) = try_to_live::<D>(&script, broken) else { return Ok(()) };
-    // Other failures than the one looked for would lead astray.
+    let mut plan = RunPlan { seed, ..RunPlan::default() };
+    let Err(first) = try_run::<D>(&plan, broken) else { return Ok(()) };
+    // Failures of another class would mislead.
     let class = class_of(&first.problem);
     let mut kept: Vec<u32> = (1..=first.steps).collect();
-    let (mut lives, mut size) = (0, kept.len().div_ceil(2));
-    while size > 0 && lives < SHRINK_LIVES {
+    let (mut runs, mut size) = (0, kept.len().div_ceil(2));
+    while size > 0 && runs < SHRINK_RUNS {
         let mut at = 0;
-        while at < kept.len() && lives < SHRINK_LIVES {
+        while at < kept.len() && runs < SHRINK_RUNS {
             let mut fewer = kept.clone();
             fewer.drain(at..(at + size).min(kept.len()));
-            script.without = (1..=first.steps).filter(|step| !fewer.contains(step)).collect();
-            lives += 1;
-            let failure = try_to_live::<D>(&script, broken).err();
+            plan.without = (1..=first.steps).filter(|step| !fewer.contains(step)).collect();
+            runs += 1;
+            let failure = try_run::<D>(&plan, broken).err();
             if failure.is_some_and(|failure| class_of(&failure.problem) == class) {
                 kept = fewer;
             } else {
@@ -111,15 +112,15 @@ pub fn replay<D: Disk>(seed: u64, broken: Broken) -> Result<(), (Found, Vec<Stri
         }
         size /= 2;
     }
-    script.without = (1..=first.steps).filter(|step| !kept.contains(step)).collect();
-    script.trace = true;
-    let failure = try_to_live::<D>(&script, broken).err().unwrap_or(first);
+    plan.without = (1..=first.steps).filter(|step| !kept.contains(step)).collect();
+    plan.trace = true;
+    let failure = try_run::<D>(&plan, broken).err().unwrap_or(first);
     Err((Found { seed, problem: failure.problem }, failure.trace))
 }
 
 /// A panic is a failure too.
-fn try_to_live<D: Disk>(script: &Script, broken: Broken) -> Result<Tally, Failure> {
-    std::panic::catch_unwind(AssertUnwindSafe(|| live::<D>(script, broken))).unwrap_or_else(|_| {
+fn try_run<D: Disk>(plan: &RunPlan, broken: Broken) -> Result<Tally, Failure> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| run_seed::<D>(plan, broken))).unwrap_or_else(|_| {
         let problem = "panic: see above".to_owned();
         Err(Failure { problem, steps: u32::from(u16::MAX) / 16, trace: Vec::new() })
     })
@@ -135,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// The most seeds that it may take to notice a broken rule.
+    /// A broken rule must be noticed within this many seeds.
     const SEEDS: u64 = 5_000;
 
     fn caught(broken: Broken, problems: &[&str]) {
@@ -151,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_used_twice_is_caught() {
-        caught(Broken::Origin, &["invariant 6", "invariant 1", "vector"]);
+    fn a_writer_id_used_twice_is_caught() {
+        caught(Broken::WriterId, &["invariant 6", "invariant 1", "vector"]);
     }
 
     #[test]
@@ -161,27 +162,27 @@ mod tests {
     }
 
     #[test]
-    fn a_vote_before_everybody_was_heard_is_caught() {
+    fn a_vote_before_all_were_synced_is_caught() {
         caught(Broken::Abstention, &["invariant 3"]);
     }
 
     #[test]
-    fn a_missing_fresh_round_is_caught() {
-        caught(Broken::FreshRound, &["invariant 1", "invariants 2", "vector"]);
+    fn a_missing_full_sync_is_caught() {
+        caught(Broken::FullSync, &["invariant 1", "invariants 2", "vector"]);
     }
 
     #[test]
-    fn what_a_liar_removes_is_missed() {
+    fn rows_that_a_liar_removes_are_noticed() {
         caught(Broken::Removal, &["liar, A3"]);
     }
 
     #[test]
-    fn writers_that_a_liar_makes_up_are_counted() {
+    fn writers_that_a_liar_makes_up_are_noticed() {
         caught(Broken::Writers, &["liar, A6"]);
     }
 
     #[test]
-    fn some_seeds_hold_and_a_seed_is_always_the_same_life() {
+    fn some_seeds_hold_and_a_seed_is_always_the_same_run() {
         let campaign = |threads| Campaign { from: 7_000, seeds: 200, broken: Broken::Nothing, threads };
         let (one, other) = (run::<Memory>(&campaign(1), |_| ()), run::<Memory>(&campaign(2), |_| ()));
         assert!(one.found.is_none(), "{:?}", one.found);
@@ -190,12 +191,12 @@ mod tests {
 
     #[test]
     fn a_failing_seed_is_shrunk_to_what_it_takes() {
-        let (found, trace) = replay::<Memory>(1, Broken::Origin).expect_err("this rule is noticed at once");
-        // The tracker itself is told of numbers that it does not know it gave out, or two rows are seen under one.
-        let noticed = ["invariant 6", "invariant 1: FalseWord"];
+        let (found, trace) = replay::<Memory>(1, Broken::WriterId).expect_err("this rule is noticed at once");
+        // The tracker learns of numbers that it does not know it used, or two rows appear under one number.
+        let noticed = ["invariant 6", "invariant 1: FalseAttribution"];
         assert!(noticed.iter().any(|it| found.problem.starts_with(it)), "{}", found.problem);
-        let told = |word: &str| trace.iter().filter(|line| line.contains(word)).count();
-        assert!(told("write") + told("delete") < 12, "{trace:#?}");
+        let lines = |word: &str| trace.iter().filter(|line| line.contains(word)).count();
+        assert!(lines(": write ") + lines(": delete ") < 12, "{trace:#?}");
         assert!(replay::<Memory>(1, Broken::Nothing).is_ok());
     }
 }

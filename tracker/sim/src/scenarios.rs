@@ -1,4 +1,4 @@
-//! One rule a test, on small clusters where everything else works.
+//! One rule per test, on small clusters without other faults.
 
 use shoal_replica::{
     Alarm, BlobHash, Bounds, Event, Holder, Kind, NameSpace, Reason, Row, Rows, Stamp, TrackerNo, Uid,
@@ -6,14 +6,14 @@ use shoal_replica::{
 };
 
 use crate::broken::Broken;
-use crate::world::{Fate, Input, claim, delete, put};
+use crate::world::{Input, TxFate, claim, delete, put};
 
 pub(crate) type World = crate::world::World<Memory>;
 
 pub(crate) const DAY_MS: u64 = 25 * 3_600_000;
 pub(crate) const ANNA: &[u8] = b"anna";
 
-/// A started cluster, connected where `links` says, and in step.
+/// A started cluster, connected as `links` says and in sync.
 pub(crate) fn cluster(trackers: usize, links: &[(usize, usize)]) -> World {
     let mut world = World::new(trackers, 1);
     world.start_all();
@@ -23,10 +23,10 @@ pub(crate) fn cluster(trackers: usize, links: &[(usize, usize)]) -> World {
 }
 
 pub(crate) fn write(world: &mut World, node: usize, writes: Vec<Write>) {
-    world.transact(node, vec![Input::Write(writes)], Fate::Commit).unwrap();
+    world.transact(node, vec![Input::Write(writes)], TxFate::Commit).unwrap();
 }
 
-/// How many copies the last acknowledgement at a tracker spoke of.
+/// The number of copies in the last acknowledgement at a tracker.
 pub(crate) fn copies(world: &World, node: usize) -> Option<usize> {
     world.nodes[node].acked.last().map(|&(_, copies)| copies)
 }
@@ -96,7 +96,7 @@ fn a_created_name_is_definite_when_it_is_acknowledged_by_a_majority() {
 }
 
 #[test]
-fn one_configured_tracker_settles_names_alone() {
+fn one_configured_tracker_decides_names_alone() {
     let mut world = cluster(1, &[]);
     write(&mut world, 0, vec![claim(NameSpace::User, ANNA, Uid([1; 16]))]);
     assert!(holder(&world, 0).unwrap().definite);
@@ -158,7 +158,7 @@ fn a_record_that_names_a_blob_is_acknowledged_after_the_blob() {
     let is_small_there = |world: &World| value(world, 1, b"small").is_some();
     while !is_small_there(&world) {
         let events = world.next_event(1, 0).into_iter().map(Input::Event).collect();
-        world.transact(1, events, Fate::Commit).unwrap();
+        world.transact(1, events, TxFate::Commit).unwrap();
     }
     assert_eq!(value(&world, 1, b"list"), None);
     world.deliver_all().unwrap();
@@ -173,7 +173,7 @@ fn a_tracker_silent_for_one_and_a_half_seconds_is_not_waited_for() {
     let start = world.now_ms;
     while copies(&world, 0).is_none() {
         world.now_ms = world.nodes[0].replica.as_ref().unwrap().next_timeout().unwrap().max(world.now_ms + 1);
-        world.transact(0, vec![Input::Event(Event::Tick)], Fate::Commit).unwrap();
+        world.transact(0, vec![Input::Event(Event::Tick)], TxFate::Commit).unwrap();
     }
     assert_eq!(copies(&world, 0), Some(1));
     assert_eq!(world.now_ms - start, 1_500);
@@ -186,13 +186,13 @@ fn a_tracker_silent_for_three_seconds_is_dead() {
     let start = world.now_ms;
     while world.closed.is_empty() {
         world.now_ms = world.nodes[0].replica.as_ref().unwrap().next_timeout().unwrap().max(world.now_ms + 1);
-        world.transact(0, vec![Input::Event(Event::Tick)], Fate::Commit).unwrap();
+        world.transact(0, vec![Input::Event(Event::Tick)], TxFate::Commit).unwrap();
     }
     assert_eq!(world.now_ms - start, 3_000);
 }
 
 #[test]
-fn a_cut_round_moves_no_vector() {
+fn a_cut_sync_moves_no_vector() {
     let mut world = cluster(2, &[]);
     for number in 0..5_000_u32 {
         write(&mut world, 0, vec![put(&number.to_be_bytes(), &[1; 200])]);
@@ -202,7 +202,7 @@ fn a_cut_round_moves_no_vector() {
         let ways = world.deliverable();
         let (to, from) = ways[world.rng.usize(..ways.len())];
         let events = world.next_event(to, from).into_iter().map(Input::Event).collect();
-        world.transact(to, events, Fate::Commit).unwrap();
+        world.transact(to, events, TxFate::Commit).unwrap();
     }
     world.kill(0);
     world.deliver_all().unwrap();
@@ -210,7 +210,8 @@ fn a_cut_round_moves_no_vector() {
     assert!(world.nodes[1].replica.as_ref().unwrap().vector().is_empty());
 }
 
-/// A deletion that came of age while a backup of tracker 2 lay in a drawer, and what it wrote after it was restored.
+/// A deletion whose tombstone was dropped while there was a backup of tracker 2, and what that tracker wrote
+/// after it was restored.
 fn restore_an_old_backup(broken: Broken) -> World {
     let mut world = cluster(2, &[(0, 1)]);
     world.broken = broken;
@@ -235,8 +236,8 @@ fn tombstones_are_dropped_and_a_restored_backup_brings_nothing_deleted_back() {
         assert_eq!(world.nodes[node].store.get(Kind::LAST_WINS, b"gone").unwrap(), None);
         assert!(value(&world, node, b"stays").is_some() && value(&world, node, b"new").is_some());
     }
-    assert!(world.warnings.contains(&Warning::FreshRound { peer: TrackerNo(1) }));
-    let world = restore_an_old_backup(Broken::FreshRound);
+    assert!(world.warnings.contains(&Warning::FullSync { peer: TrackerNo(1) }));
+    let world = restore_an_old_backup(Broken::FullSync);
     assert_ne!(world.nodes[1].store.get(Kind::LAST_WINS, b"gone").unwrap(), None);
 }
 
@@ -287,7 +288,7 @@ fn lose_a_vote(broken: Broken) -> (World, Result<(), String>) {
 }
 
 #[test]
-fn a_tracker_that_lost_its_disk_does_not_vote_before_it_has_heard_everybody() {
+fn a_tracker_that_lost_its_disk_does_not_vote_before_it_synced_with_all() {
     let (mut world, outcome) = lose_a_vote(Broken::Nothing);
     outcome.unwrap();
     assert!(!holder(&world, 0).unwrap().definite);
@@ -302,7 +303,7 @@ fn a_tracker_that_lost_its_disk_does_not_vote_before_it_has_heard_everybody() {
 }
 
 #[test]
-fn a_row_whose_tracker_lost_its_disk_reaches_everybody() {
+fn a_row_whose_tracker_lost_its_disk_reaches_all() {
     let mut world = cluster(3, &[]);
     world.single_copies_count = false;
     for number in 0..3_000_u32 {
@@ -313,7 +314,7 @@ fn a_row_whose_tracker_lost_its_disk_reaches_everybody() {
         let ways = world.deliverable();
         let (to, from) = ways[world.rng.usize(..ways.len())];
         let events = world.next_event(to, from).into_iter().map(Input::Event).collect();
-        world.transact(to, events, Fate::Commit).unwrap();
+        world.transact(to, events, TxFate::Commit).unwrap();
         let connected = world.nodes[0].replica.as_ref().unwrap().status(world.now(0))[0].connected;
         if connected && world.nodes[0].pending.is_empty() && value(&world, 0, b"last").is_none() {
             write(&mut world, 0, vec![put(b"last", b"v")]);
@@ -346,7 +347,7 @@ fn a_silent_difference_is_noticed_and_repaired() {
 }
 
 #[test]
-fn a_broken_clock_drags_nobody_and_its_rows_can_be_replaced() {
+fn a_wrong_clock_moves_no_other_and_its_rows_can_be_replaced() {
     let mut world = cluster(2, &[]);
     world.nodes[1].skew_ms = 3_600_000;
     write(&mut world, 1, vec![put(b"k", b"future")]);
@@ -374,20 +375,20 @@ fn born_is_when_the_key_came_into_being() {
 }
 
 #[test]
-fn a_rolled_back_replica_is_opened_again_with_its_origin() {
+fn a_rolled_back_replica_is_opened_again_with_its_writer_id() {
     let mut world = cluster(2, &[(0, 1)]);
     write(&mut world, 0, vec![put(b"a", b"1")]);
     world.deliver_all().unwrap();
-    world.transact(0, vec![Input::Write(vec![put(b"b", b"lost")])], Fate::Rollback).unwrap();
+    world.transact(0, vec![Input::Write(vec![put(b"b", b"lost")])], TxFate::Rollback).unwrap();
     write(&mut world, 0, vec![put(b"b", b"kept")]);
     run_connected_for(&mut world, 3_000);
     assert_eq!(value(&world, 1, b"b"), Some(b"kept".to_vec()));
-    let origins = world.nodes[1].replica.as_ref().unwrap().vector().len();
-    assert_eq!(origins, 1);
+    let writers = world.nodes[1].replica.as_ref().unwrap().vector().len();
+    assert_eq!(writers, 1);
 }
 
 #[test]
-fn a_flood_is_taken_slowly_and_the_operator_is_told() {
+fn a_flood_is_taken_slowly_and_raises_an_alarm() {
     let mut world = World::new(2, 1);
     world.bounds = Bounds { bytes_burst: 20_000, bytes_per_s: 2_000, ..Bounds::default() };
     world.start_all();
@@ -400,7 +401,7 @@ fn a_flood_is_taken_slowly_and_the_operator_is_told() {
     let soon = held(&world);
     assert!((10..40).contains(&soon), "{soon} of 100 after ten seconds");
     assert!(world.alarms.contains(&Alarm::Flood { peer: TrackerNo(1) }), "{:?}", world.alarms);
-    // Nothing is refused: it comes in time.
+    // Nothing is refused: all rows arrive in time.
     run_connected_for(&mut world, 300_000);
     assert_eq!(held(&world), 100);
 }

@@ -1,6 +1,6 @@
-//! What happened in a simulation, in numbers.
+//! Counts of what happened in a simulation.
 
-/// What happened, to see that a simulation is worth something.
+/// Counts that show whether a simulation covers enough.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {
     /// Processes that died.
@@ -15,30 +15,30 @@ pub struct Tally {
     pub acked: u64,
     /// Names that were definitely given to a client.
     pub names: u64,
-    /// Fresh rounds that were begun.
-    pub fresh_rounds: u64,
+    /// Full syncs that were begun.
+    pub full_syncs: u64,
 }
 
 impl Tally {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { crashes, lost_disks, cuts, failures, acked, names, fresh_rounds } = other;
+        let Self { crashes, lost_disks, cuts, failures, acked, names, full_syncs } = other;
         self.crashes += crashes;
         self.lost_disks += lost_disks;
         self.cuts += cuts;
         self.failures += failures;
         self.acked += acked;
         self.names += names;
-        self.fresh_rounds += fresh_rounds;
+        self.full_syncs += full_syncs;
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { crashes, lost_disks, cuts, failures, acked, names, fresh_rounds } = self;
+        let Self { crashes, lost_disks, cuts, failures, acked, names, full_syncs } = self;
         write!(
             f,
             "{crashes} crashes, {lost_disks} disks lost or restored, {cuts} links cut, {failures} failed commits, \
-             {fresh_rounds} fresh rounds, {acked} acknowledged writes, {names} names given for good"
+             {full_syncs} full syncs, {acked} acknowledged writes, {names} names given for good"
         )
     }
 }

@@ -1,46 +1,52 @@
-//! A cluster in one thread: trackers on their disks, a network between them, one clock, and the driver's part.
+//! A cluster in one thread: trackers on their disks, a network between them, one clock, and the driver's
+//! part.
+
+pub(crate) mod liar;
+mod pretend;
+pub(crate) mod trace;
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use shoal_replica::{
-    Alarm, Bounds, Config, Event, Frame, Holder, Kind, NameSpace, Now, Origin, Output, Reason, Replica, Row,
-    TrackerNo, Uid, Warning, Write, WriteId, claim_key, parse_claim_key,
+    Alarm, Bounds, Config, Event, Frame, Holder, Kind, NameSpace, Now, Output, Reason, Replica, Row,
+    TrackerNo, Uid, Warning, Write, WriteId, WriterId, claim_key, parse_claim_key,
 };
 
-use crate::broken::{Broken, numbers, pretend_all_were_heard};
+use crate::broken::Broken;
 use crate::disk::Disk;
 use crate::history::History;
-use crate::liar::Liar;
-use crate::network::{Heard, Network};
+use crate::network::{Delivery, Network};
 use crate::tally::Tally;
-use crate::trace::{trace_input, trace_rows};
+use liar::Liar;
+use pretend::pretend_all_synced;
+use trace::{trace_input, trace_rows};
 
 /// All trackers of a world belong to this cluster.
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 pub(crate) const START_WALL_MS: u64 = 1_700_000_000_000;
-/// For how long a tracker refuses writes after its disk was full.
+/// How long a tracker refuses writes after its disk was full.
 const FULL_MS: u64 = 5_000;
-/// A write that waits for longer than its acknowledgement may take, with every delay between two looks at it.
+/// Longer than an acknowledgement may take, with every delay between two checks of it.
 const WAIT_MS: u64 = 20_000;
 
 /// What happens to a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum TxFate {
     Commit,
-    /// It fails; the tracker opens its replica again.
+    /// The commit fails. The tracker opens its replica again.
     Rollback,
-    /// The disk is full: as before, and there is neither link nor write for a while.
+    /// The disk is full. As `Rollback`, and for a while there are neither links nor writes.
     Full,
-    /// It is durable and an error is reported nevertheless: the tracker opens its replica again.
-    CommitUnheard,
-    /// The process dies before it.
+    /// The commit succeeds but reports an error. The tracker opens its replica again.
+    CommitReportedFailed,
+    /// The process dies before the commit.
     DieBefore,
-    /// The process dies after it, having carried out that many of its outputs.
+    /// The process dies after the commit, having carried out this many of its outputs.
     DieAfter(usize),
 }
 
-/// Something for one tracker's one transaction.
+/// An input of a transaction.
 #[derive(Debug)]
 pub(crate) enum Input {
     Event(Event),
@@ -48,7 +54,7 @@ pub(crate) enum Input {
 }
 
 /// A write that is not acknowledged yet.
-pub(crate) struct Pending {
+pub(crate) struct UnackedWrite {
     pub(crate) rows: Vec<Row>,
     since_ms: u64,
 }
@@ -59,43 +65,44 @@ pub(crate) struct Node<D> {
     pub(crate) store: D,
     pub(crate) replica: Option<Replica>,
     pub(crate) skew_ms: i64,
-    /// Its disk came from a backup once.
+    /// Its disk was restored from a backup once.
     pub(crate) restored: bool,
     /// Writes of this process that are not acknowledged yet.
-    pub(crate) pending: BTreeMap<WriteId, Pending>,
+    pub(crate) pending: BTreeMap<WriteId, UnackedWrite>,
     pub(crate) acked: Vec<(WriteId, usize)>,
     full_until_ms: u64,
-    pub(crate) origin: Origin,
+    pub(crate) writer: WriterId,
 }
 
-/// A cluster and all that is known about it.
+/// A cluster and everything known about it.
 pub(crate) struct World<D> {
     pub(crate) rng: Rng,
     pub(crate) now_ms: u64,
     pub(crate) nodes: Vec<Node<D>>,
     pub(crate) history: History,
     pub(crate) broken: Broken,
-    /// Whether frames go through their encoding.
+    /// Whether frames are encoded and decoded.
     pub(crate) encode: bool,
-    /// One frame of so many comes twice; none for 0.
+    /// One frame in this many arrives twice; none for 0.
     pub(crate) repeats: u32,
-    /// Whether acknowledgements by one tracker alone count, as no disk is lost.
+    /// Whether acknowledgements by one tracker alone count, because no disk is lost.
     pub(crate) single_copies_count: bool,
     pub(crate) alarms: Vec<Alarm>,
-    /// Removals that were held back and that no operator has looked at yet: where, and by whose word.
+    /// Held removals that no operator has looked at yet: the tracker that holds, and the peer of the full
+    /// sync.
     pub(crate) held_removals: Vec<(usize, TrackerNo)>,
     pub(crate) warnings: Vec<Warning>,
-    /// Links that were closed: by whom, with whom, why.
+    /// Links that were closed: by which tracker, with which one, and why.
     pub(crate) closed: Vec<(TrackerNo, TrackerNo, Reason)>,
     pub(crate) network: Network,
-    /// What each tracker lets any other one cause.
+    /// What each tracker allows any other one to cause.
     pub(crate) bounds: Bounds,
-    /// Which tracker lies, if one does.
+    /// The lying tracker, if there is one.
     pub(crate) liar: Option<Liar>,
     /// Until when a tracker raises no link with another.
     shunned: BTreeMap<(usize, usize), u64>,
     pub(crate) tally: Tally,
-    /// What happened, in words, if that is wanted.
+    /// A log of what happened, if one is wanted.
     pub(crate) trace: Option<Vec<String>>,
 }
 
@@ -125,7 +132,7 @@ impl<D: Disk> World<D> {
         world
     }
 
-    /// Adds blank trackers; none of them runs yet.
+    /// Adds blank trackers that do not run yet.
     pub(crate) fn add(&mut self, count: usize) {
         let numbers = numbers(self.nodes.len() + count);
         for no in numbers.into_iter().skip(self.nodes.len()) {
@@ -138,7 +145,7 @@ impl<D: Disk> World<D> {
                 pending: BTreeMap::new(),
                 acked: Vec::new(),
                 full_until_ms: 0,
-                origin: Origin(self.rng.u128(..).to_le_bytes()),
+                writer: WriterId(self.rng.u128(..).to_le_bytes()),
             });
         }
     }
@@ -171,13 +178,13 @@ impl<D: Disk> World<D> {
     }
 
     pub(crate) fn start(&mut self, node: usize) {
-        if self.broken != Broken::Origin {
-            self.nodes[node].origin = Origin(self.rng.u128(..).to_le_bytes());
+        if self.broken != Broken::WriterId {
+            self.nodes[node].writer = WriterId(self.rng.u128(..).to_le_bytes());
         }
         self.note(|| format!("tracker {} starts", node + 1));
         self.open(node);
         if self.broken == Broken::Abstention {
-            pretend_all_were_heard(self, node);
+            pretend_all_synced(self, node);
         }
     }
 
@@ -186,7 +193,7 @@ impl<D: Disk> World<D> {
         let configured = self.configured();
         let it = &mut self.nodes[node];
         let bounds = self.bounds;
-        let config = Config { me: it.no, configured, origin: it.origin, cluster: CLUSTER, bounds };
+        let config = Config { me: it.no, configured, writer: it.writer, cluster: CLUSTER, bounds };
         it.store.begin();
         it.replica = Some(Replica::open(&mut it.store, config, now).unwrap());
         it.store.commit();
@@ -194,7 +201,7 @@ impl<D: Disk> World<D> {
         it.acked.clear();
     }
 
-    /// The process dies; what was not committed is lost.
+    /// The process dies. What was not committed is lost.
     pub(crate) fn kill(&mut self, node: usize) {
         self.note(|| format!("tracker {} dies", node + 1));
         self.tally.crashes += 1;
@@ -206,7 +213,7 @@ impl<D: Disk> World<D> {
         self.network.cut_all(node);
     }
 
-    /// The process dies and its disk is lost; a backup takes its place, if there is one.
+    /// The process dies and its disk is lost. A backup replaces it, if there is one.
     pub(crate) fn lose_disk(&mut self, node: usize, backup: Option<&D::Backup>) {
         self.kill(node);
         self.tally.lost_disks += 1;
@@ -224,39 +231,39 @@ impl<D: Disk> World<D> {
         }
     }
 
-    /// Breaks a link. Some of what was on its way still arrives.
+    /// Breaks a link. Some of the frames in flight still arrive.
     pub(crate) fn cut(&mut self, a: usize, b: usize) {
         self.tally.cuts += u64::from(self.network.is_connected(a, b));
         self.network.cut(a, b, &mut self.rng);
     }
 
-    /// Every delivery that is possible now: who hears from whom.
+    /// Every delivery that is possible now: receiver and sender.
     pub(crate) fn deliverable(&self) -> Vec<(usize, usize)> {
         let mut ways = self.network.deliverable(self.now_ms);
         ways.retain(|&(to, _)| self.is_up(to));
         ways
     }
 
-    /// The next thing that `to` hears of its link with `from`.
+    /// The next events that `to` gets from its link with `from`.
     pub(crate) fn next_event(&mut self, to: usize, from: usize) -> Vec<Event> {
         let peer = self.nodes[from].no;
         let frame = match self.network.next(to, from) {
             None => return Vec::new(),
-            Some(Heard::Up) => return vec![Event::LinkUp { peer }],
-            Some(Heard::Down) => return vec![Event::LinkDown { peer }],
-            Some(Heard::Frame(frame)) => frame,
+            Some(Delivery::Up) => return vec![Event::LinkUp { peer }],
+            Some(Delivery::Down) => return vec![Event::LinkDown { peer }],
+            Some(Delivery::Frame(frame)) => frame,
         };
         if self.liar.as_ref().is_some_and(|liar| liar.node == to)
-            && let Some(lies) = self.answer_with_lies(from, &frame)
+            && let Some(lies) = self.lying_reply(from, &frame)
         {
             lies.into_iter().for_each(|lie| self.network.send(to, from, lie));
             return Vec::new();
         }
         let early_end = match &frame {
-            Frame::Rows { round, .. } if self.broken == Broken::End => {
-                Some(Event::Frame { peer, frame: Frame::End { round: *round } })
+            Frame::Rows { sync_id, .. } if self.broken == Broken::End => {
+                Some(Event::Frame { peer, frame: Frame::End { sync_id: *sync_id } })
             }
-            Frame::Floor { .. } if self.broken == Broken::FreshRound => return Vec::new(),
+            Frame::GcWatermark { .. } if self.broken == Broken::FullSync => return Vec::new(),
             _ => None,
         };
         let frame = if self.encode { Frame::decode(&frame.encode()).unwrap() } else { frame };
@@ -265,10 +272,10 @@ impl<D: Disk> World<D> {
         [Event::Frame { peer, frame }].into_iter().chain(again).chain(early_end).collect()
     }
 
-    /// One transaction of one tracker, as its driver runs it.
-    pub(crate) fn transact(&mut self, node: usize, inputs: Vec<Input>, fate: Fate) -> Result<(), String> {
+    /// Runs one transaction of one tracker as its driver does.
+    pub(crate) fn transact(&mut self, node: usize, inputs: Vec<Input>, fate: TxFate) -> Result<(), String> {
         if self.is_full(node) {
-            // Neither links nor writes; what was on its way is lost.
+            // Neither links nor writes. What was in flight is lost.
             return Ok(());
         }
         if self.trace.is_some() {
@@ -289,30 +296,30 @@ impl<D: Disk> World<D> {
                     let rows = places.iter().filter_map(|(kind, key)| it.store.get(*kind, key).unwrap());
                     let rows: Vec<Row> = rows.collect();
                     rows.iter().for_each(|row| self.history.tried(row));
-                    it.pending.insert(id, Pending { rows, since_ms: self.now_ms });
+                    it.pending.insert(id, UnackedWrite { rows, since_ms: self.now_ms });
                 }
             }
         }
         self.end_transaction(node, fate)
     }
 
-    fn end_transaction(&mut self, node: usize, fate: Fate) -> Result<(), String> {
+    fn end_transaction(&mut self, node: usize, fate: TxFate) -> Result<(), String> {
         let it = &mut self.nodes[node];
         match fate {
-            Fate::Commit | Fate::DieAfter(_) | Fate::CommitUnheard => it.store.commit(),
-            Fate::Rollback | Fate::Full => it.store.rollback(),
-            Fate::DieBefore => {}
+            TxFate::Commit | TxFate::DieAfter(_) | TxFate::CommitReportedFailed => it.store.commit(),
+            TxFate::Rollback | TxFate::Full => it.store.rollback(),
+            TxFate::DieBefore => {}
         }
         match fate {
-            Fate::Commit => return self.carry_out(node, usize::MAX),
-            Fate::DieAfter(count) => {
+            TxFate::Commit => return self.carry_out(node, usize::MAX),
+            TxFate::DieAfter(count) => {
                 self.carry_out(node, count)?;
                 self.kill(node);
             }
-            Fate::DieBefore => self.kill(node),
-            Fate::Rollback | Fate::CommitUnheard | Fate::Full => {
+            TxFate::DieBefore => self.kill(node),
+            TxFate::Rollback | TxFate::CommitReportedFailed | TxFate::Full => {
                 self.tally.failures += 1;
-                if fate == Fate::Full {
+                if fate == TxFate::Full {
                     it.full_until_ms = self.now_ms + FULL_MS;
                 }
                 self.network.cut_all(node);
@@ -326,7 +333,7 @@ impl<D: Disk> World<D> {
         for node in self.all_up() {
             let due = self.nodes[node].replica.as_ref().and_then(Replica::next_timeout);
             if due.is_some_and(|due| due <= self.now_ms) {
-                self.transact(node, vec![Input::Event(Event::Tick)], Fate::Commit)?;
+                self.transact(node, vec![Input::Event(Event::Tick)], TxFate::Commit)?;
             }
         }
         Ok(())
@@ -347,7 +354,7 @@ impl<D: Disk> World<D> {
         }
     }
 
-    /// Delivers everything that is on its way, in some order, and lets time pass until something is due.
+    /// Delivers everything in flight, in some order, and advances the clock until something is due.
     pub(crate) fn step(&mut self) -> Result<(), String> {
         self.deliver_all()?;
         let timeouts = self.nodes.iter().filter_map(|node| node.replica.as_ref()?.next_timeout());
@@ -361,11 +368,11 @@ impl<D: Disk> World<D> {
             let ways = self.deliverable();
             let Some(&(to, from)) = self.rng.choice(&ways) else { return Ok(()) };
             let events = self.next_event(to, from).into_iter().map(Input::Event).collect();
-            self.transact(to, events, Fate::Commit)?;
+            self.transact(to, events, TxFate::Commit)?;
         }
     }
 
-    /// Who holds a name in the eyes of one tracker.
+    /// Who holds a name according to one tracker.
     pub(crate) fn holder(&self, node: usize, space: NameSpace, name: &[u8]) -> Option<Holder> {
         let it = &self.nodes[node];
         let replica = it.replica.as_ref()?;
@@ -378,9 +385,9 @@ impl<D: Disk> World<D> {
         Some(Holder { uid, definite: false, claim: Some(claim) })
     }
 
-    /// No write may wait for longer than an acknowledgement can take.
+    /// Checks that no write waits for longer than an acknowledgement can take.
     pub(crate) fn check_waiting(&self, node: usize) -> Result<(), String> {
-        let late = |pending: &Pending| self.now_ms > pending.since_ms + WAIT_MS;
+        let late = |pending: &UnackedWrite| self.now_ms > pending.since_ms + WAIT_MS;
         match self.nodes[node].pending.values().find(|pending| late(pending)) {
             Some(pending) => Err(format!("invariant 5: {:?} is not acknowledged", pending.rows)),
             None => Ok(()),
@@ -393,7 +400,7 @@ impl<D: Disk> World<D> {
                 break;
             };
             match output {
-                Output::Send { to: _, frame } if self.is_kept_back(node, &frame) => {}
+                Output::Send { to: _, frame } if self.is_withheld(node, &frame) => {}
                 Output::Send { to, frame } => {
                     self.history.sent(&frame)?;
                     self.network.send(node, usize::from(to.0) - 1, frame);
@@ -419,7 +426,7 @@ impl<D: Disk> World<D> {
                     self.alarms.push(alarm);
                 }
                 Output::Warning(warning) => {
-                    self.tally.fresh_rounds += u64::from(matches!(warning, Warning::FreshRound { .. }));
+                    self.tally.full_syncs += u64::from(matches!(warning, Warning::FullSync { .. }));
                     self.warnings.push(warning);
                 }
             }
@@ -431,7 +438,7 @@ impl<D: Disk> World<D> {
         self.tally.acked += 1;
         let it = &mut self.nodes[node];
         it.acked.push((id, copies));
-        let Some(Pending { rows, .. }) = it.pending.remove(&id) else {
+        let Some(UnackedWrite { rows, .. }) = it.pending.remove(&id) else {
             return Err(format!("{id:?} was acknowledged twice or never written"));
         };
         self.note(|| {
@@ -454,7 +461,7 @@ impl<D: Disk> World<D> {
                 rows.iter().all(|row| self.history.stands_for(held(row).as_ref(), row))
             };
             let holders = self.nodes.iter().filter(holds).count();
-            // A liar's acknowledgement may be one of its lies.
+            // A liar's acknowledgement may be a lie.
             if holders + usize::from(self.liar.is_some()) < copies {
                 return Err(format!("{rows:?} is said to have {copies} copies and has {holders}"));
             }
@@ -465,10 +472,10 @@ impl<D: Disk> World<D> {
         Ok(())
     }
 
-    fn trace_transaction(&mut self, node: usize, inputs: &[Input], fate: Fate) {
+    fn trace_transaction(&mut self, node: usize, inputs: &[Input], fate: TxFate) {
         let what: Vec<String> = inputs.iter().filter_map(trace_input).collect();
-        if !what.is_empty() || fate != Fate::Commit {
-            let fate = if fate == Fate::Commit { String::new() } else { format!(" [{fate:?}]") };
+        if !what.is_empty() || fate != TxFate::Commit {
+            let fate = if fate == TxFate::Commit { String::new() } else { format!(" [{fate:?}]") };
             self.note(|| format!("tracker {}: {}{fate}", node + 1, what.join("; ")));
         }
     }
@@ -492,4 +499,9 @@ pub(crate) fn put(key: &[u8], value: &[u8]) -> Write {
 /// A deletion of such a row.
 pub(crate) fn delete(key: &[u8]) -> Write {
     Write { kind: Kind::LAST_WINS, key: key.to_vec(), tombstone: true, ..Write::default() }
+}
+
+/// The numbers of the first `count` trackers.
+fn numbers(count: usize) -> Vec<TrackerNo> {
+    (1..).take(count).map(TrackerNo).collect()
 }

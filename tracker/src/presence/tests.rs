@@ -8,20 +8,21 @@ fn address() -> SocketAddr {
     "10.0.0.1:5".parse().unwrap()
 }
 
-fn holding(extent: Extent) -> Holding {
-    Holding { group: FILE.0, file: FILE.1, extent }
+fn holding(completeness: Completeness) -> Holding {
+    Holding { group: FILE.0, file: FILE.1, completeness }
 }
 
-fn extents(presence: &Presence) -> Vec<(PeerId, Extent)> {
-    let mut holders: Vec<_> = presence.holders(FILE.0, FILE.1).iter().map(|h| (h.peer, h.extent)).collect();
+fn completeness_of(presence: &Presence) -> Vec<(PeerId, Completeness)> {
+    let mut holders: Vec<_> =
+        presence.holders(FILE.0, FILE.1).iter().map(|h| (h.peer, h.completeness)).collect();
     holders.sort_by_key(|holder| holder.0);
     holders
 }
 
 /// Carries everything untold from one to the other.
 fn carry(from: (&Presence, u8), to: (&Presence, u8)) {
-    for delta in from.0.take_untold(to.1) {
-        to.0.told(from.1, delta);
+    for delta in from.0.take_unsent(to.1) {
+        to.0.apply(from.1, delta);
     }
 }
 
@@ -29,18 +30,18 @@ fn carry(from: (&Presence, u8), to: (&Presence, u8)) {
 fn trackers_tell_each_other_of_their_clients() {
     let (one, two) = (Presence::default(), Presence::default());
     let login = one.online(ALICE, Uid([1; 16]), address());
-    one.holds(ALICE, true, &[holding(Extent::Some)]);
+    one.holds(ALICE, true, &[holding(Completeness::Some)]);
     one.link_up(2);
     carry((&one, 1), (&two, 2));
-    assert_eq!(extents(&two), [(ALICE, Extent::Some)]);
+    assert_eq!(completeness_of(&two), [(ALICE, Completeness::Some)]);
 
-    one.holds(ALICE, false, &[holding(Extent::Complete)]);
+    one.holds(ALICE, false, &[holding(Completeness::Complete)]);
     carry((&one, 1), (&two, 2));
-    assert_eq!(extents(&two), [(ALICE, Extent::Complete)]);
+    assert_eq!(completeness_of(&two), [(ALICE, Completeness::Complete)]);
 
     one.offline(ALICE, login);
     carry((&one, 1), (&two, 2));
-    assert_eq!(extents(&two), []);
+    assert_eq!(completeness_of(&two), []);
     assert_eq!(two.count(), 0);
 }
 
@@ -51,11 +52,11 @@ fn a_client_that_moved_is_not_removed_by_its_old_tracker() {
     one.link_up(2);
     carry((&one, 1), (&two, 2));
     let _ = two.online(ALICE, Uid([1; 16]), address());
-    two.holds(ALICE, true, &[holding(Extent::Complete)]);
+    two.holds(ALICE, true, &[holding(Completeness::Complete)]);
     one.offline(ALICE, login);
     carry((&one, 1), (&two, 2));
     two.forget(1);
-    assert_eq!(extents(&two), [(ALICE, Extent::Complete)]);
+    assert_eq!(completeness_of(&two), [(ALICE, Completeness::Complete)]);
 }
 
 #[test]
@@ -72,14 +73,14 @@ fn leases_are_known_to_all_trackers_once_they_are_linked() {
     let (user, life) = (Uid([1; 16]), Duration::from_secs(60));
     assert!(one.lease(user, RequestId([1; 16]), life));
     one.link_up(2);
-    assert!(!two.is_told_by(1) && !two.has_lease(user));
+    assert!(!two.has_reported(1) && !two.has_lease(user));
     carry((&one, 1), (&two, 2));
-    assert!(two.is_told_by(1) && two.has_lease(user));
+    assert!(two.has_reported(1) && two.has_lease(user));
     assert!(one.lease(user, RequestId([1; 16]), Duration::ZERO));
     carry((&one, 1), (&two, 2));
     assert!(!two.has_lease(user));
     two.link_down(1);
-    assert!(!two.is_told_by(1));
+    assert!(!two.has_reported(1));
 }
 
 #[test]
@@ -92,12 +93,12 @@ fn an_old_connection_that_breaks_late_does_not_take_the_new_one_offline() {
 }
 
 #[test]
-fn anew_voids_what_was_announced_before() {
+fn a_reset_voids_what_was_announced_before() {
     let presence = Presence::default();
     let _ = presence.online(BOB, Uid([1; 16]), address());
-    presence.holds(BOB, true, &[holding(Extent::Complete)]);
+    presence.holds(BOB, true, &[holding(Completeness::Complete)]);
     presence.holds(BOB, true, &[]);
-    assert_eq!(extents(&presence), []);
+    assert_eq!(completeness_of(&presence), []);
 }
 
 #[test]

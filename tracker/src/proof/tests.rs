@@ -3,14 +3,14 @@ use std::sync::{Mutex, PoisonError};
 use shoal_common::credentials::change_message;
 use shoal_common::{Nonce, PeerId};
 use shoal_net::Identity;
-use shoal_replica::{Origin, Stamp, claim_key, limits::MAX_VALUE_BYTES};
+use shoal_replica::{Stamp, WriterId, claim_key, limits::MAX_VALUE_BYTES};
 
 use super::*;
 use crate::record::{ACCOUNT, Birth, encode};
 
 fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>) -> Row {
-    let (stamp, origin) = (Stamp::at_ms(1), Origin([1; 16]));
-    Row { kind, key, stamp, origin, seq: 1, born: stamp, tombstone: false, value, blobs: Vec::new() }
+    let (stamp, writer) = (Stamp::at_ms(1), WriterId([1; 16]));
+    Row { kind, key, stamp, writer, seq: 1, born: stamp, tombstone: false, value, blobs: Vec::new() }
 }
 
 fn user_claim(name: &str, user: Uid, value: Vec<u8>) -> Row {

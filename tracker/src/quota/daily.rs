@@ -1,5 +1,5 @@
-//! How much each user wrote lately. What is replaced or deleted leaves something on the trackers' disks for a day, so what
-//! somebody may write in a day is bounded too, and not only what there is at the end.
+//! How much each user wrote lately. What is replaced or deleted stays on the trackers' disks for a day. So what a user writes
+//! in a day is bounded too, not only what is there at its end.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use shoal_common::Uid;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// How often a user may write the whole quota within a day: once for what there is, once more for rearranging all of it.
+/// How often a user may write the whole quota within a day: once to fill it, once more to rearrange all of it.
 const TIMES: f64 = 2.0;
-/// Users that are remembered; beyond that those who may write most are forgotten first. Some 3 MB.
+/// Users that are remembered, in some 3 MB. Those who may write most are forgotten first.
 const MAX_USERS: usize = 50_000;
 
-/// When each user may write the whole day's share again: in the past for those who wrote nothing lately.
+/// When each user may write the whole day's share again. It is in the past for those who wrote nothing lately.
 #[derive(Debug, Default)]
 pub(super) struct Daily(HashMap<Uid, Instant>);
 
 impl Daily {
-    /// Counts bytes that a user of that quota writes.
+    /// Counts bytes that a user with that quota writes.
     ///
     /// # Errors
     /// How long to wait before that much may be written; nothing is counted then.

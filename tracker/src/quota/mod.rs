@@ -1,10 +1,13 @@
-//! How much each user and each group may have on the trackers' disks and on the storage nodes, and what a change of that
-//! would break.
+//! How much each user and each group may have on the trackers' disks and on the storage nodes.
 //!
-//! Everything kept has somebody who answers for it: a share and what is kept of its file, whoever shares it; a stored file,
-//! its user; a file that nobody shares any more, the founder of its group, up to a small bound beyond which such files go.
-//! Quotas are judged where something new is written, by what this tracker holds then. In a partition each side therefore
-//! admits up to the quota; what was acknowledged stays, and anyone who is over may still delete.
+//! Everything that is kept counts for one user or group:
+//!
+//! - a share, with what is kept of its file, for the user who shares it;
+//! - a stored file for its user;
+//! - a file that is no longer shared for the founder of its group. Beyond a small bound such files are dropped.
+//!
+//! Quotas are checked when something new is written, against what this tracker holds then. In a partition each side therefore
+//! admits up to the quota. What was acknowledged stays, and a user over the quota may still delete.
 
 mod daily;
 mod operator;
@@ -15,11 +18,11 @@ use std::time::Instant;
 use shoal_common::storage::PointerKey;
 use shoal_common::tracker_api::{Answer, ClientShares, Level, QuotaAnswer, Refusal, RefusalKind};
 use shoal_common::{Gid, PeerId, Uid, size_text};
-use shoal_replica::{Rows, Write};
+use shoal_replica::Write;
 
-use crate::core::{Fault, Tx, refuse};
+use crate::database::{Fault, Tx, refuse};
 use crate::record::{
-    FILE, QUOTA, Quota, QuotaOf, SHARE, Share, StoredExtent, file_key, pointer_key, share_key,
+    FILE, QUOTA, Quota, QuotaOf, SHARE, Share, StoredSize, delete, file_key, pointer_key, share_key,
 };
 use crate::store::{GroupUsage, ROW_BYTES, ShareOf, UserUsage, pointer_cost, share_cost};
 use daily::Daily;
@@ -32,19 +35,19 @@ pub use operator::{Command, parse};
 pub const USERS: Limits = Limits { files: 20_000, bytes: 256 << 20, groups: 1_000, stored: 100 << 30 };
 /// What each group may have unless an operator says otherwise: several users' quotas, so that no member alone fills it.
 pub const GROUPS: Limits = Limits { files: 100_000, bytes: 1 << 30, groups: u64::MAX, stored: u64::MAX };
-/// Bytes of metadata of files that nobody shares, in all groups that one user founded; beyond that such files are dropped.
+/// Bytes of metadata of files that are not shared, in all groups that one user founded. Beyond that such files are dropped.
 const MAX_IDLE_BYTES: u64 = 32 << 20;
-/// Rows that are dropped with one new share at most: what one write takes beside its own.
+/// Rows that are dropped with one new share at most: what one write takes besides its own.
 const MAX_DROPPED: usize = 20;
-/// Clients that a user is told of, those with the most shares.
+/// Clients that a user's quota lists: those with the most shares.
 const MAX_CLIENTS: usize = 50;
-/// From how much of a quota on an operator is told that somebody is near it, in percent.
+/// From this percentage on a user or group is reported to operators as near a quota.
 const NEAR_PERCENT: u64 = 80;
 
-/// What one user or group may have. `u64::MAX` is no bound.
+/// What one user or group may have. `u64::MAX` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of a user: shares and stored files; of a group: files that somebody shares.
+    /// For a user shares and stored files; for a group shared files.
     pub files: u64,
     /// Bytes of metadata on each tracker.
     pub bytes: u64,
@@ -55,7 +58,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// These, as far as the quota does not say otherwise.
+    /// These limits, with those that the quota sets in their place.
     fn with(self, quota: Quota) -> Self {
         Self {
             files: quota.files.unwrap_or(self.files),
@@ -66,7 +69,7 @@ impl Limits {
     }
 }
 
-/// The part of the quotas that a tracker keeps in memory: how much each user wrote lately. Cheap to clone.
+/// How much each user wrote lately, which a tracker keeps in memory. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Quotas(Arc<Mutex<Daily>>);
 
@@ -81,8 +84,8 @@ pub(crate) struct NewShare<'a> {
 }
 
 impl Quotas {
-    /// Judges a share that is about to be written; gives what is to be dropped in the same write: the user's shares in groups
-    /// that the user left, and files that nobody shares.
+    /// Checks a share that is about to be written. Returns what is to be dropped in the same write: the user's shares in groups
+    /// that the user left, and files that are no longer shared.
     pub(crate) fn admit_share(
         &self,
         tx: &Tx<'_>,
@@ -97,12 +100,8 @@ impl Quotas {
             && tx.store().idle_of_founder(founder)? > MAX_IDLE_BYTES
         {
             let idle = tx.store().idle_files(founder, MAX_DROPPED)?.into_iter();
-            drops.extend(idle.filter(|idle| *idle != (group, file)).map(|(group, file)| Write {
-                kind: FILE,
-                key: file_key(group, file),
-                tombstone: true,
-                ..Write::default()
-            }));
+            let others = idle.filter(|idle| *idle != (group, file));
+            drops.extend(others.map(|(group, file)| delete(FILE, file_key(group, file))));
         }
         Ok(drops)
     }
@@ -117,8 +116,7 @@ impl Quotas {
             for ((group, file, peer), cost) in tx.store().shares_left(user, MAX_DROPPED)? {
                 usage.files = usage.files.saturating_sub(1);
                 usage.bytes = usage.bytes.saturating_sub(cost);
-                let key = share_key(group, file, user, peer);
-                drops.push(Write { kind: SHARE, key, tombstone: true, ..Write::default() });
+                drops.push(delete(SHARE, share_key(group, file, user, peer)));
             }
         }
         check_user(usage, UserUsage { files, bytes, stored: 0 }, limits)?;
@@ -126,27 +124,27 @@ impl Quotas {
         Ok(drops)
     }
 
-    /// Judges a stored file that is about to be named.
+    /// Checks a stored file that is about to be named.
     pub(crate) fn admit_stored(
         &self,
         tx: &Tx<'_>,
         user: Uid,
         key: PointerKey,
-        (sealed, extent): (usize, StoredExtent),
+        (sealed, size): (usize, StoredSize),
     ) -> Result<(), Fault> {
         let limits = user_limits(tx, user)?;
         let old = tx.store().pointer_usage(&pointer_key(user, key))?;
-        let ((old_bytes, old_stored), cost) = (old.unwrap_or_default(), pointer_cost(sealed, extent));
+        let ((old_bytes, old_stored), cost) = (old.unwrap_or_default(), pointer_cost(sealed, size));
         let more = UserUsage {
             files: u64::from(old.is_none()),
             bytes: cost.saturating_sub(old_bytes),
-            stored: extent.stored.saturating_sub(old_stored),
+            stored: size.stored.saturating_sub(old_stored),
         };
         check_user(tx.store().usage(user)?, more, limits)?;
         self.count_written(user, cost, limits)
     }
 
-    /// Counts what a user writes now: what was replaced or deleted stays on the trackers' disks for a day.
+    /// Counts what a user writes now, because what is replaced or deleted stays on the trackers' disks for a day.
     fn count_written(&self, user: Uid, bytes: u64, limits: Limits) -> Result<(), Fault> {
         let mut daily = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         daily.count(user, bytes, limits.bytes, Instant::now()).map_err(|wait| {
@@ -154,13 +152,12 @@ impl Quotas {
                 "you changed more within a day than your quota allows; try again in {} s (see: quota)",
                 wait.as_secs() + 1
             );
-            let again_ms = u32::try_from(wait.as_millis()).ok();
-            Fault::Refused(Refusal { kind: RefusalKind::Wait, text, again_ms })
+            Fault::Refused(Refusal::new(RefusalKind::Wait, text).retry_after(wait))
         })
     }
 }
 
-/// Judges one more group that a user is about to found.
+/// Checks one more group that a user is about to found.
 pub(crate) fn admit_group(tx: &Tx<'_>, user: Uid) -> Result<(), Fault> {
     let most = user_limits(tx, user)?.groups;
     if over(tx.store().founded(user)?, 1, most) {
@@ -173,7 +170,7 @@ pub(crate) fn admit_group(tx: &Tx<'_>, user: Uid) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the user of that client has and may have; or a group, for one of its members.
+/// The quota of the user of that client, or of a group for one of its members.
 pub(crate) fn answer(tx: &Tx<'_>, (user, peer): (Uid, PeerId), group: Option<Gid>) -> Result<Answer, Fault> {
     let level = |used, most: u64| Level { used, most: Some(most).filter(|most| *most != u64::MAX) };
     let answer = match group {
@@ -199,13 +196,13 @@ pub(crate) fn answer(tx: &Tx<'_>, (user, peer): (Uid, PeerId), group: Option<Gid
     Ok(Answer::Quota(Box::new(answer)))
 }
 
-/// Bytes that a user may still store, in all copies; `None` where there is no bound.
+/// Bytes that a user may still store, in all copies; `None` is no limit.
 pub(crate) fn room_for_stored(tx: &Tx<'_>, user: Uid) -> Result<Option<u64>, Fault> {
     let most = user_limits(tx, user)?.stored;
     Ok((most != u64::MAX).then_some(most.saturating_sub(tx.store().usage(user)?.stored)))
 }
 
-/// Bytes that one storage node may hold of a user: the quota, and once more for what is not named yet or not any more.
+/// Bytes that one storage node may hold of a user: twice the quota, to have room for chunks that are not named yet or no longer.
 pub(crate) fn node_allowance(tx: &Tx<'_>, user: Uid) -> Result<Option<u64>, Fault> {
     let most = user_limits(tx, user)?.stored;
     Ok((most != u64::MAX).then_some(most.saturating_mul(2)))
@@ -219,18 +216,17 @@ fn group_limits(tx: &Tx<'_>, group: Gid) -> Result<Limits, Fault> {
     Ok(GROUPS.with(quota(tx, QuotaOf::Groups)?).with(quota(tx, QuotaOf::Group(group))?))
 }
 
-/// What operators said of somebody's quota.
+/// What operators set of one quota.
 fn quota(tx: &Tx<'_>, of: QuotaOf) -> Result<Quota, Fault> {
     if let Some(quota) = tx.store().quota_noted(of) {
         return Ok(quota);
     }
-    let row = tx.store().get(QUOTA, &of.key())?.filter(|row| !row.tombstone);
-    let quota = row.and_then(|row| minicbor::decode(&row.value).ok()).unwrap_or_default();
+    let quota = tx.store().live(QUOTA, &of.key())?.unwrap_or_default();
     tx.store().note_quota(of, quota);
     Ok(quota)
 }
 
-/// Whether more of something breaks a limit. Nothing more never does.
+/// Whether more of something breaks a limit. No addition never does.
 fn over(used: u64, more: u64, most: u64) -> bool {
     more > 0 && used.saturating_add(more) > most
 }

@@ -1,4 +1,4 @@
-//! Quotas at a tracker's prompt: who has used most of theirs, one user's or group's, and setting them for all trackers.
+//! Quotas at a tracker's prompt: shows who has used most of theirs, shows one, and sets one for all trackers.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 
 use shoal_common::tracker_api::RefusalKind;
 use shoal_common::{Gid, GroupName, Uid, UserName, size_text};
-use shoal_replica::Write;
 
 use super::{GROUPS, Limits, NEAR_PERCENT, USERS, number, quota};
-use crate::core::{Core, Fault, Tx, refuse};
-use crate::record::{QUOTA, Quota, QuotaOf, encode};
-use crate::service::names;
+use crate::database::{Database, Fault, Tx, refuse};
+use crate::names;
+use crate::record::{QUOTA, Quota, QuotaOf, delete, put};
 use crate::store::{self, GroupUsage, StoreError, Usages, UserUsage};
 
-/// Users, and groups, that are shown as those with the most of their quotas used.
+/// Users, and groups, in the list of those that have used most of their quotas.
 const SHOWN: usize = 10;
 
-/// Whose quota, as an operator says it.
+/// Whose quota, as an operator types it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whose {
     /// Each user's.
@@ -30,14 +29,14 @@ pub enum Whose {
     Group(String),
 }
 
-/// What an operator does about quotas.
+/// An operator's command about quotas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Show the defaults and who has used most.
+    /// Show the quotas of all, and who has used most.
     Overview,
     /// Show one.
     Show(Whose),
-    /// Change one: each figure that is named, `None` takes it back.
+    /// Set the figures of one; `None` takes a figure back.
     Set(Whose, Vec<(Figure, Option<u64>)>),
 }
 
@@ -81,10 +80,11 @@ impl Figure {
 /// # Errors
 /// What to type instead.
 pub fn parse(rest: &str) -> Result<Command, String> {
-    let words = shlex::split(rest).ok_or("a quote is not closed")?;
+    let words =
+        shlex::split(rest).ok_or("a quote is not closed; put names with spaces between two quotes")?;
     let mut words = words.iter().map(String::as_str);
-    let usage = "say whose: quota users, quota groups, quota user NAME or quota group NAME; to set it, go on with \
-                 files N, bytes SIZE, groups N, stored SIZE; none is no bound, default takes it back";
+    let usage = "type quota users, quota groups, quota user NAME or quota group NAME; to set it, add files N, bytes SIZE, \
+                 groups N or stored SIZE; none is no limit, default takes it back";
     let Some(first) = words.next() else { return Ok(Command::Overview) };
     let whose = match first.to_ascii_lowercase().as_str() {
         "users" => Whose::Users,
@@ -108,7 +108,7 @@ pub fn parse(rest: &str) -> Result<Command, String> {
             "none" => Some(u64::MAX),
             _ => Some(shoal_console::size(value).ok_or_else(|| {
                 let shown: String = value.chars().filter(|c| !c.is_control()).take(40).collect();
-                format!("{shown:?} is no number; write for example 500, 20K, 100M, 2T, none or default")
+                format!("{shown:?} is not a number; type for example 500, 20K, 100M, 2T, none or default")
             })?),
         };
         figures.push((figure, value));
@@ -152,7 +152,7 @@ impl Standings {
     }
 }
 
-/// How much of a quota is used, in percent of the figure of which the most is.
+/// How much of a quota is used, in percent, by the figure that is used most.
 fn percent(figures: &[(u64, u64)]) -> u64 {
     let of = |&(used, most): &(u64, u64)| match most {
         u64::MAX => 0,
@@ -175,7 +175,7 @@ fn of_group(usage: &GroupUsage, limits: &Limits) -> u64 {
     percent(&[(usage.files, limits.files), (usage.bytes, limits.bytes)])
 }
 
-/// How many users, and how many groups, have used most of a quota, as the database of that data directory has it.
+/// How many users, and how many groups, are near a quota or at it, by the database of that data directory.
 pub(crate) fn at_quota(dir: &Path) -> Result<[AtQuota; 2], StoreError> {
     let standings = Standings::of(store::usages(dir)?);
     let count = |percents: Vec<u64>| AtQuota {
@@ -187,29 +187,28 @@ pub(crate) fn at_quota(dir: &Path) -> Result<[AtQuota; 2], StoreError> {
     Ok([count(users.collect()), count(groups.collect())])
 }
 
-/// Does what an operator says about quotas; gives what to show.
+/// Carries out an operator's command about quotas; returns what to show.
 ///
 /// # Errors
-/// In words: there is nobody of that name, or the database cannot take it.
-pub(crate) async fn run(core: &Core, dir: PathBuf, command: Command) -> Result<String, String> {
+/// In words: there is no user or group of that name, or the database cannot take it.
+pub(crate) async fn run(database: &Database, dir: PathBuf, command: Command) -> anyhow::Result<String> {
     let done = match command {
         Command::Overview => {
             let usages = tokio::task::spawn_blocking(move || store::usages(&dir)).await;
-            let usages = usages.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-            let standings = Standings::of(usages);
-            core.read(move |tx| overview(tx, standings)).await
+            let standings = Standings::of(usages??);
+            database.read(move |tx| overview(tx, standings)).await
         }
-        Command::Show(whose) => core.read(move |tx| show(tx, &whose)).await,
+        Command::Show(whose) => database.read(move |tx| show(tx, &whose)).await,
         Command::Set(whose, figures) => {
             let written = whose.clone();
-            let set = core.run(move |tx| set(tx, &written, &figures)).await;
+            let set = database.run(move |tx| set(tx, &written, &figures)).await;
             match set {
-                Ok(()) => core.read(move |tx| show(tx, &whose)).await,
+                Ok(()) => database.read(move |tx| show(tx, &whose)).await,
                 Err(refusal) => Err(refusal),
             }
         }
     };
-    done.map_err(|refusal| refusal.text)
+    Ok(done?)
 }
 
 fn overview(tx: &Tx<'_>, standings: Standings) -> Result<String, Fault> {
@@ -232,7 +231,7 @@ fn overview(tx: &Tx<'_>, standings: Standings) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// Who is meant.
+/// The user or group that is meant.
 fn resolve(tx: &Tx<'_>, whose: &Whose) -> Result<QuotaOf, Fault> {
     let none = |what: &str, name: &str| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
@@ -281,7 +280,7 @@ fn show(tx: &Tx<'_>, whose: &Whose) -> Result<String, Fault> {
     })
 }
 
-/// Says so where a quota is not the one of all.
+/// A note on a quota that is not the one of all.
 fn own(tx: &Tx<'_>, of: QuotaOf) -> Result<&'static str, Fault> {
     Ok(if quota(tx, of)? == Quota::default() { "" } else { " (set apart; default takes it back)" })
 }
@@ -296,9 +295,9 @@ fn set(tx: &mut Tx<'_>, whose: &Whose, figures: &[(Figure, Option<u64>)]) -> Res
     if before == after {
         return Ok(());
     }
-    let tombstone = after == Quota::default();
-    let value = if tombstone { Vec::new() } else { encode(&after) };
-    tx.write(vec![Write { kind: QUOTA, key: of.key(), value, tombstone, ..Write::default() }])
+    let write =
+        if after == Quota::default() { delete(QUOTA, of.key()) } else { put(QUOTA, of.key(), &after) };
+    tx.write(vec![write])
 }
 
 fn user_text(usage: &UserUsage, groups: u64) -> String {

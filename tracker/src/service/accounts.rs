@@ -1,4 +1,4 @@
-//! Accounts: creating them, proving a password, sessions and what belongs to one.
+//! Accounts: creating them, changing their passwords, and what a session consists of.
 
 use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, decoy_salt};
 use shoal_common::limits::MAX_LIST;
@@ -8,14 +8,26 @@ use shoal_common::{Gid, GroupName, Nonce, PeerId, Uid, UserName};
 use shoal_net::Identity;
 use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 
-use super::names::{self, Called};
-use super::sessions::Caller;
-use crate::core::{Fault, Tx, refuse};
+use crate::database::{Fault, Tx, refuse};
+use crate::names::{self, Called};
 use crate::proof::{self, MAX_CHANGES, NotChanged};
-use crate::record::{ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, account_key, encode};
+use crate::record::{ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, account_key, put};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
+
+/// Who is logged in on a connection, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Whose account.
+    pub(super) user: Uid,
+    /// On which client.
+    pub(super) peer: PeerId,
+    /// The public login key that the session was proven with.
+    pub(super) login_key: PeerId,
+    /// When the user logged in, in milliseconds since 1970.
+    pub(super) since_ms: u64,
+}
 
 /// An account that a login may be for.
 #[derive(Debug, Clone)]
@@ -28,7 +40,7 @@ pub(super) struct Candidate {
     pub(super) more: bool,
 }
 
-/// What a session needs to know; signed into tokens outside the core.
+/// What a session consists of; it is signed into tokens outside the database thread.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     user: Uid,
@@ -47,7 +59,7 @@ pub(super) struct NewUser {
     pub(super) invitation: Option<String>,
 }
 
-/// Creates an account if `admit` lets it, with what that says to write besides; a repeated request finds its own claim and
+/// Creates an account if `admit` allows it, and writes what that returns besides. A repeated request finds its own claim and
 /// changes nothing.
 pub(super) fn create(
     tx: &mut Tx<'_>,
@@ -55,7 +67,7 @@ pub(super) fn create(
     admit: impl FnOnce(&Tx<'_>, (Option<&str>, &str)) -> Result<Option<Write>, Fault>,
 ) -> Result<(), Fault> {
     let NewUser { id, name, account, nonce, invitation } = new;
-    if name.is_parked() {
+    if name.is_renamed() {
         return Err(refuse(RefusalKind::Malformed, "a user id must not end with ~ and six hex digits"));
     }
     let digest = account.digest();
@@ -76,7 +88,7 @@ pub(super) fn create(
         }
         None => {}
     }
-    // The id follows from the name and the keys. While a round is under way the account may be here before the claim.
+    // The id follows from the name and the keys. During a sync the account may arrive before the claim.
     let held = tx.store().get(ACCOUNT, &account_key(id))?;
     let same =
         held.as_ref().and_then(proof::read_account).is_some_and(|(_, held)| proof::is_derived(id, &held));
@@ -86,12 +98,8 @@ pub(super) fn create(
             format!("the account of {name} has an id that is in use; try again"),
         ));
     }
-    let claim = Write {
-        kind: Kind::USER_CLAIM,
-        key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
-        value: encode(&Naming { nonce, account: digest }),
-        ..Write::default()
-    };
+    let key = claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0));
+    let claim = put(Kind::USER_CLAIM, key, &Naming { nonce, account: digest });
     let mut writes = vec![claim];
     if !same {
         writes.extend(admit(tx, (invitation.as_deref(), name.as_str()))?);
@@ -102,7 +110,7 @@ pub(super) fn create(
     tx.write(writes)
 }
 
-/// What a client of an earlier version is told.
+/// The answer to a client of an earlier version.
 pub(super) fn outdated(does: &str) -> Fault {
     let text = format!(
         "this client is of an earlier version and {does} in a way that is not safe; update the client and try again"
@@ -110,8 +118,8 @@ pub(super) fn outdated(does: &str) -> Fault {
     refuse(RefusalKind::Malformed, text)
 }
 
-/// Whether the name that the one of this id just claimed may yet be lost to somebody else, or is lost already: two may have
-/// claimed it at different trackers before these heard of each other.
+/// Whether the name that this claimant just claimed is not definite, or lost already: another one may have claimed it at
+/// another tracker at the same time.
 pub(super) fn is_provisional(
     tx: &Tx<'_>,
     space: NameSpace,
@@ -137,16 +145,16 @@ pub(super) fn candidate(tx: &Tx<'_>, name: &UserName, number: u8) -> Result<Opti
     Ok(account(tx, user)?.map(|account| Candidate { user, account, more }))
 }
 
-/// The salt that is shown for a name that has no account.
+/// The salt that is sent for a name that has no account.
 pub(super) fn salt_of_nobody(tx: &Tx<'_>, name: &UserName) -> Result<[u8; SALT_BYTES], Fault> {
     let row = tx.store().get(DECOY_SECRET, &[])?;
-    // The secret is written at the first start, before the first client is let in.
+    // The secret is written at the first start, before the first client connects.
     let secret = row.and_then(|row| row.value.try_into().ok()).unwrap_or([0; 32]);
     Ok(decoy_salt(&secret, name.as_str()))
 }
 
-/// Replaces a user's secrets, by a signature of the present login key that every tracker checks. A repeated request
-/// changes nothing, proves nothing, and gives false.
+/// Replaces a user's secrets, with a signature of the present login key that every tracker checks. A repeated request changes
+/// nothing, proves nothing, and returns false.
 pub(super) fn replace_secrets(
     tx: &mut Tx<'_>,
     user: Uid,
@@ -184,10 +192,10 @@ pub(super) fn replace_secrets(
 }
 
 fn account_write(user: Uid, record: &AccountRecord) -> Write {
-    Write { kind: ACCOUNT, key: account_key(user), value: encode(record), ..Write::default() }
+    put(ACCOUNT, account_key(user), record)
 }
 
-/// What a session of this user needs to know; none if there is no such account.
+/// What a session of this user consists of; `None` if there is no such account.
 pub(super) fn facts(tx: &Tx<'_>, user: Uid) -> Result<Option<Facts>, Fault> {
     let Some(account) = account(tx, user)? else { return Ok(None) };
     let mut groups = Vec::new();

@@ -5,24 +5,25 @@ use std::net::SocketAddr;
 
 use shoal_common::limits::MAX_LIST;
 use shoal_common::mirrors;
-use shoal_common::tracker_api::{Answer, Extent, FileEntry, Holder, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Completeness, FileEntry, Holder, Holding, RefusalKind};
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid};
 use shoal_replica::{BlobHash, Rows, Write};
 
-use super::{groups, names};
-use crate::core::{Fault, Tx, refuse};
+use super::groups;
+use crate::database::{Fault, Tx, refuse};
+use crate::names;
 use crate::presence::Presence;
 use crate::quota::{self, Quotas};
-use crate::record::{FILE, SHARE, Share, encode, file_key, share_key};
+use crate::record::{FILE, SHARE, Share, delete, encode, file_key, put, share_key};
 use crate::store::{FileRow, file_cost};
 
-/// How often a client should ask for a file's holders while there are few, in milliseconds.
-const FEW_HOLDERS_AGAIN_MS: u32 = 1_000;
-/// How often where there are many, in milliseconds.
-const MANY_HOLDERS_AGAIN_MS: u32 = 5_000;
-/// Shares that are taken back in one go where a client is lost: what one write takes.
+/// After how long a client asks again for a file's holders while there are few, in milliseconds.
+const FEW_HOLDERS_RETRY_MS: u32 = 1_000;
+/// After how long when there are many, in milliseconds.
+const MANY_HOLDERS_RETRY_MS: u32 = 5_000;
+/// Shares of a lost client that are taken back at a time: what one write takes.
 const MAX_FORGOTTEN: usize = 50;
-/// From how many on there are many.
+/// From this number of holders on there are many.
 const MANY_HOLDERS: usize = 50;
 
 /// A file to be shared: what a client sends.
@@ -60,22 +61,17 @@ pub(super) fn share(
             );
             return Err(refuse(RefusalKind::Exists, text));
         }
-        // Nobody shares the old content: the name is free again.
-        writes.push(Write {
-            kind: FILE,
-            key: file_key(group, other.fid),
-            tombstone: true,
-            ..Write::default()
-        });
+        // The old content is no longer shared, so the name is free again.
+        writes.push(delete(FILE, file_key(group, other.fid)));
     }
-    // Twins under one name come of partitions only; more than a handful there cannot be.
+    // Only partitions make several files under one name, and few of them.
     writes.truncate(16);
     let mirrors = std::mem::take(&mut manifest.mirrors);
     let known = known_manifest(tx, group, file)?;
     if let Some(known) = known.as_ref().filter(|known| !known.mirrors.is_empty())
         && tx.store().is_shared(group, file)?
     {
-        // From an earlier version: whoever names them is the one they belong to.
+        // An earlier version kept mirrors with the file; a sharer who names one again takes it over.
         manifest.mirrors = known.mirrors.iter().filter(|url| !mirrors.contains(url)).cloned().collect();
     }
     let value = encode(&manifest);
@@ -86,10 +82,11 @@ pub(super) fn share(
         } else {
             vec![(BlobHash(manifest.piece_list.0), new.piece_list)]
         };
-        writes.push(Write { kind: FILE, key: file_key(group, file), value, blobs, ..Write::default() });
+        let key = file_key(group, file);
+        writes.push(Write { kind: FILE, key, value, blobs, ..Write::default() });
     }
     let mirrors = Some(mirrors).filter(|mirrors| !mirrors.is_empty());
-    let present = known_share(tx, &share_key(group, file, caller, peer))?;
+    let present: Option<Share> = tx.store().live(SHARE, &share_key(group, file, caller, peer))?;
     let share = Share { request: new.request, mirrors, file_bytes: Some(file_bytes) };
     let share = Some(share).filter(|share| present.is_none_or(|present| present.mirrors != share.mirrors));
     if is_new || share.is_some() {
@@ -98,8 +95,8 @@ pub(super) fn share(
         let drops = quotas.admit_share(tx, caller, &adds)?;
         let known: HashSet<Vec<u8>> = writes.iter().map(|write| write.key.clone()).collect();
         writes.extend(drops.into_iter().filter(|drop| !known.contains(&drop.key)));
-        // Before the file, so that it is counted once: as one that somebody shares.
-        writes.splice(0..0, share.map(|share| share_row((group, file), caller, peer, share)));
+        // Before the file, so that this is counted once, as a shared file.
+        writes.splice(0..0, share.map(|share| share_row((group, file), caller, peer, &share)));
         tx.write(writes)?;
     }
     Ok((group, file))
@@ -121,7 +118,7 @@ pub(super) fn share_known(
     let share = Share { request, mirrors: None, file_bytes: Some(file_bytes) };
     let adds = quota::NewShare { of: (group, file, peer), share: Some(&share), file: None };
     let mut writes = quotas.admit_share(tx, caller, &adds)?;
-    writes.push(share_row((group, file), caller, peer, share));
+    writes.push(share_row((group, file), caller, peer, &share));
     tx.write(writes)
 }
 
@@ -135,12 +132,7 @@ pub(super) fn stop_share(
     if !tx.store().has_share(group, file, caller, peer)? {
         return Ok(());
     }
-    tx.write(vec![Write {
-        kind: SHARE,
-        key: share_key(group, file, caller, peer),
-        tombstone: true,
-        ..Write::default()
-    }])
+    tx.write(vec![delete(SHARE, share_key(group, file, caller, peer))])
 }
 
 /// Takes back some of the shares that a user recorded on a client that is lost.
@@ -156,13 +148,9 @@ pub(super) fn forget_client(
     }
     let shares = tx.store().shares_on(caller, lost, MAX_FORGOTTEN + 1)?;
     let more = shares.len() > MAX_FORGOTTEN;
-    let forgotten = shares.iter().take(MAX_FORGOTTEN).map(|&(group, file)| Write {
-        kind: SHARE,
-        key: share_key(group, file, caller, lost),
-        tombstone: true,
-        ..Write::default()
-    });
-    let forgotten: Vec<Write> = forgotten.collect();
+    let forgotten = shares.iter().take(MAX_FORGOTTEN);
+    let forgotten: Vec<Write> =
+        forgotten.map(|&(group, file)| delete(SHARE, share_key(group, file, caller, lost))).collect();
     let shares = u32::try_from(forgotten.len()).unwrap_or(u32::MAX);
     if shares > 0 {
         tx.write(forgotten)?;
@@ -189,11 +177,11 @@ pub(super) fn list(
     let mut last: Option<FileName> = None;
     for row in rows {
         let name =
-            if last.as_ref() == Some(&row.name) { row.name.parked(&row.fid.0) } else { row.name.clone() };
+            if last.as_ref() == Some(&row.name) { row.name.renamed(&row.fid.0) } else { row.name.clone() };
         let mut sharers: u32 = 0;
         for holder in presence.holders(gid, row.fid) {
-            // Somebody who left holds nothing that members can get.
-            if holder.extent == Extent::Complete && tx.store().is_member(gid, holder.user)? {
+            // Members can get nothing from a user who left.
+            if holder.completeness == Completeness::Complete && tx.store().is_member(gid, holder.user)? {
                 sharers = sharers.saturating_add(1);
             }
         }
@@ -203,7 +191,7 @@ pub(super) fn list(
     Ok(Answer::Files { files, more })
 }
 
-/// Looks a file up by the name that it goes by.
+/// Looks a file up by name.
 pub(super) fn find(tx: &Tx<'_>, caller: Uid, group: &GroupName, name: &FileName) -> Result<Answer, Fault> {
     let gid = groups::joined(tx, caller, group)?;
     let none =
@@ -232,7 +220,7 @@ pub(super) fn piece_list(tx: &Tx<'_>, caller: Uid, group: Gid, file: Fid) -> Res
     list.map(Answer::PieceList).ok_or_else(missing)
 }
 
-/// Who holds a file now, but the caller.
+/// The holders of a file now, without the caller.
 pub(super) fn holders(
     tx: &Tx<'_>,
     presence: &Presence,
@@ -242,7 +230,8 @@ pub(super) fn holders(
     groups::check_member(tx, caller, group)?;
     let mut found = presence.holders(group, file);
     found.retain(|holder| holder.peer != peer);
-    let again_ms = if found.len() < MANY_HOLDERS { FEW_HOLDERS_AGAIN_MS } else { MANY_HOLDERS_AGAIN_MS };
+    let retry_after_ms =
+        if found.len() < MANY_HOLDERS { FEW_HOLDERS_RETRY_MS } else { MANY_HOLDERS_RETRY_MS };
     if found.len() > MAX_LIST {
         fastrand::shuffle(&mut found);
         found.truncate(MAX_LIST);
@@ -254,18 +243,18 @@ pub(super) fn holders(
         }
         let user = names::user_name(tx, holder.user)?;
         let address = holder.address.to_string();
-        holders.push(Holder { peer: holder.peer, address, user, extent: holder.extent });
+        holders.push(Holder { peer: holder.peer, address, user, completeness: holder.completeness });
     }
     let mirrors = Some(mirrors_of(tx, group, file)?);
-    Ok(Answer::Holders { holders, again_ms, mirrors })
+    Ok(Answer::Holders { holders, retry_after_ms, mirrors })
 }
 
-/// Takes what a client says it holds: what it may hold goes into presence, the rest is answered.
+/// Takes a client's announcement: what it may hold goes into presence, the rest is returned as unknown.
 pub(super) fn announce(
     tx: &Tx<'_>,
     presence: &Presence,
     (caller, peer): (Uid, PeerId),
-    anew: bool,
+    reset: bool,
     holdings: Vec<Holding>,
 ) -> Result<Answer, Fault> {
     if holdings.len() > MAX_LIST {
@@ -276,24 +265,24 @@ pub(super) fn announce(
     }
     let (mut known, mut unknown) = (Vec::with_capacity(holdings.len()), Vec::new());
     for holding in holdings {
-        let allowed = match holding.extent {
-            Extent::None => true,
-            Extent::Some => {
+        let allowed = match holding.completeness {
+            Completeness::None => true,
+            Completeness::Some => {
                 tx.store().is_member(holding.group, caller)?
                     && tx.store().has_file(holding.group, holding.file)?
             }
-            Extent::Complete => {
+            Completeness::Complete => {
                 tx.store().is_member(holding.group, caller)?
                     && tx.store().has_share(holding.group, holding.file, caller, peer)?
             }
         };
         if allowed { known.push(holding) } else { unknown.push(holding) }
     }
-    presence.holds(peer, anew, &known);
+    presence.holds(peer, reset, &known);
     Ok(Answer::Announced { unknown })
 }
 
-/// Where a client that says it listens at `listen` is reached.
+/// Where a client is reached that says it listens at `listen`.
 pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<SocketAddr, Fault> {
     crate::presence::reachable_address(listen, seen.ip())
         .map_err(|problem| refuse(RefusalKind::Malformed, format!("the client's address: {problem}")))
@@ -301,7 +290,7 @@ pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<SocketAdd
 
 fn check_manifest(manifest: &Manifest, piece_list: &[u8]) -> Result<(), Fault> {
     let broken = |error: &dyn std::fmt::Display| refuse(RefusalKind::Malformed, format!("the file: {error}"));
-    if manifest.name.is_parked() {
+    if manifest.name.is_renamed() {
         return Err(broken(&"its name must not end with ~ and six hex digits"));
     }
     manifest.validate_new().map_err(|error| broken(&error))?;
@@ -309,8 +298,8 @@ fn check_manifest(manifest: &Manifest, piece_list: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The file that goes by a name: the oldest that is shared, or, parked, the younger one with those digits; a file that
-/// nobody shares any more only while no other took its name.
+/// The file that a name means: the oldest that is shared, or, for a name that was renamed on conflict, the younger one with
+/// those digits.
 fn file_called(tx: &Tx<'_>, group: Gid, name: &FileName) -> Result<Option<FileRow>, Fault> {
     let mut shared = Vec::new();
     for row in tx.store().files_named(group, &name.base())? {
@@ -318,37 +307,30 @@ fn file_called(tx: &Tx<'_>, group: Gid, name: &FileName) -> Result<Option<FileRo
             shared.push(row);
         }
     }
-    if name.is_parked() {
-        return Ok(shared.into_iter().skip(1).find(|row| row.name.parked(&row.fid.0) == *name));
+    if name.is_renamed() {
+        return Ok(shared.into_iter().skip(1).find(|row| row.name.renamed(&row.fid.0) == *name));
     }
     Ok(shared.into_iter().next())
 }
 
 fn known_manifest(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Option<Manifest>, Fault> {
-    let row = tx.store().get(FILE, &file_key(group, file))?;
-    Ok(row.filter(|row| !row.tombstone).and_then(|row| minicbor::decode(&row.value).ok()))
+    Ok(tx.store().live(FILE, &file_key(group, file))?)
 }
 
-/// A file's mirrors, of all members who share it, by turns.
+/// A file's mirrors, of all members who share it in turn.
 fn mirrors_of(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Vec<String>, Fault> {
     let mut sharers = tx.store().mirrors(group, file)?;
     for urls in &mut sharers {
-        // An earlier version took some that would tell everybody a password.
+        // An earlier version took some that contain a password.
         urls.retain(|url| mirrors::check_one(url).is_ok());
     }
     Ok(mirrors::by_turns(sharers))
 }
 
-fn known_share(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Share>, Fault> {
-    let row = tx.store().get(SHARE, key)?;
-    Ok(row.filter(|row| !row.tombstone).and_then(|row| minicbor::decode(&row.value).ok()))
-}
-
-fn share_row((group, file): (Gid, Fid), user: Uid, peer: PeerId, share: Share) -> Write {
-    let key = share_key(group, file, user, peer);
-    Write { kind: SHARE, key, value: encode(&share), ..Write::default() }
+fn share_row((group, file): (Gid, Fid), user: Uid, peer: PeerId, share: &Share) -> Write {
+    put(SHARE, share_key(group, file, user, peer), share)
 }
 
 fn no_such_file() -> Fault {
-    refuse(RefusalKind::NotFound, "the trackers do not know that file (any more); see: list_files")
+    refuse(RefusalKind::NotFound, "the trackers do not know that file, or no longer; see: list_files")
 }

@@ -1,15 +1,15 @@
-//! Groups: founding, joining, leaving, deciding, and who may see what.
+//! Groups: founding, joining, leaving, deciding requests, and who may see what.
 
 use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Answer, GroupEntry, RefusalKind, UserEntry};
 use shoal_common::{Gid, GroupName, Nonce, RequestId, Uid, UserName};
-use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
+use shoal_replica::{Kind, NameSpace, Write, claim_key};
 
 use super::accounts::outdated;
-use super::names;
-use crate::core::{Fault, Tx, refuse};
+use crate::database::{Fault, Tx, refuse};
+use crate::names;
 use crate::quota;
-use crate::record::{Founding, MEMBERSHIP, Membership, Standing, encode, membership_key};
+use crate::record::{Founding, MEMBERSHIP, Membership, Standing, delete, membership_key, put};
 
 /// Groups that one user may be in or have asked to join: each costs a ticket at every renewal.
 const MAX_GROUPS_PER_USER: u64 = 1_000;
@@ -23,7 +23,7 @@ pub(super) fn create(
     (id, nonce): (Gid, Option<Nonce>),
     name: &GroupName,
 ) -> Result<(), Fault> {
-    if name.is_parked() {
+    if name.is_renamed() {
         return Err(refuse(RefusalKind::Malformed, "a group id must not end with ~ and six hex digits"));
     }
     let Some(nonce) = nonce else { return Err(outdated("creates groups")) };
@@ -44,7 +44,7 @@ pub(super) fn create(
         }
         None => {}
     }
-    // The id follows from founder and name. While a round is under way the membership may be here before the claim.
+    // The id follows from founder and name. During a sync the membership may arrive before the claim.
     let same = membership(tx, id, caller)?.is_some_and(|known| known.request.0 == id.0);
     if !same && tx.store().has_group(id)? {
         let text = format!("the group {name} has an id that is in use; try again");
@@ -52,12 +52,8 @@ pub(super) fn create(
     }
     quota::admit_group(tx, caller)?;
     let mut writes = make_room(tx, caller)?;
-    let claim = Write {
-        kind: Kind::GROUP_CLAIM,
-        key: claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0)),
-        value: encode(&Founding { founder: caller, nonce: Some(nonce) }),
-        ..Write::default()
-    };
+    let key = claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0));
+    let claim = put(Kind::GROUP_CLAIM, key, &Founding { founder: caller, nonce: Some(nonce) });
     let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));
     writes.extend([claim, membership]);
     tx.write(writes)
@@ -153,14 +149,14 @@ pub(super) fn list_members(
     users(tx, group, Standing::Member, after)
 }
 
-/// Every group that has a member, for everybody.
+/// Every group that has a member; needs no login.
 pub(super) fn list(tx: &Tx<'_>, caller: Option<Uid>, after: Option<&GroupName>) -> Result<Answer, Fault> {
     let after = after.map_or(String::new(), |name| name.base().to_string());
-    // One more than an answer holds tells whether there are more.
+    // One more than an answer holds shows whether there are more.
     let mut found = tx.store().groups_by_name(&after, MAX_LIST + 1)?;
     let more = found.len() > MAX_LIST;
     if more {
-        // The next page begins behind a name, so a name's claims must not be torn apart.
+        // The next page begins behind a name, so all claims on a name must be on one page.
         cut_at_last_name(&mut found, |(name, _)| name.clone());
     }
     let mut groups = Vec::with_capacity(found.len());
@@ -177,7 +173,7 @@ pub(super) fn list(tx: &Tx<'_>, caller: Option<Uid>, after: Option<&GroupName>) 
     Ok(Answer::Groups { groups, more })
 }
 
-/// Drops the entries of the last name from a list that was cut somewhere in or behind them, unless it has no other.
+/// Drops the entries of the last name from a list that may have been cut among them, unless there is no other name.
 pub(super) fn cut_at_last_name<T, N: PartialEq>(entries: &mut Vec<T>, name: impl Fn(&T) -> N) {
     let Some(last) = entries.last().map(&name) else { return };
     if let Some(at) = entries.iter().position(|entry| name(entry) == last).filter(|&at| at > 0) {
@@ -260,7 +256,7 @@ fn not_a_member(name: &GroupName) -> Fault {
     refuse(RefusalKind::NotAllowed, format!("you are not a member of {name}; ask with: join_group {name}"))
 }
 
-/// Sees to it that a user may be in one more group: the records of groups that the user left, or was not let into, give way.
+/// Makes room for one more group of a user: records of groups that the user left, or was rejected by, give way.
 fn make_room(tx: &Tx<'_>, user: Uid) -> Result<Vec<Write>, Fault> {
     if tx.store().memberships(user)? < MAX_GROUPS_PER_USER {
         return Ok(Vec::new());
@@ -272,26 +268,14 @@ fn make_room(tx: &Tx<'_>, user: Uid) -> Result<Vec<Write>, Fault> {
         );
         return Err(refuse(RefusalKind::Limit, text));
     }
-    let dropped = |group| Write {
-        kind: MEMBERSHIP,
-        key: membership_key(group, user),
-        tombstone: true,
-        ..Write::default()
-    };
-    Ok(ended.into_iter().map(dropped).collect())
+    Ok(ended.into_iter().map(|group| delete(MEMBERSHIP, membership_key(group, user))).collect())
 }
 
 fn membership(tx: &Tx<'_>, group: Gid, user: Uid) -> Result<Option<Membership>, Fault> {
-    let row = tx.store().get(MEMBERSHIP, &membership_key(group, user))?;
-    Ok(row.and_then(|row| minicbor::decode(&row.value).ok()))
+    Ok(tx.store().live(MEMBERSHIP, &membership_key(group, user))?)
 }
 
 fn stand(tx: &Tx<'_>, group: Gid, user: Uid, standing: Standing, request: RequestId) -> Write {
     let membership = Membership { standing, since_ms: tx.now().wall_ms, request };
-    Write {
-        kind: MEMBERSHIP,
-        key: membership_key(group, user),
-        value: encode(&membership),
-        ..Write::default()
-    }
+    put(MEMBERSHIP, membership_key(group, user), &membership)
 }

@@ -1,4 +1,4 @@
-//! Logging in: challenges and the proof of a password, sessions that go on, and changes of the password.
+//! Logging in: challenges and the proof of a password, resuming and renewing sessions, and changes of the password.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,10 +8,10 @@ use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check
 use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 
-use super::accounts::{self, Candidate, Facts};
-use super::sessions::{self, Caller};
+use super::accounts::{self, Caller, Candidate, Facts};
+use super::sessions;
 use super::throttle::{Guessed, Throttle};
-use super::{Client, Service, Session, refusal, session_over};
+use super::{Client, Service, Session, session_over};
 use crate::clock::is_credible;
 
 impl Service {
@@ -22,7 +22,7 @@ impl Service {
         candidate: u8,
     ) -> Result<Answer, Refusal> {
         let wanted = name.clone();
-        let asked = self.core.read(move |tx| {
+        let asked = self.database.read(move |tx| {
             let found = accounts::candidate(tx, &wanted, candidate)?;
             let salt = match &found {
                 Some(found) => found.account.salt,
@@ -47,7 +47,7 @@ impl Service {
     ) -> Result<Answer, Refusal> {
         let (wanted, client_peer) = (name.clone(), client.peer);
         // A sign-out after this moment ends the session that begins by this proof.
-        let asked = self.core.read(move |tx| {
+        let asked = self.database.read(move |tx| {
             let found = accounts::candidate(tx, &wanted, number)?;
             let since_ms = found.as_ref().map(|found| sessions::since_ms(tx, found.user, client_peer));
             Ok((found, since_ms.transpose()?.unwrap_or(0)))
@@ -56,7 +56,7 @@ impl Service {
         let whose = guessed(found.as_ref(), &name);
         self.check_wait(&whose, name.as_str(), client)?;
         if client.session.is_some() {
-            return Err(refusal(
+            return Err(Refusal::new(
                 RefusalKind::Exists,
                 "you are logged in already; log out first with: logout",
             ));
@@ -72,10 +72,13 @@ impl Service {
         let Some(proven) = proven else {
             self.throttle().failed(&whose, from, Instant::now());
             if found.is_some_and(|found| found.more) {
-                return Err(refusal(RefusalKind::TryNext, "another account of that name may be meant"));
+                return Err(Refusal::new(
+                    RefusalKind::TryNext,
+                    "another account of that name may be meant; the next one is tried",
+                ));
             }
-            let text = "wrong user id or password; a new account is made with: create_user";
-            return Err(refusal(RefusalKind::WrongPassword, text));
+            let text = "wrong user id or password; create a new account with: create_user";
+            return Err(Refusal::new(RefusalKind::WrongPassword, text));
         };
         self.throttle().succeeded(&whose, from);
         let (user, login_key) = (proven.user, proven.account.login_key);
@@ -83,13 +86,13 @@ impl Service {
     }
 
     pub(super) async fn resume(&self, client: &mut Client, token: Vec<u8>) -> Result<Answer, Refusal> {
-        let now_ms = self.core.read(|tx| Ok(tx.now().wall_ms)).await?;
+        let now_ms = self.database.read(|tx| Ok(tx.now().wall_ms)).await?;
         let keys = self.trust.keys();
         let token: SessionToken =
             tokens::open(&token, |key| keys.contains(key)).map_err(|_| session_over())?;
-        // One that says to be good for longer was made with a stolen key, to outlive it.
+        // A token that is good for longer was made with a stolen key, to outlive it.
         let longest = now_ms + SESSION_LIFE_MS + LONGEST_TICKET_MS;
-        // One that says to have begun far ahead, to outlive sign-outs.
+        // One that begins far ahead was made to outlive sign-outs.
         let since_ms = token.since_ms();
         let holds = (now_ms..=longest).contains(&token.expires_ms) && is_credible(since_ms, now_ms);
         if token.peer != client.peer || !holds {
@@ -126,7 +129,7 @@ impl Service {
             let proves = |old| {
                 challenge.is_some_and(|challenge| check_answer(old, &challenge, peer, tracker, &signature))
             };
-            // A proof is as good as a login. Where nothing was left to change there was none: the session goes on.
+            // A proof is as good as a login. If there was nothing to change, there was none, and the session goes on.
             if accounts::replace_secrets(tx, user, account, change, proves)? {
                 Ok((true, sessions::since_ms(tx, user, peer)?))
             } else {
@@ -151,10 +154,11 @@ impl Service {
         let facts = self.facts(caller).await?;
         self.offline(client);
         let epoch = self.presence.online(caller.peer, caller.user, address);
+        tracing::debug!(session = epoch, user = %caller.user, "a session begins");
         client.session = Some(Session { caller, epoch, over: self.sessions.began(epoch, caller) });
         // The account may have changed since, before this session was among those that are watched.
         if let Err(refusal) = self.check(caller).await {
-            // Whatever the reason: its client is not told that it has a session, so there is none.
+            // The client does not learn of this session, so there must be none.
             self.end(client);
             return Err(refusal);
         }
@@ -167,19 +171,12 @@ impl Service {
     }
 
     fn check_wait(&self, whose: &Guessed, name: &str, client: &Client) -> Result<(), Refusal> {
-        match self.throttle().wait(whose, client.remote.ip(), Instant::now()) {
-            None => Ok(()),
-            Some(wait) => {
-                let seconds = wait.as_secs_f32().ceil();
-                Err(Refusal {
-                    kind: RefusalKind::Wait,
-                    text: format!(
-                        "too many wrong passwords for {name} from here; wait {seconds} s and try again"
-                    ),
-                    again_ms: u32::try_from(wait.as_millis()).ok(),
-                })
-            }
-        }
+        let Some(wait) = self.throttle().wait(whose, client.remote.ip(), Instant::now()) else {
+            return Ok(());
+        };
+        let seconds = wait.as_secs_f32().ceil();
+        let text = format!("too many wrong passwords for {name} from here; wait {seconds} s and try again");
+        Err(Refusal::new(RefusalKind::Wait, text).retry_after(wait))
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {

@@ -1,11 +1,10 @@
-//! Answers clients: one function a call, one file a family of commands. What must be remembered of a connection lives
-//! in [`Client`]; everything durable goes through the core.
+//! Answers clients: one function per call, one file per family of commands. [`Client`] keeps the state of a connection;
+//! everything durable goes through the database thread.
 
 mod accounts;
 mod files;
 mod groups;
 mod login;
-pub(crate) mod names;
 mod sessions;
 mod storage;
 mod throttle;
@@ -22,21 +21,21 @@ use shoal_net::Identity;
 use shoal_replica::{NameSpace, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Core, Fault, Tx};
+use crate::database::{Database, Fault, Tx};
 use crate::presence::Presence;
 use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
 use crate::storage::Storage;
 use crate::trust::Trust;
-use accounts::NewUser;
-use sessions::{Caller, Sessions};
+use accounts::{Caller, NewUser};
+use sessions::Sessions;
 use storage::NodeSession;
 use throttle::Throttle;
 
-/// What answers clients. Cheap to clone.
+/// Answers clients. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    core: Core,
+    database: Database,
     presence: Presence,
     storage: Storage,
     identity: Identity,
@@ -49,7 +48,7 @@ pub struct Service {
     quotas: Quotas,
 }
 
-/// What is remembered of one connection.
+/// The state of one connection.
 pub struct Client {
     peer: PeerId,
     remote: SocketAddr,
@@ -65,9 +64,9 @@ pub struct Client {
 #[derive(Debug, Clone)]
 struct Session {
     caller: Caller,
-    /// Tells this login's presence from that of an earlier connection.
+    /// Distinguishes this login's presence from that of an earlier connection.
     epoch: u64,
-    /// Cancelled when it no longer holds.
+    /// Cancelled when it is no longer valid.
     over: CancellationToken,
 }
 
@@ -78,13 +77,19 @@ impl Client {
         Self { peer, remote, listen: None, revision: 0, challenge: None, session: None, node: None }
     }
 
-    /// Whether somebody is logged in or a storage node registered, and may therefore send large messages.
+    /// The number of the login on this connection, if there is one. Each login at this tracker has another.
+    #[must_use]
+    pub fn session(&self) -> Option<u64> {
+        self.session.as_ref().map(|session| session.epoch)
+    }
+
+    /// Whether a user is logged in or a storage node registered, which may therefore send large messages.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.session.is_some() || self.node.is_some()
     }
 
-    /// Completes when the session on this connection no longer holds. Never completes without one. Safe to drop.
+    /// Completes when the session on this connection is no longer valid, and never without one. Safe to drop.
     pub async fn is_over(&self) {
         match &self.session {
             Some(session) => session.over.cancelled().await,
@@ -101,7 +106,7 @@ impl Service {
     /// The service of the tracker of that number.
     #[must_use]
     pub fn new(
-        core: Core,
+        database: Database,
         presence: Presence,
         storage: Storage,
         (identity, number): (Identity, TrackerNo),
@@ -111,7 +116,7 @@ impl Service {
         let (throttle, sessions) = (Arc::default(), Sessions::default());
         let rates = Arc::new(Mutex::new(Rates::new(terms.per_address, Instant::now())));
         Self {
-            core,
+            database,
             presence,
             storage,
             identity,
@@ -125,12 +130,12 @@ impl Service {
         }
     }
 
-    /// Ends sessions that no longer hold, until the tracker closes.
+    /// Ends sessions that are no longer valid, until the tracker closes.
     pub async fn watch_sessions(self, closing: CancellationToken) {
-        self.sessions.watch(self.core, closing).await;
+        self.sessions.watch(self.database, closing).await;
     }
 
-    /// Answers a call. Dropping the future leaves what was written in place.
+    /// Answers a call. Dropping the future leaves what was written.
     pub async fn answer(&self, client: &mut Client, call: Call) -> Reply {
         match self.dispatch(client, call).await {
             Ok(answer) => Reply::Done(answer),
@@ -139,7 +144,7 @@ impl Service {
                     self.end(client);
                 }
                 if refusal.kind == RefusalKind::SignedOut && client.revision < 2 {
-                    // It could not read that, and would find no tracker that it can talk to.
+                    // It cannot read that, and would find no tracker that it can talk to.
                     return Reply::Refused(signed_out_of_old());
                 }
                 Reply::Refused(refusal)
@@ -165,13 +170,13 @@ impl Service {
         client.session = None;
     }
 
-    /// Runs a command that only reads, if the caller's session holds.
+    /// Runs a command that only reads, if the caller's session is valid.
     async fn read_for<T: Send + 'static>(
         &self,
         caller: Caller,
         command: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.core
+        self.database
             .read(move |tx| {
                 sessions::check(tx, caller)?;
                 command(tx)
@@ -179,13 +184,13 @@ impl Service {
             .await
     }
 
-    /// Runs a command that may write, if the caller's session holds in that very transaction.
+    /// Runs a command that may write, if the caller's session is valid in that very transaction.
     async fn run_for<T: Send + 'static>(
         &self,
         caller: Caller,
         command: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.core
+        self.database
             .run(move |tx| {
                 sessions::check(tx, caller)?;
                 command(tx)
@@ -193,14 +198,26 @@ impl Service {
             .await
     }
 
-    /// Refuses a session that no longer holds, for calls that need nothing else of the database.
+    /// The same for a command whose answer is [`Answer::Ok`].
+    async fn done_for(
+        &self,
+        caller: Caller,
+        command: impl FnOnce(&mut Tx<'_>) -> Result<(), Fault> + Send + 'static,
+    ) -> Result<Answer, Refusal> {
+        self.run_for(caller, command).await.map(|()| Answer::Ok)
+    }
+
+    /// Refuses a session that is no longer valid, for calls that need nothing else of the database.
     async fn check(&self, caller: Caller) -> Result<(), Refusal> {
         self.read_for(caller, |_| Ok(())).await
     }
 
     async fn dispatch(&self, client: &mut Client, call: Call) -> Result<Answer, Refusal> {
         if client.listen.is_none() && !matches!(call, Call::Hello { .. }) {
-            return Err(refusal(RefusalKind::Malformed, "a connection begins with Hello"));
+            return Err(Refusal::new(
+                RefusalKind::Malformed,
+                "a connection begins with Hello; this client is of another version",
+            ));
         }
         match call {
             Call::Hello { listen, revision } => {
@@ -229,7 +246,7 @@ impl Service {
                 let list = move |tx: &Tx<'_>| groups::list(tx, user, after.as_ref());
                 match caller {
                     Some(caller) => self.read_for(caller, list).await,
-                    None => self.core.read(list).await,
+                    None => self.database.read(list).await,
                 }
             }
             Call::Node(call) => self.for_node(client, call).await,
@@ -242,8 +259,7 @@ impl Service {
             }
             Call::SignOut { request: _, peer } => {
                 let caller = client.caller()?;
-                self.run_for(caller, move |tx| sessions::sign_out(tx, caller.user, peer)).await?;
-                Ok(Answer::Ok)
+                self.done_for(caller, move |tx| sessions::sign_out(tx, caller.user, peer)).await
             }
             call => self.for_user(client.caller()?, call).await,
         }
@@ -256,28 +272,21 @@ impl Service {
             Call::CreateGroup { id, name, nonce } => {
                 let wanted = name.clone();
                 self.run_for(caller, move |tx| groups::create(tx, user, (id, nonce), &wanted)).await?;
-                let space = NameSpace::Group;
-                let provisional = self
-                    .core
-                    .read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0))
-                    .await?;
-                Ok(Answer::Created { provisional })
+                self.created(NameSpace::Group, name.to_string(), id.0).await
             }
-            Call::JoinGroup { request, group } => self
-                .run_for(caller, move |tx| groups::join(tx, user, request, &group))
-                .await
-                .map(|()| Answer::Ok),
-            Call::LeaveGroup { request, group } => self
-                .run_for(caller, move |tx| groups::leave(tx, user, request, &group))
-                .await
-                .map(|()| Answer::Ok),
+            Call::JoinGroup { request, group } => {
+                self.done_for(caller, move |tx| groups::join(tx, user, request, &group)).await
+            }
+            Call::LeaveGroup { request, group } => {
+                self.done_for(caller, move |tx| groups::leave(tx, user, request, &group)).await
+            }
             Call::ListRequests { group, after } => {
                 self.read_for(caller, move |tx| groups::list_requests(tx, user, &group, after.as_ref())).await
             }
-            Call::Decide { request, group, user: whose, accept } => self
-                .run_for(caller, move |tx| groups::decide(tx, user, request, &group, &whose, accept))
-                .await
-                .map(|()| Answer::Ok),
+            Call::Decide { request, group, user: whose, accept } => {
+                self.done_for(caller, move |tx| groups::decide(tx, user, request, &group, &whose, accept))
+                    .await
+            }
             Call::ListMembers { group, after } => {
                 self.read_for(caller, move |tx| groups::list_members(tx, user, &group, after.as_ref())).await
             }
@@ -307,19 +316,18 @@ impl Service {
                 });
                 shared.await.map(|(group, file)| Answer::Shared { group, file })
             }
-            Call::ShareKnown { request, group, file } => self
-                .run_for(caller, move |tx| {
+            Call::ShareKnown { request, group, file } => {
+                let share = move |tx: &mut Tx<'_>| {
                     files::share_known(tx, &quotas, (user, peer), request, (group, file))
-                })
-                .await
-                .map(|()| Answer::Ok),
+                };
+                self.done_for(caller, share).await
+            }
             Call::ForgetClient { request: _, peer: lost } => {
                 self.run_for(caller, move |tx| files::forget_client(tx, &presence, user, lost)).await
             }
-            Call::StopShare { request: _, group, file } => self
-                .run_for(caller, move |tx| files::stop_share(tx, user, peer, (group, file)))
-                .await
-                .map(|()| Answer::Ok),
+            Call::StopShare { request: _, group, file } => {
+                self.done_for(caller, move |tx| files::stop_share(tx, user, peer, (group, file))).await
+            }
             Call::Find { group, file } => {
                 self.read_for(caller, move |tx| files::find(tx, user, &group, &file)).await
             }
@@ -330,15 +338,18 @@ impl Service {
                 self.read_for(caller, move |tx| files::holders(tx, &presence, (user, peer), (group, file)))
                     .await
             }
-            Call::Announce { anew, holdings } => {
-                self.read_for(caller, move |tx| files::announce(tx, &presence, (user, peer), anew, holdings))
+            Call::Announce { reset, holdings } => {
+                self.read_for(caller, move |tx| files::announce(tx, &presence, (user, peer), reset, holdings))
                     .await
             }
             Call::TicketKeys => {
                 self.check(caller).await?;
                 Ok(Answer::TicketKeys(self.trust.keys()))
             }
-            _ => Err(refusal(RefusalKind::Malformed, "this tracker does not know that call")),
+            _ => Err(Refusal::new(
+                RefusalKind::Malformed,
+                "this tracker does not know that call; update the older of tracker and client",
+            )),
         }
     }
 
@@ -349,47 +360,47 @@ impl Service {
             Err(Fault::Store(_)) => {}
         }
         let trust = self.trust.clone();
-        let (now_ms, lists) = self.core.read(move |tx| Ok((tx.now().wall_ms, trust.lists(tx)?))).await?;
+        let (now_ms, lists) = self.database.read(move |tx| Ok((tx.now().wall_ms, trust.lists(tx)?))).await?;
         Ok(Answer::Welcome { number: self.number.0, now_ms, revision: Some(REVISION), lists: Some(lists) })
     }
 
     async fn create_user(&self, client: &Client, new: NewUser) -> Result<Answer, Refusal> {
         let (id, name) = (new.id, new.name.clone());
         let (registration, rates, from) = (self.registration, self.rates.clone(), client.remote.ip());
-        let created = self.core.run(move |tx| {
+        let created = self.database.run(move |tx| {
             accounts::create(tx, new, |tx, who| {
                 let mut rates = rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 crate::registration::admit(tx, registration, &mut rates, from, who)
             })
         });
         created.await?;
-        let space = NameSpace::User;
+        self.created(NameSpace::User, name.to_string(), id.0).await
+    }
+
+    /// The answer to a claim on a name that was written.
+    async fn created(&self, space: NameSpace, name: String, id: [u8; 16]) -> Result<Answer, Refusal> {
         let provisional =
-            self.core.read(move |tx| accounts::is_provisional(tx, space, name.as_str(), id.0)).await?;
+            self.database.read(move |tx| accounts::is_provisional(tx, space, &name, id)).await?;
         Ok(Answer::Created { provisional })
     }
 }
 
-fn refusal(kind: RefusalKind, text: impl Into<String>) -> Refusal {
-    Refusal { kind, text: text.into(), again_ms: None }
-}
-
 fn not_logged_in() -> Refusal {
-    refusal(RefusalKind::NotLoggedIn, "log in first with: login <user_id>")
+    Refusal::new(RefusalKind::NotLoggedIn, "log in first with: login <user_id>")
 }
 
 fn signed_out() -> Refusal {
     let text = "this client was signed out by the account's owner; log in again with: login <user_id>";
-    refusal(RefusalKind::SignedOut, text)
+    Refusal::new(RefusalKind::SignedOut, text)
 }
 
-/// What a client is told that does not know [`RefusalKind::SignedOut`]: nothing that it would log in again by itself after.
+/// The answer to a client that does not know [`RefusalKind::SignedOut`]. It must not log in again by itself after this.
 fn signed_out_of_old() -> Refusal {
-    let text = "this client was signed out by the account's owner, and its version is too old to go on: update it, or \
+    let text = "this client was signed out by the account's owner, and its version is too old to go on; update it, or \
                 restart it and log in again";
-    refusal(RefusalKind::NotAllowed, text)
+    Refusal::new(RefusalKind::NotAllowed, text)
 }
 
 fn session_over() -> Refusal {
-    refusal(RefusalKind::NotLoggedIn, "the session is over; log in again with: login <user_id>")
+    Refusal::new(RefusalKind::NotLoggedIn, "the session is over; log in again with: login <user_id>")
 }

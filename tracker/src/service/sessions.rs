@@ -1,6 +1,6 @@
-//! Sessions: who is logged in on a connection, and whether that still holds. Every call is judged where it takes effect, inside
-//! the transaction, against the account as it is now: written here, or received from another tracker. A session that no
-//! longer holds ends by itself, whether its client asks for anything or not.
+//! Whether sessions are still valid. Every call is checked where it takes effect, inside the transaction, against the account
+//! as it is now, written here or received from another tracker. A session that is no longer valid ends even if its client
+//! asks for nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,38 +10,25 @@ use shoal_common::limits::MAX_LIST;
 use shoal_common::tokens::SESSION_LIFE_MS;
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind, SessionEntry};
 use shoal_common::{PeerId, Uid};
-use shoal_replica::{Rows, Write};
+use shoal_replica::Rows;
 use tokio_util::sync::CancellationToken;
 
-use super::accounts;
+use super::accounts::{self, Caller};
 use crate::clock::is_credible;
-use crate::core::{Core, Fault, Tx, refuse};
+use crate::database::{Database, Fault, Tx, refuse};
 use crate::presence::Presence;
-use crate::record::{SIGN_OUT, SignOut, encode, sign_out_key};
+use crate::record::{SIGN_OUT, SignOut, delete, put, sign_out_key};
 
 /// How often changed accounts are compared with the sessions here. A session ends at most two of these after the change.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Clients that one user can have signed out at a time: records of the last [`SESSION_LIFE_MS`].
+/// Clients that one user can sign out within [`SESSION_LIFE_MS`], for which the records are kept.
 const MAX_SIGN_OUTS: usize = 256;
 /// By how much the clocks of two trackers may differ, in milliseconds: a day.
 const SKEW_MS: u64 = 24 * 3_600_000;
-/// Records of earlier ones that are dropped with a new one.
+/// Old records that are dropped with a new one.
 const MAX_DROPPED: usize = 16;
 
-/// Who is logged in on a connection, and by what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caller {
-    /// Whose account.
-    pub(super) user: Uid,
-    /// On which client.
-    pub(super) peer: PeerId,
-    /// The public login key that the session was proven with.
-    pub(super) login_key: PeerId,
-    /// When the user logged in, in milliseconds since 1970.
-    pub(super) since_ms: u64,
-}
-
-/// Refuses a session that no longer holds: the account has another login key, or this client was signed out.
+/// Refuses a session that is no longer valid: the account has another login key, or this client was signed out.
 pub(super) fn check(tx: &Tx<'_>, caller: Caller) -> Result<(), Fault> {
     if login_key(tx, caller.user)? != Some(caller.login_key) {
         return Err(Fault::Refused(super::session_over()));
@@ -61,13 +48,13 @@ fn login_key(tx: &Tx<'_>, user: Uid) -> Result<Option<PeerId>, Fault> {
     Ok(key)
 }
 
-/// Since when a session counts that is proven now: a login just after a sign-out counts, whichever tracker's clock is ahead.
+/// The beginning of a session that is proven now: a login just after a sign-out counts, whichever tracker's clock is ahead.
 pub(super) fn since_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
     Ok(tx.now().wall_ms.max(signed_out_ms(tx, user, peer)?.saturating_add(1)))
 }
 
-/// Up to when logins of a user on a client are void; 0 where the client was never signed out. A time that cannot be meant counts
-/// for nothing: else a tracker that lies could lock a user out, or keep a client from being signed out, for good.
+/// Up to when logins of a user on a client are void; 0 if the client was never signed out. A time far ahead does not count:
+/// with one a tracker that lies could lock a user out, or keep a client from being signed out, for good.
 pub(super) fn signed_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault> {
     let until_ms = noted_sign_out_ms(tx, user, peer)?;
     Ok(if is_credible(until_ms, tx.now().wall_ms) { until_ms } else { 0 })
@@ -77,10 +64,8 @@ fn noted_sign_out_ms(tx: &Tx<'_>, user: Uid, peer: PeerId) -> Result<u64, Fault>
     if let Some(until) = tx.store().signed_out_noted(user, peer) {
         return Ok(until);
     }
-    let row = tx.store().get(SIGN_OUT, &sign_out_key(user, peer))?;
-    let row = row.filter(|row| !row.tombstone);
-    let until =
-        row.and_then(|row| minicbor::decode::<SignOut>(&row.value).ok()).map_or(0, |out| out.until_ms);
+    let found = tx.store().live::<SignOut>(SIGN_OUT, &sign_out_key(user, peer))?;
+    let until = found.map_or(0, |out| out.until_ms);
     tx.store().note_signed_out(user, peer, until);
     Ok(until)
 }
@@ -90,7 +75,7 @@ pub(super) fn sign_out(tx: &mut Tx<'_>, user: Uid, peer: PeerId) -> Result<(), F
     let now_ms = tx.now().wall_ms;
     let rows = tx.store().scan(SIGN_OUT, &user.0, None, MAX_SIGN_OUTS * 2)?;
     let live = rows.iter().filter(|row| !row.tombstone);
-    // A token that old is void by its age.
+    // A token that old has expired.
     let is_old = |value: &[u8]| {
         let out = minicbor::decode::<SignOut>(value).ok();
         out.is_some_and(|SignOut { until_ms }| {
@@ -98,7 +83,7 @@ pub(super) fn sign_out(tx: &mut Tx<'_>, user: Uid, peer: PeerId) -> Result<(), F
         })
     };
     let key = sign_out_key(user, peer);
-    // That of this client is replaced, not dropped.
+    // This client's record is replaced, not dropped.
     let (old, kept): (Vec<_>, Vec<_>) = live.filter(|row| row.key != key).partition(|row| is_old(&row.value));
     if kept.len() >= MAX_SIGN_OUTS {
         let text = format!(
@@ -108,14 +93,8 @@ pub(super) fn sign_out(tx: &mut Tx<'_>, user: Uid, peer: PeerId) -> Result<(), F
     }
     // A session may have begun at a tracker whose clock is ahead, or just after the last sign-out.
     let until_ms = now_ms.saturating_add(SKEW_MS).max(signed_out_ms(tx, user, peer)?.saturating_add(1));
-    let value = encode(&SignOut { until_ms });
-    let mut writes = vec![Write { kind: SIGN_OUT, key, value, ..Write::default() }];
-    writes.extend(old.iter().take(MAX_DROPPED).map(|row| Write {
-        kind: SIGN_OUT,
-        key: row.key.clone(),
-        tombstone: true,
-        ..Write::default()
-    }));
+    let mut writes = vec![put(SIGN_OUT, key, &SignOut { until_ms })];
+    writes.extend(old.iter().take(MAX_DROPPED).map(|row| delete(SIGN_OUT, row.key.clone())));
     tx.write(writes)
 }
 
@@ -136,7 +115,7 @@ pub(super) fn list(presence: &Presence, caller: Caller) -> Answer {
 pub(super) struct Sessions(Arc<Mutex<HashMap<u64, (Caller, CancellationToken)>>>);
 
 impl Sessions {
-    /// A session began; the token is cancelled when it no longer holds.
+    /// A session began; the token is cancelled when it is no longer valid.
     pub(super) fn began(&self, epoch: u64, caller: Caller) -> CancellationToken {
         let over = CancellationToken::new();
         self.lock().insert(epoch, (caller, over.clone()));
@@ -149,11 +128,11 @@ impl Sessions {
     }
 
     /// Ends sessions that no longer hold, until the tracker closes.
-    pub(super) async fn watch(self, core: Core, closing: CancellationToken) {
+    pub(super) async fn watch(self, database: Database, closing: CancellationToken) {
         let mut all = false;
         while closing.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
-            let swept = self.sweep(&core, all).await;
-            // What changed is handed out once: after a failure all are looked at.
+            let swept = self.sweep(&database, all).await;
+            // Changes are handed out once, so after a failure all sessions are checked.
             all = swept.is_err();
             if let Err(refusal) = swept {
                 tracing::debug!(reason = refusal.text, "sessions cannot be compared with their accounts now");
@@ -161,8 +140,8 @@ impl Sessions {
         }
     }
 
-    async fn sweep(&self, core: &Core, all: bool) -> Result<(), Refusal> {
-        let changed = core.read(|tx| Ok(tx.store().take_changed_users())).await?;
+    async fn sweep(&self, database: &Database, all: bool) -> Result<(), Refusal> {
+        let changed = database.read(|tx| Ok(tx.store().take_changed_users())).await?;
         let touched =
             |caller: &Caller| all || changed.as_ref().is_none_or(|users| users.contains(&caller.user));
         let due: Vec<(u64, Caller)> = {
@@ -175,7 +154,7 @@ impl Sessions {
         };
         for some in due.chunks(MAX_LIST) {
             let some = some.to_vec();
-            let judged = core.read(move |tx| {
+            let judged = database.read(move |tx| {
                 let mut over = Vec::new();
                 for (epoch, caller) in some {
                     match check(tx, caller) {
@@ -188,7 +167,7 @@ impl Sessions {
             });
             for epoch in judged.await? {
                 if let Some((caller, over)) = self.lock().remove(&epoch) {
-                    tracing::info!(peer = %caller.peer, "a session no longer holds; closing its connection");
+                    tracing::info!(peer = %caller.peer, "a session is no longer valid; closing its connection");
                     over.cancel();
                 }
             }
@@ -197,7 +176,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Caller, CancellationToken)>> {
-        // A panic while the lock was held leaves at worst an entry that nobody waits for.
+        // A panic while the lock was held leaves at worst an entry without a connection.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,16 +14,16 @@ use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
 use shoal_net::{Identity, bulk};
 use shoal_replica::{BlobHash, Rows, Write};
 
-use super::sessions::Caller;
-use super::{Client, Service, refusal};
+use super::accounts::Caller;
+use super::{Client, Service};
 use crate::clock::wall_ms;
-use crate::core::{Fault, Tx, refuse};
+use crate::database::{Fault, Tx, refuse};
 use crate::quota::{self, Quotas};
-use crate::record::{POINTER, Pointer, StoredExtent, encode, parse_pointer_key, pointer_key};
+use crate::record::{POINTER, Pointer, StoredSize, delete, parse_pointer_key, pointer_key, put};
 use crate::storage::{Planned, Storage, was_expelled, write_node};
 
-/// A node reports this often at least, in milliseconds; orders go out with the answers.
-const REPORT_AGAIN_MS: u32 = 400;
+/// A node reports again within this time, in milliseconds; orders go out with the answers.
+const REPORT_WITHIN_MS: u32 = 400;
 /// How long a signed copy order is good for, in milliseconds.
 const COPY_ORDER_LIFE_MS: u64 = 10 * 60_000;
 /// Rows of a user's stored files read at a time.
@@ -50,21 +50,21 @@ impl Service {
         proof: Option<JoinProof>,
     ) -> Result<NodeAnswer, Refusal> {
         let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
-        // First of all: for a stranger nothing is done, written, or told to anybody.
+        // First of all, because for a stranger nothing is done or written.
         let (ends, places) = ((peer, self.identity.peer_id()), (address, client.remote.ip()));
         let right = self.storage.check_admitted(ends, &name, places, proof).await?;
-        // Whoever says to be at an address is asked there; so nobody takes a server's place by saying so.
+        // The address is dialled to see who answers, so that a false address takes no server's place.
         if let Err(error) = bulk::connect(address, peer, &self.identity).await {
             let text =
-                format!("the storage node cannot be reached at {address}, where it says that it is: {error}");
-            return Err(refusal(RefusalKind::NotAllowed, text));
+                format!("the storage node cannot be reached at {address}, the address that it gave: {error}");
+            return Err(Refusal::new(RefusalKind::NotAllowed, text));
         }
         let storage = self.storage.clone();
         let shown = name.clone();
-        self.core.run(move |tx| write_node(tx, &storage, (peer, right), name, address)).await?;
+        self.database.run(move |tx| write_node(tx, &storage, (peer, right), name, address)).await?;
         self.storage.refresh().await?;
         let now = self.storage.now_ms();
-        let session = self.storage.depot().register(peer, now).ok_or_else(|| was_expelled(&shown))?;
+        let session = self.storage.planner().register(peer, now).ok_or_else(|| was_expelled(&shown))?;
         self.node_gone(client);
         client.node = Some(NodeSession(session));
         tracing::info!("storage node {shown} is at {address} as {peer}");
@@ -75,16 +75,16 @@ impl Service {
         let NodeSession(session) = client.node.ok_or_else(not_registered)?;
         if report.held.len() + report.gone.len() + report.failed.len() > MAX_REPORT {
             let text = format!("more than {MAX_REPORT} chunks in one report");
-            return Err(refusal(RefusalKind::Malformed, text));
+            return Err(Refusal::new(RefusalKind::Malformed, text));
         }
         let (peer, now) = (client.peer, self.storage.now_ms());
         let leased = |user: Uid| self.presence.has_lease(user);
         let (planned, min_age_ms) = {
-            let mut depot = self.storage.depot();
-            if !depot.report(peer, session, report, now) {
+            let mut planner = self.storage.planner();
+            if !planner.report(peer, session, report, now) {
                 return Err(not_registered());
             }
-            (depot.take_orders(peer, &leased, now), depot.rules().grace_ms)
+            (planner.take_orders(peer, &leased, now), planner.rules().grace_ms)
         };
         let now_ms = wall_ms();
         let orders = planned.into_iter().map(|order| signed(&self.identity, order, peer, min_age_ms, now_ms));
@@ -92,37 +92,37 @@ impl Service {
             orders: orders.collect(),
             ticket_keys: self.trust.keys(),
             now_ms,
-            again_ms: REPORT_AGAIN_MS,
+            retry_after_ms: REPORT_WITHIN_MS,
         })
     }
 
-    /// A node's connection ended, or it registers anew.
+    /// A node's connection ended, or it registers again.
     pub(super) fn node_gone(&self, client: &Client) {
         if let Some(NodeSession(session)) = client.node {
-            self.storage.depot().gone(client.peer, session, self.storage.now_ms());
+            self.storage.planner().gone(client.peer, session, self.storage.now_ms());
         }
     }
 
-    /// The nodes, for everybody: clients name them before they ask for a password.
+    /// The nodes, also for clients that are not logged in: they name them before they ask for a password.
     pub(super) fn storage_nodes(&self) -> Answer {
-        Answer::Store(StoreAnswer::Nodes(self.storage.depot().nodes(self.storage.now_ms())))
+        Answer::Store(StoreAnswer::Nodes(self.storage.planner().nodes(self.storage.now_ms())))
     }
 
-    /// What a user asks about the own stored files.
+    /// A user's call about their stored files.
     pub(super) async fn about_store(&self, session: Caller, call: StoreCall) -> Result<Answer, Refusal> {
         let storage = self.storage.clone();
         let Caller { user: caller, .. } = session;
         if matches!(call, StoreCall::Lease { .. } | StoreCall::Status) {
-            // The others are judged in their transactions.
+            // The others check it in their transactions.
             self.check(session).await?;
         }
         let answer = match call {
             StoreCall::Ticket => self.storage_ticket(session).await?,
             StoreCall::Nodes => return Ok(self.storage_nodes()),
             StoreCall::Put { request, key, manifest, sealed } => {
-                let put = NewFile { request, key, manifest, sealed };
+                let new = NewFile { request, key, manifest, sealed };
                 let quotas = self.quotas.clone();
-                self.run_for(session, move |tx| put_file(tx, &storage, &quotas, caller, put)).await?;
+                self.run_for(session, move |tx| put_file(tx, &storage, &quotas, caller, new)).await?;
                 self.storage.refresh().await?;
                 StoreAnswer::Ok
             }
@@ -139,7 +139,7 @@ impl Service {
             StoreCall::Lease { id, end } => {
                 let life = if end { Duration::ZERO } else { Duration::from_millis(LEASE_LIFE_MS) };
                 if !self.presence.lease(caller, id, life) {
-                    return Err(refusal(
+                    return Err(Refusal::new(
                         RefusalKind::Limit,
                         "too many transfers are under way; try again later",
                     ));
@@ -148,7 +148,7 @@ impl Service {
             }
             StoreCall::Status => {
                 self.storage.refresh().await?;
-                let room = self.core.read(move |tx| quota::room_for_stored(tx, caller)).await?;
+                let room = self.database.read(move |tx| quota::room_for_stored(tx, caller)).await?;
                 StoreAnswer::Status(Box::new(StoreStatus { room, ..self.storage.status() }))
             }
         };
@@ -165,7 +165,7 @@ impl Service {
     }
 }
 
-/// An order as it goes to the node `to`.
+/// An order as it is sent to the node `to`.
 fn signed(identity: &Identity, planned: Planned, to: PeerId, min_age_ms: u64, now_ms: u64) -> Order {
     match planned {
         Planned::Delete { chunk } => Order::Delete { chunk, min_age_ms },
@@ -192,36 +192,35 @@ fn put_file(
     storage: &Storage,
     quotas: &Quotas,
     caller: Uid,
-    put: NewFile,
+    new: NewFile,
 ) -> Result<(), Fault> {
-    if put.sealed.len() > MAX_SEALED_PART {
+    if new.sealed.len() > MAX_SEALED_PART {
         let text =
             format!("the file's name is too long: its sealed part must not exceed {MAX_SEALED_PART} bytes");
         return Err(refuse(RefusalKind::Malformed, text));
     }
-    let manifest = StoreManifest::read(&put.manifest)
+    let manifest = StoreManifest::read(&new.manifest)
         .map_err(|error| refuse(RefusalKind::Malformed, format!("the stored file's manifest: {error}")))?;
     if !manifest.has_fair_lengths() {
-        let text =
-            "the stored file's manifest: its chunks are too short for so many; see whether dfs is up to date";
+        let text = "the stored file's manifest: its chunks are too short for so many; update dfs";
         return Err(refuse(RefusalKind::Malformed, text));
     }
-    if let Some(unknown) = manifest.servers.iter().find(|server| !storage.depot().is_known(**server)) {
+    if let Some(unknown) = manifest.servers.iter().find(|server| !storage.planner().is_known(**server)) {
         let text =
             format!("the trackers do not know the storage node {unknown}; is it running with --trackers?");
         return Err(refuse(RefusalKind::NotFound, text));
     }
-    let key = pointer_key(caller, put.key);
-    if pointer(tx, &key)?.is_some_and(|known| known.request == put.request) {
+    let key = pointer_key(caller, new.key);
+    if pointer(tx, &key)?.is_some_and(|known| known.request == new.request) {
         return Ok(());
     }
-    let extent = StoredExtent::of(&manifest, &put.manifest);
-    quotas.admit_stored(tx, caller, put.key, (put.sealed.len(), extent))?;
-    let (version, stored_ms) = (Blake3::of(&put.manifest), tx.now().wall_ms);
-    let NewFile { request, sealed, .. } = put;
-    let value = encode(&Pointer { version, sealed, stored_ms, request, extent: Some(extent) });
-    let blobs = vec![(BlobHash(version.0), put.manifest)];
-    tx.write(vec![Write { kind: POINTER, key, value, blobs, ..Write::default() }])
+    let size = StoredSize::of(&manifest, &new.manifest);
+    quotas.admit_stored(tx, caller, new.key, (new.sealed.len(), size))?;
+    let (version, stored_ms) = (Blake3::of(&new.manifest), tx.now().wall_ms);
+    let NewFile { request, sealed, .. } = new;
+    let pointer = Pointer { version, sealed, stored_ms, request, size: Some(size) };
+    let blobs = vec![(BlobHash(version.0), new.manifest)];
+    tx.write(vec![Write { blobs, ..put(POINTER, key, &pointer) }])
 }
 
 fn get_file(tx: &Tx<'_>, caller: Uid, key: PointerKey) -> Result<StoreAnswer, Fault> {
@@ -232,7 +231,7 @@ fn get_file(tx: &Tx<'_>, caller: Uid, key: PointerKey) -> Result<StoreAnswer, Fa
     let missing = || {
         let text =
             "this tracker is still fetching the file's manifest from the others; try again in a moment";
-        Fault::Refused(Refusal { kind: RefusalKind::Unavailable, text: text.into(), again_ms: Some(1_000) })
+        Fault::Refused(Refusal::new(RefusalKind::Unavailable, text).retry_after(Duration::from_secs(1)))
     };
     let Pointer { version, sealed, stored_ms, .. } = found;
     let manifest = manifest.ok_or_else(missing)?;
@@ -258,7 +257,7 @@ fn list_files(
                 return Ok(StoreAnswer::Files { files, more: true });
             }
             let Pointer { version, sealed, stored_ms, .. } = pointer;
-            let health = storage.depot().health(caller, version).unwrap_or_default();
+            let health = storage.planner().health(caller, version).unwrap_or_default();
             files.push(StoredEntry { key, version, sealed, stored_ms, health });
         }
         if last {
@@ -273,15 +272,17 @@ fn remove_file(tx: &mut Tx<'_>, caller: Uid, key: PointerKey) -> Result<bool, Fa
     if pointer(tx, &key)?.is_none() {
         return Ok(false);
     }
-    tx.write(vec![Write { kind: POINTER, key, tombstone: true, ..Write::default() }])?;
+    tx.write(vec![delete(POINTER, key)])?;
     Ok(true)
 }
 
 fn pointer(tx: &Tx<'_>, key: &[u8]) -> Result<Option<Pointer>, Fault> {
-    let row = tx.store().get(POINTER, key)?.filter(|row| !row.tombstone);
-    Ok(row.and_then(|row| minicbor::decode(&row.value).ok()))
+    Ok(tx.store().live(POINTER, key)?)
 }
 
 fn not_registered() -> Refusal {
-    refusal(RefusalKind::NotLoggedIn, "register the storage node first, and again after its connection broke")
+    Refusal::new(
+        RefusalKind::NotLoggedIn,
+        "register the storage node first, and again after its connection broke",
+    )
 }

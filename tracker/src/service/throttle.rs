@@ -1,7 +1,7 @@
-//! Failed logins make further tries wait: by account and address, so that nobody can lock another out from elsewhere.
+//! Failed logins make further tries wait, by account and address, so that no one can lock a user out from elsewhere.
 //!
-//! An account is counted, not a name, which several may have claimed: who succeeds with one of them has proven nothing
-//! about the others. A name that has no account counts as itself, so that it looks like one that has.
+//! Accounts are counted, not names, which several accounts may have claimed: a success with one of them proves nothing about
+//! the others. A name without an account counts as itself, so that it looks like one that has an account.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use shoal_net::site;
 const FREE_TRIES: u32 = 5;
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// After that long without a failed try it is forgotten.
+/// Failures are forgotten after this long without another one.
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// Pairs remembered at most: some 10 MB.
 const MAX_PAIRS: usize = 50_000;
@@ -38,20 +38,20 @@ impl Failures {
     }
 }
 
-/// Whose password is guessed.
+/// The account whose password is guessed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Guessed {
-    /// An account's.
+    /// This one.
     Account(Uid),
-    /// That of a name which has no account.
+    /// None: the name has no account.
     Nobody(UserName),
 }
 
 /// The failures of one address.
 type OfSite = HashMap<Guessed, Failures>;
 
-/// Who failed to log in, from where ([`site`]), how often. Full, it forgets pairs of the address that has most, so that nobody
-/// is forgotten because others guess elsewhere: names without an account first, which anybody can make up, then the oldest.
+/// The failed logins by account and address ([`site`]). When it is full it forgets pairs of the address with the most, so that
+/// guesses elsewhere make no pair forgotten: first names without an account, which anyone can make up, then the oldest.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     sites: HashMap<IpAddr, OfSite>,
@@ -59,7 +59,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// How long this pair must wait yet before it may try.
+    /// How long this pair must wait before the next try.
     #[must_use]
     pub(super) fn wait(&self, whose: &Guessed, from: IpAddr, now: Instant) -> Option<Duration> {
         let failures = self.sites.get(&site(from))?.get(whose)?;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_names_up_is_not_forgotten_for_it_nor_makes_others_be() {
+    fn names_that_are_made_up_make_neither_the_guesser_nor_others_forgotten() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
         let (ann, here) = (Guessed::Account(Uid([1; 16])), IpAddr::from([10, 0, 0, 1]));
         for _ in 0..9 {
@@ -159,7 +159,7 @@ mod tests {
         }
         assert_eq!(throttle.pairs, MAX_PAIRS_OF_SITE);
         assert!(throttle.wait(&ann, here, later).is_some());
-        // Many addresses, each full: a guess from a new one is counted, and forgets nobody elsewhere.
+        // Many addresses, each full: a guess from a new one is counted, and no pair elsewhere is forgotten.
         for site in 0..30 {
             for number in 0..MAX_PAIRS_OF_SITE {
                 throttle.failed(&nobody(number), IpAddr::from([10, 0, 1, site]), later);

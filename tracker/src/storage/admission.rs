@@ -1,12 +1,13 @@
 //! Which storage nodes belong to the cluster: those with a record. A node gets one by proving that it knows the join secret,
-//! or from an operator at a tracker's prompt. All others wait, in a short list, and are told what to do.
+//! or from an operator at a tracker's prompt. All others wait in a short list, and their operators read what to do.
 //!
-//! Nothing that a stranger says is written down, passed on, or remembered for longer than the list holds it. A node that a
-//! version without admission registered has its record already. One that an operator expelled waits, whatever it knows.
+//! What a stranger says is not written down, not passed on, and remembered only in the list. A node that a version without
+//! admission registered has its record already. A node that an operator expelled waits, even if it knows the secret.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use anyhow::{Result, anyhow, bail};
 use shoal_common::join::{JoinProof, NodeSecret};
 use shoal_common::tracker_api::storage::{MAX_NODES, NodeEntry};
 use shoal_common::tracker_api::{Refusal, RefusalKind};
@@ -16,22 +17,22 @@ use shoal_replica::{Rows, Write};
 
 use super::Storage;
 use super::expelled::{expel, let_in_again};
-use crate::core::{Fault, Tx, refuse};
-use crate::record::{STORAGE_NODE, StorageNode, encode, part};
+use crate::database::{Fault, Tx, refuse};
+use crate::record::{STORAGE_NODE, StorageNode, delete, part, put};
 
-/// Storage nodes on one machine: more would be a mistake that takes up what others need. Counted by the whole address, also of
-/// IPv6: all machines of a data centre may share a /64, and each of these nodes was admitted.
+/// Storage nodes on one machine: more are a mistake that takes places from others. The whole address counts, also of IPv6: all
+/// machines of a data centre may share a /64, and each of these nodes was admitted.
 const MAX_NODES_OF_ADDRESS: usize = 64;
 /// Nodes that wait to be admitted at most: what an operator can look through.
 const MAX_WAITING: usize = 64;
-/// Of them from one address: a stranger there leaves room for others.
+/// Of them from one address, so that a stranger leaves room for others.
 const MAX_WAITING_OF_ADDRESS: usize = 16;
-/// A node that did not ask for this long waits no more, in milliseconds; nodes ask every few seconds.
+/// A node that did not ask for this long, in milliseconds, no longer waits; nodes ask every few seconds.
 const WAITING_MS: u64 = 30_000;
 
 /// Keys that an operator admitted before their nodes asked, at most.
 const MAX_EXPECTED: usize = 64;
-/// For how long such a key is let in, in milliseconds: long enough to start the node, not to forget about it.
+/// How long such a key is admitted, in milliseconds: long enough to start the node, too short to be forgotten.
 const EXPECTED_MS: u64 = 3_600_000;
 
 /// A node that waits to be admitted.
@@ -41,34 +42,34 @@ pub struct Applicant {
     pub peer: PeerId,
     /// What it calls itself.
     pub name: NodeName,
-    /// Where it says that it is; not tried.
+    /// Its address as it says; not checked.
     pub address: SocketAddr,
     /// Where it was seen.
     pub from: IpAddr,
     heard_ms: u64,
 }
 
-/// What became of an operator's `admit`.
+/// The result of an operator's `admit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admitted {
-    /// The node waited, and is in.
+    /// The node waited and is admitted.
     Now(Applicant),
-    /// No node with that key waits here: it is in as soon as it asks this tracker, within an hour.
+    /// No node with that key waits here. It is admitted if it asks this tracker within an hour.
     OnceItAsks(PeerId),
 }
 
-/// Those that wait, and those that are waited for. Pure.
+/// The nodes that wait, and the keys that are expected. Pure.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     nodes: HashMap<PeerId, Applicant>,
-    /// When one last found no place.
+    /// When a node last found no place.
     crowded_ms: Option<u64>,
     /// Keys that were admitted before their nodes asked, and until when.
     expected: HashMap<PeerId, u64>,
 }
 
 impl Waiting {
-    /// Notes that a node asks; false where too many do.
+    /// Notes that a node asks; false if too many do.
     fn ask(&mut self, applicant: Applicant) -> bool {
         let now = applicant.heard_ms;
         self.nodes.retain(|_, other| now.saturating_sub(other.heard_ms) < WAITING_MS);
@@ -103,7 +104,7 @@ impl Waiting {
         self.expected.get(&peer).is_some_and(|until| *until > now)
     }
 
-    /// A node neither waits nor is waited for any more.
+    /// A node neither waits nor is expected any more.
     fn forget(&mut self, peer: PeerId) {
         self.nodes.remove(&peer);
         self.expected.remove(&peer);
@@ -117,20 +118,20 @@ impl Waiting {
     }
 }
 
-/// By what a node may register.
+/// Why a node may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
     /// It knows the join secret.
     Secret,
-    /// An operator admitted it, for as long as that holds: it has a record, or is waited for.
+    /// An operator admitted it: it has a record, or is expected.
     Operator,
 }
 
 impl Storage {
-    /// By what a node may register here: it proves that it knows the secret, or it is admitted.
+    /// Why a node may register here: it proves that it knows the secret, or it is admitted.
     ///
     /// # Errors
-    /// What it, and its operator, is to do.
+    /// What its operator is to do.
     pub(crate) async fn check_admitted(
         &self,
         (peer, tracker): (PeerId, PeerId),
@@ -138,16 +139,15 @@ impl Storage {
         (address, from): (SocketAddr, IpAddr),
         proof: Option<JoinProof>,
     ) -> Result<Right, Refusal> {
-        let refusal = |kind, text: String| Refusal { kind, text, again_ms: None };
         let loaded = self.known().loaded;
         if !loaded {
-            // Who is admitted stands in the records, which are read once anyway.
+            // The records say which nodes are admitted.
             self.refresh().await?;
         }
         let proves =
             |secret: &NodeSecret| proof.as_ref().is_some_and(|proof| secret.proves(proof, peer, tracker));
         let proven = self.secret.as_deref().is_some_and(proves);
-        let known = self.depot().is_known(peer);
+        let known = self.planner().is_known(peer);
         // For a stranger nothing is looked up.
         let expelled = (known || proven) && self.is_expelled(peer).await?;
         if proven && !expelled {
@@ -180,7 +180,7 @@ impl Storage {
                  tracker's prompt, or use a join secret ({why})"
             )
         };
-        Err(refusal(RefusalKind::NotAllowed, text))
+        Err(Refusal::new(RefusalKind::NotAllowed, text))
     }
 
     /// The nodes that wait here to be admitted, by name.
@@ -195,62 +195,65 @@ impl Storage {
         self.waiting().is_crowded(self.now_ms())
     }
 
-    /// Admits the node of that key, or the only one of that name that waits here; true for all trackers.
+    /// Admits the node of that key, or the only one of that name that waits here, at all trackers.
     ///
     /// # Errors
-    /// In words: none of that name waits, or perhaps several do, or the database cannot take it.
-    pub async fn admit(&self, which: &str) -> Result<Admitted, String> {
+    /// In words: none of that name waits, several may, or the database cannot take it.
+    pub async fn admit(&self, which: &str) -> Result<Admitted> {
         let now = self.now_ms();
         let applicant = match which.parse::<PeerId>() {
             Ok(peer) => {
                 let waits = self.applicants().into_iter().find(|one| one.peer == peer);
-                // One that was expelled may have a record all the same, which an earlier version wrote.
-                let is_expelled = self.is_expelled(peer).await.map_err(|refusal| refusal.text)?;
+                // An expelled node may still have a record that an earlier version wrote.
+                let is_expelled = self.is_expelled(peer).await?;
                 match waits {
                     Some(applicant) => applicant,
-                    None if self.depot().is_known(peer) && !is_expelled => {
-                        return Err(format!("{peer} is admitted already"));
+                    None if self.planner().is_known(peer) && !is_expelled => {
+                        bail!("{peer} is admitted already");
                     }
                     None if self.waiting().expect(peer, now) => return Ok(Admitted::OnceItAsks(peer)),
-                    None => return Err(format!("{MAX_EXPECTED} nodes are waited for, which is the most")),
+                    None => {
+                        bail!("{MAX_EXPECTED} keys are expected, which is the most; start those nodes first");
+                    }
                 }
             }
             Err(_) => self.only_one_named(which)?,
         };
         let (storage, admitted) = (self.clone(), applicant.clone());
-        let written = self.core.run(move |tx| {
+        let written = self.database.run(move |tx| {
             let nodes = read_nodes(tx)?;
             let mut writes: Vec<Write> = let_in_again(tx, admitted.peer)?.into_iter().collect();
             if nodes.iter().any(|(peer, _)| *peer == admitted.peer) {
                 return if writes.is_empty() { Ok(()) } else { tx.write(writes) };
             }
             make_room(&storage, &nodes, admitted.address.ip(), &mut writes)?;
-            let node = StorageNode { name: admitted.name, address: admitted.address.to_string(), heir: None };
+            let node =
+                StorageNode { name: admitted.name, address: admitted.address.to_string(), successor: None };
             writes.push(node_write(admitted.peer, &node));
             tx.write(writes)
         });
-        written.await.map_err(|refusal| refusal.text)?;
-        self.refresh().await.map_err(|refusal| refusal.text)?;
+        written.await?;
+        self.refresh().await?;
         self.waiting().forget(applicant.peer);
         Ok(Admitted::Now(applicant))
     }
 
     /// The only node of that name that waits.
-    fn only_one_named(&self, name: &str) -> Result<Applicant, String> {
+    fn only_one_named(&self, name: &str) -> Result<Applicant> {
         let waiting = self.applicants();
         let found: Vec<&Applicant> =
             waiting.iter().filter(|one| one.name.as_str().eq_ignore_ascii_case(name)).collect();
         match found[..] {
-            [] | [_] if self.is_crowded() => Err(format!(
-                "more nodes wait than are listed, so another one may call itself {name}; admit it by its key, which it \
-                 says when it starts: admit KEY"
+            [] | [_] if self.is_crowded() => Err(anyhow!(
+                "more nodes wait than are listed, so another one may call itself {name}; admit it by the key that it \
+                 prints when it starts: admit KEY"
             )),
             [one] => Ok(one.clone()),
-            [] => Err(format!("no node {name} waits here; \"nodes\" lists those that do")),
+            [] => Err(anyhow!("no node {name} waits here; \"nodes\" lists those that do")),
             _ => {
                 let keys: Vec<String> =
                     found.iter().map(|one| format!("{} seen at {}", one.peer, one.from)).collect();
-                Err(format!(
+                Err(anyhow!(
                     "several nodes call themselves {name}; admit one by its key: {}",
                     keys.join(", ")
                 ))
@@ -258,12 +261,12 @@ impl Storage {
         }
     }
 
-    /// Takes a node of that name or key out of the cluster; true for all trackers.
+    /// Takes a node of that name or key out of the cluster, at all trackers.
     ///
     /// # Errors
-    /// In words: there is none, or there are several, or the database cannot take it.
-    pub async fn expel(&self, which: &str) -> Result<NodeEntry, String> {
-        let nodes = self.depot().nodes(self.now_ms());
+    /// In words: there is none, there are several, or the database cannot take it.
+    pub async fn expel(&self, which: &str) -> Result<NodeEntry> {
+        let nodes = self.planner().nodes(self.now_ms());
         let found: Vec<&NodeEntry> = nodes
             .iter()
             .filter(|one| one.peer.to_string() == which || one.name.as_str().eq_ignore_ascii_case(which))
@@ -272,31 +275,27 @@ impl Storage {
             [one] => one.clone(),
             [] => {
                 if let Ok(peer) = which.parse() {
-                    // One that was admitted before it asked.
+                    // It may have been admitted before it asked.
                     self.waiting().forget(peer);
                 }
-                return Err(format!("there is no storage node {which}; \"nodes\" lists them"));
+                bail!("there is no storage node {which}; \"nodes\" lists them");
             }
             _ => {
                 let keys: Vec<String> =
                     found.iter().map(|one| format!("{} at {}", one.peer, one.address)).collect();
-                return Err(format!(
-                    "several nodes are called {which}; expel one by its key: {}",
-                    keys.join(", ")
-                ));
+                bail!("several nodes are called {which}; expel one by its key: {}", keys.join(", "));
             }
         };
-        // Nor may it come in by a key that was admitted before it asked.
+        // It may not be admitted by a key that is expected either.
         self.waiting().forget(node.peer);
-        let key = node.peer.0.to_vec();
-        let write = Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() };
+        let write = delete(STORAGE_NODE, node.peer.0.to_vec());
         let peer = node.peer;
-        let written = self.core.run(move |tx| {
+        let written = self.database.run(move |tx| {
             let expelled = expel(tx, peer)?;
             tx.write(vec![write, expelled])
         });
-        written.await.map_err(|refusal| refusal.text)?;
-        self.refresh().await.map_err(|refusal| refusal.text)?;
+        written.await?;
+        self.refresh().await?;
         Ok(node)
     }
 }
@@ -309,19 +308,19 @@ fn read_nodes(tx: &Tx<'_>) -> Result<Vec<(PeerId, StorageNode)>, Fault> {
         .collect())
 }
 
-/// What a node is told that lost its record while it registered.
+/// The answer to a node that lost its record while it registered.
 pub(crate) fn was_expelled(name: &NodeName) -> Refusal {
     let text = format!(
-        "{name} was taken out of the cluster; if that was not meant, type \"nodes\" and then \"admit\" with its key at a \
+        "{name} was taken out of the cluster; if that was a mistake, type \"nodes\" and then \"admit\" with its key at a \
          tracker's prompt"
     );
-    Refusal { kind: RefusalKind::NotAllowed, text, again_ms: None }
+    Refusal::new(RefusalKind::NotAllowed, text)
 }
 
-/// Writes a node's record, and makes it the heir of whoever was at its address under another key and is silent now.
+/// Writes a node's record, and makes it the successor of a silent node that was at its address under another key.
 ///
 /// # Errors
-/// Where an operator's word was its right and that is gone: nobody undoes an operator's `expel` but an operator.
+/// If it was admitted by an operator and expelled since: only an operator undoes that.
 pub(crate) fn write_node(
     tx: &mut Tx<'_>,
     storage: &Storage,
@@ -329,7 +328,7 @@ pub(crate) fn write_node(
     name: NodeName,
     address: SocketAddr,
 ) -> Result<(), Fault> {
-    let has_record = tx.store().get(STORAGE_NODE, &peer.0)?.is_some_and(|row| !row.tombstone);
+    let has_record = tx.store().is_live(STORAGE_NODE, &peer.0)?;
     let expelled = let_in_again(tx, peer)?;
     let is_expected = storage.waiting().is_expected(peer, storage.now_ms());
     let allowed = is_expected || (expelled.is_none() && (right == Right::Secret || has_record));
@@ -338,15 +337,15 @@ pub(crate) fn write_node(
     }
     let nodes = read_nodes(tx)?;
     let mut writes: Vec<Write> = expelled.into_iter().collect();
-    let own = StorageNode { name, address: address.to_string(), heir: None };
+    let own = StorageNode { name, address: address.to_string(), successor: None };
     let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
     if known != Some(&own) {
         writes.push(node_write(peer, &own));
     }
     for (other, node) in nodes.iter().filter(|(other, node)| *other != peer && node.address == own.address) {
-        if node.heir != Some(peer) && node.heir.is_none() && !storage.depot().is_up(*other) {
+        if node.successor != Some(peer) && node.successor.is_none() && !storage.planner().is_up(*other) {
             tracing::warn!("{address} was storage node {other} and is now {peer}, which takes its place");
-            writes.push(node_write(*other, &StorageNode { heir: Some(peer), ..node.clone() }));
+            writes.push(node_write(*other, &StorageNode { successor: Some(peer), ..node.clone() }));
         }
     }
     if known.is_none() {
@@ -359,7 +358,7 @@ pub(crate) fn write_node(
     Ok(())
 }
 
-/// Sees to it that nodes stay countable: one that is down and holds nothing gives way.
+/// Keeps the number of nodes bounded: one that is down and holds nothing gives way.
 fn make_room(
     storage: &Storage,
     nodes: &[(PeerId, StorageNode)],
@@ -371,23 +370,25 @@ fn make_room(
     if nodes.len() < MAX_NODES && of_address < MAX_NODES_OF_ADDRESS {
         return Ok(());
     }
-    let depot = storage.depot();
+    let planner = storage.planner();
     let crowded = of_address >= MAX_NODES_OF_ADDRESS;
     let unused = nodes
         .iter()
-        .find(|(peer, node)| (!crowded || there(node)) && !depot.is_up(*peer) && !depot.is_named(*peer));
+        .find(|(peer, node)| (!crowded || there(node)) && !planner.is_up(*peer) && !planner.is_named(*peer));
     match unused {
         Some((peer, _)) => {
-            let key = peer.0.to_vec();
-            writes.push(Write { kind: STORAGE_NODE, key, tombstone: true, ..Write::default() });
+            writes.push(delete(STORAGE_NODE, peer.0.to_vec()));
             Ok(())
         }
-        None => Err(refuse(RefusalKind::Limit, "the trackers have as many storage nodes as they take")),
+        None => Err(refuse(
+            RefusalKind::Limit,
+            "the trackers have as many storage nodes as they take; expel one that is no longer used",
+        )),
     }
 }
 
 fn node_write(peer: PeerId, node: &StorageNode) -> Write {
-    Write { kind: STORAGE_NODE, key: peer.0.to_vec(), value: encode(node), ..Write::default() }
+    put(STORAGE_NODE, peer.0.to_vec(), node)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The stored files as their manifests name them, and for each chunk how its copies stand.
+//! The stored files as their manifests name them, and the state of each chunk's copies.
 //!
-//! Pure. A file's selector counts the live copies of its chunks, and the chunks of which a copy is to be made are the
-//! ones it wants: the selector of downloads, turned round.
+//! Pure. It uses the selector of downloads, turned round: a file's selector counts the live copies of its chunks, and the
+//! chunks that it wants are those to be copied.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -24,10 +24,10 @@ pub(super) struct File {
     pub(super) version: Blake3,
     pub(super) copies: u8,
     pub(super) shift: u16,
-    /// The servers as the manifest names them, heirs not yet in their place.
+    /// The servers as the manifest names them, without successors.
     pub(super) servers: Vec<NodeIx>,
     pub(super) chunks: Vec<ChunkRef>,
-    /// Whether it was named before this tracker started, so that a server not heard of since may hold its part.
+    /// Whether it was named before this tracker started, so that a server that has not reported since may hold its part.
     pub(super) old: bool,
     /// Pointers that name it.
     names: u32,
@@ -40,12 +40,12 @@ pub(super) struct File {
     rank: Option<u32>,
 }
 
-/// How the copies of one chunk stand.
+/// The state of one chunk's copies.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Copies {
     /// On servers that are up.
     pub(super) live: u8,
-    /// Not lost: on servers that are up, or away for a while only.
+    /// Not lost: on servers that are up, or away only for a while.
     pub(super) kept: u8,
     /// Whether one is to be made and can be.
     pub(super) wanted: bool,
@@ -67,7 +67,7 @@ pub(super) struct Files {
     by_version: HashMap<(Uid, Blake3), FileIx>,
     by_key: HashMap<(Uid, PointerKey), Blake3>,
     by_chunk: HashMap<OwnedChunk, Vec<Home>>,
-    /// Pointers whose manifest cannot be read: nothing of their users may be deleted.
+    /// Pointers whose manifest cannot be read. No chunk of their users may be deleted.
     opaque: BTreeSet<(Uid, PointerKey)>,
     /// Files with chunks to be copied, those with the fewest live copies of one first.
     wanting: BTreeSet<(u32, FileIx)>,
@@ -79,7 +79,7 @@ pub(super) struct Files {
 pub(super) struct Named {
     /// A file that is new.
     pub(super) new: Option<FileIx>,
-    /// Chunks that nothing names any more.
+    /// Chunks that no file names any more.
     pub(super) unnamed: Vec<OwnedChunk>,
 }
 
@@ -235,7 +235,7 @@ impl Files {
         ix
     }
 
-    /// One pointer less; gives the chunks that nothing names any more.
+    /// Removes one pointer; returns the chunks that no file names any more.
     fn drop_name(&mut self, owner: Uid, version: Blake3) -> Vec<OwnedChunk> {
         let Some(&ix) = self.by_version.get(&(owner, version)) else { return Vec::new() };
         let Some(file) = self.files.get_mut(&ix) else { return Vec::new() };
@@ -265,7 +265,7 @@ impl Files {
         unnamed
     }
 
-    /// Notes how the copies of a chunk stand.
+    /// Notes the state of a chunk's copies.
     pub(super) fn note(&mut self, (ix, chunk): Home, copies: Copies) {
         let Some(file) = self.files.get_mut(&ix) else { return };
         let Some(kept) = file.kept.get_mut(chunk as usize) else { return };

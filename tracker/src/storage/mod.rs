@@ -1,15 +1,15 @@
-//! The trackers' side of the encrypted store: a [`Depot`] that decides, kept in step with the records and with time.
+//! The trackers' side of the encrypted store: a [`RepairPlanner`] that decides, and what feeds it with records and the time.
 //!
-//! Called by the service for nodes and clients. The records are the truth about what is stored; what nodes hold is
-//! memory only, and every tracker hears it from every node itself.
+//! The service calls it for nodes and clients. The records say what is stored. What nodes hold is kept in memory only: every
+//! node reports it to every tracker.
 
 mod admission;
-mod depot;
-#[cfg(test)]
-mod depot_tests;
 mod expelled;
 mod files;
 mod nodes;
+mod planner;
+#[cfg(test)]
+mod planner_tests;
 mod records;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,21 +24,21 @@ use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admitted, Applicant};
 pub(crate) use admission::{was_expelled, write_node};
-pub use depot::{Depot, Mandate, Rules};
 pub use nodes::Planned;
+pub use planner::{Permissions, RepairPlanner, Rules};
 
 use crate::clock::wall_ms;
-use crate::core::Core;
+use crate::database::Database;
 use crate::presence::Presence;
 use admission::Waiting;
 use records::Reader;
 
-/// How often the depot looks at the records and the time: repair starts within a second of what calls for it.
+/// How often the planner takes in the records and the time, so that repair starts within a second.
 const TICK: Duration = Duration::from_millis(200);
-/// For how long after a tracker started blank or restored nothing is deleted unless an operator allows it.
+/// How long nothing is deleted after a tracker started blank or restored, unless an operator allows it.
 const CAUTION_MS: u64 = 24 * 3_600_000;
 
-/// Whether there are nodes, and none has said what it holds since this tracker started: it may not be in their files.
+/// Whether there are nodes, and none has reported since this tracker started. It may not be in their tracker files.
 pub(crate) fn is_unheard(status: &StoreStatus) -> bool {
     !status.nodes.is_empty() && status.nodes.iter().all(|node| node.silent_ms.is_none())
 }
@@ -49,7 +49,7 @@ impl Default for Rules {
     }
 }
 
-/// What the records say beside the files, as of the last look.
+/// What the records say besides the files, as last read.
 #[derive(Debug, Clone, Default)]
 struct Known {
     members: Vec<MemberStatus>,
@@ -61,14 +61,14 @@ struct Known {
     loaded: bool,
 }
 
-/// The handle that everybody shares.
+/// A handle; all clones are one.
 #[derive(Clone)]
 pub struct Storage {
-    core: Core,
+    database: Database,
     presence: Presence,
     me: TrackerNo,
     started: Instant,
-    depot: Arc<Mutex<Depot>>,
+    planner: Arc<Mutex<RepairPlanner>>,
     known: Arc<Mutex<Known>>,
     reader: Arc<tokio::sync::Mutex<Reader>>,
     secret: Option<Arc<NodeSecret>>,
@@ -76,21 +76,21 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// A depot that knows nothing yet; [`Storage::run`] fills it.
+    /// With a planner that knows nothing yet; [`Storage::run`] fills it.
     #[must_use]
     pub fn new(
-        core: Core,
+        database: Database,
         presence: Presence,
         me: TrackerNo,
         rules: Rules,
         secret: Option<NodeSecret>,
     ) -> Self {
         Self {
-            core,
+            database,
             presence,
             me,
             started: Instant::now(),
-            depot: Arc::new(Mutex::new(Depot::new(rules, fastrand::u64(..)))),
+            planner: Arc::new(Mutex::new(RepairPlanner::new(rules, fastrand::u64(..)))),
             known: Arc::default(),
             reader: Arc::default(),
             secret: secret.map(Arc::new),
@@ -98,7 +98,7 @@ impl Storage {
         }
     }
 
-    /// Keeps the depot in step until the tracker closes.
+    /// Feeds the planner until the tracker closes.
     pub async fn run(self, closing: CancellationToken) {
         let mut due = tokio::time::interval(TICK);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -112,15 +112,15 @@ impl Storage {
                 continue;
             }
             let storage = self.clone();
-            // Counting copies may take milliseconds. It cannot panic but by a bug, which the next tick would meet again.
+            // Counting copies may take milliseconds. A panic is a bug, which the next tick would meet again.
             let _ = tokio::task::spawn_blocking(move || storage.tick()).await;
         }
     }
 
-    /// Takes in what the records say now. Dropping the future may leave a part for the next time.
+    /// Reads the records as they are now. Dropping the future leaves a part for the next time.
     ///
     /// # Errors
-    /// When the core cannot answer.
+    /// When the database thread cannot answer.
     pub async fn refresh(&self) -> Result<(), Refusal> {
         let mut reader = self.reader.lock().await;
         reader.refresh(self).await
@@ -131,13 +131,13 @@ impl Storage {
         let held = self.why_held(&known);
         let (now, wall) = (self.now_ms(), wall_ms());
         let leased = |user: Uid| self.presence.has_lease(user);
-        let mandate = Mandate {
+        let permissions = Permissions {
             copies: known.loaded && self.orders_come_from(&known) == self.me.0,
             held,
             allowed_ms: known.allowed_ms.map(|at| now.saturating_sub(wall.saturating_sub(at))),
             leased: &leased,
         };
-        self.depot().tick(&mandate, now);
+        self.planner().tick(&permissions, now);
     }
 
     /// The lowest-numbered tracker of those that are connected.
@@ -146,15 +146,15 @@ impl Storage {
         connected.chain([self.me.0]).min().unwrap_or(self.me.0)
     }
 
-    /// Why this tracker has nothing deleted now, in words.
+    /// Why this tracker orders no deletions now, in words.
     fn why_held(&self, known: &Known) -> Option<String> {
         for member in &known.members {
             let number = member.no;
             if !member.connected {
                 return Some(format!("tracker {number} is not connected"));
             }
-            if !member.in_sync || !self.presence.is_told_by(number.0) {
-                return Some(format!("tracker {number} is not in step yet"));
+            if !member.in_sync || !self.presence.has_reported(number.0) {
+                return Some(format!("tracker {number} is not in sync yet"));
             }
         }
         if !known.loaded {
@@ -174,21 +174,21 @@ impl Storage {
         None
     }
 
-    /// How the store is. While no node has said what it holds, no copy counts as missing.
+    /// The store's status. While no node has reported, no copy counts as missing.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         let ordered_by = self.orders_come_from(&self.known());
-        let status = StoreStatus { ordered_by, ..self.depot().status(self.now_ms()) };
+        let status = StoreStatus { ordered_by, ..self.planner().status(self.now_ms()) };
         match is_unheard(&status) {
             true => StoreStatus { missing_copies: 0, lost_chunks: 0, ..status },
             false => status,
         }
     }
 
-    /// The depot. To be held for a few lines, never across an await.
-    pub(crate) fn depot(&self) -> MutexGuard<'_, Depot> {
-        // A panic while it was held leaves counts that the next recount mends.
-        self.depot.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The planner. To be held for a few lines, never across an await.
+    pub(crate) fn planner(&self) -> MutexGuard<'_, RepairPlanner> {
+        // A panic while it was held leaves counts that the next recount corrects.
+        self.planner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -199,13 +199,13 @@ impl Storage {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The depot's clock.
+    /// The planner's clock.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Where the records are written.
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 }

@@ -1,4 +1,4 @@
-//! The storage nodes as one tracker knows them: who is up, what each reports to hold, and what was ordered of it.
+//! The storage nodes as one tracker knows them: which are up, what each reports to hold, and what it was ordered to do.
 //!
 //! Pure: the time is an argument, in milliseconds of a clock that only goes forward.
 
@@ -11,19 +11,19 @@ use shoal_common::{NodeName, PeerId};
 pub(super) const SILENT_MS: u64 = 3_000;
 /// How long an ordered copy may take; then it is ordered again, perhaps elsewhere.
 const ORDER_LIFE_MS: u64 = 30_000;
-/// For how long a node is not asked again for what it could not do.
+/// How long a node is not given an order again that it could not carry out.
 const PAUSE_MS: u64 = 5_000;
 /// Copies under way at one node at most: 256 MiB of the longest chunks.
 pub(super) const MAX_UNDER_WAY: usize = 64;
-/// A deletion is said again after this long while it was not carried out: the node waits for the other trackers' word.
+/// A deletion that was not carried out is ordered again after this long: the node waits for the other trackers' orders.
 const DELETION_AGAIN_MS: u64 = 10_000;
-/// Deletions that wait at one node at most; a node remembers more.
+/// Deletions ordered of one node at a time; a node remembers more.
 const MAX_DELETING: usize = 1_000;
 
 /// Index of a node; never reused while the tracker runs.
 pub(super) type NodeIx = usize;
 
-/// Something that a node is to do.
+/// An order for a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Planned {
     /// Fetch a chunk from another node.
@@ -53,16 +53,16 @@ struct UnderWay {
 
 /// One node.
 #[derive(Debug, Default)]
-pub(super) struct Node {
+pub(super) struct TrackedNode {
     pub(super) peer: Option<PeerId>,
     pub(super) name: Option<NodeName>,
     pub(super) address: String,
-    pub(super) heir: Option<PeerId>,
+    pub(super) successor: Option<PeerId>,
     session: Option<u64>,
     heard_ms: u64,
     /// Whether a whole snapshot came since this tracker started.
     pub(super) reported: bool,
-    /// Whether it is connected, told everything, and is not silent.
+    /// Whether it is connected, sent a whole snapshot, and is not silent.
     pub(super) up: bool,
     /// Whether its copies count as lost.
     pub(super) lost: bool,
@@ -74,10 +74,10 @@ pub(super) struct Node {
     /// The pages so far of a snapshot that is not complete, and how many of its chunks no file names.
     snapshot: Option<HashSet<OwnedChunk>>,
     snapshot_unnamed: usize,
-    /// Whether chunks that it reported were passed over, because no file names them and they are too many.
+    /// Whether chunks that it reported were ignored, because no file names them and they are too many.
     pub(super) cut: bool,
     complete: bool,
-    /// Chunks held that nothing asks this node to hold, and since when.
+    /// Chunks held that no file asks this node to hold, and since when.
     pub(super) unneeded: HashMap<OwnedChunk, u64>,
     copying: HashMap<OwnedChunk, UnderWay>,
     copying_bytes: u64,
@@ -95,13 +95,13 @@ pub(super) struct Changed {
     pub(super) all: bool,
 }
 
-impl Node {
+impl TrackedNode {
     /// A node of which only the key is known.
     pub(super) fn of(peer: PeerId) -> Self {
         Self { peer: Some(peer), ..Self::default() }
     }
 
-    /// A node registered: what was reported on earlier connections counts until its snapshot is complete.
+    /// A node registered. What it reported on earlier connections counts until its snapshot is complete.
     pub(super) fn begin(&mut self, session: u64, now: u64) {
         self.session = Some(session);
         self.heard_ms = now;
@@ -121,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Its connection counts no more, whichever it is.
+    /// Its connection no longer counts, whichever it is.
     pub(super) fn shut_out(&mut self) {
         self.session = None;
     }
@@ -131,8 +131,8 @@ impl Node {
         self.session == Some(session)
     }
 
-    /// Brings `up` and `lost` in line with the time; whether either changed.
-    pub(super) fn settle(&mut self, now: u64, repair_after_ms: u64) -> bool {
+    /// Sets `up` and `lost` for the present time; whether either changed.
+    pub(super) fn update_liveness(&mut self, now: u64, repair_after_ms: u64) -> bool {
         let before = (self.up, self.lost);
         let silent = now.saturating_sub(self.heard_ms);
         self.up = self.session.is_some() && self.complete && silent < SILENT_MS;
@@ -140,7 +140,7 @@ impl Node {
         before != (self.up, self.lost)
     }
 
-    /// Takes a report in. Of chunks that no file names no more than `budget` are remembered.
+    /// Applies a report. Of the chunks that no file names, `budget` are remembered at most.
     pub(super) fn report(
         &mut self,
         report: NodeReport,
@@ -154,14 +154,14 @@ impl Node {
             changed.all = true;
         }
         (self.capacity, self.free) = (report.capacity, report.free.min(report.capacity));
-        if report.anew || (!self.complete && self.snapshot.is_none()) {
+        if report.reset || (!self.complete && self.snapshot.is_none()) {
             self.snapshot = Some(HashSet::new());
             (self.snapshot_unnamed, self.cut) = (0, false);
             self.complete = false;
         }
         let mut unnamed = if self.complete { self.unneeded.len() } else { self.snapshot_unnamed };
         for key in report.held {
-            self.settle_order(&key);
+            self.end_order(&key);
             if !is_named(&key) && !self.snapshot.as_ref().unwrap_or(&self.chunks).contains(&key) {
                 if unnamed >= budget {
                     self.cut = true;
@@ -169,7 +169,7 @@ impl Node {
                 }
                 unnamed += 1;
             }
-            // Stored again: the time for which it must have been unneeded begins anew.
+            // Stored again: the time for which it must be unneeded starts again.
             if let Some(since) = self.unneeded.get_mut(&key) {
                 *since = now;
             }
@@ -182,7 +182,7 @@ impl Node {
             self.snapshot_unnamed = unnamed;
         }
         for key in report.gone {
-            self.settle_order(&key);
+            self.end_order(&key);
             self.snapshot.as_mut().unwrap_or(&mut self.chunks).remove(&key);
             if self.complete {
                 self.unneeded.remove(&key);
@@ -190,7 +190,7 @@ impl Node {
             }
         }
         for key in report.failed {
-            self.settle_order(&key);
+            self.end_order(&key);
             self.paused.insert(key, now + PAUSE_MS);
             changed.chunks.push(key);
         }
@@ -208,7 +208,7 @@ impl Node {
         changed
     }
 
-    fn settle_order(&mut self, key: &OwnedChunk) {
+    fn end_order(&mut self, key: &OwnedChunk) {
         if let Some(copy) = self.copying.remove(key) {
             self.copying_bytes -= u64::from(copy.sealed);
         }
@@ -216,12 +216,12 @@ impl Node {
         self.paused.remove(key);
     }
 
-    /// Forgets orders that took too long and pauses that are over; their chunks are to be looked at again.
+    /// Forgets orders that took too long and pauses that are over; returns their chunks, which are to be counted again.
     pub(super) fn expire(&mut self, now: u64) -> Vec<OwnedChunk> {
         let over = self.copying.iter().filter(|(_, copy)| copy.until_ms <= now).map(|(key, _)| *key);
         let mut expired: Vec<OwnedChunk> = over.collect();
         for key in &expired {
-            self.settle_order(key);
+            self.end_order(key);
         }
         self.deleting.retain(|_, until| *until > now);
         expired.extend(self.paused.iter().filter(|(_, until)| **until <= now).map(|(key, _)| *key));
@@ -252,12 +252,12 @@ impl Node {
         self.free.saturating_sub(self.copying_bytes)
     }
 
-    /// Chunks that are remembered of it though no file asks it to hold them.
+    /// Remembered chunks that no file asks it to hold.
     pub(super) fn unnamed(&self) -> usize {
         self.unneeded.len() + self.snapshot_unnamed
     }
 
-    /// Whether it may report again what was passed over.
+    /// Whether there is room for the chunks that were ignored.
     pub(super) fn has_room_again(&self, budget: usize) -> bool {
         self.cut && self.complete && self.unnamed() < budget / 2
     }
@@ -272,7 +272,7 @@ impl Node {
         self.up && self.deleting.len() < MAX_DELETING
     }
 
-    /// Orders something; it goes out with the answer to the next report.
+    /// Queues an order, which goes out with the answer to the next report.
     pub(super) fn order(&mut self, planned: Planned, now: u64) {
         match &planned {
             Planned::Copy { chunk, sealed, .. } => {
@@ -285,7 +285,7 @@ impl Node {
         self.queue.push_back(planned);
     }
 
-    /// What was ordered and has not gone out yet, copies first.
+    /// Orders that have not gone out, copies first.
     pub(super) fn take_orders(&mut self, limit: usize) -> Vec<Planned> {
         let queue = self.queue.drain(..);
         let (mut first, rest): (Vec<_>, Vec<_>) =
@@ -295,14 +295,14 @@ impl Node {
         first
     }
 
-    /// Takes back the copies that were ordered: another tracker has them made now.
+    /// Withdraws the copies that were ordered: another tracker orders them now.
     pub(super) fn drop_copies(&mut self) {
         self.queue.retain(|order| matches!(order, Planned::Delete { .. }));
         self.copying.clear();
         self.copying_bytes = 0;
     }
 
-    /// Takes back the deletions that were ordered and have not gone out.
+    /// Withdraws the deletions that have not gone out.
     pub(super) fn drop_deletions(&mut self) {
         self.queue.retain(|order| matches!(order, Planned::Copy { .. }));
         self.deleting.clear();
@@ -318,7 +318,7 @@ impl Node {
         self.copying.len()
     }
 
-    /// The node for clients and operators; none for a key that only manifests name.
+    /// The node for clients and operators; `None` for a key that only manifests name.
     pub(super) fn entry(&self, now: u64) -> Option<NodeEntry> {
         Some(NodeEntry {
             peer: self.peer?,
@@ -329,7 +329,7 @@ impl Node {
             capacity: self.capacity,
             free: self.free,
             chunks: self.chunks.len() as u64,
-            heir: self.heir.filter(|_| !self.up),
+            successor: self.successor.filter(|_| !self.up),
         })
     }
 }

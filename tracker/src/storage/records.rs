@@ -1,4 +1,4 @@
-//! Reads the records of the encrypted store into the depot: all of them once, then those that changed.
+//! Reads the records of the encrypted store into the planner: all of them once, then the changed ones.
 
 use shoal_common::storage::StoreManifest;
 use shoal_common::tracker_api::Refusal;
@@ -7,27 +7,27 @@ use shoal_replica::{BlobHash, Kind, MemberStatus, Row, Rows};
 
 use super::{Known, Storage};
 use crate::clock::{is_credible, wall_ms};
-use crate::core::{Fault, Tx};
+use crate::database::{Fault, Tx};
 use crate::record::{
-    ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, encode,
-    parse_pointer_key, part,
+    ALLOWANCE, Allowance, CAUTION, Caution, POINTER, Pointer, STORAGE_NODE, StorageNode, parse_pointer_key,
+    part, put,
 };
 use crate::store::{Beginning, STORAGE_KINDS};
 
-/// Rows read in one go at most, and bytes of manifests: commands of clients wait meanwhile.
+/// Rows read at a time, because clients' commands wait meanwhile.
 const MAX_ROWS: usize = 64;
-/// See [`MAX_ROWS`].
+/// Bytes of manifests read at a time; see [`MAX_ROWS`].
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Trackers and allowances are few.
 const MAX_FEW: usize = 256;
 
-/// Where reading has come to.
+/// How far reading has come.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     generation: Option<u64>,
-    /// The kind that is being read whole, and behind which key; none once all were.
+    /// The kind that is being read whole, and the last key read; `None` once all are read.
     at: Option<(usize, Option<Vec<u8>>)>,
-    /// Whether everything was read once since this process began: what comes after that is new.
+    /// Whether everything was read once since this process began. What comes after that is new.
     was_loaded: bool,
 }
 
@@ -56,10 +56,10 @@ impl Reader {
     pub(super) async fn refresh(&mut self, storage: &Storage) -> Result<(), Refusal> {
         loop {
             let (generation, at) = (self.generation, self.at.clone());
-            let look = storage.core().run(move |tx| look(tx, generation, at)).await?;
+            let look = storage.database().run(move |tx| look(tx, generation, at)).await?;
             if self.generation != Some(look.generation) {
                 self.generation = Some(look.generation);
-                storage.depot().clear_files();
+                storage.planner().clear_files();
                 storage.known().loaded = false;
                 if look.beginning != Beginning::Known {
                     warn_of(storage, look.beginning).await?;
@@ -81,13 +81,12 @@ impl Reader {
     }
 }
 
-/// Tells all trackers that this one began without what it held before.
+/// Lets all trackers know that this one started without what it held before.
 async fn warn_of(storage: &Storage, beginning: Beginning) -> Result<(), Refusal> {
     let number = storage.me.0;
     tracing::warn!(?beginning, "nothing is deleted on storage nodes for 24 h, unless an operator allows it");
-    let value = encode(&Caution { since_ms: wall_ms() });
-    let write = shoal_replica::Write { kind: CAUTION, key: vec![number], value, ..Default::default() };
-    storage.core().run(move |tx| tx.write(vec![write])).await
+    let write = put(CAUTION, vec![number], &Caution { since_ms: wall_ms() });
+    storage.database().run(move |tx| tx.write(vec![write])).await
 }
 
 fn look(tx: &mut Tx<'_>, known: Option<u64>, at: Option<(usize, Option<Vec<u8>>)>) -> Result<Look, Fault> {
@@ -115,7 +114,7 @@ fn look(tx: &mut Tx<'_>, known: Option<u64>, at: Option<(usize, Option<Vec<u8>>)
             .max(),
     };
     for row in live(tx, CAUTION)? {
-        // One far ahead would hold deletions for ever, whatever an operator allows.
+        // A time far ahead would hold deletions for ever, whatever an operator allows.
         let since = decode::<Caution>(&row).map(|caution| caution.since_ms);
         let since = since.filter(|since_ms| is_credible(*since_ms, now_ms));
         look.cautions.extend(row.key.first().copied().zip(since));
@@ -153,7 +152,7 @@ fn read_all(tx: &Tx<'_>, number: usize, after: Option<Vec<u8>>, look: &mut Look)
 }
 
 fn read_changed(tx: &Tx<'_>, look: &mut Look) -> Result<(), Fault> {
-    // The longest manifests make 64 of them 120 MB, which nobody puts at once; in memory for a moment only.
+    // 64 of the longest manifests are 120 MB. They are not put at once, and stay in memory only for a moment.
     let changed = tx.store().take_storage_changes(MAX_ROWS)?;
     look.more = changed.len() == MAX_ROWS;
     for (kind, key) in changed {
@@ -188,17 +187,17 @@ fn apply(storage: &Storage, change: Change, old: bool, now: u64) {
     match kind {
         POINTER => {
             let Some(pointer) = parse_pointer_key(&key) else { return };
-            // What cannot be read was written by a later version: it stands for something, and is not to be lost.
+            // What cannot be read was written by a later version and must not be lost.
             let version =
                 row.as_ref().map(|row| decode::<Pointer>(row).map_or(Blake3([0; 32]), |found| found.version));
             let manifest = manifest.and_then(|bytes| StoreManifest::read(&bytes).ok());
-            storage.depot().point(pointer, version, manifest, old, now);
+            storage.planner().point(pointer, version, manifest, old, now);
         }
         STORAGE_NODE => {
             let Some(peer) = part(&key, 0).map(PeerId) else { return };
             let record = row.as_ref().and_then(decode::<StorageNode>);
-            let record = record.map(|node| (node.name, node.address, node.heir));
-            storage.depot().set_node(peer, record);
+            let record = record.map(|node| (node.name, node.address, node.successor));
+            storage.planner().set_node(peer, record);
         }
         _ => {}
     }

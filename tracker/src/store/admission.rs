@@ -1,8 +1,7 @@
-//! Which rows of other trackers are taken: claims and accounts that prove themselves, and of those that an earlier version
-//! wrote, which prove nothing, only what does not contradict what came first.
+//! Which claims and accounts of other trackers are taken: those that prove themselves, and of those that an earlier version
+//! wrote, which prove nothing, those that do not contradict what came first.
 //!
-//! What came first is remembered in a table of this tracker's own: nobody can have it removed, not even by having the rows
-//! deleted.
+//! What came first is kept in a table of this tracker's own. It stays even if the rows are deleted.
 
 use std::cmp::Ordering;
 
@@ -21,7 +20,7 @@ CREATE TABLE IF NOT EXISTS earlier (space INTEGER, id BLOB, name TEXT, stamp INT
     PRIMARY KEY (space, id)) WITHOUT ROWID;
 ";
 
-/// What is remembered of such an id.
+/// What is kept of such an id.
 struct Earlier {
     name: Option<String>,
     root: Option<Vec<u8>>,
@@ -100,8 +99,7 @@ impl Store {
         Ok(found.optional()?)
     }
 
-    /// Remembers a claim of an earlier version: the earliest under its id, should an attacker of that version have made
-    /// others.
+    /// Remembers a claim of an earlier version: the earliest under its id, in case an attacker made others.
     pub(super) fn remember_claim(&self, space: u8, claim: &Claim<'_>, stamp: u64) -> Result<(), StoreError> {
         let sql = "INSERT INTO earlier (space, id, name, stamp, root) VALUES (?1, ?2, ?3, ?4, ?5)
                    ON CONFLICT (space, id) DO UPDATE SET name = excluded.name, stamp = excluded.stamp,

@@ -1,7 +1,7 @@
-//! A copy of the database, made beside the core's thread on a connection of its own, so that no client waits for it.
+//! Copies the database on a connection of its own, beside the database thread, so that no client waits.
 //!
-//! Nothing is ever replaced, least of all what the running tracker lives on: the copy gets its name only where there is no
-//! such file yet, outside the data directory, and only when it is whole.
+//! A backup never replaces a file, least of all one that the running tracker uses. It gets its name only when it is complete,
+//! outside the data directory, and only if there is no such file.
 
 use std::fs::File;
 use std::io;
@@ -30,11 +30,11 @@ pub enum BackupError {
     /// Nothing has the name of the folder that it should be in.
     #[error("there is no folder {}; make it first or name a file in another one", .0.display())]
     NoFolder(PathBuf),
-    /// It would be lost with what it is a backup of.
+    /// It would be lost together with the database.
     #[error("{} is in this tracker's data directory; name a file elsewhere, best on another disk", .0.display())]
     Inside(PathBuf),
     /// The folder cannot be written to.
-    #[error("cannot write to the folder {}: {error}; make room or mend that, or name a file in another one", .folder.display())]
+    #[error("cannot write to the folder {}: {error}; correct that, or name a file in another one", .folder.display())]
     Unwritable {
         /// The folder.
         folder: PathBuf,
@@ -65,9 +65,9 @@ pub fn back_up(dir: &Path, to: &Path) -> Result<(), BackupError> {
     {
         let mut copy = Connection::open(draft.path())?;
         Backup::new(&from, &mut copy)?.run_to_completion(PAGES, Duration::from_millis(1), None)?;
-        // One file without a log beside it: what is put back is what was copied.
+        // One file without a log beside it, so that it is put back whole.
         copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
-        // Nobody's last start: put back, even during the same one, it is told from the database used last.
+        // Without a mark a database that is put back differs from the one used last, even during the same start.
         super::start::unmark(&copy)?;
     }
     draft.as_file().sync_all().map_err(unwritable)?;

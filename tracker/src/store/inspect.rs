@@ -1,5 +1,4 @@
-//! What operators ask of the database beside the core's thread: how much is in it. On a connection of its own, so that no
-//! client waits for that.
+//! Counts for operators, on a connection of its own beside the database thread, so that no client waits for them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -47,7 +46,7 @@ pub fn count(dir: &Path) -> Result<Counts, StoreError> {
     Ok(Counts { users, groups, files, records: rows.collect::<Result<_, _>>()? })
 }
 
-/// What all users and groups have, and what operators said of quotas.
+/// What all users and groups have, and the quotas that operators set.
 #[derive(Debug, Clone, Default)]
 pub struct Usages {
     /// Users who have something.
@@ -100,7 +99,7 @@ pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
 mod tests {
     use super::super::{Beginning, Store, back_up};
     use super::*;
-    use shoal_replica::{Origin, Row, Rows, Stamp};
+    use shoal_replica::{Row, Rows, Stamp, WriterId};
 
     #[test]
     fn a_backup_taken_while_the_tracker_writes_holds_what_was_committed() {
@@ -110,7 +109,7 @@ mod tests {
             kind: Kind(99),
             key: seq.to_be_bytes().to_vec(),
             stamp: Stamp::at_ms(seq),
-            origin: Origin([1; 16]),
+            writer: WriterId([1; 16]),
             seq,
             born: Stamp::at_ms(seq),
             tombstone: false,

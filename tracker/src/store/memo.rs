@@ -1,6 +1,5 @@
-//! Answers that commands ask for again and again, kept in memory: who is a member of which group, what users and groups are
-//! called, which login keys accounts have, which clients were signed out, and what operators said of quotas. Filled as they are
-//! asked for, and forgotten where a row that they rest on changes.
+//! A cache of frequent answers: memberships, names, login keys, sign-outs and quotas. It is filled on demand. An answer is
+//! dropped when a row that it rests on changes.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -10,7 +9,7 @@ use shoal_replica::{Kind, NameSpace, parse_claim_key};
 
 use crate::record::{ACCOUNT, MEMBERSHIP, QUOTA, Quota, QuotaOf, SIGN_OUT, part};
 
-/// Answers of each sort; beyond that all are forgotten. Two hundred bytes each at most.
+/// Answers of each kind, of two hundred bytes each at most. Beyond that all of the kind are dropped.
 const MAX_ANSWERS: usize = 16 * 1024;
 
 /// A user or a group by id.
@@ -31,7 +30,7 @@ struct Answers {
     changed: Changed,
 }
 
-/// Users whose sessions may no longer hold.
+/// Users whose sessions may be invalid.
 #[derive(Default)]
 enum Changed {
     #[default]
@@ -106,7 +105,7 @@ impl Memo {
         answers.quotas.insert(of, quota);
     }
 
-    /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.
+    /// The users whose sessions may be invalid since the last call; `None`: all users.
     pub(super) fn take_changed(&self) -> Option<HashSet<Uid>> {
         match std::mem::replace(&mut self.0.borrow_mut().changed, Changed::These(HashSet::new())) {
             Changed::All => None,
@@ -124,7 +123,7 @@ impl Memo {
             for id in claimants.into_iter().flatten() {
                 answers.called.remove(&id);
             }
-            // Somebody may have made up a second claim under one id.
+            // There may be a second, made-up claim under one id.
             if let Some((_, claimant)) = parse_claim_key(key).filter(|_| kind == space.claim_kind()) {
                 answers.called.remove(&(space, claimant.0));
             }
@@ -167,7 +166,7 @@ impl Changed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_replica::{settled_key, vote_key};
+    use shoal_replica::{decision_key, vote_key};
 
     #[test]
     fn what_a_row_changes_is_forgotten_and_nothing_else() {
@@ -180,7 +179,7 @@ mod tests {
         memo.note_called((NameSpace::Group, group.0), "anna", "anna");
         memo.forget(MEMBERSHIP, &crate::record::membership_key(group, ben));
         assert_eq!((memo.is_member(group, anna), memo.is_member(group, ben)), (Some(true), None));
-        memo.forget(Kind::USER_SETTLED, &settled_key(b"annabel"));
+        memo.forget(Kind::USER_DECISION, &decision_key(b"annabel"));
         assert!(memo.called((NameSpace::User, ben.0)).is_some());
         memo.forget(Kind::USER_VOTE, &vote_key(b"anna", shoal_replica::TrackerNo(1)));
         assert_eq!(memo.called((NameSpace::User, anna.0)), None);
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_sessions_may_no_longer_hold_is_told_once() {
+    fn whose_sessions_may_be_invalid_is_returned_once() {
         let mut memo = Memo::default();
         let (ann, ben, client) = (Uid([1; 16]), Uid([2; 16]), PeerId([3; 32]));
         assert_eq!(memo.take_changed(), None, "what happened before the start is not known");

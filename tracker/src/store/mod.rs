@@ -1,7 +1,7 @@
 //! The only place on this side that knows SQLite: the rows, and projections of them that commands query.
 //!
-//! One connection, owned by the core's thread. Projections are changed with the rows, in the same transaction, and are
-//! made anew from the rows whenever their schema changed.
+//! One connection, which the database thread owns. Projections change with the rows, in the same transaction, and are rebuilt
+//! from the rows when their schema changed.
 
 mod admission;
 mod backup;
@@ -46,15 +46,15 @@ const GROUPS: u8 = 1;
 
 /// Version of the rows' schema; a database of a later one is refused.
 const SCHEMA: i64 = 1;
-/// Pages in the write-ahead log before they are carried over into the database, at most: many commits write the same pages,
-/// and with SQLite's own thousand each of them was carried over anew.
+/// Pages in the write-ahead log at most, before a checkpoint copies them into the database. Many commits write the same pages,
+/// which SQLite's own thousand copied each time.
 const MAX_LOG_PAGES: u64 = 16_384;
 /// The same at least: what SQLite takes by itself.
 const MIN_LOG_PAGES: u64 = 1_000;
 const PAGE_BYTES: u64 = 4_096;
-/// Version of the projections; another one than the database's has them made anew.
+/// Version of the projections; they are rebuilt if the database's is another one.
 const PROJECTIONS: i64 = 4;
-/// Free bytes from which on a disk is not called full: a batch of small writes fits many times over.
+/// Free bytes from which on a disk does not count as full: a batch of small writes fits many times.
 const ENOUGH_ROOM: u64 = 1 << 20;
 /// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.
 const MAX_STATEMENTS: usize = 256;
@@ -124,7 +124,7 @@ impl Store {
         )?;
         db.pragma_update(None, "wal_autocheckpoint", log_pages(dir))?;
         db.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
-        // Else SQLite plans a statement anew whenever a bound it looks at, a limit say, has another value than the last time.
+        // Otherwise SQLite plans a statement again whenever a bound value that it looks at, such as a limit, changed.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let (generation, beginning) = (fastrand::u64(..), Beginning::Known);
         let mut store = Self { db, path, generation, beginning, memo: Memo::default() };
@@ -148,7 +148,7 @@ impl Store {
         Ok(aside)
     }
 
-    /// Tells this opening of the database from any other.
+    /// A number of this opening of the database; each opening has another.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -193,7 +193,7 @@ impl Store {
         if self.db.is_autocommit() { Ok(()) } else { Ok(self.db.execute_batch("ROLLBACK")?) }
     }
 
-    /// Whether the disk has room for writes again, as the file system says; yes where it does not say.
+    /// Whether the disk has room for writes again; yes if the file system does not say.
     #[must_use]
     pub fn has_room(&self) -> bool {
         free_bytes(&self.path).is_none_or(|bytes| bytes >= ENOUGH_ROOM)
@@ -231,8 +231,8 @@ impl Store {
     }
 }
 
-/// Makes the database its owner's alone before there is anything in it, or mends one that is not; what SQLite makes beside
-/// it gets the same mode.
+/// Makes the database readable by its owner only, before anything is in it, or corrects the mode of one that is there. The
+/// files that SQLite makes beside it get the same mode.
 fn keep_private(dir: &Path) -> io::Result<()> {
     match File::options().write(true).create_new(true).mode(MODE).open(dir.join(FILE)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -248,15 +248,15 @@ fn keep_private(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that this process may still write where `path` is; `None` where the file system does not say.
+/// Bytes that this process may still write where `path` is; `None` if the file system does not say.
 fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
-    // What is kept back for root is no use to others.
+    // Others cannot use what is reserved for root.
     let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
     Some(blocks.saturating_mul(disk.f_frsize))
 }
 
-/// How long the log may get: on a small disk it would take the room that the database needs to grow.
+/// How long the log may get. On a small disk it must leave the database room to grow.
 fn log_pages(dir: &Path) -> u64 {
     let room = free_bytes(dir).unwrap_or(0) / PAGE_BYTES;
     (room / 16).clamp(MIN_LOG_PAGES, MAX_LOG_PAGES)

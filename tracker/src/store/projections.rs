@@ -1,4 +1,4 @@
-//! Tables that commands query, each a view of one kind of row. A tombstone takes its row out of them.
+//! Tables that commands query, each derived from one kind of row. A tombstone removes its row from them.
 
 use rusqlite::params;
 use shoal_common::Manifest;
@@ -36,17 +36,17 @@ DROP TABLE IF EXISTS storage_change;
 CREATE TABLE storage_change (kind INTEGER, key BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 ";
 
-/// Stands for the sharer of mirrors that an earlier version kept with the file.
+/// In place of the sharer of mirrors that an earlier version kept with the file.
 pub(super) const NOBODY: [u8; 16] = [0; 16];
 
 /// Group, file, user and client of a share, as far as its key has them.
 type ShareIds = (Option<[u8; 16]>, Option<[u8; 16]>, Option<[u8; 16]>, Option<[u8; 32]>);
 
-/// Rows read at a time while projections are made anew.
+/// Rows read at a time while projections are rebuilt.
 const BATCH: usize = 1_000;
 
 impl Store {
-    /// Makes all projections anew from the rows.
+    /// Rebuilds all projections from the rows.
     pub(super) fn rebuild_projections(&self) -> Result<(), StoreError> {
         self.db.execute_batch(SQL)?;
         self.db.execute_batch(usage::SQL)?;
@@ -66,7 +66,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings the projections in line with a row that was stored. What this version cannot read is not shown, but kept.
+    /// Updates the projections for a row that was stored. What this version cannot read is kept, but not shown.
     pub(super) fn project(&self, row: &Row) -> Result<(), StoreError> {
         if row.tombstone {
             return self.unproject(row.kind, &row.key);
@@ -107,7 +107,7 @@ impl Store {
                 self.uncount_pointer(key)?;
                 self.note_storage_change(POINTER, key)
             }
-            // No tombstone takes a claim away, but a fresh round may.
+            // No tombstone removes a claim, but a full sync may.
             Kind::USER_CLAIM | Kind::GROUP_CLAIM => {
                 let Some((name, id)) = parse_claim_key(key) else { return Ok(()) };
                 let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
@@ -160,7 +160,7 @@ impl Store {
         let size = i64::try_from(manifest.size).unwrap_or(i64::MAX);
         let (name, born) = (manifest.name.as_str(), row.born.as_u64());
         self.run(sql, params![group, file, name, born, size, manifest.sha1.0, cost, shares])?;
-        // What an earlier version kept with the file: nobody knows whose they are, so they come last.
+        // Mirrors that an earlier version kept with the file have no known sharer, so they come last.
         let ids = (Some(group), Some(file), Some(NOBODY), Some([0; 32]));
         self.project_mirrors(ids, i64::MAX, &manifest.mirrors)
     }
@@ -197,7 +197,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
-    use shoal_replica::{Origin, Rows, Stamp, claim_key};
+    use shoal_replica::{Rows, Stamp, WriterId, claim_key};
 
     use super::*;
     use crate::record::{Founding, Standing, file_key, membership_key, share_key};
@@ -205,13 +205,13 @@ mod tests {
     const GROUP: Gid = Gid([1; 16]);
 
     fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>, seq: u64) -> Row {
-        let (stamp, origin) = (Stamp::at_ms(seq), Origin([1; 16]));
+        let (stamp, writer) = (Stamp::at_ms(seq), WriterId([1; 16]));
         let tombstone = value.is_empty();
-        Row { kind, key, stamp, origin, seq, born: stamp, tombstone, value, blobs: Vec::new() }
+        Row { kind, key, stamp, writer, seq, born: stamp, tombstone, value, blobs: Vec::new() }
     }
 
     #[test]
-    fn a_claim_that_a_fresh_round_removed_counts_no_more() {
+    fn a_claim_that_a_full_sync_removed_no_longer_counts() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         let founder = Uid([3; 16]);
@@ -239,19 +239,19 @@ mod tests {
         let share = Share { request, mirrors: Some(new.clone()), file_bytes: None };
         let share_key = share_key(GROUP, file, user, peer);
         store.put(&row(FILE, file_key(GROUP, file), encode(&manifest), 1)).unwrap();
-        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it");
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "it is not shared");
         store.put(&row(MEMBERSHIP, membership_key(GROUP, user), encode(&member), 2)).unwrap();
         store.put(&row(SHARE, share_key.clone(), encode(&share), 3)).unwrap();
         assert_eq!(store.mirrors(GROUP, file).unwrap(), [new.clone(), old.clone()]);
-        // The same after all projections are made anew, as after an update.
+        // The same after all projections are rebuilt, as after an update.
         store.rebuild_projections().unwrap();
         assert_eq!(store.mirrors(GROUP, file).unwrap(), [new, old]);
         store.put(&row(SHARE, share_key, Vec::new(), 4)).unwrap();
-        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "nobody shares it any more");
+        assert!(store.mirrors(GROUP, file).unwrap().is_empty(), "it is no longer shared");
     }
 
     #[test]
-    fn one_member_with_many_clients_pushes_nobodys_mirrors_out() {
+    fn one_member_with_many_clients_displaces_no_others_mirrors() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         let (file, request) = (Fid([2; 16]), RequestId([5; 16]));

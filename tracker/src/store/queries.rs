@@ -1,17 +1,18 @@
-//! What commands ask of the projections; every method is one prepared statement at most.
+//! The queries of commands on the projections. Every method is one prepared statement at most.
 
 use std::collections::HashSet;
 
+use minicbor::Decode;
 use rusqlite::{OptionalExtension, params};
 use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, Uid, UserName};
 
-use shoal_replica::{Kind, NameSpace};
+use shoal_replica::{Kind, NameSpace, Rows};
 
 use super::projections::NOBODY;
 use super::{Store, StoreError, blob};
 use crate::record::{Quota, QuotaOf, Standing};
 
-/// Shares with mirrors that are looked at for one file: those who came first have many times the mirrors that it may have.
+/// Shares with mirrors that are read for one file: the first ones have many times the mirrors that it may have.
 const MAX_MIRROR_SHARES: usize = 256;
 
 /// A shared file as the projection has it.
@@ -30,6 +31,21 @@ pub struct FileRow {
 }
 
 impl Store {
+    /// The value of a record that is not deleted; `None` also for one that this version cannot read.
+    pub(crate) fn live<T: for<'b> Decode<'b, ()>>(
+        &self,
+        kind: Kind,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        let row = self.get(kind, key)?.filter(|row| !row.tombstone);
+        Ok(row.and_then(|row| minicbor::decode(&row.value).ok()))
+    }
+
+    /// Whether there is such a record that is not deleted.
+    pub(crate) fn is_live(&self, kind: Kind, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(kind, key)?.is_some_and(|row| !row.tombstone))
+    }
+
     /// The name that a user claimed.
     pub(crate) fn user_claim_of(&self, user: Uid) -> Result<Option<UserName>, StoreError> {
         let name = self.claim_of(super::USERS, &user.0)?;
@@ -43,7 +59,7 @@ impl Store {
     }
 
     fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
-        // One that proves itself is the only one; of an earlier version's the first that was made counts.
+        // A proven claim is the only one; of an earlier version's claims the first counts.
         let sql =
             "SELECT name FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
         let mut query = self.db.prepare_cached(sql)?;
@@ -59,7 +75,7 @@ impl Store {
         Ok(founder.map(Uid))
     }
 
-    /// A group's users of one standing with the time since when.
+    /// A group's users of one standing, and since when.
     pub(crate) fn members(&self, group: Gid, standing: Standing) -> Result<Vec<(Uid, u64)>, StoreError> {
         let mut query =
             self.db.prepare_cached("SELECT uid, since FROM member WHERE gid = ?1 AND standing = ?2")?;
@@ -80,37 +96,37 @@ impl Store {
         Ok(is_member)
     }
 
-    /// A user's login key, where that was noted since the account last changed; `None` inside: there is no account.
+    /// A user's login key, if it was noted since the account last changed; `None` inside: there is no account.
     pub(crate) fn login_key_noted(&self, user: Uid) -> Option<Option<PeerId>> {
         self.memo.login_key(user)
     }
 
-    /// Notes it.
+    /// Notes that.
     pub(crate) fn note_login_key(&self, user: Uid, key: Option<PeerId>) {
         self.memo.note_login_key(user, key);
     }
 
-    /// Up to when a user's logins on a client are void, where that was noted.
+    /// Up to when a user's logins on a client are void, if that was noted.
     pub(crate) fn signed_out_noted(&self, user: Uid, peer: PeerId) -> Option<u64> {
         self.memo.signed_out(user, peer)
     }
 
-    /// Notes it.
+    /// Notes that.
     pub(crate) fn note_signed_out(&self, user: Uid, peer: PeerId, until_ms: u64) {
         self.memo.note_signed_out(user, peer, until_ms);
     }
 
-    /// What operators said of somebody's quota, where that was noted since it last changed.
+    /// What operators set of a quota, if it was noted since it last changed.
     pub(crate) fn quota_noted(&self, of: QuotaOf) -> Option<Quota> {
         self.memo.quota(of)
     }
 
-    /// Notes it.
+    /// Notes that.
     pub(crate) fn note_quota(&self, of: QuotaOf, quota: Quota) {
         self.memo.note_quota(of, quota);
     }
 
-    /// The users whose sessions may no longer hold, since this was last asked; `None`: anybody's.
+    /// The users whose sessions may be invalid since the last call; `None`: all users.
     pub(crate) fn take_changed_users(&self) -> Option<HashSet<Uid>> {
         self.memo.take_changed()
     }
@@ -197,9 +213,9 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.exists(params![group.0, file.0, user.0, peer.0])?)
     }
 
-    /// The mirrors of a file by the member who named them, those who shared it first in front; those of nobody known last.
+    /// The mirrors of a file by the member who named them, in the order of their shares; those without a known sharer last.
     pub(crate) fn mirrors(&self, group: Gid, file: Fid) -> Result<Vec<Vec<String>>, StoreError> {
-        // By turns: the many clients of one member do not push out another member's first.
+        // In turn, so that the many clients of one member do not displace another member's first.
         let sql =
             "SELECT uid, urls, ROW_NUMBER() OVER (PARTITION BY uid ORDER BY born, peer) AS turn FROM mirror
                    WHERE gid = ?1 AND fid = ?2 AND (uid = ?3 OR EXISTS

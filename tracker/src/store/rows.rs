@@ -1,11 +1,11 @@
 //! The replicated rows in SQLite: [`shoal_replica::Rows`] on tables.
 //!
-//! `missing` and `unnamed` hold the blobs that rows name and that are not here, and the other way round, so that neither
-//! question ever reads more than its answer. The rows of one bucket are asked for only when two trackers differ, or after
-//! a backup: an index of them is made then and dropped at the next start, for it costs every new row a page of its own.
+//! `missing` holds the blobs that rows name and that are not here, `unnamed` those that are here and no row names. So neither
+//! question reads more than its answer. The rows of one bucket are needed only when two trackers differ, or after a backup: an
+//! index of them is made then and dropped at the next start, because it costs every new row a page of its own.
 
 use rusqlite::{OptionalExtension, ToSql, params};
-use shoal_replica::{Admission, After, BlobHash, Kind, Origin, Row, Rows, Stamp, limits::BUCKETS};
+use shoal_replica::{Admission, After, BlobHash, Kind, Row, Rows, Stamp, WriterId, limits::BUCKETS};
 
 use super::{Store, StoreError, blob};
 
@@ -56,7 +56,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.exists(values)?)
     }
 
-    /// Takes a row out of everything that is kept beside it.
+    /// Removes a row from all that is kept beside it.
     fn unlist(&self, row: &Row) -> Result<(), StoreError> {
         self.add_to_bucket(row.bucket(), row.sum().wrapping_neg())?;
         for hash in &row.blobs {
@@ -108,7 +108,7 @@ impl Rows for Store {
             row.kind.0,
             row.key,
             row.stamp.as_u64(),
-            row.origin.0,
+            row.writer.0,
             row.seq,
             row.born.as_u64(),
             row.tombstone,
@@ -129,8 +129,8 @@ impl Rows for Store {
         self.unproject(kind, key)
     }
 
-    fn above(&self, origin: Origin, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.rows("WHERE origin = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3", params![origin.0, seq, limit])
+    fn above(&self, writer: WriterId, seq: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.rows("WHERE origin = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3", params![writer.0, seq, limit])
     }
 
     fn scan(
@@ -140,7 +140,7 @@ impl Rows for Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        // Where both are given, `after` lies in the prefix's range or before it.
+        // If both are given, `after` lies in the prefix's range or before it.
         let (from, open) = match after {
             Some(after) if after >= prefix => (after, true),
             _ => (prefix, false),
@@ -253,7 +253,7 @@ impl Rows for Store {
     }
 }
 
-/// The first key after all that begin with `prefix`; none if there is no such key.
+/// The first key after all that begin with `prefix`; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let at = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
     let mut end = prefix[..=at].to_vec();
@@ -268,7 +268,7 @@ fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         kind: Kind(row.get(0)?),
         key: row.get(1)?,
         stamp: Stamp::from_u64(row.get(2)?),
-        origin: Origin(blob(row, 3)?),
+        writer: WriterId(blob(row, 3)?),
         seq: row.get(4)?,
         born: Stamp::from_u64(row.get(5)?),
         tombstone: row.get(6)?,
@@ -291,7 +291,7 @@ mod tests {
             kind: kinds[rng.usize(0..kinds.len())],
             key,
             stamp: Stamp::at_ms(rng.u64(0..1_000)),
-            origin: Origin([rng.u8(0..3); 16]),
+            writer: WriterId([rng.u8(0..3); 16]),
             seq,
             born: Stamp::at_ms(seq),
             tombstone,
@@ -318,8 +318,8 @@ mod tests {
         same("scan behind", store.scan(probe.kind, prefix, Some(&probe.key), limit), rows);
         let Ok(rows) = model.scan(probe.kind, prefix, None, limit);
         same("scan", store.scan(probe.kind, prefix, None, limit), rows);
-        let Ok(rows) = model.above(probe.origin, 50, limit);
-        same("above", store.above(probe.origin, 50, limit), rows);
+        let Ok(rows) = model.above(probe.writer, 50, limit);
+        same("above", store.above(probe.writer, 50, limit), rows);
         let Ok(rows) = model.bucket_rows(probe.bucket(), None, limit);
         same("bucket rows", store.bucket_rows(probe.bucket(), None, limit), rows);
         let Ok(rows) = model.bucket_rows(probe.bucket(), Some((probe.kind, &probe.key)), limit);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn projections_are_made_anew_from_the_rows() {
+    fn projections_are_rebuilt_from_the_rows() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
         let name = b"alice";
@@ -408,7 +408,7 @@ mod tests {
             kind: Kind::USER_CLAIM,
             key: shoal_replica::claim_key(name, shoal_replica::Uid([3; 16])),
             stamp: Stamp::at_ms(1),
-            origin: Origin([1; 16]),
+            writer: WriterId([1; 16]),
             seq: 1,
             born: Stamp::at_ms(1),
             tombstone: false,

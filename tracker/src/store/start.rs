@@ -1,7 +1,7 @@
-//! How the database was found at the start: as it was left, blank, or put back from a backup.
+//! Finds out at the start whether the database is as this tracker left it, blank, or put back from a backup.
 //!
-//! Each start writes one and the same random mark into the database and into a file beside it. A database with another
-//! mark than the file's is not the one that this tracker used last.
+//! Each start writes the same random mark into the database and into a file beside it. A database whose mark differs from the
+//! file's is not the one that this tracker used last.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -27,8 +27,8 @@ pub enum Beginning {
 }
 
 impl Store {
-    /// Compares the marks and writes new ones. A crash in between makes the next start look like a restored one, which
-    /// costs no more than caution.
+    /// Compares the marks and writes new ones. After a crash in between the next start looks like a restored one, which only
+    /// delays deletions.
     pub(super) fn note_start(&self, dir: &Path, blank: bool) -> Result<Beginning, StoreError> {
         let sql = "SELECT value FROM setting WHERE name = ?1";
         let stored: Option<String> = self.db.query_row(sql, [SETTING], |row| row.get(0)).optional()?;
@@ -46,7 +46,7 @@ impl Store {
     }
 }
 
-/// Takes the mark out of a copy of the database.
+/// Removes the mark from a copy of the database.
 pub(super) fn unmark(copy: &Connection) -> Result<(), StoreError> {
     copy.execute("DELETE FROM setting WHERE name = ?1", [SETTING])?;
     Ok(())
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blank_and_a_restored_database_are_told_from_the_one_used_last() {
+    fn a_blank_and_a_restored_database_are_distinguished_from_the_one_used_last() {
         let dir = tempfile::tempdir().unwrap();
         let open = || Store::open(dir.path()).unwrap().beginning();
         assert_eq!(open(), Beginning::Blank);

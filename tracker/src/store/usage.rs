@@ -1,7 +1,7 @@
-//! What users and groups have on the trackers' disks and the storage nodes, kept up to date as rows come and go, so that a
-//! quota is judged without counting.
+//! What users and groups have on the trackers' disks and the storage nodes. It is updated as rows come and go, so that a quota
+//! is checked without counting.
 //!
-//! Every figure follows from the rows that are live now, in whatever order they came: made anew from them it is the same.
+//! Every figure is a function of the live rows, in whatever order they came. So rebuilding gives the same figures.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
@@ -10,7 +10,7 @@ use shoal_common::{Fid, Gid, Manifest, PeerId, Sha1, Uid};
 use shoal_replica::{BlobHash, Row, Rows};
 
 use super::{GROUPS, Store, StoreError, blob};
-use crate::record::{Pointer, Share, Standing, StoredExtent, parse_pointer_key};
+use crate::record::{Pointer, Share, Standing, StoredSize, parse_pointer_key};
 
 pub(super) const SQL: &str = "
 DROP TABLE IF EXISTS user_usage;
@@ -26,10 +26,10 @@ CREATE TABLE stored (uid BLOB, key BLOB, cost INTEGER NOT NULL, stored INTEGER N
 
 /// What any row costs beside its value, in bytes: its key, its place in indexes and projections, and its tombstone later.
 pub(crate) const ROW_BYTES: u64 = 512;
-/// Bytes of metadata that one row is counted for at most, more than there can be: what a tracker that lies writes into a row
-/// must not make sums overflow.
+/// Bytes of metadata that one row counts for at most. It is more than there can be, and keeps what a lying tracker writes from
+/// making sums overflow.
 const MAX_COST: u64 = 1 << 24;
-/// The same of stored bytes: 50,000 chunks of 4 MiB in 16 copies are less.
+/// The same for stored bytes: 50,000 chunks of 4 MiB in 16 copies are less.
 const MAX_STORED: u64 = 1 << 42;
 
 /// What a user has.
@@ -46,11 +46,11 @@ pub struct UserUsage {
 /// What a group has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupUsage {
-    /// Files that somebody shares.
+    /// Files that are shared.
     pub files: u64,
     /// Bytes of their metadata on each tracker.
     pub bytes: u64,
-    /// Bytes of the metadata of files that nobody shares any more.
+    /// Bytes of the metadata of files that are no longer shared.
     pub idle: u64,
 }
 
@@ -67,7 +67,7 @@ pub fn file_cost(manifest: &Manifest, value: usize) -> u64 {
     ROW_BYTES + value as u64 + pieces * std::mem::size_of::<Sha1>() as u64
 }
 
-/// Bytes for which a sharer answers: the share's own, and what is kept of the file.
+/// Bytes that count for a sharer: the share's own, and what is kept of the file.
 #[must_use]
 pub fn share_cost(share: &Share) -> u64 {
     let mirrors = share.mirrors.iter().flatten().map(|url| url.len() as u64).sum::<u64>();
@@ -76,8 +76,8 @@ pub fn share_cost(share: &Share) -> u64 {
 
 /// Bytes that each tracker keeps of a stored file.
 #[must_use]
-pub fn pointer_cost(sealed: usize, extent: StoredExtent) -> u64 {
-    ROW_BYTES + sealed as u64 + extent.manifest.min(MAX_COST)
+pub fn pointer_cost(sealed: usize, size: StoredSize) -> u64 {
+    ROW_BYTES + sealed as u64 + size.manifest.min(MAX_COST)
 }
 
 /// SQLite counts with a sign.
@@ -147,7 +147,7 @@ impl Store {
 
     /// A user's shares in groups that the user is no member of, and what they cost.
     pub(crate) fn shares_left(&self, user: Uid, limit: usize) -> Result<Vec<(ShareOf, u64)>, StoreError> {
-        // Group by group, so that it does not look through all shares to find that there are none.
+        // Group by group, so that it does not read all shares to find none.
         let sql = "WITH RECURSIVE own(gid) AS (SELECT min(gid) FROM share WHERE uid = ?1 UNION ALL
                        SELECT (SELECT min(gid) FROM share WHERE uid = ?1 AND gid > own.gid) FROM own WHERE gid IS NOT NULL)
                    SELECT share.gid, fid, peer, cost FROM own JOIN share ON share.uid = ?1 AND share.gid = own.gid
@@ -159,7 +159,7 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Of the groups that a user founded: bytes of files that nobody shares, in all of them.
+    /// Bytes of files that are not shared, in all groups that a user founded.
     pub(crate) fn idle_of_founder(&self, founder: Uid) -> Result<u64, StoreError> {
         let sql =
             "SELECT sum(idle) FROM claim JOIN group_usage ON gid = id WHERE founder = ?1 AND space = ?2";
@@ -167,7 +167,7 @@ impl Store {
         Ok(query.query_row(params![founder.0, GROUPS], |row| count(row, 0))?)
     }
 
-    /// Files that nobody shares, of that group of a founder's in which they take the most, the largest first.
+    /// Files that are not shared, of the founder's group in which they take the most, the largest first.
     pub(crate) fn idle_files(&self, founder: Uid, limit: usize) -> Result<Vec<(Gid, Fid)>, StoreError> {
         let sql = "SELECT gid, fid FROM file WHERE shares = 0 AND gid =
                    (SELECT gid FROM claim JOIN group_usage ON gid = id WHERE founder = ?1 AND space = ?2
@@ -218,7 +218,7 @@ impl Store {
         Ok(query.query_row(params![group, file, user, peer], |row| count(row, 0)).optional()?)
     }
 
-    /// Counts a file that is about to be listed with that cost, in place of what it was; gives its cost and its shares.
+    /// Counts a file that is about to be listed with that cost, in place of its earlier one. Returns its cost and its shares.
     pub(super) fn count_file(&self, ids: FileIds, cost: u64) -> Result<(i64, i64), StoreError> {
         let old = self.file_counts(ids)?;
         let shares = match old {
@@ -303,12 +303,12 @@ impl Store {
     pub(super) fn count_pointer(&self, row: &Row) -> Result<(), StoreError> {
         let Some((user, key)) = parse_pointer_key(&row.key) else { return Ok(()) };
         let Ok(pointer) = minicbor::decode::<Pointer>(&row.value) else { return Ok(()) };
-        let extent = match pointer.extent {
-            Some(extent) => extent,
-            None => self.extent_of(&pointer)?,
+        let size = match pointer.size {
+            Some(size) => size,
+            None => self.stored_size_of(&pointer)?,
         };
-        let cost = signed(pointer_cost(pointer.sealed.len(), extent));
-        let stored = signed(extent.stored.min(MAX_STORED));
+        let cost = signed(pointer_cost(pointer.sealed.len(), size));
+        let stored = signed(size.stored.min(MAX_STORED));
         let old = self.pointer_usage(&row.key)?;
         let (old_cost, old_stored) = old.unwrap_or_default();
         let sql = "INSERT OR REPLACE INTO stored (uid, key, cost, stored) VALUES (?1, ?2, ?3, ?4)";
@@ -325,13 +325,13 @@ impl Store {
         self.add_to_user(user.0, [-1, -signed(cost), -signed(stored)])
     }
 
-    /// How much a stored file is of which an earlier version did not say so, as its manifest has it.
-    fn extent_of(&self, pointer: &Pointer) -> Result<StoredExtent, StoreError> {
+    /// The size of a stored file, by its manifest, if an earlier version did not record it.
+    fn stored_size_of(&self, pointer: &Pointer) -> Result<StoredSize, StoreError> {
         let limit = shoal_common::storage::MAX_STORE_MANIFEST;
         let bytes = self.read_blob(BlobHash(pointer.version.0), 0, limit)?.unwrap_or_default();
         Ok(StoreManifest::read(&bytes).map_or_else(
-            |_| StoredExtent { stored: 0, manifest: bytes.len() as u64 },
-            |manifest| StoredExtent::of(&manifest, &bytes),
+            |_| StoredSize { stored: 0, manifest: bytes.len() as u64 },
+            |manifest| StoredSize::of(&manifest, &bytes),
         ))
     }
 

@@ -1,14 +1,14 @@
-//! The counters are what a recount of the rows gives, whatever came when.
+//! The counters equal a recount of the rows, in whatever order these came.
 
 use std::collections::{BTreeMap, HashSet};
 
 use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, Manifest, PeerId, RequestId, Sha1, Uid};
-use shoal_replica::{BlobHash, Kind, Origin, Row, Rows, Stamp};
+use shoal_replica::{BlobHash, Kind, Row, Rows, Stamp, WriterId};
 
 use super::{Store, file_cost, pointer_cost, share_cost};
 use crate::record::{
-    FILE, POINTER, Pointer, SHARE, Share, StoredExtent, encode, file_key, part, pointer_key, share_key,
+    FILE, POINTER, Pointer, SHARE, Share, StoredSize, encode, file_key, part, pointer_key, share_key,
 };
 
 /// Users' and groups' figures by id.
@@ -33,7 +33,7 @@ fn row(kind: Kind, key: Vec<u8>, value: Option<Vec<u8>>, seq: u64) -> Row {
         kind,
         key,
         stamp: Stamp::at_ms(seq),
-        origin: Origin([1; 16]),
+        writer: WriterId([1; 16]),
         seq,
         born: Stamp::at_ms(seq),
         tombstone: value.is_none(),
@@ -59,9 +59,9 @@ fn change(store: &mut Store, rng: &mut fastrand::Rng, seq: u64) {
             let encoded = manifest.encode();
             let version = Blake3::of(&encoded);
             store.put_blob(BlobHash(version.0), &encoded).unwrap();
-            let extent = (!earlier).then(|| StoredExtent::of(&manifest, &encoded));
+            let size = (!earlier).then(|| StoredSize::of(&manifest, &encoded));
             let pointer =
-                Pointer { version, sealed: vec![1; rng.usize(0..100)], stored_ms: 1, request, extent };
+                Pointer { version, sealed: vec![1; rng.usize(0..100)], stored_ms: 1, request, size };
             (POINTER, pointer_key(user, PointerKey([rng.u8(0..4); 32])), encode(&pointer))
         }
     };
@@ -88,8 +88,8 @@ fn recount(store: &Store) -> Figures {
     for row in rows(POINTER) {
         let pointer: Pointer = minicbor::decode(&row.value).unwrap();
         let blob = store.read_blob(BlobHash(pointer.version.0), 0, 100_000).unwrap().unwrap();
-        let extent = StoredExtent::of(&StoreManifest::read(&blob).unwrap(), &blob);
-        add(part(&row.key, 0), [1, pointer_cost(pointer.sealed.len(), extent), extent.stored]);
+        let size = StoredSize::of(&StoreManifest::read(&blob).unwrap(), &blob);
+        add(part(&row.key, 0), [1, pointer_cost(pointer.sealed.len(), size), size.stored]);
     }
     for row in rows(FILE) {
         let cost = file_cost(&minicbor::decode(&row.value).unwrap(), row.value.len());
@@ -117,7 +117,7 @@ fn counted(store: &Store) -> Figures {
 }
 
 #[test]
-fn counters_are_what_a_recount_gives_also_made_anew_and_after_the_version_before() {
+fn counters_equal_a_recount_also_rebuilt_and_after_the_version_before() {
     for seed in 0..10 {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(dir.path()).unwrap();
@@ -155,12 +155,12 @@ fn what_a_lying_tracker_says_of_sizes_is_bounded_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let (request, user) = (RequestId([7; 16]), Uid([1; 16]));
-    let extent = Some(StoredExtent { stored: u64::MAX, manifest: u64::MAX });
+    let size = Some(StoredSize { stored: u64::MAX, manifest: u64::MAX });
     for number in 0..100 {
         let share = Share { request, mirrors: None, file_bytes: Some(u64::MAX) };
         let key = share_key(Gid([1; 16]), Fid([number; 16]), user, PeerId([1; 32]));
         store.put(&row(SHARE, key, Some(encode(&share)), 1)).unwrap();
-        let pointer = Pointer { version: Blake3([1; 32]), sealed: vec![], stored_ms: 1, request, extent };
+        let pointer = Pointer { version: Blake3([1; 32]), sealed: vec![], stored_ms: 1, request, size };
         let key = pointer_key(user, PointerKey([number; 32]));
         if number == 99 {
             let sql = "UPDATE user_usage SET bytes = ?1, stored = ?1";

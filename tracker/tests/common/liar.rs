@@ -16,7 +16,7 @@ use shoal_net::{
     ChannelReceiver, ChannelSender, Control, ControlConfig, ControlLimits, Identity, Incoming, Protocol,
 };
 use shoal_replica::limits::MAX_FRAME_BYTES;
-use shoal_replica::{Entry, Frame, Hello, Origin, TrackerNo};
+use shoal_replica::{Entry, Frame, Hello, TrackerNo, WriterId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -37,10 +37,10 @@ struct Introduction {
     attempt: u64,
 }
 
-/// What it says when it is asked for a round.
+/// What it says when it is asked for a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// That the round is complete.
+    /// That the sync is complete.
     Nothing,
     /// Frames without rows, for ever.
     Empty,
@@ -50,7 +50,7 @@ pub enum Manner {
 pub struct Liar {
     control: Control,
     incoming: Incoming,
-    pub origin: Origin,
+    pub writer: WriterId,
 }
 
 /// Its link with one tracker.
@@ -71,7 +71,7 @@ impl Liar {
             limits: ControlLimits::default(),
         };
         let (control, incoming) = Control::start(config).await.unwrap();
-        Self { control, incoming, origin: Origin(rand_origin()) }
+        Self { control, incoming, writer: WriterId(rand_writer_id()) }
     }
 
     /// Links with the tracker at a port, whose number is `number`, and introduces itself with the clock `ahead_ms` off.
@@ -91,7 +91,7 @@ impl Liar {
             min_version: 1,
             cluster: *b"shoal tracker  1",
             no: TrackerNo(NUMBER),
-            origin: self.origin,
+            writer: self.writer,
             wall_ms: u64::try_from(now).unwrap().saturating_add_signed(ahead_ms),
         };
         for frame in [Frame::Hello(hello), Frame::Ready] {
@@ -156,11 +156,11 @@ impl Link {
         self.heard.lock().unwrap().clone()
     }
 
-    /// The tracker's own origin.
-    pub async fn its_origin(&self) -> Origin {
+    /// The tracker's own writer id.
+    pub async fn its_writer_id(&self) -> WriterId {
         super::until_heard(|| {
             self.heard().into_iter().find_map(|frame| match frame {
-                Frame::Hello(hello) => Some(hello.origin),
+                Frame::Hello(hello) => Some(hello.writer),
                 _ => None,
             })
         })
@@ -197,10 +197,10 @@ async fn carry(
                 let Ok(frame) = Frame::decode(bytes) else { continue };
                 let said = *manner.lock().unwrap();
                 let answer = match &frame {
-                    Frame::Pull(pull) if said == Manner::Nothing => Some(Frame::End { round: pull.round }),
-                    Frame::Pull(pull) => Some(Frame::Rows { round: pull.round, rows: Vec::new() }),
-                    Frame::More { round, .. } if said == Manner::Empty => {
-                        Some(Frame::Rows { round: *round, rows: Vec::new() })
+                    Frame::Pull(pull) if said == Manner::Nothing => Some(Frame::End { sync_id: pull.sync_id }),
+                    Frame::Pull(pull) => Some(Frame::Rows { sync_id: pull.sync_id, rows: Vec::new() }),
+                    Frame::More { sync_id, .. } if said == Manner::Empty => {
+                        Some(Frame::Rows { sync_id: *sync_id, rows: Vec::new() })
                     }
                     _ => None,
                 };
@@ -224,6 +224,6 @@ fn taken(attempt: u64) -> Vec<u8> {
     [&[TAKEN][..], &attempt.to_le_bytes()].concat()
 }
 
-pub fn rand_origin() -> [u8; 16] {
+pub fn rand_writer_id() -> [u8; 16] {
     fastrand::u128(..).to_le_bytes()
 }

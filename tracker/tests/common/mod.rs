@@ -21,8 +21,7 @@ use shoal_common::tracker_api::{
 use shoal_common::{Gid, GroupName, PeerId, TrackerInfo, Uid, UserName};
 use shoal_net::{Channel, Control, ControlConfig, ControlLimits, Identity, Protocol};
 pub use shoal_tests::free_ports;
-use shoal_tracker::node::{Node, NodeConfig};
-use shoal_tracker::storage::Rules;
+use shoal_tracker::tracker::{Tracker, TrackerConfig};
 
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,31 +31,25 @@ pub fn info(ports: &[u16]) -> TrackerInfo {
     TrackerInfo::parse(&lines.join("\n")).unwrap()
 }
 
-pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Node {
-    let config = NodeConfig {
-        info: info(ports),
-        info_path: "tracker_info.txt".into(),
-        number,
-        dir: dir.join(number.to_string()),
-        rules: Rules::default(),
-        metrics: None,
-        cluster_key: None,
-        registration: shoal_tracker::registration::Terms::default(),
-        node_secret: None,
-    };
-    Node::start(config).await.unwrap()
+pub async fn start(dir: &Path, ports: &[u16], number: u8) -> Tracker {
+    Tracker::start(config(dir, ports, number)).await.unwrap()
+}
+
+/// How the tracker of that number of a cluster on these ports is started, in a folder of its own in `dir`.
+pub fn config(dir: &Path, ports: &[u16], number: u8) -> TrackerConfig {
+    TrackerConfig::new(info(ports), "tracker_info.txt".into(), number, dir.join(number.to_string()))
 }
 
 /// Waits until the tracker says that it is in sync with `others` trackers.
-pub async fn in_sync(node: &Node, others: usize) {
+pub async fn in_sync(tracker: &Tracker, others: usize) {
     until("in sync", async || {
-        let status = node.status().await.unwrap();
+        let status = tracker.status().await.unwrap();
         status.members.iter().filter(|member| member.connected && member.in_sync).count() == others
     })
     .await;
 }
 
-/// Looks again and again until something is the case.
+/// Waits until a condition is true.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
@@ -192,7 +185,7 @@ pub fn group(name: &str) -> GroupName {
     GroupName::refer(name).unwrap()
 }
 
-/// Looks again and again until something was heard.
+/// Waits until something is found.
 pub async fn until_heard<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

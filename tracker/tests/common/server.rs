@@ -14,13 +14,13 @@ use shoal_common::tracker_api::{Answer, Call, REVISION};
 use shoal_common::{NodeName, PeerId, Uid};
 use shoal_net::Identity;
 use shoal_net::bulk::{BulkLimits, Listener};
-use shoal_tracker::node::{Node, NodeConfig};
 use shoal_tracker::storage::Rules;
+use shoal_tracker::tracker::{Tracker, TrackerConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Client, info, until};
+use super::{Client, config, until};
 
 pub const CAPACITY: u64 = 1 << 30;
 
@@ -105,21 +105,21 @@ async fn serve(
     client.ok(Call::Hello { listen: format!("0.0.0.0:{port}"), revision: Some(REVISION) }).await;
     let proof = Some(secret().prove(own, client.tracker));
     client.ok(Call::Node(NodeCall::Register { name, proof })).await;
-    let mut told: Option<HashSet<OwnedChunk>> = None;
+    let mut reported: Option<HashSet<OwnedChunk>> = None;
     loop {
         let now = held.lock().unwrap().clone();
-        let before = told.take();
-        let anew = before.is_none();
+        let before = reported.take();
+        let reset = before.is_none();
         let before = before.unwrap_or_default();
         let report = NodeReport {
-            anew,
+            reset,
             held: now.difference(&before).copied().collect(),
             gone: before.difference(&now).copied().collect(),
             capacity: CAPACITY,
             free: CAPACITY / 2,
             ..NodeReport::default()
         };
-        told = Some(now);
+        reported = Some(now);
         let answer = client.ok(Call::Node(NodeCall::Report(Box::new(report)))).await;
         let Answer::Node(NodeAnswer::Orders { orders, ticket_keys, .. }) = answer else {
             panic!("{answer:?}")
@@ -146,7 +146,7 @@ pub fn secret() -> NodeSecret {
     NodeSecret::new(b"0123456789abcdef").unwrap()
 }
 
-pub async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Node {
+pub async fn start(dir: &std::path::Path, ports: &[u16], number: u8, rules: Rules) -> Tracker {
     start_with(dir, ports, number, rules, Some(secret())).await
 }
 
@@ -156,19 +156,8 @@ pub async fn start_with(
     number: u8,
     rules: Rules,
     node_secret: Option<NodeSecret>,
-) -> Node {
-    let config = NodeConfig {
-        info: info(ports),
-        info_path: "tracker_info.txt".into(),
-        number,
-        dir: dir.join(number.to_string()),
-        rules,
-        metrics: None,
-        cluster_key: None,
-        node_secret,
-        registration: shoal_tracker::registration::Terms::default(),
-    };
-    Node::start(config).await.unwrap()
+) -> Tracker {
+    Tracker::start(TrackerConfig { rules, node_secret, ..config(dir, ports, number) }).await.unwrap()
 }
 
 pub const QUICK: Rules = Rules { grace_ms: 300, repair_after_ms: 1_500 };
@@ -185,7 +174,7 @@ pub async fn nodes(client: &mut Client) -> Vec<NodeEntry> {
 }
 
 /// Waits until a tracker itself knows of so many that are up.
-pub async fn up_at(tracker: &Node, count: usize) {
+pub async fn up_at(tracker: &Tracker, count: usize) {
     until("up there", async || tracker.store_status().nodes.iter().filter(|node| node.up).count() == count)
         .await;
 }

@@ -187,7 +187,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Self { stream }
     }
 
-    /// Writes a frame. Whoever drops the future before it is done must not write another one: a part of the frame may be
+    /// Writes a frame. A caller that drops the future before it is done must not write another one: a part of the frame may be
     /// under way.
     ///
     /// # Errors

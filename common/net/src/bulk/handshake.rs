@@ -10,8 +10,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, ConnectionTrafficSecrets, Error, ExtractedSecrets, ServerConfig};
 use shoal_common::PeerId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::tls::{no_name, proven_peer};
 
@@ -52,12 +51,18 @@ impl KeySource {
 }
 
 /// Speaks first.
-pub(super) async fn connect(socket: &mut TcpStream, config: Arc<ClientConfig>) -> io::Result<Established> {
+pub(super) async fn connect<S>(socket: &mut S, config: Arc<ClientConfig>) -> io::Result<Established>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     run(socket, Box::new(UnbufferedClientConnection::new(config, no_name()).map_err(invalid)?)).await
 }
 
 /// Answers.
-pub(super) async fn accept(socket: &mut TcpStream, config: Arc<ServerConfig>) -> io::Result<Established> {
+pub(super) async fn accept<S>(socket: &mut S, config: Arc<ServerConfig>) -> io::Result<Established>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     run(socket, Box::new(UnbufferedServerConnection::new(config).map_err(invalid)?)).await
 }
 
@@ -114,7 +119,11 @@ enum Next {
     Fail(io::Error),
 }
 
-async fn run<M: Machine>(socket: &mut TcpStream, mut machine: Box<M>) -> io::Result<Established> {
+async fn run<S, M>(socket: &mut S, mut machine: Box<M>) -> io::Result<Established>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    M: Machine,
+{
     let mut incoming = vec![0; INCOMING];
     let (mut filled, mut outgoing, mut plain) = (0, Vec::new(), Vec::new());
     loop {

@@ -1,10 +1,9 @@
 //! Where a peer takes bulk connections.
 //!
 //! One task accepts and owns all handshakes under way, each in a task of its own with a time limit, so
-//! that nobody who is slow holds up anybody else. `pending` says which has to go when there are too many,
-//! `seats` how many may stay open.
+//! that a slow one holds up no other. [`BulkLimits`] say how many there may be.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -16,15 +15,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handshake;
-use super::pending::Pending;
-use super::seats::Seats;
-use super::stream::{BulkStream, ready_socket};
+use super::stream::BulkStream;
 use super::tls::server_config;
+use super::way::ready_socket;
 use crate::address::canonical;
-use crate::control::NetError;
+use crate::admission::{Admission, ConnectionLimits, Full, Limit, LimitScope};
+use crate::error::{LOG_AGAIN, NetError};
 use crate::identity::Identity;
 
 /// How long a handshake may take.
@@ -35,8 +35,6 @@ const READY: usize = 64;
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the log says that accepting fails, while it does.
-pub(crate) const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds on what others may open. An address is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +57,22 @@ impl Default for BulkLimits {
 }
 
 impl BulkLimits {
+    fn of_handshakes(&self) -> Vec<Limit> {
+        // A new connection is always let in, and an old one that has not finished its handshake goes: real peers finish
+        // within a few round trips, while one who holds half-open connections only loses their own.
+        vec![
+            Limit::new(LimitScope::Address, self.pending_per_address, Full::OldestGivesWay),
+            Limit::new(LimitScope::All, self.pending, Full::LargestAddressGivesWay),
+        ]
+    }
+
+    fn of_connections(&self) -> Vec<Limit> {
+        vec![
+            Limit::new(LimitScope::All, self.established, Full::Refuse),
+            Limit::new(LimitScope::Peer, self.established_per_peer, Full::Refuse),
+        ]
+    }
+
     /// These, and no more connections than that, of which so many may be under way: what a process can have open.
     #[must_use]
     pub fn within(self, established: usize, pending: usize) -> Self {
@@ -77,7 +91,7 @@ impl BulkLimits {
 #[derive(Debug)]
 pub struct Listener {
     local_addr: SocketAddr,
-    ready: mpsc::Receiver<BulkStream>,
+    ready: mpsc::Receiver<Ready>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -93,17 +107,16 @@ impl Listener {
         let tcp = bind(address).map_err(|error| NetError::listen(address, error))?;
         let local_addr = tcp.local_addr().map_err(|error| NetError::listen(address, error))?;
         let (sender, ready) = mpsc::channel(READY);
-        let door = Door {
+        let acceptor = Acceptor {
             tcp,
             config: Arc::new(config),
             handshakes: JoinSet::new(),
-            aborts: HashMap::new(),
-            pending: Pending::new(limits.pending, limits.pending_per_address),
-            seats: Seats::new(limits.established, limits.established_per_peer),
+            under_way: Admission::new(limits.of_handshakes()),
+            established: ConnectionLimits::new(limits.of_connections()),
             finished: VecDeque::new(),
             paused: None,
         };
-        Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(door.run(sender))) })
+        Ok(Self { local_addr, ready, task: AbortOnDropHandle::new(tokio::spawn(acceptor.run(sender))) })
     }
 
     /// Where we listen, with the real port.
@@ -117,9 +130,7 @@ impl Listener {
     /// # Errors
     /// Only when the listener itself has come to an end.
     pub async fn accept(&mut self) -> Result<(BulkStream, SocketAddr), NetError> {
-        let stream = self.ready.recv().await.ok_or(NetError::Closed)?;
-        let remote = stream.remote();
-        Ok((stream, remote))
+        self.ready.recv().await.ok_or(NetError::Closed)
     }
 
     /// Stops listening and waits until the port is free.
@@ -140,31 +151,33 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(StdListener::from(socket))
 }
 
+/// A connection whose handshake is done, and where it came from.
+type Ready = (BulkStream, SocketAddr);
+
 /// The task behind a [`Listener`].
-struct Door {
+struct Acceptor {
     tcp: TcpListener,
     config: Arc<ServerConfig>,
-    handshakes: JoinSet<Option<BulkStream>>,
-    aborts: HashMap<Id, AbortHandle>,
-    pending: Pending<Id>,
-    seats: Seats,
-    /// At most [`READY`] plus the handshakes that were under way when it got so many.
-    finished: VecDeque<BulkStream>,
+    handshakes: JoinSet<Option<Ready>>,
+    under_way: Admission<Id, AbortHandle>,
+    established: ConnectionLimits,
+    /// At most [`READY`] plus the handshakes that were under way when it became that many.
+    finished: VecDeque<Ready>,
     /// Until when nothing is accepted, since accepting failed; handshakes go on.
     paused: Option<Instant>,
 }
 
-impl Door {
-    async fn run(mut self, ready: mpsc::Sender<BulkStream>) {
-        let mut said: Option<Instant> = None;
+impl Acceptor {
+    async fn run(mut self, ready: mpsc::Sender<Ready>) {
+        let mut logged: Option<Instant> = None;
         loop {
             let paused = self.paused;
             tokio::select! {
                 accepted = self.tcp.accept(), if paused.is_none() && self.finished.len() < READY => match accepted {
                     Ok((tcp, from)) => self.begin(tcp, canonical(from)),
                     Err(error) => {
-                        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-                            said = Some(Instant::now());
+                        if logged.is_none_or(|logged| logged.elapsed() >= LOG_AGAIN) {
+                            logged = Some(Instant::now());
                             tracing::warn!(%error, "cannot accept connections; trying again");
                         }
                         self.paused = Some(Instant::now() + ACCEPT_PAUSE);
@@ -173,8 +186,8 @@ impl Door {
                 () = sleep_until(paused.unwrap_or_else(Instant::now)), if paused.is_some() => self.paused = None,
                 Some(ended) = self.handshakes.join_next_with_id() => self.end(ended),
                 room = ready.reserve(), if !self.finished.is_empty() => match room {
-                    Ok(permit) => if let Some(stream) = self.finished.pop_front() {
-                        permit.send(stream);
+                    Ok(permit) => if let Some(ready) = self.finished.pop_front() {
+                        permit.send(ready);
                     },
                     Err(_) => return,
                 },
@@ -185,8 +198,8 @@ impl Door {
     fn begin(&mut self, tcp: TcpStream, from: SocketAddr) {
         let config = self.config.clone();
         let handshake = self.handshakes.spawn(async move {
-            match timeout(HANDSHAKE, establish(tcp, from, config)).await {
-                Ok(Ok(stream)) => Some(stream),
+            match timeout(HANDSHAKE, establish(tcp, config)).await {
+                Ok(Ok(stream)) => Some((stream, from)),
                 Ok(Err(error)) => {
                     tracing::debug!(%from, %error, "a bulk handshake failed");
                     None
@@ -197,36 +210,32 @@ impl Door {
                 }
             }
         });
-        let id = handshake.id();
-        self.aborts.insert(id, handshake);
-        if let Some(victim) = self.pending.add(id, from.ip())
-            && let Some(handshake) = self.aborts.remove(&victim)
+        // Handshakes are not refused: others give way.
+        for (_, gives_way) in
+            self.under_way.admit(handshake.id(), handshake, from.ip(), None).unwrap_or_default()
         {
-            handshake.abort();
+            gives_way.abort();
         }
     }
 
-    fn end(&mut self, ended: Result<(Id, Option<BulkStream>), JoinError>) {
-        let (id, stream) = match ended {
-            Ok((id, stream)) => (id, stream),
+    fn end(&mut self, ended: Result<(Id, Option<Ready>), JoinError>) {
+        let (id, ready) = match ended {
+            Ok((id, ready)) => (id, ready),
             Err(error) => (error.id(), None),
         };
-        self.aborts.remove(&id);
-        self.pending.remove(id);
-        let Some(stream) = stream else { return };
-        match self.seats.take(stream.peer()) {
-            Some(seat) => self.finished.push_back(stream.seated(seat)),
-            None => tracing::debug!(peer = %stream.peer(), "turned away: too many bulk connections"),
+        self.under_way.leave(id);
+        let Some((stream, from)) = ready else { return };
+        let place = self.established.admit(from.ip(), stream.peer(), CancellationToken::new());
+        match place {
+            Ok(place) => self.finished.push_back((stream.admitted(place), from)),
+            Err(refused) => tracing::debug!(peer = %stream.peer(), %refused, "turned away"),
         }
     }
 }
 
-async fn establish(
-    mut tcp: TcpStream,
-    from: SocketAddr,
-    config: Arc<ServerConfig>,
-) -> io::Result<BulkStream> {
+async fn establish(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<BulkStream> {
     ready_socket(&tcp)?;
     let established = handshake::accept(&mut tcp, config).await?;
-    BulkStream::new(tcp, from, established)
+    let (input, output) = tcp.into_split();
+    BulkStream::new(input, output, established)
 }

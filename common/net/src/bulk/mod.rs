@@ -1,4 +1,4 @@
-//! The bulk lane: TCP with TLS 1.3 between two proven peers, for pieces and what goes with them.
+//! Bulk connections: TLS 1.3 between two proven peers, over TCP or any other [`Way`], for pieces and what goes with them.
 //!
 //! Measured against libp2p's multiplexed streams it carries half as much again for less CPU (see
 //! ARCHITECTURE.md), so pieces, requests and tickets between peers go here. Both ends present libp2p's own
@@ -9,13 +9,12 @@ mod connect;
 pub mod frame;
 mod handshake;
 mod listener;
-mod pending;
 mod record;
-mod seats;
 mod stream;
 pub(crate) mod tls;
+mod way;
 
 pub use connect::{BulkError, connect};
-pub(crate) use listener::SAY_AGAIN;
 pub use listener::{BulkLimits, Listener};
 pub use stream::{BulkReader, BulkStream, BulkWriter};
+pub use way::Way;

@@ -3,26 +3,22 @@
 //! read once, out of the record that came from it.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use rustls::ConnectionTrafficSecrets;
 use shoal_common::PeerId;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::handshake::{Established, KeySource};
 use super::record::{
     Content, HEADER, MAX_PLAIN, MAX_RECORD, Opened, Opener, RecordError, Sealer, record_length,
 };
-use super::seats::Seat;
+use crate::admission::Place;
 
 /// Room for records from the socket: as many as a system call brings. It begins with one record and grows to sixteen
 /// while the socket fills it, so that the many connections over which little comes cost little.
@@ -35,12 +31,6 @@ const WRITE_BATCH: usize = 128 * 1024;
 const WRITE_AT_ONCE: usize = 128 * 1024;
 /// Records under one key. AES-GCM keeps its margin up to 2^24.5 full records (RFC 8446, section 5.5).
 const REKEY_AFTER: u64 = if cfg!(test) { 1 << 8 } else { 1 << 23 };
-/// A peer from which no TCP segment came for `KEEPALIVE_IDLE + 3 × KEEPALIVE_INTERVAL` is gone. Callers
-/// that want to know sooner watch their own frames.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_RETRIES: u32 = 3;
-
 /// `close_notify` (RFC 8446, section 6.1).
 const CLOSE_NOTIFY: u8 = 0;
 /// `user_canceled`, which says nothing.
@@ -49,32 +39,31 @@ const USER_CANCELED: u8 = 90;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-/// A byte stream to a proven peer. Shut it down before dropping it, else the other
+/// A byte stream to a proven peer over the halves of a socket, TCP's unless said otherwise. Shut it down before dropping it, else the other
 /// side reads an `UnexpectedEof` and cannot tell the end from a cut.
 #[derive(Debug)]
-pub struct BulkStream {
-    reader: BulkReader,
-    writer: BulkWriter,
+pub struct BulkStream<R = OwnedReadHalf, W = OwnedWriteHalf> {
+    reader: BulkReader<R>,
+    writer: BulkWriter<W>,
     peer: PeerId,
-    remote: SocketAddr,
 }
 
 /// What both halves of a connection hold on to.
 #[derive(Default)]
-struct Shared {
+struct Common {
     keys: Mutex<Option<KeySource>>,
     /// The other end wants us to take new keys too.
     update_wanted: AtomicBool,
-    seat: Mutex<Option<Seat>>,
+    place: Mutex<Option<Place>>,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for Common {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
+        f.write_str("Common")
     }
 }
 
-impl Shared {
+impl Common {
     fn renew(
         &self,
         next: impl FnOnce(&mut KeySource) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error>,
@@ -85,12 +74,11 @@ impl Shared {
     }
 }
 
-impl BulkStream {
+impl<R, W> BulkStream<R, W> {
     /// A connection whose handshake is done.
-    pub(super) fn new(tcp: TcpStream, remote: SocketAddr, established: Established) -> io::Result<Self> {
+    pub(super) fn new(input: R, output: W, established: Established) -> io::Result<Self> {
         let Established { peer, secrets, keys, plain, incoming } = established;
-        let shared = Arc::new(Shared { keys: Mutex::new(Some(keys)), ..Shared::default() });
-        let (input, output) = tcp.into_split();
+        let shared = Arc::new(Common { keys: Mutex::new(Some(keys)), ..Common::default() });
         let reader =
             BulkReader::new(input, Opener::new(secrets.rx).map_err(broken)?, &plain, &incoming, &shared);
         let writer = BulkWriter {
@@ -102,12 +90,12 @@ impl BulkStream {
             closed: false,
             shared,
         };
-        Ok(Self { reader, writer, peer, remote })
+        Ok(Self { reader, writer, peer })
     }
 
-    /// Keeps the seat for as long as the connection lives.
-    pub(super) fn seated(self, seat: Seat) -> Self {
-        *self.writer.shared.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(seat);
+    /// Keeps the place for as long as the connection lives.
+    pub(super) fn admitted(self, place: Place) -> Self {
+        *self.writer.shared.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         self
     }
 
@@ -117,45 +105,29 @@ impl BulkStream {
         self.peer
     }
 
-    /// Where the other end is.
-    #[must_use]
-    pub fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
     /// Two halves for two tasks; the connection closes when both are gone.
     #[must_use]
-    pub fn into_split(self) -> (BulkReader, BulkWriter) {
+    pub fn into_split(self) -> (BulkReader<R>, BulkWriter<W>) {
         (self.reader, self.writer)
     }
 }
 
-/// Readies a fresh TCP connection for TLS.
-pub(super) fn ready_socket(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
-}
-
 /// The reading half, for a task of its own.
 #[derive(Debug)]
-pub struct BulkReader {
-    socket: OwnedReadHalf,
+pub struct BulkReader<R = OwnedReadHalf> {
+    socket: R,
     opener: Opener,
     buffer: Box<[u8]>,
-    /// Opened bytes that nobody took yet; what is sealed begins behind them.
+    /// Opened bytes that were not taken yet; what is sealed begins behind them.
     plain: Range<usize>,
     /// Bytes from the socket that are still sealed.
     sealed: Range<usize>,
     ended: bool,
-    shared: Arc<Shared>,
+    shared: Arc<Common>,
 }
 
-impl BulkReader {
-    fn new(socket: OwnedReadHalf, opener: Opener, plain: &[u8], sealed: &[u8], shared: &Arc<Shared>) -> Self {
+impl<R> BulkReader<R> {
+    fn new(socket: R, opener: Opener, plain: &[u8], sealed: &[u8], shared: &Arc<Common>) -> Self {
         let (start, end) = (plain.len(), plain.len() + sealed.len());
         let mut buffer = vec![0; READ_BUFFER.max(end)].into_boxed_slice();
         buffer[..start].copy_from_slice(plain);
@@ -169,17 +141,6 @@ impl BulkReader {
             ended: false,
             shared: shared.clone(),
         }
-    }
-
-    /// Makes opened bytes available, unless the other side ended the connection.
-    fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.plain.is_empty() && !self.ended {
-            match record_length(&self.buffer[self.sealed.clone()]).map_err(broken)? {
-                Some(length) if length <= self.sealed.len() => self.open(length)?,
-                _ => ready!(self.poll_more(cx))?,
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Opens the record of `length` bytes that is next.
@@ -196,13 +157,13 @@ impl BulkReader {
                 [_, USER_CANCELED] => {}
                 _ => return Err(unexpected("the peer ended the connection with an alert")),
             },
-            Content::Handshake => self.told(plain)?,
+            Content::Handshake => self.after_handshake(plain)?,
         }
         Ok(())
     }
 
     /// Handles what comes after a handshake: tickets, of which we make no use, and new keys.
-    fn told(&mut self, messages: Range<usize>) -> io::Result<()> {
+    fn after_handshake(&mut self, messages: Range<usize>) -> io::Result<()> {
         let mut rest = &self.buffer[messages];
         let mut update = None;
         while let Some((&[kind, a, b, c], behind)) = rest.split_first_chunk::<4>() {
@@ -225,6 +186,19 @@ impl BulkReader {
             self.shared.update_wanted.fetch_or(wanted, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+impl<R: AsyncRead + Unpin> BulkReader<R> {
+    /// Makes opened bytes available, unless the other side ended the connection.
+    fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.plain.is_empty() && !self.ended {
+            match record_length(&self.buffer[self.sealed.clone()]).map_err(broken)? {
+                Some(length) if length <= self.sealed.len() => self.open(length)?,
+                _ => ready!(self.poll_more(cx))?,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once from the socket.
@@ -254,7 +228,7 @@ impl BulkReader {
     }
 }
 
-impl AsyncBufRead for BulkReader {
+impl<R: AsyncRead + Unpin> AsyncBufRead for BulkReader<R> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let reader = self.get_mut();
         ready!(reader.poll_plain(cx))?;
@@ -266,7 +240,7 @@ impl AsyncBufRead for BulkReader {
     }
 }
 
-impl AsyncRead for BulkReader {
+impl<R: AsyncRead + Unpin> AsyncRead for BulkReader<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -282,8 +256,8 @@ impl AsyncRead for BulkReader {
 
 /// The writing half, for a task of its own. Nothing goes to the socket before a batch has come together, or a flush.
 #[derive(Debug)]
-pub struct BulkWriter {
-    socket: OwnedWriteHalf,
+pub struct BulkWriter<W = OwnedWriteHalf> {
+    socket: W,
     sealer: Sealer,
     /// Sealed records, and behind them the one that is being filled.
     buffer: Vec<u8>,
@@ -293,10 +267,10 @@ pub struct BulkWriter {
     open: Option<usize>,
     /// Whether we have said that nothing more comes.
     closed: bool,
-    shared: Arc<Shared>,
+    shared: Arc<Common>,
 }
 
-impl BulkWriter {
+impl<W> BulkWriter<W> {
     /// Copies bytes into records, sealing those that get full.
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -342,7 +316,9 @@ impl BulkWriter {
         self.buffer.extend_from_slice(bytes);
         self.sealer.seal(&mut self.buffer, start, content).map_err(broken)
     }
+}
 
+impl<W: AsyncWrite + Unpin> BulkWriter<W> {
     /// Gives everything to the socket.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.seal()?;
@@ -358,7 +334,7 @@ impl BulkWriter {
     }
 }
 
-impl AsyncWrite for BulkWriter {
+impl<W: AsyncWrite + Unpin> AsyncWrite for BulkWriter<W> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -405,7 +381,7 @@ impl AsyncWrite for BulkWriter {
     }
 }
 
-impl AsyncRead for BulkStream {
+impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for BulkStream<R, W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -415,7 +391,7 @@ impl AsyncRead for BulkStream {
     }
 }
 
-impl AsyncBufRead for BulkStream {
+impl<R: AsyncRead + Unpin, W: Unpin> AsyncBufRead for BulkStream<R, W> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         Pin::new(&mut self.get_mut().reader).poll_fill_buf(cx)
     }
@@ -425,7 +401,7 @@ impl AsyncBufRead for BulkStream {
     }
 }
 
-impl AsyncWrite for BulkStream {
+impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for BulkStream<R, W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.writer).poll_write(cx, bytes)
     }

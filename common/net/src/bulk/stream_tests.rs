@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use super::*;
-use crate::bulk::handshake;
-use crate::bulk::tls::{certified_key, client_config, no_name, server_config};
+use crate::bulk::tls::{client_config, no_name, server_config};
+use crate::bulk::{Way, connect, handshake};
 use crate::identity::Identity;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Long enough for both ends to change their keys several times, and nothing that divides evenly into records.
@@ -20,7 +22,7 @@ async fn ours_and_rustls(dial: bool) -> (BulkStream, TlsStream<TcpStream>) {
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (mut near, (far, _)) = (near.unwrap(), far.unwrap());
-    let (our_key, their_key) = (certified_key(&us).unwrap(), certified_key(&them).unwrap());
+    let (our_key, their_key) = (us.certified_key().unwrap(), them.certified_key().unwrap());
     let (established, theirs) = if dial {
         let config = Arc::new(client_config(our_key, them.peer_id()).unwrap());
         let acceptor = TlsAcceptor::from(Arc::new(server_config(their_key).unwrap()));
@@ -34,7 +36,8 @@ async fn ours_and_rustls(dial: bool) -> (BulkStream, TlsStream<TcpStream>) {
         (ours.unwrap(), theirs.unwrap().into())
     };
     assert_eq!(established.peer, them.peer_id());
-    (BulkStream::new(near, address, established).unwrap(), theirs)
+    let (input, output) = near.into_split();
+    (BulkStream::new(input, output, established).unwrap(), theirs)
 }
 
 fn refresh(stream: &mut TlsStream<TcpStream>) {
@@ -111,8 +114,8 @@ async fn altered_bytes_end_the_connection() {
 #[tokio::test]
 async fn a_handshake_with_any_byte_altered_fails_or_proves_the_same_peer() {
     let (us, them) = (Identity::generate(), Identity::generate());
-    let server = Arc::new(server_config(certified_key(&us).unwrap()).unwrap());
-    let client = Arc::new(client_config(certified_key(&them).unwrap(), us.peer_id()).unwrap());
+    let server = Arc::new(server_config(us.certified_key().unwrap()).unwrap());
+    let client = Arc::new(client_config(them.certified_key().unwrap(), us.peer_id()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // A relay that alters one byte of what the client says: its hello, and what it sends once it has seen ours.
@@ -157,4 +160,51 @@ async fn a_handshake_with_any_byte_altered_fails_or_proves_the_same_peer() {
         assert!(!matches!(answered, Ok(peer) if peer != them.peer_id()), "byte {position}");
         between.abort();
     }
+}
+
+/// A way that leads through memory: the other end is in this process.
+#[derive(Debug, Clone)]
+struct Memory(Arc<Mutex<Option<DuplexStream>>>);
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+impl Way for Memory {
+    type Reader = ReadHalf<DuplexStream>;
+    type Writer = WriteHalf<DuplexStream>;
+
+    async fn open(&self) -> io::Result<(Self::Reader, Self::Writer)> {
+        let near = self.0.lock().unwrap().take().ok_or(io::ErrorKind::ConnectionRefused)?;
+        Ok(tokio::io::split(near))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_runs_over_any_way_to_the_peer() {
+    let (us, them) = (Identity::generate(), Identity::generate());
+    let (near, mut far) = tokio::io::duplex(1_024);
+    let way = Memory(Arc::new(Mutex::new(Some(near))));
+    let config = Arc::new(server_config(them.certified_key().unwrap()).unwrap());
+    let answer = async {
+        let established = handshake::accept(&mut far, config).await.unwrap();
+        let (input, output) = tokio::io::split(far);
+        BulkStream::new(input, output, established).unwrap()
+    };
+    let (ours, mut theirs) = tokio::join!(connect(way.clone(), them.peer_id(), &us), answer);
+    let mut ours = ours.unwrap();
+    assert_eq!((ours.peer(), theirs.peer()), (them.peer_id(), us.peer_id()));
+    let content = content();
+    let sending = async {
+        ours.write_all(&content).await.unwrap();
+        ours.shutdown().await.unwrap();
+    };
+    let mut received = Vec::new();
+    let (_, read) = tokio::join!(sending, theirs.read_to_end(&mut received));
+    read.unwrap();
+    assert!(received == content);
+    let refused = connect(way, them.peer_id(), &us).await.unwrap_err();
+    assert_eq!(refused.to_string(), "memory refuses connections");
 }

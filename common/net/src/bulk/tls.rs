@@ -25,19 +25,11 @@ use rustls::{
 use shoal_common::PeerId;
 
 use crate::address::from_libp2p;
-use crate::identity::Identity;
 
 /// What both sides must name as the protocol within (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"shoal/1";
 
-/// A certificate for the identity and its private key; made once per process.
-pub(crate) fn certified_key(identity: &Identity) -> Result<CertifiedKey, String> {
-    let (certificate, key) = certificate::generate(&identity.keypair()).map_err(|error| error.to_string())?;
-    let key = ring::sign::any_ecdsa_type(&key).map_err(|error| error.to_string())?;
-    Ok(CertifiedKey::new(vec![certificate], key))
-}
-
-/// How we listen: anybody with a key of their own may connect.
+/// How we listen: any peer with a key may connect.
 pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
     let verifier = Arc::new(PeerVerifier { expected: None });
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -74,7 +66,7 @@ pub(crate) fn no_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
 }
 
-/// Whom a finished handshake proved. rustls takes a connection in which one side named no protocol at all,
+/// The peer that a finished handshake proved. rustls takes a connection in which one side named no protocol at all,
 /// so that is checked here.
 pub(crate) fn proven_peer(connection: &CommonState) -> Result<PeerId, Error> {
     if connection.alpn_protocol() != Some(ALPN) {
@@ -86,7 +78,7 @@ pub(crate) fn proven_peer(connection: &CommonState) -> Result<PeerId, Error> {
     }
 }
 
-/// Whom we got instead of the expected peer.
+/// The peer that answered instead of the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found}")]
 pub(crate) struct WrongPeer {
@@ -115,7 +107,7 @@ fn peer_of(certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> R
     from_libp2p(&parsed.peer_id()).ok_or_else(|| Error::General("a key that is not Ed25519".to_owned()))
 }
 
-/// Takes libp2p's certificates, of `expected` or of anybody.
+/// Takes libp2p's certificates, of `expected` or of any peer.
 #[derive(Debug)]
 struct PeerVerifier {
     expected: Option<PeerId>,
@@ -236,15 +228,16 @@ impl ClientCertVerifier for PeerVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
     use rustls::CipherSuite;
 
     #[test]
     fn nothing_is_resumed_or_sent_early_and_aes_128_is_preferred() {
         let identity = Identity::generate();
-        let server = server_config(certified_key(&identity).unwrap()).unwrap();
+        let server = server_config(identity.certified_key().unwrap()).unwrap();
         assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
         assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
-        let client = client_config(certified_key(&identity).unwrap(), identity.peer_id()).unwrap();
+        let client = client_config(identity.certified_key().unwrap(), identity.peer_id()).unwrap();
         assert!(!client.enable_early_data);
         let first = client.crypto_provider().cipher_suites[0].suite();
         assert_eq!(first, CipherSuite::TLS13_AES_128_GCM_SHA256);
@@ -253,7 +246,7 @@ mod tests {
     #[test]
     fn a_certificate_names_its_peer() {
         let identity = Identity::generate();
-        let key = certified_key(&identity).unwrap();
+        let key = identity.certified_key().unwrap();
         assert_eq!(peer_of(&key.cert[0], &[]).unwrap(), identity.peer_id());
         assert!(peer_of(&key.cert[0], &key.cert).is_err(), "two certificates");
         assert!(peer_of(&CertificateDer::from(vec![0; 300]), &[]).is_err(), "garbage");
@@ -262,7 +255,7 @@ mod tests {
     #[test]
     fn an_altered_certificate_names_nobody_else() {
         let identity = Identity::generate();
-        let key = certified_key(&identity).unwrap();
+        let key = identity.certified_key().unwrap();
         let original = key.cert[0].to_vec();
         for position in 0..original.len() {
             let mut altered = original.clone();

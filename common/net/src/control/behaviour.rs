@@ -14,10 +14,13 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::sync::mpsc;
 
-use super::admission::{Admission, ControlLimits, Refused};
+use super::Inbound;
 use super::handler::{Handler, OpenRequest, Served};
-use super::{Inbound, NetError, Protocol};
+use super::limits::{ControlLimits, TurnedAway};
 use crate::address;
+use crate::admission::Admission;
+use crate::error::NetError;
+use crate::protocol::Protocol;
 
 type Event = ToSwarm<Infallible, OpenRequest>;
 
@@ -25,7 +28,8 @@ type Event = ToSwarm<Infallible, OpenRequest>;
 pub(super) struct Channels {
     served: Served,
     limits: ControlLimits,
-    admission: Admission<ConnectionId>,
+    handshakes: Admission<ConnectionId, ()>,
+    admitted: Admission<ConnectionId, ()>,
     incoming: mpsc::Sender<Inbound>,
     /// Each peer's connections, oldest first.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
@@ -43,7 +47,8 @@ impl Channels {
         Ok(Self {
             served: served.collect::<Result<_, NetError>>()?,
             limits,
-            admission: Admission::new(limits),
+            handshakes: Admission::new(limits.of_handshakes()),
+            admitted: Admission::new(limits.of_connections()),
             incoming,
             connections: HashMap::new(),
             events: VecDeque::new(),
@@ -67,9 +72,9 @@ impl Channels {
     }
 
     fn handler(&self, peer: &PeerId, remote: &Multiaddr) -> Result<Handler, ConnectionDenied> {
-        let peer = address::from_libp2p(peer).ok_or_else(|| ConnectionDenied::new(Refused::ForeignKey))?;
+        let peer = address::from_libp2p(peer).ok_or_else(|| ConnectionDenied::new(TurnedAway::ForeignKey))?;
         let remote =
-            address::to_socket_addr(remote).ok_or_else(|| ConnectionDenied::new(Refused::NoAddress))?;
+            address::to_socket_addr(remote).ok_or_else(|| ConnectionDenied::new(TurnedAway::NoAddress))?;
         let channels = self.limits.channels_per_connection;
         Ok(Handler::new(peer, remote, self.served.clone(), channels, self.incoming.clone()))
     }
@@ -93,8 +98,10 @@ impl NetworkBehaviour for Channels {
         _: &Multiaddr,
         from: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let from = address::to_socket_addr(from).ok_or_else(|| ConnectionDenied::new(Refused::NoAddress))?;
-        self.admission.begin(connection, from.ip()).map_err(ConnectionDenied::new)
+        let from =
+            address::to_socket_addr(from).ok_or_else(|| ConnectionDenied::new(TurnedAway::NoAddress))?;
+        let begun = self.handshakes.admit(connection, (), from.ip(), None);
+        begun.map(|_| ()).map_err(|refused| ConnectionDenied::new(TurnedAway::Handshake(refused)))
     }
 
     fn handle_established_inbound_connection(
@@ -106,9 +113,11 @@ impl NetworkBehaviour for Channels {
     ) -> Result<Handler, ConnectionDenied> {
         let handler = self.handler(&peer_id, remote)?;
         let (peer, remote) = handler.ends();
-        let replaced =
-            self.admission.establish(connection, remote.ip(), peer).map_err(ConnectionDenied::new)?;
-        if let Some(oldest) = replaced {
+        self.handshakes.leave(connection);
+        let admitted = self.admitted.admit(connection, (), remote.ip(), Some(peer));
+        for (oldest, ()) in
+            admitted.map_err(|refused| ConnectionDenied::new(TurnedAway::Connection(refused)))?
+        {
             let connection = CloseConnection::One(oldest);
             self.events.push_back(ToSwarm::CloseConnection { peer_id, connection });
         }
@@ -132,7 +141,7 @@ impl NetworkBehaviour for Channels {
                 self.connections.entry(peer_id).or_default().push(connection_id);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
-                self.admission.close(connection_id);
+                self.admitted.leave(connection_id);
                 if let Some(ids) = self.connections.get_mut(&peer_id) {
                     ids.retain(|id| *id != connection_id);
                     if ids.is_empty() {
@@ -142,7 +151,7 @@ impl NetworkBehaviour for Channels {
             }
             FromSwarm::ListenFailure(ListenFailure { connection_id, error, send_back_addr, .. }) => {
                 tracing::debug!(from = %send_back_addr, %error, "an inbound connection failed");
-                self.admission.end_handshake(connection_id);
+                self.handshakes.leave(connection_id);
             }
             _ => {}
         }

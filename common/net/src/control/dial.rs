@@ -50,7 +50,7 @@ pub enum DialError {
         /// What the system said.
         reason: String,
     },
-    /// Somebody else answered.
+    /// Another peer answered.
     #[error("{at} answers with another key: expected {expected}, found {found}")]
     WrongKey {
         /// `host:port`.

@@ -16,7 +16,7 @@ use super::behaviour::Channels;
 use super::dial::{self, DialError};
 use super::handler::OpenRequest;
 use crate::address;
-use crate::bulk::SAY_AGAIN;
+use crate::error::LOG_AGAIN;
 
 /// How long a shutdown waits for what is queued to go out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 let Some(dial) = dialling.remove(&connection_id) else { return };
                 let found = address::from_libp2p(&peer_id).ok_or(DialError::Closed { at: dial.at });
-                // Nobody waits any more: the dial timed out or was dropped.
+                // The dial timed out or was dropped.
                 if dial.reply.send(found).is_err() {
                     self.swarm.close_connection(connection_id);
                 }
@@ -123,7 +123,7 @@ impl Driver {
                 tracing::debug!(peer = %peer_id, ?cause, "a control connection closed");
             }
             SwarmEvent::ListenerError { error, .. }
-                if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) =>
+                if self.said.is_none_or(|said| said.elapsed() >= LOG_AGAIN) =>
             {
                 self.said = Some(Instant::now());
                 tracing::warn!(%error, "cannot accept connections; trying again");

@@ -23,8 +23,10 @@ use shoal_common::PeerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::PollSender;
 
-use super::{Inbound, NetError, Protocol};
+use super::Inbound;
 use crate::channel::Channel;
+use crate::error::NetError;
+use crate::protocol::Protocol;
 
 /// Channels that one connection may be asked to open before the first of them is: more callers than
 /// that are told that it is busy.
@@ -149,7 +151,7 @@ impl ConnectionHandler for Handler {
                 info: request,
             }) => {
                 let channel = Channel::new(stream, self.peer, self.remote, None);
-                // Whoever asked may have given up; the channel then ends here.
+                // The caller may have given up; the channel then ends here.
                 let _ = request.reply.send(Ok(channel));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: request, error }) => {

@@ -4,11 +4,11 @@
 //! handle on the one task that owns the swarm; what others open comes out of [`Incoming`]. Nothing of
 //! libp2p is to be seen from outside. Bulk data never goes this way: see [`bulk`](crate::bulk).
 
-mod admission;
 mod behaviour;
 mod dial;
 mod driver;
 mod handler;
+mod limits;
 mod transport;
 mod watched;
 
@@ -27,18 +27,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admission::ControlLimits;
 pub use dial::DialError;
+pub use limits::ControlLimits;
 
 use crate::address::to_multiaddr;
 use crate::channel::Channel;
+use crate::error::NetError;
 use crate::identity::Identity;
+use crate::protocol::Protocol;
 use behaviour::{Channels, stream_protocol};
 use driver::{Behaviour, Command, Driver};
 use handler::OpenRequest;
 
 /// How long a dial may take, names and handshakes included. Less than the silence after which the socket
-/// fails by itself, so that a silent tracker is told from a broken one.
+/// fails by itself, so that a silent tracker can be told apart from a broken one.
 const DIAL: Duration = Duration::from_secs(4);
 /// How long the other side may take to agree to a channel.
 const OPEN: Duration = Duration::from_secs(5);
@@ -48,22 +50,12 @@ const PING: Duration = Duration::from_millis(1_500);
 const PING_ANSWER: Duration = Duration::from_secs(60);
 /// A connection without a channel is closed after this time: long enough to open one after a dial.
 const IDLE: Duration = Duration::from_secs(10);
-/// Commands that wait for the task that owns the swarm; whoever brings another one waits too.
+/// Commands that wait for the task that owns the swarm; further callers wait.
 const COMMANDS: usize = 64;
 /// Channels that wait to be taken from [`Incoming`]; more wait in their connections.
 const INCOMING: usize = 64;
 /// Streams of libp2p's own, such as pings, beside the channels of a connection.
 const OTHER_STREAMS: usize = 16;
-
-/// The name of what is spoken on a channel, beginning with a slash: `/shoal/client/1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Protocol(pub &'static str);
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
 
 /// What a control plane is started with.
 #[derive(Debug, Clone)]
@@ -78,91 +70,14 @@ pub struct ControlConfig {
     pub limits: ControlLimits,
 }
 
-/// Why the control plane could not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    /// Somebody else listens on that address and port.
-    #[error("{address} is in use by another program; stop it or choose another port")]
-    PortInUse {
-        /// What was to be bound.
-        address: SocketAddr,
-    },
-    /// The address is not one of this machine's.
-    #[error("{address} is not an address of this machine")]
-    NotOurAddress {
-        /// What was to be bound.
-        address: SocketAddr,
-    },
-    /// The system does not let us listen there.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// What was to be bound.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No certificate could be made for our key.
-    #[error("cannot make a TLS certificate: {reason}")]
-    Certificate {
-        /// What the TLS library said.
-        reason: String,
-    },
-    /// A protocol's name does not begin with a slash.
-    #[error("{protocol} is no protocol name: it must begin with a slash")]
-    BadProtocol {
-        /// The name.
-        protocol: Protocol,
-    },
-    /// There is no connection to that peer; dial first.
-    #[error("not connected to {peer}")]
-    NotConnected {
-        /// To whom a channel was to be opened.
-        peer: PeerId,
-    },
-    /// The peer does not speak that protocol.
-    #[error("{peer} does not speak {protocol}; is it another version?")]
-    Unsupported {
-        /// To whom a channel was to be opened.
-        peer: PeerId,
-        /// The protocol.
-        protocol: Protocol,
-    },
-    /// Too many channels are being opened to that peer at once.
-    #[error("too many channels to {peer} are being opened at once")]
-    Busy {
-        /// To whom a channel was to be opened.
-        peer: PeerId,
-    },
-    /// The connection broke, or the peer did not agree in time.
-    #[error("the connection to {peer} was lost")]
-    Lost {
-        /// To whom a channel was to be opened.
-        peer: PeerId,
-    },
-    /// The control plane is shut down.
-    #[error("shutting down")]
-    Closed,
-}
-
-impl NetError {
-    /// Sorts the errors of binding a listening socket.
-    pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::PortInUse { address },
-            io::ErrorKind::AddrNotAvailable => Self::NotOurAddress { address },
-            _ => Self::Listen { address, source },
-        }
-    }
-}
-
 /// A handle on the control plane. When the last one is dropped, the control plane shuts down as by
 /// [`shutdown`](Self::shutdown), unattended.
 #[derive(Clone)]
 pub struct Control {
-    shared: Arc<Shared>,
+    shared: Arc<ControlHandle>,
 }
 
-struct Shared {
+struct ControlHandle {
     local_addr: Option<SocketAddr>,
     commands: mpsc::Sender<Command>,
     stop: CancellationToken,
@@ -175,7 +90,7 @@ pub struct Incoming {
     channels: mpsc::Receiver<Inbound>,
 }
 
-/// A channel that somebody opened to us.
+/// A channel that another peer opened to us.
 #[derive(Debug)]
 pub struct Inbound {
     /// Who, proven.
@@ -224,7 +139,7 @@ impl Control {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let stop = CancellationToken::new();
         tasks.spawn(Driver { swarm, commands: receiver, stop: stop.clone(), connections, said: None }.run());
-        let shared = Shared { local_addr, commands, stop, tasks };
+        let shared = ControlHandle { local_addr, commands, stop, tasks };
         Ok((Self { shared: Arc::new(shared) }, Incoming { channels }))
     }
 
@@ -235,12 +150,12 @@ impl Control {
     }
 
     /// Connects to `host` (a DNS name, or an IPv4 or IPv6 address without brackets) within 4 s and
-    /// gives the proven id of whoever answers. Always makes a connection of its own, which then is the one on which
+    /// gives the proven id of the peer that answers. Always makes a connection of its own, which then is the one on which
     /// channels are opened; it closes by itself when it has had no channel for 10 s. Dropping the
     /// future leaves no connection behind.
     ///
     /// # Errors
-    /// When nobody answers, or somebody else than `expected`.
+    /// When nothing answers, or another peer than `expected`.
     pub async fn dial(&self, host: &str, port: u16, expected: Option<PeerId>) -> Result<PeerId, DialError> {
         let at = dial::target(host, port);
         let dialled = timeout(DIAL, async {

@@ -28,7 +28,7 @@ use crate::identity::Identity;
 const PATIENCE: Duration = Duration::from_millis(4_500);
 /// How long an inbound connection may take for its handshakes.
 const INBOUND_HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long an outbound connection may take after everybody who waited for it has given up.
+/// How long an outbound connection may take after all that waited for it have given up.
 const OUTBOUND_HANDSHAKE: Duration = Duration::from_secs(6);
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! The reading of touched files: one at a time, as it costs others the disk, the smallest first. Owned by the monitor.
+//! Reads touched files, the smallest first and one at a time, because reading slows others down. Owned by the monitor.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::hashing::Hashing;
 use crate::store::ShareRecord;
 use shoal_swarm::FileKey;
 
-/// Reads from drives that do not answer and that are waited for no longer, each with a thread. With so many no file is
+/// Reads from drives that do not answer and that nothing waits for any more; each holds a thread. At this many no file is
 /// read until one returns.
 const MAX_STUCK: usize = 4;
 
@@ -47,8 +47,8 @@ impl Checks {
         self.waiting.insert((size, key));
     }
 
-    /// Begins the next check, if none runs. `wanted` gives the records of the files that are still to be read; what is read
-    /// and not wanted any more is stopped.
+    /// Begins the next check, if none runs. `wanted` gives the records of the files that are still to be read. A check of
+    /// any other file is stopped.
     pub(super) fn begin<'a>(&mut self, wanted: impl Fn(FileKey) -> Option<&'a ShareRecord>) {
         self.current.take_if(|check| wanted(check.key).is_none());
         self.stuck.retain(|progress| progress.has_changed().is_ok());
@@ -69,7 +69,7 @@ impl Checks {
         self.current.take_if(|check| check.key == key);
     }
 
-    /// What came of the check that runs, and how long it took; never while none does. Cancel-safe.
+    /// The result of the check that runs, and how long it took; never completes while none runs. Cancel-safe.
     pub(super) async fn ended(&mut self) -> (FileKey, Checked, Duration) {
         let Some(check) = &mut self.current else { return std::future::pending().await };
         let checked = (&mut check.task).await.unwrap_or(Checked::Written);

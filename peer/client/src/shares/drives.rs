@@ -1,5 +1,5 @@
-//! Which shared files wait for a look, by the drive that they are on: a drive that does not answer keeps one thread, and
-//! the files that are on it, and nothing else. Pure.
+//! Which shared files wait for a look, by the drive that they are on. A drive that does not answer delays its own files and
+//! holds one thread, nothing else. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use shoal_swarm::FileKey;
 
 /// A look takes microseconds, seconds where a disk has to start. A drive that takes longer does not answer.
 const SILENT: Duration = Duration::from_secs(15);
-/// What it is given beyond that: where this process was stopped, or the machine slept, the look may just be ending.
+/// Extra time: after this process was stopped, or the machine slept, the look may just be ending.
 const DOUBT: Duration = Duration::from_secs(2);
 /// Files that are looked at in one go.
 const BATCH: usize = 64;
@@ -56,7 +56,7 @@ impl Drives {
         Some((number, drive.waiting.drain(..count).collect()))
     }
 
-    /// The looks at this drive's files are over; true if it was taken for one that does not answer.
+    /// The looks at this drive's files are over; true if it had counted as not answering.
     pub(super) fn end(&mut self, number: u64) -> bool {
         let Some(drive) = self.0.get_mut(&number) else { return false };
         (drive.since, drive.doubted) = (None, None);
@@ -67,7 +67,7 @@ impl Drives {
         was_silent
     }
 
-    /// Drives that have not answered for too long, each told once.
+    /// Drives that have not answered for too long; each is given once.
     pub(super) fn silent(&mut self, now: Instant) -> Vec<u64> {
         let mut silent = Vec::new();
         for (&number, drive) in &mut self.0 {

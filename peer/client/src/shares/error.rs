@@ -1,4 +1,4 @@
-//! Why a file is not shared, in words for whoever wanted to share it.
+//! Why a file is not shared, in words for the user.
 
 use std::path::PathBuf;
 

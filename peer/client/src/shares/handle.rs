@@ -1,4 +1,4 @@
-//! The way to the monitor: commands that it takes one after the other, so that a share that was stopped stays so.
+//! The way to the monitor: commands that it carries out in order, so that a share that was stopped stays stopped.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,12 +25,12 @@ pub(super) enum Command {
     Clear(oneshot::Sender<()>),
 }
 
-/// The way to the monitor. Cheap to clone. When the monitor ended nothing is shared any more.
+/// The way to the monitor. Cheap to clone. After the monitor has ended, nothing is shared.
 #[derive(Clone)]
 pub(super) struct Handle(mpsc::Sender<Command>);
 
 impl Handle {
-    /// A handle, and what it is given.
+    /// A handle, and the receiver of its commands.
     pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         (Self(commands), receiver)

@@ -1,8 +1,8 @@
-//! What is known of one shared file on disk, and what follows from it: whether it is served, compared with what was shared,
-//! waited for, or withdrawn. Pure: the monitor brings what it found and carries the decisions out.
+//! What is known of one shared file on disk, and what follows from it: whether it is served, read and compared, waited for,
+//! or withdrawn. Pure: the monitor reports what it found and carries the decisions out.
 //!
 //! A file is served only under an identity whose content is known. A file that looks touched is read once nothing has
-//! written to it for a while; pauses between checks grow, so that a file that is written to again and again costs little.
+//! written to it for a while. Pauses between checks grow, so that a file that is written to again and again costs little.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_engine::hash::FileIdentity;
 use tokio::time::Instant;
 
-/// A file counts as quiet when it looked the same for so long: longer than editors and copying programs pause.
+/// A file that has looked the same for this long counts as quiet: longer than editors and copying programs pause.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 /// The longest time that a file has to be quiet.
 const MOST_QUIET: Duration = Duration::from_secs(5);
 /// The longest pause between two checks of a file.
 const MOST_PAUSE: Duration = Duration::from_secs(60);
-/// A file that was served this long without trouble is checked as soon as one that never had any.
+/// After being served this long without trouble, a file is checked as soon as one that never had any.
 const CALM: Duration = Duration::from_secs(600);
 /// Programs that save a file by replacing it leave its name empty for a moment.
 const GRACE: Duration = Duration::from_secs(2);
 /// Trouble that ends within this time is not reported to the user.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
-/// A file is left alone for that many times as long as reading it took in vain.
+/// After a check in vain, a file is left alone for this many times as long as reading it took.
 const REST: u32 = 4;
-/// How much later the next report of a check comes than the last.
+/// By what factor the time to the next report of a check grows.
 const RARER: u32 = 4;
 
 /// What is at a shared file's path.
@@ -49,14 +49,14 @@ pub(super) enum Absence {
     Silent,
 }
 
-/// What came of reading a file.
+/// The result of reading a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checked {
     /// It is what was shared.
     Same(FileIdentity),
     /// It is something else.
     Other(FileIdentity),
-    /// Somebody wrote to it meanwhile.
+    /// It was written to meanwhile.
     Written,
     /// It could not be read.
     Absent(Absence),
@@ -67,7 +67,7 @@ pub(super) enum Checked {
 pub(super) enum Action {
     /// Serve and announce the file under this identity.
     Serve(FileIdentity),
-    /// Neither serve nor announce it, and tell those who ask that.
+    /// Neither serve nor announce it, and give this reason to those who ask.
     Withhold(CopyTrouble),
     /// Read it.
     Check,
@@ -75,7 +75,7 @@ pub(super) enum Action {
     Report(Report),
 }
 
-/// What a user is told of a shared file.
+/// What a user learns about a shared file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Report {
     /// It is not there.
@@ -89,13 +89,13 @@ pub(super) enum Report {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum HealthState {
     /// Not looked at yet, or reading it failed and it was not looked at since.
     Unknown,
     /// Served under the recorded identity.
     Served,
     /// Touched. It is read once it has looked like this for long enough.
-    Unsettled { seen: Option<FileIdentity>, since: Instant },
+    Touched { seen: Option<FileIdentity>, since: Instant },
     /// It is being read, or waits for its turn.
     Reading,
     /// There is no file to serve.
@@ -109,24 +109,24 @@ enum State {
 pub(super) struct Health {
     /// The identity under which the content is known to be what was shared.
     recorded: FileIdentity,
-    state: State,
-    /// Reading failed under the recorded identity: only another check makes it good.
+    state: HealthState,
+    /// Reading failed under the recorded identity: only another check can clear it.
     suspect: bool,
-    /// What a file that was touched has to be quiet for, and the pause between checks.
+    /// How long a touched file has to be quiet, and the pause between checks.
     pause: Duration,
     /// How long the last check took.
     took: Duration,
-    /// As what it was read last.
+    /// The identity under which it was read last.
     read: Option<FileIdentity>,
-    /// No check begins before.
+    /// No check begins before this.
     not_before: Option<Instant>,
-    /// Since when it is served, or is not.
+    /// When it began, or ceased, to be served.
     since: Instant,
-    /// For how long a file may be missing before the user is told.
+    /// For how long a file may be missing before that is reported.
     grace: Duration,
-    /// What the user was told last, as long as it is not served.
+    /// What was reported last, as long as it is not served.
     reported: Option<Report>,
-    /// Since when it is checked.
+    /// When its check began.
     checked_since: Instant,
     /// When the next report of that is due, counted from its beginning.
     report_after: Duration,
@@ -135,14 +135,14 @@ pub(super) struct Health {
 impl Health {
     /// A file whose content was just read: it is served.
     pub(super) fn known(recorded: FileIdentity, now: Instant) -> Self {
-        Self { state: State::Served, grace: GRACE, ..Self::unknown(recorded, now) }
+        Self { state: HealthState::Served, grace: GRACE, ..Self::unknown(recorded, now) }
     }
 
     /// A file that was shared in an earlier session, and has to be looked at.
     pub(super) fn unknown(recorded: FileIdentity, now: Instant) -> Self {
         Self {
             recorded,
-            state: State::Unknown,
+            state: HealthState::Unknown,
             suspect: false,
             pause: QUIET,
             took: Duration::ZERO,
@@ -158,44 +158,49 @@ impl Health {
 
     /// Whether it is served.
     pub(super) fn is_served(&self) -> bool {
-        self.state == State::Served
+        self.state == HealthState::Served
     }
 
     /// Whether it is being read, or waits for its turn.
     pub(super) fn is_reading(&self) -> bool {
-        self.state == State::Reading
+        self.state == HealthState::Reading
     }
 
     /// Whether it has not been looked at yet.
     pub(super) fn is_unknown(&self) -> bool {
-        self.state == State::Unknown
+        self.state == HealthState::Unknown
     }
 
     /// Whether there is no file to serve.
     pub(super) fn is_missing(&self) -> bool {
-        matches!(self.state, State::Missing { .. })
+        matches!(self.state, HealthState::Missing { .. })
     }
 
     /// What is the matter with it while it is not served.
     pub(super) fn trouble(&self) -> CopyTrouble {
         match &self.state {
-            State::Missing { why: Absence::Gone | Absence::NotAFile, .. } => CopyTrouble::Missing,
-            State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. } => CopyTrouble::Unreadable,
-            State::Changed { .. } => CopyTrouble::Changed,
-            State::Unknown | State::Served | State::Unsettled { .. } | State::Reading => CopyTrouble::Checked,
+            HealthState::Missing { why: Absence::Gone | Absence::NotAFile, .. } => CopyTrouble::Missing,
+            HealthState::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. } => {
+                CopyTrouble::Unreadable
+            }
+            HealthState::Changed { .. } => CopyTrouble::Changed,
+            HealthState::Unknown
+            | HealthState::Served
+            | HealthState::Touched { .. }
+            | HealthState::Reading => CopyTrouble::Checked,
         }
     }
 
     /// When it has to be looked at again at the latest; `None` where the usual interval does.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.state {
-            State::Unknown => Some(self.since),
-            State::Unsettled { since, .. } => {
+            HealthState::Unknown => Some(self.since),
+            HealthState::Touched { since, .. } => {
                 Some((*since + self.quiet()).max(self.not_before.unwrap_or(*since)))
             }
-            State::Missing { since, .. } if self.reported.is_none() => Some(*since + self.grace),
-            State::Reading => Some(self.checked_since + self.report_after),
-            State::Served | State::Missing { .. } | State::Changed { .. } => None,
+            HealthState::Missing { since, .. } if self.reported.is_none() => Some(*since + self.grace),
+            HealthState::Reading => Some(self.checked_since + self.report_after),
+            HealthState::Served | HealthState::Missing { .. } | HealthState::Changed { .. } => None,
         }
     }
 
@@ -206,7 +211,7 @@ impl Health {
         }
         self.suspect = true;
         self.troubled(now);
-        self.state = State::Unknown;
+        self.state = HealthState::Unknown;
         vec![Action::Withhold(CopyTrouble::Checked)]
     }
 
@@ -228,7 +233,7 @@ impl Health {
             return actions;
         }
         self.took = took;
-        // One that was touched once is checked at once the next time, too.
+        // A file that was touched once is checked at once the next time, too.
         let rest = if self.pause == QUIET { self.pause } else { self.rest() };
         self.not_before = Some(now + rest);
         match checked {
@@ -237,7 +242,7 @@ impl Health {
             Checked::Written => {
                 self.grow();
                 self.not_before = Some(now + self.rest());
-                self.state = State::Unsettled { seen: None, since: now };
+                self.state = HealthState::Touched { seen: None, since: now };
             }
             Checked::Absent(why) => {
                 self.grow();
@@ -258,50 +263,53 @@ impl Health {
             return;
         }
         match &mut self.state {
-            State::Unsettled { seen: Some(seen), since } if *seen == found => {
+            HealthState::Touched { seen: Some(seen), since } if *seen == found => {
                 let quiet = now >= *since + self.quiet();
                 if quiet && self.not_before.is_none_or(|at| now >= at) {
-                    self.settled(found, now, actions);
+                    self.became_quiet(found, now, actions);
                 }
             }
-            State::Unsettled { seen, since } => {
+            HealthState::Touched { seen, since } => {
                 let written = seen.is_some();
                 (*seen, *since) = (Some(found), now);
                 if written {
                     self.grow();
                 }
             }
-            State::Reading if self.read == Some(found) => {}
-            // What is read is that of no file that ever was: the rest of it need not be.
-            State::Reading => {
+            HealthState::Reading if self.read == Some(found) => {}
+            // It changes while it is being read, so the rest need not be read.
+            HealthState::Reading => {
                 self.grow();
                 self.not_before = Some(now + self.rest());
-                self.state = State::Unsettled { seen: Some(found), since: now };
+                self.state = HealthState::Touched { seen: Some(found), since: now };
             }
-            State::Changed { seen } if seen.is_still(&found) => {}
-            // It could not be read just now, and nobody has mended it since.
-            State::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. }
+            HealthState::Changed { seen } if seen.is_still(&found) => {}
+            // It could not be read just now, and has not changed since.
+            HealthState::Missing { why: Absence::Unreadable(_) | Absence::Silent, .. }
                 if self.read == Some(found) && self.not_before.is_some_and(|at| now < at) => {}
-            State::Served | State::Unknown | State::Missing { .. } | State::Changed { .. } => {
+            HealthState::Served
+            | HealthState::Unknown
+            | HealthState::Missing { .. }
+            | HealthState::Changed { .. } => {
                 if self.is_missing() {
                     self.not_before = None;
                 }
                 self.troubled(now);
                 (self.checked_since, self.report_after) = (now, SHORT);
-                self.state = State::Unsettled { seen: Some(found), since: now };
+                self.state = HealthState::Touched { seen: Some(found), since: now };
                 actions.push(Action::Withhold(CopyTrouble::Checked));
             }
         }
     }
 
     /// Nothing writes to the file any more.
-    fn settled(&mut self, found: FileIdentity, now: Instant, actions: &mut Vec<Action>) {
+    fn became_quiet(&mut self, found: FileIdentity, now: Instant, actions: &mut Vec<Action>) {
         if found.size == self.recorded.size {
-            self.state = State::Reading;
+            self.state = HealthState::Reading;
             self.read = Some(found);
             actions.push(Action::Check);
         } else {
-            // Its size alone tells.
+            // Its size alone shows it.
             self.not_before = Some(now + self.pause);
             self.changed(found, actions);
         }
@@ -310,24 +318,24 @@ impl Health {
     fn absent(&mut self, why: Absence, now: Instant, actions: &mut Vec<Action>) {
         self.troubled(now);
         if matches!(why, Absence::Gone | Absence::NotAFile) {
-            // That something else is there, or nothing, says nothing against the file when it is back.
+            // The file may be good when it is back.
             self.suspect = false;
         }
         let since = match &self.state {
-            State::Missing { why: before, since } if same_kind(before, &why) => *since,
+            HealthState::Missing { why: before, since } if same_kind(before, &why) => *since,
             _ => {
-                self.state = State::Missing { why, since: now };
+                self.state = HealthState::Missing { why, since: now };
                 actions.push(Action::Withhold(self.trouble()));
                 return;
             }
         };
-        self.state = State::Missing { why, since };
+        self.state = HealthState::Missing { why, since };
     }
 
     fn served(&mut self, found: FileIdentity, now: Instant, actions: &mut Vec<Action>) {
         let long = now.duration_since(self.since) >= SHORT && !self.is_unknown();
         self.recorded = found;
-        self.state = State::Served;
+        self.state = HealthState::Served;
         self.suspect = false;
         self.grace = GRACE;
         self.since = now;
@@ -339,7 +347,7 @@ impl Health {
 
     fn changed(&mut self, found: FileIdentity, actions: &mut Vec<Action>) {
         self.suspect = false;
-        self.state = State::Changed { seen: found };
+        self.state = HealthState::Changed { seen: found };
         actions.push(Action::Withhold(CopyTrouble::Changed));
         if self.reported != Some(Report::Changed) {
             self.reported = Some(Report::Changed);
@@ -361,7 +369,7 @@ impl Health {
 
     fn report_if_due(&mut self, now: Instant, actions: &mut Vec<Action>) {
         match &self.state {
-            State::Missing { why, since } if *why == Absence::Silent || now >= *since + self.grace => {
+            HealthState::Missing { why, since } if *why == Absence::Silent || now >= *since + self.grace => {
                 let known = matches!(&self.reported, Some(Report::Absent(before)) if same_kind(before, why));
                 if !known {
                     let report = Report::Absent(why.clone());
@@ -369,7 +377,9 @@ impl Health {
                     actions.push(Action::Report(report));
                 }
             }
-            State::Unsettled { .. } | State::Reading if now >= self.checked_since + self.report_after => {
+            HealthState::Touched { .. } | HealthState::Reading
+                if now >= self.checked_since + self.report_after =>
+            {
                 self.report_after = now.duration_since(self.checked_since) * RARER;
                 self.reported = Some(Report::Checking);
                 actions.push(Action::Report(Report::Checking));

@@ -1,4 +1,4 @@
-//! What stands at a shared file's path, as far as that shows without reading it, and what reading it shows.
+//! What is at a shared file's path, without reading it; and what reading it shows.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use super::health::{Absence, Checked, Found};
 use crate::hashing::{Hashing, hash};
 
-/// A drive that delivers nothing for so long while a file is read does not answer.
+/// A drive that delivers nothing for this long while a file is read does not answer.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// What it is given beyond that: where this process was stopped, or the machine slept, the read may just be going on.
+/// Extra time: after this process was stopped, or the machine slept, the read may just be continuing.
 const DOUBT: Duration = Duration::from_secs(2);
 
 /// Looks at a file without reading it. Blocks on the disk.
@@ -62,7 +62,7 @@ async fn stalled(progress: &mut watch::Receiver<Option<Hashing>>) {
 }
 
 fn absence(error: &io::Error) -> Absence {
-    // A link that leads round in circles leads nowhere.
+    // A link in a loop leads nowhere.
     let nowhere = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
     match error.raw_os_error() {
         Some(code) if nowhere.iter().any(|errno| errno.raw_os_error() == code) => Absence::Gone,

@@ -1,6 +1,6 @@
-//! The files that this client shares: hashed, recorded, told to the trackers and served. The [`Monitor`] looks after the
-//! files on disk: one that is gone or changed is neither served nor announced, its user is told, and it is shared again as
-//! soon as it is what it was.
+//! The files that this client shares: hashed, recorded, registered with the trackers and served. The [`Monitor`] looks
+//! after the files on disk. A file that is gone or changed is neither served nor announced, and its user gets an event. It is
+//! shared again as soon as it is what it was.
 
 mod checks;
 mod drives;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::manifest::ManifestError;
-use shoal_common::tracker_api::{Answer, Call, Extent, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
 use shoal_engine::regular::{Kind, NotRegular};
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -40,14 +40,14 @@ use shoal_session::text;
 use shoal_session::{CallError, Session, Who};
 use shoal_swarm::{FileKey, Swarm};
 
-/// Shared files that are looked at, when this client leaves, for whether anybody else shares them.
+/// When this client leaves, it asks for this many files whether anybody else shares them.
 const MAX_ASKED_ABOUT: usize = 64;
 /// How long that may take.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How long a look at a file may take before its drive counts as away.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
-/// How long a command waits until a tracker knows what it changed: who looks then finds it.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a command waits until a tracker knows what it changed, so that others find it when the command is done.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A file that is shared now.
 #[derive(Debug, Clone)]
@@ -73,11 +73,11 @@ pub(crate) struct Parts {
     pub store: Store,
     /// Where they are served.
     pub swarm: Swarm,
-    /// Where they are told to the trackers.
+    /// Where they are registered.
     pub session: Session,
     /// Where they are announced.
     pub holdings: Holdings,
-    /// Where lost ones are told to the user.
+    /// Where the user learns of lost ones.
     pub events: Events,
 }
 
@@ -90,8 +90,8 @@ impl Shares {
         (Self { parts, handle }, monitor)
     }
 
-    /// Hashes a file and shares it. Dropping the future stops the hashing; later on it leaves open whether the file is
-    /// shared.
+    /// Hashes a file and shares it. Dropping the future stops the hashing. If it is dropped later, the file may be shared or
+    /// not.
     ///
     /// # Errors
     /// See [`ShareError`].
@@ -114,10 +114,10 @@ impl Shares {
         manifest.validate_new()?;
         let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
         for &old in &replaced {
-            // Its name is free then. If the new version is refused, the old one is told anew once it is back.
+            // This frees its name. If the new version is refused, the old one is registered again once it is back.
             self.take_back(old).await?;
         }
-        let key = self.tell(group, &manifest, piece_list.clone()).await?;
+        let key = self.register(group, &manifest, piece_list.clone()).await?;
         for old in replaced {
             self.handle.remove(old).await;
             self.parts.store.remove_share(who.user, old).await?;
@@ -127,25 +127,25 @@ impl Shares {
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
         self.parts.store.put_share(record.clone(), piece_list).await?;
         self.handle.put(record).await?;
-        self.parts.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(uploaded)
     }
 
-    /// Shares again what the user shared before, after a look at each file; gives how many are shared at once. Those that
-    /// are gone or changed are told as events.
+    /// Shares again what the user shared before, after a look at each file; gives how many are shared at once. Files that
+    /// are gone or changed are reported as events.
     ///
     /// # Errors
     /// When the store fails.
     pub(crate) async fn restore(&self, user: Uid) -> Result<usize, StoreError> {
         let shared = self.handle.restore(self.parts.store.shares(user).await?).await;
-        self.parts.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(shared)
     }
 
     /// Stops sharing a file and forgets it; false if it was not shared.
     ///
     /// # Errors
-    /// When the trackers cannot be told, or the store fails. The file is not served any more in any case.
+    /// When no tracker answers, or the store fails. The file is not served any more in any case.
     pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
         self.handle.remove(key).await;
         let known = self.parts.store.shares(user).await?.iter().any(|record| record.key == key);
@@ -154,7 +154,7 @@ impl Shares {
         }
         self.take_back(key).await?;
         self.parts.store.remove_share(user, key).await?;
-        self.parts.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(true)
     }
 
@@ -175,7 +175,7 @@ impl Shares {
         self.handle.clear().await;
     }
 
-    /// The user left a group: what was shared in it is not served any more, and forgotten.
+    /// The user left a group: its files are not served any more, and forgotten.
     ///
     /// # Errors
     /// When the store fails.
@@ -184,19 +184,18 @@ impl Shares {
             self.handle.remove(record.key).await;
             self.parts.store.remove_share(user, record.key).await?;
         }
-        self.parts.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(())
     }
 
-    /// Shares a download that is complete. When no tracker answers, or none knows the file, it is told to them as soon as
-    /// one does.
+    /// Shares a complete download. When no tracker answers, or none knows the file, it is registered as soon as one does.
     ///
     /// # Errors
     /// When the file changed already, or the store fails.
     pub(crate) async fn completed(&self, record: ShareRecord) -> Result<(), ShareError> {
         let key = record.key;
         if self.there(key).await.is_some() {
-            // It came back from elsewhere meanwhile, and stays what is shared.
+            // It came back at another place meanwhile; that one stays shared.
             return Ok(());
         }
         let piece_list = self.parts.store.piece_list(&record.manifest).await?;
@@ -206,12 +205,12 @@ impl Shares {
             return Ok(());
         }
         let call = Call::ShareKnown { request: RequestId::random(), group: key.group, file: key.file };
-        let told = self.parts.session.call(call).await;
-        if let Err(error) = &told {
+        let registered = self.parts.session.call(call).await;
+        if let Err(error) = &registered {
             tracing::info!(%error, file = %record.manifest.name, "a finished download is not recorded as shared yet");
             if matches!(error, CallError::Refused { kind: RefusalKind::Limit | RefusalKind::Wait, .. }) {
                 // Over a quota: the next login shares it, if there is room then.
-                self.parts.told_lost(&record, error.to_string());
+                self.parts.report_lost(&record, error.to_string());
                 return Ok(());
             }
         }
@@ -220,7 +219,7 @@ impl Shares {
             return Ok(());
         }
         self.handle.put(record).await?;
-        self.parts.holdings.settled(SETTLE_WITHIN).await;
+        self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(())
     }
 
@@ -240,9 +239,8 @@ impl Shares {
         }
     }
 
-    /// Shares anew what the trackers know nothing of, or forgets it where the user is no member any more; both is announced
-    /// again then. Gives what is to be announced again after a while: parts, which some sharer has to share anew first, and
-    /// what no tracker took now.
+    /// Shares again what the trackers do not know, or forgets it where the user is no member any more. Gives what has to be
+    /// announced again after a while: parts, which a sharer has to share again first, and what no tracker took now.
     pub(crate) async fn unknown(&self, holdings: Vec<Holding>) -> Vec<Holding> {
         let Some(who) = self.parts.session.who() else { return Vec::new() };
         // Memberships may be older than what the trackers say now.
@@ -258,21 +256,21 @@ impl Shares {
         for holding in holdings {
             let key = FileKey { group: holding.group, file: holding.file };
             let record = records.iter().find(|record| record.key == key);
-            match (holding.extent, record) {
+            match (holding.completeness, record) {
                 // It is not shared any more.
-                (Extent::None, _) | (Extent::Complete, None) => {}
-                (Extent::Complete, Some(record)) => match self.share_anew(&who, record).await {
+                (Completeness::None, _) | (Completeness::Complete, None) => {}
+                (Completeness::Complete, Some(record)) => match self.share_again(&who, record).await {
                     Ok(()) => known.push(holding),
                     Err(error) => {
                         let file = &record.manifest.name;
-                        tracing::warn!(%error, %file, "a share that the trackers do not know cannot be told");
+                        tracing::warn!(%error, %file, "a share that the trackers do not know cannot be registered");
                         later.push(holding);
                     }
                 },
-                (Extent::Some, _) => later.push(holding),
+                (Completeness::Some, _) => later.push(holding),
             }
         }
-        // A tracker took what it did not know then for nothing.
+        // When they were announced, the tracker did not know them.
         self.parts.holdings.again(&known);
         later
     }
@@ -282,17 +280,18 @@ impl Shares {
         self.parts.holdings.again(holdings);
     }
 
-    /// Tells as events which of the user's shares nobody else who is online has whole. Takes 2 s at most.
-    pub(crate) async fn tell_sole_shares(&self, user: Uid) {
+    /// Reports as events which of the user's shares no other client that is online has whole. Takes 2 s at most.
+    pub(crate) async fn report_sole_shares(&self, user: Uid) {
         let mut questions = JoinSet::new();
         let records = self.parts.store.shares(user).await.unwrap_or_default();
-        let served = records.into_iter().filter(|r| self.parts.holdings.extent(r.key) == Extent::Complete);
+        let served =
+            records.into_iter().filter(|r| self.parts.holdings.completeness(r.key) == Completeness::Complete);
         for record in served.take(MAX_ASKED_ABOUT) {
             let session = self.parts.session.clone();
             questions.spawn(async move {
                 let call = Call::Holders { group: record.key.group, file: record.key.file };
                 let Ok(Answer::Holders { holders, .. }) = session.call(call).await else { return None };
-                let sole = !holders.iter().any(|holder| holder.extent == Extent::Complete);
+                let sole = !holders.iter().any(|holder| holder.completeness == Completeness::Complete);
                 sole.then_some(record)
             });
         }
@@ -307,7 +306,7 @@ impl Shares {
         let _ = tokio::time::timeout(ASK_WITHIN, collect).await;
     }
 
-    /// Refuses before the hashing what would be refused after it.
+    /// Refuses before the hashing what the trackers would refuse after it.
     async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
         if gid(who, group).is_none() {
             self.parts.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
@@ -315,7 +314,7 @@ impl Shares {
         Ok(())
     }
 
-    async fn tell(
+    async fn register(
         &self,
         group: &GroupName,
         manifest: &Manifest,
@@ -329,20 +328,20 @@ impl Shares {
         }
     }
 
-    async fn share_anew(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
+    async fn share_again(&self, who: &Who, record: &ShareRecord) -> Result<(), ShareError> {
         let Some((_, group)) = who.groups.iter().find(|(gid, _)| *gid == record.key.group) else {
             self.handle.remove(record.key).await;
             self.parts.store.remove_share(who.user, record.key).await?;
-            self.parts.told_lost(record, format!("you are not a member of {} any more", record.group));
+            self.parts.report_lost(record, format!("you are not a member of {} any more", record.group));
             return Ok(());
         };
         let piece_list = self.parts.store.piece_list(&record.manifest).await?;
         let mut manifest = Manifest { name: record.manifest.name.base(), ..record.manifest.clone() };
         // An earlier version took some that trackers refuse now.
         manifest.mirrors.retain(|url| mirrors::check_one(url).is_ok());
-        match self.tell(group, &manifest, piece_list).await {
+        match self.register(group, &manifest, piece_list).await {
             Ok(_) => Ok(()),
-            // No other tracker, and no other time, makes that good.
+            // Another tracker, or another time, would say the same.
             Err(CallError::Refused {
                 kind:
                     RefusalKind::NotAllowed | RefusalKind::Limit | RefusalKind::Malformed | RefusalKind::Wait,
@@ -350,14 +349,14 @@ impl Shares {
                 ..
             }) => {
                 self.handle.remove(record.key).await;
-                self.parts.told_lost(record, text);
+                self.parts.report_lost(record, text);
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Tells the trackers that a file is not shared any more.
+    /// Takes the registration of a share back.
     async fn take_back(&self, key: FileKey) -> Result<(), ShareError> {
         let call = Call::StopShare { request: RequestId::random(), group: key.group, file: key.file };
         match self.parts.session.call(call).await {
@@ -367,7 +366,7 @@ impl Shares {
         }
     }
 
-    /// What was shared from this place before and is not there any more: its user shares what is.
+    /// Shares of files that were at this path before: the user shares what is there now.
     async fn replaced(
         &self,
         who: &Who,
@@ -391,7 +390,7 @@ impl Parts {
         (group.clone(), record.manifest.name.clone())
     }
 
-    fn told_lost(&self, record: &ShareRecord, problem: String) {
+    fn report_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
         self.events.tell(Event::ShareLost { group, file, path, problem });
@@ -404,7 +403,7 @@ pub(crate) fn gid(who: &Who, group: &GroupName) -> Option<Gid> {
     who.groups.iter().find(|(_, name)| name == group).map(|(gid, _)| *gid)
 }
 
-/// Refuses before the hashing what no client would use. Private addresses are left to those who allow them.
+/// Refuses before the hashing mirrors that no client would use. Private addresses pass: some users allow them.
 fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
     mirrors::check(mirrors).map_err(ManifestError::from)?;
     let unusable = |url: &String| {

@@ -1,9 +1,9 @@
-//! Looks after the shared files on disk: one task that owns what is known of each ([`Health`]), looks at them when the
-//! system or a failed read says so and from time to time, reads those that were touched, and serves or withholds them.
-//! Shares are given to it through a [`Handle`]; it looks at files and reads them on other threads, waits for nothing
-//! but its own records, and a drive that does not answer holds up no other.
+//! Looks after the shared files on disk. One task owns what is known of each ([`Health`]). It looks at files from time to
+//! time, and when the system or a failed read says so. It reads those that were touched, and serves or withholds them.
+//! Shares reach it through a [`Handle`]. Looks and reads run on other threads, so a drive that does not answer delays no
+//! other.
 
-mod telling;
+mod reports;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_common::manifest::ManifestError;
-use shoal_common::tracker_api::Extent;
+use shoal_common::tracker_api::Completeness;
 use shoal_engine::hash::FileIdentity;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -24,19 +24,19 @@ use super::drives::Drives;
 use super::handle::{Command, Handle};
 use super::health::{Absence, Action, Checked, Found, Health};
 use super::look::look;
-use super::watcher::{News, Watcher};
+use super::watcher::{WatchEvent, Watcher};
 use super::{Parts, ShareError};
 use crate::store::ShareRecord;
 use shoal_swarm::{Body, FileKey, Served, SwarmEvent};
 
-/// How often a file is looked at whose folder is watched: a watch does not see that a folder above was renamed, or another
-/// drive put in the folder's place.
+/// How often a file in a watched folder is looked at. A watch does not see that a folder above was renamed, or that another
+/// drive took the folder's place.
 const WATCHED: Duration = Duration::from_secs(10);
 /// How often otherwise.
 const UNWATCHED: Duration = Duration::from_secs(2);
 /// Each file adds this to both, so that all together cost no more than 200 looks per second.
 const PER_FILE: Duration = Duration::from_millis(5);
-/// A file that is written to all the time is looked at this rarely.
+/// The shortest time between two looks at a file that is written to all the time.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long a login waits for the first look at all files.
 const FIRST_LOOKS: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ struct Entry {
     next: Instant,
     /// Whether it waits for a look, or one is under way.
     looking: bool,
-    /// It has to be looked at once more after the look that is under way.
+    /// Another look is needed after the one that is under way.
     again: bool,
     /// When it was looked at last.
     looked: Instant,
@@ -79,7 +79,7 @@ pub(crate) struct Monitor {
     parts: Arc<Parts>,
     commands: mpsc::Receiver<Command>,
     entries: HashMap<FileKey, Entry>,
-    /// When each entry that waits for no look is looked at next.
+    /// When each entry is looked at next, unless it waits for a look.
     schedule: BTreeSet<(Instant, FileKey)>,
     drives: Drives,
     looks: JoinSet<(u64, Vec<Looked>)>,
@@ -87,16 +87,16 @@ pub(crate) struct Monitor {
     /// A file may be shared with several groups.
     by_path: HashMap<PathBuf, Vec<FileKey>>,
     watcher: Watcher,
-    news: mpsc::Receiver<News>,
+    events: mpsc::Receiver<WatchEvent>,
     checks: Checks,
     restoring: Vec<Restoring>,
 }
 
 impl Monitor {
-    /// A monitor of nothing, and the way to it.
+    /// A monitor without files, and the way to it.
     pub(super) fn new(parts: Arc<Parts>) -> (Self, Handle) {
         let (handle, commands) = Handle::new();
-        let (watcher, news) = Watcher::start();
+        let (watcher, events) = Watcher::start();
         let monitor = Self {
             parts,
             commands,
@@ -107,7 +107,7 @@ impl Monitor {
             folders: HashMap::new(),
             by_path: HashMap::new(),
             watcher,
-            news,
+            events,
             checks: Checks::default(),
             restoring: Vec::new(),
         };
@@ -138,7 +138,7 @@ impl Monitor {
                     // The swarm is shut down last of all.
                     Err(RecvError::Closed) => return,
                 },
-                Some(news) = self.news.recv() => self.hear(news),
+                Some(events) = self.events.recv() => self.hear(events),
                 Some(looked) = self.looks.join_next() => {
                     if let Ok((drive, found)) = looked {
                         self.looked(drive, found).await;
@@ -159,7 +159,7 @@ impl Monitor {
                     let health = Health::known(record.identity, now);
                     self.insert(*record, health, now);
                 }
-                // Whoever gave up waiting finds it shared.
+                // A caller that gave up waiting finds it shared.
                 let _ = done.send(served);
             }
             Command::Restore(records, done) => {
@@ -208,21 +208,21 @@ impl Monitor {
     fn remove(&mut self, key: FileKey) {
         self.forget(key);
         self.parts.swarm.stop(key);
-        self.parts.holdings.set(key, Extent::None);
+        self.parts.holdings.set(key, Completeness::None);
     }
 
-    /// The parts of a download are offered no longer: what is shared of that file is all that there is of it.
+    /// Stops offering the parts of a download. What is left of that file is its share, if there is one.
     fn part_ended(&mut self, key: FileKey) {
         self.parts.swarm.stop_part(key);
         match self.entries.get(&key) {
             Some(entry) if entry.health.is_served() => {}
             Some(entry) => {
                 self.parts.swarm.withhold(key, entry.health.trouble());
-                self.parts.holdings.set(key, Extent::None);
+                self.parts.holdings.set(key, Completeness::None);
             }
             None => {
                 self.parts.swarm.stop(key);
-                self.parts.holdings.set(key, Extent::None);
+                self.parts.holdings.set(key, Completeness::None);
             }
         }
     }
@@ -251,7 +251,7 @@ impl Monitor {
         }
     }
 
-    /// Reading a served file failed, or showed another. The swarm withholds it already.
+    /// Reading a served file failed, or showed another file. The swarm withholds it already.
     fn suspect(&mut self, key: FileKey) {
         let Some(entry) = self.entries.get_mut(&key) else {
             // A download's partial file: it is offered no more.
@@ -262,7 +262,7 @@ impl Monitor {
         self.look_soon(key);
     }
 
-    /// Some such news were lost.
+    /// Some of the swarm's events were lost.
     fn suspect_all(&mut self) {
         let served = self.entries.iter().filter(|(_, entry)| entry.health.is_served());
         let lost: Vec<FileKey> =
@@ -270,17 +270,17 @@ impl Monitor {
         lost.into_iter().for_each(|key| self.suspect(key));
     }
 
-    fn hear(&mut self, news: News) {
-        let keys: Vec<FileKey> = match news {
-            News::Touched(path) => match self.folders.get_mut(&path) {
+    fn hear(&mut self, events: WatchEvent) {
+        let keys: Vec<FileKey> = match events {
+            WatchEvent::Touched(path) => match self.folders.get_mut(&path) {
                 Some(folder) => {
-                    // Whether its watch still stands, nobody knows.
+                    // Its watch may be gone.
                     (folder.asked, folder.watched) = (false, false);
                     folder.keys.iter().copied().collect()
                 }
                 None => self.by_path.get(&path).cloned().unwrap_or_default(),
             },
-            News::Watched(path, watched) => match self.folders.get_mut(&path) {
+            WatchEvent::Watched(path, watched) => match self.folders.get_mut(&path) {
                 Some(folder) => {
                     folder.watched = watched;
                     // Something may have happened before.
@@ -288,7 +288,7 @@ impl Monitor {
                 }
                 None => Vec::new(),
             },
-            News::Anything => self.entries.keys().copied().collect(),
+            WatchEvent::Anything => self.entries.keys().copied().collect(),
         };
         keys.into_iter().for_each(|key| self.look_soon(key));
     }
@@ -355,7 +355,7 @@ impl Monitor {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let (is_file, was_missing) = (matches!(found, Found::File(_)), entry.health.is_missing());
         let actions = entry.health.looked(found, Instant::now());
-        // What came back may be in another folder of that name.
+        // A file that came back may be in another folder of that name.
         let is_back = was_missing && !entry.health.is_missing();
         let path = folder(&entry.record.path);
         if let Some(folder) = self.folders.get_mut(path)
@@ -419,7 +419,7 @@ impl Monitor {
                         self.checks.want(entry.record.manifest.size, key);
                     }
                 }
-                // All at once, above.
+                // Done above.
                 Action::Withhold(_) => {}
             }
         }
@@ -430,7 +430,7 @@ impl Monitor {
             if let Action::Withhold(trouble) = action {
                 // A download of the same file goes on being offered.
                 let whole = self.parts.swarm.withhold(key, *trouble);
-                self.parts.holdings.set(key, if whole { Extent::None } else { Extent::Some });
+                self.parts.holdings.set(key, if whole { Completeness::None } else { Completeness::Some });
             }
         }
     }
@@ -442,7 +442,7 @@ impl Monitor {
         let record = entry.record.clone();
         if let Err(error) = self.serve(&record, identity) {
             self.remove(key);
-            self.parts.told_lost(&record, error.to_string());
+            self.parts.report_lost(&record, error.to_string());
             return;
         }
         if touched && let Err(error) = self.record(record).await {
@@ -458,7 +458,7 @@ impl Monitor {
 
     fn serve(&self, record: &ShareRecord, identity: FileIdentity) -> Result<(), ShareError> {
         let layout = record.manifest.layout().map_err(ManifestError::from)?;
-        if !self.parts.holdings.set(record.key, Extent::Complete) {
+        if !self.parts.holdings.set(record.key, Completeness::Complete) {
             return Err(ShareError::TooMany);
         }
         let body = Body::File { path: record.path.clone(), identity };

@@ -1,4 +1,4 @@
-//! What the sharer is told of a file that is not served, and what to do about it.
+//! Why a file is not served, and what its sharer can do, in words.
 
 use super::health::Absence;
 use crate::store::ShareRecord;

@@ -1,7 +1,7 @@
-//! Hears from the system when something happens in the folders of shared files. Only a help: where the system cannot, or
-//! its limits are reached, the monitor looks more often. Used by the monitor alone.
+//! Reports what the system notices in the folders of shared files. Where the system cannot watch, or its limits are
+//! reached, the monitor looks more often instead. Used by the monitor alone.
 //!
-//! Folders are watched, not files: a program that saves a file by replacing it would take the watch away with the old one.
+//! Folders are watched, not files: a program that saves a file by replacing it would remove the watch with the old one.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-/// Folders that are watched at most: a fraction of what systems allow for all programs together.
+/// Most folders that are watched: a fraction of what systems allow for all programs together.
 const MAX_FOLDERS: usize = 4_096;
-/// Wishes and news that wait at most. A wish that finds no room is made again, and what news is lost polling finds.
+/// Most wishes and events that wait. A wish that finds no room is made again; polling finds what a lost event reported.
 const MAX_WAITING: usize = 1_024;
 
-/// What the watcher says.
+/// What the watcher noticed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum WatchEvent {
     /// Something happened to the file or the folder at this path.
     Touched(PathBuf),
     /// The folder is watched, or cannot be.
@@ -33,33 +33,33 @@ enum Wish {
     Forget(PathBuf),
 }
 
-/// See the module. Its thread ends when it is dropped; a drive that does not answer may keep the thread, and nothing else,
-/// for as long as that lasts.
+/// See the module. Its thread ends when it is dropped. A drive that does not answer may hold the thread, and nothing else,
+/// until it answers.
 pub(super) struct Watcher {
     wishes: Option<SyncSender<Wish>>,
     interest: Interest,
 }
 
-/// The paths of which news is wanted: folders hold much that is not shared.
+/// The paths whose events are wanted: folders hold much that is not shared.
 type Interest = Arc<Mutex<HashSet<PathBuf>>>;
 
 impl Watcher {
-    /// Starts it; its news come through the receiver.
-    pub(super) fn start() -> (Self, mpsc::Receiver<News>) {
-        let (news, receiver) = mpsc::channel(MAX_WAITING);
+    /// Starts it; its events arrive at the receiver.
+    pub(super) fn start() -> (Self, mpsc::Receiver<WatchEvent>) {
+        let (events, receiver) = mpsc::channel(MAX_WAITING);
         let (wishes, wanted) = sync_channel(MAX_WAITING);
         let interest = Interest::default();
         let seen = interest.clone();
         let thread = std::thread::Builder::new().name("share-watcher".into());
-        let started = thread.spawn(move || run(&wanted, &news, seen));
+        let started = thread.spawn(move || run(&wanted, &events, seen));
         if let Err(error) = &started {
             tracing::warn!(%error, "shared files are not watched, only looked at from time to time");
         }
         (Self { wishes: started.is_ok().then_some(wishes), interest }, receiver)
     }
 
-    /// Watches a folder, anew if it is watched already: another folder may have its name now. False if that has to be
-    /// asked again later.
+    /// Watches a folder, again if it is watched already: another folder may have its name now. False if the caller has to
+    /// ask again later.
     pub(super) fn watch(&self, folder: &Path) -> bool {
         self.wish(Wish::Watch(folder.to_owned()))
     }
@@ -69,7 +69,7 @@ impl Watcher {
         self.wish(Wish::Forget(folder.to_owned()));
     }
 
-    /// News of this path is wanted, or not any more.
+    /// Events of this path are wanted, or not any more.
     pub(super) fn interest(&self, path: &Path, wanted: bool) {
         let mut interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted {
@@ -84,9 +84,9 @@ impl Watcher {
     }
 }
 
-fn run(wanted: &Receiver<Wish>, news: &mpsc::Sender<News>, interest: Interest) {
-    let told = news.clone();
-    let mut watcher = match notify::recommended_watcher(move |event| hear(event, &interest, &told)) {
+fn run(wanted: &Receiver<Wish>, events: &mpsc::Sender<WatchEvent>, interest: Interest) {
+    let sender = events.clone();
+    let mut watcher = match notify::recommended_watcher(move |event| hear(event, &interest, &sender)) {
         Ok(watcher) => Some(watcher),
         Err(error) => {
             tracing::warn!(%error, "shared files are not watched, only looked at from time to time");
@@ -98,10 +98,10 @@ fn run(wanted: &Receiver<Wish>, news: &mpsc::Sender<News>, interest: Interest) {
         match (wish, &mut watcher) {
             (Wish::Watch(folder), Some(watcher)) => {
                 let is_watched = watch(watcher, &mut watched, &folder);
-                let _ = news.try_send(News::Watched(folder, is_watched));
+                let _ = events.try_send(WatchEvent::Watched(folder, is_watched));
             }
             (Wish::Watch(folder), None) => {
-                let _ = news.try_send(News::Watched(folder, false));
+                let _ = events.try_send(WatchEvent::Watched(folder, false));
             }
             (Wish::Forget(folder), Some(watcher)) => unwatch(watcher, &mut watched, &folder),
             (Wish::Forget(_), None) => {}
@@ -130,18 +130,18 @@ fn unwatch(watcher: &mut RecommendedWatcher, watched: &mut HashSet<PathBuf>, fol
     }
 }
 
-/// Called on the watcher's own thread for whatever happens in a watched folder.
-fn hear(event: notify::Result<notify::Event>, interest: &Interest, news: &mpsc::Sender<News>) {
+/// Called on the watcher's own thread for each event in a watched folder.
+fn hear(event: notify::Result<notify::Event>, interest: &Interest, events: &mpsc::Sender<WatchEvent>) {
     let event = match event {
         Ok(event) => event,
         Err(error) => {
             tracing::debug!(%error, "watching shared files");
-            let _ = news.try_send(News::Anything);
+            let _ = events.try_send(WatchEvent::Anything);
             return;
         }
     };
     if event.need_rescan() {
-        let _ = news.try_send(News::Anything);
+        let _ = events.try_send(WatchEvent::Anything);
     }
     // Shared files are read all the time, by this client too.
     if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
@@ -149,7 +149,7 @@ fn hear(event: notify::Result<notify::Event>, interest: &Interest, news: &mpsc::
     }
     let interest = interest.lock().unwrap_or_else(PoisonError::into_inner);
     for path in event.paths.into_iter().filter(|path| interest.contains(path)) {
-        let _ = news.try_send(News::Touched(path));
+        let _ = events.try_send(WatchEvent::Touched(path));
     }
 }
 
@@ -157,8 +157,8 @@ fn hear(event: notify::Result<notify::Event>, interest: &Interest, news: &mpsc::
 mod tests {
     use super::*;
 
-    async fn next(news: &mut mpsc::Receiver<News>) -> News {
-        tokio::time::timeout(std::time::Duration::from_secs(20), news.recv()).await.unwrap().unwrap()
+    async fn next(events: &mut mpsc::Receiver<WatchEvent>) -> WatchEvent {
+        tokio::time::timeout(std::time::Duration::from_secs(20), events.recv()).await.unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -166,31 +166,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, b"content").unwrap();
-        let (watcher, mut news) = Watcher::start();
+        let (watcher, mut events) = Watcher::start();
         watcher.interest(&path, true);
         assert!(watcher.watch(folder.path()));
-        assert_eq!(next(&mut news).await, News::Watched(folder.path().to_owned(), true));
+        assert_eq!(next(&mut events).await, WatchEvent::Watched(folder.path().to_owned(), true));
         std::fs::write(folder.path().join("other"), b"content").unwrap();
         std::fs::read(&path).unwrap();
-        assert!(news.try_recv().is_err());
+        assert!(events.try_recv().is_err());
         let touch = || std::fs::File::options().write(true).open(&path).unwrap().set_len(3).unwrap();
         touch();
-        assert_eq!(next(&mut news).await, News::Touched(path.clone()));
-        // Moved away and back, and the folder watched anew.
+        assert_eq!(next(&mut events).await, WatchEvent::Touched(path.clone()));
+        // Moved away and back, and the folder watched again.
         let aside = folder.path().join("aside");
         std::fs::rename(&path, &aside).unwrap();
-        while news.try_recv().is_ok() {}
+        while events.try_recv().is_ok() {}
         assert!(watcher.watch(folder.path()));
-        while next(&mut news).await != News::Watched(folder.path().to_owned(), true) {}
+        while next(&mut events).await != WatchEvent::Watched(folder.path().to_owned(), true) {}
         std::fs::rename(&aside, &path).unwrap();
-        assert_eq!(next(&mut news).await, News::Touched(path.clone()));
+        assert_eq!(next(&mut events).await, WatchEvent::Touched(path.clone()));
     }
 
     #[tokio::test]
     async fn what_cannot_be_watched_is_said() {
-        let (watcher, mut news) = Watcher::start();
+        let (watcher, mut events) = Watcher::start();
         let nowhere = Path::new("/nowhere/at/all");
         assert!(watcher.watch(nowhere));
-        assert_eq!(next(&mut news).await, News::Watched(nowhere.to_owned(), false));
+        assert_eq!(next(&mut events).await, WatchEvent::Watched(nowhere.to_owned(), false));
     }
 }

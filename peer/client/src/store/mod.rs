@@ -46,10 +46,10 @@ const TABLES: &str = "
     create index download_list on download (piece_list);
 ";
 
-/// What makes a database of version 1 one of this version.
+/// Changes a database of version 1 into this version.
 const FROM_1: &str = "alter table download add column verified integer not null default 0;
     alter table share add column ctime_ns integer";
-/// What makes a database of version 2 one of this version.
+/// Changes a database of version 2 into this version.
 const FROM_2: &str = "alter table share add column ctime_ns integer";
 
 /// Why the store did not do what it was asked to.
@@ -60,7 +60,7 @@ pub enum StoreError {
     Full(PathBuf),
     /// Not a database, or a damaged one.
     #[error(
-        "{path} is damaged ({problem}); move it away and start again: files must then be shared and downloads started anew"
+        "{path} is damaged ({problem}); move it away and start again: files must then be shared, and downloads started, again"
     )]
     Damaged {
         /// The database's file.
@@ -172,7 +172,7 @@ impl Store {
     }
 }
 
-/// Makes the schema what it is now.
+/// Changes the schema to the present version.
 fn change(connection: &mut Connection, statements: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(statements)?;

@@ -1,5 +1,5 @@
-//! How many downloads work at the same time: as many as the limit of open files allows. The others take turns: one that has
-//! nothing to fetch lets go when another waits.
+//! How many downloads work at the same time: as many as the limit of open files allows. The others wait in order. A download
+//! that has nothing to fetch gives its place to one that waits.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Active {
-    /// So many may work at the same time.
+    /// This many may work at the same time.
     pub(super) fn new(all: usize) -> Self {
         let all = all.clamp(1, Semaphore::MAX_PERMITS);
         Self { all, room: Arc::new(Semaphore::new(all)), waiting: watch::Sender::new(0) }
@@ -33,7 +33,7 @@ impl Active {
         self.all
     }
 
-    /// A place, if one is free and nobody waits for it.
+    /// A place, if one is free and no download waits for it.
     pub(super) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
         self.room.clone().try_acquire_owned().ok()
     }
@@ -49,7 +49,7 @@ impl Active {
         }
     }
 
-    /// Completes when somebody waits for a place. Safe to drop.
+    /// Completes when a download waits for a place. Safe to drop.
     pub(super) async fn wanted(&self) {
         // The sender lives as long as `self`.
         let _ = self.waiting.subscribe().wait_for(|waiting| *waiting > 0).await;

@@ -1,18 +1,21 @@
-//! Downloads begin, and go on when their user says so.
+//! Begins downloads, and resumes them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use shoal_common::tracker_api::{Answer, Call, Extent};
-use shoal_common::{Manifest, Uid};
+use shoal_common::tracker_api::{Answer, Call};
+use shoal_common::{Manifest, Sha1, Uid};
 use tokio::sync::watch;
+use tracing::Instrument;
 
-use super::destination::{self, DestinationError, Place};
+use super::destination::{self, Destination, DestinationError};
 use super::end::End;
 use super::error::{metadata, wrong_state};
-use super::run::Origin;
-use super::{TransferError, Transfers, supervisor};
+use super::holders::HoldersAnswer;
+use super::run::{Found, StartedBy};
+use super::{TransferError, Transfers, read_piece_list, span, supervisor};
 use crate::FileRef;
 use crate::hashing::Hashing;
 use crate::results::lossy;
@@ -21,8 +24,8 @@ use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_swarm::FileKey;
 
-/// How long `download_file` waits for the engine's first word, so that a destination that cannot be written to is an
-/// error of the command.
+/// How long `download_file` waits until the engine works, so that a destination that cannot be written to is an error of
+/// the command.
 const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// A download that was begun.
@@ -43,11 +46,12 @@ pub struct Begun {
     pub waits: Option<String>,
 }
 
-/// A download that goes on.
+/// A download that was resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resumed {
-    /// Whether nothing of it is there any more, so that it begins anew.
-    pub anew: bool,
+    /// Whether nothing of it is there any more, so that it begins again.
+    #[serde(rename = "anew")]
+    pub restarted: bool,
     /// What it waits for that is lacking here, if it cannot go on yet.
     #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
@@ -65,47 +69,61 @@ impl Transfers {
         overwrite: bool,
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Begun, TransferError> {
-        let parts = &self.0.parts;
-        let who = parts.session.who().ok_or(TransferError::NotLoggedIn)?;
+        let user = self.0.parts.session.who().ok_or(TransferError::NotLoggedIn)?.user;
         let (key, manifest) = self.find(&file).await?;
         let file = FileRef { group: file.group, file: manifest.name.clone() };
+        let begin = self.begin_found(user, key, (file, manifest), (destination, overwrite), progress);
+        begin.instrument(span(key)).await
+    }
+
+    async fn begin_found(
+        &self,
+        user: Uid,
+        key: FileKey,
+        (file, manifest): (FileRef, Manifest),
+        (destination, overwrite): (PathBuf, bool),
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Begun, TransferError> {
+        let parts = &self.0.parts;
         if let Some(path) = self.list().running(key) {
             return Err(TransferError::Running { file, path });
         }
         if let Some(path) = parts.shares.there(key).await {
-            return self.there_already(who.user, key, (file, manifest), path).await;
+            return self.there_already(user, key, (file, manifest), path).await;
         }
         let place = destination::check(destination, &manifest, overwrite, progress).await?;
         let path = place.path().to_owned();
         if let Some(other) = self.list().going_to(&path, key) {
             return Err(DestinationError::Taken { path, file: other }.into());
         }
-        let piece_list = self.piece_list(key, &manifest).await?;
-        let sharers = self.sharers(key).await?;
+        let (piece_list, pieces) = self.piece_list(key, &manifest).await?;
+        let answer = self.holders(key).await?;
+        let sharers = answer.sharers();
         let record = DownloadRecord {
-            user: who.user,
+            user,
             key,
             group: file.group.clone(),
             manifest,
             path: path.clone(),
-            overwrite: matches!(place, Place::Replace(_)),
+            overwrite: matches!(place, Destination::Replace(_)),
             share: true,
             state: DownloadState::Running,
             verified: 0,
         };
-        let complete = matches!(place, Place::Identical(_));
+        let complete = matches!(place, Destination::Identical(_));
+        let found = (!complete).then_some(Found { pieces, answer });
         let transfers = self.clone();
-        // Whoever gives up waiting leaves no download that is on record and does not run.
+        // A caller that gives up waiting leaves no download that is on record and does not run.
         let entered = self
             .0
             .tasks
-            .spawn(async move { transfers.enter(record, piece_list, complete, sharers == 0).await });
+            .spawn(async move { transfers.enter(record, piece_list, found).await }.in_current_span());
         let waits =
             entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
         Ok(Begun { file, path, sharers, complete, waits })
     }
 
-    /// A file that this client shares is not fetched once more: one place is what is shared of it. It is listed all the same.
+    /// A file that this client shares is not fetched again: a share has one place. It is listed all the same.
     async fn there_already(
         &self,
         user: Uid,
@@ -115,7 +133,7 @@ impl Transfers {
     ) -> Result<Begun, TransferError> {
         let parts = &self.0.parts;
         let piece_list = parts.store.piece_list(&manifest).await?;
-        let sharers = self.sharers(key).await?;
+        let sharers = self.holders(key).await?.sharers();
         let (group, name, size) = (file.group.clone(), manifest.name.clone(), manifest.size);
         let record = DownloadRecord {
             user,
@@ -124,7 +142,7 @@ impl Transfers {
             manifest,
             path: path.clone(),
             overwrite: false,
-            // It is no download's to share.
+            // The share that is there already stays.
             share: false,
             state: DownloadState::Complete,
             verified: size,
@@ -135,21 +153,22 @@ impl Transfers {
         Ok(Begun { file, path, sharers, complete: true, waits: None })
     }
 
-    /// Records and lists a download, and lets it run unless it is complete; gives what it waits for.
+    /// Records and lists a download, and lets it run with what was found; without that it is complete. Gives what it waits
+    /// for.
     async fn enter(
         &self,
         record: DownloadRecord,
         piece_list: Vec<u8>,
-        complete: bool,
-        unshared: bool,
+        found: Option<Found>,
     ) -> Result<Option<String>, TransferError> {
         self.0.parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record.clone());
-        if complete {
+        let Some(found) = found else {
             self.0.ended(&record, None, End::Complete, true).await;
             return Ok(None);
-        }
-        let opened = supervisor::start(&self.0, record.clone(), Origin::Command { unshared });
+        };
+        let unshared = found.answer.sharers() == 0;
+        let opened = supervisor::start(&self.0, record.clone(), StartedBy::Command { unshared }, Some(found));
         let word = self.first_word(record.key, opened).await;
         if word.is_err()
             && let Err(error) = self.forget(&record).await
@@ -159,8 +178,8 @@ impl Transfers {
         word
     }
 
-    /// Lets a paused or failed download go on, and one that waits for something at once. If nothing of it is there any more,
-    /// it begins anew.
+    /// Resumes a paused or failed download; one that waits for something tries again at once. If nothing of it is there any
+    /// more, it begins again.
     ///
     /// # Errors
     /// When there is none, it runs or is complete, or it fails at once.
@@ -172,21 +191,21 @@ impl Transfers {
             return Err(wrong_state(file, &record.state, "resumed"));
         }
         let begun = self.list().verified(key) > 0;
-        let anew = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
-        if anew {
-            self.list().begins_anew(key);
+        let restarted = begun && destination::is_without_partial(record.path.clone(), record.overwrite).await;
+        if restarted {
+            self.list().reset(key);
         }
-        // One that waits goes on where it is: ended and begun again it would be lost if the store failed in between.
+        // One that waits is not ended and begun again: it would be lost if the store failed in between.
         let hurried = if waits { self.list().hurry(key) } else { None };
         let opened = match hurried {
             Some(opened) => opened,
             None => {
                 let record = DownloadRecord { state: DownloadState::Running, ..record };
                 self.0.record_state(&record, DownloadState::Running).await?;
-                supervisor::start(&self.0, record, Origin::Resume)
+                supervisor::start(&self.0, record, StartedBy::Resume, None)
             }
         };
-        Ok(Resumed { anew, waits: self.first_word(key, opened).await? })
+        Ok(Resumed { restarted, waits: self.first_word(key, opened).await? })
     }
 
     async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
@@ -201,32 +220,33 @@ impl Transfers {
         Ok((FileKey { group, file: found }, *manifest))
     }
 
-    async fn piece_list(&self, key: FileKey, manifest: &Manifest) -> Result<Vec<u8>, TransferError> {
+    /// The piece list as it is stored, and the digests in it.
+    async fn piece_list(
+        &self,
+        key: FileKey,
+        manifest: &Manifest,
+    ) -> Result<(Vec<u8>, Arc<[Sha1]>), TransferError> {
         let call = Call::PieceList { group: key.group, file: key.file };
         let Answer::PieceList(list) = self.0.parts.session.call(call).await? else {
             return Err(CallError::Unexpected.into());
         };
-        manifest.read_piece_list(&list).map_err(|error| metadata(manifest, &error))?;
-        Ok(list)
+        let pieces = read_piece_list(manifest, &list)?;
+        Ok((list, pieces))
     }
 
-    async fn sharers(&self, key: FileKey) -> Result<usize, TransferError> {
+    async fn holders(&self, key: FileKey) -> Result<HoldersAnswer, TransferError> {
         let call = Call::Holders { group: key.group, file: key.file };
-        match self.0.parts.session.call(call).await? {
-            Answer::Holders { holders, .. } => {
-                Ok(holders.iter().filter(|holder| holder.extent == Extent::Complete).count())
-            }
-            _ => Err(CallError::Unexpected.into()),
-        }
+        tracing::debug!("asking for holders");
+        HoldersAnswer::of(self.0.parts.session.call(call).await?).ok_or(CallError::Unexpected.into())
     }
 
-    /// Waits for the first word of a run; gives what the download waits for.
+    /// Waits until a run works, fails or waits; gives what the download waits for.
     async fn first_word(
         &self,
         key: FileKey,
         mut opened: watch::Receiver<Option<Option<String>>>,
     ) -> Result<Option<String>, TransferError> {
-        // No word yet is no failure: an interrupted download may have much to rehash.
+        // Silence is no failure: an interrupted download may have much to rehash.
         let _ = tokio::time::timeout(FIRST_WORD, opened.wait_for(Option::is_some)).await;
         let failure = opened.borrow().clone().flatten();
         match failure {

@@ -1,11 +1,11 @@
-//! Which of a file's holders a download uses. Each costs a connection, so there is a bound; but behind it may stand the
-//! only fast one, or the only one that holds a piece. So where there are more holders than places, some places are for
-//! trials, in turn, and whoever delivers much more than the slowest of the others takes that one's place. Pure.
+//! Which of a file's holders a download uses. Each costs a connection, so their number is bounded. But the only fast holder,
+//! or the only one with a piece, may be outside the bound. So where there are more holders than slots, some slots are for
+//! trials in rotation, and a holder that delivers much more than the slowest of the others takes that one's slot. Pure.
 //!
-//! A source that is over frees its place at once. Its holder is tried again for as long as the trackers name it, and also
-//! while no tracker answers: after a pause that grows with each failure up to [`LONGEST_PAUSE`], and at once when the
-//! trackers name it anew or at another address. One that served and is named no more is tried a few times yet. Only a
-//! holder that lied or broke the protocol is never tried again.
+//! A source that ends frees its slot at once. Its holder is tried again for as long as the trackers name it, and also while
+//! no tracker answers: after a pause that grows with each failure up to [`LONGEST_PAUSE`], and at once when the trackers
+//! name it again or at another address. One that served and is not named any more is tried a few more times. Only a holder
+//! that lied or broke the protocol is never tried again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,19 +14,19 @@ use std::time::Duration;
 use fastrand::Rng;
 use shoal_common::PeerId;
 use shoal_common::tracker_api::Holder;
-use shoal_engine::{SHOWN_DROPPED, SourceId, SourceRow};
+use shoal_engine::{SHOWN_DROPPED, SourceId, SourceRow, back_off};
 use tokio::time::Instant;
 
-/// Sources of one download at most: more connections than that only cost.
+/// Most sources of one download: more connections would only cost.
 pub(super) const MAX_SOURCES: usize = 64;
-// However many break off at once, the engine tells of each.
+// However many break off at once, the engine reports each.
 const _: () = assert!(MAX_SOURCES * 2 <= SHOWN_DROPPED);
-/// Of those, places for holders that were never tried: all of two hundred have been after half a minute.
+/// Of those, slots for holders that were never tried: enough to try two hundred in half a minute.
 const FIRST_TRIALS: usize = 8;
-/// Places for those that were tried and not kept. Few, because what a trial leaves unfinished is lost.
+/// Slots for those that were tried and not kept. Few, because what a trial leaves unfinished is lost.
 const LATER_TRIALS: usize = 2;
-/// How long a trial lasts, counted from when the source could be asked; twice as long each time, up to
-/// [`MOST_DOUBLINGS`], so that in the end even a large piece comes from a slow source.
+/// How long a trial lasts, counted from when the source could be asked. Doubled each time, up to [`MOST_DOUBLINGS`] times,
+/// so that in the end even a slow source delivers a large piece.
 const TRIAL: Duration = Duration::from_secs(2);
 /// See [`TRIAL`].
 const MOST_DOUBLINGS: u32 = 6;
@@ -34,17 +34,17 @@ const MOST_DOUBLINGS: u32 = 6;
 const CONNECTING: Duration = Duration::from_secs(6);
 /// Pause between the starts of two tries after the first failure; doubled with each, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Whoever answers again is in use within 5 s: this, and the time that connecting takes.
+/// A holder that answers again is in use within 5 s: this, and the time that connecting takes.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Between the end of a try and the next, however long the try took.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
-/// A holder that served and that the trackers name no more is tried so often all the same, within some 15 s: it may be
-/// checking its copy, and says what came of that.
+/// A holder that served, and that the trackers do not name any more, is tried this many more times, within some 15 s: it may
+/// be checking its copy.
 const UNNAMED_TRIES: u32 = 8;
-/// A source that was open for so long was no failure.
+/// A source that was open for this long was no failure.
 const STEADY: Duration = Duration::from_secs(5);
-/// How long a source keeps its place whatever it delivers: rates are taken over 3 s.
-const SETTLING: Duration = Duration::from_secs(6);
+/// How long a source keeps its slot whatever it delivers: rates are averages over 3 s.
+const PROBATION: Duration = Duration::from_secs(6);
 
 /// The holders of one file, and which of them are in use.
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ pub(super) struct Choice {
     /// Caught by an earlier run of the same download.
     never: BTreeSet<PeerId>,
     ids: u64,
-    /// Counts the times that somebody was put into use.
-    turns: u64,
+    /// Counts the times that a holder was put into use.
+    uses: u64,
     rng: Rng,
 }
 
@@ -62,15 +62,15 @@ pub(super) struct Choice {
 struct Known {
     id: SourceId,
     holder: Holder,
-    place: Place,
+    slot: Slot,
     /// The trackers named it the last time that they were asked.
     listed: bool,
     banned: bool,
-    /// Trials after which it was not kept.
+    /// Trials after which it was dropped.
     tries: u32,
     /// When it was last put into use.
-    turn: u64,
-    /// Sources in a row that came to nothing.
+    last_use: u64,
+    /// Sources in a row that failed.
     failures: u32,
     /// It is not tried before this.
     again: Option<Instant>,
@@ -78,23 +78,23 @@ struct Known {
     open: Option<Instant>,
     /// Why its source, which is in use, may have to be replaced.
     doubt: Option<Doubt>,
-    /// Tries that it is worth though the trackers name it no more.
+    /// Tries that it still gets though the trackers do not name it any more.
     unnamed_tries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
-    /// The trackers named it no more, and then again: what leads to it may be dead without a sign.
-    NamedAnew,
+    /// The trackers stopped naming it, and then named it again: the connection to it may be dead without a sign.
+    NamedAgain,
     /// It is at another address.
     Moved,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Slot {
     Out,
     Trial { since: Instant, open: Option<Instant> },
-    Seat { since: Instant },
+    Kept { since: Instant },
 }
 
 /// What is to be done with a source.
@@ -104,7 +104,7 @@ pub(super) enum Step {
     Add(SourceId, Holder),
     /// Use it no longer.
     Remove(SourceId),
-    /// Use this holder under that id, and not the source that is in use: what leads to it may be dead.
+    /// Use this holder under that id in place of the source that is in use, whose connection may be dead.
     Replace(SourceId, Holder),
 }
 
@@ -113,7 +113,7 @@ pub(super) enum Step {
 pub(super) struct Pending<'a> {
     /// The holder.
     pub(super) holder: &'a Holder,
-    /// When it is tried again; none if it is being tried, or waits for a place.
+    /// When it is tried again; `None` if it is being tried, or waits for a slot.
     pub(super) again: Option<Instant>,
 }
 
@@ -139,10 +139,10 @@ impl Choice {
             if moved || !named_before {
                 (known.failures, known.again) = (0, None);
             }
-            if moved && known.place != Place::Out {
+            if moved && known.slot != Slot::Out {
                 known.doubt = Some(Doubt::Moved);
-            } else if !named_before && known.place != Place::Out {
-                known.doubt = known.doubt.or(Some(Doubt::NamedAnew));
+            } else if !named_before && known.slot != Slot::Out {
+                known.doubt = known.doubt.or(Some(Doubt::NamedAgain));
             }
             known.holder = holder;
             known.listed = true;
@@ -161,14 +161,14 @@ impl Choice {
     /// A source is over; true if it was in use. Its holder is tried again after a pause while the trackers name it.
     pub(super) fn gone(&mut self, id: SourceId, now: Instant) -> bool {
         let Some(known) = self.of(id) else { return false };
-        let since = match known.place {
-            Place::Out => return false,
-            Place::Trial { since, .. } | Place::Seat { since } => since,
+        let since = match known.slot {
+            Slot::Out => return false,
+            Slot::Trial { since, .. } | Slot::Kept { since } => since,
         };
         if known.open.is_some_and(|open| open + STEADY <= now) {
             known.failures = 0;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << known.failures.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE);
+        let pause = back_off(known.failures, FIRST_PAUSE, LONGEST_PAUSE);
         // A try that failed counts from its start: one that took long has been the pause itself.
         let from = if known.open.is_some() { now } else { since };
         known.again = Some((from + pause).max(now + SHORTEST_PAUSE));
@@ -187,7 +187,7 @@ impl Choice {
         (!std::mem::replace(&mut known.banned, true)).then(|| (known.holder.peer, known.label()))
     }
 
-    /// Whoever waits for its next try is tried now: this machine was asleep, or has another ticket.
+    /// Holders that wait for their next try are tried now: this machine was asleep, or has another ticket.
     pub(super) fn hurry(&mut self) {
         self.known.values_mut().for_each(|known| (known.failures, known.again) = (0, None));
     }
@@ -199,40 +199,40 @@ impl Choice {
     }
 
     /// What to do now, given what the sources deliver. `patient`: more sources would bring nothing.
-    pub(super) fn turn(&mut self, rows: &[SourceRow], patient: bool, now: Instant) -> Vec<Step> {
+    pub(super) fn next_steps(&mut self, rows: &[SourceRow], patient: bool, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
         let rates: HashMap<SourceId, &SourceRow> = rows.iter().map(|row| (row.id, row)).collect();
         self.replace_doubtful(&rates, now, &mut steps);
         if self.is_crowded() && !patient {
             self.clear_places_for_trials(&rates, now);
-            self.judge(&rates, now, &mut steps);
+            self.end_trials(&rates, now, &mut steps);
         }
         while let Some(peer) = self.next(now) {
             let crowded = self.is_crowded();
             let Some(known) = self.known.get_mut(&peer) else { break };
-            self.turns += 1;
-            known.turn = self.turns;
+            self.uses += 1;
+            known.last_use = self.uses;
             known.again = None;
-            known.place =
-                if crowded { Place::Trial { since: now, open: None } } else { Place::Seat { since: now } };
+            known.slot =
+                if crowded { Slot::Trial { since: now, open: None } } else { Slot::Kept { since: now } };
             steps.push(Step::Add(known.id, known.holder.clone()));
         }
         steps
     }
 
-    /// Whether there are more holders than places that last. Those that came to nothing the last time do not count: while
-    /// they are tried they have a place, and nobody who delivers gives one up for them.
+    /// Whether there are more holders than lasting slots. Those that failed the last time do not count: no holder that
+    /// delivers gives up its slot for them.
     fn is_crowded(&self) -> bool {
         self.known.values().filter(|known| known.contends()).count() > MAX_SOURCES
-            && self.seats() >= MAX_SOURCES - FIRST_TRIALS
+            && self.kept() >= MAX_SOURCES - FIRST_TRIALS
     }
 
-    fn seats(&self) -> usize {
-        self.known.values().filter(|known| matches!(known.place, Place::Seat { .. })).count()
+    fn kept(&self) -> usize {
+        self.known.values().filter(|known| matches!(known.slot, Slot::Kept { .. })).count()
     }
 
-    /// Replaces sources that are in use and may be dead without a sign. One that delivers is not, and one that was just
-    /// put into use has a chance first.
+    /// Replaces sources that are in use and may be dead without a sign. One that delivers is not dead, and one that was just
+    /// put into use gets a chance first.
     fn replace_doubtful(
         &mut self,
         rows: &HashMap<SourceId, &SourceRow>,
@@ -241,17 +241,16 @@ impl Choice {
     ) {
         let rate = rate_in(rows);
         for known in self.known.values_mut() {
-            let (Some(doubt), Place::Trial { since, .. } | Place::Seat { since }) =
-                (known.doubt, known.place)
+            let (Some(doubt), Slot::Trial { since, .. } | Slot::Kept { since }) = (known.doubt, known.slot)
             else {
                 continue;
             };
-            if doubt == Doubt::NamedAnew && rate(known.id) > 0 {
+            if doubt == Doubt::NamedAgain && rate(known.id) > 0 {
                 known.doubt = None;
             } else if doubt == Doubt::Moved || since + STEADY <= now {
-                known.place = match known.place {
-                    Place::Trial { .. } => Place::Trial { since: now, open: None },
-                    Place::Seat { .. } | Place::Out => Place::Seat { since: now },
+                known.slot = match known.slot {
+                    Slot::Trial { .. } => Slot::Trial { since: now, open: None },
+                    Slot::Kept { .. } | Slot::Out => Slot::Kept { since: now },
                 };
                 (known.open, known.doubt) = (None, None);
                 steps.push(Step::Replace(known.id, known.holder.clone()));
@@ -259,9 +258,9 @@ impl Choice {
         }
     }
 
-    /// Who is put into use next, if there is a place: those never tried first, then who waited longest.
+    /// Which holder is put into use next, if there is a slot: those never tried first, then the one that waited longest.
     fn next(&mut self, now: Instant) -> Option<PeerId> {
-        let in_use = self.known.values().filter(|known| known.place != Place::Out).count();
+        let in_use = self.known.values().filter(|known| known.slot != Slot::Out).count();
         let again = self.known.values().filter(|known| known.is_on_trial() && known.was_tried()).count();
         if in_use >= MAX_SOURCES {
             return None;
@@ -270,27 +269,27 @@ impl Choice {
         let rng = &mut self.rng;
         let waiting = self.known.iter().filter(|(_, known)| known.waits(now));
         let allowed = waiting.filter(|(_, known)| !crowded || !known.was_tried() || again < LATER_TRIALS);
-        let first = allowed.min_by_key(|(_, known)| (known.was_tried(), known.turn, rng.u32(..)));
+        let first = allowed.min_by_key(|(_, known)| (known.was_tried(), known.last_use, rng.u32(..)));
         first.map(|(&peer, _)| peer)
     }
 
-    /// While there were few holders all places were given for good: the slowest have to prove themselves now.
+    /// While there were few holders, all slots were given for good. Now the slowest go on trial.
     fn clear_places_for_trials(&mut self, rows: &HashMap<SourceId, &SourceRow>, now: Instant) {
-        for _ in MAX_SOURCES - FIRST_TRIALS..self.seats() {
+        for _ in MAX_SOURCES - FIRST_TRIALS..self.kept() {
             let Some((_, slowest)) = self.slowest(&rate_in(rows), now) else { return };
             if let Some(known) = self.known.get_mut(&slowest) {
-                known.place = Place::Trial { since: now, open: Some(now) };
+                known.slot = Slot::Trial { since: now, open: Some(now) };
             }
         }
     }
 
     /// Ends trials whose time is over.
-    fn judge(&mut self, rows: &HashMap<SourceId, &SourceRow>, now: Instant, steps: &mut Vec<Step>) {
+    fn end_trials(&mut self, rows: &HashMap<SourceId, &SourceRow>, now: Instant, steps: &mut Vec<Step>) {
         let rate = rate_in(rows);
         let opens: Vec<SourceId> = rows.values().filter(|row| row.holds > 0).map(|row| row.id).collect();
         let mut over = Vec::new();
         for (&peer, known) in &mut self.known {
-            let Place::Trial { since, open } = &mut known.place else { continue };
+            let Slot::Trial { since, open } = &mut known.slot else { continue };
             if open.is_none() && opens.contains(&known.id) {
                 *open = Some(now);
             }
@@ -301,13 +300,13 @@ impl Choice {
         }
         over.sort_unstable();
         for (Reverse(brings), peer) in over {
-            // Before somebody else had the time to show what it can, there is nothing to compare with.
+            // Nothing to compare with until another has had time to deliver.
             let Some((least, slowest)) = self.slowest(&rate, now) else { return };
             let leaves = if brings / 2 > least { slowest } else { peer };
             if leaves != peer
                 && let Some(known) = self.known.get_mut(&peer)
             {
-                known.place = Place::Seat { since: now };
+                known.slot = Slot::Kept { since: now };
             }
             if let Some(known) = self.known.get_mut(&leaves) {
                 known.leave();
@@ -317,13 +316,13 @@ impl Choice {
         }
     }
 
-    /// Of those that have a place and had time to show what they can, who delivers least.
+    /// The holder that delivers least, of those that have a slot and had time to deliver.
     fn slowest(&self, rate: &impl Fn(SourceId) -> u64, now: Instant) -> Option<(u64, PeerId)> {
-        let settled = self
+        let proven = self
             .known
             .iter()
-            .filter(|(_, known)| matches!(known.place, Place::Seat { since } if since + SETTLING <= now));
-        settled.map(|(&peer, known)| (rate(known.id), peer)).min()
+            .filter(|(_, known)| matches!(known.slot, Slot::Kept { since } if since + PROBATION <= now));
+        proven.map(|(&peer, known)| (rate(known.id), peer)).min()
     }
 
     fn of(&mut self, id: SourceId) -> Option<&mut Known> {
@@ -331,7 +330,7 @@ impl Choice {
     }
 }
 
-/// What a source delivers: nothing, if it is not known yet.
+/// The rate of a source; 0 if it is not known yet.
 fn rate_in<'a>(rows: &'a HashMap<SourceId, &'a SourceRow>) -> impl Fn(SourceId) -> u64 + 'a {
     |id| rows.get(&id).map_or(0, |row| row.rate)
 }
@@ -341,11 +340,11 @@ impl Known {
         Self {
             id,
             holder,
-            place: Place::Out,
+            slot: Slot::Out,
             listed: false,
             banned: false,
             tries: 0,
-            turn: 0,
+            last_use: 0,
             failures: 0,
             again: None,
             open: None,
@@ -356,12 +355,12 @@ impl Known {
 
     /// It is not in use any more.
     fn leave(&mut self) {
-        (self.place, self.open, self.doubt) = (Place::Out, None, None);
+        (self.slot, self.open, self.doubt) = (Slot::Out, None, None);
     }
 
     /// Whether it may be put into use now.
     fn waits(&self, now: Instant) -> bool {
-        self.is_usable() && self.place == Place::Out && self.again.is_none_or(|again| again <= now)
+        self.is_usable() && self.slot == Slot::Out && self.again.is_none_or(|again| again <= now)
     }
 
     fn was_tried(&self) -> bool {
@@ -369,7 +368,7 @@ impl Known {
     }
 
     fn is_usable(&self) -> bool {
-        !self.banned && (self.listed || self.place != Place::Out || self.unnamed_tries > 0)
+        !self.banned && (self.listed || self.slot != Slot::Out || self.unnamed_tries > 0)
     }
 
     fn contends(&self) -> bool {
@@ -377,7 +376,7 @@ impl Known {
     }
 
     fn is_on_trial(&self) -> bool {
-        matches!(self.place, Place::Trial { .. })
+        matches!(self.slot, Slot::Trial { .. })
     }
 
     fn label(&self) -> String {

@@ -69,7 +69,7 @@ impl DestinationError {
 
 /// A destination that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Destination {
     /// Nothing is there.
     New(PathBuf),
     /// Another file is there, and may be replaced.
@@ -78,7 +78,7 @@ pub(super) enum Place {
     Identical(PathBuf),
 }
 
-impl Place {
+impl Destination {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::New(path) | Self::Replace(path) | Self::Identical(path) => path,
@@ -93,23 +93,23 @@ enum Found {
     Other,
 }
 
-/// Makes a path out of what the user typed, and says what is there. A file of the right size is read and compared.
+/// Makes a path of what the user typed, and finds out what is there. A file of the right size is read and compared.
 pub(super) async fn check(
     typed: PathBuf,
     manifest: &Manifest,
     overwrite: bool,
     progress: &watch::Sender<Option<Hashing>>,
-) -> Result<Place, TransferError> {
+) -> Result<Destination, TransferError> {
     let name = manifest.name.clone();
     let path = blocking(move || resolve(&typed, &name)).await?;
     let looked = path.clone();
     match blocking(move || look(&looked)).await? {
-        Found::Nothing => Ok(Place::New(path)),
+        Found::Nothing => Ok(Destination::New(path)),
         Found::Other => Err(DestinationError::NotAFile(path).into()),
         Found::File { size } if size == manifest.size && is_identical(&path, manifest, progress).await? => {
-            Ok(Place::Identical(path))
+            Ok(Destination::Identical(path))
         }
-        Found::File { .. } if overwrite => Ok(Place::Replace(path)),
+        Found::File { .. } if overwrite => Ok(Destination::Replace(path)),
         Found::File { .. } => Err(DestinationError::Exists(path).into()),
     }
 }
@@ -119,8 +119,8 @@ pub(super) async fn discard(path: PathBuf, overwrite: bool) -> Result<(), Destin
     blocking(move || Ok(target(path, overwrite).discard()?)).await
 }
 
-/// Fails unless there is a partial file for this path: a download that has verified pieces would begin anew in silence in
-/// the empty folder that an unmounted drive leaves.
+/// Fails unless there is a partial file for this path. Otherwise a download that has verified pieces would silently begin
+/// again in the empty folder that an unmounted drive leaves.
 pub(super) async fn must_have_partial(path: PathBuf, overwrite: bool) -> Result<(), DestinationError> {
     blocking(move || {
         let target = target(path, overwrite);
@@ -198,7 +198,7 @@ mod tests {
         Manifest::new(FileName::create("a.bin").unwrap(), layout, &pieces, hasher.finish(), vec![]).0
     }
 
-    async fn place(path: PathBuf, overwrite: bool) -> Result<Place, String> {
+    async fn place(path: PathBuf, overwrite: bool) -> Result<Destination, String> {
         let progress = watch::Sender::new(None);
         check(path, &manifest(b"content"), overwrite, &progress).await.map_err(|error| error.to_string())
     }
@@ -210,9 +210,9 @@ mod tests {
         std::fs::create_dir(root.join("sub")).unwrap();
         std::fs::create_dir(root.join("a.bin")).unwrap();
         std::os::unix::fs::symlink("/nowhere/at/all", root.join("link")).unwrap();
-        assert_eq!(place(root.join("sub"), false).await, Ok(Place::New(root.join("sub/a.bin"))));
-        assert_eq!(place(root.join("sub/"), false).await, Ok(Place::New(root.join("sub/a.bin"))));
-        assert_eq!(place(root.join("new"), false).await, Ok(Place::New(root.join("new"))));
+        assert_eq!(place(root.join("sub"), false).await, Ok(Destination::New(root.join("sub/a.bin"))));
+        assert_eq!(place(root.join("sub/"), false).await, Ok(Destination::New(root.join("sub/a.bin"))));
+        assert_eq!(place(root.join("new"), false).await, Ok(Destination::New(root.join("new"))));
         for (path, expected) in [
             (root.join("no/"), "is not a folder"),
             (root.join("no/file"), "is not a folder"),
@@ -230,11 +230,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = std::path::absolute(folder.path()).unwrap().join("f");
         std::fs::write(&path, b"content").unwrap();
-        assert_eq!(place(path.clone(), false).await, Ok(Place::Identical(path.clone())));
+        assert_eq!(place(path.clone(), false).await, Ok(Destination::Identical(path.clone())));
         for other in [b"CONTENT".as_slice(), b"longer content"] {
             std::fs::write(&path, other).unwrap();
             assert!(place(path.clone(), false).await.unwrap_err().contains("--overwrite"));
-            assert_eq!(place(path.clone(), true).await, Ok(Place::Replace(path.clone())));
+            assert_eq!(place(path.clone(), true).await, Ok(Destination::Replace(path.clone())));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What becomes of a download at its end: it is recorded, told, and shared when it is complete. What the store cannot take now
-//! it is given later.
+//! What becomes of a download at its end: it is recorded, reported, and shared when it is complete. What the store cannot
+//! take now is recorded later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use shoal_common::Manifest;
 use shoal_engine::Pauses;
 use shoal_engine::hash::FileIdentity;
 
-use super::Shared;
+use super::Downloads;
 use super::end::End;
 use crate::shares::ShareError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
+use tracing::Instrument;
 
-/// How long a complete download counts as running while the trackers are told that it is shared. Without one the file is
-/// there all the same.
+/// How long a complete download counts as running until the trackers know that it is shared. The file is there in any case.
 const SHARE_WITHIN: Duration = Duration::from_secs(2);
 
-impl Shared {
-    /// Records how a download ended, tells it (a failure only if `tell`), and shares the file or stops offering its parts.
-    /// `run` is the number of the run that ended, if one did: one that is not listed any more tells nothing.
+impl Downloads {
+    /// Records how a download ended, reports it (a failure only if `report`), and shares the file or stops offering its parts.
+    /// `run` is the number of the run that ended, if one did: one that is not listed any more reports nothing.
     pub(super) async fn ended(
         self: &Arc<Self>,
         record: &DownloadRecord,
         run: Option<u64>,
         end: End,
-        tell: bool,
+        report: bool,
     ) {
         let (key, parts) = (record.key, &self.parts);
         if !self.list().is_current(key, run) {
@@ -55,13 +55,14 @@ impl Shared {
             }
         }
         match end {
-            End::Failed(error) if tell => parts.events.tell(Event::Failed { group, file, error }),
+            End::Failed(error) if report => parts.events.tell(Event::Failed { group, file, error }),
             End::Complete => {
                 let (path, size) = (record.path.clone(), record.manifest.size);
                 parts.events.tell(Event::Complete { group, file, path, size });
                 if share {
-                    let (shared, record) = (self.clone(), record.clone());
-                    let sharing = self.tasks.spawn(async move { shared.share(&record).await });
+                    let (downloads, record) = (self.clone(), record.clone());
+                    let sharing =
+                        self.tasks.spawn(async move { downloads.share(&record).await }.in_current_span());
                     let _ = tokio::time::timeout(SHARE_WITHIN, sharing).await;
                 }
             }
@@ -69,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// A run ended after its session: what it came to is found at the next login.
+    /// A run ended after its session: the next login finds the result.
     async fn ended_late(&self, record: &DownloadRecord, end: End) {
         let (state, verified) = match end {
             End::Complete => (DownloadState::Complete, record.manifest.size),
@@ -99,30 +100,32 @@ impl Shared {
         Ok(())
     }
 
-    /// Goes on trying to record what becomes of a download, for as long as the store lacks something.
+    /// Keeps trying to record the state of a download, for as long as the store lacks something.
     fn record_later(self: &Arc<Self>, record: DownloadRecord) {
-        let shared = self.clone();
-        self.tasks.spawn(async move {
+        let downloads = self.clone();
+        let later = async move {
             let mut pauses = Pauses::default();
             loop {
                 let pause = tokio::time::sleep(pauses.pause());
-                if shared.closing.run_until_cancelled(pause).await.is_none() {
+                if downloads.closing.run_until_cancelled(pause).await.is_none() {
                     return;
                 }
                 // It may have gone on meanwhile.
-                let now = shared.list().find(record.key).filter(|now| now.user == record.user);
+                let now = downloads.list().find(record.key).filter(|now| now.user == record.user);
                 let (now, verified) = match now {
-                    Some(now) => (now, shared.list().verified(record.key)),
+                    Some(now) => (now, downloads.list().verified(record.key)),
                     None => (record.clone(), record.verified),
                 };
                 let state = now.state;
-                match shared.parts.store.set_download_state(record.user, record.key, state, verified).await {
+                match downloads.parts.store.set_download_state(record.user, record.key, state, verified).await
+                {
                     Err(error) if error.lack().is_some() => {}
                     Err(error) => return tracing::error!(%error, "the end of a download is not recorded"),
                     Ok(()) => return,
                 }
             }
-        });
+        };
+        self.tasks.spawn(later.in_current_span());
     }
 
     /// Shares a finished download, at once or when what the store lacks is there again.
@@ -157,7 +160,7 @@ impl Shared {
             user: record.user,
             key: record.key,
             group: record.group.clone(),
-            // The mirrors are those of others: only who names them shares them.
+            // The mirrors belong to the shares of those who named them.
             manifest: Manifest { mirrors: Vec::new(), ..record.manifest.clone() },
             path: record.path.clone(),
             identity,

@@ -1,4 +1,4 @@
-//! Why a download did not begin or did not change, in words for whoever asked for it.
+//! Why a download did not begin or did not change, in words for the user.
 
 use std::path::PathBuf;
 

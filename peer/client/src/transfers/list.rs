@@ -1,12 +1,12 @@
-//! The list of downloads in memory: the records of the user who is logged in, and a hold on each that runs. No waiting
-//! and no disk here; the lock around it is held for a few lines.
+//! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
+//! waits nor touches the disk; the lock around it is held for a few lines.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shoal_common::{Gid, GroupName, Manifest};
-use shoal_engine::{Progress, State};
+use shoal_engine::{Phase, Progress};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +17,12 @@ use crate::FileRef;
 use crate::store::{DownloadRecord, DownloadState};
 use shoal_swarm::FileKey;
 
-/// Failures that may wait to be asked for; beyond, the oldest are dropped.
+/// Most failures that wait to be asked for; beyond that the oldest are dropped.
 const MAX_FAILURES: usize = 1_000;
 
-/// A hold on a download that runs.
+/// A handle on a download that runs.
 pub(super) struct Running {
-    /// Tells it from other runs of the same download.
+    /// Distinguishes it from other runs of the same download.
     pub(super) number: u64,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) ended: CancellationToken,
@@ -60,7 +60,7 @@ pub(super) struct List {
     entries: Vec<Entry>,
     /// Runs so far.
     runs: u64,
-    /// Runs that are not listed any more and have not ended: what they have open nobody else can use yet.
+    /// Runs that are not listed any more and have not ended: their files are still open.
     lingering: HashMap<FileKey, CancellationToken>,
     failures: Vec<(FileKey, FileRef)>,
 }
@@ -92,7 +92,7 @@ impl List {
         self.entry(key).map(|entry| entry.record.clone())
     }
 
-    /// The download of that name; of several the one that runs, else the last begun.
+    /// The download of that name. Of several, the one that runs, else the one that began last.
     pub(super) fn named(&self, file: &FileRef) -> Option<DownloadRecord> {
         let same =
             |entry: &&Entry| entry.record.manifest.name == file.file && entry.record.group == file.group;
@@ -140,7 +140,7 @@ impl List {
         self.entry(key).is_some_and(listed)
     }
 
-    /// This run of a download does something else from now on; one that is not listed any more does nothing that counts.
+    /// Notes what this run of a download does now; a run that is not listed any more does not count.
     pub(super) fn is_now(&mut self, key: FileKey, run: u64, now: Now) {
         if !self.is_current(key, Some(run)) {
             return;
@@ -152,7 +152,7 @@ impl List {
         }
     }
 
-    /// Ends the wait of a download for something that is lacking; gives where its next word comes, unless it has ended.
+    /// Ends the wait of a download for something that is lacking; gives where its next result arrives, unless it has ended.
     pub(super) fn hurry(&self, key: FileKey) -> Option<watch::Receiver<Option<Option<String>>>> {
         let running = self.entry(key)?.running.as_ref()?;
         running.opened.send_replace(None);
@@ -160,7 +160,7 @@ impl List {
         Some(running.opened.subscribe())
     }
 
-    /// What a download waits for that lacks something.
+    /// What a download waits for, if it lacks something.
     pub(super) fn waits(&self, key: FileKey) -> Option<String> {
         match &self.entry(key)?.running.as_ref()?.now {
             Now::Waits(words) => Some(words.clone()),
@@ -169,7 +169,7 @@ impl List {
     }
 
     /// Nothing of a download is there any more.
-    pub(super) fn begins_anew(&mut self, key: FileKey) {
+    pub(super) fn reset(&mut self, key: FileKey) {
         if let Some(entry) = self.entry_mut(key) {
             entry.record.verified = 0;
         }
@@ -193,7 +193,7 @@ impl List {
         }
     }
 
-    /// Calls downloads by the names that their groups have now.
+    /// Updates the names of groups.
     pub(super) fn rename(&mut self, groups: &[(Gid, GroupName)]) {
         for entry in &mut self.entries {
             let now = groups.iter().find(|(gid, _)| *gid == entry.record.key.group);
@@ -272,7 +272,7 @@ fn file_ref(record: &DownloadRecord) -> FileRef {
 fn verified(entry: &Entry) -> u64 {
     match entry.running.as_ref().map(|running| &running.now) {
         _ if entry.record.state == DownloadState::Complete => entry.record.manifest.size,
-        Some(Now::Works(Works { progress, .. })) if progress.borrow().state != State::Opening => {
+        Some(Now::Works(Works { progress, .. })) if progress.borrow().phase != Phase::Opening => {
             progress.borrow().verified_bytes
         }
         _ => entry.record.verified,
@@ -305,7 +305,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         Some(Now::Waits(words)) => row.activity = Some(words.clone()),
         Some(Now::Works(Works { progress, waits_for })) => {
             let progress = progress.borrow();
-            let waiting = progress.state == State::Waiting;
+            let waiting = progress.phase == Phase::Waiting;
             let lack = NoSource {
                 needs_ticket: waiting && !has_ticket(entry.record.key.group),
                 waits_for: waits_for.borrow().clone(),
@@ -313,7 +313,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
             row.rate = progress.rate;
             row.sources = progress.sources;
             row.eta = progress.eta;
-            row.activity = activity(progress.state, progress.limit, progress.sources, lack);
+            row.activity = activity(progress.phase, progress.limit, progress.sources, lack);
         }
         Some(Now::Begins) | None => {}
     }

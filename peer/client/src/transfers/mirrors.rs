@@ -1,16 +1,16 @@
-//! The HTTP mirrors that a file's sharers name, as further sources of its download. They are other members' word: only
-//! places that the user's [`Reach`] allows are asked, by one connection until a piece from there was verified, and no
-//! longer than the sharer who named them shares the file. Their bytes are checked like a peer's; one that lies is not asked
-//! again, one that is gone is tried again, after a pause that grows.
+//! The HTTP mirrors that a file's sharers name, as further sources of its download. Other members name them, so only places
+//! that the user's [`Reach`] allows are asked, through one connection until a piece from there was verified, and only while
+//! the sharer who named them shares the file. Their bytes are checked like a peer's. One that lies is not asked again; one
+//! that is gone is tried again, after a pause that grows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
 use shoal_common::{Bitfield, Manifest};
-use shoal_engine::{AnySource, Progress, SourceId, SourceState};
-use shoal_segment::mirror::Reach;
-use shoal_segment::source::{HttpSource, Standing};
+use shoal_engine::{AnySource, Progress, SourceChange, SourceId, SourceState, back_off};
+use shoal_http::mirror::Reach;
+use shoal_http::source::{HttpSource, Standing};
 use tokio::time::Instant;
 
 /// Mirrors' ids begin here; peers' are counted from 0.
@@ -19,15 +19,15 @@ const FIRST_ID: u64 = 1 << 32;
 const CONNECTIONS: usize = 2;
 /// When a mirror that is gone is tried again; doubled each time in a row, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longer than for holders: other people's servers are not to be asked by many clients all the time.
+/// Longer than for holders: many clients must not burden other people's servers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// What is published of a source may be as old: a mirror that was just put into use cannot be gone already.
+/// Published states may be this old: a mirror that was just put into use cannot be gone already.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(500);
-/// How often a place of [`MAX_KNOWN`] is given to another mirror, so that one account that names many keeps out nobody for
-/// good, and leads nobody to more than a few places a minute.
+/// How often a place of [`MAX_KNOWN`] goes to another mirror. One account that names many then keeps no other out for good,
+/// and sends no client to more than a few places per minute.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// Mirrors that one download looks at, but for those of [`GIVE_BACK_EVERY`]: four times what a file has at once. So nobody
-/// makes a client ask one place after another by naming new ones all the time.
+/// Most mirrors that one download looks at, apart from those of [`GIVE_BACK_EVERY`]: four times what a file has at once. A
+/// member who names new ones all the time cannot make a client ask one place after another.
 const MAX_KNOWN: usize = 64;
 
 /// See the module.
@@ -48,7 +48,7 @@ struct Mirror {
     named: String,
     /// Whether a sharer names it now.
     listed: bool,
-    state: Use,
+    state: MirrorState,
     /// Times in a row that it was gone without having delivered.
     failures: u32,
     standing: Option<Arc<Standing>>,
@@ -59,7 +59,7 @@ struct Mirror {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
+enum MirrorState {
     Now,
     /// In use, and to be given more connections.
     Widen,
@@ -67,7 +67,7 @@ enum Use {
     Never,
 }
 
-/// What the user should know of a mirror: its host, and what is the matter.
+/// What the user should know of a mirror: its host, and the reason.
 pub(super) enum Notice {
     /// It sent wrong bytes.
     Lied(String, String),
@@ -87,15 +87,15 @@ impl Mirrors {
         Self { reach, client: None, client_at: None, size, all: Vec::new(), ids: 0, given_back: None }
     }
 
-    /// The run that used them is over: the next may use them at once. What is known of them stays.
+    /// The run that used them is over: the next may use them at once. What it learned of them stays.
     pub(super) fn rest(&mut self) {
         for mirror in self.all.iter_mut().filter(|mirror| mirror.is_in_use()) {
-            mirror.state = Use::From(Instant::now());
+            mirror.state = MirrorState::From(Instant::now());
             mirror.standing = None;
         }
     }
 
-    /// Makes room for another mirror, now and then: a place of one that nobody names any more and that never delivered.
+    /// Makes room for another mirror, now and then, by forgetting one that no member names any more and that never delivered.
     fn give_back(&mut self) {
         let now = Instant::now();
         if self.given_back.is_some_and(|at| at + GIVE_BACK_EVERY > now) {
@@ -109,13 +109,13 @@ impl Mirrors {
     }
 
     /// These are the mirrors now; gives those that are to be used no longer.
-    pub(super) fn are(&mut self, urls: &[String]) -> Vec<SourceId> {
+    pub(super) fn are(&mut self, urls: &[String]) -> Vec<SourceChange> {
         let mut ended = Vec::new();
         for mirror in self.all.iter_mut().filter(|mirror| mirror.listed && !urls.contains(&mirror.named)) {
             mirror.listed = false;
             if mirror.is_in_use() {
-                mirror.state = Use::From(Instant::now());
-                ended.push(mirror.id);
+                mirror.state = MirrorState::From(Instant::now());
+                ended.push(SourceChange::Remove(mirror.id));
             }
         }
         for url in urls {
@@ -142,16 +142,16 @@ impl Mirrors {
         self.all.iter().any(Mirror::is_in_use)
     }
 
-    /// Those whose time has come, as sources; they count as in use from now on. A place where the user would not go is
-    /// noticed once.
-    pub(super) fn due(&mut self, notices: &mut Vec<Notice>) -> Vec<(SourceId, AnySource)> {
+    /// Mirrors that are due, as sources; they count as in use from now on. A place that the user's reach excludes is reported
+    /// once.
+    pub(super) fn due(&mut self, notices: &mut Vec<Notice>) -> Vec<SourceChange> {
         let now = Instant::now();
         let is_due = |mirror: &&mut Mirror| {
             mirror.listed
                 && match mirror.state {
-                    Use::From(at) => at <= now,
-                    Use::Widen => true,
-                    Use::Now | Use::Never => false,
+                    MirrorState::From(at) => at <= now,
+                    MirrorState::Widen => true,
+                    MirrorState::Now | MirrorState::Never => false,
                 }
         };
         let mut due = Vec::new();
@@ -159,7 +159,7 @@ impl Mirrors {
             let url = match self.reach.allow(&mirror.named) {
                 Ok(url) => url,
                 Err(refused) => {
-                    mirror.state = Use::Never;
+                    mirror.state = MirrorState::Never;
                     notices.push(Notice::Refused(mirror.host(), refused.to_string()));
                     continue;
                 }
@@ -172,9 +172,9 @@ impl Mirrors {
             let Some(client) = &self.client else { return due };
             let connections = if mirror.proven { CONNECTIONS } else { 1 };
             let source = HttpSource::new(client.clone(), url, self.size, connections);
-            (mirror.state, mirror.since) = (Use::Now, now);
+            (mirror.state, mirror.since) = (MirrorState::Now, now);
             mirror.standing = Some(source.standing());
-            due.push((mirror.id, AnySource::new(source)));
+            due.push(SourceChange::Add(mirror.id, AnySource::new(source)));
         }
         due
     }
@@ -194,12 +194,12 @@ impl Mirrors {
                     if refused && mirror.failures == 0 {
                         notices.push(Notice::Refused(mirror.host(), reason.clone()));
                     }
-                    let pause = FIRST_PAUSE.saturating_mul(1 << mirror.failures.min(10)).min(LONGEST_PAUSE);
+                    let pause = back_off(mirror.failures, FIRST_PAUSE, LONGEST_PAUSE);
                     mirror.failures += 1;
-                    mirror.state = Use::From(now + pause);
+                    mirror.state = MirrorState::From(now + pause);
                 }
                 SourceState::Banned(reason) => {
-                    mirror.state = Use::Never;
+                    mirror.state = MirrorState::Never;
                     notices.push(Notice::Lied(mirror.host(), reason.clone()));
                 }
                 SourceState::Active | SourceState::Idle | SourceState::BackingOff => {
@@ -207,7 +207,7 @@ impl Mirrors {
                     if delivered.is_some_and(|piece| verified.has(piece)) {
                         mirror.failures = 0;
                         if !std::mem::replace(&mut mirror.proven, true) {
-                            mirror.state = Use::Widen;
+                            mirror.state = MirrorState::Widen;
                         }
                     }
                 }
@@ -224,7 +224,7 @@ impl Mirror {
             id,
             named,
             listed: true,
-            state: Use::From(since),
+            state: MirrorState::From(since),
             failures: 0,
             standing: None,
             proven: false,
@@ -233,10 +233,10 @@ impl Mirror {
     }
 
     fn is_in_use(&self) -> bool {
-        matches!(self.state, Use::Now | Use::Widen)
+        matches!(self.state, MirrorState::Now | MirrorState::Widen)
     }
 
-    /// What users know it by; nothing else of a member's text is shown.
+    /// Its host; nothing else of a member's text is shown.
     fn host(&self) -> String {
         let url = Url::parse(&self.named).ok();
         format!("mirror {}", url.as_ref().and_then(Url::host_str).unwrap_or("without a host"))
@@ -254,8 +254,12 @@ mod tests {
         mirrors
     }
 
-    fn ids(due: &[(SourceId, AnySource)]) -> Vec<u64> {
-        due.iter().map(|(id, _)| id.0 - FIRST_ID).collect()
+    fn ids(changes: &[SourceChange]) -> Vec<u64> {
+        let id = |change: &SourceChange| match change {
+            SourceChange::Add(id, _) | SourceChange::Remove(id) => Some(id.0 - FIRST_ID),
+            SourceChange::OthersDownloading(_) => None,
+        };
+        changes.iter().filter_map(id).collect()
     }
 
     #[test]
@@ -263,14 +267,14 @@ mod tests {
         let urls = ["http://127.0.0.1:8080/x", "http://1.1.1.1/x", "http://ann:secret@1.1.1.1/x"];
         let (mut mirrors, mut notices) = (mirrors(&urls, Reach::Global), Vec::new());
         assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
-        let told: Vec<String> = notices
+        let shown: Vec<String> = notices
             .iter()
             .map(|notice| match notice {
                 Notice::Refused(host, reason) | Notice::Lied(host, reason) => format!("{host} {reason}"),
             })
             .collect();
-        assert!(told[0].contains("mirror 127.0.0.1") && told[0].contains("--private-mirrors"), "{told:?}");
-        assert!(told.len() == 2 && !told[1].contains("secret"), "{told:?}");
+        assert!(shown[0].contains("mirror 127.0.0.1") && shown[0].contains("--private-mirrors"), "{shown:?}");
+        assert!(shown.len() == 2 && !shown[1].contains("secret"), "{shown:?}");
         assert!(mirrors.due(&mut notices).is_empty() && notices.len() == 2);
     }
 
@@ -279,7 +283,7 @@ mod tests {
         let (a, b) = ("http://1.1.1.1/a".to_owned(), "http://1.1.1.1/b".to_owned());
         let (mut mirrors, mut notices) = (mirrors(&[&a, &b], Reach::Global), Vec::new());
         assert_eq!(ids(&mirrors.due(&mut notices)), [0, 1]);
-        assert_eq!(mirrors.are(std::slice::from_ref(&b)), [SourceId(FIRST_ID)]);
+        assert_eq!(ids(&mirrors.are(std::slice::from_ref(&b))), [0]);
         assert!(mirrors.due(&mut notices).is_empty() && mirrors.in_use());
         assert!(mirrors.are(&[b, a]).is_empty());
         assert_eq!(ids(&mirrors.due(&mut notices)), [0]);
@@ -292,7 +296,7 @@ mod tests {
         assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
         mirrors.rest();
         assert_eq!(ids(&mirrors.due(&mut notices)), [1]);
-        assert_eq!(notices.len(), 1, "told once");
+        assert_eq!(notices.len(), 1, "shown once");
     }
 
     #[tokio::test(start_paused = true)]

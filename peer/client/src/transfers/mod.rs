@@ -1,5 +1,5 @@
-//! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each
-//! that runs has a task of its own, which feeds the engine with sources and shares what comes in.
+//! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each one
+//! that runs has a task, which feeds sources to the engine and shares what arrives.
 
 mod active;
 mod begin;
@@ -8,6 +8,7 @@ mod destination;
 mod end;
 mod ending;
 mod error;
+mod holders;
 mod list;
 mod mirrors;
 mod row;
@@ -18,10 +19,10 @@ mod supervisor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_common::{FileName, Gid, GroupName, Sha1, Uid};
+use shoal_common::{FileName, Gid, GroupName, Manifest, Sha1, Uid};
 use shoal_console::descriptors;
 use shoal_engine::Engine;
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,11 +37,11 @@ use crate::FileRef;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use active::Active;
-use destination::Place;
+use destination::Destination;
 use end::Stop;
 use error::{metadata, wrong_state};
 use list::List;
-use run::Origin;
+use run::StartedBy;
 use shoal_common::budget::Budget;
 use shoal_session::Session;
 use shoal_session::events::Events;
@@ -51,7 +52,7 @@ use shoal_swarm::{FileKey, Swarm};
 /// How long the end of a session waits for downloads to stop.
 const SUSPEND_WITHIN: Duration = Duration::from_secs(3);
 
-/// What was found before a run.
+/// What a look before a run showed.
 enum Prepared {
     /// The file is there and whole.
     Complete,
@@ -61,7 +62,7 @@ enum Prepared {
 
 /// This client's downloads. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Transfers(Arc<Shared>);
+pub(crate) struct Transfers(Arc<Downloads>);
 
 /// What downloads are made of.
 pub(crate) struct Parts {
@@ -75,7 +76,7 @@ pub(crate) struct Parts {
     pub shares: Shares,
     /// Where parts are announced.
     pub holdings: Holdings,
-    /// Where ends are told to the user.
+    /// Where the user learns of ends.
     pub events: Events,
     /// What allows them to fetch.
     pub tickets: TicketBook,
@@ -85,7 +86,7 @@ pub(crate) struct Parts {
     pub mirrors: Reach,
 }
 
-struct Shared {
+struct Downloads {
     parts: Parts,
     list: Mutex<List>,
     /// Downloads that run now.
@@ -103,7 +104,7 @@ impl Transfers {
     /// No downloads yet; see [`Transfers::restore`].
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Downloads {
             parts,
             list: Mutex::default(),
             running: watch::Sender::new(0),
@@ -114,7 +115,7 @@ impl Transfers {
         }))
     }
 
-    /// Lists a user's downloads and lets those that ran go on; gives their number.
+    /// Lists a user's downloads and continues those that ran; gives their number.
     ///
     /// # Errors
     /// When the store fails.
@@ -124,9 +125,9 @@ impl Transfers {
             records.iter().filter(|record| record.state == DownloadState::Running).cloned().collect();
         self.list().replace(records);
         let count = running.len();
-        // What is at their destinations they look at themselves: a drive that hangs holds up no login.
+        // They look at their destinations themselves: a drive that hangs must not delay a login.
         for record in running {
-            supervisor::start(&self.0, record, Origin::Login);
+            supervisor::start(&self.0, record, StartedBy::Login, None);
         }
         Ok(count)
     }
@@ -182,8 +183,8 @@ impl Transfers {
         }
     }
 
-    /// Stops all downloads until the next login, and lists none. What does not stop soon, on a drive that hangs, stops when
-    /// it can; nothing of it is offered any more.
+    /// Stops all downloads until the next login, and lists none. One that does not stop soon, on a drive that hangs, stops
+    /// when it can; nothing of it is offered any more.
     pub(crate) async fn suspend(&self) {
         let keys = self.list().running_keys();
         for key in &keys {
@@ -214,7 +215,7 @@ impl Transfers {
         self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
-    /// The downloads that failed since this was last asked.
+    /// The downloads that failed since the last call.
     #[must_use]
     pub(crate) fn take_failures(&self) -> Vec<FileRef> {
         self.list().take_failures()
@@ -276,7 +277,20 @@ impl Transfers {
     }
 }
 
-impl Shared {
+/// Ties log lines to a download: all that is logged on its behalf has the file's id. Of the highest level, so that no
+/// filter keeps the id out of the lines that it lets through.
+fn span(key: FileKey) -> tracing::Span {
+    tracing::error_span!("download", id = %key.file, group = %key.group)
+}
+
+/// Validates a piece list.
+fn read_piece_list(manifest: &Manifest, list: &[u8]) -> Result<Arc<[Sha1]>, TransferError> {
+    tracing::debug!("reading the piece list");
+    let pieces = manifest.read_piece_list(list).map_err(|error| metadata(manifest, &error))?;
+    Ok(pieces.into())
+}
+
+impl Downloads {
     /// Offers the parts of a download no longer. A share of the same file goes on.
     async fn release(&self, key: FileKey) {
         self.parts.shares.part_ended(key).await;
@@ -285,24 +299,23 @@ impl Shared {
     /// Looks at the destination of a download, and reads its piece list.
     async fn prepare(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
         let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
-        // It may have been put in its place without this being recorded any more.
+        // It may have been completed without that being recorded.
         let place = destination::check(record.path.clone(), manifest, record.overwrite, &nobody).await?;
-        if matches!(place, Place::Identical(_)) {
+        if matches!(place, Destination::Identical(_)) {
             return Ok(Prepared::Complete);
         }
         if self.list().verified(record.key) > 0 {
             destination::must_have_partial(record.path.clone(), record.overwrite).await?;
         }
         let piece_list = self.parts.store.piece_list(manifest).await?;
-        let pieces = manifest.read_piece_list(&piece_list).map_err(|error| metadata(manifest, &error))?;
-        Ok(Prepared::Pieces(pieces.into()))
+        Ok(Prepared::Pieces(read_piece_list(manifest, &piece_list)?))
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The list, with groups under the names that they have now: another may have been given the one that they had.
+    /// The list, with the present names of groups: another group may have been given an old one.
     fn named_list(&self) -> MutexGuard<'_, List> {
         let who = self.parts.session.who();
         let mut list = self.list();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shoal_common::{FileName, GroupName};
-use shoal_engine::{Bottleneck, State};
+use shoal_engine::{Bottleneck, Phase};
 
 use crate::results::lossy;
 
@@ -85,7 +85,7 @@ pub(super) fn percent(state: &RowState, verified: u64, size: u64) -> u8 {
     }
 }
 
-/// Why a download has nobody to ask for pieces.
+/// Why a download has no source to ask for pieces.
 #[derive(Debug, Default)]
 pub(super) struct NoSource {
     /// The user has no ticket for the group that is good now: no tracker gave one.
@@ -95,21 +95,21 @@ pub(super) struct NoSource {
 }
 
 /// What the engine does with a download, in words.
-pub(super) fn activity(state: State, limit: Bottleneck, sources: usize, lack: NoSource) -> Option<String> {
-    let words = match (state, limit) {
-        (State::Opening, _) => "opening",
-        (State::Waiting, _) if lack.needs_ticket => "waiting for a ticket from a tracker",
-        (State::Waiting, limit) => match lack {
+pub(super) fn activity(phase: Phase, limit: Bottleneck, sources: usize, lack: NoSource) -> Option<String> {
+    let words = match (phase, limit) {
+        (Phase::Opening, _) => "opening",
+        (Phase::Waiting, _) if lack.needs_ticket => "waiting for a ticket from a tracker",
+        (Phase::Waiting, limit) => match lack {
             NoSource { waits_for: Some(words), .. } if sources == 0 => return Some(words),
             _ if limit == Bottleneck::SourcesBusy => "its sources are busy",
             _ if sources == 0 => "waiting for a sharer",
             _ => "waiting for pieces",
         },
-        (State::Checking, _) => "checking",
-        (State::Finishing, _) => "finishing",
-        (State::Downloading, Bottleneck::RateLimit) => "at the rate limit",
-        (State::Downloading, Bottleneck::Disk) => "limited by the disk",
-        (State::Downloading, Bottleneck::Sources) => "limited by its sources",
+        (Phase::Checking, _) => "checking",
+        (Phase::Finishing, _) => "finishing",
+        (Phase::Downloading, Bottleneck::RateLimit) => "at the rate limit",
+        (Phase::Downloading, Bottleneck::Disk) => "limited by the disk",
+        (Phase::Downloading, Bottleneck::Sources) => "limited by its sources",
         _ => return None,
     };
     Some(words.to_owned())
@@ -131,16 +131,16 @@ mod tests {
     fn a_download_says_what_it_does() {
         let none = NoSource::default;
         let ticket = || NoSource { needs_ticket: true, ..none() };
-        for (state, limit, sources, lack, words) in [
-            (State::Checking, Bottleneck::Idle, 2, none(), "checking"),
-            (State::Waiting, Bottleneck::NoSource, 0, none(), "waiting for a sharer"),
-            (State::Waiting, Bottleneck::NoSource, 0, ticket(), "waiting for a ticket from a tracker"),
-            (State::Waiting, Bottleneck::NoSource, 2, none(), "waiting for pieces"),
-            (State::Waiting, Bottleneck::SourcesBusy, 2, none(), "its sources are busy"),
-            (State::Downloading, Bottleneck::Disk, 2, none(), "limited by the disk"),
-            (State::Downloading, Bottleneck::RateLimit, 2, none(), "at the rate limit"),
+        for (phase, limit, sources, lack, words) in [
+            (Phase::Checking, Bottleneck::Idle, 2, none(), "checking"),
+            (Phase::Waiting, Bottleneck::NoSource, 0, none(), "waiting for a sharer"),
+            (Phase::Waiting, Bottleneck::NoSource, 0, ticket(), "waiting for a ticket from a tracker"),
+            (Phase::Waiting, Bottleneck::NoSource, 2, none(), "waiting for pieces"),
+            (Phase::Waiting, Bottleneck::SourcesBusy, 2, none(), "its sources are busy"),
+            (Phase::Downloading, Bottleneck::Disk, 2, none(), "limited by the disk"),
+            (Phase::Downloading, Bottleneck::RateLimit, 2, none(), "at the rate limit"),
         ] {
-            assert_eq!(activity(state, limit, sources, lack).as_deref(), Some(words));
+            assert_eq!(activity(phase, limit, sources, lack).as_deref(), Some(words));
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
         let words = "ann cannot be reached at 127.0.0.1:1 (it refuses connections)";
         let unreachable = |sources, needs_ticket| {
             let lack = NoSource { waits_for: Some(words.into()), needs_ticket };
-            activity(State::Waiting, Bottleneck::NoSource, sources, lack).unwrap()
+            activity(Phase::Waiting, Bottleneck::NoSource, sources, lack).unwrap()
         };
         assert_eq!(unreachable(0, false), words);
         assert_eq!(unreachable(0, true), "waiting for a ticket from a tracker");

@@ -1,73 +1,78 @@
 //! One run of a download: the engine's work, the holders that become its sources, and the parts that are offered to others.
-//! Everything in it ends with it; `supervisor` begins one run after another.
+//! Everything in it ends with it; `supervisor` starts one run after another.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Answer, Call, Extent, Holder, RefusalKind};
+use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
-use shoal_engine::{Content, Download, Outcome, Progress, Shortage, SourceChange, State};
+use shoal_engine::{
+    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
+    feed,
+};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
 
 use super::end::{End, Stop};
 use super::error::StartError;
+use super::holders::{HoldersAnswer, SOONEST};
 use super::list::{Now, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::sources::{Banned, Sources};
-use super::{Shared, destination};
+use super::{Downloads, destination};
 use crate::store::DownloadRecord;
-use shoal_segment::mirror::Reach;
+use shoal_http::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_session::text;
 use shoal_swarm::{Body, Served};
 
-/// Changes to the engine's sources that may wait for it.
-const MAX_CHANGES: usize = 64;
-/// The trackers' wish for when to ask again is kept within these bounds.
-const SOONEST: Duration = Duration::from_millis(250);
-const LATEST: Duration = Duration::from_secs(60);
 /// When to ask again after no tracker answered, or none knew the file.
 const AFTER_SILENCE: Duration = Duration::from_secs(2);
-/// Refusals in a row after which the user is taken for no member any more: one alone may come from a tracker that is
-/// still catching up.
+/// Refusals in a row after which the user counts as no member any more: one alone may come from a tracker that is still
+/// catching up.
 const REFUSALS: u32 = 3;
 
 /// How long a download has nothing to fetch before it gives its place to one that waits.
 const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
 /// How often that is looked at while one waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Peers that a download remembers as caught; it meets fewer.
+/// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
 /// Why a download ends whose user is no member any more.
 pub(super) const LEFT: &str =
     "you left the group and are not a member any more; ask again with join_group, then resume_download";
 
-/// Who began a run, and so, who learns of what goes wrong at its beginning.
+/// What started a run, and so, how an early failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It goes on by itself: everything is told as events.
+pub(super) enum StartedBy {
+    /// A login: everything is reported as events.
     Login,
-    /// A command, which tells of an early failure itself, and has told whether there was a sharer.
+    /// A command, which reports an early failure itself, and has reported whether there was a sharer.
     Command {
         /// Nobody shared the file.
         unshared: bool,
     },
-    /// A command that lets a download go on, which was begun where it is some time ago.
+    /// A command that resumes a download, whose place was chosen some time ago.
     Resume,
     /// An earlier run could not go on.
     Again,
+}
+
+/// What `download_file` found for the first run, so that it need not be looked for again.
+pub(super) struct Found {
+    /// The digests of the file's pieces; its destination was looked at.
+    pub(super) pieces: Arc<[Sha1]>,
+    /// Who holds the file.
+    pub(super) answer: HoldersAnswer,
 }
 
 /// How a run ended.
 pub(super) enum Closed {
     /// The download ended with it.
     End(End),
-    /// Something is lacking that may be there again: what is verified is kept, and another run goes on. With what went
-    /// wrong, for somebody who should have chosen otherwise.
+    /// Something is lacking that may be there again. What is verified is kept, and another run continues. With the error,
+    /// for a user who has just chosen the wrong place.
     Short(Shortage, String),
     /// It had nothing to fetch, and another download waits for its place.
     GaveWay,
@@ -89,24 +94,23 @@ impl Learned {
 
 /// A run of the engine.
 pub(super) struct Run {
-    shared: Arc<Shared>,
+    downloads: Arc<Downloads>,
     record: DownloadRecord,
-    origin: Origin,
+    started_by: StartedBy,
     layout: Layout,
     download: Download,
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
-    waits_for: watch::Sender<Option<String>>,
 }
 
 impl Run {
     /// Starts the engine on a listed download.
     pub(super) fn start(
-        shared: &Arc<Shared>,
+        downloads: &Arc<Downloads>,
         (record, number): (&DownloadRecord, u64),
         pieces: Arc<[Sha1]>,
-        origin: Origin,
+        started_by: StartedBy,
         opened: watch::Sender<Option<Option<String>>>,
         stopped: watch::Receiver<Option<Stop>>,
     ) -> Result<Self, StartError> {
@@ -114,30 +118,29 @@ impl Run {
         let content = Content::new(layout, pieces, record.manifest.digest())?;
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
-        let download = shared.parts.engine.start(content, target, sources);
-        let (waits_for, waits_for_seen) = watch::channel(None);
+        let download = downloads.parts.engine.start(content, target, sources);
         let share = {
-            let mut list = shared.list();
-            let progress = download.progress();
-            let works = Works { progress, waits_for: waits_for_seen };
+            let mut list = downloads.list();
+            let works = Works { progress: download.progress(), waits_for: download.waits_for() };
             list.is_now(record.key, number, Now::Works(works));
             list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
         if share {
             let body = Body::Partial { reader: download.reader(), verified: download.verified() };
-            shared.parts.swarm.serve(record.key, Served { layout, body });
+            downloads.parts.swarm.serve(record.key, Served { layout, body });
         }
-        let (shared, record) = (shared.clone(), record.clone());
-        Ok(Self { shared, record, origin, layout, download, changes, stopped, opened, waits_for })
+        let (downloads, record) = (downloads.clone(), record.clone());
+        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened })
     }
 
     /// Runs until the engine ends, or is stopped.
-    pub(super) async fn run(self, learned: &mut Learned) -> Closed {
+    /// `answer` is what the trackers said of the holders just now, if they were asked.
+    pub(super) async fn run(self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> Closed {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
             stop = wanted(&mut stopped) => self.stop(stop).await,
-            problem = self.feed(learned) => match self.stop(Stop::Pause).await {
+            problem = self.feed(learned, answer) => match self.stop(Stop::Pause).await {
                 Closed::End(End::Complete) => Closed::End(End::Complete),
                 _ => Closed::End(End::Failed(problem)),
             },
@@ -153,46 +156,27 @@ impl Run {
 
     /// Completes when the download has had nothing to fetch for a while and another waits for its place.
     async fn idles(&self) {
-        let progress = self.download.progress();
-        let (mut since, mut fetched) = (Instant::now(), 0);
         loop {
-            self.shared.active.wanted().await;
-            {
-                let now = progress.borrow();
-                if now.state != State::Waiting || now.fetched_bytes != fetched {
-                    (since, fetched) = (Instant::now(), now.fetched_bytes);
-                }
-            }
-            if since.elapsed() >= GIVE_WAY_AFTER {
+            self.downloads.active.wanted().await;
+            if self.download.progress().borrow().idle >= GIVE_WAY_AFTER {
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Records that there is something of the file once the first piece is: if it is not there later, its drive is away.
-    /// Never completes.
+    /// Records once the first piece is there: if the partial file is missing later, its drive is away. Never completes.
     async fn note_begun(&self) {
-        if self.shared.list().verified(self.record.key) == 0 {
+        if self.downloads.list().verified(self.record.key) == 0 {
             let mut verified = self.download.verified();
             let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
             let (user, key) = (self.record.user, self.record.key);
             let bytes = self.layout.piece_length().into();
-            if some && let Err(error) = self.shared.parts.store.note_verified(user, key, bytes).await {
+            if some && let Err(error) = self.downloads.parts.store.note_verified(user, key, bytes).await {
                 tracing::debug!(%error, "the beginning of a download cannot be recorded");
             }
         }
         std::future::pending().await
-    }
-
-    fn tell_banned(&self, source: String, reason: String) {
-        let (group, file) = self.shared.name_of(&self.record);
-        self.shared.parts.events.tell(Event::SourceBanned { group, file, source, reason });
-    }
-
-    fn tell_refused(&self, mirror: String, reason: String) {
-        let (group, file) = self.shared.name_of(&self.record);
-        self.shared.parts.events.tell(Event::MirrorRefused { group, file, mirror, reason });
     }
 
     async fn stop(&self, stop: Stop) -> Closed {
@@ -203,10 +187,10 @@ impl Run {
         end_of(outcome, Some(stop))
     }
 
-    /// Tells whoever began the download that the engine works. Never completes.
+    /// Reports to the command that began the download that the engine works. Never completes.
     async fn watch_opening(&self) {
         let mut progress = self.download.progress();
-        let works = |progress: &Progress| !matches!(progress.state, State::Opening | State::Ended);
+        let works = |progress: &Progress| !matches!(progress.phase, Phase::Opening | Phase::Ended);
         let works = progress.wait_for(works).await.is_ok();
         if works {
             self.opened.send_replace(Some(None));
@@ -219,30 +203,50 @@ impl Run {
         let mut verified = self.download.verified();
         let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
         if some {
-            let list = self.shared.list();
+            let list = self.downloads.list();
             if list.is_shared(self.record.key) {
-                self.shared.parts.holdings.set_part(self.record.key);
+                self.downloads.parts.holdings.set_part(self.record.key);
             }
         }
         std::future::pending().await
     }
 
     /// Asks the trackers for holders and gives them to the engine, for as long as the download runs. Completes only
-    /// when it cannot go on, with the reason.
-    async fn feed(&self, learned: &mut Learned) -> String {
-        // The question and what is done with its answers go on side by side: holders that are known are tried again also
-        // while no tracker answers.
-        let (answers, answered) = mpsc::channel::<Answered>(1);
+    /// when it cannot continue, with the reason.
+    async fn feed(&self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> String {
+        // Asking and using the answers run side by side: known holders are tried again also while no tracker answers.
+        let (answers, answered) = mpsc::channel(1);
         let sooner = Notify::new();
+        let parts = &self.downloads.parts;
+        let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
+        sources.never(learned.banned.iter().copied());
+        learned.mirrors.rest();
+        let mut named = Named {
+            run: self,
+            answered,
+            sooner: &sooner,
+            sources,
+            learned,
+            changes: Vec::new(),
+            reported: matches!(self.started_by, StartedBy::Command { unshared: true } | StartedBy::Again),
+            wakes: self.downloads.wakes.subscribe(),
+            tickets: parts.tickets.changed(),
+        };
         tokio::select! {
-            problem = self.ask(answers, &sooner) => problem,
-            never = self.use_holders(answered, &sooner, learned) => match never {},
+            problem = self.ask(answer, answers, &sooner) => problem,
+            never = feed(&self.download, self.changes.clone(), [&mut named]) => match never {},
         }
     }
 
-    /// Asks the trackers again and again, earlier if `sooner` says so. Completes as [`Run::feed`].
-    async fn ask(&self, answers: mpsc::Sender<Answered>, sooner: &Notify) -> String {
-        let parts = &self.shared.parts;
+    /// Asks the trackers again and again, earlier if `sooner` says so. The first answer may be known. Completes as
+    /// [`Run::feed`].
+    async fn ask(
+        &self,
+        mut known: Option<HoldersAnswer>,
+        answers: mpsc::Sender<HoldersAnswer>,
+        sooner: &Notify,
+    ) -> String {
+        let parts = &self.downloads.parts;
         let key = self.record.key;
         // In a row.
         let mut refusals = 0;
@@ -251,12 +255,21 @@ impl Run {
                 // The user may have become a member only now. Without trackers the next round tries again.
                 let _ = parts.session.renew().await;
             }
-            let again = match parts.session.call(Call::Holders { group: key.group, file: key.file }).await {
-                Ok(Answer::Holders { holders, again_ms, mirrors }) => {
+            let answer = match known.take() {
+                Some(answer) => Ok(Some(answer)),
+                None => {
+                    tracing::debug!("asking for holders");
+                    let call = Call::Holders { group: key.group, file: key.file };
+                    parts.session.call(call).await.map(HoldersAnswer::of)
+                }
+            };
+            let again = match answer {
+                Ok(Some(answer)) => {
                     refusals = 0;
+                    let again = answer.again;
                     // The other end lives as long as this one.
-                    let _ = answers.send(Answered { holders, mirrors }).await;
-                    Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST)
+                    let _ = answers.send(answer).await;
+                    again
                 }
                 Err(CallError::Refused { kind: RefusalKind::NotAllowed, text, .. }) => {
                     refusals += 1;
@@ -265,142 +278,117 @@ impl Run {
                     }
                     AFTER_SILENCE
                 }
-                Ok(_) | Err(_) => AFTER_SILENCE,
+                Ok(None) | Err(_) => AFTER_SILENCE,
             };
             tokio::time::sleep(SOONEST).await;
             let _ = tokio::time::timeout(again.saturating_sub(SOONEST), sooner.notified()).await;
         }
     }
+}
 
-    /// Makes sources of the holders, watches them, and gives those that live to the engine. Never completes.
-    async fn use_holders(
-        &self,
-        mut answered: mpsc::Receiver<Answered>,
-        sooner: &Notify,
-        learned: &mut Learned,
-    ) -> Infallible {
-        let told = matches!(self.origin, Origin::Command { unshared: true } | Origin::Again);
-        let parts = &self.shared.parts;
-        let mut sources =
-            Sources::new(parts.swarm.clone(), self.record.key, self.layout, self.changes.clone());
-        sources.never(learned.banned.iter().copied());
-        learned.mirrors.rest();
-        let mut feeder = Feeder { run: self, sources, learned, told };
-        let mut progress = self.download.progress();
-        let (mut wakes, mut tickets) = (self.shared.wakes.subscribe(), parts.tickets.changed());
-        feeder.add_mirrors().await;
-        loop {
+/// The holders and mirrors that the trackers name, as the download's sources.
+struct Named<'a> {
+    run: &'a Run,
+    answered: mpsc::Receiver<HoldersAnswer>,
+    /// Has the trackers asked sooner.
+    sooner: &'a Notify,
+    sources: Sources,
+    learned: &'a mut Learned,
+    /// Changes to the mirrors that the engine does not know yet.
+    changes: Vec<SourceChange>,
+    /// Whether it was reported that no client shares the file.
+    reported: bool,
+    wakes: watch::Receiver<u64>,
+    tickets: watch::Receiver<u64>,
+}
+
+impl Discovery for Named<'_> {
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
             tokio::select! {
-                Some(answered) = answered.recv() => feeder.take(answered).await,
-                seen = feeder.sources.changed() => {
+                Some(answer) = self.answered.recv() => self.take(answer),
+                seen = self.sources.changed() => {
                     if seen.is_loss() {
-                        // Its holder may be somewhere else by now.
-                        sooner.notify_one();
+                        // Its holder may be at another address by now.
+                        self.sooner.notify_one();
                     }
-                    let banned = feeder.sources.take(seen).await;
-                    banned.into_iter().for_each(|banned| feeder.ban(banned));
+                    if let Some(banned) = self.sources.take(seen) {
+                        self.ban(banned);
+                    }
                 }
-                Ok(()) = progress.changed() => {
-                    feeder.look(&progress.borrow_and_update().clone());
-                    feeder.add_mirrors().await;
+                Ok(()) = self.wakes.changed() => {
+                    self.sources.hurry();
+                    self.sooner.notify_one();
                 }
-                Ok(()) = wakes.changed() => {
-                    feeder.sources.hurry();
-                    sooner.notify_one();
-                }
-                Ok(()) = tickets.changed() => feeder.sources.hurry(),
+                Ok(()) = self.tickets.changed() => self.sources.hurry(),
             }
-            let now = progress.borrow().clone();
-            feeder.sources.choose(&now).await;
-            feeder.tell_what_it_waits_for(&now);
+        })
+    }
+
+    fn changes(&mut self, now: &Progress) -> Vec<SourceChange> {
+        for banned in self.sources.look(now) {
+            self.ban(banned);
         }
+        let notices = self.learned.mirrors.look(now, &self.run.download.verified().borrow());
+        self.report(notices);
+        self.add_mirrors();
+        self.changes.extend(self.sources.choose(now));
+        std::mem::take(&mut self.changes)
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.sources.waits_for()
     }
 }
 
-/// What the trackers say of a file.
-struct Answered {
-    holders: Vec<Holder>,
-    /// None from a tracker of an earlier version.
-    mirrors: Option<Vec<String>>,
-}
-
-/// What was made of the holders so far.
-struct Feeder<'a> {
-    run: &'a Run,
-    sources: Sources,
-    learned: &'a mut Learned,
-    /// Whether the user knows that nobody shares the file.
-    told: bool,
-}
-
-impl Feeder<'_> {
-    /// Takes what the trackers say.
-    async fn take(&mut self, Answered { holders, mirrors }: Answered) {
-        for ended in mirrors.map_or_else(Vec::new, |urls| self.learned.mirrors.are(&urls)) {
-            let _ = self.run.changes.send(SourceChange::Remove(ended)).await;
+impl Named<'_> {
+    /// Takes an answer of the trackers.
+    fn take(&mut self, HoldersAnswer { holders, mirrors, .. }: HoldersAnswer) {
+        if let Some(urls) = mirrors {
+            self.changes.extend(self.learned.mirrors.are(&urls));
         }
-        self.add_mirrors().await;
+        self.add_mirrors();
         let run = self.run;
-        let own = run.shared.parts.tickets.own();
+        let own = run.downloads.parts.tickets.own();
         let holders: Vec<Holder> =
-            holders.into_iter().filter(|h| h.peer != own && h.extent != Extent::None).collect();
-        let others = holders.iter().any(|holder| holder.extent == Extent::Some);
-        let _ = run.changes.send(SourceChange::OthersDownloading(others)).await;
+            holders.into_iter().filter(|h| h.peer != own && h.completeness != Completeness::None).collect();
+        let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
+        self.changes.push(SourceChange::OthersDownloading(others));
         if holders.is_empty() {
             let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();
-            if idle && !std::mem::replace(&mut self.told, true) {
-                let (group, file) = run.shared.name_of(&run.record);
-                run.shared.parts.events.tell(Event::Waiting { group, file });
+            if idle && !std::mem::replace(&mut self.reported, true) {
+                let (group, file) = run.downloads.name_of(&run.record);
+                run.downloads.parts.events.tell(Event::Waiting { group, file });
             }
         } else {
-            self.told = false;
+            self.reported = false;
         }
         self.sources.offered(holders);
     }
 
-    /// Mirrors need no tracker and no sharer who is online.
-    async fn add_mirrors(&mut self) {
+    /// Adds the mirrors that are due. They need no tracker, and no sharer who is online.
+    fn add_mirrors(&mut self) {
         let mut notices = Vec::new();
-        for (id, source) in self.learned.mirrors.due(&mut notices) {
-            let _ = self.run.changes.send(SourceChange::Add(id, source)).await;
-        }
-        self.tell(notices);
+        self.changes.extend(self.learned.mirrors.due(&mut notices));
+        self.report(notices);
     }
 
-    /// A holder is not used any more, by later runs neither.
+    /// A holder is not used any more, not by later runs either.
     fn ban(&mut self, Banned { peer, source, reason }: Banned) {
         if self.learned.banned.len() < MAX_BANNED {
             self.learned.banned.insert(peer);
         }
-        self.run.tell_banned(source, reason);
+        self.report(vec![Notice::Lied(source, reason)]);
     }
 
-    fn tell(&self, notices: Vec<Notice>) {
+    fn report(&self, notices: Vec<Notice>) {
         for notice in notices {
-            match notice {
-                Notice::Lied(source, reason) => self.run.tell_banned(source, reason),
-                Notice::Refused(mirror, reason) => self.run.tell_refused(mirror, reason),
-            }
+            let (group, file) = self.run.downloads.name_of(&self.run.record);
+            self.run.downloads.parts.events.tell(match notice {
+                Notice::Lied(source, reason) => Event::SourceBanned { group, file, source, reason },
+                Notice::Refused(mirror, reason) => Event::MirrorRefused { group, file, mirror, reason },
+            });
         }
-    }
-
-    /// Notices sources that the engine gave up.
-    fn look(&mut self, progress: &Progress) {
-        for banned in self.sources.look(progress) {
-            self.ban(banned);
-        }
-        let notices = self.learned.mirrors.look(progress, &self.run.download.verified().borrow());
-        self.tell(notices);
-    }
-
-    /// Lets whoever lists the download see what it waits for.
-    fn tell_what_it_waits_for(&self, progress: &Progress) {
-        let words = if progress.sources == 0 { self.sources.waits_for() } else { None };
-        self.run.waits_for.send_if_modified(|before| {
-            let changed = *before != words;
-            *before = words;
-            changed
-        });
     }
 }
 

@@ -1,5 +1,5 @@
-//! The holders of one file as sources of its download: puts them into use as [`super::choice`] decides, watches how each
-//! stands, and gives the engine those that live. Owned by the download's task; it knows nothing of trackers.
+//! The holders of one file as sources of its download: puts them into use as [`super::choice`] decides, watches the state of
+//! each, and gives the engine those that live. Owned by the download's task; it knows nothing of trackers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::tracker_api::Holder;
 use shoal_common::{Layout, PeerId, UserName};
 use shoal_engine::{AnySource, Bottleneck, Progress, SourceChange, SourceId, SourceState};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -16,13 +16,13 @@ use super::choice::{Choice, Step};
 use shoal_session::text;
 use shoal_swarm::{FileKey, Liveness, Swarm};
 
-/// How long what a holder said of its copy is told after the trackers name it no more: it is withdrawn from the lists the
-/// moment that something is the matter with it.
-const TOLD_FOR: Duration = Duration::from_secs(60);
-/// Holders of which is remembered why they came to nothing; more than a screen shows.
+/// How long the trouble with a holder's copy is shown after the trackers stop naming it: they do so as soon as the trouble
+/// begins.
+const SHOWN_FOR: Duration = Duration::from_secs(60);
+/// Most holders whose failures are remembered; more than a screen shows.
 const MAX_FAILURES: usize = 256;
-/// Copies of which is told; the rest is counted.
-const MAX_TOLD: usize = 3;
+/// Copies that are named; the rest is counted.
+const MAX_SHOWN: usize = 3;
 
 /// A source that is never used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +41,15 @@ pub struct Sources {
     swarm: Swarm,
     key: FileKey,
     layout: Layout,
-    changes: mpsc::Sender<SourceChange>,
+    /// Changes to the engine's sources that [`Sources::choose`] gives.
+    changes: Vec<SourceChange>,
     choice: Choice,
-    in_use: HashMap<SourceId, Use>,
+    in_use: HashMap<SourceId, SourceInUse>,
     /// Why a holder's last source came to nothing.
     failures: BTreeMap<PeerId, Failure>,
-    /// One watch a source in use, and some of sources that are not any more.
+    /// One watch per source in use, and some of sources that are not in use any more.
     watches: JoinSet<Option<Seen>>,
-    /// Tells a source from earlier ones of the same holder.
+    /// Distinguishes a source from earlier ones of the same holder.
     uses: u64,
 }
 
@@ -63,14 +64,14 @@ struct Failure {
 
 /// A source in use.
 #[derive(Debug)]
-struct Use {
+struct SourceInUse {
     number: u64,
     peer: PeerId,
     user: UserName,
     now: Liveness,
 }
 
-/// A source that stands otherwise than before.
+/// A source whose state changed.
 #[derive(Debug)]
 pub struct Seen {
     id: SourceId,
@@ -90,14 +91,14 @@ impl Seen {
 }
 
 impl Sources {
-    /// No holder is known yet. `changes` leads to the engine.
+    /// No holder is known yet.
     #[must_use]
-    pub fn new(swarm: Swarm, key: FileKey, layout: Layout, changes: mpsc::Sender<SourceChange>) -> Self {
+    pub fn new(swarm: Swarm, key: FileKey, layout: Layout) -> Self {
         Self {
             swarm,
             key,
             layout,
-            changes,
+            changes: Vec::new(),
             choice: Choice::default(),
             in_use: HashMap::new(),
             failures: BTreeMap::new(),
@@ -116,27 +117,29 @@ impl Sources {
     pub fn offered(&mut self, holders: Vec<Holder>) {
         self.choice.offered(holders);
         let known: HashSet<PeerId> = self.choice.pending().map(|pending| pending.holder.peer).collect();
-        self.failures.retain(|peer, failure| known.contains(peer) || failure.at.elapsed() < TOLD_FOR);
+        self.failures.retain(|peer, failure| known.contains(peer) || failure.at.elapsed() < SHOWN_FOR);
     }
 
-    /// Puts holders into use, and out of it; whose time has come is tried again. To be called a few times a second.
-    pub async fn choose(&mut self, progress: &Progress) {
-        // Whoever else was asked, no more would come.
+    /// Puts holders into use, and out of it; those that are due are tried again. To be called a few times per second. Gives
+    /// what changes for the engine, with what [`Sources::take`] changed.
+    pub fn choose(&mut self, progress: &Progress) -> Vec<SourceChange> {
+        // More sources would bring no more.
         let patient = matches!(progress.limit, Bottleneck::RateLimit | Bottleneck::Idle);
-        for step in self.choice.turn(&progress.rows, patient, Instant::now()) {
+        for step in self.choice.next_steps(&progress.rows, patient, Instant::now()) {
             match step {
-                Step::Add(id, holder) => self.add(id, &holder).await,
-                Step::Remove(id) => self.remove(id).await,
+                Step::Add(id, holder) => self.add(id, &holder),
+                Step::Remove(id) => self.remove(id),
                 Step::Replace(id, holder) => {
                     self.swarm.doubt(holder.peer);
-                    self.remove(id).await;
-                    self.add(id, &holder).await;
+                    self.remove(id);
+                    self.add(id, &holder);
                 }
             }
         }
+        std::mem::take(&mut self.changes)
     }
 
-    /// Waits until a source stands otherwise than before; to be given to [`Sources::take`]. Safe to drop.
+    /// Waits until the state of a source changes; to be given to [`Sources::take`]. Safe to drop.
     pub async fn changed(&mut self) -> Seen {
         loop {
             match self.watches.join_next().await {
@@ -148,10 +151,10 @@ impl Sources {
         }
     }
 
-    /// Does what follows from how a source stands now; gives one that is banned for it.
-    pub async fn take(&mut self, seen: Seen) -> Option<Banned> {
+    /// Acts on the new state of a source; gives one that is banned for it.
+    pub fn take(&mut self, seen: Seen) -> Option<Banned> {
         let Seen { id, number, now, liveness, .. } = seen;
-        tracing::debug!(source = id.0, ?now, "a source stands otherwise");
+        tracing::debug!(source = id.0, ?now, "a source changed its state");
         let entry = self.in_use.get_mut(&id)?;
         entry.now = now.clone();
         let (peer, user) = (entry.peer, entry.user.clone());
@@ -167,11 +170,11 @@ impl Sources {
                     self.failures.insert(peer, Failure { user, reason, copy, at: now });
                 }
                 self.choice.gone(id, now);
-                self.remove(id).await;
+                self.remove(id);
                 return None;
             }
             Liveness::Invalid(reason) => {
-                self.remove(id).await;
+                self.remove(id);
                 let banned = self.choice.banned(id);
                 return banned.map(|(peer, source)| Banned { peer, source, reason });
             }
@@ -180,7 +183,7 @@ impl Sources {
         None
     }
 
-    /// Notices sources that the engine found lying; those that were not known for it.
+    /// Notices sources that the engine found lying; gives the new ones.
     pub fn look(&mut self, progress: &Progress) -> Vec<Banned> {
         let mut liars = Vec::new();
         for row in progress.rows.iter() {
@@ -194,12 +197,12 @@ impl Sources {
         liars
     }
 
-    /// Whoever waits for its next try is tried with the next [`Sources::choose`].
+    /// Holders that wait for their next try are tried with the next [`Sources::choose`].
     pub fn hurry(&mut self) {
         self.choice.hurry();
     }
 
-    /// What is waited for while no source can be asked for pieces, in one sentence; `None` if no holder is known.
+    /// What the download waits for while no source can be asked for pieces, in one sentence; `None` if no holder is known.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         let words = match (self.copies(), self.connecting()) {
@@ -211,7 +214,7 @@ impl Sources {
         Some(text::error_line(&words))
     }
 
-    /// What holders said last is the matter with their copies, of those too that are named no more since.
+    /// The troubles that holders reported with their copies, also of those that are not named any more.
     fn copies(&self) -> Option<String> {
         let mut troubles: Vec<(&UserName, CopyTrouble)> =
             self.failures.values().filter_map(|failure| Some((&failure.user, failure.copy?))).collect();
@@ -219,13 +222,13 @@ impl Sources {
         sentence(&troubles)
     }
 
-    /// Whom it tries to connect to.
+    /// The holder that it tries to connect to.
     fn connecting(&self) -> Option<String> {
         let mut pending: Vec<_> = self.choice.pending().collect();
         let said = |peer| self.failures.get(peer).is_some_and(|failure| failure.copy.is_some());
         pending.retain(|one| !said(&one.holder.peer));
         pending.sort_by(|one, other| one.holder.user.as_str().cmp(other.holder.user.as_str()));
-        // Rather one of which something is known.
+        // Preferably one of which something is known.
         let first = pending.iter().find(|one| self.failures.contains_key(&one.holder.peer));
         let first = first.or(pending.first())?;
         let user = &first.holder.user;
@@ -241,29 +244,24 @@ impl Sources {
         Some(if others > 0 { format!("{words} (and {others} more)") } else { words })
     }
 
-    async fn add(&mut self, id: SourceId, holder: &Holder) {
+    fn add(&mut self, id: SourceId, holder: &Holder) {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
         self.uses += 1;
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
-        self.in_use.insert(id, Use { number, peer, user, now });
+        self.in_use.insert(id, SourceInUse { number, peer, user, now });
         self.watch(id, self.uses, source.liveness());
-        self.tell(SourceChange::Add(id, AnySource::new(source))).await;
+        self.changes.push(SourceChange::Add(id, AnySource::new(source)));
     }
 
-    async fn remove(&mut self, id: SourceId) {
+    fn remove(&mut self, id: SourceId) {
         self.in_use.remove(&id);
-        self.tell(SourceChange::Remove(id)).await;
+        self.changes.push(SourceChange::Remove(id));
     }
 
-    /// The engine that does not listen any more is about to end.
-    async fn tell(&self, change: SourceChange) {
-        let _ = self.changes.send(change).await;
-    }
-
-    /// Waits, in a task of its own, until a source stands otherwise than is known.
+    /// Waits, in a task of its own, until a source leaves its known state.
     fn watch(&mut self, id: SourceId, number: u64, mut liveness: watch::Receiver<Liveness>) {
-        let Some(Use { now: known, .. }) = self.in_use.get(&id) else { return };
+        let Some(SourceInUse { now: known, .. }) = self.in_use.get(&id) else { return };
         let known = known.clone();
         self.watches.spawn(async move {
             let now = liveness.wait_for(|now| *now != known).await.ok()?.clone();
@@ -279,14 +277,14 @@ impl Sources {
 
 fn sentence(troubles: &[(&UserName, CopyTrouble)]) -> Option<String> {
     let mut words: Vec<String> =
-        troubles.iter().take(MAX_TOLD).map(|(user, trouble)| told(user, *trouble)).collect();
-    if troubles.len() > MAX_TOLD {
-        words.push(format!("and {} more cannot serve it", troubles.len() - MAX_TOLD));
+        troubles.iter().take(MAX_SHOWN).map(|(user, trouble)| describe(user, *trouble)).collect();
+    if troubles.len() > MAX_SHOWN {
+        words.push(format!("and {} more cannot serve it", troubles.len() - MAX_SHOWN));
     }
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-fn told(user: &UserName, trouble: CopyTrouble) -> String {
+fn describe(user: &UserName, trouble: CopyTrouble) -> String {
     match trouble {
         CopyTrouble::Checked => format!("{user} is checking the file"),
         CopyTrouble::Missing => format!("{user}'s copy is not there now"),

@@ -1,6 +1,6 @@
-//! Carries one download from its beginning to its end, one task each: run after run of the engine, and between them the
-//! waits for what is lacking here (space, descriptors, memory, the drive). A passing lack is no end: what is verified
-//! stays, and the next run goes on from there.
+//! Carries one download from its beginning to its end, in a task of its own: run after run of the engine, and between them
+//! the waits for what is lacking here (space, descriptors, memory, the drive). A passing lack does not end a download: what
+//! is verified stays, and the next run continues from there.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,79 +8,87 @@ use std::sync::Arc;
 use shoal_engine::{Lack, Pauses, Shortage};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::end::{End, Stop};
 use super::error::metadata;
 use super::list::{Now, Running};
-use super::run::{Closed, LEFT, Learned, Origin, Run, wanted};
-use super::{Prepared, Shared};
+use super::run::{Closed, Found, LEFT, Learned, Run, StartedBy, wanted};
+use super::{Downloads, Prepared, span};
 use crate::store::DownloadRecord;
 use shoal_session::events::Event;
 use shoal_session::text;
 
-/// Lets a listed download run; gives where its first word comes.
+/// Lets a listed download run; gives where its first result arrives.
 pub(super) fn start(
-    shared: &Arc<Shared>,
+    downloads: &Arc<Downloads>,
     record: DownloadRecord,
-    origin: Origin,
+    started_by: StartedBy,
+    found: Option<Found>,
 ) -> watch::Receiver<Option<Option<String>>> {
     let (stop, stopped) = watch::channel(None);
     let (opened, first_word) = watch::channel(None);
     let (ended, hurry) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (number, lingering) = {
-        let mut list = shared.list();
+        let mut list = downloads.list();
         let number = list.next_run();
         let (opened, hurry, ended) = (opened.clone(), hurry.clone(), ended.clone());
         list.began(record.key, Running { number, stop, ended, now: Now::Begins, opened, hurry });
         (number, list.lingering(record.key))
     };
-    shared.running.send_modify(|running| *running += 1);
-    let learned = Learned::new(&record.manifest, shared.parts.mirrors);
+    downloads.running.send_modify(|running| *running += 1);
+    let learned = Learned::new(&record.manifest, downloads.parts.mirrors);
     let supervisor = Supervisor {
-        shared: shared.clone(),
+        downloads: downloads.clone(),
         record,
         number,
-        origin,
+        started_by,
         stopped,
         opened,
         hurry,
         pauses: Pauses::default(),
         learned,
-        told: None,
+        found,
+        reported_lack: None,
     };
-    shared.tasks.spawn(async move {
-        let shared = supervisor.shared.clone();
+    let span = span(supervisor.record.key);
+    let carry = async move {
+        let downloads = supervisor.downloads.clone();
         supervisor.carry(lingering).await;
-        shared.running.send_modify(|running| *running -= 1);
+        downloads.running.send_modify(|running| *running -= 1);
         ended.cancel();
-    });
+    };
+    downloads.tasks.spawn(carry.instrument(span));
     first_word
 }
 
 struct Supervisor {
-    shared: Arc<Shared>,
+    downloads: Arc<Downloads>,
     record: DownloadRecord,
     /// Of this run, in the list.
     number: u64,
-    origin: Origin,
+    started_by: StartedBy,
     stopped: watch::Receiver<Option<Stop>>,
-    /// Emptied by whoever waits for the next word.
+    /// Emptied by a command that waits for the next result.
     opened: watch::Sender<Option<Option<String>>>,
     /// Ends a wait.
     hurry: Arc<Notify>,
     pauses: Pauses,
     learned: Learned,
-    /// What the user knows to be lacking.
-    told: Option<Lack>,
+    /// For the first run, if it need not wait.
+    found: Option<Found>,
+    /// The lack that was reported last.
+    reported_lack: Option<Lack>,
 }
 
 impl Supervisor {
     async fn carry(mut self, lingering: Option<CancellationToken>) {
         let end = Box::pin(self.run_on(lingering)).await;
-        // A command waits for the first word, and tells of the failure itself.
-        let early = self.opened.borrow().is_none() && self.origin != Origin::Login;
+        // A command waits for the first result, and reports a failure itself.
+        let early = self.opened.borrow().is_none() && self.started_by != StartedBy::Login;
         let failure = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
-        self.shared.ended(&self.record, Some(self.number), end, !early).await;
+        tracing::info!(?end, "the download stopped");
+        self.downloads.ended(&self.record, Some(self.number), end, !early).await;
         if early {
             self.opened.send_replace(Some(failure));
         }
@@ -98,7 +106,7 @@ impl Supervisor {
                 Ok(place) => place,
                 Err(stop) => return stopped_by(stop),
             };
-            let before = self.shared.list().verified(self.record.key);
+            let before = self.downloads.list().verified(self.record.key);
             match self.one_run().await {
                 Closed::End(end) => return end,
                 Closed::GaveWay => {}
@@ -106,9 +114,9 @@ impl Supervisor {
                     if self.is_mistake(&shortage) {
                         return End::Failed(text::error_line(&error));
                     }
-                    if self.shared.list().verified(self.record.key) > before {
+                    if self.downloads.list().verified(self.record.key) > before {
                         self.pauses.reset();
-                        self.told = None;
+                        self.reported_lack = None;
                     }
                     drop(place);
                     if let Some(stop) = self.wait_for(&shortage).await {
@@ -116,20 +124,22 @@ impl Supervisor {
                     }
                 }
             }
-            self.origin = Origin::Again;
+            self.started_by = StartedBy::Again;
         }
     }
 
     /// A place among the downloads that work.
     async fn place(&mut self) -> Result<OwnedSemaphorePermit, Stop> {
-        let active = &self.shared.active;
+        let active = &self.downloads.active;
         if let Some(place) = active.try_enter() {
             return Ok(place);
         }
+        // It may be out of date by then.
+        self.found = None;
         let all = text::count(active.all(), "download");
         let words =
             format!("waiting for its turn: only {all} at a time with this limit of open files (ulimit -n)");
-        self.shared.list().is_now(self.record.key, self.number, Now::Waits(words));
+        self.downloads.list().is_now(self.record.key, self.number, Now::Waits(words));
         self.withdraw().await;
         let mut entered = pin!(active.enter());
         loop {
@@ -145,13 +155,16 @@ impl Supervisor {
 
     /// One run of the engine, after a look at the destination.
     async fn one_run(&mut self) -> Closed {
-        let prepared = tokio::select! {
-            prepared = self.shared.prepare(&self.record) => prepared,
-            stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
+        let found = match self.found.take() {
+            Some(Found { pieces, answer }) => Ok((Prepared::Pieces(pieces), Some(answer))),
+            None => tokio::select! {
+                prepared = self.downloads.prepare(&self.record) => prepared.map(|prepared| (prepared, None)),
+                stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
+            },
         };
-        let pieces = match prepared {
-            Ok(Prepared::Complete) => return Closed::End(End::Complete),
-            Ok(Prepared::Pieces(pieces)) => pieces,
+        let (pieces, answer) = match found {
+            Ok((Prepared::Complete, _)) => return Closed::End(End::Complete),
+            Ok((Prepared::Pieces(pieces), answer)) => (pieces, answer),
             Err(error) => {
                 let (shortage, error) = (error.shortage(), error.to_string());
                 return match shortage {
@@ -161,16 +174,25 @@ impl Supervisor {
             }
         };
         let (opened, stopped) = (self.opened.clone(), self.stopped.clone());
-        let run = Run::start(&self.shared, (&self.record, self.number), pieces, self.origin, opened, stopped);
+        tracing::debug!(file = %self.record.manifest.name, "fetching");
+        let run = Run::start(
+            &self.downloads,
+            (&self.record, self.number),
+            pieces,
+            self.started_by,
+            opened,
+            stopped,
+        );
         match run {
-            Ok(run) => run.run(&mut self.learned).await,
+            Ok(run) => run.run(&mut self.learned, answer).await,
             Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
         }
     }
 
-    /// Whether somebody has just chosen a place where nothing can be written: that is said at once.
+    /// Whether the user has just chosen a place where nothing can be written: that is an error at once.
     fn is_mistake(&self, shortage: &Shortage) -> bool {
-        let just_chosen = matches!(self.origin, Origin::Command { .. }) && self.opened.borrow().is_none();
+        let just_chosen =
+            matches!(self.started_by, StartedBy::Command { .. }) && self.opened.borrow().is_none();
         just_chosen && shortage.lack.is_of_the_place()
     }
 
@@ -178,15 +200,15 @@ impl Supervisor {
     async fn wait_for(&mut self, shortage: &Shortage) -> Option<Stop> {
         let key = self.record.key;
         let reason = text::error_line(&match shortage.lack {
-            Lack::Partial => format!("{shortage}, or begin anew with resume_download"),
+            Lack::Partial => format!("{shortage}, or start again from the beginning with resume_download"),
             _ => shortage.to_string(),
         });
-        self.shared.list().is_now(key, self.number, Now::Waits(format!("waiting: {reason}")));
+        self.downloads.list().is_now(key, self.number, Now::Waits(format!("waiting: {reason}")));
         self.withdraw().await;
         self.opened.send_replace(Some(None));
-        if self.told.replace(shortage.lack) != Some(shortage.lack) {
-            let (group, file) = self.shared.name_of(&self.record);
-            self.shared.parts.events.tell(Event::Short { group, file, reason });
+        if self.reported_lack.replace(shortage.lack) != Some(shortage.lack) {
+            let (group, file) = self.downloads.name_of(&self.record);
+            self.downloads.parts.events.tell(Event::Short { group, file, reason });
         }
         tokio::select! {
             () = tokio::time::sleep(self.pauses.pause()) => None,
@@ -198,10 +220,10 @@ impl Supervisor {
         }
     }
 
-    /// What is there cannot be read, or must not be kept open.
+    /// Stops offering parts: they cannot be read, or must not be kept open.
     async fn withdraw(&self) {
-        if self.shared.list().is_current(self.record.key, Some(self.number)) {
-            self.shared.release(self.record.key).await;
+        if self.downloads.list().is_current(self.record.key, Some(self.number)) {
+            self.downloads.release(self.record.key).await;
         }
     }
 }

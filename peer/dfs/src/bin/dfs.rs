@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shoal_dfs::front::Options;
+use shoal_dfs::cli::Options;
 
 /// Keeps the memory it got: giving it back and faulting it in again costs a third of the time at full speed.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    shoal_dfs::front::main(Options::parse())
+    shoal_dfs::cli::main(Options::parse())
 }

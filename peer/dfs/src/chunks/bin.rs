@@ -1,4 +1,4 @@
-//! The bin: what the trackers had deleted stays for a while, and is held again as soon as somebody needs it.
+//! The bin: what the trackers had deleted stays for a while, and is held again as soon as it is needed.
 //!
 //! A chunk in the bin stays where it is; a record in a journal says that it is not held any more. So neither a folder nor a
 //! bucket moves anything, and a crash at any moment leaves the chunk held or in the bin. Chunks in the bin take their room:
@@ -12,8 +12,8 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::index::{ChunkIndex, Discarded};
 use super::journal::{Entry, Journal, Record};
-use super::ledger::{Discarded, Ledger};
 use super::{Backend, BackendError, Chunks, Found, PARTS, failed};
 use crate::wire::Failure;
 
@@ -32,7 +32,7 @@ pub struct BinRules {
     pub journal: PathBuf,
     /// For how long a chunk stays in it.
     pub keep: Duration,
-    /// Of a hundred chunks so many may go into it a day, one at least; from 100 on without a bound.
+    /// Percentage of the chunks that may go into it per day, and at least one chunk; 100 or more for no bound.
     pub daily_percent: u8,
     /// Whether all of it is held again from the start.
     pub restore: bool,
@@ -62,22 +62,22 @@ impl Chunks {
     pub async fn open(backend: Arc<dyn Backend>, capacity: u64, rules: BinRules) -> Result<Self, OpenError> {
         let BinRules { journal: path, keep, daily_percent, restore } = rules;
         let found = backend.list().await?;
-        let mut ledger = Ledger::new(capacity, daily_percent);
+        let mut index = ChunkIndex::new(capacity, daily_percent);
         let opened = tokio::task::spawn_blocking({
             let path = path.clone();
             move || {
                 let (mut journal, records) = Journal::open(&path)?;
-                let restored = fill(&mut ledger, found, &records, restore);
-                let rewritten = journal.rewrite(&standing(&ledger));
+                let restored = fill(&mut index, found, &records, restore);
+                let rewritten = journal.rewrite(&standing(&index));
                 if let Err(error) = &rewritten {
                     // A full disk, for instance. The old list says the same.
                     tracing::warn!(%error, path = %path.display(), "the list of deleted chunks was not shortened");
                 }
-                Ok((ledger, journal, if rewritten.is_ok() { Vec::new() } else { restored }))
+                Ok((index, journal, if rewritten.is_ok() { Vec::new() } else { restored }))
             }
         });
         let opened = opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let (ledger, journal, still_listed) =
+        let (index, journal, still_listed) =
             opened.map_err(|error| OpenError::Journal { path: path.clone(), error })?;
         if !still_listed.is_empty() && !backend.touch(still_listed, SystemTime::now() + TICK).await? {
             let error = std::io::Error::other("what is to be held again stays in it");
@@ -85,7 +85,7 @@ impl Chunks {
         }
         Ok(Self {
             backend,
-            ledger: Arc::new(Mutex::new(ledger)),
+            index: Arc::new(Mutex::new(index)),
             journal: Arc::new(tokio::sync::Mutex::new(journal)),
             keep,
             parts: (0..PARTS).map(|_| tokio::sync::Mutex::new(())).collect(),
@@ -100,11 +100,11 @@ impl Chunks {
     /// [`Failure::Storage`] where neither the bin's journal nor a chunk's time can be written.
     pub async fn keep(&self, chunks: &[OwnedChunk]) -> Result<Vec<bool>, Failure> {
         let now = SystemTime::now();
-        if chunks.iter().any(|chunk| self.ledger().is_binned(chunk)) {
+        if chunks.iter().any(|chunk| self.index().is_binned(chunk)) {
             let journal = self.journal.clone().lock_owned().await;
             let binned: Vec<OwnedChunk> = {
-                let ledger = self.ledger();
-                chunks.iter().copied().filter(|chunk| ledger.is_binned(chunk)).collect()
+                let index = self.index();
+                chunks.iter().copied().filter(|chunk| index.is_binned(chunk)).collect()
             };
             let _journal = match append(journal, records(Entry::Restored, &binned, now_ms())).await {
                 Ok(journal) => journal,
@@ -117,15 +117,15 @@ impl Chunks {
                     }
                 }
             };
-            let mut ledger = self.ledger();
+            let mut index = self.index();
             for chunk in &binned {
-                ledger.restore(chunk, Some(now));
+                index.restore(chunk, Some(now));
                 tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "needed again: out of the bin");
             }
         }
         let held: Vec<bool> = {
-            let mut ledger = self.ledger();
-            chunks.iter().map(|chunk| ledger.touch(chunk, now)).collect()
+            let mut index = self.index();
+            chunks.iter().map(|chunk| index.touch(chunk, now)).collect()
         };
         if held.contains(&true) {
             self.changed();
@@ -148,8 +148,8 @@ impl Chunks {
         let before = SystemTime::now().checked_sub(min_age);
         let journal = self.journal.clone().lock_owned().await;
         let done: Vec<Discarded> = {
-            let mut ledger = self.ledger();
-            chunks.iter().map(|chunk| ledger.discard(chunk, before, now_ms)).collect()
+            let mut index = self.index();
+            chunks.iter().map(|chunk| index.discard(chunk, before, now_ms)).collect()
         };
         let binned: Vec<OwnedChunk> = chunks
             .iter()
@@ -162,8 +162,8 @@ impl Chunks {
         }
         let written = append(journal, records(Entry::Binned, &binned, now_ms)).await;
         if written.is_err() {
-            let mut ledger = self.ledger();
-            binned.iter().for_each(|chunk| ledger.take_back(chunk, now_ms));
+            let mut index = self.index();
+            binned.iter().for_each(|chunk| index.take_back(chunk, now_ms));
         }
         self.changed();
         written.map(|_| done)
@@ -172,7 +172,7 @@ impl Chunks {
     /// Chunks in the bin.
     #[must_use]
     pub fn bin_len(&self) -> usize {
-        self.ledger().bin_len()
+        self.index().bin_len()
     }
 
     /// Removes what has been in the bin for long enough, until `stop`.
@@ -191,13 +191,13 @@ impl Chunks {
     async fn empty_bin(&self) {
         let keep_ms = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
         let Some(until_ms) = now_ms().checked_sub(keep_ms) else { return };
-        let due = self.ledger().binned_until(until_ms);
+        let due = self.index().binned_until(until_ms);
         for chunk in due {
-            // Held until its record is written: a chunk that is stored anew, and put into the bin again, comes after it.
+            // Held until its record is written: a chunk that is stored again, and put into the bin again, comes after it.
             let _turn = self.part(&chunk).lock().await;
-            // Held over the removal: nobody takes it out of the bin meanwhile.
+            // Held during the removal, so that nothing takes the chunk out of the bin.
             let journal = self.journal.clone().lock_owned().await;
-            if !self.ledger().is_binned(&chunk) {
+            if !self.index().is_binned(&chunk) {
                 continue;
             }
             match self.backend.delete(chunk).await {
@@ -210,7 +210,7 @@ impl Chunks {
             }
         }
         let journal = self.journal.clone().lock_owned().await;
-        let standing = standing(&self.ledger());
+        let standing = standing(&self.index());
         if journal.len() > 2 * standing.len() + VOID
             && let Err(error) = on_disk(journal, move |journal| journal.rewrite(&standing)).await
         {
@@ -221,7 +221,7 @@ impl Chunks {
     /// Notes that a chunk is gone from the bin for good; the caller has the lock of its part. A record that cannot be written is
     /// not needed as long as the chunk does not come back before the next start, and void then by its age.
     pub(super) async fn forget_binned(&self, journal: OwnedMutexGuard<Journal>, chunk: OwnedChunk) {
-        self.ledger().remove_binned(&chunk);
+        self.index().remove_binned(&chunk);
         // It was logged.
         let _ = append(journal, records(Entry::Removed, &[chunk], now_ms())).await;
     }
@@ -249,36 +249,36 @@ async fn on_disk(
 
 /// Fills the index from what is there and what the journal says of it.
 /// Gives what was in the bin and is held again.
-fn fill(ledger: &mut Ledger, found: Vec<Found>, journal: &[Record], restore: bool) -> Vec<OwnedChunk> {
+fn fill(index: &mut ChunkIndex, found: Vec<Found>, journal: &[Record], restore: bool) -> Vec<OwnedChunk> {
     let mut restored = Vec::new();
     let mut binned = std::collections::HashMap::new();
     for record in journal {
         match record.entry {
             Entry::Binned => {
-                ledger.count_binned(record.at_ms);
+                index.count_binned(record.at_ms);
                 binned.insert(record.chunk, record.at_ms);
             }
-            Entry::Counted => ledger.count_binned(record.at_ms),
+            Entry::Counted => index.count_binned(record.at_ms),
             Entry::Restored | Entry::Removed => drop(binned.remove(&record.chunk)),
         }
     }
     for found in found {
-        // One that was written after it went into the bin was stored anew.
+        // A chunk written after it went into the bin was stored again.
         match binned.get(&found.chunk).filter(|since_ms| ms(found.stored) <= **since_ms) {
-            None => ledger.found(found),
+            None => index.found(found),
             Some(_) if restore => {
                 restored.push(found.chunk);
-                ledger.found(Found { stored: SystemTime::now(), ..found });
+                index.found(Found { stored: SystemTime::now(), ..found });
             }
-            Some(since_ms) => ledger.found_binned(found, *since_ms),
+            Some(since_ms) => index.found_binned(found, *since_ms),
         }
     }
     restored
 }
 
 /// The records that say how the bin stands.
-fn standing(ledger: &Ledger) -> Vec<Record> {
-    let (binned, day) = ledger.bin(now_ms());
+fn standing(index: &ChunkIndex) -> Vec<Record> {
+    let (binned, day) = index.bin(now_ms());
     let nothing =
         OwnedChunk { owner: shoal_common::Uid([0; 16]), chunk: shoal_common::storage::ChunkId([0; 32]) };
     let binned = binned.into_iter().map(|(chunk, at_ms)| Record { entry: Entry::Binned, chunk, at_ms });

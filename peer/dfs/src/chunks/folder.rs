@@ -54,7 +54,7 @@ impl Folder {
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&root.join(DRAFTS))?;
         make(&root.join(ASIDE))?;
-        // What was being written when the last run ended was never told to anybody.
+        // What was being written when the last run ended was never acknowledged.
         for entry in fs::read_dir(root.join(DRAFTS))? {
             fs::remove_file(entry?.path())?;
         }

@@ -1,7 +1,7 @@
 //! What is in the bin, on disk: a list of fixed records, appended and synced, rewritten when most of it is void.
 //!
 //! Behind the last record the file has zeros, room for more records: on a disk that is full meanwhile, they can be written
-//! still. A file system that never writes where something lies needs room all the same; whoever appends can do without.
+//! still. A file system that never writes where something lies needs room all the same; appending needs none.
 //!
 //! A record that is cut off or damaged is passed over: its chunk then counts as held, which is the safe side. Blocks on the
 //! disk.

@@ -1,13 +1,13 @@
 //! A node's chunks: what is held, how much room there is, and the backend that keeps the bytes.
 //!
 //! Whatever is listed as held was checked against its id and made durable first. Capacity is reserved before bytes are
-//! written, so that it holds to the byte however many come at once. Every change is numbered, so that whoever tells the
-//! trackers tells them each once.
+//! written, so that it holds to the byte however many come at once. Every change is numbered, so that each is
+//! reported to each tracker once.
 
 mod bin;
 mod folder;
+mod index;
 mod journal;
-mod ledger;
 mod object;
 mod scrub;
 
@@ -23,13 +23,13 @@ use tokio::sync::watch;
 
 pub use bin::{BinRules, OpenError};
 pub use folder::Folder;
-pub use ledger::{Change, Changes, Discarded, Room};
+pub use index::{Change, Changes, Discarded, Room};
 pub use object::ObjectBackend;
-pub use scrub::{Scrub, scrub};
+pub use scrub::{Scrub, Scrubbed, scrub};
 
 use crate::wire::Failure;
+use index::ChunkIndex;
 use journal::Journal;
-use ledger::Ledger;
 
 /// Chunks are written and removed one at a time in each of so many parts, told by their id: what writes one never meets
 /// what removes it, and few wait for others.
@@ -82,7 +82,7 @@ pub trait Backend: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Chunks {
     backend: Arc<dyn Backend>,
-    ledger: Arc<Mutex<Ledger>>,
+    index: Arc<Mutex<ChunkIndex>>,
     /// What is in the bin, on disk. Its lock is taken after that of a part.
     journal: Arc<tokio::sync::Mutex<Journal>>,
     keep: Duration,
@@ -94,31 +94,31 @@ impl Chunks {
     /// How much room there is.
     #[must_use]
     pub fn room(&self) -> Room {
-        self.ledger().room()
+        self.index().room()
     }
 
     /// Whether a chunk is held.
     #[must_use]
     pub fn holds(&self, chunk: &OwnedChunk) -> bool {
-        self.ledger().length(chunk).is_some()
+        self.index().length(chunk).is_some()
     }
 
     /// Length of a chunk that is held.
     #[must_use]
     pub fn length(&self, chunk: &OwnedChunk) -> Option<u32> {
-        self.ledger().length(chunk)
+        self.index().length(chunk)
     }
 
     /// Everything that is held, and the number of the last change.
     #[must_use]
     pub fn snapshot(&self) -> (Vec<OwnedChunk>, u64) {
-        self.ledger().snapshot()
+        self.index().snapshot()
     }
 
     /// What changed after the change of that number; `None` when that is too long ago to be known.
     #[must_use]
     pub fn changes_after(&self, number: u64, most: usize) -> Option<Changes> {
-        self.ledger().changes_after(number, most)
+        self.index().changes_after(number, most)
     }
 
     /// The number of the last change, as it grows.
@@ -154,7 +154,7 @@ impl Chunks {
             BackendError::Full => Failure::Full,
             error => failed("keep", chunk, &error),
         })?;
-        reservation.settle(Found { chunk, length, stored: SystemTime::now() });
+        reservation.commit(Found { chunk, length, stored: SystemTime::now() });
         self.changed();
         Ok(())
     }
@@ -165,9 +165,9 @@ impl Chunks {
     /// [`Failure::NotFound`] or [`Failure::Storage`].
     pub async fn read(&self, chunk: OwnedChunk, offset: u32, length: u32) -> Result<Bytes, Failure> {
         // What is read is needed: it comes out of the bin. Where that cannot be noted, it is read all the same.
-        let binned = self.ledger().is_binned(&chunk);
+        let binned = self.index().is_binned(&chunk);
         let kept = !binned || self.keep(&[chunk]).await.is_ok();
-        let whole = if kept { self.length(&chunk) } else { self.ledger().length_anywhere(&chunk) };
+        let whole = if kept { self.length(&chunk) } else { self.index().length_anywhere(&chunk) };
         let whole = whole.ok_or(Failure::NotFound)?;
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > whole) {
             return Err(Failure::NotFound);
@@ -188,7 +188,7 @@ impl Chunks {
     /// # Errors
     /// [`Failure::Storage`] when it cannot be read now.
     pub async fn ends_with(&self, chunk: OwnedChunk, end: &[u8; 32]) -> Result<bool, Failure> {
-        let length = self.ledger().length_anywhere(&chunk);
+        let length = self.index().length_anywhere(&chunk);
         let Some(offset) = length.and_then(|length| length.checked_sub(32)) else { return Ok(false) };
         match self.backend.read(chunk, offset, 32).await {
             Ok(bytes) => Ok(bytes[..] == end[..]),
@@ -205,9 +205,9 @@ impl Chunks {
         let _turn = self.part(&chunk).lock().await;
         // It is not held any more, whatever becomes of the file; a remainder is found at the next start.
         if !self.lose(&chunk) {
-            // Held over the removal: nobody takes it out of the bin meanwhile.
+            // Held during the removal, so that nothing takes the chunk out of the bin.
             let journal = self.journal.clone().lock_owned().await;
-            if self.ledger().is_binned(&chunk) {
+            if self.index().is_binned(&chunk) {
                 self.backend.delete(chunk).await.map_err(|error| failed("delete", chunk, &error))?;
                 self.forget_binned(journal, chunk).await;
                 return Ok(true);
@@ -250,14 +250,14 @@ impl Chunks {
         Ok(false)
     }
 
-    /// Has the trackers told something that is no change of what is held.
-    pub fn tell(&self, change: Change) {
-        self.ledger().note(change);
+    /// Has something reported to the trackers that is no change of what is held.
+    pub fn report(&self, change: Change) {
+        self.index().note(change);
         self.changed();
     }
 
     fn lose(&self, chunk: &OwnedChunk) -> bool {
-        let lost = self.ledger().forget(chunk);
+        let lost = self.index().forget(chunk);
         if lost {
             self.changed();
         }
@@ -269,12 +269,12 @@ impl Chunks {
     }
 
     fn changed(&self) {
-        let number = self.ledger().number();
+        let number = self.index().number();
         self.version.send_replace(number);
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> MutexGuard<'_, ChunkIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,18 +293,18 @@ struct Reservation<'a> {
 
 impl<'a> Reservation<'a> {
     fn new(chunks: &'a Chunks, (owner, length): (Uid, u32), allowance: u64) -> Result<Self, Failure> {
-        chunks.ledger().reserve(owner, length, allowance)?;
+        chunks.index().reserve(owner, length, allowance)?;
         Ok(Self { chunks, owner, length })
     }
 
-    fn settle(self, found: Found) {
-        self.chunks.ledger().stored(found);
+    fn commit(self, found: Found) {
+        self.chunks.index().stored(found);
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.chunks.ledger().release(self.owner, self.length);
+        self.chunks.index().release(self.owner, self.length);
     }
 }
 

@@ -88,7 +88,7 @@ impl ObjectBackend {
             let chunk = OwnedChunk { owner: Uid(owner), chunk: ChunkId(id) };
             let length =
                 u32::try_from(object.size).ok().filter(|length| (1..=MAX_SEALED_CHUNK).contains(length));
-            // What somebody set aside, or put there otherwise, is not ours.
+            // Other objects, such as chunks set aside, are not ours.
             if let Some(length) = length.filter(|_| object.location == self.path(&chunk)) {
                 found.push(Found { chunk, length, stored: SystemTime::from(object.last_modified) });
             }

@@ -313,7 +313,7 @@ async fn on_a_full_disk_a_node_opens_bins_and_gives_back_what_is_in_its_bin() {
 struct SlowToDelete {
     folder: Folder,
     first: Mutex<Option<OwnedChunk>>,
-    gate: tokio::sync::Semaphore,
+    verifier: tokio::sync::Semaphore,
 }
 
 impl Backend for SlowToDelete {
@@ -333,7 +333,7 @@ impl Backend for SlowToDelete {
         let first = *self.first.lock().unwrap().get_or_insert(chunk);
         Box::pin(async move {
             if chunk != first {
-                drop(self.gate.acquire().await);
+                drop(self.verifier.acquire().await);
             }
             self.folder.delete(chunk).await
         })
@@ -352,7 +352,7 @@ impl Backend for SlowToDelete {
 async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_lost_sight_of() {
     let root = tempfile::tempdir().unwrap();
     let folder = Folder::open(root.path(), true).unwrap();
-    let backend = SlowToDelete { folder, first: Mutex::default(), gate: tokio::sync::Semaphore::new(0) };
+    let backend = SlowToDelete { folder, first: Mutex::default(), verifier: tokio::sync::Semaphore::new(0) };
     let backend = Arc::new(backend);
     let short = BinRules { keep: Duration::ZERO, daily_percent: 100, ..rules(root.path()) };
     let chunks = Chunks::open(backend.clone(), 1 << 20, short).await.unwrap();
@@ -372,7 +372,7 @@ async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_
         chunks.put(first, bytes.clone()).await.unwrap();
         chunks.discard(&[first], Duration::ZERO).await.unwrap();
     };
-    tokio::join!(again, async { backend.gate.add_permits(9) });
+    tokio::join!(again, async { backend.verifier.add_permits(9) });
     until(&|| chunks.bin_len() == 0 && !path_of(root.path(), &first).exists()).await;
     assert_eq!(chunks.room(), Room { capacity: 1 << 20, free: 1 << 20, chunks: 0 });
     stop.cancel();
@@ -381,17 +381,17 @@ async fn a_chunk_that_is_stored_and_binned_anew_while_the_bin_is_emptied_is_not_
 
 #[test]
 fn what_could_not_be_put_into_the_bin_takes_nothing_of_the_days_share() {
-    let mut ledger = Ledger::new(u64::MAX, 10);
+    let mut index = ChunkIndex::new(u64::MAX, 10);
     let all: Vec<OwnedChunk> = (0..10).map(|seed| sealed(seed, 1).0).collect();
     for chunk in &all {
-        ledger.found(Found { chunk: *chunk, length: 1, stored: SystemTime::UNIX_EPOCH });
+        index.found(Found { chunk: *chunk, length: 1, stored: SystemTime::UNIX_EPOCH });
     }
     let now = Some(SystemTime::now());
-    assert_eq!(ledger.discard(&all[0], now, 7), Discarded::Binned);
-    ledger.take_back(&all[0], 7);
-    assert_eq!(ledger.discard(&all[1], now, 8), Discarded::Binned);
-    assert_eq!(ledger.discard(&all[2], now, 9), Discarded::Spent);
-    assert_eq!((ledger.room().chunks, ledger.bin_len()), (9, 1));
+    assert_eq!(index.discard(&all[0], now, 7), Discarded::Binned);
+    index.take_back(&all[0], 7);
+    assert_eq!(index.discard(&all[1], now, 8), Discarded::Binned);
+    assert_eq!(index.discard(&all[2], now, 9), Discarded::Spent);
+    assert_eq!((index.room().chunks, index.bin_len()), (9, 1));
 }
 
 #[tokio::test]
@@ -438,18 +438,18 @@ async fn of_one_user_as_much_is_held_as_is_allowed_also_after_a_restart() {
 
 #[test]
 fn changes_are_numbered_and_bounded() {
-    let mut ledger = Ledger::new(u64::MAX, 10);
+    let mut index = ChunkIndex::new(u64::MAX, 10);
     let chunk = sealed(1, 1).0;
     for _ in 0..3 {
-        ledger.stored(Found { chunk, length: 1, stored: SystemTime::now() });
+        index.stored(Found { chunk, length: 1, stored: SystemTime::now() });
     }
-    assert!(ledger.forget(&chunk));
-    assert_eq!(ledger.changes_after(0, 2).unwrap().last, 2);
-    assert_eq!(ledger.changes_after(2, 9).unwrap().changes, [Change::Held(chunk), Change::Gone(chunk)]);
-    assert_eq!(ledger.changes_after(4, 9).unwrap().changes, []);
-    assert_eq!(ledger.changes_after(5, 9), None, "a number that never was");
+    assert!(index.forget(&chunk));
+    assert_eq!(index.changes_after(0, 2).unwrap().last, 2);
+    assert_eq!(index.changes_after(2, 9).unwrap().changes, [Change::Held(chunk), Change::Gone(chunk)]);
+    assert_eq!(index.changes_after(4, 9).unwrap().changes, []);
+    assert_eq!(index.changes_after(5, 9), None, "a number that never was");
     for _ in 0..100_001 {
-        ledger.stored(Found { chunk, length: 1, stored: SystemTime::now() });
+        index.stored(Found { chunk, length: 1, stored: SystemTime::now() });
     }
-    assert_eq!(ledger.changes_after(4, 9), None, "too long ago");
+    assert_eq!(index.changes_after(4, 9), None, "too long ago");
 }

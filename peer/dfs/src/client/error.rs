@@ -10,8 +10,8 @@ use shoal_engine::{DownloadError, Shortage};
 use shoal_net::KnownError;
 use shoal_session::{CallError, LoginError};
 
+use crate::keyring::KeyringError;
 use crate::name::StoredName;
-use crate::vault::VaultError;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -126,14 +126,19 @@ pub enum StoreError {
         why: String,
     },
     /// There is no such file.
-    #[error("you have no stored file {0}; list shows what there is")]
-    NotFound(StoredName),
+    #[error("you have no stored file {name}; {}", near_names(.near))]
+    NotFound {
+        /// Its name.
+        name: StoredName,
+        /// Names of stored files that come near.
+        near: Vec<StoredName>,
+    },
     /// What the trackers have of it makes no sense.
-    #[error("what the trackers have of {0} contradicts itself: {1}")]
+    #[error("the trackers' data about {0} contradicts itself: {1}")]
     Contradiction(StoredName, &'static str),
     /// The description does not open.
     #[error(transparent)]
-    Vault(#[from] VaultError),
+    Keyring(#[from] KeyringError),
     /// The download did not come to its end.
     #[error("{name}: {error}")]
     Download {
@@ -162,6 +167,17 @@ pub enum StoreError {
     },
 }
 
+/// Names that are shown in an error at most.
+const MAX_NEAR: usize = 5;
+
+fn near_names(near: &[StoredName]) -> String {
+    if near.is_empty() {
+        return "list shows what there is".to_owned();
+    }
+    let names: Vec<&str> = near.iter().take(MAX_NEAR).map(StoredName::as_str).collect();
+    format!("did you mean {}?", names.join(" or "))
+}
+
 /// What to do where there are too few servers.
 fn few_servers(unknown: &[String]) -> String {
     if unknown.is_empty() {
@@ -185,6 +201,10 @@ impl StoreError {
             Self::Download { error, .. } => error.shortage(),
             _ => None,
         }
+    }
+
+    pub(super) fn not_found(name: &StoredName) -> Self {
+        Self::NotFound { name: name.clone(), near: Vec::new() }
     }
 
     pub(super) fn not_read(path: &std::path::Path, error: OpenError) -> Self {

@@ -4,35 +4,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::storage::{MAX_COPIES, StoreManifest};
+use futures::stream::{FuturesUnordered, StreamExt};
+use shoal_common::storage::StoreManifest;
 use shoal_common::tracker_api::RefusalKind;
 use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall, StoredFile};
 use shoal_common::{Bitfield, Blake3, FileDigest, Layout, PeerId, Sha1};
 use shoal_engine::regular;
 use shoal_engine::{
-    AnySource, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
-    SourceChange, SourceId, State, Target,
+    AnySource, BoxFuture, Content, Discovery, DiskError, Download, DownloadError, Engine, EngineConfig,
+    MAX_CHANGES, Outcome, Overwrite, SourceChange, SourceId, Target, feed,
 };
 use shoal_session::CallError;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use super::holders::held;
 use super::nodes::Nodes;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
-use crate::lane::Lane;
+use crate::connection::NodeConnection;
+use crate::keyring::Description;
 use crate::name::StoredName;
 use crate::seal::{Form, Sealer, StoredPieces};
 use crate::source::{NodeSource, Sealed};
-use crate::vault::Description;
-use crate::wire::MAX_CHUNK_LIST;
 
-/// How often servers that are away are tried again, and progress is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often servers that are away are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Nothing came and nothing is on its way for so long: what is missing cannot be had now.
 const GIVE_UP: Duration = Duration::from_secs(12);
-/// Changes of the set of sources that wait to be taken.
-const CHANGES: usize = 2 * MAX_COPIES as usize + 64;
 
 /// Where a file goes.
 #[derive(Debug, Clone, Default)]
@@ -72,12 +69,12 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         self.refresh().await?;
         // First, so that nothing of the version that is found now goes while it is fetched.
         let lease = Lease::take(&self.session).await?;
-        let got = self.persist(&report, || self.fetch(name, options, report.clone())).await;
+        let got = self.persist(report, || self.fetch(name, options, report)).await;
         lease.end().await;
         got
     }
@@ -86,7 +83,7 @@ impl Client {
         &self,
         name: &StoredName,
         options: &GetOptions,
-        report: Report,
+        report: &Report,
     ) -> Result<Got, StoreError> {
         let Opened { description, manifest, version } = self.find(name).await?;
         let path = destination(options, name)?;
@@ -106,14 +103,13 @@ impl Client {
         }
         let engine = Engine::new(EngineConfig::default());
         let content = Content::sealed(layout, pieces, description.digest);
-        let mut begun_anew = false;
+        let mut restarted = false;
         let (download, servers, outcome) = loop {
-            let (changes, sources) = mpsc::channel(CHANGES);
+            let (changes, sources) = mpsc::channel(MAX_CHANGES);
             let download = engine.start(content.clone(), target.clone(), sources);
-            let mut servers =
-                Servers::new(self.nodes.clone(), file.clone(), &manifest.servers, changes).await;
-            let outcome = servers.carry(&download, &report).await;
-            if is_of_another_version(&outcome) && !std::mem::replace(&mut begun_anew, true) {
+            let mut servers = Servers::new(self.nodes.clone(), file.clone(), &manifest.servers).await;
+            let outcome = servers.carry(&download, changes, report).await;
+            if is_of_another_version(&outcome) && !std::mem::replace(&mut restarted, true) {
                 // What an interrupted GET of another version left is of no use to this one.
                 let target = target.clone();
                 let discarded = tokio::task::spawn_blocking(move || target.discard()).await;
@@ -123,37 +119,34 @@ impl Client {
             }
             break (download, servers, outcome);
         };
-        match outcome {
-            Outcome::Complete { path, .. } => Ok(got(path)),
-            Outcome::Failed(DownloadError::NoSources { missing }) => {
-                let who = servers.reasons().await;
-                Err(StoreError::Unreachable { name: name.clone(), missing, who })
-            }
-            Outcome::Failed(error) => Err(StoreError::Download { name: name.clone(), error }),
+        let missing = match outcome {
+            Outcome::Complete { path, .. } => return Ok(got(path)),
+            Outcome::Failed(DownloadError::NoSources { missing }) => missing,
+            Outcome::Failed(error) => return Err(StoreError::Download { name: name.clone(), error }),
             Outcome::Paused | Outcome::Cancelled => {
-                let missing = layout.size() - download.progress().borrow().verified_bytes;
-                let who = servers.reasons().await;
-                Err(StoreError::Unreachable { name: name.clone(), missing, who })
+                layout.size() - download.progress().borrow().verified_bytes
             }
-        }
+        };
+        let who = servers.waits_for().unwrap_or_default();
+        Err(StoreError::Unreachable { name: name.clone(), missing, who })
     }
 
     /// What the trackers have of a file, opened.
     pub(super) async fn find(&self, name: &StoredName) -> Result<Opened, StoreError> {
-        let vault = self.vault()?;
-        let key = vault.pointer(name);
+        let keyring = self.keyring()?;
+        let key = keyring.pointer(name);
         let found = match store(&self.session, StoreCall::Get { key }).await {
             Ok(StoreAnswer::File(file)) => file,
             Ok(_) => return Err(CallError::Unexpected.into()),
             Err(error) if error.refusal() == Some(RefusalKind::NotFound) => {
-                return Err(StoreError::NotFound(name.clone()));
+                return Err(StoreError::not_found(name));
             }
             Err(error) => return Err(error.into()),
         };
         let StoredFile { manifest, sealed, .. } = *found;
         // The name of the version is counted here, not believed: the description is bound to it.
         let version = Blake3::of(&manifest);
-        let description = vault.open(&key, &version, &sealed)?;
+        let description = keyring.open(&key, &version, &sealed)?;
         let manifest = StoreManifest::read(&manifest)
             .map_err(|_| StoreError::Contradiction(name.clone(), "its list of parts cannot be read"))?;
         Ok(Opened { description, manifest, version })
@@ -187,127 +180,121 @@ fn destination(options: &GetOptions, name: &StoredName) -> Result<PathBuf, Store
     Ok(if folder { to.join(name.as_str()) } else { to.to_owned() })
 }
 
+/// A connection to a server with the chunks that it holds, or why there is none.
+type Reached = Result<(NodeConnection, Bitfield), String>;
+
 /// The servers of one GET.
 struct Servers {
     nodes: Nodes,
     file: Arc<Sealed>,
-    peers: Vec<PeerId>,
-    /// The connection that each source uses.
-    lanes: Vec<Option<Lane>>,
-    changes: Option<mpsc::Sender<SourceChange>>,
-    reasons: Vec<String>,
+    servers: Vec<Server>,
+    /// For each server its place in the list, and what comes of the next try to reach it.
+    tries: FuturesUnordered<BoxFuture<'static, (usize, Reached)>>,
+    found: Vec<SourceChange>,
+}
+
+struct Server {
+    peer: PeerId,
+    name: String,
+    /// The connection that its source uses.
+    connection: Option<NodeConnection>,
+    /// Why it was not reached the last time.
+    reason: String,
 }
 
 impl Servers {
-    async fn new(
-        nodes: Nodes,
-        file: Arc<Sealed>,
-        listed: &[PeerId],
-        changes: mpsc::Sender<SourceChange>,
-    ) -> Self {
-        let mut peers = Vec::new();
+    async fn new(nodes: Nodes, file: Arc<Sealed>, listed: &[PeerId]) -> Self {
+        let (servers, tries, found) = (Vec::new(), FuturesUnordered::new(), Vec::new());
+        let mut all = Self { nodes, file, servers, tries, found };
         for peer in listed {
-            let present = nodes.present(*peer).await;
-            if !peers.contains(&present) {
-                peers.push(present);
+            let peer = all.nodes.present(*peer).await;
+            if all.servers.iter().all(|server| server.peer != peer) {
+                let name = all.nodes.name(peer).await;
+                all.servers.push(Server { peer, name, connection: None, reason: String::new() });
+                all.try_after(Duration::ZERO, all.servers.len() - 1);
             }
         }
-        let (lanes, reasons) = (vec![None; peers.len()], vec![String::new(); peers.len()]);
-        Self { nodes, file, peers, lanes, changes: Some(changes), reasons }
+        all
+    }
+
+    /// Tries to reach a server after a pause, or once the connection to it has ended.
+    fn try_after(&self, pause: Duration, index: usize) {
+        let (nodes, file, server) = (self.nodes.clone(), self.file.clone(), &self.servers[index]);
+        let (peer, connection) = (server.peer, server.connection.clone());
+        self.tries.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(connection) = connection {
+                connection.ended().await;
+            }
+            (index, reach(&nodes, &file, peer).await)
+        }));
     }
 
     /// Keeps the download supplied with sources until it ends.
-    async fn carry(&mut self, download: &Download, report: &Report) -> Outcome {
-        let progress = download.progress();
-        let total = self.file.layout.size();
-        let (mut tried, mut moved, mut before) = (None::<Instant>, Instant::now(), 0);
-        loop {
-            if tried.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
-                // The first round takes as long as the slowest server takes to be given up, and no piece waits for it.
-                let ended = tokio::select! {
-                    () = self.connect() => None,
-                    outcome = download.wait() => Some(outcome),
-                };
-                if let Some(outcome) = ended {
-                    return outcome;
+    async fn carry(
+        &mut self,
+        download: &Download,
+        changes: mpsc::Sender<SourceChange>,
+        report: &Report,
+    ) -> Outcome {
+        let (mut progress, total) = (download.progress(), self.file.layout.size());
+        let outcome = tokio::select! {
+            outcome = download.wait() => outcome,
+            never = feed(download, changes, [self]) => match never {},
+            () = async {
+                while progress.borrow_and_update().idle < GIVE_UP && progress.changed().await.is_ok() {
+                    let done = progress.borrow().verified_bytes;
+                    report.send_replace(Progress { step: Step::Fetching, done, total });
                 }
-                tried = Some(Instant::now());
-            }
-            tokio::select! {
-                outcome = download.wait() => {
-                    report(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
-                    return outcome;
-                }
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            let now = progress.borrow().clone();
-            report(Progress { step: Step::Fetching, done: now.verified_bytes, total });
-            if now.verified_bytes + now.fetched_bytes != before || now.state != State::Waiting {
-                before = now.verified_bytes + now.fetched_bytes;
-                moved = Instant::now();
-            } else if moved.elapsed() >= GIVE_UP {
-                self.changes = None;
-                return download.pause().await;
-            }
-        }
+            } => download.pause().await,
+        };
+        report.send_replace(Progress { step: Step::Fetching, done: progress.borrow().verified_bytes, total });
+        outcome
     }
+}
 
-    /// Adds those that are not in use, as they answer.
-    async fn connect(&mut self) {
-        let Some(changes) = self.changes.clone() else { return };
-        let (nodes, file) = (&self.nodes, &self.file);
-        let away = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| self.lanes[*index].as_ref().is_none_or(Lane::has_ended));
-        let tries = away.map(|(index, &peer)| {
-            let changes = changes.clone();
-            async move {
-                let (lane, have) = match reach(nodes, file, peer).await {
-                    Ok(reached) => reached,
-                    Err(reason) => return (index, Err(reason)),
-                };
-                let source = AnySource::new(NodeSource::new(lane.clone(), file.clone(), have));
-                // Only a download that has ended takes no more.
-                let _ = changes.send(SourceChange::Add(SourceId(index as u64), source)).await;
-                (index, Ok(lane))
-            }
-        });
-        for (index, reached) in futures::future::join_all(tries).await {
+impl Discovery for Servers {
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some((index, reached)) = self.tries.next().await else { return std::future::pending().await };
             match reached {
-                Ok(lane) => self.lanes[index] = Some(lane),
-                Err(reason) => self.reasons[index] = reason,
+                Ok((connection, have)) => {
+                    let source = AnySource::new(NodeSource::new(connection.clone(), self.file.clone(), have));
+                    self.found.push(SourceChange::Add(SourceId(index as u64), source));
+                    self.servers[index].connection = Some(connection);
+                }
+                Err(reason) => self.servers[index].reason = reason,
             }
-        }
+            self.try_after(TRY_AGAIN, index);
+        })
     }
 
-    async fn reasons(&self) -> String {
-        let mut said = Vec::new();
-        for (index, peer) in self.peers.iter().enumerate() {
-            let there = self.lanes[index].as_ref().is_some_and(|lane| !lane.has_ended());
+    fn changes(&mut self, _: &shoal_engine::Progress) -> Vec<SourceChange> {
+        std::mem::take(&mut self.found)
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        let said = self.servers.iter().map(|server| {
             let reason = match () {
-                () if there => "does not have them",
-                () if self.reasons[index].is_empty() => "the connection was lost",
-                () => self.reasons[index].as_str(),
+                () if server.connection.as_ref().is_some_and(|connection| !connection.has_ended()) => {
+                    "does not have them"
+                }
+                () if server.reason.is_empty() => "the connection was lost",
+                () => server.reason.as_str(),
             };
-            said.push(format!("{}: {reason}", self.nodes.name(*peer).await));
-        }
-        said.join("; ")
+            format!("{}: {reason}", server.name)
+        });
+        Some(said.collect::<Vec<_>>().join("; "))
     }
 }
 
 /// A connection to a server, and which of the chunks it holds.
-async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Result<(Lane, Bitfield), String> {
-    let lane = nodes.lane(peer).await?;
+async fn reach(nodes: &Nodes, file: &Sealed, peer: PeerId) -> Reached {
+    let ids: Vec<_> = file.chunks.iter().map(|chunk| chunk.id).collect();
+    let (connection, held) = held(nodes, peer, &ids).await?;
     let mut have = Bitfield::none(&file.layout);
-    let pieces: Vec<_> = file.layout.iter().collect();
-    for pieces in pieces.chunks(MAX_CHUNK_LIST) {
-        let ids = pieces.iter().map(|piece| file.chunks[piece.as_usize()].id).collect();
-        let held = lane.holds(ids).await.map_err(|error| error.to_string())?;
-        for (piece, _) in pieces.iter().zip(held).filter(|(_, held)| *held) {
-            have.insert(*piece);
-        }
+    for (piece, _) in file.layout.iter().zip(held).filter(|(_, held)| *held) {
+        have.insert(piece);
     }
-    Ok((lane, have))
+    Ok((connection, have))
 }

@@ -46,10 +46,10 @@ impl Client {
     /// # Errors
     /// When no tracker answers.
     pub async fn list(&self) -> Result<Vec<Listed>, StoreError> {
-        let vault = self.vault()?;
+        let keyring = self.keyring()?;
         let mut listed = Vec::new();
         for StoredEntry { key, version, sealed, stored_ms, health } in self.entries().await? {
-            match vault.open(&key, &version, &sealed) {
+            match keyring.open(&key, &version, &sealed) {
                 Ok(file) => listed.push(Listed {
                     name: file.name.clone(),
                     size: file.size,
@@ -62,6 +62,28 @@ impl Client {
         }
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
+    }
+
+    /// The stored file that is meant by what was typed: the one of that name, else the only one whose name is that with an ending
+    /// behind it, such as `Richard III.txt` for `Richard III`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] with the names that come near.
+    pub async fn resolve(&self, typed: &str) -> Result<StoredName, StoreError> {
+        let name = StoredName::new(typed)?;
+        match self.find(&name).await {
+            Err(StoreError::NotFound { .. }) => {}
+            found => return found.map(|_| name),
+        }
+        let mut near: Vec<StoredName> = self.list().await?.into_iter().map(|file| file.name).collect();
+        near.retain(|stored| is_near(stored.as_str(), typed));
+        let ending =
+            |stored: &&StoredName| stored.as_str().rsplit_once('.').is_some_and(|(stem, _)| stem == typed);
+        let mut meant = near.iter().filter(ending);
+        match (meant.next(), meant.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            _ => Err(StoreError::NotFound { name, near }),
+        }
     }
 
     /// Where the copies of each of the user's stored files stand, in no order.
@@ -96,7 +118,7 @@ impl Client {
     pub async fn remove(&self, name: &StoredName) -> Result<Removed, StoreError> {
         self.refresh().await?;
         let found = self.find(name).await?;
-        let key = self.vault()?.pointer(name);
+        let key = self.keyring()?.pointer(name);
         let request = RequestId::random();
         let StoreAnswer::Removed { existed, leased } =
             store(&self.session, StoreCall::Remove { request, key }).await?
@@ -104,7 +126,7 @@ impl Client {
             return Err(CallError::Unexpected.into());
         };
         if !existed {
-            return Err(StoreError::NotFound(name.clone()));
+            return Err(StoreError::not_found(name));
         }
         let servers = found.manifest.servers.len();
         let chunks = with_keys(&found);
@@ -117,16 +139,23 @@ impl Client {
     }
 
     async fn clear(&self, peer: shoal_common::PeerId, chunks: &[(ChunkId, RemovalKey)]) -> bool {
-        let Ok(lane) = self.nodes.lane(self.nodes.present(peer).await).await else { return false };
+        let Ok(connection) = self.nodes.connection(self.nodes.present(peer).await).await else {
+            return false;
+        };
         for chunks in chunks.chunks(MAX_DELETES) {
             let (ids, keys) = chunks.iter().copied().unzip();
-            if let Err(error) = lane.delete(ids, Some(keys)).await {
+            if let Err(error) = connection.delete(ids, Some(keys)).await {
                 tracing::info!(%peer, %error, "chunks of a removed file stay until the trackers' rule");
                 return false;
             }
         }
         true
     }
+}
+
+/// Whether a stored name is one that was probably meant.
+fn is_near(stored: &str, typed: &str) -> bool {
+    stored.to_lowercase().starts_with(&typed.to_lowercase())
 }
 
 /// A file's chunks, each with the key that has it deleted. Chunks stored before there were such keys end otherwise; they stay

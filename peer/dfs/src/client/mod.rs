@@ -3,6 +3,7 @@
 mod error;
 mod get;
 mod hashing;
+mod holders;
 mod list;
 mod nodes;
 mod placing;
@@ -26,28 +27,29 @@ use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
 use shoal_session::{CallError, Session, SessionConfig, Who};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::StoreError;
 pub use get::{GetOptions, Got};
+pub use holders::{Holder, Holders};
 pub use list::{Listed, Removed};
 pub use nodes::{NodeState, Nodes};
 pub use put::Stored;
 
 use crate::conf::Conf;
-use crate::vault::Vault;
+use crate::keyring::Keyring;
 
 /// Every client of a tracker says where it can be reached; this one takes no connections, and names the port of the
-/// discard service, where nobody listens.
+/// discard service, where nothing listens.
 const NOWHERE: &str = "0.0.0.0:9";
 /// How often a ticket is renewed: before half its ten minutes are over.
 const RENEW_EVERY: Duration = Duration::from_secs(240);
 /// How often a lease is renewed: at a third of its life.
 const LEASE_EVERY: Duration = Duration::from_secs(20);
 
-/// How long something is tried again, unless told otherwise: as long as `fetch` does.
+/// How long something is tried again by default: as long as `fetch` does.
 pub const RETRY_TIME: Duration = Duration::from_secs(40);
 
 /// How far something has come.
@@ -88,18 +90,18 @@ impl Step {
     }
 }
 
-/// Where progress goes. Cheap to clone.
-pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Where progress goes: a value that others watch.
+pub type Report = watch::Sender<Progress>;
 
 /// A client that may or may not be logged in.
 pub struct Client {
     session: Session,
-    /// What the session tells, since the start.
+    /// The session's events since the start.
     events: Option<broadcast::Receiver<Event>>,
     control: Control,
     nodes: Nodes,
     folder: PathBuf,
-    vault: Option<Arc<Vault>>,
+    keyring: Option<Arc<Keyring>>,
     /// How long it tries again while something is lacking on this machine.
     retry_time: Duration,
     tasks: TaskTracker,
@@ -143,14 +145,14 @@ impl Client {
             control,
             nodes,
             folder,
-            vault: None,
+            keyring: None,
             retry_time: RETRY_TIME,
             tasks,
             stop,
         })
     }
 
-    /// What the session tells, since the start; for the first who asks.
+    /// The session's events since the start; `None` from the second call on.
     pub fn take_events(&mut self) -> Option<broadcast::Receiver<Event>> {
         self.events.take()
     }
@@ -178,9 +180,17 @@ impl Client {
             }
             let Some(pause) = tries.pause(Instant::now()) else { return Err(StoreError::Short { shortage }) };
             tracing::warn!(%shortage, "trying again");
-            report(Progress { step: Step::Waiting, ..Progress::default() });
+            report.send_replace(Progress { step: Step::Waiting, ..Progress::default() });
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Waits until a tracker answers.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        Ok(self.session.ready().await?)
     }
 
     /// Asks the trackers who is who, and tries to reach every server; what came of it, in the order of `dfs.conf`.
@@ -203,7 +213,7 @@ impl Client {
     ) -> Result<(Who, Vec<String>), StoreError> {
         let who = self.session.login(user, password).await?;
         let account = self.session.account_key().ok_or(StoreError::NotLoggedIn)?;
-        self.vault = Some(Arc::new(Vault::new(&account)));
+        self.keyring = Some(Arc::new(Keyring::new(&account)));
         let ticket = ticket(&self.session).await?;
         let granted = self.nodes.show(ticket).await;
         self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), self.stop.clone()));
@@ -269,8 +279,8 @@ impl Client {
         }
     }
 
-    fn vault(&self) -> Result<Arc<Vault>, StoreError> {
-        self.vault.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
+    fn keyring(&self) -> Result<Arc<Keyring>, StoreError> {
+        self.keyring.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::conf::ServerLine;
-use crate::lane::{Lane, LaneError};
+use crate::connection::{NodeConnection, RequestError};
 
 /// How long a server may take to answer before it counts as not reached. It is tried again while it is needed.
 const REACH_WITHIN: Duration = Duration::from_millis(1_500);
@@ -22,8 +22,8 @@ const REACH_WITHIN: Duration = Duration::from_millis(1_500);
 const LEFT_ALONE: Duration = Duration::from_secs(2);
 /// Servers of one name that are tried at a line's address.
 const MAX_PROBES: usize = 4;
-/// Heirs that are followed from one key to the next.
-const MAX_HEIRS: usize = 16;
+/// Successors that are followed from one key to the next.
+const MAX_SUCCESSORS: usize = 16;
 
 /// A server of `dfs.conf` and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,42 +40,42 @@ pub struct NodeState {
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Nodes(Arc<Shared>);
+pub struct Nodes(Arc<NodesInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct NodesInner {
     lines: Vec<ServerLine>,
     identity: Identity,
     tasks: TaskTracker,
-    state: Mutex<State>,
+    table: Mutex<NodeTable>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct NodeTable {
     entries: HashMap<PeerId, NodeEntry>,
     /// Who is behind each line.
     behind: Vec<Option<PeerId>>,
-    doors: HashMap<PeerId, Arc<Door>>,
+    routes: HashMap<PeerId, Arc<Route>>,
     ticket: Option<Vec<u8>>,
 }
 
 /// The way to one node.
 #[derive(Debug)]
-struct Door {
+struct Route {
     address: SocketAddr,
-    inside: Mutex<Inside>,
+    state: Mutex<RouteState>,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
-    lane: Option<Lane>,
+struct RouteState {
+    connection: Option<NodeConnection>,
     granted: bool,
     failed: Option<(Instant, String)>,
 }
 
 impl Nodes {
     pub(super) fn new(lines: Vec<ServerLine>, identity: Identity, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Shared { lines, identity, tasks, state: Mutex::default() }))
+        Self(Arc::new(NodesInner { lines, identity, tasks, table: Mutex::default() }))
     }
 
     /// Takes what the trackers know of the nodes.
@@ -97,18 +97,18 @@ impl Nodes {
             }
             behind.push(entry.map(|entry| entry.peer));
         }
-        let mut state = self.0.state.lock().await;
+        let mut table = self.0.table.lock().await;
         for entry in entries {
             // What dfs.conf says is how this client reaches it; the trackers may know it by another address.
             let known = addresses.get(&entry.peer).copied().or_else(|| entry.address.parse().ok());
             let Some(address) = known else { continue };
-            let door = state.doors.get(&entry.peer);
-            if door.is_none_or(|door| door.address != address) {
-                state.doors.insert(entry.peer, Arc::new(Door { address, inside: Mutex::default() }));
+            let route = table.routes.get(&entry.peer);
+            if route.is_none_or(|route| route.address != address) {
+                table.routes.insert(entry.peer, Arc::new(Route { address, state: Mutex::default() }));
             }
         }
-        state.entries = entries.iter().map(|entry| (entry.peer, entry.clone())).collect();
-        state.behind = behind;
+        table.entries = entries.iter().map(|entry| (entry.peer, entry.clone())).collect();
+        table.behind = behind;
     }
 
     /// Who answers at a line's address, where the trackers reach its server at another one: a server of that name is it if
@@ -120,7 +120,7 @@ impl Nodes {
         entries: &'a [NodeEntry],
     ) -> Option<&'a NodeEntry> {
         let address = *resolved.first()?;
-        let named = entries.iter().filter(|entry| entry.heir.is_none() && entry.name == line.name);
+        let named = entries.iter().filter(|entry| entry.successor.is_none() && entry.name == line.name);
         for entry in named.take(MAX_PROBES) {
             let connect = bulk::connect(address, entry.peer, &self.0.identity);
             if matches!(timeout(REACH_WITHIN, connect).await, Ok(Ok(_))) {
@@ -132,10 +132,10 @@ impl Nodes {
 
     /// Tries to reach the servers of `dfs.conf`, all at once.
     pub(super) async fn ping(&self) -> Vec<NodeState> {
-        let behind = self.0.state.lock().await.behind.clone();
+        let behind = self.0.table.lock().await.behind.clone();
         let pings = self.0.lines.iter().zip(behind).map(|(line, peer)| async move {
             let problem = match peer {
-                Some(peer) => self.lane(peer).await.err(),
+                Some(peer) => self.connection(peer).await.err(),
                 None if line.peer.is_some() => {
                     Some("no tracker knows a server with the key that dfs.conf names for it".to_owned())
                 }
@@ -155,17 +155,17 @@ impl Nodes {
 
     /// Logs in at all servers that were reached; the names in `dfs.conf` of those that accept.
     pub(super) async fn show(&self, ticket: Vec<u8>) -> Vec<String> {
-        let (behind, doors) = {
-            let mut state = self.0.state.lock().await;
-            state.ticket = Some(ticket.clone());
-            (state.behind.clone(), state.doors.clone())
+        let (behind, routes) = {
+            let mut table = self.0.table.lock().await;
+            table.ticket = Some(ticket.clone());
+            (table.behind.clone(), table.routes.clone())
         };
-        let shows = doors.into_iter().map(|(peer, door)| {
+        let shows = routes.into_iter().map(|(peer, route)| {
             let ticket = ticket.clone();
             async move {
-                let mut inside = door.inside.lock().await;
-                inside.granted = false;
-                let granted = inside.enter(Some(ticket)).await.is_ok() && inside.granted;
+                let mut state = route.state.lock().await;
+                state.granted = false;
+                let granted = state.enter(Some(ticket)).await.is_ok() && state.granted;
                 granted.then_some(peer)
             }
         });
@@ -178,7 +178,7 @@ impl Nodes {
     /// The keys of the servers of `dfs.conf` that the trackers know, in its order, each once.
     pub(super) async fn peers(&self) -> Vec<PeerId> {
         let mut peers: Vec<PeerId> = Vec::new();
-        for peer in self.0.state.lock().await.behind.iter().flatten() {
+        for peer in self.0.table.lock().await.behind.iter().flatten() {
             if !peers.contains(peer) {
                 peers.push(*peer);
             }
@@ -186,13 +186,13 @@ impl Nodes {
         peers
     }
 
-    /// Whoever took that one's place, if anybody did.
+    /// The node that took that one's place; that one itself if none did.
     pub(super) async fn present(&self, peer: PeerId) -> PeerId {
-        let state = self.0.state.lock().await;
+        let table = self.0.table.lock().await;
         let mut at = peer;
-        for _ in 0..MAX_HEIRS {
-            match state.entries.get(&at).and_then(|entry| entry.heir) {
-                Some(heir) => at = heir,
+        for _ in 0..MAX_SUCCESSORS {
+            match table.entries.get(&at).and_then(|entry| entry.successor) {
+                Some(successor) => at = successor,
                 None => break,
             }
         }
@@ -201,9 +201,9 @@ impl Nodes {
 
     /// What a node is called: in `dfs.conf`, else by its operator.
     pub(super) async fn name(&self, peer: PeerId) -> String {
-        let state = self.0.state.lock().await;
-        let line = self.0.lines.iter().zip(&state.behind).find(|(_, behind)| **behind == Some(peer));
-        match (line, state.entries.get(&peer)) {
+        let table = self.0.table.lock().await;
+        let line = self.0.lines.iter().zip(&table.behind).find(|(_, behind)| **behind == Some(peer));
+        match (line, table.entries.get(&peer)) {
             (Some((line, _)), _) => line.name.to_string(),
             (None, Some(entry)) => entry.name.to_string(),
             (None, None) => peer.to_string(),
@@ -214,68 +214,70 @@ impl Nodes {
     ///
     /// # Errors
     /// Why there is none, in words; for a moment also without trying again.
-    pub(super) async fn lane(&self, peer: PeerId) -> Result<Lane, String> {
-        let (door, ticket) = {
-            let state = self.0.state.lock().await;
-            (state.doors.get(&peer).cloned(), state.ticket.clone())
+    pub(super) async fn connection(&self, peer: PeerId) -> Result<NodeConnection, String> {
+        let (route, ticket) = {
+            let table = self.0.table.lock().await;
+            (table.routes.get(&peer).cloned(), table.ticket.clone())
         };
-        let door = door.ok_or_else(|| "no tracker knows where it is".to_owned())?;
-        let mut inside = door.inside.lock().await;
-        if let Some((at, reason)) = &inside.failed
+        let route = route.ok_or_else(|| "no tracker knows where it is".to_owned())?;
+        let mut state = route.state.lock().await;
+        if let Some((at, reason)) = &state.failed
             && at.elapsed() < LEFT_ALONE
         {
             return Err(reason.clone());
         }
-        if inside.lane.as_ref().is_none_or(Lane::has_ended) {
-            inside.granted = false;
-            let connect = Lane::connect(door.address, peer, &self.0.identity, &self.0.tasks);
+        if state.connection.as_ref().is_none_or(NodeConnection::has_ended) {
+            state.granted = false;
+            let connect = NodeConnection::connect(route.address, peer, &self.0.identity, &self.0.tasks);
             match timeout(REACH_WITHIN, connect).await {
-                Ok(Ok(lane)) => inside.lane = Some(lane),
-                Ok(Err(error)) => return Err(inside.fail(error.to_string())),
-                Err(_) => return Err(inside.fail(format!("{} does not answer", door.address))),
+                Ok(Ok(connection)) => state.connection = Some(connection),
+                Ok(Err(error)) => return Err(state.fail(error.to_string())),
+                Err(_) => return Err(state.fail(format!("{} does not answer", route.address))),
             }
         }
-        match inside.enter(ticket).await {
-            Ok(lane) => Ok(lane),
-            Err(reason) => Err(inside.fail(reason)),
+        match state.enter(ticket).await {
+            Ok(connection) => Ok(connection),
+            Err(reason) => Err(state.fail(reason)),
         }
     }
 
     /// Ends all connections.
     pub(super) async fn close(&self) {
-        self.0.state.lock().await.doors.clear();
+        self.0.table.lock().await.routes.clear();
     }
 }
 
-impl Inside {
+impl RouteState {
     /// Shows the ticket unless it was accepted already.
-    async fn enter(&mut self, ticket: Option<Vec<u8>>) -> Result<Lane, String> {
-        let lane = self.lane.clone().ok_or_else(|| "it was not reached".to_owned())?;
+    async fn enter(&mut self, ticket: Option<Vec<u8>>) -> Result<NodeConnection, String> {
+        let connection = self.connection.clone().ok_or_else(|| "it was not reached".to_owned())?;
         if let (false, Some(ticket)) = (self.granted, ticket) {
-            match timeout(2 * REACH_WITHIN, lane.show(ticket)).await {
+            match timeout(2 * REACH_WITHIN, connection.show(ticket)).await {
                 Ok(Ok(_)) => self.granted = true,
-                Ok(Err(LaneError::Refused { .. })) => return Err("it does not accept the login".to_owned()),
+                Ok(Err(RequestError::Refused { .. })) => {
+                    return Err("it does not accept the login".to_owned());
+                }
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err("it does not answer".to_owned()),
             }
         }
-        Ok(lane)
+        Ok(connection)
     }
 
     fn fail(&mut self, reason: String) -> String {
-        self.lane = None;
+        self.connection = None;
         self.failed = Some((Instant::now(), reason.clone()));
         reason
     }
 }
 
-/// Who is behind a line: the server of its key, if it says one, else the one that the trackers reach at its address. One
-/// whose place another took is nobody.
+/// Who is behind a line: the server of its key, if it says one, else the one that the trackers reach at its address. A
+/// node whose place another took does not count.
 fn find<'a>(line: &ServerLine, resolved: &[SocketAddr], entries: &'a [NodeEntry]) -> Option<&'a NodeEntry> {
     let here = |entry: &&NodeEntry| {
         entry.address.parse().is_ok_and(|address: SocketAddr| resolved.contains(&address))
     };
-    let present = || entries.iter().filter(|entry| entry.heir.is_none());
+    let present = || entries.iter().filter(|entry| entry.successor.is_none());
     let best = |found: &mut dyn Iterator<Item = &'a NodeEntry>| {
         found.max_by_key(|entry| (entry.up, std::cmp::Reverse(entry.silent_ms.unwrap_or(u64::MAX))))
     };

@@ -1,8 +1,8 @@
 //! PUT: hash, seal, place, and only then have the trackers name the file.
 //!
 //! The file is read twice: placement follows its SHA-1, which is known only at the end of the first pass. What the second pass
-//! reads is sealed only if it is what the first one read: a key meets one content, whatever happens to the file. Chunks go out in
-//! order, a few at a time, so that memory does not grow with the file. Whatever interrupts it, nothing is listed before
+//! reads is sealed only if it is what the first one read: a key meets one content, whatever happens to the file. A few chunks are
+//! in memory at a time, so that memory does not grow with the file; of those the one with the fewest copies goes out first. Whatever interrupts it, nothing is listed before
 //! the last step, and chunks that nothing names are deleted by the trackers' rule.
 
 use std::fs::File;
@@ -13,20 +13,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest, room_of};
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
+use tokio::sync::Semaphore;
 
 use super::hashing::Hashed;
-use super::placing::{Nowhere, Placing};
+use super::placing::{NotPlaced, Placed, Placing, SealedChunk};
 use super::reading::Reading;
 use super::unfinished::Unfinished;
 use super::{Client, Lease, Progress, Report, Step, StoreError, hashing, store};
+use crate::keyring::Description;
 use crate::name::StoredName;
 use crate::seal::{OVERHEAD, Sealer};
-use crate::vault::Description;
 
+/// Copies of each chunk by default.
+const COPIES: u8 = 2;
 /// Chunks that are sealed or on their way at once: some 24 MiB.
 const WINDOW: usize = 6;
 
@@ -64,31 +67,32 @@ struct Put {
 }
 
 impl Client {
-    /// Stores a file under its own name, with so many copies.
+    /// Stores a file under its own name, with so many copies; without a number as many as the stored file of that name has, or 2.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is listed then that was not before.
-    pub async fn put(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
-        self.persist(&report, || self.put_once(path, copies, report.clone())).await
+    pub async fn put(&self, path: &Path, copies: Option<u8>, report: &Report) -> Result<Stored, StoreError> {
+        self.persist(report, || self.put_once(path, copies, report)).await
     }
 
-    async fn put_once(&self, path: &Path, copies: u8, report: Report) -> Result<Stored, StoreError> {
-        let vault = self.vault()?;
+    async fn put_once(&self, path: &Path, copies: Option<u8>, report: &Report) -> Result<Stored, StoreError> {
+        let keyring = self.keyring()?;
         let name = StoredName::of_path(path)?;
         let reading = open(path).await?;
         let fingerprint = reading.fingerprint.clone();
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
         let layout = Layout::stored(fingerprint.size)?;
+        let copies = self.copies_for(&name, copies).await?;
         let servers = self.servers_for(copies).await?;
-        let Hashed { digest, pieces } = hash(path, &file, layout, &report).await?;
+        let Hashed { digest, pieces } = hash(path, &file, layout, report).await?;
         // Known before anything is sent; what changes later is found at the end.
         if !reading.is_unchanged() {
             return Err(StoreError::Changed(path.to_owned()));
         }
         let unfinished = {
-            let (folder, vault, path, found) =
-                (self.folder.clone(), vault.clone(), path.to_owned(), fingerprint.clone());
-            let begin = move || Unfinished::begin(&folder, &vault, &path, &found, &digest);
+            let (folder, keyring, path, found) =
+                (self.folder.clone(), keyring.clone(), path.to_owned(), fingerprint.clone());
+            let begin = move || Unfinished::begin(&folder, &keyring, &path, &found, &digest);
             let begun =
                 tokio::task::spawn_blocking(begin).await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
             begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
@@ -110,7 +114,7 @@ impl Client {
             sealer: Arc::new(Sealer::new(&unfinished.secret, layout.pieces())),
             pieces: pieces.into(),
             placing: Placing::new(self.nodes.clone(), servers.clone(), shift, copies.into(), resumed),
-            report,
+            report: report.clone(),
             done: AtomicU64::new(0),
         };
         let placed = put.place_all().await;
@@ -127,8 +131,8 @@ impl Client {
                 return Err(error);
             }
         };
-        // Whoever lists the file hears of its copies from the first moment.
-        put.placing.settle().await;
+        // A list shows all copies from the first moment.
+        put.placing.wait_reported().await;
         let manifest = StoreManifest { copies, servers, shift, chunks };
         let encoded = manifest.encode();
         let description = Description {
@@ -137,8 +141,8 @@ impl Client {
             digest,
             secret: unfinished.secret.clone(),
         };
-        let sealed = vault.seal(&description, &Blake3::of(&encoded));
-        let key = vault.pointer(&name);
+        let sealed = keyring.seal(&description, &Blake3::of(&encoded));
+        let key = keyring.pointer(&name);
         let call = StoreCall::Put { request: RequestId::random(), key, manifest: encoded, sealed };
         store(&self.session, call).await?;
         unfinished.forget();
@@ -152,6 +156,18 @@ impl Client {
             in_place: if layout.pieces() == 0 { copies.into() } else { in_place },
             found,
         })
+    }
+
+    /// The copies that are asked for, else those that the stored file of that name has.
+    async fn copies_for(&self, name: &StoredName, asked: Option<u8>) -> Result<u8, StoreError> {
+        if let Some(copies) = asked {
+            return Ok(copies);
+        }
+        match self.find(name).await {
+            Ok(found) => Ok(found.manifest.copies),
+            Err(StoreError::NotFound { .. }) => Ok(COPIES),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the servers have room for so many copies together, and the user's quota for a new file, as far as the trackers
@@ -169,7 +185,7 @@ impl Client {
         let needed = copy.saturating_mul(copies.into());
         if let Some(left) = status.room.filter(|left| needed > *left)
             // What takes a file's place needs only the difference, which the trackers judge.
-            && matches!(self.find(name).await, Err(StoreError::NotFound(_)))
+            && matches!(self.find(name).await, Err(StoreError::NotFound { .. }))
         {
             return Err(StoreError::Quota { name: name.clone(), needed, left });
         }
@@ -199,32 +215,38 @@ impl Client {
 impl Put {
     /// Places all chunks: what they are, the least copies of any, and how many were there already.
     async fn place_all(&self) -> Result<(Vec<ChunkRef>, usize, u32), StoreError> {
-        self.tell(0);
-        let placed = futures::stream::iter(self.layout.iter())
-            .map(|piece| self.place(piece))
-            .buffered(WINDOW)
-            .try_fold(
-                (Vec::new(), usize::MAX, 0),
-                |(mut chunks, least, found), (chunk, placed)| async move {
-                    chunks.push(chunk);
-                    Ok((chunks, least.min(placed.copies), found + u32::from(placed.found)))
-                },
-            );
-        placed.await
-    }
-
-    async fn place(&self, piece: PieceIndex) -> Result<(ChunkRef, super::placing::Placed), StoreError> {
-        let (id, sealed) = self.seal(piece).await?;
-        let chunk = ChunkRef { id, sealed: self.layout.length(piece) + OVERHEAD };
-        let placed = self.placing.place(piece.get(), id, sealed).await;
-        let placed = placed.map_err(|Nowhere(why)| StoreError::NoPlace {
-            name: self.name.clone(),
-            part: piece.get() + 1,
-            needed: self.placing.needed(),
-            why,
-        })?;
-        self.tell(self.layout.length(piece).into());
-        Ok((chunk, placed))
+        self.advance(0);
+        let memory = Arc::new(Semaphore::new(WINDOW));
+        let sealed = futures::stream::iter(self.layout.iter())
+            .map(|piece| {
+                let memory = memory.clone();
+                async move {
+                    // The semaphore is never closed.
+                    let memory =
+                        memory.acquire_owned().await.map_err(|_| StoreError::Changed(self.path.clone()))?;
+                    let (id, bytes) = self.seal(piece).await?;
+                    Ok(SealedChunk { index: piece.get(), id, bytes, _memory: memory })
+                }
+            })
+            .buffered(WINDOW);
+        let (mut ids, mut least, mut found) = (vec![None; self.layout.pieces() as usize], usize::MAX, 0);
+        let placed = |placed: Placed| {
+            ids[placed.index as usize] = Some(placed.id);
+            least = least.min(placed.copies);
+            found += u32::from(placed.found);
+            self.advance((placed.length as u64).saturating_sub(OVERHEAD.into()));
+        };
+        match self.placing.place_all(self.layout.pieces(), sealed, placed).await {
+            Ok(()) => {}
+            Err(NotPlaced::Sealing(error)) => return Err(error),
+            Err(NotPlaced::Nowhere(index, why)) => {
+                let (name, needed) = (self.name.clone(), self.placing.needed());
+                return Err(StoreError::NoPlace { name, part: index + 1, needed, why });
+            }
+        }
+        let chunks = self.layout.iter().zip(ids.into_iter().flatten());
+        let chunks = chunks.map(|(piece, id)| ChunkRef { id, sealed: self.layout.length(piece) + OVERHEAD });
+        Ok((chunks.collect(), least, found))
     }
 
     async fn seal(&self, piece: PieceIndex) -> Result<(ChunkId, Bytes), StoreError> {
@@ -247,9 +269,9 @@ impl Put {
         sealed.ok_or_else(|| StoreError::Changed(self.path.clone()))
     }
 
-    fn tell(&self, more: u64) {
+    fn advance(&self, more: u64) {
         let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
-        (self.report)(Progress { step: Step::Storing, done, total: self.layout.size() });
+        self.report.send_replace(Progress { step: Step::Storing, done, total: self.layout.size() });
     }
 }
 
@@ -266,7 +288,7 @@ async fn hash(path: &Path, file: &Arc<File>, layout: Layout, report: &Report) ->
     let watched = Arc::downgrade(&alive);
     let hashed = tokio::task::spawn_blocking(move || {
         hashing::pieces(&file, &layout, |done| {
-            report(Progress { step: Step::Hashing, done, total: size });
+            report.send_replace(Progress { step: Step::Hashing, done, total: size });
             watched.strong_count() > 0
         })
     });

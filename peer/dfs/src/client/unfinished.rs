@@ -13,8 +13,8 @@ use minicbor::{Decode, Encode};
 use shoal_common::{Blake3, FileDigest, Sha1};
 use zeroize::Zeroize;
 
+use crate::keyring::Keyring;
 use crate::seal::{FILE_ID_BYTES, FileSecret, KEY_BYTES};
-use crate::vault::Vault;
 
 /// The folder of unfinished PUTs.
 const FOLDER: &str = "unfinished-puts";
@@ -22,7 +22,7 @@ const FOLDER: &str = "unfinished-puts";
 const MAX_BYTES: u64 = 4 * 1024;
 const PURPOSE: &[u8] = b"unfinished put 1";
 
-/// What tells a file's content without reading it.
+/// Identifies a file's content without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     pub(super) size: u64,
@@ -81,7 +81,7 @@ impl Unfinished {
     /// When it cannot be written.
     pub(super) fn begin(
         folder: &Path,
-        vault: &Vault,
+        keyring: &Keyring,
         file: &Path,
         fingerprint: &Fingerprint,
         digest: &FileDigest,
@@ -92,10 +92,10 @@ impl Unfinished {
         // The account is in the name, by way of its keys, so that two accounts do not find each other's notes.
         let name = crate::name::StoredName::new("unfinished").map_err(std::io::Error::other)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&vault.pointer(&name).0);
+        hasher.update(&keyring.pointer(&name).0);
         hasher.update(absolute.as_os_str().as_encoded_bytes());
         let path = folder.join(&hasher.finalize().to_hex()[..32]);
-        if let Some(secret) = read(&path, vault, fingerprint, digest) {
+        if let Some(secret) = read(&path, keyring, fingerprint, digest) {
             return Ok(Self { path, secret, resumed: true });
         }
         let secret = FileSecret::random();
@@ -112,7 +112,7 @@ impl Unfinished {
         let draft = path.with_extension(std::process::id().to_string());
         let mut note =
             fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        note.write_all(&vault.seal_local(&plain, PURPOSE))?;
+        note.write_all(&keyring.seal_local(&plain, PURPOSE))?;
         note.sync_all()?;
         fs::rename(&draft, &path)?;
         Ok(Self { path, secret, resumed: false })
@@ -126,10 +126,15 @@ impl Unfinished {
     }
 }
 
-fn read(path: &Path, vault: &Vault, fingerprint: &Fingerprint, digest: &FileDigest) -> Option<FileSecret> {
+fn read(
+    path: &Path,
+    keyring: &Keyring,
+    fingerprint: &Fingerprint,
+    digest: &FileDigest,
+) -> Option<FileSecret> {
     let found = fs::metadata(path).ok().filter(|found| found.len() <= MAX_BYTES);
     let sealed = found.and_then(|_| fs::read(path).ok())?;
-    let plain = vault.open_local(&sealed, PURPOSE).ok()?;
+    let plain = keyring.open_local(&sealed, PURPOSE).ok()?;
     let body: Body = minicbor::decode(&plain).ok()?;
     let same = body.size == fingerprint.size
         && body.modified == fingerprint.modified
@@ -147,24 +152,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
         fs::write(&file, b"content").unwrap();
-        let vault = Vault::new(&AccountKey::random());
+        let keyring = Keyring::new(&AccountKey::random());
         let digest = |byte| FileDigest { sha1: Sha1([byte; 20]), blake3: Blake3([byte; 32]) };
         let found = Fingerprint::of(&fs::metadata(&file).unwrap());
-        let begin = |vault: &Vault, found: &Fingerprint, digest: &FileDigest| {
-            Unfinished::begin(folder.path(), vault, &file, found, digest).unwrap()
+        let begin = |keyring: &Keyring, found: &Fingerprint, digest: &FileDigest| {
+            Unfinished::begin(folder.path(), keyring, &file, found, digest).unwrap()
         };
-        let first = begin(&vault, &found, &digest(1));
+        let first = begin(&keyring, &found, &digest(1));
         assert!(!first.resumed);
-        let again = begin(&vault, &found, &digest(1));
+        let again = begin(&keyring, &found, &digest(1));
         assert!(again.resumed && again.secret == first.secret);
-        let other = begin(&Vault::new(&AccountKey::random()), &found, &digest(1));
+        let other = begin(&Keyring::new(&AccountKey::random()), &found, &digest(1));
         assert!(!other.resumed && other.secret != first.secret);
-        let changed = begin(&vault, &found, &digest(2));
+        let changed = begin(&keyring, &found, &digest(2));
         assert!(!changed.resumed && changed.secret != first.secret);
         let touched = Fingerprint { modified: (0, 0), ..found.clone() };
-        assert!(!begin(&vault, &touched, &digest(2)).resumed);
-        begin(&vault, &touched, &digest(2)).forget();
-        assert!(!begin(&vault, &touched, &digest(2)).resumed);
+        assert!(!begin(&keyring, &touched, &digest(2)).resumed);
+        begin(&keyring, &touched, &digest(2)).forget();
+        assert!(!begin(&keyring, &touched, &digest(2)).resumed);
         for note in fs::read_dir(folder.path().join(FOLDER)).unwrap() {
             let bytes = fs::read(note.unwrap().path()).unwrap();
             assert!(!bytes.windows(8).any(|window| window == &first.secret.key[..8]));

@@ -1,6 +1,6 @@
-//! Carries out the copies from other nodes that the trackers order. Orders are idempotent; one that is under way already is
-//! not begun again, and one that fails is reported so that it is given again. Each tracker's orders have turns of their own,
-//! so that one whose orders lead nowhere does not hold up another's.
+//! Carries out the copies from other nodes that the trackers order. Orders are idempotent. An order that
+//! is under way is not begun again. A failed one is reported, so that it is given again. Each tracker has slots of its own,
+//! so that a tracker whose orders lead nowhere does not hold up another.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,8 +15,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counters::{Count, Counters};
 use crate::chunks::{Change, Chunks};
-use crate::lane::Lane;
+use crate::connection::NodeConnection;
 
 /// Copies at a time for each tracker: enough for the latency of a disk that syncs, and 32 MiB of memory.
 const AT_ONCE: usize = 8;
@@ -27,15 +28,16 @@ const COPY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Copies(Arc<Shared>);
+pub(super) struct Copies(Arc<Copier>);
 
 #[derive(Debug)]
-struct Shared {
+struct Copier {
     identity: Identity,
     chunks: Chunks,
+    counters: Counters,
     /// By the tracker's number.
     under_way: Mutex<HashMap<u8, UnderWay>>,
-    lanes: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), Lane>>,
+    connections: tokio::sync::Mutex<HashMap<(PeerId, SocketAddr), NodeConnection>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -44,12 +46,12 @@ struct Shared {
 #[derive(Debug)]
 struct UnderWay {
     chunks: HashSet<OwnedChunk>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Default for UnderWay {
     fn default() -> Self {
-        Self { chunks: HashSet::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { chunks: HashSet::new(), slots: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -59,14 +61,16 @@ impl Copies {
     pub(super) fn new(
         identity: Identity,
         chunks: Chunks,
+        counters: Counters,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Copier {
             identity,
             chunks,
+            counters,
             under_way: Mutex::default(),
-            lanes: tokio::sync::Mutex::default(),
+            connections: tokio::sync::Mutex::default(),
             tasks,
             stop,
         }))
@@ -75,33 +79,44 @@ impl Copies {
     /// Begins to carry out an order of the tracker of that number, unless it is another kind of order.
     pub(super) fn begin(&self, tracker: u8, order: Order) {
         let Order::Copy { chunk, sealed, from, address, order } = order else { return };
-        let turns = {
+        let slots = {
             let mut under_way = self.0.under_way();
             let of_tracker = under_way.entry(tracker).or_default();
             if of_tracker.chunks.len() >= MAX_ORDERS || !of_tracker.chunks.insert(chunk) {
                 return;
             }
-            of_tracker.turns.clone()
+            of_tracker.slots.clone()
         };
-        let shared = self.0.clone();
+        let copier = self.0.clone();
         self.0.tasks.spawn(async move {
             let carried = async {
-                let _turn = turns.acquire().await.map_err(|_| "shutting down")?;
-                shared.carry_out(chunk, sealed, (from, &address), order).await
+                let _slot = slots.acquire().await.map_err(|_| "shutting down")?;
+                copier.carry_out(chunk, sealed, (from, &address), order).await
             };
-            let done = shared.stop.clone().run_until_cancelled_owned(carried).await;
-            if let Some(of_tracker) = shared.under_way().get_mut(&tracker) {
+            let done = copier.stop.clone().run_until_cancelled_owned(carried).await;
+            if let Some(of_tracker) = copier.under_way().get_mut(&tracker) {
                 of_tracker.chunks.remove(&chunk);
             }
+            if matches!(done, Some(Ok(()))) {
+                copier.counters.add(Count::Copied, 1);
+            }
             if let Some(Err(reason)) = done {
+                copier.counters.add(Count::CopiesFailed, 1);
                 tracing::warn!(tracker, owner = %chunk.owner, chunk = %chunk.chunk, reason, "a copy was not made");
-                shared.chunks.tell(Change::Failed(chunk));
+                copier.chunks.report(Change::Failed(chunk));
             }
         });
     }
 }
 
-impl Shared {
+impl Copies {
+    /// Copies that are under way or wait.
+    pub(super) fn under_way(&self) -> usize {
+        self.0.under_way().values().map(|of_tracker| of_tracker.chunks.len()).sum()
+    }
+}
+
+impl Copier {
     async fn carry_out(
         &self,
         chunk: OwnedChunk,
@@ -128,24 +143,24 @@ impl Shared {
             return Err("the order names an impossible length".to_owned());
         }
         let address = address.parse().map_err(|_| "the order names no address".to_owned())?;
-        let lane = self.lane(from, address).await?;
-        let fetched = lane.fetch(chunk.chunk, sealed, Some(order), Box::new(|_| {})).await;
+        let connection = self.connection(from, address).await?;
+        let fetched = connection.fetch(chunk.chunk, sealed, Some(order), None).await;
         let bytes = fetched.map_err(|error| format!("{from}: {error}"))?;
         self.chunks.put(chunk, bytes.into()).await.map_err(|failure| failure.to_string())
     }
 
-    async fn lane(&self, peer: PeerId, address: SocketAddr) -> Result<Lane, String> {
-        let mut lanes = self.lanes.lock().await;
-        lanes.retain(|_, lane| !lane.has_ended());
-        if let Some(lane) = lanes.get(&(peer, address)) {
-            return Ok(lane.clone());
+    async fn connection(&self, peer: PeerId, address: SocketAddr) -> Result<NodeConnection, String> {
+        let mut connections = self.connections.lock().await;
+        connections.retain(|_, connection| !connection.has_ended());
+        if let Some(connection) = connections.get(&(peer, address)) {
+            return Ok(connection.clone());
         }
         // Others do not wait while an address that a tracker named does not answer.
-        drop(lanes);
-        let lane = Lane::connect(address, peer, &self.identity, &self.tasks).await;
-        let lane = lane.map_err(|error| error.to_string())?;
-        self.lanes.lock().await.insert((peer, address), lane.clone());
-        Ok(lane)
+        drop(connections);
+        let connection = NodeConnection::connect(address, peer, &self.identity, &self.tasks).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        self.connections.lock().await.insert((peer, address), connection.clone());
+        Ok(connection)
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<u8, UnderWay>> {

@@ -7,7 +7,8 @@ use shoal_common::PeerId;
 use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio_util::task::TaskTracker;
 
-use super::judge::Judge;
+use super::counters::{Count, Counters};
+use super::votes::DeletionVotes;
 use crate::chunks::{Change, Chunks, Discarded};
 
 /// How often the log says that the day's share is spent.
@@ -15,13 +16,14 @@ const SAY_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Deletions(Arc<Shared>);
+pub(super) struct Deletions(Arc<DeletionsInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct DeletionsInner {
     min_age: Duration,
     chunks: Chunks,
-    judge: Mutex<Judge>,
+    counters: Counters,
+    votes: Mutex<DeletionVotes>,
     started: Instant,
     /// When the log last said that the day's share is spent.
     said: Mutex<Option<Instant>>,
@@ -31,10 +33,16 @@ struct Shared {
 impl Deletions {
     /// For a node that was started with so many trackers, and deletes nothing below that age.
     #[must_use]
-    pub(super) fn new(trackers: usize, min_age: Duration, chunks: Chunks, tasks: TaskTracker) -> Self {
-        let judge = Mutex::new(Judge::new(trackers));
+    pub(super) fn new(
+        trackers: usize,
+        min_age: Duration,
+        chunks: Chunks,
+        counters: Counters,
+        tasks: TaskTracker,
+    ) -> Self {
+        let votes = Mutex::new(DeletionVotes::new(trackers));
         let (started, said) = (Instant::now(), Mutex::default());
-        Self(Arc::new(Shared { min_age, chunks, judge, started, said, tasks }))
+        Self(Arc::new(DeletionsInner { min_age, chunks, counters, votes, started, said, tasks }))
     }
 
     /// Takes a tracker's orders: which chunk, and the least age in milliseconds that this tracker asks for.
@@ -45,8 +53,8 @@ impl Deletions {
         for &(chunk, min_age_ms) in orders {
             if !self.0.chunks.holds(&chunk) {
                 // It may not have heard so yet.
-                self.0.chunks.tell(Change::Gone(chunk));
-            } else if self.judge().order(tracker, chunk, now_ms) {
+                self.0.chunks.report(Change::Gone(chunk));
+            } else if self.votes().order(tracker, chunk, now_ms) {
                 min_age = min_age.max(Duration::from_millis(min_age_ms));
                 agreed.push(chunk);
             }
@@ -59,13 +67,13 @@ impl Deletions {
 
     /// A tracker needs the chunk here after all.
     pub(super) fn withdraw(&self, tracker: u8, chunk: &OwnedChunk) {
-        self.judge().withdraw(tracker, chunk);
+        self.votes().withdraw(tracker, chunk);
     }
 
     /// A tracker is none any more, as the others say, or is one after all. What to tell the operator, if from now on no
     /// deletion can be agreed on.
     pub(super) fn remove(&self, tracker: u8, removed: bool) -> Option<String> {
-        let needed = self.judge().remove(tracker, removed)?;
+        let needed = self.votes().remove(tracker, removed)?;
         Some(format!(
             "trackers of this node's file were removed, and fewer are left than the {needed} that must agree on a deletion: \
              nothing that the trackers want deleted is, until this node is restarted with the new file"
@@ -74,7 +82,7 @@ impl Deletions {
 
     /// A tracker is not connected any more.
     pub(super) fn forget(&self, tracker: u8) {
-        self.judge().forget(tracker);
+        self.votes().forget(tracker);
     }
 
     async fn discard(&self, chunks: Vec<OwnedChunk>, min_age: Duration) {
@@ -83,10 +91,11 @@ impl Deletions {
         for (chunk, done) in chunks.into_iter().zip(done) {
             match done {
                 Discarded::Binned => {
-                    self.judge().settle(&chunk);
+                    self.votes().close(&chunk);
+                    self.0.counters.add(Count::Deleted, 1);
                     tracing::info!(owner = %chunk.owner, chunk = %chunk.chunk, "into the bin, by the trackers' order");
                 }
-                Discarded::Young => self.0.chunks.tell(Change::Failed(chunk)),
+                Discarded::Young => self.0.chunks.report(Change::Failed(chunk)),
                 Discarded::Spent => self.say_spent(),
                 Discarded::Absent => {}
             }
@@ -104,7 +113,7 @@ impl Deletions {
         }
     }
 
-    fn judge(&self) -> MutexGuard<'_, Judge> {
-        self.0.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    fn votes(&self) -> MutexGuard<'_, DeletionVotes> {
+        self.0.votes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,22 @@
-//! A storage node: takes connections on the bulk lane, serves chunks, tells every tracker what it holds and carries out
-//! what they order.
+//! A storage node: accepts connections, serves chunks, reports to every tracker what it holds, and carries out the trackers'
+//! orders.
 
+mod acknowledged;
 mod copies;
+mod counters;
 mod deletions;
-mod gate;
-mod judge;
+mod operate;
+mod operator;
 pub mod options;
 mod server;
-mod told;
+mod tally;
 mod trackers;
+mod verifier;
+mod votes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_common::TrackerInfo;
 use shoal_common::budget::Budget;
@@ -21,17 +25,22 @@ use shoal_common::names::NodeName;
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, Listener};
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers, NetError};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chunks::{Chunks, Scrub, scrub};
+use crate::chunks::{Chunks, Scrub, Scrubbed, scrub};
+use acknowledged::Acknowledged;
 use copies::Copies;
+use counters::Counters;
 use deletions::Deletions;
-pub use gate::{Admitted, Gate};
+use operator::Operator;
+pub use operator::{NodeStatus, NodeTracker};
 use server::Server;
-use told::Told;
+use shoal_session::reach::Dialer;
 use trackers::Reporter;
+pub use verifier::{Admitted, TokenVerifier};
 
 /// How long connections may take to end.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -49,21 +58,21 @@ pub struct NodeConfig {
     pub trackers: TrackerInfo,
     /// Their keys, as far as they are known.
     pub known: KnownTrackers,
-    /// Tells the operator something.
+    /// Shows the operator a line.
     pub say: fn(&str),
     /// Its chunks.
     pub chunks: Chunks,
-    /// How eagerly they are read again; not at all without.
+    /// How fast they are read again; `None` for never.
     pub scrub: Option<Scrub>,
     /// No chunk that was stored, or stored again, less than this ago is deleted by the trackers' order.
     pub min_age: Duration,
-    /// What admits it at the trackers, if it was given.
+    /// The secret that admits it at the trackers, if it has one.
     pub secret: Option<NodeSecret>,
 }
 
 /// A node that runs.
 pub struct Node {
-    local_addr: SocketAddr,
+    operator: Operator,
     control: Control,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -101,39 +110,65 @@ impl Node {
         let (control, _) = Control::start(control).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (own, secret) = (identity.peer_id(), secret.map(Arc::new));
-        let gate = Gate::new(own);
-        let copies = Copies::new(identity, chunks.clone(), tasks.clone(), stop.clone());
-        let deletions = Deletions::new(trackers.iter().count(), min_age, chunks.clone(), tasks.clone());
+        let verifier = TokenVerifier::new(own);
+        let counters = Counters::default();
+        let copies = Copies::new(identity, chunks.clone(), counters.clone(), tasks.clone(), stop.clone());
+        let deletions =
+            Deletions::new(trackers.iter().count(), min_age, chunks.clone(), counters.clone(), tasks.clone());
         tasks.spawn(chunks.clone().keep_bin(stop.clone()));
-        let told = Told::default();
-        let server = Server::new(name.as_str(), chunks.clone(), gate.clone(), told.clone());
+        let acknowledged = Acknowledged::default();
+        let (scrubbing, scrubbed) = watch::channel(Scrubbed::default());
+        let operator = Operator {
+            name: name.to_string(),
+            peer: own,
+            address: local_addr,
+            started: Instant::now(),
+            chunks: chunks.clone(),
+            copies: copies.clone(),
+            counters,
+            scrubbed,
+            acknowledged: acknowledged.clone(),
+            trackers: trackers.clone(),
+        };
+        tasks.spawn(operator.clone().log(stop.clone()));
+        let server = Server::new(verifier.clone(), operator.clone());
         tasks.spawn(accept(listener, server, tasks.clone(), stop.clone()));
         if let Some(eagerness) = eagerness {
-            tasks.spawn(scrub(chunks.clone(), eagerness, stop.clone()));
+            tasks.spawn(scrub(chunks.clone(), eagerness, scrubbing, stop.clone()));
         }
-        let (listen, control_plane) = (local_addr.to_string(), control.clone());
-        let reporter = Reporter {
-            say,
-            control: control_plane,
+        let dialer = Dialer {
+            control: control.clone(),
             known,
-            own,
-            secret,
-            name,
-            listen,
-            chunks,
-            gate,
-            copies,
-            deletions,
-            told,
+            listen: local_addr.to_string(),
+            report: Arc::new(move |learned| trackers::learned(say, learned)),
+            tasks: tasks.clone(),
         };
+        let reporter =
+            Reporter { say, dialer, own, secret, name, chunks, verifier, copies, deletions, acknowledged };
         trackers::start(&reporter, &trackers, &tasks, &stop);
-        Ok(Self { local_addr, control, tasks, stop })
+        Ok(Self { operator, control, tasks, stop })
     }
 
     /// Where it listens, with the real port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.operator.address
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.operator.status()
+    }
+
+    /// Serves metrics for Prometheus at `address`, under `/metrics`, until it ends.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve_metrics(&self, address: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let operator = self.operator.clone();
+        let page = move || std::future::ready(operator.status().metrics().ok());
+        shoal_metrics::serve(address, page, &self.tasks, self.stop.clone()).await
     }
 
     /// Ends it. Chunks that were acknowledged are durable already.
@@ -149,10 +184,9 @@ impl Node {
 
 async fn accept(mut listener: Listener, server: Server, tasks: TaskTracker, stop: CancellationToken) {
     while let Some(Ok((stream, remote))) = stop.run_until_cancelled(listener.accept()).await {
-        tracing::debug!(peer = %stream.peer(), %remote, "connected");
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(Box::pin(server.serve(stream))).await;
+            stop.run_until_cancelled(Box::pin(server.serve(stream, remote))).await;
         });
     }
     listener.close().await;

@@ -1,9 +1,10 @@
 //! Serves one connection on the bulk lane: a user's client, or a node that copies from here.
 //!
-//! A task reads and judges, one task a request carries out, one writes. Memory for chunks that come and go is charged to one
-//! budget of the node before it is taken, so that neither many clients nor slow ones make it grow.
+//! One task reads and checks, one task per request carries it out, one writes. Memory for chunks in transit is charged to the
+//! node's budget before it is allocated, so that neither many nor slow clients make it grow.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,16 @@ use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_common::{PeerId, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::bulk::{BulkReader, BulkStream, BulkWriter};
-use shoal_session::tickets::Judgement;
+use shoal_session::tickets::TicketError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::gate::{Admitted, Gate};
-use super::told::Told;
+use super::acknowledged::Acknowledged;
+use super::counters::Count;
+use super::operator::Operator;
+use super::tally::Tally;
+use super::verifier::{Admitted, TokenVerifier};
 use crate::chunks::Chunks;
 use crate::wire::{
     CHUNK, ChunkHead, DATA, DataHead, Failure, MAX_CHUNK_LIST, MAX_MESSAGE, MAX_REQUESTS, MAX_TO_NODE,
@@ -42,8 +46,9 @@ const STALL: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     name: Arc<str>,
     chunks: Chunks,
-    gate: Gate,
-    told: Told,
+    verifier: TokenVerifier,
+    acknowledged: Acknowledged,
+    operator: Operator,
     budget: Arc<Semaphore>,
 }
 
@@ -72,40 +77,59 @@ struct Charge {
 }
 
 impl Server {
-    /// Serves these chunks to whom the gate lets in.
+    /// Serves these chunks to everyone whose ticket `verifier` accepts.
     #[must_use]
-    pub(super) fn new(name: &str, chunks: Chunks, gate: Gate, told: Told) -> Self {
-        Self { name: name.into(), chunks, gate, told, budget: Arc::new(Semaphore::new(BUDGET)) }
+    pub(super) fn new(verifier: TokenVerifier, operator: Operator) -> Self {
+        let (name, chunks) = (operator.name.as_str().into(), operator.chunks.clone());
+        let acknowledged = operator.acknowledged.clone();
+        Self { name, chunks, verifier, acknowledged, operator, budget: Arc::new(Semaphore::new(BUDGET)) }
     }
 
     /// Serves a connection to its end.
-    pub(super) async fn serve(self, stream: BulkStream) {
-        let (peer, remote) = (stream.peer(), stream.remote());
+    pub(super) async fn serve(self, stream: BulkStream, remote: SocketAddr) {
+        let peer = stream.peer();
         let (input, output) = stream.into_split();
         let (answers, queue) = mpsc::channel(MAX_REQUESTS);
         let recalled = Arc::new(Mutex::new(HashSet::new()));
         let own = Arc::new(Semaphore::new(SHARE));
         let tasks = TaskTracker::new();
+        let counters = self.operator.counters.clone();
+        let tally = Tally::new(counters.clone());
+        let user = Arc::new(Mutex::new(None));
+        tracing::info!(%peer, %remote, "connected");
+        counters.add(Count::Connections, 1);
         let connection = Connection {
             server: self,
             peer,
             answers,
             recalled: recalled.clone(),
             own,
-            turns: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            slots: Arc::new(Semaphore::new(MAX_REQUESTS)),
             tasks: tasks.clone(),
             admitted: None,
+            remote: remote.ip(),
+            tally: tally.clone(),
+            logged_in: user.clone(),
         };
         let ended = tokio::select! {
             ended = connection.read(FrameReader::new(input, MAX_TO_NODE)) => ended,
             written = write(queue, &recalled, FrameWriter::new(output)) => written,
+            () = tally.log_pauses(|| last(&user), peer) => Ok(()),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %remote, %error, "a connection was closed");
-        }
+        counters.less(Count::Connections);
         tasks.close();
         tasks.wait().await;
+        tally.log(last(&user), peer);
+        match ended {
+            Ok(()) => tracing::info!(%peer, %remote, "disconnected"),
+            Err(error) => tracing::info!(%peer, %remote, %error, "disconnected"),
+        }
     }
+}
+
+/// The user that logged in last.
+fn last(user: &Mutex<Option<Uid>>) -> Option<Uid> {
+    *user.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Connection {
@@ -115,9 +139,13 @@ struct Connection {
     /// Requests that were taken back.
     recalled: Arc<Mutex<HashSet<u32>>>,
     own: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     tasks: TaskTracker,
     admitted: Option<Admitted>,
+    remote: IpAddr,
+    tally: Tally,
+    /// The user, for the log.
+    logged_in: Arc<Mutex<Option<Uid>>>,
 }
 
 impl Connection {
@@ -129,9 +157,9 @@ impl Connection {
                 TO_NODE => {
                     let payload = timeout(CHUNK_WITHIN, frames.payload(MAX_MESSAGE)).await;
                     let payload = payload.map_err(|_| Closed::Idle)??;
-                    let message = minicbor::decode(&payload)
-                        .map_err(|_| Closed::Nonsense("a message that makes no sense"))?;
-                    self.told(message).await?;
+                    let message =
+                        minicbor::decode(&payload).map_err(|_| Closed::Nonsense("an unreadable message"))?;
+                    self.handle(message).await?;
                 }
                 CHUNK => {
                     let taken = timeout(CHUNK_WITHIN, self.chunk(&mut frames)).await;
@@ -156,25 +184,32 @@ impl Connection {
         let owned = OwnedChunk { owner, chunk };
         if self.server.chunks.room().free < length as u64 && !self.server.chunks.holds(&owned) {
             frames.skip().await?;
+            self.tally.refused();
             return self.say(ToClient::Failed { request, reason: Failure::Full }).await;
         }
         let charge = self.charge(length).await?;
         let mut sealed = vec![0; length];
         frames.read_into(&mut sealed).await?;
-        let (chunks, answers) = (self.server.chunks.clone(), self.answers.clone());
+        let (chunks, answers, tally) = (self.server.chunks.clone(), self.answers.clone(), self.tally.clone());
         self.begin(async move {
             let stored = chunks.put_within(allowance, owned, sealed.into()).await;
             drop(charge);
             let answer = match stored {
-                Ok(()) => ToClient::Stored { request },
-                Err(reason) => ToClient::Failed { request, reason },
+                Ok(()) => {
+                    tally.stored(length);
+                    ToClient::Stored { request }
+                }
+                Err(reason) => {
+                    tally.refused();
+                    ToClient::Failed { request, reason }
+                }
             };
             let _ = answers.send(Answer::Message(answer)).await;
         })
         .await
     }
 
-    async fn told(&mut self, message: ToNode) -> Result<(), Closed> {
+    async fn handle(&mut self, message: ToNode) -> Result<(), Closed> {
         match message {
             ToNode::Show { ticket } => self.show(&ticket).await,
             ToNode::Fetch { request, chunk, offset, length, order } => {
@@ -201,8 +236,9 @@ impl Connection {
                 .await
             }
             ToNode::Delete { request, chunks, keys } => {
+                let tally = self.tally.clone();
                 self.list(request, chunks, move |chunks, list| async move {
-                    match delete(&chunks, list, keys.unwrap_or_default()).await {
+                    match delete(&chunks, list, keys.unwrap_or_default(), &tally).await {
                         Ok(()) => ToClient::Done { request },
                         Err(reason) => ToClient::Failed { request, reason },
                     }
@@ -220,11 +256,16 @@ impl Connection {
                 })
                 .await
             }
-            ToNode::Settle { request } => {
-                let (settled, answers) = (self.server.told.clone(), self.answers.clone());
+            ToNode::Status { request } => {
+                let status = self.server.operator.answer(self.remote);
+                let refused = ToClient::Failed { request, reason: Failure::NotAllowed };
+                self.say(status.map_or(refused, |status| ToClient::Status { request, status })).await
+            }
+            ToNode::AwaitReported { request } => {
+                let (acknowledged, answers) = (self.server.acknowledged.clone(), self.answers.clone());
                 let now = *self.server.chunks.watch().borrow();
                 self.begin(async move {
-                    settled.settle(now).await;
+                    acknowledged.wait_for(now).await;
                     let _ = answers.send(Answer::Message(ToClient::Done { request })).await;
                 })
                 .await
@@ -233,18 +274,22 @@ impl Connection {
     }
 
     async fn show(&mut self, ticket: &[u8]) -> Result<(), Closed> {
-        match self.server.gate.ticket(ticket, self.peer).await {
+        match self.server.verifier.ticket(ticket, self.peer).await {
             Ok(ticket) if self.admitted.is_none_or(|admitted| admitted.user == ticket.user) => {
                 let allowance = ticket.allowance.unwrap_or(u64::MAX);
+                if self.admitted.is_none() {
+                    tracing::info!(user = %ticket.user, peer = %self.peer, "logged in");
+                    *self.logged_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket.user);
+                }
                 self.admitted =
                     Some(Admitted { user: ticket.user, expires_ms: ticket.expires_ms, allowance });
                 let (name, free) = (self.server.name.to_string(), self.server.chunks.room().free);
                 self.say(ToClient::Granted { name, free }).await
             }
             Ok(_) => self.say(ToClient::Refused { expired: false }).await,
-            Err(judgement) => {
-                tracing::info!(peer = %self.peer, %judgement, "a ticket was refused");
-                self.say(ToClient::Refused { expired: judgement == Judgement::Expired }).await
+            Err(reason) => {
+                tracing::info!(peer = %self.peer, %reason, "a ticket was refused");
+                self.say(ToClient::Refused { expired: reason == TicketError::Expired }).await
             }
         }
     }
@@ -258,19 +303,27 @@ impl Connection {
     ) -> Result<(), Closed> {
         let refused = move |reason| ToClient::Failed { request, reason };
         let owned = match order {
-            Some(order) => self.server.gate.order(&order, self.peer, chunk).await.ok(),
+            Some(order) => self.server.verifier.order(&order, self.peer, chunk).await.ok(),
             None => self.user().map(|owner| OwnedChunk { owner, chunk }),
         };
         let Some(owned) = owned else { return self.say(refused(Failure::NotAllowed)).await };
         if length > MAX_SEALED_CHUNK {
             return self.say(refused(Failure::NotFound)).await;
         }
-        let (chunks, answers, server, own) =
-            (self.server.chunks.clone(), self.answers.clone(), self.server.clone(), self.own.clone());
+        let (chunks, answers, server, own, tally) = (
+            self.server.chunks.clone(),
+            self.answers.clone(),
+            self.server.clone(),
+            self.own.clone(),
+            self.tally.clone(),
+        );
         self.begin(async move {
             let Some(charge) = charge(&own, &server.budget, length as usize).await else { return };
             let answer = match chunks.read(owned, offset, length).await {
-                Ok(bytes) => Answer::Data(request, bytes, charge),
+                Ok(bytes) => {
+                    tally.fetched(bytes.len());
+                    Answer::Data(request, bytes, charge)
+                }
                 Err(reason) => Answer::Message(refused(reason)),
             };
             let _ = answers.send(answer).await;
@@ -296,13 +349,13 @@ impl Connection {
         .await
     }
 
-    /// Carries out a request beside the others, once there is a turn.
+    /// Carries out a request beside the others, once there is a slot.
     async fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Closed> {
-        let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| Closed::Nonsense("shutting down"))?;
+        let slot = self.slots.clone().acquire_owned().await;
+        let slot = slot.map_err(|_| Closed::Nonsense("shutting down"))?;
         self.tasks.spawn(async move {
             work.await;
-            drop(turn);
+            drop(slot);
         });
         Ok(())
     }
@@ -318,7 +371,7 @@ impl Connection {
     }
 
     fn admitted(&self) -> Option<Admitted> {
-        self.admitted.filter(|admitted| !self.server.gate.is_over(admitted.expires_ms))
+        self.admitted.filter(|admitted| !self.server.verifier.is_over(admitted.expires_ms))
     }
 
     async fn say(&self, message: ToClient) -> Result<(), Closed> {
@@ -330,7 +383,12 @@ impl Connection {
 
 /// Deletes chunks whose removal key is shown. The others stay where they are: a tracker that lies can make tickets for anybody,
 /// so a ticket alone deletes nothing, and what no file names goes by the trackers' rule.
-async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -> Result<(), Failure> {
+async fn delete(
+    chunks: &Chunks,
+    list: Vec<OwnedChunk>,
+    keys: Vec<RemovalKey>,
+    tally: &Tally,
+) -> Result<(), Failure> {
     let mut refused = false;
     for (index, chunk) in list.into_iter().enumerate() {
         let shown = match keys.get(index) {
@@ -338,7 +396,9 @@ async fn delete(chunks: &Chunks, list: Vec<OwnedChunk>, keys: Vec<RemovalKey>) -
             None => false,
         };
         if shown {
-            chunks.delete(chunk).await?;
+            if chunks.delete(chunk).await? {
+                tally.deleted();
+            }
         } else {
             refused |= chunks.holds(&chunk);
         }

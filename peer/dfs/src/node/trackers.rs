@@ -1,4 +1,4 @@
-//! Tells every tracker what is held, each on a connection of its own, and takes their orders.
+//! Reports to every tracker what is held, over one connection each, and takes their orders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,112 +7,67 @@ use shoal_common::PeerId;
 use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_common::tracker_api::storage::{MAX_ORDERS, MAX_REPORT, NodeAnswer, NodeCall, NodeReport, Order};
-use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, REVISION, Reply};
+use shoal_common::tracker_api::{Answer, Call};
 use shoal_common::tracker_info::TrackerLine;
-use shoal_common::vouching::{Expected, News, Scope, SignedList};
-use shoal_net::{Control, KnownError, KnownTrackers, Protocol, ReachError};
-use shoal_session::link::{ANSWER_WITHIN, Link};
-use tokio::time::{Instant, timeout};
+use shoal_common::vouching::{Expected, News};
+use shoal_session::connection::TrackerConnection;
+use shoal_session::reach::{Backoff, Dialer, Learned, Unreached, ask};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acknowledged::Acknowledged;
 use super::copies::Copies;
 use super::deletions::Deletions;
-use super::gate::Gate;
-use super::told::Told;
+use super::verifier::TokenVerifier;
 use crate::chunks::{Change, Chunks};
 
-/// Waits between two tries to reach a tracker.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How a refusal begins in the log.
 const REFUSES: &str = "the tracker refuses this node";
 /// How often the trackers are asked what they know of each other's keys, beside every new connection.
 const VOUCHES_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a connected tracker's key still counts: another tracker may have said that it does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long changes gather before they are told.
+/// How long changes gather before they are reported.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bounds on how long a tracker can have us wait with the next report.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(1);
 
-/// What is said of a tracker whose key does not count any more.
-const NO_TRACKER: &str = "it is no tracker any more";
-
-/// Why a tracker is not informed.
-enum Unreached {
-    /// It is away, or of no use.
-    Useless(String),
-    /// Somebody else answers in its place.
-    NotBelieved(String),
-}
-
-impl From<String> for Unreached {
-    fn from(reason: String) -> Self {
-        Self::Useless(reason)
-    }
-}
-
-impl From<KnownError> for Unreached {
-    fn from(error: KnownError) -> Self {
-        Self::NotBelieved(error.to_string())
-    }
-}
-
-impl From<ReachError> for Unreached {
-    fn from(error: ReachError) -> Self {
-        match error {
-            ReachError::Dial(error) => Self::Useless(error.to_string()),
-            ReachError::Known(error) => error.into(),
-        }
-    }
-}
-
 /// What a reporter needs; one for all trackers.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    /// Tells the operator something.
+    /// Shows the operator a line.
     pub(super) say: fn(&str),
-    /// The control plane.
-    pub(super) control: Control,
+    /// Reaches the trackers.
+    pub(super) dialer: Dialer,
     /// Its key.
     pub(super) own: PeerId,
-    /// What admits it, if it was given.
+    /// The secret that admits it, if it has one.
     pub(super) secret: Option<Arc<NodeSecret>>,
-    /// Which keys are the trackers'.
-    pub(super) known: KnownTrackers,
     /// What the node is called.
     pub(super) name: NodeName,
-    /// `ip:port` of the bulk lane.
-    pub(super) listen: String,
-    /// What is told of.
+    /// The chunks to report.
     pub(super) chunks: Chunks,
-    /// Who learns keys and time.
-    pub(super) gate: Gate,
-    /// Who carries out copies.
+    /// Learns keys and time.
+    pub(super) verifier: TokenVerifier,
+    /// Carries out copies.
     pub(super) copies: Copies,
-    /// Who judges deletions.
+    /// Counts votes on deletions.
     pub(super) deletions: Deletions,
-    /// Who notes which tracker knows what.
-    pub(super) told: Told,
+    /// Notes what each tracker acknowledged.
+    pub(super) acknowledged: Acknowledged,
 }
 
 impl Reporter {
     /// Keeps the tracker of that number informed until `stop`.
-    pub(super) async fn run(
-        self,
-        number: u8,
-        line: TrackerLine,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) {
-        let mut pause = FIRST_PAUSE;
+    pub(super) async fn run(self, number: u8, line: TrackerLine, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
         let mut said = String::new();
         let work = async {
             loop {
-                let reason = match self.reach(&line, &tasks).await {
-                    Ok(link) => {
+                let reason = match self.reach(&line).await {
+                    Ok(connection) => {
                         tracing::info!(tracker = %line, "registered");
                         self.deletions.remove(number, false);
                         if said.starts_with(REFUSES) {
@@ -120,20 +75,21 @@ impl Reporter {
                             // Refused again, it says so again.
                             said.clear();
                         }
-                        pause = FIRST_PAUSE;
+                        backoff = Backoff::default();
                         let reason = tokio::select! {
-                            reason = self.report(number, &link) => reason,
-                            reason = self.stay_informed(&line, &link) => reason,
+                            reason = self.report(number, &connection) => reason,
+                            reason = self.stay_informed(&line, &connection) => reason,
                         };
-                        self.told.forget(number);
+                        self.acknowledged.forget(number);
                         self.deletions.forget(number);
-                        self.gate.left(number);
-                        link.close("is not needed any more");
-                        self.control.disconnect(link.peer()).await;
+                        self.verifier.left(number);
+                        connection.close("is not needed any more");
+                        self.dialer.control.disconnect(connection.peer()).await;
                         reason
                     }
-                    Err(Unreached::NotBelieved(reason)) => {
-                        let removed = matches!(self.known.expected(&line).await, Ok(Expected::Nobody));
+                    Err(Unreached::NotBelieved(error)) => {
+                        let reason = error.to_string();
+                        let removed = matches!(self.dialer.known.expected(&line).await, Ok(Expected::Nobody));
                         if let Some(consequence) = self.deletions.remove(number, removed) {
                             tracing::error!("{consequence}");
                             (self.say)(&consequence);
@@ -144,10 +100,10 @@ impl Reporter {
                         }
                         reason
                     }
-                    Err(Unreached::Useless(reason)) => reason,
+                    Err(reason) => explain(&reason),
                 };
                 if reason != said {
-                    // Only somebody who runs the node can help against a refusal.
+                    // Only the operator can act on a refusal.
                     if reason.starts_with(REFUSES) {
                         tracing::error!(tracker = %line, "{reason}; trying again");
                     } else {
@@ -155,131 +111,92 @@ impl Reporter {
                     }
                     said = reason;
                 }
-                tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(backoff.pause()).await;
             }
         };
         stop.run_until_cancelled(work).await;
     }
 
     /// A connection on which the node is registered.
-    async fn reach(&self, line: &TrackerLine, tasks: &TaskTracker) -> Result<Link, Unreached> {
-        let dial = self.known.dial(&self.control, line);
-        let peer = timeout(ANSWER_WITHIN, dial).await.map_err(|_| "it does not answer".to_owned())??;
-        let open = timeout(ANSWER_WITHIN, self.control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
-        let channel =
-            open.map_err(|_| "it does not answer".to_owned())?.map_err(|error| error.to_string())?;
-        let link = Link::start(line.to_string(), channel, tasks);
-        let begun = self.register(line, &link).await;
-        if let Err(Unreached::Useless(reason) | Unreached::NotBelieved(reason)) = &begun {
-            link.close(reason);
-            self.control.disconnect(peer).await;
+    async fn reach(&self, line: &TrackerLine) -> Result<TrackerConnection, Unreached> {
+        let connection = self.dialer.connect(line).await?;
+        let registered = self.register(&connection).await;
+        if let Err(reason) = &registered {
+            connection.close(&explain(reason));
+            self.dialer.control.disconnect(connection.peer()).await;
         }
-        begun.map(|()| link)
+        registered.map(|()| connection)
     }
 
-    async fn register(&self, line: &TrackerLine, link: &Link) -> Result<(), Unreached> {
-        self.greet(line, link).await?;
-        let proof = self.secret.as_ref().map(|secret| secret.prove(self.own, link.peer()));
-        match ask(link, Call::Node(NodeCall::Register { name: self.name.clone(), proof })).await? {
+    async fn register(&self, connection: &TrackerConnection) -> Result<(), Unreached> {
+        let proof = self.secret.as_ref().map(|secret| secret.prove(self.own, connection.peer()));
+        match ask(connection, Call::Node(NodeCall::Register { name: self.name.clone(), proof })).await? {
             Answer::Node(NodeAnswer::Registered { address }) => {
                 tracing::debug!(address, "the tracker reaches this node there");
                 Ok(())
             }
-            _ => Err("it is of another version".to_owned().into()),
+            _ => Err(Unreached::OtherVersion),
         }
-    }
-
-    /// Says hello, makes sure that this is the tracker of that line, and takes what it hands out about all keys.
-    async fn greet(&self, line: &TrackerLine, link: &Link) -> Result<(), Unreached> {
-        let welcome =
-            ask(link, Call::Hello { listen: self.listen.clone(), revision: Some(REVISION) }).await?;
-        let Answer::Welcome { lists, .. } = welcome else {
-            return Err("it is of another version".to_owned().into());
-        };
-        self.believe(line, link.peer(), lists).await
-    }
-
-    async fn believe(
-        &self,
-        line: &TrackerLine,
-        key: PeerId,
-        lists: Option<Vec<SignedList>>,
-    ) -> Result<(), Unreached> {
-        if self.known.met(line, key).await? {
-            (self.say)(&format!("the tracker at {line} is now known by its key {key}"));
-        }
-        match self.known.learn(lists.unwrap_or_default(), Scope::All).await {
-            Err(error) => tracing::error!(%error, "what the trackers say of their keys is not remembered"),
-            Ok(all) => {
-                for News { address, before, now } in all.iter().filter(|news| news.before.is_some()) {
-                    let now = now.map_or_else(|| "none any more".to_owned(), |key| key.to_string());
-                    let before = before.map(|key| key.to_string()).unwrap_or_default();
-                    (self.say)(&format!(
-                        "the key of the tracker at {address} is {now}, not {before}: the others vouch for it"
-                    ));
-                }
-            }
-        }
-        if self.known.key(line) == Some(key) { Ok(()) } else { Err(NO_TRACKER.to_owned().into()) }
     }
 
     /// Asks the tracker again and again what it knows of all keys, and looks whether its own still counts; ends with the
     /// reason to leave it.
-    async fn stay_informed(&self, line: &TrackerLine, link: &Link) -> String {
+    async fn stay_informed(&self, line: &TrackerLine, connection: &TrackerConnection) -> String {
         let (mut look, mut greeted) = (tokio::time::interval(LOOK_EVERY), Instant::now());
         loop {
             look.tick().await;
-            if self.known.key(line) != Some(link.peer()) {
-                return NO_TRACKER.to_owned();
+            if let Err(reason) = self.dialer.check(line, connection.peer()) {
+                return explain(&reason);
             }
             if greeted.elapsed() > VOUCHES_EVERY {
                 greeted = Instant::now();
-                if let Err(Unreached::Useless(reason) | Unreached::NotBelieved(reason)) =
-                    self.greet(line, link).await
-                {
-                    return reason;
+                if let Err(reason) = self.dialer.greet(line, connection).await {
+                    return explain(&reason);
                 }
             }
         }
     }
 
     /// Reports until the connection ends; why it did.
-    async fn report(&self, number: u8, link: &Link) -> String {
+    async fn report(&self, number: u8, connection: &TrackerConnection) -> String {
         let mut changes = self.chunks.watch();
-        let mut told = None;
+        let mut acknowledged = None;
         loop {
-            let reported = match told {
-                None => self.snapshot(number, link).await,
-                Some(after) => self.changes(number, link, after).await,
+            let reported = match acknowledged {
+                None => self.snapshot(number, connection).await,
+                Some(after) => self.changes(number, connection, after).await,
             };
             let (next, again) = match reported {
                 Ok(reported) => reported,
                 Err(reason) => return reason,
             };
-            told = next;
-            if let Some(told) = told {
-                self.told.note(number, told);
+            acknowledged = next;
+            if let Some(acknowledged) = acknowledged {
+                self.acknowledged.note(number, acknowledged);
             }
             let due = Instant::now() + again;
             let wait = async {
-                // What is behind is told at once; the version may have grown before it was watched.
-                if told.is_some_and(|told| *changes.borrow_and_update() > told) {
+                // A tracker that is behind gets its report at once: the version may have grown before it was watched.
+                if acknowledged.is_some_and(|acknowledged| *changes.borrow_and_update() > acknowledged) {
                     return;
                 }
                 let _ = changes.changed().await;
                 tokio::time::sleep(GATHER).await;
             };
             tokio::select! {
-                reason = link.ended() => return reason,
+                reason = connection.ended() => return reason,
                 () = wait => {}
                 () = tokio::time::sleep_until(due) => {}
             }
         }
     }
 
-    /// Tells everything, page by page; up to which change it is told, and when to report again.
-    async fn snapshot(&self, number: u8, link: &Link) -> Result<(Option<u64>, Duration), String> {
+    /// Reports everything, page by page. Returns the last change that was acknowledged, and when to report again.
+    async fn snapshot(
+        &self,
+        number: u8,
+        connection: &TrackerConnection,
+    ) -> Result<(Option<u64>, Duration), String> {
         let (held, last) = self.chunks.snapshot();
         let mut pages: Vec<Vec<_>> = held.chunks(MAX_REPORT).map(<[_]>::to_vec).collect();
         if pages.is_empty() {
@@ -289,14 +206,19 @@ impl Reporter {
         let mut again = SOONEST;
         for (index, held) in pages.into_iter().enumerate() {
             let page =
-                NodeReport { anew: index == 0, more: index + 1 < count, held, ..NodeReport::default() };
-            again = self.send(number, link, page).await?;
+                NodeReport { reset: index == 0, more: index + 1 < count, held, ..NodeReport::default() };
+            again = self.send(number, connection, page).await?;
         }
         Ok((Some(last), again))
     }
 
-    /// Tells what changed; none at the first place if that is not known any more.
-    async fn changes(&self, number: u8, link: &Link, after: u64) -> Result<(Option<u64>, Duration), String> {
+    /// Reports what changed. The first result is `None` if the changes are too old to be known.
+    async fn changes(
+        &self,
+        number: u8,
+        connection: &TrackerConnection,
+        after: u64,
+    ) -> Result<(Option<u64>, Duration), String> {
         let Some(changes) = self.chunks.changes_after(after, MAX_REPORT) else {
             return Ok((None, Duration::ZERO));
         };
@@ -308,20 +230,28 @@ impl Reporter {
                 Change::Failed(chunk) => report.failed.push(chunk),
             }
         }
-        let again = self.send(number, link, report).await?;
+        let again = self.send(number, connection, report).await?;
         Ok((Some(changes.last), again))
     }
 
-    async fn send(&self, number: u8, link: &Link, mut report: NodeReport) -> Result<Duration, String> {
+    async fn send(
+        &self,
+        number: u8,
+        connection: &TrackerConnection,
+        mut report: NodeReport,
+    ) -> Result<Duration, String> {
         let room = self.chunks.room();
         (report.capacity, report.free) = (room.capacity, room.free);
-        match ask(link, Call::Node(NodeCall::Report(Box::new(report)))).await? {
-            Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, again_ms }) => {
-                self.gate.update(number, &ticket_keys, now_ms);
-                self.obey((number, link.peer()), orders);
-                Ok(Duration::from_millis(again_ms.into()).clamp(SOONEST, LATEST))
+        match ask(connection, Call::Node(NodeCall::Report(Box::new(report))))
+            .await
+            .map_err(|error| explain(&error))?
+        {
+            Answer::Node(NodeAnswer::Orders { orders, ticket_keys, now_ms, retry_after_ms }) => {
+                self.verifier.update(number, &ticket_keys, now_ms);
+                self.obey((number, connection.peer()), orders);
+                Ok(Duration::from_millis(retry_after_ms.into()).clamp(SOONEST, LATEST))
             }
-            _ => Err("it is of another version".to_owned()),
+            _ => Err(explain(&Unreached::OtherVersion)),
         }
     }
 }
@@ -343,7 +273,7 @@ impl Reporter {
     }
 }
 
-/// The last word on each chunk, in order: a report tells what is, not what was meanwhile.
+/// The last change of each chunk, in order: a report says what is, not what was in between.
 fn net(changes: &[Change]) -> Vec<Change> {
     let mut seen = std::collections::HashSet::new();
     let mut net: Vec<Change> = changes
@@ -359,11 +289,27 @@ fn net(changes: &[Change]) -> Vec<Change> {
     net
 }
 
-async fn ask(link: &Link, call: Call) -> Result<Answer, String> {
-    match link.call(call).await {
-        Ok(Reply::Done(answer)) => Ok(answer),
-        Ok(Reply::Refused(refusal)) => Err(format!("{REFUSES}: {}", refusal.text)),
-        Err(_) => Err(link.ended().await),
+/// Why a tracker is not informed, as the log has it.
+fn explain(reason: &Unreached) -> String {
+    match reason {
+        Unreached::Refused(text) => format!("{REFUSES}: {text}"),
+        reason => reason.to_string(),
+    }
+}
+
+/// Tells the operator what was learned of a tracker's key.
+pub(super) fn learned(say: fn(&str), learned: Learned) {
+    match learned {
+        Learned::Met { tracker, key } => {
+            say(&format!("the tracker at {tracker} is now known by its key {key}"))
+        }
+        Learned::Vouched(News { address, before, now }) => {
+            let now = now.map_or_else(|| "none any more".to_owned(), |key| key.to_string());
+            let before = before.map(|key| key.to_string()).unwrap_or_default();
+            say(&format!(
+                "the key of the tracker at {address} is {now}, not {before}: the others vouch for it"
+            ));
+        }
     }
 }
 
@@ -377,6 +323,6 @@ pub(super) fn start(
     let reporter = Arc::new(reporter.clone());
     for (number, line) in trackers.iter() {
         let reporter = Reporter::clone(&reporter);
-        tasks.spawn(reporter.run(number, line.clone(), tasks.clone(), stop.child_token()));
+        tasks.spawn(reporter.run(number, line.clone(), stop.child_token()));
     }
 }

@@ -22,25 +22,25 @@ pub enum Event {
     HaveChanged { source: SourceId, have: Have },
     /// Whether the caller knows of another downloader of the file.
     OthersDownloading(bool),
-    /// Bytes that may be in flight beyond one piece a source.
+    /// Bytes that may be in flight beyond one piece per source.
     Budget(u64),
-    /// What the download may take of the rate limit, in bytes a second.
+    /// The download's share of the rate limit, in bytes per second.
     RateLimit(Option<u64>),
-    /// Bytes of a request came, `received` in all; or it is we who hold it up.
+    /// Bytes of a request came, `received` in all; or this side holds the request up.
     Progress { request: RequestId, received: u64, first_byte: Option<Instant>, held_up: bool },
     /// All bytes of a piece came.
     Arrived { request: RequestId, piece: PieceIndex, first_byte: Option<Instant> },
     /// The source ended the request.
     Finished { request: RequestId, result: Result<(), SourceError> },
-    /// A piece that arrived is what it must be.
+    /// A piece that arrived is right.
     Verified(PieceIndex),
-    /// A piece that arrived is not.
+    /// A piece that arrived is wrong.
     Rejected(PieceIndex),
     /// A verified piece is in the partial file.
     Written(PieceIndex),
     /// A written piece turned out to be wrong on the disk.
     Lost(PieceIndex),
-    /// Time passed; at least a few times a second while [`crate::Core::is_busy`].
+    /// Time passed; at least a few times per second while [`crate::DownloadCore::is_busy`].
     Tick,
 }
 
@@ -77,6 +77,6 @@ pub struct SourceStatus {
     pub requests: usize,
     /// Pieces that it holds.
     pub holds: u32,
-    /// Whether it is left alone for a while.
+    /// Whether it is not asked for a while.
     pub backing_off: bool,
 }

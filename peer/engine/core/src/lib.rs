@@ -1,8 +1,9 @@
 //! Decides what a download does next: the engine's pure core, with the piece selector.
 //!
-//! A [`Core`] has no clock, randomness, socket or disk. The driver reports events with [`Core::handle`] and does what
-//! [`Core::poll_command`] says. Every decision about sources and pieces is made here: which piece from which source, how
-//! much to have in flight, which source to wait for, drop or ban, and when to request a piece twice.
+//! A [`DownloadCore`] has no clock, randomness, socket or disk. The driver reports events with [`DownloadCore::handle`] and
+//! carries out the commands of [`DownloadCore::poll_command`]. Every decision about sources and pieces is made here: which
+//! piece from which source, how much to have in flight, which source to wait for, drop or ban, and when to request a piece
+//! twice.
 
 mod events;
 mod schedule;
@@ -30,7 +31,7 @@ pub const POOL_BYTES: usize = 32 * 1024 * 1024;
 
 /// The state of one download; see the module.
 #[derive(Debug)]
-pub struct Core {
+pub struct DownloadCore {
     layout: Layout,
     rng: Rng,
     pieces: Vec<Piece>,
@@ -44,9 +45,9 @@ pub struct Core {
     commands: VecDeque<Command>,
     /// Bytes asked for and not received, all sources together.
     in_flight: u64,
-    /// Of those, a piece of each source that has requests: they do not count against the budget, or slow sources that
-    /// hold pieces would take it from the fast ones.
-    floors: u64,
+    /// Of those, one piece per source that has requests. They do not count against the budget; otherwise slow sources
+    /// would take it from the fast ones.
+    exempt: u64,
     budget: u64,
     rate_limit: Option<u64>,
     others: bool,
@@ -54,7 +55,7 @@ pub struct Core {
     partial: usize,
     /// Changes whenever a piece becomes missing.
     generation: u64,
-    /// Whether all sources are to be looked at when the event is handled.
+    /// Whether all sources are to be asked for more after this event.
     refill: bool,
 }
 
@@ -62,7 +63,7 @@ pub struct Core {
 /// with a refusal if need be, and TCP has then repeated a lost segment four times (0.2 + 0.4 + 0.8 + 1.6 s: RFC 6298's
 /// doubling from Linux's least time-out).
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
-/// Bytes of other downloads that may wait for the rate limit on the same connection: a block of each of a few.
+/// Bytes of other downloads that may wait for the rate limit on the same connection: one block each of a few downloads.
 const SHARED_QUEUE: u64 = 256 * 1024;
 /// First pause of a source that was silent; doubled each time in a row, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -70,10 +71,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Shortest pause that a source gets, so that a refusal is never answered in a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-/// Refused pieces remembered a source. One that refuses more at once is left alone until the first of them is due.
+/// Refused pieces remembered per source. A source that refuses more at once is left alone until the first of them is due.
 const MAX_NOT_NOW: usize = 8;
 
-impl Core {
+/// The pause before the next try after `failures` earlier ones in a row: `first` after none, doubled with each, up to
+/// `longest`.
+#[must_use]
+pub fn back_off(failures: u32, first: Duration, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+impl DownloadCore {
     /// A download of which `written` is already in the partial file.
     pub fn new(layout: Layout, written: &Bitfield, budget: u64, rng: Rng) -> Self {
         let mut selector = Selector::new(layout.pieces());
@@ -94,7 +102,7 @@ impl Core {
             next_request: 0,
             commands: VecDeque::new(),
             in_flight: 0,
-            floors: 0,
+            exempt: 0,
             budget,
             rate_limit: None,
             others: false,
@@ -104,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Takes in what happened.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::SourceAdded { source, limits, have } => self.add_source(source, limits, &have, now),
@@ -202,11 +210,11 @@ impl Core {
             requests: BTreeSet::new(),
             active: now,
             paused_until: None,
-            strikes: 0,
+            silences: 0,
             not_now: Vec::new(),
             prefers: None,
-            dry: None,
-            spare_after: None,
+            exhausted: None,
+            endgame_after: None,
             straggler_after: None,
         };
         self.sources.insert(id, source);
@@ -231,12 +239,12 @@ impl Core {
         self.partial -= usize::from(source.is_partial());
         source.have = new;
         self.partial += usize::from(source.is_partial());
-        source.dry = None;
-        // Nobody else can be asked for more than before.
+        source.exhausted = None;
+        // No other source can be asked for more than before.
         self.fill(id, now);
     }
 
-    /// Accounts for what came; the source that it came from.
+    /// Accounts for received bytes; gives their source.
     fn account(
         &mut self,
         id: RequestId,
@@ -250,9 +258,9 @@ impl Core {
         let more = received.min(request.run.length()).saturating_sub(request.received);
         request.received += more;
         self.in_flight -= more;
-        let before = source.window.floor(self.layout.piece_length());
+        let before = source.window.exempt(self.layout.piece_length());
         source.window.delivered(more);
-        self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
+        self.exempt = self.exempt - before + source.window.exempt(self.layout.piece_length());
         if let Some(first) = first_byte {
             source.window.answered(first.saturating_duration_since(request.issued));
         }
@@ -260,7 +268,7 @@ impl Core {
             source.active = now;
         }
         if more > 0 {
-            source.strikes = 0;
+            source.silences = 0;
         }
         Some(request.source)
     }
@@ -365,7 +373,7 @@ impl Core {
             let before = source.not_now.len();
             source.not_now.retain(|&(_, until)| until > now);
             if source.not_now.len() < before {
-                source.dry = None;
+                source.exhausted = None;
             }
         }
         self.refill = true;
@@ -381,8 +389,8 @@ impl Core {
     /// Takes a silent source's requests away from it and leaves it alone for a while.
     fn silenced(&mut self, id: SourceId, now: Instant) {
         let Some(source) = self.sources.get_mut(&id) else { return };
-        let pause = FIRST_PAUSE.saturating_mul(1 << source.strikes.min(10)).min(LONGEST_PAUSE);
-        source.strikes += 1;
+        let pause = back_off(source.silences, FIRST_PAUSE, LONGEST_PAUSE);
+        source.silences += 1;
         source.window.forget();
         self.pause(id, now + pause);
         self.release_requests(id);
@@ -454,9 +462,9 @@ impl Core {
         self.in_flight -= request.remaining();
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.requests.remove(&id);
-            let before = source.window.floor(self.layout.piece_length());
+            let before = source.window.exempt(self.layout.piece_length());
             source.window.ended(request.remaining());
-            self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
+            self.exempt = self.exempt - before + source.window.exempt(self.layout.piece_length());
         }
         Some(request)
     }

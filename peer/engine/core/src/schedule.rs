@@ -8,27 +8,27 @@ use shoal_common::PieceIndex;
 use crate::source::{PieceRun, SourceId};
 use crate::state::{Piece, Request};
 use crate::window::{bytes_in, time_for};
-use crate::{Command, Core, RequestId};
+use crate::{Command, DownloadCore, RequestId};
 
-/// What a request may take before a second copy is asked for, where nothing is known of its source.
+/// How long a request may take before a second copy is asked for, where nothing is known of its source.
 const UNKNOWN_DELIVERY: Duration = Duration::from_millis(500);
 /// No second copy before this: a copy that saves less is not worth its bytes.
 const LEAST_OVERDUE: Duration = Duration::from_millis(100);
 /// How often an idle source is considered for a second copy.
-const SPARE_EVERY: Duration = Duration::from_millis(50);
-/// How far behind the first piece that nobody was asked for a straggler is: more than is in flight usually.
+const ENDGAME_EVERY: Duration = Duration::from_millis(50);
+/// How far a straggler lies before the first unrequested piece: more than is usually in flight.
 const STRAGGLING: u64 = 32 * 1024 * 1024;
 /// Time whose worth of bytes is in flight under a rate limit: enough to keep it used, little enough that other traffic
 /// on the same connections is not stuck behind it.
 const LIMITED_FOR: Duration = Duration::from_secs(1);
 
-impl Core {
+impl DownloadCore {
     pub(super) fn fill_all(&mut self, now: Instant) {
-        // The fastest first: where pieces are few, they go to whom they come from soonest.
+        // The fastest first: where pieces are few, they are asked of the source that delivers them soonest.
         let mut ids: Vec<(std::cmp::Reverse<u64>, SourceId)> = self
             .sources
             .iter()
-            .filter(|(_, source)| source.dry != Some(self.generation) || source.requests.is_empty())
+            .filter(|(_, source)| source.exhausted != Some(self.generation) || source.requests.is_empty())
             .map(|(&id, source)| (std::cmp::Reverse(source.window.rate().unwrap_or(0)), id))
             .collect();
         ids.sort_unstable();
@@ -45,7 +45,7 @@ impl Core {
         while let Some(run) = self.next_run(id, now) {
             self.issue(id, run, now);
         }
-        if let Some(run) = self.spare(id, now) {
+        if let Some(run) = self.endgame(id, now) {
             self.issue(id, run, now);
         }
     }
@@ -56,7 +56,7 @@ impl Core {
         let length = u64::from(self.layout.piece_length());
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
-            || source.dry == Some(self.generation)
+            || source.exhausted == Some(self.generation)
             || !source.window.may_ask(source.requests.len(), length, complete, self.rate_limit)
             || !self.has_room(length, idle)
         {
@@ -73,7 +73,7 @@ impl Core {
         };
         let Some(first) = picked else {
             if let Some(source) = self.sources.get_mut(&id) {
-                source.dry = Some(self.generation);
+                source.exhausted = Some(self.generation);
             }
             return None;
         };
@@ -93,7 +93,7 @@ impl Core {
     }
 
     /// How many pieces from `first` on go into one request: missing ones that the source has, no more than come in about
-    /// a second, nor than its share of what is missing.
+    /// a second, nor than its share of what is missing. Rarest first, it ends where pieces are less rare.
     fn extent(&self, id: SourceId, first: PieceIndex) -> u32 {
         let Some(source) = self.sources.get(&id).filter(|source| source.window.takes_runs()) else {
             return 1;
@@ -105,7 +105,12 @@ impl Core {
         let share = self.budget / streams.max(1) as u64;
         let room = self.spare_room().min(self.limited_room()).min(share);
         let most = source.window.run(self.layout.piece_length(), room).min(fair);
-        let fits = |piece: PieceIndex| self.selector.wants(piece.get()) && source.would_serve(piece);
+        let rarest_first = self.others || self.partial > 0;
+        let rare =
+            |piece: PieceIndex| self.selector.holders(piece.get()) <= self.selector.holders(first.get());
+        let fits = |piece: PieceIndex| {
+            self.selector.wants(piece.get()) && source.would_serve(piece) && (!rarest_first || rare(piece))
+        };
         let more = (1..most).take_while(|&ahead| {
             first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
         });
@@ -121,9 +126,9 @@ impl Core {
             source.active = now;
         }
         source.requests.insert(request);
-        let before = source.window.floor(self.layout.piece_length());
+        let before = source.window.exempt(self.layout.piece_length());
         source.window.asked(run.length());
-        self.floors = self.floors - before + source.window.floor(self.layout.piece_length());
+        self.exempt = self.exempt - before + source.window.exempt(self.layout.piece_length());
         self.in_flight += run.length();
         for piece in run.pieces() {
             let state = &mut self.pieces[piece.as_usize()];
@@ -141,9 +146,9 @@ impl Core {
         self.commands.push_back(Command::Fetch { request, source: id, run });
     }
 
-    /// While pieces come in file order, the whole file's digest waits for the first that is not there. One that a slow
-    /// source holds up long after its turn is asked of a source that brings it much sooner, so that at the end there is
-    /// not the whole file left to digest.
+    /// While pieces come in file order, the whole file's digest waits for the first missing one. A piece that a slow source
+    /// holds up for long is asked of a source that delivers it much sooner. Otherwise the whole file would be left to
+    /// digest at the end.
     fn straggler(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
         if self.others || self.partial > 0 || self.requests.len() < 2 {
             return None;
@@ -157,7 +162,7 @@ impl Core {
         {
             return None;
         }
-        self.sources.get_mut(&id)?.straggler_after = Some(now + SPARE_EVERY);
+        self.sources.get_mut(&id)?.straggler_after = Some(now + ENDGAME_EVERY);
         let source = self.sources.get(&id)?;
         let ours = source.window.expected(length)?;
         let piece = self.requests.values().find_map(|request| {
@@ -170,35 +175,35 @@ impl Core {
                 && behind >= STRAGGLING
                 && age >= LEAST_OVERDUE
                 && source.would_serve(piece)
-                && self.outlook(request, age).is_none_or(|theirs| ours * 4 < theirs))
+                && self.time_left(request, age).is_none_or(|theirs| ours * 4 < theirs))
             .then_some(piece)
         })?;
         Some(PieceRun::new(self.layout, piece, 1))
     }
 
-    /// The endgame: what an idle source is asked for although another was asked already. The oldest piece that is
-    /// overdue, or that this source would bring in half the time that the other still needs; two copies at most. Where
-    /// two crawl, the slower one gives way.
-    fn spare(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
+    /// The endgame: a piece that an idle source is asked for although another source was asked already. It is the oldest
+    /// piece that is overdue, or one that this source would deliver in half the time that the other still needs. A piece is
+    /// asked of two sources at most. If both crawl, the slower one is cancelled.
+    fn endgame(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
         let length = u64::from(self.layout.piece_length());
         let source = self.sources.get(&id)?;
         if self.selector.wanted() > 0
             || !source.requests.is_empty()
             || source.paused_until.is_some_and(|until| until > now)
-            || source.spare_after.is_some_and(|after| after > now)
+            || source.endgame_after.is_some_and(|after| after > now)
         {
             return None;
         }
         let ours = source.window.expected(length);
         let found = if self.has_room(length, true) {
-            let crawling = || self.crawling(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
-            self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(crawling)
+            let slow_pair = || self.slow_pair(id, ours?, now).map(|(piece, slower)| (piece, Some(slower)));
+            self.overdue(id, ours, now).map(|piece| (piece, None)).or_else(slow_pair)
         } else {
             None
         };
         let Some((piece, slower)) = found else {
-            // Looking at all requests is not for every event.
-            self.sources.get_mut(&id)?.spare_after = Some(now + SPARE_EVERY);
+            // Looking at all requests costs too much for every event.
+            self.sources.get_mut(&id)?.endgame_after = Some(now + ENDGAME_EVERY);
             return None;
         };
         if let Some(request) = slower {
@@ -216,7 +221,7 @@ impl Core {
             request.source != id
                 && age >= LEAST_OVERDUE
                 && (age >= request.expected * 2
-                    || ours.zip(self.outlook(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
+                    || ours.zip(self.time_left(request, age)).is_some_and(|(ours, theirs)| ours * 2 < theirs))
         });
         // Of a run the last piece: the first is already on its way.
         overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
@@ -225,16 +230,17 @@ impl Core {
         })
     }
 
-    /// A piece that two others were asked for, both of which still need more than twice the time that this source would,
-    /// and the request of the slower one.
-    fn crawling(&self, id: SourceId, ours: Duration, now: Instant) -> Option<(PieceIndex, RequestId)> {
+    /// A piece that was asked of two others, which both need more than twice as long as this source would, and the request
+    /// of the slower one.
+    fn slow_pair(&self, id: SourceId, ours: Duration, now: Instant) -> Option<(PieceIndex, RequestId)> {
         let source = self.sources.get(&id)?;
         let needs = |id: RequestId, request: &Request| {
             let age = now.saturating_duration_since(request.issued);
-            // Whoever has not even begun is not believed to be quick.
+            // A source that has not begun is not assumed to be quick.
             let least = if request.received == 0 { age } else { Duration::ZERO };
             let only = request.pending().count() == 1;
-            (only && age >= LEAST_OVERDUE).then(|| (self.outlook(request, age).unwrap_or(age).max(least), id))
+            (only && age >= LEAST_OVERDUE)
+                .then(|| (self.time_left(request, age).unwrap_or(age).max(least), id))
         };
         self.requests.iter().find_map(|(&by, request)| {
             let piece = request.pending().next()?;
@@ -251,7 +257,7 @@ impl Core {
     }
 
     /// How long a request will still take, judged by its own progress and by its source's rate, the worse of both.
-    fn outlook(&self, request: &Request, age: Duration) -> Option<Duration> {
+    fn time_left(&self, request: &Request, age: Duration) -> Option<Duration> {
         let source = self.sources.get(&request.source)?;
         let own =
             (request.received > 0).then(|| age.mul_f64(fraction(request.remaining(), request.received)));
@@ -266,13 +272,13 @@ impl Core {
             && (idle || more <= self.spare_room())
     }
 
-    /// How many bytes may be added to those in flight beyond a piece a source.
+    /// How many bytes may be added to those in flight beyond one piece per source.
     fn spare_room(&self) -> u64 {
-        self.budget.saturating_sub(self.in_flight - self.floors)
+        self.budget.saturating_sub(self.in_flight - self.exempt)
     }
 
-    /// How many bytes may be added under the rate limit. Of slow sources counts what will come, not what was asked for:
-    /// the rest must not be lost to the fast ones.
+    /// How many bytes may be added under the rate limit. For a slow source only the bytes that will come soon count, so that
+    /// the fast ones can use the rest.
     fn limited_room(&self) -> u64 {
         let Some(rate) = self.rate_limit else { return u64::MAX };
         bytes_in(rate, LIMITED_FOR).saturating_sub(self.soon())

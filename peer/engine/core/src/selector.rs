@@ -1,13 +1,31 @@
-//! Which item next: the one that the fewest hold. For a download the items are missing pieces and the holders sources;
-//! turned round, for placing copies, they are chunks and the servers that have them. Pure: randomness comes in as an
-//! argument. A change costs O(1) and so does a choice among all items; a choice among a subset costs at most a look
-//! at each item that is in the subset and wanted, and a word of the set for every 64 items.
+//! Chooses the item with the fewest holders. For a download the items are missing pieces and the holders sources. For
+//! placing copies they are chunks and the servers that have them. Pure: randomness comes in as an argument.
+//!
+//! A change costs O(1), and so does a choice among all items. A choice among a subset costs at most a look at each wanted
+//! item of the subset, and one word of the set per 64 items.
+//!
+//! ```
+//! use fastrand::Rng;
+//! use shoal_engine_core::selector::{ItemSet, Selector};
+//!
+//! let mut selector = Selector::new(3);
+//! selector.gain(0); // A source holds items 0 and 1, another item 0.
+//! selector.gain(1);
+//! selector.gain(0);
+//! let mut held = ItemSet::none(3);
+//! held.insert(0);
+//! held.insert(1);
+//! let mut rng = Rng::with_seed(1);
+//! assert_eq!(selector.rarest(Some(&held), |_| true, &mut rng), Some(1));
+//! selector.unwant(1); // It was requested.
+//! assert_eq!(selector.rarest(Some(&held), |_| true, &mut rng), Some(0));
+//! ```
 
 use fastrand::Rng;
 use shoal_common::Bitfield;
 
-/// Items looked at in order of rarity, at most, before a choice among a subset goes over the subset instead. Whoever holds
-/// a twentieth of what is wanted is served by the walk almost always, and it costs no more than a scan of 100,000 bits.
+/// Most items looked at in order of rarity before a choice among a subset scans the subset instead. A holder of a twentieth
+/// of the wanted items is almost always served by this walk, which costs no more than a scan of 100,000 bits.
 const WALK: usize = 256;
 /// The same for the smallest sets, whose scan is short.
 const LEAST_WALK: usize = 16;
@@ -18,7 +36,7 @@ pub struct Selector {
     items: Vec<Item>,
     /// The wanted items with that many holders, in no order.
     buckets: Vec<Vec<u32>>,
-    /// A bit for each bucket that holds anything: between none and the rarest may be as many empty ones as there are holders.
+    /// One bit per bucket, set if it is not empty: there may be as many empty buckets before the first full one as holders.
     filled: Vec<u64>,
     wanted: ItemSet,
     wanted_count: u32,
@@ -34,7 +52,7 @@ struct Item {
 }
 
 impl Selector {
-    /// A selector of `items` items, numbered from 0, that nobody holds and that are all wanted.
+    /// A selector of `items` items, numbered from 0, that have no holder and are all wanted.
     #[must_use]
     pub fn new(items: u32) -> Self {
         let mut wanted = ItemSet::none(items);
@@ -69,7 +87,7 @@ impl Selector {
         }
     }
 
-    /// Takes `item` out of those to choose from; its holders are still counted.
+    /// Removes `item` from those to choose from; its holders are still counted.
     pub fn unwant(&mut self, item: u32) {
         if self.items[item as usize].slot.is_some() {
             self.take(item);
@@ -198,7 +216,7 @@ impl Selector {
     }
 }
 
-/// A set of item numbers, 64 a word.
+/// A set of item numbers, 64 per word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemSet {
     words: Vec<u64>,
@@ -318,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_with_little_is_still_served() {
+    fn a_holder_of_little_is_still_served() {
         let mut selector = Selector::new(100_000);
         let mut little = ItemSet::none(100_000);
         little.insert(77_777);

@@ -28,7 +28,7 @@ pub struct Limits {
 /// How many pieces one request may span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
-    /// One piece a request.
+    /// One piece per request.
     Single,
     /// That many consecutive pieces at most; 0 is taken as 1.
     UpTo(u32),

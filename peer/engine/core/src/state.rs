@@ -37,7 +37,7 @@ pub(super) struct Request {
     pub(super) issued: Instant,
     /// What the source had delivered when the request was issued.
     pub(super) delivered_before: u64,
-    /// When it should be over, as far as could be told when it was issued.
+    /// How long it should take, as estimated when it was issued.
     pub(super) expected: Duration,
 }
 
@@ -63,15 +63,15 @@ pub(super) struct Source {
     pub(super) active: Instant,
     pub(super) paused_until: Option<Instant>,
     /// Silences in a row.
-    pub(super) strikes: u32,
+    pub(super) silences: u32,
     /// Pieces that it will not serve before a time; at most `MAX_NOT_NOW`.
     pub(super) not_now: Vec<(PieceIndex, Instant)>,
     /// A piece that it would rather serve.
     pub(super) prefers: Option<PieceIndex>,
     /// There was nothing to ask it for when the set of missing pieces was of this generation.
-    pub(super) dry: Option<u64>,
+    pub(super) exhausted: Option<u64>,
     /// No second copy is asked of it before this.
-    pub(super) spare_after: Option<Instant>,
+    pub(super) endgame_after: Option<Instant>,
     /// Nor is a straggler's piece before this.
     pub(super) straggler_after: Option<Instant>,
 }

@@ -25,7 +25,7 @@ fn bits(layout: &Layout, pieces: impl IntoIterator<Item = u32>) -> Have {
 
 /// A core, its clock and the commands that it gave.
 struct Table {
-    core: Core,
+    core: DownloadCore,
     layout: Layout,
     now: Instant,
 }
@@ -33,7 +33,7 @@ struct Table {
 impl Table {
     fn new(pieces: u32) -> Self {
         let layout = layout(pieces);
-        let core = Core::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
+        let core = DownloadCore::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
         Self { core, layout, now: Instant::now() }
     }
 
@@ -80,7 +80,7 @@ fn fetches(commands: &[Command]) -> Vec<(RequestId, u64, u32)> {
 }
 
 #[test]
-fn pieces_come_in_file_order_while_nobody_else_downloads() {
+fn pieces_come_in_file_order_while_no_other_peer_downloads() {
     let mut table = Table::new(100);
     let mut next = fetches(&table.add(0, Have::All));
     for expected in 0..100 {
@@ -110,6 +110,32 @@ fn with_another_downloader_the_rarest_come_first_from_a_random_start() {
     assert_eq!(fetches(&table.add(2, most)).len(), 1);
     let picks = fetches(&table.add(0, Have::All));
     assert!(picks.iter().all(|(_, _, piece)| piece % 10 == 7), "{picks:?}");
+}
+
+#[test]
+fn a_long_request_ends_where_pieces_are_less_rare() {
+    let mut table = Table::new(64);
+    let layout = table.layout;
+    table.add(2, bits(&layout, 20..64));
+    let limits = Limits { max_in_flight: 1, run: Run::UpTo(64), ..limits() };
+    let have = bits(&layout, 0..40);
+    let mut commands = table.handle(Event::SourceAdded { source: SourceId(1), limits, have });
+    let (mut rare, mut longest) = (0, 0);
+    while rare < 20 {
+        let asked = commands.iter().find_map(|command| match command {
+            Command::Fetch { request, source: SourceId(1), run } => Some((*request, *run)),
+            _ => None,
+        });
+        let (request, run) = asked.unwrap();
+        assert!(run.pieces().all(|piece| piece.get() < 20), "{run:?} with {rare} of the rare ones there");
+        (rare, longest) = (rare + run.count(), longest.max(run.count()));
+        commands.clear();
+        for piece in run.pieces() {
+            table.now += Duration::from_millis(1);
+            commands.extend(table.deliver(request, piece.get()));
+        }
+    }
+    assert!(longest > 1);
 }
 
 #[test]
@@ -254,7 +280,7 @@ fn a_fast_source_takes_over_what_two_slow_ones_crawl_with() {
 #[test]
 fn what_slow_sources_hold_is_not_taken_from_the_fast_ones_depth() {
     let layout = Layout::new(1_000 << 20, 1 << 20).unwrap();
-    let core = Core::new(layout, &Bitfield::none(&layout), 8 << 20, Rng::with_seed(1));
+    let core = DownloadCore::new(layout, &Bitfield::none(&layout), 8 << 20, Rng::with_seed(1));
     let mut table = Table { core, layout, now: Instant::now() };
     // A hundred sources hold a mebibyte each, and bring nothing.
     for source in 1..=100 {
@@ -311,7 +337,7 @@ fn a_piece_that_was_lost_on_the_disk_is_fetched_again() {
 #[test]
 fn a_hundred_thousand_pieces_and_a_thousand_sources_are_quick() {
     let layout = layout(100_000);
-    let mut core = Core::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
+    let mut core = DownloadCore::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
     let now = Instant::now();
     let mut rng = Rng::with_seed(2);
     let started = Instant::now();
@@ -341,7 +367,7 @@ fn a_hundred_thousand_pieces_and_a_thousand_sources_are_quick() {
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
-impl Core {
+impl DownloadCore {
     /// Every piece is in one state, and all that is counted is what it counts.
     pub(super) fn assert_consistent(&self) {
         let mut askers: BTreeMap<PieceIndex, Vec<RequestId>> = BTreeMap::new();
@@ -365,8 +391,8 @@ impl Core {
         let written = self.pieces.iter().filter(|&&state| state == Piece::Written).count();
         assert_eq!(self.written as usize, written);
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
-        let floors = self.sources.values().map(|source| source.window.floor(self.layout.piece_length()));
-        assert_eq!(self.floors, floors.sum::<u64>());
+        let exempt = self.sources.values().map(|source| source.window.exempt(self.layout.piece_length()));
+        assert_eq!(self.exempt, exempt.sum::<u64>());
         assert_eq!(self.partial, self.sources.values().filter(|source| source.is_partial()).count());
         assert_eq!(
             self.requests.len(),

@@ -1,33 +1,33 @@
-//! What has been learnt of the way to one source: how fast it delivers, how long it takes to answer, and from these how
-//! much to have in flight.
+//! The request window of one source: how fast it delivers, how long it takes to answer, and from these how much to have in
+//! flight.
 
 use std::time::Duration;
 
 use crate::source::{Limits, Run};
 
-/// In flight at one source at most: a gigabyte a second over 16 ms.
+/// Most bytes in flight at one source: a gigabyte per second over 16 ms.
 const MAX_WINDOW: u64 = 16 * 1024 * 1024;
-/// What a complete source is asked for before anything is known of it, and at least: on a slow link one piece at a time
-/// is enough for a peer, but a seeder that chooses what to give should have a choice (swarm model, rule 2).
-const SEEDER_FLOOR: u64 = 128 * 1024;
-/// Time beyond the answering time that requests reach ahead: what a busy process may be late by.
+/// The least that a complete source is asked for at once. On a slow connection one piece at a time is enough for a peer, but
+/// a seeder that chooses what to give needs a choice (swarm model, rule 2).
+const SEEDER_LEAST: u64 = 128 * 1024;
+/// How far requests reach ahead beyond the answering time: a busy process may be late by this much.
 const SLACK: Duration = Duration::from_millis(25);
-/// Length of a run of pieces in time: long enough that a request's cost vanishes, short enough that nobody holds much
-/// of the file's rest.
+/// Length of a run of pieces in time: long enough that a request's cost does not matter, short enough that no source holds
+/// much of the file's rest.
 const RUN_TIME: Duration = Duration::from_secs(1);
-/// A run is so many times as long as the answer to it takes to begin: a server that thinks for seconds over each request
-/// is asked for ever more at once.
+/// A run lasts at least this many answering times: a server that thinks for seconds over each request is asked for more at
+/// once.
 const ANSWERING_TIMES: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct RequestWindow {
     limits: Limits,
-    /// Bytes a second, smoothed.
+    /// Bytes per second, smoothed.
     rate: Option<u64>,
     /// Shortest time from a request to its first byte. The least, because requests queue behind each other.
     latency: Option<Duration>,
-    /// Bytes delivered ever.
+    /// All bytes delivered.
     delivered: u64,
     in_flight: u64,
 }
@@ -45,8 +45,8 @@ impl RequestWindow {
         self.rate
     }
 
-    /// Whether a request of `bytes` may be added to `requests` others; `limit` bytes a second are all that the download may
-    /// take, however fast the source was in a moment when others took less.
+    /// Whether a request of `bytes` may be added to `requests` others. The download may take `limit` bytes per second,
+    /// however fast the source was while others took less.
     pub(super) fn may_ask(&self, requests: usize, bytes: u64, complete: bool, limit: Option<u64>) -> bool {
         if self.in_flight == 0 && requests == 0 {
             return true;
@@ -63,7 +63,7 @@ impl RequestWindow {
         }
         let reach = self.latency.unwrap_or_default() + SLACK;
         let needed = self.rate.map_or(0, |rate| bytes_in(rate.min(limit.unwrap_or(u64::MAX)), reach));
-        self.in_flight < needed || (complete && after <= SEEDER_FLOOR)
+        self.in_flight < needed || (complete && after <= SEEDER_LEAST)
     }
 
     /// Whether a request may span several pieces.
@@ -97,12 +97,12 @@ impl RequestWindow {
         Some(self.latency.unwrap_or_default() + time_for(self.in_flight.saturating_add(bytes), self.rate?))
     }
 
-    /// Of what is in flight, that which everybody may be asked for: a piece.
-    pub(super) fn floor(&self, piece_length: u32) -> u64 {
+    /// Bytes in flight that every source may be asked for beyond the budget: one piece.
+    pub(super) fn exempt(&self, piece_length: u32) -> u64 {
         self.in_flight.min(piece_length.into())
     }
 
-    /// Of what is in flight, that which comes in `time`; all of it while nothing is known of the source.
+    /// Bytes in flight that come within `time`; all of them while nothing is known of the source.
     pub(super) fn soon(&self, time: Duration) -> u64 {
         self.rate.map_or(self.in_flight, |rate| self.in_flight.min(bytes_in(rate, time)))
     }
@@ -111,7 +111,7 @@ impl RequestWindow {
         self.in_flight += bytes;
     }
 
-    /// A request ended of which `bytes` had not come.
+    /// A request ended before `bytes` of it came.
     pub(super) fn ended(&mut self, bytes: u64) {
         self.in_flight -= bytes;
     }
@@ -121,7 +121,7 @@ impl RequestWindow {
         self.in_flight -= bytes;
     }
 
-    /// A request's first byte came after that time.
+    /// A request's first byte came `after` it was issued.
     pub(super) fn answered(&mut self, after: Duration) {
         self.latency = Some(self.latency.map_or(after, |latency| latency.min(after)));
     }
@@ -140,19 +140,19 @@ impl RequestWindow {
         });
     }
 
-    /// The source was silent: what was measured says nothing any more.
+    /// The source was silent: the measurements are no longer valid.
     pub(super) fn forget(&mut self) {
         self.rate = None;
         self.latency = None;
     }
 }
 
-/// Bytes that come in `time` at `rate` bytes a second.
+/// Bytes that come in `time` at `rate` bytes per second.
 pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
-/// How long `bytes` take at `rate` bytes a second; a day at most.
+/// How long `bytes` take at `rate` bytes per second; a day at most.
 pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
     const DAY: u64 = 24 * 3600 * 1_000_000_000;
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_depth_follows_rate_and_answering_time() {
-        // (bytes a second, milliseconds to the first byte, piece, depth)
+        // (bytes per second, milliseconds to the first byte, piece, depth)
         for (rate, latency, piece, expected) in [
             (600_000, 10, 64 * KIB, 64 * KIB),
             (5_000_000, 10, 64 * KIB, 192 * KIB),

@@ -1,5 +1,5 @@
-//! What a source tells of a request beside its bytes: that some came which cannot be appended yet, or that it waits for an
-//! answer to begin. It is not silent then.
+//! What a source reports of a request beside its bytes: that bytes came which cannot be appended yet, or that it waits for an
+//! answer to begin. Such a source does not count as silent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use crate::buffer::Filling;
 
-/// Tells how many bytes of a request came while they cannot be appended yet, because a sealed piece opens as a whole: a
-/// source whose bytes come is not silent.
+/// Reports bytes of a request that cannot be appended yet, because a sealed piece opens as a whole.
 #[derive(Debug, Clone)]
 pub struct Arrivals(Arc<Filling>);
 

@@ -1,4 +1,4 @@
-//! A source in memory that behaves as it is told, for tests of the engine and of what builds on it.
+//! A source in memory with a chosen behaviour, for tests of the engine and of its callers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +70,7 @@ pub fn piece_of<'a>(bytes: &'a [u8], layout: &Layout, piece: PieceIndex) -> &'a 
 /// See the module. Clones are the same source.
 #[derive(Debug, Clone)]
 pub struct FakeSource {
-    shared: Arc<Shared>,
+    shared: Arc<FakeState>,
     behaviour: Behaviour,
     limits: Limits,
     /// Time for each 16 KiB block.
@@ -79,7 +79,7 @@ pub struct FakeSource {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct FakeState {
     layout: Layout,
     bytes: Arc<[u8]>,
     have: watch::Sender<Have>,
@@ -94,7 +94,7 @@ impl FakeSource {
     #[must_use]
     pub fn new(bytes: Arc<[u8]>, layout: Layout) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(FakeState {
                 layout,
                 bytes,
                 have: watch::Sender::new(Have::All),

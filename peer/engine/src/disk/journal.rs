@@ -1,7 +1,7 @@
-//! What is known of a partial file's pieces, in one file beside it. It begins with a checkpoint: which content this is
-//! and which of its pieces are durable, with a checksum; a new one is written to another file, synced and renamed over
-//! the old. Behind it stands a list, appended without sync, that names each piece before it is written. After a crash
-//! the list tells what to hash; after a power loss what neither names is fetched again.
+//! The state of a partial file's pieces, in one file beside it. It begins with a checkpoint: which content this is and which
+//! of its pieces are durable, with a checksum. A new checkpoint is written to another file, synced and renamed over the old.
+//! A list follows, appended without sync, that names each piece before it is written. After a crash the listed pieces are
+//! hashed. After a power loss, pieces that neither names are fetched again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ const MAGIC: &[u8; 16] = b"shoal-partial 1\n";
 const DIGEST: usize = 32;
 const ENTRY: usize = 4;
 /// Longest state file that is read: a checkpoint of the most pieces, and each of them in the list twice.
-const MAX_STATE: u64 = 64 * 1024 + 2 * (MAX_PIECES as u64) * (ENTRY as u64);
+pub(super) const MAX_STATE: u64 = 64 * 1024 + 2 * (MAX_PIECES as u64) * (ENTRY as u64);
 
 /// What a state file says.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Saved {
         Ok(start.is_some_and(|start| MAGIC.starts_with(&start)))
     }
 
-    fn parse(bytes: &[u8], content: &Content) -> Self {
+    /// Reads the bytes of a state file.
+    pub(super) fn parse(bytes: &[u8], content: &Content) -> Self {
         let layout = content.layout();
         let Some(rest) = bytes.strip_prefix(MAGIC) else {
             // A file cut off within its first bytes is one that was being written when the power went.
@@ -83,6 +84,7 @@ impl Saved {
 #[derive(Debug)]
 pub(crate) struct Journal {
     content: Content,
+    info_path: PathBuf,
     path: PathBuf,
     new_path: PathBuf,
     current: Mutex<Current>,
@@ -106,7 +108,7 @@ impl Journal {
         let (path, new_path) = (target.state_path(), target.new_state_path());
         let file = replace(&path, &new_path, content, durable, listed)?;
         let current = Mutex::new(Current { file, listed: listed.to_vec() });
-        Ok(Self { content: content.clone(), path, new_path, current })
+        Ok(Self { content: content.clone(), info_path: target.info_path(), path, new_path, current })
     }
 
     /// Names a piece that is about to be written.
@@ -117,7 +119,7 @@ impl Journal {
         written.map_err(|error| self.error(error))
     }
 
-    /// Writes a checkpoint. The caller vouches that the pieces of `durable` are.
+    /// Writes a checkpoint. The caller guarantees that the pieces in `durable` are durable.
     pub(crate) fn checkpoint(&self, durable: &Bitfield) -> Result<(), DiskError> {
         let mut current = self.current();
         let listed: Vec<_> = current.listed.iter().copied().filter(|&piece| !durable.has(piece)).collect();
@@ -139,6 +141,7 @@ impl Journal {
     /// Removes the state file.
     pub(crate) fn remove(&self) {
         let _ = std::fs::remove_file(&self.new_path);
+        let _ = std::fs::remove_file(&self.info_path);
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the state of a download");
         }
@@ -180,7 +183,7 @@ fn replace(
     let written = file.write_all(&bytes).and_then(|()| file.sync_data());
     let written = written.and_then(|()| std::fs::rename(new_path, path));
     if let Err(error) = written {
-        // The old one stands; half of a new one is of no use.
+        // The old one stays; half of a new one is of no use.
         let _ = std::fs::remove_file(new_path);
         return Err(write_error(path, content, error));
     }
@@ -196,7 +199,7 @@ fn write_error(path: &Path, content: &Content, error: io::Error) -> DiskError {
     }
 }
 
-/// What makes two contents the same: size, cut, piece digests and the whole file's.
+/// The identity of a content: size, layout, piece digests and the whole file's digests.
 fn identity_of(content: &Content) -> Blake3 {
     let layout = content.layout();
     let mut bytes = layout.size().to_le_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! How a download ends: nothing runs on, what is worth keeping is saved, and a whole file is put in its place.
+//! Ends a download: all tasks stop, useful state is saved, and a whole file is put in its place.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use shoal_common::Bitfield;
 use crate::content::Target;
 use crate::driver::{Driver, End, checkpoint};
 use crate::part::PartContext;
-use crate::progress::{DownloadError, Outcome, State};
-use crate::shared::Control;
+use crate::progress::{DownloadError, Outcome, Phase};
+use crate::resources::Control;
 
 impl Driver {
     /// Stops everything, saves what is worth saving, and finishes the file if it is whole.
@@ -19,7 +19,7 @@ impl Driver {
         if !keep {
             self.queue.clear();
         }
-        // What was received is still checked and written: at most the pool's worth.
+        // Received pieces are still checked and written: at most the pool's worth.
         loop {
             self.start_writing();
             let Some(done) = self.work.join_next().await else { break };
@@ -28,50 +28,50 @@ impl Driver {
             }
         }
         if matches!(end, End::Whole(_)) {
-            self.publish_as(State::Finishing);
+            self.publish_as(Phase::Finishing);
         }
-        let outcome = self.settle(end, target).await;
-        self.place.part.unlock();
-        self.publish_as(State::Ended);
+        let outcome = self.finish_or_save(end, target).await;
+        self.context.part.unlock();
+        self.publish_as(Phase::Ended);
         outcome
     }
 
-    async fn settle(&mut self, end: End, target: &Target) -> Outcome {
-        let (place, written, target) = (self.place.clone(), self.written.clone(), target.clone());
-        let settled = tokio::task::spawn_blocking(move || match end {
-            End::Whole(digest) => match place.part.finish(&target) {
+    async fn finish_or_save(&mut self, end: End, target: &Target) -> Outcome {
+        let (context, written, target) = (self.context.clone(), self.written.clone(), target.clone());
+        let finished = tokio::task::spawn_blocking(move || match end {
+            End::Whole(digest) => match context.part.finish(&target) {
                 Ok(()) => {
-                    place.journal.remove();
+                    context.journal.remove();
                     Outcome::Complete { path: target.path().to_owned(), digest }
                 }
                 Err(error) => {
-                    save(&place, &written);
+                    save(&context, &written);
                     Outcome::Failed(Arc::new(error).into())
                 }
             },
             End::Stopped(Control::Cancel) => {
-                place.part.remove();
-                place.journal.remove();
+                context.part.remove();
+                context.journal.remove();
                 Outcome::Cancelled
             }
             End::Stopped(_) => {
-                save(&place, &written);
+                save(&context, &written);
                 Outcome::Paused
             }
             End::Failed(error) => {
                 if !matches!(error, DownloadError::Digest { .. }) {
-                    save(&place, &written);
+                    save(&context, &written);
                 }
                 Outcome::Failed(error)
             }
         });
-        settled.await.unwrap_or(Outcome::Failed(DownloadError::Stopped))
+        finished.await.unwrap_or(Outcome::Failed(DownloadError::Stopped))
     }
 }
 
-/// A checkpoint at the end, as far as the disk allows: without it the pieces in the list are hashed at the next start.
-fn save(place: &PartContext, written: &Bitfield) {
-    if let Err(error) = checkpoint(place, written) {
+/// Writes a checkpoint if the disk allows. Without it the next start hashes the listed pieces.
+fn save(context: &PartContext, written: &Bitfield) {
+    if let Err(error) = checkpoint(context, written) {
         tracing::warn!(%error, "cannot save a download's state; it will be checked again when it is resumed");
     }
 }

@@ -1,4 +1,4 @@
-//! The driver's hands: running fetches, the sources they go to and the buffers they fill. Knows no policy.
+//! Running fetches, the sources they use and the buffers they fill. It decides nothing.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
 use crate::driver::stats::Stats;
 use crate::pool::{POOL_BLOCKS, Pool};
 use crate::rate::Limiter;
-use crate::shared::Shared;
+use crate::resources::Resources;
 use crate::source::AnySource;
 use shoal_engine_core::RequestId;
 use shoal_engine_core::{Have, Limits, PieceRun, SourceError, SourceId};
@@ -22,8 +22,8 @@ pub(super) type Ended = Result<(Id, Result<(), SourceError>), JoinError>;
 /// A source whose holdings changed, with the epoch of its watch.
 pub(super) type Watched = (SourceId, u64, watch::Receiver<Have>);
 
-/// Something that the driver must know.
-pub(super) enum Happened {
+/// What happens to fetches and sources.
+pub(super) enum FetchEvent {
     /// A piece is whole.
     Arrived(Arrived),
     /// A fetch's task ended.
@@ -41,7 +41,7 @@ pub(super) struct Fetches {
     by_task: HashMap<Id, RequestId>,
     tasks: JoinSet<Result<(), SourceError>>,
     haves: JoinSet<Option<Watched>>,
-    /// Tells watches of a source's holdings from those of an earlier one of that id.
+    /// Distinguishes a source's watch from that of an earlier source with the same id.
     epoch: u64,
     arrived: mpsc::Receiver<Arrived>,
     arrived_sender: mpsc::Sender<Arrived>,
@@ -67,11 +67,11 @@ struct Running {
 }
 
 impl Fetches {
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(resources: &Resources) -> Self {
         let (arrived_sender, arrived) = mpsc::channel(POOL_BLOCKS);
         Self {
-            pool: shared.pool.clone(),
-            limiter: shared.limiter.clone(),
+            pool: resources.pool.clone(),
+            limiter: resources.limiter.clone(),
             sources: HashMap::new(),
             requests: HashMap::new(),
             by_task: HashMap::new(),
@@ -87,8 +87,8 @@ impl Fetches {
     pub(super) fn add_source(&mut self, id: SourceId, source: AnySource) -> (Limits, Have) {
         self.drop_source(id);
         self.epoch += 1;
-        let limits = source.limits();
-        let mut watch = source.have();
+        let limits = source.0.limits();
+        let mut watch = source.0.have();
         let have = watch.borrow_and_update().clone();
         let watching = self.watch(id, self.epoch, watch);
         self.sources.insert(id, Connected { source, epoch: self.epoch, watching });
@@ -115,14 +115,14 @@ impl Fetches {
     }
 
     /// The next thing that happens. Safe to drop.
-    pub(super) async fn next(&mut self) -> Happened {
+    pub(super) async fn next(&mut self) -> FetchEvent {
         loop {
             tokio::select! {
-                Some(arrived) = self.arrived.recv() => return Happened::Arrived(arrived),
-                Some(ended) = self.tasks.join_next_with_id() => return Happened::Ended(ended),
-                // Otherwise the source will not change any more, or is gone.
+                Some(arrived) = self.arrived.recv() => return FetchEvent::Arrived(arrived),
+                Some(ended) = self.tasks.join_next_with_id() => return FetchEvent::Ended(ended),
+                // Otherwise the source will not change, or is gone.
                 Some(watched) = self.haves.join_next() => if let Ok(Some(watched)) = watched {
-                    return Happened::HaveChanged(watched);
+                    return FetchEvent::HaveChanged(watched);
                 },
                 else => std::future::pending().await,
             }
@@ -134,7 +134,7 @@ impl Fetches {
         let (buffer, filling) =
             PieceBuf::new(request, run, self.pool.clone(), self.limiter.clone(), self.arrived_sender.clone());
         let source = connected.source.clone();
-        let task = self.tasks.spawn(async move { source.fetch(run, buffer).await.map(|_| ()) });
+        let task = self.tasks.spawn(async move { source.0.fetch(run, buffer).await.map(|_| ()) });
         self.by_task.insert(task.id(), request);
         let running = Running { source: id, filling, task, started: Instant::now(), counted: 0, kept: 0 };
         self.requests.insert(request, running);
@@ -174,7 +174,7 @@ impl Fetches {
         self.stash = None;
     }
 
-    /// What the core must know about a fetch that ended; nothing if it was cancelled.
+    /// How a fetch ended, for the core; `None` if it was cancelled.
     pub(super) fn conclude(
         &mut self,
         ended: Ended,
@@ -195,7 +195,7 @@ impl Fetches {
         Some((request, result))
     }
 
-    /// Looks at a request and counts what came.
+    /// Samples a request and counts its bytes.
     pub(super) fn sample(&mut self, request: RequestId, stats: &mut Stats) -> Option<Sample> {
         let running = self.requests.get_mut(&request)?;
         let sample = running.filling.sample();
@@ -204,7 +204,7 @@ impl Fetches {
         Some(sample)
     }
 
-    /// Looks at all requests; those that moved, or that we hold up.
+    /// Samples all requests; gives those that moved, or that this side holds up.
     pub(super) fn sample_all(&mut self, stats: &mut Stats) -> Vec<(RequestId, Sample)> {
         let mut moved = Vec::new();
         for (&request, running) in &mut self.requests {
@@ -223,7 +223,7 @@ impl Fetches {
         self.requests.values().any(|running| running.filling.sample().held_up)
     }
 
-    /// Of the requests that hold memory the slower half, at least one.
+    /// The slower half, at least one, of the requests that hold memory.
     pub(super) fn slowest_half(&self) -> Vec<RequestId> {
         let now = Instant::now();
         let mut holding: Vec<(u128, RequestId)> = self
@@ -258,7 +258,7 @@ impl Fetches {
         self.sources.clear();
         self.tasks.shutdown().await;
         self.haves.shutdown().await;
-        // What was cut off holds memory of the pool.
+        // Pieces of cancelled requests hold memory of the pool.
         while self.try_arrived().is_some() {}
     }
 }

@@ -1,4 +1,4 @@
-//! How a download begins: the partial file is opened, and what a crash left in doubt is hashed, on a blocking thread.
+//! Begins a download: opens the partial file and hashes the pieces that a crash left in doubt, on a blocking thread.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,9 +13,9 @@ use crate::driver::stopped;
 use crate::part::PartContext;
 use crate::progress::DownloadError;
 use crate::reader::OpenPart;
-use crate::shared::Control;
+use crate::resources::Control;
 
-/// Opens the partial file; gives it with the pieces that are there. A wish to stop cuts the hashing short.
+/// Opens the partial file; gives it with the pieces that are there. A stop ends the hashing early.
 pub(super) async fn open(
     content: &Content,
     target: &Target,
@@ -41,8 +41,8 @@ pub(super) async fn open(
     }
 }
 
-/// Opens the partial file and hashes what is in doubt. When cancelled, unhashed pieces count as missing in memory and
-/// stay in doubt on the disk.
+/// Opens the partial file and hashes the pieces in doubt. After a cancellation, unhashed pieces count as missing in memory
+/// and stay in doubt on the disk.
 fn open_and_rehash(
     target: &Target,
     content: Content,
@@ -51,10 +51,10 @@ fn open_and_rehash(
 ) -> Result<(PartContext, Bitfield), DiskError> {
     let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
     let _ = part.set(OpenPart(file.file()));
-    let place = PartContext { content, part: file, journal };
-    let right = place.rehash(&suspects, cancelled).inspect_err(|_| place.part.unlock())?;
-    right.iter(place.content.layout()).for_each(|piece| {
+    let context = PartContext { content, part: file, journal };
+    let right = context.rehash(&suspects, cancelled).inspect_err(|_| context.part.unlock())?;
+    right.iter(context.content.layout()).for_each(|piece| {
         written.insert(piece);
     });
-    Ok((place, written))
+    Ok((context, written))
 }

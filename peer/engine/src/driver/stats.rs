@@ -8,16 +8,16 @@ use shoal_common::Bitfield;
 use tokio::time::Instant;
 
 use crate::part::PartContext;
-use crate::progress::{Bottleneck, Progress, SHOWN_DROPPED, SourceRow, SourceState, State};
-use crate::shared::Shared;
+use crate::progress::{Bottleneck, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState};
+use crate::resources::Resources;
 use shoal_engine_core::SourceId;
-use shoal_engine_core::{Core, DropReason};
+use shoal_engine_core::{DownloadCore, DropReason};
 
 /// The time over which rates are taken: long enough to be readable, short enough to follow a change.
 const RATE_OVER: Duration = Duration::from_secs(3);
-/// Distance of a rate's sampling points.
+/// Time between two sampling points of a rate.
 const RATE_STEP: Duration = Duration::from_millis(250);
-/// Jobs in the writer's queue from which on the disk is what limits.
+/// With this many jobs in the writer's queue the disk is the bottleneck.
 const BUSY_QUEUE: usize = 16;
 
 /// See the module.
@@ -27,9 +27,11 @@ pub(super) struct Stats {
     wasted: u64,
     sources: BTreeMap<SourceId, Meter>,
     dropped: VecDeque<SourceRow>,
+    /// When there was last something to fetch, and the bytes that had come.
+    moved: (Instant, u64),
 }
 
-/// Counts bytes and tells their rate.
+/// Counts bytes and measures their rate.
 struct Meter {
     bytes: u64,
     points: VecDeque<(Instant, u64)>,
@@ -40,7 +42,7 @@ impl Meter {
         Self { bytes: 0, points: VecDeque::from([(now, 0)]) }
     }
 
-    /// Bytes a second over the last seconds.
+    /// Bytes per second over the last seconds.
     fn rate(&mut self, now: Instant) -> u64 {
         if self.points.back().is_none_or(|&(at, _)| now.saturating_duration_since(at) >= RATE_STEP) {
             self.points.push_back((now, self.bytes));
@@ -64,6 +66,7 @@ impl Stats {
             wasted: 0,
             sources: BTreeMap::new(),
             dropped: VecDeque::new(),
+            moved: (now, 0),
         }
     }
 
@@ -104,8 +107,8 @@ impl Stats {
     }
 
     /// Bytes of the pieces in `written`.
-    pub(super) fn verified_bytes(&self, written: &Bitfield, place: &PartContext) -> u64 {
-        let layout = place.content.layout();
+    pub(super) fn verified_bytes(&self, written: &Bitfield, context: &PartContext) -> u64 {
+        let layout = context.content.layout();
         let whole = u64::from(written.count()) * u64::from(layout.piece_length());
         let short = layout.iter().next_back().filter(|&last| written.has(last));
         whole - short.map_or(0, |last| u64::from(layout.piece_length() - layout.length(last)))
@@ -113,15 +116,18 @@ impl Stats {
 
     pub(super) fn progress(
         &mut self,
-        state: State,
+        phase: Phase,
         limit: Bottleneck,
         verified_bytes: u64,
         digested_bytes: u64,
-        core: &Core,
+        core: &DownloadCore,
         now: Instant,
     ) -> Progress {
         let rate = self.fetched.rate(now);
         let missing = self.total - verified_bytes;
+        if phase != Phase::Waiting || self.moved.1 != self.fetched.bytes {
+            self.moved = (now, self.fetched.bytes);
+        }
         let live = self.sources.iter_mut().filter_map(|(&id, meter)| {
             let status = core.source(id)?;
             let state = match () {
@@ -141,7 +147,7 @@ impl Stats {
         });
         let rows: Arc<[SourceRow]> = live.chain(self.dropped.iter().cloned()).collect();
         Progress {
-            state,
+            phase,
             limit,
             total: self.total,
             verified_bytes,
@@ -149,6 +155,7 @@ impl Stats {
             wasted_bytes: self.wasted,
             digested_bytes,
             rate,
+            idle: now.saturating_duration_since(self.moved.0),
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
             sources: rows.iter().filter(|row| row.delivers()).count(),
             rows,
@@ -158,18 +165,18 @@ impl Stats {
 
 /// What keeps a download from being faster.
 pub(super) fn bottleneck(
-    state: State,
-    core: &Core,
-    shared: &Shared,
+    phase: Phase,
+    core: &DownloadCore,
+    resources: &Resources,
     queued: usize,
     held_up: bool,
 ) -> Bottleneck {
-    match state {
-        State::Waiting if core.is_busy() => Bottleneck::SourcesBusy,
-        State::Waiting => Bottleneck::NoSource,
-        State::Downloading if queued >= BUSY_QUEUE || shared.pool.available() == 0 => Bottleneck::Disk,
-        State::Downloading if held_up && shared.limiter.rate().is_some() => Bottleneck::RateLimit,
-        State::Downloading => Bottleneck::Sources,
-        State::Opening | State::Checking | State::Finishing | State::Ended => Bottleneck::Idle,
+    match phase {
+        Phase::Waiting if core.is_busy() => Bottleneck::SourcesBusy,
+        Phase::Waiting => Bottleneck::NoSource,
+        Phase::Downloading if queued >= BUSY_QUEUE || resources.pool.available() == 0 => Bottleneck::Disk,
+        Phase::Downloading if held_up && resources.limiter.rate().is_some() => Bottleneck::RateLimit,
+        Phase::Downloading => Bottleneck::Sources,
+        Phase::Opening | Phase::Checking | Phase::Finishing | Phase::Ended => Bottleneck::Idle,
     }
 }

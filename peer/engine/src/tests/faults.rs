@@ -1,5 +1,5 @@
-//! Sources that lie, die, stall or refuse. The clock is paused wherever paces count: it moves on only when nobody has
-//! anything left to do, blocking threads included, so that a busy machine makes no source slower than another.
+//! Sources that lie, die, stall or refuse. The clock is paused wherever rates count: it moves on only when
+//! no task has anything left to do, blocking threads included, so that a busy machine makes no source slower than another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +136,7 @@ async fn a_description_that_contradicts_itself_is_never_complete() {
         let (download, _changes) = lying.start(&[&lying.source()]);
         let outcome = ended(&download).await;
         assert!(matches!(outcome, Outcome::Failed(DownloadError::Digest { .. })), "{outcome:?}");
-        assert_eq!(lying.files(), ["file.part", "file.pstate"]);
+        assert_eq!(lying.files(), ["file.part", "file.pinfo", "file.pstate"]);
     }
     lying.target().discard().unwrap();
     assert!(lying.files().is_empty());

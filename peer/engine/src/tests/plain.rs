@@ -1,4 +1,4 @@
-//! Downloads in which nobody fails.
+//! Downloads in which no source fails.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{KIB, PATIENCE, World, add, ended, until, until_verified};
 use crate::{
-    Bottleneck, DownloadError, Engine, EngineConfig, Limits, Outcome, Overwrite, Run, SourceChange, State,
+    Bottleneck, DownloadError, Engine, EngineConfig, Limits, Outcome, Overwrite, Phase, Run, SourceChange,
     Target,
 };
 
@@ -21,8 +21,8 @@ async fn files_of_every_edge_come_whole() {
         world.assert_complete(&outcome);
         let progress = download.progress().borrow().clone();
         assert_eq!(
-            (progress.state, progress.verified_bytes, progress.total),
-            (State::Ended, size as u64, size as u64)
+            (progress.phase, progress.verified_bytes, progress.total),
+            (Phase::Ended, size as u64, size as u64)
         );
         assert_eq!(progress.fetched_bytes - progress.wasted_bytes, size as u64);
     }
@@ -64,7 +64,7 @@ async fn runs_of_pieces_come_whole() {
 async fn a_download_waits_for_a_source_and_says_so() {
     let world = World::new(100 * KIB, 65_536);
     let (download, changes) = world.start(&[]);
-    until(&download, |progress| progress.state == State::Waiting && progress.limit == Bottleneck::NoSource)
+    until(&download, |progress| progress.phase == Phase::Waiting && progress.limit == Bottleneck::NoSource)
         .await;
     changes.send(add(0, &world.source())).await.unwrap();
     world.assert_complete(&ended(&download).await);

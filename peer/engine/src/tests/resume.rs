@@ -21,7 +21,7 @@ async fn a_paused_download_goes_on_where_it_was() {
     until_verified(&download, 40).await;
     assert!(matches!(download.pause().await, Outcome::Paused));
     let had = download.verified().borrow().count();
-    assert_eq!(world.files(), ["file.part", "file.pstate"]);
+    assert_eq!(world.files(), ["file.part", "file.pinfo", "file.pstate"]);
     let second = world.source();
     let (download, _changes) = world.start(&[&second]);
     world.assert_complete(&ended(&download).await);
@@ -129,7 +129,7 @@ async fn a_dropped_handle_pauses() {
     drop(download);
     let ended = async { while progress.changed().await.is_ok() {} };
     tokio::time::timeout(super::PATIENCE, ended).await.unwrap();
-    assert_eq!(world.files(), ["file.part", "file.pstate"]);
+    assert_eq!(world.files(), ["file.part", "file.pinfo", "file.pstate"]);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn other_content_and_foreign_files_are_refused_and_kept() {
     assert!(matches!(disk_error(&ended(&download).await), DiskError::OtherContent(_)));
     // Cancelling this one does not touch the other.
     assert!(matches!(download.cancel().await, Outcome::Cancelled));
-    assert_eq!(other.files(), ["file.part", "file.pstate"]);
+    assert_eq!(other.files(), ["file.part", "file.pinfo", "file.pstate"]);
 
     other.folder = tempfile::TempDir::new().unwrap();
     std::fs::write(other.target().part_path(), b"somebody's").unwrap();

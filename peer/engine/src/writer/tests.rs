@@ -18,7 +18,7 @@ const PIECE: u32 = 64 * 1024;
 /// A download of which the test says what comes when.
 struct Desk {
     bytes: Arc<[u8]>,
-    place: PartContext,
+    context: PartContext,
     target: Target,
     pool: Pool,
     written: Bitfield,
@@ -34,12 +34,12 @@ impl Desk {
         let target = Target::new(folder.path().join("file"), Overwrite::Refuse);
         let Opened { part, journal, written, .. } = Opened::open(&target, &content).unwrap();
         let prefix = Some(Prefix::new(*content.layout()));
-        let place = PartContext { content, part, journal };
-        Self { bytes, place, target, pool: Pool::new(64), written, prefix, _folder: folder }
+        let context = PartContext { content, part, journal };
+        Self { bytes, context, target, pool: Pool::new(64), written, prefix, _folder: folder }
     }
 
     fn piece(&self, index: u32) -> PieceIndex {
-        self.place.content.layout().piece(index).unwrap()
+        self.context.content.layout().piece(index).unwrap()
     }
 
     async fn check(&self, index: u32) -> Job {
@@ -59,7 +59,7 @@ impl Desk {
         for &index in pieces {
             queue.push_back(self.check(index).await);
         }
-        let done = self.place.work(next_batch(&mut queue), self.prefix.take(), &self.written);
+        let done = self.context.work(next_batch(&mut queue), self.prefix.take(), &self.written);
         assert!(done.result.is_ok() && queue.is_empty());
         for checked in done.checked {
             let Checked::Written(data) = checked else { panic!("{checked:?}") };
@@ -76,7 +76,7 @@ impl Desk {
         self.prefix.as_ref().unwrap().covered_bytes() / u64::from(PIECE)
     }
 
-    /// Makes everything on the disk wrong: whoever reads it back gets another digest.
+    /// Makes everything on the disk wrong: reading it back gives another digest.
     fn spoil(&self) {
         let file = File::options().write(true).open(self.target.part_path()).unwrap();
         file.write_all_at(&vec![0; self.bytes.len()], 0).unwrap();
@@ -84,7 +84,7 @@ impl Desk {
 
     /// The digest, after what is left to be covered was.
     fn finish(mut self) -> Option<Sha1> {
-        let prefix = self.prefix.take().unwrap().catch_up(&self.written, &self.place).unwrap();
+        let prefix = self.prefix.take().unwrap().catch_up(&self.written, &self.context).unwrap();
         prefix.finish()
     }
 }
@@ -114,7 +114,7 @@ async fn what_got_out_of_memory_is_read_back_beside_the_writers_work() {
     let mut desk = Desk::new(6);
     let whole = Sha1::of(&desk.bytes);
     desk.work(&[1, 2, 3]).await;
-    desk.prefix().cool();
+    desk.prefix().drop_cached();
     desk.work(&[0]).await;
     assert_eq!(desk.covered(), 4);
     desk.work(&[4, 5]).await;

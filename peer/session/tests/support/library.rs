@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::tokens::{TICKET_LIFE_MS, Ticket, seal};
 use shoal_common::tracker_api::{
-    Answer, Call, Extent, FileEntry, GroupEntry, GroupTicket, Holder, Holding, RefusalKind, Reply, UserEntry,
+    Answer, Call, Completeness, FileEntry, GroupEntry, GroupTicket, Holder, Holding, RefusalKind, Reply,
+    UserEntry,
 };
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, Uid, UserName};
 use shoal_net::Identity;
@@ -19,7 +20,7 @@ pub(crate) struct Library {
     files: BTreeMap<(Gid, Fid), (Manifest, Vec<u8>)>,
     /// Who shares what, as recorded: by file, client and user.
     pub(crate) shares: BTreeSet<(Fid, PeerId, Uid)>,
-    holdings: BTreeMap<(PeerId, Fid), (Extent, String, UserName)>,
+    holdings: BTreeMap<(PeerId, Fid), (Completeness, String, UserName)>,
 }
 
 struct Group {
@@ -71,24 +72,26 @@ impl Library {
         let unknown = self.unknown(caller, holdings);
         let Some((_, user)) = &caller.user else { return };
         for holding in holdings.iter().filter(|holding| !unknown.contains(holding)) {
-            let held = (holding.extent, caller.address.clone(), user.clone());
+            let held = (holding.completeness, caller.address.clone(), user.clone());
             self.holdings.insert((caller.peer, holding.file), held);
         }
     }
 
     pub(crate) fn unknown(&self, caller: &Caller, holdings: &[Holding]) -> Vec<Holding> {
         let Some((user, _)) = &caller.user else { return vec![] };
-        let is_known = |holding: &&Holding| match holding.extent {
-            Extent::None => true,
-            Extent::Some => self.files.contains_key(&(holding.group, holding.file)),
-            Extent::Complete => self.shares.contains(&(holding.file, caller.peer, *user)),
+        let is_known = |holding: &&Holding| match holding.completeness {
+            Completeness::None => true,
+            Completeness::Some => self.files.contains_key(&(holding.group, holding.file)),
+            Completeness::Complete => self.shares.contains(&(holding.file, caller.peer, *user)),
         };
         holdings.iter().filter(|holding| !is_known(holding)).copied().collect()
     }
 
     /// Who holds a part of a file now.
     pub(crate) fn holds_a_part(&self, file: Fid) -> bool {
-        self.holdings.iter().any(|((_, held), (extent, ..))| *held == file && *extent == Extent::Some)
+        self.holdings
+            .iter()
+            .any(|((_, held), (completeness, ..))| *held == file && *completeness == Completeness::Some)
     }
 
     pub(crate) fn leave(&mut self, peer: PeerId) {
@@ -99,7 +102,9 @@ impl Library {
     pub(crate) fn sharers(&self, file: Fid) -> usize {
         self.holdings
             .iter()
-            .filter(|((_, held), (extent, ..))| *held == file && *extent == Extent::Complete)
+            .filter(|((_, held), (completeness, ..))| {
+                *held == file && *completeness == Completeness::Complete
+            })
             .count()
     }
 
@@ -199,13 +204,20 @@ impl Library {
             Call::Holders { file, .. } => {
                 let others =
                     self.holdings.iter().filter(|((peer, held), _)| held == file && *peer != caller.peer);
-                let holder =
-                    |((peer, _), (extent, address, user)): (&(PeerId, Fid), &(Extent, String, UserName))| {
-                        Holder { peer: *peer, address: address.clone(), user: user.clone(), extent: *extent }
-                    };
+                let holder = |((peer, _), (completeness, address, user)): (
+                    &(PeerId, Fid),
+                    &(Completeness, String, UserName),
+                )| {
+                    Holder {
+                        peer: *peer,
+                        address: address.clone(),
+                        user: user.clone(),
+                        completeness: *completeness,
+                    }
+                };
                 Reply::Done(Answer::Holders {
                     holders: others.map(holder).collect(),
-                    again_ms: 300,
+                    retry_after_ms: 300,
                     mirrors: None,
                 })
             }

@@ -256,7 +256,7 @@ fn session(cluster: &mut Cluster, caller: &mut Caller, name: &UserName, uid: Uid
 }
 
 pub(crate) fn refuse(kind: RefusalKind, text: &str) -> Reply {
-    Reply::Refused(Refusal { kind, text: text.into(), again_ms: None })
+    Reply::Refused(Refusal { kind, text: text.into(), retry_after_ms: None })
 }
 
 pub(crate) fn now_ms() -> u64 {

@@ -1,6 +1,7 @@
 //! One connection to a server: its task reads blocks straight into the buffers that wait for them, writes what the
 //! sources ask for, and gives up on a server that owes an answer and is silent.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,17 +12,15 @@ use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_DATA, MAX_PEER_MESSAGE, MAX_PE
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToServer};
 use shoal_engine::{PieceBuf, ReadError, SourceError};
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
+use shoal_net::requests::{Listening, Silence};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::requests::{Block, Fault, Requests};
-use super::silence::{Listening, Silence};
+use super::channels::{Channels, Fault};
 
 /// A server that owes an answer and says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often that is looked at.
-const WATCH: Duration = Duration::from_secs(1);
 /// The longest frame that a server sends.
 #[expect(clippy::cast_possible_truncation, reason = "64 KiB and a head")]
 const MAX_FRAME: u32 = (MAX_PEER_DATA + DataHead::BYTES) as u32;
@@ -31,7 +30,7 @@ const MAX_OUTBOX: usize = 2 * MAX_PEER_REQUESTS + 4 * MAX_CHANNELS;
 /// A connection to a server; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) requests: Arc<Requests>,
+    pub(super) channels: Arc<Channels>,
     outbox: mpsc::Sender<ToServer>,
     silence: Silence,
     end: CancellationToken,
@@ -49,25 +48,30 @@ impl Connection {
         R: AsyncBufRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        let requests = Arc::new(Requests::new());
+        let channels = Arc::new(Channels::new(end.clone()));
         let (outbox, messages) = mpsc::channel(MAX_OUTBOX);
         let silence = Silence::default();
         let connection = Self {
-            requests: requests.clone(),
+            channels: channels.clone(),
             outbox,
             silence: silence.clone(),
             _ends: end.clone().drop_guard(),
-            end: end.clone(),
+            end,
         };
         let task = async move {
-            let fault = tokio::select! {
-                fault = read(&requests, FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME)) => fault,
-                fault = write(messages, FrameWriter::new(output)) => fault,
-                fault = watch(&requests, &silence) => fault,
-                () = end.cancelled() => Fault::Gone("closed here".into()),
+            let input = FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME);
+            let work = async {
+                tokio::select! {
+                    Err(fault) = read(&channels, input) => fault,
+                    Err(fault) = write(messages, FrameWriter::new(output)) => fault,
+                    () = channels.requests.overdue(&silence, SILENCE) => {
+                        Fault::Gone(format!("it was silent for {} seconds", SILENCE.as_secs()))
+                    }
+                }
             };
-            tracing::debug!(?fault, "a connection to a server ended");
-            requests.fail(&fault);
+            channels.requests.carry(work, Fault::Gone("closed here".into())).await;
+            tracing::debug!(fault = ?channels.requests.reason(), "a connection to a server ended");
+            channels.lose();
         };
         (connection, task)
     }
@@ -87,14 +91,8 @@ impl Connection {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.end.is_cancelled() || self.requests.has_ended()
+        self.end.is_cancelled()
     }
-}
-
-/// Why reading ended.
-enum Stop {
-    Frame(FrameError),
-    Invalid(&'static str),
 }
 
 /// The current frame's payload, as buffers want to read it.
@@ -122,94 +120,59 @@ impl<R: AsyncBufRead + Unpin> AsyncRead for Payload<'_, R> {
     }
 }
 
-impl From<FrameError> for Stop {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error)
-    }
-}
-
-impl From<&'static str> for Stop {
-    fn from(reason: &'static str) -> Self {
-        Self::Invalid(reason)
-    }
-}
-
-async fn read<R: AsyncBufRead + Unpin>(requests: &Requests, mut frames: FrameReader<R>) -> Fault {
-    loop {
-        match read_frame(requests, &mut frames).await {
-            Ok(true) => {}
-            Ok(false) => return Fault::Gone("it closed the connection".into()),
-            Err(Stop::Frame(error)) => return Fault::Gone(error.to_string()),
-            Err(Stop::Invalid(reason)) => return Fault::Invalid(reason.into()),
-        }
-    }
-}
-
-/// Takes one frame; false at the end of the stream.
-async fn read_frame<R: AsyncBufRead + Unpin>(
-    requests: &Requests,
-    frames: &mut FrameReader<R>,
-) -> Result<bool, Stop> {
-    let Some(header) = frames.next().await? else { return Ok(false) };
-    match header.kind {
-        TO_REQUESTER => {
-            let payload = frames.payload(MAX_PEER_MESSAGE).await?;
-            let message = minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?;
-            requests.told(message)?;
-        }
-        DATA => {
-            let mut head = [0; DataHead::BYTES];
-            if frames.remaining() < head.len() {
-                return Err("sent a block without a head".into());
+/// Takes frames until the connection ends.
+async fn read<R: AsyncBufRead + Unpin>(
+    channels: &Channels,
+    mut frames: FrameReader<R>,
+) -> Result<Infallible, Fault> {
+    while let Some(header) = frames.next().await? {
+        match header.kind {
+            TO_REQUESTER => {
+                let payload = frames.payload(MAX_PEER_MESSAGE).await?;
+                channels
+                    .take(minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?)?;
             }
-            frames.read_into(&mut head).await?;
-            let head = DataHead::from_bytes(&head);
-            let length = u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
-            let buffer = match requests.block(head, length)? {
-                Block::Into(buffer) => Some(receive(frames, buffer).await?),
-                Block::Discard => {
-                    frames.skip().await?;
-                    None
+            DATA => {
+                let mut head = [0; DataHead::BYTES];
+                if frames.remaining() < head.len() {
+                    return Err("sent a block without a head".into());
                 }
-            };
-            requests.put_back(head, length, buffer);
+                frames.read_into(&mut head).await?;
+                let head = DataHead::from_bytes(&head);
+                let length =
+                    u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
+                let buffer = match channels.part(head, length)? {
+                    Some(buffer) => Some(receive(&mut frames, buffer).await?),
+                    None => {
+                        frames.skip().await?;
+                        None
+                    }
+                };
+                channels.part_came(head, length, buffer);
+            }
+            _ => return Err("sent a frame that no server sends".into()),
         }
-        _ => return Err("sent a frame that no server sends".into()),
     }
-    Ok(true)
+    Err(Fault::Gone("it closed the connection".into()))
 }
 
+/// Writes messages until the connection ends, several with one flush.
 async fn write<W: AsyncWrite + Unpin>(
     mut messages: mpsc::Receiver<ToServer>,
     mut frames: FrameWriter<W>,
-) -> Fault {
+) -> Result<Infallible, Fault> {
     while let Some(message) = messages.recv().await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            let payload = minicbor::to_vec(&message).expect("a vector takes every write");
-            if let Err(error) = frames.control(TO_SERVER, &payload).await {
-                return Fault::Gone(error.to_string());
-            }
-            next = messages.try_recv().ok();
-        }
-        if let Err(error) = frames.flush().await {
-            return Fault::Gone(error.to_string());
+        let payload = minicbor::to_vec(&message).expect("a vector takes every write");
+        frames.control(TO_SERVER, &payload).await?;
+        if messages.is_empty() {
+            frames.flush().await?;
         }
     }
-    Fault::Gone("closed here".into())
+    Err(Fault::Gone("closed here".into()))
 }
 
-async fn watch(requests: &Requests, silence: &Silence) -> Fault {
-    loop {
-        tokio::time::sleep(WATCH).await;
-        if requests.owed_for().min(silence.lasts()) >= SILENCE {
-            return Fault::Gone(format!("it was silent for {} seconds", SILENCE.as_secs()));
-        }
-    }
-}
-
-/// Reads a block into the buffer of whoever waits for it. A buffer that takes no more costs that request, not the
-/// connection: the rest of the block is skipped.
+/// Reads a block into the buffer that waits for it. A buffer that takes no more costs that request, not the connection:
+/// the rest of the block is skipped.
 async fn receive<R: AsyncBufRead + Unpin>(
     frames: &mut FrameReader<R>,
     mut buffer: PieceBuf,

@@ -1,7 +1,6 @@
 //! What a requester says: decoded, checked against the limits, its ticket judged, and passed to the uploads.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_MESSAGE;
@@ -11,12 +10,12 @@ use shoal_net::bulk::frame::{FrameError, FrameReader};
 use tokio::io::AsyncBufRead;
 use tokio::time::{Instant, timeout_at};
 
-use super::Guest;
+use super::Requester;
 use super::table::{Channel, NotTaken, Table};
 use crate::FileKey;
 use crate::refusal::Refusal;
 use crate::uploads::{Out, Outbox};
-use shoal_session::tickets::Judgement;
+use shoal_session::tickets::TicketError;
 
 /// A requester that says nothing for so long is gone: it repeats itself every [`crate::KEEP_ALIVE`].
 const SILENCE: Duration = Duration::from_secs(120);
@@ -25,7 +24,7 @@ const STRANGER: Duration = Duration::from_secs(5);
 /// Refused tickets on one connection at most: each costs us a signature check, and an honest requester learns. Openings of
 /// files that are not served now are not counted: a member comes back for many of them, on the connection of all the others.
 const MAX_REFUSALS: u32 = 64;
-/// How often a requester may announce the same piece, on average: once, and again after each time it was told to.
+/// How often a requester may announce the same piece, on average: once, and again whenever it is asked to.
 const MAX_REPETITIONS: u64 = 4;
 
 /// Why a connection ends.
@@ -45,24 +44,30 @@ pub(super) enum Ended {
 
 /// See the module.
 pub(super) struct Reader<R> {
-    guest: Guest,
+    requester: Requester,
     frames: FrameReader<R>,
     table: Arc<Table>,
     outbox: Outbox,
     refusals: u32,
+    /// Whether it opened a file of a group that it is a member of.
+    is_member: bool,
     born: Instant,
 }
 
 impl<R: AsyncBufRead + Unpin> Reader<R> {
-    pub(super) fn new(guest: Guest, frames: FrameReader<R>, table: Arc<Table>, outbox: Outbox) -> Self {
-        Self { guest, frames, table, outbox, refusals: 0, born: Instant::now() }
+    pub(super) fn new(
+        requester: Requester,
+        frames: FrameReader<R>,
+        table: Arc<Table>,
+        outbox: Outbox,
+    ) -> Self {
+        Self { requester, frames, table, outbox, refusals: 0, is_member: false, born: Instant::now() }
     }
 
     /// Reads until the connection ends.
     pub(super) async fn run(&mut self) -> Ended {
         loop {
-            let is_member = self.guest.is_member.load(Ordering::Relaxed);
-            let deadline = if is_member { Instant::now() + SILENCE } else { self.born + STRANGER };
+            let deadline = if self.is_member { Instant::now() + SILENCE } else { self.born + STRANGER };
             let message = match timeout_at(deadline, self.message()).await {
                 Ok(Ok(message)) => message,
                 Ok(Err(ended)) => return ended,
@@ -92,7 +97,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             ToServer::Request { channel, piece } => self.request(channel, piece),
             ToServer::Cancel { channel, piece } => {
                 if let Some((id, piece)) = self.piece(channel, piece)? {
-                    self.guest.uploads.cancel(id, piece);
+                    self.requester.uploads.cancel(id, piece);
                 }
                 Ok(())
             }
@@ -101,7 +106,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
                 if let Some(id) = self.table.with(channel, |channel| channel.id) {
                     // At once, not when the writer comes to it: the next message may open the channel again.
                     self.table.remove(channel, id);
-                    self.guest.uploads.close(id, None);
+                    self.requester.uploads.close(id, None);
                 }
                 Ok(())
             }
@@ -123,17 +128,18 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
                 return self.count_refusal();
             }
         };
-        self.guest.is_member.store(true, Ordering::Relaxed);
-        let Some(opened) = self.guest.uploads.open(key, self.guest.peer, wire, &self.outbox) else {
-            self.refuse(wire, self.guest.uploads.refusal(key));
+        self.is_member = true;
+        self.requester.place.recognise();
+        let Some(opened) = self.requester.uploads.open(key, self.requester.peer, wire, &self.outbox) else {
+            self.refuse(wire, self.requester.uploads.refusal(key));
             return Ok(());
         };
         let channel = Channel {
             id: opened.id,
             group: key.group,
             layout: opened.layout,
-            news: opened.news,
-            told: opened.told,
+            log: opened.log,
+            cursor: opened.cursor,
             expires,
             announced: 0,
         };
@@ -151,7 +157,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
                 Ok(())
             }
             Err(reason) => {
-                self.guest.uploads.close(id, Some(reason));
+                self.requester.uploads.close(id, Some(reason));
                 self.count_refusal()
             }
         }
@@ -159,11 +165,11 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
 
     /// Judges a ticket; gives the time until which it opens the group's files.
     async fn judge(&self, ticket: &[u8], group: Gid) -> Result<Instant, Refused> {
-        let tickets = &self.guest.tickets;
-        match tickets.judge_asking(ticket, self.guest.peer, group).await {
+        let tickets = &self.requester.tickets;
+        match tickets.judge_asking(ticket, self.requester.peer, group).await {
             Ok(ticket) => Ok(Instant::now() + tickets.time_left(ticket.expires_ms)),
-            Err(Judgement::Expired) => Err(Refused::Expired),
-            Err(Judgement::UnknownKey | Judgement::Invalid) => Err(Refused::Ticket),
+            Err(TicketError::Expired) => Err(Refused::Expired),
+            Err(TicketError::UnknownKey | TicketError::Invalid) => Err(Refused::Ticket),
         }
     }
 
@@ -171,7 +177,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let Some((id, piece)) = self.piece(wire, piece)? else { return Ok(()) };
         match self.table.begin(id, piece) {
             Ok(()) => {
-                self.guest.uploads.request(id, piece);
+                self.requester.uploads.request(id, piece);
                 Ok(())
             }
             Err(NotTaken::Twice) => Err(Ended::Malformed("a request that is under way already")),
@@ -192,7 +198,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let pieces: Option<Vec<PieceIndex>> = pieces.iter().map(|&piece| layout.piece(piece)).collect();
         let pieces = pieces.ok_or(Ended::Malformed("a piece that the file does not have"))?;
         if !pieces.is_empty() {
-            self.guest.uploads.have(id, pieces);
+            self.requester.uploads.have(id, pieces);
         }
         Ok(())
     }
@@ -209,7 +215,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     }
 
     fn refuse(&self, channel: u32, refusal: impl Into<Refusal>) {
-        self.outbox.push(Out::Tell(refusal.into().on(channel)));
+        self.outbox.push(Out::Say(refusal.into().on(channel)));
     }
 
     fn count_refusal(&mut self) -> Result<(), Ended> {
@@ -221,7 +227,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
 impl<R> Drop for Reader<R> {
     fn drop(&mut self) {
         for id in self.table.clear() {
-            self.guest.uploads.close(id, None);
+            self.requester.uploads.close(id, None);
         }
     }
 }

@@ -7,7 +7,7 @@ use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_REQUESTS};
 use shoal_common::{Gid, Layout, PieceIndex};
 use tokio::time::Instant;
 
-use crate::news::{News, Told};
+use crate::have_log::{HaveCursor, HaveLog};
 use shoal_policy::ChannelId;
 
 /// An open channel.
@@ -16,8 +16,8 @@ pub(super) struct Channel {
     pub(super) id: ChannelId,
     pub(super) group: Gid,
     pub(super) layout: Layout,
-    pub(super) news: Arc<News>,
-    pub(super) told: Told,
+    pub(super) log: Arc<HaveLog>,
+    pub(super) cursor: HaveCursor,
     /// When the requester's ticket runs out.
     pub(super) expires: Instant,
     /// Pieces that the requester announced, repetitions included.
@@ -36,11 +36,11 @@ pub(super) enum NotTaken {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    state: Mutex<State>,
+    state: Mutex<Requested>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Requested {
     channels: HashMap<u32, Channel>,
     /// Requests that have no end yet, by channel and piece.
     under_way: HashSet<(ChannelId, PieceIndex)>,
@@ -109,7 +109,7 @@ impl Table {
         state.channels.drain().map(|(_, channel)| channel.id).collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Requested> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

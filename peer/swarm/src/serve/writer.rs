@@ -36,7 +36,7 @@ const MIN_BLOCK: u64 = 1024;
 /// When a piece that is not here after all may be asked for again, in milliseconds.
 const NOT_HERE_MS: u32 = 1_000;
 /// Piece numbers in one message: five bytes each at most, so that it is far below [`shoal_common::limits::MAX_PEER_MESSAGE`].
-const NEWS: usize = 4_096;
+const MAX_PIECES: usize = 4_096;
 
 /// Why writing ended.
 #[derive(Debug, thiserror::Error)]
@@ -181,22 +181,22 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.numbers += 1;
                 Ok(())
             }
-            Out::Tell(message) => self.tell(&message).await,
+            Out::Say(message) => self.say(&message).await,
             Out::Stop { wire, piece } => {
                 let Some(at) = self.jobs.iter().position(|job| job.wire == wire && job.piece == piece) else {
                     return Ok(());
                 };
                 self.abort(at, 0).await
             }
-            Out::News { wire, waits } => {
+            Out::Haves { wire, waits } => {
                 waits.store(false, Ordering::Release);
                 let pieces = self
                     .table
-                    .with(wire, |channel| channel.news.since(&mut channel.told))
+                    .with(wire, |channel| channel.log.since(&mut channel.cursor))
                     .unwrap_or_default();
-                for some in pieces.chunks(NEWS) {
+                for some in pieces.chunks(MAX_PIECES) {
                     let pieces = some.iter().map(|piece| piece.get()).collect();
-                    self.tell(&ToRequester::Have { channel: wire, pieces }).await?;
+                    self.say(&ToRequester::Have { channel: wire, pieces }).await?;
                 }
                 Ok(())
             }
@@ -204,14 +204,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.jobs.retain(|job| job.channel != channel);
                 self.table.remove(wire, channel);
                 match reason {
-                    Some(refusal) => self.tell(&refusal.on(wire)).await,
+                    Some(refusal) => self.say(&refusal.on(wire)).await,
                     None => Ok(()),
                 }
             }
         }
     }
 
-    async fn tell(&mut self, message: &ToRequester) -> Result<(), Ended> {
+    async fn say(&mut self, message: &ToRequester) -> Result<(), Ended> {
         if let ToRequester::NotNow { channel, piece, .. } | ToRequester::Busy { channel, piece, .. } =
             *message
         {
@@ -227,7 +227,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     async fn abort(&mut self, at: usize, after_ms: u32) -> Result<(), Ended> {
         let Some(job) = self.jobs.remove(at) else { return Ok(()) };
         self.uploads.aborted(job.channel, job.piece);
-        self.tell(&ToRequester::NotNow { channel: job.wire, piece: job.piece.get(), after_ms, instead: None })
+        self.say(&ToRequester::NotNow { channel: job.wire, piece: job.piece.get(), after_ms, instead: None })
             .await
     }
 

@@ -7,9 +7,9 @@ use shoal_common::PieceIndex;
 use shoal_common::peer_wire::ToRequester;
 use shoal_policy::{Action, ChannelId};
 
-use super::{MAX_COUNTED, Out, State};
+use super::{MAX_COUNTED, Out, UploadTable};
 
-impl State {
+impl UploadTable {
     pub(super) fn carry_out(&self, action: Action) {
         let id = action.channel();
         let Some(outlet) = self.outlets.get(&id) else { return };
@@ -20,14 +20,14 @@ impl State {
                 Out::Serve { channel: id, wire, piece, source: entry.source.clone() }
             }
             Action::Stop { piece, .. } => Out::Stop { wire, piece },
-            Action::NotNow { piece, after, instead, .. } => Out::Tell(ToRequester::NotNow {
+            Action::NotNow { piece, after, instead, .. } => Out::Say(ToRequester::NotNow {
                 channel: wire,
                 piece: piece.get(),
                 after_ms: millis(after),
                 instead: instead.map(PieceIndex::get),
             }),
             Action::Busy { piece, after, .. } => {
-                Out::Tell(ToRequester::Busy { channel: wire, piece: piece.get(), after_ms: millis(after) })
+                Out::Say(ToRequester::Busy { channel: wire, piece: piece.get(), after_ms: millis(after) })
             }
         };
         outlet.outbox.push(out);

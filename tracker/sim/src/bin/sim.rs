@@ -1,4 +1,5 @@
-//! Runs the simulation from the command line: many seeds on all cores, or one, shrunk and told.
+//! Runs the simulation from the command line: many seeds on all cores, or one. A seed that fails is shrunk
+//! and its steps are printed.
 #![expect(clippy::print_stdout, reason = "it is a command")]
 
 use std::process::ExitCode;
@@ -8,22 +9,22 @@ use clap::Parser;
 use shoal_replica::memory::Memory;
 use shoal_sim::{Broken, Campaign, replay, run};
 
-/// Simulates clusters of trackers in trouble, and says what they may not do and did.
+/// Simulates clusters of trackers with faults, and reports rules that they violate.
 #[derive(Parser)]
 struct Options {
     /// How many seeds to run.
     #[arg(long, default_value_t = 20_000)]
     seeds: u64,
-    /// The first of them.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Replay this one only; if it fails, it is shrunk and told.
+    /// Replay only this seed. If it fails, shrink it and print its steps.
     #[arg(long)]
     seed: Option<u64>,
-    /// Break a rule: end, origin, votes, abstention, fresh-round, removal or writers.
+    /// Break a rule: end, writer-id, votes, abstention, full-sync, removal or writers.
     #[arg(long, default_value_t = Broken::Nothing)]
     broken: Broken,
-    /// Threads; as many as there are cores by default.
+    /// Threads. The default is the number of cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
@@ -31,7 +32,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(seed) = options.seed {
-        return tell(seed, options.broken);
+        return report(seed, options.broken);
     }
     let campaign = Campaign {
         from: options.from,
@@ -55,12 +56,12 @@ fn main() -> ExitCode {
     );
     match outcome.found {
         None => ExitCode::SUCCESS,
-        Some(found) => tell(found.seed, options.broken),
+        Some(found) => report(found.seed, options.broken),
     }
 }
 
-/// Replays a seed and shrinks it if it fails.
-fn tell(seed: u64, broken: Broken) -> ExitCode {
+/// Replays a seed; if it fails, shrinks it and prints its steps.
+fn report(seed: u64, broken: Broken) -> ExitCode {
     let Err((found, trace)) = replay::<Memory>(seed, broken) else {
         println!("seed {seed}: nothing is wrong");
         return ExitCode::SUCCESS;

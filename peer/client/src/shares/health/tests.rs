@@ -105,7 +105,7 @@ impl Disk {
         self.carry_out(actions);
     }
 
-    /// Somebody asks for a piece.
+    /// A peer asks for a piece.
     fn request(&mut self) {
         if self.served.is_some() && (self.served != self.file || !self.readable) {
             self.served = None;
@@ -222,7 +222,7 @@ proptest! {
         for step in &steps {
             take(&mut disk, step);
         }
-        // Reading goes wrong only when somebody reads.
+        // Reading fails only when a peer asks for a piece.
         disk.request();
         disk.rest(Duration::from_secs(400));
         disk.request();

@@ -5,12 +5,12 @@ mod random;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::UserName;
-use shoal_common::tracker_api::Extent;
+use shoal_common::tracker_api::Completeness;
 use shoal_engine::SourceState;
 
 use super::*;
 
-/// What the holders deliver: bytes a second, by the number that names them.
+/// What the holders deliver: bytes per second, by the number that names them.
 struct World {
     choice: Choice,
     rates: BTreeMap<u8, u64>,
@@ -21,7 +21,12 @@ struct World {
 
 fn holder(number: u8) -> Holder {
     let user = UserName::create("ann").unwrap();
-    Holder { peer: PeerId([number; 32]), address: "127.0.0.1:1".into(), user, extent: Extent::Complete }
+    Holder {
+        peer: PeerId([number; 32]),
+        address: "127.0.0.1:1".into(),
+        user,
+        completeness: Completeness::Complete,
+    }
 }
 
 impl World {
@@ -39,7 +44,7 @@ impl World {
         self.choice.offered(self.rates.keys().copied().map(holder).collect());
     }
 
-    fn turn(&mut self) {
+    fn step(&mut self) {
         self.now += Duration::from_millis(250);
         let row = |(&id, number): (&SourceId, &u8)| SourceRow {
             id,
@@ -50,7 +55,7 @@ impl World {
             holds: 1,
         };
         let rows: Vec<SourceRow> = self.in_use.iter().map(row).collect();
-        for step in self.choice.turn(&rows, false, self.now) {
+        for step in self.choice.next_steps(&rows, false, self.now) {
             match step {
                 Step::Replace(id, _) => assert!(self.in_use.contains_key(&id)),
                 Step::Add(id, holder) => {
@@ -66,12 +71,12 @@ impl World {
         assert!(self.in_use.len() <= MAX_SOURCES);
     }
 
-    fn turns(&mut self, seconds: usize) {
-        for turn in 0..4 * seconds {
-            if turn % 20 == 0 {
+    fn pass(&mut self, seconds: usize) {
+        for step in 0..4 * seconds {
+            if step % 20 == 0 {
                 self.offer();
             }
-            self.turn();
+            self.step();
         }
     }
 
@@ -83,7 +88,7 @@ impl World {
 #[test]
 fn few_holders_are_all_used_and_keep_their_places() {
     let mut world = World::new((0..60).map(|number| (number, u64::from(number))));
-    world.turns(100);
+    world.pass(100);
     assert_eq!(world.in_use.len(), 60);
     assert!(world.added.values().all(|&times| times == 1));
 }
@@ -94,9 +99,9 @@ fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
     for (seed, fast) in (0..50).zip([0, 100, 200].into_iter().cycle()) {
         let mut world = World::seeded(seed, (0..=200).map(|number| (number, 10_000)));
         world.rates.insert(fast, 1_000_000);
-        world.turns(60);
+        world.pass(60);
         assert!(world.uses(fast), "seed {seed}");
-        world.turns(120);
+        world.pass(120);
         assert!(world.uses(fast) && world.added[&fast] == 1, "it lost its place, seed {seed}");
     }
 }
@@ -104,25 +109,25 @@ fn a_fast_one_among_two_hundred_slow_ones_is_found_and_kept() {
 #[test]
 fn holders_that_come_when_all_places_are_taken_are_tried_as_well() {
     let mut world = World::new((0..64).map(|number| (number, 10_000)));
-    world.turns(20);
+    world.pass(20);
     assert_eq!(world.in_use.len(), MAX_SOURCES);
     world.rates.extend((64..200).map(|number| (number, 10_000)));
     world.rates.insert(150, 1_000_000);
-    world.turns(60);
+    world.pass(60);
     assert!(world.uses(150));
 }
 
 #[test]
 fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
     let mut world = World::new((0..=200).map(|number| (number, 10_000)));
-    world.turns(1);
+    world.pass(1);
     let first: BTreeSet<u8> = world.in_use.values().copied().collect();
-    world.turns(60);
+    world.pass(60);
     assert_eq!(world.added.len(), 201, "each was tried once");
     let stayed = first.iter().filter(|&&number| world.uses(number)).count();
     assert!(stayed >= MAX_SOURCES - FIRST_TRIALS, "{stayed} of the first stayed");
     let trials: usize = world.added.values().sum();
-    world.turns(60);
+    world.pass(60);
     let later = world.added.values().sum::<usize>() - trials;
     assert!(later <= 60, "{later} trials of known ones in a minute");
 }
@@ -131,9 +136,9 @@ fn everybody_has_a_trial_and_those_who_deliver_are_not_disturbed() {
 fn the_only_one_that_holds_what_is_missing_gets_its_turn_and_stays() {
     // The others have nothing that is of use any more.
     let mut world = World::new((0..=200).map(|number| (number, 0)));
-    world.turns(120);
+    world.pass(120);
     world.rates.insert(170, 3_000);
-    world.turns(600);
+    world.pass(600);
     assert!(world.uses(170));
 }
 
@@ -141,17 +146,17 @@ fn the_only_one_that_holds_what_is_missing_gets_its_turn_and_stays() {
 fn who_is_gone_is_tried_again_while_it_is_named_and_a_liar_never() {
     let mut world = World::new((0..3).map(|number| (number, 1)));
     world.offer();
-    world.turn();
+    world.step();
     let ids: Vec<SourceId> = world.in_use.keys().copied().collect();
     let now = world.now;
     assert!(world.choice.gone(ids[0], now) && !world.choice.gone(ids[0], now));
     assert_eq!(world.choice.banned(ids[1]).unwrap().1, "ann at 127.0.0.1:1");
-    assert_eq!(world.choice.banned(ids[1]), None, "it is told once");
+    assert_eq!(world.choice.banned(ids[1]), None, "it is reported once");
     ids[..2].iter().for_each(|id| {
         world.in_use.remove(id);
     });
-    // Nobody names it anew, as while no tracker answers.
-    (0..8).for_each(|_| world.turn());
+    // No tracker names it again, as while no tracker answers.
+    (0..8).for_each(|_| world.step());
     assert_eq!(world.in_use.keys().copied().collect::<Vec<_>>(), [ids[0], ids[2]], "under the old id");
 }
 
@@ -160,7 +165,7 @@ fn tries(world: &mut World, takes: Duration) -> Vec<u128> {
     let (begun, mut tries) = (world.now, Vec::new());
     world.offer();
     while world.now < begun + Duration::from_secs(60) {
-        world.turn();
+        world.step();
         if let Some((&id, _)) = world.in_use.iter().next() {
             tries.push((world.now - begun).as_millis());
             world.now += takes;
@@ -190,16 +195,16 @@ fn who_is_named_anew_or_elsewhere_is_tried_at_once() {
     let mut world = World::new([(0, 1)]);
     tries(&mut world, Duration::ZERO);
     world.choice.offered(vec![]);
-    world.turn();
+    world.step();
     assert!(world.in_use.is_empty(), "nobody names it");
     world.offer();
-    world.turn();
+    world.step();
     assert!(world.uses(0));
     let (id, now) = (*world.in_use.keys().next().unwrap(), world.now);
     world.choice.gone(id, now);
     world.in_use.clear();
     world.choice.offered(vec![Holder { address: "127.0.0.1:2".into(), ..holder(0) }]);
-    world.turn();
+    world.step();
     assert!(world.uses(0), "it is at another address");
 }
 
@@ -214,7 +219,7 @@ fn a_source_whose_holder_moved_is_replaced_and_one_that_came_back_only_if_it_is_
             requests: 1,
             holds: 1,
         };
-        choice.turn(&[row], false, now)
+        choice.next_steps(&[row], false, now)
     };
     let moved = Holder { address: "127.0.0.1:2".into(), ..holder(0) };
     let mut choice = Choice::default();
@@ -243,11 +248,11 @@ fn the_dead_among_many_do_not_keep_the_living_out() {
     let is_dead = |number: u8| number < 90;
     let mut world = World::new((0..100).map(|number| (number, if is_dead(number) { 0 } else { 10_000 })));
     let mut begun: BTreeMap<SourceId, Instant> = BTreeMap::new();
-    for turn in 0..4 * 60 {
-        if turn % 4 == 0 {
+    for step in 0..4 * 60 {
+        if step % 4 == 0 {
             world.offer();
         }
-        world.turn();
+        world.step();
         let now = world.now;
         begun.retain(|id, _| world.in_use.contains_key(id));
         for (id, number) in world.in_use.clone() {
@@ -261,7 +266,7 @@ fn the_dead_among_many_do_not_keep_the_living_out() {
             }
         }
         let all = (90..100).all(|number| world.uses(number));
-        assert!(all || turn < 4 * 15, "not all that live are in use at turn {turn}");
+        assert!(all || step < 4 * 15, "not all that live are in use at step {step}");
     }
     let again = (0..90).filter(|number| world.added[number] >= 4).count();
     assert_eq!(again, 90, "the others are tried again and again");

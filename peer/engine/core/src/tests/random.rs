@@ -2,8 +2,8 @@
 //! in flight are bounded, and once the pieces stay available the download ends.
 
 use super::{
-    Bitfield, Command, Core, Duration, Event, Have, Instant, Layout, Limits, PieceIndex, RequestId, Rng, Run,
-    SourceError, SourceId, bits,
+    Bitfield, Command, DownloadCore, Duration, Event, Have, Instant, Layout, Limits, PieceIndex, RequestId,
+    Rng, Run, SourceError, SourceId, bits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ const STEPS: usize = 2_000;
 const SEED: &str = "SHOAL_SEED";
 
 struct World {
-    core: Core,
+    core: DownloadCore,
     rng: Rng,
     layout: Layout,
     now: Instant,
@@ -47,7 +47,7 @@ impl World {
             written.insert(piece);
         }
         let budget = rng.u64(65_536..2_000_000);
-        let core = Core::new(layout, &written, budget, rng.fork());
+        let core = DownloadCore::new(layout, &written, budget, rng.fork());
         Self {
             core,
             rng,
@@ -71,8 +71,8 @@ impl World {
         self.core.assert_consistent();
         assert_eq!(self.core.requests(), self.requests.len());
         let in_flight: u64 = self.requests.values().map(|asked| asked.run.length() - asked.received).sum();
-        let floors = 65_536 * self.sources.len() as u64;
-        assert!(in_flight <= self.budget + floors, "{in_flight} in flight, budget {}", self.budget);
+        let exempt = 65_536 * self.sources.len() as u64;
+        assert!(in_flight <= self.budget + exempt, "{in_flight} in flight, budget {}", self.budget);
     }
 
     fn obey(&mut self, command: Command) {

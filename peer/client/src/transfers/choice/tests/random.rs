@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use shoal_common::tracker_api::{Extent, Holder};
+use shoal_common::tracker_api::{Completeness, Holder};
 use shoal_common::{PeerId, UserName};
 use shoal_engine::{SourceId, SourceRow, SourceState};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ const SEED: &str = "SHOAL_SEED";
 const STEP: Duration = Duration::from_millis(250);
 /// The rule.
 const WITHIN: Duration = Duration::from_secs(5);
-/// How long connecting to whoever does not answer takes.
+/// How long connecting to a silent holder takes.
 const CONNECT: Duration = Duration::from_secs(5);
 /// When TCP asks again while it connects (RFC 6298): an answer comes then at the latest.
 const SYNS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
@@ -75,7 +75,7 @@ struct World {
 fn holder(number: u8, port: u16) -> Holder {
     let user = UserName::create("ann").unwrap();
     let address = format!("127.0.0.1:{port}");
-    Holder { peer: PeerId([number; 32]), address, user, extent: Extent::Complete }
+    Holder { peer: PeerId([number; 32]), address, user, completeness: Completeness::Complete }
 }
 
 impl World {
@@ -117,7 +117,7 @@ impl World {
         if self.trackers && self.polled + POLL <= self.now {
             self.poll();
         }
-        self.turn();
+        self.next_steps();
         self.check();
     }
 
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    fn turn(&mut self) {
+    fn next_steps(&mut self) {
         let row = |(&id, source): (&SourceId, &Source)| SourceRow {
             id,
             state: SourceState::Active,
@@ -251,7 +251,7 @@ impl World {
             holds: u32::from(source.open.is_some()),
         };
         let rows: Vec<SourceRow> = self.sources.iter().map(row).collect();
-        for step in self.choice.turn(&rows, false, self.now) {
+        for step in self.choice.next_steps(&rows, false, self.now) {
             let (id, holder) = match step {
                 Step::Add(id, holder) => {
                     assert!(!self.sources.contains_key(&id), "{id:?} is in use");

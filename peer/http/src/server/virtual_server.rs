@@ -1,0 +1,192 @@
+//! One virtual server: a listener on its port, the connections it took, and what they were sent. It can be taken down and
+//! up again while the process runs.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use indicatif::HumanBytes;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::server::body::Meter;
+use crate::server::respond::respond;
+use crate::server::site::Site;
+
+/// Connections of one virtual server at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 1_024;
+/// Longest time that a request's head may take, or a kept connection be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failure to accept, which is mostly one of too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that accepting fails, while it does.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(super) struct VirtualServer {
+    number: usize,
+    address: SocketAddr,
+    site: Arc<Site>,
+    meter: Arc<Meter>,
+    running: Mutex<Option<Running>>,
+    /// When the last status line was made, and what had been sent then.
+    reported: Mutex<(Instant, u64)>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl VirtualServer {
+    /// Opens the port and serves.
+    pub(super) async fn open(number: usize, address: SocketAddr, site: &Arc<Site>) -> io::Result<Arc<Self>> {
+        let server = Arc::new(Self {
+            number,
+            address,
+            site: site.clone(),
+            meter: Arc::default(),
+            running: Mutex::new(None),
+            reported: Mutex::new((Instant::now(), 0)),
+        });
+        server.start().await?;
+        Ok(server)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes the server up, if it is down.
+    pub(super) async fn start(&self) -> io::Result<()> {
+        if self.running().is_some() {
+            return Ok(());
+        }
+        let listener = TcpListener::bind(self.address).await?;
+        let running = Running { stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let accepting = accept(
+            listener,
+            self.site.clone(),
+            self.meter.clone(),
+            running.stop.clone(),
+            running.tasks.clone(),
+        );
+        running.tasks.spawn(accepting);
+        *self.running() = Some(running);
+        Ok(())
+    }
+
+    /// Takes the server down: its port is closed and its connections are cut.
+    pub(super) async fn stop(&self) {
+        let running = self.running().take();
+        if let Some(running) = running {
+            running.stop.cancel();
+            running.tasks.close();
+            running.tasks.wait().await;
+        }
+    }
+
+    /// One line for the operator.
+    pub(super) fn status_line(&self) -> String {
+        let state = if self.running().is_some() { "up" } else { "down" };
+        let connections = self.meter.connections.load(Ordering::Relaxed);
+        let bytes = self.meter.bytes.load(Ordering::Relaxed);
+        let rate = {
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            let (since, before) = std::mem::replace(&mut *reported, (Instant::now(), bytes));
+            let millis = since.elapsed().as_millis().max(1);
+            u64::try_from(u128::from(bytes - before) * 1_000 / millis).unwrap_or(u64::MAX)
+        };
+        format!(
+            "server {} port {}: {state}, {connections} connections, {} served, {}/s",
+            self.number,
+            self.address.port(),
+            HumanBytes(bytes),
+            HumanBytes(rate)
+        )
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts until it is stopped. Connections are tasks of the same tracker.
+async fn accept(
+    listener: TcpListener,
+    site: Arc<Site>,
+    meter: Arc<Meter>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut said: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = async {
+                let permit = room.clone().acquire_owned().await;
+                (permit, listener.accept().await)
+            } => accepted,
+        };
+        match accepted {
+            (Ok(permit), Ok((stream, _))) => {
+                let (site, meter, stop) = (site.clone(), meter.clone(), stop.clone());
+                tasks.spawn(async move {
+                    meter.connections.fetch_add(1, Ordering::Relaxed);
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = converse(stream, site, meter.clone()) => {}
+                    }
+                    meter.connections.fetch_sub(1, Ordering::Relaxed);
+                    drop(permit);
+                });
+            }
+            (_, Err(error)) => {
+                if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+            (Err(_), _) => return,
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>) {
+    let Ok(local) = stream.local_addr() else { return };
+    // Only a matter of speed.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let (site, meter) = (site.clone(), meter.clone());
+        async move {
+            let answered = respond(request, site, local.ip(), meter.clone()).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|error| {
+                tracing::warn!(%error, "an answer could not be put together");
+                let mut response = hyper::Response::new(crate::server::body::Body::empty(&meter));
+                *response.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }))
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,272 @@
+//! The connections to each peer, shared by all files that are fetched from it: at most two, made when they are needed.
+//! One saturates most networks; the second lets both ends use another core.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use shoal_common::PeerId;
+use shoal_net::Identity;
+use shoal_net::bulk::{self, BulkError, BulkStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::Connection;
+
+/// Connections to one peer.
+pub(super) const CONNECTIONS: usize = 2;
+/// Addresses of one peer that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// How long connections outlive the last file: the next of many small files is often on its way, and two handshakes cost
+/// more than it does.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long a failure to connect counts for all files of a peer: those that waited for the same connection do not try
+/// one after the other what just failed.
+const FAILURE_COUNTS: Duration = Duration::from_millis(200);
+/// A connection on which nothing came for so long is ended when there is reason to doubt it.
+const DOUBTED_AFTER: Duration = Duration::from_secs(2);
+
+/// The peers that are fetched from.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    identity: Identity,
+    peers: Mutex<HashMap<PeerId, Weak<PeerConnections>>>,
+    /// Connections that may still be made.
+    room: Arc<Semaphore>,
+    most: usize,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The connections to one peer; they end soon after the last file that uses them lets go.
+#[derive(Debug)]
+pub(super) struct PeerConnections {
+    peers: Arc<Peers>,
+    peer: PeerId,
+    location: watch::Sender<Location>,
+    failure: Mutex<Option<(Instant, String)>>,
+    /// Locked while connecting, so that files that want the same connection make it once.
+    connections: [tokio::sync::Mutex<Option<Arc<Connection>>>; CONNECTIONS],
+}
+
+/// Where a peer is. When this changes, what is being dialled begins again and connections to elsewhere end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Location {
+    addresses: Vec<SocketAddr>,
+    /// Counts the times at which all connections became doubtful.
+    era: u64,
+}
+
+impl Location {
+    /// Whether a connection that was made to that address then still leads to the peer.
+    fn holds(&self, address: SocketAddr, then: &Self) -> bool {
+        self.era == then.era && self.addresses.contains(&address)
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(
+        identity: Identity,
+        connections: usize,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let most = connections.clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(most));
+        Arc::new(Self { identity, peers: Mutex::default(), room, most, tasks, stop })
+    }
+
+    /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
+    fn room(&self, number: usize) -> Result<OwnedSemaphorePermit, String> {
+        let free = number == 0 || self.room.available_permits() > self.most / 2;
+        let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };
+        room.ok_or_else(|| {
+            format!("has to wait: {} connections are open, and no more may be (ulimit -n)", self.most)
+        })
+    }
+
+    /// The connections to a peer, which is known to be at these addresses now.
+    pub(super) fn connections(
+        self: &Arc<Self>,
+        peer: PeerId,
+        addresses: &[SocketAddr],
+    ) -> Arc<PeerConnections> {
+        let addresses: Vec<SocketAddr> = addresses.iter().take(MAX_ADDRESSES).copied().collect();
+        let mut peers = self.peers();
+        if let Some(known) = peers.get(&peer).and_then(Weak::upgrade) {
+            known.lead_to(|location| location.addresses = addresses);
+            return known;
+        }
+        peers.retain(|_, known| known.strong_count() > 0);
+        let connections = std::array::from_fn(|_| tokio::sync::Mutex::new(None));
+        let location = watch::Sender::new(Location { addresses, era: 0 });
+        let new = Arc::new(PeerConnections {
+            peers: self.clone(),
+            peer,
+            location,
+            failure: Mutex::default(),
+            connections,
+        });
+        peers.insert(peer, Arc::downgrade(&new));
+        new
+    }
+
+    /// Ends all connections; those that are being made begin again.
+    pub(crate) fn redial(&self) {
+        for peer in self.peers().values().filter_map(Weak::upgrade) {
+            peer.lead_to(|location| location.era += 1);
+        }
+    }
+
+    /// Ends the connections to a peer on which nothing comes.
+    pub(crate) fn doubt(&self, peer: PeerId) {
+        let Some(peer) = self.peers().get(&peer).and_then(Weak::upgrade) else { return };
+        for connection in &peer.connections {
+            // One that is locked is being made.
+            if let Ok(connection) = connection.try_lock()
+                && let Some(connection) = &*connection
+            {
+                connection.end_if_silent(DOUBTED_AFTER);
+            }
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, HashMap<PeerId, Weak<PeerConnections>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PeerConnections {
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    fn lead_to(&self, change: impl FnOnce(&mut Location)) {
+        let changed = self.location.send_if_modified(|location| {
+            let before = location.clone();
+            change(location);
+            *location != before
+        });
+        if changed {
+            *self.failure() = None;
+        }
+    }
+
+    /// A file lets go of them.
+    pub(super) fn release(self: Arc<Self>) {
+        // While other files use them, they need no time of their own.
+        if Arc::strong_count(&self) == 1 {
+            let peers = self.peers.clone();
+            let stop = peers.stop.clone();
+            peers.tasks.spawn(async move {
+                stop.run_until_cancelled(tokio::time::sleep(LINGER)).await;
+                drop(self);
+            });
+        }
+    }
+
+    /// The connection of that number, made now if there is none. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// Why no address answers as that peer, in words that read on behind its name.
+    pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, String> {
+        let mut slot = self.connections[number % CONNECTIONS].lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.has_ended()) {
+            return Ok(connection.clone());
+        }
+        if let Some((at, reason)) = &*self.failure()
+            && at.elapsed() < FAILURE_COUNTS
+        {
+            return Err(reason.clone());
+        }
+        // One that ended gives its room back.
+        *slot = None;
+        let mut room = Some(self.peers.room(number)?);
+        let mut changes = self.location.subscribe();
+        loop {
+            let then = changes.borrow_and_update().clone();
+            let dialled = tokio::select! {
+                dialled = self.dial(&then.addresses) => dialled,
+                // It is elsewhere by now.
+                Ok(()) = changes.changed() => continue,
+            };
+            return match dialled {
+                Ok((address, stream)) => {
+                    let carried = self.carry(address, then, stream, room.take());
+                    Ok(slot.insert(Arc::new(carried)).clone())
+                }
+                Err(reason) => {
+                    *self.failure() = Some((Instant::now(), reason.clone()));
+                    Err(reason)
+                }
+            };
+        }
+    }
+
+    /// Tries the addresses one after the other.
+    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, BulkStream), String> {
+        let mut reason = String::from("gave no address that can be dialled");
+        for &address in addresses {
+            match bulk::connect(address, self.peer, &self.peers.identity).await {
+                Ok(stream) => return Ok((address, stream)),
+                Err(error) => reason = predicate(error),
+            }
+        }
+        Err(reason)
+    }
+
+    /// A connection that ends when it does not lead to the peer any more, and gives its room back then.
+    fn carry(
+        &self,
+        address: SocketAddr,
+        then: Location,
+        stream: BulkStream,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Connection {
+        let (input, output) = stream.into_split();
+        let end = self.peers.stop.child_token();
+        let (connection, task) = Connection::new(input, output, end.clone());
+        let mut changes = self.location.subscribe();
+        let elsewhere = async move {
+            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();
+            if leads_elsewhere {
+                end.cancel();
+            } else {
+                // The last file let go of the peer, which ends its connections.
+                std::future::pending().await
+            }
+        };
+        self.peers.tasks.spawn(async move {
+            let _room = room;
+            let mut task = Box::pin(task);
+            tokio::select! {
+                () = &mut task => return,
+                () = elsewhere => {}
+            }
+            // It tells those that wait for something on it.
+            task.await;
+        });
+        connection
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a peer cannot be connected to, to be read behind its name.
+fn predicate(error: BulkError) -> String {
+    match error {
+        BulkError::Refused { way } => format!("cannot be reached at {way} (it refuses connections)"),
+        BulkError::TimedOut { way } => format!("does not answer at {way}"),
+        BulkError::WrongPeer { way, .. } => {
+            format!("cannot be reached at {way} (it answers with another key)")
+        }
+        BulkError::Unreachable { way, reason } | BulkError::Handshake { way, reason } => {
+            format!("cannot be reached at {way} ({reason})")
+        }
+    }
+}
