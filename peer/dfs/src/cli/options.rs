@@ -27,7 +27,7 @@ pub struct Options {
     /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,
-    /// Where interrupted puts and the queue are kept [default: a folder under the XDG data home].
+    /// Where interrupted puts are kept [default: a folder under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Seconds that put and get try again while this machine lacks something: space, open files, a drive.
