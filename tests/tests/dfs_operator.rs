@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use shoal_tests::{
-    Finished, Store, binary, finish, free_port, node_secret, random_file, same_content, until,
+    Finished, Mount, Store, binary, finish, free_port, node_secret, random_file, root_or_skip, same_content,
+    until,
 };
 
 fn sample(dir: &Path, name: &str, size: usize) -> PathBuf {
@@ -97,6 +98,37 @@ fn what_a_node_does_is_in_its_log_its_status_and_its_metrics() {
     until("the log tells of the repair", || store.log(1).contains("copies made, 0 failed"));
     let nobody = finish(Command::new(binary("dfs-server")).args(["--status", "127.0.0.1:1"]), "");
     assert!(nobody.code == Some(1) && nobody.stderr.contains("is the node running"), "{nobody:?}");
+}
+
+#[test]
+fn a_node_says_what_its_disk_really_has_left() {
+    if !root_or_skip("a_node_says_what_its_disk_really_has_left") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Mount::new(&dir.path().join("node-1"), "size=16m");
+    let store = Store::start_with(dir.path(), (1, 1), &[], &["--capacity", "100GiB"], &[]);
+    until("the log tells of the disk", || {
+        store.log(1).contains("less than the capacity of 100.0 GiB allows")
+    });
+    let at = format!("127.0.0.1:{}", store.port(1));
+    let free = || {
+        let asked = finish(Command::new(binary("dfs-server")).args(["--status", &at, "--json"]), "");
+        serde_json::from_str::<Value>(asked.stdout.trim()).unwrap()["free"].as_u64().unwrap()
+    };
+    assert!((1..16 << 20).contains(&free()), "{}", free());
+    // Another program fills the disk: the node says so, takes nothing, and takes chunks again when there is room.
+    let ballast = disk.path().join("ballast");
+    let filled = std::fs::write(&ballast, vec![1; 32 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    until("nothing is left", || free() == 0);
+    until("the log tells that", || store.log(1).contains("100 % of the room is used"));
+    let file = sample(dir.path(), "f", 1_000_000);
+    let put = ["put", file.to_str().unwrap(), "--copies", "1"];
+    assert_eq!(store.run("ann", &put)["ok"], false);
+    std::fs::remove_file(&ballast).unwrap();
+    until("there is room again", || free() > 8 << 20);
+    until("the file is stored", || store.run("ann", &put)["ok"] == true);
 }
 
 #[test]

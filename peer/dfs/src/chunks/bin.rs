@@ -83,14 +83,16 @@ impl Chunks {
             let error = std::io::Error::other("what is to be held again stays in it");
             return Err(OpenError::Journal { path, error });
         }
-        Ok(Self {
+        let chunks = Self {
             backend,
             index: Arc::new(Mutex::new(index)),
             journal: Arc::new(tokio::sync::Mutex::new(journal)),
             keep,
             parts: (0..PARTS).map(|_| tokio::sync::Mutex::new(())).collect(),
             version: watch::Sender::new(0),
-        })
+        };
+        chunks.measure_once().await;
+        Ok(chunks)
     }
 
     /// Which of these chunks are held. Those count as stored now and are reported again; one that was in the bin is held

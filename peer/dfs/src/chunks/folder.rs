@@ -126,6 +126,14 @@ impl Backend for Folder {
         })
     }
 
+    fn left(&self) -> BoxFuture<'_, Option<u64>> {
+        let left = self.blocking(|shared| {
+            let disk = rustix::fs::statvfs(&shared.root)?;
+            Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        });
+        Box::pin(async { left.await.ok() })
+    }
+
     fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {
         self.blocking(move |shared| {
             let name = format!("{}-{}", chunk.owner, chunk.chunk);

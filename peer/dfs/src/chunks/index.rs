@@ -20,8 +20,12 @@ const DAY_MS: u64 = 24 * 3_600_000;
 pub struct Room {
     /// What may be held.
     pub capacity: u64,
-    /// What could still be taken.
+    /// What the chunks take, those in the bin included.
+    pub used: u64,
+    /// What could still be taken: the rest of the capacity, or what the disk has left if that is less.
     pub free: u64,
+    /// Whether the disk has less left than the capacity allows.
+    pub short_of_disk: bool,
     /// Chunks that are held.
     pub chunks: usize,
 }
@@ -84,6 +88,8 @@ pub(super) struct ChunkIndex {
     capacity: u64,
     used: u64,
     reserved: u64,
+    /// What the disk has left, as last measured; the most there is where that is not known.
+    left: u64,
     /// What each user's chunks take, but those in the bin; those on their way included.
     owned: HashMap<Uid, u64>,
     changes: VecDeque<Change>,
@@ -101,6 +107,7 @@ impl ChunkIndex {
             capacity,
             used: 0,
             reserved: 0,
+            left: u64::MAX,
             owned: HashMap::new(),
             changes: VecDeque::new(),
             number: 0,
@@ -125,10 +132,16 @@ impl ChunkIndex {
     }
 
     pub(super) fn room(&self) -> Room {
-        let taken = self.used + self.reserved;
         let full = self.held.len() + self.binned.len() >= MAX_NODE_CHUNKS;
-        let free = if full { 0 } else { self.capacity.saturating_sub(taken) };
-        Room { capacity: self.capacity, free, chunks: self.held.len() }
+        let rest = self.capacity.saturating_sub(self.used);
+        let free = if full { 0 } else { rest.min(self.left).saturating_sub(self.reserved) };
+        let short_of_disk = self.left < rest;
+        Room { capacity: self.capacity, used: self.used, free, short_of_disk, chunks: self.held.len() }
+    }
+
+    /// What the disk has left was measured.
+    pub(super) fn measured(&mut self, left: u64) {
+        self.left = left;
     }
 
     pub(super) fn length(&self, chunk: &OwnedChunk) -> Option<u32> {

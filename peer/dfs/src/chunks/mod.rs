@@ -20,6 +20,7 @@ use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use bin::{BinRules, OpenError};
 pub use folder::Folder;
@@ -34,6 +35,9 @@ use journal::Journal;
 /// Chunks are written and removed one at a time in each of so many parts, told by their id: what writes one never meets
 /// what removes it, and few wait for others.
 const PARTS: usize = 256;
+
+/// How often it is measured what the disk has left.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the backend could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Notes durably that these chunks count as stored at that time; false where a backend has no place for it. One that is
     /// not there is passed over.
     fn touch(&self, chunks: Vec<OwnedChunk>, at: SystemTime) -> BoxFuture<'_, Result<bool, BackendError>>;
+    /// Bytes that it has left, where it can tell.
+    fn left(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Moves a rotten chunk out of the way, where an operator can look at it.
     fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>>;
 }
@@ -151,7 +159,11 @@ impl Chunks {
         }
         let reservation = Reservation::new(self, (chunk.owner, length), allowance)?;
         self.backend.put(chunk, bytes).await.map_err(|error| match error {
-            BackendError::Full => Failure::Full,
+            BackendError::Full => {
+                // Until it is measured again.
+                self.index().measured(0);
+                Failure::Full
+            }
             error => failed("keep", chunk, &error),
         })?;
         reservation.commit(Found { chunk, length, stored: SystemTime::now() });
@@ -248,6 +260,22 @@ impl Chunks {
             self.backend.set_aside(chunk).await.map_err(|error| failed("set aside", chunk, &error))?;
         }
         Ok(false)
+    }
+
+    /// Measures at intervals what the disk has left, until `stop`.
+    pub async fn measure(self, stop: CancellationToken) {
+        let work = async {
+            loop {
+                tokio::time::sleep(MEASURE_EVERY).await;
+                self.measure_once().await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    async fn measure_once(&self) {
+        let left = self.backend.left().await;
+        self.index().measured(left.unwrap_or(u64::MAX));
     }
 
     /// Has something reported to the trackers that is no change of what is held.

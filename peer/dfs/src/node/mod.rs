@@ -116,6 +116,7 @@ impl Node {
         let deletions =
             Deletions::new(trackers.iter().count(), min_age, chunks.clone(), counters.clone(), tasks.clone());
         tasks.spawn(chunks.clone().keep_bin(stop.clone()));
+        tasks.spawn(chunks.clone().measure(stop.clone()));
         let acknowledged = Acknowledged::default();
         let (scrubbing, scrubbed) = watch::channel(Scrubbed::default());
         let operator = Operator {

@@ -25,7 +25,7 @@ use crate::wire::{MAX_MESSAGE, MAX_TO_CLIENT, TO_CLIENT, TO_NODE, ToClient, ToNo
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the log needs a line on repair or capacity.
 const LOOK: Duration = Duration::from_secs(1);
-/// Percentages of the capacity at which the log says so.
+/// Percentages of the room at which the log says so.
 const FILL_MARKS: [u64; 3] = [80, 90, 99];
 
 /// How a node is. Fields are added at the end; names stay, because scripts read them.
@@ -44,7 +44,9 @@ pub struct NodeStatus {
     pub uptime_s: u64,
     /// Bytes that it may hold.
     pub capacity: u64,
-    /// Bytes that it could still take.
+    /// Bytes that its chunks take, those in the bin included.
+    pub used: u64,
+    /// Bytes that it could still take: the rest of the capacity, or what the disk has left if that is less.
     pub free: u64,
     /// Chunks that it holds.
     pub chunks: u64,
@@ -125,6 +127,7 @@ impl Operator {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.started.elapsed().as_secs(),
             capacity: room.capacity,
+            used: room.used,
             free: room.free,
             chunks: room.chunks as u64,
             binned: self.chunks.bin_len() as u64,
@@ -171,12 +174,14 @@ impl Operator {
                 }
                 before = now;
                 let room = self.chunks.room();
-                let percent = fill(room.capacity, room.free);
+                let percent = fill(room.used, room.free);
                 let reached = FILL_MARKS.into_iter().rfind(|mark| percent >= *mark).unwrap_or(0);
                 if reached > mark {
                     let free = text::size(room.free);
+                    let short =
+                        if room.short_of_disk { " on the disk, less than the capacity allows" } else { "" };
                     tracing::warn!(
-                        "{percent} % of the capacity is used, {free} is left; a full node takes no more chunks"
+                        "{percent} % of the room is used, {free} is left{short}; a full node takes no more chunks"
                     );
                 }
                 mark = reached;
@@ -186,9 +191,10 @@ impl Operator {
     }
 }
 
-fn fill(capacity: u64, free: u64) -> u64 {
-    let used = u128::from(capacity.saturating_sub(free));
-    u64::try_from(used * 100 / u128::from(capacity.max(1))).unwrap_or(100)
+/// How full a node is, in percent. One that has nothing and can take nothing is full.
+fn fill(used: u64, free: u64) -> u64 {
+    let all = u128::from(used) + u128::from(free);
+    (u128::from(used) * 100).checked_div(all).map_or(100, |percent| percent as u64)
 }
 
 impl NodeStatus {
@@ -198,7 +204,7 @@ impl NodeStatus {
         let up = self.trackers.iter().filter(|tracker| tracker.up).count();
         format!(
             "{} in {} chunks, {} free, {} connections, put {} get {} chunks, {} copies made, {} of {} trackers",
-            text::size(self.capacity - self.free.min(self.capacity)),
+            text::size(self.used),
             self.chunks,
             text::size(self.free),
             self.connections,
@@ -218,10 +224,11 @@ impl NodeStatus {
             format!("tracker {tracker}  {address:<24} {}", if *up { "up" } else { "not connected" })
         }));
         lines.push(format!(
-            "{} of {} used ({} %), {} chunks, {} more in the bin",
-            text::size(self.capacity - self.free.min(self.capacity)),
+            "{} of {} used ({} %), {} free, {} chunks, {} more in the bin",
+            text::size(self.used),
             text::size(self.capacity),
-            fill(self.capacity, self.free),
+            fill(self.used, self.free),
+            text::size(self.free),
             self.chunks,
             self.binned
         ));
@@ -256,6 +263,7 @@ impl NodeStatus {
         for (name, help, value) in [
             ("uptime_seconds", "Time since the node started", self.uptime_s),
             ("node_capacity_bytes", "What the node may hold", self.capacity),
+            ("node_used_bytes", "What the node's chunks take", self.used),
             ("node_free_bytes", "Room that the node has left", self.free),
             ("node_chunks", "Chunks that the node holds", self.chunks),
             ("node_chunks_binned", "Chunks in the bin", self.binned),
@@ -331,14 +339,25 @@ mod tests {
     fn figures_are_said_in_words_and_named_for_prometheus() {
         let trackers =
             vec![NodeTracker { tracker: 1, address: "a:1".into(), up: true }, NodeTracker::default()];
-        let status = NodeStatus { capacity: 2048, free: 1024, chunks: 7, trackers, ..NodeStatus::default() };
+        let status = NodeStatus {
+            capacity: 4096,
+            used: 1024,
+            free: 1024,
+            chunks: 7,
+            trackers,
+            ..NodeStatus::default()
+        };
         assert!(status.line().starts_with("1.0 KiB in 7 chunks, 1.0 KiB free"), "{}", status.line());
         assert!(status.line().ends_with("1 of 2 trackers"), "{}", status.line());
-        assert!(status.text().contains("1.0 KiB of 2.0 KiB used (50 %), 7 chunks"), "{}", status.text());
+        assert!(
+            status.text().contains("1.0 KiB of 4.0 KiB used (50 %), 1.0 KiB free, 7 chunks"),
+            "{}",
+            status.text()
+        );
         let page = status.metrics().unwrap();
         for line in ["shoal_node_chunks 7", "shoal_node_tracker_up{tracker=\"1\"} 1", "# EOF"] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
-        assert_eq!(fill(0, 0), 0);
+        assert_eq!((fill(0, 0), fill(0, 9)), (100, 0));
     }
 }

@@ -206,9 +206,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
         "{name} serves on {} as {peer}; {} in {} of {} used",
         node.local_addr(),
         text::count(room.chunks, "chunk"),
-        text::size(room.capacity - room.free),
+        text::size(room.used),
         text::size(room.capacity),
     ));
+    if room.short_of_disk {
+        let (free, capacity) = (text::size(room.free), text::size(room.capacity));
+        say(&format!("the disk has {free} left, less than the capacity of {capacity} allows"));
+    }
     if binned > 0 {
         let chunks = text::count(binned, "chunk");
         say(&format!("{chunks} in the bin; --restore-bin holds all of it again"));
