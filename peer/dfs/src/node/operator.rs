@@ -194,7 +194,7 @@ impl Operator {
 /// How full a node is, in percent. One that has nothing and can take nothing is full.
 fn fill(used: u64, free: u64) -> u64 {
     let all = u128::from(used) + u128::from(free);
-    (u128::from(used) * 100).checked_div(all).map_or(100, |percent| percent as u64)
+    (u128::from(used) * 100).checked_div(all).map_or(100, |percent| u64::try_from(percent).unwrap_or(100))
 }
 
 impl NodeStatus {
