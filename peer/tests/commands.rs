@@ -279,6 +279,8 @@ async fn what_trackers_forgot_is_shared_again_and_members_that_left_forget() {
     world.ann.event(|event| matches!(event, Event::TrackerFound { .. })).await;
     assert_eq!(world.ann.run("leave_group g").await, "left g");
     assert!(world.ann.fail("list_files g").await.contains("not a member"));
+    until("her share is withdrawn", || world.cluster.lock().unwrap().library.sharers_of("a file.bin") == 0)
+        .await;
     let begun = world.bob.run(&world.download("in")).await;
     assert!(begun.contains("nobody shares it"), "{begun}");
     world.end().await;

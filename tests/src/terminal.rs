@@ -21,20 +21,20 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts the program on a terminal of 120 columns.
+    /// Starts the program on a terminal of 120 columns, of the kind `xterm` unless the command's `TERM` says otherwise.
     #[must_use]
     pub fn start(command: &Command) -> Self {
         let size = PtySize { rows: 40, cols: 120, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut builder = CommandBuilder::new(command.get_program());
         builder.args(command.get_args());
+        builder.env("TERM", "xterm");
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => builder.env(name, value),
                 None => builder.env_remove(name),
             }
         }
-        builder.env("TERM", "xterm");
         let child = pair.slave.spawn_command(builder).unwrap();
         drop(pair.slave);
         let (mut reader, screen) = (pair.master.try_clone_reader().unwrap(), Arc::new(Mutex::default()));

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use shoal_tests::{
-    Client, Terminal, Trackers, client_command, free_port, random_file, same_content, tracker_command, until,
+    Client, Terminal, Trackers, binary, client_command, free_port, random_file, same_content,
+    tracker_command, until,
 };
 
 const PASSWORD: &str = "open-sesame-4711";
@@ -257,4 +258,39 @@ fn lines_that_were_pasted_or_typed_ahead_are_all_carried_out() {
     terminal.expect("typed  (owner ann, member)");
     terminal.press(CTRL_D);
     assert_eq!(terminal.wait(), 0);
+}
+
+#[test]
+fn every_program_can_be_typed_to_on_any_terminal_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (info, file) = (trackers.info(), dir.path().join("film"));
+    random_file(&file, 1_000, 1);
+    for term in [Some("dumb"), Some("emacs"), Some("cons25"), Some(""), None] {
+        let name = format!("at-{}", term.map_or("none", |term| term));
+        let on = |mut command: Command| {
+            match term {
+                Some(term) => command.env("TERM", term),
+                None => command.env_remove("TERM"),
+            };
+            Terminal::start(&command)
+        };
+        let port = free_port().to_string();
+        let mut server = Command::new(binary("server"));
+        server.arg("-f").arg(&file).args(["-p", &port, "--address", "127.0.0.1"]);
+        let mut node = Command::new(binary("dfs-server"));
+        node.args([&free_port().to_string(), "--bind", "127.0.0.1", "--trackers"]).arg(&info);
+        node.arg("--data-dir").arg(dir.path().join(format!("node-{name}")));
+        for (mut terminal, line, answer) in [
+            (on(server), "status", &port[..]),
+            (on(node), "status", "chunks"),
+            (on(client_command(dir.path(), &name, &info, free_port())), "help", "download_file"),
+        ] {
+            terminal.expect_prompt();
+            terminal.line(line);
+            terminal.expect(answer);
+            terminal.line("quit");
+            assert_eq!(terminal.wait(), 0, "{term:?}: {}", terminal.text());
+        }
+    }
 }

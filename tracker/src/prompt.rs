@@ -42,6 +42,23 @@ const DEFAULT_DAYS: u16 = 7;
 /// The longest that one may be good, in days.
 const MAX_DAYS: u16 = 366;
 
+/// All commands.
+pub const COMMANDS: [&str; 13] = [
+    "status",
+    "backup",
+    "allow-deletions",
+    "invite_user",
+    "quota",
+    "nodes",
+    "admit",
+    "expel",
+    "accept-tracker",
+    "allow-removal",
+    "restamp",
+    "help",
+    "quit",
+];
+
 /// The text of `help`.
 pub const HELP: &str = "\
 status            show how this tracker and the others are, and what they hold

@@ -2,7 +2,7 @@
 //! one that is being edited.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -63,6 +63,8 @@ struct Wanted {
 pub struct Prompt {
     wanted: std::sync::mpsc::SyncSender<Wanted>,
     lines: mpsc::Receiver<Result<Read, ReadlineError>>,
+    /// Whether a line is being read.
+    reading: bool,
 }
 
 #[derive(Helper, Highlighter, Hinter, Validator)]
@@ -85,25 +87,27 @@ impl<C: Complete> Completer for LineHelper<C> {
 type LineEditor<C> = Editor<LineHelper<C>, FileHistory>;
 
 impl Prompt {
-    /// Opens the terminal; the history is kept in that file. The second result shows lines above the one that is being edited.
+    /// Opens the terminal; the history is kept in that file, or only until the end. The second result shows lines above the
+    /// one that is being edited; on a terminal without cursor movement, where they come.
     ///
     /// # Errors
     /// When the terminal cannot be used.
-    pub fn start(history: PathBuf, commands: impl Complete) -> io::Result<(Self, LinePrinter)> {
-        let mut editor = editor(commands, &history).map_err(io::Error::other)?;
-        let mut printer = editor.create_external_printer().map_err(io::Error::other)?;
-        let above: LinePrinter = Box::new(move |line| {
-            // The terminal is gone; so will be the prompt in a moment.
-            let _ = printer.print(line);
-        });
+    pub fn start(history: Option<PathBuf>, commands: impl Complete) -> io::Result<(Self, LinePrinter)> {
+        let mut editor = editor(commands, history.as_deref()).map_err(io::Error::other)?;
+        // Where the terminal is gone, so will be the prompt in a moment.
+        let above: LinePrinter = match editor.create_external_printer() {
+            Ok(mut printer) => Box::new(move |line| drop(printer.print(line))),
+            // `TERM` is dumb, or the like: lines are read all the same, without editing.
+            Err(_) => Box::new(|line| drop(write!(io::stdout().lock(), "{line}"))),
+        };
         let (wanted, prompts) = std::sync::mpsc::sync_channel(1);
         let (read, lines) = mpsc::channel(1);
         let thread = thread::Builder::new().name("prompt".to_owned());
-        thread.spawn(move || read_lines(editor, &history, &prompts, &read))?;
-        Ok((Self { wanted, lines }, above))
+        thread.spawn(move || read_lines(editor, history.as_deref(), &prompts, &read))?;
+        Ok((Self { wanted, lines, reading: false }, above))
     }
 
-    /// Reads a command line. Dropping the future loses the line.
+    /// Reads a command line. When the future is dropped, the next call gives the line that is being read.
     ///
     /// # Errors
     /// When the terminal fails.
@@ -111,7 +115,7 @@ impl Prompt {
         self.read(Wanted { prompt: prompt.to_owned(), is_command: true }).await
     }
 
-    /// Reads the answer to a question, which is not kept. Dropping the future loses the answer.
+    /// Reads the answer to a question, which is not kept. When the future is dropped, the next call gives the answer.
     ///
     /// # Errors
     /// When the terminal fails.
@@ -120,17 +124,20 @@ impl Prompt {
     }
 
     async fn read(&mut self, wanted: Wanted) -> io::Result<Read> {
-        if self.wanted.send(wanted).is_err() {
+        if !self.reading && self.wanted.send(wanted).is_err() {
             return Ok(Read::End);
         }
-        match self.lines.recv().await {
+        self.reading = true;
+        let read = self.lines.recv().await;
+        self.reading = false;
+        match read {
             Some(read) => read.map_err(io::Error::other),
             None => Ok(Read::End),
         }
     }
 }
 
-fn editor<C: Complete>(commands: C, history: &Path) -> rustyline::Result<LineEditor<C>> {
+fn editor<C: Complete>(commands: C, history: Option<&Path>) -> rustyline::Result<LineEditor<C>> {
     let config = Config::builder()
         .max_history_size(MAX_HISTORY)?
         .history_ignore_dups(true)?
@@ -139,7 +146,9 @@ fn editor<C: Complete>(commands: C, history: &Path) -> rustyline::Result<LineEdi
         .build();
     let mut editor = LineEditor::with_config(config)?;
     editor.set_helper(Some(LineHelper { commands, paths: FilenameCompleter::new() }));
-    if let Err(error) = private(history).and_then(|()| editor.load_history(history).map_err(io::Error::other))
+    if let Some(history) = history
+        && let Err(error) =
+            private(history).and_then(|()| editor.load_history(history).map_err(io::Error::other))
     {
         tracing::warn!(%error, path = %history.display(), "the history cannot be read");
     }
@@ -153,7 +162,7 @@ fn private(path: &Path) -> io::Result<()> {
 
 fn read_lines<C: Complete>(
     mut editor: LineEditor<C>,
-    history: &Path,
+    history: Option<&Path>,
     wanted: &std::sync::mpsc::Receiver<Wanted>,
     lines: &mpsc::Sender<Result<Read, ReadlineError>>,
 ) {
@@ -175,10 +184,12 @@ fn read_lines<C: Complete>(
     }
 }
 
-fn keep<C: Complete>(editor: &mut LineEditor<C>, path: &Path, line: &str) {
+fn keep<C: Complete>(editor: &mut LineEditor<C>, path: Option<&Path>, line: &str) {
     let Some(entry) = editor.helper().and_then(|helper| helper.commands.kept(line)) else { return };
-    let kept = editor.add_history_entry(entry).and_then(|_| editor.append_history(path));
-    if let Err(error) = kept {
+    let added = editor.add_history_entry(entry);
+    if let Some(path) = path
+        && let Err(error) = added.and_then(|_| editor.append_history(path))
+    {
         tracing::warn!(%error, path = %path.display(), "the history cannot be written");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let Context { client, screen, .. } = context;
     let history = client.whoami().data_dir.join(HISTORY_FILE);
     let helper = LineHelper::new(client.clone(), Handle::current());
-    let (mut terminal, above) = Prompt::start(history, helper)?;
+    let (mut terminal, above) = Prompt::start(Some(history), helper)?;
     screen.print_above(above);
     let mut interrupts = signal(SignalKind::interrupt())?;
     loop {

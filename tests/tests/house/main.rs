@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("common/console", &["shoal-common"]),
     ("common/net", &["shoal-common"]),
     ("common/metrics", &[]),
-    ("common/prompt", &[]),
+    ("common/prompt", &["shoal-console"]),
     ("tracker/replica", &[]),
     ("tracker/sim", &["shoal-replica"]),
     (
@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-engine-core",
             "shoal-metrics",
             "shoal-net",
+            "shoal-prompt",
             "shoal-replica",
         ],
     ),
@@ -32,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("peer/engine/core", &["shoal-common"]),
     ("peer/engine", &["shoal-common", "shoal-engine-core", "shoal-sha1"]),
     ("peer/sim", &["shoal-common", "shoal-engine-core", "shoal-policy"]),
-    ("peer/http", &["shoal-common", "shoal-console", "shoal-engine"]),
+    ("peer/http", &["shoal-common", "shoal-console", "shoal-engine", "shoal-prompt"]),
     ("peer/session", &["shoal-common", "shoal-net", "shoal-policy"]),
     (
         "peer/swarm",

@@ -1,6 +1,5 @@
 //! The `tracker` binary: arguments, logs, and the prompt.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,13 +10,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use etcetera::BaseStrategy;
 use rustix::fs::Mode;
-use rustyline::error::ReadlineError;
 use shoal_common::TrackerInfo;
 use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::storage::NodeEntry;
-use shoal_console::{
-    LogFormat, address, descriptors, log, number, pipe, read_key, read_trackers, time, wrapped,
-};
+use shoal_console::{LogFormat, address, descriptors, log, number, read_key, read_trackers, time, wrapped};
+use shoal_prompt::{CommandLines, FirstWord, Output, attended};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
 use shoal_tracker::prompt::{self, Command};
@@ -26,10 +23,11 @@ use shoal_tracker::reporter;
 use shoal_tracker::storage::{Admitted, Applicant, Rules};
 use shoal_tracker::tracker::{self, Tracker, TrackerConfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
 /// What is logged when RUST_LOG does not say.
 const LOG_FILTER: &str = "info,libp2p=warn";
+/// The prompt's history in the data directory.
+const HISTORY_FILE: &str = "history";
 
 /// One member of Shoal's tracker cluster.
 ///
@@ -129,7 +127,7 @@ fn run(arguments: Arguments) -> Result<()> {
     if arguments.id {
         return show_line(&info, path, number, &dir);
     }
-    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let terminal = attended();
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
     descriptors::raise();
@@ -182,33 +180,24 @@ async fn operate(config: TrackerConfig, terminal: bool) -> Result<()> {
     // Before anything else: a signal during the start closes cleanly too.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let history = config.dir.join(HISTORY_FILE);
     let tracker = Tracker::start(config).await?;
     greet(&tracker, terminal);
-    let (lines, mut typed) = mpsc::channel(1);
-    let (next, prompts) = std::sync::mpsc::channel();
-    if terminal {
-        std::thread::spawn(move || read_terminal(&lines, &prompts));
-    } else if pipe::is_given() {
-        pipe::read(lines);
-    } else {
-        // Without input it runs until a signal.
-        std::mem::forget(lines);
-    }
-    loop {
+    let mut lines =
+        CommandLines::open("tracker> ", Some(history), FirstWord(&prompt::COMMANDS), &Output::default())?;
+    'serve: loop {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            line = typed.recv() => match line {
-                None => break,
-                Some(line) => {
-                    if obey(&tracker, &line).await {
-                        break;
+            typed = lines.next() => {
+                let Some(text) = typed else { break };
+                for line in text.lines() {
+                    if obey(&tracker, line).await {
+                        break 'serve;
                     }
                 }
-            },
+            }
         }
-        // Only a terminal waits for it.
-        let _ = next.send(());
     }
     tracker.shutdown().await;
     Ok(())
@@ -339,23 +328,4 @@ fn nodes_text(tracker: &Tracker) -> String {
         );
     }
     lines.join("\n")
-}
-
-/// Reads lines from the terminal, each after the last was obeyed, until end of input.
-fn read_terminal(lines: &mpsc::Sender<String>, prompts: &std::sync::mpsc::Receiver<()>) {
-    let Ok(mut editor) = rustyline::DefaultEditor::new() else { return };
-    loop {
-        match editor.readline("tracker> ") {
-            Ok(line) => {
-                // History is a convenience.
-                let _ = editor.add_history_entry(&line);
-                if lines.blocking_send(line).is_err() || prompts.recv().is_err() {
-                    return;
-                }
-            }
-            // Ctrl-C cancels the line, not the tracker.
-            Err(ReadlineError::Interrupted) => {}
-            Err(_) => return,
-        }
-    }
 }

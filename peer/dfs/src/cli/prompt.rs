@@ -1,10 +1,11 @@
 //! Where lines come from: a user at a terminal, or a pipe in its place.
 
-use std::io::{self, BufRead, IsTerminal, Read as _};
+use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 
 use shoal_common::Password;
 use shoal_console::password;
+pub(super) use shoal_prompt::attended;
 use shoal_prompt::{Candidate, Complete, Completion, Prompt, Read, cursor};
 use shoal_session::text::quoted;
 
@@ -17,11 +18,6 @@ const MAX_LINE: u64 = 64 * 1024;
 const MAX_LOCAL: usize = 1_000;
 /// The history's file in the data folder.
 const HISTORY_FILE: &str = "history";
-
-/// Whether a user sits at a terminal.
-pub(super) fn attended() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
-}
 
 /// The source of lines. At a terminal the line editor is opened with the first line.
 pub(super) struct Input {
@@ -61,7 +57,7 @@ impl Input {
 
     fn editor(&mut self) -> io::Result<&mut Prompt> {
         if self.prompt.is_none() {
-            let (prompt, above) = Prompt::start(self.folder.join(HISTORY_FILE), Commands)?;
+            let (prompt, above) = Prompt::start(Some(self.folder.join(HISTORY_FILE)), Commands)?;
             self.screen.print_above(above);
             self.prompt = Some(prompt);
         }

@@ -45,8 +45,10 @@ pub use verifier::{Admitted, TokenVerifier};
 /// How long connections may take to end.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
+/// Shows the operator a line.
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a node is started with.
-#[derive(Debug)]
 pub struct NodeConfig {
     /// Its key.
     pub identity: Identity,
@@ -59,7 +61,7 @@ pub struct NodeConfig {
     /// Their keys, as far as they are known.
     pub known: KnownTrackers,
     /// Shows the operator a line.
-    pub say: fn(&str),
+    pub say: Say,
     /// Its chunks.
     pub chunks: Chunks,
     /// How fast they are read again; `None` for never.
@@ -141,7 +143,10 @@ impl Node {
             control: control.clone(),
             known,
             listen: local_addr.to_string(),
-            report: Arc::new(move |learned| trackers::learned(say, learned)),
+            report: {
+                let say = say.clone();
+                Arc::new(move |learned| trackers::learned(&say, learned))
+            },
             tasks: tasks.clone(),
         };
         let reporter =

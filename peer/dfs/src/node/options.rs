@@ -16,9 +16,10 @@ use shoal_console::data_dir::DataDir;
 use shoal_console::read_trackers;
 use shoal_console::{LogFormat, descriptors, log, read_key};
 use shoal_net::{Identity, KnownTrackers};
+use shoal_prompt::Output;
 use shoal_session::text;
 
-use super::{Node, NodeConfig, operate, operator};
+use super::{Node, NodeConfig, Say, operate, operator};
 use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, OpenError, Scrub};
 use crate::files;
 
@@ -148,20 +149,22 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let output = Output::default();
+    let say = say_on(&output);
     if let Some(at) = &options.status {
         let status = operator::ask(at).await?;
         say(&if options.json { serde_json::to_string(&status)? } else { status.text() });
         return Ok(());
     }
     let port = options.port.context("give the port on which clients reach this node")?;
-    let trackers = trackers(&options)?;
+    let trackers = trackers(&options, &say)?;
     let path = match &options.data_dir {
         Some(path) => path.clone(),
         None => files::data_home()?.join(format!("dfs-server-{port}")),
     };
     let secret = options.join_secret.as_deref().map(read_secret).transpose()?;
     let data_dir = DataDir::open(&path)?;
-    let file = operate::attended().then(|| data_dir.path().join(LOG_FILE));
+    let file = shoal_prompt::attended().then(|| data_dir.path().join(LOG_FILE));
     log::start(options.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log")?;
     let _terminal = shoal_console::Restored::at_end();
     descriptors::raise();
@@ -195,7 +198,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         listen,
         trackers,
         known,
-        say,
+        say: say.clone(),
         chunks,
         scrub,
         min_age,
@@ -220,16 +223,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(at) = options.metrics {
         say(&format!("metrics are at http://{}/metrics", node.serve_metrics(at).await?));
     }
-    if operate::attended() {
+    if shoal_prompt::attended() {
         say("type status, help or quit");
     }
-    let ended = operate::operate(&node, data_dir.path(), options.interval.map(Duration::from_secs)).await;
+    let ended =
+        operate::operate(&node, &output, data_dir.path(), options.interval.map(Duration::from_secs)).await;
     node.shutdown().await;
     ended
 }
 
 /// The trackers of the file that is given, else of the one that is found.
-fn trackers(options: &Options) -> anyhow::Result<TrackerInfo> {
+fn trackers(options: &Options, say: &Say) -> anyhow::Result<TrackerInfo> {
     if let Some(path) = &options.trackers {
         return read_trackers(path);
     }
@@ -275,9 +279,11 @@ fn read_secret(path: &Path) -> anyhow::Result<NodeSecret> {
     NodeSecret::new(&bytes).with_context(|| format!("the join secret {} cannot be used", path.display()))
 }
 
-fn say(line: &str) {
+/// Shows lines on `output`, above the line that is being edited there.
+fn say_on(output: &Output) -> Say {
+    let output = output.clone();
     // A closed stdout is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    Arc::new(move |line| drop(output.above(line)))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Say;
 use super::acknowledged::Acknowledged;
 use super::copies::Copies;
 use super::deletions::Deletions;
@@ -38,7 +39,7 @@ const LATEST: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Reporter {
     /// Shows the operator a line.
-    pub(super) say: fn(&str),
+    pub(super) say: Say,
     /// Reaches the trackers.
     pub(super) dialer: Dialer,
     /// Its key.
@@ -298,7 +299,7 @@ fn explain(reason: &Unreached) -> String {
 }
 
 /// Tells the operator what was learned of a tracker's key.
-pub(super) fn learned(say: fn(&str), learned: Learned) {
+pub(super) fn learned(say: &Say, learned: Learned) {
     match learned {
         Learned::Met { tracker, key } => {
             say(&format!("the tracker at {tracker} is now known by its key {key}"))

@@ -54,7 +54,7 @@ async fn serve(options: Options) -> Result<()> {
     let digests = DigestStore::new();
     let site = Arc::new(Site::new(catalog, digests));
     let servers = open_servers(&site, &ports, options.address).await?;
-    let mut prompt = Prompt::new();
+    let mut prompt = Prompt::new().context("cannot use the terminal")?;
     let prepared = tokio::select! {
         prepared = prepare(&site, &prompt) => prepared,
         _ = interrupt.recv() => return Ok(()),

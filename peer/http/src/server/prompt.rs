@@ -1,14 +1,12 @@
 //! The operator's prompt: reads commands, and prints lines above the one being edited, or to standard output where there
 //! is no terminal.
 
-use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::io;
 
-use rustyline::ExternalPrinter;
-use rustyline::error::ReadlineError;
-use shoal_console::pipe;
-use tokio::sync::mpsc;
+use shoal_prompt::{CommandLines, FirstWord, Output};
 
+/// All commands.
+const COMMANDS: [&str; 5] = ["status", "stop", "start", "help", "quit"];
 /// What `help` prints.
 pub(super) const HELP: &str = "status | stop N | start N | help | quit";
 
@@ -24,57 +22,32 @@ pub(super) enum Command {
     Wrong(String),
 }
 
-type LinePrinter = Box<dyn FnMut(String) + Send>;
-
 /// See the module.
 pub(super) struct Prompt {
-    typed: mpsc::Receiver<String>,
-    /// Keeps the channel open where there is no input.
-    _silent: Option<mpsc::Sender<String>>,
-    above: Mutex<Option<LinePrinter>>,
+    lines: CommandLines,
+    output: Output,
 }
 
 impl Prompt {
     /// Reads the terminal, or a pipe on standard input; otherwise no commands come.
-    pub(super) fn new() -> Self {
-        let (lines, typed) = mpsc::channel(1);
-        let mut prompt = Self { typed, _silent: None, above: Mutex::new(None) };
-        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            if let Ok(mut editor) = rustyline::DefaultEditor::new() {
-                if let Ok(mut printer) = editor.create_external_printer() {
-                    let print: LinePrinter = Box::new(move |line| {
-                        // A terminal that is gone has no reader either.
-                        let _ = printer.print(line + "\n");
-                    });
-                    *prompt.above.lock().unwrap_or_else(PoisonError::into_inner) = Some(print);
-                }
-                std::thread::spawn(move || read_terminal(&mut editor, &lines));
-                return prompt;
-            }
-        } else if pipe::is_given() {
-            pipe::read(lines);
-            return prompt;
-        }
-        prompt._silent = Some(lines);
-        prompt
+    ///
+    /// # Errors
+    /// When the terminal cannot be used.
+    pub(super) fn new() -> io::Result<Self> {
+        let output = Output::default();
+        let lines = CommandLines::open("server> ", None, FirstWord(&COMMANDS), &output)?;
+        Ok(Self { lines, output })
     }
 
     /// The next command; `None` when the input has ended. Safe to drop.
     pub(super) async fn command(&mut self) -> Option<Command> {
-        self.typed.recv().await.map(|line| parse(&line))
+        self.lines.next().await.map(|line| parse(&line))
     }
 
     /// Shows a line.
     pub(super) fn print(&self, line: &str) {
-        let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
-        match above.as_mut() {
-            Some(print) => print(line.to_owned()),
-            None => {
-                // A closed standard output has no reader.
-                let mut stdout = std::io::stdout().lock();
-                let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-            }
-        }
+        // A closed standard output has no reader.
+        let _ = self.output.above(line);
     }
 }
 
@@ -89,25 +62,6 @@ fn parse(line: &str) -> Command {
         ("stop", [_, which]) if number(which).is_some() => Command::Stop(number(which).unwrap_or_default()),
         ("start", [_, which]) if number(which).is_some() => Command::Start(number(which).unwrap_or_default()),
         _ => Command::Wrong(format!("not understood; commands: {HELP}")),
-    }
-}
-
-fn read_terminal(editor: &mut rustyline::DefaultEditor, lines: &mpsc::Sender<String>) {
-    loop {
-        match editor.readline("server> ") {
-            Ok(line) => {
-                // History is a convenience.
-                let _ = editor.add_history_entry(&line);
-                // Another prompt would be left on the terminal.
-                let quits = parse(&line) == Command::Quit;
-                if lines.blocking_send(line).is_err() || quits {
-                    return;
-                }
-            }
-            // Ctrl-C cancels the line, not the server.
-            Err(ReadlineError::Interrupted) => {}
-            Err(_) => return,
-        }
     }
 }
 
