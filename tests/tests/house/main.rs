@@ -162,6 +162,17 @@ fn one_selector_orders_downloads_placement_and_repair() {
 }
 
 #[test]
+fn scripts_say_how_they_are_used_and_start_nothing_then() {
+    for script in ["bench", "demo", "dev-cluster", "fuzz", "sim", "test"] {
+        let mut command = std::process::Command::new(root().join("scripts").join(script));
+        // Whatever it might start cannot be found.
+        let said = command.arg("--help").env("PATH", "/usr/bin:/bin").output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(said.status.success() && text.contains(&format!("scripts/{script}")), "{script}: {text}");
+    }
+}
+
+#[test]
 fn one_version_of_rust_is_pinned_everywhere() {
     let quoted = |file: &str, key: &str| {
         let text = std::fs::read_to_string(root().join(file)).unwrap();

@@ -20,7 +20,7 @@ use shoal_prompt::Output;
 use shoal_session::text;
 
 use super::{Node, NodeConfig, Say, operate, operator};
-use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, OpenError, Scrub};
+use crate::chunks::{Backend, BinRules, Chunks, Folder, ObjectBackend, OpenError, Room, Scrub};
 use crate::files;
 
 /// The key's file in the data directory.
@@ -212,14 +212,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         text::size(room.used),
         text::size(room.capacity),
     ));
-    if room.short_of_disk {
-        let (free, capacity) = (text::size(room.free), text::size(room.capacity));
-        say(&format!("the disk has {free} left, less than the capacity of {capacity} allows"));
-    }
-    if binned > 0 {
-        let chunks = text::count(binned, "chunk");
-        say(&format!("{chunks} in the bin; --restore-bin holds all of it again"));
-    }
+    show_room(&room, binned, &say);
     if let Some(at) = options.metrics {
         say(&format!("metrics are at http://{}/metrics", node.serve_metrics(at).await?));
     }
@@ -230,6 +223,18 @@ async fn run(options: Options) -> anyhow::Result<()> {
         operate::operate(&node, &output, data_dir.path(), options.interval.map(Duration::from_secs)).await;
     node.shutdown().await;
     ended
+}
+
+/// Shows what an operator should know of the room at the start.
+fn show_room(room: &Room, binned: usize, say: &Say) {
+    if room.short_of_disk {
+        let (free, capacity) = (text::size(room.free), text::size(room.capacity));
+        say(&format!("the disk has {free} left, less than the capacity of {capacity} allows"));
+    }
+    if binned > 0 {
+        let chunks = text::count(binned, "chunk");
+        say(&format!("{chunks} in the bin; --restore-bin holds all of it again"));
+    }
 }
 
 /// The trackers of the file that is given, else of the one that is found.
