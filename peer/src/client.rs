@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shoal_console::{descriptors, log, read_trackers};
+use shoal_console::{descriptors, log, read_trackers, secrets};
 use shoal_http::mirror::Reach;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::command::Context;
+use crate::command::{Context, gives_password};
 use crate::options::Options;
 use crate::prompt;
 use crate::reply::shown;
@@ -44,6 +44,7 @@ enum Interface {
 /// Runs a client from its start to its end; the exit code is 0, or 1 if anything failed.
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
+    secrets::no_core_dumps();
     let runtime = match shoal_console::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
@@ -75,6 +76,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<bool> {
+    options.password_file.as_deref().map(secrets::use_password_file).transpose()?;
+    if options.exec.iter().any(|line| gives_password(line)) {
+        let advice = "give it with --password-file or in SHOAL_PASSWORD";
+        writeln!(
+            io::stderr(),
+            "warning: other users of this machine can read the password in --exec; {advice}"
+        )?;
+    }
     let trackers = read_trackers(&options.tracker_info)?;
     let path = match &options.data_dir {
         Some(path) => path.clone(),

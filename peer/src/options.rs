@@ -20,12 +20,15 @@ pub struct Options {
     /// The file that names the trackers, one per line.
     #[arg(value_name = "TRACKER_INFO")]
     pub tracker_info: PathBuf,
-    /// Run this command first; may be given several times.
+    /// Run this command first; may be given several times. Other users of this machine can read it: no passwords here.
     #[arg(long, value_name = "COMMAND")]
     pub exec: Vec<String>,
     /// Read no commands; share and download until a signal comes.
     #[arg(long)]
     pub headless: bool,
+    /// Take passwords that are not given from the first line of this file, which only its owner may read (mode 600).
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
     /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,

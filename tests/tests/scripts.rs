@@ -1,6 +1,8 @@
 //! The client in scripts: pipes, `--exec`, `--headless`, plain text, exit codes and passwords (P12, P16, X3).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -228,4 +230,38 @@ fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_on
     // The tracker wishes to be asked again after a second.
     let asked: Vec<u64> = said("asking for holders").into_iter().map(milliseconds).collect();
     assert!(asked.len() == 1 || asked[1].abs_diff(asked[0]) >= 900, "{asked:?}");
+}
+
+#[test]
+fn a_password_file_stands_in_and_others_read_neither_it_nor_the_clients_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let password = dir.path().join("password");
+    std::fs::write(&password, "open sesame 4711\n").unwrap();
+    let run = |mode: u32, arguments: &[&str]| {
+        std::fs::set_permissions(&password, Permissions::from_mode(mode)).unwrap();
+        let file = ["--password-file", password.to_str().unwrap()];
+        run_script(dir.path(), "ann", &trackers.info(), &[&file, arguments].concat(), "")
+    };
+    let refused = run(0o644, &["--exec", "whoami"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("chmod 600"), "{refused:?}");
+    let entered = run(0o600, &["--exec", "create_user ann", "--exec", "login ann"]);
+    assert!(entered.code == Some(0) && entered.stdout.contains("logged in as ann"), "{entered:?}");
+    assert!(!entered.stderr.contains("warning"), "{entered:?}");
+    let seen = run(0o600, &["--exec", "login ann 'open sesame 4711'"]);
+    assert!(seen.code == Some(0) && seen.stderr.contains("--password-file"), "{seen:?}");
+    // A folder of an earlier version: its database could be read by all.
+    let data = dir.path().join("ann");
+    std::fs::set_permissions(data.join("client.db"), Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(run(0o600, &["--exec", "login ann"]).code, Some(0));
+    let all = [data, trackers.data(1)]
+        .into_iter()
+        .flat_map(|folder| std::iter::once(folder.clone()).chain(shoal_tests::files_below(&folder)));
+    for path in all {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has the mode {mode:o}", path.display());
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", trackers.pid(1))).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("1"), "no core dump: {core}");
 }

@@ -9,6 +9,7 @@ pub mod log;
 pub mod password;
 pub mod pipe;
 mod runtime;
+pub mod secrets;
 mod terminal;
 mod text_file;
 mod trackers;

@@ -1,6 +1,6 @@
 //! Logging: to stderr, or to a file of bounded size while a prompt owns the terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+use crate::secrets::private_file;
 
 /// What is logged on stderr beside a program's own output by default: what the author of a script must know.
 pub const ERRORS: &str = "error";
@@ -74,14 +76,14 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let file = private_file(path)?;
         let written = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, written })
     }
 
     fn turn(&mut self) -> io::Result<()> {
         std::fs::rename(&self.path, self.path.with_extension("log.old"))?;
-        self.file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        self.file = private_file(&self.path)?;
         self.written = 0;
         Ok(())
     }
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_costs_lines_and_nothing_else() {
-        let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let file = std::fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
         let mut log = LogFile { path: "/dev/full".into(), file, written: 0 };
         log.write_all(b"lost\n").unwrap();
     }

@@ -57,7 +57,7 @@ pub enum ClientError {
     #[error("this account shares on several clients whose keys end in {0}; give more of it, see: quota")]
     SeveralClients(String),
     /// A password is missing, and there is nobody to ask.
-    #[error("the password is missing; give it with the command or in SHOAL_PASSWORD")]
+    #[error("the password is missing; give it with the command, with --password-file or in SHOAL_PASSWORD")]
     NoPassword,
     /// The trackers refused, or none answers.
     #[error(transparent)]

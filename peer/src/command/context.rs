@@ -5,11 +5,9 @@ use std::io;
 use shoal_client::{Client, ClientError};
 use shoal_common::Password;
 use shoal_console::password;
+use shoal_console::secrets::given_password;
 
 use crate::screen::Screen;
-
-/// The variable that stands in for a password that is not given.
-const PASSWORD_VARIABLE: &str = "SHOAL_PASSWORD";
 
 /// What a command is carried out with.
 #[derive(Clone)]
@@ -37,18 +35,18 @@ pub enum Failure {
 }
 
 impl Context {
-    /// The password of an account: the one that was typed, SHOAL_PASSWORD's, or what a person at the terminal gives.
+    /// The password of an account: the one that was typed, that of the password file or SHOAL_PASSWORD, or what a person at the terminal gives.
     ///
     /// # Errors
     /// When there is none.
     pub(crate) async fn present_password(&self, typed: Option<Password>) -> Result<Password, Failure> {
-        match typed.or_else(from_environment) {
+        match typed.or_else(given_password) {
             Some(password) => Ok(password),
             None => self.ask("Password: ").await,
         }
     }
 
-    /// A new password: the one that was typed, SHOAL_PASSWORD's if `environment`, or what is typed twice at the terminal.
+    /// A new password: the one that was typed, that of the password file or SHOAL_PASSWORD if `environment`, or what is typed twice at the terminal.
     ///
     /// # Errors
     /// When there is none.
@@ -57,7 +55,7 @@ impl Context {
         typed: Option<Password>,
         environment: bool,
     ) -> Result<Password, Failure> {
-        if let Some(password) = typed.or_else(|| if environment { from_environment() } else { None }) {
+        if let Some(password) = typed.or_else(|| if environment { given_password() } else { None }) {
             return Ok(password);
         }
         let password = self.ask("New password: ").await?;
@@ -82,10 +80,6 @@ impl Context {
             Err(stopped) => Err(Failure::Wrong(stopped.to_string())),
         }
     }
-}
-
-fn from_environment() -> Option<Password> {
-    std::env::var(PASSWORD_VARIABLE).ok().map(Password::new)
 }
 
 /// Said behind a name that may yet be lost.

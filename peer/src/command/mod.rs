@@ -159,6 +159,15 @@ pub(crate) fn is_secret(command: &clap::Command) -> bool {
     command.get_positionals().any(|argument| argument.get_id().as_str().ends_with("password"))
 }
 
+/// Whether a line gives a password.
+pub(crate) fn gives_password(line: &str) -> bool {
+    let (cut, all) = (shoal_prompt::split(line), definition());
+    let command = cut.words.first().and_then(|word| find(&all, &word.text));
+    let is_password = |argument: &clap::Arg| argument.get_id().as_str().ends_with("password");
+    let place = command.and_then(|command| command.get_positionals().position(is_password));
+    place.is_some_and(|place| cut.words.len() > place + 1)
+}
+
 /// The command with its arguments, as `help` shows it.
 pub(crate) fn usage(command: &clap::Command) -> String {
     let mut usage = command.get_name().to_owned();

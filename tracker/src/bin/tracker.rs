@@ -13,7 +13,9 @@ use rustix::fs::Mode;
 use shoal_common::TrackerInfo;
 use shoal_common::join::NodeSecret;
 use shoal_common::tracker_api::storage::NodeEntry;
-use shoal_console::{LogFormat, address, descriptors, log, number, read_key, read_trackers, time, wrapped};
+use shoal_console::{
+    LogFormat, address, descriptors, log, number, read_key, read_trackers, secrets, time, wrapped,
+};
 use shoal_prompt::{CommandLines, FirstWord, Output, attended};
 use shoal_tracker::cluster_key::ClusterKey;
 use shoal_tracker::data_dir;
@@ -130,6 +132,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let terminal = attended();
     let file = terminal.then(|| dir.join("tracker.log"));
     log::start(arguments.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log file")?;
+    secrets::no_core_dumps();
     descriptors::raise();
     let cluster_key = arguments.cluster_key.as_deref().map(ClusterKey::read).transpose()?;
     let node_secret = arguments.node_secret.as_deref().map(read_node_secret).transpose()?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
+use shoal_console::secrets::private_database;
 use shoal_engine::Lack;
 
 pub(crate) use downloads::{DownloadRecord, DownloadState};
@@ -124,6 +125,8 @@ impl Store {
     /// When it cannot be opened, is damaged, or is a later version's.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let fault = |error: rusqlite::Error| explain(&error, path);
+        // A file that cannot be made is what SQLite finds too, and says better.
+        let _ = private_database(path);
         let mut connection = Connection::open(path).map_err(fault)?;
         connection.busy_timeout(BUSY).map_err(fault)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(fault)?;

@@ -21,9 +21,12 @@ pub struct Options {
     /// The file that names the servers, and where the trackers are named.
     #[arg(value_name = "DFS_CONF")]
     pub conf: PathBuf,
-    /// Who you are; the password is taken from SHOAL_PASSWORD or asked for.
+    /// Who you are; the password is that of --password-file or SHOAL_PASSWORD, or asked for.
     #[arg(long, value_name = "NAME", value_parser = user)]
     pub user: Option<UserName>,
+    /// Take the password from the first line of this file, which only its owner may read (mode 600).
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
     /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,

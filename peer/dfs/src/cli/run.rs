@@ -10,7 +10,7 @@ use serde_json::json;
 use shoal_common::Password;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
-use shoal_console::{descriptors, log, read_text, read_trackers};
+use shoal_console::{descriptors, log, read_text, read_trackers, secrets};
 use shoal_engine::regular::{self, OpenError};
 use shoal_session::LoginError;
 use shoal_session::events::Event;
@@ -26,8 +26,6 @@ use crate::conf::{Conf, MAX_CONF_BYTES};
 use crate::files;
 use crate::name::StoredName;
 
-/// Where a password may stand.
-const PASSWORD_VARIABLE: &str = "SHOAL_PASSWORD";
 /// Tries to log in at a prompt (F2).
 const TRIES: u32 = 4;
 /// How long leaving may take.
@@ -36,9 +34,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 /// Runs `dfs`; the exit code is 0, or 1 if anything failed.
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
-    // A core dump would hold keys.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    secrets::no_core_dumps();
     let runtime = match shoal_console::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
@@ -60,6 +56,7 @@ fn fail(error: &str) -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<bool> {
+    options.password_file.as_deref().map(secrets::use_password_file).transpose()?;
     let screen = Screen::new(options.json);
     let conf = read_conf(&options.conf)?;
     let trackers = match &conf.trackers {
@@ -321,13 +318,14 @@ async fn ask_login(
     }
 }
 
-/// The password from the environment, else asked for.
+/// The password of the password file or the environment, else asked for.
 async fn password(question: &'static str) -> anyhow::Result<Password> {
-    if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
-        return Ok(Password::new(password));
+    if let Some(password) = secrets::given_password() {
+        return Ok(password);
     }
     let given = prompt::secret(question).await?;
-    given.context("the password is missing; give it in SHOAL_PASSWORD, or at a terminal")
+    given
+        .context("the password is missing; give it with --password-file, in SHOAL_PASSWORD, or at a terminal")
 }
 
 async fn carry_out(
@@ -408,7 +406,7 @@ async fn list(client: &Client, name: &str, verbose: bool) -> anyhow::Result<Outp
 
 /// The password of a new account; a user at a terminal types it twice.
 async fn new_password() -> anyhow::Result<Password> {
-    let asked = std::env::var_os(PASSWORD_VARIABLE).is_none() && prompt::attended();
+    let asked = secrets::given_password().is_none() && prompt::attended();
     let first = password("Password: ").await?;
     if asked && prompt::secret("Again: ").await?.as_ref() != Some(&first) {
         anyhow::bail!("the two passwords differ; no account was created");

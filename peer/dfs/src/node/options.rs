@@ -14,7 +14,7 @@ use shoal_common::join::NodeSecret;
 use shoal_common::names::NodeName;
 use shoal_console::data_dir::DataDir;
 use shoal_console::read_trackers;
-use shoal_console::{LogFormat, descriptors, log, read_key};
+use shoal_console::{LogFormat, descriptors, log, read_key, secrets};
 use shoal_net::{Identity, KnownTrackers};
 use shoal_prompt::Output;
 use shoal_session::text;
@@ -167,6 +167,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let file = shoal_prompt::attended().then(|| data_dir.path().join(LOG_FILE));
     log::start(options.log_format, LOG_FILTER, file.as_deref()).context("cannot write the log")?;
     let _terminal = shoal_console::Restored::at_end();
+    secrets::no_core_dumps();
     descriptors::raise();
     let identity = Identity::load_or_create(&data_dir.path().join(KEY_FILE))?;
     let chunks = open_chunks(&options, &data_dir).await?;
