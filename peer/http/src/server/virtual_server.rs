@@ -13,18 +13,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use indicatif::HumanBytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::server::body::Meter;
+use crate::server::places::Place;
 use crate::server::respond::respond;
 use crate::server::site::Site;
+use crate::server::watched::Watched;
 
-/// Connections of one virtual server at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 1_024;
 /// Longest time that a request's head may take, or a kept connection be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection ends when its client has acknowledged nothing for this long although something is there for it.
+const STALLED: Duration = Duration::from_secs(30);
+/// Longest head of a request. Browsers and proxies send up to 16 KiB of cookies to a host; with more the answer is 431.
+const MAX_HEAD: usize = 32 * 1024;
 /// Pause after a failure to accept, which is mostly one of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the log says that accepting fails, while it does.
@@ -53,7 +56,7 @@ impl VirtualServer {
             number,
             address,
             site: site.clone(),
-            meter: Arc::default(),
+            meter: Arc::new(Meter::new(site.buffers())),
             running: Mutex::new(None),
             reported: Mutex::new((Instant::now(), 0)),
         });
@@ -127,30 +130,30 @@ async fn accept(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = async {
-                let permit = room.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok(permit), Ok((stream, _))) => {
-                let (site, meter, stop) = (site.clone(), meter.clone(), stop.clone());
+            Ok((stream, from)) => {
+                let end = stop.child_token();
+                let place = tokio::select! {
+                    () = stop.cancelled() => return,
+                    place = site.places().admit(from.ip(), end.clone()) => place,
+                };
+                let (site, meter) = (site.clone(), meter.clone());
                 tasks.spawn(async move {
                     meter.connections.fetch_add(1, Ordering::Relaxed);
                     tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = converse(stream, site, meter.clone()) => {}
+                        () = end.cancelled() => {}
+                        () = converse(stream, site, meter.clone(), Arc::new(place)) => {}
                     }
                     meter.connections.fetch_sub(1, Ordering::Relaxed);
-                    drop(permit);
                 });
             }
-            (_, Err(error)) => {
+            Err(error) => {
                 if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
                     said = Some(Instant::now());
                     tracing::warn!(%error, "cannot accept connections; trying again");
@@ -160,19 +163,17 @@ async fn accept(
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                 }
             }
-            (Err(_), _) => return,
         }
     }
 }
 
-async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>) {
+async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>, place: Arc<Place>) {
     let Ok(local) = stream.local_addr() else { return };
-    // Only a matter of speed.
-    let _ = stream.set_nodelay(true);
+    let stream = Watched::new(stream, place.clone(), STALLED);
     let service = service_fn(move |request| {
-        let (site, meter) = (site.clone(), meter.clone());
+        let (site, meter, place) = (site.clone(), meter.clone(), place.clone());
         async move {
-            let answered = respond(request, site, local.ip(), meter.clone()).await;
+            let answered = respond(request, site, local.ip(), meter.clone(), &place).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|error| {
                 tracing::warn!(%error, "an answer could not be put together");
                 let mut response = hyper::Response::new(crate::server::body::Body::empty(&meter));
@@ -184,6 +185,8 @@ async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        // This bounds what waits to be sent, too: one block more.
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
