@@ -21,8 +21,9 @@ const BLOCKS: usize = 64 << 20;
 const TEXTS: usize = 64 << 20;
 /// Texts up to this length are not counted. At most one for each connection.
 const SHORT_TEXT: u64 = 16 * 1024;
-/// Answers that are put together at once. Each has its whole text in memory before it is counted.
-const ANSWERS: usize = 32;
+/// Long answers that are put together at once. Each has its whole text in memory before it is counted, and takes one of the
+/// threads that read files, too.
+const ANSWERS: usize = 8;
 /// Permits are for so many bytes.
 const UNIT: usize = 1024;
 
@@ -55,7 +56,7 @@ impl Buffers {
         }
     }
 
-    /// A turn to put an answer together.
+    /// A turn to put a long answer together.
     pub(super) async fn turn(&self) -> Option<Room> {
         self.answers.clone().acquire_owned().await.ok()
     }

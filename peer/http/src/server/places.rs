@@ -177,7 +177,12 @@ impl Place {
         self.connection.text.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether it had to give way.
+    /// Its client takes nothing any more.
+    pub(super) fn give_up(&self) {
+        self.connection.gave_way.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it had to give way, or was given up.
     pub(super) fn gave_way(&self) -> bool {
         self.connection.gave_way.load(Ordering::Relaxed)
     }

@@ -63,7 +63,9 @@ pub(super) async fn respond(
         meter,
     };
     let meter = asked.meter.clone();
-    let turn = meter.buffers.turn().await;
+    // Those that may be long and cost more than a look at one file.
+    let long = asked.folder || [METALINK_SUFFIX, HAVE_SUFFIX].iter().any(|end| asked.path.ends_with(end));
+    let turn = if long { meter.buffers.turn().await } else { None };
     // Opening, listing and reading what was kept are blocking.
     let answered = tokio::task::spawn_blocking(move || asked.answer(&site)).await;
     let response = match answered {

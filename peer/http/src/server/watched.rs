@@ -1,6 +1,8 @@
-//! A connection whose progress is watched. The system itself ends it when its client acknowledges nothing for some time:
-//! only the system knows what was acknowledged, so a client that reads slowly but steadily stays.
+//! A connection whose progress is watched. It ends when its client takes nothing for some time; one that reads slowly but
+//! steadily stays. (The system's own limit, `TCP_USER_TIMEOUT`, ends slow readers, too: Linux takes no window that is smaller
+//! than its next segment for progress.)
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,39 +12,57 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use crate::server::places::Place;
 
-/// The system takes no more bytes than this beyond those on their way: enough for 10 Gbit/s until this program runs again.
-const UNSENT: u32 = 128 * 1024;
+/// The system takes about so much beyond what is on its way to the client, so that progress shows in small steps: at least
+/// every 96 KiB. The client may be slow, but not slower than 3 KiB/s.
+const UNSENT: u32 = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: TcpStream,
     place: Arc<Place>,
+    stalled: Duration,
+    /// While a write waits: when it has waited too long.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
-    /// `stalled`: how long the client may acknowledge nothing.
+    /// `stalled`: how long the client may take nothing.
     pub(super) fn new(stream: TcpStream, place: Arc<Place>, stalled: Duration) -> Self {
         // Only a matter of speed.
         let _ = stream.set_nodelay(true);
-        let socket = SockRef::from(&stream);
-        let set =
-            socket.set_tcp_user_timeout(Some(stalled)).and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
-        if let Err(error) = set {
-            // The places are still bounded, and the idlest gives way.
-            tracing::debug!(%error, "a connection that stalls will not be noticed by the system");
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+            tracing::debug!(%error, "a client must be faster than the system's buffer is large");
         }
-        Self { stream, place }
+        Self { stream, place, stalled, deadline: None }
     }
 
-    fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.place.sent(*bytes);
+    fn judged(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(written) => {
+                self.deadline = None;
+                if let Ok(bytes) = &written {
+                    self.place.sent(*bytes);
+                }
+                Poll::Ready(written)
+            }
+            Poll::Pending => {
+                let stalled = self.stalled;
+                let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(stalled)));
+                deadline.as_mut().poll(context).map(|()| {
+                    self.place.give_up();
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing"))
+                })
+            }
         }
-        written
     }
 }
 
@@ -72,7 +92,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.counted(written)
+        self.judged(written, context)
     }
 
     fn poll_write_vectored(
@@ -81,7 +101,7 @@ impl AsyncWrite for Watched {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.counted(written)
+        self.judged(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
