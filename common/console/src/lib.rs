@@ -19,7 +19,7 @@ mod wrapped;
 pub use input::read_input;
 pub use key_file::read_key;
 pub use log::LogFormat;
-pub use runtime::runtime;
+pub use runtime::{runtime, runtime_with};
 pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;

@@ -16,7 +16,20 @@ const KEEP_ONE: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the system has no threads.
 pub fn runtime() -> io::Result<Runtime> {
-    let runtime = Builder::new_multi_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build()?;
+    runtime_of(Builder::new_multi_thread().thread_keep_alive(KEEP_ALIVE))
+}
+
+/// The same with at most so many threads for blocking work: each keeps some memory of what it had in hand.
+///
+/// # Errors
+/// When the system has no threads.
+pub fn runtime_with(blocking_threads: usize) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    runtime_of(builder.thread_keep_alive(KEEP_ALIVE).max_blocking_threads(blocking_threads))
+}
+
+fn runtime_of(builder: &mut Builder) -> io::Result<Runtime> {
+    let runtime = builder.enable_all().build()?;
     runtime.spawn(async {
         // It ends with the runtime.
         loop {

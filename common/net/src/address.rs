@@ -1,10 +1,11 @@
 //! Between libp2p's addresses and ids and the ones used elsewhere.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use shoal_common::PeerId;
+pub use shoal_common::site;
 
 /// `/ip4/…/tcp/…` or `/ip6/…/tcp/…`.
 pub(crate) fn to_multiaddr(address: SocketAddr) -> Multiaddr {
@@ -28,16 +29,6 @@ pub(crate) fn to_socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
 /// An IPv4 peer of a dual-stack socket is seen under its IPv4 address.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// What counts as one address wherever anything is counted by address (connections, failed logins, new accounts): an
-/// IPv4 address, or an IPv6 /64, all of which one host usually has to itself (RFC 6177).
-#[must_use]
-pub fn site(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-    }
 }
 
 /// The id as it is used elsewhere; `None` for a key that is not Ed25519.
@@ -73,14 +64,5 @@ mod tests {
         let id = PeerId([9; 32]);
         assert_eq!(from_libp2p(&to_libp2p(id)), Some(id));
         assert_eq!(from_libp2p(&libp2p::PeerId::random()), None, "a random id is a SHA-256 multihash");
-    }
-
-    #[test]
-    fn one_site_is_one_host() {
-        let site_of = |text: &str| site(text.parse().unwrap());
-        assert_eq!(site_of("2001:db8::1"), site_of("2001:db8::ffff:1"));
-        assert_ne!(site_of("2001:db8::1"), site_of("2001:db8:0:1::1"));
-        assert_eq!(site_of("::ffff:10.0.0.1"), site_of("10.0.0.1"));
-        assert_ne!(site_of("10.0.0.1"), site_of("10.0.0.2"));
     }
 }

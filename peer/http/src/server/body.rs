@@ -13,18 +13,24 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
+use crate::server::buffers::{Buffers, Room, with_room};
 use crate::server::opened::Opened;
 
-/// Bytes read at once: large enough that a hand-over to another thread costs nothing beside it.
-const BLOCK: u64 = 256 * 1024;
-
 /// What one virtual server has done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Meter {
     /// Bytes of bodies handed to connections.
     pub(super) bytes: AtomicU64,
     /// Connections open now.
     pub(super) connections: AtomicUsize,
+    /// Of all virtual servers.
+    pub(super) buffers: Buffers,
+}
+
+impl Meter {
+    pub(super) fn new(buffers: &Buffers) -> Self {
+        Self { bytes: AtomicU64::new(0), connections: AtomicUsize::new(0), buffers: buffers.clone() }
+    }
 }
 
 /// A part of a body.
@@ -67,20 +73,37 @@ impl Body {
         self.left
     }
 
+    /// Bytes of text that are kept in memory until the client takes them.
+    pub(super) fn text_length(&self) -> u64 {
+        let texts = self.segments.iter().filter(|segment| matches!(segment, Segment::Text(_)));
+        texts.map(Segment::length).sum()
+    }
+
+    /// The text keeps its room until it was taken.
+    pub(super) fn keep(&mut self, room: Room) {
+        let mut room = Some(room);
+        for segment in self.segments.iter_mut().rev() {
+            if let Segment::Text(text) = segment {
+                *text = with_room(std::mem::take(text), room.take());
+            }
+        }
+    }
+
     /// Starts to read the next block, if the next segment is of a file.
     fn read_ahead(&mut self) {
         let (Some(Segment::File(offset, length)), Some(file)) = (self.segments.front_mut(), &self.file)
         else {
             return;
         };
-        let count = (*length).min(BLOCK);
+        let (count, room) = self.meter.buffers.block(*length);
         let (from, file) = (*offset, file.clone());
         *offset += count;
         *length -= count;
         if *length == 0 {
             self.segments.pop_front();
         }
-        self.reading = Some(tokio::task::spawn_blocking(move || read_block(&file, from, count)));
+        self.reading =
+            Some(tokio::task::spawn_blocking(move || Ok(with_room(read_block(&file, from, count)?, room))));
     }
 
     fn handed_over(&mut self, bytes: Bytes) -> Frame<Bytes> {

@@ -21,6 +21,8 @@ use crate::server::opened::{Opened, Version};
 const AT_ONCE: u64 = 16 * 1024 * 1024;
 /// Most files whose digests are held in memory. Beyond that they are read from the cache folder again.
 const MAX_HELD: usize = 10_000;
+/// Files whose digests are computed or wait for it; each is open.
+const MAX_WAITING: usize = 64;
 /// Bytes read at once.
 const BLOCK: usize = 1024 * 1024;
 /// Begins every file in the cache folder; the number is the format's version.
@@ -52,7 +54,7 @@ struct Inner {
     folder: Option<PathBuf>,
     held: Mutex<HashMap<PathBuf, (Version, Held)>>,
     /// Held while a large file is read: one at a time.
-    large_files: Mutex<()>,
+    large_files: tokio::sync::Mutex<()>,
     /// Held while a small file is read, so that it does not wait for a large one.
     small_files: Mutex<()>,
     stop: CancellationToken,
@@ -78,7 +80,7 @@ impl DigestStore {
         let inner = Inner {
             folder,
             held: Mutex::default(),
-            large_files: Mutex::default(),
+            large_files: tokio::sync::Mutex::default(),
             small_files: Mutex::default(),
             _stop_at_end: stop.clone().drop_guard(),
             stop,
@@ -102,6 +104,10 @@ impl DigestStore {
                 Some((_, Held::Failed(error))) => return Err(error.clone()),
                 None => {}
             }
+            let waiting = held.values().filter(|(_, held)| matches!(held, Held::Computing(_))).count();
+            if waiting >= MAX_WAITING {
+                return Ok(Known::Computing { done: 0 });
+            }
             let done = Arc::new(AtomicU64::new(0));
             make_room(&mut held);
             held.insert(opened.key().to_owned(), (opened.version(), Held::Computing(done.clone())));
@@ -113,7 +119,13 @@ impl DigestStore {
         {
             Ok(Ok(Some(file))) => {
                 let store = self.clone();
-                tokio::task::spawn_blocking(move || store.compute(&file, &done));
+                tokio::spawn(async move {
+                    // Those that wait take no thread.
+                    let _one_at_a_time = store.0.large_files.lock().await;
+                    let computing = store.clone();
+                    // It says itself how it ended.
+                    let _ = tokio::task::spawn_blocking(move || computing.compute(&file, &done)).await;
+                });
             }
             Ok(Err(error)) | Err(error) => {
                 let error = HashError::Unreadable { path: opened.key().to_owned(), error };
@@ -161,7 +173,6 @@ impl DigestStore {
     }
 
     fn compute(&self, file: &Opened, done: &AtomicU64) {
-        let _one_at_a_time = self.0.large_files.lock().unwrap_or_else(PoisonError::into_inner);
         let computed = compute(file, done, &self.0.stop);
         match computed {
             Ok(digests) => {

@@ -2,16 +2,19 @@
 //! starts and drives them; the parts below know nothing of the prompt.
 
 mod body;
+mod buffers;
 mod catalog;
 mod digests;
 mod listing;
 mod opened;
 mod options;
+mod places;
 mod prompt;
 mod ranges;
 mod respond;
 mod site;
 mod virtual_server;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,9 +28,13 @@ pub use crate::server::options::Options;
 
 use crate::server::catalog::Catalog;
 use crate::server::digests::DigestStore;
+use crate::server::places::Places;
 use crate::server::prompt::{Command, Prompt};
 use crate::server::site::Site;
 use crate::server::virtual_server::VirtualServer;
+
+/// Threads that read files and folders: enough to keep several disks busy. Each keeps some memory of what it read last.
+const BLOCKING_THREADS: usize = 32;
 
 /// Runs `server` until `quit`, a signal, or the end of the pipe on standard input.
 ///
@@ -35,7 +42,7 @@ use crate::server::virtual_server::VirtualServer;
 /// When there is nothing to serve, or no port to serve it on.
 pub fn run(options: Options) -> Result<()> {
     let _terminal = shoal_console::Restored::at_end();
-    let runtime = shoal_console::runtime().context("cannot start the runtime")?;
+    let runtime = shoal_console::runtime_with(BLOCKING_THREADS).context("cannot start the runtime")?;
     let ended = runtime.block_on(serve(options));
     // A thread may still be reading the terminal or a file.
     runtime.shutdown_background();
@@ -52,7 +59,8 @@ async fn serve(options: Options) -> Result<()> {
     };
     let ports = usable_ports(&options.ports);
     let digests = DigestStore::new();
-    let site = Arc::new(Site::new(catalog, digests));
+    let places = Places::within(shoal_console::descriptors::limit());
+    let site = Arc::new(Site::new(catalog, digests, places));
     let servers = open_servers(&site, &ports, options.address).await?;
     let mut prompt = Prompt::new().context("cannot use the terminal")?;
     let prepared = tokio::select! {

@@ -16,10 +16,12 @@ use shoal_engine::Lack;
 use crate::held::HAVE_SUFFIX;
 use crate::metalink::{self, MetalinkFile};
 use crate::server::body::{Body, Meter, Segment};
+use crate::server::buffers::NoRoom;
 use crate::server::catalog::{Entry, Found};
 use crate::server::digests::{FileDigests, Known};
 use crate::server::listing;
 use crate::server::opened::Opened;
+use crate::server::places::Place;
 use crate::server::ranges::{self, Ranges};
 use crate::server::site::Site;
 use crate::source::answer::{FOLDER, repr_digest};
@@ -40,6 +42,7 @@ pub(super) async fn respond(
     site: Arc<Site>,
     local: IpAddr,
     meter: Arc<Meter>,
+    place: &Place,
 ) -> Answer {
     let head = match *request.method() {
         Method::GET => false,
@@ -60,6 +63,9 @@ pub(super) async fn respond(
         meter,
     };
     let meter = asked.meter.clone();
+    // Those that may be long and cost more than a look at one file.
+    let long = asked.folder || [METALINK_SUFFIX, HAVE_SUFFIX].iter().any(|end| asked.path.ends_with(end));
+    let turn = if long { meter.buffers.turn().await } else { None };
     // Opening, listing and reading what was kept are blocking.
     let answered = tokio::task::spawn_blocking(move || asked.answer(&site)).await;
     let response = match answered {
@@ -68,16 +74,27 @@ pub(super) async fn respond(
             tracing::warn!(%error, "cannot serve a request");
             match Lack::of(&error) {
                 // There may be descriptors again in a moment.
-                Some(Lack::Descriptors | Lack::Memory) => Response::builder()
-                    .status(StatusCode::SERVICE_UNAVAILABLE)
-                    .header(header::RETRY_AFTER, "1")
-                    .body(Body::text("too much to do now\n", &meter))?,
+                Some(Lack::Descriptors | Lack::Memory) => busy(&meter)?,
                 _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it\n", &meter)?,
             }
         }
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot answer\n", &meter)?,
     };
-    Ok(if head { without_body(response, &meter) } else { response })
+    if head {
+        return Ok(without_body(response, &meter));
+    }
+    let kept = meter.buffers.text(response.body().text_length(), place);
+    drop(turn);
+    let (parts, mut body) = response.into_parts();
+    match kept {
+        Ok(room) => {
+            if let Some(room) = room {
+                body.keep(room);
+            }
+            Ok(Response::from_parts(parts, body))
+        }
+        Err(NoRoom) => busy(&meter),
+    }
 }
 
 /// The answer to HEAD: what GET would say, with the length and without the body. The length of what has not changed is
@@ -88,6 +105,14 @@ fn without_body(response: Response<Body>, meter: &Arc<Meter>) -> Response<Body> 
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.left()));
     }
     Response::from_parts(parts, Body::empty(meter))
+}
+
+/// The client may ask again in a moment.
+fn busy(meter: &Arc<Meter>) -> Answer {
+    Response::builder()
+        .status(StatusCode::SERVICE_UNAVAILABLE)
+        .header(header::RETRY_AFTER, "1")
+        .body(Body::text("too much to do now\n", meter))
 }
 
 fn plain(status: StatusCode, text: &'static str, meter: &Arc<Meter>) -> Answer {

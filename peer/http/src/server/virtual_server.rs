@@ -12,23 +12,34 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use indicatif::HumanBytes;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::server::body::Meter;
+use crate::server::places::Place;
 use crate::server::respond::respond;
 use crate::server::site::Site;
+use crate::server::watched::Watched;
 
-/// Connections of one virtual server at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 1_024;
-/// Longest time that a request's head may take, or a kept connection be idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: u32 = 1_024;
+/// Longest head of a request. Browsers and proxies send up to 16 KiB of cookies to a host; with more the answer is 431.
+const MAX_HEAD: usize = 32 * 1024;
 /// Pause after a failure to accept, which is mostly one of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may keep its connection without doing anything with it.
+const TIMEOUTS: Timeouts = Timeouts { head: Duration::from_secs(30), stalled: Duration::from_secs(30) };
 /// How often the log says that accepting fails, while it does.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+struct Timeouts {
+    /// Longest time that a request's head may take, or a kept connection be idle.
+    head: Duration,
+    /// A connection ends when its client has taken nothing for this long although something is there for it.
+    stalled: Duration,
+}
 
 /// See the module.
 pub(super) struct VirtualServer {
@@ -53,7 +64,7 @@ impl VirtualServer {
             number,
             address,
             site: site.clone(),
-            meter: Arc::default(),
+            meter: Arc::new(Meter::new(site.buffers())),
             running: Mutex::new(None),
             reported: Mutex::new((Instant::now(), 0)),
         });
@@ -70,12 +81,13 @@ impl VirtualServer {
         if self.running().is_some() {
             return Ok(());
         }
-        let listener = TcpListener::bind(self.address).await?;
+        let listener = listen(self.address)?;
         let running = Running { stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let accepting = accept(
             listener,
             self.site.clone(),
             self.meter.clone(),
+            TIMEOUTS,
             running.stop.clone(),
             running.tasks.clone(),
         );
@@ -119,38 +131,47 @@ impl VirtualServer {
     }
 }
 
+/// A listener on which a crowd may wait: an overflow of the system's default, 128, costs a client a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Accepts until it is stopped. Connections are tasks of the same tracker.
 async fn accept(
     listener: TcpListener,
     site: Arc<Site>,
     meter: Arc<Meter>,
+    timeouts: Timeouts,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = async {
-                let permit = room.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok(permit), Ok((stream, _))) => {
-                let (site, meter, stop) = (site.clone(), meter.clone(), stop.clone());
+            Ok((stream, from)) => {
+                let end = stop.child_token();
+                let place = tokio::select! {
+                    () = stop.cancelled() => return,
+                    place = site.places().admit(from.ip(), end.clone()) => place,
+                };
+                let (site, meter) = (site.clone(), meter.clone());
                 tasks.spawn(async move {
                     meter.connections.fetch_add(1, Ordering::Relaxed);
                     tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = converse(stream, site, meter.clone()) => {}
+                        () = end.cancelled() => {}
+                        () = converse(stream, site, meter.clone(), timeouts, place) => {}
                     }
                     meter.connections.fetch_sub(1, Ordering::Relaxed);
-                    drop(permit);
                 });
             }
-            (_, Err(error)) => {
+            Err(error) => {
                 if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
                     said = Some(Instant::now());
                     tracing::warn!(%error, "cannot accept connections; trying again");
@@ -160,19 +181,18 @@ async fn accept(
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                 }
             }
-            (Err(_), _) => return,
         }
     }
 }
 
-async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>) {
+async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>, timeouts: Timeouts, place: Place) {
+    let place = Arc::new(place);
     let Ok(local) = stream.local_addr() else { return };
-    // Only a matter of speed.
-    let _ = stream.set_nodelay(true);
+    let stream = Watched::new(stream, place.clone(), timeouts.stalled);
     let service = service_fn(move |request| {
-        let (site, meter) = (site.clone(), meter.clone());
+        let (site, meter, place) = (site.clone(), meter.clone(), place.clone());
         async move {
-            let answered = respond(request, site, local.ip(), meter.clone()).await;
+            let answered = respond(request, site, local.ip(), meter.clone(), &place).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|error| {
                 tracing::warn!(%error, "an answer could not be put together");
                 let mut response = hyper::Response::new(crate::server::body::Body::empty(&meter));
@@ -183,10 +203,16 @@ async fn converse(stream: TcpStream, site: Arc<Site>, meter: Arc<Meter>) {
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(timeouts.head)
+        // This bounds what waits to be sent, too: one block more.
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+#[path = "virtual_server_tests.rs"]
+mod tests;

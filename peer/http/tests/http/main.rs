@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod conformance;
+mod crowds;
 mod fetch;
 mod https;
 mod metalinks;

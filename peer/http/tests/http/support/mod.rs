@@ -99,7 +99,7 @@ impl Drop for Process {
 
 /// A running `server`.
 pub(crate) struct Server {
-    _process: Process,
+    process: Process,
     pub(crate) ports: Vec<u16>,
     _cache: tempfile::TempDir,
 }
@@ -125,7 +125,14 @@ impl Server {
         }
         // Its reports are read so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { _process: Process(child), ports, _cache: cache }
+        Self { process: Process(child), ports, _cache: cache }
+    }
+
+    /// Bytes that it has in memory.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
