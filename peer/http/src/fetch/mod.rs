@@ -77,7 +77,14 @@ async fn fetch(options: Options) -> Result<()> {
         return Err(problem);
     }
     if !options.resume {
+        let was_unfinished = target.part_path().exists();
         target.discard().map_err(refused)?;
+        if was_unfinished {
+            let path = target.path().display();
+            report.note(&format!(
+                "{path} was unfinished and starts from the beginning; with -r it would have gone on"
+            ));
+        }
     }
     let fresh = !versions::is_resumed(&target, options.resume);
     let known = match is_unchecked(&plan) {

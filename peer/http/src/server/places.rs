@@ -216,7 +216,7 @@ mod tests {
     fn of_one_address_the_idlest_gives_way_and_never_one_that_works() {
         let places = Places::new(8);
         let (works, works_on) = open(&places, "10.0.0.1");
-        works.sent(TAKEN_UNREAD as usize + 1);
+        works.sent(usize::try_from(TAKEN_UNREAD).unwrap() + 1);
         let other = open(&places, "10.0.0.2");
         let crowd: Vec<_> = (0..100).map(|_| open(&places, "10.0.0.1")).collect();
         assert!(!works_on.is_cancelled() && !other.1.is_cancelled());

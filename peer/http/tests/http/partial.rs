@@ -198,3 +198,50 @@ fn a_wrong_file_is_fetched_once_more_from_others_and_then_fails_clearly() {
     ended.failed_saying(&format!("{} sent wrong bytes", one.url("f")));
     assert!(!out.exists());
 }
+
+#[test]
+fn without_r_a_download_starts_again_and_says_so() {
+    let bytes = random(MIB, 95);
+    let folder = part_of(&bytes, 0..MIB / 2);
+    let lab = Lab::start(&bytes, publishing());
+    let out = folder.path().join("film.mkv");
+    let ended = fetch(&with(ports(&[&lab]), &["-o", out.to_str().unwrap()]));
+    assert!(ended.succeeded().stderr.contains("was unfinished and starts from the beginning"), "{ended:?}");
+    assert_content(&out, &bytes);
+}
+
+#[test]
+fn of_a_file_that_another_program_writes_a_download_never_says_more_than_was_there() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let written = folder.path().join("film.mkv.part");
+    let mut file = std::fs::File::create(&written).unwrap();
+    let bytes = random(8 * MIB, 96);
+    file.write_all(&bytes[..MIB]).unwrap();
+    let server = Server::start(&["--root", folder.path().to_str().unwrap()], 1);
+    let done = AtomicBool::new(false);
+    let out = folder.path().join("out");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for block in bytes[MIB..].chunks(16 * 1024) {
+                file.write_all(block).unwrap();
+                // A program that writes as its data come.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let arguments = [server.url("film.mkv.part"), "-o".into(), out.to_str().unwrap().into()];
+        let arguments = with(arguments.to_vec(), &["--overwrite", "--retry-time", "1"]);
+        while !done.load(Ordering::Relaxed) {
+            let ended = fetch(&arguments);
+            if ended.code == Some(0) {
+                // All that was there at some moment, and nothing else.
+                let got = std::fs::read(&out).unwrap();
+                assert!(got.len() >= MIB && bytes.starts_with(&got), "{} bytes: {ended:?}", got.len());
+            }
+        }
+    });
+    fetch(&[server.url("film.mkv.part"), "-o".into(), out.to_str().unwrap().into()]).succeeded();
+    assert_content(&out, &bytes);
+}
