@@ -248,14 +248,14 @@ fn bounded(text: &str) -> String {
 mod path {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use minicbor::decode::Error;
     use minicbor::encode::Write;
     use minicbor::{Decoder, Encoder};
 
     pub(super) fn encode<C, W: Write>(
-        path: &PathBuf,
+        path: &Path,
         encoder: &mut Encoder<W>,
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
