@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{PATIENCE, eventually, within};
 
@@ -122,6 +123,13 @@ impl Terminal {
         let left = eventually(|| self.child.try_wait().unwrap());
         let Some(status) = left else { panic!("it does not leave within {PATIENCE:?}:\n{}", self.text()) };
         status.exit_code()
+    }
+
+    /// Kills the program with -9.
+    pub fn kill(&mut self) {
+        let pid = self.child.process_id().and_then(|pid| Pid::from_raw(pid.try_into().unwrap()));
+        kill_process(pid.unwrap(), Signal::KILL).unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Whether the program still runs.

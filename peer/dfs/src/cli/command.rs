@@ -20,6 +20,9 @@ pub enum Command {
         /// Copies of each part, on different servers [default: as many as the stored file of that name has, else 2].
         #[arg(long, short, value_parser = copies)]
         copies: Option<u8>,
+        /// Leave them in the queue, which a prompt of dfs works off; no server is needed now.
+        #[arg(long)]
+        queue: bool,
     },
     /// Fetch a stored file.
     Get {
@@ -48,6 +51,32 @@ pub enum Command {
     },
     /// Show the servers, their room, and what repair does.
     Status,
+    /// List the jobs of the queue: at a terminal's prompt, put and get are jobs.
+    Queue {
+        /// Take out those that failed.
+        #[arg(long)]
+        clear: bool,
+    },
+    /// Pause a job of the queue, or all.
+    Pause {
+        /// Its number.
+        job: Option<u64>,
+    },
+    /// Continue a paused job of the queue, or all; try a failed one again.
+    Resume {
+        /// Its number.
+        job: Option<u64>,
+    },
+    /// Take a job out of the queue; what it did is as if it had been interrupted.
+    Cancel {
+        /// Its number.
+        job: u64,
+    },
+    /// Wait for a job of the queue, or for all; works the queue off if no prompt does.
+    Wait {
+        /// Its number.
+        job: Option<u64>,
+    },
     /// Create an account.
     CreateUser {
         /// Its name; --user without.
@@ -80,6 +109,11 @@ impl Command {
             Self::List { .. } => "list",
             Self::Rm { .. } => "rm",
             Self::Status => "status",
+            Self::Queue { .. } => "queue",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Cancel { .. } => "cancel",
+            Self::Wait { .. } => "wait",
             Self::CreateUser { .. } => "create_user",
             Self::ChangePassword => "change_password",
             Self::Help { .. } => "help",
@@ -90,7 +124,16 @@ impl Command {
     /// Whether it needs a login.
     #[must_use]
     pub fn needs_login(&self) -> bool {
-        !matches!(self, Self::CreateUser { .. } | Self::Help { .. } | Self::Exit)
+        !matches!(
+            self,
+            Self::CreateUser { .. }
+                | Self::Help { .. }
+                | Self::Exit
+                | Self::Queue { .. }
+                | Self::Pause { .. }
+                | Self::Resume { .. }
+                | Self::Cancel { .. }
+        )
     }
 }
 
@@ -180,7 +223,7 @@ mod tests {
         assert_eq!(Line::read("  ").unwrap(), None);
         assert_eq!(
             Line::read("PUT 'a b' -c 3").unwrap(),
-            Some(Command::Put { files: vec!["a b".into()], copies: Some(3) })
+            Some(Command::Put { files: vec!["a b".into()], copies: Some(3), queue: false })
         );
         assert_eq!(Line::read("quit").unwrap(), Some(Command::Exit));
         let name = vec!["Richard".to_owned(), "III".to_owned()];

@@ -15,7 +15,7 @@ use crate::client::RETRY_TIME;
     name = "dfs",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples: dfs dfs.conf\n          dfs dfs.conf --user ann put photos.tar\n          dfs dfs.conf --user ann get photos.tar -o /tmp"
+    after_help = "Examples: dfs dfs.conf\n          dfs dfs.conf --user ann put photos.tar\n          dfs dfs.conf --user ann get photos.tar -o /tmp\n          dfs dfs.conf --user ann put --queue photos.tar   (a prompt, or \"wait\", works the queue off)"
 )]
 pub struct Options {
     /// The file that names the servers, and where the trackers are named.
@@ -59,7 +59,7 @@ mod tests {
         Options::command().debug_assert();
         let options = Options::parse_from(["dfs", "c", "--user", "ann", "put", "a", "b", "--copies", "3"]);
         assert!(
-            matches!(options.command, Some(Command::Put { ref files, copies: Some(3) }) if files.len() == 2)
+            matches!(options.command, Some(Command::Put { ref files, copies: Some(3), queue: false }) if files.len() == 2)
         );
         assert!(Options::parse_from(["dfs", "c"]).command.is_none());
         assert!(Options::try_parse_from(["dfs", "c", "put", "a", "--copies", "0"]).is_err());

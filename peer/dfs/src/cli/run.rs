@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
-use shoal_common::Password;
 use shoal_common::UserName;
-use shoal_common::tracker_api::RefusalKind;
 use shoal_console::{descriptors, log, read_text, read_trackers, secrets};
 use shoal_engine::regular::{self, OpenError};
-use shoal_session::LoginError;
+use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_session::text;
 use tokio::sync::broadcast;
 
 use super::command::{self, Command, Line};
+use super::jobs::{self, Jobs};
+use super::login::{ask_user, create_user, log_in, new_password, password};
 use super::options::Options;
 use super::prompt::{self, Input};
 use super::show::{Output, Screen};
@@ -25,9 +25,9 @@ use crate::client::{Client, GetOptions, NodeState, StoreError};
 use crate::conf::{Conf, MAX_CONF_BYTES};
 use crate::files;
 use crate::name::StoredName;
+use crate::queue::Work;
+use crate::queue::file::QueueFile;
 
-/// Tries to log in at a prompt (F2).
-const TRIES: u32 = 4;
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -77,7 +77,8 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     descriptors::raise();
     conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
     let mut client = Client::start(&conf, trackers, folder.clone()).await?;
-    let mut input = Input::new(folder, screen.clone());
+    let mut input = Input::new(folder.clone(), screen.clone());
+    let queues = Queues { data: folder, conf: options.conf.clone() };
     client.set_retry_time(Duration::from_secs(options.retry_time));
     if let Some(events) = client.take_events() {
         tokio::spawn(show_events(events, screen.clone()));
@@ -85,8 +86,8 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let at_prompt = options.command.is_none() && prompt::attended();
     let work = async {
         match options.command {
-            Some(command) => once(&mut client, &screen, &mut input, options.user, command).await,
-            None => interactive(&mut client, &screen, &mut input, options.user).await,
+            Some(command) => once(&mut client, &screen, &mut input, &queues, options.user, command).await,
+            None => interactive(&mut client, &screen, &mut input, &queues, options.user).await,
         }
     };
     let done = tokio::select! {
@@ -95,6 +96,20 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     };
     let _ = tokio::time::timeout(LEAVE_WITHIN, client.shutdown()).await;
     done
+}
+
+/// Where queues are kept, and for which store.
+struct Queues {
+    data: PathBuf,
+    conf: PathBuf,
+}
+
+impl Queues {
+    fn of(&self, user: &UserName, screen: &Screen, at_work: bool) -> anyhow::Result<Jobs> {
+        let file = QueueFile::open(&self.data, user, &self.conf);
+        let file = file.with_context(|| format!("cannot use the queue in {}", self.data.display()))?;
+        Ok(Jobs::new(file, screen.clone(), at_work))
+    }
 }
 
 /// Shows which trackers became known.
@@ -129,12 +144,20 @@ async fn once(
     client: &mut Client,
     screen: &Screen,
     input: &mut Input,
+    queues: &Queues,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<bool> {
     let name = command.name();
     let result = match prepare(client, screen, input, user.clone(), &command).await {
-        Ok(()) => carry_out(client, screen, input, user, command).await,
+        Ok(()) => {
+            let queued = client.who().map(|who| who.name).or_else(|| user.clone());
+            let jobs = queued.map(|user| queues.of(&user, screen, false)).transpose();
+            match jobs {
+                Ok(jobs) => carry_out(client, screen, input, jobs.as_ref(), user, command).await,
+                Err(error) => Err(error),
+            }
+        }
         Err(error) => Err(error),
     };
     let result = result.map_err(|error| text::error_line(&format!("{error:#}")));
@@ -160,6 +183,9 @@ async fn prepare(
     {
         return Err(StoreError::from(found).into());
     }
+    if matches!(command, Command::Put { queue: true, .. }) {
+        return user.map(drop).context("say who you are with --user NAME");
+    }
     client.ready().await?;
     let user = match user {
         Some(user) => user,
@@ -177,13 +203,53 @@ async fn interactive(
     client: &mut Client,
     screen: &Screen,
     input: &mut Input,
+    queues: &Queues,
     user: Option<UserName>,
 ) -> anyhow::Result<bool> {
-    let states = client.ping().await?;
+    let states = first_ping(client, screen).await?;
     states.iter().for_each(|state| greet(screen, state));
     if !log_in(client, screen, input, user).await? {
         return Ok(false);
     }
+    let who = client.who().context("nobody is logged in")?;
+    let jobs = queues.of(&who.name, screen, prompt::attended())?;
+    if !prompt::attended() {
+        return commands(client, screen, input, &jobs).await;
+    }
+    // Dropping the worker interrupts its job, which the next worker continues.
+    tokio::select! {
+        done = commands(client, screen, input, &jobs) => {
+            jobs.say_what_is_left().await;
+            done
+        }
+        never = jobs.work(client) => match never {},
+    }
+}
+
+/// Tries to reach the servers; at a terminal it waits for a tracker as long as its user does.
+async fn first_ping(client: &Client, screen: &Screen) -> anyhow::Result<Vec<NodeState>> {
+    let mut said = false;
+    loop {
+        let states = tokio::select! {
+            states = client.ping() => states,
+            interrupted = tokio::signal::ctrl_c(), if prompt::attended() => {
+                interrupted?;
+                anyhow::bail!("no tracker was reached");
+            }
+        };
+        match states {
+            Err(error @ StoreError::Call(CallError::NoTracker { .. })) if prompt::attended() => {
+                if !std::mem::replace(&mut said, true) {
+                    screen.warn(&format!("{error}; waits for one, Ctrl-C leaves"));
+                }
+            }
+            states => return Ok(states?),
+        }
+    }
+}
+
+/// Carries out what is typed, until the end of input.
+async fn commands(client: &Client, screen: &Screen, input: &mut Input, jobs: &Jobs) -> anyhow::Result<bool> {
     let mut all_well = true;
     while let Some(line) = input.command("dfs> ").await? {
         let command = match Line::read(&line) {
@@ -198,7 +264,7 @@ async fn interactive(
         };
         let name = command.name();
         let result = tokio::select! {
-            result = carry_out(client, screen, input, None, command) => result,
+            result = carry_out(client, screen, input, Some(jobs), None, command) => result,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
                 Err(anyhow::anyhow!("cancelled; the same command goes on where it was"))
@@ -231,115 +297,39 @@ fn greet(screen: &Screen, state: &NodeState) {
     screen.event("server", fields, &line);
 }
 
-/// Asks who it is, four times at most; false if nobody was let in.
-async fn log_in(
-    client: &mut Client,
-    screen: &Screen,
-    input: &mut Input,
-    mut user: Option<UserName>,
-) -> anyhow::Result<bool> {
-    if user.is_none() && !screen.json {
-        screen.say("Log in; without an account, type create_user NAME first.");
-    }
-    for left in (0..TRIES).rev() {
-        let (name, password) = match user.take() {
-            Some(name) => (name, password("Password: ").await?),
-            None => match ask_login(client, screen, input).await? {
-                Some(login) => login,
-                None => return Ok(false),
-            },
-        };
-        match client.login(name, password).await {
-            Ok((_, granted)) => {
-                for server in granted {
-                    let line = format!("From {server}: Authorization Granted.");
-                    screen.event("granted", json!({ "server": server }), &line);
-                }
-                return Ok(true);
-            }
-            Err(StoreError::Login(LoginError::Call(error)))
-                if error.refusal() == Some(RefusalKind::WrongPassword) =>
-            {
-                let tries = text::count(left as usize, "try").replace("trys", "tries");
-                screen.warn(&format!("Invalid Username/Password. Please try again; {tries} left."));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(false)
-}
-
-async fn ask_user(input: &mut Input) -> anyhow::Result<Option<UserName>> {
-    loop {
-        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
-        match UserName::refer(typed.trim()) {
-            Ok(name) => return Ok(Some(name)),
-            Err(error) if prompt::attended() => {
-                let _ = writeln!(std::io::stderr(), "{error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Asks for a name and its password; `create_user` instead of a name makes the account first.
-async fn ask_login(
+async fn carry_out(
     client: &Client,
     screen: &Screen,
     input: &mut Input,
-) -> anyhow::Result<Option<(UserName, Password)>> {
-    loop {
-        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
-        if typed.split_whitespace().next() != Some("create_user") {
-            match UserName::refer(typed.trim()) {
-                Ok(name) => return Ok(Some((name, password("Password: ").await?))),
-                Err(error) if prompt::attended() => screen.warn(&error.to_string()),
-                Err(error) => return Err(error.into()),
-            }
-            continue;
-        }
-        let created = match Line::read(&typed) {
-            Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
-                let user = UserName::create(user.as_str())?;
-                let password = new_password().await?;
-                create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
-            }
-            Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
-            Err(problem) => Err(anyhow::anyhow!(problem)),
-        };
-        match created {
-            Ok((user, password)) => {
-                screen.say(&format!("user {user} was created"));
-                return Ok(Some((user, password)));
-            }
-            Err(error) if prompt::attended() => screen.warn(&format!("{error:#}")),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The password of the password file or the environment, else asked for.
-async fn password(question: &'static str) -> anyhow::Result<Password> {
-    if let Some(password) = secrets::given_password() {
-        return Ok(password);
-    }
-    let given = prompt::secret(question).await?;
-    given
-        .context("the password is missing; give it with --password-file, in SHOAL_PASSWORD, or at a terminal")
-}
-
-async fn carry_out(
-    client: &mut Client,
-    screen: &Screen,
-    input: &mut Input,
+    jobs: Option<&Jobs>,
     user: Option<UserName>,
     command: Command,
 ) -> anyhow::Result<Output> {
     match command {
-        Command::Put { files, copies } => put(client, screen, input, files, copies).await,
+        Command::Put { files, copies, queue } => {
+            let files = files_to_put(screen, input, files).await?;
+            match jobs.filter(|jobs| queue || jobs.at_work()) {
+                Some(jobs) => jobs.add(jobs::puts(&files, copies)?).await,
+                None => put(client, screen, files, copies).await,
+            }
+        }
         Command::Get { name, output, force } => {
             let name = (!name.is_empty()).then(|| name.join(" "));
-            get(client, screen, input, name, output, force).await
+            let name = name_to_get(client, screen, input, name).await?;
+            match jobs.filter(|jobs| jobs.at_work()) {
+                Some(jobs) => {
+                    let to = std::path::absolute(output.unwrap_or_else(|| ".".into()))?;
+                    jobs.add(vec![Work::Get { name, to, force }]).await
+                }
+                None => get(client, screen, &name, output, force).await,
+            }
+        }
+        Command::Queue { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Cancel { .. }
+        | Command::Wait { .. } => {
+            jobs.context("say who you are with --user NAME")?.carry_out(client, command).await
         }
         Command::List { name, verbose } => list(client, &name.join(" "), verbose).await,
         Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name.join(" "))?).await?)),
@@ -370,24 +360,6 @@ async fn carry_out(
     }
 }
 
-/// Creates an account; a taken name gets a hint that works here.
-async fn create_user(
-    client: &Client,
-    user: &UserName,
-    password: Password,
-    invite: Option<String>,
-) -> anyhow::Result<bool> {
-    match client.create_user(user.clone(), password, invite).await {
-        Err(StoreError::Login(LoginError::Call(error))) if error.refusal() == Some(RefusalKind::Exists) => {
-            let shown = text::quoted(user.as_str());
-            anyhow::bail!(
-                "the user id {user} is taken; choose another, or if it is yours, log in: dfs dfs.conf --user {shown}"
-            )
-        }
-        created => Ok(created?),
-    }
-}
-
 /// The user's files, or one of them, with who holds what where that was asked for.
 async fn list(client: &Client, name: &str, verbose: bool) -> anyhow::Result<Output> {
     if name.is_empty() && !verbose {
@@ -404,29 +376,27 @@ async fn list(client: &Client, name: &str, verbose: bool) -> anyhow::Result<Outp
     Ok(Output::Held(held))
 }
 
-/// The password of a new account; a user at a terminal types it twice.
-async fn new_password() -> anyhow::Result<Password> {
-    let asked = secrets::given_password().is_none() && prompt::attended();
-    let first = password("Password: ").await?;
-    if asked && prompt::secret("Again: ").await?.as_ref() != Some(&first) {
-        anyhow::bail!("the two passwords differ; no account was created");
-    }
-    Ok(first)
-}
-
-async fn put(
-    client: &Client,
+/// The files that are to be stored; asked for if none is named.
+async fn files_to_put(
     screen: &Screen,
     input: &mut Input,
     mut paths: Vec<PathBuf>,
-    copies: Option<u8>,
-) -> anyhow::Result<Output> {
+) -> anyhow::Result<Vec<PathBuf>> {
     if paths.is_empty() {
         anyhow::ensure!(!screen.json, "say which file: put FILE");
         screen.say(&prompt::local_files(Path::new(".")).join("\n"));
         let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
         paths.push(typed.context("no file was named")?.trim().into());
     }
+    Ok(paths)
+}
+
+async fn put(
+    client: &Client,
+    screen: &Screen,
+    paths: Vec<PathBuf>,
+    copies: Option<u8>,
+) -> anyhow::Result<Output> {
     let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for path in paths {
         let put = screen
@@ -448,24 +418,30 @@ async fn put(
     anyhow::bail!("{done}: {}", failed.join("; "))
 }
 
-async fn get(
+/// The file that is to be fetched; asked for if none is named.
+async fn name_to_get(
     client: &Client,
     screen: &Screen,
     input: &mut Input,
     name: Option<String>,
+) -> anyhow::Result<String> {
+    if let Some(name) = name {
+        return Ok(name);
+    }
+    anyhow::ensure!(!screen.json, "say which file: get NAME");
+    screen.result("list", &Ok(Output::Listed(client.list().await?)));
+    let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
+    Ok(typed.context("no file was named")?.trim().to_owned())
+}
+
+async fn get(
+    client: &Client,
+    screen: &Screen,
+    name: &str,
     to: Option<PathBuf>,
     force: bool,
 ) -> anyhow::Result<Output> {
-    let name = match name {
-        Some(name) => name,
-        None => {
-            anyhow::ensure!(!screen.json, "say which file: get NAME");
-            screen.result("list", &Ok(Output::Listed(client.list().await?)));
-            let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
-            typed.context("no file was named")?.trim().to_owned()
-        }
-    };
-    let name = client.resolve(&name).await?;
+    let name = client.resolve(name).await?;
     let options = GetOptions { to, force };
     let got = screen.watch(name.as_str(), async |report| client.get(&name, &options, report).await).await;
     Ok(Output::Got(got?))

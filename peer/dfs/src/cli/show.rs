@@ -1,6 +1,8 @@
 //! What is printed: text for people, or one JSON object per command.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
+use std::ops::{Add, Sub};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -10,6 +12,8 @@ use shoal_session::text;
 use tokio::sync::watch;
 
 use crate::client::{Got, Holders, Listed, NodeState, Progress, Removed, Report, Step, Stored};
+use crate::name::StoredName;
+use crate::queue::{Job, State, Work};
 
 /// Between two events of progress.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +36,23 @@ pub(super) enum Output {
         provisional: bool,
     },
     PasswordChanged,
+    /// Jobs of these numbers wait in the queue.
+    Queued(Vec<u64>),
+    /// A put that an interrupted worker had done.
+    StoredBefore(StoredName),
+    /// The queue, with how far its running job is if that is known here.
+    Jobs(Vec<Job>, Option<(u64, Progress)>),
+    /// So many jobs were changed: how.
+    JobsChanged(&'static str, usize),
+    /// No job that was waited for is left.
+    JobsDone,
+}
+
+impl Output {
+    /// As a user reads it.
+    pub(super) fn words(&self) -> String {
+        words(self)
+    }
 }
 
 /// Where things are shown.
@@ -183,7 +204,13 @@ fn fields(output: &Output) -> Value {
         }),
         Output::UserCreated { user, provisional: false } => json!({ "user": user }),
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
-        Output::PasswordChanged => json!({}),
+        Output::PasswordChanged | Output::JobsDone => json!({}),
+        Output::StoredBefore(name) => json!({ "name": name.as_str() }),
+        Output::Queued(jobs) => json!({ "queued": jobs }),
+        Output::JobsChanged(_, count) => json!({ "changed": count }),
+        Output::Jobs(jobs, progress) => {
+            json!({ "jobs": jobs.iter().map(|job| job_fields(job, *progress)).collect::<Value>() })
+        }
     }
 }
 
@@ -238,7 +265,58 @@ fn words(output: &Output) -> String {
             format!("user {user} was created{note}")
         }
         Output::PasswordChanged => "the password was changed".to_owned(),
+        Output::StoredBefore(name) => format!("{name} is stored, since before the interruption"),
+        Output::Queued(jobs) => match jobs[..] {
+            [job] => format!("queued as job {job}"),
+            _ => format!("queued as jobs {}", ranges(jobs)),
+        },
+        Output::JobsChanged(how, count) => format!("{} {how}", text::count(*count, "job")),
+        Output::JobsDone => "the queue is worked off".to_owned(),
+        Output::Jobs(jobs, _) if jobs.is_empty() => "the queue is empty".to_owned(),
+        Output::Jobs(jobs, progress) => {
+            jobs.iter().map(|job| job_words(job, *progress)).collect::<Vec<_>>().join("\n")
+        }
     }
+}
+
+/// What a job does: the word, and to what.
+pub(super) fn job_of(job: &Job) -> (&'static str, String) {
+    match &job.work {
+        Work::Put { path, .. } => ("put", path.to_string_lossy().into_owned()),
+        Work::Get { name, .. } => ("get", name.clone()),
+    }
+}
+
+fn state_word(job: &Job) -> &'static str {
+    match (job.state, &job.note) {
+        (State::Waiting, _) | (State::Running, Some(_)) => "waiting",
+        (State::Running, None) => "running",
+        (State::Paused, _) => "paused",
+        (State::Failed, _) => "failed",
+    }
+}
+
+fn job_fields(job: &Job, progress: Option<(u64, Progress)>) -> Value {
+    let (kind, file) = job_of(job);
+    let mut fields = json!({
+        "job": job.number, "kind": kind, "file": file, "state": state_word(job), "reason": job.note,
+    });
+    if let Some((_, Progress { step, done, total })) = progress.filter(|(number, _)| *number == job.number) {
+        fields["progress"] = json!({ "step": step.word(), "done": done, "total": total });
+    }
+    fields
+}
+
+fn job_words(job: &Job, progress: Option<(u64, Progress)>) -> String {
+    let (kind, file) = job_of(job);
+    let how = match (&job.note, progress.filter(|(number, _)| *number == job.number)) {
+        (Some(note), _) => format!("  {}", text::error_line(note)),
+        (None, Some((_, Progress { step, done, total }))) => {
+            format!("  {} {} of {}", step.word(), text::size(done), text::size(total))
+        }
+        (None, None) => String::new(),
+    };
+    format!("{:>5}  {:<8} {kind} {}{how}", job.number, state_word(job), text::printable(&file))
 }
 
 fn stored(file: &Stored) -> String {
@@ -301,17 +379,19 @@ fn held(file: &Listed, holders: &Holders) -> String {
 }
 
 /// Ascending numbers as people write them: `1–3, 5`.
-fn ranges(numbers: &[usize]) -> String {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
+fn ranges<N: Copy + PartialEq + Display + Add<Output = N> + Sub<Output = N> + From<u8>>(
+    numbers: &[N],
+) -> String {
+    let mut runs: Vec<(N, N)> = Vec::new();
     for &number in numbers {
         match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
+            Some((_, last)) if *last + N::from(1) == number => *last = number,
             _ => runs.push((number, number)),
         }
     }
     let shown = runs.into_iter().map(|(first, last)| match last - first {
-        0 => first.to_string(),
-        1 => format!("{first}, {last}"),
+        length if length == N::from(0) => first.to_string(),
+        length if length == N::from(1) => format!("{first}, {last}"),
         _ => format!("{first}–{last}"),
     });
     shown.collect::<Vec<_>>().join(", ")
@@ -364,13 +444,12 @@ fn number(count: u64, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::StoredName;
     use shoal_common::Sha1;
 
     #[test]
     fn numbers_are_shown_in_ranges() {
         assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1–3, 5, 7, 8");
-        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges::<u64>(&[]), "");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shoal_common::layout::LayoutError;
 use shoal_common::names::NameError;
+use shoal_common::tracker_api::RefusalKind;
 use shoal_engine::regular::{NotRegular, OpenError};
 use shoal_engine::{DownloadError, Shortage};
 use shoal_net::KnownError;
@@ -63,6 +64,9 @@ pub enum StoreError {
     /// It was written to while it was stored.
     #[error("{} changed while it was being stored, and nothing is listed; put it again", .0.display())]
     Changed(PathBuf),
+    /// It was written to while it waited in the queue.
+    #[error("{} changed since it was queued, and was not stored; queue it again", .0.display())]
+    ChangedInQueue(PathBuf),
     /// There cannot be so many copies.
     #[error(
         "{copies} copies need as many servers, and dfs.conf names {servers} that the trackers know; {}", few_servers(.unknown)
@@ -200,6 +204,42 @@ impl StoreError {
             }
             Self::Download { error, .. } => error.shortage(),
             _ => None,
+        }
+    }
+
+    /// Whether the same may succeed later without its owner changing anything: what it lacks comes back by itself, or with a
+    /// login.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Call(error) | Self::Login(LoginError::Call(error)) => match error {
+                CallError::NoTracker { .. } => true,
+                CallError::Refused { kind, again, .. } => {
+                    again.is_some()
+                        || matches!(kind, RefusalKind::Wait | RefusalKind::Unavailable)
+                        || self.needs_login()
+                }
+                _ => false,
+            },
+            Self::Login(_) | Self::Network(_) | Self::NotLoggedIn => true,
+            Self::Servers { .. } | Self::NoPlace { .. } | Self::Short { .. } | Self::Unreachable { .. } => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether only a login helps.
+    #[must_use]
+    pub fn needs_login(&self) -> bool {
+        match self {
+            Self::NotLoggedIn => true,
+            Self::Call(error) | Self::Login(LoginError::Call(error)) => matches!(
+                error.refusal(),
+                Some(RefusalKind::NotLoggedIn | RefusalKind::SignedOut | RefusalKind::WrongPassword)
+            ),
+            Self::Login(_) => true,
+            _ => false,
         }
     }
 

@@ -158,6 +158,30 @@ impl Client {
         })
     }
 
+    /// Whether the stored file of that name has this very content, and as many copies if a number is given.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for a PUT.
+    pub async fn is_stored(
+        &self,
+        path: &Path,
+        copies: Option<u8>,
+        report: &Report,
+    ) -> Result<bool, StoreError> {
+        let found = match self.find(&StoredName::of_path(path)?).await {
+            Err(StoreError::NotFound { .. }) => return Ok(false),
+            found => found?,
+        };
+        let reading = open(path).await?;
+        let size = reading.fingerprint.size;
+        if found.description.size != size || copies.is_some_and(|copies| copies != found.manifest.copies) {
+            return Ok(false);
+        }
+        let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
+        let hashed = hash(path, &file, Layout::stored(size)?, report).await?;
+        Ok(reading.is_unchanged() && hashed.digest == found.description.digest)
+    }
+
     /// The copies that are asked for, else those that the stored file of that name has.
     async fn copies_for(&self, name: &StoredName, asked: Option<u8>) -> Result<u8, StoreError> {
         if let Some(copies) = asked {

@@ -1,0 +1,145 @@
+//! Who the user is: names and passwords, asked for at a terminal or taken from a pipe or the environment.
+
+use std::io::Write;
+
+use anyhow::Context;
+use serde_json::json;
+use shoal_common::Password;
+use shoal_common::UserName;
+use shoal_common::tracker_api::RefusalKind;
+use shoal_console::secrets;
+use shoal_session::LoginError;
+use shoal_session::text;
+
+use super::command::{Command, Line};
+use super::prompt::{self, Input};
+use super::show::Screen;
+use crate::client::{Client, StoreError};
+
+/// Tries to log in at a prompt (F2).
+const TRIES: u32 = 4;
+
+/// Asks who it is, four times at most; false if nobody was let in.
+pub(super) async fn log_in(
+    client: &mut Client,
+    screen: &Screen,
+    input: &mut Input,
+    mut user: Option<UserName>,
+) -> anyhow::Result<bool> {
+    if user.is_none() && !screen.json {
+        screen.say("Log in; without an account, type create_user NAME first.");
+    }
+    for left in (0..TRIES).rev() {
+        let (name, password) = match user.take() {
+            Some(name) => (name, password("Password: ").await?),
+            None => match ask_login(client, screen, input).await? {
+                Some(login) => login,
+                None => return Ok(false),
+            },
+        };
+        match client.login(name, password).await {
+            Ok((_, granted)) => {
+                for server in granted {
+                    let line = format!("From {server}: Authorization Granted.");
+                    screen.event("granted", json!({ "server": server }), &line);
+                }
+                return Ok(true);
+            }
+            Err(StoreError::Login(LoginError::Call(error)))
+                if error.refusal() == Some(RefusalKind::WrongPassword) =>
+            {
+                let tries = text::count(left as usize, "try").replace("trys", "tries");
+                screen.warn(&format!("Invalid Username/Password. Please try again; {tries} left."));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+pub(super) async fn ask_user(input: &mut Input) -> anyhow::Result<Option<UserName>> {
+    loop {
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
+        match UserName::refer(typed.trim()) {
+            Ok(name) => return Ok(Some(name)),
+            Err(error) if prompt::attended() => {
+                let _ = writeln!(std::io::stderr(), "{error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Asks for a name and its password; `create_user` instead of a name makes the account first.
+async fn ask_login(
+    client: &Client,
+    screen: &Screen,
+    input: &mut Input,
+) -> anyhow::Result<Option<(UserName, Password)>> {
+    loop {
+        let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
+        if typed.split_whitespace().next() != Some("create_user") {
+            match UserName::refer(typed.trim()) {
+                Ok(name) => return Ok(Some((name, password("Password: ").await?))),
+                Err(error) if prompt::attended() => screen.warn(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            continue;
+        }
+        let created = match Line::read(&typed) {
+            Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
+                let user = UserName::create(user.as_str())?;
+                let password = new_password().await?;
+                create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
+            }
+            Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
+            Err(problem) => Err(anyhow::anyhow!(problem)),
+        };
+        match created {
+            Ok((user, password)) => {
+                screen.say(&format!("user {user} was created"));
+                return Ok(Some((user, password)));
+            }
+            Err(error) if prompt::attended() => screen.warn(&format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The password of the password file or the environment, else asked for.
+pub(super) async fn password(question: &'static str) -> anyhow::Result<Password> {
+    if let Some(password) = secrets::given_password() {
+        return Ok(password);
+    }
+    let given = prompt::secret(question).await?;
+    given
+        .context("the password is missing; give it with --password-file, in SHOAL_PASSWORD, or at a terminal")
+}
+
+/// Creates an account; a taken name gets a hint that works here.
+pub(super) async fn create_user(
+    client: &Client,
+    user: &UserName,
+    password: Password,
+    invite: Option<String>,
+) -> anyhow::Result<bool> {
+    match client.create_user(user.clone(), password, invite).await {
+        Err(StoreError::Login(LoginError::Call(error))) if error.refusal() == Some(RefusalKind::Exists) => {
+            let shown = text::quoted(user.as_str());
+            anyhow::bail!(
+                "the user id {user} is taken; choose another, or if it is yours, log in: dfs dfs.conf --user {shown}"
+            )
+        }
+        created => Ok(created?),
+    }
+}
+
+/// The password of a new account; a user at a terminal types it twice.
+pub(super) async fn new_password() -> anyhow::Result<Password> {
+    let asked = secrets::given_password().is_none() && prompt::attended();
+    let first = password("Password: ").await?;
+    if asked && prompt::secret("Again: ").await?.as_ref() != Some(&first) {
+        anyhow::bail!("the two passwords differ; no account was created");
+    }
+    Ok(first)
+}

@@ -1,0 +1,123 @@
+//! The queue of `dfs`: what is left there is worked off in order, through kill -9, servers that are away, and files that are gone.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use shoal_tests::{Store, Terminal, random_file, same_content, until};
+
+fn sample(dir: &Path, name: &str, size: usize) -> PathBuf {
+    let path = dir.join(name);
+    random_file(&path, size, 5);
+    path
+}
+
+fn prompt(store: &Store) -> Terminal {
+    let mut terminal = Terminal::start(&store.dfs("ann", &[]));
+    terminal.expect("dfs> ");
+    terminal
+}
+
+fn jobs(store: &Store) -> Vec<Value> {
+    store.ok(&["queue"])["jobs"].as_array().unwrap().clone()
+}
+
+fn names(store: &Store) -> Vec<String> {
+    let listed = store.ok(&["list"]);
+    let files = listed["files"].as_array().unwrap();
+    let mut names: Vec<String> = files.iter().map(|file| file["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_prompt_works_off_in_order_what_was_left_and_a_failed_job_stops_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let files = ["a", "gone", "changed", "z"].map(|name| sample(dir.path(), name, 100_000));
+    let mut arguments = vec!["put", "--queue"];
+    arguments.extend(files.iter().map(|file| file.to_str().unwrap()));
+    assert_eq!(store.ok(&arguments)["queued"], serde_json::json!([1, 2, 3, 4]));
+    assert!(store.refused(&["put", "--queue", "nowhere"]).contains("nothing was queued"));
+    std::fs::remove_file(&files[1]).unwrap();
+    random_file(&files[2], 5_000, 6);
+    // Nobody else's prompt touches it.
+    assert_eq!(store.run("bob", &["create_user"])["ok"], true);
+    assert_eq!(store.run("bob", &["wait"])["ok"], true);
+    assert_eq!(jobs(&store).len(), 4);
+    let mut terminal = prompt(&store);
+    terminal.expect("job 1: a is stored");
+    terminal.expect("job 2: put");
+    terminal.expect("gone failed: cannot read");
+    terminal.expect("changed failed:");
+    terminal.expect("changed since it was queued");
+    terminal.expect("job 4: z is stored");
+    assert_eq!(names(&store), ["a", "z"]);
+    // Left there while the prompt is open, from another process.
+    let late = sample(dir.path(), "late", 1_000);
+    store.ok(&["put", "--queue", late.to_str().unwrap()]);
+    terminal.expect("job 5: late is stored");
+    let mut second = Terminal::start(&store.dfs("ann", &[]));
+    second.expect("another dfs of yours works the queue off");
+    let shown = terminal.run("queue");
+    assert!(shown.contains("2  failed") && shown.contains("3  failed"), "{shown}");
+    assert!(terminal.run("queue --clear").contains("2 jobs"));
+    assert!(terminal.run("queue").contains("the queue is empty"));
+    terminal.line("get z");
+    terminal.expect("queued as job 6");
+    terminal.line("quit");
+    terminal.wait();
+    // The other one takes over, if it was not done before.
+    second.line("wait");
+    second.expect("the queue is worked off");
+}
+
+#[test]
+fn kill_9_in_the_middle_of_a_queued_put_is_continued_by_the_next_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 3);
+    let big = sample(dir.path(), "big", 120_000_000);
+    let mut terminal = prompt(&store);
+    terminal.line(&format!("put {}", big.display()));
+    terminal.expect("queued as job 1");
+    until("some of it is stored", || (1..=3).any(|node| store.chunks(node).len() > 3));
+    terminal.kill();
+    assert_eq!(jobs(&store).len(), 1);
+    let small = sample(dir.path(), "small", 1_000);
+    store.ok(&["put", "--queue", small.to_str().unwrap()]);
+    // Without a prompt, wait works it off.
+    store.ok(&["wait"]);
+    assert_eq!(jobs(&store).len(), 0);
+    assert_eq!(names(&store), ["big", "small"]);
+    let to = tempfile::tempdir_in(dir.path()).unwrap();
+    store.ok(&["get", "big", "-o", to.path().to_str().unwrap()]);
+    assert!(same_content(&big, &to.path().join("big")));
+}
+
+#[test]
+fn with_all_servers_down_a_put_waits_says_so_and_goes_on_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 1, 2);
+    let (one, two) = (sample(dir.path(), "one", 100_000), sample(dir.path(), "two", 100_000));
+    let mut terminal = prompt(&store);
+    store.kill(1);
+    store.kill(2);
+    terminal.line(&format!("put {} {}", one.display(), two.display()));
+    terminal.expect("waits: only 0 of 2 servers can be reached");
+    let shown = terminal.run("queue");
+    assert!(shown.contains("1  waiting") && shown.contains("2  waiting"), "{shown}");
+    assert!(terminal.run("cancel 7").contains("there is no job 7"));
+    terminal.line("pause 1");
+    terminal.expect("1 job paused");
+    terminal.expect("job 2: put");
+    terminal.expect("waits: only 0 of 2");
+    terminal.line("cancel 2");
+    terminal.expect("1 job cancelled");
+    terminal.line("resume");
+    terminal.expect("1 job resumed");
+    store.restart(1);
+    store.restart(2);
+    terminal.expect("job 1: one is stored");
+    assert_eq!(names(&store), ["one"]);
+    assert!(jobs(&store).is_empty());
+}
