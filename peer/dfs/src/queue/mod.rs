@@ -1,4 +1,4 @@
-//! What waits to be put or got, in order. Pure: no clock, no disk, no network; [`file`] keeps it on disk, `cli::jobs` works it
+//! What waits to be put or got, in order. Pure: no clock, no disk, no network; [`mod@file`] keeps it on disk, `cli::jobs` works it
 //! off.
 //!
 //! Every change is one event on a [`Queue`]. A job that is done leaves it. One that failed stays, so that its owner sees why.
