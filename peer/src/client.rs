@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use shoal_console::{descriptors, log, read_trackers, secrets};
 use shoal_http::mirror::Reach;
+use shoal_prompt::attended;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -185,7 +186,7 @@ async fn terminated(interface: Interface) -> anyhow::Result<()> {
 fn interface(options: &Options) -> Interface {
     if options.headless {
         Interface::Headless
-    } else if io::stdin().is_terminal() && io::stdout().is_terminal() && !options.json {
+    } else if attended() && !options.json {
         Interface::Prompt
     } else {
         Interface::Script

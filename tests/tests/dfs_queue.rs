@@ -121,3 +121,50 @@ fn with_all_servers_down_a_put_waits_says_so_and_goes_on_by_itself() {
     assert_eq!(names(&store), ["one"]);
     assert!(jobs(&store).is_empty());
 }
+
+#[test]
+fn a_job_waits_for_trackers_and_for_a_login_and_a_put_under_way_is_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 1, 2);
+    let (one, big, two) = (
+        sample(dir.path(), "one", 100_000),
+        sample(dir.path(), "big", 200_000_000),
+        sample(dir.path(), "two", 1_000),
+    );
+    let mut terminal = prompt(&store);
+    store.trackers.kill(1);
+    terminal.line(&format!("put {}", one.display()));
+    terminal.expect("waits: ");
+    store.trackers.restart(1);
+    terminal.expect("job 1: one is stored");
+    let before = store.chunks(1).len();
+    terminal.line(&format!("put {} {}", big.display(), two.display()));
+    until("some of it is stored", || store.chunks(1).len() > before + 3);
+    terminal.line("cancel 2");
+    terminal.expect("job 3: two is stored");
+    assert_eq!(names(&store), ["one", "two"], "nothing half-done is listed");
+    // Her password is changed elsewhere, so this session has ended.
+    let mut change = store.dfs("ann", &["--json", "change_password"]);
+    let changed = shoal_tests::finish(&mut change, "another-4711\n");
+    assert!(changed.stdout.contains("\"ok\":true"), "{changed:?}");
+    terminal.line(&format!("put {}", one.display()));
+    terminal.expect("waits: a login is needed: leave dfs and log in again");
+    terminal.line("quit");
+    terminal.expect("1 job left in the queue");
+    assert_eq!(terminal.wait(), 0);
+}
+
+#[test]
+fn a_queue_that_cannot_be_kept_stands_in_the_way_of_no_other_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let file = sample(dir.path(), "one", 1_000);
+    let folder = dir.path().join("dfs-state/queue");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(dir.path().join("dfs-state")).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    store.ok(&["put", file.to_str().unwrap()]);
+    assert_eq!(names(&store), ["one"]);
+    let refused = store.refused(&["put", "--queue", file.to_str().unwrap()]);
+    assert!(refused.contains("nothing was queued") && refused.contains("dfs-state/queue"), "{refused}");
+}

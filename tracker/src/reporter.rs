@@ -1,6 +1,5 @@
 //! The status for operators: gathers the report, and answers `tracker --status ADDR` from this machine.
 
-use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -74,7 +73,7 @@ impl Reporter {
 
     /// Answers a request from this machine; one from another machine gets nothing.
     pub(crate) async fn answer(self, mut inbound: Inbound) {
-        if !is_of_this_machine(inbound.remote.ip()) {
+        if !shoal_net::is_of_this_machine(inbound.remote.ip()) {
             tracing::info!(from = %inbound.remote, "the status was requested from another machine; not answered");
             return;
         }
@@ -119,22 +118,4 @@ pub async fn ask(at: &str) -> Result<Report> {
     let report = asked.await;
     control.shutdown().await;
     report
-}
-
-/// Whether an address is one of this machine's own.
-fn is_of_this_machine(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    ip.is_loopback() || TcpListener::bind((ip, 0)).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_this_machine_and_a_documentation_address_is_not() {
-        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
-        assert!(is_of_this_machine("::ffff:127.0.0.1".parse().unwrap()));
-        assert!(!is_of_this_machine("192.0.2.1".parse().unwrap()));
-    }
 }

@@ -3,6 +3,7 @@
 
 pub mod data_dir;
 pub mod descriptors;
+pub mod disk;
 mod input;
 mod key_file;
 pub mod log;

@@ -25,29 +25,36 @@ pub fn no_core_dumps() {
 /// When it cannot be opened.
 pub fn private_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.mode() & 0o077 != 0
-        && let Err(error) = file.set_permissions(Permissions::from_mode(0o600))
-    {
-        // A file system without modes, or another owner's file.
-        tracing::debug!(%error, path = %path.display(), "others may be able to read this file");
-    }
+    keep_private(path);
     Ok(file)
 }
 
-/// Has a database of SQLite and the files beside it read by their owner only. The files beside it get the mode of the database.
+/// Has a database of SQLite and the files beside it read by their owner only. The files beside it get the mode of the database. An
+/// existing database is not opened: closing it would end this process's locks on it (SQLite, "How To Corrupt", 2.2).
 ///
 /// # Errors
 /// When the database cannot be made.
 pub fn private_database(path: &Path) -> io::Result<()> {
-    private_file(path)?;
-    for beside in ["-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(beside);
-        if Path::new(&name).exists() {
-            private_file(Path::new(&name))?;
-        }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        keep_private(Path::new(&beside));
     }
     Ok(())
+}
+
+/// Takes from others the right to read a file that exists.
+fn keep_private(path: &Path) {
+    if path.metadata().is_ok_and(|file| file.mode() & 0o077 != 0)
+        && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o600))
+    {
+        // A file system without modes, or another owner's file.
+        tracing::warn!("others can read {} and it cannot be kept from them: {error}", path.display());
+    }
 }
 
 /// The variable that stands in for a password that is not given.

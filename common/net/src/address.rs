@@ -1,6 +1,6 @@
 //! Between libp2p's addresses and ids and the ones used elsewhere.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -29,6 +29,13 @@ pub(crate) fn to_socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
 /// An IPv4 peer of a dual-stack socket is seen under its IPv4 address.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether an address is one of this machine's own.
+#[must_use]
+pub fn is_of_this_machine(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || TcpListener::bind((ip, 0)).is_ok()
 }
 
 /// The id as it is used elsewhere; `None` for a key that is not Ed25519.
@@ -64,5 +71,12 @@ mod tests {
         let id = PeerId([9; 32]);
         assert_eq!(from_libp2p(&to_libp2p(id)), Some(id));
         assert_eq!(from_libp2p(&libp2p::PeerId::random()), None, "a random id is a SHA-256 multihash");
+    }
+
+    #[test]
+    fn loopback_is_this_machine_and_a_documentation_address_is_not() {
+        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
+        assert!(is_of_this_machine("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!is_of_this_machine("192.0.2.1".parse().unwrap()));
     }
 }

@@ -17,7 +17,7 @@ mod message;
 mod protocol;
 pub mod requests;
 
-pub use address::site;
+pub use address::{is_of_this_machine, site};
 pub use admission::{ConnectionLimits, Full, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};

@@ -4,13 +4,14 @@
 pub(crate) mod liar;
 mod pretend;
 pub(crate) mod trace;
+mod writes;
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use shoal_replica::{
-    Alarm, Bounds, Config, Event, Frame, Holder, Kind, NameSpace, Now, Output, Reason, Replica, Row,
-    TrackerNo, Uid, Warning, Write, WriteId, WriterId, claim_key, parse_claim_key,
+    Alarm, Bounds, Config, Event, Frame, Holder, NameSpace, Now, Output, Reason, Replica, Row, TrackerNo,
+    Warning, Write, WriteId, WriterId, parse_claim_key,
 };
 
 use crate::broken::Broken;
@@ -21,6 +22,7 @@ use crate::tally::Tally;
 use liar::Liar;
 use pretend::pretend_all_synced;
 use trace::{trace_input, trace_rows};
+pub(crate) use writes::{claim, delete, put};
 
 /// All trackers of a world belong to this cluster.
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
@@ -479,26 +481,6 @@ impl<D: Disk> World<D> {
             self.note(|| format!("tracker {}: {}{fate}", node + 1, what.join("; ")));
         }
     }
-}
-
-/// A claim to a name.
-pub(crate) fn claim(space: NameSpace, name: &[u8], uid: Uid) -> Write {
-    Write {
-        kind: space.claim_kind(),
-        key: claim_key(name, uid),
-        value: b"claim".to_vec(),
-        ..Write::default()
-    }
-}
-
-/// A write of a row whose last version wins.
-pub(crate) fn put(key: &[u8], value: &[u8]) -> Write {
-    Write { kind: Kind::LAST_WINS, key: key.to_vec(), value: value.to_vec(), ..Write::default() }
-}
-
-/// A deletion of such a row.
-pub(crate) fn delete(key: &[u8]) -> Write {
-    Write { kind: Kind::LAST_WINS, key: key.to_vec(), tombstone: true, ..Write::default() }
 }
 
 /// The numbers of the first `count` trackers.

@@ -15,13 +15,13 @@ mod usage;
 #[cfg(test)]
 mod usage_tests;
 
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use shoal_console::disk::free_bytes;
+use shoal_console::secrets::private_database;
 
 use shoal_replica::Kind;
 
@@ -62,8 +62,6 @@ const MAX_STATEMENTS: usize = 256;
 const FILE: &str = "tracker.db";
 /// What SQLite keeps beside it, and the file itself.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
-/// For the owner only: passwords can be guessed from what is in there.
-const MODE: u32 = 0o600;
 
 /// What can go wrong below the service, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +114,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let blank = path.metadata().map_or(true, |file| file.len() == 0);
-        keep_private(dir).map_err(|error| disk(&path, &error))?;
+        private_database(&path).map_err(|error| disk(&path, &error))?;
         let db = Connection::open(&path)?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
@@ -229,31 +227,6 @@ impl Store {
         }
         self.commit()
     }
-}
-
-/// Makes the database readable by its owner only, before anything is in it, or corrects the mode of one that is there. The
-/// files that SQLite makes beside it get the same mode.
-fn keep_private(dir: &Path) -> io::Result<()> {
-    match File::options().write(true).create_new(true).mode(MODE).open(dir.join(FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    for path in SUFFIXES.map(|suffix| dir.join(format!("{FILE}{suffix}"))) {
-        if path.metadata().is_ok_and(|file| file.mode() & 0o077 != 0)
-            && let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(MODE))
-        {
-            tracing::warn!("others can read {} and it cannot be kept from them: {error}", path.display());
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that this process may still write where `path` is; `None` if the file system does not say.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    // Others cannot use what is reserved for root.
-    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
-    Some(blocks.saturating_mul(disk.f_frsize))
 }
 
 /// How long the log may get. On a small disk it must leave the database room to grow.

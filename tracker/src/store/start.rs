@@ -3,11 +3,10 @@
 //! Each start writes the same random mark into the database and into a file beside it. A database whose mark differs from the
 //! file's is not the one that this tracker used last.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
+use shoal_console::disk;
 
 use super::{Store, StoreError, disk};
 
@@ -53,11 +52,7 @@ pub(super) fn unmark(copy: &Connection) -> Result<(), StoreError> {
 }
 
 fn write_mark(dir: &Path, mark: &str) -> std::io::Result<()> {
-    let draft = dir.join(format!("{MARK}.new"));
-    let mut file = File::create(&draft)?;
-    file.write_all(mark.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(draft, dir.join(MARK))
+    disk::replace(&dir.join(MARK), mark.as_bytes())
 }
 
 #[cfg(test)]

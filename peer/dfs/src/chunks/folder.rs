@@ -15,6 +15,7 @@ use shoal_common::Uid;
 use shoal_common::storage::{ChunkId, MAX_SEALED_CHUNK};
 use shoal_common::tracker_api::storage::OwnedChunk;
 use shoal_console::data_dir::{DataDir, DataDirError};
+use shoal_console::disk::free_bytes;
 
 use super::{Backend, BackendError, Found};
 
@@ -127,11 +128,8 @@ impl Backend for Folder {
     }
 
     fn left(&self) -> BoxFuture<'_, Option<u64>> {
-        let left = self.blocking(|shared| {
-            let disk = rustix::fs::statvfs(&shared.root)?;
-            Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-        });
-        Box::pin(async { left.await.ok() })
+        let left = self.blocking(|shared| Ok(free_bytes(&shared.root)));
+        Box::pin(async { left.await.ok().flatten() })
     }
 
     fn set_aside(&self, chunk: OwnedChunk) -> BoxFuture<'_, Result<(), BackendError>> {

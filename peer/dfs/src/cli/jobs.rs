@@ -205,7 +205,6 @@ impl Jobs {
                     }
                 }
             };
-            begun = true;
             match result {
                 Ok(done) => {
                     self.insist(move |queue| queue.finish(number)).await;
@@ -214,6 +213,8 @@ impl Jobs {
                     return self.screen.event("job_done", fields, &line);
                 }
                 Err(error) if error.passes() => {
+                    // Only an answer that did not come leaves open whether it is done.
+                    begun = matches!(error, StoreError::Call(_));
                     let reason = match error.needs_login() {
                         true => "a login is needed: leave dfs and log in again".to_owned(),
                         false => text::error_line(&error.to_string()),

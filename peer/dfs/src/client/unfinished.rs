@@ -5,12 +5,12 @@
 //! plaintexts.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use shoal_common::{Blake3, FileDigest, Sha1};
+use shoal_console::disk;
 use zeroize::Zeroize;
 
 use crate::keyring::Keyring;
@@ -109,12 +109,7 @@ impl Unfinished {
         };
         let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(256));
         minicbor::encode(&body, &mut *plain).expect("a vector takes every write");
-        let draft = path.with_extension(std::process::id().to_string());
-        let mut note =
-            fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        note.write_all(&keyring.seal_local(&plain, PURPOSE))?;
-        note.sync_all()?;
-        fs::rename(&draft, &path)?;
+        disk::replace(&path, &keyring.seal_local(&plain, PURPOSE))?;
         Ok(Self { path, secret, resumed: false })
     }
 

@@ -1,6 +1,6 @@
 //! How a storage node is, for its operator: what `status` prints, `--status` asks for, and the metrics are made of.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -150,7 +150,7 @@ impl Operator {
 
     /// The answer to `--status` from `remote`: only this machine gets one.
     pub(super) fn answer(&self, remote: IpAddr) -> Option<String> {
-        if !is_of_this_machine(remote) {
+        if !shoal_net::is_of_this_machine(remote) {
             tracing::info!(from = %remote, "another machine asked for the status; not answered");
             return None;
         }
@@ -323,12 +323,6 @@ pub(super) async fn ask(at: &str) -> Result<NodeStatus> {
     };
     let answer = timeout(PATIENCE, answer).await.with_context(|| format!("{at} does not answer"))?;
     answer.with_context(|| format!("{at} does not tell its status; it may be of an older version"))
-}
-
-/// Whether an address is one of this machine's own.
-fn is_of_this_machine(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    ip.is_loopback() || TcpListener::bind((ip, 0)).is_ok()
 }
 
 #[cfg(test)]

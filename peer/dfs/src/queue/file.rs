@@ -4,13 +4,14 @@
 //! `ID.work` by the process that works the queue off. All of it blocks.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use shoal_common::UserName;
+use shoal_console::disk;
 
 use super::{MAX_JOBS, MAX_PATH, Queue};
 
@@ -58,14 +59,13 @@ impl QueueFile {
     /// The queue of that user for the store that this `dfs.conf` names.
     ///
     /// # Errors
-    /// When `dfs.conf` is not there, or the folder cannot be made.
+    /// When `dfs.conf` is not there.
     pub fn open(data: &Path, user: &UserName, conf: &Path) -> io::Result<Self> {
         let store = fs::canonicalize(conf)?.as_os_str().as_bytes().to_vec();
         let mut hasher = blake3::Hasher::new();
         hasher.update(user.as_str().as_bytes()).update(&[0]).update(&store);
         let id = hasher.finalize().to_hex()[..32].to_owned();
         let folder = data.join(FOLDER);
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self { folder, id, user: user.as_str().to_owned(), store })
     }
 
@@ -105,6 +105,7 @@ impl QueueFile {
     }
 
     fn lock_file(&self, kind: &str) -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.path().with_extension(kind);
         File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
     }
@@ -147,21 +148,7 @@ impl QueueFile {
     fn write(&self, queue: Queue) -> io::Result<()> {
         let kept = Kept { user: self.user.clone(), store: self.store.clone(), queue };
         let body = minicbor::to_vec(&kept).map_err(io::Error::other)?;
-        let draft = self.path().with_extension("new");
-        let written = (|| {
-            let mut file =
-                File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-            file.write_all(blake3::hash(&body).as_bytes())?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            fs::rename(&draft, self.path())?;
-            File::open(&self.folder)?.sync_all()
-        })();
-        if written.is_err() {
-            // What is half written is of no use, and its space may be what lacks.
-            let _ = fs::remove_file(&draft);
-        }
-        written
+        disk::replace(&self.path(), &[blake3::hash(&body).as_bytes(), &body[..]].concat())
     }
 }
 

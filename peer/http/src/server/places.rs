@@ -31,21 +31,21 @@ const TEXT_IN_USE: Duration = Duration::from_secs(2);
 
 /// See the module. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Shared>);
+pub(super) struct Places(Arc<PlacesInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct PlacesInner {
     most: usize,
     began: Instant,
     /// A connection that has given way has its permit until its task has ended.
     room: Arc<Semaphore>,
-    there: Mutex<There>,
+    connections: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct There {
+struct Connections {
     next: u64,
-    connections: HashMap<u64, Arc<Connection>>,
+    by_number: HashMap<u64, Arc<Connection>>,
 }
 
 #[derive(Debug)]
@@ -77,11 +77,11 @@ impl Places {
     }
 
     fn new(most: usize) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(PlacesInner {
             most,
             began: Instant::now(),
             room: Arc::new(Semaphore::new(most)),
-            there: Mutex::default(),
+            connections: Mutex::default(),
         }))
     }
 
@@ -94,12 +94,12 @@ impl Places {
     }
 
     fn enter(&self, address: IpAddr, end: CancellationToken) -> Place {
-        let mut there = self.there();
-        let of_address = there.connections.values().filter(|other| other.address == address).count();
+        let mut all = self.connections();
+        let of_address = all.by_number.values().filter(|other| other.address == address).count();
         if of_address >= self.0.most / OF_ONE_ADDRESS {
-            self.one_gives_way(&mut there, |other| other.address == address);
-        } else if there.connections.len() >= self.0.most {
-            self.one_gives_way(&mut there, |_| true);
+            self.one_gives_way(&mut all, |other| other.address == address);
+        } else if all.by_number.len() >= self.0.most {
+            self.one_gives_way(&mut all, |_| true);
         }
         let connection = Arc::new(Connection {
             address,
@@ -109,16 +109,16 @@ impl Places {
             text: AtomicU64::new(0),
             gave_way: AtomicBool::new(false),
         });
-        let number = there.next;
-        there.next += 1;
-        there.connections.insert(number, connection.clone());
+        let number = all.next;
+        all.next += 1;
+        all.by_number.insert(number, connection.clone());
         Place { places: self.clone(), number, connection, _room: None }
     }
 
     /// The one that does not work, is of the address that has most, and was idle longest. Returns the bytes of its text.
-    fn one_gives_way(&self, there: &mut There, wanted: impl Fn(&Connection) -> bool) -> Option<u64> {
+    fn one_gives_way(&self, all: &mut Connections, wanted: impl Fn(&Connection) -> bool) -> Option<u64> {
         let mut of: HashMap<IpAddr, usize> = HashMap::new();
-        for connection in there.connections.values() {
+        for connection in all.by_number.values() {
             *of.entry(connection.address).or_default() += 1;
         }
         let now = self.now();
@@ -127,9 +127,9 @@ impl Places {
             let last = connection.last.load(Ordering::Relaxed);
             (connection.works(now), std::cmp::Reverse(most), last)
         };
-        let candidates = there.connections.iter().filter(|(_, connection)| wanted(connection));
+        let candidates = all.by_number.iter().filter(|(_, connection)| wanted(connection));
         let number = candidates.min_by_key(|(_, connection)| order(connection)).map(|(&number, _)| number)?;
-        let connection = there.connections.remove(&number)?;
+        let connection = all.by_number.remove(&number)?;
         connection.gave_way.store(true, Ordering::Relaxed);
         connection.end.cancel();
         Some(connection.text.load(Ordering::Relaxed))
@@ -137,14 +137,14 @@ impl Places {
 
     /// Makes those give way that have not taken anything of a long text for a moment, until so many bytes are free.
     pub(super) fn free_text(&self, bytes: u64) {
-        let mut there = self.there();
+        let mut all = self.connections();
         let mut freed = 0;
         let recently = self.now().saturating_sub(millis(TEXT_IN_USE));
         let stale = |other: &Connection| {
             other.text.load(Ordering::Relaxed) > 0 && other.last.load(Ordering::Relaxed) < recently
         };
         while freed < bytes {
-            let Some(text) = self.one_gives_way(&mut there, stale) else { return };
+            let Some(text) = self.one_gives_way(&mut all, stale) else { return };
             freed += text;
         }
     }
@@ -153,8 +153,8 @@ impl Places {
         millis(self.0.began.elapsed())
     }
 
-    fn there(&self) -> MutexGuard<'_, There> {
-        self.0.there.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +195,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.there().connections.remove(&self.number);
+        self.places.connections().by_number.remove(&self.number);
     }
 }
 
@@ -263,6 +263,6 @@ mod tests {
         assert!(!third.is_finished());
         drop(first);
         drop((third.await.unwrap(), second));
-        assert!(places.there().connections.is_empty());
+        assert!(places.connections().by_number.is_empty());
     }
 }

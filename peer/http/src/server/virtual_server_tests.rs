@@ -40,12 +40,13 @@ async fn a_client_that_takes_nothing_is_cut_off_and_a_slow_steady_one_is_not() {
     let mut ended = None;
     let mut bytes = vec![0; 64 * 1024];
     // Some 128 KiB/s, for three times as long as nothing may be taken.
+    let mut pace = tokio::time::interval(Duration::from_millis(500));
     while began.elapsed() < 3 * STALLS {
         slow.read_exact(&mut bytes).await.unwrap();
         if connections() == 1 {
             ended.get_or_insert(began.elapsed());
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        pace.tick().await;
     }
     assert!(ended.is_some_and(|after| after >= STALLS), "{ended:?}");
     slow.read_exact(&mut bytes).await.unwrap();
@@ -77,9 +78,9 @@ async fn a_head_that_does_not_end_and_a_connection_without_requests_end() {
     }
     // Single bytes keep it no longer.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let began = Instant::now();
+    let (began, mut pace) = (Instant::now(), tokio::time::interval(Duration::from_millis(50)));
     while stream.write_all(b"G").await.is_ok() && began.elapsed() < Duration::from_secs(20) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pace.tick().await;
     }
     assert!(began.elapsed() < Duration::from_secs(20));
     stop.cancel();

@@ -35,7 +35,8 @@ fn fetch_from(servers: &[&Server], out: &Path, more: &[&str]) -> Child {
 #[test]
 fn the_rarest_pieces_come_first() {
     let (folder, bytes) = (tempfile::tempdir().unwrap(), random(12 * MIB, 91));
-    let paced = |manners| Manners { block_time: Duration::from_millis(1), ..manners };
+    // Slow enough that requests, which grow with the rate, are many.
+    let paced = |manners| Manners { block_time: Duration::from_millis(4), ..manners };
     let one = Lab::start(&bytes, paced(holding(0..8 * MIB)));
     let two = Lab::start(&bytes, paced(holding(4 * MIB..12 * MIB)));
     let three = Lab::start(&bytes, paced(holding(4 * MIB..8 * MIB)));
@@ -43,13 +44,12 @@ fn the_rarest_pieces_come_first() {
     let ended = fetch(&with(ports(&[&one, &two, &three]), &["-o", out.to_str().unwrap(), "--json"]));
     assert_eq!(ended.succeeded().json()["verified"], true, "{ended:?}");
     assert_content(&out, &bytes);
-    // What only one of them has is asked for before what all have, but for what was asked before the others were known. How
-    // many requests that takes depends on the machine: they grow with the rate.
+    // What only one of them has is asked for before what all have, but for what was asked before the others were known.
     for (lab, rare) in [(&one, 0..4 * MIB as u64), (&two, 8 * MIB as u64..12 * MIB as u64)] {
         let asked = lab.asked();
         let count = asked.iter().filter(|first| rare.contains(first)).count();
         let early = asked.iter().take(count).filter(|first| rare.contains(first)).count();
-        assert!(count > 2 && early + 2 >= count, "{early} of {count} rare parts first: {asked:?}");
+        assert!(count > 4 && early + 2 >= count, "{early} of {count} rare parts first: {asked:?}");
     }
 }
 
