@@ -34,18 +34,18 @@ fn fetch_from(servers: &[&Server], out: &Path, more: &[&str]) -> Child {
 
 #[test]
 fn the_rarest_pieces_come_first() {
-    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(12 * MIB, 91));
-    // Slow enough that requests, which grow with the rate, are many.
-    let paced = |manners| Manners { block_time: Duration::from_millis(4), ..manners };
-    let one = Lab::start(&bytes, paced(holding(0..8 * MIB)));
-    let two = Lab::start(&bytes, paced(holding(4 * MIB..12 * MIB)));
-    let three = Lab::start(&bytes, paced(holding(4 * MIB..8 * MIB)));
+    let (folder, bytes) = (tempfile::tempdir().unwrap(), random(48 * MIB, 91));
+    // Requests grow with the rate: the file is large enough for many.
+    let paced = |manners| Manners { block_time: Duration::from_millis(1), ..manners };
+    let one = Lab::start(&bytes, paced(holding(0..32 * MIB)));
+    let two = Lab::start(&bytes, paced(holding(16 * MIB..48 * MIB)));
+    let three = Lab::start(&bytes, paced(holding(16 * MIB..32 * MIB)));
     let out = folder.path().join("out");
     let ended = fetch(&with(ports(&[&one, &two, &three]), &["-o", out.to_str().unwrap(), "--json"]));
     assert_eq!(ended.succeeded().json()["verified"], true, "{ended:?}");
     assert_content(&out, &bytes);
     // What only one of them has is asked for before what all have, but for what was asked before the others were known.
-    for (lab, rare) in [(&one, 0..4 * MIB as u64), (&two, 8 * MIB as u64..12 * MIB as u64)] {
+    for (lab, rare) in [(&one, 0..16 * MIB as u64), (&two, 32 * MIB as u64..48 * MIB as u64)] {
         let asked = lab.asked();
         let count = asked.iter().filter(|first| rare.contains(first)).count();
         let early = asked.iter().take(count).filter(|first| rare.contains(first)).count();
