@@ -13,7 +13,7 @@ fn sample(dir: &Path, name: &str, size: usize) -> PathBuf {
 }
 
 fn prompt(store: &Store) -> Terminal {
-    let mut terminal = Terminal::start(&store.dfs("ann", &[]));
+    let mut terminal = Terminal::start(&store.dfs("ann", &["--retry-time", "1"]));
     terminal.expect("dfs> ");
     terminal
 }
@@ -104,13 +104,13 @@ fn with_all_servers_down_a_put_waits_says_so_and_goes_on_by_itself() {
     store.kill(2);
     terminal.line(&format!("put {} {}", one.display(), two.display()));
     terminal.expect("waits: only 0 of 2 servers can be reached");
+    terminal.expect("job 2: put");
+    terminal.expect("waits: only 0 of 2");
     let shown = terminal.run("queue");
     assert!(shown.contains("1  waiting") && shown.contains("2  waiting"), "{shown}");
     assert!(terminal.run("cancel 7").contains("there is no job 7"));
     terminal.line("pause 1");
     terminal.expect("1 job paused");
-    terminal.expect("job 2: put");
-    terminal.expect("waits: only 0 of 2");
     terminal.line("cancel 2");
     terminal.expect("1 job cancelled");
     terminal.line("resume");
@@ -120,6 +120,28 @@ fn with_all_servers_down_a_put_waits_says_so_and_goes_on_by_itself() {
     terminal.expect("job 1: one is stored");
     assert_eq!(names(&store), ["one"]);
     assert!(jobs(&store).is_empty());
+}
+
+#[test]
+fn a_job_that_waits_lets_the_next_ones_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 1, 4);
+    let one = sample(dir.path(), "one", 10_000);
+    store.ok(&["put", one.to_str().unwrap()]);
+    // Neighbours hold the same part.
+    [1, 2].map(|node| store.kill(node));
+    let (two, there) = (sample(dir.path(), "two", 10_000), dir.path().join("there"));
+    let mut terminal = prompt(&store);
+    terminal.line(&format!("get one -o {}", there.display()));
+    terminal.expect("job 1: get one waits: ");
+    terminal.line(&format!("put {}", two.display()));
+    terminal.expect("job 2: two is stored");
+    let shown = terminal.run("queue");
+    assert!(shown.contains("get one") && !shown.contains("two"), "{shown}");
+    [1, 2].map(|node| store.restart(node));
+    terminal.expect("job 1: ");
+    until("it is there", || there.exists());
+    assert!(same_content(&one, &there));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
@@ -25,8 +25,22 @@ use crate::queue::{Job, Queue, State, Work};
 
 /// How often the queue's file is looked at: a job that another process leaves there starts within that time.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two tries of a job that waits for something.
+/// Between two tries of a job that waits for something, at least; as long as a try took, if that is longer, so that one that
+/// reads much before it fails leaves time to others.
 const TRY_EVERY: Duration = Duration::from_secs(2);
+/// Longest time between two tries.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Jobs that wait and let others go first, at most.
+const PASSED_OVER: usize = 4;
+
+/// A job that lacked something when it was tried.
+struct Waiting {
+    number: u64,
+    reason: String,
+    /// It is not tried before this.
+    again: Instant,
+}
 
 /// How far the running job is.
 type Running = (u64, watch::Receiver<Progress>);
@@ -138,21 +152,37 @@ impl Jobs {
         }
     }
 
-    /// Works the queue off, in order, as long as it is polled. Dropping it interrupts the job under way.
+    /// Works the queue off, in order, as long as it is polled. A job that lacks something lets the next one go first, and is
+    /// tried again. Dropping it interrupts the job under way.
     pub(super) async fn work(&self, client: &Client) -> Infallible {
         let _lock = self.lock().await;
         self.insist(Queue::recover).await;
+        let mut waiting: Vec<Waiting> = Vec::new();
         loop {
-            match self.insist(Queue::start).await {
-                Some(job) => {
-                    tokio::select! {
-                        () = self.run(client, &job) => {}
-                        () = self.taken_back(job.number) => {}
-                    }
-                    *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                }
-                None => tokio::time::sleep(LOOK_EVERY).await,
+            let now = Instant::now();
+            let resting: Vec<u64> =
+                waiting.iter().filter(|job| now < job.again).map(|job| job.number).collect();
+            // With many that wait, what they lack is likely lacking to all.
+            let started = if resting.len() < PASSED_OVER {
+                self.insist(move |queue| queue.start(&resting)).await
+            } else {
+                None
+            };
+            let Some(job) = started else {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            };
+            let said = waiting.iter().position(|known| known.number == job.number);
+            let said = said.map(|at| waiting.swap_remove(at).reason);
+            let lacks = tokio::select! {
+                lacks = self.run(client, &job, said) => lacks,
+                () = self.taken_back(job.number) => None,
+            };
+            if let Some(reason) = lacks {
+                let again = Instant::now() + now.elapsed().clamp(TRY_EVERY, LONGEST_REST);
+                waiting.push(Waiting { number: job.number, reason, again });
             }
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
@@ -185,56 +215,56 @@ impl Jobs {
         }
     }
 
-    /// Does a job to its end, however long it waits for what it lacks.
-    async fn run(&self, client: &Client, job: &Job) {
+    /// Does a job to its end, or until it lacks something: gives what that is, which is said unless it was `said` before.
+    async fn run(&self, client: &Client, job: &Job, said: Option<String>) -> Option<String> {
         let (number, (kind, of)) = (job.number, job_of(job));
         let of = text::printable(&of);
         let report = Report::new(Progress::default());
         let mut progress = report.subscribe();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, report.subscribe()));
-        let (mut begun, mut noted) = (job.begun, None::<String>);
-        loop {
-            let attempt = attempt(client, &job.work, begun, &report);
-            tokio::pin!(attempt);
-            let result = loop {
-                tokio::select! {
-                    result = &mut attempt => break result,
-                    _ = progress.changed(), if noted.is_some() => {
-                        noted = None;
-                        self.insist(move |queue| queue.note(number, None)).await;
-                    }
+        let mut noted = job.note.is_some();
+        let attempt = attempt(client, job, &report);
+        tokio::pin!(attempt);
+        let result = loop {
+            tokio::select! {
+                result = &mut attempt => break result,
+                _ = progress.changed(), if noted => {
+                    noted = false;
+                    self.insist(move |queue| queue.goes_on(number)).await;
                 }
-            };
-            match result {
-                Ok(done) => {
-                    self.insist(move |queue| queue.finish(number)).await;
-                    let line = format!("job {number}: {}", done.words());
-                    let fields = json!({ "job": number, "kind": kind, "file": of });
-                    return self.screen.event("job_done", fields, &line);
+            }
+        };
+        match result {
+            Ok(done) => {
+                self.insist(move |queue| queue.finish(number)).await;
+                let line = format!("job {number}: {}", done.words());
+                let fields = json!({ "job": number, "kind": kind, "file": of });
+                self.screen.event("job_done", fields, &line);
+                None
+            }
+            Err(error) if error.passes() => {
+                // Only an answer that did not come leaves open whether it is done.
+                let begun = matches!(error, StoreError::Call(_));
+                let reason = match error.needs_login() {
+                    true => "a login is needed: leave dfs and log in again".to_owned(),
+                    false => text::error_line(&error.to_string()),
+                };
+                let kept = reason.clone();
+                self.insist(move |queue| queue.put_back(number, begun, &kept)).await;
+                if said.as_ref() != Some(&reason) {
+                    let line = format!("job {number}: {kind} {of} waits: {reason}");
+                    let fields = json!({ "job": number, "kind": kind, "file": of, "reason": reason });
+                    self.screen.event("job_waits", fields, &line);
                 }
-                Err(error) if error.passes() => {
-                    // Only an answer that did not come leaves open whether it is done.
-                    begun = matches!(error, StoreError::Call(_));
-                    let reason = match error.needs_login() {
-                        true => "a login is needed: leave dfs and log in again".to_owned(),
-                        false => text::error_line(&error.to_string()),
-                    };
-                    if noted.as_ref() != Some(&reason) {
-                        noted = Some(reason.clone());
-                        let line = format!("job {number}: {kind} {of} waits: {reason}");
-                        let fields = json!({ "job": number, "kind": kind, "file": of, "reason": reason });
-                        self.insist(move |queue| queue.note(number, Some(&reason))).await;
-                        self.screen.event("job_waits", fields, &line);
-                    }
-                    tokio::time::sleep(TRY_EVERY).await;
-                }
-                Err(error) => {
-                    let reason = text::error_line(&error.to_string());
-                    let line = format!("job {number}: {kind} {of} failed: {reason}");
-                    let fields = json!({ "job": number, "kind": kind, "file": of, "error": reason });
-                    self.insist(move |queue| queue.fail(number, &reason)).await;
-                    return self.screen.event("job_failed", fields, &line);
-                }
+                Some(reason)
+            }
+            Err(error) => {
+                let reason = text::error_line(&error.to_string());
+                let line = format!("job {number}: {kind} {of} failed: {reason}");
+                let fields = json!({ "job": number, "kind": kind, "file": of, "error": reason });
+                self.insist(move |queue| queue.fail(number, &reason)).await;
+                self.screen.event("job_failed", fields, &line);
+                None
             }
         }
     }
@@ -281,13 +311,13 @@ impl Jobs {
 }
 
 /// Tries a job once. One that was begun before may be done already.
-async fn attempt(client: &Client, work: &Work, begun: bool, report: &Report) -> Result<Output, StoreError> {
-    match work {
+async fn attempt(client: &Client, job: &Job, report: &Report) -> Result<Output, StoreError> {
+    match &job.work {
         Work::Put { path, copies, size, modified } => {
             if look(path)? != (*size, *modified) {
                 return Err(StoreError::ChangedInQueue(path.clone()));
             }
-            if begun && client.is_stored(path, *copies, report).await? {
+            if job.begun && client.is_stored(path, *copies, report).await? {
                 return Ok(Output::StoredBefore(StoredName::of_path(path)?));
             }
             Ok(Output::Stored(vec![client.put(path, *copies, report).await?]))

@@ -83,7 +83,7 @@ pub struct Job {
     /// How far it is.
     #[n(2)]
     pub state: State,
-    /// Whether a worker had it before: it may be done already.
+    /// Whether a worker had it, and it may be done already.
     #[n(3)]
     pub begun: bool,
     /// Why it failed, or what it waits for.
@@ -155,12 +155,22 @@ impl Queue {
         }
     }
 
-    /// Starts the first job that waits; as it was before, so that `begun` says whether it ran earlier.
-    pub fn start(&mut self) -> Option<Job> {
-        let job = self.jobs.iter_mut().find(|job| job.state == State::Waiting)?;
+    /// Starts the first job that waits and is none of `resting`; as it was before, so that `begun` says whether it may be
+    /// done already. What it waited for stays noted until it gets further.
+    pub fn start(&mut self, resting: &[u64]) -> Option<Job> {
+        let ready = |job: &&mut Job| job.state == State::Waiting && !resting.contains(&job.number);
+        let job = self.jobs.iter_mut().find(ready)?;
         let before = job.clone();
-        (job.state, job.begun, job.note) = (State::Running, true, None);
+        (job.state, job.begun) = (State::Running, true);
         Some(before)
+    }
+
+    /// A running job lacks something: it keeps its place, and waits for its next turn. `begun`: whether it may be done all
+    /// the same.
+    pub fn put_back(&mut self, number: u64, begun: bool, what: &str) {
+        if let Some(job) = self.running(number) {
+            (job.state, job.begun, job.note) = (State::Waiting, begun, Some(bounded(what)));
+        }
     }
 
     /// A job is done, whatever was asked of it meanwhile.
@@ -175,10 +185,10 @@ impl Queue {
         }
     }
 
-    /// A running job waits for something, or no longer does.
-    pub fn note(&mut self, number: u64, what: Option<&str>) {
+    /// A running job has what it waited for.
+    pub fn goes_on(&mut self, number: u64) {
         if let Some(job) = self.running(number) {
-            job.note = what.map(bounded);
+            job.note = None;
         }
     }
 

@@ -12,7 +12,9 @@ enum Event {
     Start,
     Finish,
     Fail,
-    Note,
+    PutBack,
+    GoOn,
+    Rested,
     Pause(u64),
     Resume(u64),
     Cancel(u64),
@@ -26,7 +28,9 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Start),
         Just(Event::Finish),
         Just(Event::Fail),
-        Just(Event::Note),
+        Just(Event::PutBack),
+        Just(Event::GoOn),
+        Just(Event::Rested),
         number.clone().prop_map(Event::Pause),
         number.clone().prop_map(Event::Resume),
         number.prop_map(Event::Cancel),
@@ -39,12 +43,14 @@ proptest! {
     fn order_is_kept_nothing_is_lost_and_no_job_is_done_twice(events in prop::collection::vec(event(), 0..80)) {
         let mut queue = Queue::default();
         let (mut left, mut done, mut at_work) = (Vec::new(), Vec::new(), None::<u64>);
+        let mut resting = Vec::new();
         for event in events {
             match event {
                 Event::Add(count) => left.extend(queue.add(vec![work(1); count]).unwrap()),
                 Event::Start if at_work.is_none_or(|number| !queue.is_running(number)) => {
-                    let first = queue.jobs().iter().find(|job| job.state == State::Waiting).map(|job| job.number);
-                    at_work = queue.start().map(|job| job.number);
+                    let ready = |job: &&Job| job.state == State::Waiting && !resting.contains(&job.number);
+                    let first = queue.jobs().iter().find(ready).map(|job| job.number);
+                    at_work = queue.start(&resting).map(|job| job.number);
                     prop_assert_eq!(at_work, first);
                     prop_assert!(at_work.is_none_or(|number| !done.contains(&number)));
                 }
@@ -57,9 +63,14 @@ proptest! {
                 Event::Fail => if let Some(number) = at_work.take() {
                     queue.fail(number, "it is gone");
                 },
-                Event::Note => if let Some(number) = at_work {
-                    queue.note(number, Some("servers"));
+                Event::PutBack => if let Some(number) = at_work.take() {
+                    queue.put_back(number, true, "servers");
+                    resting.push(number);
                 },
+                Event::GoOn => if let Some(number) = at_work {
+                    queue.goes_on(number);
+                },
+                Event::Rested => resting.clear(),
                 Event::Pause(number) => { queue.pause((number > 0).then_some(number)); }
                 Event::Resume(number) => { queue.resume((number > 0).then_some(number)); }
                 Event::Cancel(number) => if queue.cancel(number) {
