@@ -13,7 +13,7 @@ use shoal_prompt::attended;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Context, gives_password};
+use crate::command::{Context, gives_password, logs_in};
 use crate::options::Options;
 use crate::prompt;
 use crate::reply::shown;
@@ -26,6 +26,8 @@ use shoal_session::text;
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long is waited for a tracker at a time before a login without a prompt; the event `no_tracker` says so meanwhile.
+const TRACKER_WITHIN: Duration = Duration::from_secs(60);
 /// The log file in the data directory.
 const LOG_FILE: &str = "client.log";
 /// What is logged there when RUST_LOG does not say.
@@ -86,11 +88,10 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         )?;
     }
     let trackers = read_trackers(&options.tracker_info)?;
-    let path = match &options.data_dir {
-        Some(path) => path.clone(),
-        None => DataDir::default_path(options.listen)?,
+    let (data_dir, mut notes) = match &options.data_dir {
+        Some(path) => (DataDir::open(path)?, Vec::new()),
+        None => DataDir::open_default(options.listen)?,
     };
-    let data_dir = DataDir::open(&path)?;
     let interface = interface(&options);
     let (filter, file) = match interface {
         Interface::Prompt => (FILE_FILTER, Some(data_dir.path().join(LOG_FILE))),
@@ -108,11 +109,21 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         mirrors,
     };
     let client = Client::start(config).await?;
+    if client.is_forwarded() {
+        notes.push(format!(
+            "{} is no address of this machine: listening on all of them, and giving out that one; have port {} forwarded here",
+            options.listen.ip(),
+            options.listen.port()
+        ));
+    }
     let screen = Screen::new(match interface {
         _ if options.json => Form::Json,
         Interface::Prompt => Form::Prompt,
         Interface::Script | Interface::Headless => Form::Text,
     });
+    for note in &notes {
+        screen.note(note)?;
+    }
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
@@ -142,6 +153,10 @@ async fn serve(
         screen.out(&intro(&client.whoami()))?;
     }
     for line in exec {
+        if interface == Interface::Headless && logs_in(line) {
+            // Nobody is there to try again.
+            while !client.reached(TRACKER_WITHIN).await {}
+        }
         match runner::run(&context, line).await? {
             Next::Continue => {}
             Next::Failed => failed.store(true, Ordering::Relaxed),
@@ -155,6 +170,11 @@ async fn serve(
                 failed.store(true, Ordering::Relaxed);
             }
             Ok(())
+        }
+        Interface::Headless if client.whoami().user.is_none() => {
+            anyhow::bail!(
+                "nobody is logged in, and without a prompt nobody can; give --exec 'login NAME' and --password-file FILE"
+            )
         }
         Interface::Headless => std::future::pending().await,
     }

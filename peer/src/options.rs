@@ -32,7 +32,7 @@ pub struct Options {
     /// Print one JSON object per command, and one per event.
     #[arg(long)]
     pub json: bool,
-    /// Where this client keeps its identity, shares and downloads [default: a folder for this address under the XDG data home].
+    /// Where this client keeps its identity, shares and downloads [default: a folder for this port under the XDG data home].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Peers to upload to at a time; at least 1 (`limit up` bounds the rate).

@@ -79,6 +79,17 @@ impl Screen {
         }
     }
 
+    /// Shows what the user should know about this start; scripts that read JSON do not.
+    ///
+    /// # Errors
+    /// When the output is closed.
+    pub(crate) fn note(&self, text: &str) -> io::Result<()> {
+        match self.form {
+            Form::Json => Ok(()),
+            Form::Prompt | Form::Text => self.output.err(&wrapped(text)),
+        }
+    }
+
     /// Shows a line on stdout.
     ///
     /// # Errors

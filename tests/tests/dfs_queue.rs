@@ -129,7 +129,7 @@ fn a_job_that_waits_lets_the_next_ones_go_first() {
     let one = sample(dir.path(), "one", 10_000);
     store.ok(&["put", one.to_str().unwrap()]);
     // Neighbours hold the same part.
-    [1, 2].map(|node| store.kill(node));
+    [1, 2].iter().for_each(|&node| store.kill(node));
     let (two, there) = (sample(dir.path(), "two", 10_000), dir.path().join("there"));
     let mut terminal = prompt(&store);
     terminal.line(&format!("get one -o {}", there.display()));
@@ -138,7 +138,7 @@ fn a_job_that_waits_lets_the_next_ones_go_first() {
     terminal.expect("job 2: two is stored");
     let shown = terminal.run("queue");
     assert!(shown.contains("get one") && !shown.contains("two"), "{shown}");
-    [1, 2].map(|node| store.restart(node));
+    [1, 2].iter().for_each(|&node| store.restart(node));
     terminal.expect("job 1: ");
     until("it is there", || there.exists());
     assert!(same_content(&one, &there));

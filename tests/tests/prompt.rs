@@ -67,6 +67,8 @@ fn passwords_are_asked_for_unseen_and_kept_nowhere() {
         terminal.expect(": ");
         terminal.line(PASSWORD);
     }
+    terminal.expect("Log in as ann now? [Y/n] ");
+    terminal.press("n");
     terminal.expect_prompt();
     terminal.line("login ann");
     terminal.expect("assword: ");
@@ -77,7 +79,7 @@ fn passwords_are_asked_for_unseen_and_kept_nowhere() {
     // With the command it stands on the screen, where the user put it, but nowhere else.
     assert!(!terminal.text().contains(PASSWORD), "the password was echoed:\n{}", terminal.text());
     assert!(terminal.run(&format!("login ann {PASSWORD}")).contains("ann"));
-    assert!(terminal.run(&format!("  LOGIN ann \"{PASSWORD}\"")).contains("logout"));
+    assert!(terminal.run(&format!("  LOGIN ann \"{PASSWORD}\"")).contains("logged in as ann"));
     terminal.run(&format!("change_password {PASSWORD} {PASSWORD}-2"));
     terminal.run("list_groups");
     terminal.line("quit");

@@ -1,10 +1,12 @@
 //! The folder with one process's key, database, history and log, which is locked while the process runs.
 
+use std::cmp::Reverse;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use etcetera::BaseStrategy;
 
@@ -12,6 +14,10 @@ use etcetera::BaseStrategy;
 const LOCK_FILE: &str = "lock";
 /// The digits of a process id and a newline; a longer file is not ours.
 const MAX_LOCK_BYTES: u64 = 32;
+/// The address at which the client listened that used the folder last.
+const ADDRESS_FILE: &str = "address";
+/// Entries of the folder of default folders that are looked at, at most.
+const MAX_ENTRIES: usize = 10_000;
 
 /// A data directory that is ours while this value lives.
 #[derive(Debug)]
@@ -93,13 +99,57 @@ impl DataDir {
         Ok(Self { path, lock })
     }
 
-    /// The default folder of a client that listens at `listen`.
+    /// Opens the default folder of a client that listens at `listen`, and gives what its user should know of it. The folder
+    /// is chosen by the port, because addresses change: a client at a new one is the same client. Among several, the one that
+    /// was last used at this address comes first, then the one that was used last. While another client uses them all, a new
+    /// one is made, named after port and address. Blocks on the disk.
     ///
     /// # Errors
-    /// When there is no home folder.
-    pub fn default_path(listen: SocketAddr) -> Result<PathBuf, DataDirError> {
+    /// As [`Self::open`], or when there is no home folder.
+    pub fn open_default(listen: SocketAddr) -> Result<(Self, Vec<String>), DataDirError> {
         let base = etcetera::choose_base_strategy().map_err(|_| DataDirError::NoHome)?;
-        Ok(base.data_dir().join("shoal").join(format!("client-{}-{}", listen.ip(), listen.port())))
+        Self::open_among(&base.data_dir().join("shoal"), listen)
+    }
+
+    fn open_among(base: &Path, listen: SocketAddr) -> Result<(Self, Vec<String>), DataDirError> {
+        let plain = base.join(format!("client-{}", listen.port()));
+        let own = base.join(format!("client-{}-{}", listen.ip(), listen.port()));
+        let mut found = folders_of(base, listen.port());
+        // `false` is less than `true`.
+        found.sort_by_cached_key(|path| (!is_last_used_at(path, listen), Reverse(last_use(path))));
+        let mut notes = Vec::new();
+        for (at, path) in found.iter().enumerate() {
+            match Self::open(path) {
+                Ok(opened) => {
+                    let others: Vec<_> =
+                        found[at + 1..].iter().map(|path| path.display().to_string()).collect();
+                    if !others.is_empty() && !is_last_used_at(path, listen) {
+                        notes.push(format!(
+                            "there are other data folders for port {}: {}; --data-dir chooses one",
+                            listen.port(),
+                            others.join(", ")
+                        ));
+                    }
+                    return opened.used_at(listen, notes);
+                }
+                Err(DataDirError::InUse { path, pid }) => notes.push(format!(
+                    "{} is in use by another client{pid}; this one has its own identity and shares",
+                    path.display()
+                )),
+                Err(error) => return Err(error),
+            }
+        }
+        Self::open(if found.contains(&plain) { &own } else { &plain })?.used_at(listen, notes)
+    }
+
+    /// Notes the address, so that the same client finds the folder among several.
+    fn used_at(self, listen: SocketAddr, notes: Vec<String>) -> Result<(Self, Vec<String>), DataDirError> {
+        let note = self.path.join(ADDRESS_FILE);
+        if let Err(error) = std::fs::write(&note, listen.to_string()) {
+            // It only decides between several folders.
+            tracing::warn!("cannot write {}: {error}", note.display());
+        }
+        Ok((self, notes))
     }
 
     /// The folder, as an absolute path.
@@ -107,6 +157,37 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The default folders that there are for a port, at whatever address.
+fn folders_of(base: &Path, port: u16) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    let is_one = |name: &str| {
+        let rest = name.strip_prefix("client-")?;
+        let (address, of) = rest.rsplit_once('-').map_or((None, rest), |(address, of)| (Some(address), of));
+        let known = address.is_none_or(|address| address.parse::<IpAddr>().is_ok());
+        (known && of.parse() == Ok(port)).then_some(())
+    };
+    entries
+        .filter(|entry| entry.file_name().to_str().and_then(is_one).is_some())
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// Whether the client that used the folder last listened at this address.
+fn is_last_used_at(path: &Path, listen: SocketAddr) -> bool {
+    let noted = std::fs::read_to_string(path.join(ADDRESS_FILE)).ok();
+    noted.map_or_else(
+        // Folders of the version before are named after it.
+        || path.ends_with(format!("client-{}-{}", listen.ip(), listen.port())),
+        |noted| noted.trim() == listen.to_string(),
+    )
+}
+
+/// When a client was last started on the folder.
+fn last_use(path: &Path) -> Option<SystemTime> {
+    path.join(LOCK_FILE).metadata().and_then(|lock| lock.modified()).ok()
 }
 
 /// The process that holds the lock, in words.
@@ -143,9 +224,45 @@ mod tests {
     }
 
     #[test]
-    fn every_address_has_its_own() {
-        let path = |listen: &str| DataDir::default_path(listen.parse().unwrap()).unwrap();
-        assert!(path("127.0.0.1:4000").ends_with("shoal/client-127.0.0.1-4000"));
-        assert_ne!(path("[::1]:4000"), path("[::1]:4001"));
+    fn a_client_keeps_its_folder_at_a_new_address_and_takes_no_others() {
+        let base = tempfile::tempdir().unwrap();
+        let open = |listen: &str| DataDir::open_among(base.path(), listen.parse().unwrap()).unwrap();
+        let name = |dir: &DataDir| dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let (first, notes) = open("192.168.1.5:4000");
+        assert_eq!((name(&first).as_str(), notes), ("client-4000", vec![]));
+        let (second, notes) = open("192.168.1.6:4000");
+        assert_eq!(name(&second), "client-192.168.1.6-4000");
+        assert!(notes[0].contains("client-4000 is in use by another client (pid "), "{notes:?}");
+        drop((first, second));
+        // Each finds its own again, in any order.
+        let (second, notes) = open("192.168.1.6:4000");
+        assert_eq!((name(&second).as_str(), notes), ("client-192.168.1.6-4000", vec![]));
+        drop(second);
+        let (first, _) = open("192.168.1.5:4000");
+        assert_eq!(name(&first), "client-4000");
+        drop(first);
+        // At an address that is new to both, the one that was used last.
+        let (moved, notes) = open("10.0.0.9:4000");
+        assert_eq!(name(&moved), "client-4000");
+        assert!(notes[0].contains("client-192.168.1.6-4000"), "{notes:?}");
+        assert_eq!(name(&open("10.0.0.9:4001").0), "client-4001");
+    }
+
+    #[test]
+    fn a_folder_of_the_version_before_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        for name in [
+            "client-::1-4000",
+            "client-127.0.0.1-4000",
+            "client-4000x",
+            "client-x-4000",
+            "client-1.2.3.4-40000",
+        ] {
+            std::fs::create_dir(base.path().join(name)).unwrap();
+        }
+        let (dir, _) = DataDir::open_among(base.path(), "127.0.0.1:4000".parse().unwrap()).unwrap();
+        assert!(dir.path().ends_with("client-127.0.0.1-4000"));
+        let (other, _) = DataDir::open_among(base.path(), "10.0.0.1:4000".parse().unwrap()).unwrap();
+        assert!(other.path().ends_with("client-::1-4000"));
     }
 }

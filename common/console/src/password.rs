@@ -1,4 +1,4 @@
-//! Reads a password from the terminal without showing it.
+//! Reads a password from the terminal without showing it, and says whether it is weak.
 
 use std::io::{self, Write};
 
@@ -7,6 +7,8 @@ use shoal_common::Password;
 use shoal_common::limits::MAX_PASSWORD_BYTES;
 use zeroize::Zeroizing;
 
+/// Characters of a password that are looked at: the estimate takes time that grows with the square.
+const ESTIMATED_CHARS: usize = 64;
 const CTRL_C: u8 = 0x03;
 const CTRL_D: u8 = 0x04;
 const CTRL_U: u8 = 0x15;
@@ -31,6 +33,47 @@ pub fn read(prompt: &str) -> io::Result<Option<Password>> {
     drop(hidden);
     writeln!(terminal)?;
     Ok(typed?.map(|bytes| Password::new(String::from_utf8_lossy(&bytes).into_owned())))
+}
+
+/// Asks a question that one key answers: `y` or `n`; Enter is `usual`, Ctrl-C is no. Blocks until a key is pressed.
+///
+/// # Errors
+/// When stdin is no terminal, or fails.
+pub fn confirm(question: &str, usual: bool) -> io::Result<bool> {
+    let hidden = Hidden::start()?;
+    let mut terminal = io::stdout().lock();
+    write!(terminal, "{question} {} ", if usual { "[Y/n]" } else { "[y/N]" })?;
+    terminal.flush()?;
+    let answer = loop {
+        let mut byte = [0];
+        let key = if rustix::io::read(io::stdin(), &mut byte)? == 0 { CTRL_D } else { byte[0] };
+        match key {
+            b'y' | b'Y' => break true,
+            b'n' | b'N' | CTRL_C | CTRL_D => break false,
+            b'\r' | b'\n' => break usual,
+            _ => {}
+        }
+    };
+    drop(hidden);
+    writeln!(terminal, "{}", if answer { "yes" } else { "no" })?;
+    Ok(answer)
+}
+
+/// Why a password would soon be guessed, in words, if it would: `user` is its account's name.
+///
+/// The estimate is that of zxcvbn (Wheeler, USENIX Security 2016). Its scores 0 and 1 stand for fewer than a million guesses.
+#[must_use]
+pub fn weakness(password: &Password, user: &str) -> Option<String> {
+    let start: String = password.expose().chars().take(ESTIMATED_CHARS).collect();
+    let start = Zeroizing::new(start);
+    let estimate = zxcvbn::zxcvbn(&start, &[user, "shoal"]);
+    if estimate.score() > zxcvbn::Score::One {
+        return None;
+    }
+    let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
+    let why =
+        warning.map_or_else(|| "it is short or easy to guess.".to_owned(), |warning| warning.to_string());
+    Some(format!("this password is weak: {why} Anyone who takes a tracker's disk can try it out there"))
 }
 
 /// Reads a line from bytes, as a terminal does; `None` if it was cancelled.
@@ -84,6 +127,17 @@ impl Drop for Hidden {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weak_passwords_are_known() {
+        let weak = |text: &str| weakness(&Password::new(text.to_owned()), "annabella");
+        for text in ["", "a", "secret", "password1", "12345678", "qwertyuiop", "annabella", "aaaaaaaaaaaa"] {
+            assert!(weak(text).is_some_and(|why| why.starts_with("this password is weak: ")), "{text}");
+        }
+        for text in ["correct horse battery staple", "vV3#kq9!zT", &"x7".repeat(20_000)] {
+            assert_eq!(weak(text), None, "{text:.40}");
+        }
+    }
 
     fn typed(bytes: &[u8]) -> Option<String> {
         let mut bytes = bytes.iter().copied();

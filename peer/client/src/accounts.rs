@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, SessionEntry};
 use shoal_common::{GroupName, Password, PeerId, RequestId, Uid, UserName};
-use shoal_session::text;
+use shoal_session::{LoginError, text};
 
 use crate::client::unexpected;
 use crate::results::{ClientForgotten, LoggedIn, LoggedOut, UserCreated, WhoAmI};
@@ -29,14 +29,21 @@ impl Client {
         Ok(UserCreated { user, provisional })
     }
 
-    /// Begins a session; shares and downloads go on.
+    /// Begins a session; shares and downloads go on. For the user who is logged in, only the password is checked.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn login(&self, user: UserName, password: Password) -> Result<LoggedIn, ClientError> {
         let _session_change = self.0.session_change.lock().await;
         if let Some(who) = self.0.session.who() {
-            return Err(ClientError::LoggedIn(who.name));
+            if who.name != user {
+                return Err(ClientError::LoggedIn(who.name));
+            }
+            // The session goes on; a wrong password is an error all the same.
+            if !self.0.session.is_password(password).await? {
+                return Err(LoginError::OtherPassword(user).into());
+            }
+            return Ok(LoggedIn { user, provisional: who.provisional, typed: None, shares: 0, downloads: 0 });
         }
         // The end of the session before may not have been noticed yet.
         self.suspend().await;

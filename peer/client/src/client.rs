@@ -1,6 +1,6 @@
 //! A client that runs: what it is made of, how it starts and ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
 /// What a client is started with.
 pub struct ClientConfig {
-    /// `ip:port` at which it serves; port 0 takes any.
+    /// `ip:port` at which it serves; port 0 takes any. An address of another machine, a router, is given out, while the
+    /// client listens on all addresses of this one.
     pub listen: SocketAddr,
     /// The trackers.
     pub trackers: TrackerInfo,
@@ -60,6 +61,8 @@ pub struct Client(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) config: ClientConfig,
+    /// Where others reach it.
+    pub(crate) reached_at: SocketAddr,
     pub(crate) identity: Identity,
     pub(crate) control: Control,
     pub(crate) store: Store,
@@ -67,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) session: Session,
     pub(crate) tickets: TicketBook,
+    pub(crate) holdings: Holdings,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
     pub(crate) events: Events,
@@ -98,13 +102,18 @@ impl Client {
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
-        let swarm_config = SwarmConfig {
-            identity: identity.clone(),
-            listen: config.listen,
-            upload_slots: config.upload_slots,
+        // An address that another machine has, a router, leads here by that machine's forwarding.
+        let behind = !shoal_net::is_of_this_machine(config.listen.ip());
+        let any = match config.listen {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
+        let listen = if behind { SocketAddr::new(any, config.listen.port()) } else { config.listen };
+        let swarm_config =
+            SwarmConfig { identity: identity.clone(), listen, upload_slots: config.upload_slots };
         let swarm = Swarm::start(swarm_config, tickets.clone()).await?;
         swarm.set_upload_limit(up);
+        let reached_at = if behind { config.listen } else { swarm.local_addr() };
         let control_config = ControlConfig {
             identity: identity.clone(),
             listen: None,
@@ -117,7 +126,7 @@ impl Client {
             own,
             trackers: config.trackers.clone(),
             known,
-            listen: swarm.local_addr().to_string(),
+            listen: reached_at.to_string(),
             tickets: tickets.clone(),
             holdings: holdings.clone(),
             events: events.clone(),
@@ -135,7 +144,7 @@ impl Client {
             swarm: swarm.clone(),
             session: session.clone(),
             shares: shares.clone(),
-            holdings,
+            holdings: holdings.clone(),
             events: events.clone(),
             tickets: tickets.clone(),
             engine: engine.clone(),
@@ -143,6 +152,7 @@ impl Client {
         });
         let client = Self(Arc::new(Inner {
             config,
+            reached_at,
             identity,
             control,
             store,
@@ -150,6 +160,7 @@ impl Client {
             engine,
             session,
             tickets,
+            holdings,
             shares,
             transfers,
             events,
@@ -193,10 +204,16 @@ impl Client {
             provisional: who.as_ref().is_some_and(|who| who.provisional),
             user: who.map(|who| who.name),
             peer: self.peer_id(),
-            address: self.0.swarm.local_addr().to_string(),
+            address: self.0.reached_at.to_string(),
             tracker: self.0.session.tracker(),
             data_dir: self.0.config.data_dir.path().to_owned(),
         }
+    }
+
+    /// Whether the address that it gives out is another machine's, so that only forwarding there makes it reachable.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        self.0.reached_at != self.0.swarm.local_addr()
     }
 
     /// This client's key.
@@ -251,7 +268,8 @@ pub(crate) fn unexpected<T>() -> Result<T, ClientError> {
     Err(CallError::Unexpected.into())
 }
 
-async fn limit(store: &Store, setting: &'static str) -> Result<Option<u64>, StoreError> {
+/// A rate limit that was set, in bytes per second.
+pub(crate) async fn limit(store: &Store, setting: &'static str) -> Result<Option<u64>, StoreError> {
     let text = store.setting(setting).await?;
     Ok(text.and_then(|text| text.parse().ok()).filter(|rate| *rate > 0))
 }

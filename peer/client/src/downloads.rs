@@ -3,12 +3,40 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::client::{LIMIT_DOWN, LIMIT_UP};
+use crate::client::{LIMIT_DOWN, LIMIT_UP, limit};
 use crate::transfers::{Begun, DownloadRow, Resumed};
 use crate::{Client, ClientError, Direction, FileRef};
 
+/// The setting of the folder for downloads without a destination.
+const DOWNLOAD_FOLDER: &str = "download_folder";
+
 impl Client {
-    /// Begins a download in the background; `destination` is a folder or the file's new path.
+    /// Where downloads go for which no destination is given: the folder that was set, else the user's download folder, else
+    /// `~/Downloads`. `None` without a home folder.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn download_folder(&self) -> Result<Option<PathBuf>, ClientError> {
+        let set = self.0.store.setting(DOWNLOAD_FOLDER).await?;
+        let usual = || dirs::download_dir().or_else(|| dirs::home_dir().map(|home| home.join("Downloads")));
+        Ok(set.map(PathBuf::from).or_else(usual))
+    }
+
+    /// Sets where downloads go for which no destination is given; `None` is the user's download folder.
+    ///
+    /// # Errors
+    /// When the path is no UTF-8, or the store fails.
+    pub async fn set_download_folder(&self, folder: Option<PathBuf>) -> Result<(), ClientError> {
+        let Some(folder) = folder else {
+            return Ok(self.0.store.remove_setting(DOWNLOAD_FOLDER).await?);
+        };
+        let path = std::path::absolute(&folder).unwrap_or(folder).into_os_string();
+        let text = path.into_string().map_err(|path| ClientError::NoText(path.into()))?;
+        Ok(self.0.store.set_setting(DOWNLOAD_FOLDER, text).await?)
+    }
+
+    /// Begins a download in the background; `destination` is a folder or the file's new path. One that ends in a slash is
+    /// made.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -79,6 +107,15 @@ impl Client {
         }
         let failed = self.0.transfers.take_failures();
         if failed.is_empty() { Ok(begun.elapsed()) } else { Err(ClientError::DownloadsFailed(failed)) }
+    }
+
+    /// The limits of uploads and downloads, in bytes per second; `None` is no limit.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn limits(&self) -> Result<(Option<u64>, Option<u64>), ClientError> {
+        let store = &self.0.store;
+        Ok((limit(store, LIMIT_UP).await?, limit(store, LIMIT_DOWN).await?))
     }
 
     /// Limits a rate, in bytes per second, from now on and after a restart; `None` is no limit.

@@ -1,5 +1,6 @@
 //! Why a client does not start, and why a command was not carried out, in words for the user.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shoal_common::UserName;
@@ -59,6 +60,12 @@ pub enum ClientError {
     /// A password is missing, and there is nobody to ask.
     #[error("the password is missing; give it with the command, with --password-file or in SHOAL_PASSWORD")]
     NoPassword,
+    /// A path that cannot be kept, because it is no text.
+    #[error("{} is not UTF-8; choose another folder", .0.display())]
+    NoText(PathBuf),
+    /// There is no folder for a download without a destination.
+    #[error("there is no download folder; give a destination, or set one: set download_folder <path>")]
+    NoFolder,
     /// The trackers refused, or none answers.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -100,6 +107,8 @@ impl ClientError {
             Self::NoSharesOn(_) => "no_shares_on",
             Self::SeveralClients(_) => "several_clients",
             Self::NoPassword => "no_password",
+            Self::NoText(_) => "no_text",
+            Self::NoFolder => "no_folder",
             Self::Call(CallError::NoTracker { .. }) => "no_tracker",
             Self::Call(_) => "refused",
             Self::Login(_) => "login",

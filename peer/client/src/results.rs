@@ -108,6 +108,9 @@ pub struct PeerRow {
     pub address: String,
     /// How much of the file it holds; `None` where that is not known here.
     pub percent: Option<u8>,
+    /// Whether it is this client.
+    #[serde(rename = "self", skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
 }
 
 /// A path as text; what is no UTF-8 in it is replaced.

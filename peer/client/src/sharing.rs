@@ -76,26 +76,40 @@ impl Client {
         }
     }
 
-    /// The clients that hold a file, or parts of it.
+    /// The clients that hold a file, or parts of it; this one first.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn peers(&self, file: &FileRef) -> Result<Vec<PeerRow>, ClientError> {
-        let key = self.find(file).await?;
+        let (who, key) = (self.who()?, self.find(file).await?);
         let call = Call::Holders { group: key.group, file: key.file };
         let Answer::Holders { holders, .. } = self.0.session.call(call).await? else { return unexpected() };
-        let rows = holders.into_iter().filter(|holder| holder.completeness != Completeness::None);
-        Ok(rows
-            .map(|holder| PeerRow {
-                percent: match holder.completeness {
-                    Completeness::Complete => Some(100),
-                    _ => self.0.swarm.peer_percent(key, holder.peer),
-                },
-                user: holder.user,
-                peer: holder.peer,
-                address: text::printable(&holder.address),
-            })
-            .collect())
+        let own = match self.0.holdings.completeness(key) {
+            Completeness::None => None,
+            Completeness::Complete => Some(100),
+            Completeness::Some => self.0.transfers.percent(key),
+        };
+        let own = own.map(|percent| PeerRow {
+            user: who.name,
+            peer: self.peer_id(),
+            address: self.0.reached_at.to_string(),
+            percent: Some(percent),
+            own: true,
+        });
+        let held = holders
+            .into_iter()
+            .filter(|holder| holder.completeness != Completeness::None && holder.peer != self.peer_id());
+        let others = held.map(|holder| PeerRow {
+            percent: match holder.completeness {
+                Completeness::Complete => Some(100),
+                _ => self.0.swarm.peer_percent(key, holder.peer),
+            },
+            user: holder.user,
+            peer: holder.peer,
+            address: text::printable(&holder.address),
+            own: false,
+        });
+        Ok(own.into_iter().chain(others).collect())
     }
 
     async fn find(&self, file: &FileRef) -> Result<FileKey, ClientError> {

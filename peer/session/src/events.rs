@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use shoal_common::{FileName, GroupName, UserName};
@@ -120,6 +121,12 @@ pub enum Event {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
+        /// How long that took since it was begun or resumed, in milliseconds; none for a file that was there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u64>,
+        /// Bytes per second that arrived meanwhile.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        average: Option<u64>,
     },
     /// A download cannot go on by itself.
     Failed {
@@ -218,8 +225,13 @@ impl fmt::Display for Event {
             Self::Short { group, file, reason } => {
                 write!(f, "[D] [{group}] {file}: waiting: {reason}; it goes on by itself")
             }
-            Self::Complete { group, file, path, size } => {
-                write!(f, "[C] [{group}] {file}: {} verified, at {}", text::size(*size), shown(path))
+            Self::Complete { group, file, path, size, took_ms, average } => {
+                write!(f, "[C] [{group}] {file}: {} verified", text::size(*size))?;
+                if let (Some(ms), Some(average)) = (took_ms, average) {
+                    let took = text::duration(Duration::from_millis(*ms));
+                    write!(f, " in {took} ({}/s)", text::size(*average))?;
+                }
+                write!(f, ", at {}", shown(path))
             }
             Self::Failed { group, file, error } => write!(f, "[F] [{group}] {file}: {error}"),
             Self::SourceBanned { group, file, source, reason } => {

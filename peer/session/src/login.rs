@@ -41,6 +41,9 @@ pub enum LoginError {
     /// The present password is another one.
     #[error("the old password is wrong; the password was not changed")]
     OldPassword,
+    /// It is not the password of the user who is logged in.
+    #[error("that is not the password of {0}, who is logged in and stays so")]
+    OtherPassword(UserName),
     /// The new password is the present one.
     #[error("the new password is the one the account has already; choose another")]
     SamePassword,
@@ -115,6 +118,16 @@ impl Session {
         Err(self.no_tracker().into())
     }
 
+    /// Whether this is the password of the user who is logged in. No tracker is asked.
+    ///
+    /// # Errors
+    /// When nobody is logged in.
+    pub async fn is_password(&self, password: Password) -> Result<bool, LoginError> {
+        let Some((secrets, account)) = self.0.keys() else { return Err(LoginError::NotLoggedIn) };
+        let given = derive(move || Secrets::derive(password.expose(), &account.salt)).await?;
+        Ok(given.login_key() == secrets.login_key())
+    }
+
     /// Gives the account another password. All other sessions of the user end.
     ///
     /// # Errors
@@ -124,11 +137,10 @@ impl Session {
             return Err(LoginError::NotLoggedIn);
         };
         let salt = account.salt;
-        if let Some(old) = old {
-            let given = derive(move || Secrets::derive(old.expose(), &salt)).await?;
-            if given.login_key() != secrets.login_key() {
-                return Err(LoginError::OldPassword);
-            }
+        if let Some(old) = old
+            && !self.is_password(old).await?
+        {
+            return Err(LoginError::OldPassword);
         }
         let present = secrets.clone();
         let (same, fresh, renewed) = derive(move || {

@@ -65,6 +65,32 @@ impl Context {
         Ok(password)
     }
 
+    /// Warns of a weak password. A person who typed it at the terminal is asked whether to use it; false is no.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) async fn accepts(
+        &self,
+        password: &Password,
+        user: &str,
+        asked: bool,
+    ) -> Result<bool, Failure> {
+        let Some(weak) = password::weakness(password, user) else { return Ok(true) };
+        self.screen.note(&weak)?;
+        if asked { self.confirm("Use it all the same?".to_owned(), false).await } else { Ok(true) }
+    }
+
+    /// Asks the person at the terminal a question.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) async fn confirm(&self, question: String, usual: bool) -> Result<bool, Failure> {
+        match tokio::task::spawn_blocking(move || password::confirm(&question, usual)).await {
+            Ok(answer) => Ok(answer?),
+            Err(stopped) => Err(Failure::Wrong(stopped.to_string())),
+        }
+    }
+
     /// Asks the person at the terminal for a password.
     ///
     /// # Errors

@@ -2,12 +2,14 @@
 
 use clap::Args;
 use shoal_common::{Password, UserName};
+use shoal_console::secrets::given_password;
 use shoal_session::text::quoted;
 
 use super::args::password;
 use super::context::note;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
+use crate::screen::Form;
 
 /// Create an account; asks for the password when it is left out
 ///
@@ -30,12 +32,22 @@ impl Run for CreateUser {
     const EXAMPLE: &'static str = "create_user ann";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let asked = context.attended && self.password.is_none() && given_password().is_none();
         let password = context.new_password(self.password, true).await?;
-        let created = context.client.create_user(self.user, password, self.invite).await?;
+        if !context.accepts(&password, self.user.as_str(), asked).await? {
+            return Err(Failure::Wrong("no account was created; choose another password".to_owned()));
+        }
+        let created = context.client.create_user(self.user, password.clone(), self.invite).await?;
         let (user, note) = (&created.user, note(created.provisional));
-        Ok(Reply::new(
-            format!("user {user} created{note}; log in with: login {}", quoted(user.as_str())),
-            &created,
-        ))
+        let text = format!("user {user} created{note}");
+        let at_prompt = asked && context.screen.form() == Form::Prompt;
+        if at_prompt && context.client.whoami().user.is_none() {
+            context.screen.out(&text)?;
+            if context.confirm(format!("Log in as {user} now?"), true).await? {
+                let login = context.client.login(user.clone(), password).await?;
+                return Ok(Reply::new(format!("logged in as {}", login.user), &login));
+            }
+        }
+        Ok(Reply::new(format!("{text}; log in with: login {}", quoted(user.as_str())), &created))
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use shoal_client::ClientError;
 use shoal_session::text::count;
 
 use super::args::{FileArgs, path};
@@ -12,25 +13,31 @@ use crate::watch;
 
 /// Download a file in the background, from many peers at once
 ///
-/// The destination is a folder or the file's new path. An existing file is kept unless --overwrite is given. The
-/// finished file is shared with the group; stop_share prevents it.
+/// The destination is a folder or the file's new path; one that ends in / is made as a folder. Without it the file goes to
+/// the download folder (see set). An existing file is kept unless --overwrite is given. The finished file is shared with the
+/// group; stop_share prevents it.
 #[derive(Debug, Args)]
 pub struct DownloadFile {
     #[command(flatten)]
     file: FileArgs,
     /// A folder, or the file's new path.
     #[arg(value_name = "destination_path", value_parser = path)]
-    destination: PathBuf,
+    destination: Option<PathBuf>,
     /// Replace what is there.
     #[arg(long)]
     overwrite: bool,
 }
 
 impl Run for DownloadFile {
-    const EXAMPLE: &'static str = "download_file holidays beach.zip ~/downloads";
+    const EXAMPLE: &'static str = "download_file holidays beach.zip ~/downloads/";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
-        let download = context.client.download(self.file.name(), self.destination, self.overwrite);
+        let destination = match self.destination {
+            Some(path) => path,
+            // With a slash at its end, so that it is made.
+            None => context.client.download_folder().await?.ok_or(ClientError::NoFolder)?.join(""),
+        };
+        let download = context.client.download(self.file.name(), destination, self.overwrite);
         let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
         let text = match (&begun.waits, begun.sharers) {

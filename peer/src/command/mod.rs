@@ -27,6 +27,7 @@ mod quota;
 mod reject_request;
 mod resume_download;
 mod sessions;
+mod set;
 mod show_downloads;
 mod show_peers;
 mod stop_share;
@@ -131,6 +132,7 @@ commands! {
         "resume_download" resume_download::ResumeDownload
         "cancel_download" cancel_download::CancelDownload
         "limit" limit::Limit
+        "set" set::Set
         "wait" wait::Wait
     }
     "General" {
@@ -166,6 +168,11 @@ pub(crate) fn gives_password(line: &str) -> bool {
     let is_password = |argument: &clap::Arg| argument.get_id().as_str().ends_with("password");
     let place = command.and_then(|command| command.get_positionals().position(is_password));
     place.is_some_and(|place| cut.words.len() > place + 1)
+}
+
+/// Whether a line is a login.
+pub(crate) fn logs_in(line: &str) -> bool {
+    parse(line).is_some_and(|parsed| matches!(parsed.command, Ok(Command::Login(_))))
 }
 
 /// The command with its arguments, as `help` shows it.
@@ -215,13 +222,13 @@ mod tests {
         let used = |name| usage(find(&all, name).unwrap());
         assert_eq!(
             used("download_file"),
-            "download_file <group_id> <file_name> <destination_path> [--overwrite]"
+            "download_file <group_id> <file_name> [<destination_path>] [--overwrite]"
         );
         assert_eq!(used("upload_file"), "upload_file <file_path> <group_id> [--mirror URL]...");
         assert_eq!(used("create_user"), "create_user <user_id> [<password>] [--invite code]");
         assert_eq!(used("show_downloads"), "show_downloads [-v] [--watch]");
         assert_eq!(used("change_password"), "change_password [<old_password>] [<new_password>]");
         assert_eq!(used("logout"), "logout [<user_id>@<client>]");
-        assert_eq!(used("limit"), "limit <up|down> <RATE>");
+        assert_eq!(used("limit"), "limit [<up|down>] [<RATE>]");
     }
 }

@@ -203,7 +203,7 @@ mod tests {
             ("frobnicate", "there is no command frobnicate; type help"),
             ("list_grups", "did you mean list_groups?"),
             ("login", "<user_id> is missing; use: login <user_id> [<password>]"),
-            ("download_file g f", "<destination_path> is missing"),
+            ("download_file g", "<file_name> is missing"),
             ("join_group my group", "too many arguments"),
             ("join_group \"my", "quote is not closed"),
             ("\"abc", "quote is not closed"),

@@ -20,14 +20,15 @@ impl Run for ShowPeers {
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let file = self.file.name();
         let peers = context.client.peers(&file).await?;
-        let none = format!("nobody else who is online holds {}", file.file);
+        let none = format!("nobody who is online holds {}", file.file);
         let line = |peer: &PeerRow| {
             let part = match peer.percent {
                 Some(100) => "all of it".to_owned(),
                 Some(percent) => format!("{percent}%"),
                 None => "a part of it".to_owned(),
             };
-            format!("{}  {}  {part}  {}", peer.user, peer.address, peer.peer)
+            let own = if peer.own { "  (this client)" } else { "" };
+            format!("{}  {}  {part}  {}{own}", peer.user, peer.address, peer.peer)
         };
         let reply = Reply::list("peers", &peers, &none, line);
         Ok(reply.with("group", &file.group).with("file", &file.file))

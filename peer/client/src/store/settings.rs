@@ -16,6 +16,18 @@ impl Store {
         .await
     }
 
+    /// Forgets a setting.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn remove_setting(&self, name: &'static str) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute("delete from setting where name = ?", (name,))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Makes a setting, or changes it.
     ///
     /// # Errors

@@ -149,7 +149,14 @@ impl Transfers {
         };
         parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record);
-        parts.events.tell(Event::Complete { group, file: name, path: path.clone(), size });
+        parts.events.tell(Event::Complete {
+            group,
+            file: name,
+            path: path.clone(),
+            size,
+            took_ms: None,
+            average: None,
+        });
         Ok(Begun { file, path, sharers, complete: true, waits: None })
     }
 

@@ -1,6 +1,7 @@
 //! Where a download may go: a folder or a file path that exists or can, and never over a different file unless that was
 //! asked for.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use shoal_common::{FileName, Manifest};
@@ -15,7 +16,7 @@ use crate::hashing::{Hashing, hash};
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// The folder does not exist, or is none.
-    #[error("{} is not a folder; make it first, or choose another destination", .0.display())]
+    #[error("{} is not a folder; make it first, or choose another destination (one that ends in / is made)", .0.display())]
     NoFolder(PathBuf),
     /// Something else than a file is there.
     #[error("{} is not a file and cannot be replaced; choose another destination", .0.display())]
@@ -152,15 +153,25 @@ async fn is_identical(
     Ok(hash(path.to_owned(), progress).await?.digest == manifest.digest())
 }
 
-/// The file's path: within a folder under the file's own name, which is one component of a path by its type.
+/// The file's path: within a folder under the file's own name, which is one component of a path by its type. A folder that is
+/// meant, because the path ends in a slash, is made.
 fn resolve(typed: &Path, name: &FileName) -> Result<PathBuf, DestinationError> {
     let absolute = std::path::absolute(typed).map_err(|error| DestinationError::unusable(typed, &error))?;
     if absolute.is_dir() {
         return Ok(absolute.join(name.as_str()));
     }
-    let is_folder = typed.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if typed.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        // It was meant to be a folder; one that is there already is none of ours.
+        std::fs::create_dir_all(&absolute).map_err(|error| match error.kind() {
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                DestinationError::NoFolder(absolute.clone())
+            }
+            _ => DestinationError::unusable(&absolute, &error),
+        })?;
+        return Ok(absolute.join(name.as_str()));
+    }
     match absolute.parent() {
-        _ if is_folder || absolute.file_name().is_none() => Err(DestinationError::NoFolder(absolute)),
+        _ if absolute.file_name().is_none() => Err(DestinationError::NoFolder(absolute)),
         Some(parent) if !parent.is_dir() => Err(DestinationError::NoFolder(parent.to_owned())),
         _ => Ok(absolute),
     }
@@ -171,7 +182,7 @@ fn look(path: &Path) -> Result<Found, DestinationError> {
     match std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path)) {
         Ok(found) if found.is_file() => Ok(Found::File { size: found.len() }),
         Ok(_) => Ok(Found::Other),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
         Err(error) => Err(DestinationError::unusable(path, &error)),
     }
 }
@@ -212,9 +223,15 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/at/all", root.join("link")).unwrap();
         assert_eq!(place(root.join("sub"), false).await, Ok(Destination::New(root.join("sub/a.bin"))));
         assert_eq!(place(root.join("sub/"), false).await, Ok(Destination::New(root.join("sub/a.bin"))));
+        assert_eq!(
+            place(root.join("two/new/"), false).await,
+            Ok(Destination::New(root.join("two/new/a.bin")))
+        );
+        std::fs::write(root.join("file"), b"").unwrap();
         assert_eq!(place(root.join("new"), false).await, Ok(Destination::New(root.join("new"))));
         for (path, expected) in [
-            (root.join("no/"), "is not a folder"),
+            (root.join("file/"), "is not a folder"),
+            (root.join("file/sub/"), "is not a folder"),
             (root.join("no/file"), "is not a folder"),
             (root.clone(), "is not a file"),
             (root.join("link"), "is not a file"),

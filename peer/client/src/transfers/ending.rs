@@ -35,6 +35,7 @@ impl Downloads {
         let (group, file) = self.name_of(record);
         let verified = self.list().verified(key);
         let share = self.list().is_shared(key);
+        let took = if run.is_some() { self.list().took(key) } else { None };
         if !(share && end == End::Complete) {
             self.release(key).await;
         }
@@ -58,7 +59,9 @@ impl Downloads {
             End::Failed(error) if report => parts.events.tell(Event::Failed { group, file, error }),
             End::Complete => {
                 let (path, size) = (record.path.clone(), record.manifest.size);
-                parts.events.tell(Event::Complete { group, file, path, size });
+                let took_ms = took.map(|(took, _)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+                let average = took.map(|(took, bytes)| bytes * 1_000 / (took.as_millis() as u64).max(1));
+                parts.events.tell(Event::Complete { group, file, path, size, took_ms, average });
                 if share {
                     let (downloads, record) = (self.clone(), record.clone());
                     let sharing =

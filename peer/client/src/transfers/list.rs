@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shoal_common::{Gid, GroupName, Manifest};
 use shoal_engine::{Phase, Progress};
@@ -29,6 +30,10 @@ pub(super) struct Running {
     pub(super) now: Now,
     /// `Some(None)` once the engine works, `Some(Some(error))` once it failed before it did.
     pub(super) opened: watch::Sender<Option<Option<String>>>,
+    /// When it began.
+    pub(super) since: Instant,
+    /// Bytes that were verified and written then.
+    pub(super) had: u64,
     /// Ends its wait for something that is lacking.
     pub(super) hurry: Arc<Notify>,
 }
@@ -125,7 +130,7 @@ impl List {
 
     pub(super) fn began(&mut self, key: FileKey, running: Running) {
         if let Some(entry) = self.entry_mut(key) {
-            entry.running = Some(running);
+            entry.running = Some(Running { had: entry.record.verified, ..running });
         }
     }
 
@@ -255,6 +260,18 @@ impl List {
         self.entries.iter().map(|entry| row(entry, &has_ticket)).collect()
     }
 
+    /// How much of a download is there, in whole percent.
+    pub(super) fn percent(&self, key: FileKey) -> Option<u8> {
+        self.entry(key).map(|entry| row(entry, |_| true).percent)
+    }
+
+    /// How long the present run of a download takes, and the bytes that it brought.
+    pub(super) fn took(&self, key: FileKey) -> Option<(Duration, u64)> {
+        let entry = self.entry(key)?;
+        let running = entry.running.as_ref()?;
+        Some((running.since.elapsed(), verified(entry).saturating_sub(running.had)))
+    }
+
     fn entry(&self, key: FileKey) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.record.key == key)
     }
@@ -312,7 +329,7 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
             };
             row.rate = progress.rate;
             row.sources = progress.sources;
-            row.eta = progress.eta;
+            row.eta = progress.eta.filter(|_| progress.sources > 0);
             row.activity = activity(progress.phase, progress.limit, progress.sources, lack);
         }
         Some(Now::Begins) | None => {}
@@ -382,6 +399,8 @@ mod tests {
             ended: CancellationToken::new(),
             now: Now::Begins,
             opened: watch::Sender::new(None),
+            since: Instant::now(),
+            had: 0,
             hurry: Arc::default(),
         }
     }

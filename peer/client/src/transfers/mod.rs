@@ -215,6 +215,12 @@ impl Transfers {
         self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
+    /// How much of a listed download is there, in whole percent.
+    #[must_use]
+    pub(crate) fn percent(&self, key: FileKey) -> Option<u8> {
+        self.list().percent(key)
+    }
+
     /// The downloads that failed since the last call.
     #[must_use]
     pub(crate) fn take_failures(&self) -> Vec<FileRef> {

@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use shoal_engine::{Lack, Pauses, Shortage};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
@@ -33,7 +34,8 @@ pub(super) fn start(
         let mut list = downloads.list();
         let number = list.next_run();
         let (opened, hurry, ended) = (opened.clone(), hurry.clone(), ended.clone());
-        list.began(record.key, Running { number, stop, ended, now: Now::Begins, opened, hurry });
+        let (now, since, had) = (Now::Begins, Instant::now(), 0);
+        list.began(record.key, Running { number, stop, ended, now, opened, since, had, hurry });
         (number, list.lingering(record.key))
     };
     downloads.running.send_modify(|running| *running += 1);
