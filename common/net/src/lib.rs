@@ -18,7 +18,7 @@ mod protocol;
 pub mod requests;
 
 pub use address::{is_of_this_machine, site};
-pub use admission::{ConnectionLimits, Full, Limit, LimitScope, Place, Refused};
+pub use admission::{ConnectionLimits, Full, IDLE, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
 pub use error::NetError;

@@ -37,7 +37,7 @@ pub(super) struct Requester {
     pub(super) uploads: Uploads,
     pub(super) tickets: TicketBook,
     /// A stranger's, until it opens a file of a group that it is a member of.
-    pub(super) place: Place,
+    pub(super) place: Arc<Place>,
     /// Ends the connection.
     pub(super) end: CancellationToken,
 }
@@ -51,7 +51,8 @@ where
     let (sender, outbox) = mpsc::channel(MAX_OUTBOX);
     let table = Arc::new(Table::default());
     let end = requester.end.clone();
-    let mut writer = Writer::new(FrameWriter::new(output), table.clone(), requester.uploads.clone());
+    let uploads = requester.uploads.clone();
+    let mut writer = Writer::new(FrameWriter::new(output), table.clone(), uploads, requester.place.clone());
     let mut reader = Reader::new(
         requester,
         FrameReader::new(input, MAX_FRAME),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_MESSAGE;
 use shoal_common::peer_wire::{Refused, TO_SERVER, ToServer};
-use shoal_common::{Gid, Layout, PieceIndex};
+use shoal_common::tokens::Ticket;
+use shoal_common::{Gid, Layout, PieceIndex, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader};
 use tokio::io::AsyncBufRead;
 use tokio::time::{Instant, timeout_at};
@@ -40,6 +41,8 @@ pub(super) enum Ended {
     Malformed(&'static str),
     #[error("the requester broke a limit: {0}")]
     Limit(&'static str),
+    #[error("all places are taken, and no other user has more of them")]
+    Full,
 }
 
 /// See the module.
@@ -49,8 +52,8 @@ pub(super) struct Reader<R> {
     table: Arc<Table>,
     outbox: Outbox,
     refusals: u32,
-    /// Whether it opened a file of a group that it is a member of.
-    is_member: bool,
+    /// Whose it is, once it opened a file of a group that it is a member of. It stays that user's.
+    user: Option<Uid>,
     born: Instant,
 }
 
@@ -61,13 +64,13 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         table: Arc<Table>,
         outbox: Outbox,
     ) -> Self {
-        Self { requester, frames, table, outbox, refusals: 0, is_member: false, born: Instant::now() }
+        Self { requester, frames, table, outbox, refusals: 0, user: None, born: Instant::now() }
     }
 
     /// Reads until the connection ends.
     pub(super) async fn run(&mut self) -> Ended {
         loop {
-            let deadline = if self.is_member { Instant::now() + SILENCE } else { self.born + STRANGER };
+            let deadline = if self.user.is_some() { Instant::now() + SILENCE } else { self.born + STRANGER };
             let message = match timeout_at(deadline, self.message()).await {
                 Ok(Ok(message)) => message,
                 Ok(Err(ended)) => return ended,
@@ -121,16 +124,16 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             self.refuse(wire, Refused::Limit);
             return Ok(());
         }
-        let expires = match self.judge(ticket, key.group).await {
-            Ok(expires) => expires,
+        let (shown, expires) = match self.judge(ticket, key.group).await {
+            Ok(judged) => judged,
             Err(reason) => {
                 self.refuse(wire, reason);
                 return self.count_refusal();
             }
         };
-        self.is_member = true;
-        self.requester.place.recognise();
-        let Some(opened) = self.requester.uploads.open(key, self.requester.peer, wire, &self.outbox) else {
+        let user = self.recognise(shown.user)?;
+        let who = (user, self.requester.peer);
+        let Some(opened) = self.requester.uploads.open(key, who, wire, &self.outbox) else {
             self.refuse(wire, self.requester.uploads.refusal(key));
             return Ok(());
         };
@@ -147,12 +150,21 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         Ok(())
     }
 
+    /// The requester is that user's, unless it is another's already.
+    fn recognise(&mut self, shown: Uid) -> Result<Uid, Ended> {
+        if let Some(user) = self.user {
+            return Ok(user);
+        }
+        self.requester.place.recognise(shown).map_err(|_| Ended::Full)?;
+        Ok(*self.user.insert(shown))
+    }
+
     async fn renew(&mut self, wire: u32, ticket: &[u8]) -> Result<(), Ended> {
         let Some((id, group)) = self.table.with(wire, |channel| (channel.id, channel.group)) else {
             return Ok(());
         };
         match self.judge(ticket, group).await {
-            Ok(expires) => {
+            Ok((_, expires)) => {
                 self.table.with(wire, |channel| channel.expires = channel.expires.max(expires));
                 Ok(())
             }
@@ -163,11 +175,14 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
     }
 
-    /// Judges a ticket; gives the time until which it opens the group's files.
-    async fn judge(&self, ticket: &[u8], group: Gid) -> Result<Instant, Refused> {
+    /// Judges a ticket; gives it with the time until which it opens the group's files.
+    async fn judge(&self, ticket: &[u8], group: Gid) -> Result<(Ticket, Instant), Refused> {
         let tickets = &self.requester.tickets;
         match tickets.judge_asking(ticket, self.requester.peer, group).await {
-            Ok(ticket) => Ok(Instant::now() + tickets.time_left(ticket.expires_ms)),
+            Ok(ticket) => {
+                let expires = Instant::now() + tickets.time_left(ticket.expires_ms);
+                Ok((ticket, expires))
+            }
             Err(TicketError::Expired) => Err(Refused::Expired),
             Err(TicketError::UnknownKey | TicketError::Invalid) => Err(Refused::Ticket),
         }
@@ -177,6 +192,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let Some((id, piece)) = self.piece(wire, piece)? else { return Ok(()) };
         match self.table.begin(id, piece) {
             Ok(()) => {
+                self.requester.place.is_used();
                 self.requester.uploads.request(id, piece);
                 Ok(())
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shoal_common::PieceIndex;
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA};
 use shoal_common::peer_wire::{DATA, DataHead, Refused, TO_REQUESTER, ToRequester};
+use shoal_net::Place;
 use shoal_net::bulk::frame::{FrameError, FrameWriter};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -103,6 +104,7 @@ pub(super) struct Writer<W> {
     frames: FrameWriter<W>,
     table: Arc<Table>,
     uploads: Uploads,
+    place: Arc<Place>,
     jobs: VecDeque<Job>,
     numbers: u64,
     batches: VecDeque<JoinHandle<Batch>>,
@@ -114,11 +116,17 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    pub(super) fn new(frames: FrameWriter<W>, table: Arc<Table>, uploads: Uploads) -> Self {
+    pub(super) fn new(
+        frames: FrameWriter<W>,
+        table: Arc<Table>,
+        uploads: Uploads,
+        place: Arc<Place>,
+    ) -> Self {
         Self {
             frames,
             table,
             uploads,
+            place,
             jobs: VecDeque::new(),
             numbers: 0,
             batches: VecDeque::new(),
@@ -320,6 +328,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.uploads.limiter().acquire(block.len() as u64).await;
         let start = Instant::now();
         within(self.frames.data(DATA, &head.to_bytes(), block)).await?;
+        self.place.is_used();
         self.dirty = true;
         if limited {
             within(self.frames.flush()).await?;
