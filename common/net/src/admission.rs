@@ -257,10 +257,11 @@ impl<C: Copy + Eq + Hash, H> Admission<C, H> {
     }
 
     /// The connection is that user's, and no stranger's any more. Those that give way for it are gone from here, and are
-    /// to be closed. Of a connection that was recognised before, or is gone, nothing changes.
+    /// to be closed. Of a connection that was recognised before nothing changes. One that has given way is refused: it was
+    /// on its way out while its ticket was judged.
     pub(crate) fn recognise(&mut self, name: C, user: Uid, now_ms: u64) -> Result<Vec<(C, H)>, Refused> {
-        let Some(&at) = self.places.get(&name) else { return Ok(Vec::new()) };
-        let Some(mut known) = self.take(at) else { return Ok(Vec::new()) };
+        let known = self.places.get(&name).copied().and_then(|at| Some((at, self.take(at)?)));
+        let (at, mut known) = known.ok_or(Refused(LimitScope::Strangers))?;
         if known.user.is_some() {
             self.insert(at, known);
             return Ok(Vec::new());

@@ -96,6 +96,7 @@ fn a_strangers_place_is_taken_by_strangers_and_not_by_those_recognised() {
     assert_eq!(admission.count(Group::User(Uid([2; 16]))), 0);
     assert_eq!(admit(&mut admission, 3, 1, 1), Ok(vec![]));
     assert_eq!(admit(&mut admission, 4, 1, 1), Ok(vec![2]));
+    assert_eq!(recognise(&mut admission, 2, 1), Err(LimitScope::Strangers), "it has given way already");
     assert_eq!(admission.count(Group::Strangers), 2);
 }
 

@@ -396,6 +396,10 @@ impl Policy {
         for id in queued.copied().collect::<Vec<_>>() {
             self.refuse_late(id, &late);
         }
+        let starves = |id: &PeerId| self.user_of(*id).is_some_and(|user| user.active == 0);
+        if late.iter().any(starves) {
+            self.stop_slow(now);
+        }
         late.into_iter().for_each(|id| self.lapse(id, now));
     }
 

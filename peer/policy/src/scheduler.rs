@@ -14,8 +14,6 @@ pub(super) const LEECHER_SLOTS: usize = 4;
 /// Channels with waiting requests at the holder of a part, beyond which new requests are sent elsewhere: idle peers cannot
 /// serve what waits here. Of 4, 8, 16 and no limit, 8 was best for 300 leechers (simulated, 2026-11-21).
 pub(super) const LEECHER_QUEUE: usize = 8;
-/// A requester that received nothing for this long is next, whatever its piece.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How far ahead a channel's writer is kept, in time at its rate: enough to read the next piece while one is sent, and
 /// little enough that decisions are made late.
 const AHEAD: Duration = Duration::from_millis(50);

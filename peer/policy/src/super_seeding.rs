@@ -193,6 +193,8 @@ impl SuperSeeding {
             PieceState::Given { to, .. } | PieceState::Promised { to, .. } if self.is_further_key(to, id) => {
                 self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
             }
+            // Beyond that it is served, and not kept from others: else one that asks for everything kept all from them.
+            PieceState::Ungiven if self.promised(id) >= MAX_PROMISED => {}
             PieceState::Ungiven => self.set(index, PieceState::Promised { to: id, until: now + PROMISE }),
             PieceState::Promised { to, .. } if to == id => {
                 self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
@@ -203,6 +205,10 @@ impl SuperSeeding {
             requester.put_off = None;
         }
         Decision::Serve
+    }
+
+    fn promised(&self, id: RequesterId) -> u32 {
+        self.requesters.get(&id).map_or(0, |requester| requester.promised)
     }
 
     /// Whether a requester is a further one of a user, and another user asks. What is kept for the further keys of an

@@ -557,3 +557,35 @@ fn a_users_waiting_keys_do_not_make_a_leechers_queue_long_for_others() {
     world.request(other, 50);
     assert_eq!(world.served(), [(99, 50)]);
 }
+
+#[test]
+fn pieces_that_crawl_to_a_user_with_more_than_its_share_are_taken_back_when_another_starves() {
+    let mut world = World::new(100, 4);
+    let hers: Vec<ChannelId> =
+        (0..3).map(|n| world.open_as(n, (1, u8::try_from(n).unwrap()), true)).collect();
+    let (slow, late) = (world.open(50, 50, true), world.open(60, 60, true));
+    for (&channel, index) in hers.iter().zip(0..) {
+        world.request(channel, index);
+    }
+    assert_eq!(world.served().len(), 3);
+    world.request(slow, 50);
+    assert_eq!(world.served(), [(50, 50)], "all four slots are taken, and nothing comes out of any");
+    let mut stopped = Vec::new();
+    for _ in 0..=11 * 20 {
+        world.request(late, 60);
+        world.now += Duration::from_millis(50);
+        world.handle(Event::Tick);
+        for action in world.actions() {
+            match action {
+                Action::Stop { channel, .. } => stopped.push(channel),
+                Action::Busy { .. } | Action::NotNow { .. } => {}
+                Action::Serve { .. } => panic!("there is no slot"),
+            }
+        }
+    }
+    assert_eq!(stopped, hers, "each once, and not the one with its one slot");
+    let piece = world.piece(0);
+    world.handle(Event::Aborted { channel: hers[0], piece });
+    world.request(late, 61);
+    assert!(world.served().contains(&(60, 61)));
+}

@@ -1,12 +1,16 @@
 //! Requesters by user: what the keys of one account may take together while other users want something too.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shoal_common::{PeerId, Uid};
 
-use crate::scheduler::PATIENCE;
-use crate::{ChannelId, File, Peer, Policy};
+use crate::{Action, ChannelId, File, Peer, Policy};
+
+/// A requester that received nothing for this long is next, whatever its piece.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A piece of a user with more than its share goes out within this time while others wait, or is taken back.
+const LONGEST_SERVING: Duration = Duration::from_secs(10);
 
 /// A user, all peers together.
 #[derive(Debug)]
@@ -76,6 +80,29 @@ impl Policy {
             0 => user.active < share.min(most_of(self.slots)),
             // When others come, a user's further peers end what is under way.
             _ => user.active <= share,
+        }
+    }
+
+    pub(super) fn user_of(&self, peer: PeerId) -> Option<&User> {
+        self.users.get(&self.peers.get(&peer)?.user)
+    }
+
+    /// Takes back pieces that go out slowly to users with more than their share of the slots: a requester that reads next to
+    /// nothing would keep its slot for as long as its piece is long.
+    pub(super) fn stop_slow(&mut self, now: Instant) {
+        let wanting = self.wanting();
+        for (&id, channel) in &mut self.channels {
+            let Some(user) = self.peers.get(&channel.peer).map(|peer| peer.user) else { continue };
+            if self.users.get(&user).is_none_or(|own| own.active <= wanting.share(user)) {
+                continue;
+            }
+            for (piece, since) in &mut channel.active {
+                if now.saturating_duration_since(*since) >= LONGEST_SERVING {
+                    // If it is not taken back by then, that is said again.
+                    *since = now;
+                    self.ready.push_back(Action::Stop { channel: id, piece: *piece });
+                }
+            }
         }
     }
 
