@@ -14,6 +14,7 @@ mod error;
 mod identity;
 mod known;
 mod message;
+mod price;
 mod protocol;
 pub mod requests;
 
@@ -25,4 +26,5 @@ pub use error::NetError;
 pub use identity::{Identity, IdentityError};
 pub use known::{KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};
+pub use price::{Budgets, MessageBudget, Overdrawn, Payer, Tariff};
 pub use protocol::Protocol;

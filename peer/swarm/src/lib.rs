@@ -7,6 +7,7 @@
 
 mod fetch;
 mod have_log;
+mod price;
 mod refusal;
 mod serve;
 mod served;
@@ -21,7 +22,7 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
-use shoal_net::{ConnectionLimits, Full, Identity, Limit, LimitScope, NetError};
+use shoal_net::{Budgets, ConnectionLimits, Full, Identity, Limit, LimitScope, NetError, Payer};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -229,6 +230,7 @@ impl Swarm {
 
     /// Lets connections in until the end.
     async fn accept(self, mut listener: Listener, limits: ConnectionLimits) {
+        let budgets = Budgets::default();
         while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
             let peer = stream.peer();
             let end = self.shared.stop.child_token();
@@ -236,7 +238,8 @@ impl Swarm {
                 Ok(place) => {
                     let place = Arc::new(place);
                     let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
-                    let requester = Requester { peer, uploads, tickets, place, end };
+                    let budget = budgets.connection(Payer::address(from.ip()), price::STRANGER);
+                    let requester = Requester { peer, uploads, tickets, place, budget, end };
                     self.shared.tasks.spawn(serve_one(requester, stream));
                 }
                 Err(refused) => tracing::debug!(%peer, %refused, "turned away"),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use shoal_common::PeerId;
 use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_MESSAGE, MAX_PEER_REQUESTS};
-use shoal_net::Place;
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
+use shoal_net::{MessageBudget, Place};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub(super) struct Requester {
     pub(super) tickets: TicketBook,
     /// A stranger's, until it opens a file of a group that it is a member of.
     pub(super) place: Arc<Place>,
+    /// What its messages are paid with: its address' budget, then its user's.
+    pub(super) budget: MessageBudget,
     /// Ends the connection.
     pub(super) end: CancellationToken,
 }

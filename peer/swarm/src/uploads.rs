@@ -338,8 +338,15 @@ impl Uploads {
         self.carry(state);
     }
 
-    pub(super) fn have(&self, channel: ChannelId, pieces: Vec<PieceIndex>) {
-        self.state().policy.handle(Event::Have { channel, pieces }, now());
+    /// A requester holds these pieces; whether any of that is new.
+    pub(super) fn have(&self, channel: ChannelId, pieces: Vec<PieceIndex>) -> bool {
+        let mut state = self.state();
+        let Some((key, peer)) = state.outlets.get(&channel).map(|outlet| (outlet.key, outlet.peer)) else {
+            return false;
+        };
+        let before = state.policy.holds(key, peer);
+        state.policy.handle(Event::Have { channel, pieces }, now());
+        state.policy.holds(key, peer) != before
     }
 
     /// A request for a piece; one that is not here is answered so.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::table::Table;
+use crate::price;
 use crate::served::{ReadFailure, Source};
 use crate::uploads::{Out, Uploads};
 use shoal_policy::ChannelId;
@@ -313,6 +314,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             job.written += count;
             if job.written == job.length {
                 self.table.end(job.channel, job.piece);
+                self.table.earn(price::earned(job.length));
                 sent.push((job.channel, job.piece));
                 self.jobs.remove(at);
             }
