@@ -20,6 +20,8 @@ const CANCEL: u32 = 8;
 /// before. An honest requester sends the first when its messages cross with the end of a channel, the second every 30 s on
 /// each channel, the third when it opens a file again.
 pub(crate) const USELESS: u32 = 16;
+/// What a server's message costs beside its price if it says nothing new: no more than a look at what is known already.
+pub(crate) const NOTHING_NEW: u32 = 4;
 /// Announced pieces for one unit.
 const PIECES_PER_UNIT: usize = 64;
 /// Pieces of a file for one unit when it is opened: the scheduler keeps a table of them, and drops it at the end.

@@ -136,7 +136,7 @@ async fn read<R: AsyncBufRead + Unpin>(
                 let message = minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?;
                 budget.charge(price::of_answer(&message, payload.len())).await?;
                 if !channels.take(message)? {
-                    budget.charge(price::USELESS).await?;
+                    budget.charge(price::NOTHING_NEW).await?;
                 }
             }
             DATA => {
