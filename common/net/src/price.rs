@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const RECOVERED: u32 = 8;
 /// Debts are paid in pauses of this length at least: timers are no finer than a millisecond.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// What a stranger may ask for whatever others at its address do: enough to open three files or to log in. It costs us no more
+/// than its handshake did.
+const FIRST: u32 = 64;
 /// Users and addresses whose budgets are remembered, in some 500 kB.
 const MAX_PAYERS: usize = 8_192;
 
@@ -142,7 +145,11 @@ impl MessageBudget {
         let together = self.budgets.change(self.payer, |bucket| bucket.charge(units, shared, now));
         let spent = self.own.spent(own, now);
         // One connection among many of all kinds of peers is not slowed for what the others do.
-        let spares = self.payer == Payer::All && spent < own.burst / 2;
+        let spares = match self.payer {
+            Payer::All => spent < own.burst / 2,
+            Payer::Address(_) => spent <= FIRST,
+            Payer::User(_) | Payer::Peer(_) => false,
+        };
         let wait = if spares { owed } else { owed.max(together) };
         if wait.is_zero() {
             if spent <= own.burst - own.burst / RECOVERED {
@@ -230,6 +237,23 @@ mod tests {
         let start = Instant::now();
         honest.charge(10).await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_gets_in_whatever_others_at_its_address_do() {
+        let budgets = Budgets::default();
+        let address = Payer::address([203, 0, 113, 7].into());
+        let tariff = Tariff { own: Allowance { burst: 1_000, ..TARIFF.own }, ..TARIFF };
+        let mut flood = budgets.connection(address, tariff);
+        assert!(passed(&mut flood, Duration::from_secs(2)).await < 600);
+        let mut honest = budgets.connection(address, tariff);
+        let start = Instant::now();
+        for _ in 0..3 {
+            honest.charge(17).await.unwrap();
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        honest.charge(17).await.unwrap();
+        assert!(start.elapsed() > Duration::ZERO, "then it waits like the others");
     }
 
     #[tokio::test(start_paused = true)]
