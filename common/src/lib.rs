@@ -2,6 +2,7 @@
 //! knows neither a clock nor a network.
 
 pub mod bitfield;
+pub mod bucket;
 pub mod budget;
 pub mod credentials;
 pub mod digest;

@@ -4,6 +4,7 @@
 //! Everything waits for conditions; [`PATIENCE`] bounds each wait. Processes die with the value that owns them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
+mod attack;
 mod client;
 mod crowd;
 mod dfs;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use sha1::Digest;
 
+pub use attack::{Attacker, Flood, Target};
 pub use client::{Client, Outcome, Stopped};
 pub use crowd::Crowd;
 pub use dfs::{Store, files_below, node_secret};
@@ -40,7 +42,9 @@ pub use load::{Load, Promises};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
-pub use process::{Finished, client_command, descriptors, finish, peak_memory, run_script, tracker_command};
+pub use process::{
+    Finished, client_command, cpu_time, descriptors, finish, peak_memory, run_script, tracker_command,
+};
 pub use seeder::{Manners, Seeder};
 pub use terminal::Terminal;
 pub use tracker::Trackers;

@@ -121,10 +121,11 @@ impl Promises {
     }
 
     fn lost(&self, tracker: TrackerAddress) -> Vec<String> {
-        let mut member = Member::connect(tracker);
         let all: Vec<_> = self.0.created.iter().chain(&self.0.definite).collect();
         let mut lost = Vec::new();
         for part in all.chunks(200) {
+            // So much a stranger may ask for on one connection.
+            let mut member = Member::connect(tracker);
             let call = |name: &str| Call::Challenge { name: UserName::refer(name).unwrap(), candidate: 0 };
             let answers = member.calls_at_once(part.iter().map(|(name, _)| call(name)).collect());
             for ((name, salt), answer) in part.iter().zip(answers) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA, MAX_PEER_MESSAGE};
-use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, ToRequester, ToServer};
+use shoal_common::peer_wire::{DATA, DataHead, Refused, TO_REQUESTER, ToRequester, ToServer};
 use shoal_common::tracker_api::{Call, Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId};
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
@@ -33,6 +33,14 @@ pub enum Manners {
     StopsHalfway,
     /// It has everything, and serves nothing: not now.
     NeverNow,
+    /// It announces the same piece again and again, and serves nothing.
+    Announces,
+    /// It puts each request off and names another piece as the better one.
+    Instead,
+    /// It sends pieces a byte at a time.
+    Crumbs,
+    /// It says again and again that the file is not open, on a channel that was closed, and serves nothing.
+    Refuses,
 }
 
 /// How often a seeder that crawls sends something per second.
@@ -155,6 +163,20 @@ async fn send(
 ) {
     while let Some(message) = wanted.recv().await {
         match message {
+            ToServer::Open { channel, .. } if share.manners == Manners::Announces => {
+                let pieces = share.size.div_ceil(share.piece_length);
+                let have = Some(vec![0; usize::try_from(pieces.div_ceil(8)).unwrap()]);
+                let opened = minicbor::to_vec(ToRequester::Opened { channel, have }).unwrap();
+                let again = ToRequester::Have { channel, pieces: vec![0] };
+                let _ = repeat(&mut writer, &opened, &minicbor::to_vec(again).unwrap()).await;
+                return;
+            }
+            ToServer::Open { channel, .. } if share.manners == Manners::Refuses => {
+                let refused = ToRequester::Refused { channel, reason: Refused::NotShared, copy: None };
+                let refused = minicbor::to_vec(refused).unwrap();
+                let _ = repeat(&mut writer, &refused, &refused).await;
+                return;
+            }
             ToServer::Open { channel, .. } => {
                 let opened = minicbor::to_vec(ToRequester::Opened { channel, have: None }).unwrap();
                 if writer.control(TO_REQUESTER, &opened).await.is_err() {
@@ -163,6 +185,14 @@ async fn send(
             }
             ToServer::Request { channel, piece } if share.manners == Manners::NeverNow => {
                 let refusal = ToRequester::NotNow { channel, piece, after_ms: 0, instead: None };
+                if writer.control(TO_REQUESTER, &minicbor::to_vec(refusal).unwrap()).await.is_err() {
+                    return;
+                }
+            }
+            ToServer::Request { channel, piece } if share.manners == Manners::Instead => {
+                let pieces = share.size.div_ceil(share.piece_length);
+                let instead = u32::try_from((u64::from(piece) + 1) % pieces).ok();
+                let refusal = ToRequester::NotNow { channel, piece, after_ms: 0, instead };
                 if writer.control(TO_REQUESTER, &minicbor::to_vec(refusal).unwrap()).await.is_err() {
                     return;
                 }
@@ -191,6 +221,21 @@ async fn send(
     }
 }
 
+/// Says something, and then something else until the other side hangs up.
+async fn repeat(
+    writer: &mut FrameWriter<BulkWriter>,
+    first: &[u8],
+    then: &[u8],
+) -> Result<(), shoal_net::bulk::frame::FrameError> {
+    writer.control(TO_REQUESTER, first).await?;
+    loop {
+        for _ in 0..64 {
+            writer.control(TO_REQUESTER, then).await?;
+        }
+        writer.flush().await?;
+    }
+}
+
 async fn send_piece(
     writer: &mut FrameWriter<BulkWriter>,
     share: &Share,
@@ -208,6 +253,7 @@ async fn send_piece(
     }
     let (length, pause) = match share.manners {
         Manners::Crawls(rate) => (rate.div_ceil(CRAWLS), Duration::from_secs(1) / CRAWLS),
+        Manners::Crumbs => (1, Duration::ZERO),
         _ => (BLOCK, Duration::ZERO),
     };
     let mut offset = 0;

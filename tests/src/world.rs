@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Client, Crowd, Manners, Member, Seeder, Trackers};
+use shoal_common::tracker_api::{Answer, Call};
+
+use crate::{Client, Crowd, Manners, Member, Seeder, Target, Trackers};
 
 /// A cluster of one tracker and a group `g` that ann owns.
 pub struct World {
@@ -58,6 +60,16 @@ impl World {
     pub fn crowd(&mut self, count: usize, file: &str, content: &Path, manners: Manners) -> Crowd {
         drop(self.by_hand("crowd"));
         Crowd::start(self.trackers.port(1), ("crowd", count), ("g", file), content, manners)
+    }
+
+    /// A file of ann's to attack her with, as a member sees it.
+    pub fn target(&self, member: &mut Member, file: &str) -> Target {
+        let (group, file, _) = member.find("g", file);
+        let Answer::Holders { holders, .. } = member.done(Call::Holders { group, file }) else {
+            panic!("no holders")
+        };
+        let address = ([127, 0, 0, 1], self.ann.port()).into();
+        Target { address, peer: holders[0].peer, file: (group, file) }
     }
 
     /// A path in the test's folder.

@@ -1,30 +1,19 @@
 //! Peers that open a thousand connections to a client: what they can take is bounded, and others are served meanwhile.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use shoal_common::PeerId;
 use shoal_common::peer_wire::ToServer;
-use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Fid, Gid};
 use shoal_net::Identity;
-use shoal_tests::{Member, World, descriptors, download, peak_memory, same_content, until};
+use shoal_tests::{Target, World, descriptors, download, peak_memory, same_content, until};
 
 const CONNECTIONS: usize = 1_000;
 const MIB: usize = 1 << 20;
 /// What a client lets strangers and members have together: 128 handshakes, and 256 connections behind them.
 const MOST: usize = 128 + 256;
-
-/// The client that is flooded.
-#[derive(Clone, Copy)]
-struct Target {
-    address: SocketAddr,
-    peer: PeerId,
-    file: (Gid, Fid),
-}
 
 /// Opens the connections under one key, several at a time, and keeps them for as long as it may. With a ticket each opens the
 /// file. Ends when all were opened; gives how many came about.
@@ -70,22 +59,13 @@ fn flood(target: Target, identity: Identity, ticket: Option<Vec<u8>>) -> JoinHan
     })
 }
 
-fn target(world: &World, member: &mut Member, file: &str) -> Target {
-    let (group, file, _) = member.find("g", file);
-    let Answer::Holders { holders, .. } = member.done(Call::Holders { group, file }) else {
-        panic!("no holders")
-    };
-    let address = SocketAddr::from(([127, 0, 0, 1], world.ann.port()));
-    Target { address, peer: holders[0].peer, file: (group, file) }
-}
-
 #[test]
 fn a_thousand_connections_take_no_more_than_their_share_and_others_are_served() {
     let mut world = World::new();
     let (path, _) = world.ann.share("g", "a.bin", 8 * MIB);
     world.ann.ok("limit up 4M");
     let mut mallory = world.by_hand("mallory");
-    let target = target(&world, &mut mallory, "a.bin");
+    let target = world.target(&mut mallory, "a.bin");
     let (_, ticket) = mallory.ticket("g");
     let before = descriptors(world.ann.pid());
 

@@ -11,6 +11,7 @@ use shoal_net::Inbound;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::price;
 use crate::service::{Client, Service};
 
 /// How long a connection may stay without a login: a user at a prompt takes a while.
@@ -26,6 +27,8 @@ pub async fn serve(service: Service, inbound: Inbound, closing: CancellationToke
 
 async fn serve_calls(service: Service, inbound: Inbound, closing: CancellationToken) {
     let mut client = Client::new(inbound.peer, inbound.remote);
+    let (payer, tariff) = client.payer();
+    let mut budget = service.budgets().connection(payer, tariff);
     let (mut sender, mut receiver) = inbound.channel.split();
     loop {
         receiver.set_limit(if client.is_known() { MAX_CLIENT_MESSAGE } else { MAX_STRANGER_MESSAGE });
@@ -44,12 +47,23 @@ async fn serve_calls(service: Service, inbound: Inbound, closing: CancellationTo
                 break;
             }
         };
+        let (payer, tariff) = client.payer();
+        budget.is_paid_by(payer, tariff);
+        let charged = tokio::select! {
+            () = closing.cancelled() => break,
+            charged = budget.charge(price::of_call(&call.body, message.len())) => charged,
+        };
+        if let Err(overdrawn) = charged {
+            tracing::info!("a client sent {overdrawn}; closing its connection");
+            break;
+        }
         let (id, name) = (call.call, call.body.name());
         let span = tracing::info_span!("call", id, name, session = client.session());
         let body = answer(&service, &mut client, call.body).instrument(span).await;
         let answer = crate::record::encode(&FromTracker { call: id, body });
         match tokio::time::timeout(SEND_TIMEOUT, sender.send(&answer)).await {
-            Ok(Ok(())) => {}
+            // An overdraft is waited for before the next call.
+            Ok(Ok(())) => budget.owe(price::of_bytes(answer.len())),
             _ => break,
         }
     }

@@ -17,6 +17,7 @@ pub mod links;
 pub mod metrics;
 mod names;
 pub mod presence;
+pub mod price;
 pub mod prompt;
 mod proof;
 pub mod quota;

@@ -13,6 +13,7 @@ use minicbor::{Decode, Encode};
 use shoal_common::limits::MAX_ANNOUNCED;
 use shoal_common::tracker_api::{Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId, Uid};
+use shoal_net::is_of_this_machine;
 use tokio::sync::watch;
 
 use crate::leases::Leases;
@@ -20,11 +21,25 @@ use crate::leases::Leases;
 /// Changes of own clients that one message to another tracker carries at most.
 const MAX_DELTA: usize = 2_000;
 
+/// An unproven address is no longer named when so many users found that nothing answers there.
+const UNREACHED_BY: usize = 3;
+
+/// Where a client accepts bulk connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether its connection comes from that ip. Another ip may be its own, or a third party's.
+    pub proven: bool,
+}
+
 /// A client that is logged in somewhere.
 #[derive(Debug, Clone)]
 struct OnlineClient {
     user: Uid,
-    address: SocketAddr,
+    address: Listening,
+    /// Users who found that nothing answers at its address, if that is unproven.
+    unreached: HashSet<Uid>,
     /// The tracker that it is connected to; `None` for this one.
     tracker: Option<u8>,
     /// Which login this is; see [`Presence::online`].
@@ -47,6 +62,9 @@ pub enum Change {
         /// Where it accepts bulk connections.
         #[n(2)]
         address: String,
+        /// Whether nothing shows that the address is the client's.
+        #[n(3)]
+        unproven: Option<bool>,
     },
     /// A client holds more or less of a file than before.
     #[n(1)]
@@ -100,7 +118,7 @@ pub struct Holder {
     /// Who is logged in there.
     pub user: Uid,
     /// Where it accepts bulk connections.
-    pub address: SocketAddr,
+    pub address: Listening,
     /// How much it holds.
     pub completeness: Completeness,
 }
@@ -139,13 +157,12 @@ impl Presence {
     /// A client of this tracker logged in, or another user did on the same client. The number returned names this login:
     /// an earlier connection of the same client, noticed late to be broken, must not take it offline.
     #[must_use]
-    pub fn online(&self, peer: PeerId, user: Uid, address: SocketAddr) -> u64 {
+    pub fn online(&self, peer: PeerId, user: Uid, address: Listening) -> u64 {
         let mut table = self.lock();
         table.epochs += 1;
         let epoch = table.epochs;
-        table
-            .set_online(peer, OnlineClient { user, address, tracker: None, epoch, holdings: HashMap::new() });
-        table.queue(&Change::Online { peer, user, address: address.to_string() });
+        table.set_online(peer, OnlineClient::new((user, address), None, epoch));
+        table.queue(&online(peer, user, address));
         drop(table);
         self.changed.send_replace(());
         epoch
@@ -189,10 +206,26 @@ impl Presence {
     pub fn clients_of(&self, user: Uid) -> Vec<(PeerId, SocketAddr)> {
         let table = self.lock();
         let own = table.clients.iter().filter(|(_, client)| client.user == user);
-        own.map(|(&peer, client)| (peer, client.address)).collect()
+        own.map(|(&peer, client)| (peer, client.address.address)).collect()
     }
 
-    /// The clients that hold some of a file.
+    /// A user found that nothing answers at the addresses of these clients, which hold a file. It counts for those whose
+    /// addresses are unproven.
+    pub fn unreached(&self, user: Uid, (group, file): (Gid, Fid), peers: &[PeerId]) {
+        let mut table = self.lock();
+        for peer in peers {
+            let Some(client) = table.clients.get_mut(peer) else { continue };
+            let counts = !client.address.proven
+                && client.user != user
+                && client.holdings.contains_key(&(group, file))
+                && client.unreached.len() < UNREACHED_BY;
+            if counts {
+                client.unreached.insert(user);
+            }
+        }
+    }
+
+    /// The clients that hold some of a file, but those at addresses where nothing answers.
     #[must_use]
     pub fn holders(&self, group: Gid, file: Fid) -> Vec<Holder> {
         let table = self.lock();
@@ -201,6 +234,9 @@ impl Presence {
             .filter_map(|peer| {
                 let client = table.clients.get(peer)?;
                 let completeness = *client.holdings.get(&(group, file))?;
+                if client.unreached.len() >= UNREACHED_BY {
+                    return None;
+                }
                 Some(Holder { peer: *peer, user: client.user, address: client.address, completeness })
             })
             .collect()
@@ -298,13 +334,10 @@ impl Presence {
         }
         for change in delta.changes.into_iter().take(MAX_DELTA) {
             match change {
-                Change::Online { peer, user, address } => {
+                Change::Online { peer, user, address, unproven } => {
                     let Ok(address) = address.parse() else { continue };
-                    let tracker = Some(tracker);
-                    table.set_online(
-                        peer,
-                        OnlineClient { user, address, tracker, epoch: 0, holdings: HashMap::new() },
-                    );
+                    let address = Listening { address, proven: unproven != Some(true) };
+                    table.set_online(peer, OnlineClient::new((user, address), Some(tracker), 0));
                 }
                 Change::Holds { peer, holding } => {
                     if table.clients.get(&peer).is_some_and(|client| client.tracker == Some(tracker)) {
@@ -324,6 +357,16 @@ impl Presence {
             }
         }
     }
+}
+
+impl OnlineClient {
+    fn new((user, address): (Uid, Listening), tracker: Option<u8>, epoch: u64) -> Self {
+        Self { user, address, unreached: HashSet::new(), tracker, epoch, holdings: HashMap::new() }
+    }
+}
+
+fn online(peer: PeerId, user: Uid, Listening { address, proven }: Listening) -> Change {
+    Change::Online { peer, user, address: address.to_string(), unproven: (!proven).then_some(true) }
 }
 
 fn milliseconds(life: Duration) -> u32 {
@@ -380,7 +423,7 @@ impl PresenceTable {
     fn snapshot(&self) -> Vec<Change> {
         let own = self.clients.iter().filter(|(_, client)| client.tracker.is_none());
         let clients = own.flat_map(|(&peer, client)| {
-            let online = Change::Online { peer, user: client.user, address: client.address.to_string() };
+            let online = online(peer, client.user, client.address);
             let holds = client.holdings.iter().map(move |(&(group, file), &completeness)| Change::Holds {
                 peer,
                 holding: Holding { group, file, completeness },
@@ -394,17 +437,23 @@ impl PresenceTable {
     }
 }
 
-/// Where others reach a client that says it listens at `listen` and is seen to come from `seen`.
+/// Where others reach a client that says it listens at `listen` and is seen to come from `seen`. That is proven if it comes from
+/// the same ip, or both are this machine's.
 ///
 /// # Errors
 /// When `listen` is no `ip:port`, or one that cannot be dialled.
-pub fn reachable_address(listen: &str, seen: IpAddr) -> Result<SocketAddr, String> {
+pub fn reachable_address(listen: &str, seen: IpAddr) -> Result<Listening, String> {
     let address: SocketAddr = listen.parse().map_err(|_| format!("{listen:?} is not an ip:port"))?;
-    if address.port() == 0 || address.ip().is_multicast() {
+    let (ip, seen) = (address.ip().to_canonical(), seen.to_canonical());
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    if address.port() == 0 || ip.is_multicast() || broadcast {
         return Err(format!("{address} cannot be reached by other peers"));
     }
-    let ip = if address.ip().is_unspecified() { seen.to_canonical() } else { address.ip() };
-    Ok(SocketAddr::new(ip, address.port()))
+    if ip.is_unspecified() {
+        return Ok(Listening { address: SocketAddr::new(seen, address.port()), proven: true });
+    }
+    let proven = ip == seen || (is_of_this_machine(seen) && is_of_this_machine(ip));
+    Ok(Listening { address: SocketAddr::new(ip, address.port()), proven })
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Who may create an account here: anyone, anyone with an invitation, or no one; and how many accounts one address may
 //! create. The rates are this tracker's own. Invitations are records, so any tracker takes them.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use shoal_common::Blake3;
+use shoal_common::bucket::{Allowance, Bucket, Buckets};
 use shoal_common::tracker_api::{Refusal, RefusalKind};
 use shoal_net::site;
 use shoal_replica::{Rows, Write};
@@ -60,44 +60,6 @@ const LONGEST_MS: u64 = 400 * 24 * 3_600_000;
 /// Random bytes of an invitation: enough that it cannot be guessed.
 const CODE_BYTES: usize = 16;
 
-/// What may still be used, refilled with time.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// When it will be full again; in the past when it is full.
-    full_at: Instant,
-}
-
-impl Bucket {
-    /// When it will be full again if one more is taken; else how long to wait for that one.
-    fn after_one(self, burst: u32, refill: Duration, now: Instant) -> Result<Instant, Duration> {
-        let full_at = self.full_at.max(now) + refill;
-        let most = now + refill * burst;
-        if full_at > most { Err(full_at - most) } else { Ok(full_at) }
-    }
-}
-
-/// Buckets by address.
-#[derive(Debug, Default)]
-struct Buckets(HashMap<IpAddr, Bucket>);
-
-impl Buckets {
-    fn of(&self, at: IpAddr, now: Instant) -> Bucket {
-        self.0.get(&at).copied().unwrap_or(Bucket { full_at: now })
-    }
-
-    fn fill(&mut self, at: IpAddr, full_at: Instant, now: Instant) {
-        if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(&at) {
-            self.0.retain(|_, bucket| bucket.full_at > now);
-            if let Some(&fullest) = self.0.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(ip, _)| ip)
-                && self.0.len() >= MAX_ADDRESSES
-            {
-                self.0.remove(&fullest);
-            }
-        }
-        self.0.insert(at, Bucket { full_at });
-    }
-}
-
 /// Why no account may be created now, and how long to wait before another try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TooMany {
@@ -112,16 +74,16 @@ pub enum TooMany {
 pub struct Rates {
     per_address: u32,
     all: Bucket,
-    sites: Buckets,
-    networks: Buckets,
+    sites: Buckets<IpAddr>,
+    networks: Buckets<IpAddr>,
 }
 
 impl Rates {
     /// Rates of a tracker at which no account was created yet; one address may create so many at once.
     #[must_use]
     pub fn new(per_address: u32, now: Instant) -> Self {
-        let all = Bucket { full_at: now };
-        Self { per_address, all, sites: Buckets::default(), networks: Buckets::default() }
+        let none = Buckets::new(MAX_ADDRESSES);
+        Self { per_address, all: Bucket::full(now), sites: none.clone(), networks: none }
     }
 
     /// Counts one account, unless it is one too many: then nothing is counted. This machine's own addresses are not limited.
@@ -133,21 +95,24 @@ impl Rates {
             return Ok(());
         }
         let (site, network) = (site(from), network(from));
-        let burst = BURST_ALL.max(self.per_address);
-        let of_site = self.sites.of(site, now).after_one(self.per_address, REFILL, now);
-        let of_network = network.map(|network| {
-            let bucket = self.networks.of(network, now);
-            let burst = (burst / NETWORK_SHARE).max(self.per_address);
-            Ok((network, bucket.after_one(burst, REFILL_ALL * NETWORK_SHARE, now)?))
-        });
-        let of_site = of_site.map_err(TooMany::There)?;
-        let of_network = of_network.transpose().map_err(TooMany::There)?;
-        let of_all = self.all.after_one(burst, REFILL_ALL, now).map_err(TooMany::Everywhere)?;
-        self.sites.fill(site, of_site, now);
-        if let Some((network, full_at)) = of_network {
-            self.networks.fill(network, full_at, now);
+        let of_all = Allowance { burst: BURST_ALL.max(self.per_address), refill: REFILL_ALL };
+        let of_site = Allowance { burst: self.per_address, refill: REFILL };
+        let of_network = Allowance {
+            burst: (of_all.burst / NETWORK_SHARE).max(self.per_address),
+            refill: REFILL_ALL * NETWORK_SHARE,
+        };
+        // All are looked at before any is written.
+        let mut by_site = self.sites.of(site, now);
+        by_site.take(1, of_site, now).map_err(TooMany::There)?;
+        let mut by_network = network.map(|network| (network, self.networks.of(network, now)));
+        if let Some((_, bucket)) = &mut by_network {
+            bucket.take(1, of_network, now).map_err(TooMany::There)?;
         }
-        self.all.full_at = of_all;
+        self.all.take(1, of_all, now).map_err(TooMany::Everywhere)?;
+        self.sites.set(site, by_site, now);
+        if let Some((network, bucket)) = by_network {
+            self.networks.set(network, bucket, now);
+        }
         Ok(())
     }
 }
@@ -296,11 +261,11 @@ mod tests {
                 u32::from(rates.count(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start).is_ok());
         }
         assert!(taken < BURST_ALL, "{taken}");
-        assert!(rates.sites.0.len() <= MAX_ADDRESSES);
+        assert!(rates.sites.len() <= MAX_ADDRESSES);
         // Those that were turned away are not remembered, and it is not said to be their doing.
-        let before = rates.sites.0.len();
+        let before = rates.sites.len();
         assert_eq!(rates.count(ip("192.0.2.1"), start), Err(TooMany::Everywhere(REFILL_ALL)));
-        assert_eq!(rates.sites.0.len(), before);
+        assert_eq!(rates.sites.len(), before);
     }
 
     #[test]
@@ -336,7 +301,7 @@ mod tests {
         rates.count(ip("192.0.2.1"), start + REFILL_ALL).unwrap();
         // As good as if it had not asked before.
         for _ in 1..PER_ADDRESS {
-            rates.all = Bucket { full_at: start };
+            rates.all = Bucket::full(start);
             rates.count(ip("192.0.2.1"), start + REFILL_ALL).unwrap();
         }
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Client, free_ports, group, in_sync, start, until, user};
-use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry, Holding, RefusalKind};
+use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry, Holding, REVISION, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, Manifest, RequestId, Sha1};
 
 fn file(name: &str, content: u8) -> (Manifest, Vec<u8>) {
@@ -86,6 +86,59 @@ async fn a_share_is_found_through_the_other_tracker_while_its_sharer_is_online()
     until("alice is offline", async || two.online() == 1).await;
     let left = files(&mut bob).await;
     assert_eq!((left.len(), left[0].sharers), (1, 0));
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+/// Who holds a file, and whether it is said that they may not be at their address.
+async fn holders_of(client: &mut Client, (group, file): (Gid, Fid)) -> Vec<(String, bool)> {
+    let Answer::Holders { holders, .. } = client.ok(Call::Holders { group, file }).await else {
+        panic!("no holders")
+    };
+    holders.iter().map(|holder| (holder.address.clone(), holder.is_unproven())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_client_does_not_come_from_is_named_last_and_until_three_users_failed() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));
+    let (one, two) = (start(dir.path(), &ports, 1).await, start(dir.path(), &ports, 2).await);
+    in_sync(&one, 1).await;
+    in_sync(&two, 1).await;
+    let mut mallory = Client::connect(ports[0]).await;
+    mallory.ok(Call::Hello { listen: "192.0.2.1:25".into(), revision: Some(REVISION) }).await;
+    mallory.enter("mallory").await;
+    mallory.create_group("g").await;
+    let file = share_and_announce(&mut mallory, "song.flac", 1).await;
+    let mut others = Vec::new();
+    for name in ["ann", "bob", "eve"] {
+        let mut other = Client::connect(ports[1]).await;
+        other.enter(name).await;
+        other.ok(Call::JoinGroup { request: RequestId::random(), group: group("g") }).await;
+        let request = RequestId::random();
+        mallory.ok(Call::Decide { request, group: group("g"), user: user(name), accept: true }).await;
+        others.push(other);
+    }
+    let (ann, rest) = others.split_first_mut().unwrap();
+    let lie = ("192.0.2.1:25".to_owned(), true);
+    until("the other tracker names her", async || holders_of(ann, file).await == [lie.clone()]).await;
+    ann.ok(Call::ShareKnown { request: RequestId::random(), group: file.0, file: file.1 }).await;
+    announce(ann, file.0, file.1, Completeness::Complete).await;
+    let both = [("127.0.0.1:7777".to_owned(), false), lie];
+    until("both are named, hers last", async || holders_of(&mut rest[0], file).await == both).await;
+
+    let report = |peers| Call::Unreached { group: file.0, file: file.1, peers };
+    let peers = vec![mallory.identity.peer_id(), ann.identity.peer_id()];
+    for _ in 0..3 {
+        rest[0].ok(report(peers.clone())).await;
+        ann.ok(report(peers.clone())).await;
+    }
+    assert_eq!(holders_of(&mut rest[0], file).await, both, "two users are too few");
+    rest[1].ok(report(peers)).await;
+    assert_eq!(holders_of(&mut rest[0], file).await, both[..1], "what is proven stays");
+    let mut stranger = Client::connect(ports[1]).await;
+    stranger.enter("stranger").await;
+    let refused = stranger.refused(report(vec![ann.identity.peer_id()])).await;
+    assert_eq!(refused.kind, RefusalKind::NotAllowed);
     one.shutdown().await;
     two.shutdown().await;
 }

@@ -292,6 +292,63 @@ async fn a_node_that_is_not_where_it_says_is_not_taken() {
     one.shutdown().await;
 }
 
+/// Registers a node that says it is there; gives the answer, or the refusal's text.
+async fn register_at(client: &mut Client, listen: &str) -> Result<Answer, String> {
+    client.ok(Call::Hello { listen: listen.into(), revision: Some(REVISION) }).await;
+    let proof = Some(secret().prove(client.identity.peer_id(), client.tracker));
+    let register = Call::Node(NodeCall::Register { name: NodeName::create("DFS9").unwrap(), proof });
+    client.call(register).await.map_err(|refusal| refusal.text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_node_learns_nothing_of_what_is_at_an_address() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let one = start(dir.path(), &ports, 1, QUICK).await;
+    let mut liar = Client::connect(ports[0]).await;
+    // Something that speaks TLS under another key, something that hangs up, and nothing at all.
+    let other = Server::start("DFS1", &ports);
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = deaf.local_addr().unwrap().port();
+    let hangs_up = tokio::spawn(async move {
+        while let Ok((tcp, _)) = deaf.accept().await {
+            drop(tcp)
+        }
+    });
+    let closed = free_ports(1)[0];
+    let mut texts = Vec::new();
+    for port in [other.port, open, closed] {
+        let text = register_at(&mut liar, &format!("127.0.0.1:{port}")).await.unwrap_err();
+        texts.push(text.replace(&format!(":{port},"), ":PORT,"));
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    hangs_up.abort();
+    // Its budget for this ends.
+    let mut waits = false;
+    for _ in 0..300 {
+        waits |=
+            register_at(&mut liar, &format!("127.0.0.1:{closed}")).await.unwrap_err().contains("too many");
+    }
+    assert!(waits);
+    one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_node_does_not_come_from_is_not_dialled_and_takes_no_place() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let one = start(dir.path(), &ports, 1, QUICK).await;
+    let mut first = Client::connect(ports[0]).await;
+    // An address of documentation (RFC 5737): to dial it would take until a timeout, or fail.
+    let begun = std::time::Instant::now();
+    register_at(&mut first, "192.0.2.1:7001").await.unwrap();
+    let mut second = Client::connect(ports[0]).await;
+    let refused = register_at(&mut second, "192.0.2.1:7001").await.unwrap_err();
+    assert!(refused.contains("is not reached at 192.0.2.1:7001"), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(nodes(&mut first).await.len(), 1);
+    one.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tracker_says_by_itself_what_may_be_deleted() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(2));

@@ -8,12 +8,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use shoal_common::PeerId;
+use shoal_common::{PeerId, Uid};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::site;
+
+/// A connection on which its peer asked for nothing for this long is idle. One that downloads asks at least once per second.
+pub const IDLE: Duration = Duration::from_secs(10);
 
 /// Which connections a limit counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +32,10 @@ pub enum LimitScope {
     Peer,
     /// Those that were not [recognised](Place::recognise) yet.
     Strangers,
+    /// Those of [`Self::Strangers`] from the newcomer's address.
+    StrangersAtAddress,
+    /// Those that were recognised.
+    Members,
 }
 
 /// What happens when a limit is reached.
@@ -37,9 +47,12 @@ pub enum Full {
     OldestGivesWay,
     /// The oldest from the address that has most gives way.
     LargestAddressGivesWay,
-    /// The newest of the peer that has most gives way, if that peer has at least two more than the newcomer's; else the
-    /// newcomer is refused.
-    LargestPeerGivesWay,
+    /// The oldest from the address that has most strangers gives way.
+    LargestStrangersGiveWay,
+    /// One of the user that has most gives way, if that user has at least two more than the newcomer's: an [idle](IDLE) one,
+    /// else the newest of the peer that has most. If no user has, the one that was idle for longest gives way, of a user
+    /// that has more than the newcomer's. Without such a one the newcomer is refused.
+    LargestUserGivesWay,
 }
 
 /// At most `most` connections of a scope.
@@ -74,6 +87,8 @@ impl fmt::Display for Refused {
             LimitScope::Address => "too many connections from this address",
             LimitScope::Peer => "too many connections of this peer",
             LimitScope::Strangers => "too many connections of strangers",
+            LimitScope::StrangersAtAddress => "too many connections of strangers from this address",
+            LimitScope::Members => "too many connections of members",
         })
     }
 }
@@ -84,7 +99,10 @@ enum Group {
     All,
     Address(IpAddr),
     Peer(PeerId),
+    User(Uid),
     Strangers,
+    StrangersAt(IpAddr),
+    Members,
 }
 
 /// The connections that are there. `C` names one; `H` is handed back with it when it has to give way.
@@ -104,8 +122,13 @@ struct Connection<C, H> {
     handle: H,
     address: IpAddr,
     peer: Option<PeerId>,
-    is_stranger: bool,
+    /// Whose it is, once it was recognised.
+    user: Option<Uid>,
+    active: Activity,
 }
+
+/// When a connection was last of use, in milliseconds of the caller's clock.
+type Activity = Arc<AtomicU64>;
 
 impl<C, H> Connection<C, H> {
     fn group(&self, scope: LimitScope) -> Option<Group> {
@@ -113,7 +136,9 @@ impl<C, H> Connection<C, H> {
             LimitScope::All => Some(Group::All),
             LimitScope::Address => Some(Group::Address(self.address)),
             LimitScope::Peer => self.peer.map(Group::Peer),
-            LimitScope::Strangers => self.is_stranger.then_some(Group::Strangers),
+            LimitScope::Strangers => self.user.is_none().then_some(Group::Strangers),
+            LimitScope::StrangersAtAddress => self.user.is_none().then_some(Group::StrangersAt(self.address)),
+            LimitScope::Members => self.user.map(|_| Group::Members),
         }
     }
 
@@ -122,10 +147,21 @@ impl<C, H> Connection<C, H> {
     }
 
     fn groups(&self) -> impl Iterator<Item = Group> {
-        [LimitScope::All, LimitScope::Address, LimitScope::Peer, LimitScope::Strangers]
-            .map(|scope| self.group(scope))
-            .into_iter()
-            .flatten()
+        let scopes = [
+            LimitScope::All,
+            LimitScope::Address,
+            LimitScope::Peer,
+            LimitScope::Strangers,
+            LimitScope::StrangersAtAddress,
+            LimitScope::Members,
+        ];
+        scopes.map(|scope| self.group(scope)).into_iter().flatten().chain(self.user.map(Group::User))
+    }
+
+    /// How long it was idle, if it is.
+    fn idle(&self, now_ms: u64) -> Option<u64> {
+        let idle = now_ms.saturating_sub(self.active.load(Ordering::Relaxed));
+        (u128::from(idle) >= IDLE.as_millis()).then_some(idle)
     }
 }
 
@@ -143,9 +179,24 @@ impl<C: Copy + Eq + Hash, H> Admission<C, H> {
         from: IpAddr,
         peer: Option<PeerId>,
     ) -> Result<Vec<(C, H)>, Refused> {
-        let newcomer = Connection { name, handle, address: site(from), peer, is_stranger: true };
+        let (address, active) = (site(from), Activity::default());
+        let newcomer = Connection { name, handle, address, peer, user: None, active };
+        let leaving = self.make_room(&newcomer, |_| true, 0)?;
+        let gone = leaving.into_iter().filter_map(|at| self.remove(at)).collect();
+        self.insert(self.next, newcomer);
+        self.next += 1;
+        Ok(gone)
+    }
+
+    /// The connections that give way to the newcomer, by the limits of those scopes.
+    fn make_room(
+        &self,
+        newcomer: &Connection<C, H>,
+        applies: impl Fn(LimitScope) -> bool,
+        now_ms: u64,
+    ) -> Result<Vec<u64>, Refused> {
         let mut leaving: Vec<u64> = Vec::new();
-        for limit in &self.limits {
+        for limit in self.limits.iter().filter(|limit| applies(limit.scope)) {
             let Some(group) = newcomer.group(limit.scope) else { continue };
             let gone = leaving.iter().filter(|at| self.there[at].is_in(group)).count();
             if self.count(group) - gone < limit.most {
@@ -159,24 +210,43 @@ impl<C: Copy + Eq + Hash, H> Admission<C, H> {
                     let largest = self.largest(|group| matches!(group, Group::Address(_)));
                     leaving.extend(largest.and_then(|(group, _)| self.oldest(group, &leaving)));
                 }
-                Full::LargestPeerGivesWay => {
-                    let own = peer.map_or(0, |peer| self.count(Group::Peer(peer)));
-                    let largest = self.largest(|group| matches!(group, Group::Peer(_)));
-                    let newest = largest.filter(|(_, most)| *most >= own + 2).and_then(|(group, _)| {
-                        self.there.iter().rev().find(|(_, other)| other.is_in(group)).map(|(at, _)| *at)
-                    });
-                    leaving.push(newest.ok_or(Refused(limit.scope))?);
+                Full::LargestStrangersGiveWay => {
+                    let largest = self.largest(|group| matches!(group, Group::StrangersAt(_)));
+                    leaving.extend(largest.and_then(|(group, _)| self.oldest(group, &leaving)));
+                }
+                Full::LargestUserGivesWay => {
+                    leaving.push(self.of_largest_user(newcomer, now_ms).ok_or(Refused(limit.scope))?);
                 }
             }
         }
-        let gone = leaving.into_iter().filter_map(|at| self.remove(at)).collect();
-        for group in newcomer.groups() {
+        Ok(leaving)
+    }
+
+    /// See [`Full::LargestUserGivesWay`].
+    fn of_largest_user(&self, newcomer: &Connection<C, H>, now_ms: u64) -> Option<u64> {
+        let count_of = |user: Option<Uid>| user.map_or(0, |user| self.count(Group::User(user)));
+        let own = count_of(newcomer.user);
+        let (largest, most) = self.largest(|group| matches!(group, Group::User(_)))?;
+        let gives_way = if most >= own + 2 {
+            let of_user = self.there.iter().filter(|(_, other)| other.is_in(largest));
+            of_user.max_by_key(|(at, other)| {
+                let of_peer = other.peer.map_or(0, |peer| self.count(Group::Peer(peer)));
+                (other.idle(now_ms).is_some(), of_peer, **at)
+            })
+        } else {
+            let idle = self.there.iter().filter_map(|(at, other)| Some((other.idle(now_ms)?, (at, other))));
+            let of_larger = idle.filter(|(_, (_, other))| count_of(other.user) > own);
+            of_larger.max_by_key(|&(idle, (at, _))| (idle, *at)).map(|(_, found)| found)
+        };
+        gives_way.map(|(at, _)| *at)
+    }
+
+    fn insert(&mut self, at: u64, connection: Connection<C, H>) {
+        for group in connection.groups() {
             *self.counts.entry(group).or_default() += 1;
         }
-        self.places.insert(name, self.next);
-        self.there.insert(self.next, newcomer);
-        self.next += 1;
-        Ok(gone)
+        self.places.insert(connection.name, at);
+        self.there.insert(at, connection);
     }
 
     /// The connection is gone; one that is not known here is none of these.
@@ -186,13 +256,34 @@ impl<C: Copy + Eq + Hash, H> Admission<C, H> {
         }
     }
 
-    /// The connection is no stranger's.
-    pub(crate) fn recognise(&mut self, name: C) {
-        let known = self.places.get(&name).and_then(|at| self.there.get_mut(at));
-        if let Some(known) = known.filter(|known| known.is_stranger) {
-            known.is_stranger = false;
-            self.decrease(Group::Strangers);
+    /// The connection is that user's, and no stranger's any more. Those that give way for it are gone from here, and are
+    /// to be closed. Of a connection that was recognised before nothing changes. One that has given way is refused: it was
+    /// on its way out while its ticket was judged.
+    pub(crate) fn recognise(&mut self, name: C, user: Uid, now_ms: u64) -> Result<Vec<(C, H)>, Refused> {
+        let known = self.places.get(&name).copied().and_then(|at| Some((at, self.take(at)?)));
+        let (at, mut known) = known.ok_or(Refused(LimitScope::Strangers))?;
+        if known.user.is_some() {
+            self.insert(at, known);
+            return Ok(Vec::new());
         }
+        known.user = Some(user);
+        match self.make_room(&known, |scope| scope == LimitScope::Members, now_ms) {
+            Ok(leaving) => {
+                let gone = leaving.into_iter().filter_map(|at| self.remove(at)).collect();
+                self.insert(at, known);
+                Ok(gone)
+            }
+            Err(refused) => {
+                known.user = None;
+                self.insert(at, known);
+                Err(refused)
+            }
+        }
+    }
+
+    fn activity(&self, name: C) -> Option<Activity> {
+        let at = self.places.get(&name)?;
+        self.there.get(at).map(|known| known.active.clone())
     }
 
     fn count(&self, group: Group) -> usize {
@@ -210,12 +301,16 @@ impl<C: Copy + Eq + Hash, H> Admission<C, H> {
     }
 
     fn remove(&mut self, at: u64) -> Option<(C, H)> {
+        self.take(at).map(|gone| (gone.name, gone.handle))
+    }
+
+    fn take(&mut self, at: u64) -> Option<Connection<C, H>> {
         let gone = self.there.remove(&at)?;
         self.places.remove(&gone.name);
         for group in gone.groups() {
             self.decrease(group);
         }
-        Some((gone.name, gone.handle))
+        Some(gone)
     }
 
     fn decrease(&mut self, group: Group) {
@@ -236,6 +331,13 @@ pub struct ConnectionLimits(Arc<Mutex<Places>>);
 struct Places {
     admission: Admission<u64, CancellationToken>,
     next: u64,
+    since: Instant,
+}
+
+impl Places {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The place of one connection; dropping it gives the place back.
@@ -243,13 +345,16 @@ struct Places {
 pub struct Place {
     limits: ConnectionLimits,
     number: u64,
+    since: Instant,
+    active: Activity,
 }
 
 impl ConnectionLimits {
     /// Limits apply in their order.
     #[must_use]
     pub fn new(limits: Vec<Limit>) -> Self {
-        Self(Arc::new(Mutex::new(Places { admission: Admission::new(limits), next: 0 })))
+        let (admission, since) = (Admission::new(limits), Instant::now());
+        Self(Arc::new(Mutex::new(Places { admission, next: 0, since })))
     }
 
     /// Gives a connection a place. `end` is cancelled when the connection has to give way to another.
@@ -263,7 +368,11 @@ impl ConnectionLimits {
             gives_way.cancel();
         }
         places.next += 1;
-        Ok(Place { limits: self.clone(), number })
+        let (since, active) = (places.since, places.admission.activity(number).unwrap_or_default());
+        drop(places);
+        let place = Place { limits: self.clone(), number, since, active };
+        place.is_used();
+        Ok(place)
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -272,9 +381,23 @@ impl ConnectionLimits {
 }
 
 impl Place {
-    /// The connection is no stranger's any more.
-    pub fn recognise(&self) {
-        self.limits.places().admission.recognise(self.number);
+    /// The connection is that user's, and no stranger's any more. Others may have to give way to it.
+    ///
+    /// # Errors
+    /// When a limit is reached: the connection is to be closed.
+    pub fn recognise(&self, user: Uid) -> Result<(), Refused> {
+        let mut places = self.limits.places();
+        let now_ms = places.now_ms();
+        for (_, gives_way) in places.admission.recognise(self.number, user, now_ms)? {
+            gives_way.cancel();
+        }
+        Ok(())
+    }
+
+    /// The connection is of use now. One that is not is [idle](IDLE).
+    pub fn is_used(&self) {
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active.store(now_ms, Ordering::Relaxed);
     }
 }
 

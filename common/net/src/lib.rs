@@ -14,15 +14,17 @@ mod error;
 mod identity;
 mod known;
 mod message;
+mod price;
 mod protocol;
 pub mod requests;
 
 pub use address::{is_of_this_machine, site};
-pub use admission::{ConnectionLimits, Full, Limit, LimitScope, Place, Refused};
+pub use admission::{ConnectionLimits, Full, IDLE, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
 pub use error::NetError;
 pub use identity::{Identity, IdentityError};
 pub use known::{KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};
+pub use price::{Budgets, MessageBudget, Overdrawn, Payer, Tariff};
 pub use protocol::Protocol;

@@ -244,6 +244,27 @@ async fn a_connection_has_its_share_of_channels_and_not_more() {
 }
 
 #[tokio::test]
+async fn a_peer_that_opens_channel_after_channel_is_disconnected() {
+    let (_server, incoming, address) = server(ControlLimits::default()).await;
+    echo(incoming);
+    let client = client().await;
+    let peer = client.dial("127.0.0.1", address.port(), None).await.unwrap();
+    let mut opened = 0;
+    let opening = async {
+        while let Ok(mut channel) = client.open(peer, ECHO).await {
+            if channel.send(b"x").await.is_err() || !matches!(channel.recv().await, Ok(Some(_))) {
+                break;
+            }
+            opened += 1;
+        }
+    };
+    within(Duration::from_secs(60), "the end of it", opening).await;
+    assert!((250..2_000).contains(&opened), "{opened}");
+    let gone = async || matches!(client.open(peer, ECHO).await, Err(NetError::NotConnected { .. }));
+    within(Duration::from_secs(10), "the end of the connection", async { while !gone().await {} }).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_dials_again_and_again_keeps_its_newest_connections() {
     let (_server, incoming, address) = server(ControlLimits::default()).await;
     echo(incoming);

@@ -368,4 +368,16 @@ pub struct Holder {
     /// How much it holds.
     #[n(3)]
     pub completeness: Completeness,
+    /// Whether nothing shows that the address is the client's: its connection to its tracker came from another ip. `None` if
+    /// it is, and from earlier versions.
+    #[n(4)]
+    pub unproven: Option<bool>,
+}
+
+impl Holder {
+    /// Whether nothing shows that the address is the client's.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.unproven == Some(true)
+    }
 }

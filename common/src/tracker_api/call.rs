@@ -306,6 +306,20 @@ pub enum Call {
         #[n(1)]
         peer: PeerId,
     },
+    /// Holders of a file that did not answer at their addresses, which nothing shows to be theirs; from members. An address is
+    /// no longer named when several users said so. → [`Answer::Ok`](super::Answer::Ok)
+    #[n(30)]
+    Unreached {
+        /// In which group.
+        #[n(0)]
+        group: Gid,
+        /// Which file.
+        #[n(1)]
+        file: Fid,
+        /// Their keys, at most [`crate::limits::MAX_LIST`].
+        #[n(2)]
+        peers: Vec<PeerId>,
+    },
 }
 
 impl Call {
@@ -313,6 +327,7 @@ impl Call {
     #[must_use]
     pub fn revision(&self) -> u32 {
         match self {
+            Self::Unreached { .. } => 3,
             Self::Quota { .. } | Self::ForgetClient { .. } => 2,
             _ => 0,
         }

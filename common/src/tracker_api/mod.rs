@@ -23,8 +23,9 @@ pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 
 /// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
-/// [`RefusalKind::SignedOut`], and there are quotas.
-pub const REVISION: u32 = 2;
+/// [`RefusalKind::SignedOut`], and there are quotas. From 3 on trackers say which addresses are unproven, and learn which do not
+/// answer.
+pub const REVISION: u32 = 3;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -135,7 +136,7 @@ pub enum RefusalKind {
 mod tests {
     use super::*;
     use crate::credentials::Account;
-    use crate::{FileName, GroupName, Manifest, PeerId, RequestId, Sha1, Uid, UserName};
+    use crate::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid, UserName};
     use proptest::prelude::*;
 
     #[test]
@@ -150,6 +151,7 @@ mod tests {
             Call::ListMembers { group: GroupName::create("g").unwrap(), after: Some(name) },
             Call::Renew,
             Call::Quota { group: None },
+            Call::Unreached { group: Gid([1; 16]), file: Fid([2; 16]), peers: vec![PeerId([3; 32])] },
             Call::Node(storage::NodeCall::Report(Box::default())),
             Call::Store(storage::StoreCall::Lease { id: RequestId([9; 16]), end: true }),
         ];

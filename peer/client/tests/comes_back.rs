@@ -106,7 +106,7 @@ impl Ann {
     fn holder(&self) -> Holder {
         let user = UserName::create("ann").unwrap();
         let address = self.passage.address.to_string();
-        Holder { peer: self.member.id(), address, user, completeness: Completeness::Complete }
+        Holder { peer: self.member.id(), address, user, completeness: Completeness::Complete, unproven: None }
     }
 
     async fn kill(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_common::{Fid, Gid, Layout, PeerId, PieceIndex};
+use shoal_common::{Fid, Gid, Layout, PeerId, PieceIndex, Uid};
 
 /// A file as peers name it to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +24,9 @@ pub struct ChannelId(
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each event's doc says what its fields are")]
 pub enum Event {
-    /// A requester opened a file. `seeding`: whether the whole of it is here.
-    Opened { channel: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool },
+    /// A requester, a peer of that user, opened a file. `seeding`: whether the whole of it is here. While a peer has
+    /// something open, it counts as a peer of the first user that was named for it.
+    Opened { channel: ChannelId, user: Uid, peer: PeerId, key: FileKey, layout: Layout, seeding: bool },
     /// The whole file is here now.
     Completed { key: FileKey },
     /// A requester holds these pieces.

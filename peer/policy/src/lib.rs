@@ -6,6 +6,8 @@
 //!
 //! - the piece that was sent least goes first;
 //! - at most `slots` peers are served at a time;
+//! - while several users want something, each is served with as many peers at a time as the one that wants with fewest, and
+//!   users take turns: the keys of one account get together what an account with one key gets;
 //! - a requester that has waited for a second, and got nothing from other peers meanwhile, goes before the rest, so that no
 //!   requester starves.
 //!
@@ -14,15 +16,18 @@
 mod events;
 mod scheduler;
 mod super_seeding;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use shoal_common::{Layout, PeerId, PieceIndex};
+use shoal_common::{Layout, PeerId, PieceIndex, Uid};
 
 pub use self::events::{Action, ChannelId, Event, FileKey};
 
+use self::scheduler::LEECHER_QUEUE;
 use self::super_seeding::{Decision, RequesterId, SuperSeeding};
+use self::users::User;
 
 /// A requester that received nothing for this long is answered Busy, before its own timeout fires.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -62,6 +67,7 @@ struct Channel {
 /// A peer, all its channels together.
 #[derive(Debug)]
 struct Peer {
+    user: Uid,
     channels: usize,
     /// Requests that wait.
     waiting: usize,
@@ -88,6 +94,7 @@ pub struct Policy {
     /// No waiting request could be served when that was tried last, and nothing has changed that since.
     stuck: bool,
     peers: BTreeMap<PeerId, Peer>,
+    users: BTreeMap<Uid, User>,
     active_peers: usize,
     ready: VecDeque<Action>,
     arrivals: u64,
@@ -105,6 +112,7 @@ impl Policy {
             busy: BTreeSet::new(),
             stuck: true,
             peers: BTreeMap::new(),
+            users: BTreeMap::new(),
             active_peers: 0,
             ready: VecDeque::new(),
             arrivals: 0,
@@ -129,8 +137,8 @@ impl Policy {
     pub fn handle(&mut self, event: Event, now: Instant) {
         self.stuck &= matches!(event, Event::Opened { .. } | Event::Have { .. } | Event::Request { .. });
         match event {
-            Event::Opened { channel, peer, key, layout, seeding } => {
-                self.open(channel, peer, key, layout, seeding)
+            Event::Opened { channel, user, peer, key, layout, seeding } => {
+                self.open(channel, (user, peer), key, layout, seeding)
             }
             Event::Completed { key } => {
                 if let Some(file) = self.files.get_mut(&key) {
@@ -169,7 +177,14 @@ impl Policy {
         Some((channel, file))
     }
 
-    fn open(&mut self, id: ChannelId, peer: PeerId, key: FileKey, layout: Layout, seeding: bool) {
+    fn open(
+        &mut self,
+        id: ChannelId,
+        (user, peer): (Uid, PeerId),
+        key: FileKey,
+        layout: Layout,
+        seeding: bool,
+    ) {
         let rng = &mut self.rng;
         let file = self.files.entry(key).or_insert_with(|| File {
             super_seeding: SuperSeeding::new(layout, rng.fork()),
@@ -180,7 +195,7 @@ impl Policy {
             queued: BTreeSet::new(),
         });
         let (requester, channels) =
-            file.requesters.entry(peer).or_insert_with(|| (file.super_seeding.join(), 0));
+            file.requesters.entry(peer).or_insert_with(|| (file.super_seeding.join(user), 0));
         *channels += 1;
         let channel = Channel {
             peer,
@@ -194,6 +209,7 @@ impl Policy {
         self.channels.insert(id, channel);
         let last_served = self.servings;
         let peer = self.peers.entry(peer).or_insert_with(|| Peer {
+            user,
             channels: 0,
             waiting: 0,
             active: 0,
@@ -202,12 +218,17 @@ impl Policy {
             served_elsewhere: None,
             place_until: None,
         });
+        if peer.channels == 0 {
+            let new = User { peers: 0, wanting: 0, active: 0, last_served, served_at: None };
+            self.users.entry(user).or_insert(new).peers += 1;
+        }
         peer.channels += 1;
     }
 
     fn request(&mut self, id: ChannelId, piece: PieceIndex, now: Instant) {
         let arrival = self.arrivals;
         let patient = self.is_patient(id, now);
+        let overrun = self.file_of(id).is_some_and(|file| self.is_overrun(id, file, LEECHER_QUEUE));
         let Some((channel, file)) = self.channel(id) else { return };
         let decision = match file.seeding {
             true => file.super_seeding.ask(channel.requester, piece, now),
@@ -217,7 +238,7 @@ impl Policy {
             self.ready.push_back(Action::NotNow { channel: id, piece, after, instead });
             return;
         }
-        if patient && file.is_overrun() && channel.is_idle() {
+        if patient && overrun && channel.is_idle() {
             return self.send_elsewhere(id, piece, now);
         }
         channel.waiting.push_back((arrival, piece));
@@ -225,12 +246,16 @@ impl Policy {
         let (peer, key) = (channel.peer, channel.key);
         self.arrivals += 1;
         self.busy.insert(key);
-        if let Some(peer) = self.peers.get_mut(&peer) {
+        self.change(peer, |peer| {
             peer.waiting += 1;
             peer.waiting_since.get_or_insert(now);
             peer.place_until = None;
-        }
-        self.stuck &= !self.channels.get(&id).is_some_and(|channel| self.could_serve(channel));
+        });
+        self.stuck = self.stuck && !self.channels.get(&id).is_some_and(|channel| self.could_serve(channel));
+    }
+
+    fn file_of(&self, id: ChannelId) -> Option<&File> {
+        self.files.get(&self.channels.get(&id)?.key)
     }
 
     /// Refuses a request that other peers will serve sooner. The requester's place in the queue counts from now on.
@@ -301,7 +326,9 @@ impl Policy {
         if let Some(peer) = self.peers.get_mut(&channel.peer) {
             peer.channels -= 1;
             if peer.channels == 0 {
+                let user = peer.user;
                 self.peers.remove(&channel.peer);
+                self.peer_left(user);
             }
         }
         self.ready.retain(|action| action.channel() != id);
@@ -313,10 +340,7 @@ impl Policy {
         if pieces == 0 {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.active -= pieces;
-            self.active_peers -= usize::from(peer.active == 0);
-        }
+        self.change(id, |peer| peer.active -= pieces);
         if let Some(file) = self.files.get_mut(&key)
             && let Some(active) = file.active.get_mut(&id)
         {
@@ -329,10 +353,9 @@ impl Policy {
 
     /// Notes that `requests` of a channel wait no longer.
     fn unqueue(&mut self, id: ChannelId, requests: usize) {
+        let Some(peer) = self.channels.get(&id).map(|channel| channel.peer) else { return };
+        self.change(peer, |peer| peer.waiting -= requests);
         let Some(channel) = self.channels.get(&id) else { return };
-        if let Some(peer) = self.peers.get_mut(&channel.peer) {
-            peer.waiting -= requests;
-        }
         if channel.waiting.is_empty()
             && let Some(file) = self.files.get_mut(&channel.key)
         {
@@ -372,6 +395,10 @@ impl Policy {
         let queued = self.busy.iter().filter_map(|key| self.files.get(key)).flat_map(|file| &file.queued);
         for id in queued.copied().collect::<Vec<_>>() {
             self.refuse_late(id, &late);
+        }
+        let starves = |id: &PeerId| self.user_of(*id).is_some_and(|user| user.active == 0);
+        if late.iter().any(starves) {
+            self.stop_slow(now);
         }
         late.into_iter().for_each(|id| self.lapse(id, now));
     }

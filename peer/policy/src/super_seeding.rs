@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use shoal_common::{Bitfield, Layout, PieceIndex};
+use shoal_common::{Bitfield, Layout, PieceIndex, Uid};
 
 /// How long a piece is kept for a requester that asked for it, or to which it was named as the better one.
 const PROMISE: Duration = Duration::from_secs(2);
@@ -68,6 +68,7 @@ struct Piece {
 
 #[derive(Debug)]
 struct Requester {
+    user: Uid,
     holds: Bitfield,
     /// Pieces that it got first and that no other requester is known to hold.
     unseen: u32,
@@ -86,6 +87,8 @@ pub(super) struct SuperSeeding {
     pieces: Vec<Piece>,
     ungiven: Vec<PieceIndex>,
     requesters: BTreeMap<RequesterId, Requester>,
+    /// The requesters of each user.
+    users: BTreeMap<Uid, BTreeSet<RequesterId>>,
     next_requester: u32,
     /// When promises and gifts end.
     due: BTreeSet<(Instant, PieceIndex)>,
@@ -106,24 +109,34 @@ impl SuperSeeding {
             pieces: layout.iter().map(piece).collect(),
             ungiven: layout.iter().collect(),
             requesters: BTreeMap::new(),
+            users: BTreeMap::new(),
             next_requester: 0,
             due: BTreeSet::new(),
             rng,
         }
     }
 
-    pub(super) fn join(&mut self) -> RequesterId {
+    /// A requester of that user comes.
+    pub(super) fn join(&mut self, user: Uid) -> RequesterId {
         let id = RequesterId(self.next_requester);
         self.next_requester += 1;
         let holds = Bitfield::none(&self.layout);
+        let delivery = Duration::ZERO;
         self.requesters
-            .insert(id, Requester { holds, unseen: 0, promised: 0, put_off: None, delivery: Duration::ZERO });
+            .insert(id, Requester { user, holds, unseen: 0, promised: 0, put_off: None, delivery });
+        self.users.entry(user).or_default().insert(id);
         id
     }
 
     /// A requester left. Its pieces are gone with it, unless it has the whole file: then it shares it.
     pub(super) fn leave(&mut self, id: RequesterId) {
         let Some(requester) = self.requesters.remove(&id) else { return };
+        if let Some(own) = self.users.get_mut(&requester.user) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.users.remove(&requester.user);
+            }
+        }
         let stays = requester.holds.is_all();
         for index in self.layout.iter() {
             let piece = &mut self.pieces[index.as_usize()];
@@ -177,6 +190,11 @@ impl SuperSeeding {
         self.expire(now);
         match self.pieces[index.as_usize()].state {
             PieceState::Given { to, .. } if to == id => {}
+            PieceState::Given { to, .. } | PieceState::Promised { to, .. } if self.is_further_key(to, id) => {
+                self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
+            }
+            // Beyond that it is served, and not kept from others: else one that asks for everything kept all from them.
+            PieceState::Ungiven if self.promised(id) >= MAX_PROMISED => {}
             PieceState::Ungiven => self.set(index, PieceState::Promised { to: id, until: now + PROMISE }),
             PieceState::Promised { to, .. } if to == id => {
                 self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
@@ -187,6 +205,18 @@ impl SuperSeeding {
             requester.put_off = None;
         }
         Decision::Serve
+    }
+
+    fn promised(&self, id: RequesterId) -> u32 {
+        self.requesters.get(&id).map_or(0, |requester| requester.promised)
+    }
+
+    /// Whether a requester is a further one of a user, and another user asks. What is kept for the further keys of an
+    /// account is kept from its other keys alone: else all pieces could be kept for one account.
+    fn is_further_key(&self, id: RequesterId, asks: RequesterId) -> bool {
+        let user_of = |id| self.requesters.get(&id).map(|requester| requester.user);
+        let Some(user) = user_of(id).filter(|&user| user_of(asks) != Some(user)) else { return false };
+        self.users.get(&user).is_some_and(|own| own.first() != Some(&id))
     }
 
     /// Decides on a piece that another requester has, gets or is to get. A requester that was put off for long enough gets

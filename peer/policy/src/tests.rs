@@ -6,6 +6,8 @@ use shoal_common::{Fid, Gid};
 use super::scheduler::{LEECHER_QUEUE, LEECHER_SLOTS, MIN_AHEAD};
 use super::*;
 
+mod users;
+
 const KEY: FileKey = FileKey { group: Gid([1; 16]), file: Fid([2; 16]) };
 
 struct World {
@@ -24,10 +26,15 @@ impl World {
         self.layout.piece(index).unwrap()
     }
 
+    /// Opens the file to a peer that is the only one of its user.
     fn open(&mut self, id: u64, peer: u8, seeding: bool) -> ChannelId {
+        self.open_as(id, (peer, peer), seeding)
+    }
+
+    fn open_as(&mut self, id: u64, (user, peer): (u8, u8), seeding: bool) -> ChannelId {
         let channel = ChannelId(id);
-        let (peer, layout) = (PeerId([peer; 32]), self.layout);
-        self.handle(Event::Opened { channel, peer, key: KEY, layout, seeding });
+        let (user, peer, layout) = (Uid([user; 16]), PeerId([peer; 32]), self.layout);
+        self.handle(Event::Opened { channel, user, peer, key: KEY, layout, seeding });
         channel
     }
 

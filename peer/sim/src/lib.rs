@@ -49,6 +49,8 @@ pub struct Leecher {
     pub joins: Duration,
     /// When it disappears without a message, finished or not.
     pub vanishes: Option<Duration>,
+    /// The account that it shares with others; one of its own if none.
+    pub account: Option<u32>,
 }
 
 /// How a leecher behaves.
@@ -90,7 +92,7 @@ impl Leecher {
     /// An honest one that is there from the start and stays.
     #[must_use]
     pub fn honest(uplink: u64) -> Self {
-        Self { uplink, manners: Manners::Honest, joins: Duration::ZERO, vanishes: None }
+        Self { uplink, manners: Manners::Honest, joins: Duration::ZERO, vanishes: None, account: None }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex};
+use shoal_common::{Bitfield, Fid, Gid, Layout, PeerId, PieceIndex, Uid};
 use shoal_engine_core::{DownloadCore, RequestId};
 use shoal_policy::{ChannelId, Event as PolicyEvent, FileKey};
 
@@ -89,13 +89,14 @@ impl Peer {
         }
     }
 
-    /// The peer `by` opens the file here.
-    pub(crate) fn opened(&mut self, by: Number, layout: Layout, now: Instant) {
-        let mut id = [0; 32];
+    /// The peer `by` of that user opens the file here.
+    pub(crate) fn opened(&mut self, by: Number, user: Number, layout: Layout, now: Instant) {
+        let (mut id, mut uid) = ([0; 32], [0; 16]);
         id[..8].copy_from_slice(&(by as u64).to_le_bytes());
+        uid[..8].copy_from_slice(&(user as u64).to_le_bytes());
+        let (channel, user, peer) = (channel(by), Uid(uid), PeerId(id));
         let seeding = self.core.is_none();
-        let opened =
-            PolicyEvent::Opened { channel: channel(by), peer: PeerId(id), key: FILE, layout, seeding };
+        let opened = PolicyEvent::Opened { channel, user, peer, key: FILE, layout, seeding };
         self.server.handle(opened, now);
     }
 

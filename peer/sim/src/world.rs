@@ -189,7 +189,9 @@ impl<'a> World<'a> {
     /// `by` uses `of` as a source.
     fn connect(&mut self, by: Number, of: Number) {
         let (layout, now) = (self.layout, self.time());
-        self.peers[of].opened(by, layout, now);
+        let account = by.checked_sub(1).and_then(|index| self.scenario.leechers[index].account);
+        let user = account.map_or(by, |account| Number::MAX - account as usize);
+        self.peers[of].opened(by, user, layout, now);
         let held: Vec<PieceIndex> = self.peers[by].have.iter(&layout).collect();
         if !held.is_empty() {
             self.tell_policy(of, PolicyEvent::Have { channel: channel(by), pieces: held });

@@ -55,3 +55,25 @@ fn slow_lying_silent_and_vanishing_leechers_cost_nobody_the_file() {
         assert!(outcome.wasted < 0.1, "seed {seed}: {outcome:?}");
     }
 }
+
+/// The time that one honest leecher needs beside these greedy ones, which take pieces and pass none on.
+fn beside(greedy: usize, account: Option<u32>) -> f64 {
+    let mut scenario = Scenario { size: 8 << 20, ..Scenario::equal(1, greedy + 1) };
+    for leecher in &mut scenario.leechers[..greedy] {
+        leecher.manners = Manners::Silent;
+        leecher.account = account;
+    }
+    let outcome = run(&scenario);
+    assert_eq!(outcome.incomplete, 0, "{outcome:?}");
+    outcome.took.unwrap().as_secs_f64()
+}
+
+#[test]
+fn an_account_with_many_keys_takes_hardly_more_from_others_than_one_with_one_key() {
+    let (alone, one, many) = (beside(0, None), beside(1, Some(7)), beside(30, Some(7)));
+    assert!(one < 2.3 * alone, "{one} s beside one, {alone} s alone");
+    // What is kept for the first of its keys is waited for at times.
+    assert!(many < 1.5 * one, "{many} s beside thirty keys of one account, {one} s beside one");
+    let accounts = beside(30, None);
+    assert!(accounts > 4.0 * many, "{accounts} s beside thirty accounts, {many} s beside thirty keys of one");
+}

@@ -7,6 +7,7 @@
 
 mod fetch;
 mod have_log;
+mod price;
 mod refusal;
 mod serve;
 mod served;
@@ -21,7 +22,7 @@ use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{Layout, PeerId};
 use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
-use shoal_net::{ConnectionLimits, Full, Identity, Limit, LimitScope, NetError};
+use shoal_net::{Budgets, ConnectionLimits, Full, Identity, Limit, LimitScope, NetError, Payer};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,12 +40,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long [`Swarm::shutdown`] waits for tasks; all of them end at once when asked to, but for a read from a slow disk.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// Connections to us at most: each costs a socket and half a megabyte of buffers. When all are taken, the peer that has
-/// most gives one to a newcomer that would else have none.
+/// Connections to us at most: each costs a socket and half a megabyte of buffers.
 const MAX_CONNECTIONS: usize = 256;
-/// Of those, connections that have not shown a ticket yet. Anyone can make a key and complete a handshake, so what
-/// strangers can take is bounded apart from what members have.
-const MAX_STRANGERS: usize = 32;
+/// One in so many places is for strangers, who have not shown a ticket yet, and for them alone. Anyone can make a key and
+/// complete a handshake, so what strangers can take is bounded apart from what members have.
+const STRANGERS_PER: usize = 8;
+/// One in so many of the strangers' places may be taken from one address. A member needs its place for one round trip.
+const STRANGERS_PER_ADDRESS: usize = 2;
 /// Connections of one peer: its two, and two that are on their way out.
 const MAX_PER_PEER: usize = 4;
 
@@ -116,7 +118,7 @@ impl Swarm {
         let targets = Mutex::default();
         let shared = SwarmShared { local_addr, tickets, uploads, peers, targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
-        swarm.shared.tasks.spawn(swarm.clone().accept(listener));
+        swarm.shared.tasks.spawn(swarm.clone().accept(listener, connection_limits(budget.inbound)));
         Ok(swarm)
     }
 
@@ -227,15 +229,17 @@ impl Swarm {
     }
 
     /// Lets connections in until the end.
-    async fn accept(self, mut listener: Listener) {
-        let limits = connection_limits();
+    async fn accept(self, mut listener: Listener, limits: ConnectionLimits) {
+        let budgets = Budgets::default();
         while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
             let peer = stream.peer();
             let end = self.shared.stop.child_token();
             match limits.admit(from.ip(), peer, end.clone()) {
                 Ok(place) => {
+                    let place = Arc::new(place);
                     let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
-                    let requester = Requester { peer, uploads, tickets, place, end };
+                    let budget = budgets.connection(Payer::address(from.ip()), price::STRANGER);
+                    let requester = Requester { peer, uploads, tickets, place, budget, end };
                     self.shared.tasks.spawn(serve_one(requester, stream));
                 }
                 Err(refused) => tracing::debug!(%peer, %refused, "turned away"),
@@ -249,12 +253,18 @@ impl Swarm {
     }
 }
 
-/// Which connections to us there may be, so that dead connections of some keep no others out.
-fn connection_limits() -> ConnectionLimits {
+/// Which connections to us there may be, in a process that may have so many. A user's keys count together, so that one
+/// account keeps no others out.
+fn connection_limits(inbound: usize) -> ConnectionLimits {
+    // The listener counts a connection until it is closed, which takes a moment after it gave way.
+    let most = MAX_CONNECTIONS.min(inbound - inbound / 8).max(2);
+    let strangers = (most / STRANGERS_PER).max(1);
+    let at_address = (strangers / STRANGERS_PER_ADDRESS).max(1);
     ConnectionLimits::new(vec![
         Limit::new(LimitScope::Peer, MAX_PER_PEER, Full::OldestGivesWay),
-        Limit::new(LimitScope::Strangers, MAX_STRANGERS, Full::OldestGivesWay),
-        Limit::new(LimitScope::All, MAX_CONNECTIONS, Full::LargestPeerGivesWay),
+        Limit::new(LimitScope::StrangersAtAddress, at_address, Full::OldestGivesWay),
+        Limit::new(LimitScope::Strangers, strangers, Full::LargestStrangersGiveWay),
+        Limit::new(LimitScope::Members, most - strangers, Full::LargestUserGivesWay),
     ])
 }
 
@@ -271,58 +281,83 @@ async fn serve_one(requester: Requester, stream: BulkStream) {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use shoal_common::Uid;
     use shoal_net::Place;
 
     use super::*;
 
-    fn admit(limits: &ConnectionLimits, peer: u8) -> Option<(Place, CancellationToken)> {
+    const MANY: usize = 4_096;
+    const MAX_STRANGERS: usize = MAX_CONNECTIONS / STRANGERS_PER;
+    const MAX_MEMBERS: usize = MAX_CONNECTIONS - MAX_STRANGERS;
+
+    fn admit(limits: &ConnectionLimits, peer: u16, host: u8) -> (Place, CancellationToken) {
         let end = CancellationToken::new();
-        let place = limits.admit(IpAddr::V4(Ipv4Addr::LOCALHOST), PeerId([peer; 32]), end.clone());
-        Some((place.ok()?, end))
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&peer.to_le_bytes());
+        let place = limits.admit(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), PeerId(id), end.clone());
+        (place.unwrap(), end)
     }
 
-    fn admit_member(limits: &ConnectionLimits, peer: u8) -> (Place, CancellationToken) {
-        let member = admit(limits, peer).unwrap();
-        member.0.recognise();
-        member
+    fn admit_member(limits: &ConnectionLimits, user: u8, peer: u16) -> Option<(Place, CancellationToken)> {
+        let member = admit(limits, peer, 1);
+        member.0.recognise(Uid([user; 16])).ok().map(|()| member)
+    }
+
+    fn left(all: &[(Place, CancellationToken)]) -> usize {
+        all.iter().filter(|(_, end)| !end.is_cancelled()).count()
     }
 
     #[test]
     fn a_peers_oldest_connection_gives_way() {
-        let limits = connection_limits();
-        let all: Vec<_> = (0..=MAX_PER_PEER).map(|_| admit(&limits, 1).unwrap()).collect();
+        let limits = connection_limits(MANY);
+        let all: Vec<_> = (0..=MAX_PER_PEER).map(|_| admit(&limits, 1, 1)).collect();
         let ended: Vec<bool> = all.iter().map(|(_, end)| end.is_cancelled()).collect();
         assert_eq!(ended, [true, false, false, false, false]);
     }
 
     #[test]
     fn strangers_take_each_others_places_and_not_members() {
-        let limits = connection_limits();
-        let members: Vec<_> = (0..100).map(|peer| admit_member(&limits, peer)).collect();
-        let strangers: Vec<_> = (100..250).map(|peer| admit(&limits, peer).unwrap()).collect();
-        assert!(members.iter().all(|(_, end)| !end.is_cancelled()));
-        let left = strangers.iter().filter(|(_, end)| !end.is_cancelled()).count();
-        assert_eq!(left, MAX_STRANGERS);
+        let limits = connection_limits(MANY);
+        let members: Vec<_> =
+            (0..100).map(|peer| admit_member(&limits, u8::try_from(peer).unwrap(), peer).unwrap()).collect();
+        let strangers: Vec<_> = (100..250).map(|peer| admit(&limits, peer, 1)).collect();
+        let others: Vec<_> = (300..305).map(|peer| admit(&limits, peer, 2)).collect();
+        let more: Vec<_> = (400..550).map(|peer| admit(&limits, peer, 1)).collect();
+        assert_eq!(left(&members), 100);
+        assert_eq!(left(&strangers) + left(&more), MAX_STRANGERS / STRANGERS_PER_ADDRESS, "from one address");
+        assert_eq!(left(&others), 5, "those from elsewhere stay");
+    }
+
+    #[test]
+    fn one_account_with_many_keys_leaves_every_other_account_a_place() {
+        let limits = connection_limits(MANY);
+        let crowd: Vec<_> = (0..512).filter_map(|peer| admit_member(&limits, 1, peer)).collect();
+        assert_eq!(left(&crowd), MAX_MEMBERS, "all while no others want any");
+        let others: Vec<_> =
+            (2..100).map(|user| admit_member(&limits, user, 1_000 + u16::from(user)).unwrap()).collect();
+        let again: Vec<_> = (0..512).filter_map(|peer| admit_member(&limits, 1, peer)).collect();
+        assert_eq!(left(&others), 98);
+        assert_eq!(left(&crowd) + left(&again), MAX_MEMBERS - 98);
     }
 
     #[test]
     fn when_all_is_taken_those_who_have_two_share_with_those_who_have_none() {
-        let limits = connection_limits();
-        let first: Vec<_> =
-            (0..=127).flat_map(|peer| [peer, peer]).map(|peer| admit_member(&limits, peer)).collect();
-        let late: Vec<_> = (128..=255).map(|peer| admit_member(&limits, peer)).collect();
-        let kept =
-            |which: usize| first.iter().skip(which).step_by(2).filter(|(_, end)| !end.is_cancelled()).count();
-        assert_eq!((kept(0), kept(1), late.len()), (128, 0, 128), "each has one");
-        assert!(admit(&limits, 5).is_none());
+        let limits = connection_limits(MANY);
+        let half = u8::try_from(MAX_MEMBERS / 2).unwrap();
+        let member = |user: u8| admit_member(&limits, user, user.into()).unwrap();
+        let first: Vec<_> = (0..half).flat_map(|user| [user, user]).map(member).collect();
+        let late: Vec<_> = (half..2 * half).map(member).collect();
+        assert_eq!((left(&first), left(&late)), (half.into(), half.into()), "each has one");
+        assert!(admit_member(&limits, 0, 0).is_none());
     }
 
     #[test]
-    fn there_is_an_end_to_it_and_one_that_leaves_makes_room() {
-        let limits = connection_limits();
-        let mut all: Vec<_> = (0..=255).map(|peer| admit_member(&limits, peer)).collect();
-        assert!(admit(&limits, 7).is_none());
-        all.pop();
-        assert!(admit(&limits, 7).is_some());
+    fn a_process_with_few_descriptors_keeps_places_for_strangers_and_members() {
+        let limits = connection_limits(8);
+        let crowd: Vec<_> = (0..50).filter_map(|peer| admit_member(&limits, 1, peer)).collect();
+        assert_eq!(left(&crowd), 6);
+        let other = admit_member(&limits, 2, 99).unwrap();
+        let stranger = admit(&limits, 100, 1);
+        assert_eq!((left(&crowd), left(&[other, stranger])), (5, 2));
     }
 }

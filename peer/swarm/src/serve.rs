@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use shoal_common::PeerId;
 use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_MESSAGE, MAX_PEER_REQUESTS};
-use shoal_net::Place;
 use shoal_net::bulk::frame::{FrameReader, FrameWriter};
+use shoal_net::{MessageBudget, Place};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,9 @@ pub(super) struct Requester {
     pub(super) uploads: Uploads,
     pub(super) tickets: TicketBook,
     /// A stranger's, until it opens a file of a group that it is a member of.
-    pub(super) place: Place,
+    pub(super) place: Arc<Place>,
+    /// What its messages are paid with: its address' budget, then its user's.
+    pub(super) budget: MessageBudget,
     /// Ends the connection.
     pub(super) end: CancellationToken,
 }
@@ -51,7 +53,8 @@ where
     let (sender, outbox) = mpsc::channel(MAX_OUTBOX);
     let table = Arc::new(Table::default());
     let end = requester.end.clone();
-    let mut writer = Writer::new(FrameWriter::new(output), table.clone(), requester.uploads.clone());
+    let uploads = requester.uploads.clone();
+    let mut writer = Writer::new(FrameWriter::new(output), table.clone(), uploads, requester.place.clone());
     let mut reader = Reader::new(
         requester,
         FrameReader::new(input, MAX_FRAME),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
-use shoal_common::{Bitfield, Layout, PeerId, PieceIndex};
+use shoal_common::{Bitfield, Layout, PeerId, PieceIndex, Uid};
 use shoal_engine::rate::Limiter;
 use shoal_policy::{ChannelId, Event, Policy};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -298,7 +298,13 @@ impl Uploads {
     }
 
     /// Opens a file to a member, and answers that it is open; `None` if it is not served.
-    pub(super) fn open(&self, key: FileKey, peer: PeerId, wire: u32, outbox: &Outbox) -> Option<Opened> {
+    pub(super) fn open(
+        &self,
+        key: FileKey,
+        (user, peer): (Uid, PeerId),
+        wire: u32,
+        outbox: &Outbox,
+    ) -> Option<Opened> {
         let mut state = self.state();
         let entry = state.files.get_mut(&key)?;
         entry.open += 1;
@@ -307,7 +313,7 @@ impl Uploads {
         let have = pieces.as_ref().map(Bitfield::to_bytes);
         let id = ChannelId(state.channels);
         state.channels += 1;
-        let event = Event::Opened { channel: id, peer, key, layout, seeding: have.is_none() };
+        let event = Event::Opened { channel: id, user, peer, key, layout, seeding: have.is_none() };
         state.policy.handle(event, now());
         outbox.push(Out::Say(ToRequester::Opened { channel: wire, have }));
         state
@@ -332,8 +338,15 @@ impl Uploads {
         self.carry(state);
     }
 
-    pub(super) fn have(&self, channel: ChannelId, pieces: Vec<PieceIndex>) {
-        self.state().policy.handle(Event::Have { channel, pieces }, now());
+    /// A requester holds these pieces; whether any of that is new.
+    pub(super) fn have(&self, channel: ChannelId, pieces: Vec<PieceIndex>) -> bool {
+        let mut state = self.state();
+        let Some((key, peer)) = state.outlets.get(&channel).map(|outlet| (outlet.key, outlet.peer)) else {
+            return false;
+        };
+        let before = state.policy.holds(key, peer);
+        state.policy.handle(Event::Have { channel, pieces }, now());
+        state.policy.holds(key, peer) != before
     }
 
     /// A request for a piece; one that is not here is answered so.

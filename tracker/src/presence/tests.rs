@@ -4,8 +4,8 @@ const ALICE: PeerId = PeerId([1; 32]);
 const BOB: PeerId = PeerId([2; 32]);
 const FILE: (Gid, Fid) = (Gid([3; 16]), Fid([4; 16]));
 
-fn address() -> SocketAddr {
-    "10.0.0.1:5".parse().unwrap()
+fn address() -> Listening {
+    Listening { address: "10.0.0.1:5".parse().unwrap(), proven: true }
 }
 
 fn holding(completeness: Completeness) -> Holding {
@@ -104,9 +104,57 @@ fn a_reset_voids_what_was_announced_before() {
 #[test]
 fn addresses_are_completed_and_checked() {
     let seen = "::ffff:10.1.2.3".parse().unwrap();
-    assert_eq!(reachable_address("0.0.0.0:7", seen).unwrap().to_string(), "10.1.2.3:7");
-    assert_eq!(reachable_address("192.0.2.1:7", seen).unwrap().to_string(), "192.0.2.1:7");
-    for bad in ["", "x:1", "10.0.0.1", "10.0.0.1:0", "224.0.0.1:5"] {
+    for (listen, address, proven) in [
+        ("0.0.0.0:7", "10.1.2.3:7", true),
+        ("[::]:7", "10.1.2.3:7", true),
+        ("10.1.2.3:7", "10.1.2.3:7", true),
+        ("[::ffff:10.1.2.3]:7", "10.1.2.3:7", true),
+        ("192.0.2.1:7", "192.0.2.1:7", false),
+        ("127.0.0.1:7", "127.0.0.1:7", false),
+        ("[2001:db8::1]:7", "[2001:db8::1]:7", false),
+    ] {
+        let expected = Listening { address: address.parse().unwrap(), proven };
+        assert_eq!(reachable_address(listen, seen), Ok(expected), "{listen}");
+    }
+    for bad in
+        ["", "x:1", "10.0.0.1", "10.0.0.1:0", "224.0.0.1:5", "255.255.255.255:5", "[::ffff:224.0.0.1]:5"]
+    {
         assert!(reachable_address(bad, seen).is_err(), "{bad}");
     }
+    let here = reachable_address("127.0.0.2:7", "127.0.0.1".parse().unwrap()).unwrap();
+    assert!(here.proven, "both are this machine's");
+}
+
+#[test]
+fn an_unproven_address_is_named_until_three_users_found_nothing_there() {
+    let (one, two) = (Presence::default(), Presence::default());
+    two.link_up(1);
+    let unproven = Listening { proven: false, ..address() };
+    let _ = two.online(ALICE, Uid([1; 16]), unproven);
+    let _ = two.online(BOB, Uid([2; 16]), address());
+    for peer in [ALICE, BOB] {
+        two.holds(peer, true, &[holding(Completeness::Complete)]);
+    }
+    two.take_unsent(1).into_iter().for_each(|delta| one.apply(2, delta));
+    let file = FILE;
+    let named = |presence: &Presence| -> Vec<(PeerId, bool)> {
+        let mut named: Vec<_> = presence
+            .holders(file.0, file.1)
+            .iter()
+            .map(|holder| (holder.peer, holder.address.proven))
+            .collect();
+        named.sort_unstable();
+        named
+    };
+    let both = named(&two);
+    assert_eq!(named(&one), both, "the other tracker knows which is unproven");
+    assert!(both.contains(&(ALICE, false)) && both.contains(&(BOB, true)));
+    for reporter in [3, 3, 1, 4] {
+        one.unreached(Uid([reporter; 16]), file, &[ALICE, BOB]);
+        assert_eq!(named(&one), both, "two users, and its own, are too few");
+    }
+    one.unreached(Uid([5; 16]), (file.0, Fid([77; 16])), &[ALICE]);
+    assert_eq!(named(&one), both, "it does not hold that file");
+    one.unreached(Uid([5; 16]), file, &[ALICE, BOB]);
+    assert_eq!(named(&one), [(BOB, true)], "what is proven stays");
 }

@@ -12,7 +12,7 @@ use shoal_replica::{BlobHash, Rows, Write};
 use super::groups;
 use crate::database::{Fault, Tx, refuse};
 use crate::names;
-use crate::presence::Presence;
+use crate::presence::{Listening, Presence};
 use crate::quota::{self, Quotas};
 use crate::record::{FILE, SHARE, Share, delete, encode, file_key, put, share_key};
 use crate::store::{FileRow, file_cost};
@@ -237,16 +237,41 @@ pub(super) fn holders(
         found.truncate(MAX_LIST);
     }
     let mut holders = Vec::with_capacity(found.len());
+    // Where nothing is shown to be the client's is tried last.
+    found.sort_by_key(|holder| !holder.address.proven);
     for holder in found {
         if !tx.store().is_member(group, holder.user)? {
             continue;
         }
         let user = names::user_name(tx, holder.user)?;
-        let address = holder.address.to_string();
-        holders.push(Holder { peer: holder.peer, address, user, completeness: holder.completeness });
+        let address = holder.address.address.to_string();
+        let unproven = (!holder.address.proven).then_some(true);
+        holders.push(Holder {
+            peer: holder.peer,
+            address,
+            user,
+            completeness: holder.completeness,
+            unproven,
+        });
     }
     let mirrors = Some(mirrors_of(tx, group, file)?);
     Ok(Answer::Holders { holders, retry_after_ms, mirrors })
+}
+
+/// Takes a member's word that nothing answers at the unproven addresses of these holders of a file.
+pub(super) fn unreached(
+    tx: &Tx<'_>,
+    presence: &Presence,
+    caller: Uid,
+    (group, file): (Gid, Fid),
+    peers: &[PeerId],
+) -> Result<Answer, Fault> {
+    groups::check_member(tx, caller, group)?;
+    if peers.len() > MAX_LIST {
+        return Err(refuse(RefusalKind::Malformed, format!("more than {MAX_LIST} holders in one report")));
+    }
+    presence.unreached(caller, (group, file), peers);
+    Ok(Answer::Ok)
 }
 
 /// Takes a client's announcement: what it may hold goes into presence, the rest is returned as unknown.
@@ -283,7 +308,7 @@ pub(super) fn announce(
 }
 
 /// Where a client is reached that says it listens at `listen`.
-pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<SocketAddr, Fault> {
+pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<Listening, Fault> {
     crate::presence::reachable_address(listen, seen.ip())
         .map_err(|problem| refuse(RefusalKind::Malformed, format!("the client's address: {problem}")))
 }

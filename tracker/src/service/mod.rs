@@ -9,20 +9,22 @@ mod sessions;
 mod storage;
 mod throttle;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use shoal_common::PeerId;
+use shoal_common::bucket::Buckets;
 use shoal_common::credentials::CHALLENGE_BYTES;
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, REVISION, Refusal, RefusalKind, Reply};
-use shoal_net::Identity;
+use shoal_net::{Budgets, Identity, Payer, Tariff};
 use shoal_replica::{NameSpace, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, Fault, Tx};
-use crate::presence::Presence;
+use crate::presence::{Listening, Presence};
+use crate::price;
 use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
 use crate::storage::Storage;
@@ -46,13 +48,15 @@ pub struct Service {
     registration: Registration,
     rates: Arc<Mutex<Rates>>,
     quotas: Quotas,
+    dial_backs: Arc<Mutex<Buckets<IpAddr>>>,
+    budgets: Budgets,
 }
 
 /// The state of one connection.
 pub struct Client {
     peer: PeerId,
     remote: SocketAddr,
-    listen: Option<SocketAddr>,
+    listen: Option<Listening>,
     /// The [`REVISION`] that it speaks.
     revision: u32,
     challenge: Option<[u8; CHALLENGE_BYTES]>,
@@ -97,6 +101,16 @@ impl Client {
         }
     }
 
+    /// Whose budget its calls come out of, and by which tariff.
+    #[must_use]
+    pub fn payer(&self) -> (Payer, Tariff) {
+        match (&self.session, &self.node) {
+            (Some(session), _) => (Payer::User(session.caller.user), price::MEMBER),
+            (None, Some(_)) => (Payer::Peer(self.peer), price::NODE),
+            (None, None) => (Payer::address(self.remote.ip()), price::STRANGER),
+        }
+    }
+
     fn caller(&self) -> Result<Caller, Refusal> {
         self.session.as_ref().map(|session| session.caller).ok_or_else(not_logged_in)
     }
@@ -127,7 +141,15 @@ impl Service {
             registration: terms.who,
             rates,
             quotas: Quotas::default(),
+            budgets: Budgets::default(),
+            dial_backs: Arc::new(Mutex::new(Buckets::new(storage::MAX_DIALLED))),
         }
+    }
+
+    /// The budgets of its clients.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// Ends sessions that are no longer valid, until the tracker closes.
@@ -336,6 +358,10 @@ impl Service {
             }
             Call::Holders { group, file } => {
                 self.read_for(caller, move |tx| files::holders(tx, &presence, (user, peer), (group, file)))
+                    .await
+            }
+            Call::Unreached { group, file, peers } => {
+                self.read_for(caller, move |tx| files::unreached(tx, &presence, user, (group, file), &peers))
                     .await
             }
             Call::Announce { reset, holdings } => {

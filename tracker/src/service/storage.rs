@@ -1,7 +1,10 @@
 //! The encrypted store: storage nodes' registration and reports, and users' stored files.
 
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
+use shoal_common::bucket::Allowance;
 use shoal_common::join::JoinProof;
 use shoal_common::storage::{MAX_SEALED_PART, PointerKey, StoreManifest};
 use shoal_common::tokens::{CopyOrder, StorageTicket, TICKET_LIFE_MS, seal};
@@ -11,16 +14,17 @@ use shoal_common::tracker_api::storage::{
 };
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 use shoal_common::{Blake3, NodeName, PeerId, RequestId, Uid};
-use shoal_net::{Identity, bulk};
+use shoal_net::{Identity, bulk, site};
 use shoal_replica::{BlobHash, Rows, Write};
 
 use super::accounts::Caller;
 use super::{Client, Service};
 use crate::clock::wall_ms;
 use crate::database::{Fault, Tx, refuse};
+use crate::presence::Listening;
 use crate::quota::{self, Quotas};
 use crate::record::{POINTER, Pointer, StoredSize, delete, parse_pointer_key, pointer_key, put};
-use crate::storage::{Planned, Storage, was_expelled, write_node};
+use crate::storage::{Place, Planned, Storage, not_reached, was_expelled, write_node};
 
 /// A node reports again within this time, in milliseconds; orders go out with the answers.
 const REPORT_WITHIN_MS: u32 = 400;
@@ -28,6 +32,10 @@ const REPORT_WITHIN_MS: u32 = 400;
 const COPY_ORDER_LIFE_MS: u64 = 10 * 60_000;
 /// Rows of a user's stored files read at a time.
 const PAGE: usize = 256;
+/// How often one address has the tracker dial back: a rack of nodes at once, and each of 60 once a minute.
+const DIAL_BACKS: Allowance = Allowance { burst: 128, refill: Duration::from_secs(1) };
+/// Addresses that are remembered for it; nodes are admitted by an operator, so they are few.
+pub(super) const MAX_DIALLED: usize = 1_024;
 
 /// A storage node's connection.
 #[derive(Debug, Clone, Copy)]
@@ -49,19 +57,19 @@ impl Service {
         name: NodeName,
         proof: Option<JoinProof>,
     ) -> Result<NodeAnswer, Refusal> {
-        let (peer, address) = (client.peer, client.listen.ok_or_else(not_registered)?);
+        let (peer, Listening { address, proven }) = (client.peer, client.listen.ok_or_else(not_registered)?);
         // First of all, because for a stranger nothing is done or written.
         let (ends, places) = ((peer, self.identity.peer_id()), (address, client.remote.ip()));
         let right = self.storage.check_admitted(ends, &name, places, proof).await?;
-        // The address is dialled to see who answers, so that a false address takes no server's place.
-        if let Err(error) = bulk::connect(address, peer, &self.identity).await {
-            let text =
-                format!("the storage node cannot be reached at {address}, the address that it gave: {error}");
-            return Err(Refusal::new(RefusalKind::NotAllowed, text));
+        // The address is dialled to see who answers, so that a false address takes no server's place. One that the node does
+        // not connect from may be a third party's: it is not dialled, and takes no place.
+        if proven {
+            self.dial_back(client.remote.ip(), address, peer).await?;
         }
         let storage = self.storage.clone();
         let shown = name.clone();
-        self.database.run(move |tx| write_node(tx, &storage, (peer, right), name, address)).await?;
+        let place = Place { address, proven };
+        self.database.run(move |tx| write_node(tx, &storage, (peer, right), name, place)).await?;
         self.storage.refresh().await?;
         let now = self.storage.now_ms();
         let session = self.storage.planner().register(peer, now).ok_or_else(|| was_expelled(&shown))?;
@@ -69,6 +77,29 @@ impl Service {
         client.node = Some(NodeSession(session));
         tracing::info!("storage node {shown} is at {address} as {peer}");
         Ok(NodeAnswer::Registered { address: address.to_string() })
+    }
+
+    /// Sees whether the node answers at its address. What else answers there, and how, is not said.
+    async fn dial_back(&self, from: IpAddr, address: SocketAddr, peer: PeerId) -> Result<(), Refusal> {
+        let (from, now) = (site(from), Instant::now());
+        let taken = {
+            let mut buckets = self.dial_backs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bucket = buckets.of(from, now);
+            let taken = bucket.take(1, DIAL_BACKS, now);
+            buckets.set(from, bucket, now);
+            taken
+        };
+        taken.map_err(|wait| {
+            let text = "too many storage nodes registered from this address lately; it is tried again";
+            Refusal::new(RefusalKind::Wait, text).retry_after(wait)
+        })?;
+        match bulk::connect(address, peer, &self.identity).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::info!(%address, %error, "a storage node is not reached");
+                Err(not_reached(address))
+            }
+        }
     }
 
     fn take_report(&self, client: &Client, report: NodeReport) -> Result<NodeAnswer, Refusal> {

@@ -317,6 +317,14 @@ pub(crate) fn was_expelled(name: &NodeName) -> Refusal {
     Refusal::new(RefusalKind::NotAllowed, text)
 }
 
+/// Where a node says that it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    /// Whether it answered there. If not, it takes no other node's place.
+    pub(crate) proven: bool,
+}
+
 /// Writes a node's record, and makes it the successor of a silent node that was at its address under another key.
 ///
 /// # Errors
@@ -326,7 +334,7 @@ pub(crate) fn write_node(
     storage: &Storage,
     (peer, right): (PeerId, Right),
     name: NodeName,
-    address: SocketAddr,
+    Place { address, proven }: Place,
 ) -> Result<(), Fault> {
     let has_record = tx.store().is_live(STORAGE_NODE, &peer.0)?;
     let expelled = let_in_again(tx, peer)?;
@@ -336,6 +344,11 @@ pub(crate) fn write_node(
         return Err(Fault::Refused(was_expelled(&name)));
     }
     let nodes = read_nodes(tx)?;
+    let own_address = address.to_string();
+    let is_anothers = |(other, node): &(PeerId, StorageNode)| *other != peer && node.address == own_address;
+    if !proven && nodes.iter().any(is_anothers) {
+        return Err(Fault::Refused(not_reached(address)));
+    }
     let mut writes: Vec<Write> = expelled.into_iter().collect();
     let own = StorageNode { name, address: address.to_string(), successor: None };
     let known = nodes.iter().find(|(other, _)| *other == peer).map(|(_, node)| node);
@@ -356,6 +369,15 @@ pub(crate) fn write_node(
     }
     storage.waiting().forget(peer);
     Ok(())
+}
+
+/// One text for all reasons, so that it tells nothing of what is at an address.
+pub(crate) fn not_reached(address: SocketAddr) -> Refusal {
+    let text = format!(
+        "the storage node is not reached at {address}, the address that it gave: it must listen there, with this key, and \
+         connect to the trackers from that ip"
+    );
+    Refusal::new(RefusalKind::NotAllowed, text)
 }
 
 /// Keeps the number of nodes bounded: one that is down and holds nothing gives way.

@@ -23,7 +23,7 @@ use shoal_replica::{MemberStatus, TrackerNo};
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admitted, Applicant};
-pub(crate) use admission::{was_expelled, write_node};
+pub(crate) use admission::{Place, not_reached, was_expelled, write_node};
 pub use nodes::Planned;
 pub use planner::{Permissions, RepairPlanner, Rules};
 

@@ -10,6 +10,7 @@ pub mod frame;
 mod handshake;
 mod listener;
 mod record;
+mod record_budget;
 mod stream;
 pub(crate) mod tls;
 mod way;

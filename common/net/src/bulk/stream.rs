@@ -18,6 +18,7 @@ use super::handshake::{Established, KeySource};
 use super::record::{
     Content, HEADER, MAX_PLAIN, MAX_RECORD, Opened, Opener, RecordError, Sealer, record_length,
 };
+use super::record_budget::RecordBudget;
 use crate::admission::Place;
 
 /// Room for records from the socket: as many as a system call brings. It begins with one record and grows to sixteen
@@ -123,6 +124,7 @@ pub struct BulkReader<R = OwnedReadHalf> {
     /// Bytes from the socket that are still sealed.
     sealed: Range<usize>,
     ended: bool,
+    budget: RecordBudget,
     shared: Arc<Common>,
 }
 
@@ -139,6 +141,7 @@ impl<R> BulkReader<R> {
             plain: 0..start,
             sealed: start..end,
             ended: false,
+            budget: RecordBudget::new(),
             shared: shared.clone(),
         }
     }
@@ -149,6 +152,7 @@ impl<R> BulkReader<R> {
         let Opened { content, length: plain } =
             self.opener.open(&mut self.buffer[start..start + length]).map_err(broken)?;
         self.sealed.start += length;
+        self.budget.count(if content == Content::Data { plain } else { 0 })?;
         let plain = start + HEADER..start + HEADER + plain;
         match content {
             Content::Data => self.plain = plain,
@@ -193,6 +197,7 @@ impl<R: AsyncRead + Unpin> BulkReader<R> {
     /// Makes opened bytes available, unless the other side ended the connection.
     fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.plain.is_empty() && !self.ended {
+            ready!(self.budget.poll_paid(cx));
             match record_length(&self.buffer[self.sealed.clone()]).map_err(broken)? {
                 Some(length) if length <= self.sealed.len() => self.open(length)?,
                 _ => ready!(self.poll_more(cx))?,

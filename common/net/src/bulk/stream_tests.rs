@@ -99,6 +99,42 @@ async fn what_nobody_reads_is_not_taken_without_end() {
 }
 
 #[tokio::test]
+async fn new_keys_without_end_end_the_connection_and_some_do_not() {
+    for (count, ends) in [(200, false), (20_000, true)] {
+        let (mut ours, mut theirs) = ours_and_rustls(false).await;
+        let flood = tokio::spawn(async move {
+            for _ in 0..count {
+                refresh(&mut theirs);
+                theirs.flush().await?;
+            }
+            theirs.write_all(b"x").await?;
+            theirs.flush().await.map(|()| theirs)
+        });
+        let read = tokio::time::timeout(Duration::from_secs(60), ours.read(&mut [0; 8])).await.unwrap();
+        match read {
+            Ok(1) => assert!(!ends),
+            Err(error) if ends => assert_eq!(error.to_string(), "too many records that carry nothing"),
+            other => panic!("{other:?}"),
+        }
+        drop(ours);
+        flood.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_carry_little_are_read_no_faster_than_so_many_per_second() {
+    let mut budget = RecordBudget::new();
+    let start = tokio::time::Instant::now();
+    for _ in 0..600_000 {
+        budget.count(1).unwrap();
+        budget.count(MAX_PLAIN).unwrap();
+        std::future::poll_fn(|cx| budget.poll_paid(cx)).await;
+    }
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(12), "{took:?}");
+}
+
+#[tokio::test]
 async fn altered_bytes_end_the_connection() {
     let (mut ours, mut theirs) = ours_and_rustls(true).await;
     theirs.write_all(b"in order").await.unwrap();

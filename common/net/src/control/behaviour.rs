@@ -15,7 +15,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tokio::sync::mpsc;
 
 use super::Inbound;
-use super::handler::{Handler, OpenRequest, Served};
+use super::handler::{Handler, OpenRequest, Served, TooManyChannels};
 use super::limits::{ControlLimits, TurnedAway};
 use crate::address;
 use crate::admission::Admission;
@@ -157,8 +157,15 @@ impl NetworkBehaviour for Channels {
         }
     }
 
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
-        match event {}
+    fn on_connection_handler_event(
+        &mut self,
+        peer_id: PeerId,
+        connection: ConnectionId,
+        TooManyChannels: TooManyChannels,
+    ) {
+        tracing::debug!(%peer_id, "closed a connection: it opened channel after channel");
+        let connection = CloseConnection::One(connection);
+        self.events.push_back(ToSwarm::CloseConnection { peer_id, connection });
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

@@ -11,6 +11,7 @@ use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use libp2p::core::UpgradeInfo;
 use libp2p::swarm::handler::{
@@ -20,6 +21,7 @@ use libp2p::swarm::handler::{
 use libp2p::swarm::{StreamUpgradeError, SubstreamProtocol};
 use libp2p::{InboundUpgrade, OutboundUpgrade, Stream, StreamProtocol};
 use shoal_common::PeerId;
+use shoal_common::bucket::{Allowance, Bucket};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::PollSender;
 
@@ -31,6 +33,14 @@ use crate::protocol::Protocol;
 /// Channels that one connection may be asked to open before the first of them is: more callers than
 /// that are told that it is busy.
 const MAX_REQUESTS: usize = 64;
+
+/// Channels that the other side may open on one connection at once, and the time after which it may open one more. A client
+/// opens one, and another when the first ended; each costs a negotiation.
+const CHANNELS: Allowance = Allowance { burst: 256, refill: Duration::from_millis(100) };
+
+/// The other side opened channel after channel: the connection is to be closed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TooManyChannels;
 
 /// Asks a connection for a channel.
 #[derive(Debug)]
@@ -48,6 +58,9 @@ pub(crate) struct Handler {
     remote: SocketAddr,
     served: Served,
     permits: Arc<Semaphore>,
+    opened: Bucket,
+    /// Reported once.
+    overdrawn: Option<TooManyChannels>,
     requests: VecDeque<OpenRequest>,
     inbound: VecDeque<Inbound>,
     incoming: PollSender<Inbound>,
@@ -66,6 +79,8 @@ impl Handler {
             remote,
             served,
             permits: Arc::new(Semaphore::new(channels)),
+            opened: Bucket::full(Instant::now()),
+            overdrawn: None,
             requests: VecDeque::new(),
             inbound: VecDeque::new(),
             incoming: PollSender::new(incoming),
@@ -78,6 +93,10 @@ impl Handler {
     }
 
     fn accept(&mut self, stream: Stream, name: &StreamProtocol) {
+        if self.opened.take(1, CHANNELS, Instant::now()).is_err() {
+            self.overdrawn = Some(TooManyChannels);
+            return;
+        }
         let Some((_, protocol)) = self.served.iter().find(|(served, _)| served == name) else { return };
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             tracing::debug!(peer = %self.peer, %name, "refused a channel: the connection has its share");
@@ -111,7 +130,7 @@ impl Handler {
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = OpenRequest;
-    type ToBehaviour = Infallible;
+    type ToBehaviour = TooManyChannels;
     type InboundProtocol = AnyOf;
     type OutboundProtocol = AnyOf;
     type InboundOpenInfo = ();
@@ -121,7 +140,13 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(AnyOf(self.served.iter().map(|(name, _)| name.clone()).collect()), ())
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<AnyOf, OpenRequest, Infallible>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<AnyOf, OpenRequest, TooManyChannels>> {
+        if let Some(overdrawn) = self.overdrawn.take() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(overdrawn));
+        }
         self.pass_on(cx);
         while let Some(request) = self.requests.pop_front() {
             if !request.reply.is_closed() {
@@ -146,6 +171,12 @@ impl ConnectionHandler for Handler {
                 protocol: (stream, name),
                 info: (),
             }) => self.accept(stream, &name),
+            // It speaks none of our protocols, which costs as much.
+            ConnectionEvent::ListenUpgradeError(_)
+                if self.opened.take(1, CHANNELS, Instant::now()).is_err() =>
+            {
+                self.overdrawn = Some(TooManyChannels);
+            }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (stream, _),
                 info: request,

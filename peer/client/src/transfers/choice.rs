@@ -267,9 +267,13 @@ impl Choice {
         }
         let crowded = self.is_crowded();
         let rng = &mut self.rng;
-        let waiting = self.known.iter().filter(|(_, known)| known.waits(now));
+        // Connections to addresses that may be a third party's are made one at a time, and after all others.
+        let guessing = self.known.values().any(|known| known.is_a_guess() && known.slot != Slot::Out);
+        let waiting =
+            self.known.iter().filter(|(_, known)| known.waits(now) && !(guessing && known.is_a_guess()));
         let allowed = waiting.filter(|(_, known)| !crowded || !known.was_tried() || again < LATER_TRIALS);
-        let first = allowed.min_by_key(|(_, known)| (known.was_tried(), known.last_use, rng.u32(..)));
+        let first = allowed
+            .min_by_key(|(_, known)| (known.is_a_guess(), known.was_tried(), known.last_use, rng.u32(..)));
         first.map(|(&peer, _)| peer)
     }
 
@@ -361,6 +365,11 @@ impl Known {
     /// Whether it may be put into use now.
     fn waits(&self, now: Instant) -> bool {
         self.is_usable() && self.slot == Slot::Out && self.again.is_none_or(|again| again <= now)
+    }
+
+    /// Whether it may not be at its address at all.
+    fn is_a_guess(&self) -> bool {
+        self.holder.is_unproven() && self.open.is_none()
     }
 
     fn was_tried(&self) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::{
@@ -216,7 +217,7 @@ impl Run {
     async fn feed(&self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> String {
         // Asking and using the answers run side by side: known holders are tried again also while no tracker answers.
         let (answers, answered) = mpsc::channel(1);
-        let sooner = Notify::new();
+        let (sooner, unreached) = (Notify::new(), watch::Sender::new(Vec::new()));
         let parts = &self.downloads.parts;
         let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
         sources.never(learned.banned.iter().copied());
@@ -225,6 +226,7 @@ impl Run {
             run: self,
             answered,
             sooner: &sooner,
+            unreached: &unreached,
             sources,
             learned,
             changes: Vec::new(),
@@ -233,7 +235,7 @@ impl Run {
             tickets: parts.tickets.changed(),
         };
         tokio::select! {
-            problem = self.ask(answer, answers, &sooner) => problem,
+            problem = self.ask(answer, answers, (&sooner, &unreached)) => problem,
             never = feed(&self.download, self.changes.clone(), [&mut named]) => match never {},
         }
     }
@@ -244,7 +246,7 @@ impl Run {
         &self,
         mut known: Option<HoldersAnswer>,
         answers: mpsc::Sender<HoldersAnswer>,
-        sooner: &Notify,
+        (sooner, unreached): (&Notify, &watch::Sender<Vec<PeerId>>),
     ) -> String {
         let parts = &self.downloads.parts;
         let key = self.record.key;
@@ -254,6 +256,13 @@ impl Run {
             if parts.tickets.own_ticket(key.group).is_none() {
                 // The user may have become a member only now. Without trackers the next round tries again.
                 let _ = parts.session.renew().await;
+            }
+            let peers = unreached.send_replace(Vec::new());
+            if !peers.is_empty() {
+                let report = Call::Unreached { group: key.group, file: key.file, peers };
+                if let Err(error) = parts.session.call(report).await {
+                    tracing::debug!(%error, "the trackers do not learn which holders are not reached");
+                }
             }
             let answer = match known.take() {
                 Some(answer) => Ok(Some(answer)),
@@ -294,6 +303,8 @@ struct Named<'a> {
     sooner: &'a Notify,
     sources: Sources,
     learned: &'a mut Learned,
+    /// Holders of which the trackers are to learn that they do not answer where they are said to be.
+    unreached: &'a watch::Sender<Vec<PeerId>>,
     /// Changes to the mirrors that the engine does not know yet.
     changes: Vec<SourceChange>,
     /// Whether it was reported that no client shares the file.
@@ -315,6 +326,12 @@ impl Discovery for Named<'_> {
                     if let Some(banned) = self.sources.take(seen) {
                         self.ban(banned);
                     }
+                    let unreached = self.sources.take_unreached();
+                    self.unreached.send_if_modified(|known| {
+                        known.extend(unreached);
+                        known.truncate(MAX_LIST);
+                        false
+                    });
                 }
                 Ok(()) = self.wakes.changed() => {
                     self.sources.hurry();

@@ -45,6 +45,8 @@ pub struct Sources {
     changes: Vec<SourceChange>,
     choice: Choice,
     in_use: HashMap<SourceId, SourceInUse>,
+    /// Holders that did not answer at addresses that nothing shows to be theirs, and of which the trackers do not know it.
+    unreached: HashSet<PeerId>,
     /// Why a holder's last source came to nothing.
     failures: BTreeMap<PeerId, Failure>,
     /// One watch per source in use, and some of sources that are not in use any more.
@@ -68,6 +70,8 @@ struct SourceInUse {
     number: u64,
     peer: PeerId,
     user: UserName,
+    /// Nothing shows that it is at its address.
+    is_a_guess: bool,
     now: Liveness,
 }
 
@@ -101,6 +105,7 @@ impl Sources {
             changes: Vec::new(),
             choice: Choice::default(),
             in_use: HashMap::new(),
+            unreached: HashSet::new(),
             failures: BTreeMap::new(),
             watches: JoinSet::new(),
             uses: 0,
@@ -153,11 +158,11 @@ impl Sources {
 
     /// Acts on the new state of a source; gives one that is banned for it.
     pub fn take(&mut self, seen: Seen) -> Option<Banned> {
-        let Seen { id, number, now, liveness, .. } = seen;
+        let Seen { id, number, now, lost, liveness } = seen;
         tracing::debug!(source = id.0, ?now, "a source changed its state");
         let entry = self.in_use.get_mut(&id)?;
         entry.now = now.clone();
-        let (peer, user) = (entry.peer, entry.user.clone());
+        let (peer, user, is_a_guess) = (entry.peer, entry.user.clone(), entry.is_a_guess);
         match now {
             Liveness::Connecting => {}
             Liveness::Open => {
@@ -166,6 +171,9 @@ impl Sources {
             }
             Liveness::Gone { reason, copy } => {
                 let now = Instant::now();
+                if is_a_guess && !lost {
+                    self.unreached.insert(peer);
+                }
                 if self.failures.len() < MAX_FAILURES || self.failures.contains_key(&peer) {
                     self.failures.insert(peer, Failure { user, reason, copy, at: now });
                 }
@@ -181,6 +189,11 @@ impl Sources {
         }
         self.watch(id, number, liveness);
         None
+    }
+
+    /// Holders that did not answer at addresses that nothing shows to be theirs, since this was last asked.
+    pub fn take_unreached(&mut self) -> Vec<PeerId> {
+        self.unreached.drain().collect()
     }
 
     /// Notices sources that the engine found lying; gives the new ones.
@@ -249,7 +262,8 @@ impl Sources {
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
         self.uses += 1;
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
-        self.in_use.insert(id, SourceInUse { number, peer, user, now });
+        let is_a_guess = holder.is_unproven();
+        self.in_use.insert(id, SourceInUse { number, peer, user, is_a_guess, now });
         self.watch(id, self.uses, source.liveness());
         self.changes.push(SourceChange::Add(id, AnySource::new(source)));
     }

@@ -1,11 +1,12 @@
 //! Running fetches, the sources they use and the buffers they fill. It decides nothing.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use shoal_common::PieceIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
 use crate::driver::stats::Stats;
@@ -15,6 +16,10 @@ use crate::resources::Resources;
 use crate::source::AnySource;
 use shoal_engine_core::RequestId;
 use shoal_engine_core::{Have, Limits, PieceRun, SourceError, SourceId};
+
+/// A source's holdings are looked at no more often than this: its peers announce what came within 25 ms together, and one that
+/// announces piece by piece must not keep us busy. The first change is looked at at once.
+const HAVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a fetch's task brought back.
 pub(super) type Ended = Result<(Id, Result<(), SourceError>), JoinError>;
@@ -90,7 +95,7 @@ impl Fetches {
         let limits = source.0.limits();
         let mut watch = source.0.have();
         let have = watch.borrow_and_update().clone();
-        let watching = self.watch(id, self.epoch, watch);
+        let watching = self.watch(id, self.epoch, watch, Instant::now());
         self.sources.insert(id, Connected { source, epoch: self.epoch, watching });
         (limits, have)
     }
@@ -101,15 +106,25 @@ impl Fetches {
         }
     }
 
-    fn watch(&mut self, id: SourceId, epoch: u64, mut watch: watch::Receiver<Have>) -> AbortHandle {
-        self.haves.spawn(async move { watch.changed().await.is_ok().then_some((id, epoch, watch)) })
+    fn watch(
+        &mut self,
+        id: SourceId,
+        epoch: u64,
+        mut watch: watch::Receiver<Have>,
+        not_before: Instant,
+    ) -> AbortHandle {
+        self.haves.spawn(async move {
+            watch.changed().await.ok()?;
+            sleep_until(not_before).await;
+            Some((id, epoch, watch))
+        })
     }
 
     /// What a changed source holds now, if it is still in use; goes on watching it.
     pub(super) fn rewatch(&mut self, (id, epoch, mut watch): Watched) -> Option<(SourceId, Have)> {
         self.sources.get(&id).filter(|connected| connected.epoch == epoch)?;
         let have = watch.borrow_and_update().clone();
-        let watching = self.watch(id, epoch, watch);
+        let watching = self.watch(id, epoch, watch, Instant::now() + HAVE_PAUSE);
         self.sources.get_mut(&id)?.watching = watching;
         Some((id, have))
     }

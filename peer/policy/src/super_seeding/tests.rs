@@ -22,6 +22,15 @@ impl World {
         self.layout.piece(index).unwrap()
     }
 
+    /// A requester of a user of its own.
+    fn join(&mut self) -> RequesterId {
+        self.join_as(u8::try_from(self.super_seeding.next_requester % 256).unwrap())
+    }
+
+    fn join_as(&mut self, user: u8) -> RequesterId {
+        self.super_seeding.join(Uid([user; 16]))
+    }
+
     fn ask(&mut self, requester: RequesterId, index: u32) -> Decision {
         self.super_seeding.ask(requester, self.piece(index), self.now)
     }
@@ -47,9 +56,25 @@ fn instead(decision: Decision) -> Option<u32> {
 const WAIT: Decision = Decision::NotNow { after: RETRY, instead: None };
 
 #[test]
+fn what_is_kept_for_an_accounts_further_keys_is_kept_from_its_own_keys_alone() {
+    let mut world = World::new(3);
+    let keys = [world.join_as(1), world.join_as(1), world.join_as(1)];
+    let other = world.join_as(2);
+    for (index, &key) in keys.iter().enumerate() {
+        world.give(key, u32::try_from(index).unwrap());
+    }
+    assert_eq!(world.ask(keys[0], 2), Decision::NotNow { after: RETRY, instead: None });
+    assert_eq!(world.ask(other, 0), Decision::NotNow { after: RETRY, instead: None }, "as any other's");
+    assert_eq!(world.ask(other, 2), Decision::Serve);
+    assert_eq!(world.ask(keys[1], 2), Decision::NotNow { after: RETRY, instead: None }, "the other's now");
+    world.super_seeding.leave(keys[0]);
+    assert!(matches!(world.ask(other, 1), Decision::NotNow { .. }), "the first now");
+}
+
+#[test]
 fn a_lone_requester_is_never_put_off() {
     let mut world = World::new(50);
-    let requester = world.super_seeding.join();
+    let requester = world.join();
     for round in 0..3 {
         for index in 0..50 {
             world.give(requester, index);
@@ -63,7 +88,7 @@ fn a_lone_requester_is_never_put_off() {
 #[test]
 fn a_given_piece_is_exchanged_for_an_ungiven_one_that_is_kept() {
     let mut world = World::new(2);
-    let (a, b, c) = (world.super_seeding.join(), world.super_seeding.join(), world.super_seeding.join());
+    let (a, b, c) = (world.join(), world.join(), world.join());
     world.give(a, 0);
     assert_eq!(instead(world.ask(b, 0)), Some(1));
     // Piece 1 is b's now, so c has to wait for what a and b pass on.
@@ -79,7 +104,7 @@ fn a_given_piece_is_exchanged_for_an_ungiven_one_that_is_kept() {
 #[test]
 fn a_promise_ends_after_two_seconds() {
     let mut world = World::new(2);
-    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
+    let (a, b) = (world.join(), world.join());
     world.give(a, 0);
     assert_eq!(instead(world.ask(b, 0)), Some(1));
     assert_eq!(world.ask(a, 1), WAIT);
@@ -90,7 +115,7 @@ fn a_promise_ends_after_two_seconds() {
 #[test]
 fn no_requester_is_put_off_for_longer_than_two_seconds() {
     let mut world = World::new(100);
-    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
+    let (a, b) = (world.join(), world.join());
     world.give(a, 0);
     world.have(a, 0);
     let start = world.now;
@@ -103,7 +128,7 @@ fn no_requester_is_put_off_for_longer_than_two_seconds() {
 #[test]
 fn a_requester_that_keeps_everything_for_itself_delays_others_once() {
     let mut world = World::new(100);
-    let (hostile, honest) = (world.super_seeding.join(), world.super_seeding.join());
+    let (hostile, honest) = (world.join(), world.join());
     let start = world.now;
     let mut got = 0;
     while got < 100 {
@@ -124,7 +149,7 @@ fn a_requester_that_keeps_everything_for_itself_delays_others_once() {
 #[test]
 fn what_a_stopped_requester_got_is_given_again() {
     let mut world = World::new(2);
-    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
+    let (a, b) = (world.join(), world.join());
     world.give(a, 0);
     world.give(b, 1);
     world.have(b, 1);
@@ -136,7 +161,7 @@ fn what_a_stopped_requester_got_is_given_again() {
 #[test]
 fn what_a_lost_requester_got_is_given_again_at_once() {
     let mut world = World::new(2);
-    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
+    let (a, b) = (world.join(), world.join());
     world.give(a, 0);
     world.give(a, 1);
     world.have(a, 1);
@@ -149,7 +174,7 @@ fn what_a_lost_requester_got_is_given_again_at_once() {
 #[test]
 fn who_passes_pieces_on_owes_less() {
     let mut world = World::new(8);
-    let (a, b) = (world.super_seeding.join(), world.super_seeding.join());
+    let (a, b) = (world.join(), world.join());
     for index in 0..4 {
         world.give(a, index);
         world.have(a, index);
@@ -186,11 +211,11 @@ proptest! {
     #[test]
     fn counts_and_lists_agree_in_random_worlds(steps in proptest::collection::vec(step(), 1..400)) {
         let mut world = World::new(20);
-        let mut requesters = vec![world.super_seeding.join()];
+        let mut requesters = vec![world.join()];
         for step in steps {
             let some = |n: usize, requesters: &[RequesterId]| requesters.get(n % requesters.len().max(1)).copied();
             match step {
-                Step::Join => requesters.push(world.super_seeding.join()),
+                Step::Join => requesters.push(world.join_as(u8::try_from(requesters.len() % 3).unwrap())),
                 Step::Leave(n) if requesters.len() > 1 => {
                     let requester = requesters.swap_remove(n % requesters.len());
                     world.super_seeding.leave(requester);

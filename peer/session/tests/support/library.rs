@@ -213,6 +213,7 @@ impl Library {
                         address: address.clone(),
                         user: user.clone(),
                         completeness: *completeness,
+                        unproven: None,
                     }
                 };
                 Reply::Done(Answer::Holders {

@@ -9,6 +9,7 @@ use shoal_common::limits::MAX_PEER_REQUESTS;
 use shoal_common::peer_wire::{CopyTrouble, DataHead, Refused, ToRequester};
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_engine::{Have, PieceBuf, SourceError};
+use shoal_net::Overdrawn;
 use shoal_net::bulk::frame::FrameError;
 use shoal_net::requests::{Asked, NotAsked, Requests, Violation};
 use tokio::sync::watch;
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// When to ask again after the connection was full, or the same request had not ended.
 const NOT_YET: Duration = Duration::from_millis(50);
+/// The shortest time for which a server can put a request off without naming a better one: it must not make us ask without
+/// a pause.
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 /// When to ask again while the channel is being opened, or waits for a ticket.
 pub(super) const NOT_OPEN: Duration = Duration::from_millis(200);
 
@@ -39,6 +43,12 @@ impl From<FrameError> for Fault {
 impl From<&str> for Fault {
     fn from(reason: &str) -> Self {
         Self::Invalid(reason.to_owned())
+    }
+}
+
+impl From<Overdrawn> for Fault {
+    fn from(_: Overdrawn) -> Self {
+        Self::Invalid("sent too many messages for too long".to_owned())
     }
 }
 
@@ -151,22 +161,27 @@ impl Channels {
         asked.answer().await.unwrap_or(Err(SourceError::Busy(NOT_YET)))
     }
 
-    /// Takes a message of the server's.
-    pub(super) fn take(&self, message: ToRequester) -> Result<(), Fault> {
+    /// Takes a message of the server's; whether it meant anything.
+    pub(super) fn take(&self, message: ToRequester) -> Result<bool, Fault> {
         match message {
-            ToRequester::Opened { channel, have } => self.opened(channel, have.as_deref()),
-            ToRequester::Refused { channel, reason, copy } => self.refused(channel, reason, copy),
-            ToRequester::Have { channel, pieces } => self.have(channel, &pieces),
+            ToRequester::Opened { channel, have } => {
+                self.opened(channel, have.as_deref())?;
+            }
+            ToRequester::Refused { channel, reason, copy } => {
+                return self.refused(channel, reason, copy);
+            }
+            ToRequester::Have { channel, pieces } => return self.have(channel, &pieces),
             ToRequester::NotNow { channel, piece, after_ms, instead } => {
                 self.end(channel, piece, |layout, piece| {
                     let instead = instead.map(|instead| in_file(layout, instead)).transpose()?;
                     Ok(SourceError::NotNow { piece, after: delay(after_ms), instead })
-                })
+                })?;
             }
             ToRequester::Busy { channel, piece, after_ms } => {
-                self.end(channel, piece, |_, _| Ok(SourceError::Busy(delay(after_ms))))
+                self.end(channel, piece, |_, _| Ok(SourceError::Busy(delay(after_ms))))?;
             }
         }
+        Ok(true)
     }
 
     /// A block of `length` bytes begins to come: the buffer for it, or none if it is not wanted any more.
@@ -228,24 +243,26 @@ impl Channels {
         Ok(())
     }
 
-    fn refused(&self, number: u32, reason: Refused, copy: Option<CopyTrouble>) -> Result<(), Fault> {
+    /// Whether the channel was there.
+    fn refused(&self, number: u32, reason: Refused, copy: Option<CopyTrouble>) -> Result<bool, Fault> {
         self.layout(number)?;
-        let Some(channel) = self.table().channels.remove(&number) else { return Ok(()) };
+        let Some(channel) = self.table().channels.remove(&number) else { return Ok(false) };
         channel.state.send_replace(ChannelState::Refused(reason, copy));
         self.requests.abandon(|&(other, _)| other == number, || Err(SourceError::Busy(NOT_YET)));
-        Ok(())
+        Ok(true)
     }
 
-    fn have(&self, number: u32, pieces: &[u32]) -> Result<(), Fault> {
-        let Some(layout) = self.layout(number)? else { return Ok(()) };
+    /// Whether any of the pieces is new.
+    fn have(&self, number: u32, pieces: &[u32]) -> Result<bool, Fault> {
+        let Some(layout) = self.layout(number)? else { return Ok(false) };
         let pieces: Vec<PieceIndex> =
             pieces.iter().map(|&piece| in_file(layout, piece)).collect::<Result<_, _>>()?;
         let table = self.table();
-        let Some(channel) = table.channels.get(&number) else { return Ok(()) };
+        let Some(channel) = table.channels.get(&number) else { return Ok(false) };
         if *channel.state.borrow() != ChannelState::Open {
             return Err("announced pieces on a channel that is not open".into());
         }
-        channel.have.send_if_modified(|have| match have {
+        Ok(channel.have.send_if_modified(|have| match have {
             Have::All => false,
             Have::Bits(bits) => {
                 if pieces.iter().all(|&piece| bits.has(piece)) {
@@ -258,8 +275,7 @@ impl Channels {
                 *have = if more.is_all() { Have::All } else { Have::Bits(more.into()) };
                 true
             }
-        });
-        Ok(())
+        }))
     }
 
     /// Ends a request without its piece.
@@ -288,5 +304,5 @@ fn in_file(layout: Layout, piece: u32) -> Result<PieceIndex, Fault> {
 }
 
 fn delay(after_ms: u32) -> Duration {
-    Duration::from_millis(after_ms.into()).min(LONGEST_DELAY)
+    Duration::from_millis(after_ms.into()).clamp(SHORTEST_DELAY, LONGEST_DELAY)
 }

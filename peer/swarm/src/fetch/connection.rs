@@ -11,6 +11,7 @@ use std::time::Duration;
 use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_DATA, MAX_PEER_MESSAGE, MAX_PEER_REQUESTS};
 use shoal_common::peer_wire::{DATA, DataHead, TO_REQUESTER, TO_SERVER, ToServer};
 use shoal_engine::{PieceBuf, ReadError, SourceError};
+use shoal_net::MessageBudget;
 use shoal_net::bulk::frame::{FrameError, FrameReader, FrameWriter};
 use shoal_net::requests::{Listening, Silence};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::channels::{Channels, Fault};
+use crate::price;
 
 /// A server that owes an answer and says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -42,6 +44,7 @@ impl Connection {
     pub(super) fn new<R, W>(
         input: R,
         output: W,
+        budget: MessageBudget,
         end: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<R, W>)
     where
@@ -62,7 +65,7 @@ impl Connection {
             let input = FrameReader::new(Listening::new(input, silence.clone()), MAX_FRAME);
             let work = async {
                 tokio::select! {
-                    Err(fault) = read(&channels, input) => fault,
+                    Err(fault) = read(&channels, input, budget) => fault,
                     Err(fault) = write(messages, FrameWriter::new(output)) => fault,
                     () = channels.requests.overdue(&silence, SILENCE) => {
                         Fault::Gone(format!("it was silent for {} seconds", SILENCE.as_secs()))
@@ -124,13 +127,17 @@ impl<R: AsyncBufRead + Unpin> AsyncRead for Payload<'_, R> {
 async fn read<R: AsyncBufRead + Unpin>(
     channels: &Channels,
     mut frames: FrameReader<R>,
+    mut budget: MessageBudget,
 ) -> Result<Infallible, Fault> {
     while let Some(header) = frames.next().await? {
         match header.kind {
             TO_REQUESTER => {
                 let payload = frames.payload(MAX_PEER_MESSAGE).await?;
-                channels
-                    .take(minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?)?;
+                let message = minicbor::decode(&payload).map_err(|_| "sent a message that makes no sense")?;
+                budget.charge(price::of_answer(&message, payload.len())).await?;
+                if !channels.take(message)? {
+                    budget.charge(price::NOTHING_NEW).await?;
+                }
             }
             DATA => {
                 let mut head = [0; DataHead::BYTES];
@@ -141,6 +148,9 @@ async fn read<R: AsyncBufRead + Unpin>(
                 let head = DataHead::from_bytes(&head);
                 let length =
                     u32::try_from(frames.remaining()).map_err(|_| "sent a block that is too long")?;
+                if length < price::SMALL_BLOCK {
+                    budget.charge(1).await?;
+                }
                 let buffer = match channels.part(head, length)? {
                     Some(buffer) => Some(receive(&mut frames, buffer).await?),
                     None => {

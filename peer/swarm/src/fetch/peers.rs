@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use shoal_common::PeerId;
-use shoal_net::Identity;
 use shoal_net::bulk::{self, BulkError, BulkStream};
+use shoal_net::{Budgets, Identity, Payer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connection;
+use crate::price;
 
 /// Connections to one peer.
 pub(super) const CONNECTIONS: usize = 2;
@@ -33,6 +34,7 @@ const DOUBTED_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Peers {
     identity: Identity,
+    budgets: Budgets,
     peers: Mutex<HashMap<PeerId, Weak<PeerConnections>>>,
     /// Connections that may still be made.
     room: Arc<Semaphore>,
@@ -76,7 +78,15 @@ impl Peers {
     ) -> Arc<Self> {
         let most = connections.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(most));
-        Arc::new(Self { identity, peers: Mutex::default(), room, most, tasks, stop })
+        Arc::new(Self {
+            identity,
+            budgets: Budgets::default(),
+            peers: Mutex::default(),
+            room,
+            most,
+            tasks,
+            stop,
+        })
     }
 
     /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
@@ -228,7 +238,8 @@ impl PeerConnections {
     ) -> Connection {
         let (input, output) = stream.into_split();
         let end = self.peers.stop.child_token();
-        let (connection, task) = Connection::new(input, output, end.clone());
+        let budget = self.peers.budgets.connection(Payer::All, price::SERVER);
+        let (connection, task) = Connection::new(input, output, budget, end.clone());
         let mut changes = self.location.subscribe();
         let elsewhere = async move {
             let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use shoal_common::limits::MAX_PEER_MESSAGE;
 use shoal_common::peer_wire::{Refused, TO_SERVER, ToServer};
-use shoal_common::{Gid, Layout, PieceIndex};
+use shoal_common::tokens::Ticket;
+use shoal_common::{Gid, Layout, PieceIndex, Uid};
 use shoal_net::bulk::frame::{FrameError, FrameReader};
+use shoal_net::{Overdrawn, Payer};
 use tokio::io::AsyncBufRead;
 use tokio::time::{Instant, timeout_at};
 
 use super::Requester;
 use super::table::{Channel, NotTaken, Table};
 use crate::FileKey;
+use crate::price;
 use crate::refusal::Refusal;
 use crate::uploads::{Out, Outbox};
 use shoal_session::tickets::TicketError;
@@ -40,6 +43,10 @@ pub(super) enum Ended {
     Malformed(&'static str),
     #[error("the requester broke a limit: {0}")]
     Limit(&'static str),
+    #[error("{0}")]
+    Overdrawn(#[from] Overdrawn),
+    #[error("all places are taken, and no other user has more of them")]
+    Full,
 }
 
 /// See the module.
@@ -49,8 +56,8 @@ pub(super) struct Reader<R> {
     table: Arc<Table>,
     outbox: Outbox,
     refusals: u32,
-    /// Whether it opened a file of a group that it is a member of.
-    is_member: bool,
+    /// Whose it is, once it opened a file of a group that it is a member of. It stays that user's.
+    user: Option<Uid>,
     born: Instant,
 }
 
@@ -61,31 +68,54 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         table: Arc<Table>,
         outbox: Outbox,
     ) -> Self {
-        Self { requester, frames, table, outbox, refusals: 0, is_member: false, born: Instant::now() }
+        Self { requester, frames, table, outbox, refusals: 0, user: None, born: Instant::now() }
     }
 
     /// Reads until the connection ends.
     pub(super) async fn run(&mut self) -> Ended {
         loop {
-            let deadline = if self.is_member { Instant::now() + SILENCE } else { self.born + STRANGER };
-            let message = match timeout_at(deadline, self.message()).await {
+            // Checked also while messages come without a pause.
+            if self.user.is_none() && Instant::now() >= self.born + STRANGER {
+                return Ended::Silent;
+            }
+            let deadline = if self.user.is_some() { Instant::now() + SILENCE } else { self.born + STRANGER };
+            let (message, length) = match timeout_at(deadline, self.message()).await {
                 Ok(Ok(message)) => message,
                 Ok(Err(ended)) => return ended,
                 Err(_) => return Ended::Silent,
             };
-            if let Err(ended) = self.take(message).await {
+            if let Err(ended) = self.pay_and_take(message, length).await {
                 return ended;
             }
         }
     }
 
-    async fn message(&mut self) -> Result<ToServer, Ended> {
+    /// The next message and its length.
+    async fn message(&mut self) -> Result<(ToServer, usize), Ended> {
         let header = self.frames.next().await?.ok_or(Ended::Left)?;
         if header.kind != TO_SERVER {
             return Err(Ended::Malformed("a frame that no requester sends"));
         }
         let payload = self.frames.payload(MAX_PEER_MESSAGE).await?;
-        minicbor::decode(&payload).map_err(|_| Ended::Malformed("a message that makes no sense"))
+        let message =
+            minicbor::decode(&payload).map_err(|_| Ended::Malformed("a message that makes no sense"))?;
+        Ok((message, payload.len()))
+    }
+
+    async fn pay_and_take(&mut self, message: ToServer, length: usize) -> Result<(), Ended> {
+        let budget = &mut self.requester.budget;
+        budget.put_back(self.table.take_earned());
+        budget.charge(price::of_request(&message, length)).await?;
+        if let ToServer::Ticket { channel, .. }
+        | ToServer::Request { channel, .. }
+        | ToServer::Cancel { channel, .. }
+        | ToServer::Have { channel, .. }
+        | ToServer::Close { channel } = message
+            && !self.table.is_open(channel)
+        {
+            return Ok(budget.charge(price::USELESS).await?);
+        }
+        self.take(message).await
     }
 
     async fn take(&mut self, message: ToServer) -> Result<(), Ended> {
@@ -101,7 +131,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
                 }
                 Ok(())
             }
-            ToServer::Have { channel, pieces } => self.have(channel, &pieces),
+            ToServer::Have { channel, pieces } => self.have(channel, &pieces).await,
             ToServer::Close { channel } => {
                 if let Some(id) = self.table.with(channel, |channel| channel.id) {
                     // At once, not when the writer comes to it: the next message may open the channel again.
@@ -121,16 +151,16 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             self.refuse(wire, Refused::Limit);
             return Ok(());
         }
-        let expires = match self.judge(ticket, key.group).await {
-            Ok(expires) => expires,
+        let (shown, expires) = match self.judge(ticket, key.group).await {
+            Ok(judged) => judged,
             Err(reason) => {
                 self.refuse(wire, reason);
                 return self.count_refusal();
             }
         };
-        self.is_member = true;
-        self.requester.place.recognise();
-        let Some(opened) = self.requester.uploads.open(key, self.requester.peer, wire, &self.outbox) else {
+        let user = self.recognise(shown.user)?;
+        let who = (user, self.requester.peer);
+        let Some(opened) = self.requester.uploads.open(key, who, wire, &self.outbox) else {
             self.refuse(wire, self.requester.uploads.refusal(key));
             return Ok(());
         };
@@ -144,7 +174,17 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             announced: 0,
         };
         self.table.insert(wire, channel);
-        Ok(())
+        Ok(self.requester.budget.charge(price::of_table(&opened.layout)).await?)
+    }
+
+    /// The requester is that user's, unless it is another's already.
+    fn recognise(&mut self, shown: Uid) -> Result<Uid, Ended> {
+        if let Some(user) = self.user {
+            return Ok(user);
+        }
+        self.requester.place.recognise(shown).map_err(|_| Ended::Full)?;
+        self.requester.budget.is_paid_by(Payer::User(shown), price::MEMBER);
+        Ok(*self.user.insert(shown))
     }
 
     async fn renew(&mut self, wire: u32, ticket: &[u8]) -> Result<(), Ended> {
@@ -152,7 +192,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             return Ok(());
         };
         match self.judge(ticket, group).await {
-            Ok(expires) => {
+            Ok((_, expires)) => {
                 self.table.with(wire, |channel| channel.expires = channel.expires.max(expires));
                 Ok(())
             }
@@ -163,11 +203,14 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
     }
 
-    /// Judges a ticket; gives the time until which it opens the group's files.
-    async fn judge(&self, ticket: &[u8], group: Gid) -> Result<Instant, Refused> {
+    /// Judges a ticket; gives it with the time until which it opens the group's files.
+    async fn judge(&self, ticket: &[u8], group: Gid) -> Result<(Ticket, Instant), Refused> {
         let tickets = &self.requester.tickets;
         match tickets.judge_asking(ticket, self.requester.peer, group).await {
-            Ok(ticket) => Ok(Instant::now() + tickets.time_left(ticket.expires_ms)),
+            Ok(ticket) => {
+                let expires = Instant::now() + tickets.time_left(ticket.expires_ms);
+                Ok((ticket, expires))
+            }
             Err(TicketError::Expired) => Err(Refused::Expired),
             Err(TicketError::UnknownKey | TicketError::Invalid) => Err(Refused::Ticket),
         }
@@ -177,6 +220,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let Some((id, piece)) = self.piece(wire, piece)? else { return Ok(()) };
         match self.table.begin(id, piece) {
             Ok(()) => {
+                self.requester.place.is_used();
                 self.requester.uploads.request(id, piece);
                 Ok(())
             }
@@ -185,7 +229,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
     }
 
-    fn have(&self, wire: u32, pieces: &[u32]) -> Result<(), Ended> {
+    async fn have(&mut self, wire: u32, pieces: &[u32]) -> Result<(), Ended> {
         let known = self.table.with(wire, |channel| {
             channel.announced += pieces.len() as u64;
             (channel.id, channel.layout, channel.announced)
@@ -197,8 +241,8 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         }
         let pieces: Option<Vec<PieceIndex>> = pieces.iter().map(|&piece| layout.piece(piece)).collect();
         let pieces = pieces.ok_or(Ended::Malformed("a piece that the file does not have"))?;
-        if !pieces.is_empty() {
-            self.requester.uploads.have(id, pieces);
+        if !pieces.is_empty() && !self.requester.uploads.have(id, pieces) {
+            self.requester.budget.charge(price::USELESS).await?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What is open and asked for on one connection, shared by its reader and its writer.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_common::limits::{MAX_CHANNELS, MAX_PEER_REQUESTS};
@@ -37,6 +38,8 @@ pub(super) enum NotTaken {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     state: Mutex<Requested>,
+    /// Units for pieces that went out since the reader last looked.
+    earned: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +88,16 @@ impl Table {
     /// Notes that a request ended: its last block, or word that it is not coming, goes out.
     pub(super) fn end(&self, id: ChannelId, piece: PieceIndex) {
         self.state().under_way.remove(&(id, piece));
+    }
+
+    /// Notes that a piece went out, which pays for messages.
+    pub(super) fn earn(&self, units: u32) {
+        self.earned.fetch_add(units, Ordering::Relaxed);
+    }
+
+    /// The units earned since this was last asked.
+    pub(super) fn take_earned(&self) -> u32 {
+        self.earned.swap(0, Ordering::Relaxed)
     }
 
     /// When the next ticket runs out.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shoal_common::PieceIndex;
 use shoal_common::limits::{BLOCK, MAX_PEER_DATA};
 use shoal_common::peer_wire::{DATA, DataHead, Refused, TO_REQUESTER, ToRequester};
+use shoal_net::Place;
 use shoal_net::bulk::frame::{FrameError, FrameWriter};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::table::Table;
+use crate::price;
 use crate::served::{ReadFailure, Source};
 use crate::uploads::{Out, Uploads};
 use shoal_policy::ChannelId;
@@ -103,6 +105,7 @@ pub(super) struct Writer<W> {
     frames: FrameWriter<W>,
     table: Arc<Table>,
     uploads: Uploads,
+    place: Arc<Place>,
     jobs: VecDeque<Job>,
     numbers: u64,
     batches: VecDeque<JoinHandle<Batch>>,
@@ -114,11 +117,17 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    pub(super) fn new(frames: FrameWriter<W>, table: Arc<Table>, uploads: Uploads) -> Self {
+    pub(super) fn new(
+        frames: FrameWriter<W>,
+        table: Arc<Table>,
+        uploads: Uploads,
+        place: Arc<Place>,
+    ) -> Self {
         Self {
             frames,
             table,
             uploads,
+            place,
             jobs: VecDeque::new(),
             numbers: 0,
             batches: VecDeque::new(),
@@ -305,6 +314,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             job.written += count;
             if job.written == job.length {
                 self.table.end(job.channel, job.piece);
+                self.table.earn(price::earned(job.length));
                 sent.push((job.channel, job.piece));
                 self.jobs.remove(at);
             }
@@ -320,6 +330,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.uploads.limiter().acquire(block.len() as u64).await;
         let start = Instant::now();
         within(self.frames.data(DATA, &head.to_bytes(), block)).await?;
+        self.place.is_used();
         self.dirty = true;
         if limited {
             within(self.frames.flush()).await?;

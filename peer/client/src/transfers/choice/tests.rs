@@ -26,6 +26,7 @@ fn holder(number: u8) -> Holder {
         address: "127.0.0.1:1".into(),
         user,
         completeness: Completeness::Complete,
+        unproven: None,
     }
 }
 
@@ -91,6 +92,32 @@ fn few_holders_are_all_used_and_keep_their_places() {
     world.pass(100);
     assert_eq!(world.in_use.len(), 60);
     assert!(world.added.values().all(|&times| times == 1));
+}
+
+#[test]
+fn addresses_that_may_be_a_third_partys_are_tried_last_and_one_at_a_time() {
+    let mut choice = Choice::default();
+    let unproven = |number| Holder { unproven: Some(true), ..holder(number) };
+    choice.offered((0..5).map(unproven).chain((5..10).map(holder)).collect());
+    let (now, mut added) = (Instant::now(), Vec::new());
+    let mut steps = |choice: &mut Choice, now| {
+        for step in choice.next_steps(&[], false, now) {
+            match step {
+                Step::Add(id, holder) => added.push((id, holder.peer.0[0])),
+                other => panic!("{other:?}"),
+            }
+        }
+        added.clone()
+    };
+    let first = steps(&mut choice, now);
+    assert_eq!(first.len(), 6, "{first:?}");
+    assert!(first[..5].iter().all(|&(_, number)| number >= 5) && first[5].1 < 5, "{first:?}");
+    assert_eq!(steps(&mut choice, now), first, "while it is being dialled");
+    choice.gone(first[5].0, now);
+    let second = steps(&mut choice, now);
+    assert_eq!(second.len(), 7, "{second:?}");
+    choice.opened(second[6].0, now);
+    assert_eq!(steps(&mut choice, now).len(), 8, "that one is where it said");
 }
 
 #[test]

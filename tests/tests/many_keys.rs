@@ -1,0 +1,53 @@
+//! One account with hundreds of keys: other accounts get a place at a sharer, and their share of what it sends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::time::{Duration, Instant};
+
+use shoal_tests::{Attacker, Crowd, Flood, World, download, same_content, until};
+
+const MIB: usize = 1 << 20;
+const KEYS: usize = 300;
+
+#[test]
+fn an_account_with_three_hundred_keys_gets_a_users_share_and_others_the_rest() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 8 * MIB);
+    let mut mallory = world.by_hand("mallory");
+    let target = world.target(&mut mallory, "a.bin");
+    let mut bob = world.member("bob");
+    world.ann.ok("limit up 2M");
+    let keys = Crowd::members(world.trackers.port(1), "mallory", KEYS).into_iter();
+    let keys = keys.map(|mut key| Attacker::member(&mut key, "g")).collect();
+    let flood = Flood::leech(target, keys, 128);
+    until("her keys have all places", || flood.standing() >= 200 && flood.pieces() > 0);
+
+    let (started, before) = (Instant::now(), flood.pieces());
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    until("bob has it", || bob.download("a.bin")["state"] == "C");
+    let (took, hers) = (started.elapsed(), (flood.pieces() - before) * 64 * 1024);
+    eprintln!("{took:?}; meanwhile she got {} MiB of {} connections", hers / MIB, flood.standing());
+    assert!(same_content(&path, &copy));
+    // Half of 2 MiB per second is his: eight seconds, and as much again for a machine that is busy.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(hers < 16 * MIB, "she got {hers} bytes");
+}
+
+#[test]
+fn keys_that_ask_and_never_read_keep_no_slot_from_others() {
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "a.bin", 8 * MIB);
+    let mut mallory = world.by_hand("mallory");
+    let target = world.target(&mut mallory, "a.bin");
+    let mut bob = world.member("bob");
+    let keys = Crowd::members(world.trackers.port(1), "mallory", 60).into_iter();
+    let flood = Flood::deaf(target, keys.map(|mut key| Attacker::member(&mut key, "g")).collect(), 128);
+    until("her keys are there", || flood.standing() >= 50);
+    let started = Instant::now();
+    let copy = world.path("copy.bin");
+    download(&mut bob, "a.bin", &copy);
+    until("bob has it", || bob.download("a.bin")["state"] == "C");
+    assert!(same_content(&path, &copy));
+    eprintln!("bob had it in {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
