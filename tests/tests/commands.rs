@@ -61,7 +61,9 @@ fn accounts() {
     );
     other.ok("login ann secret");
     assert_eq!(other.ok("whoami")["user"], "ann");
-    mentions(&other.fails("login ann secret"), &["logout"]);
+    other.ok("login ann secret");
+    mentions(&other.fails("login ann wrong"), &["not the password of ann"]);
+    mentions(&other.fails("login bob secret"), &["logout"]);
     ann.ok("LOGIN ann secret");
     ann.ok("change_password secret better");
     other.ok("logout");
