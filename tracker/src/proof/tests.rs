@@ -1,6 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use shoal_common::credentials::change_message;
+use shoal_common::names::Skeleton;
 use shoal_common::{Nonce, PeerId};
 use shoal_net::Identity;
 use shoal_replica::{Stamp, WriterId, claim_key, limits::MAX_VALUE_BYTES};
@@ -61,11 +62,14 @@ fn changed(user: Uid, record: AccountRecord, from: u16, to: u16) -> Result<Accou
 #[test]
 fn a_claim_proves_its_id_or_is_none() {
     let Ann { user, birth, record } = ann();
-    let naming = Naming { nonce: birth.nonce, account: record.account().digest() };
+    let naming = Naming { nonce: birth.nonce, account: record.account().digest(), skeleton: None };
     let claim = user_claim("ann", user, encode(&naming));
-    assert_eq!(read_claim(&claim), Some(Claim { name: "ann", id: user.0, proven: true, founder: None }));
+    assert_eq!(
+        read_claim(&claim),
+        Some(Claim { name: "ann", id: user.0, proven: true, founder: None, skeleton: Skeleton::of("ann") })
+    );
     assert!(!read_claim(&user_claim("ann", user, Vec::new())).unwrap().proven);
-    let other = Naming { nonce: Nonce([6; 16]), ..naming };
+    let other = Naming { nonce: Nonce([6; 16]), ..naming.clone() };
     for forged in [
         user_claim("eve", user, encode(&naming)),
         user_claim("ann", Uid([9; 16]), encode(&naming)),
@@ -78,7 +82,7 @@ fn a_claim_proves_its_id_or_is_none() {
 
     let nonce = Nonce([5; 16]);
     let group = Gid::derive(nonce, user, "g");
-    let founding = |founder, nonce| encode(&Founding { founder, nonce });
+    let founding = |founder, nonce| encode(&Founding { founder, nonce, skeleton: None });
     let claim = |name: &str, value| {
         row(Kind::GROUP_CLAIM, claim_key(name.as_bytes(), shoal_replica::Uid(group.0)), value)
     };
