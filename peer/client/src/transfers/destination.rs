@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use shoal_common::{FileName, Manifest};
+use shoal_engine::regular;
 use shoal_engine::{DiskError, Overwrite, Shortage, Target};
 use tokio::sync::watch;
 
@@ -155,8 +156,9 @@ async fn is_identical(
 /// The file's path: within a folder under the file's own name, which is one component of a path by its type.
 fn resolve(typed: &Path, name: &FileName) -> Result<PathBuf, DestinationError> {
     let absolute = std::path::absolute(typed).map_err(|error| DestinationError::unusable(typed, &error))?;
+    let absolute = regular::found(&absolute);
     if absolute.is_dir() {
-        return Ok(absolute.join(name.as_str()));
+        return Ok(regular::found(&absolute.join(name.as_str())));
     }
     let is_folder = typed.as_os_str().as_encoded_bytes().ends_with(b"/");
     match absolute.parent() {
