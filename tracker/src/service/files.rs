@@ -48,9 +48,18 @@ pub(super) fn share(
     let group = groups::joined(tx, caller, new.group)?;
     let mut manifest = new.manifest;
     check_manifest(&manifest, &new.piece_list)?;
+    let mut named = tx.store().files_named(group, &manifest.name)?;
+    named.retain(|other| other.name == manifest.name);
+    for other in &named {
+        // The same content under the name in another normal form is the same file, and keeps the form that it has.
+        let same = Manifest { name: other.name.clone(), ..manifest.clone() };
+        if same.fid(group) == other.fid {
+            manifest = same;
+        }
+    }
     let file = manifest.fid(group);
     let mut writes = Vec::new();
-    for other in tx.store().files_named(group, &manifest.name)? {
+    for other in named {
         if other.fid == file {
             continue;
         }
@@ -198,7 +207,10 @@ pub(super) fn find(tx: &Tx<'_>, caller: Uid, group: &GroupName, name: &FileName)
         || refuse(RefusalKind::NotFound, format!("{group} has no file {name}; see: list_files {group}"));
     let row = file_called(tx, gid, name)?.ok_or_else(none)?;
     let mut manifest = known_manifest(tx, gid, row.fid)?.ok_or_else(none)?;
-    manifest.name = name.clone();
+    // As it was shared, whichever normal form was typed.
+    if name.is_renamed() {
+        manifest.name = row.name.renamed(&row.fid.0);
+    }
     manifest.mirrors = mirrors_of(tx, gid, row.fid)?;
     Ok(Answer::Found { group: gid, file: row.fid, manifest: Box::new(manifest) })
 }
