@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Holder, Now, Write};
 use crate::limits::NAMES_PER_STEP;
-use crate::names::{NameSpace, chosen, decision_key, name_prefix, parse_claim_key, parse_vote_key, vote_key};
+use crate::names::{
+    NameSpace, chosen, decision_key, name_of, name_prefix, parse_claim_key, parse_vote_key, vote_key,
+};
 use crate::row::{Kind, Row, Stamp, TrackerNo, Uid, WriterId};
 use crate::rows::{Rows, scan_all};
 use crate::state::{META_PENDING, ReplicaState, parse_pending_key, pending_key};
@@ -195,6 +197,13 @@ impl VoteCount {
         first.extend(others);
         first.into_iter().map(|(_, claim)| claim.row).collect()
     }
+}
+
+/// The place that a row is about: see [`Rows::place_for`]. Rows of earlier versions give a name instead.
+pub(crate) fn place_of<R: Rows>(rows: &R, row: &Row) -> Option<(NameSpace, Vec<u8>)> {
+    let (space, name) = name_of(row)?;
+    let place = if row.kind == space.claim_kind() { rows.place_of(row)? } else { name.to_vec() };
+    Some((space, place))
 }
 
 /// Casts this tracker's vote for a place if it `may_vote` and has not voted. Records a majority as the

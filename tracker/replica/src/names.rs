@@ -4,7 +4,6 @@
 
 use crate::limits::MAX_NAME_BYTES;
 use crate::row::{Kind, Row, TrackerNo, Uid};
-use crate::rows::Rows;
 
 /// User names and group names do not compete with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +106,7 @@ pub(crate) fn chosen(row: &Row) -> Option<Uid> {
 }
 
 /// The name that a row is about, if its kind is one of the six and its key is well formed.
-fn name_of(row: &Row) -> Option<(NameSpace, &[u8])> {
+pub(crate) fn name_of(row: &Row) -> Option<(NameSpace, &[u8])> {
     let space = NameSpace::of(row.kind)?;
     let name = match row.kind {
         Kind::USER_CLAIM | Kind::GROUP_CLAIM => parse_claim_key(&row.key)?.0,
@@ -115,13 +114,6 @@ fn name_of(row: &Row) -> Option<(NameSpace, &[u8])> {
         _ => parse_decision_key(&row.key)?,
     };
     Some((space, name))
-}
-
-/// The place that a row is about: see [`Rows::place_for`]. Rows of earlier versions give a name instead.
-pub(crate) fn place_of<R: Rows>(rows: &R, row: &Row) -> Option<(NameSpace, Vec<u8>)> {
-    let (space, name) = name_of(row)?;
-    let place = if row.kind == space.claim_kind() { rows.place_of(row)? } else { name.to_vec() };
-    Some((space, place))
 }
 
 /// Whether a row about names is well formed. True for all other rows.
