@@ -13,9 +13,9 @@ pub const MAX_FILE_SIZE: u64 = MAX_PIECES as u64 * MAX_PIECE_LENGTH as u64;
 
 /// Longest user or group name in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Longest file name in bytes: what common file systems take (`NAME_MAX`), less the seven bytes that are added
-/// when a name is renamed on conflict, and the `.part` of an unfinished download.
-pub const MAX_FILE_NAME_BYTES: usize = 240;
+/// Longest file name in bytes: what common file systems take (`NAME_MAX`). What is added to a name (on conflict, or for files of
+/// ours beside it) shortens it instead.
+pub const MAX_FILE_NAME_BYTES: usize = 255;
 /// Longest password in bytes. Argon2 takes any length, but no one types more.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// HTTP mirrors of one file at most, and the longest URL of one.

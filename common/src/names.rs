@@ -1,15 +1,35 @@
-//! Names of users, groups and shared files. A value of these types is a valid name and need not be checked again.
+//! Names of users, groups, storage nodes and shared files. A value of these types is a valid name and need not be checked
+//! again.
+//!
+//! - A name that is created is in NFC and holds no hidden character, except where its script needs one (`characters`). File
+//!   names stay as they were shared: a file may be called anything but a control character.
+//! - A name may be *referred to* under the rules of the first version, because names of that time stay valid.
+//! - Two names in different normal forms are equal. So whatever is looked up is found in whichever form it was typed.
+//! - Users and groups are unique by [`Skeleton`]: names that look alike are one name.
+//! - Displaying a name escapes its hidden characters. `as_str` is the name itself.
 //!
 //! A claim that lost its name to another one after a partition is renamed to `name~xxxxxx` (six hex digits). Such a name may be
-//! *referred to* but not created, so that no one can take one by typing it.
+//! referred to but not created, so that no one can take one by typing it.
 
+mod characters;
+mod skeleton;
+
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+pub use characters::{is_hidden, shown};
+pub use skeleton::{Skeleton, TABLES};
 
 use crate::limits::{MAX_FILE_NAME_BYTES, MAX_NAME_BYTES};
 
 /// Hex digits behind the `~` of a name that was renamed on conflict.
 const RENAMED_DIGITS: usize = 6;
+/// Bytes that renaming adds.
+const SUFFIX_BYTES: usize = RENAMED_DIGITS + 1;
 
 /// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +55,12 @@ pub enum NameError {
         /// The offender.
         character: char,
     },
+    /// A combining mark in front.
+    #[error("a {0} must not begin with an accent that stands alone")]
+    MarkFirst(&'static str),
+    /// Marks on marks.
+    #[error("a {0} must not have one accent twice, or more than four, on a letter")]
+    Marks(&'static str),
     /// Space at an end.
     #[error("a {0} must not begin or end with a space")]
     Space(&'static str),
@@ -46,13 +72,7 @@ pub enum NameError {
     Renamed(&'static str),
 }
 
-/// Characters that no name may hold: control characters, and the format characters that reorder or hide text and so
-/// let one name look like another (Unicode TR 36, section 2.9).
-fn is_forbidden(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
+/// Checks what holds for all names: length, control characters, spaces at the ends.
 fn check(what: &'static str, text: &str, limit: usize) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty(what));
@@ -60,13 +80,80 @@ fn check(what: &'static str, text: &str, limit: usize) -> Result<(), NameError> 
     if text.len() > limit {
         return Err(NameError::TooLong { what, got: text.len(), limit });
     }
-    if let Some(character) = text.chars().find(|&c| is_forbidden(c)) {
+    if let Some(character) = text.chars().find(|c| c.is_control()) {
         return Err(NameError::Character { what, character });
     }
     if text.starts_with(' ') || text.ends_with(' ') {
         return Err(NameError::Space(what));
     }
     Ok(())
+}
+
+/// Further rules for names that are created and must be told from others by looking at them.
+fn check_new(what: &'static str, text: &str) -> Result<(), NameError> {
+    if let Some(character) = characters::first_hidden(text) {
+        return Err(NameError::Character { what, character });
+    }
+    if text.trim() != text {
+        return Err(NameError::Space(what));
+    }
+    characters::check_marks(text).map_err(|marks| match marks {
+        characters::Marks::First => NameError::MarkFirst(what),
+        characters::Marks::Stacked => NameError::Marks(what),
+    })?;
+    if looks_renamed(text) { Err(NameError::Renamed(what)) } else { Ok(()) }
+}
+
+/// Whether a name only looks as if it were renamed on conflict: `ann~аbcdef` with a Cyrillic letter.
+fn looks_renamed(text: &str) -> bool {
+    let digits: Vec<String> =
+        "0123456789abcdefABCDEF".chars().map(|c| skeleton::text(&c.to_string())).collect();
+    let skeleton: Vec<char> = skeleton::text(text).chars().collect();
+    let Some(at) = skeleton.len().checked_sub(SUFFIX_BYTES) else { return false };
+    let is_digit = |c: &char| digits.iter().any(|digit| digit.chars().eq([*c]));
+    skeleton::text("~").chars().eq([skeleton[at]]) && skeleton[at + 1..].iter().all(is_digit)
+}
+
+/// A new name's text, composed and checked.
+fn new(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
+    // The length first: nothing is computed for a text that is no name.
+    if text.len() > MAX_NAME_BYTES * 4 {
+        return Err(NameError::TooLong { what, got: text.len(), limit: MAX_NAME_BYTES });
+    }
+    let text = composed(text);
+    check(what, &text, MAX_NAME_BYTES)?;
+    check_new(what, &text)?;
+    Ok(text)
+}
+
+/// The text in Unicode's composed normal form.
+fn composed(text: &str) -> Arc<str> {
+    if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() }
+}
+
+/// Whether two names are one name, in whichever normal forms.
+#[must_use]
+pub fn is_same(one: &str, other: &str) -> bool {
+    compare(one, other) == Ordering::Equal
+}
+
+/// The forms in which a name may have been written, other than its own: composed and decomposed.
+#[must_use]
+pub fn other_forms(name: &str) -> Vec<String> {
+    let mut forms = vec![name.nfc().collect::<String>(), name.nfd().collect()];
+    forms.retain(|form| form != name);
+    forms
+}
+
+/// The order of two texts by their composed forms.
+fn compare(one: &str, other: &str) -> Ordering {
+    if one == other {
+        Ordering::Equal
+    } else if one.is_ascii() && other.is_ascii() {
+        one.cmp(other)
+    } else {
+        one.nfc().cmp(other.nfc())
+    }
 }
 
 /// Further rules for file names: they become one component of a path at every downloader.
@@ -82,7 +169,7 @@ fn check_file(text: &str) -> Result<(), NameError> {
 
 /// Where the `~xxxxxx` of a name that was renamed on conflict begins.
 fn suffix_at(text: &str) -> Option<usize> {
-    let at = text.len().checked_sub(RENAMED_DIGITS + 1)?;
+    let at = text.len().checked_sub(SUFFIX_BYTES)?;
     let suffix = text.get(at..)?.strip_prefix('~')?;
     suffix
         .bytes()
@@ -91,19 +178,21 @@ fn suffix_at(text: &str) -> Option<usize> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $limit:expr, $more:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $limit:expr, $most:expr, $new:expr, $more:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// A name to be created: everything that is forbidden in names is refused.
+            /// A name to be created, in the form in which it is kept: everything that is forbidden in names is refused.
             ///
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
             pub fn create(text: &str) -> Result<Self, NameError> {
-                check($what, text, $limit)?;
-                let name = Self::refer(text)?;
+                let new: fn(&str) -> Result<Arc<str>, NameError> = $new;
+                let text = new(text)?;
+                check($what, &text, $limit)?;
+                let name = Self::refer(&text)?;
                 if name.is_renamed() { Err(NameError::Renamed($what)) } else { Ok(name) }
             }
 
@@ -112,7 +201,7 @@ macro_rules! name {
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
             pub fn refer(text: &str) -> Result<Self, NameError> {
-                check($what, text, $limit + RENAMED_DIGITS + 1)?;
+                check($what, text, $most)?;
                 let more: fn(&str) -> Result<(), NameError> = $more;
                 more(text)?;
                 let name = Self(text.into());
@@ -141,10 +230,46 @@ macro_rules! name {
                 suffix_at(&self.0).map_or_else(|| self.clone(), |at| Self(self.0[..at].into()))
             }
 
-            /// The name of the claim `id` after it lost this name: `name~` and the first six hex digits of the id.
+            /// The name of the claim `id` after it lost this name: `name~` and the first six hex digits of the id. A name that
+            /// would get too long is cut.
             #[must_use]
             pub fn renamed(&self, id: &[u8; 16]) -> Self {
-                Self(format!("{}~{:02x}{:02x}{:02x}", self.base().0, id[0], id[1], id[2]).into())
+                let base = self.base();
+                let base = &base.0[..base.0.floor_char_boundary($most - SUFFIX_BYTES)];
+                Self(format!("{base}~{:02x}{:02x}{:02x}", id[0], id[1], id[2]).into())
+            }
+
+            /// What is equal for this name in every normal form, renamed on conflict or not.
+            #[must_use]
+            pub fn lookup_key(&self) -> String {
+                let base = self.base();
+                composed(&base.0[..base.0.floor_char_boundary($most - SUFFIX_BYTES)]).as_ref().to_owned()
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                compare(&self.0, &other.0) == Ordering::Equal
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                compare(&self.0, &other.0)
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                if self.0.is_ascii() { self.0.hash(state) } else { composed(&self.0).hash(state) }
             }
         }
 
@@ -156,7 +281,7 @@ macro_rules! name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.pad(&shown(&self.0))
             }
         }
 
@@ -186,72 +311,30 @@ macro_rules! name {
 
 name!(
     /// A user's name, at most 64 bytes.
-    UserName, "user id", MAX_NAME_BYTES, |_| Ok(())
+    UserName, "user id", MAX_NAME_BYTES, MAX_NAME_BYTES + SUFFIX_BYTES, |text| new("user id", text), |_| Ok(())
 );
 name!(
     /// A group's name, at most 64 bytes.
-    GroupName, "group id", MAX_NAME_BYTES, |_| Ok(())
+    GroupName, "group id", MAX_NAME_BYTES, MAX_NAME_BYTES + SUFFIX_BYTES, |text| new("group id", text), |_| Ok(())
 );
 name!(
     /// What an operator calls a storage node, at most 64 bytes.
-    NodeName, "server name", MAX_NAME_BYTES, |_| Ok(())
+    NodeName, "server name", MAX_NAME_BYTES, MAX_NAME_BYTES + SUFFIX_BYTES, |text| new("server name", text), |_| Ok(())
 );
+impl FileName {
+    /// A name as a user types it: hidden characters may be written as lists show them, `\\u{202e}`.
+    ///
+    /// # Errors
+    /// [`NameError`] says which rule the text breaks.
+    pub fn typed(text: &str) -> Result<Self, NameError> {
+        Self::refer(&characters::unescaped(text))
+    }
+}
+
 name!(
-    /// The name of a shared file, one component of a path: at most 240 bytes, no `/` and no `\`, neither `.` nor `..`.
-    FileName, "file name", MAX_FILE_NAME_BYTES, check_file
+    /// The name of a shared file, one component of a path: at most 255 bytes, no `/` and no `\`, neither `.` nor `..`.
+    FileName, "file name", MAX_FILE_NAME_BYTES, MAX_FILE_NAME_BYTES, |text| Ok(text.into()), check_file
 );
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn bad_names_are_refused_with_their_reason() {
-        for (text, reason) in [
-            ("", "empty"),
-            (&"x".repeat(65) as &str, "too long"),
-            (&"x".repeat(10_000), "too long: 64 bytes are the most"),
-            ("a\nb", "character"),
-            ("a\u{202e}b", "character"),
-            (" a", "space"),
-            ("bob~12abEF", "six hex digits"),
-        ] {
-            let error = UserName::create(text).unwrap_err().to_string();
-            assert!(error.contains(reason), "{text:?}: {error}");
-        }
-        for text in ["../../etc/x", "..", ".", "a/b", "a\\b", "a\0b", "", &"x".repeat(241)] {
-            assert!(FileName::refer(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn good_names_pass() {
-        for text in ["bob", "Zoë", "a b", "naïve~", "x~12345g", "-", "~123456x"] {
-            assert_eq!(GroupName::create(text).unwrap().as_str(), text);
-        }
-        assert_eq!(FileName::create(".hidden file.tar.gz").unwrap().as_str(), ".hidden file.tar.gz");
-    }
-
-    #[test]
-    fn renamed_names_are_known_and_undone() {
-        let name = UserName::create(&"n".repeat(64)).unwrap();
-        let renamed = name.renamed(&[0xab; 16]);
-        assert_eq!(renamed.as_str(), format!("{}~ababab", "n".repeat(64)));
-        assert!(renamed.is_renamed() && !name.is_renamed());
-        assert_eq!(renamed.base(), name);
-        assert_eq!(UserName::refer(renamed.as_str()), Ok(renamed));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics_and_what_passes_is_safe(text in ".{0,300}") {
-            let _ = UserName::refer(&text);
-            if let Ok(name) = FileName::refer(&text) {
-                let path = std::path::Path::new(name.as_str());
-                prop_assert_eq!(path.components().count(), 1);
-                prop_assert!(matches!(path.components().next(), Some(std::path::Component::Normal(_))));
-            }
-        }
-    }
-}
+mod tests;

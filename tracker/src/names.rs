@@ -1,10 +1,10 @@
 //! From names to ids and back: who holds a name, and how the losers of a conflict are called.
 
-use shoal_common::tracker_api::UserEntry;
-use shoal_common::{Gid, GroupName, Uid, UserName};
-use shoal_replica::{NameSpace, parse_claim_key};
+use shoal_common::tracker_api::{RefusalKind, UserEntry};
+use shoal_common::{Gid, GroupName, NameError, Uid, UserName};
+use shoal_replica::{Holder, NameSpace, parse_claim_key};
 
-use crate::database::{Fault, Tx};
+use crate::database::{Fault, Tx, refuse};
 
 /// What a user or group is called now, and whether that may still change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,34 +82,94 @@ pub(crate) fn group_name(tx: &Tx<'_>, group: Gid) -> Result<GroupName, Fault> {
 /// The users that a name may mean: its holder, then those who lost it. A name that was renamed on conflict means one user.
 pub(crate) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Fault> {
     let ids = ids_named(tx, NameSpace::User, name.base().as_str())?;
-    let renamed = ids.iter().skip(1).filter(|id| name.base().renamed(id) == *name);
-    Ok(if name.is_renamed() {
-        renamed.map(|id| Uid(*id)).collect()
-    } else {
-        ids.iter().map(|id| Uid(*id)).collect()
-    })
+    if !name.is_renamed() {
+        return Ok(ids.into_iter().map(Uid).collect());
+    }
+    let mut meant = Vec::new();
+    for id in ids.into_iter().filter(|id| name.base().renamed(id) == *name).map(Uid) {
+        meant.extend((user_called(tx, id)?.name == *name).then_some(id));
+    }
+    Ok(meant)
 }
 
 /// The user whom a name means.
 pub(crate) fn user_named(tx: &Tx<'_>, name: &UserName) -> Result<Option<Uid>, Fault> {
-    Ok(users_named(tx, name)?.first().copied())
+    for user in users_named(tx, name)? {
+        // A user who lost the name to one that looks like it is called otherwise, but logs in under it.
+        if user_called(tx, user)?.name == *name {
+            return Ok(Some(user));
+        }
+    }
+    Ok(None)
 }
 
 /// The group that a name means.
 pub(crate) fn group_named(tx: &Tx<'_>, name: &GroupName) -> Result<Option<Gid>, Fault> {
-    let ids = ids_named(tx, NameSpace::Group, name.base().as_str())?;
-    let meant = if name.is_renamed() {
-        ids.iter().skip(1).find(|id| name.base().renamed(id) == *name)
-    } else {
-        ids.first()
-    };
-    Ok(meant.map(|id| Gid(*id)))
+    for id in ids_named(tx, NameSpace::Group, name.base().as_str())?.into_iter().map(Gid) {
+        // Of a name that was lost to one that looks like it, no claim is called so.
+        if group_called(tx, id)?.name == *name {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
-/// All claims on a name, the holder's first.
+/// All claims on a name in any normal form, the holder's first. One in the very form comes before the others.
 fn ids_named(tx: &Tx<'_>, space: NameSpace, name: &str) -> Result<Vec<[u8; 16]>, Fault> {
-    let Some(holder) = tx.holder(space, name)? else { return Ok(Vec::new()) };
+    let typed = UserName::refer(name).ok();
     let claims = tx.claims(space, name)?;
-    let others = claims.iter().filter_map(|row| Some(parse_claim_key(&row.key)?.1.0));
-    Ok(std::iter::once(holder.uid.0).chain(others.filter(|id| *id != holder.uid.0)).collect())
+    let mut ids = Vec::new();
+    for row in &claims {
+        let Some((claimed, id)) = parse_claim_key(&row.key) else { continue };
+        let claimed = std::str::from_utf8(claimed).unwrap_or_default();
+        if UserName::refer(claimed).ok() != typed {
+            // It only looks like the name.
+            continue;
+        }
+        let holds = tx.holder(space, claimed)?.is_some_and(|holder| holder.uid == id);
+        ids.push((!holds, claimed != name, id.0));
+    }
+    // The order of claims stays where these are equal.
+    ids.sort_by_key(|&(lost, other_form, _)| (lost, other_form));
+    Ok(ids.into_iter().map(|(_, _, id)| id).collect())
+}
+
+/// The refusal of a name that looks like one that is taken: what it resembles. `None` if it is the same name, in any form.
+pub(crate) fn resembled(
+    tx: &Tx<'_>,
+    space: NameSpace,
+    name: &str,
+    holder: &Holder,
+) -> Result<Option<String>, Fault> {
+    let claim = holder.claim.as_ref().and_then(|claim| parse_claim_key(&claim.key));
+    let Some(taken) = claim.and_then(|(taken, _)| UserName::refer(std::str::from_utf8(taken).ok()?).ok())
+    else {
+        return Ok(None);
+    };
+    if UserName::refer(name).is_ok_and(|name| name == taken) {
+        return Ok(None);
+    }
+    let what = if space == NameSpace::User { "user" } else { "group" };
+    let shown = match tx.holder(space, taken.as_str())? {
+        Some(known) if known.uid == holder.uid => taken,
+        _ => taken.renamed(&holder.uid.0),
+    };
+    Ok(Some(format!("it resembles the existing {what} '{shown}'")))
+}
+
+/// Checks a name that a client wants to claim: clients of other versions know other rules.
+pub(crate) fn check_new<N>(
+    text: &str,
+    create: impl FnOnce(&str) -> Result<N, NameError>,
+    as_str: impl FnOnce(&N) -> &str,
+) -> Result<(), Fault> {
+    let created = create(text).map_err(|error| refuse(RefusalKind::Malformed, error.to_string()))?;
+    if as_str(&created) == text {
+        return Ok(());
+    }
+    let text = format!(
+        "the name {created_shown} came in a form that is not composed; update the client and try again",
+        created_shown = shoal_common::names::shown(text)
+    );
+    Err(refuse(RefusalKind::Malformed, text))
 }

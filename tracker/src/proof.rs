@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use shoal_common::credentials::{Account, ChangeSignature, check_change};
+use shoal_common::names::Skeleton;
 use shoal_common::{AccountDigest, Gid, PeerId, Uid};
 use shoal_replica::{Kind, Row, parse_claim_key};
 
@@ -16,7 +17,7 @@ use crate::record::{AccountRecord, Change, Founding, History, Naming, part};
 pub(crate) const MAX_CHANGES: usize = 400;
 
 /// A claim that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim<'a> {
     /// The name claimed.
     pub(crate) name: &'a str,
@@ -26,6 +27,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) proven: bool,
     /// Of a group: who founded it.
     pub(crate) founder: Option<Uid>,
+    /// What the name looks like, as the claim says; else as computed here.
+    pub(crate) skeleton: Skeleton,
 }
 
 /// Reads a claim; `None` if it contradicts itself.
@@ -36,16 +39,26 @@ pub(crate) fn read_claim(row: &Row) -> Option<Claim<'_>> {
         return None;
     }
     if row.kind == Kind::GROUP_CLAIM {
-        let Founding { founder, nonce } = minicbor::decode(&row.value).ok()?;
+        let Founding { founder, nonce, skeleton } = minicbor::decode(&row.value).ok()?;
         let fits = nonce.is_none_or(|nonce| Gid::derive(nonce, founder, name).0 == id);
-        return fits.then_some(Claim { name, id, proven: nonce.is_some(), founder: Some(founder) });
+        let skeleton = skeleton_of(name, skeleton).filter(|_| fits)?;
+        return Some(Claim { name, id, proven: nonce.is_some(), founder: Some(founder), skeleton });
     }
     if row.value.is_empty() {
-        return Some(Claim { name, id, proven: false, founder: None });
+        return Some(Claim { name, id, proven: false, founder: None, skeleton: Skeleton::of(name) });
     }
-    let Naming { nonce, account } = minicbor::decode(&row.value).ok()?;
+    let Naming { nonce, account, skeleton } = minicbor::decode(&row.value).ok()?;
     let fits = Uid::derive(nonce, &account, name).0 == id;
-    fits.then_some(Claim { name, id, proven: true, founder: None })
+    let skeleton = skeleton_of(name, skeleton).filter(|_| fits)?;
+    Some(Claim { name, id, proven: true, founder: None, skeleton })
+}
+
+/// The skeleton that a claim states, if it can be that of its name; of a claim of an earlier version the computed one.
+fn skeleton_of(name: &str, stated: Option<Skeleton>) -> Option<Skeleton> {
+    match stated {
+        Some(stated) => stated.is_possible(name).then_some(stated),
+        None => Some(Skeleton::of(name)),
+    }
 }
 
 /// Reads an account's row; `None` if it is not one.

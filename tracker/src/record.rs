@@ -7,6 +7,7 @@
 
 use minicbor::{Decode, Encode};
 use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, SEALED_BYTES};
+use shoal_common::names::Skeleton;
 use shoal_common::storage::{PointerKey, StoreManifest, room_of};
 use shoal_common::{AccountDigest, Blake3, Fid, Gid, NodeName, Nonce, PeerId, RequestId, Uid};
 use shoal_replica::{Kind, Write};
@@ -143,7 +144,7 @@ pub struct Change {
 }
 
 /// What proves a claim to a user name: its value. Empty where an earlier version chose the id at random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Naming {
     /// What the id was derived with.
@@ -152,10 +153,13 @@ pub struct Naming {
     /// The account as it was created.
     #[n(1)]
     pub account: AccountDigest,
+    /// What the name looks like, by the tables of the tracker that took the claim; `None` from an earlier version.
+    #[n(2)]
+    pub skeleton: Option<Skeleton>,
 }
 
 /// The immutable part of a group: the value of its claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Founding {
     /// Who founded it.
@@ -164,6 +168,9 @@ pub struct Founding {
     /// What the id was derived with; `None` if an earlier version chose the id at random.
     #[n(1)]
     pub nonce: Option<Nonce>,
+    /// What the name looks like, as in [`Naming`].
+    #[n(2)]
+    pub skeleton: Option<Skeleton>,
 }
 
 impl AccountRecord {

@@ -195,7 +195,7 @@ async fn no_tracker_takes_anothers_word_for_an_account_or_a_group() {
         vec![Change { to: eves.digest(), signature: eve.sign_change(anns, &eves.digest()) }]
     };
     let eve_user = Uid([0xee; 16]);
-    let founding = |nonce| encode(&Founding { founder: eve_user, nonce });
+    let founding = |nonce| encode(&Founding { founder: eve_user, nonce, skeleton: None });
     let lies = [
         vec![account_write(anns, &AccountRecord::new(eves.clone(), None))],
         vec![record(first, birth(), Vec::new())],
@@ -305,7 +305,7 @@ async fn what_the_version_before_wrote_lives_on_and_is_nobody_elses() {
         Client::connect(ports[1]).await.refused(call).await;
     }
 
-    let founding = encode(&Founding { founder: Uid([0xee; 16]), nonce: None });
+    let founding = encode(&Founding { founder: Uid([0xee; 16]), nonce: None, skeleton: None });
     let lies = [
         vec![account_write(anns, &AccountRecord::new(fresh("eve"), None))],
         vec![

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use shoal_replica::{After, BlobHash, Kind, MetaEntry, Row, Rows, Stamp, WriterId};
-use shoal_sim::{Broken, Campaign, Disk, replay, run};
+use shoal_sim::{Broken, Campaign, Disk, look, replay, run};
 use shoal_tracker::store::{Store, StoreError};
 
 /// The database of one tracker, in a folder of its own.
@@ -83,6 +83,10 @@ impl Rows for Database {
 
     fn get(&self, kind: Kind, key: &[u8]) -> Result<Option<Row>, StoreError> {
         self.store.get(kind, key)
+    }
+
+    fn place_for(&self, _kind: Kind, name: &[u8]) -> Vec<u8> {
+        look(name)
     }
 
     fn put(&mut self, row: &Row) -> Result<(), StoreError> {

@@ -46,9 +46,13 @@ impl Client {
             Names::Requests(group) => Call::ListRequests { group, after: None },
         };
         let list: Vec<String> = match self.0.session.call(call).await {
-            Ok(Answer::Groups { groups, .. }) => groups.iter().map(|group| group.name.to_string()).collect(),
+            Ok(Answer::Groups { groups, .. }) => {
+                groups.iter().map(|group| group.name.as_str().to_owned()).collect()
+            }
             Ok(Answer::Files { files, .. }) => files.iter().map(|file| file.name.to_string()).collect(),
-            Ok(Answer::Users { users, .. }) => users.iter().map(|user| user.name.to_string()).collect(),
+            Ok(Answer::Users { users, .. }) => {
+                users.iter().map(|user| user.name.as_str().to_owned()).collect()
+            }
             Ok(_) | Err(_) => return Vec::new(),
         };
         let mut kept = self.0.names.0.lock().unwrap_or_else(PoisonError::into_inner);

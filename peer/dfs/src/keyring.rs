@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_longest_name_fits_and_nothing_shows() {
-        let name = "n".repeat(crate::name::MAX_NAME_BYTES);
+        let name = "n".repeat(shoal_common::limits::MAX_FILE_NAME_BYTES);
         let keyring = Keyring::new(&AccountKey::random());
         let sealed = keyring.seal(&description(&name), &Blake3([0; 32]));
         assert!(sealed.len() <= MAX_SEALED_PART, "{}", sealed.len());

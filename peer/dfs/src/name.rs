@@ -3,16 +3,12 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::sync::Arc;
 
-use shoal_common::names::{FileName, NameError};
+use shoal_common::names::{FileName, NameError, other_forms};
 
-/// Longest name in bytes: what file systems take.
-pub const MAX_NAME_BYTES: usize = 240;
-
-/// The name of a stored file.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoredName(Arc<str>);
+/// The name of a stored file. Names that differ only in their normal forms are equal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredName(FileName);
 
 impl StoredName {
     /// Checks a name.
@@ -20,11 +16,15 @@ impl StoredName {
     /// # Errors
     /// [`NameError`] says which rule it breaks.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let name = FileName::refer(text)?;
-        if text.len() > MAX_NAME_BYTES {
-            return Err(NameError::TooLong { what: "file name", got: text.len(), limit: MAX_NAME_BYTES });
-        }
-        Ok(Self(name.as_str().into()))
+        FileName::refer(text).map(Self)
+    }
+
+    /// A name as a user types it: hidden characters may be written as lists show them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn typed(text: &str) -> Result<Self, NameError> {
+        FileName::typed(text).map(Self)
     }
 
     /// The name that a local file is stored under: the last part of its path.
@@ -40,19 +40,19 @@ impl StoredName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+
+    /// The name in the other forms in which it may have been stored.
+    #[must_use]
+    pub fn other_forms(&self) -> Vec<Self> {
+        other_forms(self.as_str()).iter().filter_map(|form| Self::new(form).ok()).collect()
     }
 }
 
 impl fmt::Display for StoredName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for StoredName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        self.0.fmt(f)
     }
 }
 
@@ -62,11 +62,11 @@ mod tests {
 
     #[test]
     fn names_that_leave_a_folder_or_are_absurd_are_refused() {
-        for bad in ["../x", "a/b", "..", "", "x\ny", &"x".repeat(5_000), &"x".repeat(241)] {
+        for bad in ["../x", "a/b", "..", "", "x\ny", &"x".repeat(5_000), &"x".repeat(256)] {
             assert!(StoredName::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(StoredName::of_path("/tmp/a b.txt".as_ref()).unwrap().as_str(), "a b.txt");
         assert!(StoredName::of_path("/".as_ref()).is_err());
-        assert!(StoredName::new(&"x".repeat(240)).is_ok());
+        assert!(StoredName::new(&"x".repeat(255)).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! Opens regular files only. A pipe, a socket, a device or a folder is refused by its type before it is opened: opening a
 //! pipe waits for a writer, and opening a device may have an effect. Blocking.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -8,6 +9,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use shoal_common::names::is_same;
+
+/// Entries of a folder that are looked through for another form of a name. More take long, and nobody types names there.
+const MAX_ENTRIES: usize = 100_000;
 
 /// What is not a regular file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,35 @@ pub enum OpenError {
     /// What the system says.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// The path as it is on the disk. Where no file has a name of the path as it was typed, one that is the same in another normal
+/// form is meant: macOS writes names decomposed. A path that leads nowhere stays as it is.
+#[must_use]
+pub fn found(path: &Path) -> PathBuf {
+    let is_plain = path.as_os_str().as_encoded_bytes().is_ascii();
+    if is_plain || path.symlink_metadata().is_ok() {
+        return path.to_owned();
+    }
+    let mut there = PathBuf::new();
+    for part in path {
+        let next = there.join(part);
+        there = match part.to_str() {
+            Some(name) if !name.is_ascii() && next.symlink_metadata().is_err() => {
+                same_name(&there, name).map_or(next, |other| there.join(other))
+            }
+            _ => next,
+        };
+    }
+    there
+}
+
+/// The first entry of a folder that has this name in another normal form.
+fn same_name(folder: &Path, name: &str) -> Option<OsString> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = std::fs::read_dir(folder).ok()?.take(MAX_ENTRIES);
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.find(|other| other.to_str().is_some_and(|other| is_same(name, other)))
 }
 
 /// Whether a path leads to a regular file. Links are followed.

@@ -52,7 +52,11 @@ impl MetalinkFile {
     /// Its name with its folders, as the Metalink has it.
     #[must_use]
     pub fn path(&self) -> String {
-        self.folder.iter().map(|folder| format!("{folder}/")).chain([self.name.to_string()]).collect()
+        self.folder
+            .iter()
+            .map(|folder| format!("{}/", folder.as_str()))
+            .chain([self.name.as_str().to_owned()])
+            .collect()
     }
 }
 

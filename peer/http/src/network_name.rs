@@ -3,6 +3,7 @@
 
 use shoal_common::FileName;
 use shoal_common::limits::MAX_FILE_NAME_BYTES;
+use shoal_common::names::is_hidden;
 
 /// How Shoal's own files beside an unfinished download end. A server that chose such a name could plant the state of
 /// another download.
@@ -44,7 +45,13 @@ pub(crate) fn safe(text: &str) -> Option<FileName> {
 /// Whether names of files may hold the character at all.
 fn is_plain(character: char) -> bool {
     let mut buffer = [0; 4];
-    matches!(character, ' ' | '.') || FileName::refer(character.encode_utf8(&mut buffer)).is_ok()
+    matches!(character, ' ' | '.')
+        || !is_hidden_mark(character) && FileName::refer(character.encode_utf8(&mut buffer)).is_ok()
+}
+
+/// A hidden character that is no space: what the network chose shows all its characters.
+fn is_hidden_mark(character: char) -> bool {
+    is_hidden(character) && !character.is_whitespace()
 }
 
 fn is_device(name: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shoal_common::names::shown;
 use shoal_common::tracker_api::{Level, QuotaAnswer};
 
 /// Most characters of an error as it is shown.
@@ -9,15 +10,11 @@ const MAX_ERROR_CHARS: usize = 500;
 /// Characters of a text that an error message repeats at most.
 const SHORT_CHARS: usize = 60;
 
-/// The text without characters that a terminal would obey or that reorder what is shown: control characters, and the
-/// format characters that names may not hold either.
+/// The text without the control characters that a terminal would obey, and with other hidden characters escaped as in names.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().filter(|&c| !hidden(c)).collect()
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    shown(&text).into_owned()
 }
 
 /// As [`printable`], cut to what an error message needs.
@@ -119,7 +116,7 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_pass() {
-        assert_eq!(printable("a\x1b[2Jb\r\n\u{202e}c\u{7}é"), "a[2Jbcé");
+        assert_eq!(printable("a\x1b[2Jb\r\n\u{202e}c\u{7}é"), "a[2Jb\\u{202e}cé");
         assert_eq!(short(&"x".repeat(100)), format!("{}…", "x".repeat(60)));
         let long = error_line(&format!("what\n{}do", "x".repeat(10_000)));
         assert!(long.starts_with("whatx") && long.ends_with("xdo") && long.chars().count() == 501);

@@ -17,7 +17,7 @@ pub(super) struct FileArgs {
     #[arg(value_name = "group_id", value_parser = GroupName::refer)]
     group: GroupName,
     /// The file.
-    #[arg(value_name = "file_name", value_parser = FileName::refer)]
+    #[arg(value_name = "file_name", value_parser = FileName::typed)]
     file: FileName,
 }
 

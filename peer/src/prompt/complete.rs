@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shoal_common::GroupName;
+use shoal_common::names::shown;
 use shoal_prompt::{Candidate, Complete, Completion, cursor};
 use tokio::runtime::Handle;
 
@@ -77,7 +78,10 @@ impl Complete for LineHelper {
 fn matching(names: impl Iterator<Item = String>, typed: &str) -> Vec<Candidate> {
     let typed = typed.to_lowercase();
     let fits = |name: &String| name.to_lowercase().starts_with(&typed);
-    names.filter(fits).map(|name| Candidate { replacement: quoted(&name) + " ", display: name }).collect()
+    names
+        .filter(fits)
+        .map(|name| Candidate { replacement: quoted(&name) + " ", display: shown(&name).into_owned() })
+        .collect()
 }
 
 #[cfg(test)]

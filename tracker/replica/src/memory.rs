@@ -25,10 +25,14 @@ pub struct Memory {
     missing: BTreeSet<BlobHash>,
     journal: Vec<Undo>,
     judge: Judge,
+    alike: Alike,
 }
 
 /// Judges a row from a peer by its content and what is held under its key; see [`Rows::admits`].
 pub type Judge = fn(&Row, Option<&Row>) -> Admission;
+
+/// The place of a name; see [`Rows::place_for`].
+pub type Alike = fn(&[u8]) -> Vec<u8>;
 
 #[derive(Debug, Clone)]
 enum Undo {
@@ -51,6 +55,7 @@ impl Default for Memory {
             missing: BTreeSet::new(),
             journal: Vec::new(),
             judge: |_, _| Admission::ByTime,
+            alike: <[u8]>::to_vec,
         }
     }
 }
@@ -64,6 +69,11 @@ impl Memory {
     /// Judges rows from peers by this function from now on. A new store takes them all.
     pub fn judge_by(&mut self, judge: Judge) {
         self.judge = judge;
+    }
+
+    /// Names have the places that this function gives them from now on. In a new store each has its own.
+    pub fn alike_by(&mut self, alike: Alike) {
+        self.alike = alike;
     }
 
     /// Makes everything since the last commit durable.
@@ -190,6 +200,10 @@ impl Rows for Memory {
 
     fn admits(&self, row: &Row, held: Option<&Row>) -> Result<Admission, Infallible> {
         Ok((self.judge)(row, held))
+    }
+
+    fn place_for(&self, _kind: Kind, name: &[u8]) -> Vec<u8> {
+        (self.alike)(name)
     }
 
     fn put(&mut self, row: &Row) -> Result<(), Infallible> {

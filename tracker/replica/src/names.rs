@@ -1,5 +1,6 @@
-//! Keys of claims, votes and decided names. All of them begin with the name, preceded by its length, so that
-//! one prefix finds everything about a name and no name is a prefix of another.
+//! Keys of claims, votes and decided names. Claims begin with the name, votes and decisions with the place for which names
+//! that look alike compete, preceded by its length. So one prefix finds everything under a name or place, and none is a
+//! prefix of another.
 
 use crate::limits::MAX_NAME_BYTES;
 use crate::row::{Kind, Row, TrackerNo, Uid};

@@ -175,7 +175,7 @@ impl Replica {
             .min()
     }
 
-    /// Who holds a name, if there is a claim to it.
+    /// Who holds a name, if there is a claim to it or to one that looks like it. The holder's claim may be to such a name.
     ///
     /// # Errors
     /// If the storage fails.
@@ -186,15 +186,17 @@ impl Replica {
         name: &[u8],
     ) -> Result<Option<Holder>, R::Error> {
         let held = |writer, seq| is_held_elsewhere(&self.links, &self.last_vectors, writer, seq);
-        Ok(VoteCount::read(rows, space, name)?.definite_holder(&self.state, &held))
+        let place = rows.place_for(space.claim_kind(), name);
+        Ok(VoteCount::read(rows, space, place)?.definite_holder(&self.state, name, &held))
     }
 
-    /// All claims to a name: the holder's first, then by stamp.
+    /// All claims to a name and to those that look like it: the holder's first, then by stamp.
     ///
     /// # Errors
     /// If the storage fails.
     pub fn claims<R: Rows>(&self, rows: &R, space: NameSpace, name: &[u8]) -> Result<Vec<Row>, R::Error> {
-        Ok(VoteCount::read(rows, space, name)?.into_claims(&self.state.configured))
+        let place = rows.place_for(space.claim_kind(), name);
+        Ok(VoteCount::read(rows, space, place)?.into_claims(&self.state.configured, name))
     }
 
     /// For each writer, the number up to which all rows are held here.

@@ -1,6 +1,7 @@
 //! The storage seam: what the replica needs of a transaction.
 
 use crate::limits::READ_ROWS;
+use crate::names::parse_claim_key;
 use crate::row::{BlobHash, Kind, Row, Stamp, WriterId};
 
 /// A position in the order of all rows: after this kind and key.
@@ -48,6 +49,35 @@ pub trait Rows {
     /// If the storage fails.
     fn admits(&self, _row: &Row, _held: Option<&Row>) -> Result<Admission, Self::Error> {
         Ok(Admission::ByTime)
+    }
+
+    /// Which names compete with `name`: all that have the same place. By default a name competes only with itself.
+    ///
+    /// Trackers that give one name different places must give the same to all claims that they vote for: see
+    /// [`place_of`](Self::place_of).
+    fn place_for(&self, _kind: Kind, name: &[u8]) -> Vec<u8> {
+        name.to_vec()
+    }
+
+    /// The place for which a claim competes, as it was determined when the claim was made. A tracker votes only for a claim
+    /// whose place it would determine too.
+    fn place_of(&self, claim: &Row) -> Option<Vec<u8>> {
+        Some(self.place_for(claim.kind, parse_claim_key(&claim.key)?.0))
+    }
+
+    /// The claims of a kind that compete for a place, by what they say or by what this store determines. By default
+    /// all claims are read.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    fn rivals(&self, kind: Kind, place: &[u8]) -> Result<Vec<Row>, Self::Error> {
+        let mut rivals = Vec::new();
+        scan_all(self, kind, &[], |row| {
+            if self.place_of(&row).is_some_and(|of| of == place) {
+                rivals.push(row);
+            }
+        })?;
+        Ok(rivals)
     }
 
     /// Stores a row in place of the one under the same `(kind, key)`. Subtracts the old row's [`Row::sum`]
@@ -163,7 +193,7 @@ pub trait Rows {
 }
 
 /// Reads all rows of a kind whose keys begin with `prefix`, in order of their keys, a page at a time.
-pub(crate) fn scan_all<R: Rows>(
+pub(crate) fn scan_all<R: Rows + ?Sized>(
     rows: &R,
     kind: Kind,
     prefix: &[u8],

@@ -49,13 +49,21 @@ pub trait Disk: Rows<Error: Debug> + Sized {
     }
 }
 
+/// What a name of the simulation looks like: the names of one phase and number are three that look alike.
+#[must_use]
+pub fn look(name: &[u8]) -> Vec<u8> {
+    name.get(..2).unwrap_or(name).to_vec()
+}
+
 const PAGE: usize = 256;
 
 impl Disk for Memory {
     type Backup = Self;
 
     fn blank() -> Self {
-        Self::new()
+        let mut disk = Self::new();
+        disk.alike_by(look);
+        disk
     }
 
     fn begin(&mut self) {}

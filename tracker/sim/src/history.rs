@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use shoal_replica::{Frame, Kind, Live, NameSpace, Row, Rule, Stamp, Uid, VersionVector, WriterId};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, look};
 
 /// Everything acknowledged so far, and every row seen.
 #[derive(Default)]
 pub(crate) struct History {
     acked: BTreeMap<(Kind, Vec<u8>), Row>,
     deleted: BTreeMap<(Kind, Vec<u8>), Stamp>,
+    /// Trackers of an earlier version give names that look alike.
+    pub(crate) is_earlier: bool,
+    /// By what the name looks like: no two definite names look alike.
     created: BTreeMap<(NameSpace, Vec<u8>), Uid>,
     numbers: BTreeMap<(WriterId, u64), Seen>,
     /// A deleted row may rise again with a lower stamp, for one of two reasons: clocks were wrong by more
@@ -55,11 +58,14 @@ impl History {
 
     /// A name was reported as definitely held by this uid: invariant 3.
     pub(crate) fn created(&mut self, space: NameSpace, name: &[u8], uid: Uid) -> Result<(), String> {
-        let first = *self.created.entry((space, name.to_vec())).or_insert(uid);
+        let given = if self.is_earlier { name.to_vec() } else { look(name) };
+        let first = *self.created.entry((space, given)).or_insert(uid);
         if first == uid {
             Ok(())
         } else {
-            Err(format!("invariant 3: {name:?} was given to {first:?} and to {uid:?}"))
+            Err(format!(
+                "invariant 3: {name:?}, or what looks like it, was given to {first:?} and to {uid:?}"
+            ))
         }
     }
 
@@ -138,7 +144,7 @@ impl History {
         }
     }
 
-    /// The names that were definitely given to a uid.
+    /// What the names look like that were definitely given to a uid. It is a name as well.
     pub(crate) fn names(&self) -> impl Iterator<Item = (NameSpace, &[u8], Uid)> {
         self.created.iter().map(|((space, name), &uid)| (*space, name.as_slice(), uid))
     }

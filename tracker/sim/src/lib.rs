@@ -21,11 +21,13 @@ mod admission;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod look_alikes;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod scenarios;
 
 pub use broken::Broken;
-pub use disk::Disk;
+pub use disk::{Disk, look};
 pub use runner::{Campaign, Found, Outcome, replay, run};
 pub use tally::Tally;

@@ -6,6 +6,7 @@ use shoal_replica::{
 };
 
 use crate::broken::Broken;
+use crate::disk::Disk;
 use crate::world::{Input, TxFate, claim, delete, put};
 
 pub(crate) type World = crate::world::World<Memory>;
@@ -58,7 +59,7 @@ pub(crate) fn run_connected_for(world: &mut World, ms: u64) {
 
 pub(crate) fn lose_disk(world: &mut World, node: usize, backup: Option<Memory>) {
     world.kill(node);
-    world.nodes[node].store = backup.unwrap_or_default();
+    world.nodes[node].store = backup.unwrap_or_else(Disk::blank);
     world.start(node);
 }
 

@@ -260,9 +260,10 @@ impl<'a, D: Disk> SimRun<'a, D> {
         (!taken).then_some(write)
     }
 
-    pub(crate) fn name(&mut self) -> (NameSpace, [u8; 2]) {
+    /// A name: the first two bytes are what it looks like, the third tells names apart that look alike.
+    pub(crate) fn name(&mut self) -> (NameSpace, [u8; 3]) {
         let space = if self.world.rng.bool() { NameSpace::User } else { NameSpace::Group };
-        (space, [self.phase, self.world.rng.u8(..3)])
+        (space, [self.phase, self.world.rng.u8(..3), self.world.rng.u8(..3)])
     }
 
     pub(crate) fn key(&mut self) -> Vec<u8> {

@@ -1,6 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use shoal_common::credentials::change_message;
+use shoal_common::names::Skeleton;
 use shoal_common::{Nonce, PeerId};
 use shoal_net::Identity;
 use shoal_replica::{Stamp, WriterId, claim_key, limits::MAX_VALUE_BYTES};
@@ -61,11 +62,14 @@ fn changed(user: Uid, record: AccountRecord, from: u16, to: u16) -> Result<Accou
 #[test]
 fn a_claim_proves_its_id_or_is_none() {
     let Ann { user, birth, record } = ann();
-    let naming = Naming { nonce: birth.nonce, account: record.account().digest() };
+    let naming = Naming { nonce: birth.nonce, account: record.account().digest(), skeleton: None };
     let claim = user_claim("ann", user, encode(&naming));
-    assert_eq!(read_claim(&claim), Some(Claim { name: "ann", id: user.0, proven: true, founder: None }));
+    assert_eq!(
+        read_claim(&claim),
+        Some(Claim { name: "ann", id: user.0, proven: true, founder: None, skeleton: Skeleton::of("ann") })
+    );
     assert!(!read_claim(&user_claim("ann", user, Vec::new())).unwrap().proven);
-    let other = Naming { nonce: Nonce([6; 16]), ..naming };
+    let other = Naming { nonce: Nonce([6; 16]), ..naming.clone() };
     for forged in [
         user_claim("eve", user, encode(&naming)),
         user_claim("ann", Uid([9; 16]), encode(&naming)),
@@ -78,7 +82,7 @@ fn a_claim_proves_its_id_or_is_none() {
 
     let nonce = Nonce([5; 16]);
     let group = Gid::derive(nonce, user, "g");
-    let founding = |founder, nonce| encode(&Founding { founder, nonce });
+    let founding = |founder, nonce| encode(&Founding { founder, nonce, skeleton: None });
     let claim = |name: &str, value| {
         row(Kind::GROUP_CLAIM, claim_key(name.as_bytes(), shoal_replica::Uid(group.0)), value)
     };
@@ -174,4 +178,39 @@ fn the_secrets_of_an_account_are_read_by_whoever_knows_nothing_of_its_history() 
     assert_eq!(read_account(&held), Some((user, record)));
     assert_eq!(read_account(&Row { tombstone: true, ..held.clone() }), None);
     assert_eq!(read_account(&Row { key: vec![1], ..held }), None);
+}
+
+#[test]
+fn a_claim_cannot_state_a_skeleton_that_is_not_its_names() {
+    /// As a [`Skeleton`] is written, with what an attacker likes in it.
+    fn stated(tables: u64, key: &[u8]) -> Skeleton {
+        let mut bytes = vec![0xa2, 0];
+        bytes.extend(encode(&tables));
+        bytes.push(1);
+        bytes.extend(encode(&minicbor::bytes::ByteVec::from(key.to_vec())));
+        minicbor::decode(&bytes).unwrap()
+    }
+    let account = account(0).digest();
+    let nonce = Nonce([5; 16]);
+    let user = Uid::derive(nonce, &account, "\u{430}nn");
+    let founder = Uid([1; 16]);
+    let group = Gid::derive(nonce, founder, "\u{430}nn");
+    let read = |skeleton: Option<Skeleton>| {
+        let naming = encode(&Naming { nonce, account, skeleton: skeleton.clone() });
+        let founding = encode(&Founding { founder, nonce: Some(nonce), skeleton });
+        let of_user = user_claim("\u{430}nn", user, naming);
+        let key = claim_key("\u{430}nn".as_bytes(), shoal_replica::Uid(group.0));
+        let of_group = row(Kind::GROUP_CLAIM, key, founding);
+        let keys = [of_user, of_group].map(|row| read_claim(&row).map(|claim| claim.skeleton.key().to_vec()));
+        assert_eq!(keys[0], keys[1]);
+        keys[0].clone()
+    };
+    let tables = shoal_common::names::TABLES;
+    assert_eq!(read(None).unwrap(), b"ann", "an earlier version states none");
+    assert_eq!(read(Some(stated(tables, b"ann"))).unwrap(), b"ann");
+    assert_eq!(read(Some(stated(tables, b"zzz"))), None);
+    assert_eq!(read(Some(stated(tables - 1, b"zzz"))), None, "no version had these tables");
+    assert_eq!(read(Some(stated(tables + 1, b""))), None);
+    assert_eq!(read(Some(stated(tables + 1, &[b'x'; 256]))), None);
+    assert_eq!(read(Some(stated(tables + 1, b"zzz"))).unwrap(), b"zzz", "it is kept, and gets no vote");
 }

@@ -2,6 +2,7 @@
 
 use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, decoy_salt};
 use shoal_common::limits::MAX_LIST;
+use shoal_common::names::Skeleton;
 use shoal_common::tokens::{SESSION_LIFE_MS, SessionToken, TICKET_LIFE_MS, Ticket, seal};
 use shoal_common::tracker_api::{GroupTicket, RefusalKind, Session};
 use shoal_common::{Gid, GroupName, Nonce, PeerId, Uid, UserName};
@@ -67,9 +68,6 @@ pub(super) fn create(
     admit: impl FnOnce(&Tx<'_>, (Option<&str>, &str)) -> Result<Option<Write>, Fault>,
 ) -> Result<(), Fault> {
     let NewUser { id, name, account, nonce, invitation } = new;
-    if name.is_renamed() {
-        return Err(refuse(RefusalKind::Malformed, "a user id must not end with ~ and six hex digits"));
-    }
     let digest = account.digest();
     let Some(nonce) = nonce else { return Err(outdated("creates accounts")) };
     if Uid::derive(nonce, &digest, name.as_str()) != id {
@@ -80,14 +78,16 @@ pub(super) fn create(
     }
     match tx.holder(NameSpace::User, name.as_str())? {
         Some(holder) if holder.uid.0 == id.0 => return Ok(()),
-        Some(_) => {
-            return Err(refuse(
-                RefusalKind::Exists,
-                format!("the user id {name} is taken; choose another, or log in with: login {name}"),
-            ));
+        Some(holder) => {
+            let text = match names::resembled(tx, NameSpace::User, name.as_str(), &holder)? {
+                Some(what) => format!("the user id {name} cannot be given: {what}; choose another"),
+                None => format!("the user id {name} is taken; choose another, or log in with: login {name}"),
+            };
+            return Err(refuse(RefusalKind::Exists, text));
         }
         None => {}
     }
+    names::check_new(name.as_str(), UserName::create, UserName::as_str)?;
     // The id follows from the name and the keys. During a sync the account may arrive before the claim.
     let held = tx.store().get(ACCOUNT, &account_key(id))?;
     let same =
@@ -99,7 +99,8 @@ pub(super) fn create(
         ));
     }
     let key = claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0));
-    let claim = put(Kind::USER_CLAIM, key, &Naming { nonce, account: digest });
+    let skeleton = Some(Skeleton::of(name.as_str()));
+    let claim = put(Kind::USER_CLAIM, key, &Naming { nonce, account: digest, skeleton });
     let mut writes = vec![claim];
     if !same {
         writes.extend(admit(tx, (invitation.as_deref(), name.as_str()))?);
@@ -150,7 +151,7 @@ pub(super) fn salt_of_nobody(tx: &Tx<'_>, name: &UserName) -> Result<[u8; SALT_B
     let row = tx.store().get(DECOY_SECRET, &[])?;
     // The secret is written at the first start, before the first client connects.
     let secret = row.and_then(|row| row.value.try_into().ok()).unwrap_or([0; 32]);
-    Ok(decoy_salt(&secret, name.as_str()))
+    Ok(decoy_salt(&secret, &name.lookup_key()))
 }
 
 /// Replaces a user's secrets, with a signature of the present login key that every tracker checks. A repeated request changes

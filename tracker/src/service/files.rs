@@ -48,9 +48,18 @@ pub(super) fn share(
     let group = groups::joined(tx, caller, new.group)?;
     let mut manifest = new.manifest;
     check_manifest(&manifest, &new.piece_list)?;
+    let mut named = tx.store().files_named(group, &manifest.name)?;
+    named.retain(|other| other.name == manifest.name);
+    for other in &named {
+        // The same content under the name in another normal form is the same file, and keeps the form that it has.
+        let same = Manifest { name: other.name.clone(), ..manifest.clone() };
+        if same.fid(group) == other.fid {
+            manifest = same;
+        }
+    }
     let file = manifest.fid(group);
     let mut writes = Vec::new();
-    for other in tx.store().files_named(group, &manifest.name)? {
+    for other in named {
         if other.fid == file {
             continue;
         }
@@ -167,11 +176,11 @@ pub(super) fn list(
     after: Option<&FileName>,
 ) -> Result<Answer, Fault> {
     let gid = groups::joined(tx, caller, group)?;
-    let after = after.map_or(String::new(), |name| name.base().to_string());
+    let after = after.map_or(String::new(), |name| name.lookup_key());
     let mut rows = tx.store().files(gid, &after, MAX_LIST + 1)?;
     let more = rows.len() > MAX_LIST;
     if more {
-        groups::cut_at_last_name(&mut rows, |row| row.name.clone());
+        groups::cut_at_last_name(&mut rows, |row| row.name.lookup_key());
     }
     let mut files = Vec::with_capacity(rows.len());
     let mut last: Option<FileName> = None;
@@ -198,7 +207,10 @@ pub(super) fn find(tx: &Tx<'_>, caller: Uid, group: &GroupName, name: &FileName)
         || refuse(RefusalKind::NotFound, format!("{group} has no file {name}; see: list_files {group}"));
     let row = file_called(tx, gid, name)?.ok_or_else(none)?;
     let mut manifest = known_manifest(tx, gid, row.fid)?.ok_or_else(none)?;
-    manifest.name = name.clone();
+    // As it was shared, whichever normal form was typed.
+    if name.is_renamed() {
+        manifest.name = row.name.renamed(&row.fid.0);
+    }
     manifest.mirrors = mirrors_of(tx, gid, row.fid)?;
     Ok(Answer::Found { group: gid, file: row.fid, manifest: Box::new(manifest) })
 }
@@ -327,15 +339,18 @@ fn check_manifest(manifest: &Manifest, piece_list: &[u8]) -> Result<(), Fault> {
 /// those digits.
 fn file_called(tx: &Tx<'_>, group: Gid, name: &FileName) -> Result<Option<FileRow>, Fault> {
     let mut shared = Vec::new();
-    for row in tx.store().files_named(group, &name.base())? {
+    for row in tx.store().files_named(group, name)? {
         if tx.store().is_shared(group, row.fid)? {
             shared.push(row);
         }
     }
-    if name.is_renamed() {
-        return Ok(shared.into_iter().skip(1).find(|row| row.name.renamed(&row.fid.0) == *name));
-    }
-    Ok(shared.into_iter().next())
+    let at = if name.is_renamed() {
+        let lost = |at: usize| shared[..at].iter().any(|earlier| earlier.name == shared[at].name);
+        (0..shared.len()).find(|&at| shared[at].name.renamed(&shared[at].fid.0) == *name && lost(at))
+    } else {
+        shared.iter().position(|row| row.name == *name)
+    };
+    Ok(at.map(|at| shared.swap_remove(at)))
 }
 
 fn known_manifest(tx: &Tx<'_>, group: Gid, file: Fid) -> Result<Option<Manifest>, Fault> {

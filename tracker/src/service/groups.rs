@@ -1,6 +1,7 @@
 //! Groups: founding, joining, leaving, deciding requests, and who may see what.
 
 use shoal_common::limits::MAX_LIST;
+use shoal_common::names::Skeleton;
 use shoal_common::tracker_api::{Answer, GroupEntry, RefusalKind, UserEntry};
 use shoal_common::{Gid, GroupName, Nonce, RequestId, Uid, UserName};
 use shoal_replica::{Kind, NameSpace, Write, claim_key};
@@ -23,9 +24,6 @@ pub(super) fn create(
     (id, nonce): (Gid, Option<Nonce>),
     name: &GroupName,
 ) -> Result<(), Fault> {
-    if name.is_renamed() {
-        return Err(refuse(RefusalKind::Malformed, "a group id must not end with ~ and six hex digits"));
-    }
     let Some(nonce) = nonce else { return Err(outdated("creates groups")) };
     if Gid::derive(nonce, caller, name.as_str()) != id {
         let text = format!("the group {name} has an id that is not its own; nothing was created");
@@ -34,6 +32,10 @@ pub(super) fn create(
     match tx.holder(NameSpace::Group, name.as_str())? {
         Some(holder) if holder.uid.0 == id.0 => return Ok(()),
         Some(holder) => {
+            if let Some(what) = names::resembled(tx, NameSpace::Group, name.as_str(), &holder)? {
+                let text = format!("the group id {name} cannot be given: {what}; choose another");
+                return Err(refuse(RefusalKind::Exists, text));
+            }
             let empty = tx.store().members(Gid(holder.uid.0), Standing::Member)?.is_empty();
             let text = if empty {
                 format!("the group id {name} was used before and is not given out again; choose another")
@@ -44,6 +46,7 @@ pub(super) fn create(
         }
         None => {}
     }
+    names::check_new(name.as_str(), GroupName::create, GroupName::as_str)?;
     // The id follows from founder and name. During a sync the membership may arrive before the claim.
     let same = membership(tx, id, caller)?.is_some_and(|known| known.request.0 == id.0);
     if !same && tx.store().has_group(id)? {
@@ -53,7 +56,8 @@ pub(super) fn create(
     quota::admit_group(tx, caller)?;
     let mut writes = make_room(tx, caller)?;
     let key = claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0));
-    let claim = put(Kind::GROUP_CLAIM, key, &Founding { founder: caller, nonce: Some(nonce) });
+    let skeleton = Some(Skeleton::of(name.as_str()));
+    let claim = put(Kind::GROUP_CLAIM, key, &Founding { founder: caller, nonce: Some(nonce), skeleton });
     let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));
     writes.extend([claim, membership]);
     tx.write(writes)
@@ -151,13 +155,13 @@ pub(super) fn list_members(
 
 /// Every group that has a member; needs no login.
 pub(super) fn list(tx: &Tx<'_>, caller: Option<Uid>, after: Option<&GroupName>) -> Result<Answer, Fault> {
-    let after = after.map_or(String::new(), |name| name.base().to_string());
+    let after = after.map_or(String::new(), |name| name.base().as_str().to_owned());
     // One more than an answer holds shows whether there are more.
     let mut found = tx.store().groups_by_name(&after, MAX_LIST + 1)?;
     let more = found.len() > MAX_LIST;
     if more {
         // The next page begins behind a name, so all claims on a name must be on one page.
-        cut_at_last_name(&mut found, |(name, _)| name.clone());
+        cut_at_last_name(&mut found, |(name, _)| name.as_str().to_owned());
     }
     let mut groups = Vec::with_capacity(found.len());
     for (name, gid) in found {

@@ -294,7 +294,7 @@ impl Service {
             Call::CreateGroup { id, name, nonce } => {
                 let wanted = name.clone();
                 self.run_for(caller, move |tx| groups::create(tx, user, (id, nonce), &wanted)).await?;
-                self.created(NameSpace::Group, name.to_string(), id.0).await
+                self.created(NameSpace::Group, name.as_str().to_owned(), id.0).await
             }
             Call::JoinGroup { request, group } => {
                 self.done_for(caller, move |tx| groups::join(tx, user, request, &group)).await
@@ -400,7 +400,7 @@ impl Service {
             })
         });
         created.await?;
-        self.created(NameSpace::User, name.to_string(), id.0).await
+        self.created(NameSpace::User, name.as_str().to_owned(), id.0).await
     }
 
     /// The answer to a claim on a name that was written.

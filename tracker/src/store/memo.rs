@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
+use shoal_common::names::Skeleton;
 use shoal_common::{Gid, PeerId, Uid};
 use shoal_replica::{Kind, NameSpace, parse_claim_key};
 
@@ -22,7 +23,7 @@ pub(super) struct Memo(RefCell<Answers>);
 struct Answers {
     members: HashMap<(Gid, Uid), bool>,
     called: HashMap<Id, String>,
-    /// Those in `called` who claimed a name.
+    /// Those in `called` who claimed a name, under it and under what it looks like: that decides who holds it.
     claimants: HashMap<(NameSpace, Vec<u8>), Vec<Id>>,
     login_keys: HashMap<Uid, Option<PeerId>>,
     signed_out: HashMap<(Uid, PeerId), u64>,
@@ -63,9 +64,11 @@ impl Memo {
             answers.claimants.clear();
         }
         answers.called.insert(id, called.to_owned());
-        let claimants = answers.claimants.entry((id.0, name.as_bytes().to_vec())).or_default();
-        if !claimants.contains(&id) {
-            claimants.push(id);
+        for key in [name.as_bytes(), Skeleton::of(name).key()] {
+            let claimants = answers.claimants.entry((id.0, key.to_vec())).or_default();
+            if !claimants.contains(&id) {
+                claimants.push(id);
+            }
         }
     }
 
@@ -117,11 +120,14 @@ impl Memo {
     pub(super) fn forget(&mut self, kind: Kind, key: &[u8]) {
         let answers = self.0.get_mut();
         if let Some(space) = NameSpace::of(kind) {
-            // Keys about names begin with the name and its length.
+            // Keys about names begin with the name, or with what it looks like, and the length.
             let name = key.split_first().and_then(|(&length, rest)| rest.get(..usize::from(length)));
-            let claimants = name.and_then(|name| answers.claimants.remove(&(space, name.to_vec())));
-            for id in claimants.into_iter().flatten() {
-                answers.called.remove(&id);
+            let name = name.unwrap_or_default();
+            let alike = std::str::from_utf8(name).map(Skeleton::of);
+            for name in [Some(name), alike.as_ref().ok().map(Skeleton::key)].into_iter().flatten() {
+                for id in answers.claimants.remove(&(space, name.to_vec())).into_iter().flatten() {
+                    answers.called.remove(&id);
+                }
             }
             // There may be a second, made-up claim under one id.
             if let Some((_, claimant)) = parse_claim_key(key).filter(|_| kind == space.claim_kind()) {

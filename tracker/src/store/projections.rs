@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 use shoal_common::Manifest;
+use shoal_common::names::Skeleton;
 use shoal_replica::{Kind, Row, parse_claim_key};
 
 use super::admission::space_of;
@@ -12,18 +13,20 @@ use crate::record::{ACCOUNT, FILE, MEMBERSHIP, Membership, POINTER, SHARE, Share
 
 const SQL: &str = "
 DROP TABLE IF EXISTS claim;
-CREATE TABLE claim (space INTEGER, name TEXT, id BLOB, founder BLOB, proven INTEGER, stamp INTEGER,
+CREATE TABLE claim (space INTEGER, name TEXT, id BLOB, founder BLOB, proven INTEGER, stamp INTEGER, stated BLOB, own BLOB,
     PRIMARY KEY (space, name, id)) WITHOUT ROWID;
 CREATE INDEX claim_id ON claim (id, space);
+CREATE INDEX claim_stated ON claim (space, stated);
+CREATE INDEX claim_own ON claim (space, own);
 CREATE INDEX claim_founder ON claim (founder, id) WHERE founder IS NOT NULL;
 DROP TABLE IF EXISTS member;
 CREATE TABLE member (gid BLOB, uid BLOB, standing INTEGER, since INTEGER, PRIMARY KEY (gid, uid)) WITHOUT ROWID;
 CREATE INDEX member_user ON member (uid, standing);
 CREATE INDEX member_standing ON member (gid, standing);
 DROP TABLE IF EXISTS file;
-CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, born INTEGER, size INTEGER, sha1 BLOB, cost INTEGER,
+CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, alike TEXT, born INTEGER, size INTEGER, sha1 BLOB, cost INTEGER,
     shares INTEGER, PRIMARY KEY (gid, fid)) WITHOUT ROWID;
-CREATE INDEX file_name ON file (gid, name, born, fid);
+CREATE INDEX file_name ON file (gid, alike, born, fid);
 CREATE INDEX file_idle ON file (gid, cost) WHERE shares = 0;
 DROP TABLE IF EXISTS share;
 CREATE TABLE share (gid BLOB, fid BLOB, uid BLOB, peer BLOB, cost INTEGER, PRIMARY KEY (gid, fid, uid, peer))
@@ -130,9 +133,11 @@ impl Store {
         let Some(claim) = proof::read_claim(row) else { return Ok(()) };
         let (space, founder) = (space_of(row.kind), claim.founder.map(|founder| founder.0));
         let stamp = row.stamp.instant().as_u64();
-        let sql = "INSERT OR REPLACE INTO claim (space, name, id, founder, proven, stamp)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.run(sql, params![space, claim.name, claim.id, founder, claim.proven, stamp])?;
+        let (stated, own) = (claim.skeleton.key(), Skeleton::of(claim.name));
+        let sql = "INSERT OR REPLACE INTO claim (space, name, id, founder, proven, stamp, stated, own)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let values = params![space, claim.name, claim.id, founder, claim.proven, stamp, stated, own.key()];
+        self.run(sql, values)?;
         if claim.proven { Ok(()) } else { self.remember_claim(space, &claim, stamp) }
     }
 
@@ -155,11 +160,12 @@ impl Store {
             return Ok(());
         };
         let (cost, shares) = self.count_file((group, file), file_cost(&manifest, row.value.len()))?;
-        let sql = "INSERT OR REPLACE INTO file (gid, fid, name, born, size, sha1, cost, shares)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let sql = "INSERT OR REPLACE INTO file (gid, fid, name, born, size, sha1, cost, shares, alike)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let size = i64::try_from(manifest.size).unwrap_or(i64::MAX);
         let (name, born) = (manifest.name.as_str(), row.born.as_u64());
-        self.run(sql, params![group, file, name, born, size, manifest.sha1.0, cost, shares])?;
+        let alike = manifest.name.lookup_key();
+        self.run(sql, params![group, file, name, born, size, manifest.sha1.0, cost, shares, alike])?;
         // Mirrors that an earlier version kept with the file have no known sharer, so they come last.
         let ids = (Some(group), Some(file), Some(NOBODY), Some([0; 32]));
         self.project_mirrors(ids, i64::MAX, &manifest.mirrors)
@@ -216,7 +222,7 @@ mod tests {
         let mut store = Store::open(dir.path()).unwrap();
         let founder = Uid([3; 16]);
         let key = claim_key(b"g", shoal_replica::Uid(GROUP.0));
-        let founding = encode(&Founding { founder, nonce: None });
+        let founding = encode(&Founding { founder, nonce: None, skeleton: None });
         store.put(&row(Kind::GROUP_CLAIM, key.clone(), founding, 1)).unwrap();
         assert_eq!(store.founded(founder).unwrap(), 1);
         store.remove(Kind::GROUP_CLAIM, &key).unwrap();

@@ -170,21 +170,22 @@ impl Store {
 
     /// The files of a group that a member has shared and not taken back, by name and then by age.
     pub(crate) fn files(&self, group: Gid, after: &str, limit: usize) -> Result<Vec<FileRow>, StoreError> {
-        let sql = "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND name > ?2 AND EXISTS
+        let sql = "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND alike > ?2 AND EXISTS
                    (SELECT 1 FROM share JOIN member USING (gid, uid)
                     WHERE share.gid = file.gid AND share.fid = file.fid AND standing = ?4)
-                   ORDER BY name, born, fid LIMIT ?3";
+                   ORDER BY alike, born, fid LIMIT ?3";
         let mut query = self.db.prepare_cached(sql)?;
         let mut rows = query.query(params![group.0, after, limit, Standing::Member as u8])?;
         read_files(&mut rows)
     }
 
-    /// The files of a group under one name, oldest first, whether shared or not.
+    /// The files of a group under one name in any normal form, oldest first, whether shared or not. Names of more than 248 bytes
+    /// may differ at their ends.
     pub(crate) fn files_named(&self, group: Gid, name: &FileName) -> Result<Vec<FileRow>, StoreError> {
         let sql =
-            "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND name = ?2 ORDER BY born, fid";
+            "SELECT fid, name, born, size, sha1 FROM file WHERE gid = ?1 AND alike = ?2 ORDER BY born, fid";
         let mut query = self.db.prepare_cached(sql)?;
-        let mut rows = query.query(params![group.0, name.as_str()])?;
+        let mut rows = query.query(params![group.0, name.lookup_key()])?;
         read_files(&mut rows)
     }
 

@@ -5,9 +5,14 @@
 //! index of them is made then and dropped at the next start, because it costs every new row a page of its own.
 
 use rusqlite::{OptionalExtension, ToSql, params};
-use shoal_replica::{Admission, After, BlobHash, Kind, Row, Rows, Stamp, WriterId, limits::BUCKETS};
+use shoal_common::names::Skeleton;
+use shoal_replica::{
+    Admission, After, BlobHash, Kind, Row, Rows, Stamp, WriterId, claim_key, limits::BUCKETS,
+};
 
+use super::admission::space_of;
 use super::{Store, StoreError, blob};
+use crate::proof;
 
 pub(super) const SCHEMA_SQL: &str = "
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -94,6 +99,29 @@ impl Rows for Store {
 
     fn admits(&self, row: &Row, held: Option<&Row>) -> Result<Admission, StoreError> {
         self.judge(row, held)
+    }
+
+    fn place_for(&self, _kind: Kind, name: &[u8]) -> Vec<u8> {
+        std::str::from_utf8(name).map_or_else(|_| name.to_vec(), |name| Skeleton::of(name).key().to_vec())
+    }
+
+    fn place_of(&self, claim: &Row) -> Option<Vec<u8>> {
+        Some(proof::read_claim(claim)?.skeleton.key().to_vec())
+    }
+
+    fn rivals(&self, kind: Kind, place: &[u8]) -> Result<Vec<Row>, StoreError> {
+        let sql = "SELECT name, id FROM claim WHERE space = ?1 AND stated = ?2
+                   UNION SELECT name, id FROM claim WHERE space = ?1 AND own = ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let found = query.query_map(params![space_of(kind), place], |row| {
+            Ok((row.get::<_, String>(0)?, shoal_replica::Uid(blob(row, 1)?)))
+        })?;
+        let mut rivals = Vec::new();
+        for claim in found {
+            let (name, id) = claim?;
+            rivals.extend(self.get(kind, &claim_key(name.as_bytes(), id))?);
+        }
+        Ok(rivals)
     }
 
     fn put(&mut self, row: &Row) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Completeness, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
 use shoal_engine::hash::{HashError, Hashed};
-use shoal_engine::regular::{Kind, NotRegular};
+use shoal_engine::regular::{self, Kind, NotRegular};
 use shoal_http::mirror::Reach;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -106,6 +106,9 @@ impl Shares {
         let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
         check_mirrors(&mirrors)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let absolute = tokio::task::spawn_blocking(move || regular::found(&absolute))
+            .await
+            .map_err(|error| unreadable(std::io::Error::other(error)))?;
         let name = file_name(&absolute)?;
         self.must_be_member(&who, group).await?;
         let hashed = hash(absolute.clone(), progress).await?;

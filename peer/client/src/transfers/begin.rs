@@ -221,8 +221,10 @@ impl Transfers {
         else {
             return Err(CallError::Unexpected.into());
         };
-        // Under the name that the user typed, whatever a tracker answers.
-        manifest.name = file.file.clone();
+        // Under the name that the user typed, whatever a tracker answers; in the normal form in which it was shared.
+        if manifest.name != file.file {
+            manifest.name = file.file.clone();
+        }
         manifest.validate().map_err(|error| metadata(&manifest, &error))?;
         Ok((FileKey { group, file: found }, *manifest))
     }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use shoal_common::{FileName, Manifest};
+use shoal_engine::regular;
 use shoal_engine::{DiskError, Overwrite, Shortage, Target};
 use tokio::sync::watch;
 
@@ -157,8 +158,9 @@ async fn is_identical(
 /// meant, because the path ends in a slash, is made.
 fn resolve(typed: &Path, name: &FileName) -> Result<PathBuf, DestinationError> {
     let absolute = std::path::absolute(typed).map_err(|error| DestinationError::unusable(typed, &error))?;
+    let absolute = regular::found(&absolute);
     if absolute.is_dir() {
-        return Ok(absolute.join(name.as_str()));
+        return Ok(regular::found(&absolute.join(name.as_str())));
     }
     if typed.as_os_str().as_encoded_bytes().ends_with(b"/") {
         // It was meant to be a folder; one that is there already is none of ours.

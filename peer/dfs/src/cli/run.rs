@@ -179,7 +179,7 @@ async fn prepare(
     // Checked before the password is asked for.
     if let Command::Put { files, .. } = command
         && let [file] = &files[..]
-        && let Err(OpenError::NotRegular(found)) = regular::check(file)
+        && let Err(OpenError::NotRegular(found)) = regular::check(&regular::found(file))
     {
         return Err(StoreError::from(found).into());
     }
@@ -332,7 +332,9 @@ async fn carry_out(
             jobs.context("say who you are with --user NAME")?.carry_out(client, command).await
         }
         Command::List { name, verbose } => list(client, &name.join(" "), verbose).await,
-        Command::Rm { name } => Ok(Output::Removed(client.remove(&StoredName::new(&name.join(" "))?).await?)),
+        Command::Rm { name } => {
+            Ok(Output::Removed(client.remove(&StoredName::typed(&name.join(" "))?).await?))
+        }
         Command::Help { command } => {
             command::help(command.as_deref()).map(Output::Help).map_err(anyhow::Error::msg)
         }
@@ -388,7 +390,7 @@ async fn files_to_put(
         let typed = input.answer("Which file? ").await?.filter(|typed| !typed.trim().is_empty());
         paths.push(typed.context("no file was named")?.trim().into());
     }
-    Ok(paths)
+    Ok(paths.iter().map(|path| regular::found(path)).collect())
 }
 
 async fn put(

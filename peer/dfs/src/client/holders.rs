@@ -52,6 +52,7 @@ impl Client {
     /// When there is no such file, or no tracker answers.
     pub async fn holders(&self, name: &StoredName) -> Result<Holders, StoreError> {
         self.refresh().await?;
+        let name = &self.stored_as(name).await?.unwrap_or_else(|| name.clone());
         let manifest = self.find(name).await?.manifest;
         let ids: Vec<ChunkId> = manifest.chunks.iter().map(|chunk| chunk.id).collect();
         let mut peers: Vec<PeerId> = Vec::new();

@@ -70,12 +70,15 @@ impl Client {
     /// # Errors
     /// [`StoreError::NotFound`] with the names that come near.
     pub async fn resolve(&self, typed: &str) -> Result<StoredName, StoreError> {
-        let name = StoredName::new(typed)?;
-        match self.find(&name).await {
-            Err(StoreError::NotFound { .. }) => {}
-            found => return found.map(|_| name),
+        let name = StoredName::typed(typed)?;
+        if let Some(stored) = self.stored_as(&name).await? {
+            return Ok(stored);
         }
         let mut near: Vec<StoredName> = self.list().await?.into_iter().map(|file| file.name).collect();
+        // Some systems write names in a form of their own.
+        if let Some(same) = near.iter().find(|stored| **stored == name) {
+            return Ok(same.clone());
+        }
         near.retain(|stored| is_near(stored.as_str(), typed));
         let ending =
             |stored: &&StoredName| stored.as_str().rsplit_once('.').is_some_and(|(stem, _)| stem == typed);
@@ -84,6 +87,17 @@ impl Client {
             (Some(only), None) => Ok(only.clone()),
             _ => Err(StoreError::NotFound { name, near }),
         }
+    }
+
+    /// The name in the form in which the file is stored; `None` if it is not.
+    pub(super) async fn stored_as(&self, name: &StoredName) -> Result<Option<StoredName>, StoreError> {
+        for form in std::iter::once(name.clone()).chain(name.other_forms()) {
+            match self.find(&form).await {
+                Err(StoreError::NotFound { .. }) => {}
+                found => return found.map(|_| Some(form)),
+            }
+        }
+        Ok(None)
     }
 
     /// Where the copies of each of the user's stored files stand, in no order.
@@ -117,6 +131,7 @@ impl Client {
     /// When there is no such file, or no tracker answers.
     pub async fn remove(&self, name: &StoredName) -> Result<Removed, StoreError> {
         self.refresh().await?;
+        let name = &self.stored_as(name).await?.unwrap_or_else(|| name.clone());
         let found = self.find(name).await?;
         let key = self.keyring()?.pointer(name);
         let request = RequestId::random();

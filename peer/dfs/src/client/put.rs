@@ -78,6 +78,8 @@ impl Client {
     async fn put_once(&self, path: &Path, copies: Option<u8>, report: &Report) -> Result<Stored, StoreError> {
         let keyring = self.keyring()?;
         let name = StoredName::of_path(path)?;
+        // What is stored already keeps its name's form, and is replaced.
+        let name = self.stored_as(&name).await?.unwrap_or(name);
         let reading = open(path).await?;
         let fingerprint = reading.fingerprint.clone();
         let file = Arc::new(reading.file.try_clone().map_err(StoreError::file("read", path))?);
@@ -168,10 +170,8 @@ impl Client {
         copies: Option<u8>,
         report: &Report,
     ) -> Result<bool, StoreError> {
-        let found = match self.find(&StoredName::of_path(path)?).await {
-            Err(StoreError::NotFound { .. }) => return Ok(false),
-            found => found?,
-        };
+        let Some(name) = self.stored_as(&StoredName::of_path(path)?).await? else { return Ok(false) };
+        let found = self.find(&name).await?;
         let reading = open(path).await?;
         let size = reading.fingerprint.size;
         if found.description.size != size || copies.is_some_and(|copies| copies != found.manifest.copies) {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use shoal_common::FileName;
+use shoal_common::names::is_same;
 use shoal_engine::{Overwrite, Partial, Target, regular};
 
 use crate::server::opened::Opened;
@@ -53,6 +54,7 @@ impl Catalog {
     /// The file at `path`.
     pub(super) fn file(path: &Path) -> Result<Self> {
         let shown = path.display();
+        let path = &regular::found(path);
         let (path, part) = match final_path(path) {
             Some(path) => (path, true),
             None => (path.to_owned(), false),
@@ -77,7 +79,8 @@ impl Catalog {
     /// The folder at `path`.
     pub(super) fn folder(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let full = path.canonicalize().with_context(|| format!("cannot serve {shown}"))?;
+        let full = regular::found(path);
+        let full = full.canonicalize().with_context(|| format!("cannot serve {shown}"))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&full, flags, Mode::empty())
             .with_context(|| format!("cannot serve the folder {shown}"))?;
@@ -140,12 +143,26 @@ impl Catalog {
                     };
                     Ok(Found::Folder(opened.map(entry).into_iter().collect()))
                 }
-                [one] if one == name.as_str() => {
+                [one] if is_same(one, name.as_str()) => {
                     Ok(find_file(path, name, *part)?.map_or(Found::Lost, Found::File))
                 }
                 _ => Ok(Found::Nothing),
             },
-            Self::Folder { root, path } => find_beneath(root, path, segments),
+            Self::Folder { root, path } => {
+                let found = find_beneath(root, path, segments)?;
+                if !matches!(found, Found::Nothing) || segments.iter().all(|segment| segment.is_ascii()) {
+                    return Ok(found);
+                }
+                // The names may be written in another normal form on the disk.
+                let full = segments.iter().fold(path.clone(), |path, segment| path.join(segment));
+                let full = regular::found(&full);
+                let other = full.strip_prefix(path).ok().and_then(|inner| {
+                    inner.iter().map(|part| part.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+                });
+                other
+                    .filter(|other| other != segments)
+                    .map_or(Ok(found), |other| find_beneath(root, path, &other))
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn files(path: &str, entries: &[Entry], bases: &[String]) -> Vec<Meta
     files
         .map(|entry| MetalinkFile {
             size: entry.size,
-            urls: urls(&format!("{path}{}", entry.name), bases),
+            urls: urls(&format!("{path}{}", entry.name.as_str()), bases),
             ..MetalinkFile::named(entry.name.clone())
         })
         .collect()

@@ -178,7 +178,7 @@ impl Asked {
             let mut files = listing::files(&path, entries, &self.bases(site));
             for (file, segment) in files.iter_mut().zip(entries.iter().filter(|entry| entry.size.is_some())) {
                 let mut inner = segments.to_vec();
-                inner.push(segment.name.to_string());
+                inner.push(segment.name.as_str().to_owned());
                 // Of an unfinished download its own Metalink tells more.
                 if let Ok(Found::File(opened)) = site.catalog().find(&inner)
                     && opened.part().is_none()

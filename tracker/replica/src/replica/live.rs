@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::peer_link::PeerLink;
 use super::{DeferredItem, Replica, is_held_elsewhere};
-use crate::election::examine;
+use crate::election::{examine, place_of};
 use crate::event::{Now, Output, Reason, Refusal, Write, WriteError, WriteId};
 use crate::frame::{Frame, Live};
 use crate::limits::{
     LIVE_WINDOW_FRAMES, MAX_BLOB_BYTES, MAX_BLOBS_PER_ROW, MAX_KEY_BYTES, MAX_PENDING_WRITES,
     MAX_ROWS_PER_WRITE, MAX_VALUE_BYTES, MAX_WRITE_BYTES, NAMES_PER_STEP,
 };
-use crate::names::{NameSpace, name_of, parse_claim_key};
+use crate::names::{NameSpace, parse_claim_key};
 use crate::row::{BlobHash, Kind, Row, Rule, TrackerNo, WriterId};
 use crate::rows::Rows;
 use crate::state::Trust;
@@ -97,7 +97,7 @@ impl Replica {
                 Some(row) => row,
                 None => self.state.write(rows, write, now)?,
             };
-            names.extend(name_of(&row).map(|(space, name)| (space, name.to_vec())));
+            names.extend(place_of(rows, &row));
             batch.push(row);
         }
         self.examine_all(rows, &names, now, &mut batch)?;
@@ -213,7 +213,7 @@ impl Replica {
                 return Ok(());
             };
             if stored {
-                names.extend(name_of(row).map(|(space, name)| (space, name.to_vec())));
+                names.extend(place_of(rows, row));
             }
         }
         let from = self.state.seq();

@@ -4,13 +4,13 @@
 use super::peer_link::PeerLink;
 use super::serve::encode_sums;
 use super::{Deferred, DeferredItem, Replica};
+use crate::election::place_of;
 use crate::event::{Alarm, Now, Output, Reason, Warning};
 use crate::frame::{Frame, Pull};
 use crate::limits::{
     BUSY_RETRY_MS, FULL_SYNC_IDLE_MS, MAX_HELD_ROWS, MAX_WRITERS, SYNC_BASE_MS, SYNC_CREDIT, SYNC_IDLE_MS,
     SYNC_MIN_RATE, SYNC_STALL_MS,
 };
-use crate::names::name_of;
 use crate::row::{Row, TrackerNo, key_digest};
 use crate::rows::Rows;
 use crate::state::{Trust, pending_key};
@@ -238,8 +238,8 @@ impl Replica {
         if stored {
             self.note_progress(peer, 0, now);
         }
-        if let Some((space, name)) = name_of(row).filter(|_| stored) {
-            rows.put_meta(&pending_key(space, name), &[])?;
+        if stored && let Some((space, place)) = place_of(rows, row) {
+            rows.put_meta(&pending_key(space, &place), &[])?;
         }
         Ok(true)
     }
