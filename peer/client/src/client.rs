@@ -102,18 +102,8 @@ impl Client {
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
-        // An address that another machine has, a router, leads here by that machine's forwarding.
-        let behind = !shoal_net::is_of_this_machine(config.listen.ip());
-        let any = match config.listen {
-            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let listen = if behind { SocketAddr::new(any, config.listen.port()) } else { config.listen };
-        let swarm_config =
-            SwarmConfig { identity: identity.clone(), listen, upload_slots: config.upload_slots };
-        let swarm = Swarm::start(swarm_config, tickets.clone()).await?;
+        let (swarm, reached_at) = serve(&config, &identity, &tickets).await?;
         swarm.set_upload_limit(up);
-        let reached_at = if behind { config.listen } else { swarm.local_addr() };
         let control_config = ControlConfig {
             identity: identity.clone(),
             listen: None,
@@ -266,6 +256,25 @@ impl Client {
 
 pub(crate) fn unexpected<T>() -> Result<T, ClientError> {
     Err(CallError::Unexpected.into())
+}
+
+/// Listens; gives where others reach this client too. An address that another machine has, a router, leads here by that
+/// machine's forwarding.
+async fn serve(
+    config: &ClientConfig,
+    identity: &Identity,
+    tickets: &TicketBook,
+) -> Result<(Swarm, SocketAddr), StartError> {
+    let is_here = shoal_net::is_of_this_machine(config.listen.ip());
+    let any = match config.listen {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let listen = if is_here { config.listen } else { SocketAddr::new(any, config.listen.port()) };
+    let (identity, upload_slots) = (identity.clone(), config.upload_slots);
+    let swarm = Swarm::start(SwarmConfig { identity, listen, upload_slots }, tickets.clone()).await?;
+    let reached_at = if is_here { swarm.local_addr() } else { config.listen };
+    Ok((swarm, reached_at))
 }
 
 /// A rate limit that was set, in bytes per second.

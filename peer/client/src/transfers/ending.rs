@@ -59,8 +59,10 @@ impl Downloads {
             End::Failed(error) if report => parts.events.tell(Event::Failed { group, file, error }),
             End::Complete => {
                 let (path, size) = (record.path.clone(), record.manifest.size);
-                let took_ms = took.map(|(took, _)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-                let average = took.map(|(took, bytes)| bytes * 1_000 / (took.as_millis() as u64).max(1));
+                let took =
+                    took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
+                let took_ms = took.map(|(ms, _)| ms);
+                let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
                 parts.events.tell(Event::Complete { group, file, path, size, took_ms, average });
                 if share {
                     let (downloads, record) = (self.clone(), record.clone());
