@@ -147,7 +147,9 @@ async fn a_file_goes_from_one_to_the_other_and_is_shared_by_both() {
     assert_eq!(world.bob.run("show_downloads").await, "[C] [g] a file.bin");
     assert!(world.bob.run("list_files g").await.ends_with("  2 sharers"));
     let peers = world.ann.run("show_peers g 'a file.bin'").await;
-    assert!(peers.starts_with("bob  127.0.0.1:") && peers.contains("all of it"), "{peers}");
+    let (own, others) = peers.split_once('\n').unwrap();
+    assert!(own.starts_with("ann  127.0.0.1:") && own.ends_with("  (this client)"), "{peers}");
+    assert!(others.starts_with("bob  127.0.0.1:") && others.contains("all of it"), "{peers}");
 
     world.bob.run("stop_share g 'a file.bin'").await;
     assert!(world.ann.run("list_files g").await.ends_with("  1 sharer"));
