@@ -290,7 +290,6 @@ fn mirrors_and_limits_are_checked() {
         ann.ok(limit);
     }
     for limit in [
-        "limit",
         "limit up",
         "limit sideways 1M",
         "limit up fast",
@@ -350,7 +349,7 @@ fn every_example_of_help_runs() {
     examples.run(&mut ann, &["accept_request", "list_members", "list_groups"], "");
     examples.run(&mut ann, &["upload_file", "list_files", "show_peers"], "");
     bob.ok("limit down 100K");
-    examples.run(&mut bob, &["limit", "download_file", "show_downloads"], "");
+    examples.run(&mut bob, &["limit", "set", "download_file", "show_downloads"], "");
     examples.run(&mut bob, &["pause_download", "resume_download"], "");
     bob.ok("limit down 0");
     examples.run(&mut bob, &["wait", "cancel_download", "stop_share", "leave_group"], "");
