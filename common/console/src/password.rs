@@ -131,11 +131,21 @@ mod tests {
     #[test]
     fn weak_passwords_are_known() {
         let weak = |text: &str| weakness(&Password::new(text.to_owned()), "annabella");
-        for text in ["", "a", "secret", "password1", "12345678", "qwertyuiop", "annabella", "aaaaaaaaaaaa"] {
-            assert!(weak(text).is_some_and(|why| why.starts_with("this password is weak: ")), "{text}");
+        for text in [
+            "",
+            "a",
+            "secret",
+            "password1",
+            "12345678",
+            "qwertyuiop",
+            "annabella",
+            "aaaaaaaaaaaa",
+            &"x7".repeat(20_000),
+        ] {
+            assert!(weak(text).is_some_and(|why| why.starts_with("this password is weak: ")), "{text:.40}");
         }
-        for text in ["correct horse battery staple", "vV3#kq9!zT", &"x7".repeat(20_000)] {
-            assert_eq!(weak(text), None, "{text:.40}");
+        for text in ["correct horse battery staple", "vV3#kq9!zT"] {
+            assert_eq!(weak(text), None, "{text}");
         }
     }
 
