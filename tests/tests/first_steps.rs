@@ -141,3 +141,28 @@ fn downloads_go_where_they_are_sent_and_say_how_long_they_took() {
     assert_eq!((&limits["up"], &limits["down"]), (&json!(0), &json!(5 << 20)));
     assert!(bob.fails("limit up").contains("use: limit"));
 }
+
+#[test]
+fn an_owner_is_told_of_requests_and_the_one_who_asked_of_being_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
+    ann.ok("create_group g");
+    bob.ok("join_group g");
+    let request = ann.until_event("join_request");
+    assert_eq!((&request["group"], &request["user"]), (&json!("g"), &json!("bob")));
+    ann.ok("accept_request g bob");
+    assert_eq!(bob.until_event("joined")["group"], "g");
+    // One that is there at the login is told of at once.
+    let mut cem = Client::enter(dir.path(), "cem", &trackers.info());
+    cem.ok("join_group g");
+    ann.ok("logout");
+    ann.ok("login ann secret");
+    until("ann is told", || {
+        ann.ok("list_groups");
+        ann.events().iter().any(|event| event["event"] == "join_request" && event["user"] == "cem")
+    });
+    let told = ann.events().iter().filter(|event| event["user"] == "bob").count();
+    assert_eq!(told, 1, "once: {:?}", ann.events());
+}

@@ -22,6 +22,7 @@ use shoal_swarm::{Swarm, SwarmConfig};
 use crate::background;
 use crate::error::{ClientError, StartError};
 use crate::hashing::Hashing;
+use crate::membership::{self, Asked};
 use crate::names;
 use crate::results::WhoAmI;
 use crate::shares::{self, Shares};
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
     pub(crate) hashing: watch::Sender<Option<Hashing>>,
     pub(crate) names: names::Cache,
+    pub(crate) asked: Asked,
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
     pub(crate) session_change: Mutex<()>,
@@ -157,6 +159,7 @@ impl Client {
             first_events,
             hashing: watch::Sender::new(None),
             names: names::Cache::default(),
+            asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),
             stop: CancellationToken::new(),
@@ -164,6 +167,7 @@ impl Client {
         }));
         client.0.tasks.spawn(background::run(client.clone(), unknown));
         client.0.tasks.spawn(background::mind_sleeps(client.clone()));
+        client.0.tasks.spawn(membership::run(client.clone()));
         client.0.tasks.spawn(monitor.run(client.0.stop.clone()));
         Ok(client)
     }

@@ -30,6 +30,7 @@ impl Client {
     pub async fn join_group(&self, group: &GroupName) -> Result<(), ClientError> {
         self.who()?;
         self.0.session.call(Call::JoinGroup { request: RequestId::random(), group: group.clone() }).await?;
+        self.0.asked.add(group.clone());
         Ok(())
     }
 

@@ -57,6 +57,18 @@ pub enum Event {
         /// The new one.
         to: UserName,
     },
+    /// A user asks to join a group of this user.
+    JoinRequest {
+        /// The group.
+        group: GroupName,
+        /// Who asks.
+        user: UserName,
+    },
+    /// A group that this user asked to join let them in.
+    Joined {
+        /// The group.
+        group: GroupName,
+    },
     /// A file is not shared any more, or not shared again, because of what became of it.
     ShareLost {
         /// In which group.
@@ -201,6 +213,11 @@ impl fmt::Display for Event {
             Self::Renamed { from, to } => {
                 write!(f, "{from} was taken by an earlier claim; this account goes on as {to}")
             }
+            Self::JoinRequest { group, user } => {
+                let (of, who) = (text::quoted(group.as_str()), text::quoted(user.as_str()));
+                write!(f, "{user} asks to join {group}; accept_request {of} {who} lets them in")
+            }
+            Self::Joined { group } => write!(f, "you are a member of {group} now"),
             Self::ShareLost { group, file, path, problem } => {
                 write!(f, "{file} ({}) is not shared in {group}: {problem}", shown(path))
             }
