@@ -28,9 +28,9 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn join_group(&self, group: &GroupName) -> Result<(), ClientError> {
-        self.who()?;
+        let user = self.who()?.user;
         self.0.session.call(Call::JoinGroup { request: RequestId::random(), group: group.clone() }).await?;
-        self.0.asked.add(group.clone());
+        self.0.asked.add(user, group.clone());
         Ok(())
     }
 

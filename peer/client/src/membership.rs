@@ -2,11 +2,11 @@
 //! neither by themselves, so they are asked at intervals.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
-use shoal_common::{GroupName, UserName};
+use shoal_common::{GroupName, Uid, UserName};
 use shoal_session::Who;
 use shoal_session::events::Event;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -22,31 +22,33 @@ const MAX_GROUPS: usize = 32;
 /// Requests of one group that are reported at a time, at most; `list_requests` shows all.
 const MAX_REPORTED: usize = 10;
 
-/// Groups that the user asked to join.
+/// Groups that a user asked to join on this client.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Mutex<BTreeSet<GroupName>>);
+pub(crate) struct Asked(Mutex<BTreeSet<(Uid, GroupName)>>);
 
 impl Asked {
     /// The user asked to join a group.
-    pub(crate) fn add(&self, group: GroupName) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if groups.len() < MAX_GROUPS {
-            groups.insert(group);
+    pub(crate) fn add(&self, user: Uid, group: GroupName) {
+        let mut asked = self.asked();
+        if asked.len() < MAX_GROUPS {
+            asked.insert((user, group));
         }
     }
 
-    /// Takes out those of which the user is a member now.
+    /// Takes out those of which the user is a member now, and those of other users.
     fn take_joined(&self, who: &Who) -> Vec<GroupName> {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.extract_if(.., |group| who.groups.iter().any(|(_, name)| name == group)).collect()
+        let mut asked = self.asked();
+        asked.retain(|(user, _)| *user == who.user);
+        let joined = asked.extract_if(.., |(_, group)| who.groups.iter().any(|(_, name)| name == group));
+        joined.map(|(_, group)| group).collect()
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.asked().is_empty()
     }
 
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<(Uid, GroupName)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,7 +73,6 @@ pub(crate) async fn run(client: Client) {
             if is_new {
                 user = now.as_ref().map(|who| who.user);
                 requests = Requests::default();
-                client.0.asked.clear();
             }
             let Some(now) = now else { continue };
             for group in client.0.asked.take_joined(&now) {
