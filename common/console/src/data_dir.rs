@@ -241,7 +241,11 @@ mod tests {
         let (first, _) = open("192.168.1.5:4000");
         assert_eq!(name(&first), "client-4000");
         drop(first);
-        // At an address that is new to both, the one that was used last.
+        // At an address that is new to both, the one that was used last. The system's clock for files may not have ticked since.
+        let hour_ago = SystemTime::now() - std::time::Duration::from_secs(3600);
+        let other =
+            File::options().write(true).open(base.path().join("client-192.168.1.6-4000").join(LOCK_FILE));
+        other.unwrap().set_modified(hour_ago).unwrap();
         let (moved, notes) = open("10.0.0.9:4000");
         assert_eq!(name(&moved), "client-4000");
         assert!(notes[0].contains("client-192.168.1.6-4000"), "{notes:?}");
