@@ -21,26 +21,13 @@ use super::show::{Output, Screen, job_of};
 use crate::client::{Client, GetOptions, Progress, Report, StoreError};
 use crate::name::StoredName;
 use crate::queue::file::{QueueFile, WorkLock};
+use crate::queue::schedule::Schedule;
 use crate::queue::{Job, Queue, State, Work};
 
 /// How often the queue's file is looked at: a job that another process leaves there starts within that time.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two tries of a job that waits for something, at least; as long as a try took, if that is longer, so that one that
-/// reads much before it fails leaves time to others.
+/// Between two tries to change a queue whose file cannot be used.
 const TRY_EVERY: Duration = Duration::from_secs(2);
-/// Longest time between two tries.
-const LONGEST_REST: Duration = Duration::from_secs(60);
-
-/// Jobs that wait and let others go first, at most.
-const PASSED_OVER: usize = 4;
-
-/// A job that lacked something when it was tried.
-struct Waiting {
-    number: u64,
-    reason: String,
-    /// It is not tried before this.
-    again: Instant,
-}
 
 /// How far the running job is.
 type Running = (u64, watch::Receiver<Progress>);
@@ -157,32 +144,27 @@ impl Jobs {
     pub(super) async fn work(&self, client: &Client) -> Infallible {
         let _lock = self.lock().await;
         self.insist(Queue::recover).await;
-        let mut waiting: Vec<Waiting> = Vec::new();
+        let mut schedule = Schedule::default();
         loop {
-            let now = Instant::now();
-            let resting: Vec<u64> =
-                waiting.iter().filter(|job| now < job.again).map(|job| job.number).collect();
-            // With many that wait, what they lack is likely lacking to all.
-            let started = if resting.len() < PASSED_OVER {
-                self.insist(move |queue| queue.start(&resting)).await
-            } else {
-                None
+            let (before, now) = (schedule.clone(), Instant::now());
+            let next = move |queue: &mut Queue| {
+                let mut schedule = before;
+                (schedule.next(queue, now), schedule)
             };
-            let Some(job) = started else {
+            let job;
+            (job, schedule) = self.insist(next).await;
+            let Some(job) = job else {
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             };
-            let said = waiting.iter().position(|known| known.number == job.number);
-            let said = said.map(|at| waiting.swap_remove(at).reason);
-            let lacks = tokio::select! {
-                lacks = self.run(client, &job, said) => lacks,
-                () = self.taken_back(job.number) => None,
+            let is_lacking = tokio::select! {
+                is_done = self.run(client, &job) => !is_done,
+                () = self.taken_back(job.number) => false,
             };
-            if let Some(reason) = lacks {
-                let again = Instant::now() + now.elapsed().clamp(TRY_EVERY, LONGEST_REST);
-                waiting.push(Waiting { number: job.number, reason, again });
-            }
             *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            if is_lacking {
+                schedule.lacks(job.number, now.elapsed(), Instant::now());
+            }
         }
     }
 
@@ -215,21 +197,21 @@ impl Jobs {
         }
     }
 
-    /// Does a job to its end, or until it lacks something: gives what that is, which is said unless it was `said` before.
-    async fn run(&self, client: &Client, job: &Job, said: Option<String>) -> Option<String> {
+    /// Does a job to its end; false if it lacks something. What that is, is said unless it was said before.
+    async fn run(&self, client: &Client, job: &Job) -> bool {
         let (number, (kind, of)) = (job.number, job_of(job));
         let of = text::printable(&of);
         let report = Report::new(Progress::default());
         let mut progress = report.subscribe();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, report.subscribe()));
-        let mut noted = job.note.is_some();
+        let mut noted = job.note.clone();
         let attempt = attempt(client, job, &report);
         tokio::pin!(attempt);
         let result = loop {
             tokio::select! {
                 result = &mut attempt => break result,
-                _ = progress.changed(), if noted => {
-                    noted = false;
+                _ = progress.changed(), if noted.is_some() => {
+                    noted = None;
                     self.insist(move |queue| queue.goes_on(number)).await;
                 }
             }
@@ -240,7 +222,7 @@ impl Jobs {
                 let line = format!("job {number}: {}", done.words());
                 let fields = json!({ "job": number, "kind": kind, "file": of });
                 self.screen.event("job_done", fields, &line);
-                None
+                true
             }
             Err(error) if error.passes() => {
                 // Only an answer that did not come leaves open whether it is done.
@@ -251,12 +233,13 @@ impl Jobs {
                 };
                 let kept = reason.clone();
                 self.insist(move |queue| queue.put_back(number, begun, &kept)).await;
-                if said.as_ref() != Some(&reason) {
+                // The note may be cut.
+                if noted.is_none_or(|noted| !reason.starts_with(&noted)) {
                     let line = format!("job {number}: {kind} {of} waits: {reason}");
                     let fields = json!({ "job": number, "kind": kind, "file": of, "reason": reason });
                     self.screen.event("job_waits", fields, &line);
                 }
-                Some(reason)
+                false
             }
             Err(error) => {
                 let reason = text::error_line(&error.to_string());
@@ -264,7 +247,7 @@ impl Jobs {
                 let fields = json!({ "job": number, "kind": kind, "file": of, "error": reason });
                 self.insist(move |queue| queue.fail(number, &reason)).await;
                 self.screen.event("job_failed", fields, &line);
-                None
+                true
             }
         }
     }

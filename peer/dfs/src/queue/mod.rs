@@ -4,6 +4,7 @@
 //! Every change is one event on a [`Queue`]. A job that is done leaves it. One that failed stays, so that its owner sees why.
 
 pub mod file;
+pub mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -148,17 +149,20 @@ impl Queue {
         Ok(numbers)
     }
 
-    /// The worker that had jobs is gone: what it had waits again.
+    /// The worker that had jobs is gone: what it had waits again, and what is lacking is to be found out again.
     pub fn recover(&mut self) {
-        for job in self.jobs.iter_mut().filter(|job| job.state == State::Running) {
-            job.state = State::Waiting;
+        for job in &mut self.jobs {
+            match job.state {
+                State::Running | State::Waiting => (job.state, job.note) = (State::Waiting, None),
+                State::Paused | State::Failed => {}
+            }
         }
     }
 
-    /// Starts the first job that waits and is none of `resting`; as it was before, so that `begun` says whether it may be
-    /// done already. What it waited for stays noted until it gets further.
-    pub fn start(&mut self, resting: &[u64]) -> Option<Job> {
-        let ready = |job: &&mut Job| job.state == State::Waiting && !resting.contains(&job.number);
+    /// Starts the first job that waits and is `meant`; as it was before, so that `begun` says whether it may be done already.
+    /// What it waited for stays noted until it gets further.
+    pub fn start(&mut self, meant: impl Fn(u64) -> bool) -> Option<Job> {
+        let ready = |job: &&mut Job| job.state == State::Waiting && meant(job.number);
         let job = self.jobs.iter_mut().find(ready)?;
         let before = job.clone();
         (job.state, job.begun) = (State::Running, true);
