@@ -1,7 +1,7 @@
 //! Notices who asks to join the user's groups, and that a group which the user asked to join let them in. The trackers report
 //! neither by themselves, so they are asked at intervals.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::Client;
 
 /// Between two looks: soon enough for two people who talk to each other meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// For how long after a request its answer is looked for at each look. Trackers do not say that a request was rejected; a
+/// later answer is seen when the session renews its tickets, every few minutes.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(600);
 /// When a group of another owner is looked at again: it passes on only when an owner leaves.
 const OWNER_EVERY: Duration = Duration::from_secs(300);
 /// Groups that are looked at, and joins that are waited for, at most.
@@ -22,32 +25,33 @@ const MAX_GROUPS: usize = 32;
 /// Requests of one group that are reported at a time, at most; `list_requests` shows all.
 const MAX_REPORTED: usize = 10;
 
-/// Groups that a user asked to join on this client.
+/// Groups that a user asked to join on this client, and when.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Mutex<BTreeSet<(Uid, GroupName)>>);
+pub(crate) struct Asked(Mutex<BTreeMap<(Uid, GroupName), Instant>>);
 
 impl Asked {
     /// The user asked to join a group.
     pub(crate) fn add(&self, user: Uid, group: GroupName) {
         let mut asked = self.asked();
         if asked.len() < MAX_GROUPS {
-            asked.insert((user, group));
+            asked.insert((user, group), Instant::now());
         }
     }
 
     /// Takes out those of which the user is a member now, and those of other users.
     fn take_joined(&self, who: &Who) -> Vec<GroupName> {
         let mut asked = self.asked();
-        asked.retain(|(user, _)| *user == who.user);
-        let joined = asked.extract_if(.., |(_, group)| who.groups.iter().any(|(_, name)| name == group));
-        joined.map(|(_, group)| group).collect()
+        asked.retain(|(user, _), _| *user == who.user);
+        let joined = asked.extract_if(.., |(_, group), _| who.groups.iter().any(|(_, name)| name == group));
+        joined.map(|((_, group), _)| group).collect()
     }
 
-    fn is_empty(&self) -> bool {
-        self.asked().is_empty()
+    /// Whether an answer may come soon.
+    fn is_expecting(&self) -> bool {
+        self.asked().values().any(|since| since.elapsed() < EXPECTED_WITHIN)
     }
 
-    fn asked(&self) -> MutexGuard<'_, BTreeSet<(Uid, GroupName)>> {
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<(Uid, GroupName), Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,8 +85,9 @@ pub(crate) async fn run(client: Client) {
             if is_new || due {
                 requests.look(&client, &now).await;
             }
-            if due && !client.0.asked.is_empty() {
-                // With the ticket of a group that let the user in. What it brings is seen as a change.
+            if due && client.0.asked.is_expecting() {
+                // With the ticket of a group that let the user in. What it brings is seen as a change, as is what the
+                // session's own renewals bring.
                 let _ = client.0.session.renew().await;
             }
         }

@@ -2,7 +2,7 @@
 //! Everything in it ends with it; `supervisor` starts one run after another.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_common::limits::MAX_LIST;
@@ -217,7 +217,7 @@ impl Run {
     async fn feed(&self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> String {
         // Asking and using the answers run side by side: known holders are tried again also while no tracker answers.
         let (answers, answered) = mpsc::channel(1);
-        let (sooner, unreached) = (Notify::new(), watch::Sender::new(Vec::new()));
+        let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
         let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
         sources.never(learned.banned.iter().copied());
@@ -246,7 +246,7 @@ impl Run {
         &self,
         mut known: Option<HoldersAnswer>,
         answers: mpsc::Sender<HoldersAnswer>,
-        (sooner, unreached): (&Notify, &watch::Sender<Vec<PeerId>>),
+        (sooner, unreached): (&Notify, &Mutex<Vec<PeerId>>),
     ) -> String {
         let parts = &self.downloads.parts;
         let key = self.record.key;
@@ -257,7 +257,7 @@ impl Run {
                 // The user may have become a member only now. Without trackers the next round tries again.
                 let _ = parts.session.renew().await;
             }
-            let peers = unreached.send_replace(Vec::new());
+            let peers = std::mem::take(&mut *unreached.lock().unwrap_or_else(PoisonError::into_inner));
             if !peers.is_empty() {
                 let report = Call::Unreached { group: key.group, file: key.file, peers };
                 if let Err(error) = parts.session.call(report).await {
@@ -304,7 +304,7 @@ struct Named<'a> {
     sources: Sources,
     learned: &'a mut Learned,
     /// Holders of which the trackers are to learn that they do not answer where they are said to be.
-    unreached: &'a watch::Sender<Vec<PeerId>>,
+    unreached: &'a Mutex<Vec<PeerId>>,
     /// Changes to the mirrors that the engine does not know yet.
     changes: Vec<SourceChange>,
     /// Whether it was reported that no client shares the file.
@@ -326,12 +326,9 @@ impl Discovery for Named<'_> {
                     if let Some(banned) = self.sources.take(seen) {
                         self.ban(banned);
                     }
-                    let unreached = self.sources.take_unreached();
-                    self.unreached.send_if_modified(|known| {
-                        known.extend(unreached);
-                        known.truncate(MAX_LIST);
-                        false
-                    });
+                    let mut unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+                    unreached.extend(self.sources.take_unreached());
+                    unreached.truncate(MAX_LIST);
                 }
                 Ok(()) = self.wakes.changed() => {
                     self.sources.hurry();
