@@ -144,10 +144,13 @@ impl DataDir {
 
     /// Notes the address, so that the same client finds the folder among several.
     fn used_at(self, listen: SocketAddr, notes: Vec<String>) -> Result<(Self, Vec<String>), DataDirError> {
-        let note = self.path.join(ADDRESS_FILE);
-        if let Err(error) = std::fs::write(&note, listen.to_string()) {
-            // It only decides between several folders.
-            tracing::warn!("cannot write {}: {error}", note.display());
+        if address_in(&self.path) != Some(listen) {
+            let note = self.path.join(ADDRESS_FILE);
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&note);
+            if let Err(error) = file.and_then(|mut file| file.write_all(listen.to_string().as_bytes())) {
+                // It only decides between several folders.
+                tracing::warn!("cannot write {}: {error}", note.display());
+            }
         }
         Ok((self, notes))
     }
@@ -177,12 +180,13 @@ fn folders_of(base: &Path, port: u16) -> Vec<PathBuf> {
 
 /// Whether the client that used the folder last listened at this address.
 fn is_last_used_at(path: &Path, listen: SocketAddr) -> bool {
-    let noted = std::fs::read_to_string(path.join(ADDRESS_FILE)).ok();
-    noted.map_or_else(
-        // Folders of the version before are named after it.
-        || path.ends_with(format!("client-{}-{}", listen.ip(), listen.port())),
-        |noted| noted.trim() == listen.to_string(),
-    )
+    // Folders of the version before are named after it.
+    let is_named = || path.ends_with(format!("client-{}-{}", listen.ip(), listen.port()));
+    address_in(path).map_or_else(is_named, |noted| noted == listen)
+}
+
+fn address_in(path: &Path) -> Option<SocketAddr> {
+    std::fs::read_to_string(path.join(ADDRESS_FILE)).ok()?.trim().parse().ok()
 }
 
 /// When a client was last started on the folder.
