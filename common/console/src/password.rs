@@ -20,9 +20,8 @@ const BACKSPACE: [u8; 2] = [0x08, 0x7f];
 /// When stdin is no terminal, or fails.
 pub fn read(prompt: &str) -> io::Result<Option<Password>> {
     let hidden = Hidden::start()?;
-    let mut terminal = io::stdout().lock();
-    write!(terminal, "{prompt}")?;
-    terminal.flush()?;
+    write!(io::stdout(), "{prompt}")?;
+    io::stdout().flush()?;
     let typed = line(|| {
         let mut byte = [0];
         match rustix::io::read(io::stdin(), &mut byte)? {
@@ -31,7 +30,7 @@ pub fn read(prompt: &str) -> io::Result<Option<Password>> {
         }
     });
     drop(hidden);
-    writeln!(terminal)?;
+    writeln!(io::stdout())?;
     Ok(typed?.map(|bytes| Password::new(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
@@ -41,9 +40,9 @@ pub fn read(prompt: &str) -> io::Result<Option<Password>> {
 /// When stdin is no terminal, or fails.
 pub fn confirm(question: &str, usual: bool) -> io::Result<bool> {
     let hidden = Hidden::start()?;
-    let mut terminal = io::stdout().lock();
-    write!(terminal, "{question} {} ", if usual { "[Y/n]" } else { "[y/N]" })?;
-    terminal.flush()?;
+    // Not locked while the answer is waited for: events are shown meanwhile.
+    write!(io::stdout(), "{question} {} ", if usual { "[Y/n]" } else { "[y/N]" })?;
+    io::stdout().flush()?;
     let answer = loop {
         let mut byte = [0];
         let key = if rustix::io::read(io::stdin(), &mut byte)? == 0 { CTRL_D } else { byte[0] };
@@ -55,7 +54,7 @@ pub fn confirm(question: &str, usual: bool) -> io::Result<bool> {
         }
     };
     drop(hidden);
-    writeln!(terminal, "{}", if answer { "yes" } else { "no" })?;
+    writeln!(io::stdout(), "{}", if answer { "yes" } else { "no" })?;
     Ok(answer)
 }
 
@@ -72,8 +71,8 @@ pub fn weakness(password: &Password, user: &str) -> Option<String> {
     }
     let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
     let why =
-        warning.map_or_else(|| "it is short or easy to guess.".to_owned(), |warning| warning.to_string());
-    Some(format!("this password is weak: {why} Anyone who takes a tracker's disk can try it out there"))
+        warning.map_or_else(|| "It is short or easy to guess.".to_owned(), |warning| warning.to_string());
+    Some(format!("this password is weak. {why} Anyone who steals a tracker's disk can guess it"))
 }
 
 /// Reads a line from bytes, as a terminal does; `None` if it was cancelled.
@@ -142,7 +141,7 @@ mod tests {
             "aaaaaaaaaaaa",
             &"x7".repeat(20_000),
         ] {
-            assert!(weak(text).is_some_and(|why| why.starts_with("this password is weak: ")), "{text:.40}");
+            assert!(weak(text).is_some_and(|why| why.starts_with("this password is weak. ")), "{text:.40}");
         }
         for text in ["correct horse battery staple", "vV3#kq9!zT"] {
             assert_eq!(weak(text), None, "{text}");

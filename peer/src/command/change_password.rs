@@ -1,6 +1,7 @@
 //! `change_password`.
 
 use clap::Args;
+use shoal_client::ClientError;
 use shoal_common::Password;
 
 use super::args::password;
@@ -24,13 +25,14 @@ impl Run for ChangePassword {
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let mut typed = self.passwords.into_iter().rev();
         let (new, old) = (typed.next(), typed.next());
+        let user = context.client.whoami().user.ok_or(ClientError::NotLoggedIn)?;
         let old = match old {
             None if context.attended => Some(context.ask("Current password: ").await?),
             old => old,
         };
         // Who changes a password at a terminal means to type the new one.
-        let new = context.new_password(new, !context.attended).await?;
-        context.client.change_password(old, new).await?;
+        let new = context.new_password(&user, new, !context.attended).await?;
+        context.client.change_password(old, new.password).await?;
         let text = "the password is changed; all other sessions of the account ended";
         Ok(Reply { text: text.to_owned(), ..Reply::default() })
     }

@@ -3,11 +3,11 @@
 use std::io;
 
 use shoal_client::{Client, ClientError};
-use shoal_common::Password;
+use shoal_common::{Password, UserName};
 use shoal_console::password;
 use shoal_console::secrets::given_password;
 
-use crate::screen::Screen;
+use crate::screen::{Form, Screen};
 
 /// What a command is carried out with.
 #[derive(Clone)]
@@ -18,6 +18,13 @@ pub struct Context {
     pub screen: Screen,
     /// Whether a person at a terminal can be asked for a password.
     pub attended: bool,
+}
+
+/// A new password.
+pub(crate) struct NewPassword {
+    pub(crate) password: Password,
+    /// Whether a person typed it at the terminal when asked.
+    pub(crate) asked: bool,
 }
 
 /// Why a command was not carried out.
@@ -46,38 +53,37 @@ impl Context {
         }
     }
 
-    /// A new password: the one that was typed, that of the password file or SHOAL_PASSWORD if `environment`, or what is typed twice at the terminal.
+    /// A new password of `user`: the one that was typed, that of the password file or SHOAL_PASSWORD if `environment`, or what
+    /// is typed twice at the terminal. A weak one is warned of, and refused if the person at the terminal thinks better of it.
     ///
     /// # Errors
     /// When there is none.
     pub(crate) async fn new_password(
         &self,
+        user: &UserName,
         typed: Option<Password>,
         environment: bool,
-    ) -> Result<Password, Failure> {
-        if let Some(password) = typed.or_else(|| if environment { given_password() } else { None }) {
-            return Ok(password);
+    ) -> Result<NewPassword, Failure> {
+        let given = typed.or_else(|| if environment { given_password() } else { None });
+        let asked = given.is_none();
+        let password = match given {
+            Some(password) => password,
+            None => {
+                let password = self.ask("New password: ").await?;
+                if self.ask("The same again: ").await? != password {
+                    return Err(Failure::Wrong("the two are not the same; nothing was changed".to_owned()));
+                }
+                password
+            }
+        };
+        if let Some(weak) = password::weakness(&password, user.as_str()) {
+            self.screen.note(&weak)?;
+            let at_prompt = asked && self.screen.form() == Form::Prompt;
+            if at_prompt && !self.confirm("Use it all the same?".to_owned(), false).await? {
+                return Err(Failure::Wrong("nothing was changed; choose another password".to_owned()));
+            }
         }
-        let password = self.ask("New password: ").await?;
-        if self.ask("The same again: ").await? != password {
-            return Err(Failure::Wrong("the two are not the same; nothing was changed".to_owned()));
-        }
-        Ok(password)
-    }
-
-    /// Warns of a weak password. A person who typed it at the terminal is asked whether to use it; false is no.
-    ///
-    /// # Errors
-    /// When the terminal fails.
-    pub(crate) async fn accepts(
-        &self,
-        password: &Password,
-        user: &str,
-        asked: bool,
-    ) -> Result<bool, Failure> {
-        let Some(weak) = password::weakness(password, user) else { return Ok(true) };
-        self.screen.note(&weak)?;
-        if asked { self.confirm("Use it all the same?".to_owned(), false).await } else { Ok(true) }
+        Ok(NewPassword { password, asked })
     }
 
     /// Asks the person at the terminal a question.

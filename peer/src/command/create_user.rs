@@ -2,11 +2,11 @@
 
 use clap::Args;
 use shoal_common::{Password, UserName};
-use shoal_console::secrets::given_password;
 use shoal_session::text::quoted;
 
 use super::args::password;
-use super::context::note;
+use super::context::{NewPassword, note};
+use super::login::logged_in;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 use crate::screen::Form;
@@ -32,11 +32,7 @@ impl Run for CreateUser {
     const EXAMPLE: &'static str = "create_user ann";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
-        let asked = context.attended && self.password.is_none() && given_password().is_none();
-        let password = context.new_password(self.password, true).await?;
-        if !context.accepts(&password, self.user.as_str(), asked).await? {
-            return Err(Failure::Wrong("no account was created; choose another password".to_owned()));
-        }
+        let NewPassword { password, asked } = context.new_password(&self.user, self.password, true).await?;
         let created = context.client.create_user(self.user, password.clone(), self.invite).await?;
         let (user, note) = (&created.user, note(created.provisional));
         let text = format!("user {user} created{note}");
@@ -44,8 +40,7 @@ impl Run for CreateUser {
         if at_prompt && context.client.whoami().user.is_none() {
             context.screen.out(&text)?;
             if context.confirm(format!("Log in as {user} now?"), true).await? {
-                let login = context.client.login(user.clone(), password).await?;
-                return Ok(Reply::new(format!("logged in as {}", login.user), &login));
+                return Ok(logged_in(&context.client.login(user.clone(), password).await?));
             }
         }
         Ok(Reply::new(format!("{text}; log in with: login {}", quoted(user.as_str())), &created))

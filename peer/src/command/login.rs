@@ -1,6 +1,7 @@
 //! `login`.
 
 use clap::Args;
+use shoal_client::LoggedIn;
 use shoal_common::{Password, UserName};
 use shoal_session::text::count;
 
@@ -27,18 +28,21 @@ impl Run for Login {
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let password = context.present_password(self.password).await?;
-        let login = context.client.login(self.user, password).await?;
-        let mut text = format!("logged in as {}{}", login.user, note(login.provisional));
-        if let Some(typed) = &login.typed {
-            text +=
-                &format!(" ({typed} was taken by an earlier claim; this account goes on as {})", login.user);
-        }
-        if login.shares > 0 {
-            text += &format!("; sharing {}", count(login.shares, "file"));
-        }
-        if login.downloads > 0 {
-            text += &format!("; going on with {}", count(login.downloads, "download"));
-        }
-        Ok(Reply::new(text, &login))
+        Ok(logged_in(&context.client.login(self.user, password).await?))
     }
+}
+
+/// What is said of a login.
+pub(super) fn logged_in(login: &LoggedIn) -> Reply {
+    let mut text = format!("logged in as {}{}", login.user, note(login.provisional));
+    if let Some(typed) = &login.typed {
+        text += &format!(" ({typed} was taken by an earlier claim; this account goes on as {})", login.user);
+    }
+    if login.shares > 0 {
+        text += &format!("; sharing {}", count(login.shares, "file"));
+    }
+    if login.downloads > 0 {
+        text += &format!("; going on with {}", count(login.downloads, "download"));
+    }
+    Reply::new(text, login)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use shoal_common::Password;
 use shoal_common::UserName;
 use shoal_common::tracker_api::RefusalKind;
-use shoal_console::secrets;
+use shoal_console::{password, secrets};
 use shoal_session::LoginError;
 use shoal_session::text;
 
@@ -31,7 +31,7 @@ pub(super) async fn log_in(
     }
     for left in (0..TRIES).rev() {
         let (name, password) = match user.take() {
-            Some(name) => (name, password("Password: ").await?),
+            Some(name) => (name, present_password("Password: ").await?),
             None => match ask_login(client, screen, input).await? {
                 Some(login) => login,
                 None => return Ok(false),
@@ -80,7 +80,7 @@ async fn ask_login(
         let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
         if typed.split_whitespace().next() != Some("create_user") {
             match UserName::refer(typed.trim()) {
-                Ok(name) => return Ok(Some((name, password("Password: ").await?))),
+                Ok(name) => return Ok(Some((name, present_password("Password: ").await?))),
                 Err(error) if prompt::attended() => screen.warn(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -89,7 +89,7 @@ async fn ask_login(
         let created = match Line::read(&typed) {
             Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
                 let user = UserName::create(user.as_str())?;
-                let password = new_password().await?;
+                let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
                 create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
             }
             Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
@@ -107,7 +107,7 @@ async fn ask_login(
 }
 
 /// The password of the password file or the environment, else asked for.
-pub(super) async fn password(question: &'static str) -> anyhow::Result<Password> {
+pub(super) async fn present_password(question: &'static str) -> anyhow::Result<Password> {
     if let Some(password) = secrets::given_password() {
         return Ok(password);
     }
@@ -134,12 +134,29 @@ pub(super) async fn create_user(
     }
 }
 
-/// The password of a new account; a user at a terminal types it twice.
-pub(super) async fn new_password() -> anyhow::Result<Password> {
-    let asked = secrets::given_password().is_none() && prompt::attended();
-    let first = password("Password: ").await?;
-    if asked && prompt::secret("Again: ").await?.as_ref() != Some(&first) {
-        anyhow::bail!("the two passwords differ; no account was created");
+/// A new password of `user`: `given`, else asked for; a user at a terminal types it twice. A weak one is warned of, and
+/// refused if the user at the terminal thinks better of it.
+pub(super) async fn new_password(
+    screen: &Screen,
+    user: &UserName,
+    question: &'static str,
+    given: Option<Password>,
+) -> anyhow::Result<Password> {
+    let asked = given.is_none() && prompt::attended();
+    let new = match given {
+        Some(given) => given,
+        None => prompt::secret(question)
+            .await?
+            .context("the new password is missing; give it at a terminal or on standard input")?,
+    };
+    if asked && prompt::secret("Again: ").await?.as_ref() != Some(&new) {
+        anyhow::bail!("the two passwords differ; nothing was changed");
     }
-    Ok(first)
+    if let Some(weak) = password::weakness(&new, user.as_str()).filter(|_| !screen.json) {
+        screen.warn(&weak);
+        if asked && !prompt::confirm("Use it all the same?").await? {
+            anyhow::bail!("nothing was changed; choose another password");
+        }
+    }
+    Ok(new)
 }

@@ -73,6 +73,11 @@ pub(super) async fn secret(prompt: &'static str) -> io::Result<Option<Password>>
     Ok(piped().await?.map(Password::new))
 }
 
+/// Asks the user at the terminal a question; Enter is no.
+pub(super) async fn confirm(question: &'static str) -> io::Result<bool> {
+    blocking(move || password::confirm(question, false)).await
+}
+
 /// The files of a folder, by name.
 pub(super) fn local_files(folder: &Path) -> Vec<String> {
     let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();

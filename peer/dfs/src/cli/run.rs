@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use super::command::{self, Command, Line};
 use super::jobs::{self, Jobs};
-use super::login::{ask_user, create_user, log_in, new_password, password};
+use super::login::{ask_user, create_user, log_in, new_password, present_password};
 use super::options::Options;
 use super::prompt::{self, Input};
 use super::show::{Output, Screen};
@@ -194,7 +194,7 @@ async fn prepare(
         }
         None => anyhow::bail!("say who you are with --user NAME"),
     };
-    let password = password("Password: ").await?;
+    let password = present_password("Password: ").await?;
     client.login(user, password).await?;
     Ok(())
 }
@@ -345,7 +345,7 @@ async fn carry_out(
         Command::CreateUser { user: named, invite } => {
             let user = named.or(user).context("say which: create_user NAME")?;
             let user = UserName::create(user.as_str())?;
-            let password = new_password().await?;
+            let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
             let provisional = create_user(client, &user, password, invite).await?;
             Ok(Output::UserCreated { user: user.to_string(), provisional })
         }
@@ -354,7 +354,8 @@ async fn carry_out(
                 true => Some(prompt::secret("Old password: ").await?.context("nothing was changed")?),
                 false => None,
             };
-            let new = prompt::secret("New password: ").await?.context("the new password is missing")?;
+            let user = client.who().context("nobody is logged in")?.name;
+            let new = new_password(screen, &user, "New password: ", None).await?;
             client.change_password(old, new).await?;
             Ok(Output::PasswordChanged)
         }
