@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use shoal_tests::{
-    Client, Terminal, Trackers, binary, client_command, finish, free_port, run_script, same_content, until,
+    Client, Store, Terminal, Trackers, binary, client_command, finish, free_port, run_script, same_content,
+    until,
 };
 
 const PASSWORD: &str = "open-sesame-4711";
@@ -38,10 +39,43 @@ fn a_new_user_is_warned_of_a_weak_password_and_logged_in_at_once() {
     assert!(terminal.run("login ann something-else").contains("not the password of ann, who is logged in"));
     assert!(terminal.run(&format!("login bob {PASSWORD}")).contains("error:"));
     assert!(terminal.run("whoami").contains("ann"));
+    // A weak new password is no better.
+    terminal.line("change_password");
+    for (asked, typed) in
+        [("Current password: ", PASSWORD), ("New password: ", "12345678"), ("The same again: ", "12345678")]
+    {
+        terminal.expect(asked);
+        terminal.line(typed);
+    }
+    terminal.expect("Use it all the same? [y/N] ");
+    terminal.press("n");
+    terminal.expect("nothing was changed");
+    terminal.expect_prompt();
+    assert!(terminal.run(&format!("login ann {PASSWORD}")).contains("logged in as ann"));
     // What a script gives is refused for no weakness, and asks nothing.
     let finished = run_script(dir.path(), "bob", &trackers.info(), &[], "create_user bob pw\nlogin bob pw\n");
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stderr.contains("this password is weak"), "{finished:?}");
+}
+
+#[test]
+fn the_store_too_warns_of_a_weak_password_and_asks_for_a_new_one_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    for (typed, again, end) in [
+        ("12345678", "12345679", "the two passwords differ; nothing was changed"),
+        ("12345678", "12345678", "Use it all the same? [y/N] "),
+    ] {
+        let mut terminal = Terminal::start(&store.dfs("ann", &["change_password"]));
+        for (asked, typed) in [("Old password: ", "secret"), ("New password: ", typed), ("Again: ", again)] {
+            terminal.expect(asked);
+            terminal.line(typed);
+        }
+        terminal.expect(end);
+        terminal.press("n");
+        assert_eq!(terminal.wait(), 1);
+    }
+    store.ok(&["list"]);
 }
 
 fn headless(dir: &Path, trackers: &Trackers, lines: &[&str]) -> Child {
