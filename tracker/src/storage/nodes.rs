@@ -101,6 +101,11 @@ impl TrackedNode {
         Self { peer: Some(peer), ..Self::default() }
     }
 
+    /// Its record is new here: its silence begins now.
+    pub(super) fn admit(&mut self, now: u64) {
+        self.heard_ms = now;
+    }
+
     /// A node registered. What it reported on earlier connections counts until its snapshot is complete.
     pub(super) fn begin(&mut self, session: u64, now: u64) {
         self.session = Some(session);

@@ -101,12 +101,15 @@ impl RepairPlanner {
     }
 
     /// A node's record as it is now; `None` if it was taken out.
-    pub fn set_node(&mut self, peer: PeerId, record: Option<(NodeName, String, Option<PeerId>)>) {
+    pub fn set_node(&mut self, peer: PeerId, record: Option<(NodeName, String, Option<PeerId>)>, now: u64) {
         let ix = self.node_ix(peer);
         let successor = self.nodes[ix].successor;
         match record {
             Some((name, address, successor)) => {
                 let node = &mut self.nodes[ix];
+                if node.name.is_none() {
+                    node.admit(now);
+                }
                 (node.name, node.address, node.successor) = (Some(name), address, successor);
             }
             None => {
@@ -379,8 +382,10 @@ impl RepairPlanner {
         let (mut live, mut kept, mut coming, mut place) = (0u8, 0u8, 0u8, false);
         for (rank, ix) in self.servers(home).into_iter().enumerate() {
             let node = &mut self.nodes[ix];
-            // A server that has not reported since this tracker started may hold what the rule gave it.
-            let supposed = !node.reported && old && rank < usize::from(copies);
+            // A server that has not reported since this tracker started may hold what the rule gave it. Of a newer file, it
+            // is waited for: mostly it has just taken the place of a server that was lost, and is to be filled.
+            let unheard = !node.reported && rank < usize::from(copies);
+            let (supposed, awaited) = (unheard && old, unheard && !old && !node.lost);
             if !node.lost && (supposed || node.chunks.contains(&key)) {
                 kept += 1;
             }
@@ -391,7 +396,7 @@ impl RepairPlanner {
                 } else if only_home {
                     node.unneeded.entry(key).or_insert(now);
                 }
-            } else if node.is_copying(&key) {
+            } else if awaited || node.is_copying(&key) {
                 coming += 1;
             } else if node.could_take(&key, chunk.sealed) {
                 place = true;

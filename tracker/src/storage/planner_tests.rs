@@ -40,7 +40,7 @@ impl World {
             .collect();
         for server in &servers {
             let name = NodeName::create(&format!("DFS{}", server.peer.0[0])).unwrap();
-            planner.set_node(server.peer, Some((name, "127.0.0.1:1".into(), None)));
+            planner.set_node(server.peer, Some((name, "127.0.0.1:1".into(), None)), 0);
         }
         Self { rng, planner, servers, files: HashMap::new(), versions: 0, now: 0, leased: false }
     }
@@ -351,7 +351,7 @@ fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
     world.come(1);
     let (old, new) = (world.servers[0].peer, world.servers[1].peer);
     let name = NodeName::create("DFS0").unwrap();
-    world.planner.set_node(old, Some((name, "127.0.0.1:1".into(), Some(new))));
+    world.planner.set_node(old, Some((name, "127.0.0.1:1".into(), Some(new))), world.now);
     for _ in 0..100 {
         world.now += 200;
         world.tick();
@@ -368,13 +368,62 @@ fn nobody_takes_the_place_of_a_server_that_is_up_whatever_a_record_says() {
 }
 
 #[test]
+fn a_server_that_takes_a_lost_ones_place_is_waited_for_and_filled() {
+    let mut world = World::new(1);
+    let file = StoreManifest {
+        copies: 2,
+        servers: [0, 1, 2].map(|n| PeerId([n; 32])).to_vec(),
+        shift: 0,
+        chunks: (0..10).map(|n| ChunkRef { id: ChunkId([n; 32]), sealed: 1 }).collect(),
+    };
+    assert!(world.servers.len() > 2);
+    for (chunk, number) in file.chunks.iter().zip(0..) {
+        for at in file.placement(number).take(2) {
+            world.servers[at].held.insert(OwnedChunk { owner: OWNER, chunk: chunk.id });
+        }
+    }
+    let (lost, new) = (world.servers[2].held.len(), world.servers.len());
+    (0..3).for_each(|at| world.come(at));
+    world.point(0, Some(file));
+    world.go(2);
+    let place = |name: &str, successor| Some((NodeName::create(name).unwrap(), "127.0.0.1:1".into(), successor));
+    let (old, peer) = (world.servers[2].peer, PeerId([99; 32]));
+    let passes = |world: &mut World, ms: u64| {
+        for _ in 0..ms / 200 {
+            world.now += 200;
+            world.tick();
+            (0..world.servers.len()).for_each(|at| world.report(at, true));
+        }
+    };
+    // Its record is here before it is.
+    world.planner.set_node(peer, place("NEW", None), world.now);
+    world.planner.set_node(old, place("DFS2", Some(peer)), world.now);
+    passes(&mut world, 2_000);
+    let held = |world: &World, at: usize| world.servers[at].held.len();
+    assert_eq!(held(&world, 0) + held(&world, 1) + lost, 20, "nothing is copied elsewhere");
+    world.servers.push(Server { peer, held: HashSet::new(), reported: None });
+    world.come(new);
+    passes(&mut world, 2_000);
+    assert_eq!(held(&world, new), lost);
+    // One that never comes is waited for as long as for any silent server.
+    world.go(new);
+    let never = PeerId([98; 32]);
+    world.planner.set_node(never, place("NEVER", None), world.now);
+    world.planner.set_node(peer, place("NEW", Some(never)), world.now);
+    passes(&mut world, RULES.repair_after_ms - 1_000);
+    assert_eq!(held(&world, 0) + held(&world, 1) + lost, 20);
+    passes(&mut world, 2_000);
+    assert_eq!(held(&world, 0) + held(&world, 1), 20);
+}
+
+#[test]
 fn a_node_that_was_taken_out_is_not_let_in_until_it_is_admitted_again() {
     let mut world = World::new(2);
     let peer = world.servers[0].peer;
-    world.planner.set_node(peer, None);
+    world.planner.set_node(peer, None, 0);
     assert_eq!(world.planner.register(peer, 0), None);
     assert_eq!(world.planner.register(PeerId([99; 32]), 0), None, "an unknown one");
     let name = NodeName::create("DFS1").unwrap();
-    world.planner.set_node(peer, Some((name, "127.0.0.1:1".into(), None)));
+    world.planner.set_node(peer, Some((name, "127.0.0.1:1".into(), None)), 0);
     assert!(world.planner.register(peer, 0).is_some());
 }

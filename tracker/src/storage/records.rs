@@ -197,7 +197,7 @@ fn apply(storage: &Storage, change: Change, old: bool, now: u64) {
             let Some(peer) = part(&key, 0).map(PeerId) else { return };
             let record = row.as_ref().and_then(decode::<StorageNode>);
             let record = record.map(|node| (node.name, node.address, node.successor));
-            storage.planner().set_node(peer, record);
+            storage.planner().set_node(peer, record, now);
         }
         _ => {}
     }
