@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -17,6 +18,9 @@ use tokio::sync::mpsc;
 
 /// Lines of history that are kept.
 const MAX_HISTORY: usize = 1_000;
+
+/// The prompt on the terminal, while a line is being read.
+type Shown = Arc<Mutex<Option<String>>>;
 
 /// Shows a line while another is being edited.
 pub type LinePrinter = Box<dyn FnMut(String) + Send>;
@@ -88,22 +92,26 @@ type LineEditor<C> = Editor<LineHelper<C>, FileHistory>;
 
 impl Prompt {
     /// Opens the terminal; the history is kept in that file, or only until the end. The second result shows lines above the
-    /// one that is being edited; on a terminal without cursor movement, where they come.
+    /// one that is being edited; on a terminal without cursor movement, below it and before the prompt anew.
     ///
     /// # Errors
     /// When the terminal cannot be used.
     pub fn start(history: Option<PathBuf>, commands: impl Complete) -> io::Result<(Self, LinePrinter)> {
         let mut editor = editor(commands, history.as_deref()).map_err(io::Error::other)?;
+        let shown = Shown::default();
         // Where the terminal is gone, so will be the prompt in a moment.
         let above: LinePrinter = match editor.create_external_printer() {
             Ok(mut printer) => Box::new(move |line| drop(printer.print(line))),
             // `TERM` is dumb, or the like: lines are read all the same, without editing.
-            Err(_) => Box::new(|line| drop(write!(io::stdout().lock(), "{line}"))),
+            Err(_) => {
+                let shown = Arc::clone(&shown);
+                Box::new(move |line| drop(print_between(&line, &shown)))
+            }
         };
         let (wanted, prompts) = std::sync::mpsc::sync_channel(1);
         let (read, lines) = mpsc::channel(1);
         let thread = thread::Builder::new().name("prompt".to_owned());
-        thread.spawn(move || read_lines(editor, history.as_deref(), &prompts, &read))?;
+        thread.spawn(move || read_lines(editor, history.as_deref(), &prompts, &read, &shown))?;
         Ok((Self { wanted, lines, reading: false }, above))
     }
 
@@ -137,6 +145,17 @@ impl Prompt {
     }
 }
 
+/// Writes a line to a terminal without cursor movement. It does not end up behind a prompt, and a prompt comes after it.
+fn print_between(line: &str, shown: &Shown) -> io::Result<()> {
+    let prompt = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut terminal = io::stdout().lock();
+    match prompt {
+        Some(prompt) => write!(terminal, "\n{line}{prompt}")?,
+        None => write!(terminal, "{line}")?,
+    }
+    terminal.flush()
+}
+
 fn editor<C: Complete>(commands: C, history: Option<&Path>) -> rustyline::Result<LineEditor<C>> {
     let config = Config::builder()
         .max_history_size(MAX_HISTORY)?
@@ -165,9 +184,15 @@ fn read_lines<C: Complete>(
     history: Option<&Path>,
     wanted: &std::sync::mpsc::Receiver<Wanted>,
     lines: &mpsc::Sender<Result<Read, ReadlineError>>,
+    shown: &Shown,
 ) {
+    let set_shown =
+        |prompt: Option<&str>| *shown.lock().unwrap_or_else(PoisonError::into_inner) = prompt.map(str::to_owned);
     while let Ok(Wanted { prompt, is_command }) = wanted.recv() {
-        let read = match editor.readline(&prompt) {
+        set_shown(Some(&prompt));
+        let line = editor.readline(&prompt);
+        set_shown(None);
+        let read = match line {
             Ok(text) => {
                 if is_command {
                     text.lines().for_each(|line| keep(&mut editor, history, line));
