@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::server::buffers::{Buffers, Room, with_room};
 use crate::server::opened::Opened;
+use crate::server::places::Place;
 
 /// What one virtual server has done.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(super) struct Body {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     left: u64,
     meter: Arc<Meter>,
+    /// Of the connection that it goes to.
+    place: Option<Arc<Place>>,
 }
 
 impl Body {
@@ -65,7 +68,12 @@ impl Body {
     /// These segments; those of a file are read from `file`.
     pub(super) fn new(segments: Vec<Segment>, file: Option<Arc<Opened>>, meter: &Arc<Meter>) -> Self {
         let left = segments.iter().map(Segment::length).sum();
-        Self { segments: segments.into(), file, reading: None, left, meter: meter.clone() }
+        Self { segments: segments.into(), file, reading: None, left, meter: meter.clone(), place: None }
+    }
+
+    /// It goes to the client that has that place.
+    pub(super) fn to(self, place: &Arc<Place>) -> Self {
+        Self { place: Some(place.clone()), ..self }
     }
 
     /// Bytes that are still to come.
@@ -95,7 +103,8 @@ impl Body {
         else {
             return;
         };
-        let (count, room) = self.meter.buffers.block(*length);
+        let works = self.place.as_ref().is_some_and(|place| place.works());
+        let (count, room) = self.meter.buffers.block(*length, works);
         let (from, file) = (*offset, file.clone());
         *offset += count;
         *length -= count;

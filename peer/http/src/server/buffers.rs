@@ -1,7 +1,8 @@
 //! Bytes that are kept in memory for clients until they take them: bounded in all, whatever clients do.
 //!
 //! A connection always gets small blocks ([`SMALL`], one on its way and one read ahead), so that nobody waits for others'
-//! bytes. Larger ones come out of a common store. Long texts have a store of their own: a connection that does not take its
+//! bytes. Larger ones come out of a common store, for connections that work: those that take nothing would keep them from
+//! the others until they are cut off. Long texts have a store of their own: a connection that does not take its
 //! text gives way to one that asks for one.
 
 use std::sync::Arc;
@@ -44,11 +45,12 @@ impl Buffers {
         Self { blocks: room(BLOCKS), texts: room(TEXTS), answers: Arc::new(Semaphore::new(ANSWERS)) }
     }
 
-    /// How many of the next `length` bytes may be read at once, and the room for them.
-    pub(super) fn block(&self, length: u64) -> (u64, Option<Room>) {
+    /// How many of the next `length` bytes may be read at once, and the room for them. `works`: whether the client has shown
+    /// that it takes what it is sent.
+    pub(super) fn block(&self, length: u64, works: bool) -> (u64, Option<Room>) {
         let large = length.min(BLOCK);
-        if large <= SMALL {
-            return (large, None);
+        if large <= SMALL || !works {
+            return (length.min(SMALL), None);
         }
         match self.blocks.clone().try_acquire_many_owned(units(large)) {
             Ok(room) => (large, Some(room)),
@@ -120,7 +122,7 @@ mod tests {
         let buffers = Buffers::new();
         let mut kept = Vec::new();
         loop {
-            let (bytes, room) = buffers.block(u64::MAX);
+            let (bytes, room) = buffers.block(u64::MAX, true);
             if room.is_none() {
                 assert_eq!(bytes, SMALL);
                 break;
@@ -129,8 +131,9 @@ mod tests {
         }
         assert_eq!(kept.len(), BLOCKS / 1024 / 256);
         let part = kept.pop().unwrap().slice(7..9);
-        assert!(buffers.block(BLOCK).1.is_none(), "a part keeps the whole");
+        assert!(buffers.block(BLOCK, true).1.is_none(), "a part keeps the whole");
         drop(part);
-        assert_eq!(buffers.block(BLOCK).0, BLOCK);
+        assert_eq!(buffers.block(BLOCK, true).0, BLOCK);
+        assert_eq!(buffers.block(BLOCK, false).0, SMALL, "one that takes nothing has none");
     }
 }

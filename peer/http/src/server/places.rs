@@ -172,6 +172,11 @@ impl Place {
         self.connection.last.store(self.places.now(), Ordering::Relaxed);
     }
 
+    /// Whether its client has shown that it takes what it is sent.
+    pub(super) fn works(&self) -> bool {
+        self.connection.works(self.places.now())
+    }
+
     /// A long text is kept for it; 0: none any more.
     pub(super) fn keeps_text(&self, bytes: u64) {
         self.connection.text.store(bytes, Ordering::Relaxed);

@@ -42,7 +42,7 @@ pub(super) async fn respond(
     site: Arc<Site>,
     local: IpAddr,
     meter: Arc<Meter>,
-    place: &Place,
+    place: &Arc<Place>,
 ) -> Answer {
     let head = match *request.method() {
         Method::GET => false,
@@ -91,7 +91,7 @@ pub(super) async fn respond(
             if let Some(room) = room {
                 body.keep(room);
             }
-            Ok(Response::from_parts(parts, body))
+            Ok(Response::from_parts(parts, body.to(place)))
         }
         Err(NoRoom) => busy(&meter),
     }

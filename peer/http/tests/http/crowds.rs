@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 use crate::support::{MIB, PATIENCE, Server, random, until};
 
@@ -12,8 +11,8 @@ const HOSTILE: usize = 1_100;
 /// What the `server` process may have in memory, whatever the crowd does: 64 MiB of blocks, 64 MiB of long texts, small
 /// blocks and heads for all places (64 MiB), and the program itself with its threads.
 const MOST_MEMORY: u64 = 256 << 20;
-/// The whole of it with an honest client on a busy machine.
-const BOUND: Duration = Duration::from_secs(20);
+/// The same where nobody takes anything: large blocks are not for such clients, so that they are there for the others.
+const MOST_UNREAD: u64 = 128 << 20;
 
 /// Opens a connection and sends this.
 fn ask(address: SocketAddr, request: &str) -> std::io::Result<TcpStream> {
@@ -49,7 +48,6 @@ fn a_crowd_that_never_reads_or_never_finishes_asking_leaves_honest_clients_serve
     std::fs::write(folder.path().join("small"), &*small).unwrap();
     let server = Server::start(&["--root", folder.path().to_str().unwrap()], 1);
     let (near, other) = many_descriptors(&server);
-    let began = Instant::now();
     // An honest client that is in the middle of the large file when the crowd comes.
     let slow = std::thread::spawn(move || download(near, "large").map(|bytes| bytes.len()));
     let never_read = "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -64,9 +62,7 @@ fn a_crowd_that_never_reads_or_never_finishes_asking_leaves_honest_clients_serve
         }
     }
     assert_eq!(slow.join().unwrap().unwrap(), 256 << 20, "what was on its way goes on");
-    eprintln!("{} MiB after {:?}", most >> 20, began.elapsed());
-    assert!(most < MOST_MEMORY, "{} MiB", most >> 20);
-    assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
+    assert!(most < MOST_UNREAD, "{} MiB", most >> 20);
     drop(crowd);
 }
 
