@@ -1,10 +1,11 @@
 //! A group whose members share files: one tracker, and what they are made of.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::{Answer, Call};
 
-use crate::{Client, Crowd, Manners, Member, Seeder, Target, Trackers};
+use crate::{Client, Crowd, Manners, Member, Seeder, Target, Trackers, same_content};
 
 /// A cluster of one tracker and a group `g` that ann owns.
 pub struct World {
@@ -70,6 +71,17 @@ impl World {
         };
         let address = ([127, 0, 0, 1], self.ann.port()).into();
         Target { address, peer: holders[0].peer, file: (group, file) }
+    }
+
+    /// What a download of 8 MiB may take under an attack: a floor, or, on a busy machine, twenty times what it takes without.
+    pub fn under_attack(&mut self, member: &mut Client, floor: Duration) -> Duration {
+        let (path, copy) = (self.ann.share("g", "calm.bin", 8 << 20).0, self.path("calm.copy"));
+        let started = Instant::now();
+        download(member, "calm.bin", &copy);
+        member.until_download("calm.bin", "C");
+        let took = started.elapsed();
+        assert!(same_content(&path, &copy));
+        floor.max(took * 20)
     }
 
     /// A path in the test's folder.

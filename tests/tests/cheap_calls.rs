@@ -71,19 +71,21 @@ fn cost(world: &World, callers: &Callers, most: usize) -> (u128, u128) {
 fn an_accounts_calls_without_end_are_answered_at_a_rate_and_others_at_once() {
     let mut world = World::new();
     let mut bob = world.by_hand("bob");
+    let mut renewals = || {
+        let begun = Instant::now();
+        (0..20).for_each(|_| drop(bob.renew()));
+        begun.elapsed() / 20
+    };
+    let calm = renewals();
     drop(world.by_hand("mallory"));
     let keys = Crowd::members(world.trackers.port(1), "mallory", 16);
     let callers = Callers::start(keys, &Call::Renew);
     // A renewal costs four units, and a thousand come back per second.
     let (percent, rate) = cost(&world, &callers, 350);
-    let begun = Instant::now();
-    for _ in 0..20 {
-        bob.renew();
-    }
-    let took = begun.elapsed() / 20;
+    let took = renewals();
     eprintln!("{percent} % of a core for {rate} renewals per second; another user's takes {took:?}");
     assert!(percent < MOST && rate < 400, "{percent} %, {rate} per second");
-    assert!(took < Duration::from_millis(200), "{took:?}");
+    assert!(took < (calm * 20).max(Duration::from_millis(200)), "{took:?}, and {calm:?} without her");
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn cost(pid: u32) -> u128 {
 fn no_kind_of_message_without_end_takes_a_core_and_others_are_served() {
     let mut world = World::new();
     let mut bob = world.member("bob");
+    let most = world.under_attack(&mut bob, Duration::from_secs(20));
     let mut costly = Vec::new();
     for (number, (name, says)) in KINDS.into_iter().enumerate() {
         let file = format!("{number}.bin");
@@ -69,8 +70,8 @@ fn no_kind_of_message_without_end_takes_a_core_and_others_are_served() {
         assert!(same_content(&path, &copy));
         eprintln!("{name}: {percent} % of a core, {} connections; bob had it in {took:?}", flood.connected());
         // What is sent to one that announces nothing is kept for it for two seconds each time.
-        if percent > MOST || took > Duration::from_secs(20) {
-            costly.push(name);
+        if percent > MOST || took > most {
+            costly.push(format!("{name}: {percent} % of a core, and {took:?} with {most:?} allowed"));
         }
     }
     assert!(costly.is_empty(), "{costly:?}");
@@ -127,6 +128,7 @@ fn a_sharers_messages_without_end_take_no_core_of_a_downloader_and_no_time() {
 fn records_of_a_byte_and_connections_that_come_and_go_do_not_keep_others_from_being_served() {
     let mut world = World::new();
     let mut bob = world.member("bob");
+    let most = world.under_attack(&mut bob, Duration::from_secs(10));
     for (number, name) in ["a byte a record", "come and go"].into_iter().enumerate() {
         let file = format!("{number}.bin");
         let (path, _) = world.ann.share("g", &file, 8 * MIB);
@@ -148,6 +150,6 @@ fn records_of_a_byte_and_connections_that_come_and_go_do_not_keep_others_from_be
         let took = started.elapsed();
         assert!(same_content(&path, &copy));
         eprintln!("{name}: {percent} % of a core, {} connections; bob had it in {took:?}", flood.connected());
-        assert!(took < Duration::from_secs(10), "{name}: {took:?}");
+        assert!(took < most, "{name}: {took:?}, with {most:?} allowed");
     }
 }

@@ -186,8 +186,9 @@ fn read_lines<C: Complete>(
     lines: &mpsc::Sender<Result<Read, ReadlineError>>,
     shown: &Shown,
 ) {
-    let set_shown =
-        |prompt: Option<&str>| *shown.lock().unwrap_or_else(PoisonError::into_inner) = prompt.map(str::to_owned);
+    let set_shown = |prompt: Option<&str>| {
+        *shown.lock().unwrap_or_else(PoisonError::into_inner) = prompt.map(str::to_owned)
+    };
     while let Ok(Wanted { prompt, is_command }) = wanted.recv() {
         set_shown(Some(&prompt));
         let line = editor.readline(&prompt);

@@ -386,7 +386,8 @@ fn a_server_that_takes_a_lost_ones_place_is_waited_for_and_filled() {
     (0..3).for_each(|at| world.come(at));
     world.point(0, Some(file));
     world.go(2);
-    let place = |name: &str, successor| Some((NodeName::create(name).unwrap(), "127.0.0.1:1".into(), successor));
+    let place =
+        |name: &str, successor| Some((NodeName::create(name).unwrap(), "127.0.0.1:1".into(), successor));
     let (old, peer) = (world.servers[2].peer, PeerId([99; 32]));
     let passes = |world: &mut World, ms: u64| {
         for _ in 0..ms / 200 {
