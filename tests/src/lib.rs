@@ -15,7 +15,9 @@ mod load;
 mod member;
 mod mount;
 mod network;
+mod odd_disk;
 mod process;
+mod refusal;
 mod seeder;
 mod terminal;
 mod tracker;
@@ -42,9 +44,11 @@ pub use load::{Load, Promises};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
+pub use odd_disk::{Lacks, OddDisk};
 pub use process::{
     Finished, client_command, cpu_time, descriptors, finish, peak_memory, run_script, tracker_command,
 };
+pub use refusal::{Refusal, refused};
 pub use seeder::{Manners, Seeder};
 pub use terminal::Terminal;
 pub use tracker::Trackers;

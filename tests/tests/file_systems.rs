@@ -1,0 +1,146 @@
+//! Every program does its main job on file systems that lack a feature (`docs/file-systems.md`): in user space by what SMB,
+//! NFS, exFAT and FUSE lack, and with whole calls refused as containers and old kernels refuse them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use shoal_tests::{
+    Client, Lacks, OddDisk, Refusal, Store, Trackers, binary, download, finish, free_port, node_secret,
+    random_file, refused, same_content, until,
+};
+
+const KIB: usize = 1 << 10;
+
+/// What every program is for, with all its files below one folder.
+fn main_job(dir: &Path) {
+    let secret = node_secret(dir);
+    let trackers = Trackers::start_with(dir, 1, &["--node-secret", secret.to_str().unwrap()]);
+    let mut store = Store::begin(dir, trackers, 2, &[], &[]);
+    share_and_download(dir, &store.trackers);
+    serve_and_fetch(dir);
+    put_and_get(dir, &mut store);
+}
+
+fn share_and_download(dir: &Path, trackers: &Trackers) {
+    let (mut ann, mut bob) = Client::pair(dir, &trackers.info());
+    let (path, _) = ann.share("g", "film.bin", 700 * KIB);
+    let to = dir.join("bob-got");
+    fs::create_dir(&to).unwrap();
+    // A file that is there is never replaced.
+    fs::write(dir.join("mine"), "mine").unwrap();
+    let error = bob.fails(&format!("download_file g film.bin '{}'", dir.join("mine").display()));
+    assert!(error.contains("exists"), "{error}");
+    download(&mut bob, "film.bin", &to);
+    bob.until_download("film.bin", "C");
+    assert!(same_content(&path, &to.join("film.bin")));
+    let left: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["film.bin"], "nothing is left beside it");
+    until("bob shares it too", || ann.sharers("g", "film.bin") == 2);
+    // What was kept is found again.
+    let mut bob = bob.kill().restart();
+    bob.ok("login bob secret");
+    until("bob shares it again", || ann.sharers("g", "film.bin") == 2);
+}
+
+fn serve_and_fetch(dir: &Path) {
+    let served = dir.join("served");
+    fs::create_dir(&served).unwrap();
+    random_file(&served.join("page.bin"), 300 * KIB, 5);
+    let port = free_port().to_string();
+    let mut server = Command::new(binary("server"));
+    server.arg("-d").arg(&served).args(["-p", &port]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut server = server.stderr(Stdio::null()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{port}/page.bin");
+    until("the server answers", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
+    let to = dir.join("fetched");
+    let ended = finish(Command::new(binary("fetch")).arg(&url).arg("-o").arg(&to).current_dir(dir), "");
+    let _ = (server.kill(), server.wait());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(same_content(&served.join("page.bin"), &to));
+}
+
+fn put_and_get(dir: &Path, store: &mut Store) {
+    store.enter();
+    random_file(&dir.join("kept"), 400 * KIB, 7);
+    store.ok(&["put", "kept"]);
+    // All of them start again on what they wrote.
+    store.kill(1);
+    store.trackers.kill(1);
+    store.trackers.restart(1);
+    store.restart(1);
+    store.until_up(2);
+    let to = dir.join("back");
+    store.ok(&["get", "kept", "-o", to.to_str().unwrap()]);
+    assert!(same_content(&dir.join("kept"), &to));
+}
+
+fn on(test: &str, lacks: Lacks) {
+    if let Some(disk) = OddDisk::mount(test, lacks) {
+        main_job(disk.path());
+    }
+}
+
+fn without(test: &str, calls: &[(i64, Option<(u8, u64)>)], errno: i32) {
+    let refusals: Vec<_> = calls.iter().map(|&(call, flag)| Refusal { call, flag, errno }).collect();
+    if refused(test, &refusals) {
+        main_job(tempfile::tempdir().unwrap().path());
+    }
+}
+
+#[test]
+fn all_programs_work_on_smb() {
+    on("all_programs_work_on_smb", Lacks::smb());
+}
+
+#[test]
+fn all_programs_work_on_nfs_without_locks() {
+    on("all_programs_work_on_nfs_without_locks", Lacks::nfs());
+}
+
+#[test]
+fn all_programs_work_on_exfat() {
+    on("all_programs_work_on_exfat", Lacks::exfat());
+}
+
+#[test]
+fn all_programs_work_on_a_file_system_in_user_space_that_can_do_the_least() {
+    on("all_programs_work_on_a_file_system_in_user_space_that_can_do_the_least", Lacks::fuse());
+}
+
+#[test]
+fn all_programs_work_where_a_container_allows_only_old_calls() {
+    let no_replace = Some((4, u64::from(libc::RENAME_NOREPLACE)));
+    let calls = [
+        (libc::SYS_renameat2, no_replace),
+        (libc::SYS_openat2, None),
+        (libc::SYS_statx, None),
+        (libc::SYS_fallocate, None),
+        (libc::SYS_linkat, None),
+        (libc::SYS_flock, None),
+        (libc::SYS_pwritev, None),
+        (libc::SYS_pwritev2, None),
+        (libc::SYS_copy_file_range, None),
+        (libc::SYS_inotify_init1, None),
+        (libc::SYS_chmod, None),
+        (libc::SYS_fchmod, None),
+        (libc::SYS_fchmodat, None),
+        (libc::SYS_utimensat, None),
+    ];
+    without("all_programs_work_where_a_container_allows_only_old_calls", &calls, libc::EPERM);
+}
+
+#[test]
+fn all_programs_work_where_nothing_can_be_synced() {
+    let calls = [
+        (libc::SYS_renameat2, None),
+        (libc::SYS_openat2, None),
+        (libc::SYS_fsync, None),
+        (libc::SYS_fdatasync, None),
+        (libc::SYS_sync_file_range, None),
+        (libc::SYS_flock, None),
+        (libc::SYS_inotify_init1, None),
+    ];
+    without("all_programs_work_where_nothing_can_be_synced", &calls, libc::ENOSYS);
+}
