@@ -6,6 +6,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use crate::{GIVEN_PORTS, give_ports};
+
 /// A call that is refused with an error; with a flag, only where that argument has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal {
@@ -31,12 +33,14 @@ pub fn refused(test: &str, refusals: &[Refusal]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let (test, refusals) = (test.to_owned(), refusals.to_vec());
+    let (test, refusals, ports) = (test.to_owned(), refusals.to_vec(), give_ports());
     // Refused to a thread and what it starts; there is no way back.
     let inside = std::thread::spawn(move || {
         refuse(&refusals);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([&*test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+        // Locks may be among the calls, so it cannot take ports itself.
+        command.env(GIVEN_PORTS, ports);
         assert!(command.status().unwrap().success(), "{test} failed where calls are refused");
     });
     inside.join().unwrap();

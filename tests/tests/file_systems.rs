@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use shoal_tests::{
-    Client, Lacks, OddDisk, Refusal, Store, Trackers, binary, download, finish, free_port, node_secret,
-    random_file, refused, same_content, until,
+    Client, Lacks, OddDisk, Refusal, Store, Trackers, World, binary, download, finish, free_port,
+    node_secret, random_file, refused, run_script, same_content, until,
 };
 
 const KIB: usize = 1 << 10;
@@ -50,7 +50,7 @@ fn serve_and_fetch(dir: &Path) {
     random_file(&served.join("page.bin"), 300 * KIB, 5);
     let port = free_port().to_string();
     let mut server = Command::new(binary("server"));
-    server.arg("-d").arg(&served).args(["-p", &port]).stdin(Stdio::null()).stdout(Stdio::null());
+    server.arg("--root").arg(&served).args(["-p", &port]).stdin(Stdio::null()).stdout(Stdio::null());
     let mut server = server.stderr(Stdio::null()).spawn().unwrap();
     let url = format!("http://127.0.0.1:{port}/page.bin");
     until("the server answers", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
@@ -62,7 +62,7 @@ fn serve_and_fetch(dir: &Path) {
 }
 
 fn put_and_get(dir: &Path, store: &mut Store) {
-    store.enter();
+    store.until_up(2);
     random_file(&dir.join("kept"), 400 * KIB, 7);
     store.ok(&["put", "kept"]);
     // All of them start again on what they wrote.
@@ -74,6 +74,57 @@ fn put_and_get(dir: &Path, store: &mut Store) {
     let to = dir.join("back");
     store.ok(&["get", "kept", "-o", to.to_str().unwrap()]);
     assert!(same_content(&dir.join("kept"), &to));
+}
+
+/// Names that exFAT does not take, though Linux does.
+#[test]
+fn a_name_that_a_drive_does_not_take_is_refused_before_anything_is_fetched() {
+    let test = "a_name_that_a_drive_does_not_take_is_refused_before_anything_is_fetched";
+    let Some(disk) = OddDisk::mount(test, Lacks::exfat()) else { return };
+    let mut world = World::new();
+    let (path, _) = world.ann.share("g", "12:30.bin", 100 * KIB);
+    let mut bob = world.member("bob");
+    let at = |name: &str| disk.path().join(name);
+    for name in ["", "what?.bin", "end.", "end "] {
+        let error = bob.fails(&format!("download_file g 12:30.bin '{}'", at(name).display()));
+        assert!(error.contains("is no name that the file system of"), "{name}: {error}");
+        assert!(error.contains("choose another"), "{error}");
+    }
+    download(&mut bob, "12:30.bin", &at("12.30.bin"));
+    bob.until_download("12:30.bin", "C");
+    assert!(same_content(&path, &at("12.30.bin")));
+    let left: Vec<_> = fs::read_dir(disk.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["12.30.bin"]);
+}
+
+#[test]
+fn a_disk_that_fails_lacks_no_feature_and_its_node_does_not_start() {
+    let test = "a_disk_that_fails_lacks_no_feature_and_its_node_does_not_start";
+    let Some(disk) = OddDisk::mount(test, Lacks { broken: Some("/tmp/try"), ..Lacks::fuse() }) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut node = Command::new(binary("dfs-server"));
+    node.arg(free_port().to_string()).arg("--trackers").arg(trackers.info());
+    node.arg("--join-secret").arg(node_secret(dir.path())).arg("--data-dir").arg(disk.path().join("node"));
+    let ended = finish(node.args(["--bind", "127.0.0.1"]), "");
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("it takes no chunks: Input/output error"), "{ended:?}");
+}
+
+#[test]
+fn two_processes_do_not_share_a_folder_where_there_are_no_locks() {
+    let test = "two_processes_do_not_share_a_folder_where_there_are_no_locks";
+    let Some(disk) = OddDisk::mount(test, Lacks::nfs()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let first = Client::start(disk.path(), "ann", &trackers.info());
+    let second = run_script(disk.path(), "ann", &trackers.info(), &[], "");
+    assert!(second.stderr.contains("already in use by another process (pid "), "{second:?}");
+    drop(first);
+    let third = run_script(disk.path(), "ann", &trackers.info(), &[], "");
+    assert!(!third.stderr.contains("already in use"), "{third:?}");
 }
 
 fn on(test: &str, lacks: Lacks) {

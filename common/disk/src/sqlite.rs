@@ -30,14 +30,11 @@ const BY_FOLDER: &str = "unix-dotfile";
 /// What SQLite says.
 pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     let features = Features::of(path);
-    let connection = if features.locks { with_log(path)? } else { None };
-    let connection = match connection {
-        Some(connection) => connection,
-        None => without_log(path, features)?,
-    };
-    let synchronous = if features.syncs { "full" } else { "off" };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    Ok(connection)
+    let connection = if features.locks { with_log(path, features)? } else { None };
+    match connection {
+        Some(connection) => Ok(connection),
+        None => without_log(path, features),
+    }
 }
 
 /// Opens a database for reading while another connection may write to it.
@@ -54,8 +51,9 @@ pub fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// With a write-ahead log; `None` where there is no shared memory for it.
-fn with_log(path: &Path) -> rusqlite::Result<Option<Connection>> {
+fn with_log(path: &Path, features: Features) -> rusqlite::Result<Option<Connection>> {
     let connection = Connection::open(path)?;
+    features.set_syncs(&connection)?;
     let begun = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
         // Only a transaction opens the shared memory for certain.
@@ -87,6 +85,7 @@ fn without_log(path: &Path, features: Features) -> rusqlite::Result<Connection> 
         }
         Connection::open_with_flags_and_vfs(path, OpenFlags::default(), BY_FOLDER)?
     };
+    features.set_syncs(&connection)?;
     // A log of a time when there was shared memory is read without it by one who has the database alone.
     connection.pragma_update(None, "locking_mode", "exclusive")?;
     connection.pragma_update(None, "journal_mode", "truncate")?;
@@ -104,6 +103,11 @@ struct Features {
 }
 
 impl Features {
+    /// To be set before anything is written: SQLite takes a sync that fails for a disk that fails.
+    fn set_syncs(self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.pragma_update(None, "synchronous", if self.syncs { "full" } else { "off" })
+    }
+
     /// Tries on a file beside the database: to close the database itself would end this process's locks on it (SQLite, "How
     /// To Corrupt", 2.2). Where no file can be made, SQLite finds out and says why.
     fn of(path: &Path) -> Self {
