@@ -85,9 +85,10 @@ fn without_log(path: &Path, features: Features) -> rusqlite::Result<Connection> 
         }
         Connection::open_with_flags_and_vfs(path, OpenFlags::default(), BY_FOLDER)?
     };
-    features.set_syncs(&connection)?;
-    // A log of a time when there was shared memory is read without it by one who has the database alone.
+    // A log of a time when there was shared memory is read without it by one who has the database alone. Before that, every
+    // other question fails.
     connection.pragma_update(None, "locking_mode", "exclusive")?;
+    features.set_syncs(&connection)?;
     connection.pragma_update(None, "journal_mode", "truncate")?;
     connection.pragma_update(None, "locking_mode", "normal")?;
     // The next reading gives the lock back.
