@@ -119,7 +119,8 @@ fn two_processes_do_not_share_a_folder_where_there_are_no_locks() {
     let Some(disk) = OddDisk::mount(test, Lacks::nfs()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let first = Client::start(disk.path(), "ann", &trackers.info());
+    // It answers, so it has the folder.
+    let first = Client::enter(disk.path(), "ann", &trackers.info());
     let second = run_script(disk.path(), "ann", &trackers.info(), &[], "");
     assert!(second.stderr.contains("already in use by another process (pid "), "{second:?}");
     drop(first);
