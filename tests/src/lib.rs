@@ -10,6 +10,7 @@ mod crowd;
 mod dfs;
 mod forger;
 mod impostor;
+mod lacks;
 mod liar;
 mod load;
 mod member;
@@ -39,12 +40,13 @@ pub use crowd::Crowd;
 pub use dfs::{Store, files_below, node_secret};
 pub use forger::Forger;
 pub use impostor::Impostor;
+pub use lacks::Lacks;
 pub use liar::Liar;
 pub use load::{Load, Promises};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
-pub use odd_disk::{Lacks, OddDisk};
+pub use odd_disk::OddDisk;
 pub use process::{
     Finished, client_command, cpu_time, descriptors, finish, peak_memory, run_script, tracker_command,
 };

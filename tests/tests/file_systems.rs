@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -59,6 +61,37 @@ fn serve_and_fetch(dir: &Path) {
     let _ = (server.kill(), server.wait());
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(same_content(&served.join("page.bin"), &to));
+    // One whose size nobody tells is received under another name and renamed at the end.
+    let url = stream();
+    // A name that the URL chose replaces nothing.
+    let fetch = || finish(Command::new(binary("fetch")).arg(&url).current_dir(dir), "");
+    let ended = fetch();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(fs::read(dir.join("stream.bin")).unwrap(), STREAMED.repeat(3));
+    let again = fetch();
+    assert!(again.code != Some(0) && again.stderr.contains("exists"), "{again:?}");
+    let left = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with(".fetch-")).count(), 0, "nothing is left beside it");
+}
+
+const STREAMED: &[u8] = b"a part of it";
+
+/// Answers every request in chunks, without a length, for as long as the test's process lives.
+fn stream() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/stream.bin", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head = lines.next().is_some_and(|line| line.starts_with("HEAD"));
+            lines.find(String::is_empty);
+            let chunk = format!("{:x}\r\n{}\r\n", STREAMED.len(), str::from_utf8(STREAMED).unwrap());
+            let body = if head { String::new() } else { chunk.repeat(3) + "0\r\n\r\n" };
+            let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+            let _ = connection.write_all((answer.to_owned() + &body).as_bytes());
+        }
+    });
+    url
 }
 
 fn put_and_get(dir: &Path, store: &mut Store) {
@@ -89,6 +122,11 @@ fn a_name_that_a_drive_does_not_take_is_refused_before_anything_is_fetched() {
         let error = bob.fails(&format!("download_file g 12:30.bin '{}'", at(name).display()));
         assert!(error.contains("is no name that the file system of"), "{name}: {error}");
         assert!(error.contains("choose another"), "{error}");
+    }
+    let url = stream();
+    for name in ["what?.bin", "end."] {
+        let ended = finish(Command::new(binary("fetch")).arg(&url).arg("-o").arg(at(name)), "");
+        assert!(ended.code != Some(0) && ended.stderr.contains("name"), "{ended:?}");
     }
     download(&mut bob, "12:30.bin", &at("12.30.bin"));
     bob.until_download("12:30.bin", "C");

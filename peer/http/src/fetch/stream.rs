@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Response, StatusCode};
 use shoal_common::{Digests, DigestsHasher};
-use shoal_engine::{Overwrite, Shortage, Target, Tries};
+use shoal_engine::{DiskError, Overwrite, Shortage, Target, Tries};
 use tempfile::NamedTempFile;
 
 use crate::client;
@@ -83,6 +83,13 @@ async fn receive(
 ) -> Result<((NamedTempFile, u64, Digests), usize)> {
     let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
     let (mut furthest, mut fruitless, mut said) = (0, 0, false);
+    // The file has another name until it is whole: one that the file system does not take would show at the end.
+    match shoal_disk::try_name(target.path()) {
+        Err(error) if shoal_disk::is_about_name(&error) => {
+            return Err(DiskError::Name(target.path().to_owned()).into());
+        }
+        _ => {}
+    }
     loop {
         fruitless += 1;
         let mut reasons = Vec::new();
