@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -99,7 +99,7 @@ impl Passed {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap()
     }
 
     fn path(&self, ino: INodeNo) -> io::Result<PathBuf> {
@@ -127,8 +127,7 @@ impl Passed {
         if let Some(handle) = handle {
             return self.file(handle)?.metadata();
         }
-        let found = self.path(ino).and_then(fs::symlink_metadata);
-        match found {
+        match self.path(ino).and_then(fs::symlink_metadata) {
             Ok(found) if ino == INodeNo::ROOT || found.ino() == ino.0 => Ok(found),
             other => {
                 let known = self.known();
@@ -430,7 +429,6 @@ impl Filesystem for Passed {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // What is synced here is only a test's.
         done(has(self.lacks.file_sync), reply);
     }
 

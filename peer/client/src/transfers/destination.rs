@@ -238,7 +238,7 @@ mod tests {
             (root.join("no/file"), "is not a folder"),
             (root.clone(), "is not a file"),
             (root.join("link"), "is not a file"),
-            (root.join("x".repeat(300)), "cannot use"),
+            (root.join("x".repeat(300)), "is no name"),
         ] {
             let error = place(path.clone(), true).await.unwrap_err();
             assert!(error.contains(expected), "{}: {error}", path.display());
