@@ -1,7 +1,8 @@
 //! A store of real processes: trackers, storage nodes, and `dfs` run one command at a time.
 
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -236,8 +237,9 @@ impl Store {
 pub fn node_secret(dir: &Path) -> PathBuf {
     let path = dir.join("node.secret");
     if !path.is_file() {
-        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Some file systems of tests cannot change permissions.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        file.unwrap().write_all(b"0123456789abcdef0123456789abcdef\n").unwrap();
     }
     path
 }

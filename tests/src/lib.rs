@@ -10,12 +10,15 @@ mod crowd;
 mod dfs;
 mod forger;
 mod impostor;
+mod lacks;
 mod liar;
 mod load;
 mod member;
 mod mount;
 mod network;
+mod odd_disk;
 mod process;
+mod refusal;
 mod seeder;
 mod terminal;
 mod tracker;
@@ -37,14 +40,17 @@ pub use crowd::Crowd;
 pub use dfs::{Store, files_below, node_secret};
 pub use forger::Forger;
 pub use impostor::Impostor;
+pub use lacks::Lacks;
 pub use liar::Liar;
 pub use load::{Load, Promises};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
+pub use odd_disk::OddDisk;
 pub use process::{
     Finished, client_command, cpu_time, descriptors, finish, peak_memory, run_script, tracker_command,
 };
+pub use refusal::{Refusal, refused};
 pub use seeder::{Manners, Seeder};
 pub use terminal::Terminal;
 pub use tracker::Trackers;
@@ -57,6 +63,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Ports that one process of tests has.
 const PORTS: u16 = 1_000;
+/// Those of them that a process has that runs one of its tests.
+const GIVEN: u16 = 50;
+/// Names the first of those to it.
+const GIVEN_PORTS: &str = "SHOAL_TEST_PORTS";
 
 /// A binary of the workspace, which `scripts/test` has built.
 #[must_use]
@@ -75,10 +85,8 @@ pub fn binary(name: &str) -> PathBuf {
 /// process alone has, so that tests that run at once do not meet.
 #[must_use]
 pub fn free_port() -> u16 {
-    static RANGE: LazyLock<(u16, File)> = LazyLock::new(port_range);
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    for _ in 0..PORTS {
-        let port = RANGE.0 + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+    for _ in 0..RANGE.count {
+        let port = RANGE.first + NEXT.fetch_add(1, Ordering::Relaxed) % RANGE.count;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err()
         {
             return port;
@@ -87,14 +95,33 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// The first port of a range of [`PORTS`], and the lock by which this process has it.
-fn port_range() -> (u16, File) {
+/// Ports of this process.
+struct PortRange {
+    first: u16,
+    count: u16,
+    /// By which this process has them.
+    _lock: Option<File>,
+}
+
+static RANGE: LazyLock<PortRange> = LazyLock::new(port_range);
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// Gives some of this process's ports to a process that runs one test of it: the value of [`GIVEN_PORTS`].
+fn give_ports() -> String {
+    let at = NEXT.fetch_add(GIVEN, Ordering::Relaxed) % (RANGE.count - GIVEN);
+    (RANGE.first + at).to_string()
+}
+
+fn port_range() -> PortRange {
+    if let Ok(first) = std::env::var(GIVEN_PORTS) {
+        return PortRange { first: first.parse().unwrap(), count: GIVEN, _lock: None };
+    }
     for range in 0..20 {
         let path = std::env::temp_dir().join(format!("shoal-test-ports-{range}"));
         // Another user's file cannot be opened: that range is theirs.
         let Ok(file) = File::options().create(true).truncate(false).write(true).open(path) else { continue };
         if file.try_lock().is_ok() {
-            return (10_000 + range * PORTS, file);
+            return PortRange { first: 10_000 + range * PORTS, count: PORTS, _lock: Some(file) };
         }
     }
     panic!("twenty other processes test at once");

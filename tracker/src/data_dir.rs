@@ -1,15 +1,12 @@
 //! The folder with one tracker's key, database and log. Only its owner may use it, and it is locked while the tracker runs.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use shoal_console::data_dir::DataDir;
 use shoal_net::Identity;
-
-/// The permissions of others than the owner.
-const OTHERS: u32 = 0o077;
 
 /// Makes the folder, readable by its owner only, unless it exists.
 ///
@@ -31,7 +28,8 @@ pub fn identity(dir: &Path) -> Result<Identity> {
 /// Locks the folder, and warns if others can look into it.
 pub(crate) fn lock(dir: &Path) -> Result<DataDir> {
     let held = DataDir::open(dir)?;
-    if dir.metadata().is_ok_and(|found| found.mode() & OTHERS != 0) {
+    // A file in it stands for it: on some file systems all have the same permissions.
+    if dir.metadata().is_ok_and(|found| shoal_disk::is_exposed(&dir.join("identity.key"), &found)) {
         let shown = dir.display();
         tracing::warn!("others can look into the data directory {shown}; run: chmod 700 {shown}");
     }

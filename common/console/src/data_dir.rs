@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use etcetera::BaseStrategy;
+use shoal_disk::Lock;
 
 /// The file that is locked. It holds the process id of the process that locked it.
 const LOCK_FILE: &str = "lock";
@@ -25,6 +26,7 @@ pub struct DataDir {
     path: PathBuf,
     /// The system unlocks it when the process ends, however that comes.
     lock: File,
+    _held: Lock,
 }
 
 impl Drop for DataDir {
@@ -75,13 +77,13 @@ impl DataDir {
             .mode(0o600)
             .open(path.join(LOCK_FILE))
             .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let held = match shoal_disk::try_lock(&lock) {
+            Ok(held) => held,
             Err(TryLockError::WouldBlock) => {
                 return Err(DataDirError::InUse { path, pid: holder(&mut lock) });
             }
             Err(TryLockError::Error(error)) => return Err(DataDirError::Unusable { path, error }),
-        }
+        };
         let note = |lock: &mut File| {
             lock.set_len(0)?;
             lock.rewind()?;
@@ -96,7 +98,7 @@ impl DataDir {
             }
             _ => {}
         }
-        Ok(Self { path, lock })
+        Ok(Self { path, lock, _held: held })
     }
 
     /// Opens the default folder of a client that listens at `listen`, and gives what its user should know of it. The folder

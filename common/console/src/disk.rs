@@ -9,6 +9,10 @@ use std::path::Path;
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
+    if disk.f_blocks == 0 {
+        // File systems in user space may know nothing of their space.
+        return None;
+    }
     // Others cannot use what is reserved for root.
     let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
     Some(blocks.saturating_mul(disk.f_frsize))
@@ -23,9 +27,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = (|| {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        shoal_disk::sync_file(&file)?;
         fs::rename(&draft, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        shoal_disk::sync_folder(path.parent().unwrap_or(Path::new(".")))
     })();
     if written.is_err() {
         // Its space may be what lacks.

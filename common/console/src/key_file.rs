@@ -1,6 +1,5 @@
 //! Files that hold a secret: of bounded length, and readable by their owner only.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +20,7 @@ pub fn read_key(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
     if file.is_dir() {
         bail!("{what} {shown} is a folder; name the file in it");
     }
-    if file.mode() & 0o077 != 0 {
+    if shoal_disk::is_exposed(path, &file) {
         bail!("{what} {shown} can be read by others; run: chmod 600 {shown}");
     }
     if file.len() > MAX_BYTES {

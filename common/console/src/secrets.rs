@@ -53,7 +53,7 @@ fn keep_private(path: &Path) {
         && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o600))
     {
         // A file system without modes, or another owner's file.
-        tracing::warn!("others can read {} and it cannot be kept from them: {error}", path.display());
+        shoal_disk::warn_of_modes(path, &error.to_string());
     }
 }
 

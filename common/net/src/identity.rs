@@ -139,8 +139,9 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error(error)),
         };
-        let mode = file.metadata().map_err(io_error)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let found = file.metadata().map_err(io_error)?;
+        if shoal_disk::is_exposed(path, &found) {
+            let mode = found.mode() & 0o777;
             return Err(IdentityError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(256));
@@ -149,7 +150,7 @@ impl Identity {
         Ok(Some(Self::from_keypair(signing)))
     }
 
-    /// Writes a temporary file beside `path` and links it there, which fails if `path` exists.
+    /// Writes a temporary file beside `path` and renames it, which fails if `path` exists.
     fn save(&self, path: &Path) -> io::Result<()> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -158,14 +159,14 @@ impl Identity {
         let mut draft = path.as_os_str().to_owned();
         draft.push(format!(".{}-{}.new", std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed)));
         let draft = PathBuf::from(draft);
-        let written = self.write(&draft).and_then(|()| publish(&draft, path));
+        let written = self.write(&draft).and_then(|()| shoal_disk::rename_new(&draft, path));
         let removed = fs::remove_file(&draft);
         written?;
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        File::open(folder)?.sync_all()
+        shoal_disk::sync_folder(folder)
     }
 
     fn write(&self, draft: &Path) -> io::Result<()> {
@@ -179,23 +180,13 @@ impl Identity {
         line.push('\n');
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(draft)?;
         file.write_all(line.as_bytes())?;
-        file.sync_all()
+        shoal_disk::sync_file(&file)
     }
 }
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Identity").field(&self.keys.peer_id).finish()
-    }
-}
-
-/// Gives the finished draft its name without replacing anything. File systems without hard links
-/// (FAT) get a rename; there two processes that race could each keep a key of their own, for which
-/// the lock on the data directory is the guard.
-fn publish(draft: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(draft, path),
-        linked => linked,
     }
 }
 

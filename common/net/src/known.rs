@@ -217,12 +217,12 @@ impl Inner {
         let mut heard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // Another process may use the same folder. A file system without locks is used by one at a time.
         let folder = File::open(self.folder()).map_err(|error| self.io(error))?;
-        let _ = folder.lock();
+        let _held = shoal_disk::lock(&folder);
         let before = self.read()?;
         let mut pins = before.clone();
         let done = change(&mut pins, &self.lines, &mut heard);
         if pins != before {
-            self.write(&folder, &pins).map_err(|error| self.io(error))?;
+            self.write(&pins).map_err(|error| self.io(error))?;
         }
         *self.pins() = pins;
         Ok(done)
@@ -241,13 +241,13 @@ impl Inner {
     }
 
     /// Whole or not at all, and durable before any tracker is believed by it.
-    fn write(&self, folder: &File, pins: &Pins) -> io::Result<()> {
+    fn write(&self, pins: &Pins) -> io::Result<()> {
         let draft = self.path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
         file.write_all(pins.to_string().as_bytes())?;
-        file.sync_all()?;
+        shoal_disk::sync_file(&file)?;
         std::fs::rename(&draft, &self.path)?;
-        folder.sync_all()
+        shoal_disk::sync_folder(self.folder())
     }
 
     fn folder(&self) -> &Path {

@@ -9,11 +9,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
+use shoal_disk::{Lock, is_refused};
 
 use crate::content::{Content, Overwrite, Target};
 pub(crate) use crate::disk::journal::Journal;
@@ -35,6 +36,13 @@ pub enum DiskError {
     /// The destination is no place for a file.
     #[error("{} is a folder or a special file; choose a file name", .0.display())]
     NotAFile(PathBuf),
+    /// The file system does not take the name.
+    #[error(
+        "{} is no name that the file system of {} takes; choose another",
+        .0.file_name().unwrap_or_default().display(),
+        .0.parent().unwrap_or(.0).display()
+    )]
+    Name(PathBuf),
     /// The folder of the destination cannot be used.
     #[error("cannot write to the folder {}: {error}", .path.display())]
     Folder {
@@ -89,6 +97,7 @@ impl DiskError {
             Self::Io { path, error, .. } => Shortage::of(error, &folder(path)),
             Self::Exists(_)
             | Self::NotAFile(_)
+            | Self::Name(_)
             | Self::Locked(_)
             | Self::OtherContent(_)
             | Self::Foreign(_) => None,
@@ -110,6 +119,7 @@ pub(crate) struct PartFile {
     file: Arc<File>,
     path: PathBuf,
     layout: Layout,
+    held: Mutex<Option<Lock>>,
 }
 
 /// What was found when a download was opened.
@@ -200,17 +210,15 @@ impl PartFile {
             if !opened.is_file() {
                 return Err(DiskError::Foreign(path));
             }
-            match file.try_lock() {
-                Ok(()) => {}
+            let held = match shoal_disk::try_lock(&file) {
+                Ok(held) => Mutex::new(Some(held)),
                 Err(TryLockError::WouldBlock) => return Err(DiskError::Locked(path)),
-                // A file system without locks: go on without one.
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path, error)),
-            }
+            };
             // The last holder of the lock may have finished and renamed the file meanwhile.
             let there = std::fs::symlink_metadata(&path);
             if there.is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
-                return Ok(Self { file: Arc::new(file), path, layout });
+                return Ok(Self { file: Arc::new(file), path, layout, held });
             }
         }
     }
@@ -218,6 +226,7 @@ impl PartFile {
     /// Lets others open the file for writing; readers keep it open.
     pub(crate) fn unlock(&self) {
         let _ = self.file.unlock();
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The file, for readers; it stays good after a rename.
@@ -231,7 +240,14 @@ impl PartFile {
         let mut rest = &mut slices[..];
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
-            match rustix::io::pwritev(&self.file, rest, offset) {
+            let written = match rustix::io::pwritev(&self.file, rest, offset) {
+                // A container that does not know this call: block by block.
+                Err(error) if is_refused(&error.into()) => {
+                    rustix::io::pwrite(&self.file, rest.first().map_or(&[][..], |block| &**block), offset)
+                }
+                written => written,
+            };
+            match written {
                 Ok(0) => return Err(self.error("write", io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     offset += count as u64;
@@ -251,20 +267,20 @@ impl PartFile {
 
     /// Makes all that was written durable.
     pub(crate) fn sync(&self) -> Result<(), DiskError> {
-        self.file.sync_data().map_err(|error| self.error("write", error))
+        shoal_disk::sync_data(&self.file).map_err(|error| self.error("write", error))
     }
 
     /// Makes the whole file durable and puts it in its place, under its final name.
     pub(crate) fn finish(&self, target: &Target) -> Result<(), DiskError> {
         self.must_be_in_place()?;
-        self.file.sync_all().map_err(|error| self.error("write", error))?;
+        shoal_disk::sync_file(&self.file).map_err(|error| self.error("write", error))?;
         match target.overwrite() {
             Overwrite::Replace => std::fs::rename(&self.path, target.path())
                 .map_err(|error| io_error("replace", target.path(), error))?,
             Overwrite::Refuse => rename_to_new(&self.path, target.path())?,
         }
-        let folder = File::open(target.folder()).and_then(|folder| folder.sync_all());
-        folder.map_err(|error| io_error("write to the folder of", target.path(), error))
+        let synced = shoal_disk::sync_folder(target.folder());
+        synced.map_err(|error| io_error("write to the folder of", target.path(), error))
     }
 
     /// Removes the partial file.
@@ -297,10 +313,15 @@ impl PartFile {
             () => rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size),
         };
         match reserved {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Ok(()) => {}
+            Err(error) if is_refused(&error.into()) => {}
             Err(error) => return Err(self.error("reserve space for", error.into())),
         }
-        self.file.set_len(size).map_err(|error| self.error("reserve space for", error))
+        match self.file.set_len(size) {
+            // Writing makes it longer as well.
+            Err(error) if !is_refused(&error) => Err(self.error("reserve space for", error)),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes that the drive lacks for what the file has not got yet; 0 if it has them, or does not say.
@@ -396,7 +417,8 @@ fn check_destination(target: &Target) -> Result<(), DiskError> {
         .and_then(|found| if found.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) });
     is_folder.map_err(|error| DiskError::Folder { path: folder.to_owned(), error })?;
     match std::fs::symlink_metadata(target.path()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_name(target.path()),
+        Err(error) if shoal_disk::is_about_name(&error) => Err(DiskError::Name(target.path().to_owned())),
         Err(error) => Err(io_error("look at", target.path(), error)),
         Ok(found) if !found.is_file() && !found.is_symlink() => {
             Err(DiskError::NotAFile(target.path().to_owned()))
@@ -406,37 +428,27 @@ fn check_destination(target: &Target) -> Result<(), DiskError> {
     }
 }
 
-/// Renames without ever replacing a file, even one that appears at this moment.
-fn rename_to_new(from: &Path, to: &Path) -> Result<(), DiskError> {
-    let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system does not know that rename; a hard link does not replace either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
-                // Nor hard links.
-                Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => take_name(from, to),
-                linked => linked.and_then(|()| rustix::fs::unlink(from)),
-            }
-        }
-        renamed => renamed,
-    };
-    renamed.map_err(|error| match error {
-        Errno::EXIST => DiskError::Exists(to.to_owned()),
-        error => io_error("put in place", to, error.into()),
-    })
+/// Fails where the file system does not take a name that our own names beside it do not show to be none.
+fn check_name(path: &Path) -> Result<(), DiskError> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    match name.last() {
+        Some(b'.' | b' ') => shoal_disk::try_name(path).map_err(|error| open_error(path, error)),
+        _ => Ok(()),
+    }
 }
 
-/// Makes an empty file under a name that must be free, and renames over that one.
-fn take_name(from: &Path, to: &Path) -> Result<(), Errno> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    drop(rustix::fs::openat(CWD, to, flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?);
-    rustix::fs::rename(from, to).inspect_err(|_| {
-        let _ = rustix::fs::unlink(to);
+/// Renames without ever replacing a file, even one that appears at this moment.
+fn rename_to_new(from: &Path, to: &Path) -> Result<(), DiskError> {
+    shoal_disk::rename_new(from, to).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => DiskError::Exists(to.to_owned()),
+        _ => io_error("put in place", to, error),
     })
 }
 
 fn open_error(path: &Path, error: io::Error) -> DiskError {
     match error.kind() {
         io::ErrorKind::IsADirectory => DiskError::Foreign(path.to_owned()),
+        _ if shoal_disk::is_about_name(&error) => DiskError::Name(path.to_owned()),
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => DiskError::Foreign(path.to_owned()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             DiskError::Full { path: path.to_owned(), bytes: 0, lacking: 0 }

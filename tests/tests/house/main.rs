@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("common/sha1", &[]),
     ("common", &["shoal-sha1"]),
-    ("common/console", &["shoal-common"]),
-    ("common/net", &["shoal-common"]),
+    ("common/disk", &[]),
+    ("common/console", &["shoal-common", "shoal-disk"]),
+    ("common/net", &["shoal-common", "shoal-disk"]),
     ("common/metrics", &[]),
     ("common/prompt", &["shoal-console"]),
     ("tracker/replica", &[]),
@@ -22,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "shoal-common",
             "shoal-console",
+            "shoal-disk",
             "shoal-engine-core",
             "shoal-metrics",
             "shoal-net",
@@ -31,9 +33,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("peer/policy", &["shoal-common"]),
     ("peer/engine/core", &["shoal-common"]),
-    ("peer/engine", &["shoal-common", "shoal-engine-core", "shoal-sha1"]),
+    ("peer/engine", &["shoal-common", "shoal-disk", "shoal-engine-core", "shoal-sha1"]),
     ("peer/sim", &["shoal-common", "shoal-engine-core", "shoal-policy"]),
-    ("peer/http", &["shoal-common", "shoal-console", "shoal-engine", "shoal-prompt"]),
+    ("peer/http", &["shoal-common", "shoal-console", "shoal-disk", "shoal-engine", "shoal-prompt"]),
     ("peer/session", &["shoal-common", "shoal-net", "shoal-policy"]),
     (
         "peer/swarm",
@@ -44,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "shoal-common",
             "shoal-console",
+            "shoal-disk",
             "shoal-engine",
             "shoal-http",
             "shoal-net",
@@ -56,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "shoal-common",
             "shoal-console",
+            "shoal-disk",
             "shoal-engine",
             "shoal-engine-core",
             "shoal-metrics",
@@ -75,7 +79,7 @@ const PURE: &[&str] = &["common", "tracker/replica", "peer/policy", "peer/engine
 /// Libraries, and the only crates that may know them.
 const WALLS: &[(&str, &[&str])] = &[
     ("libp2p", &["common/net"]),
-    ("rusqlite", &["tracker", "peer/client"]),
+    ("rusqlite", &["tracker", "peer/client", "common/disk"]),
     ("tokio-rustls", &["common/net"]),
 ];
 

@@ -3,13 +3,11 @@
 //! A backup never replaces a file, least of all one that the running tracker uses. It gets its name only when it is complete,
 //! outside the data directory, and only if there is no such file.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::backup::Backup;
 
 use super::StoreError;
@@ -63,19 +61,22 @@ pub fn back_up(dir: &Path, to: &Path) -> Result<(), BackupError> {
     let draft = tempfile::Builder::new().prefix(".shoal-backup-").tempfile_in(&folder).map_err(unwritable)?;
     let from = open(dir)?;
     {
-        let mut copy = Connection::open(draft.path())?;
+        let mut copy = shoal_disk::sqlite::open(draft.path())?;
         Backup::new(&from, &mut copy)?.run_to_completion(PAGES, Duration::from_millis(1), None)?;
         // One file without a log beside it, so that it is put back whole.
         copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
         // Without a mark a database that is put back differs from the one used last, even during the same start.
         super::start::unmark(&copy)?;
     }
-    draft.as_file().sync_all().map_err(unwritable)?;
-    draft.persist_noclobber(to).map_err(|error| match error.error.kind() {
+    shoal_disk::sync_file(draft.as_file()).map_err(unwritable)?;
+    let draft = draft.into_temp_path();
+    shoal_disk::rename_new(&draft, to).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
-        _ => unwritable(error.error),
+        _ => unwritable(error),
     })?;
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(unwritable)
+    // It has another name now.
+    let _ = draft.keep();
+    shoal_disk::sync_folder(&folder).map_err(unwritable)
 }
 
 /// The folder that a backup named `to` goes into.

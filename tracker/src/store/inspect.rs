@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 use shoal_common::{Gid, Uid};
 use shoal_replica::Kind;
 
@@ -89,8 +89,7 @@ pub fn usages(dir: &Path) -> Result<Usages, StoreError> {
 
 /// A connection of its own, for reading.
 pub(super) fn open(dir: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(dir.join(FILE), flags)?;
+    let db = shoal_disk::sqlite::open_to_read(&dir.join(FILE))?;
     db.busy_timeout(BUSY)?;
     Ok(db)
 }

@@ -116,9 +116,9 @@ impl Store {
         let path = dir.join(FILE);
         let blank = path.metadata().map_or(true, |file| file.len() == 0);
         private_database(&path).map_err(|error| disk(&path, &error))?;
-        let db = Connection::open(&path)?;
+        let db = shoal_disk::sqlite::open(&path)?;
         db.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;
+            "PRAGMA trusted_schema = OFF;
              PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536; PRAGMA journal_size_limit = 67108864;",
         )?;
         db.pragma_update(None, "wal_autocheckpoint", log_pages(dir))?;

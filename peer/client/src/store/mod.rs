@@ -127,10 +127,8 @@ impl Store {
         let fault = |error: rusqlite::Error| explain(&error, path);
         // A file that cannot be made is what SQLite finds too, and says better.
         let _ = private_database(path);
-        let mut connection = Connection::open(path).map_err(fault)?;
+        let mut connection = shoal_disk::sqlite::open(path).map_err(fault)?;
         connection.busy_timeout(BUSY).map_err(fault)?;
-        connection.pragma_update(None, "journal_mode", "wal").map_err(fault)?;
-        connection.pragma_update(None, "synchronous", "full").map_err(fault)?;
         connection.pragma_update(None, "trusted_schema", false).map_err(fault)?;
         let found: i64 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;

@@ -185,6 +185,7 @@ fn look(path: &Path) -> Result<Found, DestinationError> {
         Ok(found) if found.is_file() => Ok(Found::File { size: found.len() }),
         Ok(_) => Ok(Found::Other),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(error) if shoal_disk::is_about_name(&error) => Err(DiskError::Name(path.to_owned()).into()),
         Err(error) => Err(DestinationError::unusable(path, &error)),
     }
 }
@@ -237,7 +238,7 @@ mod tests {
             (root.join("no/file"), "is not a folder"),
             (root.clone(), "is not a file"),
             (root.join("link"), "is not a file"),
-            (root.join("x".repeat(300)), "cannot use"),
+            (root.join("x".repeat(300)), "is no name"),
         ] {
             let error = place(path.clone(), true).await.unwrap_err();
             assert!(error.contains(expected), "{}: {error}", path.display());

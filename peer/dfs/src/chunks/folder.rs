@@ -60,7 +60,9 @@ impl Folder {
             fs::remove_file(entry?.path())?;
         }
         let (root, drafts) = (root.to_owned(), AtomicU64::new(0));
-        Ok(Self { shared: Arc::new(Shared { root, sync, drafts, _held: held }) })
+        let shared = Shared { root, sync, drafts, _held: held };
+        shared.try_out()?;
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     fn blocking<T: Send + 'static>(
@@ -119,6 +121,8 @@ impl Backend for Folder {
             for chunk in chunks {
                 // The time of a file takes no room on a full disk. Its owner may set it whatever the file's mode is.
                 match File::open(shared.path(&chunk)).and_then(|file| file.set_modified(at)) {
+                    // There is no place for it, as with objects.
+                    Err(error) if shoal_disk::is_refused(&error) => return Ok(false),
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -141,6 +145,25 @@ impl Backend for Folder {
 }
 
 impl Shared {
+    /// Does once what each chunk needs, so that a folder that takes none is noticed before anybody sends one. A full disk is no
+    /// reason not to start: what is there can be read.
+    fn try_out(&self) -> io::Result<()> {
+        let (draft, renamed) = (self.root.join(DRAFTS).join("try"), self.root.join(DRAFTS).join("tried"));
+        let tried = self
+            .write(&draft, b"chunk")
+            .and_then(|()| fs::rename(&draft, &renamed))
+            .and_then(|()| if self.sync { shoal_disk::sync_folder(&self.root.join(DRAFTS)) } else { Ok(()) });
+        let _ = (fs::remove_file(&draft), fs::remove_file(&renamed));
+        match tried {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Err(io::Error::new(error.kind(), format!("it takes no chunks: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn folder(&self, chunk: &OwnedChunk) -> PathBuf {
         self.root.join(chunk.owner.to_string()).join(format!("{:02x}", chunk.chunk.0[0]))
     }
@@ -162,7 +185,7 @@ impl Shared {
     fn write(&self, draft: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = File::options().write(true).create_new(true).open(draft)?;
         file.write_all(bytes)?;
-        if self.sync { file.sync_data() } else { Ok(()) }
+        if self.sync { shoal_disk::sync_data(&file) } else { Ok(()) }
     }
 
     fn publish(&self, draft: &Path, chunk: &OwnedChunk) -> io::Result<()> {
@@ -171,13 +194,13 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
                 if self.sync {
-                    folder.ancestors().skip(1).take(2).try_for_each(sync_folder)?;
+                    folder.ancestors().skip(1).take(2).try_for_each(shoal_disk::sync_folder)?;
                 }
                 fs::rename(draft, self.path(chunk))?;
             }
             renamed => renamed?,
         }
-        if self.sync { sync_folder(&folder) } else { Ok(()) }
+        if self.sync { shoal_disk::sync_folder(&folder) } else { Ok(()) }
     }
 
     fn list(&self) -> io::Result<Vec<Found>> {
@@ -201,10 +224,6 @@ impl Shared {
         }
         Ok(found)
     }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Reads a name that is exactly so many bytes in lower-case hex.

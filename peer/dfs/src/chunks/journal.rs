@@ -94,8 +94,10 @@ impl Journal {
         {
             tracing::debug!(%error, "no more room for the list of deleted chunks");
         }
-        let written =
-            self.file.write_all_at(&bytes, place(self.records)).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all_at(&bytes, place(self.records))
+            .and_then(|()| shoal_disk::sync_data(&self.file));
         match written {
             Ok(()) => {
                 self.records = end;
@@ -110,7 +112,8 @@ impl Journal {
     /// Makes room for so many records in all.
     fn grow(&mut self, records: usize) -> io::Result<()> {
         let zeros = vec![0; records.saturating_sub(self.room) * RECORD];
-        let grown = self.file.write_all_at(&zeros, place(self.room)).and_then(|()| self.file.sync_all());
+        let grown =
+            self.file.write_all_at(&zeros, place(self.room)).and_then(|()| shoal_disk::sync_file(&self.file));
         match grown {
             Ok(()) => self.room = self.room.max(records),
             Err(_) => self.clear()?,
@@ -133,7 +136,7 @@ impl Journal {
         }
         fs::rename(&draft, &self.path)?;
         if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
+            shoal_disk::sync_folder(folder)?;
         }
         (self.file, self.records, self.room) = (open(&self.path)?, records.len(), records.len() + SPARE);
         Ok(())
@@ -161,7 +164,7 @@ fn place(record: usize) -> u64 {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    shoal_disk::sync_file(&file)
 }
 
 fn open(path: &Path) -> io::Result<File> {

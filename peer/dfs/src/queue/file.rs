@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use minicbor::{Decode, Encode};
 use shoal_common::UserName;
 use shoal_console::disk;
+use shoal_disk::Lock;
 
 use super::{MAX_JOBS, MAX_PATH, Queue};
 
@@ -53,7 +54,7 @@ pub struct Edited<T> {
 
 /// The right to work a queue off; it ends when this is dropped, or with the process.
 #[derive(Debug)]
-pub struct WorkLock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
+pub struct WorkLock(#[expect(dead_code, reason = "the lock lasts as long as both")] (File, Lock));
 
 impl QueueFile {
     /// The queue of that user for the store that this `dfs.conf` names.
@@ -81,8 +82,8 @@ impl QueueFile {
     /// When the lock's file cannot be used.
     pub fn work(&self) -> io::Result<Option<WorkLock>> {
         let file = self.lock_file("work")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(WorkLock(file))),
+        match shoal_disk::try_lock(&file) {
+            Ok(held) => Ok(Some(WorkLock((file, held)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -94,7 +95,7 @@ impl QueueFile {
     /// When it cannot be read or written; the file is as before then.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> io::Result<Edited<T>> {
         let lock = self.lock_file("edit")?;
-        lock.lock()?;
+        let _held = shoal_disk::lock(&lock)?;
         let (before, set_aside) = self.read()?;
         let mut queue = before.clone();
         let value = change(&mut queue);

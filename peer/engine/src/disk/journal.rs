@@ -180,7 +180,7 @@ fn replace(
         .custom_flags(nofollow)
         .open(new_path)
         .map_err(|error| open_error(new_path, error))?;
-    let written = file.write_all(&bytes).and_then(|()| file.sync_data());
+    let written = file.write_all(&bytes).and_then(|()| shoal_disk::sync_data(&file));
     let written = written.and_then(|()| std::fs::rename(new_path, path));
     if let Err(error) = written {
         // The old one stays; half of a new one is of no use.

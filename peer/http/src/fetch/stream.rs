@@ -1,7 +1,6 @@
 //! A file whose size no server gives, for example because it is generated while it is sent. It is taken as one stream from
 //! one server at a time, into a temporary file until it is whole. It cannot be resumed: only its end shows how long it is.
 
-use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Response, StatusCode};
 use shoal_common::{Digests, DigestsHasher};
-use shoal_engine::{Overwrite, Shortage, Target, Tries};
+use shoal_engine::{DiskError, Overwrite, Shortage, Target, Tries};
 use tempfile::NamedTempFile;
 
 use crate::client;
@@ -84,6 +83,13 @@ async fn receive(
 ) -> Result<((NamedTempFile, u64, Digests), usize)> {
     let (patience, mut since) = (Duration::from_secs(options.retry_time.into()), Instant::now());
     let (mut furthest, mut fruitless, mut said) = (0, 0, false);
+    // The file has another name until it is whole: one that the file system does not take would show at the end.
+    match shoal_disk::try_name(target.path()) {
+        Err(error) if shoal_disk::is_about_name(&error) => {
+            return Err(DiskError::Name(target.path().to_owned()).into());
+        }
+        _ => {}
+    }
     loop {
         fruitless += 1;
         let mut reasons = Vec::new();
@@ -234,8 +240,11 @@ async fn chunk(response: &mut Response) -> Result<Option<bytes::Bytes>, String> 
 
 /// Puts the file in its place, durably. Blocking.
 fn put(file: NamedTempFile, to: &Path, replace: bool) -> Result<()> {
-    file.as_file().sync_all().with_context(|| format!("cannot write {}", to.display()))?;
-    let put = if replace { file.persist(to) } else { file.persist_noclobber(to) };
-    put.map_err(|error| anyhow!("cannot put the file in place as {}: {}", to.display(), error.error))?;
-    File::open(folder_of(to)).and_then(|folder| folder.sync_all()).context("cannot write to the folder")
+    shoal_disk::sync_file(file.as_file()).with_context(|| format!("cannot write {}", to.display()))?;
+    let from = file.into_temp_path();
+    let put = if replace { std::fs::rename(&from, to) } else { shoal_disk::rename_new(&from, to) };
+    put.with_context(|| format!("cannot put the file in place as {}", to.display()))?;
+    // It has another name now.
+    let _ = from.keep();
+    shoal_disk::sync_folder(folder_of(to)).context("cannot write to the folder")
 }

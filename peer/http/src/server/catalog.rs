@@ -2,9 +2,11 @@
 //! (`openat2` with `RESOLVE_BENEATH`): neither `..` nor a symbolic link leads out. An unfinished download is served under
 //! the name that it will have, and its own files are not. Blocking.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -283,7 +285,12 @@ fn find_beneath(root: &OwnedFd, path: &Path, segments: &[String]) -> io::Result<
 fn open_beneath(root: &OwnedFd, inner: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(root, inner, flags, Mode::empty(), resolve) {
+    let opened = match rustix::fs::openat2(root, inner, flags, Mode::empty(), resolve) {
+        // An old kernel, or a container that does not know this call.
+        Err(error) if shoal_disk::is_refused(&error.into()) => open_and_compare(root, inner, flags),
+        opened => opened,
+    };
+    match opened {
         Ok(opened) => Ok(Some(File::from(opened))),
         // The answer does not tell what is missing from what is forbidden or outside.
         Err(
@@ -297,6 +304,21 @@ fn open_beneath(root: &OwnedFd, inner: &Path) -> io::Result<Option<File>> {
         ) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// As `openat2` does, without it: finds what is there, then asks the system where that is. Only what is inside is opened, and
+/// it is the very thing that was found, whatever happens to the path meanwhile.
+fn open_and_compare(root: &OwnedFd, inner: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let found = rustix::fs::openat(root, inner, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let link = |opened: &OwnedFd| format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let place = |opened: &OwnedFd| {
+        let path = rustix::fs::readlink(link(opened), Vec::new())?;
+        Ok::<_, Errno>(PathBuf::from(OsString::from_vec(path.into_bytes())))
+    };
+    if !place(&found)?.starts_with(place(root)?) {
+        return Err(Errno::XDEV);
+    }
+    rustix::fs::open(link(&found), flags, Mode::empty())
 }
 
 fn found_beneath(
