@@ -293,7 +293,7 @@ impl Policy {
             channel.rate = (channel.rate * 3 + rate) / 4;
             file.super_seeding.sent(channel.requester, piece, took, now);
         } else {
-            file.super_seeding.withdraw(channel.requester, piece);
+            file.super_seeding.unsent(channel.requester, piece);
         }
         let (peer, key) = (channel.peer, channel.key);
         self.release(peer, key, 1);
@@ -306,12 +306,8 @@ impl Policy {
         let Some(channel) = self.channels.remove(&id) else { return };
         self.release(channel.peer, channel.key, channel.active.len());
         if let Some(file) = self.files.get_mut(&channel.key) {
-            channel
-                .active
-                .iter()
-                .map(|&(piece, _)| piece)
-                .chain(waiting.iter().map(|&(_, piece)| piece))
-                .for_each(|piece| file.super_seeding.withdraw(channel.requester, piece));
+            channel.active.iter().for_each(|&(piece, _)| file.super_seeding.unsent(channel.requester, piece));
+            waiting.iter().for_each(|&(_, piece)| file.super_seeding.withdraw(channel.requester, piece));
             if let Some((requester, channels)) = file.requesters.get_mut(&channel.peer) {
                 *channels -= 1;
                 if *channels == 0 {

@@ -19,6 +19,8 @@ const PUT_OFF: Duration = Duration::from_secs(2);
 const MIN_GRACE: Duration = Duration::from_secs(2);
 /// Most pieces kept for one requester: as many as a fast one asks for before it learns of them.
 const MAX_PROMISED: u32 = 32;
+/// Users of whom it is remembered after they left how many pieces were kept for them in vain.
+const MAX_REMEMBERED: usize = 1_024;
 /// The same in deliveries of the usual length.
 const GRACE_DELIVERIES: u32 = 3;
 
@@ -47,8 +49,8 @@ enum PieceState {
     Ungiven,
     /// Kept for a requester until that time.
     Promised { to: RequesterId, until: Instant },
-    /// Sent or being sent to a requester that has not announced it; it must have by then.
-    Given { to: RequesterId, until: Instant },
+    /// Sent or being sent to a requester that has not announced it; it must have by then. To send it again gives no more time.
+    Given { to: RequesterId, until: Instant, sent: bool },
     /// At least one requester holds it.
     Held,
 }
@@ -80,6 +82,23 @@ struct Requester {
     delivery: Duration,
 }
 
+/// The requesters of one user, and what came of the pieces that were kept for them.
+#[derive(Debug, Default)]
+struct Owner {
+    requesters: BTreeSet<RequesterId>,
+    /// Pieces that they announced.
+    announced: u32,
+    /// Pieces that were kept for them and that they took back, or did not announce in time.
+    wasted: u32,
+}
+
+impl Owner {
+    /// Whether anything is kept for it. Else one that asks and takes back without end would keep everything from all others.
+    fn is_trusted(&self) -> bool {
+        self.wasted <= self.announced.saturating_add(MAX_PROMISED)
+    }
+}
+
 /// The state of one file, while any requester has it open.
 #[derive(Debug)]
 pub(super) struct SuperSeeding {
@@ -87,8 +106,7 @@ pub(super) struct SuperSeeding {
     pieces: Vec<Piece>,
     ungiven: Vec<PieceIndex>,
     requesters: BTreeMap<RequesterId, Requester>,
-    /// The requesters of each user.
-    users: BTreeMap<Uid, BTreeSet<RequesterId>>,
+    owners: BTreeMap<Uid, Owner>,
     next_requester: u32,
     /// When promises and gifts end.
     due: BTreeSet<(Instant, PieceIndex)>,
@@ -109,7 +127,7 @@ impl SuperSeeding {
             pieces: layout.iter().map(piece).collect(),
             ungiven: layout.iter().collect(),
             requesters: BTreeMap::new(),
-            users: BTreeMap::new(),
+            owners: BTreeMap::new(),
             next_requester: 0,
             due: BTreeSet::new(),
             rng,
@@ -124,17 +142,18 @@ impl SuperSeeding {
         let delivery = Duration::ZERO;
         self.requesters
             .insert(id, Requester { user, holds, unseen: 0, promised: 0, put_off: None, delivery });
-        self.users.entry(user).or_default().insert(id);
+        self.owners.entry(user).or_default().requesters.insert(id);
         id
     }
 
     /// A requester left. Its pieces are gone with it, unless it has the whole file: then it shares it.
     pub(super) fn leave(&mut self, id: RequesterId) {
         let Some(requester) = self.requesters.remove(&id) else { return };
-        if let Some(own) = self.users.get_mut(&requester.user) {
-            own.remove(&id);
-            if own.is_empty() {
-                self.users.remove(&requester.user);
+        let crowded = self.owners.len() > MAX_REMEMBERED;
+        if let Some(owner) = self.owners.get_mut(&requester.user) {
+            owner.requesters.remove(&id);
+            if owner.requesters.is_empty() && (owner.is_trusted() || crowded) {
+                self.owners.remove(&requester.user);
             }
         }
         let stays = requester.holds.is_all();
@@ -161,6 +180,9 @@ impl SuperSeeding {
         let Some(requester) = self.requesters.get_mut(&id) else { return false };
         if !requester.holds.insert(index) {
             return false;
+        }
+        if let Some(owner) = self.owners.get_mut(&requester.user) {
+            owner.announced = owner.announced.saturating_add(1);
         }
         let piece = &mut self.pieces[index.as_usize()];
         piece.holders += 1;
@@ -194,7 +216,7 @@ impl SuperSeeding {
                 self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
             }
             // Beyond that it is served, and not kept from others: else one that asks for everything kept all from them.
-            PieceState::Ungiven if self.promised(id) >= MAX_PROMISED => {}
+            PieceState::Ungiven if self.promised(id) >= MAX_PROMISED || !self.is_trusted(id) => {}
             PieceState::Ungiven => self.set(index, PieceState::Promised { to: id, until: now + PROMISE }),
             PieceState::Promised { to, .. } if to == id => {
                 self.set(index, PieceState::Promised { to: id, until: now + PROMISE });
@@ -211,12 +233,26 @@ impl SuperSeeding {
         self.requesters.get(&id).map_or(0, |requester| requester.promised)
     }
 
+    fn is_trusted(&self, id: RequesterId) -> bool {
+        let owner = self.requesters.get(&id).and_then(|requester| self.owners.get(&requester.user));
+        owner.is_none_or(Owner::is_trusted)
+    }
+
+    /// A piece was kept for a requester in vain.
+    fn waste(&mut self, id: RequesterId) {
+        if let Some(requester) = self.requesters.get(&id)
+            && let Some(owner) = self.owners.get_mut(&requester.user)
+        {
+            owner.wasted = owner.wasted.saturating_add(1);
+        }
+    }
+
     /// Whether a requester is a further one of a user, and another user asks. What is kept for the further keys of an
     /// account is kept from its other keys alone: else all pieces could be kept for one account.
     fn is_further_key(&self, id: RequesterId, asks: RequesterId) -> bool {
         let user_of = |id| self.requesters.get(&id).map(|requester| requester.user);
         let Some(user) = user_of(id).filter(|&user| user_of(asks) != Some(user)) else { return false };
-        self.users.get(&user).is_some_and(|own| own.first() != Some(&id))
+        self.owners.get(&user).is_some_and(|owner| owner.requesters.first() != Some(&id))
     }
 
     /// Decides on a piece that another requester has, gets or is to get. A requester that was put off for long enough gets
@@ -228,7 +264,7 @@ impl SuperSeeding {
         if !patient || (state == PieceState::Held && !offer) {
             return Decision::Serve;
         }
-        let instead = (offer && requester.promised < MAX_PROMISED)
+        let instead = (offer && requester.promised < MAX_PROMISED && self.is_trusted(id))
             .then(|| self.ungiven[self.rng.usize(..self.ungiven.len())]);
         if let Some(better) = instead {
             self.set(better, PieceState::Promised { to: id, until: now + PROMISE });
@@ -241,11 +277,13 @@ impl SuperSeeding {
 
     /// The delivery of a piece to a requester starts.
     pub(super) fn start(&mut self, id: RequesterId, index: PieceIndex, now: Instant) {
+        let trusted = self.is_trusted(id);
         let piece = &mut self.pieces[index.as_usize()];
         piece.copies = piece.copies.saturating_add(1);
         match piece.state {
+            PieceState::Ungiven if !trusted => return,
             PieceState::Ungiven | PieceState::Promised { .. } => {}
-            PieceState::Given { to, .. } if to == id => {}
+            PieceState::Given { to, sent: true, .. } if to == id => return self.waste(id),
             PieceState::Given { .. } | PieceState::Held => return,
         }
         let fresh = piece.first != Some(id);
@@ -254,7 +292,8 @@ impl SuperSeeding {
             requester.unseen += u32::from(fresh);
             grace(requester.delivery)
         });
-        self.set(index, PieceState::Given { to: id, until: now + grace.unwrap_or(MIN_GRACE) });
+        let until = now + grace.unwrap_or(MIN_GRACE);
+        self.set(index, PieceState::Given { to: id, until, sent: false });
     }
 
     /// The last byte of a piece went out, `took` after it started.
@@ -262,17 +301,26 @@ impl SuperSeeding {
         let Some(requester) = self.requesters.get_mut(&id) else { return };
         requester.delivery = (requester.delivery * 3 + took) / 4;
         let until = now + grace(requester.delivery);
-        if matches!(self.pieces[index.as_usize()].state, PieceState::Given { to, .. } if to == id) {
-            self.set(index, PieceState::Given { to: id, until });
+        if matches!(self.pieces[index.as_usize()].state, PieceState::Given { to, sent: false, .. } if to == id)
+        {
+            self.set(index, PieceState::Given { to: id, until, sent: true });
         }
     }
 
-    /// A request was cancelled, or its piece was not delivered.
+    /// A request was cancelled.
     pub(super) fn withdraw(&mut self, id: RequesterId, index: PieceIndex) {
         if matches!(self.pieces[index.as_usize()].state, PieceState::Promised { to, .. } | PieceState::Given { to, .. } if to == id)
         {
+            self.waste(id);
             self.set(index, PieceState::Ungiven);
         }
+    }
+
+    /// A piece whose delivery had started was not delivered.
+    pub(super) fn unsent(&mut self, id: RequesterId, index: PieceIndex) {
+        let copies = &mut self.pieces[index.as_usize()].copies;
+        *copies = copies.saturating_sub(1);
+        self.withdraw(id, index);
     }
 
     /// Frees pieces that were kept for, or given to, requesters that did nothing with them.
@@ -280,6 +328,11 @@ impl SuperSeeding {
         while let Some(&(at, index)) = self.due.first() {
             if at > now {
                 return;
+            }
+            if let PieceState::Promised { to, .. } | PieceState::Given { to, .. } =
+                self.pieces[index.as_usize()].state
+            {
+                self.waste(to);
             }
             self.set(index, PieceState::Ungiven);
         }

@@ -249,3 +249,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn nothing_is_kept_for_one_that_takes_its_requests_back_also_after_it_comes_again() {
+    let mut world = World::new(200);
+    let (mut greedy, honest) = (world.join_as(1), world.join_as(2));
+    for index in 0..=MAX_PROMISED {
+        assert_eq!(world.ask(greedy, index), Decision::Serve);
+        world.super_seeding.start(greedy, world.piece(index), world.now);
+        world.super_seeding.unsent(greedy, world.piece(index));
+        assert_eq!(world.super_seeding.copies(world.piece(index)), 0);
+    }
+    for again in [false, true] {
+        if again {
+            world.super_seeding.leave(greedy);
+            greedy = world.join_as(1);
+        }
+        let first = if again { 50 } else { 0 };
+        for index in first..first + MAX_PROMISED {
+            assert_eq!(world.ask(greedy, index), Decision::Serve, "it is served");
+            assert_eq!(world.ask(honest, index), Decision::Serve, "and nothing is kept from others");
+            world.super_seeding.withdraw(honest, world.piece(index));
+            world.have(honest, index);
+        }
+    }
+    // What is announced counts for more.
+    for index in 100..150 {
+        world.have(greedy, index);
+    }
+    assert_eq!(world.ask(greedy, 199), Decision::Serve);
+    assert_eq!(instead(world.ask(honest, 199)).map(|other| other != 199), Some(true));
+}
+
+#[test]
+fn a_piece_that_is_sent_again_and_again_and_never_announced_is_not_kept_for_longer() {
+    let mut world = World::new(8);
+    let (greedy, honest) = (world.join_as(1), world.join_as(2));
+    let begun = world.now;
+    while world.now < begun + MIN_GRACE {
+        (0..8).for_each(|index| world.give(greedy, index));
+        world.now += Duration::from_millis(100);
+    }
+    world.now += Duration::from_millis(1);
+    for index in 0..8 {
+        assert_eq!(world.ask(honest, index), Decision::Serve);
+        world.super_seeding.withdraw(honest, world.piece(index));
+        // Nothing more is kept for it.
+        world.give(greedy, index);
+        assert_eq!(world.ask(honest, index), Decision::Serve);
+        world.super_seeding.withdraw(honest, world.piece(index));
+    }
+}
