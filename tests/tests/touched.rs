@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Pid, Signal, kill_process};
 use shoal_tests::{
     Client, Trackers, World, bytes_read, download, random_file, root_or_skip, same_content, sha1_of, until,
 };
@@ -406,4 +407,33 @@ fn a_file_that_may_not_be_read_is_withdrawn_until_it_may() {
     allow(0o644);
     until("it is listed again", || bob.sharers("g", "a.bin") == 1);
     fetches(&mut bob, "a.bin", &world.path("out"), &path);
+}
+
+/// `stop_share` while a finished download is about to be shared: the tracker takes its time with that.
+#[test]
+fn a_share_that_is_stopped_while_it_begins_stays_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
+    let (path, _) = ann.share("g", "a.bin", 1 << 20);
+    ann.ok("limit up 1M");
+    let pid = Pid::from_raw(i32::try_from(trackers.pid(1)).unwrap()).unwrap();
+    download(&mut bob, "a.bin", &dir.path().join("copy.bin"));
+    bob.until_percent("a.bin", 10.0);
+    kill_process(pid, Signal::STOP).unwrap();
+    bob.until_download("a.bin", "C");
+    let goes_on = std::thread::spawn(move || {
+        let asked = Instant::now();
+        until("bob has asked", || asked.elapsed() > Duration::from_millis(500));
+        kill_process(pid, Signal::CONT).unwrap();
+    });
+    bob.ok("stop_share g a.bin");
+    goes_on.join().unwrap();
+    until("ann alone shares it", || bob.sharers("g", "a.bin") == 1);
+    bob.ok("cancel_download g a.bin");
+    // What is still shared would not be fetched.
+    let again = dir.path().join("again.bin");
+    download(&mut bob, "a.bin", &again);
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &again));
 }

@@ -22,7 +22,7 @@ use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha
 use shoal_engine::hash::{HashError, Hashed};
 use shoal_engine::regular::{self, Kind, NotRegular};
 use shoal_http::mirror::Reach;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
@@ -65,6 +65,8 @@ pub(crate) struct Uploaded {
 pub(crate) struct Shares {
     parts: Arc<Parts>,
     handle: Handle,
+    /// Who has it changes records and what is served of them, so that both stay the same.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What shares are made of.
@@ -87,7 +89,7 @@ impl Shares {
     pub(crate) fn new(parts: Parts) -> (Self, Monitor) {
         let parts = Arc::new(parts);
         let (monitor, handle) = Monitor::new(parts.clone());
-        (Self { parts, handle }, monitor)
+        (Self { parts, handle, turn: Arc::default() }, monitor)
     }
 
     /// Hashes a file and shares it. Dropping the future stops the hashing. If it is dropped later, the file may be shared or
@@ -128,8 +130,10 @@ impl Shares {
         let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
+        let turn = self.turn.lock().await;
         self.parts.store.put_share(record.clone(), piece_list).await?;
         self.handle.put(record).await?;
+        drop(turn);
         self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(uploaded)
     }
@@ -151,14 +155,22 @@ impl Shares {
     /// When no tracker answers, or the store fails. The file is not served any more in any case.
     pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
         self.handle.remove(key).await;
-        let known = self.parts.store.shares(user).await?.iter().any(|record| record.key == key);
-        if !known {
+        if !self.is_recorded(user, key).await? {
             return Ok(false);
         }
-        self.take_back(key).await?;
+        let taken_back = self.take_back(key).await;
+        let turn = self.turn.lock().await;
+        // A download that was being completed may have put it there meanwhile.
+        self.handle.remove(key).await;
+        taken_back?;
         self.parts.store.remove_share(user, key).await?;
+        drop(turn);
         self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(true)
+    }
+
+    async fn is_recorded(&self, user: Uid, key: FileKey) -> Result<bool, StoreError> {
+        Ok(self.parts.store.shares(user).await?.iter().any(|record| record.key == key))
     }
 
     /// The share of that name, as recorded here.
@@ -183,10 +195,12 @@ impl Shares {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn leave(&self, user: Uid, group: Gid) -> Result<(), StoreError> {
+        let turn = self.turn.lock().await;
         for record in self.parts.store.shares(user).await?.iter().filter(|record| record.key.group == group) {
             self.handle.remove(record.key).await;
             self.parts.store.remove_share(user, record.key).await?;
         }
+        drop(turn);
         self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(())
     }
@@ -217,11 +231,14 @@ impl Shares {
                 return Ok(());
             }
         }
-        if self.parts.session.who().is_none_or(|who| who.user != record.user) {
-            // The session ended meanwhile; the next login shares it.
+        let turn = self.turn.lock().await;
+        let stopped = !self.is_recorded(record.user, key).await?;
+        if stopped || self.parts.session.who().is_none_or(|who| who.user != record.user) {
+            // If the session ended meanwhile, the next login shares it.
             return Ok(());
         }
         self.handle.put(record).await?;
+        drop(turn);
         self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(())
     }
