@@ -21,9 +21,19 @@ impl World {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it starts processes")]
     pub fn new() -> Self {
+        Self::with(|dir, info| Client::start(dir, "ann", info))
+    }
+
+    /// As [`new`](Self::new), with limits of the system for ann, which a shell sets: `ulimit -n 64`.
+    #[must_use]
+    pub fn limited(limits: &str) -> Self {
+        Self::with(|dir, info| Client::start_limited(dir, "ann", info, limits))
+    }
+
+    fn with(start: impl FnOnce(&Path, &Path) -> Client) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trackers = Trackers::start(dir.path(), 1);
-        let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+        let mut ann = start(dir.path(), &trackers.info()).entered();
         ann.ok("create_group g");
         Self { ann, trackers, dir }
     }

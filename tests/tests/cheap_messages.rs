@@ -50,7 +50,7 @@ fn cost(pid: u32) -> u128 {
 fn no_kind_of_message_without_end_takes_a_core_and_others_are_served() {
     let mut world = World::new();
     let mut bob = world.member("bob");
-    let most = world.under_attack(&mut bob, Duration::from_secs(20));
+    let most = world.under_attack(&mut bob, Duration::from_secs(5));
     let mut costly = Vec::new();
     for (number, (name, says)) in KINDS.into_iter().enumerate() {
         let file = format!("{number}.bin");
@@ -128,7 +128,7 @@ fn a_sharers_messages_without_end_take_no_core_of_a_downloader_and_no_time() {
 fn records_of_a_byte_and_connections_that_come_and_go_do_not_keep_others_from_being_served() {
     let mut world = World::new();
     let mut bob = world.member("bob");
-    let most = world.under_attack(&mut bob, Duration::from_secs(10));
+    let most = world.under_attack(&mut bob, Duration::from_secs(5));
     for (number, name) in ["a byte a record", "come and go"].into_iter().enumerate() {
         let file = format!("{number}.bin");
         let (path, _) = world.ann.share("g", &file, 8 * MIB);

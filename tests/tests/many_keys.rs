@@ -1,4 +1,4 @@
-//! One account with hundreds of keys: other accounts get a place at a sharer, and their share of what it sends.
+//! One account with more keys than a sharer has places: other accounts get a place at a sharer, and their share of what it sends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::time::{Duration, Instant};
@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use shoal_tests::{Attacker, Crowd, Flood, World, download, same_content, until};
 
 const MIB: usize = 1 << 20;
-const KEYS: usize = 300;
+/// With so few files open a sharer has 64 places for others.
+const FEW_PLACES: &str = "ulimit -n 288";
+const KEYS: usize = 90;
 
 #[test]
-fn an_account_with_three_hundred_keys_gets_a_users_share_and_others_the_rest() {
-    let mut world = World::new();
+fn an_account_with_more_keys_than_there_are_places_gets_a_users_share_and_others_the_rest() {
+    let mut world = World::limited(FEW_PLACES);
     let (path, _) = world.ann.share("g", "a.bin", 8 * MIB);
     let mut mallory = world.by_hand("mallory");
     let target = world.target(&mut mallory, "a.bin");
@@ -19,13 +21,13 @@ fn an_account_with_three_hundred_keys_gets_a_users_share_and_others_the_rest() {
     let keys = Crowd::members(world.trackers.port(1), "mallory", KEYS).into_iter();
     let keys = keys.map(|mut key| Attacker::member(&mut key, "g")).collect();
     let flood = Flood::leech(target, keys, 128);
-    // On a busy machine so many handshakes take a while.
-    until("her keys have many places", || flood.standing() >= 80);
-    until("her keys have all places", || flood.standing() >= 200 && flood.pieces() > 0);
+    until("her keys have all places but a few", || flood.standing() >= 48 && flood.pieces() > 0);
 
-    let (started, before) = (Instant::now(), flood.pieces());
     let copy = world.path("copy.bin");
     download(&mut bob, "a.bin", &copy);
+    // Until then she has everything.
+    bob.until_percent("a.bin", 5.0);
+    let (started, before) = (Instant::now(), flood.pieces());
     until("bob has it", || bob.download("a.bin")["state"] == "C");
     let (took, hers) = (started.elapsed(), (flood.pieces() - before) * 64 * 1024);
     eprintln!("{took:?}; meanwhile she got {} MiB of {} connections", hers / MIB, flood.standing());
