@@ -1,6 +1,6 @@
 //! Files of groups: shared, listed, found.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shoal_common::GroupName;
 use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry};
@@ -55,6 +55,19 @@ impl Client {
         let downloading = self.0.transfers.stop_share(who.user, key).await?;
         let shared = self.0.shares.stop(who.user, key).await?;
         if downloading || shared { Ok(()) } else { Err(ShareError::NotShared(file.clone()).into()) }
+    }
+
+    /// Shares a file from the path where it is now, after it was moved; see [`Client::hashing`]. Gives the whole path.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn relocate(&self, file: &FileRef, path: &Path) -> Result<PathBuf, ClientError> {
+        let who = self.who()?;
+        let key = self.0.shares.find(&who, file).await?;
+        let key = key.ok_or_else(|| ShareError::NotShared(file.clone()))?;
+        let path = self.0.shares.relocate(&who, (key, file), path, &self.0.hashing).await?;
+        self.0.transfers.is_at(who.user, key, &path).await?;
+        Ok(path)
     }
 
     /// A group's files.

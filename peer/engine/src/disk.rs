@@ -374,6 +374,24 @@ impl Target {
         }
     }
 
+    /// Moves what an unfinished download left, for another target of the same content. Blocking. After a failure it can be
+    /// done again.
+    ///
+    /// # Errors
+    /// When the system does not do it, as between two drives, or something is in the way.
+    pub fn move_partial(&self, to: &Self) -> Result<(), DiskError> {
+        let paths = |of: &Self| [of.part_path(), of.state_path(), of.info_path()];
+        for (from, to) in paths(self).into_iter().zip(paths(to)) {
+            match shoal_disk::rename_new(&from, &to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("move", &from, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what an unfinished download left. Blocking. Does nothing when there is nothing.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! `download_file`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shoal_client::ClientError;
+use shoal_common::FileName;
 use shoal_session::text::count;
 
 use super::args::{FileArgs, path};
@@ -40,6 +41,11 @@ impl Run for DownloadFile {
         let download = context.client.download(self.file.name(), destination, self.overwrite);
         let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
+        let folder = if looks_like_folder(&begun.path, file) {
+            "; that is the file's name: end it with / for a folder"
+        } else {
+            ""
+        };
         let text = match (&begun.waits, begun.sharers) {
             _ if begun.complete => format!("{file} is there already, at {path}"),
             (Some(waits), _) => format!("downloading {file} to {path}; {waits}"),
@@ -48,6 +54,28 @@ impl Run for DownloadFile {
             }
             (None, sharers) => format!("downloading {file} to {path} (from {})", count(sharers, "sharer")),
         };
-        Ok(Reply::new(text, &begun))
+        Ok(Reply::new(text + folder, &begun))
+    }
+}
+
+/// Whether a file gets a name that its user may have meant for a folder: `~/films` for `film.mkv`.
+fn looks_like_folder(path: &Path, file: &FileName) -> bool {
+    let is_own = path.file_name().is_some_and(|name| name == file.as_str());
+    !is_own && path.extension().is_none() && Path::new(file.as_str()).extension().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_may_have_been_meant_for_folders_are_known() {
+        let file = FileName::create("film.mkv").unwrap();
+        for (path, expected) in
+            [("/home/ann/films", true), ("/home/ann/films/film.mkv", false), ("/home/ann/new.mkv", false)]
+        {
+            assert_eq!(looks_like_folder(Path::new(path), &file), expected, "{path}");
+        }
+        assert!(!looks_like_folder(Path::new("/home/ann/copy"), &FileName::create("README").unwrap()));
     }
 }

@@ -25,6 +25,7 @@ mod pause_download;
 mod quit;
 mod quota;
 mod reject_request;
+mod relocate;
 mod resume_download;
 mod sessions;
 mod set;
@@ -122,6 +123,7 @@ commands! {
     "Sharing" {
         "upload_file" upload_file::UploadFile
         "stop_share" stop_share::StopShare
+        "relocate" relocate::Relocate
         "list_files" list_files::ListFiles
         "show_peers" show_peers::ShowPeers
     }

@@ -49,6 +49,14 @@ pub enum ShareError {
     /// There is no such share.
     #[error("you do not share {} in {}; list_files {} shows what is there", .0.file, .0.group, .0.group)]
     NotShared(FileRef),
+    /// Another file is where the share was said to be.
+    #[error("{} is not {} of {}: its content differs; share it with: upload_file <file_path> <group_id>", .path.display(), .file.file, .file.group)]
+    Differs {
+        /// The path.
+        path: PathBuf,
+        /// The share.
+        file: FileRef,
+    },
     /// As many files are shared as one client can.
     #[error(
         "this client shares as many files as it can; stop sharing one first: stop_share <group_id> <file_name>"

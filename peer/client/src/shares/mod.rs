@@ -7,6 +7,7 @@ mod drives;
 mod error;
 mod handle;
 mod health;
+mod known;
 mod look;
 mod monitor;
 mod problem;
@@ -105,15 +106,14 @@ impl Shares {
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Uploaded, ShareError> {
         let who = self.parts.session.who().ok_or(ShareError::NotLoggedIn)?;
-        let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
         check_mirrors(&mirrors)?;
-        let absolute = std::path::absolute(path).map_err(unreadable)?;
-        let absolute = tokio::task::spawn_blocking(move || regular::found(&absolute))
-            .await
-            .map_err(|error| unreadable(std::io::Error::other(error)))?;
+        let absolute = found(path).await?;
         let name = file_name(&absolute)?;
         self.must_be_member(&who, group).await?;
-        let hashed = hash(absolute.clone(), progress).await?;
+        let hashed = match self.hashed_before(&who, group, &absolute).await? {
+            Some(hashed) => hashed,
+            None => hash(absolute.clone(), progress).await?,
+        };
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
         manifest.validate_new()?;
@@ -431,6 +431,14 @@ fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
         Some(ShareError::Mirror(format!("the mirror {url:?} {refused}")))
     };
     mirrors.iter().find_map(unusable).map_or(Ok(()), Err)
+}
+
+/// The whole path of a file that a user named, in the normal form in which it is there.
+async fn found(path: &Path) -> Result<PathBuf, ShareError> {
+    let unreadable = |error| ShareError::Path { path: path.to_owned(), error };
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let found = tokio::task::spawn_blocking(move || regular::found(&absolute)).await;
+    found.map_err(|error| unreadable(std::io::Error::other(error)))
 }
 
 fn file_name(path: &Path) -> Result<FileName, ShareError> {

@@ -1,6 +1,6 @@
 //! The downloads of this client, finished ones included, by the user who began them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Row;
 use rusqlite::types::Type;
@@ -113,6 +113,27 @@ impl Store {
             db.execute(
                 "update download set state = ?, error = ?, verified = ? where user = ? and gid = ? and fid = ?",
                 (state, error, verified, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records that a download is, or goes, to another path.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_download_path(
+        &self,
+        user: Uid,
+        key: FileKey,
+        path: &Path,
+    ) -> Result<(), StoreError> {
+        let path = path.to_owned();
+        self.run(move |db| {
+            db.execute(
+                "update download set path = ? where user = ? and gid = ? and fid = ?",
+                (rows::path_column(&path), user.0, key.group.0, key.file.0),
             )?;
             Ok(())
         })

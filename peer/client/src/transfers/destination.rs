@@ -131,6 +131,23 @@ pub(super) async fn must_have_partial(path: PathBuf, overwrite: bool) -> Result<
     .await
 }
 
+/// Where a download goes on if a folder appeared in its place: into that folder, with what is there of it.
+pub(super) async fn inside_folder(
+    path: &Path,
+    name: &FileName,
+    overwrite: bool,
+) -> Result<Option<PathBuf>, DestinationError> {
+    let (path, inside) = (path.to_owned(), path.join(name.as_str()));
+    blocking(move || {
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        target(path, overwrite).move_partial(&target(inside.clone(), overwrite))?;
+        Ok(Some(inside))
+    })
+    .await
+}
+
 /// Whether the folder is there, and no partial file for this path.
 pub(super) async fn is_without_partial(path: PathBuf, overwrite: bool) -> bool {
     let looked = blocking(move || {

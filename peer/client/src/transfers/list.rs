@@ -213,6 +213,12 @@ impl List {
         self.entry(key).map_or(0, verified)
     }
 
+    pub(super) fn set_path(&mut self, key: FileKey, path: &Path) {
+        if let Some(entry) = self.entry_mut(key) {
+            entry.record.path = path.to_owned();
+        }
+    }
+
     pub(super) fn set_state(&mut self, key: FileKey, state: DownloadState) {
         if let Some(entry) = self.entry_mut(key) {
             entry.record.state = state;

@@ -16,6 +16,7 @@ mod run;
 mod sources;
 mod supervisor;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -161,6 +162,19 @@ impl Transfers {
         Ok(complete)
     }
 
+    /// A finished download was moved.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn is_at(&self, user: Uid, key: FileKey, path: &Path) -> Result<(), StoreError> {
+        let complete = self.list().find(key).is_some_and(|found| found.state == DownloadState::Complete);
+        if complete {
+            self.0.parts.store.set_download_path(user, key, path).await?;
+            self.list().set_path(key, path);
+        }
+        Ok(())
+    }
+
     /// Stops uploading what is being downloaded, and does not share it when it is complete; false if it is not being
     /// downloaded.
     ///
@@ -302,8 +316,15 @@ impl Downloads {
         self.parts.shares.part_ended(key).await;
     }
 
-    /// Looks at the destination of a download, and reads its piece list.
-    async fn prepare(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
+    /// Looks at the destination of a download, and reads its piece list. Where a folder appeared in the file's place, the
+    /// download goes into it.
+    async fn prepare(&self, record: &mut DownloadRecord) -> Result<Prepared, TransferError> {
+        let name = record.manifest.name.clone();
+        if let Some(path) = destination::inside_folder(&record.path, &name, record.overwrite).await? {
+            self.parts.store.set_download_path(record.user, record.key, &path).await?;
+            self.list().set_path(record.key, &path);
+            record.path = path;
+        }
         let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
         // It may have been completed without that being recorded.
         let place = destination::check(record.path.clone(), manifest, record.overwrite, &nobody).await?;

@@ -160,7 +160,7 @@ impl Supervisor {
         let found = match self.found.take() {
             Some(Found { pieces, answer }) => Ok((Prepared::Pieces(pieces), Some(answer))),
             None => tokio::select! {
-                prepared = self.downloads.prepare(&self.record) => prepared.map(|prepared| (prepared, None)),
+                prepared = self.downloads.prepare(&mut self.record) => prepared.map(|prepared| (prepared, None)),
                 stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
             },
         };
