@@ -36,5 +36,5 @@ pub use names::{FileName, GroupName, NameError, NodeName, UserName};
 pub use password::Password;
 pub use peer_id::PeerId;
 pub use site::site;
-pub use size::size_text;
+pub use size::{duration_text, size_text};
 pub use tracker_info::TrackerInfo;

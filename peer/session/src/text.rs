@@ -76,13 +76,7 @@ pub fn quota(quota: &QuotaAnswer) -> String {
 /// A duration to the second: `1h02m03s`, `2m03s`, `3s`.
 #[must_use]
 pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest:02}s"),
-        _ => format!("{hours}h{minutes:02}m{rest:02}s"),
-    }
+    shoal_common::duration_text(duration)
 }
 
 /// `count` things: `1 file`, `2 files`.

@@ -35,7 +35,7 @@ impl Run for CreateUser {
         let NewPassword { password, asked } = context.new_password(&self.user, self.password, true).await?;
         let created = context.client.create_user(self.user, password.clone(), self.invite).await?;
         let (user, note) = (&created.user, note(created.provisional));
-        let text = format!("user {user} created{note}");
+        let text = format!("user {user} was created{note}");
         let at_prompt = asked && context.screen.form() == Form::Prompt;
         if at_prompt && context.client.whoami().user.is_none() {
             context.screen.out(&text)?;

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use shoal_common::Digests;
+use shoal_common::{Digests, duration_text, size_text};
 use shoal_engine::{Phase, Progress, SourceRow, SourceState};
 
 use crate::source::Standing;
@@ -89,7 +89,7 @@ impl Report {
         match &self.form {
             Form::Bars { total, sources, .. } => {
                 total.set_position(progress.verified_bytes);
-                total.set_message(format!("{}/s {}", HumanBytes(progress.rate), left(progress)));
+                total.set_message(format!("{}/s {}", size_text(progress.rate), left(progress)));
                 for (bar, row) in
                     sources.iter().zip(0u64..).filter_map(|(bar, id)| Some((bar, row(progress, id)?)))
                 {
@@ -100,8 +100,8 @@ impl Report {
                 let percent = progress.verified_bytes * 100 / progress.total.max(1);
                 say(&format!(
                     "{percent} % of {}, {}/s, {}",
-                    HumanBytes(progress.total),
-                    HumanBytes(progress.rate),
+                    size_text(progress.total),
+                    size_text(progress.rate),
                     left(progress)
                 ));
                 for (label, id) in self.labels.iter().zip(0u64..) {
@@ -131,10 +131,10 @@ impl Report {
         let rate = bytes.saturating_mul(1_000) / millis;
         match &self.form {
             Form::Bars { total, .. } => {
-                total.set_message(format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate)));
+                total.set_message(format!("{}, {}/s", size_text(bytes), size_text(rate)));
                 total.tick();
             }
-            Form::Lines => say(&format!("{}, {}/s", HumanBytes(bytes), HumanBytes(rate))),
+            Form::Lines => say(&format!("{}, {}/s", size_text(bytes), size_text(rate))),
             Form::Json => say(&json!({
                 "event": "progress", "state": "downloading", "size": Value::Null, "done": bytes, "rate": rate,
                 "seconds_left": Value::Null, "sources": [],
@@ -168,20 +168,20 @@ impl Report {
         };
         let path = ending.path.display();
         if ending.fetched == 0 && ending.resumed > 0 {
-            return say(&format!("{path} is complete already: {}, {verified}", HumanBytes(ending.size)));
+            return say(&format!("{path} is complete already: {}, {verified}", size_text(ending.size)));
         }
         let millis = u64::try_from(ending.took.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = ending.fetched.saturating_mul(1_000) / millis;
         let resumed = if ending.resumed > 0 {
-            format!(", {} were there already", HumanBytes(ending.resumed))
+            format!(", {} were there already", size_text(ending.resumed))
         } else {
             String::new()
         };
         say(&format!(
             "{path}: {} in {:.1} s ({}/s){resumed}, {verified}",
-            HumanBytes(ending.size),
+            size_text(ending.size),
             ending.took.as_secs_f64(),
-            HumanBytes(rate)
+            size_text(rate)
         ));
     }
 
@@ -194,7 +194,7 @@ impl Report {
     }
 
     fn source_text(&self, row: &SourceRow) -> String {
-        let (bytes, rate) = (HumanBytes(row.fetched_bytes), HumanBytes(row.rate));
+        let (bytes, rate) = (size_text(row.fetched_bytes), size_text(row.rate));
         let reason = self.reason(row).map(|reason| format!(" ({reason})")).unwrap_or_default();
         format!("{bytes}, {rate}/s, {}{reason}", state_word(&row.state))
     }
@@ -283,7 +283,7 @@ fn left(progress: &Progress) -> String {
     match (progress.phase, progress.eta) {
         (Phase::Checking, _) => "checking".into(),
         (Phase::Opening, _) => "looking at what is there".into(),
-        (_, Some(left)) => format!("{} left", HumanDuration(left)),
+        (_, Some(left)) => format!("{} left", duration_text(left)),
         (_, None) => "waiting".into(),
     }
 }

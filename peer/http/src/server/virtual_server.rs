@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use indicatif::HumanBytes;
+use shoal_common::size_text;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -121,8 +121,8 @@ impl VirtualServer {
             "server {} port {}: {state}, {connections} connections, {} served, {}/s",
             self.number,
             self.address.port(),
-            HumanBytes(bytes),
-            HumanBytes(rate)
+            size_text(bytes),
+            size_text(rate)
         )
     }
 

@@ -195,7 +195,7 @@ fn virtual_servers_stop_and_start_and_report() {
     assert!(TcpStream::connect(("127.0.0.1", ports[1])).is_err());
     assert!(ask(ports[0], "GET /f").0.starts_with("HTTP/1.1 200"));
     writeln!(input, "status").unwrap();
-    assert!(said("server 1 port").contains("97.66 KiB served"));
+    assert!(said("server 1 port").contains("97.6 KiB served"));
     assert!(said("server 2 port").contains("down"));
     writeln!(input, "START 2\nstop 3\nnonsense").unwrap();
     assert!(said("server 2 port").contains("up"));
