@@ -1,10 +1,12 @@
 //! The result of a command, and how lists and paths are shown.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shoal_client::{DownloadRow, RowState};
+use shoal_console::table;
 use shoal_session::text;
 
 /// The result of a command: text for people, fields for scripts.
@@ -12,8 +14,17 @@ use shoal_session::text;
 pub struct Reply {
     /// As people read it; empty if there is nothing to say.
     pub text: String,
+    /// The same for a terminal, if it is a list.
+    pub table: Option<Table>,
     /// As scripts read it.
     pub fields: Map<String, Value>,
+}
+
+/// A list in columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    titles: &'static [&'static str],
+    rows: Vec<Vec<String>>,
 }
 
 impl Reply {
@@ -24,7 +35,7 @@ impl Reply {
             Ok(Value::Object(fields)) => fields,
             Ok(_) | Err(_) => Map::new(),
         };
-        Self { text: text.into(), fields }
+        Self { text: text.into(), table: None, fields }
     }
 
     /// A list under that name: one line per entry, or `none` if there is no entry.
@@ -35,6 +46,23 @@ impl Reply {
         line: impl Fn(&T) -> String,
     ) -> Self {
         Self { text: lines(rows, none, line), ..Self::default() }.with(name, &rows)
+    }
+
+    /// The list is a table on a terminal. `row`: what stands in its columns.
+    pub(crate) fn in_columns<T>(
+        mut self,
+        titles: &'static [&'static str],
+        rows: &[T],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Self {
+        self.table = (!rows.is_empty()).then(|| Table { titles, rows: rows.iter().map(row).collect() });
+        self
+    }
+
+    /// As it is shown on standard output.
+    pub(crate) fn shown(&self) -> Cow<'_, str> {
+        let table = self.table.as_ref().and_then(|Table { titles, rows }| table(titles, rows));
+        table.map_or(Cow::Borrowed(&self.text), Cow::Owned)
     }
 
     /// The reply with a field more.
@@ -49,6 +77,24 @@ impl Reply {
 /// One line per entry, or `none` if there is no entry.
 pub(crate) fn lines<T>(rows: &[T], none: &str, line: impl Fn(&T) -> String) -> String {
     if rows.is_empty() { none.to_owned() } else { rows.iter().map(line).collect::<Vec<_>>().join("\n") }
+}
+
+/// Characters of a digest or key that tell it from others in a list.
+const SHORT_DIGEST: usize = 8;
+
+/// A digest in a list, whole or its beginning.
+pub(crate) fn digest(digest: &impl ToString, whole: bool) -> String {
+    let text = digest.to_string();
+    if whole { text } else { text.chars().take(SHORT_DIGEST).collect() }
+}
+
+/// A peer id in a list, whole or its end: all begin alike.
+pub(crate) fn peer_id(peer: &impl ToString, whole: bool) -> String {
+    let text = peer.to_string();
+    match text.char_indices().nth_back(SHORT_DIGEST - 1) {
+        Some((at, _)) if !whole => format!("…{}", &text[at..]),
+        _ => text,
+    }
 }
 
 /// A path as it may be shown: a file's name may hold anything.

@@ -61,7 +61,7 @@ impl Screen {
         match (self.form, result) {
             (Form::Json, result) => self.out(&json_result(command, result)),
             (_, Ok(reply)) if reply.text.is_empty() => Ok(()),
-            (_, Ok(reply)) => self.out(&reply.text),
+            (_, Ok(reply)) => self.out(&reply.shown()),
             (Form::Prompt, Err(error)) => self.output.err(&wrapped(&format!("error: {error}"))),
             (_, Err(error)) => self.output.err(&format!("error: {error}")),
         }

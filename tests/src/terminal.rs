@@ -25,7 +25,13 @@ impl Terminal {
     /// Starts the program on a terminal of 120 columns, of the kind `xterm` unless the command's `TERM` says otherwise.
     #[must_use]
     pub fn start(command: &Command) -> Self {
-        let size = PtySize { rows: 40, cols: 120, pixel_width: 0, pixel_height: 0 };
+        Self::start_wide(command, 120)
+    }
+
+    /// As [`start`](Self::start), on a terminal of so many columns.
+    #[must_use]
+    pub fn start_wide(command: &Command, columns: u16) -> Self {
+        let size = PtySize { rows: 40, cols: columns, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut builder = CommandBuilder::new(command.get_program());
         builder.args(command.get_args());

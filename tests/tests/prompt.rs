@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use shoal_tests::{
-    Client, Terminal, Trackers, binary, client_command, free_port, random_file, same_content,
+    Client, Terminal, Trackers, binary, client_command, free_port, random_file, run_script, same_content,
     tracker_command, until,
 };
 
@@ -295,4 +295,46 @@ fn every_program_can_be_typed_to_on_any_terminal_or_none() {
             assert_eq!(terminal.wait(), 0, "{term:?}: {}", terminal.text());
         }
     }
+}
+
+#[test]
+fn lists_are_tables_that_fit_the_terminal_and_plain_lines_off_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Client::enter(dir.path(), "ann", &trackers.info());
+    ann.ok("create_group g");
+    let long = "a film with a name that is too long for the terminal.mkv";
+    let (_, sha1) = ann.share("g", long, 2_000_000);
+    ann.share("g", "b.bin", 1_000);
+    drop(ann.quit());
+    let command = client_command(dir.path(), "ann", &trackers.info(), free_port());
+    for columns in [60, 100] {
+        let mut terminal = Terminal::start_wide(&command, columns);
+        terminal.expect_prompt();
+        terminal.run("login ann secret");
+        let mut shown = String::new();
+        for line in ["list_files g", "list_groups", "show_peers g b.bin"] {
+            shown += &terminal.run(line);
+        }
+        for title in ["NAME", "SHARERS", "GROUP", "OWNER", "HOLDS", "PEER ID"] {
+            assert!(shown.contains(title), "{shown}");
+        }
+        assert!(shown.contains(&sha1[..8]) && !shown.contains(&sha1), "{shown}");
+        let widest = shown.lines().map(|line| line.trim_end().chars().count()).max();
+        assert!(widest <= Some(columns.into()), "{columns}:\n{shown}");
+        if columns == 100 {
+            assert!(terminal.run("list_files -v g").contains(&sha1), "{shown}");
+        }
+        terminal.line("quit");
+        assert_eq!(terminal.wait(), 0);
+    }
+    let lines = run_script(
+        dir.path(),
+        "ann",
+        &trackers.info(),
+        &["--exec", "login ann secret", "--exec", "list_files g"],
+        "",
+    );
+    let line = format!("{long}  1.9 MiB  SHA-1 {sha1}  1 sharer");
+    assert!(lines.stdout.lines().any(|shown| shown == line), "{}", lines.stdout);
 }

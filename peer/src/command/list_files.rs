@@ -6,7 +6,9 @@ use shoal_common::tracker_api::FileEntry;
 use shoal_session::text;
 
 use super::{Context, Failure, Run};
-use crate::reply::Reply;
+use crate::reply::{Reply, digest};
+
+const TITLES: &[&str] = &["NAME", "SIZE", "SHARERS", "SHA-1"];
 
 /// List a group's files, and how many clients share each now
 #[derive(Debug, Args)]
@@ -14,6 +16,9 @@ pub struct ListFiles {
     /// The group.
     #[arg(value_name = "group_id", value_parser = GroupName::refer)]
     group: GroupName,
+    /// Whole digests on a terminal, too.
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 impl Run for ListFiles {
@@ -33,6 +38,11 @@ impl Run for ListFiles {
             };
             format!("{}  {}  SHA-1 {}  {sharers}", file.name, text::size(file.size), file.sha1)
         };
-        Ok(Reply::list("files", &files, &none, line).with("group", &self.group))
+        let row = |file: &FileEntry| {
+            let sharers = if file.sharers == 0 { "none now".to_owned() } else { file.sharers.to_string() };
+            vec![file.name.to_string(), text::size(file.size), sharers, digest(&file.sha1, self.verbose)]
+        };
+        let list = Reply::list("files", &files, &none, line).in_columns(TITLES, &files, row);
+        Ok(list.with("group", &self.group))
     }
 }

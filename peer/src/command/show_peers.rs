@@ -5,13 +5,18 @@ use shoal_client::PeerRow;
 
 use super::args::FileArgs;
 use super::{Context, Failure, Run};
-use crate::reply::Reply;
+use crate::reply::{Reply, peer_id};
+
+const TITLES: &[&str] = &["USER", "HOLDS", "ADDRESS", "PEER ID"];
 
 /// Show who holds a file, and how much of it
 #[derive(Debug, Args)]
 pub struct ShowPeers {
     #[command(flatten)]
     file: FileArgs,
+    /// Whole peer ids on a terminal, too.
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 impl Run for ShowPeers {
@@ -21,16 +26,21 @@ impl Run for ShowPeers {
         let file = self.file.name();
         let peers = context.client.peers(&file).await?;
         let none = format!("nobody who is online holds {}", file.file);
-        let line = |peer: &PeerRow| {
-            let part = match peer.percent {
-                Some(100) => "all of it".to_owned(),
-                Some(percent) => format!("{percent}%"),
-                None => "a part of it".to_owned(),
-            };
-            let own = if peer.own { "  (this client)" } else { "" };
-            format!("{}  {}  {part}  {}{own}", peer.user, peer.address, peer.peer)
+        let part = |peer: &PeerRow| match peer.percent {
+            Some(100) => "all of it".to_owned(),
+            Some(percent) => format!("{percent}%"),
+            None => "a part of it".to_owned(),
         };
-        let reply = Reply::list("peers", &peers, &none, line);
+        let line = |peer: &PeerRow| {
+            let own = if peer.own { "  (this client)" } else { "" };
+            format!("{}  {}  {}  {}{own}", peer.user, peer.address, part(peer), peer.peer)
+        };
+        let row = |peer: &PeerRow| {
+            let own = if peer.own { " (this client)" } else { "" };
+            let id = peer_id(&peer.peer, self.verbose);
+            vec![format!("{}{own}", peer.user), part(peer), peer.address.clone(), id]
+        };
+        let reply = Reply::list("peers", &peers, &none, line).in_columns(TITLES, &peers, row);
         Ok(reply.with("group", &file.group).with("file", &file.file))
     }
 }

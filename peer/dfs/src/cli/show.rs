@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use shoal_common::tracker_api::storage::{Health, NodeEntry, StoreStatus};
+use shoal_console::table;
 use shoal_prompt::LinePrinter;
 use shoal_session::text;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ use crate::queue::{Job, State, Work};
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 /// How often a bar is drawn.
 const REDRAW: Duration = Duration::from_millis(200);
+/// Characters of a digest in a table.
+const SHORT_DIGEST: usize = 8;
 
 /// What came of a command.
 #[derive(Debug)]
@@ -248,7 +251,11 @@ fn words(output: &Output) -> String {
             )
         }
         Output::Listed(files) if files.is_empty() => "you have no stored files".to_owned(),
-        Output::Listed(files) => files.iter().map(listed).collect::<Vec<_>>().join("\n"),
+        Output::Listed(files) => {
+            let rows: Vec<Vec<String>> = files.iter().map(columns).collect();
+            let lines = || files.iter().map(listed).collect::<Vec<_>>().join("\n");
+            table(&["NAME", "SIZE", "COPIES", "STATE", "SHA-1"], &rows).unwrap_or_else(lines)
+        }
         Output::Held(files) if files.is_empty() => "you have no stored files".to_owned(),
         Output::Held(files) => {
             files.iter().map(|(file, holders)| held(file, holders)).collect::<Vec<_>>().join("\n")
@@ -332,13 +339,25 @@ fn stored(file: &Stored) -> String {
     format!("{} is stored: {}, {copies}{found} (SHA-1 {})", file.name, text::size(file.size), file.sha1)
 }
 
-fn listed(file: &Listed) -> String {
-    let health = file.health;
-    let state = match () {
+fn state_of(health: &Health) -> String {
+    match () {
         () if health.missing > 0 => format!("{} of {} parts are missing", health.missing, health.chunks),
         () if health.copies < health.wanted => "copies out of reach".to_owned(),
         () => "healthy".to_owned(),
-    };
+    }
+}
+
+/// A file in a table, with the beginning of its digest; `list -v` has the whole.
+fn columns(file: &Listed) -> Vec<String> {
+    let health = file.health;
+    let digest = file.sha1.to_string().chars().take(SHORT_DIGEST).collect();
+    let copies = format!("{}/{}", health.copies, health.wanted);
+    vec![file.name.to_string(), text::size(file.size), copies, state_of(&health), digest]
+}
+
+fn listed(file: &Listed) -> String {
+    let health = file.health;
+    let state = state_of(&health);
     format!(
         "{:>10}  {}/{} copies  {state:<16}  {}  {}",
         text::size(file.size),
@@ -403,7 +422,7 @@ fn is_whole(health: &Health) -> bool {
 }
 
 fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Health]) -> String {
-    let mut lines = Vec::new();
+    let mut rows = Vec::new();
     for server in servers {
         let state = match (&server.problem, entry_of(server, status)) {
             (None, Some(entry)) => format!(
@@ -415,8 +434,13 @@ fn status_words(servers: &[NodeState], status: &StoreStatus, own: &[Health]) -> 
             (None, None) => "up".to_owned(),
             (Some(problem), _) => format!("away  {}", text::printable(problem)),
         };
-        lines.push(format!("{:<12} {:<22} {state}", server.name, server.at));
+        rows.push(vec![server.name.clone(), server.at.clone(), state]);
     }
+    let line = |row: &Vec<String>| format!("{:<12} {:<22} {}", row[0], row[1], row[2]);
+    let mut lines = match table(&["SERVER", "ADDRESS", "STATE"], &rows) {
+        Some(table) => vec![table],
+        None => rows.iter().map(line).collect(),
+    };
     lines.push(format!(
         "{}, {}, of all users; copies to be made again: {}, being made: {}; chunks lost: {}",
         number(status.files, "file"),
