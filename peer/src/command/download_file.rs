@@ -41,7 +41,7 @@ impl Run for DownloadFile {
         let download = context.client.download(self.file.name(), destination, self.overwrite);
         let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
-        let folder = if looks_like_folder(&begun.path, file) {
+        let folder = if !begun.complete && looks_like_folder(&begun.path, file) {
             "; that is the file's name: end it with / for a folder"
         } else {
             ""

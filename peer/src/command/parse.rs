@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn mistakes_say_what_was_expected() {
         for (line, expected) in [
-            ("frobnicate", "there is no command frobnicate; type help"),
+            ("xyzzy", "there is no command xyzzy; type help"),
             ("list_grups", "did you mean list_groups?"),
             ("login", "<user_id> is missing; use: login <user_id> [<password>]"),
             ("download_file g", "<file_name> is missing"),

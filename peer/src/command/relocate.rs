@@ -22,7 +22,7 @@ pub struct Relocate {
 }
 
 impl Run for Relocate {
-    const EXAMPLE: &'static str = "relocate holidays beach.zip /mnt/pictures/beach.zip";
+    const EXAMPLE: &'static str = "relocate holidays beach.zip ~/pictures/beach.zip";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let file = self.file.name();
