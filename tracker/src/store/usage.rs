@@ -136,9 +136,9 @@ impl Store {
         Ok(query.query_row([user.0], |row| count(row, 0))?)
     }
 
-    /// Groups that a user left or was not let into, the longest ago first.
+    /// Groups that a user left or was not let into, the longest ago first; but those whose term the record keeps.
     pub(crate) fn ended_memberships(&self, user: Uid, limit: usize) -> Result<Vec<Gid>, StoreError> {
-        let sql = "SELECT gid FROM member WHERE uid = ?1 AND standing IN (?2, ?3) ORDER BY since LIMIT ?4";
+        let sql = "SELECT gid FROM member WHERE uid = ?1 AND standing IN (?2, ?3) AND term = 0 ORDER BY since LIMIT ?4";
         let mut query = self.db.prepare_cached(sql)?;
         let arguments = params![user.0, Standing::Left as u8, Standing::Rejected as u8, limit];
         let rows = query.query_map(arguments, |row| Ok(Gid(blob(row, 0)?)))?;
