@@ -229,16 +229,6 @@ pub fn check_change(user: Uid, old: PeerId, new: &AccountDigest, signature: &Cha
     verify(old, &change_message(user, old, new), &signature.0)
 }
 
-/// The salt for a name that does not exist: the same each time, and different for every name, so that it looks like any other.
-/// `secret` is shared by all trackers.
-#[must_use]
-pub fn decoy_salt(secret: &[u8; 32], name: &str) -> [u8; SALT_BYTES] {
-    let digest = blake3::keyed_hash(secret, name.as_bytes());
-    let mut salt = [0; SALT_BYTES];
-    salt.copy_from_slice(&digest.as_bytes()[..SALT_BYTES]);
-    salt
-}
-
 fn challenge_message(challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> Vec<u8> {
     [b"shoal login 1\0".as_slice(), challenge, &client.0, &tracker.0].concat()
 }

@@ -1,9 +1,9 @@
 //! The replicated records that the service reads and writes: their kinds, keys and values.
 //!
 //! Claims, votes and decided names are the replica's own. The records here are keyed by ids, never by names. The kind's number
-//! decides which of two records stays ([`Kind::rule`]): the last one written, or, for the decoy secret, the first. Of two
-//! accounts the one with more signed changes stays ([`crate::proof`]). Values are CBOR maps, so that an earlier version keeps
-//! the fields of a later one.
+//! decides which of two records stays ([`Kind::rule`]): the last one written. Before that counts, of two accounts the one with
+//! more signed changes stays ([`crate::proof`]), and of two memberships the one of the later [`Term`]. Values are CBOR maps, so
+//! that an earlier version keeps the fields of a later one.
 
 use minicbor::{Decode, Encode};
 use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, SEALED_BYTES};
@@ -41,8 +41,6 @@ pub const SIGN_OUT: Kind = Kind(84);
 pub const QUOTA: Kind = Kind(85);
 /// An invitation to create one account ([`Invitation`]), by a hash of its code.
 pub const INVITATION: Kind = Kind(86);
-/// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
-pub const DECOY_SECRET: Kind = Kind(32);
 
 /// That an operator took a storage node out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
