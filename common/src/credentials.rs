@@ -110,11 +110,13 @@ pub enum CredentialError {
 impl AccountKey {
     /// An independent key for one purpose, by HKDF-SHA256.
     #[must_use]
-    pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut key = Zeroizing::new([0; 32]);
-        without_traces(|| {
+    pub fn derive(&self, purpose: &[u8]) -> Arc<Zeroizing<[u8; 32]>> {
+        let Ok(key) = without_traces(|| {
             let hkdf = Hkdf::<Sha256>::new(None, &**self.0);
-            hkdf.expand(purpose, key.as_mut()).expect("32 bytes are less than HKDF's limit");
+            filled(|key: &mut [u8; 32]| {
+                hkdf.expand(purpose, key).expect("32 bytes are less than HKDF's limit");
+                Ok::<_, Infallible>(())
+            })
         });
         key
     }

@@ -49,7 +49,12 @@ impl Secrets {
         let payload = Payload { msg: sealed, aad: &account.salt };
         let nonce = XNonce::try_from(nonce).unwrap();
         let account_key = XChaCha20Poly1305::new(&Key::from(wrapping)).decrypt(&nonce, payload).unwrap();
+        let mut descriptions = [0; 32];
+        Hkdf::<Sha256>::new(None, &account_key)
+            .expand(b"shoal dfs descriptions 1", &mut descriptions)
+            .unwrap();
         Self(vec![
+            ("the key of stored files' descriptions", descriptions.to_vec()),
             ("the password", password.as_bytes().to_vec()),
             ("the root of the keys", root.to_vec()),
             ("the login key's seed", seed.to_vec()),
@@ -191,6 +196,8 @@ fn after_the_end_of_a_login_dfs_memory_holds_neither_passwords_nor_keys() {
     let mut dfs = Dfs::start(dir.path(), &store, "bob\nPassword-of-bob-in-a-pipe-86\n");
     let said = || std::fs::read_to_string(dir.path().join("dfs.said")).unwrap();
     until("it is logged in", || said().contains("From DFS2: Authorization Granted."));
+    dfs.say("list\n");
+    until("it lists", || said().contains("you have no stored files"));
     secrets.is_logged_in(dfs.0.id());
     sign_out_others(&mut member);
     until("it says so", || {

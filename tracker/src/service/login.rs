@@ -79,7 +79,7 @@ impl Service {
                 None if number == 0 => {
                     format!("there is no user {name}; create the account with: create_user {name}")
                 }
-                _ => format!("wrong password for {name}"),
+                _ => format!("wrong password for {name}; try again"),
             };
             return Err(Refusal::new(RefusalKind::WrongPassword, text));
         };
