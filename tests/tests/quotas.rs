@@ -432,6 +432,27 @@ fn a_file_of_many_tiny_chunks_is_refused_by_every_tracker_and_one_of_few_is_stor
 }
 
 #[test]
+fn a_user_who_wants_all_leases_leaves_others_theirs_at_every_tracker() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 2, 2);
+    let lease = || Call::Store(StoreCall::Lease { id: RequestId::random(), end: false });
+    let mut eve = Member::connect(store.trackers.address(1));
+    eve.enter("eve");
+    let taken = eve.calls_at_once((0..500).map(|_| lease()).collect());
+    assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 64);
+    let mut elsewhere = Member::connect(store.trackers.address(2));
+    elsewhere.login("eve", "secret").unwrap();
+    until("the other tracker counts them too", || {
+        elsewhere.call(lease()).is_err_and(|refusal| refusal.kind == RefusalKind::Limit)
+    });
+    let path = dir.path().join("film");
+    random_file(&path, 100_000, 1);
+    store.ok(&["put", path.to_str().unwrap()]);
+    let to = tempfile::tempdir_in(dir.path()).unwrap();
+    store.ok(&["get", "film", "-o", to.path().to_str().unwrap()]);
+}
+
+#[test]
 fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::start(dir.path(), 1, 1);
