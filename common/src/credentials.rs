@@ -4,6 +4,9 @@
 //! trackers keep, and the *wrapping key*, which seals the account key. The account's name plays no part, so that an account
 //! that was renamed keeps its password.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
@@ -11,7 +14,8 @@ use ed25519_dalek::{Signer, SigningKey};
 use hkdf::Hkdf;
 use minicbor::{Decode, Encode};
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use shoal_wipe::without_traces;
+use zeroize::Zeroizing;
 
 use crate::digest::Blake3;
 use crate::ids::{AccountDigest, Uid};
@@ -61,15 +65,32 @@ impl Account {
     }
 }
 
-/// The random key under which an account keeps its own secrets. A change of password keeps it.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct AccountKey([u8; 32]);
+/// The random key under which an account keeps its own secrets. A change of password keeps it. Clones share one allocation, which is
+/// wiped with the last of them.
+#[derive(Clone)]
+pub struct AccountKey(Arc<Zeroizing<[u8; 32]>>);
 
-/// What the client keeps while it is logged in, to log in again without asking for the password.
+/// What the client keeps while it is logged in, to log in again without asking for the password. Clones share one allocation, which
+/// is wiped with the last of them.
 #[derive(Clone)]
 pub struct Secrets {
-    login: SigningKey,
-    wrapping: Zeroizing<[u8; 32]>,
+    /// The login key's seed, then the wrapping key.
+    keys: Arc<Zeroizing<[u8; SEED_BYTES + WRAPPING_BYTES]>>,
+    login_key: PeerId,
+}
+
+/// Bytes of the login key's seed.
+const SEED_BYTES: usize = 32;
+/// Bytes of the wrapping key.
+const WRAPPING_BYTES: usize = 32;
+
+/// An allocation for a secret, filled where it stays: what is moved leaves a copy behind.
+fn filled<const N: usize, E>(
+    fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>,
+) -> Result<Arc<Zeroizing<[u8; N]>>, E> {
+    let mut secret = Arc::new(Zeroizing::new([0; N]));
+    fill(Arc::get_mut(&mut secret).expect("nothing else has it yet"))?;
+    Ok(secret)
 }
 
 /// Why secrets could not be made or used.
@@ -89,19 +110,25 @@ pub enum CredentialError {
 impl AccountKey {
     /// An independent key for one purpose, by HKDF-SHA256.
     #[must_use]
-    pub fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
-        let mut key = Zeroizing::new([0; 32]);
-        let hkdf = Hkdf::<Sha256>::new(None, &self.0);
-        hkdf.expand(purpose, key.as_mut()).expect("32 bytes are less than HKDF's limit");
+    pub fn derive(&self, purpose: &[u8]) -> Arc<Zeroizing<[u8; 32]>> {
+        let Ok(key) = without_traces(|| {
+            let hkdf = Hkdf::<Sha256>::new(None, &**self.0);
+            filled(|key: &mut [u8; 32]| {
+                hkdf.expand(purpose, key).expect("32 bytes are less than HKDF's limit");
+                Ok::<_, Infallible>(())
+            })
+        });
         key
     }
 
     /// A random one that belongs to no account yet.
     #[must_use]
     pub fn random() -> Self {
-        let mut key = Self([0; 32]);
-        fill(&mut key.0);
-        key
+        let Ok(key) = filled(|key: &mut [u8; 32]| {
+            fill(key);
+            Ok::<_, Infallible>(())
+        });
+        Self(key)
     }
 }
 
@@ -114,20 +141,25 @@ impl Secrets {
         if password.is_empty() || password.len() > MAX_PASSWORD_BYTES {
             return Err(CredentialError::PasswordLength);
         }
-        let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32))
-            .map_err(|_| CredentialError::Memory)?;
-        let mut root = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(password.as_bytes(), salt, root.as_mut())
-            .map_err(|_| CredentialError::Memory)?;
-        let hkdf = Hkdf::<Sha256>::new(None, root.as_ref());
-        let expand = |info: &[u8]| {
-            let mut key = Zeroizing::new([0; 32]);
-            hkdf.expand(info, key.as_mut()).expect("32 bytes are less than HKDF's limit");
-            key
-        };
-        let login = SigningKey::from_bytes(&expand(b"shoal login key 1"));
-        Ok(Self { login, wrapping: expand(b"shoal wrapping key 1") })
+        without_traces(|| {
+            let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32))
+                .map_err(|_| CredentialError::Memory)?;
+            let mut root = Zeroizing::new([0; 32]);
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+                .hash_password_into(password.as_bytes(), salt, root.as_mut())
+                .map_err(|_| CredentialError::Memory)?;
+            let hkdf = Hkdf::<Sha256>::new(None, root.as_ref());
+            let keys = filled(|keys: &mut [u8; SEED_BYTES + WRAPPING_BYTES]| {
+                let (seed, wrapping) = keys.split_at_mut(SEED_BYTES);
+                for (info, key) in [(&b"shoal login key 1"[..], seed), (b"shoal wrapping key 1", wrapping)] {
+                    hkdf.expand(info, key).expect("32 bytes are less than HKDF's limit");
+                }
+                Ok(())
+            })?;
+            let mut secrets = Self { keys, login_key: PeerId([0; 32]) };
+            secrets.login_key = PeerId(secrets.signing_key().verifying_key().to_bytes());
+            Ok(secrets)
+        })
     }
 
     /// A new account under a fresh salt: its secrets, its account key, and what the trackers get.
@@ -156,20 +188,20 @@ impl Secrets {
     /// The public half of the login key.
     #[must_use]
     pub fn login_key(&self) -> PeerId {
-        PeerId(self.login.verifying_key().to_bytes())
+        self.login_key
     }
 
     /// Answers a tracker's challenge. The signature is valid for this client at this tracker only.
     #[must_use]
     pub fn answer(&self, challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> [u8; 64] {
-        self.login.sign(&challenge_message(challenge, client, tracker)).to_bytes()
+        self.sign(&challenge_message(challenge, client, tracker))
     }
 
     /// Signs that `new` takes the place of this login key's account. Trackers keep the signature with the account, and take no
     /// other key material for that user without one.
     #[must_use]
     pub fn sign_change(&self, user: Uid, new: &AccountDigest) -> ChangeSignature {
-        ChangeSignature(self.login.sign(&change_message(user, self.login_key(), new)).to_bytes())
+        ChangeSignature(self.sign(&change_message(user, self.login_key, new)))
     }
 
     /// Opens the account key.
@@ -179,28 +211,47 @@ impl Secrets {
     pub fn open(&self, account: &Account) -> Result<AccountKey, CredentialError> {
         let (nonce, sealed) = account.sealed_account_key.split_at(24);
         let nonce = XNonce::try_from(nonce).map_err(|_| CredentialError::Sealed)?;
-        let opened = Zeroizing::new(
-            self.cipher()
-                .decrypt(&nonce, Payload { msg: sealed, aad: &account.salt })
-                .map_err(|_| CredentialError::Sealed)?,
-        );
-        opened.as_slice().try_into().map(AccountKey).map_err(|_| CredentialError::Sealed)
+        without_traces(|| {
+            let opened = Zeroizing::new(
+                self.cipher()
+                    .decrypt(&nonce, Payload { msg: sealed, aad: &account.salt })
+                    .map_err(|_| CredentialError::Sealed)?,
+            );
+            filled(|key: &mut [u8; 32]| {
+                if opened.len() != key.len() {
+                    return Err(CredentialError::Sealed);
+                }
+                key.copy_from_slice(&opened);
+                Ok(())
+            })
+            .map(AccountKey)
+        })
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        without_traces(|| self.signing_key().sign(message).to_bytes())
+    }
+
+    /// The login key. It leaves copies on the stack.
+    fn signing_key(&self) -> SigningKey {
+        SigningKey::from_bytes(self.keys.first_chunk().expect("the seed comes first"))
     }
 
     fn seal(&self, key: &AccountKey, salt: &[u8; SALT_BYTES]) -> [u8; SEALED_BYTES] {
         let mut sealed = [0; SEALED_BYTES];
         fill(&mut sealed[..24]);
         let nonce = XNonce::try_from(&sealed[..24]).expect("24 bytes");
-        let body = self
-            .cipher()
-            .encrypt(&nonce, Payload { msg: &key.0, aad: salt })
-            .expect("32 bytes are less than the cipher's limit");
+        let body = without_traces(|| {
+            let payload = Payload { msg: &**key.0, aad: salt };
+            self.cipher().encrypt(&nonce, payload).expect("32 bytes are less than the cipher's limit")
+        });
         sealed[24..].copy_from_slice(&body);
         sealed
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(&Key::from(*self.wrapping))
+        let wrapping: &[u8; WRAPPING_BYTES] = self.keys.last_chunk().expect("the wrapping key comes last");
+        XChaCha20Poly1305::new(&Key::from(*wrapping))
     }
 }
 
@@ -227,16 +278,6 @@ pub fn check_answer(
 #[must_use]
 pub fn check_change(user: Uid, old: PeerId, new: &AccountDigest, signature: &ChangeSignature) -> bool {
     verify(old, &change_message(user, old, new), &signature.0)
-}
-
-/// The salt for a name that does not exist: the same each time, and different for every name, so that it looks like any other.
-/// `secret` is shared by all trackers.
-#[must_use]
-pub fn decoy_salt(secret: &[u8; 32], name: &str) -> [u8; SALT_BYTES] {
-    let digest = blake3::keyed_hash(secret, name.as_bytes());
-    let mut salt = [0; SALT_BYTES];
-    salt.copy_from_slice(&digest.as_bytes()[..SALT_BYTES]);
-    salt
 }
 
 fn challenge_message(challenge: &[u8; CHALLENGE_BYTES], client: PeerId, tracker: PeerId) -> Vec<u8> {

@@ -298,6 +298,7 @@ mod tests {
         assert!(manifest(2, 4, 0, 16).has_fair_lengths());
         let mut many = manifest(2, 4, 0, 17);
         assert!(!many.has_fair_lengths());
+        assert_eq!(StoreManifest::read(&many.encode()), Ok(many.clone()), "what is stored already is read");
         many.chunks.iter_mut().take(16).for_each(|chunk| chunk.sealed = MIN_OF_MANY);
         assert!(many.has_fair_lengths(), "the last may be short");
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use shoal_session::text;
+use shoal_wipe::without_traces;
 
 use crate::command::{Command, Context, Failure, Parsed, parse};
 
@@ -22,7 +23,7 @@ pub(crate) enum Next {
 /// # Errors
 /// When the output is closed.
 pub(crate) async fn run(context: &Context, line: &str) -> io::Result<Next> {
-    let Some(Parsed { name, command }) = parse(line) else { return Ok(Next::Continue) };
+    let Some(Parsed { name, command }) = without_traces(|| parse(line)) else { return Ok(Next::Continue) };
     let quits = matches!(command, Ok(Command::Quit(_)));
     let result = match command {
         Ok(command) => match command.run(context).await {

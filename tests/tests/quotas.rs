@@ -3,8 +3,8 @@
 
 use std::thread;
 
-use shoal_common::storage::ChunkId;
-use shoal_common::tracker_api::storage::{StoreAnswer, StoreCall};
+use shoal_common::storage::{ChunkId, ChunkRef, PointerKey, StoreManifest};
+use shoal_common::tracker_api::storage::{NodeEntry, StoreAnswer, StoreCall};
 use shoal_common::tracker_api::{Answer, Call, QuotaAnswer, Refusal, RefusalKind};
 use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, RequestId, Sha1};
 use shoal_dfs::connection::{NodeConnection, RequestError};
@@ -391,6 +391,67 @@ fn shares_of_a_lost_client_are_taken_back_and_a_download_over_the_quota_is_compl
     until("one of the two is shared again", || ann.ok("quota")["files"]["used"] == 2);
 }
 
+fn nodes(member: &mut Member) -> Vec<NodeEntry> {
+    match member.done(Call::Store(StoreCall::Nodes)) {
+        Answer::Store(StoreAnswer::Nodes(nodes)) => nodes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_of_many_tiny_chunks_is_refused_by_every_tracker_and_one_of_few_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 2, 2);
+    let names = |chunks: u32, length: u32, last: u32| {
+        let id = |number: u32| ChunkId::of(&[number.to_le_bytes(), length.to_le_bytes()].concat());
+        let sealed = |number| if number + 1 == chunks { last } else { length };
+        (0..chunks).map(|number| ChunkRef { id: id(number), sealed: sealed(number) }).collect::<Vec<_>>()
+    };
+    for number in [1, 2] {
+        let mut eve = Member::connect(store.trackers.address(number));
+        eve.enter(&format!("eve{number}"));
+        let servers: Vec<_> = nodes(&mut eve).into_iter().map(|node| node.peer).collect();
+        let put = |chunks| {
+            let manifest = StoreManifest { copies: 2, servers: servers.clone(), shift: 0, chunks }.encode();
+            let key = PointerKey(Blake3::of(&manifest).0);
+            Call::Store(StoreCall::Put { request: RequestId::random(), key, manifest, sealed: vec![1] })
+        };
+        // 20,000 chunks of 3 bytes; all but one long enough; one more than a few.
+        let almost: Vec<_> = names(40, 1 << 20, 3).into_iter().chain(names(1, 5, 5)).collect();
+        for chunks in [names(20_000, 3, 3), almost, names(17, 100, 100)] {
+            let refusal = eve.refused(put(chunks));
+            assert_eq!(refusal.kind, RefusalKind::Malformed, "{refusal:?}");
+            assert!(refusal.text.contains("its chunks are too short for so many"), "{refusal:?}");
+        }
+        assert_eq!(quota(&mut eve, None).files.used, 0);
+        // A small file has few, and a long one's last chunk is what is left.
+        eve.done(put(names(4, 51, 49)));
+        eve.done(put(names(40, 1 << 20, 49)));
+        assert_eq!(quota(&mut eve, None).files.used, 2);
+    }
+}
+
+#[test]
+fn a_user_who_wants_all_leases_leaves_others_theirs_at_every_tracker() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 2, 2);
+    let lease = || Call::Store(StoreCall::Lease { id: RequestId::random(), end: false });
+    let mut eve = Member::connect(store.trackers.address(1));
+    eve.enter("eve");
+    let taken = eve.calls_at_once((0..500).map(|_| lease()).collect());
+    assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 64);
+    let mut elsewhere = Member::connect(store.trackers.address(2));
+    elsewhere.login("eve", "secret").unwrap();
+    until("the other tracker counts them too", || {
+        elsewhere.call(lease()).is_err_and(|refusal| refusal.kind == RefusalKind::Limit)
+    });
+    let path = dir.path().join("film");
+    random_file(&path, 100_000, 1);
+    store.ok(&["put", path.to_str().unwrap()]);
+    let to = tempfile::tempdir_in(dir.path()).unwrap();
+    store.ok(&["get", "film", "-o", to.path().to_str().unwrap()]);
+}
+
 #[test]
 fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
     let dir = tempfile::tempdir().unwrap();
@@ -398,9 +459,7 @@ fn a_client_that_tells_no_tracker_what_it_stores_fills_no_node() {
     say(&mut store.trackers, 1, "quota users stored 100K", "100.0 KiB stored");
     let mut eve = Member::connect(store.trackers.address(1));
     eve.enter("eve");
-    let Answer::Store(StoreAnswer::Nodes(nodes)) = eve.done(Call::Store(StoreCall::Nodes)) else {
-        panic!("no answer")
-    };
+    let nodes = nodes(&mut eve);
     let Answer::Store(StoreAnswer::Ticket { ticket, .. }) = eve.done(Call::Store(StoreCall::Ticket)) else {
         panic!("no answer")
     };

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use shoal_tests::{Client, Trackers, bytes_read, same_content, until};
+use shoal_common::UserName;
+use shoal_common::tracker_api::{Answer, Call, RefusalKind};
+use shoal_tests::{Client, Member, Trackers, bytes_read, same_content, until};
 
 const MIB: usize = 1 << 20;
 
@@ -223,4 +225,33 @@ fn after_five_failed_logins_further_tries_wait() {
     ann.ok("logout");
     until("the right password gets in", || ann.run("login ann secret").answer["ok"] == true);
     assert!(started.elapsed() < Duration::from_secs(35));
+}
+
+#[test]
+fn a_login_says_at_every_tracker_that_a_name_has_no_account_and_guesses_at_it_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trackers = Trackers::start(dir.path(), 2);
+    trackers.until_in_step();
+    let said = |trackers: &Trackers, number| {
+        let mut stranger = Member::connect(trackers.port(number));
+        let name = UserName::refer("nobody").unwrap();
+        let challenge = stranger.done(Call::Challenge { name, candidate: 0 });
+        let Answer::Challenge { salt, .. } = challenge else { panic!("{challenge:?}") };
+        let refusal = stranger.login("nobody", "secret").unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::WrongPassword);
+        (salt, refusal.text)
+    };
+    let first = said(&trackers, 1);
+    assert!(first.1.contains("there is no user nobody; create the account with"), "{}", first.1);
+    assert_eq!(said(&trackers, 2), first);
+    trackers.kill(2);
+    trackers.restart(2);
+    assert_eq!(said(&trackers, 2), first, "after a restart");
+    // Guesses at it are counted as those at an account are, by each connection of the address together.
+    let mut stranger = Member::connect(trackers.port(1));
+    let kinds: Vec<_> = (0..8).map(|_| stranger.login("nobody", "secret").unwrap_err().kind).collect();
+    assert!(kinds.contains(&RefusalKind::Wait), "{kinds:?}");
+    stranger.create_user("ann", "secret");
+    let refusal = stranger.login("ann", "other").unwrap_err();
+    assert!(refusal.text.contains("wrong password for ann"), "{refusal:?}");
 }

@@ -420,7 +420,7 @@ fn record_of(group: Gid) -> Write {
     let (user, request) = (Uid::random(), RequestId::random());
     let (kind, key, value) = match fastrand::u8(..3) {
         0 => {
-            let membership = Membership { standing: Standing::Member, since_ms: 1, request };
+            let membership = Membership { standing: Standing::Member, since_ms: 1, request, term: None };
             (record::MEMBERSHIP, record::membership_key(group, user), encode(&membership))
         }
         1 => {

@@ -60,10 +60,11 @@ async fn serve_calls(service: Service, inbound: Inbound, closing: CancellationTo
         let (id, name) = (call.call, call.body.name());
         let span = tracing::info_span!("call", id, name, session = client.session());
         let body = answer(&service, &mut client, call.body).instrument(span).await;
-        let answer = crate::record::encode(&FromTracker { call: id, body });
-        match tokio::time::timeout(SEND_TIMEOUT, sender.send(&answer)).await {
+        let answer = FromTracker { call: id, body };
+        let encoded = crate::record::encode(&answer);
+        match tokio::time::timeout(SEND_TIMEOUT, sender.send(&encoded)).await {
             // An overdraft is waited for before the next call.
-            Ok(Ok(())) => budget.owe(price::of_bytes(answer.len())),
+            Ok(Ok(())) => budget.owe(price::of_answer(&answer.body, encoded.len())),
             _ => break,
         }
     }

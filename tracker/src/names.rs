@@ -1,10 +1,16 @@
 //! From names to ids and back: who holds a name, and how the losers of a conflict are called.
 
+use std::collections::{HashMap, HashSet};
+
+use shoal_common::names::is_same;
 use shoal_common::tracker_api::{RefusalKind, UserEntry};
 use shoal_common::{Gid, GroupName, NameError, Uid, UserName};
 use shoal_replica::{Holder, NameSpace, parse_claim_key};
 
 use crate::database::{Fault, Tx, refuse};
+
+/// Bytes of an id in `name~xxxxxx`.
+const TAIL_BYTES: usize = 3;
 
 /// What a user or group is called now, and whether that may still change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +36,10 @@ pub(crate) fn user_called(tx: &Tx<'_>, user: Uid) -> Result<Called<UserName>, Fa
     let holder = tx.holder(NameSpace::User, name.as_str())?;
     Ok(match holder {
         Some(holder) if holder.uid.0 == user.0 => Called { name, provisional: !holder.definite },
-        _ => Called { name: name.renamed(&user.0), provisional: false },
+        _ => Called {
+            name: name.renamed(&tail(tx, NameSpace::User, name.as_str(), user.0)?),
+            provisional: false,
+        },
     })
 }
 
@@ -48,8 +57,43 @@ pub(crate) fn group_called_by(tx: &Tx<'_>, name: GroupName, group: Gid) -> Resul
     let holder = tx.holder(NameSpace::Group, name.as_str())?;
     Ok(match holder {
         Some(holder) if holder.uid.0 == group.0 => Called { name, provisional: !holder.definite },
-        _ => Called { name: name.renamed(&group.0), provisional: false },
+        _ => Called {
+            name: name.renamed(&tail(tx, NameSpace::Group, name.as_str(), group.0)?),
+            provisional: false,
+        },
     })
+}
+
+/// The id of a claim that lost `name`, in the order in which its digits go into `name~xxxxxx`.
+fn tail(tx: &Tx<'_>, space: NameSpace, name: &str, id: [u8; 16]) -> Result<[u8; 16], Fault> {
+    let claims = tx.claims(space, name)?;
+    let mut rivals = Vec::new();
+    for row in &claims {
+        let Some((claimed, id)) = parse_claim_key(&row.key) else { continue };
+        if std::str::from_utf8(claimed).is_ok_and(|claimed| is_same(claimed, name)) {
+            rivals.push((row.stamp, id.0));
+        }
+    }
+    rivals.sort_unstable();
+    Ok(tails(rivals.into_iter().map(|(_, id)| id)).remove(&id).unwrap_or(id))
+}
+
+/// Digits for each of the claims on one name, from the earliest: its id's first six, or, where an earlier claim has these, the
+/// next six. Six digits are few enough to make an id with them in a second, and two users or groups must not be called alike.
+fn tails(ids: impl Iterator<Item = [u8; 16]>) -> HashMap<[u8; 16], [u8; 16]> {
+    let (mut taken, mut tails) = (HashSet::new(), HashMap::new());
+    for id in ids {
+        let orders = (0..id.len() / TAIL_BYTES).map(|number| {
+            let mut order = id;
+            order.rotate_left(number * TAIL_BYTES);
+            order
+        });
+        let free = orders.into_iter().find(|order| !taken.contains(&order[..TAIL_BYTES]));
+        let order = free.unwrap_or(id);
+        taken.insert(order[..TAIL_BYTES].to_vec());
+        tails.insert(id, order);
+    }
+    tails
 }
 
 /// The name alone of [`user_called`], cached, because every holder of a file needs it.
@@ -86,7 +130,7 @@ pub(crate) fn users_named(tx: &Tx<'_>, name: &UserName) -> Result<Vec<Uid>, Faul
         return Ok(ids.into_iter().map(Uid).collect());
     }
     let mut meant = Vec::new();
-    for id in ids.into_iter().filter(|id| name.base().renamed(id) == *name).map(Uid) {
+    for id in ids.into_iter().map(Uid) {
         meant.extend((user_called(tx, id)?.name == *name).then_some(id));
     }
     Ok(meant)
@@ -152,7 +196,7 @@ pub(crate) fn resembled(
     let what = if space == NameSpace::User { "user" } else { "group" };
     let shown = match tx.holder(space, taken.as_str())? {
         Some(known) if known.uid == holder.uid => taken,
-        _ => taken.renamed(&holder.uid.0),
+        _ => taken.renamed(&tail(tx, space, taken.as_str(), holder.uid.0)?),
     };
     Ok(Some(format!("it resembles the existing {what} '{shown}'")))
 }
@@ -172,4 +216,35 @@ pub(crate) fn check_new<N>(
         created_shown = shoal_common::names::shown(text)
     );
     Err(refuse(RefusalKind::Malformed, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(triples: [u8; 5]) -> [u8; 16] {
+        let mut id = [0; 16];
+        for (at, triple) in triples.into_iter().enumerate() {
+            id[TAIL_BYTES * at..TAIL_BYTES * (at + 1)].fill(triple);
+        }
+        id
+    }
+
+    #[test]
+    fn no_two_claims_on_a_name_are_called_alike_and_the_earlier_keeps_its_digits() {
+        let base = UserName::create("ann").unwrap();
+        let called = |ids: &[[u8; 16]]| {
+            let tails = tails(ids.iter().copied());
+            ids.iter().map(|id| base.renamed(&tails[id]).as_str().to_owned()).collect::<Vec<_>>()
+        };
+        let (ann, other) = (id([1, 2, 3, 4, 5]), id([6, 7, 8, 9, 10]));
+        assert_eq!(called(&[ann, other]), ["ann~010101", "ann~060606"]);
+        // Made to be called as she is, or as another one would be then.
+        let (forged, again) = (id([1, 6, 11, 12, 13]), id([1, 11, 6, 14, 15]));
+        assert_eq!(called(&[ann, forged, other]), ["ann~010101", "ann~060606", "ann~070707"]);
+        assert_eq!(
+            called(&[ann, other, forged, again]),
+            ["ann~010101", "ann~060606", "ann~0b0b0b", "ann~0e0e0e"]
+        );
+    }
 }

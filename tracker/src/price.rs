@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use shoal_common::bucket::Allowance;
-use shoal_common::tracker_api::Call;
+use shoal_common::tracker_api::{Answer, Call, Reply};
 use shoal_net::Tariff;
 
 /// A session begins or is renewed: a ticket is signed for each of the user's groups.
 const SESSION: u32 = 4;
 /// A list of accounts, groups or files is read.
 const LIST: u32 = 2;
+/// Users or groups in an answer for one unit: each is named by the claims on its name.
+const ENTRIES_PER_UNIT: usize = 16;
 /// Bytes of a call, or of an answer, for one unit: a piece list of the largest file costs 31.
 const BYTES_PER_UNIT: usize = 64 * 1024;
 
@@ -51,6 +53,30 @@ pub fn of_call(call: &Call, length: usize) -> u32 {
 
 /// The price of an answer of that length.
 #[must_use]
-pub fn of_bytes(length: usize) -> u32 {
+pub fn of_answer(reply: &Reply, length: usize) -> u32 {
+    let entries = match reply {
+        Reply::Done(Answer::Users { users, .. }) => users.len(),
+        Reply::Done(Answer::Groups { groups, .. }) => groups.len(),
+        _ => 0,
+    };
+    of_bytes(length) + u32::try_from(entries / ENTRIES_PER_UNIT).unwrap_or(u32::MAX)
+}
+
+fn of_bytes(length: usize) -> u32 {
     u32::try_from(length / BYTES_PER_UNIT).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::UserName;
+    use shoal_common::tracker_api::UserEntry;
+
+    #[test]
+    fn a_list_costs_what_is_on_it() {
+        let user = UserEntry { name: UserName::create("ann").unwrap(), provisional: false };
+        let list = |length| Reply::Done(Answer::Users { users: vec![user.clone(); length], more: false });
+        assert_eq!([0, 10, 1_000].map(|length| of_answer(&list(length), 10 * length)), [0, 0, 62]);
+        assert_eq!(of_answer(&Reply::Done(Answer::Ok), BYTES_PER_UNIT), 1);
+    }
 }

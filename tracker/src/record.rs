@@ -1,9 +1,9 @@
 //! The replicated records that the service reads and writes: their kinds, keys and values.
 //!
 //! Claims, votes and decided names are the replica's own. The records here are keyed by ids, never by names. The kind's number
-//! decides which of two records stays ([`Kind::rule`]): the last one written, or, for the decoy secret, the first. Of two
-//! accounts the one with more signed changes stays ([`crate::proof`]). Values are CBOR maps, so that an earlier version keeps
-//! the fields of a later one.
+//! decides which of two records stays ([`Kind::rule`]): the last one written. Before that counts, of two accounts the one with
+//! more signed changes stays ([`crate::proof`]), and of two memberships the one of the later [`Term`]. Values are CBOR maps, so
+//! that an earlier version keeps the fields of a later one.
 
 use minicbor::{Decode, Encode};
 use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, SEALED_BYTES};
@@ -41,8 +41,6 @@ pub const SIGN_OUT: Kind = Kind(84);
 pub const QUOTA: Kind = Kind(85);
 /// An invitation to create one account ([`Invitation`]), by a hash of its code.
 pub const INVITATION: Kind = Kind(86);
-/// The secret behind the salts of names that do not exist (32 bytes), under the empty key.
-pub const DECOY_SECRET: Kind = Kind(32);
 
 /// That an operator took a storage node out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -84,6 +82,54 @@ pub struct Membership {
     /// The request that made it so.
     #[n(2)]
     pub request: RequestId,
+    /// The group's term when it was written; `None` is the first, and what an earlier version writes.
+    #[n(3)]
+    pub term: Option<Term>,
+}
+
+/// How often a group has changed its owner: what an owner decided counts less than what a later owner did, whatever the clocks
+/// say. Every record of a membership carries it, so that two of them are compared without others.
+///
+/// The founder's return counts more than any number of owners who left, because the founder is the owner while a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Term(#[n(0)] u64);
+
+impl Term {
+    /// What the founder's return counts for.
+    const RETURN: u64 = 1 << 32;
+    /// The last term: SQLite counts with a sign. In it later records stay, as in the first.
+    const LAST: u64 = i64::MAX as u64;
+
+    /// The term of that number.
+    #[must_use]
+    pub fn of(number: u64) -> Self {
+        Self(number.min(Self::LAST))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.min(Self::LAST)
+    }
+
+    /// The term that begins when the owner leaves.
+    #[must_use]
+    pub fn after_leaving(self) -> Self {
+        Self::of(self.number() + 1)
+    }
+
+    /// The term that begins when the founder is let in again.
+    #[must_use]
+    pub fn after_return(self) -> Self {
+        Self::of(self.number() + Self::RETURN)
+    }
+
+    /// As a record has it.
+    #[must_use]
+    pub fn noted(self) -> Option<Self> {
+        Some(self).filter(|term| term.number() > 0)
+    }
 }
 
 /// A user's secrets and their history, which anyone who knows the user's id can check. [`Account`] reads the secrets out of it.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use shoal_wipe::without_traces;
 use zeroize::Zeroizing;
 
 use crate::input::read_input;
@@ -26,7 +27,8 @@ pub fn read_key(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>> {
     if file.len() > MAX_BYTES {
         bail!("{what} {shown} is longer than {MAX_BYTES} bytes; make one with: openssl rand -hex 32");
     }
-    let bytes = read_input(path, MAX_BYTES).with_context(|| format!("cannot read {what} {shown}"))?;
+    let bytes = without_traces(|| read_input(path, MAX_BYTES))
+        .with_context(|| format!("cannot read {what} {shown}"))?;
     Ok(Zeroizing::new(bytes))
 }
 

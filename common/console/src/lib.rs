@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod disk;
 mod input;
 mod key_file;
+pub mod lines;
 pub mod log;
 pub mod password;
 pub mod pipe;

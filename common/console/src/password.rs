@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use shoal_common::Password;
 use shoal_common::limits::MAX_PASSWORD_BYTES;
+use shoal_wipe::without_traces;
 use zeroize::Zeroizing;
 
 /// Characters of a password that are looked at: the estimate takes time that grows with the square.
@@ -63,15 +64,14 @@ pub fn confirm(question: &str, usual: bool) -> io::Result<bool> {
 /// The estimate is that of zxcvbn (Wheeler, USENIX Security 2016). Its scores 0 and 1 stand for fewer than a million guesses.
 #[must_use]
 pub fn weakness(password: &Password, user: &str) -> Option<String> {
-    let start: String = password.expose().chars().take(ESTIMATED_CHARS).collect();
-    let start = Zeroizing::new(start);
-    let estimate = zxcvbn::zxcvbn(&start, &[user, "shoal"]);
-    if estimate.score() > zxcvbn::Score::One {
-        return None;
-    }
-    let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
-    let why =
-        warning.map_or_else(|| "It is short or easy to guess.".to_owned(), |warning| warning.to_string());
+    // The estimate is made of many parts of the password.
+    let warning = without_traces(|| {
+        let start: String = password.expose().chars().take(ESTIMATED_CHARS).collect();
+        let estimate = zxcvbn::zxcvbn(&start, &[user, "shoal"]);
+        let feedback = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
+        (estimate.score() <= zxcvbn::Score::One).then(|| feedback.map(|warning| warning.to_string()))
+    })?;
+    let why = warning.unwrap_or_else(|| "It is short or easy to guess.".to_owned());
     Some(format!("this password is weak. {why} Anyone who steals a tracker's disk can guess it"))
 }
 

@@ -6,7 +6,7 @@
 //! other (docs/figures.md has the measurement).
 //!
 //! Uses the SHA instructions of x86-64 where the CPU has them, else the `sha1` crate, message after message. The tests
-//! compare the two. This is the workspace's only crate with `unsafe` code.
+//! compare the two. With `shoal-wipe` this is the workspace's only crate with `unsafe` code.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -5,6 +5,8 @@
 //! version (BLAKE3 of the public part), so that a tracker cannot combine one file's sealed part with another's chunks. It
 //! can give an old version for the present one: nothing here can tell.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hmac;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
@@ -12,6 +14,7 @@ use minicbor::{Decode, Encode};
 use shoal_common::credentials::AccountKey;
 use shoal_common::storage::{MAX_SEALED_PART, PointerKey};
 use shoal_common::{Blake3, FileDigest, Sha1};
+use shoal_wipe::without_traces;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::name::StoredName;
@@ -69,8 +72,8 @@ pub enum KeyringError {
 
 /// The keys of one account's stored files.
 pub struct Keyring {
-    sealing: Zeroizing<[u8; 32]>,
-    local: Zeroizing<[u8; 32]>,
+    sealing: Arc<Zeroizing<[u8; 32]>>,
+    local: Arc<Zeroizing<[u8; 32]>>,
     pointers: hmac::Key,
 }
 
@@ -79,10 +82,11 @@ impl Keyring {
     #[must_use]
     pub fn new(account: &AccountKey) -> Self {
         let pointers = account.derive(b"shoal dfs pointers 1");
+        let pointers = without_traces(|| hmac::Key::new(hmac::HMAC_SHA256, &pointers[..]));
         Self {
             sealing: account.derive(b"shoal dfs descriptions 1"),
             local: account.derive(b"shoal dfs unfinished puts 1"),
-            pointers: hmac::Key::new(hmac::HMAC_SHA256, pointers.as_ref()),
+            pointers,
         }
     }
 
@@ -170,8 +174,10 @@ fn encrypt(key: &[u8; 32], plain: &[u8], aad: &[u8]) -> Vec<u8> {
     let mut sealed = vec![0; NONCE_BYTES];
     getrandom::fill(&mut sealed).expect("the system provides randomness");
     let nonce = XNonce::try_from(&sealed[..]).expect("24 bytes");
-    let cipher = XChaCha20Poly1305::new(&Key::from(*key));
-    let body = cipher.encrypt(&nonce, Payload { msg: plain, aad }).expect("far below the cipher's limit");
+    let body = without_traces(|| {
+        let cipher = XChaCha20Poly1305::new(&Key::from(*key));
+        cipher.encrypt(&nonce, Payload { msg: plain, aad }).expect("far below the cipher's limit")
+    });
     sealed.extend_from_slice(&body);
     sealed
 }
@@ -179,9 +185,11 @@ fn encrypt(key: &[u8; 32], plain: &[u8], aad: &[u8]) -> Vec<u8> {
 fn decrypt(key: &[u8; 32], sealed: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
     let (nonce, body) = sealed.split_at_checked(NONCE_BYTES).ok_or(KeyringError::NotAuthentic)?;
     let nonce = XNonce::try_from(nonce).map_err(|_| KeyringError::NotAuthentic)?;
-    let cipher = XChaCha20Poly1305::new(&Key::from(*key));
-    let plain = cipher.decrypt(&nonce, Payload { msg: body, aad }).map_err(|_| KeyringError::NotAuthentic)?;
-    Ok(Zeroizing::new(plain))
+    let plain = without_traces(|| {
+        let cipher = XChaCha20Poly1305::new(&Key::from(*key));
+        cipher.decrypt(&nonce, Payload { msg: body, aad }).map(Zeroizing::new)
+    });
+    plain.map_err(|_| KeyringError::NotAuthentic)
 }
 
 #[cfg(test)]

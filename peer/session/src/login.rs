@@ -99,7 +99,7 @@ impl Session {
     /// Begins a session. Dropping the future leaves open whether it began.
     ///
     /// # Errors
-    /// See [`LoginError`]; a wrong name and a wrong password look the same.
+    /// See [`LoginError`]; a name without an account is refused as a wrong password is, in other words.
     pub async fn login(&self, name: UserName, password: Password) -> Result<Who, LoginError> {
         let proof = Proof::Password(password);
         let mut waits = 0;

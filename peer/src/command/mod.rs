@@ -37,6 +37,7 @@ mod wait;
 mod whoami;
 
 use clap::{Args, FromArgMatches};
+use shoal_wipe::without_traces;
 
 use crate::reply::Reply;
 
@@ -165,6 +166,10 @@ pub(crate) fn is_secret(command: &clap::Command) -> bool {
 
 /// Whether a line gives a password.
 pub(crate) fn gives_password(line: &str) -> bool {
+    without_traces(|| has_password(line))
+}
+
+fn has_password(line: &str) -> bool {
     let (cut, all) = (shoal_prompt::split(line), definition());
     let command = cut.words.first().and_then(|word| find(&all, &word.text));
     let is_password = |argument: &clap::Arg| argument.get_id().as_str().ends_with("password");
@@ -174,7 +179,7 @@ pub(crate) fn gives_password(line: &str) -> bool {
 
 /// Whether a line is a login.
 pub(crate) fn logs_in(line: &str) -> bool {
-    parse(line).is_some_and(|parsed| matches!(parsed.command, Ok(Command::Login(_))))
+    without_traces(|| parse(line)).is_some_and(|parsed| matches!(parsed.command, Ok(Command::Login(_))))
 }
 
 /// The command with its arguments, as `help` shows it.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 /// Crates, and the crates of the house that each may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("common/sha1", &[]),
-    ("common", &["shoal-sha1"]),
+    ("common/wipe", &[]),
+    ("common", &["shoal-sha1", "shoal-wipe"]),
     ("common/disk", &[]),
-    ("common/console", &["shoal-common", "shoal-disk"]),
+    ("common/console", &["shoal-common", "shoal-disk", "shoal-wipe"]),
     ("common/net", &["shoal-common", "shoal-disk"]),
     ("common/metrics", &[]),
     ("common/prompt", &["shoal-console"]),
@@ -66,11 +67,20 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-net",
             "shoal-prompt",
             "shoal-session",
+            "shoal-wipe",
         ],
     ),
     (
         "peer",
-        &["shoal-client", "shoal-common", "shoal-console", "shoal-http", "shoal-prompt", "shoal-session"],
+        &[
+            "shoal-client",
+            "shoal-common",
+            "shoal-console",
+            "shoal-http",
+            "shoal-prompt",
+            "shoal-session",
+            "shoal-wipe",
+        ],
     ),
 ];
 

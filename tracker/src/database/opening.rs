@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::anyhow;
-use shoal_replica::{Bounds, Config, Now, OpenError, Replica, Rows, Write, WriteError, WriterId};
+use shoal_replica::{Bounds, Config, Now, OpenError, Replica, Rows, WriteError, WriterId};
 
 use super::DatabaseConfig;
 use crate::clock;
-use crate::record::{DECOY_SECRET, TICKET_KEY, put};
+use crate::record::{TICKET_KEY, put};
 use crate::store::{Store, StoreError};
 
 /// Trackers with another value refuse each other.
@@ -67,8 +67,7 @@ pub(super) fn open_replica(
     }
 }
 
-/// Writes what every tracker contributes: the key that it signs tickets with, and the secret behind made-up salts if there is
-/// none.
+/// Writes what every tracker contributes: the key that it signs tickets with.
 fn write_own_records(
     store: &mut Store,
     replica: &mut Replica,
@@ -80,11 +79,6 @@ fn write_own_records(
     let own_key = put(TICKET_KEY, vec![config.me.0], &config.peer);
     if store.get(TICKET_KEY, &own_key.key)?.is_none_or(|row| row.value != own_key.value) {
         writes.push(own_key);
-    }
-    if store.get(DECOY_SECRET, &[])?.is_none() {
-        let mut secret = vec![0; 32];
-        getrandom::fill(&mut secret).expect("the system provides randomness");
-        writes.push(Write { kind: DECOY_SECRET, value: secret, ..Write::default() });
     }
     if !writes.is_empty() {
         replica.write(store, writes, now).map_err(|error| match error {

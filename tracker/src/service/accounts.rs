@@ -1,6 +1,6 @@
 //! Accounts: creating them, changing their passwords, and what a session consists of.
 
-use shoal_common::credentials::{Account, ChangeSignature, SALT_BYTES, decoy_salt};
+use shoal_common::credentials::{Account, ChangeSignature};
 use shoal_common::limits::MAX_LIST;
 use shoal_common::names::Skeleton;
 use shoal_common::tokens::{SESSION_LIFE_MS, SessionToken, TICKET_LIFE_MS, Ticket, seal};
@@ -12,7 +12,7 @@ use shoal_replica::{Kind, NameSpace, Rows, Write, claim_key};
 use crate::database::{Fault, Tx, refuse};
 use crate::names::{self, Called};
 use crate::proof::{self, MAX_CHANGES, NotChanged};
-use crate::record::{ACCOUNT, AccountRecord, Birth, DECOY_SECRET, History, Naming, account_key, put};
+use crate::record::{ACCOUNT, AccountRecord, Birth, History, Naming, account_key, put};
 
 /// Claims on one name that a login tries at most.
 const MAX_CANDIDATES: usize = 8;
@@ -144,14 +144,6 @@ pub(super) fn candidate(tx: &Tx<'_>, name: &UserName, number: u8) -> Result<Opti
     let Some(&user) = users.get(number).filter(|_| number < MAX_CANDIDATES) else { return Ok(None) };
     let more = number + 1 < users.len().min(MAX_CANDIDATES);
     Ok(account(tx, user)?.map(|account| Candidate { user, account, more }))
-}
-
-/// The salt that is sent for a name that has no account.
-pub(super) fn salt_of_nobody(tx: &Tx<'_>, name: &UserName) -> Result<[u8; SALT_BYTES], Fault> {
-    let row = tx.store().get(DECOY_SECRET, &[])?;
-    // The secret is written at the first start, before the first client connects.
-    let secret = row.and_then(|row| row.value.try_into().ok()).unwrap_or([0; 32]);
-    Ok(decoy_salt(&secret, &name.lookup_key()))
 }
 
 /// Replaces a user's secrets, with a signature of the present login key that every tracker checks. A repeated request changes

@@ -10,7 +10,7 @@ use super::accounts::outdated;
 use crate::database::{Fault, Tx, refuse};
 use crate::names;
 use crate::quota;
-use crate::record::{Founding, MEMBERSHIP, Membership, Standing, delete, membership_key, put};
+use crate::record::{Founding, MEMBERSHIP, Membership, Standing, Term, delete, membership_key, put};
 
 /// Groups that one user may be in or have asked to join: each costs a ticket at every renewal.
 const MAX_GROUPS_PER_USER: u64 = 1_000;
@@ -36,8 +36,7 @@ pub(super) fn create(
                 let text = format!("the group id {name} cannot be given: {what}; choose another");
                 return Err(refuse(RefusalKind::Exists, text));
             }
-            let empty = tx.store().members(Gid(holder.uid.0), Standing::Member)?.is_empty();
-            let text = if empty {
+            let text = if !tx.store().has_members(Gid(holder.uid.0))? {
                 format!("the group id {name} was used before and is not given out again; choose another")
             } else {
                 format!("the group {name} exists; choose another id, or ask to join with: join_group {name}")
@@ -58,7 +57,7 @@ pub(super) fn create(
     let key = claim_key(name.as_str().as_bytes(), shoal_replica::Uid(id.0));
     let skeleton = Some(Skeleton::of(name.as_str()));
     let claim = put(Kind::GROUP_CLAIM, key, &Founding { founder: caller, nonce: Some(nonce), skeleton });
-    let membership = stand(tx, id, caller, Standing::Member, RequestId(id.0));
+    let membership = stand(tx, id, caller, (Standing::Member, Term::default()), RequestId(id.0));
     writes.extend([claim, membership]);
     tx.write(writes)
 }
@@ -85,7 +84,8 @@ pub(super) fn join(tx: &mut Tx<'_>, caller: Uid, request: RequestId, name: &Grou
     }
     let mut writes =
         if membership(tx, group, caller)?.is_some() { Vec::new() } else { make_room(tx, caller)? };
-    writes.push(stand(tx, group, caller, Standing::Requested, request));
+    let term = tx.store().term(group)?;
+    writes.push(stand(tx, group, caller, (Standing::Requested, term), request));
     tx.write(writes)
 }
 
@@ -97,7 +97,9 @@ pub(super) fn leave(tx: &mut Tx<'_>, caller: Uid, request: RequestId, name: &Gro
         Some(Membership { standing: Standing::Member | Standing::Requested, .. }) => {}
         _ => return Err(not_a_member(name)),
     }
-    let left = stand(tx, group, caller, Standing::Left, request);
+    let term = tx.store().term(group)?;
+    let term = if owner(tx, group)? == Some(caller) { term.after_leaving() } else { term };
+    let left = stand(tx, group, caller, (Standing::Left, term), request);
     tx.write(vec![left])
 }
 
@@ -127,7 +129,10 @@ pub(super) fn decide(
         _ => return Err(none()),
     }
     let standing = if accept { Standing::Member } else { Standing::Rejected };
-    let decision = stand(tx, group, uid, standing, request);
+    let term = tx.store().term(group)?;
+    let is_return = accept && tx.store().founder(group)? == Some(uid);
+    let term = if is_return { term.after_return() } else { term };
+    let decision = stand(tx, group, uid, (standing, term), request);
     tx.write(vec![decision])
 }
 
@@ -216,36 +221,33 @@ fn owned(tx: &Tx<'_>, caller: Uid, name: &GroupName) -> Result<Gid, Fault> {
 
 /// The founder while a member, then the member who joined first, ties by name.
 fn owner(tx: &Tx<'_>, group: Gid) -> Result<Option<Uid>, Fault> {
-    let members = tx.store().members(group, Standing::Member)?;
     if let Some(founder) = tx.store().founder(group)?
-        && members.iter().any(|(user, _)| *user == founder)
+        && tx.store().is_member(group, founder)?
     {
         return Ok(Some(founder));
     }
-    let Some(first) = members.iter().map(|(_, since)| *since).min() else { return Ok(None) };
-    let mut eldest = Vec::new();
-    for (user, _) in members.into_iter().filter(|(_, since)| *since == first) {
-        eldest.push((names::user_called(tx, user)?.name, user));
-    }
-    Ok(eldest.into_iter().min().map(|(_, user)| user))
+    Ok(tx.store().eldest(group)?)
 }
 
 fn users(tx: &Tx<'_>, group: Gid, standing: Standing, after: Option<&UserName>) -> Result<Answer, Fault> {
-    let mut users: Vec<UserEntry> = Vec::new();
-    for (user, _) in tx.store().members(group, standing)? {
+    let after = after.map_or(String::new(), |name| name.base().as_str().to_owned());
+    // As in a list of groups: one more than an answer holds, and all claims on a name on one page.
+    let mut found = tx.store().users_by_name(group, standing, (&after, MAX_LIST + 1))?;
+    let more = found.len() > MAX_LIST;
+    if more {
+        cut_at_last_name(&mut found, |(name, _)| name.clone());
+    }
+    let mut users: Vec<UserEntry> = Vec::with_capacity(found.len());
+    for (_, user) in found {
         users.push(names::user_called(tx, user)?.into());
     }
-    users.retain(|entry| after.is_none_or(|after| entry.name > *after));
-    users.sort_by(|one, other| one.name.cmp(&other.name));
-    let more = users.len() > MAX_LIST;
-    users.truncate(MAX_LIST);
     Ok(Answer::Users { users, more })
 }
 
 /// A group that has members.
 fn existing(tx: &Tx<'_>, name: &GroupName) -> Result<Gid, Fault> {
     let group = existing_or_left(tx, name)?;
-    if tx.store().members(group, Standing::Member)?.is_empty() { Err(no_such_group(name)) } else { Ok(group) }
+    if tx.store().has_members(group)? { Ok(group) } else { Err(no_such_group(name)) }
 }
 
 fn existing_or_left(tx: &Tx<'_>, name: &GroupName) -> Result<Gid, Fault> {
@@ -279,7 +281,13 @@ fn membership(tx: &Tx<'_>, group: Gid, user: Uid) -> Result<Option<Membership>, 
     Ok(tx.store().live(MEMBERSHIP, &membership_key(group, user))?)
 }
 
-fn stand(tx: &Tx<'_>, group: Gid, user: Uid, standing: Standing, request: RequestId) -> Write {
-    let membership = Membership { standing, since_ms: tx.now().wall_ms, request };
+fn stand(
+    tx: &Tx<'_>,
+    group: Gid,
+    user: Uid,
+    (standing, term): (Standing, Term),
+    request: RequestId,
+) -> Write {
+    let membership = Membership { standing, since_ms: tx.now().wall_ms, request, term: term.noted() };
     put(MEMBERSHIP, membership_key(group, user), &membership)
 }

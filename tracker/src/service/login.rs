@@ -4,7 +4,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shoal_common::UserName;
-use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, check_answer};
+use shoal_common::credentials::{Account, CHALLENGE_BYTES, ChangeSignature, SALT_BYTES, check_answer};
 use shoal_common::tokens::{self, LONGEST_TICKET_MS, SESSION_LIFE_MS, SessionToken};
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 
@@ -14,6 +14,9 @@ use super::throttle::{Guessed, Throttle};
 use super::{Client, Service, Session, session_over};
 use crate::clock::is_credible;
 
+/// The salt that a login is given for a name without an account.
+const NO_SALT: [u8; SALT_BYTES] = [0; SALT_BYTES];
+
 impl Service {
     pub(super) async fn challenge(
         &self,
@@ -22,15 +25,9 @@ impl Service {
         candidate: u8,
     ) -> Result<Answer, Refusal> {
         let wanted = name.clone();
-        let asked = self.database.read(move |tx| {
-            let found = accounts::candidate(tx, &wanted, candidate)?;
-            let salt = match &found {
-                Some(found) => found.account.salt,
-                None => accounts::salt_of_nobody(tx, &wanted)?,
-            };
-            Ok((found, salt))
-        });
-        let (found, salt) = asked.await?;
+        let found = self.database.read(move |tx| accounts::candidate(tx, &wanted, candidate)).await?;
+        // The login says that there is no such account. It is no secret: `create_user` says whether a name is taken.
+        let salt = found.as_ref().map_or(NO_SALT, |found| found.account.salt);
         self.check_wait(&guessed(found.as_ref(), &name), name.as_str(), client)?;
         let mut challenge = [0; CHALLENGE_BYTES];
         getrandom::fill(&mut challenge).expect("the system provides randomness");
@@ -71,13 +68,19 @@ impl Service {
         let from = client.remote.ip();
         let Some(proven) = proven else {
             self.throttle().failed(&whose, from, Instant::now());
-            if found.is_some_and(|found| found.more) {
+            if found.as_ref().is_some_and(|found| found.more) {
                 return Err(Refusal::new(
                     RefusalKind::TryNext,
                     "another account of that name may be meant; the next one is tried",
                 ));
             }
-            let text = "wrong user id or password; create a new account with: create_user";
+            let text = match found {
+                // Of several accounts the last may just have gone.
+                None if number == 0 => {
+                    format!("there is no user {name}; create the account with: create_user {name}")
+                }
+                _ => format!("wrong password for {name}; try again"),
+            };
             return Err(Refusal::new(RefusalKind::WrongPassword, text));
         };
         self.throttle().succeeded(&whose, from);

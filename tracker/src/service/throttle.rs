@@ -1,7 +1,7 @@
 //! Failed logins make further tries wait, by account and address, so that no one can lock a user out from elsewhere.
 //!
 //! Accounts are counted, not names, which several accounts may have claimed: a success with one of them proves nothing about
-//! the others. A name without an account counts as itself, so that it looks like one that has an account.
+//! the others. A name without an account counts as itself: it may get one later, or have one at another tracker.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -11,7 +11,7 @@ use shoal_replica::{Admission, Kind, NameSpace, Row, Rows};
 
 use super::{GROUPS, Store, StoreError, USERS};
 use crate::proof::{self, Claim, Rank};
-use crate::record::{ACCOUNT, encode};
+use crate::record::{ACCOUNT, MEMBERSHIP, Membership, Term, encode};
 
 /// Ids that an earlier version chose at random: the name first claimed under each, and what it began with (a user's first
 /// account, a group's founder).
@@ -32,6 +32,7 @@ impl Store {
         match row.kind {
             Kind::USER_CLAIM | Kind::GROUP_CLAIM => self.judge_claim(row, held),
             ACCOUNT => self.judge_account(row, held),
+            MEMBERSHIP => Ok(judge_membership(row, held)),
             _ => Ok(Admission::ByTime),
         }
     }
@@ -136,6 +137,21 @@ impl Store {
             || self.db.prepare_cached(memberships)?.exists(params![id])?
             || self.earlier(space, id)?.is_some())
     }
+}
+
+/// Of two records of a user's part in a group, one of a later term stays: an owner who left decides nothing against the next one.
+/// Deletions say no term, and go by time.
+fn judge_membership(row: &Row, held: Option<&Row>) -> Admission {
+    match (term_of(row), held.and_then(term_of)) {
+        (Some(new), Some(old)) if new > old => Admission::Above,
+        (Some(new), Some(old)) if new < old => Admission::Below,
+        _ => Admission::ByTime,
+    }
+}
+
+fn term_of(row: &Row) -> Option<Term> {
+    let membership = minicbor::decode::<Membership>(&row.value).ok().filter(|_| !row.tombstone)?;
+    Some(Term::of(membership.term.unwrap_or_default().number()))
 }
 
 /// The space of names that a claim is in.

@@ -54,7 +54,7 @@ const MIN_LOG_PAGES: u64 = 1_000;
 const PAGE_BYTES: u64 = 4_096;
 /// Version of the projections, and of the tables by which names look alike; they are rebuilt if the database's is another one.
 #[expect(clippy::cast_possible_wrap, reason = "versions of Unicode are small")]
-const PROJECTIONS: i64 = 5_000 + shoal_common::names::TABLES as i64;
+const PROJECTIONS: i64 = 6_000 + shoal_common::names::TABLES as i64;
 /// Free bytes from which on a disk does not count as full: a batch of small writes fits many times.
 const ENOUGH_ROOM: u64 = 1 << 20;
 /// Prepared statements kept: more than there are in the code, because to parse one costs more than to run it.

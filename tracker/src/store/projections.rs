@@ -1,13 +1,13 @@
 //! Tables that commands query, each derived from one kind of row. A tombstone removes its row from them.
 
 use rusqlite::params;
-use shoal_common::Manifest;
 use shoal_common::names::Skeleton;
+use shoal_common::{Manifest, Uid};
 use shoal_replica::{Kind, Row, parse_claim_key};
 
 use super::admission::space_of;
 use super::usage::{self, file_cost};
-use super::{STORAGE_KINDS, Store, StoreError};
+use super::{STORAGE_KINDS, Store, StoreError, USERS};
 use crate::proof;
 use crate::record::{ACCOUNT, FILE, MEMBERSHIP, Membership, POINTER, SHARE, Share, encode, part};
 
@@ -20,9 +20,12 @@ CREATE INDEX claim_stated ON claim (space, stated);
 CREATE INDEX claim_own ON claim (space, own);
 CREATE INDEX claim_founder ON claim (founder, id) WHERE founder IS NOT NULL;
 DROP TABLE IF EXISTS member;
-CREATE TABLE member (gid BLOB, uid BLOB, standing INTEGER, since INTEGER, PRIMARY KEY (gid, uid)) WITHOUT ROWID;
+CREATE TABLE member (gid BLOB, uid BLOB, standing INTEGER, since INTEGER, term INTEGER, name TEXT, PRIMARY KEY (gid, uid))
+    WITHOUT ROWID;
 CREATE INDEX member_user ON member (uid, standing);
-CREATE INDEX member_standing ON member (gid, standing);
+CREATE INDEX member_name ON member (gid, standing, name);
+CREATE INDEX member_since ON member (gid, standing, since, name);
+CREATE INDEX member_term ON member (gid, term);
 DROP TABLE IF EXISTS file;
 CREATE TABLE file (gid BLOB, fid BLOB, name TEXT, alike TEXT, born INTEGER, size INTEGER, sha1 BLOB, cost INTEGER,
     shares INTEGER, PRIMARY KEY (gid, fid)) WITHOUT ROWID;
@@ -115,7 +118,8 @@ impl Store {
                 let Some((name, id)) = parse_claim_key(key) else { return Ok(()) };
                 let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
                 let sql = "DELETE FROM claim WHERE space = ?1 AND name = ?2 AND id = ?3";
-                self.run(sql, params![space_of(kind), name, id.0])
+                self.run(sql, params![space_of(kind), name, id.0])?;
+                self.name_memberships(space_of(kind), id.0)
             }
             kind => self.note_storage_change(kind, key),
         }
@@ -138,6 +142,7 @@ impl Store {
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let values = params![space, claim.name, claim.id, founder, claim.proven, stamp, stated, own.key()];
         self.run(sql, values)?;
+        self.name_memberships(space, claim.id)?;
         if claim.proven { Ok(()) } else { self.remember_claim(space, &claim, stamp) }
     }
 
@@ -148,9 +153,24 @@ impl Store {
         else {
             return Ok(());
         };
-        let sql = "INSERT OR REPLACE INTO member (gid, uid, standing, since) VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT OR REPLACE INTO member (gid, uid, standing, since, term, name) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let since = i64::try_from(membership.since_ms).unwrap_or(i64::MAX);
-        self.run(sql, params![group, user, membership.standing as u8, since])
+        let (term, name) = (membership.term.unwrap_or_default().number(), self.listed_name(Uid(user))?);
+        self.run(sql, params![group, user, membership.standing as u8, since, term, name])
+    }
+
+    /// The name by which lists of a group's users are in order: the claimed one, or the id of a user whose claim has not arrived.
+    fn listed_name(&self, user: Uid) -> Result<String, StoreError> {
+        Ok(self.claim_of(USERS, &user.0)?.unwrap_or_else(|| user.to_string()))
+    }
+
+    /// Notes a user's name with the memberships, which may have arrived before the claim.
+    fn name_memberships(&self, space: u8, id: [u8; 16]) -> Result<(), StoreError> {
+        if space != USERS {
+            return Ok(());
+        }
+        let name = self.listed_name(Uid(id))?;
+        self.run("UPDATE member SET name = ?2 WHERE uid = ?1 AND name <> ?2", params![id, name])
     }
 
     fn project_file(&self, row: &Row) -> Result<(), StoreError> {
@@ -202,7 +222,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1, Uid};
+    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, PeerId, RequestId, Sha1};
     use shoal_replica::{Rows, Stamp, WriterId, claim_key};
 
     use super::*;
@@ -241,7 +261,7 @@ mod tests {
         let (manifest, _) = Manifest::new(name, layout, &[Sha1([1; 20])], digest, old.clone());
         let (file, user, peer) = (Fid([2; 16]), Uid([3; 16]), PeerId([4; 32]));
         let (request, new) = (RequestId([5; 16]), vec!["http://new.example/m".to_owned()]);
-        let member = Membership { standing: Standing::Member, since_ms: 1, request };
+        let member = Membership { standing: Standing::Member, since_ms: 1, request, term: None };
         let share = Share { request, mirrors: Some(new.clone()), file_bytes: None };
         let share_key = share_key(GROUP, file, user, peer);
         store.put(&row(FILE, file_key(GROUP, file), encode(&manifest), 1)).unwrap();
@@ -274,7 +294,7 @@ mod tests {
         (0..300).for_each(|client| share(crowd, client, format!("http://crowd.example/{client}")));
         share(late, 1, "http://late.example/m".to_owned());
         for user in [crowd, late] {
-            let member = Membership { standing: Standing::Member, since_ms: 1, request };
+            let member = Membership { standing: Standing::Member, since_ms: 1, request, term: None };
             store.put(&row(MEMBERSHIP, membership_key(GROUP, user), encode(&member), 1_000)).unwrap();
         }
         let mirrors = store.mirrors(GROUP, file).unwrap();

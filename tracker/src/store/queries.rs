@@ -10,10 +10,17 @@ use shoal_replica::{Kind, NameSpace, Rows};
 
 use super::projections::NOBODY;
 use super::{Store, StoreError, blob};
-use crate::record::{Quota, QuotaOf, Standing};
+use crate::record::{Quota, QuotaOf, Standing, Term};
 
 /// Shares with mirrors that are read for one file: the first ones have many times the mirrors that it may have.
 const MAX_MIRROR_SHARES: usize = 256;
+
+// What lists and owners of groups are read by. None of them reads a group whole.
+const USERS_BY_NAME: &str = "SELECT name, uid FROM member WHERE gid = ?1 AND standing = ?2 AND name > ?3
+     ORDER BY name, uid LIMIT ?4";
+const ELDEST: &str =
+    "SELECT uid FROM member WHERE gid = ?1 AND standing = ?2 ORDER BY since, name, uid LIMIT 1";
+const TERM: &str = "SELECT max(term) FROM member WHERE gid = ?1";
 
 /// A shared file as the projection has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +65,7 @@ impl Store {
         Ok(name.and_then(|name| GroupName::refer(&name).ok()))
     }
 
-    fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
+    pub(super) fn claim_of(&self, space: u8, id: &[u8; 16]) -> Result<Option<String>, StoreError> {
         // A proven claim is the only one; of an earlier version's claims the first counts.
         let sql =
             "SELECT name FROM claim WHERE id = ?1 AND space = ?2 ORDER BY proven DESC, stamp, name LIMIT 1";
@@ -75,13 +82,37 @@ impl Store {
         Ok(founder.map(Uid))
     }
 
-    /// A group's users of one standing, and since when.
-    pub(crate) fn members(&self, group: Gid, standing: Standing) -> Result<Vec<(Uid, u64)>, StoreError> {
-        let mut query =
-            self.db.prepare_cached("SELECT uid, since FROM member WHERE gid = ?1 AND standing = ?2")?;
-        let rows =
-            query.query_map(params![group.0, standing as u8], |row| Ok((Uid(blob(row, 0)?), row.get(1)?)))?;
+    /// A group's users of one standing in the order of the names that they claimed; behind `after`, `limit` at most.
+    pub(crate) fn users_by_name(
+        &self,
+        group: Gid,
+        standing: Standing,
+        (after, limit): (&str, usize),
+    ) -> Result<Vec<(String, Uid)>, StoreError> {
+        let mut query = self.db.prepare_cached(USERS_BY_NAME)?;
+        let arguments = params![group.0, standing as u8, after, limit];
+        let rows = query.query_map(arguments, |row| Ok((row.get(0)?, Uid(blob(row, 1)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether a group has a member.
+    pub(crate) fn has_members(&self, group: Gid) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM member WHERE gid = ?1 AND standing = ?2 LIMIT 1";
+        Ok(self.db.prepare_cached(sql)?.exists(params![group.0, Standing::Member as u8])?)
+    }
+
+    /// The member who joined first, ties by name.
+    pub(crate) fn eldest(&self, group: Gid) -> Result<Option<Uid>, StoreError> {
+        let mut query = self.db.prepare_cached(ELDEST)?;
+        let eldest =
+            query.query_row(params![group.0, Standing::Member as u8], |row| blob::<16>(row, 0)).optional()?;
+        Ok(eldest.map(Uid))
+    }
+
+    /// The group's term.
+    pub(crate) fn term(&self, group: Gid) -> Result<Term, StoreError> {
+        let mut query = self.db.prepare_cached(TERM)?;
+        Ok(Term::of(query.query_row([group.0], |row| row.get::<_, Option<u64>>(0))?.unwrap_or(0)))
     }
 
     /// Whether the user is a member of the group now.
@@ -274,4 +305,87 @@ fn read_files(rows: &mut rusqlite::Rows<'_>) -> Result<Vec<FileRow>, StoreError>
         files.push(FileRow { fid, name, born, size, sha1 });
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_common::{RequestId, Uid};
+    use shoal_replica::{Row, Stamp, WriterId, claim_key};
+
+    use super::*;
+    use crate::record::{MEMBERSHIP, Membership, encode, membership_key};
+
+    const GROUP: Gid = Gid([1; 16]);
+
+    fn row(kind: Kind, key: Vec<u8>, value: Vec<u8>, seq: u64) -> Row {
+        let (stamp, writer) = (Stamp::at_ms(seq), WriterId([1; 16]));
+        Row { kind, key, stamp, writer, seq, born: stamp, tombstone: false, value, blobs: Vec::new() }
+    }
+
+    fn member(store: &mut Store, user: Uid, (standing, since_ms, term): (Standing, u64, u64), seq: u64) {
+        let (request, term) = (RequestId([5; 16]), Term::of(term).noted());
+        let value = encode(&Membership { standing, since_ms, request, term });
+        store.put(&row(MEMBERSHIP, membership_key(GROUP, user), value, seq)).unwrap();
+    }
+
+    #[test]
+    fn a_page_of_a_large_group_reads_no_more_than_the_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let user = |number: u16| Uid([&number.to_be_bytes()[..], &[9; 14]].concat().try_into().unwrap());
+        store.db.execute_batch("BEGIN").unwrap();
+        for number in 0..2_500 {
+            // Every second membership arrives before its user's claim, and some claims never.
+            let name = format!("user {:04}", 2_500 - number);
+            let key = claim_key(name.as_bytes(), shoal_replica::Uid(user(number).0));
+            let claim = row(Kind::USER_CLAIM, key, Vec::new(), 1 + u64::from(number));
+            let (standing, late) = if number == 7 { (Standing::Member, 5) } else { (Standing::Requested, 9) };
+            if number % 2 == 0 {
+                member(&mut store, user(number), (standing, late, 0), 5_000 + u64::from(number));
+            }
+            if number % 500 != 0 {
+                store.put(&claim).unwrap();
+            }
+            if number % 2 == 1 {
+                member(&mut store, user(number), (standing, late, 0), 5_000 + u64::from(number));
+            }
+        }
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = store.users_by_name(GROUP, Standing::Requested, (&after, 100)).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after.clone_from(last);
+            all.extend(page);
+        }
+        assert_eq!(all.len(), 2_499);
+        assert!(all.is_sorted(), "by name");
+        assert_eq!(all[0], (user(0).to_string(), user(0)), "without a claim it is called by its id");
+        assert_eq!(all.last().unwrap(), &("user 2499".to_owned(), user(1)));
+        assert_eq!(store.eldest(GROUP).unwrap(), Some(user(7)));
+        assert!(store.has_members(GROUP).unwrap() && !store.has_members(Gid([2; 16])).unwrap());
+        for sql in [USERS_BY_NAME, ELDEST, TERM] {
+            let mut explain = store.db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            for number in 1..=explain.parameter_count() {
+                explain.raw_bind_parameter(number, 1).unwrap();
+            }
+            let mut plan = explain.raw_query();
+            while let Some(step) = plan.next().unwrap() {
+                let step: String = step.get(3).unwrap();
+                assert!(step.starts_with("SEARCH member USING COVERING INDEX"), "{sql}: {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_groups_term_is_the_latest_of_its_memberships() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.term(GROUP).unwrap(), Term::default());
+        for (number, term) in [(1, 0), (2, 3), (3, 2)] {
+            member(&mut store, Uid([number; 16]), (Standing::Left, 1, term), number.into());
+        }
+        assert_eq!(store.term(GROUP).unwrap(), Term::of(3));
+        assert!(Term::of(3).after_leaving() < Term::default().after_return());
+        assert_eq!(Term::of(u64::MAX).after_return().number(), i64::MAX as u64);
+    }
 }

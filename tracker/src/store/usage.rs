@@ -136,11 +136,17 @@ impl Store {
         Ok(query.query_row([user.0], |row| count(row, 0))?)
     }
 
-    /// Groups that a user left or was not let into, the longest ago first.
+    /// Groups that a user left or was not let into, the longest ago first. A group that has members
+    /// keeps the record that alone has its term.
     pub(crate) fn ended_memberships(&self, user: Uid, limit: usize) -> Result<Vec<Gid>, StoreError> {
-        let sql = "SELECT gid FROM member WHERE uid = ?1 AND standing IN (?2, ?3) ORDER BY since LIMIT ?4";
+        let sql = "SELECT gid FROM member AS own WHERE uid = ?1 AND standing IN (?2, ?3) AND (term = 0
+                       OR NOT EXISTS (SELECT 1 FROM member WHERE gid = own.gid AND standing = ?5)
+                       OR EXISTS (SELECT 1 FROM member WHERE gid = own.gid AND term >= own.term AND uid <> ?1))
+                   ORDER BY since LIMIT ?4";
         let mut query = self.db.prepare_cached(sql)?;
-        let arguments = params![user.0, Standing::Left as u8, Standing::Rejected as u8, limit];
+        let (left, rejected, is_in) =
+            (Standing::Left as u8, Standing::Rejected as u8, Standing::Member as u8);
+        let arguments = params![user.0, left, rejected, limit, is_in];
         let rows = query.query_map(arguments, |row| Ok(Gid(blob(row, 0)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

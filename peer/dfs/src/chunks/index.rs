@@ -12,6 +12,9 @@ use crate::wire::Failure;
 
 /// Changes that are remembered: some minutes at full speed. A reader that is further behind takes a snapshot.
 const MAX_CHANGES: usize = 100_000;
+/// Chunks of one user at most: a quarter of what a node takes, so that no user fills one with chunks that take little room. 2 TB
+/// in the longest, or several times the small files of a user's quota.
+pub(super) const MAX_CHUNKS_OF_USER: usize = MAX_NODE_CHUNKS / 4;
 /// The span in which no more than a share of the chunks goes into the bin, in milliseconds.
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -63,6 +66,13 @@ struct Binned {
     since_ms: u64,
 }
 
+/// What one user's chunks take.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owned {
+    room: u64,
+    chunks: usize,
+}
+
 /// What became of a chunk that was to go into the bin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discarded {
@@ -91,7 +101,7 @@ pub(super) struct ChunkIndex {
     /// What the disk has left, as last measured; the most there is where that is not known.
     left: u64,
     /// What each user's chunks take, but those in the bin; those on their way included.
-    owned: HashMap<Uid, u64>,
+    owned: HashMap<Uid, Owned>,
     changes: VecDeque<Change>,
     /// Number of the last change.
     number: u64,
@@ -161,13 +171,16 @@ impl ChunkIndex {
         true
     }
 
-    /// Keeps room for a chunk of a user's, of whose no more than `allowance` bytes may be held.
-    pub(super) fn reserve(&mut self, owner: Uid, length: u32, allowance: u64) -> Result<(), Failure> {
+    /// Keeps room for a chunk of a user's, of whose no more than `allowance` bytes may be held. Without an allowance it is a copy
+    /// that trackers ordered, of a chunk that is held elsewhere.
+    pub(super) fn reserve(&mut self, owner: Uid, length: u32, allowance: Option<u64>) -> Result<(), Failure> {
         let room = room_of(length);
         if self.room().free < room {
             return Err(Failure::Full);
         }
-        if self.owned.get(&owner).copied().unwrap_or(0).saturating_add(room) > allowance {
+        let owned = self.owned.get(&owner).copied().unwrap_or_default();
+        let too_many = owned.chunks >= MAX_CHUNKS_OF_USER && allowance.is_some();
+        if too_many || allowance.is_some_and(|allowance| owned.room.saturating_add(room) > allowance) {
             return Err(Failure::Quota);
         }
         self.reserved += room;
@@ -181,13 +194,16 @@ impl ChunkIndex {
     }
 
     fn own(&mut self, owner: Uid, length: u32) {
-        *self.owned.entry(owner).or_default() += room_of(length);
+        let owned = self.owned.entry(owner).or_default();
+        owned.room += room_of(length);
+        owned.chunks += 1;
     }
 
     fn disown(&mut self, owner: Uid, length: u32) {
         if let Some(owned) = self.owned.get_mut(&owner) {
-            *owned = owned.saturating_sub(room_of(length));
-            if *owned == 0 {
+            owned.room = owned.room.saturating_sub(room_of(length));
+            owned.chunks = owned.chunks.saturating_sub(1);
+            if owned.chunks == 0 {
                 self.owned.remove(&owner);
             }
         }
@@ -326,5 +342,31 @@ impl ChunkIndex {
         }
         self.changes.push_back(change);
         self.number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::storage::ChunkId;
+
+    #[test]
+    fn no_user_fills_a_node_with_chunks_that_take_little_room() {
+        let mut index = ChunkIndex::new(u64::MAX, 10);
+        let (eve, ann) = (Uid([1; 16]), Uid([2; 16]));
+        for _ in 0..MAX_CHUNKS_OF_USER {
+            index.reserve(eve, 3, Some(u64::MAX)).unwrap();
+        }
+        assert_eq!(index.reserve(eve, 3, Some(u64::MAX)), Err(Failure::Quota));
+        index.reserve(ann, 3, Some(u64::MAX)).unwrap();
+        // What is named and lost elsewhere is copied here all the same.
+        index.reserve(eve, 3, None).unwrap();
+        index.release(eve, 3);
+        index.release(eve, 3);
+        let id = |number: u8| OwnedChunk { owner: eve, chunk: ChunkId([number; 32]) };
+        index.stored(Found { chunk: id(1), length: 3, stored: SystemTime::UNIX_EPOCH });
+        assert_eq!(index.reserve(eve, 3, Some(u64::MAX)), Err(Failure::Quota), "one that is held counts");
+        assert!(index.forget(&id(1)));
+        index.reserve(eve, 3, Some(u64::MAX)).unwrap();
     }
 }

@@ -140,14 +140,19 @@ impl Chunks {
     /// # Errors
     /// [`Failure::Damaged`], [`Failure::Full`] or [`Failure::Storage`].
     pub async fn put(&self, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
-        self.put_within(u64::MAX, chunk, bytes).await
+        self.take(None, chunk, bytes).await
     }
 
-    /// As [`put`](Self::put), if its owner's chunks, with this one, take no more than that many bytes.
+    /// As [`put`](Self::put), if its owner's chunks, with this one, take no more than that many bytes and are not too many for
+    /// one user.
     ///
     /// # Errors
     /// [`Failure::Quota`] and those of [`put`](Self::put).
     pub async fn put_within(&self, allowance: u64, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
+        self.take(Some(allowance), chunk, bytes).await
+    }
+
+    async fn take(&self, allowance: Option<u64>, chunk: OwnedChunk, bytes: Bytes) -> Result<(), Failure> {
         let length = u32::try_from(bytes.len()).ok().filter(|length| (1..=MAX_SEALED_CHUNK).contains(length));
         let Some(length) = length else { return Err(Failure::Damaged) };
         if !is_intact(chunk.chunk, bytes.clone()).await {
@@ -320,7 +325,7 @@ struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    fn new(chunks: &'a Chunks, (owner, length): (Uid, u32), allowance: u64) -> Result<Self, Failure> {
+    fn new(chunks: &'a Chunks, (owner, length): (Uid, u32), allowance: Option<u64>) -> Result<Self, Failure> {
         chunks.index().reserve(owner, length, allowance)?;
         Ok(Self { chunks, owner, length })
     }

@@ -1,19 +1,21 @@
 //! Where lines come from: a user at a terminal, or a pipe in its place.
 
-use std::io::{self, BufRead, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use shoal_common::Password;
+use shoal_console::lines::read_line;
 use shoal_console::password;
 pub(super) use shoal_prompt::attended;
 use shoal_prompt::{Candidate, Complete, Completion, Prompt, Read, cursor};
 use shoal_session::text::quoted;
+use zeroize::Zeroizing;
 
 use super::command;
 use super::show::Screen;
 
 /// Longest line that is read from a pipe, in bytes.
-const MAX_LINE: u64 = 64 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 /// Local files that are listed at most.
 const MAX_LOCAL: usize = 1_000;
 /// The history's file in the data folder.
@@ -35,7 +37,7 @@ impl Input {
     /// Reads a command line; `None` at the end of input. Ctrl-C gives an empty one.
     pub(super) async fn command(&mut self, prompt: &str) -> io::Result<Option<String>> {
         if !attended() {
-            return piped().await;
+            return Ok(piped().await?.map(|line| line.as_str().to_owned()));
         }
         Ok(match self.editor()?.command(prompt).await? {
             Read::Text(text) => Some(text),
@@ -47,7 +49,7 @@ impl Input {
     /// Asks a question; `None` if it was not answered.
     pub(super) async fn answer(&mut self, question: &str) -> io::Result<Option<String>> {
         if !attended() {
-            return piped().await;
+            return Ok(piped().await?.map(|line| line.as_str().to_owned()));
         }
         Ok(match self.editor()?.answer(question).await? {
             Read::Text(text) => Some(text),
@@ -70,7 +72,7 @@ pub(super) async fn secret(prompt: &'static str) -> io::Result<Option<Password>>
     if attended() {
         return blocking(move || password::read(prompt)).await;
     }
-    Ok(piped().await?.map(Password::new))
+    Ok(piped().await?.map(Password::from))
 }
 
 /// Asks the user at the terminal a question; Enter is no.
@@ -88,13 +90,8 @@ pub(super) fn local_files(folder: &Path) -> Vec<String> {
     names
 }
 
-async fn piped() -> io::Result<Option<String>> {
-    blocking(|| {
-        let mut bytes = Vec::new();
-        let read = io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut bytes)?;
-        Ok((read > 0).then(|| String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned()))
-    })
-    .await
+async fn piped() -> io::Result<Option<Zeroizing<String>>> {
+    blocking(|| read_line(MAX_LINE)).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

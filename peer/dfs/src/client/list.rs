@@ -4,6 +4,7 @@ use shoal_common::storage::ChunkId;
 use shoal_common::tracker_api::storage::{Health, StoreAnswer, StoreCall, StoredEntry};
 use shoal_common::{RequestId, Sha1};
 use shoal_session::CallError;
+use shoal_wipe::without_traces;
 
 use super::get::Opened;
 use super::{Client, StoreError, store};
@@ -47,19 +48,20 @@ impl Client {
     /// When no tracker answers.
     pub async fn list(&self) -> Result<Vec<Listed>, StoreError> {
         let keyring = self.keyring()?;
-        let mut listed = Vec::new();
-        for StoredEntry { key, version, sealed, stored_ms, health } in self.entries().await? {
-            match keyring.open(&key, &version, &sealed) {
-                Ok(file) => listed.push(Listed {
-                    name: file.name.clone(),
-                    size: file.size,
-                    sha1: file.digest.sha1,
-                    stored_ms,
-                    health,
-                }),
-                Err(error) => tracing::warn!(%key, %error, "a stored file is left out of the list"),
+        let entries = self.entries().await?;
+        let opened = |StoredEntry { key, version, sealed, stored_ms, health }: StoredEntry| match keyring
+            .open(&key, &version, &sealed)
+        {
+            Ok(file) => {
+                Some(Listed { name: file.name, size: file.size, sha1: file.digest.sha1, stored_ms, health })
             }
-        }
+            Err(error) => {
+                tracing::warn!(%key, %error, "a stored file is left out of the list");
+                None
+            }
+        };
+        // At once, because each time takes a while.
+        let mut listed: Vec<_> = without_traces(|| entries.into_iter().filter_map(opened).collect());
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
     }

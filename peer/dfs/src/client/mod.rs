@@ -101,7 +101,8 @@ pub struct Client {
     control: Control,
     nodes: Nodes,
     folder: PathBuf,
-    keyring: Option<Arc<Keyring>>,
+    /// Only while the session lasts.
+    keyring: watch::Sender<Option<Arc<Keyring>>>,
     /// How long it tries again while something is lacking on this machine.
     retry_time: Duration,
     tasks: TaskTracker,
@@ -145,7 +146,7 @@ impl Client {
             control,
             nodes,
             folder,
-            keyring: None,
+            keyring: watch::Sender::new(None),
             retry_time: RETRY_TIME,
             tasks,
             stop,
@@ -213,7 +214,10 @@ impl Client {
     ) -> Result<(Who, Vec<String>), StoreError> {
         let who = self.session.login(user, password).await?;
         let account = self.session.account_key().ok_or(StoreError::NotLoggedIn)?;
-        self.keyring = Some(Arc::new(Keyring::new(&account)));
+        let keyring = Arc::new(Keyring::new(&account));
+        self.keyring.send_replace(Some(keyring.clone()));
+        let (watched, held) = (self.session.watch_who(), self.keyring.clone());
+        self.tasks.spawn(forget(watched, (keyring, held), self.stop.clone()));
         let ticket = ticket(&self.session).await?;
         let granted = self.nodes.show(ticket).await;
         self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), self.stop.clone()));
@@ -280,7 +284,8 @@ impl Client {
     }
 
     fn keyring(&self) -> Result<Arc<Keyring>, StoreError> {
-        self.keyring.clone().filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
+        let keyring = self.keyring.borrow().clone();
+        keyring.filter(|_| self.session.who().is_some()).ok_or(StoreError::NotLoggedIn)
     }
 }
 
@@ -296,6 +301,20 @@ async fn ticket(session: &Session) -> Result<Vec<u8>, CallError> {
         StoreAnswer::Ticket { ticket, .. } => Ok(ticket),
         _ => Err(CallError::Unexpected),
     }
+}
+
+/// Wipes the keys of the account's files once the session is over, whoever ended it.
+async fn forget(
+    mut who: watch::Receiver<Option<Who>>,
+    (keyring, held): (Arc<Keyring>, watch::Sender<Option<Arc<Keyring>>>),
+    stop: CancellationToken,
+) {
+    stop.run_until_cancelled(async {
+        let _ = who.wait_for(Option::is_none).await;
+    })
+    .await;
+    // A later login has its own.
+    held.send_if_modified(|held| held.take_if(|held| Arc::ptr_eq(held, &keyring)).is_some());
 }
 
 /// Keeps the servers supplied with fresh tickets.
