@@ -1,6 +1,5 @@
 //! Programs of an earlier version and of this one together: they work, or say which to update. `scripts/versions COMMIT`
 //! builds an earlier version and runs these tests with it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
 
