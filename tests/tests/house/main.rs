@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod imports;
+mod security;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
