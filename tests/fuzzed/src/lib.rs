@@ -11,8 +11,11 @@ pub use requests::requests;
 pub use texts::{conf, metalink, names, tracker_info};
 pub use wires::{frames, messages, storage, tokens};
 
+/// One of the functions.
+pub type Target = fn(&[u8]);
+
 /// All of them, by the name of their seeds' folder and of the fuzz target.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("conf", conf),
     ("frames", frames),
     ("messages", messages),
