@@ -12,6 +12,7 @@
 //! referred to but not created, so that no one can take one by typing it.
 
 mod characters;
+mod earlier;
 mod skeleton;
 
 use std::cmp::Ordering;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 pub use characters::{is_hidden, shown};
+pub use earlier::is_later;
 pub use skeleton::{Skeleton, TABLES};
 
 use crate::limits::{MAX_FILE_NAME_BYTES, MAX_NAME_BYTES};

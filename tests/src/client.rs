@@ -36,6 +36,8 @@ struct How {
     options: Vec<String>,
     /// With which variables in its environment.
     variables: Vec<(String, String)>,
+    /// From which program, if not this version's.
+    program: Option<PathBuf>,
 }
 
 /// A running client.
@@ -81,6 +83,12 @@ impl Client {
         Self::start_at(dir, name, info, free_port(), How { variables, ..How::default() })
     }
 
+    /// Starts a client from that program.
+    #[must_use]
+    pub fn start_program(dir: &Path, name: &str, info: &Path, program: PathBuf) -> Self {
+        Self::start_at(dir, name, info, free_port(), How { program: Some(program), ..How::default() })
+    }
+
     /// Starts a client on a machine of a network.
     #[must_use]
     pub fn start_on(network: &Arc<Network>, machine: u8, dir: &Path, name: &str, info: &Path) -> Self {
@@ -102,6 +110,11 @@ impl Client {
     fn start_at(dir: &Path, name: &str, info: &Path, port: u16, how: How) -> Self {
         let mut command = client_command(dir, name, info, port);
         command.args(&how.options);
+        if let Some(program) = &how.program {
+            let mut other = Command::new(program);
+            other.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+            command = other;
+        }
         if let Some((network, number)) = &how.machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
             there.arg(format!("{}:{port}", network.address(*number))).args(command.get_args().skip(1));
@@ -393,6 +406,13 @@ impl Stopped {
     #[must_use]
     pub fn restart_elsewhere(self) -> Client {
         Self { port: free_port(), ..self }.restart()
+    }
+
+    /// Starts it again from that program; `None` is this version's.
+    #[must_use]
+    pub fn restart_as(self, program: Option<PathBuf>) -> Client {
+        let how = How { program, ..self.how.clone() };
+        Self { how, ..self }.restart()
     }
 
     /// Starts it again, at the same address and with the same folder.

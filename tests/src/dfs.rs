@@ -18,6 +18,10 @@ pub struct Store {
     dir: PathBuf,
     ports: Vec<u16>,
     nodes: Vec<Option<Child>>,
+    /// The program of each node.
+    programs: Vec<PathBuf>,
+    /// The program of users.
+    client: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -69,6 +73,8 @@ impl Store {
             trackers,
             dir: dir.to_owned(),
             nodes: ports.iter().map(|_| None).collect(),
+            programs: ports.iter().map(|_| binary("dfs-server")).collect(),
+            client: binary("dfs"),
             ports,
             arguments: for_nodes.iter().map(|&argument| argument.to_owned()).collect(),
             environment: environment.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
@@ -90,6 +96,16 @@ impl Store {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
 
+    /// Which program a node is from its next start on.
+    pub fn set_program(&mut self, number: usize, program: PathBuf) {
+        self.programs[number - 1] = program;
+    }
+
+    /// Which program users run from now on.
+    pub fn set_client(&mut self, program: PathBuf) {
+        self.client = program;
+    }
+
     /// The key that a node says it has.
     #[must_use]
     pub fn key(&self, number: usize) -> String {
@@ -102,7 +118,7 @@ impl Store {
     /// Starts a node that does not run.
     pub fn restart(&mut self, number: usize) {
         let log = File::options().create(true).append(true).open(self.dir.join(format!("node-{number}.log")));
-        let mut command = Command::new(binary("dfs-server"));
+        let mut command = Command::new(&self.programs[number - 1]);
         command
             .arg(self.ports[number - 1].to_string())
             .arg("--trackers")
@@ -174,7 +190,7 @@ impl Store {
     /// `dfs` for that user, with its state in this store's folder.
     #[must_use]
     pub fn dfs(&self, user: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("dfs"));
+        let mut command = Command::new(&self.client);
         command.arg(self.dir.join("dfs.conf")).arg("--data-dir").arg(self.dir.join("dfs-state"));
         command.args(["--user", user]).args(arguments).current_dir(&self.dir);
         command.env("SHOAL_PASSWORD", "secret").env_remove("RUST_LOG");

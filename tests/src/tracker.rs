@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::Signal;
@@ -21,6 +21,8 @@ pub struct Trackers {
     addresses: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
     arguments: Vec<Vec<String>>,
+    /// The program of each.
+    programs: Vec<PathBuf>,
     network: Option<Arc<Network>>,
 }
 
@@ -69,6 +71,7 @@ impl Trackers {
             dir: dir.to_owned(),
             running: addresses.iter().map(|_| None).collect(),
             arguments: addresses.iter().map(|_| Vec::new()).collect(),
+            programs: addresses.iter().map(|_| binary("tracker")).collect(),
             addresses,
             network,
         };
@@ -84,6 +87,11 @@ impl Trackers {
     /// What a tracker is started with from its next start on, besides what all are.
     pub fn set_arguments(&mut self, number: usize, arguments: &[&str]) {
         self.arguments[number - 1] = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Which program a tracker is from its next start on.
+    pub fn set_program(&mut self, number: usize, program: PathBuf) {
+        self.programs[number - 1] = program;
     }
 
     /// The cluster's `tracker_info.txt`.
@@ -142,13 +150,15 @@ impl Trackers {
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.log")));
         let said =
             File::options().create(true).append(true).open(self.dir.join(format!("tracker-{number}.out")));
-        let mut command = tracker_command(&self.info(), number, &self.data(number));
-        if let Some(network) = &self.network {
-            let mut there = network.on(u8::try_from(number).unwrap(), binary("tracker").to_str().unwrap());
-            there.args(command.get_args()).env_remove("RUST_LOG");
-            command = there;
-        }
+        let usual = tracker_command(&self.info(), number, &self.data(number));
+        let program = &self.programs[number - 1];
+        let mut command = match &self.network {
+            Some(network) => network.on(u8::try_from(number).unwrap(), program.to_str().unwrap()),
+            None => Command::new(program),
+        };
         let child = command
+            .args(usual.get_args())
+            .env_remove("RUST_LOG")
             .args(&self.arguments[number - 1])
             .stdin(Stdio::piped())
             .stdout(said.unwrap())
@@ -183,7 +193,7 @@ impl Trackers {
     /// What `tracker --status --json` says of a tracker.
     #[must_use]
     pub fn status(&self, number: usize) -> serde_json::Value {
-        let mut command = std::process::Command::new(binary("tracker"));
+        let mut command = Command::new(binary("tracker"));
         let asked =
             crate::finish(command.args(["--status", &self.address(number).to_string(), "--json"]), "");
         serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:?}"))

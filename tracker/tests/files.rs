@@ -363,3 +363,54 @@ async fn passwords_change_and_guesses_must_wait() {
     until("the right password opens", async || elsewhere.login("alice", "new").await.is_ok()).await;
     one.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_an_earlier_version_gets_lists_without_what_it_cannot_read_or_hears_what_to_update() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(1));
+    let tracker = start(dir.path(), &ports, 1).await;
+    let (mut alice, mut bob) = alice_and_bob(&ports).await;
+    let mut zwnj = Client::connect(ports[0]).await;
+    zwnj.enter("می\u{200c}خواهم").await;
+    zwnj.create_group("👩\u{200d}🚀").await;
+    zwnj.ok(Call::JoinGroup { request: RequestId::random(), group: group("g") }).await;
+    let long = format!("{}.bin", "n".repeat(251));
+    let (gid, fid) = share_and_announce(&mut alice, "song.flac", 1).await;
+    share_and_announce(&mut bob, &long, 2).await;
+    let requests = || Call::ListRequests { group: group("g"), after: None };
+    let count = |answer| match answer {
+        Answer::Users { users, .. } => users.len(),
+        Answer::Groups { groups, .. } => groups.len(),
+        other => panic!("{other:?}"),
+    };
+    for (revision, seen) in [(REVISION, 1), (2, 0)] {
+        alice.ok(Call::Hello { listen: "127.0.0.1:7777".into(), revision: Some(revision) }).await;
+        assert_eq!(count(alice.ok(requests()).await), seen, "revision {revision}");
+        assert_eq!(count(alice.ok(Call::ListGroups { after: None }).await), 1 + seen);
+        assert_eq!(files(&mut alice).await.len(), 1 + seen);
+    }
+    let find = Call::Find { group: group("g"), file: FileName::refer(&long).unwrap() };
+    let refusal = alice.refused(find).await;
+    assert!(refusal.text.contains("update the client"), "{refusal:?}");
+
+    // In a group with such a name, or beside such a member, the rest goes on.
+    let accept = Call::Decide {
+        request: RequestId::random(),
+        group: group("g"),
+        user: user("می\u{200c}خواهم"),
+        accept: true,
+    };
+    let mut ben = Client::connect(ports[0]).await;
+    ben.ok(Call::Hello { listen: "127.0.0.1:7778".into(), revision: Some(2) }).await;
+    ben.enter("ben").await;
+    let rocket = || group("👩\u{200d}🚀");
+    ben.ok(Call::JoinGroup { request: RequestId::random(), group: rocket() }).await;
+    let request = RequestId::random();
+    zwnj.ok(Call::Decide { request, group: rocket(), user: user("ben"), accept: true }).await;
+    let Answer::LoggedIn(session) = ben.ok(Call::Renew).await else { panic!("not renewed") };
+    assert_eq!(session.tickets, []);
+    alice.ok(accept).await;
+    zwnj.ok(Call::ShareKnown { request: RequestId::random(), group: gid, file: fid }).await;
+    announce(&mut zwnj, gid, fid, Completeness::Complete).await;
+    assert_eq!(holders_of(&mut alice, (gid, fid)).await, []);
+    tracker.shutdown().await;
+}

@@ -455,3 +455,29 @@ async fn a_client_that_was_signed_out_long_ago_can_be_signed_out_again() {
     assert_eq!(lost.refused(Call::Resume { token }).await.kind, RefusalKind::SignedOut);
     stop_all(trackers).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_kinds_that_this_version_does_not_know_are_kept_and_relayed() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(3));
+    std::fs::create_dir(dir.path().join("1")).unwrap();
+    // As a tracker of a later version writes them: of one that stays, and of one that is replaced.
+    let record =
+        |kind| Write { kind: Kind(kind), key: b"later".to_vec(), value: vec![7; 40], ..Write::default() };
+    lie(dir.path(), (1, 3), vec![record(63), record(250)]);
+    let (one, two) = (start(dir.path(), &ports, 1).await, start(dir.path(), &ports, 2).await);
+    in_sync(&two, 1).await;
+    one.shutdown().await;
+    // The third has them of the second, which does not know them either; so they are the same after a restart.
+    two.shutdown().await;
+    let (two, three) = (start(dir.path(), &ports, 2).await, start(dir.path(), &ports, 3).await);
+    in_sync(&three, 1).await;
+    for number in [2, 3] {
+        let db = rusqlite::Connection::open(dir.path().join(format!("{number}/tracker.db"))).unwrap();
+        let sql = "SELECT count(*) FROM rec WHERE kind IN (63, 250) AND key = x'6c61746572'";
+        assert_eq!(db.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap(), 2, "at tracker {number}");
+    }
+    for tracker in [two, three] {
+        assert_eq!(tracker.status().await.unwrap().alarms, 0);
+        tracker.shutdown().await;
+    }
+}

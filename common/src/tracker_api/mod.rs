@@ -6,6 +6,7 @@
 
 mod answer;
 mod call;
+mod earlier;
 pub mod storage;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use answer::{
     QuotaAnswer, Session, SessionEntry, UserEntry,
 };
 pub use call::Call;
+pub use earlier::{LATER_NAMES, has_later_name};
 
 /// The protocol's name on libp2p.
 pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
@@ -24,7 +26,7 @@ pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 /// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
 /// [`RefusalKind::SignedOut`], and there are quotas. From 3 on trackers say which addresses are unproven, and learn which do not
-/// answer.
+/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]).
 pub const REVISION: u32 = 3;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.

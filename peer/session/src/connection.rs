@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
-use shoal_common::tracker_api::{Call, FromTracker, Reply, ToTracker};
+use shoal_common::tracker_api::{
+    Call, FromTracker, LATER_NAMES, Refusal, RefusalKind, Reply, ToTracker, has_later_name,
+};
 use shoal_net::requests::{NotAsked, Requests};
 use shoal_net::{Channel, ChannelReceiver, ChannelSender};
 use tokio::sync::{Semaphore, mpsc};
@@ -95,7 +97,8 @@ impl TrackerConnection {
         self.0.revision.store(revision, Ordering::Relaxed);
     }
 
-    /// Asks, and waits for the answer. Dropping the future leaves the call under way and its answer unread.
+    /// Asks, and waits for the answer. What a tracker of an earlier version cannot read is refused here: sent to it, it would end
+    /// the connection. Dropping the future leaves the call under way and its answer unread.
     ///
     /// # Errors
     /// When the connection ends before the answer comes.
@@ -103,14 +106,21 @@ impl TrackerConnection {
         let Inner { calls, room, outgoing, .. } = &*self.0;
         let _room = room.acquire().await.map_err(|_| Lost)?;
         let number = calls.number();
+        let message =
+            minicbor::to_vec(ToTracker { call: number, body: call }).expect("a vector takes every write");
+        if self.revision() < LATER_NAMES && has_later_name(&message) {
+            let text = format!(
+                "the tracker {} is of an earlier version, which cannot read such a name; ask its operator to update it",
+                self.address()
+            );
+            return Ok(Reply::Refused(Refusal::new(RefusalKind::Malformed, text)));
+        }
         let asked = calls.ask(number, None, || {}).map_err(|not| {
             if not == NotAsked::Full {
                 self.close("does not answer");
             }
             Lost
         })?;
-        let message =
-            minicbor::to_vec(ToTracker { call: number, body: call }).expect("a vector takes every write");
         let patience = ANSWER_WITHIN + Duration::from_secs(message.len() as u64 / SLOWEST);
         let exchange = async {
             outgoing.send(message).await.map_err(|_| Lost)?;

@@ -154,6 +154,31 @@ async fn without_any_tracker_a_call_fails_after_15_seconds_and_says_what_was_tri
 }
 
 #[tokio::test]
+async fn a_name_that_an_earlier_tracker_cannot_read_is_refused_here_and_the_connection_stays() {
+    let cluster = Shared::default();
+    let tracker = Tracker::start(&cluster).await;
+    let client = Client::start(&[tracker.address]).await;
+    logged_in(&client).await;
+    let group = GroupName::create("می\u{200c}خواهم").unwrap();
+    let call = Call::JoinGroup { request: RequestId::random(), group };
+    let text = client.session.call(call).await.unwrap_err().to_string();
+    assert!(
+        text.contains(&tracker.address.to_string()) && text.contains("ask its operator to update it"),
+        "{text}"
+    );
+    let login = client.session.login(name("👩\u{200d}🚀"), password("secret")).await.unwrap_err().to_string();
+    assert!(login.contains("ask its operator to update it"), "{login}");
+    assert_eq!(client.session.call(join()).await, Ok(Answer::Ok));
+    assert_eq!(tracker.count(|call| matches!(call, Call::JoinGroup { .. })), 1);
+    assert_eq!(
+        tracker.count(|call| matches!(call, Call::Hello { .. })),
+        1,
+        "the connection is still the first"
+    );
+    client.end().await;
+}
+
+#[tokio::test]
 async fn a_tracker_that_comes_back_is_found() {
     let cluster = Shared::default();
     let tracker = Tracker::start(&cluster).await;

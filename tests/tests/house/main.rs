@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod imports;
+mod security;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -177,7 +178,7 @@ fn one_selector_orders_downloads_placement_and_repair() {
 
 #[test]
 fn scripts_say_how_they_are_used_and_start_nothing_then() {
-    for script in ["bench", "demo", "dev-cluster", "fuzz", "sim", "test"] {
+    for script in ["bench", "demo", "dev-cluster", "fuzz", "sim", "test", "versions"] {
         let mut command = std::process::Command::new(root().join("scripts").join(script));
         // Whatever it might start cannot be found.
         let said = command.arg("--help").env("PATH", "/usr/bin:/bin").output().unwrap();

@@ -92,4 +92,5 @@ pub use names::{
 pub use replica::Replica;
 pub use row::{BlobHash, Kind, Row, Rule, Stamp, TrackerNo, Uid, WriterId, bucket_of};
 pub use rows::{Admission, After, MetaEntry, Rows};
+pub use state::pending_key;
 pub use vector::VersionVector;

@@ -410,8 +410,10 @@ pub(crate) fn idle_key(hash: BlobHash) -> Vec<u8> {
     [META_IDLE, &hash.0].concat()
 }
 
-/// The key of a name that still has to be examined.
-pub(crate) fn pending_key(space: NameSpace, name: &[u8]) -> Vec<u8> {
+/// The key of the note ([`Rows::put_meta`]) that a name, or its place, still has to be examined: this tracker votes on it as soon
+/// as it may.
+#[must_use]
+pub fn pending_key(space: NameSpace, name: &[u8]) -> Vec<u8> {
     name_key(META_PENDING, space, name)
 }
 

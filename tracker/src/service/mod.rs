@@ -2,6 +2,7 @@
 //! everything durable goes through the database thread.
 
 mod accounts;
+mod earlier;
 mod files;
 mod groups;
 mod login;
@@ -159,7 +160,8 @@ impl Service {
 
     /// Answers a call. Dropping the future leaves what was written.
     pub async fn answer(&self, client: &mut Client, call: Call) -> Reply {
-        match self.dispatch(client, call).await {
+        let answered = self.dispatch(client, call).await;
+        match answered.and_then(|answer| earlier::fit(answer, client.revision)) {
             Ok(answer) => Reply::Done(answer),
             Err(refusal) => {
                 if matches!(refusal.kind, RefusalKind::NotLoggedIn | RefusalKind::SignedOut) {

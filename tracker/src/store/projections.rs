@@ -3,7 +3,7 @@
 use rusqlite::params;
 use shoal_common::names::Skeleton;
 use shoal_common::{Manifest, Uid};
-use shoal_replica::{Kind, Row, parse_claim_key};
+use shoal_replica::{Kind, NameSpace, Row, decision_key, parse_claim_key, pending_key};
 
 use super::admission::space_of;
 use super::usage::{self, file_cost};
@@ -62,6 +62,7 @@ impl Store {
                 let rows = shoal_replica::Rows::scan(self, kind, &[], after.as_deref(), BATCH)?;
                 for row in &rows {
                     self.project(row)?;
+                    self.examine_again(row)?;
                 }
                 match rows.last() {
                     Some(last) if rows.len() == BATCH => after = Some(last.key.clone()),
@@ -144,6 +145,22 @@ impl Store {
         self.run(sql, values)?;
         self.name_memberships(space, claim.id)?;
         if claim.proven { Ok(()) } else { self.remember_claim(space, &claim, stamp) }
+    }
+
+    /// Has a claim that is not decided examined again. A tracker of an earlier version voted by name, which one of this version
+    /// does not add to votes by what names look like.
+    fn examine_again(&self, row: &Row) -> Result<(), StoreError> {
+        let (Some(space), Some(claim)) = (NameSpace::of(row.kind), proof::read_claim(row)) else {
+            return Ok(());
+        };
+        let place = claim.skeleton.key();
+        for key in [place, claim.name.as_bytes()] {
+            if shoal_replica::Rows::get(self, space.decision_kind(), &decision_key(key))?.is_some() {
+                return Ok(());
+            }
+        }
+        let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, x'')";
+        self.run(sql, params![pending_key(space, place)])
     }
 
     fn project_membership(&self, row: &Row) -> Result<(), StoreError> {

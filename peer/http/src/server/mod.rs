@@ -18,10 +18,12 @@ mod watched;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use crate::server::options::Options;
@@ -47,6 +49,20 @@ pub fn run(options: Options) -> Result<()> {
     // A thread may still be reading the terminal or a file.
     runtime.shutdown_background();
     ended
+}
+
+/// Serves the files of a folder to everyone who connects to the listener, as `server --root` does, for programs without its
+/// prompt and its ports. Dropping the future ends it and its connections.
+///
+/// # Errors
+/// When the folder cannot be opened; later never.
+pub async fn serve_folder(folder: &Path, listener: TcpListener) -> Result<()> {
+    let (catalog, port) = (Catalog::folder(folder)?, listener.local_addr()?.port());
+    let places = Places::within(shoal_console::descriptors::limit());
+    let site = Arc::new(Site::new(catalog, DigestStore::new(), places));
+    site.listens_on(vec![port]);
+    virtual_server::serve(listener, site).await;
+    Ok(())
 }
 
 async fn serve(options: Options) -> Result<()> {

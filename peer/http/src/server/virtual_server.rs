@@ -131,6 +131,13 @@ impl VirtualServer {
     }
 }
 
+/// Serves at a listener until the future is dropped, which cuts its connections.
+pub(super) async fn serve(listener: TcpListener, site: Arc<Site>) {
+    let (meter, stop) = (Arc::new(Meter::new(site.buffers())), CancellationToken::new());
+    let _cut = stop.clone().drop_guard();
+    accept(listener, site, meter, TIMEOUTS, stop, TaskTracker::new()).await;
+}
+
 /// A listener on which a crowd may wait: an overflow of the system's default, 128, costs a client a second.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
