@@ -108,7 +108,7 @@ impl Chaos {
         }
     }
 
-    fn tell(&mut self, what: impl Into<String>) {
+    fn note(&mut self, what: impl Into<String>) {
         self.story.push(what.into());
     }
 
@@ -124,16 +124,16 @@ impl Chaos {
             5 => {
                 let bob = self.bob.take().unwrap().kill().restart();
                 self.bob = Some(bob);
-                self.tell("bob is killed");
+                self.note("bob is killed");
                 self.log_bob_in();
             }
             6 => {
                 let rate = ["0", "50K", "1M", "300K"][self.rng.usize(..4)];
-                self.tell(format!("limit down {rate}"));
+                self.note(format!("limit down {rate}"));
                 self.bob().ok(&format!("limit down {rate}"));
             }
             7 => {
-                self.tell("paused and resumed");
+                self.note("paused and resumed");
                 let pause = self.rng.u64(..300);
                 // Over, it can be neither.
                 self.bob().run("pause_download g a.bin");
@@ -144,18 +144,18 @@ impl Chaos {
             }
             9 if self.tracker_runs => {
                 let share = ["logout", "login erin secret", "stop_share g a.bin"][self.rng.usize(..3)];
-                self.tell(format!("erin: {share}"));
+                self.note(format!("erin: {share}"));
                 // Logged in or out already, it is an error.
                 self.erin.run(share);
             }
             8 => {
                 let more = self.by_hand[0].sent() + self.rng.usize(..10);
-                self.tell(format!("the miser sends up to {more}"));
+                self.note(format!("the miser sends up to {more}"));
                 self.by_hand[0].allow(more);
             }
             _ => {
                 let pause = self.rng.u64(..1_500);
-                self.tell(format!("{pause} ms of peace"));
+                self.note(format!("{pause} ms of peace"));
                 std::thread::sleep(Duration::from_millis(pause));
             }
         }
@@ -181,16 +181,16 @@ impl Chaos {
             other => ("is mended", Sharer::Runs(other.healed())),
         };
         self.sharers[which] = Some(sharer);
-        self.tell(format!("sharer {which} {what}"));
+        self.note(format!("sharer {which} {what}"));
     }
 
     fn trouble_the_tracker(&mut self) {
         if self.tracker_runs {
             self.world.trackers.kill(1);
-            self.tell("the tracker is killed");
+            self.note("the tracker is killed");
         } else {
             self.world.trackers.restart(1);
-            self.tell("the tracker is back");
+            self.note("the tracker is back");
         }
         self.tracker_runs = !self.tracker_runs;
     }
@@ -217,7 +217,7 @@ impl Chaos {
     /// All faults are over: now it must end.
     fn end(&mut self) {
         let percent = self.bob().download("a.bin")["percent"].clone();
-        self.tell(format!("all is mended, at {percent} %"));
+        self.note(format!("all is mended, at {percent} %"));
         if !self.tracker_runs {
             self.trouble_the_tracker();
         }

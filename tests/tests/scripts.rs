@@ -213,7 +213,7 @@ fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_on
         dir.path().display()
     );
     let mut command = client_command(dir.path(), "bob", &trackers.info(), free_port());
-    command.args(["--json", "--log-format", "json"]).env("RUST_LOG", "shoal_client=debug");
+    command.args(["--json", "--log-format", "json"]).env("RUST_LOG", "shoal_client=debug,shoal_swarm=debug");
     let finished = finish(&mut command, &script);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let lines: Vec<Value> = finished.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -227,6 +227,7 @@ fn a_log_shows_by_its_id_what_a_download_does_and_that_it_asks_for_everything_on
     assert_eq!(said("reading the piece list").len(), 1, "{}", finished.stderr);
     assert_eq!(said("hashing").len(), 1, "{}", finished.stderr);
     assert_eq!(said("the download stopped").len(), 1, "{}", finished.stderr);
+    assert!(!said("a peer serves the file").is_empty(), "{}", finished.stderr);
     // The tracker wishes to be asked again after a second.
     let asked: Vec<u64> = said("asking for holders").into_iter().map(milliseconds).collect();
     assert!(asked.len() == 1 || asked[1].abs_diff(asked[0]) >= 900, "{asked:?}");

@@ -80,7 +80,7 @@ pub(crate) async fn run(client: Client) {
             }
             let Some(now) = now else { continue };
             for group in client.0.asked.take_joined(&now) {
-                client.0.events.tell(Event::Joined { group });
+                client.0.events.emit(Event::Joined { group });
             }
             if is_new || due {
                 requests.look(&client, &now).await;
@@ -116,7 +116,7 @@ impl Requests {
                     let asking: BTreeSet<UserName> = users.into_iter().map(|user| user.name).collect();
                     let before = self.reported.insert(group.clone(), asking.clone()).unwrap_or_default();
                     for user in asking.difference(&before).take(MAX_REPORTED).cloned() {
-                        client.0.events.tell(Event::JoinRequest { group: group.clone(), user });
+                        client.0.events.emit(Event::JoinRequest { group: group.clone(), user });
                     }
                 }
                 Err(error) if error.refusal() == Some(RefusalKind::NotAllowed) => {

@@ -6,6 +6,7 @@ use shoal_common::Bitfield;
 use shoal_engine_core::POOL_BYTES;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
@@ -88,10 +89,11 @@ impl Engine {
             part: part.clone(),
         };
         let tracker = TaskTracker::new();
-        tracker.spawn(async move {
+        let run = async move {
             let ended = driver::run(start).await;
             outcome_sender.send_replace(Some(ended));
-        });
+        };
+        tracker.spawn(run.in_current_span());
         tracker.close();
         let reader = PieceReader::new(layout, part, verified.clone());
         let waits_for = watch::Sender::new(None);

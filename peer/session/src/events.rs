@@ -287,7 +287,7 @@ impl Default for Events {
 
 impl Events {
     /// Sends an event to those that listen.
-    pub fn tell(&self, event: Event) {
+    pub fn emit(&self, event: Event) {
         tracing::info!(?event, "event");
         let _ = self.0.send(event);
     }

@@ -183,7 +183,7 @@ impl Session {
             control: config.control.clone(),
             known: config.known.clone(),
             listen: config.listen.clone(),
-            report: Arc::new(move |learned| events.tell(learned.into())),
+            report: Arc::new(move |learned| events.emit(learned.into())),
             tasks: tasks.clone(),
         };
         let session = Arc::new(SessionState {

@@ -217,7 +217,7 @@ impl Session {
         let Some(wait) = error.patience().filter(|_| *waits < MAX_WAITS) else { return Err(error) };
         *waits += 1;
         let reason = format!("too many failed logins; trying again in {} s", wait.as_secs() + 1);
-        self.0.config.events.tell(Event::Patience { reason });
+        self.0.config.events.emit(Event::Patience { reason });
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -295,7 +295,7 @@ impl SessionState {
             self.who.send_replace(Some(who.clone()))
         };
         if let Some(before) = before.filter(|before| before.user == who.user && before.name != who.name) {
-            self.config.events.tell(Event::Renamed { from: before.name, to: who.name.clone() });
+            self.config.events.emit(Event::Renamed { from: before.name, to: who.name.clone() });
         }
         who
     }

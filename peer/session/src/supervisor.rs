@@ -82,7 +82,7 @@ impl Supervisor {
                 self.session
                     .config
                     .events
-                    .tell(Event::TrackerFound { tracker: connection.address().to_owned() });
+                    .emit(Event::TrackerFound { tracker: connection.address().to_owned() });
             }
             first = false;
             tracing::info!(tracker = connection.address(), "connected");
@@ -120,7 +120,7 @@ impl Supervisor {
                 }
             }
             if !reported {
-                self.session.config.events.tell(Event::NoTracker);
+                self.session.config.events.emit(Event::NoTracker);
             }
             reported = true;
             if timeout(backoff.pause(), self.redials.changed()).await.is_ok() {
@@ -134,7 +134,7 @@ impl Supervisor {
         let tracker = self.trackers[self.at].1.to_string();
         self.move_on(reason.clone());
         let next = self.trackers[self.at].1.to_string();
-        self.session.config.events.tell(Event::TrackerLost { tracker, reason, next });
+        self.session.config.events.emit(Event::TrackerLost { tracker, reason, next });
     }
 
     fn move_on(&mut self, reason: String) {
@@ -233,7 +233,7 @@ impl Supervisor {
         self.session.forget_login();
         if let Some(who) = who {
             let reason = reason.to_owned();
-            self.session.config.events.tell(Event::SessionEnded { user: who.name, reason });
+            self.session.config.events.emit(Event::SessionEnded { user: who.name, reason });
         }
     }
 

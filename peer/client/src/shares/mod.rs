@@ -319,7 +319,7 @@ impl Shares {
             while let Some(answer) = questions.join_next().await {
                 if let Ok(Some(record)) = answer {
                     let (group, file) = self.parts.name_of(&record);
-                    self.parts.events.tell(Event::LastSharer { group, file });
+                    self.parts.events.emit(Event::LastSharer { group, file });
                 }
             }
         };
@@ -413,7 +413,7 @@ impl Parts {
     fn report_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
-        self.events.tell(Event::ShareLost { group, file, path, problem });
+        self.events.emit(Event::ShareLost { group, file, path, problem });
     }
 }
 

@@ -12,7 +12,14 @@ pub(super) fn absent(record: &ShareRecord, absence: &Absence) -> String {
         Absence::Unreadable(error) => (format!("it cannot be read ({error})"), "it can be read"),
         Absence::Silent => ("its drive does not answer".to_owned(), "the drive answers"),
     };
-    format!("{what}; it is shared again as soon as {when}; to end the share: {}", stop(record))
+    let moved = match absence {
+        Absence::Gone => format!("; if it was moved: relocate {} <file_path>", named(record)),
+        Absence::NotAFile | Absence::Unreadable(_) | Absence::Silent => String::new(),
+    };
+    format!(
+        "{what}; it is shared again as soon as {when}{moved}; to end the share: stop_share {}",
+        named(record)
+    )
 }
 
 /// There is another file.
@@ -24,6 +31,7 @@ pub(super) fn changed(record: &ShareRecord) -> String {
     )
 }
 
-fn stop(record: &ShareRecord) -> String {
-    format!("stop_share {} {}", quoted(record.group.as_str()), quoted(record.manifest.name.as_str()))
+/// The arguments by which a command names the share.
+fn named(record: &ShareRecord) -> String {
+    format!("{} {}", quoted(record.group.as_str()), quoted(record.manifest.name.as_str()))
 }

@@ -149,7 +149,7 @@ impl Transfers {
         };
         parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record);
-        parts.events.tell(Event::Complete {
+        parts.events.emit(Event::Complete {
             group,
             file: name,
             path: path.clone(),

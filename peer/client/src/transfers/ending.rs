@@ -56,14 +56,14 @@ impl Downloads {
             }
         }
         match end {
-            End::Failed(error) if report => parts.events.tell(Event::Failed { group, file, error }),
+            End::Failed(error) if report => parts.events.emit(Event::Failed { group, file, error }),
             End::Complete => {
                 let (path, size) = (record.path.clone(), record.manifest.size);
                 let took =
                     took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
                 let took_ms = took.map(|(ms, _)| ms);
                 let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
-                parts.events.tell(Event::Complete { group, file, path, size, took_ms, average });
+                parts.events.emit(Event::Complete { group, file, path, size, took_ms, average });
                 if share {
                     let (downloads, record) = (self.clone(), record.clone());
                     let sharing =

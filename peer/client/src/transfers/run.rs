@@ -372,7 +372,7 @@ impl Named<'_> {
             let idle = run.download.progress().borrow().sources == 0 && !self.learned.mirrors.in_use();
             if idle && !std::mem::replace(&mut self.reported, true) {
                 let (group, file) = run.downloads.name_of(&run.record);
-                run.downloads.parts.events.tell(Event::Waiting { group, file });
+                run.downloads.parts.events.emit(Event::Waiting { group, file });
             }
         } else {
             self.reported = false;
@@ -398,7 +398,7 @@ impl Named<'_> {
     fn report(&self, notices: Vec<Notice>) {
         for notice in notices {
             let (group, file) = self.run.downloads.name_of(&self.run.record);
-            self.run.downloads.parts.events.tell(match notice {
+            self.run.downloads.parts.events.emit(match notice {
                 Notice::Lied(source, reason) => Event::SourceBanned { group, file, source, reason },
                 Notice::Refused(mirror, reason) => Event::MirrorRefused { group, file, mirror, reason },
             });

@@ -210,7 +210,7 @@ impl Supervisor {
         self.opened.send_replace(Some(None));
         if self.reported_lack.replace(shortage.lack) != Some(shortage.lack) {
             let (group, file) = self.downloads.name_of(&self.record);
-            self.downloads.parts.events.tell(Event::Short { group, file, reason });
+            self.downloads.parts.events.emit(Event::Short { group, file, reason });
         }
         tokio::select! {
             () = tokio::time::sleep(self.pauses.pause()) => None,

@@ -7,6 +7,7 @@ use shoal_common::PieceIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
 use crate::driver::stats::Stats;
@@ -149,7 +150,8 @@ impl Fetches {
         let (buffer, filling) =
             PieceBuf::new(request, run, self.pool.clone(), self.limiter.clone(), self.arrived_sender.clone());
         let source = connected.source.clone();
-        let task = self.tasks.spawn(async move { source.0.fetch(run, buffer).await.map(|_| ()) });
+        let fetch = async move { source.0.fetch(run, buffer).await.map(|_| ()) };
+        let task = self.tasks.spawn(fetch.in_current_span());
         self.by_task.insert(task.id(), request);
         let running = Running { source: id, filling, task, started: Instant::now(), counted: 0, kept: 0 };
         self.requests.insert(request, running);

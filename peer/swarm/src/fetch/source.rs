@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::channels::{Channels, NOT_OPEN};
 use super::peers::Peers;
@@ -51,7 +52,8 @@ impl PeerSource {
         let Start { key, peer, addresses, layout, peers, tickets, uploads, tasks, stop } = start;
         let target = Arc::new(Target::new(key, peer, layout));
         let connections = peers.connections(peer, addresses);
-        tasks.spawn(supervisor::run(target.clone(), connections, tickets, uploads, stop.clone()));
+        let supervisor = supervisor::run(target.clone(), connections, tickets, uploads, stop.clone());
+        tasks.spawn(supervisor.in_current_span());
         (Self { target: target.clone(), _supervisor: stop.drop_guard() }, target)
     }
 

@@ -103,6 +103,7 @@ impl Supervisor {
             Err(parted) => return parted,
         };
         self.target.liveness.send_replace(Liveness::Open);
+        tracing::debug!(peer = %self.connections.peer(), "a peer serves the file");
         let mut second: Option<Watched> = None;
         // Beside all else: what comes meanwhile on the first connection is heard.
         let mut opening: Option<Opening<'_>> = None;

@@ -19,9 +19,9 @@ impl Monitor {
             Report::Checking => {
                 let percent = self.checks.percent(key);
                 let waiting = self.checks.waiting(key);
-                self.parts.events.tell(Event::ShareChecking { group, file, path, percent, waiting });
+                self.parts.events.emit(Event::ShareChecking { group, file, path, percent, waiting });
             }
-            Report::Back => self.parts.events.tell(Event::ShareBack { group, file, path }),
+            Report::Back => self.parts.events.emit(Event::ShareBack { group, file, path }),
         }
     }
 

@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         self.core.handle(event, self.now);
         while let Some(command) = self.core.poll_command() {
             self.obey(command);
@@ -126,7 +126,7 @@ impl World {
             0..5 => self.add_source(),
             5..7 if self.faults => {
                 if let Some(source) = self.any_source() {
-                    self.tell(Event::SourceRemoved { source });
+                    self.handle(Event::SourceRemoved { source });
                 }
             }
             7..14 if self.faults => self.change_have(),
@@ -134,12 +134,12 @@ impl World {
             18..20 => {
                 let limit = self.faults && self.rng.bool();
                 let rate = limit.then(|| self.rng.u64(1..500_000));
-                self.tell(Event::RateLimit(rate));
+                self.handle(Event::RateLimit(rate));
             }
             20..30 => {
                 let most = if self.rng.u8(..20) == 0 && self.faults { 7_000 } else { 60 };
                 self.now += Duration::from_millis(self.rng.u64(..most));
-                self.tell(Event::Tick);
+                self.handle(Event::Tick);
             }
             30..50 => self.check(),
             _ => self.receive(),
@@ -157,7 +157,7 @@ impl World {
             run,
         };
         self.sources.insert(source, (have.clone(), limits));
-        self.tell(Event::SourceAdded { source, limits, have });
+        self.handle(Event::SourceAdded { source, limits, have });
     }
 
     fn some_pieces(&mut self) -> Have {
@@ -172,7 +172,7 @@ impl World {
         if let Some(entry) = self.sources.get_mut(&source) {
             entry.0 = have.clone();
         }
-        self.tell(Event::HaveChanged { source, have });
+        self.handle(Event::HaveChanged { source, have });
     }
 
     fn fail(&mut self) {
@@ -190,7 +190,7 @@ impl World {
                 Err(SourceError::NotNow { piece, after, instead })
             }
         };
-        self.tell(Event::Finished { request, result });
+        self.handle(Event::Finished { request, result });
     }
 
     fn check(&mut self) {
@@ -199,14 +199,14 @@ impl World {
         }
         let piece = self.checking.swap_remove(self.rng.usize(..self.checking.len()));
         if self.faults && self.rng.u8(..20) == 0 {
-            self.tell(Event::Rejected(piece));
+            self.handle(Event::Rejected(piece));
         } else {
             assert!(self.done.insert(piece), "{piece:?} came twice");
-            self.tell(Event::Verified(piece));
-            self.tell(Event::Written(piece));
+            self.handle(Event::Verified(piece));
+            self.handle(Event::Written(piece));
             if self.faults && self.rng.u8(..100) == 0 {
                 self.done.remove(&piece);
-                self.tell(Event::Lost(piece));
+                self.handle(Event::Lost(piece));
             }
         }
     }
@@ -220,7 +220,7 @@ impl World {
         let first_byte = Some(self.now);
         if self.rng.bool() {
             let held_up = self.rng.bool();
-            self.tell(Event::Progress { request, received, first_byte, held_up });
+            self.handle(Event::Progress { request, received, first_byte, held_up });
         }
         while let Some(asked) = self.requests.get_mut(&request) {
             let Some(piece) = run.at(asked.arrived) else { break };
@@ -232,7 +232,7 @@ impl World {
             if asked.arrived == run.count() {
                 self.requests.remove(&request);
             }
-            self.tell(Event::Arrived { request, piece, first_byte });
+            self.handle(Event::Arrived { request, piece, first_byte });
         }
     }
 
@@ -252,8 +252,8 @@ impl World {
         let limits =
             Limits { max_in_flight: 4, min_in_flight: 1, max_in_flight_bytes: 1 << 20, run: Run::Single };
         self.sources.insert(SourceId(100), (Have::All, limits));
-        self.tell(Event::SourceAdded { source: SourceId(100), limits, have: Have::All });
-        self.tell(Event::RateLimit(None));
+        self.handle(Event::SourceAdded { source: SourceId(100), limits, have: Have::All });
+        self.handle(Event::RateLimit(None));
     }
 }
 
