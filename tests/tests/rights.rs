@@ -99,9 +99,10 @@ fn a_silent_old_session_ends_on_every_tracker_without_its_client() {
         assert!(member.is_left_within(ENDS_WITHIN), "tracker {} keeps the session", number + 1);
     }
     // The other trackers say so in a moment.
-    until("the others are offline", || {
-        matches!(ann.done(Call::Sessions), Answer::Sessions(sessions) if sessions.len() == 1)
-    });
+    until(
+        "the others are offline",
+        || matches!(ann.done(Call::Sessions), Answer::Sessions(sessions) if sessions.len() == 1),
+    );
     // Nor does a token of before count, also after a restart.
     for number in 1..=3 {
         trackers.kill(number);

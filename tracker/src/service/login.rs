@@ -74,13 +74,10 @@ impl Service {
                     "another account of that name may be meant; the next one is tried",
                 ));
             }
-            let text = match found {
-                // Of several accounts the last may just have gone.
-                None if number == 0 => {
-                    format!("there is no user {name}; create the account with: create_user {name}")
-                }
-                _ => format!("wrong password for {name}; try again"),
-            };
+            let text = format!(
+                "wrong password for {name}, or there is no such user; try again, or create the account with: \
+                 create_user {name}"
+            );
             return Err(Refusal::new(RefusalKind::WrongPassword, text));
         };
         self.throttle().succeeded(&whose, from);
