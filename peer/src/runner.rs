@@ -3,9 +3,8 @@
 use std::io;
 
 use shoal_session::text;
-use shoal_wipe::without_traces;
 
-use crate::command::{Command, Context, Failure, Parsed, parse};
+use crate::command::{Command, Context, Failure, Parsed, parse_apart};
 
 /// What is to be done after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(crate) enum Next {
 /// # Errors
 /// When the output is closed.
 pub(crate) async fn run(context: &Context, line: &str) -> io::Result<Next> {
-    let Some(Parsed { name, command }) = without_traces(|| parse(line)) else { return Ok(Next::Continue) };
+    let Some(Parsed { name, command }) = parse_apart(line) else { return Ok(Next::Continue) };
     let quits = matches!(command, Ok(Command::Quit(_)));
     let result = match command {
         Ok(command) => match command.run(context).await {

@@ -164,6 +164,21 @@ pub(crate) fn is_secret(command: &clap::Command) -> bool {
     command.get_positionals().any(|argument| argument.get_id().as_str().ends_with("password"))
 }
 
+/// The commands that may be given a password.
+const WITH_PASSWORD: [&str; 3] = ["create_user", "login", "change_password"];
+
+/// Whether a password may stand in a line: not behind the name of a command that takes none. A name that is none may be a slip.
+fn may_hold_password(line: &str) -> bool {
+    let name = in_table(line.split_whitespace().next().unwrap_or_default());
+    let known = SECTIONS.iter().any(|(_, names)| names.contains(&name.as_str()));
+    !known || WITH_PASSWORD.contains(&name.as_str())
+}
+
+/// Parses a line; of a password in it no trace stays in memory but what the command has.
+pub(crate) fn parse_apart(line: &str) -> Option<Parsed> {
+    if may_hold_password(line) { without_traces(|| parse(line)) } else { parse(line) }
+}
+
 /// Whether a line gives a password.
 pub(crate) fn gives_password(line: &str) -> bool {
     without_traces(|| has_password(line))
@@ -179,7 +194,7 @@ fn has_password(line: &str) -> bool {
 
 /// Whether a line is a login.
 pub(crate) fn logs_in(line: &str) -> bool {
-    without_traces(|| parse(line)).is_some_and(|parsed| matches!(parsed.command, Ok(Command::Login(_))))
+    parse_apart(line).is_some_and(|parsed| matches!(parsed.command, Ok(Command::Login(_))))
 }
 
 /// The command with its arguments, as `help` shows it.
@@ -212,6 +227,18 @@ pub(crate) fn usage(command: &clap::Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_may_hold_a_password_are_known() {
+        let all = definition();
+        let secret: Vec<_> = all.get_subcommands().filter(|command| is_secret(command)).collect();
+        assert_eq!(secret.len(), WITH_PASSWORD.len());
+        assert!(secret.iter().all(|command| WITH_PASSWORD.contains(&command.get_name())));
+        for line in ["LOGIN ann pw", "  change_password a b", "lgoin ann pw", "'login' ann pw", ""] {
+            assert!(may_hold_password(line), "{line}");
+        }
+        assert!(!may_hold_password("List_Files g") && !may_hold_password("exit"));
+    }
 
     #[test]
     fn every_command_is_whole() {
