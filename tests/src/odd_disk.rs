@@ -18,7 +18,7 @@ use fuser::{
 };
 use rustix::fs::statvfs;
 
-use crate::{Lacks, root_or_skip, skip};
+use crate::{Lacks, mount::lasting_number, root_or_skip, skip};
 
 /// Nothing is remembered by the kernel: each question is asked again.
 const AGE: Duration = Duration::ZERO;
@@ -128,7 +128,7 @@ impl Passed {
             return self.file(handle)?.metadata();
         }
         match self.path(ino).and_then(fs::symlink_metadata) {
-            Ok(found) if ino == INodeNo::ROOT || found.ino() == ino.0 => Ok(found),
+            Ok(found) if ino == INodeNo::ROOT || lasting_number(&found) == ino.0 => Ok(found),
             other => {
                 let known = self.known();
                 let open = known.files.values().find(|(of, _)| *of == ino.0);
@@ -149,7 +149,7 @@ impl Passed {
         let mode = if self.lacks.modes { 0o755 } else { found.mode() & 0o7777 };
         let is_root = fs::metadata(&self.root).is_ok_and(|root| root.ino() == found.ino());
         FileAttr {
-            ino: if is_root { INodeNo::ROOT } else { INodeNo(found.ino()) },
+            ino: if is_root { INodeNo::ROOT } else { INodeNo(lasting_number(found)) },
             size: found.len(),
             blocks: found.blocks(),
             atime: time(found.atime(), found.atime_nsec()),
