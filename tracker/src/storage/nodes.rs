@@ -101,9 +101,13 @@ impl TrackedNode {
         Self { peer: Some(peer), ..Self::default() }
     }
 
-    /// Its record is new here: its silence begins now.
-    pub(super) fn admit(&mut self, now: u64) {
-        self.heard_ms = now;
+    /// It has this record: name, address, successor. Where that is new, its silence begins now.
+    pub(super) fn admit(&mut self, record: (NodeName, String, Option<PeerId>), now: u64) {
+        if self.name.is_none() {
+            self.heard_ms = now;
+        }
+        let (name, address, successor) = record;
+        (self.name, self.address, self.successor) = (Some(name), address, successor);
     }
 
     /// A node registered. What it reported on earlier connections counts until its snapshot is complete.
@@ -126,9 +130,9 @@ impl TrackedNode {
         }
     }
 
-    /// Its connection no longer counts, whichever it is.
+    /// It was taken out: it has no record, and its reports no longer count.
     pub(super) fn shut_out(&mut self) {
-        self.session = None;
+        (self.name, self.successor, self.session) = (None, None, None);
     }
 
     /// Whether reports on that connection still count.

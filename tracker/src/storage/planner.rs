@@ -105,18 +105,8 @@ impl RepairPlanner {
         let ix = self.node_ix(peer);
         let successor = self.nodes[ix].successor;
         match record {
-            Some((name, address, successor)) => {
-                let node = &mut self.nodes[ix];
-                if node.name.is_none() {
-                    node.admit(now);
-                }
-                (node.name, node.address, node.successor) = (Some(name), address, successor);
-            }
-            None => {
-                (self.nodes[ix].name, self.nodes[ix].successor) = (None, None);
-                // Reports of a node that was taken out do not count.
-                self.nodes[ix].shut_out();
-            }
+            Some(record) => self.nodes[ix].admit(record, now),
+            None => self.nodes[ix].shut_out(),
         }
         if self.nodes[ix].successor != successor {
             self.recount_node(ix);
