@@ -7,12 +7,10 @@ use shoal_common::manifest::ManifestError;
 use shoal_engine::hash::Hashed;
 use tokio::sync::watch;
 
-use super::health::Found;
-use super::look::look;
-use super::{ANNOUNCE_WITHIN, LOOK_WITHIN, ShareError, Shares};
+use super::{ANNOUNCE_WITHIN, ShareError, Shares};
 use crate::FileRef;
 use crate::hashing::{Hashing, hash};
-use crate::store::{ShareRecord, StoreError};
+use crate::store::ShareRecord;
 use shoal_session::Who;
 use shoal_swarm::FileKey;
 
@@ -29,7 +27,7 @@ impl Shares {
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<PathBuf, ShareError> {
         let not_shared = || ShareError::NotShared(file.clone());
-        let old = self.record(who, key).await?.ok_or_else(not_shared)?;
+        let old = self.record(who.user, key).await?.ok_or_else(not_shared)?;
         let absolute = super::found(path).await?;
         let hashed = hash(absolute.clone(), progress).await?;
         if hashed.digest != old.manifest.digest() {
@@ -37,18 +35,13 @@ impl Shares {
         }
         let _turn = self.turn.lock().await;
         // It may have been stopped meanwhile.
-        let old = self.record(who, key).await?.ok_or_else(not_shared)?;
+        let old = self.record(who.user, key).await?.ok_or_else(not_shared)?;
         let record = ShareRecord { path: absolute.clone(), identity: hashed.identity, ..old };
         let piece_list = self.parts.store.piece_list(&record.manifest).await?;
         self.parts.store.put_share(record.clone(), piece_list).await?;
         self.handle.put(record).await?;
         self.parts.holdings.settled(ANNOUNCE_WITHIN).await;
         Ok(absolute)
-    }
-
-    async fn record(&self, who: &Who, key: FileKey) -> Result<Option<ShareRecord>, StoreError> {
-        let records = self.parts.store.shares(who.user).await?;
-        Ok(records.into_iter().find(|record| record.key == key))
     }
 
     /// The digests of a file that is shared in another group and was not written to since. In the same group it is hashed
@@ -63,10 +56,7 @@ impl Shares {
         let Some(record) = records.into_iter().find(|old| old.path == path && old.group != *group) else {
             return Ok(None);
         };
-        let path = record.path.clone();
-        let looked = tokio::time::timeout(LOOK_WITHIN, tokio::task::spawn_blocking(move || look(&path)));
-        let Ok(Ok(Found::File(found))) = looked.await else { return Ok(None) };
-        if !record.identity.is_still(&found) {
+        if !super::is_untouched(&record).await {
             return Ok(None);
         }
         let manifest = &record.manifest;

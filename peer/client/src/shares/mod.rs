@@ -155,7 +155,7 @@ impl Shares {
     /// When no tracker answers, or the store fails. The file is not served any more in any case.
     pub(crate) async fn stop(&self, user: Uid, key: FileKey) -> Result<bool, ShareError> {
         self.handle.remove(key).await;
-        if !self.is_recorded(user, key).await? {
+        if self.record(user, key).await?.is_none() {
             return Ok(false);
         }
         let taken_back = self.take_back(key).await;
@@ -169,8 +169,8 @@ impl Shares {
         Ok(true)
     }
 
-    async fn is_recorded(&self, user: Uid, key: FileKey) -> Result<bool, StoreError> {
-        Ok(self.parts.store.shares(user).await?.iter().any(|record| record.key == key))
+    async fn record(&self, user: Uid, key: FileKey) -> Result<Option<ShareRecord>, StoreError> {
+        Ok(self.parts.store.shares(user).await?.into_iter().find(|record| record.key == key))
     }
 
     /// The share of that name, as recorded here.
@@ -232,7 +232,7 @@ impl Shares {
             }
         }
         let turn = self.turn.lock().await;
-        let stopped = !self.is_recorded(record.user, key).await?;
+        let stopped = self.record(record.user, key).await?.is_none();
         if stopped || self.parts.session.who().is_none_or(|who| who.user != record.user) {
             // If the session ended meanwhile, the next login shares it.
             return Ok(());
@@ -251,12 +251,7 @@ impl Shares {
     /// Where a file is that is shared here, served, and there as it was shared.
     pub(crate) async fn there(&self, key: FileKey) -> Option<PathBuf> {
         let record = self.handle.served(key).await?;
-        let path = record.path.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&path));
-        match tokio::time::timeout(LOOK_WITHIN, looked).await {
-            Ok(Ok(Found::File(found))) if record.identity.is_still(&found) => Some(record.path),
-            _ => None,
-        }
+        is_untouched(&record).await.then_some(record.path)
     }
 
     /// Shares again what the trackers do not know, or forgets it where the user is no member any more. Gives what has to be
@@ -431,6 +426,13 @@ fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
         Some(ShareError::Mirror(format!("the mirror {url:?} {refused}")))
     };
     mirrors.iter().find_map(unusable).map_or(Ok(()), Err)
+}
+
+/// Whether the file is there as it was shared, as far as can be seen without reading it.
+async fn is_untouched(record: &ShareRecord) -> bool {
+    let path = record.path.clone();
+    let looked = tokio::time::timeout(LOOK_WITHIN, tokio::task::spawn_blocking(move || look(&path))).await;
+    matches!(looked, Ok(Ok(Found::File(found))) if record.identity.is_still(&found))
 }
 
 /// The whole path of a file that a user named, in the normal form in which it is there.
