@@ -86,3 +86,27 @@ fn a_download_goes_into_the_folder_that_appeared_in_its_place() {
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("dl2.")), "nothing is left: {left:?}");
 }
+
+#[test]
+fn a_paused_download_that_is_begun_again_elsewhere_goes_on_there_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
+    let (path, _) = ann.share("g", "a.bin", 4 * MIB);
+    ann.ok("limit up 1M");
+    let places = ["first", "second"].map(|name| dir.path().join(name));
+    for place in &places {
+        fs::create_dir(place).unwrap();
+    }
+    download(&mut bob, "a.bin", &places[0]);
+    bob.until_percent("a.bin", 40.0);
+    bob.ok("pause_download g a.bin");
+    // So slowly that it cannot come again.
+    ann.ok("limit up 10K");
+    download(&mut bob, "a.bin", &places[1]);
+    bob.until_percent("a.bin", 40.0);
+    ann.ok("limit up 0");
+    bob.until_download("a.bin", "C");
+    assert!(same_content(&path, &places[1].join("a.bin")));
+    assert_eq!(fs::read_dir(&places[0]).unwrap().count(), 0, "nothing is left");
+}

@@ -168,8 +168,12 @@ impl Transfers {
         piece_list: Vec<u8>,
         found: Option<Found>,
     ) -> Result<Option<String>, TransferError> {
+        let before = self.list().find(record.key).filter(|before| before.path != record.path);
         self.0.parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record.clone());
+        if let Some(before) = before {
+            destination::take_along(&before, &record, found.is_some()).await;
+        }
         let Some(found) = found else {
             self.0.ended(&record, None, End::Complete, true).await;
             return Ok(None);

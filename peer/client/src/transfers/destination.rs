@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::TransferError;
 use crate::FileRef;
 use crate::hashing::{Hashing, hash};
+use crate::store::DownloadRecord;
 
 /// Why a download cannot go there.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,18 @@ pub(super) async fn inside_folder(
         Ok(Some(inside))
     })
     .await
+}
+
+/// A download was begun again to another place: what is there of it goes along, or is removed where that cannot be or where
+/// it is not needed.
+pub(super) async fn take_along(before: &DownloadRecord, record: &DownloadRecord, needed: bool) {
+    let old = target(before.path.clone(), before.overwrite);
+    let new = target(record.path.clone(), record.overwrite);
+    let done =
+        blocking(move || if needed && old.move_partial(&new).is_ok() { Ok(()) } else { Ok(old.discard()?) });
+    if let Err(error) = done.await {
+        tracing::warn!(%error, path = %before.path.display(), "what an earlier download left stays");
+    }
 }
 
 /// Whether the folder is there, and no partial file for this path.
