@@ -79,24 +79,6 @@ pub(crate) fn lines<T>(rows: &[T], none: &str, line: impl Fn(&T) -> String) -> S
     if rows.is_empty() { none.to_owned() } else { rows.iter().map(line).collect::<Vec<_>>().join("\n") }
 }
 
-/// Characters of a digest or key that tell it from others in a list.
-const SHORT_DIGEST: usize = 8;
-
-/// A digest in a list, whole or its beginning.
-pub(crate) fn digest(digest: &impl ToString, whole: bool) -> String {
-    let text = digest.to_string();
-    if whole { text } else { text.chars().take(SHORT_DIGEST).collect() }
-}
-
-/// A peer id in a list, whole or its end: all begin alike.
-pub(crate) fn peer_id(peer: &impl ToString, whole: bool) -> String {
-    let text = peer.to_string();
-    match text.char_indices().nth_back(SHORT_DIGEST - 1) {
-        Some((at, _)) if !whole => format!("…{}", &text[at..]),
-        _ => text,
-    }
-}
-
 /// A path as it may be shown: a file's name may hold anything.
 pub(crate) fn shown(path: &Path) -> String {
     text::printable(&path.to_string_lossy())

@@ -48,6 +48,23 @@ pub fn size(bytes: u64) -> String {
     shoal_common::size_text(bytes)
 }
 
+/// Characters of a digest that tell it from others in a list.
+const SHORT_DIGEST: usize = 8;
+
+/// The beginning of a digest, for a list.
+#[must_use]
+pub fn short_digest(digest: &impl ToString) -> String {
+    digest.to_string().chars().take(SHORT_DIGEST).collect()
+}
+
+/// The end of a peer id, for a list: all begin alike.
+#[must_use]
+pub fn short_peer_id(peer: &impl ToString) -> String {
+    let text = peer.to_string();
+    let end = text.char_indices().nth_back(SHORT_DIGEST - 1).map_or(0, |(at, _)| at);
+    format!("…{}", &text[end..])
+}
+
 /// What a user has and may have, one figure per line.
 #[must_use]
 pub fn quota(quota: &QuotaAnswer) -> String {

@@ -6,7 +6,7 @@ use shoal_common::tracker_api::FileEntry;
 use shoal_session::text;
 
 use super::{Context, Failure, Run};
-use crate::reply::{Reply, digest};
+use crate::reply::Reply;
 
 const TITLES: &[&str] = &["NAME", "SIZE", "SHARERS", "SHA-1"];
 
@@ -40,7 +40,8 @@ impl Run for ListFiles {
         };
         let row = |file: &FileEntry| {
             let sharers = if file.sharers == 0 { "none now".to_owned() } else { file.sharers.to_string() };
-            vec![file.name.to_string(), text::size(file.size), sharers, digest(&file.sha1, self.verbose)]
+            let sha1 = if self.verbose { file.sha1.to_string() } else { text::short_digest(&file.sha1) };
+            vec![file.name.to_string(), text::size(file.size), sharers, sha1]
         };
         let list = Reply::list("files", &files, &none, line).in_columns(TITLES, &files, row);
         Ok(list.with("group", &self.group))

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use shoal_client::PeerRow;
+use shoal_session::text;
 
 use super::args::FileArgs;
 use super::{Context, Failure, Run};
-use crate::reply::{Reply, peer_id};
+use crate::reply::Reply;
 
 const TITLES: &[&str] = &["USER", "HOLDS", "ADDRESS", "PEER ID"];
 
@@ -37,7 +38,7 @@ impl Run for ShowPeers {
         };
         let row = |peer: &PeerRow| {
             let own = if peer.own { " (this client)" } else { "" };
-            let id = peer_id(&peer.peer, self.verbose);
+            let id = if self.verbose { peer.peer.to_string() } else { text::short_peer_id(&peer.peer) };
             vec![format!("{}{own}", peer.user), part(peer), peer.address.clone(), id]
         };
         let reply = Reply::list("peers", &peers, &none, line).in_columns(TITLES, &peers, row);

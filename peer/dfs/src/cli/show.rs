@@ -20,8 +20,6 @@ use crate::queue::{Job, State, Work};
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 /// How often a bar is drawn.
 const REDRAW: Duration = Duration::from_millis(200);
-/// Characters of a digest in a table.
-const SHORT_DIGEST: usize = 8;
 
 /// What came of a command.
 #[derive(Debug)]
@@ -350,9 +348,14 @@ fn state_of(health: &Health) -> String {
 /// A file in a table, with the beginning of its digest; `list -v` has the whole.
 fn columns(file: &Listed) -> Vec<String> {
     let health = file.health;
-    let digest = file.sha1.to_string().chars().take(SHORT_DIGEST).collect();
     let copies = format!("{}/{}", health.copies, health.wanted);
-    vec![file.name.to_string(), text::size(file.size), copies, state_of(&health), digest]
+    vec![
+        file.name.to_string(),
+        text::size(file.size),
+        copies,
+        state_of(&health),
+        text::short_digest(&file.sha1),
+    ]
 }
 
 fn listed(file: &Listed) -> String {
