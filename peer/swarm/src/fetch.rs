@@ -3,6 +3,7 @@
 
 mod channels;
 mod connection;
+mod parallel;
 mod peers;
 mod source;
 mod supervisor;

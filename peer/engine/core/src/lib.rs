@@ -259,7 +259,7 @@ impl DownloadCore {
         request.received += more;
         self.in_flight -= more;
         let before = source.window.exempt(self.layout.piece_length());
-        source.window.delivered(more);
+        source.window.delivered(more, now);
         self.exempt = self.exempt - before + source.window.exempt(self.layout.piece_length());
         if let Some(first) = first_byte {
             source.window.answered(first.saturating_duration_since(request.issued));

@@ -267,7 +267,7 @@ fn a_fast_source_takes_over_what_two_slow_ones_crawl_with() {
     assert!(fetches(&table.add(0, Have::All)).is_empty(), "nothing is known of it");
     let window = &mut table.core.sources.get_mut(&SourceId(0)).unwrap().window;
     window.asked(1 << 20);
-    window.delivered(1 << 20);
+    window.delivered(1 << 20, Instant::now());
     window.measured(0, Duration::from_secs(1));
     let commands = table.pass(SILENCE / 50);
     let request = fetches(&commands)[0].0;

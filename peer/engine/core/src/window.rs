@@ -1,7 +1,13 @@
 //! The request window of one source: how fast it delivers, how long it takes to answer, and from these how much to have in
 //! flight.
+//!
+//! The window is the larger of two. One covers the answering time at the present rate, so that a source near by is never
+//! idle. The other covers [`GAIN`] bandwidth-delay products at the best rate of late. A line that loses packets delivers
+//! nothing until what was lost is sent again and everything at once then, so a window of one product stands still with it
+//! and shrinks; more let the source go on sending meanwhile. It is BBR's window (draft-cardwell-iccrg-bbr, section 4.6.4), and
+//! the beginning is TCP's slow start, one step ahead of the source's own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::source::{Limits, Run};
 
@@ -10,6 +16,22 @@ const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 /// The least that a complete source is asked for at once. On a slow connection one piece at a time is enough for a peer, but
 /// a seeder that chooses what to give needs a choice (swarm model, rule 2).
 const SEEDER_LEAST: u64 = 128 * 1024;
+/// Bandwidth-delay products in flight: one on its way, one while a lost packet is sent again, a half for requests on their
+/// way, and a half for what the source's own window is ahead. Of 2, 2.5 and 3 it was the fastest with and without loss
+/// (100 Mbit/s, 100 ms and 300 ms; docs/figures.md).
+const GAIN: u32 = 3;
+/// Bandwidth-delay products in flight while the source still becomes faster with every round: what it sends doubles in a
+/// round, and so does what it sends in the next, before the requests of this one reach it.
+const STARTING_GAIN: u32 = 4;
+/// The beginning is over when the best rate has grown by less than a quarter in this many rounds (BBR's full pipe).
+const FULL_ROUNDS: u32 = 4;
+/// A rate is measured over this time, at least and in round trips: what came late and all at once, because a packet before
+/// it was lost, is spread over the time in which it should have come.
+const MEASURED: Duration = Duration::from_millis(100);
+const MEASURED_ROUNDS: u32 = 4;
+/// How long a rate counts as the best of late, at least and in round trips.
+const PEAK_TIME: Duration = Duration::from_secs(2);
+const PEAK_ROUNDS: u32 = 20;
 /// How far requests reach ahead beyond the answering time: a busy process may be late by this much.
 const SLACK: Duration = Duration::from_millis(25);
 /// Length of a run of pieces in time: long enough that a request's cost does not matter, short enough that no source holds
@@ -25,6 +47,8 @@ pub(super) struct RequestWindow {
     limits: Limits,
     /// Bytes per second, smoothed.
     rate: Option<u64>,
+    peak: Peak,
+    start: Option<Start>,
     /// Shortest time from a request to its first byte. The least, because requests queue behind each other.
     latency: Option<Duration>,
     /// All bytes delivered.
@@ -32,9 +56,88 @@ pub(super) struct RequestWindow {
     in_flight: u64,
 }
 
+/// Measures what comes in each period of some length.
+#[derive(Debug, Default)]
+struct Meter {
+    began: Option<Instant>,
+    came: u64,
+}
+
+impl Meter {
+    /// Adds `bytes`; gives the rate in bytes per second when a period of that length is over.
+    fn add(&mut self, bytes: u64, period: Duration, now: Instant) -> Option<u64> {
+        self.came += bytes;
+        let elapsed = now.saturating_duration_since(*self.began.get_or_insert(now));
+        if elapsed < period {
+            return None;
+        }
+        self.began = Some(now);
+        Some(per_second(std::mem::take(&mut self.came), elapsed))
+    }
+}
+
+/// The best rate of late, in bytes per second: a running maximum over two halves of the time.
+#[derive(Debug, Default)]
+struct Peak {
+    meter: Meter,
+    before: u64,
+    now: u64,
+    since: Option<Instant>,
+}
+
+impl Peak {
+    fn get(&self) -> u64 {
+        self.before.max(self.now)
+    }
+
+    fn add(&mut self, bytes: u64, round_trip: Duration, now: Instant) {
+        let Some(rate) = self.meter.add(bytes, MEASURED.max(round_trip.saturating_mul(MEASURED_ROUNDS)), now)
+        else {
+            return;
+        };
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= PEAK_TIME.max(round_trip.saturating_mul(PEAK_ROUNDS)) / 2 {
+            (self.before, self.now, self.since) = (self.now, 0, Some(now));
+        }
+        self.now = self.now.max(rate);
+    }
+}
+
+/// The beginning, in which the window grows by what is delivered, as a congestion window does in slow start. The source must
+/// never be short of requests in it: BBR does not leave its startup, and floods the line, while it is limited by us.
+#[derive(Debug, Default)]
+struct Start {
+    grown: u64,
+    meter: Meter,
+    /// The best rate of a round so far, in bytes per second, and rounds since it grew by a quarter.
+    best: u64,
+    full: u32,
+}
+
+impl Start {
+    /// Whether the beginning goes on after `bytes` more.
+    fn goes_on(&mut self, bytes: u64, round_trip: Duration, now: Instant) -> bool {
+        self.grown += bytes;
+        if let Some(rate) = self.meter.add(bytes, round_trip.max(SLACK), now) {
+            self.full = if rate / 5 >= self.best / 4 { 0 } else { self.full + 1 };
+            self.best = self.best.max(rate);
+        }
+        self.full < FULL_ROUNDS
+    }
+}
+
 impl RequestWindow {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, rate: None, latency: None, delivered: 0, in_flight: 0 }
+        let peak = Peak::default();
+        Self {
+            limits,
+            rate: None,
+            peak,
+            start: Some(Start::default()),
+            latency: None,
+            delivered: 0,
+            in_flight: 0,
+        }
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -63,7 +166,21 @@ impl RequestWindow {
         }
         let reach = self.latency.unwrap_or_default() + SLACK;
         let needed = self.rate.map_or(0, |rate| bytes_in(rate.min(limit.unwrap_or(u64::MAX)), reach));
-        self.in_flight < needed || (complete && after <= SEEDER_LEAST)
+        self.in_flight < needed || (complete && after <= SEEDER_LEAST) || after <= self.probed(limit)
+    }
+
+    /// How many bytes to have in flight on a long line: less by what every seeder is asked for, so that a slow source has no
+    /// more in its queue than without.
+    fn probed(&self, limit: Option<u64>) -> u64 {
+        let round_trip = self.latency.unwrap_or_default();
+        let limited = |rate: u64| rate.min(limit.unwrap_or(u64::MAX));
+        let window = match &self.start {
+            None => bytes_in(limited(self.peak.get()), round_trip.saturating_mul(GAIN)),
+            Some(start) => {
+                start.grown.min(bytes_in(limited(start.best), round_trip.saturating_mul(STARTING_GAIN)))
+            }
+        };
+        window.saturating_sub(SEEDER_LEAST)
     }
 
     /// Whether a request may span several pieces.
@@ -116,9 +233,12 @@ impl RequestWindow {
         self.in_flight -= bytes;
     }
 
-    pub(super) fn delivered(&mut self, bytes: u64) {
+    pub(super) fn delivered(&mut self, bytes: u64, now: Instant) {
         self.delivered += bytes;
         self.in_flight -= bytes;
+        let round_trip = self.latency.unwrap_or_default();
+        self.peak.add(bytes, round_trip, now);
+        self.start.take_if(|start| !start.goes_on(bytes, round_trip, now));
     }
 
     /// A request's first byte came `after` it was issued.
@@ -130,8 +250,7 @@ impl RequestWindow {
     /// is the rate, however many requests were in flight (as in BBR's delivery rate, RFC draft-cardwell-iccrg-bbr).
     pub(super) fn measured(&mut self, before: u64, took: Duration) {
         let bytes = self.delivered - before;
-        let nanos = took.as_nanos().max(1);
-        let sample = u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
+        let sample = per_second(bytes, took);
         self.rate = Some(match self.rate {
             None => sample,
             // Upwards fast, because the depth follows the rate; downwards slowly, because single pieces come late.
@@ -144,6 +263,8 @@ impl RequestWindow {
     pub(super) fn forget(&mut self) {
         self.rate = None;
         self.latency = None;
+        self.peak = Peak::default();
+        self.start = Some(Start::default());
     }
 }
 
@@ -152,12 +273,20 @@ pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
+/// The rate at which `bytes` come in `time`, in bytes per second.
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / time.as_nanos().max(1)).unwrap_or(u64::MAX)
+}
+
 /// How long `bytes` take at `rate` bytes per second; a day at most.
 pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
     const DAY: u64 = 24 * 3600 * 1_000_000_000;
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).min(DAY))
 }
+
+#[cfg(test)]
+mod lines;
 
 #[cfg(test)]
 mod tests {
@@ -203,7 +332,7 @@ mod tests {
             let mut window = window(Run::Single);
             window.answered(Duration::from_millis(latency));
             window.asked(rate);
-            window.delivered(rate);
+            window.delivered(rate, Instant::now());
             window.measured(0, Duration::from_secs(1));
             assert_eq!(depth(&mut window, piece, false), expected, "{rate} bytes a second, {latency} ms");
         }
@@ -245,7 +374,7 @@ mod tests {
             let (bytes, before) = (u64::from(run) * 65_536, window.total());
             window.asked(bytes);
             window.answered(Duration::from_secs(6));
-            window.delivered(bytes);
+            window.delivered(bytes, Instant::now());
             window.measured(before, Duration::from_secs(6));
             runs.push(run);
         }
@@ -269,7 +398,7 @@ mod tests {
     fn extremes_do_not_overflow() {
         let mut window = window(Run::Single);
         window.asked(u64::MAX);
-        window.delivered(u64::MAX);
+        window.delivered(u64::MAX, Instant::now());
         window.measured(0, Duration::ZERO);
         assert_eq!(window.expected(u64::MAX), Some(Duration::from_secs(1)));
         assert_eq!(time_for(u64::MAX, 0), Duration::from_secs(24 * 3600));

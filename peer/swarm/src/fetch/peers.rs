@@ -1,5 +1,5 @@
-//! The connections to each peer, shared by all files that are fetched from it: at most two, made when they are needed.
-//! One saturates most networks; the second lets both ends use another core.
+//! The connections to each peer, shared by all files that are fetched from it, made when they are needed. One saturates most
+//! networks; the second lets both ends use another core; on a long line that loses packets, up to four share the losses.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use super::connection::Connection;
 use crate::price;
 
-/// Connections to one peer.
-pub(super) const CONNECTIONS: usize = 2;
+/// Connections to one peer at most.
+pub(super) const CONNECTIONS: usize = 4;
 /// Addresses of one peer that are tried.
 const MAX_ADDRESSES: usize = 4;
 /// How long connections outlive the last file: the next of many small files is often on its way, and two handshakes cost
@@ -89,7 +89,7 @@ impl Peers {
         })
     }
 
-    /// Room for a connection of that number to a peer; a second one must leave half of the room to others.
+    /// Room for a connection of that number to a peer; further ones must leave half of the room to others.
     fn room(&self, number: usize) -> Result<OwnedSemaphorePermit, String> {
         let free = number == 0 || self.room.available_permits() > self.most / 2;
         let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };

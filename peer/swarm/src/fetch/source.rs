@@ -90,9 +90,12 @@ impl PieceSource for PeerSource {
         let _ = timeout(NOT_OPEN, liveness.wait_for(|now| *now != Liveness::Connecting)).await;
         let channel = self.target.channel()?;
         let piece = want.first();
+        let length = self.target.layout.length(piece);
         let recall = || channel.say(|channel| ToServer::Cancel { channel, piece: piece.get() });
         let asked = channel.connection.channels.ask(channel.number, piece, into, recall)?;
         channel.say(|channel| ToServer::Request { channel, piece: piece.get() });
-        Channels::answer(asked).await
+        let piece = Channels::answer(asked).await?;
+        self.target.came(length);
+        Ok(piece)
     }
 }

@@ -5,14 +5,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use shoal_common::Bitfield;
 use shoal_common::peer_wire::{CopyTrouble, Refused, ToServer};
 use shoal_engine::Have;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{ChannelState, Fault};
+use super::parallel::Parallel;
 use super::peers::{CONNECTIONS, PeerConnections};
 use super::target::{Liveness, OpenChannel, Target};
 use crate::KEEP_ALIVE;
@@ -25,8 +27,6 @@ const OPENING: Duration = Duration::from_secs(4);
 /// How long a source whose ticket was refused waits for a newer one, or for the server to learn the key by which it was
 /// signed.
 const NEWER_TICKET: Duration = Duration::from_secs(2);
-/// When a second connection is tried again that was lost or could not be had.
-const SECOND_AGAIN: Duration = Duration::from_secs(60);
 /// Piece numbers in one message.
 const MAX_PIECES: usize = 4_096;
 
@@ -67,8 +67,12 @@ struct Supervisor {
 
 /// A channel and how it stands.
 struct Watched {
+    /// The number of its connection.
+    which: usize,
     channel: OpenChannel,
     state: watch::Receiver<ChannelState>,
+    /// How long it took to open: a round trip, or more.
+    round_trip: Duration,
 }
 
 /// A channel that is being opened.
@@ -104,10 +108,10 @@ impl Supervisor {
         };
         self.target.liveness.send_replace(Liveness::Open);
         tracing::debug!(peer = %self.connections.peer(), "a peer serves the file");
-        let mut second: Option<Watched> = None;
+        let mut others: Vec<Watched> = Vec::new();
         // Beside all else: what comes meanwhile on the first connection is heard.
         let mut opening: Option<Opening<'_>> = None;
-        let mut second_due = Instant::now();
+        let mut parallel = Parallel::new(Instant::now());
         let mut cursor = HaveCursor::default();
         let mut version = self.log.version();
         version.mark_changed();
@@ -117,21 +121,28 @@ impl Supervisor {
         loop {
             tokio::select! {
                 parted = self.ended(&mut first) => return parted,
-                parted = self.ended_if(&mut second) => {
-                    tracing::debug!(peer = %self.connections.peer(), reason = parted.reason(), "a second connection ended");
-                    second = None;
-                    self.target.channels()[1] = None;
-                    second_due = Instant::now() + SECOND_AGAIN;
+                (at, parted) = self.one_ended(&mut others) => {
+                    tracing::debug!(peer = %self.connections.peer(), reason = parted.reason(), "one of several connections ended");
+                    self.target.channels()[others.swap_remove(at).which] = None;
+                    parallel.failed(Instant::now());
                 }
-                () = self.target.wanted.notified(), if second.is_none() && opening.is_none() && Instant::now() >= second_due => {
-                    // Once it failed it is not worth trying for a while; the first connection serves.
-                    second_due = Instant::now() + SECOND_AGAIN;
-                    let ticket = shown.clone();
-                    opening = Some(Box::pin(async move { self.open(1, &ticket).await }));
+                () = self.target.wanted.notified(), if others.is_empty() && opening.is_none() && parallel.may_have_second(first.round_trip, Instant::now()) => {
+                    opening = Some(self.another(&others, &shown));
+                }
+                () = sleep_until(parallel.due()), if opening.is_none() => {
+                    let (delivered, idle) = (self.target.delivered(), self.target.is_idle());
+                    let round_trip = others.iter().map(|other| other.round_trip).fold(first.round_trip, Duration::min);
+                    if parallel.wants_another(others.len() + 1, delivered, idle, round_trip, Instant::now()) {
+                        opening = Some(self.another(&others, &shown));
+                    }
                 }
                 opened = opened_if(&mut opening) => {
                     opening = None;
-                    second = opened.ok();
+                    match opened {
+                        Ok(another) => others.push(another),
+                        // The others serve.
+                        Err(_) => parallel.failed(Instant::now()),
+                    }
                 }
                 _ = changed.changed() => {
                     if let Some(ticket) = self.tickets.own_ticket(self.target.key.group) && ticket != shown {
@@ -162,13 +173,16 @@ impl Supervisor {
         let (number, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.target.key.group, self.target.key.file);
         let channel = OpenChannel { connection, number };
+        let asked = Instant::now();
         channel.say(|channel| ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
         // Whether it opens or not, from here on the channel is closed by `part`.
         self.target.channels()[which] = Some(channel.clone());
         let answer = timeout(OPENING, state.wait_for(|state| *state != ChannelState::Opening)).await;
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
-            Ok(Ok(ChannelState::Open)) => return Ok(Watched { channel, state }),
+            Ok(Ok(ChannelState::Open)) => {
+                return Ok(Watched { which, channel, state, round_trip: asked.elapsed() });
+            }
             Ok(Ok(ChannelState::Refused(reason, copy))) => Self::refused(reason, copy),
             Ok(Ok(ChannelState::Lost(fault))) => parted(fault),
             Ok(Ok(ChannelState::Opening)) | Ok(Err(_)) | Err(_) => {
@@ -197,11 +211,20 @@ impl Supervisor {
         }
     }
 
-    async fn ended_if(&self, watched: &mut Option<Watched>) -> Parted {
-        match watched {
-            Some(watched) => self.ended(watched).await,
-            None => std::future::pending().await,
+    /// Waits until one of several open channels is no longer; gives its place among them. Cancel-safe.
+    async fn one_ended(&self, several: &mut [Watched]) -> (usize, Parted) {
+        if several.is_empty() {
+            return std::future::pending().await;
         }
+        let (parted, at, _) = select_all(several.iter_mut().map(|one| Box::pin(self.ended(one)))).await;
+        (at, parted)
+    }
+
+    /// Opens the file on a connection that has no number of these.
+    fn another<'a>(&'a self, others: &[Watched], ticket: &[u8]) -> Opening<'a> {
+        let free = (1..CONNECTIONS).find(|&which| others.iter().all(|other| other.which != which));
+        let (which, ticket) = (free.unwrap_or(1), ticket.to_vec());
+        Box::pin(async move { self.open(which, &ticket).await })
     }
 
     /// The peer does not serve us the file.

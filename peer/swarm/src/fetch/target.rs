@@ -1,6 +1,7 @@
 //! One file at one peer: how it stands, and the channels on which it can be asked for. Shared by the source and its
 //! supervisor.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_common::peer_wire::{CopyTrouble, ToServer};
@@ -25,8 +26,10 @@ pub(crate) struct Target {
     pub(super) have: watch::Sender<Have>,
     pub(super) liveness: watch::Sender<Liveness>,
     channels: Mutex<[Option<OpenChannel>; CONNECTIONS]>,
-    /// Another connection would be of use.
+    /// A second connection would be of use.
     pub(super) wanted: Notify,
+    /// Bytes of whole pieces that came.
+    delivered: AtomicU64,
 }
 
 /// How a source stands. Its owner watches this: a source need not be asked for pieces to learn that it is gone. Reasons
@@ -78,6 +81,7 @@ impl Target {
             liveness: watch::Sender::new(Liveness::Connecting),
             channels: Mutex::default(),
             wanted: Notify::new(),
+            delivered: AtomicU64::new(0),
         }
     }
 
@@ -103,10 +107,25 @@ impl Target {
         let channels = self.channels();
         let least = channels.iter().flatten().min_by_key(|channel| channel.in_flight());
         let least = least.ok_or(SourceError::Busy(NOT_OPEN))?;
-        if channels.iter().any(Option::is_none) && least.in_flight() >= SECOND_CONNECTION {
+        if channels.iter().flatten().count() == 1 && least.in_flight() >= SECOND_CONNECTION {
             self.wanted.notify_one();
         }
         Ok(least.clone())
+    }
+
+    /// A piece of so many bytes came.
+    pub(super) fn came(&self, bytes: u32) {
+        self.delivered.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+
+    /// Bytes of whole pieces that came so far.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is asked for on some open channel.
+    pub(super) fn is_idle(&self) -> bool {
+        self.channels().iter().flatten().any(|channel| channel.in_flight() == 0)
     }
 
     /// Says something on all open channels.
