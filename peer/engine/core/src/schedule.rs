@@ -7,7 +7,7 @@ use shoal_common::PieceIndex;
 
 use crate::source::{PieceRun, SourceId};
 use crate::state::{Piece, Request};
-use crate::window::{bytes_in, time_for};
+use crate::window::{Demand, bytes_in, time_for};
 use crate::{Command, DownloadCore, RequestId};
 
 /// How long a request may take before a second copy is asked for, where nothing is known of its source.
@@ -52,12 +52,16 @@ impl DownloadCore {
 
     fn next_run(&mut self, id: SourceId, now: Instant) -> Option<PieceRun> {
         let source = self.sources.get(&id)?;
-        let complete = source.have.is_none();
+        let demand = Demand {
+            complete: source.have.is_none(),
+            shared: self.others || self.partial > 0,
+            limit: self.rate_limit,
+        };
         let length = u64::from(self.layout.piece_length());
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
             || source.exhausted == Some(self.generation)
-            || !source.window.may_ask(source.requests.len(), length, complete, self.rate_limit)
+            || !source.window.may_ask(source.requests.len(), length, demand)
             || !self.has_room(length, idle)
         {
             return None;

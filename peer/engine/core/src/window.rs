@@ -20,6 +20,9 @@ const SEEDER_LEAST: u64 = 128 * 1024;
 /// way, and a half for what the source's own window is ahead. Of 2, 2.5 and 3 it was the fastest with and without loss
 /// (100 Mbit/s, 100 ms and 300 ms; docs/figures.md).
 const GAIN: u32 = 3;
+/// The same where others download too: what one source sends late, others send meanwhile, and its line is shared by all who
+/// ask it, so that what each has in its queue adds up.
+const SHARED_GAIN: u32 = 2;
 /// Bandwidth-delay products in flight while the source still becomes faster with every round: what it sends doubles in a
 /// round, and so does what it sends in the next, before the requests of this one reach it.
 const STARTING_GAIN: u32 = 4;
@@ -54,6 +57,23 @@ pub(super) struct RequestWindow {
     /// All bytes delivered.
     delivered: u64,
     in_flight: u64,
+}
+
+/// What a download wants of a source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    /// The source has all pieces.
+    pub(super) complete: bool,
+    /// Others download the same file.
+    pub(super) shared: bool,
+    /// Bytes per second that the download may take, however fast the source was while others took less.
+    pub(super) limit: Option<u64>,
+}
+
+impl Demand {
+    fn limited(self, rate: u64) -> u64 {
+        rate.min(self.limit.unwrap_or(u64::MAX))
+    }
 }
 
 /// Measures what comes in each period of some length.
@@ -148,9 +168,8 @@ impl RequestWindow {
         self.rate
     }
 
-    /// Whether a request of `bytes` may be added to `requests` others. The download may take `limit` bytes per second,
-    /// however fast the source was while others took less.
-    pub(super) fn may_ask(&self, requests: usize, bytes: u64, complete: bool, limit: Option<u64>) -> bool {
+    /// Whether a request of `bytes` may be added to `requests` others.
+    pub(super) fn may_ask(&self, requests: usize, bytes: u64, demand: Demand) -> bool {
         if self.in_flight == 0 && requests == 0 {
             return true;
         }
@@ -165,19 +184,19 @@ impl RequestWindow {
             return true;
         }
         let reach = self.latency.unwrap_or_default() + SLACK;
-        let needed = self.rate.map_or(0, |rate| bytes_in(rate.min(limit.unwrap_or(u64::MAX)), reach));
-        self.in_flight < needed || (complete && after <= SEEDER_LEAST) || after <= self.probed(limit)
+        let needed = self.rate.map_or(0, |rate| bytes_in(demand.limited(rate), reach));
+        self.in_flight < needed || (demand.complete && after <= SEEDER_LEAST) || after <= self.probed(demand)
     }
 
     /// How many bytes to have in flight on a long line: less by what every seeder is asked for, so that a slow source has no
     /// more in its queue than without.
-    fn probed(&self, limit: Option<u64>) -> u64 {
+    fn probed(&self, demand: Demand) -> u64 {
         let round_trip = self.latency.unwrap_or_default();
-        let limited = |rate: u64| rate.min(limit.unwrap_or(u64::MAX));
+        let (gain, starting) = if demand.shared { (SHARED_GAIN, SHARED_GAIN) } else { (GAIN, STARTING_GAIN) };
         let window = match &self.start {
-            None => bytes_in(limited(self.peak.get()), round_trip.saturating_mul(GAIN)),
+            None => bytes_in(demand.limited(self.peak.get()), round_trip.saturating_mul(gain)),
             Some(start) => {
-                start.grown.min(bytes_in(limited(start.best), round_trip.saturating_mul(STARTING_GAIN)))
+                start.grown.min(bytes_in(demand.limited(start.best), round_trip.saturating_mul(starting)))
             }
         };
         window.saturating_sub(SEEDER_LEAST)
@@ -306,7 +325,7 @@ mod tests {
     /// How many bytes are in flight when no more may be asked for.
     fn depth(window: &mut RequestWindow, piece: u64, complete: bool) -> u64 {
         let mut requests = 0;
-        while window.may_ask(requests, piece, complete, None) {
+        while window.may_ask(requests, piece, Demand { complete, shared: false, limit: None }) {
             window.asked(piece);
             requests += 1;
         }

@@ -41,6 +41,7 @@ fn run(line: &Line, complete: bool) -> Use {
         max_in_flight_bytes: u64::MAX,
         run: Run::Single,
     });
+    let demand = Demand { complete, shared: false, limit: None };
     // Bytes by when they come: asked for at the source, and on their way here, in order.
     let (mut asked, mut on_the_way): (VecDeque<(u64, u64)>, VecDeque<(u64, u64)>) = Default::default();
     let mut requests: VecDeque<Asked> = VecDeque::new();
@@ -48,7 +49,7 @@ fn run(line: &Line, complete: bool) -> Use {
     let mut used = Use { percent: 0, most_in_flight: 0 };
     let mut counted = 0;
     for now in 0..END {
-        while window.may_ask(requests.len(), PIECE, complete, None) {
+        while window.may_ask(requests.len(), PIECE, demand) {
             requests.push_back(Asked { issued: now, before: window.total(), answered: false });
             window.asked(PIECE);
             asked.push_back((now + line.round_trip / 2, PIECE));
