@@ -42,8 +42,9 @@ fn run(line: &Line, complete: bool) -> Use {
         run: Run::Single,
     });
     let demand = Demand { complete, shared: false, limit: None };
-    // Bytes by when they come: asked for at the source, and on their way here, in order.
-    let (mut asked, mut on_the_way): (VecDeque<(u64, u64)>, VecDeque<(u64, u64)>) = Default::default();
+    // By when they come: bytes asked for, at the source, and bytes on their way here, in order.
+    let mut asked: VecDeque<(u64, u64)> = VecDeque::new();
+    let mut on_the_way: VecDeque<(u64, u64)> = VecDeque::new();
     let mut requests: VecDeque<Asked> = VecDeque::new();
     let (mut piece, mut unsampled) = (0, 0);
     let mut used = Use { percent: 0, most_in_flight: 0 };
