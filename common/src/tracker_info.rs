@@ -116,6 +116,11 @@ impl fmt::Display for TrackerLine {
 fn parse_line(content: &str) -> Result<TrackerLine, String> {
     let mut words = content.split_whitespace();
     let first = words.next().unwrap_or_default();
+    if let Some((host, port)) = first.split_once(',') {
+        let port = if port.is_empty() { words.next().unwrap_or("9001") } else { port };
+        let (line, host, port) = (short(content), short(host), short(port));
+        return Err(format!("{line:?} has a comma; write for example: {host} {port}"));
+    }
     let (host, port) = match split_host_port(first) {
         Some((host, port)) => (host, port),
         None => match words.next() {
@@ -207,7 +212,10 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         for (bad, word) in [
-            ("127.0.0.1", "no port"),
+            ("127.0.0.1", "no port; write for example: 127.0.0.1 9001"),
+            ("127.0.0.1,7001", "has a comma; write for example: 127.0.0.1 7001"),
+            ("127.0.0.1, 7001", "has a comma; write for example: 127.0.0.1 7001"),
+            ("host,", "has a comma; write for example: host 9001"),
             ("127.0.0.1 0", "not a port"),
             ("127.0.0.1:99999", "not a port"),
             ("127.0.0.999 9001", "neither"),

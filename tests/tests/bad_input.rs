@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use shoal_common::limits::{MAX_PEER_DATA, MAX_PEER_MESSAGE};
@@ -29,6 +30,66 @@ fn one_line(finished: &Finished, code: i32, words: &[&str]) {
         assert!(complaint.to_lowercase().contains(word), "{word:?} is not in {complaint:?}");
     }
     assert!(!complaint.contains("panicked"), "{complaint}");
+}
+
+/// Numbers, times and addresses on every command line: an error says what to type, in our words.
+#[test]
+fn values_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("comma"), "127.0.0.1,7001\n").unwrap();
+    for line in [
+        "tracker i x",
+        "tracker i 1 --metrics x",
+        "tracker i 1 --grace 5",
+        "tracker i 1 --repair-after x",
+        "tracker i 1 --accounts-per-address x",
+        "client 127.0.0.1,7001 i",
+        "client 127.0.0.1:x i",
+        "client 127.0.0.1:1 i --upload-slots x",
+        "server -f f -p 1 -n x",
+        "server -f f -p 1 -i x",
+        "server -f f -p 1 -a 127.0.0.1,1",
+        "fetch -p x",
+        "fetch -p 1 -a 127.0.0.1,1",
+        "fetch -p 1 -i x",
+        "fetch -p 1 -c x",
+        "fetch -p 1 --connections x",
+        "fetch -p 1 --retry-time x",
+        "fetch -p 1 --limit-rate x",
+        "dfs-server x",
+        "dfs-server 1 -i x",
+        "dfs-server 1 --bind 127.0.0.1,1",
+        "dfs-server 1 --metrics x",
+        "dfs-server 1 --capacity x",
+        "dfs-server 1 --min-age x",
+        "dfs-server 1 --keep-deleted 5",
+        "dfs-server 1 --daily-deletions x",
+        "dfs-server 1 --scrub-rate x",
+        "dfs-server 1 --scrub-pause x",
+        "dfs c --retry-time x list",
+        "dfs c put f --copies x",
+        "dfs c pause x",
+        "dfs c resume x",
+        "dfs c cancel x",
+        "dfs c wait x",
+        "sim --seeds x",
+        "swarm-sim --leechers x",
+    ] {
+        let (program, arguments) = line.split_once(' ').unwrap();
+        let mut command = Command::new(binary(program));
+        let finished = finish(command.args(arguments.split(' ')).current_dir(dir.path()), "");
+        one_line(&finished, 2, &[]);
+        let ours = ["write ", "give ", "is no", "take"].iter().any(|word| finished.stderr.contains(word));
+        let raw = ["invalid digit", "invalid float", "invalid IP", "invalid socket", "expected number"];
+        let raw = raw.iter().any(|words| finished.stderr.contains(words));
+        assert!(ours && !raw, "{line}: {}", finished.stderr);
+    }
+    for line in ["tracker comma 1", "client 127.0.0.1:1 comma"] {
+        let (program, arguments) = line.split_once(' ').unwrap();
+        let mut command = Command::new(binary(program));
+        let finished = finish(command.args(arguments.split(' ')).current_dir(dir.path()), "");
+        one_line(&finished, 1, &["has a comma; write for example: 127.0.0.1 7001"]);
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use shoal_tests::{
-    Finished, Mount, Store, binary, finish, free_port, node_secret, random_file, root_or_skip, same_content,
-    until,
+    Finished, Mount, Store, Terminal, binary, finish, free_port, node_secret, random_file, root_or_skip,
+    same_content, until,
 };
 
 fn sample(dir: &Path, name: &str, size: usize) -> PathBuf {
@@ -49,6 +49,31 @@ fn a_node_finds_the_trackers_by_itself_and_obeys_at_a_prompt() {
     let configured = alone(dir.path(), &empty, &config, "quit\n");
     let taken = format!("takes the trackers from {}", config.join("shoal/tracker_info.txt").display());
     assert!(configured.stdout.contains(&taken), "{configured:?}");
+}
+
+#[test]
+fn a_node_has_a_prompt_at_a_terminal_and_logs_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 1);
+    let data = dir.path().join("alone");
+    let mut command = Command::new(binary("dfs-server"));
+    command.arg(free_port().to_string()).arg("--data-dir").arg(&data);
+    command
+        .arg("--trackers")
+        .arg(store.trackers.info())
+        .arg("--join-secret")
+        .arg(node_secret(dir.path()))
+        .args(["--bind", "127.0.0.1", "-i", "1"]);
+    let mut terminal = Terminal::start(command.env_remove("RUST_LOG"));
+    terminal.expect("type status, help or quit");
+    terminal.expect("0 copies made, 1 of 1 trackers");
+    let status = terminal.run("Status");
+    assert!(status.contains("scrubbing: ") && status.contains("up for "), "{status}");
+    assert!(terminal.run("what").contains("there is no command what; there are: status, help, quit"));
+    terminal.line("quit");
+    assert_eq!(terminal.wait(), 0);
+    let log = std::fs::read_to_string(data.join("dfs-server.log")).unwrap();
+    assert!(log.contains("registered tracker=") && log.contains("scrubbing: "), "{log}");
 }
 
 #[test]
@@ -217,6 +242,25 @@ fn first_contact_needs_no_trackers_line_and_makes_the_account() {
         "{finished:?}"
     );
     assert!(!finished.stderr.contains("--help"), "{finished:?}");
+    // A taken name gets a hint for where it was typed, and commands are taken in any case.
+    let finished = finish(&mut command, "Create_User eve\nsecret\n");
+    assert!(
+        finished.stderr.contains("eve is taken") && finished.stderr.contains("type it here"),
+        "{finished:?}"
+    );
     let taken = store.run("eve", &["create_user"])["error"].to_string();
     assert!(taken.contains("--user eve") && !taken.contains("login eve"), "{taken}");
+    // The other place where trackers are looked for.
+    let config = dir.path().join("config/shoal");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::rename(dir.path().join("tracker_info.txt"), config.join("tracker_info.txt")).unwrap();
+    let finished = finish(&mut command, "eve\nsecret\nexit\n");
+    let taken = format!("takes them from {}", config.join("tracker_info.txt").display());
+    assert!(finished.code == Some(0) && finished.stdout.contains(&taken), "{finished:?}");
+    // Help needs neither servers nor trackers, and goes to stdout.
+    for arguments in [&["help"][..], &["nowhere.conf", "help", "put"], &["help", "put", "--json"]] {
+        let finished = finish(Command::new(binary("dfs")).args(arguments), "");
+        assert!(finished.code == Some(0) && finished.stdout.contains("Store regular files"), "{finished:?}");
+        assert_eq!(finished.stderr, "");
+    }
 }

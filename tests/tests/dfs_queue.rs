@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
-use shoal_tests::{Store, Terminal, random_file, same_content, until};
+use shoal_tests::{Mount, Store, Terminal, finish, random_file, root_or_skip, same_content, until};
 
 fn sample(dir: &Path, name: &str, size: usize) -> PathBuf {
     let path = dir.join(name);
@@ -170,10 +171,67 @@ fn a_job_waits_for_trackers_and_for_a_login_and_a_put_under_way_is_cancelled() {
     let changed = shoal_tests::finish(&mut change, "another-4711\n");
     assert!(changed.stdout.contains("\"ok\":true"), "{changed:?}");
     terminal.line(&format!("put {}", one.display()));
-    terminal.expect("waits: a login is needed: leave dfs and log in again");
+    terminal.expect("waits: a login is needed: type login");
+    for password in ["secret", "another-4711"] {
+        terminal.line("login");
+        terminal.expect("Password: ");
+        terminal.line(password);
+    }
+    terminal.expect("logged in");
+    terminal.expect("one is stored");
     terminal.line("quit");
-    terminal.expect("1 job left in the queue");
     assert_eq!(terminal.wait(), 0);
+}
+
+#[test]
+fn a_get_waits_for_space_and_says_so() {
+    if !root_or_skip("a_get_waits_for_space_and_says_so") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(dir.path(), 1, 2);
+    let big = sample(dir.path(), "big", 8_000_000);
+    store.ok(&["put", big.to_str().unwrap()]);
+    let disk = Mount::new(&dir.path().join("disk"), "size=12m");
+    let ballast = sample(disk.path(), "ballast", 8_000_000);
+    let mut terminal = prompt(&store);
+    terminal.line(&format!("get big -o {}", disk.path().display()));
+    terminal.expect("waits: no space left");
+    let shown = terminal.run("queue");
+    assert!(shown.contains("waiting  get big") && !shown.contains("run it again"), "{shown}");
+    std::fs::remove_file(&ballast).unwrap();
+    terminal.expect("job 1: big is in ");
+    assert!(same_content(&big, &disk.path().join("big")));
+}
+
+#[test]
+fn a_service_works_the_queue_off_from_before_the_first_tracker_until_its_session_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::start(dir.path(), 1, 2);
+    let (one, big) = (sample(dir.path(), "one", 1_000), sample(dir.path(), "big", 120_000_000));
+    let start = |store: &Store| {
+        let mut command = store.dfs("ann", &["--headless"]);
+        let log = std::fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    };
+    let said = |words: &str| std::fs::read_to_string(dir.path().join("log")).unwrap().contains(words);
+    store.ok(&["put", "--queue", one.to_str().unwrap()]);
+    store.trackers.kill(1);
+    let mut service = start(&store);
+    until("it says that it waits", || said("waits for one"));
+    store.trackers.restart(1);
+    until("the job is done", || said("job 1: one is stored"));
+    let before = store.chunks(1).len();
+    store.ok(&["put", "--queue", big.to_str().unwrap()]);
+    until("some of it is stored", || store.chunks(1).len() > before + 3);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let mut service = start(&store);
+    until("the next one continues", || said("job 2: big is stored"));
+    let changed = finish(&mut store.dfs("ann", &["--json", "change_password"]), "another-4711\n");
+    assert!(changed.stdout.contains("\"ok\":true"), "{changed:?}");
+    assert_eq!(service.wait().unwrap().code(), Some(1));
+    assert!(said("the session was ended"));
 }
 
 #[test]

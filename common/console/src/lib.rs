@@ -27,5 +27,5 @@ pub use table::table;
 pub use terminal::Restored;
 pub use text_file::read_text;
 pub use trackers::read_trackers;
-pub use typed::{address, number, rate, size, time};
+pub use typed::{address, ip_address, number, rate, size, time};
 pub use wrapped::wrapped;

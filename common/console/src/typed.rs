@@ -1,7 +1,7 @@
 //! Numbers, sizes, rates, times and addresses as they are typed.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -34,6 +34,15 @@ pub fn time(typed: &str) -> Result<Duration, String> {
 /// What to type instead.
 pub fn address(typed: &str) -> Result<SocketAddr, String> {
     typed.parse().map_err(|_| "give ip:port, for example 127.0.0.1:9090 or [::1]:9090".to_owned())
+}
+
+/// Reads the IP address of one of this machine's interfaces.
+///
+/// # Errors
+/// What to type instead.
+pub fn ip_address(typed: &str) -> Result<IpAddr, String> {
+    let bare = typed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(typed);
+    bare.parse().map_err(|_| "give an IP address without a port, such as 127.0.0.1 or ::1".to_owned())
 }
 
 /// Reads a rate in bytes per second: a whole number, optionally with K, M or G (powers of 1,024) behind it; `None` for anything
@@ -78,6 +87,10 @@ mod tests {
             assert!(address(typed).unwrap_err().contains("give ip:port"), "{typed}");
         }
         assert_eq!(address("127.0.0.1:0").unwrap().port(), 0);
+        for typed in ["", "x", "127.0.0.1:80", "127.0.0.1,80"] {
+            assert!(ip_address(typed).unwrap_err().contains("without a port"), "{typed}");
+        }
+        assert_eq!(ip_address("[::1]"), ip_address("::1"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the command lines of `server` and `fetch` share: the interval of reports, and values whose errors say what to give.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 // A doc comment here would be shown as what the whole program does.
@@ -37,10 +36,4 @@ pub(crate) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32,
         let number = text.parse().ok().filter(|number| range.contains(number));
         number.ok_or_else(|| format!("give a whole number from {} to {}", range.start(), range.end()))
     }
-}
-
-/// An address of this machine.
-pub(crate) fn ip_address(text: &str) -> Result<IpAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| "give an IP address without a port, such as 127.0.0.1 or ::1".into())
 }

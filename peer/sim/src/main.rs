@@ -1,6 +1,7 @@
 //! Prints what becomes of swarms: `cargo run --release -p shoal-swarm-sim -- --leechers 100`.
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -11,32 +12,36 @@ use shoal_swarm_sim::{Leecher, Manners, Scenario, run};
 #[command(name = "swarm-sim", version)]
 struct Arguments {
     /// Leechers; of the first ones some can be made to misbehave.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = number::<usize>)]
     leechers: usize,
     /// How many of them have a tenth of the others' uplink.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<usize>)]
     slow: usize,
     /// How many of them send wrong bytes.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<usize>)]
     lying: usize,
     /// How many of them take pieces and never announce any.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<usize>)]
     silent: usize,
     /// How many of them vanish in the middle.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<usize>)]
     vanishing: usize,
     /// Length of the file in MiB.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = number::<u64>)]
     mib: u64,
     /// Decides everything that is random; also the first of several.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>)]
     seed: u64,
     /// How many seeds.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>)]
     seeds: u64,
     /// Also without the upload policy: plain rarest first, and first come, first served.
     #[arg(long)]
     naive: bool,
+}
+
+fn number<T: FromStr>(typed: &str) -> Result<T, String> {
+    typed.parse().map_err(|_| "write a whole number".to_owned())
 }
 
 fn main() {

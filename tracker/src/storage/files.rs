@@ -299,3 +299,41 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::storage::ChunkId;
+
+    #[test]
+    fn of_all_files_the_least_safe_chunk_is_copied_first() {
+        let (files_at_most, chunks, owner) = (5, 12, Uid([1; 16]));
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut files = Files::default();
+            // The plain definition: the live copies of each chunk, and whether one is to be made.
+            let mut naive: HashMap<Home, (u32, bool)> = HashMap::new();
+            for number in 0..rng.u8(1..=files_at_most) {
+                let chunk = |at| ChunkRef { id: ChunkId([number * chunks + at; 32]), sealed: 100 };
+                let chunks = (0..rng.u8(1..=chunks)).map(chunk).collect();
+                let manifest = StoreManifest { copies: 3, servers: Vec::new(), shift: 0, chunks };
+                let named = (Blake3([number; 32]), (manifest, Vec::new()));
+                let pointer = (owner, PointerKey([number; 32]));
+                let file = files.point(pointer, Some(named.0), Some(named.1), false).new.unwrap();
+                naive.extend((0..files.files[&file].chunks.len()).map(|at| ((file, at as u32), (0, false))));
+            }
+            let mut homes: Vec<Home> = naive.keys().copied().collect();
+            homes.sort_unstable();
+            for _ in 0..300 {
+                let home = homes[rng.usize(..homes.len())];
+                let (live, wanted) = (rng.u8(..6), rng.bool());
+                files.note(home, Copies { live, kept: live, wanted });
+                naive.insert(home, (live.into(), wanted));
+                let fewest = naive.values().filter(|(_, wanted)| *wanted).map(|(live, _)| *live).min();
+                let next = files.wanting().next();
+                let next = next.map(|file| (file, files.files[&file].rarest(&mut rng).unwrap()));
+                assert_eq!(next.map(|home| naive[&home]), fewest.map(|live| (live, true)), "seed {seed}");
+            }
+        }
+    }
+}

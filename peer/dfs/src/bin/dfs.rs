@@ -12,5 +12,7 @@ use shoal_wipe::Wiping;
 static ALLOCATOR: Wiping<mimalloc::MiMalloc> = Wiping(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    shoal_dfs::cli::main(Options::parse())
+    let options = Options::parse();
+    options.check();
+    shoal_dfs::cli::main(options)
 }

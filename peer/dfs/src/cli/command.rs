@@ -60,23 +60,29 @@ pub enum Command {
     /// Pause a job of the queue, or all.
     Pause {
         /// Its number.
+        #[arg(value_parser = job)]
         job: Option<u64>,
     },
     /// Continue a paused job of the queue, or all; try a failed one again.
     Resume {
         /// Its number.
+        #[arg(value_parser = job)]
         job: Option<u64>,
     },
     /// Take a job out of the queue; what it did is as if it had been interrupted.
     Cancel {
         /// Its number.
+        #[arg(value_parser = job)]
         job: u64,
     },
     /// Wait for a job of the queue, or for all; works the queue off if no prompt does.
     Wait {
         /// Its number.
+        #[arg(value_parser = job)]
         job: Option<u64>,
     },
+    /// Log in again, after the password was changed or the session ended elsewhere.
+    Login,
     /// Create an account.
     CreateUser {
         /// Its name; --user without.
@@ -114,6 +120,7 @@ impl Command {
             Self::Resume { .. } => "resume",
             Self::Cancel { .. } => "cancel",
             Self::Wait { .. } => "wait",
+            Self::Login => "login",
             Self::CreateUser { .. } => "create_user",
             Self::ChangePassword => "change_password",
             Self::Help { .. } => "help",
@@ -173,6 +180,9 @@ impl Line {
         let Some(first) = words.first_mut() else { return Ok(None) };
         *first = first.to_ascii_lowercase();
         let typed = text::short(first);
+        if words.get(1).is_some_and(|word| word == "--help") {
+            return Ok(Some(Command::Help { command: words.into_iter().next() }));
+        }
         Self::try_parse_from(words).map(|line| Some(line.command)).map_err(|error| problem(&error, &typed))
     }
 }
@@ -206,7 +216,13 @@ pub(super) fn help(command: Option<&str>) -> Result<String, String> {
     let found = all.find_subcommand_mut(name.to_ascii_lowercase());
     let command =
         found.ok_or_else(|| format!("there is no command {}; type help for the list", text::short(name)))?;
+    // A prompt has no option for it.
+    let mut command = command.clone().disable_help_flag(true);
     Ok(command.render_help().to_string().trim_end().to_owned())
+}
+
+fn job(typed: &str) -> Result<u64, String> {
+    typed.parse().map_err(|_| "write the number of a job, as queue shows it".to_owned())
 }
 
 fn copies(typed: &str) -> Result<u8, String> {
@@ -237,10 +253,14 @@ mod tests {
             ("rm", "required"),
             ("put -c 99 x", "from 1 to 16"),
             ("put -c x y", "from 1 to 16"),
+            ("cancel x", "write the number of a job, as queue shows it"),
+            ("wait -x", "unexpected argument"),
         ] {
             let error = Line::read(bad).unwrap_err();
             assert!(error.contains(reason) && !error.contains("--help"), "{bad}: {error}");
         }
+        assert_eq!(Line::read("Rm --help").unwrap(), Some(Command::Help { command: Some("rm".to_owned()) }));
+        assert!(!help(Some("cancel")).unwrap().contains("--help"));
         let all = help(None).unwrap();
         for command in definition().get_subcommands() {
             assert!(all.contains(command.get_name()), "{all}");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
+use shoal_common::UserName;
 use shoal_engine::regular::{self, OpenError};
 use shoal_session::text;
 use tokio::sync::watch;
@@ -36,8 +37,10 @@ type Running = (u64, watch::Receiver<Progress>);
 pub(super) struct Jobs {
     file: QueueFile,
     screen: Screen,
-    /// Whether puts and gets of this process are jobs, because it works the queue off.
+    /// Whether puts and gets of this process are jobs, because it has a prompt and works the queue off.
     at_work: bool,
+    /// Whose it is.
+    user: UserName,
     running: Mutex<Option<Running>>,
 }
 
@@ -62,8 +65,13 @@ fn look(path: &Path) -> Result<(u64, (i64, i64)), StoreError> {
 }
 
 impl Jobs {
-    pub(super) fn new(file: QueueFile, screen: Screen, at_work: bool) -> Self {
-        Self { file, screen, at_work, running: Mutex::new(None) }
+    pub(super) fn new(file: QueueFile, screen: Screen, at_work: bool, user: UserName) -> Self {
+        Self { file, screen, at_work, user, running: Mutex::new(None) }
+    }
+
+    /// Whose queue it is.
+    pub(super) fn user(&self) -> &UserName {
+        &self.user
     }
 
     /// Whether puts and gets of this process are jobs.
@@ -101,7 +109,7 @@ impl Jobs {
             Command::Wait { job } if self.at_work => self.wait(job).await,
             Command::Wait { job } => tokio::select! {
                 done = self.wait(job) => done,
-                never = self.work(client) => match never {},
+                ended = self.work_alone(client) => match ended? {},
             },
             _ => {
                 let jobs = self.jobs().await?;
@@ -114,6 +122,19 @@ impl Jobs {
         }
     }
 
+    /// Works the queue off where nobody can log in again.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub(super) async fn work_alone(&self, client: &Client) -> anyhow::Result<Infallible> {
+        tokio::select! {
+            never = self.work(client) => match never {},
+            () = client.session_over() => anyhow::bail!(
+                "the session was ended: the password was changed, or somebody logged this client out; run it again and it continues"
+            ),
+        }
+    }
+
     /// Waits until that job, or any, neither waits nor runs; an error if one failed.
     async fn wait(&self, job: Option<u64>) -> anyhow::Result<Output> {
         loop {
@@ -121,7 +142,7 @@ impl Jobs {
             jobs.retain(|found| job.is_none_or(|job| job == found.number));
             if !jobs.iter().any(|job| matches!(job.state, State::Waiting | State::Running)) {
                 let failed: Vec<&Job> = jobs.iter().filter(|job| job.state == State::Failed).collect();
-                let Some(first) = failed.first() else { return Ok(Output::JobsDone) };
+                let Some(first) = failed.first() else { return Ok(Output::Done("the queue is worked off")) };
                 let reason = first.note.as_deref().unwrap_or_default();
                 anyhow::bail!("{} failed; job {}: {reason}", text::count(failed.len(), "job"), first.number);
             }
@@ -228,8 +249,9 @@ impl Jobs {
                 // Only an answer that did not come leaves open whether it is done.
                 let begun = matches!(error, StoreError::Call(_));
                 let reason = match error.needs_login() {
-                    true => "a login is needed: leave dfs and log in again".to_owned(),
-                    false => text::error_line(&error.to_string()),
+                    true if self.at_work => "a login is needed: type login".to_owned(),
+                    true => "a login is needed".to_owned(),
+                    false => text::error_line(&error.lack()),
                 };
                 let kept = reason.clone();
                 self.insist(move |queue| queue.put_back(number, begun, &kept)).await;

@@ -12,8 +12,9 @@ use shoal_session::LoginError;
 use shoal_session::text;
 
 use super::command::{Command, Line};
+use super::jobs::Jobs;
 use super::prompt::{self, Input};
-use super::show::Screen;
+use super::show::{Output, Screen};
 use crate::client::{Client, StoreError};
 
 /// Tries to log in at a prompt (F2).
@@ -21,7 +22,7 @@ const TRIES: u32 = 4;
 
 /// Asks who it is, four times at most; false if nobody was let in.
 pub(super) async fn log_in(
-    client: &mut Client,
+    client: &Client,
     screen: &Screen,
     input: &mut Input,
     mut user: Option<UserName>,
@@ -78,7 +79,7 @@ async fn ask_login(
 ) -> anyhow::Result<Option<(UserName, Password)>> {
     loop {
         let Some(typed) = input.answer("Username: ").await? else { return Ok(None) };
-        if typed.split_whitespace().next() != Some("create_user") {
+        if typed.split_whitespace().next().is_none_or(|word| !word.eq_ignore_ascii_case("create_user")) {
             match UserName::refer(typed.trim()) {
                 Ok(name) => return Ok(Some((name, present_password("Password: ").await?))),
                 Err(error) if prompt::attended() => screen.warn(&error.to_string()),
@@ -90,7 +91,8 @@ async fn ask_login(
             Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
                 let user = UserName::create(user.as_str())?;
                 let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
-                create_user(client, &user, password.clone(), invite).await.map(|_| (user, password))
+                let hint = "type it here";
+                create_user(client, &user, password.clone(), invite, hint).await.map(|_| (user, password))
             }
             Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
             Err(problem) => Err(anyhow::anyhow!(problem)),
@@ -116,19 +118,31 @@ pub(super) async fn present_password(question: &'static str) -> anyhow::Result<P
         .context("the password is missing; give it with --password-file, in SHOAL_PASSWORD, or at a terminal")
 }
 
-/// Creates an account; a taken name gets a hint that works here.
+/// Logs the queue's user in again; one who is logged in stays so.
+pub(super) async fn log_in_again(client: &Client, jobs: Option<&Jobs>) -> anyhow::Result<Output> {
+    if client.who().is_none() {
+        let user = jobs.context("say who you are with --user NAME")?.user().clone();
+        // What was given at the start may be the password of before.
+        let password = match prompt::attended() {
+            true => prompt::secret("Password: ").await?.context("no password was given")?,
+            false => present_password("Password: ").await?,
+        };
+        client.login(user, password).await?;
+    }
+    Ok(Output::Done("logged in"))
+}
+
+/// Creates an account; who has the name already is told what to do here, `if_own`.
 pub(super) async fn create_user(
     client: &Client,
     user: &UserName,
     password: Password,
     invite: Option<String>,
+    if_own: &str,
 ) -> anyhow::Result<bool> {
     match client.create_user(user.clone(), password, invite).await {
         Err(StoreError::Login(LoginError::Call(error))) if error.refusal() == Some(RefusalKind::Exists) => {
-            let shown = text::quoted(user.as_str());
-            anyhow::bail!(
-                "the user id {user} is taken; choose another, or if it is yours, log in: dfs dfs.conf --user {shown}"
-            )
+            anyhow::bail!("the user id {user} is taken; choose another, or if it is yours, {if_own}")
         }
         created => Ok(created?),
     }

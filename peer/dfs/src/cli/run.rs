@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use super::command::{self, Command, Line};
 use super::jobs::{self, Jobs};
-use super::login::{ask_user, create_user, log_in, new_password, present_password};
+use super::login::{ask_user, create_user, log_in, log_in_again, new_password, present_password};
 use super::options::Options;
 use super::prompt::{self, Input};
 use super::show::{Output, Screen};
@@ -58,13 +58,19 @@ fn fail(error: &str) -> ExitCode {
 async fn run(options: Options) -> anyhow::Result<bool> {
     options.password_file.as_deref().map(secrets::use_password_file).transpose()?;
     let screen = Screen::new(options.json);
-    let conf = read_conf(&options.conf)?;
+    if let Some(Command::Help { command }) = &options.command {
+        let result = command::help(command.as_deref()).map(Output::Help);
+        screen.result("help", &result);
+        return Ok(result.is_ok());
+    }
+    let conf_path = options.conf.clone().context("say which file names the servers: dfs DFS_CONF")?;
+    let conf = read_conf(&conf_path)?;
     let trackers = match &conf.trackers {
         Some(path) => read_trackers(path)?,
         None => {
             let path = files::default_trackers()?;
             let line =
-                format!("{} names no trackers; takes them from {}", options.conf.display(), path.display());
+                format!("{} names no trackers; takes them from {}", conf_path.display(), path.display());
             screen.event("trackers", json!({ "file": path.to_string_lossy() }), &line);
             read_trackers(&path)?
         }
@@ -75,19 +81,20 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     };
     log::start(options.log_format, log::ERRORS, None).context("cannot write the log")?;
     descriptors::raise();
-    conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", options.conf.display())));
+    conf.warnings.iter().for_each(|warning| screen.warn(&format!("{}: {warning}", conf_path.display())));
     let mut client = Client::start(&conf, trackers, folder.clone()).await?;
     let mut input = Input::new(folder.clone(), screen.clone());
-    let queues = Queues { data: folder, conf: options.conf.clone() };
+    let queues = Queues { data: folder, conf: conf_path };
     client.set_retry_time(Duration::from_secs(options.retry_time));
     if let Some(events) = client.take_events() {
         tokio::spawn(show_events(events, screen.clone()));
     }
-    let at_prompt = options.command.is_none() && prompt::attended();
+    let at_prompt = options.command.is_none() && !options.headless && prompt::attended();
     let work = async {
         match options.command {
-            Some(command) => once(&mut client, &screen, &mut input, &queues, options.user, command).await,
-            None => interactive(&mut client, &screen, &mut input, &queues, options.user).await,
+            Some(command) => once(&client, &screen, &mut input, &queues, options.user, command).await,
+            None if options.headless => headless(&client, &screen, &queues, options.user).await,
+            None => interactive(&client, &screen, &mut input, &queues, options.user).await,
         }
     };
     let done = tokio::select! {
@@ -108,7 +115,7 @@ impl Queues {
     fn of(&self, user: &UserName, screen: &Screen, at_work: bool) -> anyhow::Result<Jobs> {
         let file = QueueFile::open(&self.data, user, &self.conf);
         let file = file.with_context(|| format!("cannot use the queue in {}", self.data.display()))?;
-        Ok(Jobs::new(file, screen.clone(), at_work))
+        Ok(Jobs::new(file, screen.clone(), at_work, user.clone()))
     }
 }
 
@@ -141,7 +148,7 @@ fn read_conf(path: &Path) -> anyhow::Result<Conf> {
 
 /// One command, and out.
 async fn once(
-    client: &mut Client,
+    client: &Client,
     screen: &Screen,
     input: &mut Input,
     queues: &Queues,
@@ -167,7 +174,7 @@ async fn once(
 
 /// Logs in, if the command needs that. The command itself reaches the servers that it needs.
 async fn prepare(
-    client: &mut Client,
+    client: &Client,
     screen: &Screen,
     input: &mut Input,
     user: Option<UserName>,
@@ -200,7 +207,7 @@ async fn prepare(
 }
 
 async fn interactive(
-    client: &mut Client,
+    client: &Client,
     screen: &Screen,
     input: &mut Input,
     queues: &Queues,
@@ -224,6 +231,30 @@ async fn interactive(
         }
         never = jobs.work(client) => match never {},
     }
+}
+
+/// Works the queue off until a signal, or until somebody ends the session. It waits for a tracker as long as it takes.
+async fn headless(
+    client: &Client,
+    screen: &Screen,
+    queues: &Queues,
+    user: Option<UserName>,
+) -> anyhow::Result<bool> {
+    let user = user.context("say who you are with --user NAME")?;
+    let password = secrets::given_password().context(
+        "without a prompt nobody can type the password; give it with --password-file or in SHOAL_PASSWORD",
+    )?;
+    let mut said = false;
+    while let Err(error) = client.ready().await {
+        if !std::mem::replace(&mut said, true) {
+            screen.warn(&format!("{error}; waits for one"));
+        }
+    }
+    client.login(user.clone(), password).await?;
+    let jobs = queues.of(&user, screen, false)?;
+    let line = format!("works the queue of {user} off; dfs put --queue leaves jobs there");
+    screen.event("queue_begun", json!({ "user": user.as_str() }), &line);
+    match jobs.work_alone(client).await? {}
 }
 
 /// Tries to reach the servers; at a terminal it waits for a tracker as long as its user does.
@@ -335,6 +366,7 @@ async fn carry_out(
         Command::Rm { name } => {
             Ok(Output::Removed(client.remove(&StoredName::typed(&name.join(" "))?).await?))
         }
+        Command::Login => log_in_again(client, jobs).await,
         Command::Help { command } => {
             command::help(command.as_deref()).map(Output::Help).map_err(anyhow::Error::msg)
         }
@@ -346,7 +378,8 @@ async fn carry_out(
             let user = named.or(user).context("say which: create_user NAME")?;
             let user = UserName::create(user.as_str())?;
             let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
-            let provisional = create_user(client, &user, password, invite).await?;
+            let if_own = format!("log in: dfs dfs.conf --user {}", text::quoted(user.as_str()));
+            let provisional = create_user(client, &user, password, invite, &if_own).await?;
             Ok(Output::UserCreated { user: user.to_string(), provisional })
         }
         Command::ChangePassword => {
@@ -357,7 +390,7 @@ async fn carry_out(
             let user = client.who().context("nobody is logged in")?.name;
             let new = new_password(screen, &user, "New password: ", None).await?;
             client.change_password(old, new).await?;
-            Ok(Output::PasswordChanged)
+            Ok(Output::Done("the password was changed"))
         }
         Command::Exit => anyhow::bail!("exit leaves the prompt"),
     }

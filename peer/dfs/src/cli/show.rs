@@ -36,7 +36,8 @@ pub(super) enum Output {
         user: String,
         provisional: bool,
     },
-    PasswordChanged,
+    /// It was done, in these words.
+    Done(&'static str),
     /// Jobs of these numbers wait in the queue.
     Queued(Vec<u64>),
     /// A put that an interrupted worker had done.
@@ -45,8 +46,6 @@ pub(super) enum Output {
     Jobs(Vec<Job>, Option<(u64, Progress)>),
     /// So many jobs were changed: how.
     JobsChanged(&'static str, usize),
-    /// No job that was waited for is left.
-    JobsDone,
 }
 
 impl Output {
@@ -205,7 +204,7 @@ fn fields(output: &Output) -> Value {
         }),
         Output::UserCreated { user, provisional: false } => json!({ "user": user }),
         Output::UserCreated { user, provisional: true } => json!({ "user": user, "provisional": true }),
-        Output::PasswordChanged | Output::JobsDone => json!({}),
+        Output::Done(_) => json!({}),
         Output::StoredBefore(name) => json!({ "name": name.as_str() }),
         Output::Queued(jobs) => json!({ "queued": jobs }),
         Output::JobsChanged(_, count) => json!({ "changed": count }),
@@ -269,14 +268,13 @@ fn words(output: &Output) -> String {
             let note = if *provisional { " (the name may yet turn out to be taken elsewhere)" } else { "" };
             format!("user {user} was created{note}")
         }
-        Output::PasswordChanged => "the password was changed".to_owned(),
+        Output::Done(what) => (*what).to_owned(),
         Output::StoredBefore(name) => format!("{name} is stored, since before the interruption"),
         Output::Queued(jobs) => match jobs[..] {
             [job] => format!("queued as job {job}"),
             _ => format!("queued as jobs {}", ranges(jobs)),
         },
         Output::JobsChanged(how, count) => format!("{} {how}", text::count(*count, "job")),
-        Output::JobsDone => "the queue is worked off".to_owned(),
         Output::Jobs(jobs, _) if jobs.is_empty() => "the queue is empty".to_owned(),
         Output::Jobs(jobs, progress) => {
             jobs.iter().map(|job| job_words(job, *progress)).collect::<Vec<_>>().join("\n")

@@ -30,7 +30,7 @@ pub enum StoreError {
     #[error("cannot use the network: {0}")]
     Network(String),
     /// Nobody is logged in.
-    #[error("nobody is logged in; start dfs again and log in")]
+    #[error("nobody is logged in; type login, or start dfs again")]
     NotLoggedIn,
     /// The name cannot be one of a stored file.
     #[error(transparent)]
@@ -81,7 +81,7 @@ pub enum StoreError {
     },
     /// Too few servers answer.
     #[error(
-        "only {up} of {all} servers can be reached, and a file needs two copies of each part ({who}); start the others and put it again"
+        "only {up} of {all} servers can be reached, and a file needs two copies of each part ({who}){START_OTHERS}"
     )]
     Servers {
         /// Those that answer.
@@ -117,7 +117,7 @@ pub enum StoreError {
     },
     /// A chunk found too few servers.
     #[error(
-        "part {part} of {name} could not be put on {needed} servers, and nothing is listed: {why}; make room or start more servers, and put it again: it goes on where it was"
+        "part {part} of {name} could not be put on {needed} servers, and nothing is listed: {why}{MAKE_ROOM}"
     )]
     NoPlace {
         /// The file.
@@ -152,15 +152,13 @@ pub enum StoreError {
         error: DownloadError,
     },
     /// Something is lacking on this machine, and was for as long as was to be waited.
-    #[error("{shortage}; when that has passed, run it again and it continues")]
+    #[error("{shortage}{RUN_AGAIN}")]
     Short {
         /// What.
         shortage: Shortage,
     },
     /// Parts are on no server that can be reached.
-    #[error(
-        "{missing} bytes of {name} are on no server that can be reached now ({who}); get it again when they are back: it goes on where it was"
-    )]
+    #[error("{missing} bytes of {name} are on no server that can be reached now ({who}){GET_AGAIN}")]
     Unreachable {
         /// The file.
         name: StoredName,
@@ -170,6 +168,12 @@ pub enum StoreError {
         who: String,
     },
 }
+
+/// What to do about a lack: the ends of messages.
+const START_OTHERS: &str = "; start the others and put it again";
+const MAKE_ROOM: &str = "; make room or start more servers, and put it again: it goes on where it was";
+const RUN_AGAIN: &str = "; when that has passed, run it again and it continues";
+const GET_AGAIN: &str = "; get it again when they are back: it goes on where it was";
 
 /// Names that are shown in an error at most.
 const MAX_NEAR: usize = 5;
@@ -227,6 +231,14 @@ impl StoreError {
             }
             _ => false,
         }
+    }
+
+    /// What is lacking, without the advice to do it again: for one whose work is done again by itself.
+    #[must_use]
+    pub fn lack(&self) -> String {
+        let text = self.to_string();
+        let advice = [START_OTHERS, MAKE_ROOM, RUN_AGAIN, GET_AGAIN];
+        advice.iter().find_map(|advice| text.strip_suffix(advice)).unwrap_or(&text).to_owned()
     }
 
     /// Whether only a login helps.

@@ -207,20 +207,16 @@ impl Client {
     ///
     /// # Errors
     /// [`StoreError::Login`] with the trackers' reason.
-    pub async fn login(
-        &mut self,
-        user: UserName,
-        password: Password,
-    ) -> Result<(Who, Vec<String>), StoreError> {
+    pub async fn login(&self, user: UserName, password: Password) -> Result<(Who, Vec<String>), StoreError> {
         let who = self.session.login(user, password).await?;
         let account = self.session.account_key().ok_or(StoreError::NotLoggedIn)?;
         let keyring = Arc::new(Keyring::new(&account));
         self.keyring.send_replace(Some(keyring.clone()));
         let (watched, held) = (self.session.watch_who(), self.keyring.clone());
-        self.tasks.spawn(forget(watched, (keyring, held), self.stop.clone()));
+        self.tasks.spawn(forget(watched.clone(), (keyring, held), self.stop.clone()));
         let ticket = ticket(&self.session).await?;
         let granted = self.nodes.show(ticket).await;
-        self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), self.stop.clone()));
+        self.tasks.spawn(renew(self.session.clone(), self.nodes.clone(), watched, self.stop.clone()));
         Ok((who, granted))
     }
 
@@ -249,6 +245,12 @@ impl Client {
     #[must_use]
     pub fn who(&self) -> Option<Who> {
         self.session.who()
+    }
+
+    /// Completes when nobody is logged in any more.
+    pub async fn session_over(&self) {
+        // An error says that the session itself is gone.
+        let _ = self.session.watch_who().wait_for(Option::is_none).await;
     }
 
     /// How the store is.
@@ -317,8 +319,13 @@ async fn forget(
     held.send_if_modified(|held| held.take_if(|held| Arc::ptr_eq(held, &keyring)).is_some());
 }
 
-/// Keeps the servers supplied with fresh tickets.
-async fn renew(session: Session, nodes: Nodes, stop: CancellationToken) {
+/// Keeps the servers supplied with fresh tickets until the session is over.
+async fn renew(
+    session: Session,
+    nodes: Nodes,
+    mut who: watch::Receiver<Option<Who>>,
+    stop: CancellationToken,
+) {
     let work = async {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
@@ -330,7 +337,13 @@ async fn renew(session: Session, nodes: Nodes, stop: CancellationToken) {
             }
         }
     };
-    stop.run_until_cancelled(work).await;
+    stop.run_until_cancelled(async {
+        tokio::select! {
+            _ = who.wait_for(Option::is_none) => {}
+            () = work => {}
+        }
+    })
+    .await;
 }
 
 /// A lease on all chunks of the user, renewed until it is dropped.

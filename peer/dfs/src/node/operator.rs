@@ -293,9 +293,10 @@ impl NodeStatus {
 /// # Errors
 /// In words: nothing answers there, or not to this machine.
 pub(super) async fn ask(at: &str) -> Result<NodeStatus> {
-    let mut found =
-        tokio::net::lookup_host(at).await.with_context(|| format!("{at:?} is no address; give ip:port"))?;
-    let Some(address) = found.next() else { bail!("{at:?} has no address; give ip:port") };
+    let found = tokio::net::lookup_host(at).await;
+    let Some(address) = found.ok().and_then(|mut found| found.next()) else {
+        bail!("{at:?} is no address of a node; give ip:port, for example 127.0.0.1:10001")
+    };
     let identity = Identity::generate();
     // It is this machine's own node, whatever its key is; the first try learns it.
     let peer = match bulk::connect(address, identity.peer_id(), &identity).await {

@@ -55,7 +55,7 @@ pub struct Options {
     #[arg(long, requires = "status")]
     json: bool,
     /// Serve metrics for Prometheus at this address, under /metrics.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = shoal_console::address)]
     metrics: Option<SocketAddr>,
     /// Show a status line every so many seconds.
     #[arg(long, short, value_name = "SECS", visible_aliases = ["status_interval", "metric_interval"], value_parser = seconds)]
@@ -77,13 +77,13 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", default_value = "100GiB", value_parser = files::parse_size)]
     capacity: u64,
     /// The address to listen on.
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), value_parser = shoal_console::ip_address)]
     bind: IpAddr,
     /// Chunks stored less than this ago are not deleted by the trackers' order.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = shoal_console::time)]
     min_age: Duration,
     /// How long a chunk that the trackers had deleted stays in the bin, from which it comes back when it is needed.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = shoal_console::time)]
     keep_deleted: Duration,
     /// Percentage of the chunks that the trackers may have deleted per day, and at least one chunk; 100 for no bound.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = percent)]
@@ -311,9 +311,16 @@ mod tests {
             &["1", "--daily-deletions", "x"],
             &["1", "-i", "0"],
             &["1", "--scrub-pause", "x"],
+            &["1", "--scrub-rate", "x"],
+            &["1", "--capacity", "x"],
+            &["1", "--min-age", "5"],
+            &["1", "--keep-deleted", "x"],
+            &["1", "--bind", "127.0.0.1:80"],
+            &["1", "--metrics", "x"],
         ] {
             let error = Options::try_parse_from([&["dfs-server"], wrong].concat()).unwrap_err().to_string();
-            assert!(!error.contains("invalid digit") && !error.contains("invalid float"), "{error}");
+            let says_what = ["write", "give", "<PORT>"].iter().any(|word| error.contains(word));
+            assert!(says_what && !error.contains("invalid digit"), "{error}");
         }
     }
 }

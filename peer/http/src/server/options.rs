@@ -46,7 +46,7 @@ pub struct Options {
     )]
     pub ports: Vec<String>,
     /// Listen on this address only [default: all interfaces]
-    #[arg(short = 'a', long = "address", visible_alias = "server_ip_address", value_name = "ADDRESS", value_parser = arguments::ip_address)]
+    #[arg(short = 'a', long = "address", visible_alias = "server_ip_address", value_name = "ADDRESS", value_parser = shoal_console::ip_address)]
     pub address: Option<IpAddr>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]

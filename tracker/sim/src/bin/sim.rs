@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "it is a command")]
 
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Parser;
@@ -13,20 +14,24 @@ use shoal_sim::{Broken, Campaign, replay, run};
 #[derive(Parser)]
 struct Options {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = number::<u64>)]
     seeds: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<u64>)]
     from: u64,
     /// Replay only this seed. If it fails, shrink it and print its steps.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>)]
     seed: Option<u64>,
     /// Break a rule: end, writer-id, votes, abstention, full-sync, removal or writers.
     #[arg(long, default_value_t = Broken::Nothing)]
     broken: Broken,
     /// Threads. The default is the number of cores.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<usize>)]
     threads: usize,
+}
+
+fn number<T: FromStr>(typed: &str) -> Result<T, String> {
+    typed.parse().map_err(|_| "write a whole number".to_owned())
 }
 
 fn main() -> ExitCode {
