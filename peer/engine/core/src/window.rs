@@ -193,12 +193,15 @@ impl RequestWindow {
     fn probed(&self, demand: Demand) -> u64 {
         let round_trip = self.latency.unwrap_or_default();
         let (gain, starting) = if demand.shared { (SHARED_GAIN, SHARED_GAIN) } else { (GAIN, STARTING_GAIN) };
-        let window = match &self.start {
-            None => bytes_in(demand.limited(self.peak.get()), round_trip.saturating_mul(gain)),
-            Some(start) => {
-                start.grown.min(bytes_in(demand.limited(start.best), round_trip.saturating_mul(starting)))
-            }
+        let (rate, gain, most) = match &self.start {
+            None => (self.peak.get(), gain, u64::MAX),
+            Some(start) => (start.best, starting, start.grown),
         };
+        if demand.limit.is_some_and(|limit| limit <= rate.saturating_add(rate / 4)) {
+            // Not the line but the limit holds it back: more would only wait for it, before others' turns.
+            return 0;
+        }
+        let window = bytes_in(rate, round_trip.saturating_mul(gain)).min(most);
         window.saturating_sub(SEEDER_LEAST)
     }
 

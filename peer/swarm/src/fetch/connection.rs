@@ -33,6 +33,8 @@ const MAX_OUTBOX: usize = 2 * MAX_PEER_REQUESTS + 4 * MAX_CHANNELS;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) channels: Arc<Channels>,
+    /// A round trip to the server, about: of the handshakes, so that nothing else was under way.
+    pub(super) round_trip: Duration,
     outbox: mpsc::Sender<ToServer>,
     silence: Silence,
     end: CancellationToken,
@@ -44,6 +46,7 @@ impl Connection {
     pub(super) fn new<R, W>(
         input: R,
         output: W,
+        round_trip: Duration,
         budget: MessageBudget,
         end: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<R, W>)
@@ -56,6 +59,7 @@ impl Connection {
         let silence = Silence::default();
         let connection = Self {
             channels: channels.clone(),
+            round_trip,
             outbox,
             silence: silence.clone(),
             _ends: end.clone().drop_guard(),

@@ -41,9 +41,9 @@ impl Parallel {
         self.due
     }
 
-    /// Whether a fast peer near by may have a second connection: none was lost or refused lately.
-    pub(super) fn may_have_second(&self, round_trip: Duration, now: Instant) -> bool {
-        round_trip < FAR && self.failed.is_none_or(|at| now.saturating_duration_since(at) >= REST)
+    /// Whether a fast peer may have a second connection: none was lost or refused lately.
+    pub(super) fn may_have_second(&self, now: Instant) -> bool {
+        self.failed.is_none_or(|at| now.saturating_duration_since(at) >= REST)
     }
 
     /// Whether another connection should be made beside `open` others that have brought `delivered` bytes so far. While
@@ -66,7 +66,11 @@ impl Parallel {
         let Some((since, then)) = measured else { return false };
         let millis = now.saturating_duration_since(since).as_millis().max(1);
         let rate = u64::try_from(u128::from(delivered - then) * 1_000 / millis).unwrap_or(u64::MAX);
-        let wanted = self.before.is_none_or(|before| brought_its_part(before, rate, open));
+        let wanted = match self.before {
+            Some(before) => brought_its_part(before, rate, open),
+            // A second that was made for another reason says nothing about a third.
+            None => open == 1,
+        };
         self.measured = None;
         self.before = wanted.then_some(rate);
         if !wanted {

@@ -69,6 +69,9 @@ impl Location {
     }
 }
 
+/// A new connection, and about how long a round trip takes on it.
+type Dialled = (BulkStream, Duration);
+
 impl Peers {
     pub(crate) fn new(
         identity: Identity,
@@ -217,11 +220,13 @@ impl PeerConnections {
     }
 
     /// Tries the addresses one after the other.
-    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, BulkStream), String> {
+    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, Dialled), String> {
         let mut reason = String::from("gave no address that can be dialled");
         for &address in addresses {
+            let began = Instant::now();
             match bulk::connect(address, self.peer, &self.peers.identity).await {
-                Ok(stream) => return Ok((address, stream)),
+                // TCP's handshake and TLS's.
+                Ok(stream) => return Ok((address, (stream, began.elapsed() / 2))),
                 Err(error) => reason = predicate(error),
             }
         }
@@ -233,13 +238,13 @@ impl PeerConnections {
         &self,
         address: SocketAddr,
         then: Location,
-        stream: BulkStream,
+        (stream, round_trip): Dialled,
         room: Option<OwnedSemaphorePermit>,
     ) -> Connection {
         let (input, output) = stream.into_split();
         let end = self.peers.stop.child_token();
         let budget = self.peers.budgets.connection(Payer::All, price::SERVER);
-        let (connection, task) = Connection::new(input, output, budget, end.clone());
+        let (connection, task) = Connection::new(input, output, round_trip, budget, end.clone());
         let mut changes = self.location.subscribe();
         let elsewhere = async move {
             let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();

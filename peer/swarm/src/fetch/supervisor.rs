@@ -71,8 +71,6 @@ struct Watched {
     which: usize,
     channel: OpenChannel,
     state: watch::Receiver<ChannelState>,
-    /// How long it took to open: a round trip, or more.
-    round_trip: Duration,
 }
 
 /// A channel that is being opened.
@@ -126,12 +124,12 @@ impl Supervisor {
                     self.target.channels()[others.swap_remove(at).which] = None;
                     parallel.failed(Instant::now());
                 }
-                () = self.target.wanted.notified(), if others.is_empty() && opening.is_none() && parallel.may_have_second(first.round_trip, Instant::now()) => {
+                () = self.target.wanted.notified(), if others.is_empty() && opening.is_none() && parallel.may_have_second(Instant::now()) => {
                     opening = Some(self.another(&others, &shown));
                 }
                 () = sleep_until(parallel.due()), if opening.is_none() => {
                     let (delivered, idle) = (self.target.delivered(), self.target.is_idle());
-                    let round_trip = others.iter().map(|other| other.round_trip).fold(first.round_trip, Duration::min);
+                    let round_trip = first.channel.connection.round_trip;
                     if parallel.wants_another(others.len() + 1, delivered, idle, round_trip, Instant::now()) {
                         opening = Some(self.another(&others, &shown));
                     }
@@ -173,16 +171,13 @@ impl Supervisor {
         let (number, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.target.key.group, self.target.key.file);
         let channel = OpenChannel { connection, number };
-        let asked = Instant::now();
         channel.say(|channel| ToServer::Open { channel, group, file, ticket: ticket.to_vec() });
         // Whether it opens or not, from here on the channel is closed by `part`.
         self.target.channels()[which] = Some(channel.clone());
         let answer = timeout(OPENING, state.wait_for(|state| *state != ChannelState::Opening)).await;
         let answer = answer.map(|state| state.map(|state| state.clone()));
         let refused = match answer {
-            Ok(Ok(ChannelState::Open)) => {
-                return Ok(Watched { which, channel, state, round_trip: asked.elapsed() });
-            }
+            Ok(Ok(ChannelState::Open)) => return Ok(Watched { which, channel, state }),
             Ok(Ok(ChannelState::Refused(reason, copy))) => Self::refused(reason, copy),
             Ok(Ok(ChannelState::Lost(fault))) => parted(fault),
             Ok(Ok(ChannelState::Opening)) | Ok(Err(_)) | Err(_) => {
