@@ -65,7 +65,7 @@ fn no_key_and_nonce_seal_two_contents_whatever_happens_to_the_file() {
     let trackers = TrackerInfo::parse(&trackers).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut client = Client::start(&conf, trackers, dir.path().join("state")).await.unwrap();
+        let client = Client::start(&conf, trackers, dir.path().join("state")).await.unwrap();
         client.ping().await.unwrap();
         client.login(UserName::refer("ann").unwrap(), Password::new("secret".to_owned())).await.unwrap();
         let path = dir.path().join("f");
