@@ -208,7 +208,7 @@ fn a_get_waits_for_space_and_says_so() {
 fn a_service_works_the_queue_off_from_before_the_first_tracker_until_its_session_ends() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::start(dir.path(), 1, 2);
-    let (one, big) = (sample(dir.path(), "one", 1_000), sample(dir.path(), "big", 120_000_000));
+    let (one, big) = (sample(dir.path(), "one", 1_000), sample(dir.path(), "big", 60_000_000));
     let start = |store: &Store| {
         let mut command = store.dfs("ann", &["--headless"]);
         let log = std::fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();

@@ -76,6 +76,21 @@ fn the_store_too_warns_of_a_weak_password_and_asks_for_a_new_one_twice() {
         assert_eq!(terminal.wait(), 1);
     }
     store.ok(&["list"]);
+    // At the login prompt an account that was not made ends nothing.
+    let mut command = Command::new(binary("dfs"));
+    command.arg(dir.path().join("dfs.conf")).arg("--data-dir").arg(dir.path().join("eve"));
+    let mut terminal = Terminal::start(command.env_remove("SHOAL_PASSWORD"));
+    for (again, end) in [("another", "the two passwords differ"), (PASSWORD, "dfs> ")] {
+        for (asked, typed) in
+            [("Username: ", "Create_User eve"), ("Password: ", PASSWORD), ("Again: ", again)]
+        {
+            terminal.expect(asked);
+            terminal.line(typed);
+        }
+        terminal.expect(end);
+    }
+    terminal.line("quit");
+    assert_eq!(terminal.wait(), 0);
 }
 
 fn headless(dir: &Path, trackers: &Trackers, lines: &[&str]) -> Child {

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use shoal_tests::{Client, Trackers, binary, free_port, in_own_network, random_file, same_content, until};
+use shoal_tests::{
+    Client, Trackers, binary, finish, free_port, in_own_network, random_file, same_content, until,
+};
 
 const SIZE: usize = 5 << 20;
 
@@ -18,15 +20,19 @@ struct Mirror(Child, String);
 
 impl Mirror {
     fn of(path: &Path, cache: &Path) -> Self {
+        Self::start(&["-f", path.to_str().unwrap()], path.file_name().unwrap().to_str().unwrap(), cache)
+    }
+
+    /// One that serves what `arguments` say, a file of that name among it.
+    fn start(arguments: &[&str], name: &str, cache: &Path) -> Self {
         let port = free_port();
         let mut command = Command::new(binary("server"));
-        command.args(["-i", "0", "-f"]).arg(path).args(["-p", &port.to_string()]);
+        command.args(["-i", "0"]).args(arguments).args(["-p", &port.to_string()]);
         command.env("XDG_CACHE_HOME", cache).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Before that it may tell how far it is with the digests.
         assert!(lines.map(Result::unwrap).any(|line| line.starts_with("serving")));
-        let name = path.file_name().unwrap().to_str().unwrap();
         Self(child, format!("http://127.0.0.1:{port}/{name}"))
     }
 }
@@ -149,6 +155,25 @@ fn a_file_without_a_sharer_comes_from_its_mirrors_and_a_liar_is_dropped() {
     bob.ok("limit down 0");
     bob.until_download("m.bin", "C");
     assert!(same_content(&right, &to));
+}
+
+#[test]
+fn what_a_client_has_of_an_unfinished_download_is_served_from_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (mut ann, mut bob) = Client::pair(dir.path(), &trackers.info());
+    let (source, _) = ann.share("g", "a.bin", 4 * SIZE);
+    bob.ok("limit down 4M");
+    let folder = dir.path().join("folder");
+    bob.ok(&format!("download_file g a.bin {}/", folder.display()));
+    until("some of it is durable", || folder.join("a.bin.pinfo").exists());
+    let server = Mirror::start(&["--root", folder.to_str().unwrap()], "a.bin", dir.path());
+    let out = dir.path().join("out");
+    let fetched = finish(Command::new(binary("fetch")).arg(&server.1).arg("-o").arg(&out).arg("--json"), "");
+    assert_eq!(fetched.code, Some(0), "{fetched:?}");
+    assert!(fetched.stdout.contains("\"verified\":true"), "{fetched:?}");
+    assert!(same_content(&source, &out));
+    bob.until_download("a.bin", "C");
 }
 
 #[test]

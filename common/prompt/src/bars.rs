@@ -71,3 +71,19 @@ impl Drop for Bar {
         self.bars.remove(&self.bar);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_of_nothing_is_empty() {
+        let bar = Bars::default().add("f");
+        let drawn = |bar: &Bar| (bar.bar.position(), bar.bar.length());
+        assert_eq!(drawn(&bar), (0, Some(1)));
+        bar.set(0, 0, String::new());
+        assert_eq!(drawn(&bar), (0, Some(1)));
+        bar.set(5, 9, String::new());
+        assert_eq!(drawn(&bar), (5, Some(9)));
+    }
+}

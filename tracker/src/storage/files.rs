@@ -320,7 +320,9 @@ mod tests {
                 let named = (Blake3([number; 32]), (manifest, Vec::new()));
                 let pointer = (owner, PointerKey([number; 32]));
                 let file = files.point(pointer, Some(named.0), Some(named.1), false).new.unwrap();
-                naive.extend((0..files.files[&file].chunks.len()).map(|at| ((file, at as u32), (0, false))));
+                naive.extend(
+                    files.files[&file].chunks.iter().zip(0..).map(|(_, at)| ((file, at), (0, false))),
+                );
             }
             let mut homes: Vec<Home> = naive.keys().copied().collect();
             homes.sort_unstable();

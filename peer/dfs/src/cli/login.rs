@@ -87,16 +87,7 @@ async fn ask_login(
             }
             continue;
         }
-        let created = match Line::read(&typed) {
-            Ok(Some(Command::CreateUser { user: Some(user), invite })) => {
-                let user = UserName::create(user.as_str())?;
-                let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
-                let hint = "type it here";
-                create_user(client, &user, password.clone(), invite, hint).await.map(|_| (user, password))
-            }
-            Ok(_) => Err(anyhow::anyhow!("say which: create_user NAME")),
-            Err(problem) => Err(anyhow::anyhow!(problem)),
-        };
+        let created = create_typed(client, screen, &typed).await;
         match created {
             Ok((user, password)) => {
                 screen.say(&format!("user {user} was created"));
@@ -106,6 +97,19 @@ async fn ask_login(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Makes the account that a `create_user` at the login prompt names.
+async fn create_typed(client: &Client, screen: &Screen, typed: &str) -> anyhow::Result<(UserName, Password)> {
+    let Some(Command::CreateUser { user: Some(user), invite }) =
+        Line::read(typed).map_err(anyhow::Error::msg)?
+    else {
+        anyhow::bail!("say which: create_user NAME");
+    };
+    let user = UserName::create(user.as_str())?;
+    let password = new_password(screen, &user, "Password: ", secrets::given_password()).await?;
+    create_user(client, &user, password.clone(), invite, "type it here").await?;
+    Ok((user, password))
 }
 
 /// The password of the password file or the environment, else asked for.

@@ -28,6 +28,8 @@ use crate::name::StoredName;
 use crate::queue::Work;
 use crate::queue::file::QueueFile;
 
+/// A service says that it waits for a tracker after this long.
+const TRACKER_WITHIN: Duration = Duration::from_secs(2);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -245,9 +247,9 @@ async fn headless(
         "without a prompt nobody can type the password; give it with --password-file or in SHOAL_PASSWORD",
     )?;
     let mut said = false;
-    while let Err(error) = client.ready().await {
+    while !matches!(tokio::time::timeout(TRACKER_WITHIN, client.ready()).await, Ok(Ok(()))) {
         if !std::mem::replace(&mut said, true) {
-            screen.warn(&format!("{error}; waits for one"));
+            screen.warn("no tracker answers; waits for one");
         }
     }
     client.login(user.clone(), password).await?;
