@@ -4,8 +4,8 @@
 //! The window is the larger of two. One covers the answering time at the present rate, so that a source near by is never
 //! idle. The other covers [`GAIN`] bandwidth-delay products at the best rate of late. A line that loses packets delivers
 //! nothing until what was lost is sent again and everything at once then, so a window of one product stands still with it
-//! and shrinks; more let the source go on sending meanwhile. It is BBR's window (draft-cardwell-iccrg-bbr, section 4.6.4), and
-//! the beginning is TCP's slow start, one step ahead of the source's own.
+//! and shrinks; more let the source go on sending meanwhile. (BBR's congestion window is two, draft-cardwell-iccrg-bbr;
+//! requests need a way to the source besides.) The beginning is TCP's slow start, one step ahead of the source's own.
 
 use std::time::{Duration, Instant};
 

@@ -59,6 +59,9 @@ impl Parallel {
         let period = MEASURED.max(round_trip.saturating_mul(MEASURED_ROUNDS));
         self.due = now + period;
         let measured = self.measured.replace((now, delivered));
+        if round_trip < FAR || open >= CONNECTIONS {
+            self.due = now + REST;
+        }
         if idle || round_trip < FAR || open >= CONNECTIONS {
             self.measured = None;
             return false;
