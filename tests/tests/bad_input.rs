@@ -72,8 +72,6 @@ fn values_that_cannot_be_read() {
         "dfs c resume x",
         "dfs c cancel x",
         "dfs c wait x",
-        "sim --seeds x",
-        "swarm-sim --leechers x",
     ] {
         let (program, arguments) = line.split_once(' ').unwrap();
         let mut command = Command::new(binary(program));

@@ -30,6 +30,8 @@ use crate::queue::file::QueueFile;
 
 /// A service says that it waits for a tracker after this long.
 const TRACKER_WITHIN: Duration = Duration::from_secs(2);
+/// The pause before a tracker is asked again.
+const TRACKER_AGAIN: Duration = Duration::from_millis(250);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -247,12 +249,20 @@ async fn headless(
         "without a prompt nobody can type the password; give it with --password-file or in SHOAL_PASSWORD",
     )?;
     let mut said = false;
-    while !matches!(tokio::time::timeout(TRACKER_WITHIN, client.ready()).await, Ok(Ok(()))) {
+    loop {
+        if let Ok(Ok(())) = tokio::time::timeout(TRACKER_WITHIN, client.ready()).await {
+            match client.login(user.clone(), password.clone()).await {
+                Ok(_) => break,
+                // A tracker that was there goes again, or is not ready yet.
+                Err(error) if error.passes() && !error.needs_login() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         if !std::mem::replace(&mut said, true) {
             screen.warn("no tracker answers; waits for one");
         }
+        tokio::time::sleep(TRACKER_AGAIN).await;
     }
-    client.login(user.clone(), password).await?;
     let jobs = queues.of(&user, screen, false)?;
     let line = format!("works the queue of {user} off; dfs put --queue leaves jobs there");
     screen.event("queue_begun", json!({ "user": user.as_str() }), &line);
