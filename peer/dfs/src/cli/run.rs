@@ -31,7 +31,7 @@ use crate::queue::file::QueueFile;
 /// A service says that it waits for a tracker after this long.
 const TRACKER_WITHIN: Duration = Duration::from_secs(2);
 /// The pause before a tracker is asked again.
-const TRACKER_AGAIN: Duration = Duration::from_millis(250);
+const TRACKER_AGAIN: Duration = Duration::from_secs(1);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -248,18 +248,22 @@ async fn headless(
     let password = secrets::given_password().context(
         "without a prompt nobody can type the password; give it with --password-file or in SHOAL_PASSWORD",
     )?;
-    let mut said = false;
+    let mut said = String::new();
     loop {
-        if let Ok(Ok(())) = tokio::time::timeout(TRACKER_WITHIN, client.ready()).await {
-            match client.login(user.clone(), password.clone()).await {
+        let lack = match tokio::time::timeout(TRACKER_WITHIN, client.ready()).await {
+            Ok(Ok(())) => match client.login(user.clone(), password.clone()).await {
                 Ok(_) => break,
-                // A tracker that was there goes again, or is not ready yet.
-                Err(error) if error.passes() && !error.needs_login() => {}
+                // A tracker that was there goes again, is not ready yet, or asks for patience.
+                Err(error) if error.passes() && !error.needs_login() => {
+                    format!("{}; tries again", text::error_line(&error.lack()))
+                }
                 Err(error) => return Err(error.into()),
-            }
-        }
-        if !std::mem::replace(&mut said, true) {
-            screen.warn("no tracker answers; waits for one");
+            },
+            _ => "no tracker answers; waits for one".to_owned(),
+        };
+        if lack != said {
+            screen.warn(&lack);
+            said = lack;
         }
         tokio::time::sleep(TRACKER_AGAIN).await;
     }
