@@ -226,9 +226,11 @@ impl StoreError {
                 _ => false,
             },
             Self::Login(_) | Self::Network(_) | Self::NotLoggedIn => true,
-            Self::Servers { .. } | Self::NoPlace { .. } | Self::Short { .. } | Self::Unreachable { .. } => {
-                true
-            }
+            Self::Servers { .. }
+            | Self::NoRoom { .. }
+            | Self::NoPlace { .. }
+            | Self::Short { .. }
+            | Self::Unreachable { .. } => true,
             _ => false,
         }
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::StreamExt;
 use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest, room_of};
-use shoal_common::tracker_api::storage::StoreCall;
+use shoal_common::tracker_api::storage::{NodeEntry, StoreCall};
 use shoal_common::{Blake3, Layout, PeerId, PieceIndex, RequestId, Sha1};
 use tokio::sync::Semaphore;
 
@@ -198,11 +198,8 @@ impl Client {
     /// know: nothing is sent in vain.
     async fn room_for(&self, name: &StoredName, layout: Layout, copies: u8) -> Result<(), StoreError> {
         let (servers, status) = (self.nodes.peers().await, self.status().await?);
-        let known: Vec<_> = status.nodes.iter().filter(|node| servers.contains(&node.peer)).collect();
-        let free = known.iter().fold(0_u64, |sum, node| sum.saturating_add(node.free));
         let needed = layout.size().saturating_mul(copies.into());
-        // A server that the trackers have not heard of yet may have any room.
-        if known.len() == servers.len() && free < needed {
+        if let Some(free) = free_on(&servers, &status.nodes).filter(|free| *free < needed) {
             return Err(StoreError::NoRoom { needed, free });
         }
         let copy: u64 = layout.iter().map(|piece| room_of(layout.length(piece) + OVERHEAD)).sum();
@@ -336,9 +333,39 @@ fn remainder(sha1: &Sha1, servers: usize) -> u16 {
     u16::try_from(remainder).unwrap_or(0)
 }
 
+/// Bytes that are free on these servers together; `None` while one has not told the trackers: it may have any room. A
+/// tracker that was just started has heard of none.
+fn free_on(servers: &[PeerId], nodes: &[NodeEntry]) -> Option<u64> {
+    servers.iter().try_fold(0_u64, |sum, server| {
+        let node = nodes.iter().find(|node| node.peer == *server && node.silent_ms.is_some())?;
+        Some(sum.saturating_add(node.free))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use shoal_common::NodeName;
+
     use super::*;
+
+    #[test]
+    fn servers_that_have_not_told_the_trackers_may_have_any_room() {
+        let node = |number: u8, told: bool, free: u64| NodeEntry {
+            peer: PeerId([number; 32]),
+            name: NodeName::create("DFS1").unwrap(),
+            address: String::new(),
+            up: true,
+            silent_ms: told.then_some(0),
+            capacity: free,
+            free,
+            chunks: 0,
+            successor: None,
+        };
+        let servers = [PeerId([1; 32]), PeerId([2; 32])];
+        assert_eq!(free_on(&servers, &[node(1, true, 5), node(2, true, 7), node(3, true, 9)]), Some(12));
+        assert_eq!(free_on(&servers, &[node(1, true, 5), node(2, false, 0)]), None, "a tracker just started");
+        assert_eq!(free_on(&servers, &[node(1, true, 5)]), None);
+    }
 
     #[test]
     fn the_digest_is_divided_as_one_number() {
