@@ -77,12 +77,15 @@ fn a_prompt_works_off_in_order_what_was_left_and_a_failed_job_stops_no_other() {
 fn kill_9_in_the_middle_of_a_queued_put_is_continued_by_the_next_prompt() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::start(dir.path(), 1, 3);
-    let big = sample(dir.path(), "big", 120_000_000);
+    let big = sample(dir.path(), "big", 60_000_000);
     let mut terminal = prompt(&store);
+    // One node takes nothing, so that the job cannot be done before the prompt is killed.
+    store.freeze(3, true);
     terminal.line(&format!("put {}", big.display()));
     terminal.expect("queued as job 1");
-    until("some of it is stored", || (1..=3).any(|node| store.chunks(node).len() > 3));
+    until("some of it is stored", || (1..=2).any(|node| !store.chunks(node).is_empty()));
     terminal.kill();
+    store.freeze(3, false);
     assert_eq!(jobs(&store).len(), 1);
     let small = sample(dir.path(), "small", 1_000);
     store.ok(&["put", "--queue", small.to_str().unwrap()]);
@@ -151,7 +154,7 @@ fn a_job_waits_for_trackers_and_for_a_login_and_a_put_under_way_is_cancelled() {
     let mut store = Store::start(dir.path(), 1, 2);
     let (one, big, two) = (
         sample(dir.path(), "one", 100_000),
-        sample(dir.path(), "big", 200_000_000),
+        sample(dir.path(), "big", 60_000_000),
         sample(dir.path(), "two", 1_000),
     );
     let mut terminal = prompt(&store);
@@ -161,9 +164,12 @@ fn a_job_waits_for_trackers_and_for_a_login_and_a_put_under_way_is_cancelled() {
     store.trackers.restart(1);
     terminal.expect("job 1: one is stored");
     let before = store.chunks(1).len();
+    store.freeze(2, true);
     terminal.line(&format!("put {} {}", big.display(), two.display()));
-    until("some of it is stored", || store.chunks(1).len() > before + 3);
+    until("some of it is stored", || store.chunks(1).len() > before);
     terminal.line("cancel 2");
+    until("it is cancelled", || jobs(&store).len() == 1);
+    store.freeze(2, false);
     terminal.expect("job 3: two is stored");
     assert_eq!(names(&store), ["one", "two"], "nothing half-done is listed");
     // Her password is changed elsewhere, so this session has ended.
@@ -222,10 +228,13 @@ fn a_service_works_the_queue_off_from_before_the_first_tracker_until_its_session
     store.trackers.restart(1);
     until("the job is done", || said("job 1: one is stored"));
     let before = store.chunks(1).len();
+    // One node takes nothing, so that the job cannot be done before the service is killed.
+    store.freeze(2, true);
     store.ok(&["put", "--queue", big.to_str().unwrap()]);
-    until("some of it is stored", || store.chunks(1).len() > before + 3);
+    until("some of it is stored", || store.chunks(1).len() > before);
     service.kill().unwrap();
     service.wait().unwrap();
+    store.freeze(2, false);
     let mut service = start(&store);
     until("the next one continues", || said("job 2: big is stored"));
     let changed = finish(&mut store.dfs("ann", &["--json", "change_password"]), "another-4711\n");
