@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use shoal_tests::{Store, binary, files_below, random_file, same_content};
 
+use crate::noise::Noise;
 use crate::running::{Running, cpu_seconds};
 use crate::sample::{Sample, Table};
 use crate::stores::{self, Rival};
@@ -25,8 +26,9 @@ const LOOK: Duration = Duration::from_millis(50);
 const DISK: &str = "the disk alone: one file, written and fsynced";
 const GET: &str = "GET";
 
-pub(crate) fn run(plan: &Plan) {
+pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     sealing();
+    noise.probe();
     let (memory, disk) = (plan.in_memory(), plan.on_disk());
     let file = memory.path().join("file.bin");
     random_file(&file, usize::try_from(plan.bytes).unwrap(), 1);
@@ -45,6 +47,7 @@ pub(crate) fn run(plan: &Plan) {
             );
         }
     }
+    noise.probe();
     table.compare("GET, one of 4 nodes killed midway", GET);
     for rival in ["Garage", "Tahoe-LAFS"] {
         table.compare(&put_name(3, false), &format!("{rival}: PUT"));

@@ -9,6 +9,7 @@ use std::time::Instant;
 use shoal_tests::{Client, Manners, Member, Network, Seeder, Trackers, random_file, same_content};
 
 use crate::links::{self, own_loopback};
+use crate::noise::Noise;
 use crate::running::{cpu_seconds, wait_until_idle};
 use crate::{Plan, absent};
 
@@ -51,7 +52,8 @@ struct Swarm {
 }
 
 /// Prints a table: 8 leechers, then 20 of which two are slow, then a liar among them.
-pub(crate) fn run(plan: &Plan) {
+pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
+    noise.probe();
     let what = "1 → 8 and 1 → 20 over links of 40 Mbit/s";
     if !own_loopback() {
         return absent(what, "which needs root and network namespaces");

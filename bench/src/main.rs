@@ -17,6 +17,7 @@ mod dfs;
 mod distribution;
 mod http;
 mod links;
+mod noise;
 mod running;
 mod sample;
 mod segments;
@@ -26,13 +27,18 @@ mod torrents;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::noise::Noise;
 
 /// What a job takes of memory beside the bytes that it moves, at most.
 const REST: u64 = 512 << 20;
 
 const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs [--runs N] [--mib SIZE] [--rivals DIR] [--long]
   --runs N      rounds; medians are printed [default: 3]
+  --old FOLDER  another build's programs, measured beside this one's (swarm and segments)
   --mib SIZE    size of the file [default: 1024]
+  --only WORDS  only jobs with one of these words in their names, comma-separated (swarm and segments)
   --rivals DIR  where libtorrent, rqbit, Garage and Tahoe are installed [default: $RIVALS_DIR, else ~/.cache/rivals]
   --long        downloads of 16 GiB too, for the memory that they take; needs a tmpfs of 36 GiB";
 
@@ -42,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) runs: usize,
     /// Bytes of the file.
     pub(crate) bytes: u64,
+    /// Where another build's programs are, to be measured too.
+    pub(crate) old: Option<PathBuf>,
+    /// Which jobs are wanted: those with one of these words in their names; none: all.
+    pub(crate) only: Vec<String>,
     /// Where rivals are that are not in PATH.
     pub(crate) rivals: PathBuf,
     /// Whether to take long.
@@ -61,6 +71,8 @@ impl Plan {
         let mut plan = Self {
             runs: 3,
             bytes: 1 << 30,
+            old: None,
+            only: Vec::new(),
             rivals: folder("RIVALS_DIR", &|| home.join(".cache/rivals")),
             long: false,
             memory: folder("SHOAL_BENCH_MEMORY", &|| "/dev/shm".into()),
@@ -72,11 +84,25 @@ impl Plan {
                 "--long" => plan.long = true,
                 "--runs" => plan.runs = words.next()?.parse().ok().filter(|&runs| runs > 0)?,
                 "--mib" => plan.bytes = words.next()?.parse::<u64>().ok().filter(|&mib| mib > 0)? << 20,
+                "--only" => plan.only.extend(words.next()?.split(',').map(str::to_owned)),
+                "--old" => plan.old = Some(std::path::absolute(words.next()?).ok()?),
                 "--rivals" => plan.rivals = words.next()?.into(),
                 _ => return None,
             }
         }
         Some(plan)
+    }
+
+    /// The builds that are measured: this one, and the other one if there is one.
+    pub(crate) fn builds(&self) -> Vec<Build> {
+        let old =
+            self.old.as_ref().map(|folder| Build { label: "old build: ", folder: Some(folder.clone()) });
+        [Some(Build { label: "", folder: None }), old].into_iter().flatten().collect()
+    }
+
+    /// Whether the job of that name is wanted.
+    pub(crate) fn wants(&self, job: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| job.contains(word.as_str()))
     }
 
     /// Size of the file in MiB, for titles.
@@ -105,12 +131,29 @@ impl Plan {
     }
 }
 
-fn main() {
+/// Programs of one build.
+#[derive(Debug, Clone)]
+pub(crate) struct Build {
+    /// What stands before the names of its jobs.
+    pub(crate) label: &'static str,
+    /// Where they are; none: those of this build.
+    folder: Option<PathBuf>,
+}
+
+impl Build {
+    /// One of its programs.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| shoal_tests::binary(name), |folder| folder.join(name))
+    }
+}
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [word, address, path] = &arguments[..]
         && word == "send"
     {
-        return ceiling::send(address, Path::new(path));
+        ceiling::send(address, Path::new(path));
+        return ExitCode::SUCCESS;
     }
     let bench = match arguments.first().map(String::as_str) {
         Some("swarm") => swarm::run,
@@ -121,7 +164,9 @@ fn main() {
     };
     let plan = Plan::read(&arguments[1..]).unwrap_or_else(|| usage());
     println!("{}", running::heading(&arguments));
-    bench(&plan);
+    let mut noise = Noise::listen();
+    bench(&plan, &mut noise);
+    if noise.judge() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn usage() -> ! {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use shoal_tests::{binary, random_file, same_content, sha1_of};
+use shoal_tests::{random_file, same_content, sha1_of};
 
 use crate::http::{Server, pinned};
 use crate::links::{Links, own_loopback};
+use crate::noise::Noise;
 use crate::running::{Running, installed};
 use crate::sample::{Sample, Table};
 use crate::{Plan, absent};
@@ -34,6 +35,10 @@ enum Client {
     Fetch,
     /// Given the SHA-1 that the file must have.
     FetchSha1,
+    /// The other build's.
+    OldFetch,
+    /// The other build's, given the SHA-1.
+    OldFetchSha1,
     Axel,
     Aria2,
     /// With splits of 1 MiB.
@@ -47,6 +52,8 @@ impl Client {
         match self {
             Self::Fetch => "fetch",
             Self::FetchSha1 => "fetch --sha1",
+            Self::OldFetch => "old build: fetch",
+            Self::OldFetchSha1 => "old build: fetch --sha1",
             Self::Axel => "axel -n 4",
             Self::Aria2 => "aria2 -x4 -s4",
             Self::Aria2Fine => "aria2 -x4 -s4 -k1M",
@@ -54,9 +61,10 @@ impl Client {
         }
     }
 
-    fn installed(self) -> bool {
+    fn installed(self, plan: &Plan) -> bool {
         match self {
             Self::Fetch | Self::FetchSha1 => true,
+            Self::OldFetch | Self::OldFetchSha1 => plan.old.is_some(),
             Self::Axel => installed("axel"),
             Self::Aria2 | Self::Aria2Fine => installed("aria2c"),
             Self::Curl => installed("curl"),
@@ -74,7 +82,7 @@ struct Lab<'a> {
     table: Table,
 }
 
-pub(crate) fn run(plan: &Plan) {
+pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     let dir = plan.in_memory();
     if !installed("nginx") {
         return absent("segments", "nginx is not installed");
@@ -82,10 +90,11 @@ pub(crate) fn run(plan: &Plan) {
     let file = dir.path().join("file.bin");
     random_file(&file, usize::try_from(plan.bytes).unwrap(), 1);
     let sha1 = sha1_of(&file);
-    let all =
-        [Client::Fetch, Client::FetchSha1, Client::Axel, Client::Aria2, Client::Aria2Fine, Client::Curl];
-    let (clients, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(|client| client.installed());
-    missing.iter().for_each(|client| absent(client.name(), "it is not installed"));
+    let own = [Client::Fetch, Client::FetchSha1, Client::OldFetch, Client::OldFetchSha1];
+    let all = own.into_iter().chain([Client::Axel, Client::Aria2, Client::Aria2Fine, Client::Curl]);
+    let (clients, missing): (Vec<_>, Vec<_>) = all.partition(|client| client.installed(plan));
+    let missing = missing.iter().filter(|client| !own.contains(client));
+    missing.for_each(|client| absent(client.name(), "it is not installed"));
     let title = format!(
         "{} MiB, on a tmpfs. CPU of client and servers, memory of the client; every file compared.",
         plan.mib()
@@ -93,13 +102,19 @@ pub(crate) fn run(plan: &Plan) {
     let mut lab = Lab { plan, dir: dir.path().into(), file, sha1, clients, table: Table::new(title) };
     for round in 1..=plan.runs {
         eprintln!("round {round} of {}", plan.runs);
+        noise.probe();
         lab.undisturbed();
         lab.one_slow(round == 1);
         lab.one_killed();
     }
     lab.table.print();
     lab.say_how_it_compares();
-    lab.one_core();
+    if plan.wants("one core") {
+        lab.one_core();
+    }
+    if !plan.wants("links") {
+        return;
+    }
     if own_loopback() {
         lab.links();
     } else {
@@ -128,14 +143,17 @@ impl Lab<'_> {
         let mut servers = self.nginx().unwrap();
         for client in self.clients.clone() {
             let name = format!("4 nginx: {}", client.name());
+            if !self.plan.wants(&name) {
+                continue;
+            }
             let run = self.download(client, &mut servers, None);
             self.table.add(&name, self.plan.bytes, run);
         }
         drop(servers);
         let mut servers = self.ours().unwrap();
-        for client in [Client::FetchSha1, Client::Aria2Fine, Client::Curl] {
-            if self.has(client) {
-                let name = format!("4 of our server: {}", client.name());
+        for client in [Client::FetchSha1, Client::OldFetchSha1, Client::Aria2Fine, Client::Curl] {
+            let name = format!("4 of our server: {}", client.name());
+            if self.has(client) && self.plan.wants(&name) {
                 let run = self.download(client, &mut servers, None);
                 self.table.add(&name, self.plan.bytes, run);
             }
@@ -146,10 +164,10 @@ impl Lab<'_> {
     fn one_slow(&mut self, first_round: bool) {
         let mut servers = self.nginx().unwrap();
         servers[0] = Server::nginx(&self.dir, &self.file, Some(SLOW), None).unwrap();
-        for client in [Client::Fetch, Client::Aria2Fine, Client::Aria2, Client::Axel] {
+        for client in [Client::Fetch, Client::OldFetch, Client::Aria2Fine, Client::Aria2, Client::Axel] {
             let waits = matches!(client, Client::Aria2 | Client::Axel);
-            if self.has(client) && (first_round || !waits) {
-                let name = format!("one of 4 nginx at {SLOW} MB/s: {}", client.name());
+            let name = format!("one of 4 nginx at {SLOW} MB/s: {}", client.name());
+            if self.has(client) && (first_round || !waits) && self.plan.wants(&name) {
                 let run = self.download(client, &mut servers, None);
                 self.table.add(&name, self.plan.bytes, run);
             }
@@ -161,8 +179,11 @@ impl Lab<'_> {
         for client in [Client::Fetch, Client::Aria2Fine, Client::Axel] {
             let undisturbed = self.table.seconds(&format!("4 nginx: {}", client.name()));
             let Some(seconds) = undisturbed else { continue };
-            let mut servers = self.nginx().unwrap();
             let name = format!("one of 4 nginx killed midway: {}", client.name());
+            if !self.plan.wants(&name) {
+                continue;
+            }
+            let mut servers = self.nginx().unwrap();
             let run = self.download(client, &mut servers, Some(Duration::from_secs_f64(seconds / 2.0)));
             self.table.add(&name, self.plan.bytes, run);
         }
@@ -201,10 +222,12 @@ impl Lab<'_> {
     fn command(&self, client: Client, urls: &[String], output: &Path) -> Command {
         let mut command;
         match client {
-            Client::Fetch | Client::FetchSha1 => {
-                command = Command::new(binary("fetch"));
+            Client::Fetch | Client::FetchSha1 | Client::OldFetch | Client::OldFetchSha1 => {
+                let old = matches!(client, Client::OldFetch | Client::OldFetchSha1);
+                let builds = self.plan.builds();
+                command = Command::new(builds[usize::from(old)].program("fetch"));
                 command.args(["-i", "0", "-o"]).arg(output);
-                if client == Client::FetchSha1 {
+                if matches!(client, Client::FetchSha1 | Client::OldFetchSha1) {
                     command.args(["--sha1", &self.sha1]);
                 }
                 command.args(urls);
@@ -240,6 +263,8 @@ impl Lab<'_> {
         for rival in [Client::Axel, Client::Aria2, Client::Aria2Fine, Client::Curl] {
             against("4 nginx: fetch", &format!("4 nginx: {}", rival.name()));
         }
+        against("4 nginx: fetch", "4 nginx: old build: fetch");
+        against("4 nginx: fetch --sha1", "4 nginx: old build: fetch --sha1");
         against("4 of our server: fetch --sha1", "4 nginx: fetch --sha1");
         against(&format!("one of 4 nginx at {SLOW} MB/s: fetch"), "4 nginx: fetch");
         against("one of 4 nginx killed midway: fetch", "4 nginx: fetch");
@@ -343,7 +368,7 @@ impl Lab<'_> {
             if self.has(Client::Curl) {
                 table.add(curls, bytes, self.quarters(&mut servers, bytes));
             }
-            for client in [Client::Fetch, Client::Aria2Fine] {
+            for client in [Client::Fetch, Client::OldFetch, Client::Aria2Fine] {
                 if self.has(client) {
                     let run = self.download(client, &mut servers, None);
                     table.add(client.name(), bytes, run);

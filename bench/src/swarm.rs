@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use sha1::Digest as _;
 use shoal_tests::{Client, Trackers, random_file, same_content};
 
+use crate::noise::Noise;
 use crate::running::{Running, cpu_seconds, forget_peak, installed, peak_mib, wait_until_idle};
 use crate::sample::{Sample, Table};
 use crate::torrents::Torrents;
-use crate::{Plan, ceiling, distribution};
+use crate::{Build, Plan, ceiling, distribution};
 
 /// Size of the file that is shared to see how fast that is.
 const LARGE: u64 = 4 << 30;
@@ -31,30 +32,50 @@ const DISK: &str = "1 seeder → 1, onto the disk, fsync counted";
 /// Everything of one run.
 struct Swarm<'a> {
     plan: &'a Plan,
+    build: Build,
     dir: PathBuf,
     source: PathBuf,
+    /// Of the names of its users and groups.
+    prefix: &'static str,
     seeders: Vec<Client>,
     leecher: Client,
 }
 
-pub(crate) fn run(plan: &Plan) {
+pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     let (dir, disk) = (plan.in_memory(), plan.on_disk());
+    let source = dir.path().join("source.bin");
+    random_file(&source, usize::try_from(plan.bytes).unwrap(), 1);
     let trackers = Trackers::start(dir.path(), 1);
-    let mut swarm = Swarm::start(plan, dir.path(), &trackers);
-    let torrents = Torrents::find(plan, dir.path(), &swarm.source);
+    let mut swarms: Vec<_> =
+        plan.builds().into_iter().map(|build| Swarm::start(plan, build, &source, &trackers)).collect();
+    let torrents = Torrents::find(plan, dir.path(), &source);
     let mut table = Table::new(format!(
         "{} MiB, on a tmpfs, where fsync costs nothing. CPU of all that send or receive; memory of the receiver.",
         plan.mib()
     ));
     for round in 1..=plan.runs {
         eprintln!("round {round} of {}", plan.runs);
-        plan.warm(plan.bytes);
-        table.add(CEILING, plan.bytes, Ok(ceiling::receive(dir.path(), &swarm.source)));
-        table.add(ONE, plan.bytes, swarm.download("one", 1, dir.path()));
-        table.add(FOUR, plan.bytes, swarm.download("four", 4, dir.path()));
-        table.add(DISK, plan.bytes, swarm.download("one", 1, disk.path()));
+        noise.probe();
+        if plan.wants(CEILING) {
+            plan.warm(plan.bytes);
+            table.add(CEILING, plan.bytes, Ok(ceiling::receive(dir.path(), &source)));
+        }
+        for (job, group, seeders, to) in
+            [(ONE, "one", 1, dir.path()), (FOUR, "four", 4, dir.path()), (DISK, "one", 1, disk.path())]
+        {
+            for swarm in &mut swarms {
+                let name = format!("{}{job}", swarm.build.label);
+                if !plan.wants(&name) {
+                    continue;
+                }
+                table.add(&name, plan.bytes, swarm.download(group, seeders, to));
+            }
+        }
         for (client, seeders) in torrents.jobs() {
             let name = format!("{}, {seeders} → 1", client.name());
+            if !plan.wants(&name) {
+                continue;
+            }
             plan.warm(plan.bytes);
             table.add(&name, plan.bytes, torrents.download(client, seeders));
         }
@@ -65,13 +86,22 @@ pub(crate) fn run(plan: &Plan) {
     table.compare(FOUR, "libtorrent 2.1, 4 → 1");
     table.compare(FOUR, "rqbit, 4 → 1");
     table.compare(FOUR, ONE);
+    for job in [ONE, FOUR, DISK] {
+        table.compare(job, &format!("old build: {job}"));
+    }
     drop(torrents);
+    if !plan.only.is_empty() {
+        return;
+    }
+    // The rest is this build's.
+    swarms.truncate(1);
+    let mut swarm = swarms.remove(0);
     let size = LARGE.min(plan.bytes * 4);
     let mut table = Table::new(format!("Sharing {} MiB: digests of pieces and file.", size >> 20));
     swarm.share_large(&mut table, size);
     table.print();
     swarm.many_small();
-    distribution::run(plan);
+    distribution::run(plan, noise);
     if plan.long {
         let mut table = Table::new("A file of 16 GiB.".to_owned());
         swarm.huge(&mut table);
@@ -81,29 +111,33 @@ pub(crate) fn run(plan: &Plan) {
 
 impl<'a> Swarm<'a> {
     /// Four seeders and a leecher; one of them shares the file with the group `one`, all with `four`.
-    fn start(plan: &'a Plan, dir: &Path, trackers: &Trackers) -> Self {
-        let source = dir.join("source.bin");
-        random_file(&source, usize::try_from(plan.bytes).unwrap(), 1);
-        let enter = |name: &str| Client::enter(dir, name, &trackers.info());
+    fn start(plan: &'a Plan, build: Build, source: &Path, trackers: &Trackers) -> Self {
+        let dir = source.parent().unwrap();
+        let (program, prefix) = (build.program("client"), if build.folder.is_some() { "old" } else { "new" });
+        let enter = |name: &str| {
+            let name = format!("{prefix}-{name}");
+            Client::start_program(dir, &name, &trackers.info(), program.clone()).entered()
+        };
         let mut seeders: Vec<Client> = (0..4).map(|number| enter(&format!("s{number}"))).collect();
         let mut leecher = enter("leecher");
         let (first, others) = seeders.split_first_mut().unwrap();
-        for group in ["one", "four"] {
+        for group in ["one", "four"].map(|group| format!("{prefix}-{group}")) {
             first.ok(&format!("create_group {group}"));
-            first.let_in(group, &mut [&mut leecher]);
+            first.let_in(&group, &mut [&mut leecher]);
         }
-        first.let_in("four", &mut others.iter_mut().collect::<Vec<_>>());
-        first.ok(&format!("upload_file {} one", source.display()));
+        first.let_in(&format!("{prefix}-four"), &mut others.iter_mut().collect::<Vec<_>>());
+        first.ok(&format!("upload_file {} {prefix}-one", source.display()));
         for seeder in &mut seeders {
-            seeder.ok(&format!("upload_file {} four", source.display()));
+            seeder.ok(&format!("upload_file {} {prefix}-four", source.display()));
         }
-        Self { plan, dir: dir.into(), source, seeders, leecher }
+        Self { plan, build, dir: dir.into(), source: source.into(), prefix, seeders, leecher }
     }
 
     /// One download by the real client into that folder.
     fn download(&mut self, group: &str, seeders: usize, to: &Path) -> Result<Sample, String> {
         let source = self.source.clone();
         self.plan.warm(self.plan.bytes);
+        let group = &format!("{}-{group}", self.prefix);
         let sample = self.fetch(group, seeders, &source, to);
         self.leecher.ok(&format!("stop_share {group} source.bin"));
         self.leecher.ok(&format!("cancel_download {group} source.bin"));
@@ -144,11 +178,11 @@ impl<'a> Swarm<'a> {
             let pid = self.seeders[0].pid();
             forget_peak(pid);
             let (before, started) = (cpu_seconds(pid), Instant::now());
-            self.seeders[0].ok(&format!("upload_file {} one", path.display()));
+            self.seeders[0].ok(&format!("upload_file {} new-one", path.display()));
             let seconds = started.elapsed().as_secs_f64();
             let sample = Sample { seconds, cpu_seconds: cpu_seconds(pid) - before, peak_mib: peak_mib(pid) };
             table.add("upload_file: pieces, whole SHA-1 and BLAKE3", size, Ok(sample));
-            self.seeders[0].ok("stop_share one large.bin");
+            self.seeders[0].ok("stop_share new-one large.bin");
             if installed("mktorrent") {
                 let torrent = self.dir.join("large.torrent");
                 let mut command = Command::new("mktorrent");
@@ -177,14 +211,14 @@ impl<'a> Swarm<'a> {
         let each = |started: Instant| started.elapsed().as_secs_f64() * 1e3 / SMALL_FILES as f64;
         let (before, started) = (cpu(), Instant::now());
         for number in 0..SMALL_FILES {
-            self.seeders[0].ok(&format!("upload_file {}/f{number} one", folder.display()));
+            self.seeders[0].ok(&format!("upload_file {}/f{number} new-one", folder.display()));
         }
         let (shared, shared_cpu) = (each(started), cpu() - before);
         let target = self.dir.join("small-got");
         std::fs::create_dir(&target).unwrap();
         let (before, started) = (cpu(), Instant::now());
         for number in 0..SMALL_FILES {
-            self.leecher.ok(&format!("download_file one f{number} {}", target.display()));
+            self.leecher.ok(&format!("download_file new-one f{number} {}", target.display()));
         }
         let asked = each(started);
         let waited = wait_until_idle(&mut self.leecher);
@@ -213,7 +247,7 @@ impl<'a> Swarm<'a> {
     fn huge(&mut self, table: &mut Table) {
         let path = self.dir.join("huge.bin");
         random_file(&path, usize::try_from(HUGE).unwrap(), 3);
-        let (group, to) = ("one", self.dir.clone());
+        let (group, to) = ("new-one", self.dir.clone());
         // Hashing takes longer than an answer may.
         self.seeders[0].ok_within(&format!("upload_file {} {group}", path.display()), LIMIT);
         let run = self.fetch(group, 1, &path, &to);

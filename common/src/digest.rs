@@ -198,11 +198,11 @@ impl OtherDigestsHasher {
         }
     }
 
-    /// The digests of all bytes taken, with their SHA-1.
+    /// The digests of all bytes taken, with their SHA-1 if that was computed.
     #[must_use]
-    pub fn finish(&self, sha1: Sha1) -> Digests {
+    pub fn finish(&self, sha1: Option<Sha1>) -> Digests {
         Digests {
-            sha1: Some(sha1),
+            sha1,
             sha256: self.sha256.clone().map(|hasher| Sha256(hasher.finalize().into())),
             blake3: self.blake3.as_ref().map(Blake3Hasher::finish),
             sha512: self.sha512.clone().map(|hasher| Sha512(hasher.finalize().into())),
@@ -219,10 +219,10 @@ impl fmt::Debug for OtherDigestsHasher {
     }
 }
 
-/// Computes the digests of a file from its bytes in order: SHA-1, and those of the others that are to be compared.
+/// Computes the digests of a file that are to be compared, from its bytes in order.
 #[derive(Debug, Clone)]
 pub struct DigestsHasher {
-    sha1: shoal_sha1::Hasher,
+    sha1: Option<shoal_sha1::Hasher>,
     others: OtherDigestsHasher,
 }
 
@@ -230,19 +230,29 @@ impl DigestsHasher {
     /// A hasher that can confirm `expected`.
     #[must_use]
     pub fn confirming(expected: &Digests) -> Self {
-        Self { sha1: shoal_sha1::Hasher::default(), others: OtherDigestsHasher::confirming(expected) }
+        let sha1 = expected.sha1.map(|_| shoal_sha1::Hasher::default());
+        Self { sha1, others: OtherDigestsHasher::confirming(expected) }
+    }
+
+    /// Computes the SHA-1 in any case.
+    #[must_use]
+    pub fn with_sha1(mut self) -> Self {
+        self.sha1.get_or_insert_default();
+        self
     }
 
     /// Takes the next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.sha1.update(bytes);
+        if let Some(sha1) = &mut self.sha1 {
+            sha1.update(bytes);
+        }
         self.others.update(bytes);
     }
 
     /// The digests of all that was taken.
     #[must_use]
     pub fn finish(self) -> Digests {
-        self.others.finish(Sha1(self.sha1.finish()))
+        self.others.finish(self.sha1.map(|sha1| Sha1(sha1.finish())))
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Content {
     layout: Layout,
     verification: Verification,
     digest: Digests,
+    /// Whether the whole file's SHA-1 is computed although none is known.
+    wants_sha1: bool,
 }
 
 /// What each piece is checked by before it counts.
@@ -60,19 +62,29 @@ impl Content {
         if pieces.len() != layout.pieces() as usize {
             return Err(ContentError { pieces: layout.pieces(), digests: pieces.len() });
         }
-        Ok(Self { layout, verification: Verification::Sha1(pieces), digest: digest.into() })
+        Ok(Self::of(layout, Verification::Sha1(pieces), digest.into()))
     }
 
     /// Content without piece digests; of the whole file some, all or none are known.
     #[must_use]
     pub fn unchecked(layout: Layout, digest: Digests) -> Self {
-        Self { layout, verification: Verification::Unchecked, digest }
+        Self::of(layout, Verification::Unchecked, digest)
     }
 
     /// Content whose pieces its sources open and authenticate.
     #[must_use]
     pub fn sealed(layout: Layout, pieces: Arc<dyn SealedPieces>, digest: impl Into<Digests>) -> Self {
-        Self { layout, verification: Verification::Aead(pieces), digest: digest.into() }
+        Self::of(layout, Verification::Aead(pieces), digest.into())
+    }
+
+    fn of(layout: Layout, verification: Verification, digest: Digests) -> Self {
+        Self { layout, verification, digest, wants_sha1: false }
+    }
+
+    /// The same content, whose SHA-1 is computed at the end even if none is known: someone asked for it.
+    #[must_use]
+    pub fn wanting_sha1(self, wanted: bool) -> Self {
+        Self { wants_sha1: wanted, ..self }
     }
 
     /// How the file is cut.
@@ -93,9 +105,20 @@ impl Content {
         &self.digest
     }
 
+    /// Whether the whole file's SHA-1 is computed: no digest is that nobody knows or asked for.
+    #[must_use]
+    pub fn computes_sha1(&self) -> bool {
+        self.wants_sha1 || self.digest.sha1.is_some()
+    }
+
     /// Whether pieces can be checked.
     pub(crate) fn is_checked(&self) -> bool {
         !matches!(self.verification, Verification::Unchecked)
+    }
+
+    /// Whether the engine hashes each piece before it counts.
+    pub(crate) fn hashes_pieces(&self) -> bool {
+        matches!(self.verification, Verification::Sha1(_))
     }
 
     /// Whether a piece with that digest is right, as far as it can be checked.

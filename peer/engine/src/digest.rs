@@ -2,8 +2,8 @@
 //! arrived are taken from memory, the others are read back, so with pieces in order nothing is read twice.
 //!
 //! SHA-1 is serial and the most expensive, so it is computed beside the checking of pieces, several messages at once
-//! ([`shoal_sha1`]): the [`Prefix`] is lent to the writer. The [`Tail`] follows it on another thread and adds BLAKE3 and
-//! SHA-256 where they are compared.
+//! ([`shoal_sha1`]): the [`Prefix`] is lent to the one who checks. The [`Tail`] follows it on another thread and adds BLAKE3
+//! and SHA-256 where they are compared. No digest is computed that nobody knows or asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use shoal_common::{Bitfield, Digests, Layout, OtherDigestsHasher, PieceIndex, Sh
 use shoal_sha1::Hasher;
 
 use crate::buffer::PieceData;
+use crate::content::Content;
 use crate::disk::DiskError;
 use crate::part::PartContext;
 use crate::pool::BLOCK_BYTES;
@@ -21,10 +22,10 @@ use crate::pool::BLOCK_BYTES;
 const CACHED_BYTES: usize = 8 * 1024 * 1024;
 /// The same for the other digests; BLAKE3 is faster than SHA-1, which it follows.
 const TAIL_BYTES: usize = 8 * 1024 * 1024;
-/// What one step covers at most, so that pausing never waits long for one. More than a batch of the writer's
-/// brings, so that what it covers beside its work catches up.
+/// What one step covers at most, so that pausing never waits long for one. More than a batch brings, so that what is covered
+/// beside it catches up.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes that the writer reads back beside its work when they were written shortly before: they are in the page cache.
+/// Bytes that are read back beside the checking when they were written shortly before: they are in the page cache.
 const NEAR_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A piece that SHA-1 has covered and the other digests have not, in memory if it still is.
@@ -35,18 +36,23 @@ type Covered = (PieceIndex, Option<Arc<PieceData>>);
 pub(crate) struct Prefix {
     layout: Layout,
     sha1: Hasher,
+    /// Whether the SHA-1 is computed; if not, the prefix only leads the other digests.
+    hashes: bool,
     /// The first piece that is not covered.
     next: u32,
-    /// Pieces that are needed soon and still in memory; they are right, and written.
+    /// Pieces that are needed soon and still in memory; they are right.
     cached: BTreeMap<u32, Arc<PieceData>>,
     cached_bytes: usize,
     covered: Vec<Covered>,
 }
 
 impl Prefix {
-    pub(crate) fn new(layout: Layout) -> Self {
+    pub(crate) fn new(content: &Content) -> Self {
+        let (layout, hashes) = (*content.layout(), content.computes_sha1());
+        let nothing = !hashes && OtherDigestsHasher::confirming(content.digest()).is_idle();
+        let next = if nothing { layout.pieces() } else { 0 };
         let (cached, covered) = (BTreeMap::new(), Vec::new());
-        Self { layout, sha1: Hasher::default(), next: 0, cached, cached_bytes: 0, covered }
+        Self { layout, sha1: Hasher::default(), hashes, next, cached, cached_bytes: 0, covered }
     }
 
     /// The piece that is to be covered next.
@@ -59,8 +65,8 @@ impl Prefix {
         &self.sha1
     }
 
-    /// A piece was written; keeps it in memory if it is covered soon.
-    pub(crate) fn written(&mut self, data: Arc<PieceData>) {
+    /// A piece is right; keeps it in memory if it is covered soon.
+    pub(crate) fn keep(&mut self, data: Arc<PieceData>) {
         let bytes = data.blocks.len() * BLOCK_BYTES;
         let ahead = self.layout.offset(data.piece).checked_sub(self.covered_bytes());
         let is_soon = ahead.is_some_and(|ahead| ahead < CACHED_BYTES as u64);
@@ -82,7 +88,7 @@ impl Prefix {
         self.next().is_some_and(|piece| written.has(piece))
     }
 
-    /// Whether so much of what is written has to be read back that the writer should not wait for it.
+    /// Whether so much of what is written has to be read back that the checking should not wait for it.
     pub(crate) fn is_far(&self, written: &Bitfield) -> bool {
         let uncovered = written.count().saturating_sub(self.next);
         self.is_cold(written) && u64::from(uncovered) * u64::from(self.layout.piece_length()) > NEAR_BYTES
@@ -112,7 +118,7 @@ impl Prefix {
         Ok(self)
     }
 
-    /// As [`catch_up`](Self::catch_up), beside a batch of the writer's: what has to be read back, and what crowds the
+    /// As [`catch_up`](Self::catch_up), beside a batch that is checked: what has to be read back, and what crowds the
     /// memory. The rest goes along with the checking of pieces to come, at half the price.
     pub(crate) fn keep_up(&mut self, written: &Bitfield, context: &PartContext) -> Result<(), DiskError> {
         self.cover(context, |prefix| {
@@ -132,6 +138,8 @@ impl Prefix {
             let data = self.take_cached();
             let length = u64::from(self.layout.length(piece));
             match &data {
+                // The others read it themselves.
+                _ if !self.hashes => {}
                 Some(data) => data.blocks.iter().for_each(|block| sha1.update(block.bytes())),
                 None => context.read(self.layout.offset(piece), length, |bytes| sha1.update(bytes))?,
             }
@@ -146,9 +154,14 @@ impl Prefix {
         self.next().map_or(self.layout.size(), |piece| self.layout.offset(piece))
     }
 
-    /// The SHA-1, once it covers everything.
-    pub(crate) fn finish(&self) -> Option<Sha1> {
-        (self.next == self.layout.pieces()).then(|| Sha1(self.sha1.clone().finish()))
+    /// Whether everything is covered.
+    pub(crate) fn is_done(&self) -> bool {
+        self.next == self.layout.pieces()
+    }
+
+    /// The SHA-1 of what is covered, if it is computed.
+    pub(crate) fn sha1(&self) -> Option<Sha1> {
+        self.hashes.then(|| Sha1(self.sha1.clone().finish()))
     }
 }
 
@@ -209,7 +222,7 @@ impl Tail {
     }
 
     /// The digests of all that was followed, beside its SHA-1, once nothing waits and no step is under way.
-    pub(crate) fn finish(&self, sha1: Sha1) -> Option<Digests> {
+    pub(crate) fn finish(&self, sha1: Option<Sha1>) -> Option<Digests> {
         self.waiting.is_empty().then_some(self.hasher.as_ref()?.finish(sha1))
     }
 }

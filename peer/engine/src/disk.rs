@@ -120,6 +120,8 @@ pub(crate) struct PartFile {
     path: PathBuf,
     layout: Layout,
     held: Mutex<Option<Lock>>,
+    /// The system does one write to a file at a time, and lets the next one spin until then.
+    turn: Mutex<()>,
 }
 
 /// What was found when a download was opened.
@@ -218,7 +220,7 @@ impl PartFile {
             // The last holder of the lock may have finished and renamed the file meanwhile.
             let there = std::fs::symlink_metadata(&path);
             if there.is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
-                return Ok(Self { file: Arc::new(file), path, layout, held });
+                return Ok(Self { file: Arc::new(file), path, layout, held, turn: Mutex::default() });
             }
         }
     }
@@ -238,6 +240,7 @@ impl PartFile {
     pub(crate) fn write(&self, mut offset: u64, blocks: &[Block]) -> Result<(), DiskError> {
         let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.bytes())).collect();
         let mut rest = &mut slices[..];
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let written = match rustix::io::pwritev(&self.file, rest, offset) {

@@ -2,6 +2,7 @@
 //! Fetches are tasks of one set; checking, writing and digesting run on blocking threads; progress is a watched value. The
 //! driver decides nothing about sources or pieces.
 
+mod batches;
 mod ending;
 mod fetches;
 mod opening;
@@ -19,6 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::buffer::PieceData;
 use crate::content::{Content, Target};
 use crate::digest::{Prefix, Tail};
 use crate::disk::DiskError;
@@ -29,7 +31,7 @@ use crate::progress::{DownloadError, Outcome, Phase, Progress};
 use crate::reader::OpenPart;
 use crate::resources::{ActiveGuard, Control, Resources};
 use crate::source::SourceChange;
-use crate::writer::{Checked, Done, Job, next_batch};
+use crate::writer::{Done, Job};
 use shoal_engine_core::{Command, DownloadCore, DropReason, Event};
 
 /// How often requests are sampled while any is in flight: a tenth of what a slow peer needs for a small piece.
@@ -80,14 +82,19 @@ struct Driver {
     core: DownloadCore,
     sources: Option<mpsc::Receiver<SourceChange>>,
     fetches: Fetches,
-    /// Jobs that wait for the writer; bounded by the pool, whose blocks they hold.
+    /// Jobs that wait to be checked; bounded by the pool, whose blocks they hold.
     queue: VecDeque<Job>,
     work: JoinSet<Work>,
-    writing: bool,
+    /// Batches that are being checked and written.
+    batches: usize,
+    /// Whether one of them must be alone.
+    alone: bool,
     checkpointing: bool,
     rechecking: bool,
     /// `None` while a job has it.
     prefix: Option<Prefix>,
+    /// Pieces that were written meanwhile, for it to keep; no more than a batch.
+    for_prefix: Vec<Arc<PieceData>>,
     /// Bytes that the prefix covered when it was last here.
     covered_bytes: u64,
     tail: Tail,
@@ -122,10 +129,12 @@ pub(crate) async fn run(start: Start) -> Outcome {
         sources: Some(sources),
         queue: VecDeque::new(),
         work: JoinSet::new(),
-        writing: false,
+        batches: 0,
+        alone: false,
         checkpointing: false,
         rechecking: false,
-        prefix: Some(Prefix::new(layout)),
+        prefix: Some(Prefix::new(&content)),
+        for_prefix: Vec::new(),
         covered_bytes: 0,
         tail,
         written,
@@ -188,8 +197,8 @@ impl Driver {
     /// Starts what can be started; gives the end when nothing is left to do.
     fn advance(&mut self) -> Option<End> {
         self.start_writing();
-        // While pieces come to be checked, the writer takes the prefix along.
-        let alone = self.core.is_complete() || !self.context.content.is_checked();
+        // While pieces come to be hashed, the prefix goes along.
+        let alone = self.core.is_complete() || !self.goes_along();
         let behind =
             |prefix: &mut Prefix| prefix.is_behind(&self.written) && (alone || prefix.is_far(&self.written));
         if let Some(prefix) = self.prefix.take_if(behind) {
@@ -210,8 +219,8 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&context, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
-            let sha1 = self.prefix.as_ref()?.finish()?;
-            let digest = self.tail.finish(sha1)?;
+            let prefix = self.prefix.as_ref().filter(|prefix| prefix.is_done())?;
+            let digest = self.tail.finish(prefix.sha1())?;
             if self.context.content.digest().confirmed_by(&digest) {
                 return Some(End::Whole(Box::new(digest)));
             }
@@ -221,7 +230,7 @@ impl Driver {
             self.recheck(&digest);
         } else if self.sources.is_none()
             && self.core.sources() == 0
-            && !self.writing
+            && !self.is_working()
             && !self.core.is_complete()
         {
             let missing = self.context.content.layout().size()
@@ -229,19 +238,6 @@ impl Driver {
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
-    }
-
-    /// Gives the writer its next batch, unless it is at work.
-    fn start_writing(&mut self) {
-        let batch = if self.writing { Vec::new() } else { next_batch(&mut self.queue) };
-        if !batch.is_empty() {
-            self.writing = true;
-            let checked = self.context.content.is_checked();
-            let along = |prefix: &mut Prefix| checked && !prefix.is_far(&self.written);
-            let prefix = self.prefix.take_if(along);
-            let (context, written) = (self.context.clone(), self.written.clone());
-            self.work.spawn_blocking(move || Work::Written(context.work(batch, prefix, &written)));
-        }
     }
 
     /// Reports an event to the core and executes its commands.
@@ -323,6 +319,7 @@ impl Driver {
     /// The pool is empty: bytes of slow pieces are written to the disk, or given up where another request has the piece too.
     fn relieve(&mut self) {
         self.tail.drop_cached();
+        self.for_prefix.clear();
         if let Some(prefix) = &mut self.prefix {
             prefix.drop_cached();
         }
@@ -340,14 +337,7 @@ impl Driver {
 
     fn worked(&mut self, done: Result<Work, JoinError>) -> Result<(), DownloadError> {
         match done.map_err(|_| DownloadError::Stopped)? {
-            Work::Written(done) => {
-                self.writing = false;
-                if let Some(prefix) = done.prefix {
-                    self.take_back(prefix);
-                }
-                self.account(done.checked);
-                done.result.map_err(Arc::new)?;
-            }
+            Work::Written(done) => self.take_in(done)?,
             Work::Covered(prefix) => self.take_back(prefix.map_err(Arc::new)?),
             Work::Followed(hasher) => self.tail.stepped(hasher.map_err(Arc::new)?),
             Work::Checkpointed(result) => {
@@ -363,36 +353,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    /// The prefix comes back from a job.
-    fn take_back(&mut self, mut prefix: Prefix) {
-        self.tail.follow(&mut prefix);
-        self.covered_bytes = prefix.covered_bytes();
-        self.prefix = Some(prefix);
-    }
-
-    fn account(&mut self, checked: Vec<Checked>) {
-        let layout = *self.context.content.layout();
-        for piece in checked {
-            match piece {
-                Checked::Rejected(piece) => {
-                    self.stats.wasted(u64::from(layout.length(piece)));
-                    self.handle(Event::Rejected(piece));
-                }
-                Checked::Written(data) => {
-                    let piece = data.piece;
-                    self.written.insert(piece);
-                    self.unsaved_bytes += u64::from(layout.length(piece));
-                    if let Some(prefix) = &mut self.prefix {
-                        prefix.written(data);
-                    }
-                    self.handle(Event::Verified(piece));
-                    self.handle(Event::Written(piece));
-                }
-            }
-        }
-        self.publish_verified();
     }
 
     /// Without piece digests only a checkpoint says which pieces are there.
@@ -414,7 +374,7 @@ impl Driver {
     fn publish(&mut self) {
         let phase = match () {
             () if self.core.is_complete() => Phase::Checking,
-            () if self.core.requests() > 0 || self.writing => Phase::Downloading,
+            () if self.core.requests() > 0 || self.is_working() => Phase::Downloading,
             () => Phase::Waiting,
         };
         if self.published.elapsed() >= PUBLISH_EVERY || self.progress.borrow().phase != phase {

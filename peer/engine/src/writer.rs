@@ -1,6 +1,6 @@
-//! Checks pieces and writes them, on a blocking thread. It is the only writer of a partial file, so the order of writes is
-//! the order of jobs. The driver starts one batch of jobs at a time. Pieces are hashed several at once, with each other or
-//! with the whole file's prefix.
+//! Checks pieces and writes them, on blocking threads. Whoever hashed a piece writes it, while it is in that core's cache.
+//! Two batches of pieces may be worked on at once; one that touches what was spilled is alone, so that what is spilled later
+//! lies on top. Pieces are hashed several at once, with each other or with the whole file's prefix.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::part::PartContext;
 use crate::pool::{BLOCK_BYTES, Block};
 
 /// Most bytes of a batch. Its memory is freed, and its pieces are offered to others, only when all of it is done.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Something for the writer to do.
 #[derive(Debug)]
@@ -35,15 +35,6 @@ pub(crate) enum Checked {
     Written(Arc<PieceData>),
     /// It is wrong.
     Rejected(PieceIndex),
-}
-
-impl Checked {
-    /// Gives the prefix a piece that it covers soon.
-    fn keep_cached(&self, prefix: &mut Prefix) {
-        if let Self::Written(data) = self {
-            prefix.written(data.clone());
-        }
-    }
 }
 
 /// What became of a batch: the pieces that were dealt with before the error, if there was one.
@@ -64,10 +55,19 @@ pub(crate) fn next_batch(queue: &mut VecDeque<Job>) -> Vec<Job> {
     while bytes < BATCH_BYTES
         && let Some(job) = queue.pop_front()
     {
-        bytes += job.blocks() * BLOCK_BYTES;
+        bytes += job.bytes();
         batch.push(job);
     }
     batch
+}
+
+impl Checked {
+    /// Gives the prefix a piece that it covers soon.
+    fn keep_cached(&self, prefix: &mut Prefix) {
+        if let Self::Written(data) = self {
+            prefix.keep(data.clone());
+        }
+    }
 }
 
 impl Job {
@@ -78,12 +78,19 @@ impl Job {
         }
     }
 
-    fn blocks(&self) -> usize {
-        match self {
-            Self::Check(data) => data.blocks.len(),
-            Self::Spill(spill) => spill.blocks.len(),
-        }
+    /// Bytes of memory that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let blocks = match self {
+            Self::Check(data) => &data.blocks,
+            Self::Spill(spill) => &spill.blocks,
+        };
+        blocks.len() * BLOCK_BYTES
     }
+}
+
+/// Whether a batch only takes pieces that are whole in memory, so that it can go beside another.
+pub(crate) fn is_in_memory(batch: &[Job]) -> bool {
+    batch.iter().all(|job| matches!(job, Job::Check(data) if data.spilled == 0))
 }
 
 impl PartContext {
@@ -121,7 +128,7 @@ impl PartContext {
         mut prefix: Option<&mut Prefix>,
         checked: &mut Vec<Checked>,
     ) -> Result<(), DiskError> {
-        if !matches!(self.content.verification(), Verification::Sha1(_)) {
+        if !self.content.hashes_pieces() {
             for data in pieces {
                 checked.push(self.keep(data)?);
             }

@@ -37,7 +37,7 @@ impl Driver {
             self.written.remove(piece);
             self.handle(Event::Lost(piece));
         }
-        self.prefix = Some(Prefix::new(layout));
+        self.prefix = Some(Prefix::new(&self.context.content));
         self.covered_bytes = 0;
         self.tail = Tail::new(self.context.content.digest());
         self.publish_verified();

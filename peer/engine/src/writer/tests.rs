@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use shoal_common::Layout;
+use shoal_common::{Digests, Layout};
 use tempfile::TempDir;
 
 use super::*;
 use crate::conformance::sample_file;
-use crate::content::{Overwrite, Target};
+use crate::content::{Content, Overwrite, Target};
 use crate::disk::Opened;
 use crate::pool::Pool;
 
@@ -33,7 +33,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let target = Target::new(folder.path().join("file"), Overwrite::Refuse);
         let Opened { part, journal, written, .. } = Opened::open(&target, &content).unwrap();
-        let prefix = Some(Prefix::new(*content.layout()));
+        let prefix = Some(Prefix::new(&content));
         let context = PartContext { content, part, journal };
         Self { bytes, context, target, pool: Pool::new(64), written, prefix, _folder: folder }
     }
@@ -85,7 +85,7 @@ impl Desk {
     /// The digest, after what is left to be covered was.
     fn finish(mut self) -> Option<Sha1> {
         let prefix = self.prefix.take().unwrap().catch_up(&self.written, &self.context).unwrap();
-        prefix.finish()
+        prefix.is_done().then(|| prefix.sha1()).flatten()
     }
 }
 
@@ -137,7 +137,7 @@ async fn jobs_of_one_piece_stay_in_their_order() {
 fn a_digest_that_is_far_behind_is_no_work_for_the_writer() {
     let layout = Layout::new(2_000 * u64::from(PIECE), PIECE).unwrap();
     let mut written = Bitfield::none(&layout);
-    let prefix = Prefix::new(layout);
+    let prefix = Prefix::new(&Content::unchecked(layout, Digests::default()).wanting_sha1(true));
     for (pieces, far) in [(0, false), (1_000, false), (1_100, true)] {
         for piece in layout.iter().take(pieces) {
             written.insert(piece);

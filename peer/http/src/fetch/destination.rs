@@ -92,14 +92,16 @@ pub(super) fn complete(target: &Target, content: &Content, resume: bool) -> Resu
     if !there || !(keeps || resume && !target.part_path().exists()) {
         return Ok(None);
     }
-    let computed =
-        digest(path, content.digest()).with_context(|| format!("cannot read {}", path.display()))?;
+    let computed = digest(path, content).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(content.digest().confirmed_by(&computed).then_some(computed))
 }
 
-fn digest(path: &Path, expected: &Digests) -> std::io::Result<Digests> {
+fn digest(path: &Path, content: &Content) -> std::io::Result<Digests> {
     let mut file = File::open(path)?;
-    let mut hasher = DigestsHasher::confirming(expected);
+    let mut hasher = DigestsHasher::confirming(content.digest());
+    if content.computes_sha1() {
+        hasher = hasher.with_sha1();
+    }
     let mut block = vec![0; BLOCK];
     loop {
         match file.read(&mut block)? {

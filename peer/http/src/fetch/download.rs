@@ -229,6 +229,7 @@ impl Fetching<'_> {
                     size,
                     digests: *digest,
                     expected: *plan.content.digest(),
+                    by_pieces: !is_unchecked(plan) && size > 0,
                     fetched: runs.fetched + last.fetched_bytes,
                     resumed: size.saturating_sub(kept),
                     took: self.started.elapsed(),

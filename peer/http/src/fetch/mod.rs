@@ -66,6 +66,7 @@ async fn fetch(options: Options) -> Result<()> {
             size,
             digests,
             expected,
+            by_pieces: false,
             fetched: 0,
             resumed: size,
             took: started.elapsed(),

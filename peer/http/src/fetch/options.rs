@@ -84,9 +84,9 @@ pub struct Options {
         action = clap::ArgAction::Set
     )]
     pub resume: bool,
-    /// SHA-1 that the file must have
-    #[arg(long, value_name = "HEX", value_parser = sha1)]
-    pub sha1: Option<Sha1>,
+    /// SHA-1 that the file must have, or auto to have it computed and shown
+    #[arg(long, value_name = "HEX|auto", value_parser = sha1)]
+    pub sha1: Option<AskedSha1>,
     /// SHA-256 that the file must have
     #[arg(long, value_name = "HEX", value_parser = sha256)]
     pub sha256: Option<Sha256>,
@@ -117,7 +117,31 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
+/// What a user wants of the file's SHA-1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedSha1 {
+    /// That it is this one.
+    Expected(Sha1),
+    /// To see it.
+    Computed,
+}
+
 impl Options {
+    /// The SHA-1 that the file must have, if the user gave one.
+    #[must_use]
+    pub fn expected_sha1(&self) -> Option<Sha1> {
+        match self.sha1 {
+            Some(AskedSha1::Expected(sha1)) => Some(sha1),
+            Some(AskedSha1::Computed) | None => None,
+        }
+    }
+
+    /// Whether the SHA-1 is to be computed even if nobody knows it: the user asked for it, or for JSON, which has it.
+    #[must_use]
+    pub fn wants_sha1(&self) -> bool {
+        self.json || self.sha1 == Some(AskedSha1::Computed)
+    }
+
     /// Reads the command line; on an error the process ends with its message.
     pub fn from_command_line(arguments: impl IntoIterator<Item = OsString>) -> Self {
         Self::read(arguments).unwrap_or_else(|error| error.exit())
@@ -182,8 +206,12 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn sha1(text: &str) -> Result<Sha1, String> {
-    hex(text).map(Sha1).map_err(|_| "a SHA-1 has 40 hex digits".into())
+fn sha1(text: &str) -> Result<AskedSha1, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(AskedSha1::Computed);
+    }
+    let digits = hex(text).map_err(|_| "a SHA-1 has 40 hex digits; auto computes it")?;
+    Ok(AskedSha1::Expected(Sha1(digits)))
 }
 
 fn sha256(text: &str) -> Result<Sha256, String> {

@@ -151,7 +151,7 @@ pub(super) async fn plan(options: &Options) -> Result<Planned> {
         let save_as = SaveAs { name, folder: wanted.folder };
         return Ok(Planned::Unsized(Unsized { client, save_as, digests: claim.digests, servers, notes }));
     }
-    let content = content(&claim, &mut notes)?;
+    let content = content(&claim, &mut notes)?.wanting_sha1(options.wants_sha1());
     if servers.iter().any(|(_, answer)| answer.ranges) {
         servers.retain(|(label, answer)| {
             if !answer.ranges {
@@ -214,7 +214,7 @@ fn usual_name(servers: &[(String, Answer)]) -> Option<FileName> {
 }
 
 /// What the whole file is compared with, of what was agreed: where the user gave a digest, no SHA-256 of the servers', which
-/// would cost as much again as all the rest and prove nothing more to the user. The SHA-1 is computed anyway.
+/// would cost as much again as all the rest and prove nothing more to the user.
 fn decisive(demanded: &Digests, agreed: Digests) -> Digests {
     if demanded.is_empty() {
         return agreed;
@@ -242,7 +242,7 @@ fn content(claim: &Claim, notes: &mut Vec<String>) -> Result<Content> {
 }
 
 async fn wanted(options: &Options) -> Result<Wanted> {
-    let digests = Digests { sha1: options.sha1, sha256: options.sha256, ..Digests::default() };
+    let digests = Digests { sha1: options.expected_sha1(), sha256: options.sha256, ..Digests::default() };
     let demanded = Claim { size: None, digests, pieces: None };
     if !options.ports.is_empty() {
         let addresses = options.ports.iter().map(|&port| (options.address.clone(), port));

@@ -33,12 +33,33 @@ pub(super) struct Ending<'a> {
     pub(super) path: &'a std::path::Path,
     pub(super) size: u64,
     pub(super) digests: Digests,
-    /// What was expected; nothing: not verified.
+    /// What was expected of the whole file.
     pub(super) expected: Digests,
+    /// Whether every piece was checked.
+    pub(super) by_pieces: bool,
     pub(super) fetched: u64,
     pub(super) resumed: u64,
     pub(super) took: Duration,
     pub(super) progress: Option<Progress>,
+}
+
+impl Ending<'_> {
+    fn is_verified(&self) -> bool {
+        self.by_pieces || !self.expected.is_empty()
+    }
+
+    fn verified_text(&self) -> String {
+        match (self.expected.is_empty(), self.by_pieces, self.digests.is_empty()) {
+            (false, ..) => format!("verified by {}", self.expected),
+            (true, true, _) => "verified piece by piece".into(),
+            (true, false, false) => {
+                format!("not verified (no server publishes a digest; it came as {})", self.digests)
+            }
+            (true, false, true) => {
+                "not verified (no server publishes a digest; --sha1 auto computes one)".into()
+            }
+        }
+    }
 }
 
 impl Report {
@@ -154,7 +175,7 @@ impl Report {
                 "size": ending.size,
                 "sha1": digest(ending.digests.sha1.map(|sha1| sha1.to_string())),
                 "sha256": digest(ending.digests.sha256.map(|sha256| sha256.to_string())),
-                "verified": !ending.expected.is_empty(),
+                "verified": ending.is_verified(),
                 "fetched": ending.fetched,
                 "resumed": ending.resumed,
                 "seconds": ending.took.as_secs_f64(),
@@ -162,10 +183,7 @@ impl Report {
             });
             return say(&report.to_string());
         }
-        let verified = match ending.expected.is_empty() {
-            true => format!("not verified (no server publishes a digest; it came as {})", ending.digests),
-            false => format!("verified by {}", ending.expected),
-        };
+        let verified = ending.verified_text();
         let path = ending.path.display();
         if ending.fetched == 0 && ending.resumed > 0 {
             return say(&format!("{path} is complete already: {}, {verified}", size_text(ending.size)));

@@ -66,6 +66,7 @@ pub(super) async fn fetch(options: &Options, mut plan: Unsized, started: Instant
         size,
         digests,
         expected: plan.digests,
+        by_pieces: false,
         fetched: size,
         resumed: 0,
         took: started.elapsed(),
@@ -149,6 +150,7 @@ impl Receiving {
         })?;
         let now = Instant::now();
         let hasher = DigestsHasher::confirming(expected);
+        let hasher = if options.wants_sha1() { hasher.with_sha1() } else { hasher };
         let (limit, patience) = (options.limit_rate, Duration::from_secs(options.retry_time.into()));
         Ok(Self { file, size: 0, hasher, begun: now, last: now, limit, patience })
     }

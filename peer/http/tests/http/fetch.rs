@@ -196,6 +196,36 @@ fn servers_that_ignore_ranges_do_as_well_as_they_can() {
 }
 
 #[test]
+fn no_digest_is_computed_that_nobody_published_or_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, small) = (random(3 * MIB, 61), random(1_000, 62));
+    let (file, sizeless) = (
+        Lab::start(&bytes, Manners::default()),
+        Lab::start(&small, Manners { sizeless: true, no_ranges: true, ..Manners::default() }),
+    );
+    for (lab, bytes) in [(&file, &bytes), (&sizeless, &small)] {
+        let out = folder.path().join("out");
+        let fetched = |more: &[&str]| {
+            let url = lab.url("f");
+            let arguments = [&[url.as_str(), "-o", out.to_str().unwrap()], more].concat();
+            let ended = fetch(&arguments);
+            assert_content(&out, bytes);
+            ended.succeeded().stdout.clone()
+        };
+        let sha1 = Sha1::of(bytes).to_string();
+        let said = fetched(&[]);
+        assert!(said.contains("--sha1 auto computes one") && !said.contains(&sha1), "{said}");
+        let said = fetched(&["--sha1", "auto"]);
+        assert!(said.contains("not verified") && said.contains(&sha1), "{said}");
+        let said = fetched(&["--sha1", &sha1]);
+        assert!(said.contains(&format!("verified by SHA-1 {sha1}")), "{said}");
+        // What is there already is hashed for one who wants to see it.
+        let said = fetched(&["-r", "--json"]);
+        assert!(said.contains(&sha1), "{said}");
+    }
+}
+
+#[test]
 fn a_mirror_without_digests_that_changes_is_not_mixed_in() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = random(8 * MIB, 7);

@@ -18,7 +18,7 @@ fn digests(bytes: &[u8]) -> Digests {
         md5: Some(Md5([0; 16])),
         ..Digests::default()
     };
-    let mut hasher = DigestsHasher::confirming(&all);
+    let mut hasher = DigestsHasher::confirming(&all).with_sha1();
     hasher.update(bytes);
     hasher.finish()
 }

@@ -1,0 +1,88 @@
+//! How quiet the machine was while something was measured: a figure of a busy machine is none.
+//!
+//! A fixed piece of work, which needs nothing but the processors, is done once a round. How much its times differ is what a
+//! difference between two jobs must exceed to mean anything.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use shoal_common::Sha1;
+
+/// Bytes that each processor hashes in one probe.
+const WORK: usize = 128 << 20;
+/// The highest over the lowest time of a probe, in a good run.
+const MOST_SPREAD: f64 = 1.15;
+/// The load of the minute before, in a good run.
+const MOST_LOAD: f64 = 0.7;
+/// The part of the time that the machine's host gave to others, in a good run.
+const MOST_STOLEN: f64 = 0.02;
+
+/// See the module.
+pub(crate) struct Noise {
+    load: f64,
+    before: Ticks,
+    probes: Vec<f64>,
+}
+
+/// Time of all processors so far, in the system's ticks.
+#[derive(Clone, Copy)]
+struct Ticks {
+    all: u64,
+    stolen: u64,
+}
+
+impl Noise {
+    /// Begins to listen. To be called before anything is started.
+    pub(crate) fn listen() -> Self {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default();
+        Self { load, before: ticks(), probes: Vec::new() }
+    }
+
+    /// Does the fixed work. To be called once a round, while nothing else runs.
+    pub(crate) fn probe(&mut self) {
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+                scope.spawn(|| std::hint::black_box(Sha1::of(&vec![7; WORK])));
+            }
+        });
+        self.probes.push(started.elapsed().as_secs_f64());
+    }
+
+    /// Prints how quiet it was; whether the run is good.
+    pub(crate) fn judge(&self) -> bool {
+        let now = ticks();
+        let all = (now.all - self.before.all).max(1) as f64;
+        let stolen = (now.stolen - self.before.stolen) as f64 / all;
+        let lowest = self.probes.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = self.probes.iter().copied().fold(0.0, f64::max);
+        let spread = if self.probes.is_empty() { 1.0 } else { highest / lowest };
+        let good = spread <= MOST_SPREAD && self.load <= MOST_LOAD && stolen <= MOST_STOLEN;
+        let mut text = format!(
+            "\nNoise: fixed work took {lowest:.3}–{highest:.3} s ({:.0} % apart), {:.1} % of the time was stolen, load before {:.2}.",
+            (spread - 1.0) * 100.0,
+            stolen * 100.0,
+            self.load
+        );
+        if !good {
+            let _ = write!(
+                text,
+                " THE MACHINE WAS BUSY: this is no good run, keep no figure of it (bounds: {:.0} %, {:.0} %, {MOST_LOAD}).",
+                (MOST_SPREAD - 1.0) * 100.0,
+                MOST_STOLEN * 100.0
+            );
+        }
+        println!("{text}");
+        good
+    }
+}
+
+/// From the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal, ….
+fn ticks() -> Ticks {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let values: Vec<u64> =
+        line.split_whitespace().skip(1).take(8).filter_map(|value| value.parse().ok()).collect();
+    Ticks { all: values.iter().sum(), stolen: values.get(7).copied().unwrap_or_default() }
+}
