@@ -15,7 +15,7 @@ use crate::noise::Noise;
 use crate::running::{Running, cpu_seconds};
 use crate::sample::{Sample, Table};
 use crate::stores::{self, Rival};
-use crate::{Plan, absent};
+use crate::{Build, Plan, absent};
 
 const NODES: usize = 4;
 /// How long one command may take.
@@ -27,8 +27,9 @@ const DISK: &str = "the disk alone: one file, written and fsynced";
 const GET: &str = "GET";
 
 pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
-    sealing();
-    noise.probe();
+    if plan.wants("sealing") {
+        sealing();
+    }
     let (memory, disk) = (plan.in_memory(), plan.on_disk());
     let file = memory.path().join("file.bin");
     random_file(&file, usize::try_from(plan.bytes).unwrap(), 1);
@@ -37,8 +38,9 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
         "{} MiB, {NODES} nodes on one disk. CPU of client and nodes, memory of the client.",
         plan.mib()
     ));
-    bench.rounds(&mut table);
+    bench.rounds(&mut table, noise);
     table.print();
+    noise.compare(&table);
     for copies in [2, 3] {
         if let (Some(disk), Some(put)) = (table.rate(DISK), table.rate(&put_name(copies, true))) {
             println!(
@@ -47,13 +49,14 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
             );
         }
     }
-    noise.probe();
     table.compare("GET, one of 4 nodes killed midway", GET);
     for rival in ["Garage", "Tahoe-LAFS"] {
         table.compare(&put_name(3, false), &format!("{rival}: PUT"));
         table.compare(GET, &format!("{rival}: GET"));
     }
-    bench.repair();
+    if plan.wants("repair") {
+        bench.repair();
+    }
 }
 
 /// What the bench of sealing prints, which runs alone.
@@ -78,9 +81,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn rounds(&self, table: &mut Table) {
-        let mut durable = self.store("durable", &[], &[]);
-        let quick = self.store("quick", &[], &["--no-fsync"]);
+    fn rounds(&self, table: &mut Table, noise: &mut Noise) {
+        let builds = self.plan.builds();
+        let mut durable: Vec<Store> =
+            builds.iter().map(|build| self.store("durable", build, &[], &[])).collect();
+        let quick: Vec<Store> =
+            builds.iter().map(|build| self.store("quick", build, &[], &["--no-fsync"])).collect();
         let mut rivals: Vec<Box<dyn Rival>> = Vec::new();
         for rival in [stores::garage(self.plan, &self.disk), stores::tahoe(self.plan, &self.disk)] {
             match rival {
@@ -90,45 +96,81 @@ impl Bench<'_> {
         }
         for round in 1..=self.plan.runs {
             eprintln!("round {round} of {}", self.plan.runs);
-            self.plan.warm(self.plan.bytes);
-            table.add(DISK, self.plan.bytes, Ok(self.write()));
-            for copies in [2, 3] {
-                table.add(&put_name(copies, false), self.plan.bytes, self.put(&quick, copies));
-                quick.ok(&["rm", "file.bin"]);
+            noise.probe();
+            if self.plan.wants(DISK) {
+                self.plan.warm(self.plan.bytes);
+                table.add(DISK, self.plan.bytes, Ok(self.write()));
             }
-            table.add(&put_name(3, true), self.plan.bytes, self.put(&durable, 3));
-            durable.ok(&["rm", "file.bin"]);
-            table.add(&put_name(2, true), self.plan.bytes, self.put(&durable, 2));
-            self.plan.warm(self.plan.bytes);
-            let undisturbed = self.get(&durable);
-            let half = undisturbed.as_ref().map_or(1.0, |sample| sample.seconds / 2.0);
-            table.add(GET, self.plan.bytes, undisturbed);
-            let killed = self.get_and_kill(&mut durable, 1 + round % NODES, Duration::from_secs_f64(half));
-            table.add("GET, one of 4 nodes killed midway", self.plan.bytes, killed);
-            durable.ok(&["rm", "file.bin"]);
-            for rival in &mut rivals {
-                let content = self.disk.join(format!("new-{round}.bin"));
-                // New bytes each time: some store equal blocks once.
-                let bytes = rival.bytes(self.plan.bytes);
-                random_file(&content, usize::try_from(bytes).unwrap(), round as u64 + 10);
-                self.plan.warm(bytes * 3);
-                let put = self.timed(rival.put(&content), &rival.pids());
-                table.add(&format!("{}: PUT", rival.name()), bytes, put);
-                let got = self.memory.join("rival.bin");
-                self.plan.warm(bytes);
-                let get = self.timed(rival.get(&got), &rival.pids());
-                let get = get.and_then(|sample| right(&content, &got, sample));
-                table.add(&format!("{}: GET", rival.name()), bytes, get);
-                std::fs::remove_file(&content).unwrap();
+            for (fsync, copies, stores) in
+                [(false, 2, &quick), (false, 3, &quick), (true, 3, &durable), (true, 2, &durable)]
+            {
+                for (store, build) in stores.iter().zip(&builds) {
+                    let name = format!("{}{}", build.label, put_name(copies, fsync));
+                    if self.plan.wants(&name) {
+                        table.add(&name, self.plan.bytes, self.put(store, copies));
+                        store.ok(&["rm", "file.bin"]);
+                    }
+                }
+            }
+            for (store, build) in durable.iter_mut().zip(&builds) {
+                self.gets(table, store, build, 1 + round % NODES);
+            }
+            for rival in rivals.iter_mut().filter(|rival| self.plan.wants(rival.name())) {
+                self.rival(table, &mut **rival, round);
             }
         }
     }
 
-    /// Trackers and nodes below a folder of that name on the disk.
-    fn store(&self, name: &str, for_trackers: &[&str], for_nodes: &[&str]) -> Store {
-        let dir = self.disk.join(name);
+    /// Fetches what is stored for that, undisturbed and with a node that is killed.
+    fn gets(&self, table: &mut Table, store: &mut Store, build: &Build, node: usize) {
+        let name = format!("{}{GET}", build.label);
+        let killed = format!("{}GET, one of 4 nodes killed midway", build.label);
+        if !(self.plan.wants(&name) || self.plan.wants(&killed)) {
+            return;
+        }
+        if let Err(failure) = self.put(store, 2) {
+            return table.add(&name, self.plan.bytes, Err(failure));
+        }
+        self.plan.warm(self.plan.bytes);
+        let undisturbed = self.get(store);
+        let half = undisturbed.as_ref().map_or(1.0, |sample| sample.seconds / 2.0);
+        table.add(&name, self.plan.bytes, undisturbed);
+        let run = self.get_and_kill(store, node, Duration::from_secs_f64(half));
+        table.add(&killed, self.plan.bytes, run);
+        store.ok(&["rm", "file.bin"]);
+    }
+
+    fn rival(&self, table: &mut Table, rival: &mut dyn Rival, round: usize) {
+        let content = self.disk.join(format!("new-{round}.bin"));
+        // New bytes each time: some store equal blocks once.
+        let bytes = rival.bytes(self.plan.bytes);
+        random_file(&content, usize::try_from(bytes).unwrap(), round as u64 + 10);
+        self.plan.warm(bytes * 3);
+        let put = self.timed(rival.put(&content), &rival.pids());
+        table.add(&format!("{}: PUT", rival.name()), bytes, put);
+        let got = self.memory.join("rival.bin");
+        self.plan.warm(bytes);
+        let get = self.timed(rival.get(&got), &rival.pids());
+        let get = get.and_then(|sample| right(&content, &got, sample));
+        table.add(&format!("{}: GET", rival.name()), bytes, get);
+        std::fs::remove_file(&content).unwrap();
+    }
+
+    /// A tracker of this build's, and that build's nodes and client, below a folder of that name on the disk.
+    fn store(&self, name: &str, build: &Build, for_trackers: &[&str], for_nodes: &[&str]) -> Store {
+        let dir = self.disk.join(format!("{}{name}", if build.is_other() { "old-" } else { "" }));
         std::fs::create_dir(&dir).unwrap();
-        Store::start_with(&dir, (1, NODES), for_trackers, for_nodes, &[])
+        let mut store = Store::start_with(&dir, (1, NODES), for_trackers, for_nodes, &[]);
+        if build.is_other() {
+            store.set_client(build.program("dfs"));
+            for node in 1..=NODES {
+                store.kill(node);
+                store.set_program(node, build.program("dfs-server"));
+                store.restart(node);
+            }
+            store.until_up(NODES);
+        }
+        store
     }
 
     /// The same bytes into one file, as fast as the disk takes them durably.
@@ -192,7 +234,7 @@ impl Bench<'_> {
     fn repair(&self) {
         let mut table =
             Table::new("A node wiped, two copies, fsync. CPU of all nodes, or of client and nodes.");
-        let mut store = self.store("repaired", &["--repair-after", "2s"], &[]);
+        let mut store = self.store("repaired", &self.plan.builds()[0], &["--repair-after", "2s"], &[]);
         let put = "PUT, 2 copies, fsync";
         table.add(put, self.plan.bytes, self.put(&store, 2));
         let alone = "GET undisturbed";

@@ -34,15 +34,16 @@ use crate::noise::Noise;
 /// What a job takes of memory beside the bytes that it moves, at most.
 const REST: u64 = 512 << 20;
 
-const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs [--runs N] [--mib SIZE] [--rivals DIR] [--long]
+const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs|check [--runs N] [--mib SIZE] [--rivals DIR] [--long]
   --runs N      rounds; medians are printed [default: 3]
-  --old FOLDER  another build's programs, measured beside this one's (swarm and segments)
+  --old FOLDER  another build's programs, measured beside this one's (swarm, segments, dfs)
   --mib SIZE    size of the file [default: 1024]
-  --only WORDS  only jobs with one of these words in their names, comma-separated (swarm and segments)
+  --only WORDS  only jobs with one of these words in their names, comma-separated (swarm, segments, dfs)
   --rivals DIR  where libtorrent, rqbit, Garage and Tahoe are installed [default: $RIVALS_DIR, else ~/.cache/rivals]
   --long        downloads of 16 GiB too, for the memory that they take; needs a tmpfs of 36 GiB";
 
 /// What was asked for.
+#[derive(Clone)]
 pub(crate) struct Plan {
     /// Rounds of each job.
     pub(crate) runs: usize,
@@ -96,7 +97,7 @@ impl Plan {
     /// The builds that are measured: this one, and the other one if there is one.
     pub(crate) fn builds(&self) -> Vec<Build> {
         let old =
-            self.old.as_ref().map(|folder| Build { label: "old build: ", folder: Some(folder.clone()) });
+            self.old.as_ref().map(|folder| Build { label: noise::OLD_BUILD, folder: Some(folder.clone()) });
         [Some(Build { label: "", folder: None }), old].into_iter().flatten().collect()
     }
 
@@ -141,6 +142,11 @@ pub(crate) struct Build {
 }
 
 impl Build {
+    /// Whether it is not this one.
+    pub(crate) fn is_other(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// One of its programs.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.folder.as_ref().map_or_else(|| shoal_tests::binary(name), |folder| folder.join(name))
@@ -160,13 +166,35 @@ fn main() -> ExitCode {
         Some("distribution") => distribution::run,
         Some("segments") => segments::run,
         Some("dfs") => dfs::run,
+        Some("check") => check,
         _ => usage(),
     };
     let plan = Plan::read(&arguments[1..]).unwrap_or_else(|| usage());
     println!("{}", running::heading(&arguments));
     let mut noise = Noise::listen();
     bench(&plan, &mut noise);
-    if noise.judge() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let (good, as_before) = (noise.judge(), arguments[0] != "check" || noise.none_is_worse());
+    if good && as_before { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The short form of all that can be compared with another build.
+fn check(plan: &Plan, noise: &mut Noise) {
+    if plan.old.is_none() {
+        usage();
+    }
+    let jobs = [
+        "seeder → 1",
+        "seeders → 1",
+        "4 nginx: fetch",
+        "build: fetch",
+        "4 of our server: fetch",
+        "PUT, 2 copies, no",
+        "GET",
+    ];
+    let plan = Plan { only: jobs.map(str::to_owned).into(), ..plan.clone() };
+    swarm::run(&plan, noise);
+    segments::run(&plan, noise);
+    dfs::run(&plan, noise);
 }
 
 fn usage() -> ! {

@@ -8,8 +8,15 @@ use std::time::Instant;
 
 use shoal_common::Sha1;
 
+use crate::sample::Table;
+
 /// Bytes that each processor hashes in one probe.
 const WORK: usize = 128 << 20;
+/// What the name of another build's job has and that of this build's has not.
+pub(crate) const OLD_BUILD: &str = "old build: ";
+/// A job is worse than the other build's if it has less than this part of its rate, or needs that many times its CPU seconds,
+/// beyond the noise.
+const WORSE: f64 = 0.9;
 /// The highest over the lowest time of a probe, in a good run.
 const MOST_SPREAD: f64 = 1.15;
 /// The load of the minute before, in a good run.
@@ -22,6 +29,8 @@ pub(crate) struct Noise {
     load: f64,
     before: Ticks,
     probes: Vec<f64>,
+    /// Jobs of both builds, with this one's rate and CPU seconds over the other's.
+    compared: Vec<(String, f64, f64)>,
 }
 
 /// Time of all processors so far, in the system's ticks.
@@ -36,7 +45,41 @@ impl Noise {
     pub(crate) fn listen() -> Self {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default();
-        Self { load, before: ticks(), probes: Vec::new() }
+        Self { load, before: ticks(), probes: Vec::new(), compared: Vec::new() }
+    }
+
+    /// Takes a table's jobs in that were done by both builds.
+    pub(crate) fn compare(&mut self, table: &Table) {
+        for old in table.names().filter(|name| name.contains(OLD_BUILD)) {
+            let new = old.replacen(OLD_BUILD, "", 1);
+            if let Some((rate, cpu)) = table.ratio(&new, old) {
+                self.compared.push((new, rate, cpu));
+            }
+        }
+    }
+
+    /// Prints the jobs that are worse than the other build's beyond the noise; whether there are none.
+    pub(crate) fn none_is_worse(&self) -> bool {
+        let bound = WORSE / self.spread();
+        let worse = self.compared.iter().filter(|(_, rate, cpu)| *rate < bound || 1.0 / cpu < bound);
+        let lines: Vec<String> = worse
+            .map(|(job, rate, cpu)| {
+                format!("- WORSE than the other build: {job}: {rate:.2} × its rate, {cpu:.2} × its CPU")
+            })
+            .collect();
+        println!(
+            "\n{} jobs compared with the other build; a difference counts beyond {bound:.2}.",
+            self.compared.len()
+        );
+        lines.iter().for_each(|line| println!("{line}"));
+        lines.is_empty() && !self.compared.is_empty()
+    }
+
+    /// The highest over the lowest time of a probe.
+    fn spread(&self) -> f64 {
+        let lowest = self.probes.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = self.probes.iter().copied().fold(0.0, f64::max);
+        if self.probes.is_empty() { 1.0 } else { highest / lowest }
     }
 
     /// Does the fixed work. To be called once a round, while nothing else runs.
@@ -57,7 +100,7 @@ impl Noise {
         let stolen = (now.stolen - self.before.stolen) as f64 / all;
         let lowest = self.probes.iter().copied().fold(f64::INFINITY, f64::min);
         let highest = self.probes.iter().copied().fold(0.0, f64::max);
-        let spread = if self.probes.is_empty() { 1.0 } else { highest / lowest };
+        let spread = self.spread();
         let good = spread <= MOST_SPREAD && self.load <= MOST_LOAD && stolen <= MOST_STOLEN;
         let mut text = format!(
             "\nNoise: fixed work took {lowest:.3}–{highest:.3} s ({:.0} % apart), {:.1} % of the time was stolen, load before {:.2}.",

@@ -77,18 +77,23 @@ impl Table {
         println!("{text}");
     }
 
+    /// The names of all jobs.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.jobs.iter().map(|job| &*job.name)
+    }
+
+    /// One job's median rate and CPU seconds over another's, if both have run.
+    pub(crate) fn ratio(&self, one: &str, other: &str) -> Option<(f64, f64)> {
+        let job = |name: &str| self.jobs.iter().find(|job| job.name == name && !job.samples.is_empty());
+        let (one, other) = (job(one)?, job(other)?);
+        Some((one.rates().median / other.rates().median, one.cpu().median / other.cpu().median))
+    }
+
     /// Prints how many times as fast one job is as another, if both have run.
     pub(crate) fn compare(&self, one: &str, other: &str) {
-        let (Some(fast), Some(slow)) = (self.rate(one), self.rate(other)) else { return };
-        let cpu = |name: &str| {
-            let job = self.jobs.iter().find(|job| job.name == name);
-            job.map_or(f64::NAN, |job| job.cpu().median)
-        };
-        println!(
-            "- {one}: {:.2} × {other}, with {:.0} % of its CPU seconds",
-            fast / slow,
-            100.0 * cpu(one) / cpu(other)
-        );
+        if let Some((rate, cpu)) = self.ratio(one, other) {
+            println!("- {one}: {rate:.2} × {other}, with {:.0} % of its CPU seconds", 100.0 * cpu);
+        }
     }
 }
 

@@ -108,6 +108,7 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
         lab.one_killed();
     }
     lab.table.print();
+    noise.compare(&lab.table);
     lab.say_how_it_compares();
     if plan.wants("one core") {
         lab.one_core();

@@ -81,6 +81,7 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
         }
     }
     table.print();
+    noise.compare(&table);
     table.compare(ONE, CEILING);
     table.compare(ONE, "libtorrent 2.1, 1 → 1");
     table.compare(FOUR, "libtorrent 2.1, 4 → 1");
@@ -113,7 +114,7 @@ impl<'a> Swarm<'a> {
     /// Four seeders and a leecher; one of them shares the file with the group `one`, all with `four`.
     fn start(plan: &'a Plan, build: Build, source: &Path, trackers: &Trackers) -> Self {
         let dir = source.parent().unwrap();
-        let (program, prefix) = (build.program("client"), if build.folder.is_some() { "old" } else { "new" });
+        let (program, prefix) = (build.program("client"), if build.is_other() { "old" } else { "new" });
         let enter = |name: &str| {
             let name = format!("{prefix}-{name}");
             Client::start_program(dir, &name, &trackers.info(), program.clone()).entered()
