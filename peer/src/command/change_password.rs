@@ -5,7 +5,7 @@ use shoal_client::ClientError;
 use shoal_common::Password;
 
 use super::args::password;
-use super::{Context, Failure, Run};
+use super::{Context, Failure, Run, Secret};
 use crate::reply::Reply;
 
 /// Change the password; asks for what is left out
@@ -22,12 +22,20 @@ pub struct ChangePassword {
 impl Run for ChangePassword {
     const EXAMPLE: &'static str = "change_password";
 
+    fn asks(&self) -> &'static [Secret] {
+        match self.passwords.len() {
+            0 => &[Secret::Old, Secret::New],
+            1 => &[Secret::Old],
+            _ => &[],
+        }
+    }
+
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let mut typed = self.passwords.into_iter().rev();
         let (new, old) = (typed.next(), typed.next());
         let user = context.client.whoami().user.ok_or(ClientError::NotLoggedIn)?;
         let old = match old {
-            None if context.attended => Some(context.ask("Current password: ").await?),
+            None => context.old_password(new.is_some()).await?,
             old => old,
         };
         // Who changes a password at a terminal means to type the new one.

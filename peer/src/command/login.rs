@@ -7,7 +7,7 @@ use shoal_session::text::count;
 
 use super::args::password;
 use super::context::note;
-use super::{Context, Failure, Run};
+use super::{Context, Failure, Run, Secret};
 use crate::reply::Reply;
 
 /// Log in; shares and downloads continue where they stopped
@@ -25,6 +25,10 @@ pub struct Login {
 
 impl Run for Login {
     const EXAMPLE: &'static str = "login ann";
+
+    fn asks(&self) -> &'static [Secret] {
+        if self.password.is_none() { &[Secret::Present] } else { &[] }
+    }
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let password = context.present_password(self.password).await?;

@@ -80,9 +80,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-http",
             "shoal-prompt",
             "shoal-session",
+            "shoal-web",
             "shoal-wipe",
         ],
     ),
+    ("peer/web", &["shoal-client", "shoal-common"]),
 ];
 
 /// Crates that know no clock, socket or disk.
