@@ -8,7 +8,7 @@ use shoal_console::LogFormat;
 
 /// Default number of peers that a client uploads to at a time: enough to fill a line, few enough that each gets a useful
 /// share of it.
-const UPLOAD_SLOTS: usize = 16;
+pub const UPLOAD_SLOTS: usize = 16;
 
 /// Shares files with the groups you belong to, and downloads them from many members at once.
 #[derive(Debug, Parser)]
@@ -54,7 +54,11 @@ fn at_least_one(typed: &str) -> Result<usize, String> {
     }
 }
 
-fn listen(typed: &str) -> Result<SocketAddr, String> {
+/// Reads an address at which a client listens.
+///
+/// # Errors
+/// In words, what is expected.
+pub fn listen(typed: &str) -> Result<SocketAddr, String> {
     let typed =
         typed.strip_prefix("localhost:").map_or_else(|| typed.to_owned(), |port| format!("127.0.0.1:{port}"));
     typed

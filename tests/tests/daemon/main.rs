@@ -1,4 +1,6 @@
 //! A client in the background, and what asks it (B1 to B8).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod cli;
 mod socket;
+mod up;

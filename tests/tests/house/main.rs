@@ -85,6 +85,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("peer/web", &["shoal-client", "shoal-common"]),
+    (
+        "shoal",
+        &[
+            "shoal-client",
+            "shoal-common",
+            "shoal-console",
+            "shoal-dfs",
+            "shoal-http",
+            "shoal-peer",
+            "shoal-prompt",
+            "shoal-session",
+            "shoal-tracker",
+            "shoal-web",
+            "shoal-wipe",
+        ],
+    ),
 ];
 
 /// Crates that know no clock, socket or disk.
