@@ -131,7 +131,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
     // A service whose commands leave nobody logged in has failed; without any, and with a socket, others may log in.
-    let waits = daemon.is_some() && options.exec.is_empty();
+    let waits = (daemon.is_some() && options.exec.is_empty()) || client.keeps_session();
     let done = tokio::select! {
         done = serve(&client, &screen, interface, waits, &options.exec, &failed) => done,
         () = answer(daemon.as_mut(), &client) => Ok(()),

@@ -22,6 +22,7 @@ use shoal_swarm::{Swarm, SwarmConfig};
 use crate::background;
 use crate::error::{ClientError, StartError};
 use crate::hashing::Hashing;
+use crate::kept;
 use crate::membership::{self, Asked};
 use crate::names;
 use crate::results::WhoAmI;
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
     pub(crate) session_change: Mutex<()>,
+    /// The process ends, and with it the session here; one that is kept goes on after the next start.
+    pub(crate) leaving: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -162,12 +165,15 @@ impl Client {
             asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
         client.0.tasks.spawn(background::run(client.clone(), unknown));
         client.0.tasks.spawn(background::mind_sleeps(client.clone()));
         client.0.tasks.spawn(membership::run(client.clone()));
+        let leaving = client.0.leaving.clone();
+        client.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(client.clone())));
         client.0.tasks.spawn(monitor.run(client.0.stop.clone()));
         Ok(client)
     }
@@ -224,6 +230,7 @@ impl Client {
     /// Leaves: reports files that are left without a sharer, ends the session, stops serving and downloading. Takes some
     /// seconds at most; false if something did not end in time.
     pub async fn shutdown(&self) -> bool {
+        self.0.leaving.cancel();
         let leave = async {
             self.end_session().await;
             self.0.stop.cancel();

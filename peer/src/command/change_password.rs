@@ -40,8 +40,11 @@ impl Run for ChangePassword {
         };
         // Who changes a password at a terminal means to type the new one.
         let new = context.new_password(&user, new, !context.attended).await?;
-        context.client.change_password(old, new.password).await?;
-        let text = "the password is changed; all other sessions of the account ended";
-        Ok(Reply { text: text.to_owned(), ..Reply::default() })
+        let kept = context.client.change_password(old, new.password).await?;
+        let mut text = "the password is changed; all other sessions of the account ended".to_owned();
+        if kept {
+            text += "; this one no longer outlives a restart: login <user_id> --keep";
+        }
+        Ok(Reply { text, ..Reply::default() })
     }
 }

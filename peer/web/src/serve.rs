@@ -82,6 +82,7 @@ impl Web {
 
 async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut strangers: u64 = 0;
     while let Some(accepted) = closing.run_until_cancelled(socket.listener.accept()).await {
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -101,7 +102,11 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
             }
             (Ok(true), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
             (Ok(false) | Err(_), _) => {
-                tracing::warn!("a program of another user connected to the socket and was refused");
+                strangers = strangers.saturating_add(1);
+                // So that none of them fills the log.
+                if strangers.is_power_of_two() {
+                    tracing::error!("a program of another user connected to the socket and was refused ({strangers} so far)");
+                }
                 refuse(stream, "403 Forbidden", STRANGER).await;
             }
         }

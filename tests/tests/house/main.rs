@@ -38,7 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("peer/engine", &["shoal-common", "shoal-disk", "shoal-engine-core", "shoal-sha1"]),
     ("peer/sim", &["shoal-common", "shoal-engine-core", "shoal-policy"]),
     ("peer/http", &["shoal-common", "shoal-console", "shoal-disk", "shoal-engine", "shoal-prompt"]),
-    ("peer/session", &["shoal-common", "shoal-net", "shoal-policy"]),
+    ("peer/session", &["shoal-common", "shoal-net", "shoal-policy", "shoal-wipe"]),
     (
         "peer/swarm",
         &["shoal-common", "shoal-console", "shoal-engine", "shoal-net", "shoal-policy", "shoal-session"],
