@@ -80,7 +80,8 @@ async fn carry_out(client: Client, asked: Asked) -> Next {
         Words::Cut(words) => parse_words_apart(words),
     };
     let Some(parsed) = parsed else {
-        let _ = answer.send(Said::Done(done("", &Err("there is no command in the request".to_owned())))).await;
+        let _ =
+            answer.send(Said::Done(done("", &Err("there is no command in the request".to_owned())))).await;
         return Next::Failed;
     };
     let passwords = Arc::new(Mutex::new(passwords.into()));

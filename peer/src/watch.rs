@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shoal_web::Said;
 use shoal_prompt::Bar;
+use shoal_web::Said;
 use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -26,7 +26,8 @@ pub(crate) fn run(invocation: Invocation) -> ExitCode {
     if holds_password(&name, &command) {
         let advice = "leave it out, and it is asked for";
         // Nobody reads stderr: there is no other way to say it.
-        let _ = writeln!(io::stderr(), "warning: other users of this machine can read the password; {advice}");
+        let _ =
+            writeln!(io::stderr(), "warning: other users of this machine can read the password; {advice}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {

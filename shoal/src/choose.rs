@@ -12,7 +12,8 @@ const VARIABLE: &str = "SHOAL_SOCKET";
 /// # Errors
 /// In words: none runs, or several do.
 pub(crate) async fn socket(named: Option<PathBuf>) -> Result<PathBuf, String> {
-    let named = named.or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    let named =
+        named.or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
     if let Some(path) = named {
         return Ok(path);
     }

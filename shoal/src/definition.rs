@@ -30,20 +30,31 @@ pub(crate) enum Own {
 /// All of it.
 pub(crate) fn definition() -> clap::Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).global(true);
-    let socket = Arg::new("socket").long("socket").value_name("PATH").value_parser(value_parser!(PathBuf)).global(true);
-    let all = clap::Command::new("shoal")
+    let socket = Arg::new("socket")
+        .long("socket")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .global(true);
+    let all = Own::augment_subcommands(clap::Command::new("shoal"))
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Private-group file sharing: begin with shoal up, and type commands to the client that then runs")
+        .about(
+            "Private-group file sharing: begin with shoal up, and type commands to the client that then runs",
+        )
+        .long_about(None)
         .after_help("Example: shoal up; then, in another terminal: shoal create_user ann")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .arg(json.help("Print one JSON object per command, and one per event"))
         .arg(socket.help("The socket of the client, where several run [env: SHOAL_SOCKET]"));
-    let all = Own::augment_subcommands(all).subcommands(programs::definitions());
     let commands = shoal_peer::command::definition();
-    all.subcommands(commands.get_subcommands().cloned())
+    // What begins everything comes first, then the prompt's commands in their order, then the programs.
+    let more = commands.get_subcommands().cloned().chain(programs::definitions());
+    all.subcommands(more.enumerate().map(|(at, command)| command.display_order(OWN + at)))
 }
+
+/// More than `shoal` itself does.
+const OWN: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,7 @@
-//! Tells apart what was typed: a command of the prompt for the daemon, help, or what `shoal` does itself.
+//! A command of the prompt as it was typed behind `shoal`.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-use clap::FromArgMatches;
-use clap::error::ErrorKind;
-use shoal_console::wrapped;
-
-use crate::definition::{Own, definition};
-use crate::{ask, up, watch};
+use std::path::PathBuf;
 
 /// A command of the prompt as it was typed.
 #[derive(Debug, Default, PartialEq)]
@@ -22,19 +13,8 @@ pub(crate) struct Invocation {
     pub(crate) help: bool,
 }
 
-/// Does what the arguments say.
-pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    match read(&arguments) {
-        Some(invocation) if invocation.words[0].eq_ignore_ascii_case("help") || invocation.help => {
-            help(&invocation.words)
-        }
-        Some(invocation) => ask::run(invocation),
-        None => own(arguments),
-    }
-}
-
 /// A command of the prompt with its words; nothing if it is something else.
-fn read(arguments: &[OsString]) -> Option<Invocation> {
+pub(crate) fn read(arguments: &[OsString]) -> Option<Invocation> {
     let mut read = Invocation::default();
     let mut arguments = arguments.iter();
     let mut options_end = false;
@@ -50,77 +30,14 @@ fn read(arguments: &[OsString]) -> Option<Invocation> {
             "--json" => read.json = true,
             "--socket" => read.socket = Some(arguments.next()?.into()),
             "--help" | "-h" if !read.words.is_empty() => read.help = true,
-            _ if word.starts_with("--socket=") => read.socket = word.split_once('=').map(|(_, path)| path.into()),
+            _ if word.starts_with("--socket=") => {
+                read.socket = word.split_once('=').map(|(_, path)| path.into())
+            }
             _ => read.words.push(word),
         }
     }
     let name = read.words.first()?;
     shoal_peer::command::find(&shoal_peer::command::definition(), name).is_some().then_some(read)
-}
-
-/// Shows the help of a command of the prompt, of what `shoal` does itself, or of all.
-fn help(words: &[String]) -> ExitCode {
-    let about = if words[0].eq_ignore_ascii_case("help") { words.get(1) } else { words.first() };
-    let mut all = definition();
-    let Some(about) = about else { return printed(&all.render_long_help().to_string()) };
-    if let Some(text) = shoal_peer::command::help_text(Some(about)) {
-        return printed(&wrapped(&text));
-    }
-    all.build();
-    match all.find_subcommand_mut(about) {
-        Some(found) => printed(&found.render_long_help().to_string()),
-        None => all.error(ErrorKind::InvalidSubcommand, format!("there is no command {about:?}; see shoal help")).exit(),
-    }
-}
-
-/// What `shoal` does itself. A usage error ends the process.
-fn own(arguments: Vec<OsString>) -> ExitCode {
-    let called = std::iter::once(OsString::from("shoal")).chain(arguments);
-    let matches = definition().get_matches_from(called);
-    let own = Own::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match own {
-        Own::Up(options) => up::main(options),
-        Own::Watch => {
-            let socket = matches.get_one::<PathBuf>("socket").cloned();
-            watch::main(socket, matches.get_flag("json"))
-        }
-        Own::Completions { shell } => completions(&shell),
-        Own::Man { dir } => match man(&dir) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&format!("cannot write the man pages into {}: {error}", dir.display())),
-        },
-    }
-}
-
-fn completions(shell: &str) -> ExitCode {
-    let shell = match shell {
-        "zsh" => clap_complete::Shell::Zsh,
-        "fish" => clap_complete::Shell::Fish,
-        _ => clap_complete::Shell::Bash,
-    };
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut definition(), "shoal", &mut text);
-    printed(String::from_utf8_lossy(&text).trim_end())
-}
-
-fn man(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(definition(), dir)
-}
-
-/// Shows text; a reader that has seen enough is no error.
-fn printed(text: &str) -> ExitCode {
-    match writeln!(io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Says why something was not done.
-pub(crate) fn failed(error: &str) -> ExitCode {
-    // Nobody reads stderr: there is no other way to say it.
-    let _ = writeln!(io::stderr(), "error: {}", shoal_session::text::error_line(error));
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]
@@ -140,29 +57,22 @@ mod tests {
             ("--socket /s whoami", &["whoami"], false, Some("/s")),
             ("whoami --socket=/s", &["whoami"], false, Some("/s")),
             ("login ann -- --json", &["login", "ann", "--", "--json"], false, None),
-            ("upload_file --mirror http://a/ x g", &["upload_file", "--mirror", "http://a/", "x", "g"], false, None),
+            (
+                "upload_file --mirror http://a/ x g",
+                &["upload_file", "--mirror", "http://a/", "x", "g"],
+                false,
+                None,
+            ),
         ] {
             let read = read_words(line).unwrap();
             assert_eq!(read.words, words, "{line}");
             assert_eq!((read.json, read.socket), (json, socket.map(PathBuf::from)), "{line}");
         }
-        for line in ["up", "watch", "completions bash", "--version", "--json", "xyzzy", "whoami --socket", "--help"] {
+        for line in
+            ["up", "watch", "completions bash", "--version", "--json", "xyzzy", "whoami --socket", "--help"]
+        {
             assert!(read_words(line).is_none(), "{line}");
         }
         assert!(read_words("list_files --help").unwrap().help);
-    }
-
-    #[test]
-    fn completions_and_man_pages_name_every_command() {
-        let mut text = Vec::new();
-        clap_complete::generate(clap_complete::Shell::Bash, &mut definition(), "shoal", &mut text);
-        let text = String::from_utf8(text).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        man(&dir.path().join("man")).unwrap();
-        for command in definition().get_subcommands() {
-            let name = command.get_name();
-            assert!(text.contains(name), "{name}");
-            assert!(dir.path().join(format!("man/shoal-{name}.1")).is_file(), "{name}");
-        }
     }
 }

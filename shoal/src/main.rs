@@ -1,13 +1,14 @@
 //! `shoal`: the six programs as subcommands, `shoal up` to begin, and each command of the prompt for a client that runs in the
 //! background.
 //!
-//! `programs` hands over to the six; `definition` is what clap knows of everything; `invocation` tells them apart; `ask` carries a
+//! `programs` hands over to the six; `definition` is what clap knows of everything; `dispatch` tells them apart; `invocation` is a command as it was typed; `ask` carries a
 //! command to the daemon that `choose` finds, `passwords` has what it asks for, and `show` shows what it says; `watch` follows
 //! events; `up` is a tracker and a client in one process.
 
 mod ask;
 mod choose;
 mod definition;
+mod dispatch;
 mod invocation;
 mod passwords;
 mod programs;
@@ -27,5 +28,5 @@ static ALLOCATOR: Wiping<mimalloc::MiMalloc> = Wiping(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    programs::run(&arguments).unwrap_or_else(|| invocation::run(arguments))
+    programs::run(&arguments).unwrap_or_else(|| dispatch::run(arguments))
 }

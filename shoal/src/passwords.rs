@@ -11,7 +11,8 @@ use shoal_console::secrets::given_password;
 use shoal_console::wrapped;
 use shoal_peer::command::Secret;
 
-const MISSING: &str = "the password is missing; type it at a terminal, or give it in SHOAL_PASSWORD or on standard input";
+const MISSING: &str =
+    "the password is missing; type it at a terminal, or give it in SHOAL_PASSWORD or on standard input";
 
 /// Has the passwords that are asked for, in their order; `user` is the account's name. At a terminal a new password is typed twice,
 /// and a weak one has to be confirmed.
@@ -76,7 +77,8 @@ fn given(asks: &[Secret]) -> Result<Vec<Password>, String> {
 }
 
 fn line() -> Result<Option<Password>, String> {
-    let line = read_line(MAX_PASSWORD_BYTES + 1).map_err(|error| format!("cannot read a password: {error}"))?;
+    let line =
+        read_line(MAX_PASSWORD_BYTES + 1).map_err(|error| format!("cannot read a password: {error}"))?;
     let line = line.map(|line| line.strip_suffix('\r').unwrap_or(&line).to_owned());
     Ok(line.filter(|line| !line.is_empty()).map(Password::new))
 }

@@ -51,7 +51,9 @@ impl Show {
                 self.draw(bars);
                 Ok(())
             }
-            Said::Progress { lines, .. } if !self.json => lines.iter().try_for_each(|line| self.output.out(&clean(line))),
+            Said::Progress { lines, .. } if !self.json => {
+                lines.iter().try_for_each(|line| self.output.out(&clean(line)))
+            }
             _ => Ok(()),
         }
     }
@@ -94,7 +96,8 @@ impl Show {
             return;
         }
         let output = &self.output;
-        let drawn = self.bars.get_or_insert_with(|| Drawn { shown: output.show_bars(), by_name: HashMap::new() });
+        let drawn =
+            self.bars.get_or_insert_with(|| Drawn { shown: output.show_bars(), by_name: HashMap::new() });
         drawn.by_name.retain(|name, _| bars.iter().any(|bar| bar.name == *name));
         for bar in bars.iter().take(MAX_BARS) {
             let add = || drawn.shown.bars.add(&printable(&bar.name));
@@ -115,6 +118,13 @@ impl Show {
     pub(crate) fn line(&self, text: &str) -> io::Result<()> {
         self.output.out(text)
     }
+}
+
+/// Says why something was not done.
+pub(crate) fn failed(error: &str) -> ExitCode {
+    // Nobody reads stderr: there is no other way to say it.
+    let _ = writeln!(io::stderr(), "error: {}", shoal_session::text::error_line(error));
+    ExitCode::FAILURE
 }
 
 fn in_columns(list: &Table) -> Option<String> {

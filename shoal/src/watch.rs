@@ -12,8 +12,7 @@ use shoal_web::caller::{self, CallError};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::choose;
-use crate::invocation::failed;
-use crate::show::{Show, clean};
+use crate::show::{Show, clean, failed};
 
 /// Follows the daemon until Ctrl-C.
 pub(crate) fn main(socket: Option<PathBuf>, json: bool) -> ExitCode {
@@ -42,7 +41,9 @@ async fn watch(socket: Option<PathBuf>, show: &mut Show) -> Result<(), String> {
         let shown = match event {
             Ok(Some(event)) if show.is_json() => show.line(&event.to_string()),
             Ok(Some(event)) if event["event"] == "progress" => progress(show, &event, &mut last),
-            Ok(Some(event)) => show.line(&clean(event["text"].as_str().unwrap_or("some messages were missed"))),
+            Ok(Some(event)) => {
+                show.line(&clean(event["text"].as_str().unwrap_or("some messages were missed")))
+            }
             Ok(None) | Err(CallError::Cut) => return Err("the daemon has ended".to_owned()),
             Err(error) => return Err(error.to_string()),
         };
@@ -109,7 +110,10 @@ mod tests {
             "activity": "limited by its sources",
         });
         assert_eq!(line(&row), "[D] [g] a b  50%  3.0 MiB/s  2 sources  limited by its sources");
-        assert_eq!(line(&json!({ "state": "F", "group": "g", "file": "f", "error": "no space" })), "[F] [g] f: no space");
+        assert_eq!(
+            line(&json!({ "state": "F", "group": "g", "file": "f", "error": "no space" })),
+            "[F] [g] f: no space"
+        );
         assert_eq!(line(&json!({})), "[] [] ", "another version's row is no panic");
     }
 }

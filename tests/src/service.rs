@@ -126,7 +126,10 @@ impl Service {
     pub fn shoal(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("shoal"));
         command.args(arguments).env("XDG_RUNTIME_DIR", runtime(&self.dir, &self.name));
-        command.env("XDG_DATA_HOME", self.dir.join("no-data")).env_remove("SHOAL_PASSWORD").env_remove("SHOAL_SOCKET");
+        command
+            .env("XDG_DATA_HOME", self.dir.join("no-data"))
+            .env_remove("SHOAL_PASSWORD")
+            .env_remove("SHOAL_SOCKET");
         command
     }
 

@@ -21,7 +21,9 @@ pub fn stopping() {
 pub async fn watchdog() {
     let every = sd_notify::watchdog_enabled().map(|limit| limit / WITHIN_WATCHDOG);
     // A manager that sets no time wants to hear nothing.
-    let Some(every) = every.filter(|every| *every > Duration::ZERO) else { return std::future::pending().await };
+    let Some(every) = every.filter(|every| *every > Duration::ZERO) else {
+        return std::future::pending().await;
+    };
     loop {
         tell(&[NotifyState::Watchdog]);
         tokio::time::sleep(every).await;

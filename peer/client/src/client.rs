@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_common::tracker_api::Holding;
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
 use shoal_http::mirror::Reach;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -169,13 +170,18 @@ impl Client {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        client.0.tasks.spawn(background::run(client.clone(), unknown));
-        client.0.tasks.spawn(background::mind_sleeps(client.clone()));
-        client.0.tasks.spawn(membership::run(client.clone()));
-        let leaving = client.0.leaving.clone();
-        client.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(client.clone())));
-        client.0.tasks.spawn(monitor.run(client.0.stop.clone()));
+        client.begin(unknown, monitor);
         Ok(client)
+    }
+
+    /// Begins what goes on until the client leaves.
+    fn begin(&self, unknown: mpsc::Receiver<Vec<Holding>>, monitor: shares::Monitor) {
+        self.0.tasks.spawn(background::run(self.clone(), unknown));
+        self.0.tasks.spawn(background::mind_sleeps(self.clone()));
+        self.0.tasks.spawn(membership::run(self.clone()));
+        let leaving = self.0.leaving.clone();
+        self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
+        self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }
 
     /// All events from now on; the first caller gets all since the start.

@@ -60,7 +60,10 @@ impl Client {
             Ok(was) => was,
             Err(error) => {
                 let path = self.kept_path();
-                tracing::error!("cannot remove the kept session {}: {error}; remove it by hand", path.display());
+                tracing::error!(
+                    "cannot remove the kept session {}: {error}; remove it by hand",
+                    path.display()
+                );
                 true
             }
         }
@@ -108,7 +111,9 @@ async fn attempt(client: &Client) -> Result<(), LoginError> {
     let path = client.kept_path();
     let Some(kept) = read_key(&path, "the kept session").ok().and_then(|bytes| Kept::read(&bytes)) else {
         let path = path.display();
-        tracing::error!("the kept session {path} cannot be read, or others may read it; log in again with --keep");
+        tracing::error!(
+            "the kept session {path} cannot be read, or others may read it; log in again with --keep"
+        );
         return Ok(());
     };
     let who = client.0.session.resume(&kept).await?;

@@ -311,7 +311,10 @@ mod tests {
             assert_eq!((command.asks(), holds_password(&parsed.name, &command)), (asks, holds), "{words}");
         }
         let words = |words: &[&str]| parse_words(words.iter().map(ToString::to_string).collect()).unwrap();
-        assert!(format!("{:?}", words(&["list_files", "a b\\'"]).command).contains("a b"), "no quotes are undone");
+        assert!(
+            format!("{:?}", words(&["list_files", "a b\\'"]).command).contains("a b"),
+            "no quotes are undone"
+        );
         assert!(words(&["login", "ann", "--", "-x"]).command.is_ok(), "behind -- nothing is an option");
         assert!(words(&["login", "ann", "-x"]).command.is_err());
         assert!(parse_words(Vec::new()).is_none());

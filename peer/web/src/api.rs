@@ -1,4 +1,4 @@
-//! What can be asked: a command, and what happens.
+//! What can be asked: a command, what happens, and what there is (`resources`).
 //!
 //! A command is answered with the object that `--json` prints. With `"stream": true` lines come as they are said, one object
 //! each, and the last one has the result and its text. A command ends when its caller goes away.
@@ -24,8 +24,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::answer::{object, problem};
 use crate::events::{Next, Recent};
-use crate::{VERSION, VERSION_HEADER};
+use crate::{VERSION, VERSION_HEADER, resources};
 
 /// Bytes of a request's body: the longest line, each byte of it escaped.
 const MAX_BODY: usize = 512 * 1024;
@@ -155,9 +156,10 @@ pub(crate) fn router(
         .route("/api/1", get(about))
         .route("/api/1/command", post(command))
         .route("/api/1/events", get(events))
+        .with_state(Parts { client: client.clone(), asked, recent, closing })
+        .merge(resources::router(client))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)
-        .with_state(Parts { client, asked, recent, closing })
         .layer(axum::middleware::map_response(named))
 }
 
@@ -176,7 +178,7 @@ async fn about(State(parts): State<Parts>) -> Response {
         "program": "shoal", "version": VERSION, "pid": std::process::id(), "data_dir": who.data_dir, "user": who.user,
         "address": who.address,
     });
-    (StatusCode::OK, axum_json(&about)).into_response()
+    object(StatusCode::OK, &about)
 }
 
 async fn nothing(request: Request) -> Response {
@@ -230,7 +232,11 @@ async fn read(request: Request) -> Result<CommandBody, Response> {
     };
     // The place of the error is enough: a password may stand there.
     serde_json::from_slice(&bytes).map_err(|error| {
-        let text = format!("the body is no JSON object of a command (line {}, column {})", error.line(), error.column());
+        let text = format!(
+            "the body is no JSON object of a command (line {}, column {})",
+            error.line(),
+            error.column()
+        );
         problem(StatusCode::BAD_REQUEST, &text)
     })
 }
@@ -256,7 +262,7 @@ async fn at_the_end(mut said: mpsc::Receiver<Said>) -> Response {
         if let Said::Done(done) = next {
             let succeeded = done.result.get("ok").is_some_and(|ok| *ok == true);
             let status = if succeeded { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-            return (status, axum_json(&Value::Object(done.result))).into_response();
+            return object(status, &Value::Object(done.result));
         }
     }
     ending()
@@ -330,14 +336,6 @@ impl Reader {
             }
         }
     }
-}
-
-fn problem(status: StatusCode, text: &str) -> Response {
-    (status, axum_json(&json!({ "ok": false, "error": text }))).into_response()
-}
-
-fn axum_json(value: &Value) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "application/json")], format!("{value}\n"))
 }
 
 #[cfg(test)]

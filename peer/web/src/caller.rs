@@ -47,7 +47,9 @@ pub enum CallError {
         uid: u32,
     },
     /// It ended before it had answered.
-    #[error("the daemon ended or was killed before it answered; whether the command took effect is open: start it and look")]
+    #[error(
+        "the daemon ended or was killed before it answered; whether the command took effect is open: start it and look"
+    )]
     Cut,
     /// It refuses.
     #[error("{text}")]
@@ -56,7 +58,9 @@ pub enum CallError {
         text: String,
     },
     /// It answers what this version does not understand.
-    #[error("the daemon is of another version ({theirs}, this program is {VERSION}): start both from one version")]
+    #[error(
+        "the daemon is of another version ({theirs}, this program is {VERSION}): start both from one version"
+    )]
     OtherVersion {
         /// The version that it says it is.
         theirs: String,
@@ -88,13 +92,8 @@ pub struct Lines {
 /// See [`CallError`].
 pub async fn command(at: &Path, command: Command) -> Result<Lines, CallError> {
     let passwords = command.passwords.iter().map(|one| Zeroizing::new(one.expose().to_owned())).collect();
-    let body = CommandBody {
-        line: None,
-        argv: Some(command.argv),
-        folder: command.folder,
-        passwords,
-        stream: true,
-    };
+    let body =
+        CommandBody { line: None, argv: Some(command.argv), folder: command.folder, passwords, stream: true };
     let body = serde_json::to_vec(&body).unwrap_or_default();
     Lines::of(call(at, Method::POST, "/api/1/command", body).await?).await
 }
@@ -131,7 +130,9 @@ impl Lines {
         let said = serde_json::from_slice::<Value>(&bytes).ok();
         let text = said.as_ref().and_then(|said| said["error"].as_str());
         match text {
-            Some(text) if status != StatusCode::NOT_FOUND => Err(CallError::Refused { text: text.to_owned() }),
+            Some(text) if status != StatusCode::NOT_FOUND => {
+                Err(CallError::Refused { text: text.to_owned() })
+            }
             _ => Err(CallError::OtherVersion { theirs: version }),
         }
     }

@@ -3,11 +3,13 @@
 //! was [`Said`].
 //!
 //! `socket` is where it listens and who may connect, `serve` the connections and their bounds, `api` what can be asked,
-//! `events` what happened lately, and `caller` the other end: what `shoal` does on the socket.
+//! `resources` what can be looked at, `events` what happened lately, and `caller` the other end: what `shoal` does on the socket.
 
+mod answer;
 mod api;
 pub mod caller;
 mod events;
+mod resources;
 mod serve;
 pub mod socket;
 

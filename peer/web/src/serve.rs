@@ -105,7 +105,9 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
                 strangers = strangers.saturating_add(1);
                 // So that none of them fills the log.
                 if strangers.is_power_of_two() {
-                    tracing::error!("a program of another user connected to the socket and was refused ({strangers} so far)");
+                    tracing::error!(
+                        "a program of another user connected to the socket and was refused ({strangers} so far)"
+                    );
                 }
                 refuse(stream, "403 Forbidden", STRANGER).await;
             }

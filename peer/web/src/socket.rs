@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn only_the_same_user_and_root_may_connect() {
-        for (theirs, own, expected) in [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (1000, 0, false)] {
+        for (theirs, own, expected) in
+            [(1000, 1000, true), (0, 1000, true), (1001, 1000, false), (1000, 0, false)]
+        {
             assert_eq!(may_connect(theirs, own), expected, "{theirs} to {own}");
         }
     }

@@ -11,7 +11,10 @@ const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 pub(super) fn own() -> IpAddr {
     let way = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
     let seen = way.and_then(|socket| socket.connect(ELSEWHERE).and_then(|()| socket.local_addr()));
-    seen.map(|address| address.ip()).ok().filter(|ip| !ip.is_unspecified()).unwrap_or(Ipv4Addr::LOCALHOST.into())
+    seen.map(|address| address.ip())
+        .ok()
+        .filter(|ip| !ip.is_unspecified())
+        .unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// Who reaches that address, in a sentence. `ports`: those that would have to be reachable.
@@ -20,7 +23,9 @@ pub(super) fn reach(at: SocketAddr, ports: &str) -> String {
     if ip.is_loopback() {
         format!("{ip} is this machine alone: nobody else reaches it; --listen IP:PORT gives another address")
     } else if is_global(ip) {
-        format!("nobody has tried whether {ip} is reached from elsewhere: firewalls must let TCP to {ports} in")
+        format!(
+            "nobody has tried whether {ip} is reached from elsewhere: firewalls must let TCP to {ports} in"
+        )
     } else {
         format!(
             "{ip} is reached from this network only; for others give --listen ROUTER_IP:{}, and forward TCP to {ports}",

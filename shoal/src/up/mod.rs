@@ -35,13 +35,13 @@ pub(crate) fn main(options: Options) -> ExitCode {
     secrets::no_core_dumps();
     let runtime = match shoal_console::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return crate::invocation::failed(&format!("cannot start: {error}")),
+        Err(error) => return crate::show::failed(&format!("cannot start: {error}")),
     };
     let ended = runtime.block_on(run::run(options));
     // What did not end in time ends with the process.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::invocation::failed(&format!("{error:#}")),
+        Err(error) => crate::show::failed(&format!("{error:#}")),
     }
 }

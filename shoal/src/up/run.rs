@@ -44,7 +44,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE))).context("cannot write the log file")?;
+    log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE)))
+        .context("cannot write the log file")?;
     descriptors::raise();
     let setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
@@ -138,5 +139,7 @@ fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, daemon:
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }

@@ -46,7 +46,8 @@ pub(super) fn folder(options: &Options) -> Result<PathBuf> {
     if let Some(dir) = &options.data {
         return std::path::absolute(dir).with_context(|| format!("cannot use {}", dir.display()));
     }
-    let base = etcetera::choose_base_strategy().context("there is no home folder to keep data in; give --data DIR")?;
+    let base = etcetera::choose_base_strategy()
+        .context("there is no home folder to keep data in; give --data DIR")?;
     Ok(base.data_dir().join("shoal"))
 }
 
@@ -62,7 +63,8 @@ impl Setup {
         let before: Option<Choice> = match path.exists() {
             false => None,
             true => {
-                let text = read_text(&path, MAX_CHOICE).with_context(|| format!("cannot read {}", path.display()))?;
+                let text = read_text(&path, MAX_CHOICE)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
                 let read = serde_json::from_str(&text);
                 Some(read.with_context(|| {
                     let what = "it is not as shoal up wrote it: remove it, and give --listen again where you gave it before";
@@ -71,7 +73,10 @@ impl Setup {
             }
         };
         if before.as_ref().is_some_and(|before| before.own_tracker) && options.join.is_some() {
-            bail!("{} has a tracker of its own, which others may use; give another folder: --data DIR", dir.display());
+            bail!(
+                "{} has a tracker of its own, which others may use; give another folder: --data DIR",
+                dir.display()
+            );
         }
         let own_tracker = before.as_ref().map_or(options.join.is_none(), |before| before.own_tracker);
         let listen = match (options.listen, before) {
@@ -99,7 +104,10 @@ impl Setup {
         };
         if let Some(text) = text {
             TrackerInfo::parse(&text).map_err(|error| {
-                anyhow::anyhow!("{:?} names no tracker: {error}; a friend's shoal up shows the line", text.trim())
+                anyhow::anyhow!(
+                    "{:?} names no tracker: {error}; a friend's shoal up shows the line",
+                    text.trim()
+                )
             })?;
             replace(&path, &text)?;
         }
@@ -133,7 +141,11 @@ impl Setup {
     /// The ports that others must reach, in words.
     pub(super) fn ports(&self) -> String {
         let port = self.choice.listen.port();
-        if self.choice.own_tracker { format!("ports {port} and {}", port + 1) } else { format!("port {port}") }
+        if self.choice.own_tracker {
+            format!("ports {port} and {}", port + 1)
+        } else {
+            format!("port {port}")
+        }
     }
 
     fn own_ip(&self) -> IpAddr {
@@ -145,7 +157,7 @@ impl Setup {
     fn check_ports(&self) -> Result<()> {
         let client = self.choice.listen.port();
         let ports = if self.choice.own_tracker { vec![client, client + 1] } else { vec![client] };
-        for port in ports.into_iter().filter(|&port| port != 0 && !is_free(port)) {
+        if let Some(port) = ports.into_iter().find(|&port| port != 0 && !is_free(port)) {
             let friends = if self.choice.own_tracker { "; friends then need the new line" } else { "" };
             let other = if client < 60_000 { client + 10 } else { client - 10 };
             bail!(
@@ -175,7 +187,9 @@ fn free_port(own_tracker: bool) -> Result<u16> {
 fn replace(path: &Path, text: &str) -> Result<()> {
     let beside = path.with_extension("new");
     let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.with_context(|| format!("cannot write {}; make room, or give another folder with --data", path.display()))
+    written.with_context(|| {
+        format!("cannot write {}; make room, or give another folder with --data", path.display())
+    })
 }
 
 #[cfg(test)]
@@ -228,8 +242,13 @@ mod tests {
         let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let at = taken.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let error = Setup::read(dir.path().to_owned(), &options(Some(&at.to_string()), None)).unwrap_err().to_string();
-        assert!(error.contains(&format!("port {} is in use", at.port())) && error.contains("--listen"), "{error}");
+        let error = Setup::read(dir.path().to_owned(), &options(Some(&at.to_string()), None))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("port {} is in use", at.port())) && error.contains("--listen"),
+            "{error}"
+        );
         std::fs::write(dir.path().join(CHOICE_FILE), "{").unwrap();
         let error = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap_err().to_string();
         assert!(error.contains("up.json cannot be used") && error.contains("remove it"), "{error}");

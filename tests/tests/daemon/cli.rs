@@ -19,7 +19,11 @@ fn every_command_works_through_shoal_with_the_callers_paths_and_a_scripts_exit_c
     let trackers = Trackers::start(dir.path(), 1);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
     let created = ann.run(&["create_user", "ann"], "secret\n");
-    assert_eq!((created.code, created.stdout.contains("user ann was created")), (Some(0), true), "{created:?}");
+    assert_eq!(
+        (created.code, created.stdout.contains("user ann was created")),
+        (Some(0), true),
+        "{created:?}"
+    );
     assert!(created.stderr.contains("this password is weak"), "{created:?}");
     let logged_in = ann.run(&["login", "ann", "--json"], "secret\n");
     assert_eq!(json(&logged_in.stdout)["user"], "ann", "{logged_in:?}");
@@ -29,7 +33,11 @@ fn every_command_works_through_shoal_with_the_callers_paths_and_a_scripts_exit_c
     std::fs::create_dir_all(&folder).unwrap();
     random_file(&dir.path().join("films/x.bin"), 1 << 20, 5);
     let shared = finish(ann.shoal(&["upload_file", "../x.bin", "a b"]).current_dir(&folder), "");
-    assert_eq!((shared.code, shared.stdout.starts_with("sharing x.bin in a b (1.0 MiB")), (Some(0), true), "{shared:?}");
+    assert_eq!(
+        (shared.code, shared.stdout.starts_with("sharing x.bin in a b (1.0 MiB")),
+        (Some(0), true),
+        "{shared:?}"
+    );
     let listed = ann.run(&["--json", "list_files", "a b"], "");
     assert_eq!(json(&listed.stdout)["files"][0]["name"], "x.bin");
     let plain = ann.run(&["list_files", "a b"], "").stdout;
@@ -74,7 +82,10 @@ fn help_says_the_same_and_needs_no_daemon_and_without_one_it_says_what_to_type()
     let dir = tempfile::tempdir().unwrap();
     let alone = |arguments: &[&str]| {
         let mut command = Command::new(binary("shoal"));
-        command.args(arguments).env("XDG_RUNTIME_DIR", dir.path()).env("XDG_DATA_HOME", dir.path().join("data"));
+        command
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .env("XDG_DATA_HOME", dir.path().join("data"));
         finish(command.env_remove("SHOAL_SOCKET"), "")
     };
     let none = alone(&["whoami"]);
@@ -84,17 +95,24 @@ fn help_says_the_same_and_needs_no_daemon_and_without_one_it_says_what_to_type()
     assert!(none["ok"] == false && none["error"].as_str().unwrap().contains("shoal up"), "{none}");
     for arguments in [&["help", "upload_file"][..], &["upload_file", "--help"]] {
         let help = alone(arguments).stdout;
-        assert!(help.starts_with("upload_file <file_path> <group_id>") && help.contains("example: "), "{help}");
+        assert!(
+            help.starts_with("upload_file <file_path> <group_id>") && help.contains("example: "),
+            "{help}"
+        );
     }
     for arguments in [&["help"][..], &["--help"]] {
         let help = alone(arguments);
-        assert!(help.code == Some(0) && help.stdout.contains("upload_file") && help.stdout.contains("tracker"), "{help:?}");
+        assert!(
+            help.code == Some(0) && help.stdout.contains("upload_file") && help.stdout.contains("tracker"),
+            "{help:?}"
+        );
     }
     assert!(alone(&["help", "up"]).stdout.contains("--join"));
     assert!(alone(&["up", "--help"]).stdout.contains("--join"));
     // The six programs, as they are.
     for program in ["tracker", "client", "server", "fetch", "dfs", "dfs-server"] {
-        let (own, other) = (alone(&[program, "--help"]).stdout, finish(Command::new(binary(program)).arg("--help"), ""));
+        let (own, other) =
+            (alone(&[program, "--help"]).stdout, finish(Command::new(binary(program)).arg("--help"), ""));
         assert_eq!(own.replace(&format!("shoal {program} "), &format!("{program} ")), other.stdout);
         assert_eq!(alone(&[program, "--no-such-option"]).code, Some(2), "{program}");
     }
@@ -119,8 +137,13 @@ fn with_several_daemons_it_asks_which_and_dead_sockets_do_not_count() {
     let trackers = Trackers::start(dir.path(), 1);
     let one = Service::start(dir.path(), "one", &trackers.info(), &[]);
     one.enter("one");
-    let mut other = shoal_tests::client_command(dir.path(), "other", &trackers.info(), shoal_tests::free_port());
-    other.arg("--headless").env("XDG_RUNTIME_DIR", dir.path().join("run-one")).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut other =
+        shoal_tests::client_command(dir.path(), "other", &trackers.info(), shoal_tests::free_port());
+    other
+        .arg("--headless")
+        .env("XDG_RUNTIME_DIR", dir.path().join("run-one"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     let mut other = other.spawn().unwrap();
     until("there are two", || one.run(&["whoami"], "").code == Some(1));
     let asked = one.run(&["whoami"], "").stderr;
@@ -170,7 +193,10 @@ fn a_daemon_that_dies_under_a_command_is_said_and_one_of_another_version_too() {
         let said = child.wait_with_output().unwrap();
         let error = String::from_utf8_lossy(&said.stderr);
         assert_eq!((said.status.code(), error.lines().count()), (Some(1), 1), "{answer}: {error}");
-        assert!(error.contains("another version (9.9.9") || error.contains("before it answered"), "{answer}: {error}");
+        assert!(
+            error.contains("another version (9.9.9") || error.contains("before it answered"),
+            "{answer}: {error}"
+        );
     }
 }
 

@@ -19,7 +19,10 @@ fn commands_by_http_do_what_the_prompt_does_and_answer_as_json_does() {
     let trackers = Trackers::start(dir.path(), 1);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
     let whoami = ann.ok("whoami");
-    assert_eq!((&whoami["ok"], &whoami["command"], &whoami["user"]), (&json!(true), &json!("whoami"), &json!(null)));
+    assert_eq!(
+        (&whoami["ok"], &whoami["command"], &whoami["user"]),
+        (&json!(true), &json!("whoami"), &json!(null))
+    );
     ann.enter("ann");
     ann.ok("create_group g");
     // Words that are cut already are not cut again.
@@ -96,7 +99,9 @@ fn what_is_too_big_too_slow_or_no_request_is_refused_and_the_daemon_goes_on() {
     stuck.write_all(b"POST /api/1/command HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
 
     let huge = format!("{{\"line\":\"{}\"}}", "x".repeat(1 << 20));
-    let head = |length: usize| format!("POST /api/1/command HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let head = |length: usize| {
+        format!("POST /api/1/command HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")
+    };
     let answered = ask_raw(&socket, format!("{}{huge}", head(huge.len())).as_bytes());
     assert_eq!(answered.status, 413, "{answered:?}");
     let long = ann.ask(&json!({ "line": format!("list_files {}", "x".repeat(100_000)) }));
@@ -183,7 +188,10 @@ fn a_killed_daemons_socket_is_replaced_and_a_living_ones_folder_is_in_use() {
     let mut second = client_command(dir.path(), "ann", &trackers.info(), free_port());
     second.arg("--headless").env("XDG_RUNTIME_DIR", dir.path().join("run-ann"));
     let second = finish(&mut second, "");
-    assert!(second.code == Some(1) && second.stderr.contains("already in use by another process"), "{second:?}");
+    assert!(
+        second.code == Some(1) && second.stderr.contains("already in use by another process"),
+        "{second:?}"
+    );
     assert_eq!(ann.ok("whoami")["ok"], true, "the first one was not touched");
     ann.kill();
     assert!(socket.exists() && UnixStream::connect(&socket).is_err());
@@ -206,7 +214,8 @@ fn it_ends_within_five_seconds_by_quit_and_by_signals_with_a_command_under_way()
         trackers.kill(1);
         let (socket, body) = (ann.socket(), json!({ "line": "list_groups" }).to_string());
         let waits = std::thread::spawn(move || {
-            let head = format!("POST /api/1/command HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head =
+                format!("POST /api/1/command HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
             ask_raw(&socket, format!("{head}{body}").as_bytes())
         });
         let begun = Instant::now();
@@ -242,7 +251,9 @@ fn another_users_program_gets_nothing_even_where_the_files_let_it_in() {
     let script =
         "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die $!; print while <$s>;";
     let mut stranger = Command::new("setpriv");
-    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", script]).arg(ann.socket());
+    stranger
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", script])
+        .arg(ann.socket());
     let said = finish(&mut stranger, "");
     assert!(said.stdout.contains("403") && said.stdout.contains("only programs of the user"), "{said:?}");
     until("it is logged", || ann.log().contains("a program of another user"));

@@ -20,7 +20,10 @@ fn pair() -> u16 {
 fn command(dir: &Path, name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary("shoal"));
     command.arg("up").arg("--data").arg(dir.join(name)).args(arguments);
-    command.env("XDG_RUNTIME_DIR", dir.join(format!("run-{name}"))).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+    command
+        .env("XDG_RUNTIME_DIR", dir.join(format!("run-{name}")))
+        .env_remove("SHOAL_PASSWORD")
+        .env_remove("RUST_LOG");
     command
 }
 
@@ -50,7 +53,11 @@ fn one_command_begins_and_a_friend_joins_with_the_line_that_it_gave() {
     let line = line_for_friends(&ann);
     assert!(ann.log().contains("127.0.0.1 is this machine alone"), "{}", ann.log());
     let said = ann.log();
-    assert_eq!(said.lines().filter(|line| !line.contains("known by its key")).count(), 3, "three lines: {said}");
+    assert_eq!(
+        said.lines().filter(|line| !line.contains("known by its key")).count(),
+        3,
+        "three lines: {said}"
+    );
     ok(&ann, &["create_user", "ann"], "secret\n");
     ok(&ann, &["login", "ann"], "secret\n");
     ok(&ann, &["create_group", "films"], "");
@@ -97,15 +104,27 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
     };
     let ann = up(dir.path(), "ann", &["--listen", &listen]);
     refused("ann", &[], &["shoal up runs already on", "pid", "shoal whoami"]);
-    refused("eve", &["--listen", &listen], &[&format!("port {port} is in use by another program"), "--listen"]);
+    refused(
+        "eve",
+        &["--listen", &listen],
+        &[&format!("port {port} is in use by another program"), "--listen"],
+    );
     ok(&ann, &["whoami"], "");
     drop(ann);
     // The tracker's port alone.
     let _taken = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
-    refused("ann", &[], &[&format!("port {} is in use by another program", port + 1), "friends then need the new line"]);
+    refused(
+        "ann",
+        &[],
+        &[&format!("port {} is in use by another program", port + 1), "friends then need the new line"],
+    );
     refused("ann", &["--join", "127.0.0.1 9"], &["a tracker of its own", "--data DIR"]);
     let free = format!("127.0.0.1:{}", free_ports(1)[0]);
-    refused("dan", &["--listen", &free, "--join", "nonsense"], &["names no tracker", "shoal up shows the line"]);
+    refused(
+        "dan",
+        &["--listen", &free, "--join", "nonsense"],
+        &["names no tracker", "shoal up shows the line"],
+    );
     std::fs::write(dir.path().join("file"), "x").unwrap();
     refused("file", &[], &["cannot keep data in", "--data DIR"]);
 }
