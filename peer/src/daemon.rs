@@ -8,6 +8,7 @@ use std::time::Duration;
 use shoal_client::Client;
 use shoal_console::service;
 use shoal_web::{Asked, Done, Said, SocketError, Table, Web, Words};
+use shoal_wipe::without_traces;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -76,7 +77,11 @@ impl Daemon {
 async fn carry_out(client: Client, asked: Asked) -> Next {
     let Asked { words, folder, passwords, answer } = asked;
     let parsed = match words {
-        Words::Line(line) => parse_apart(&line),
+        Words::Line(line) => {
+            let parsed = parse_apart(&line);
+            without_traces(move || drop(line));
+            parsed
+        }
         Words::Cut(words) => parse_words_apart(words),
     };
     let Some(parsed) = parsed else {

@@ -1,6 +1,7 @@
 //! The connections on the socket: taken while there are not too many, checked for their user, and ended when they say nothing
 //! or take nothing.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shoal_client::Client;
+use shoal_wipe::without_traces;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -115,25 +117,30 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
     }
 }
 
-/// One request and its answer.
+/// One request and its answer. A password may be in what is read: all work on it is done without leaving traces.
 async fn serve(stream: UnixStream, router: Router, closing: CancellationToken) {
     let answered = CancellationToken::new();
     let router = router.layer(axum::Extension(api::Answered(answered.clone())));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD).keep_alive(false);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = Box::pin(connection);
     let late = async {
         answered.cancelled().await;
         tokio::time::sleep(READ_WITHIN).await;
     };
-    tokio::select! {
+    let ends = tokio::select! {
         // A caller that went away, or said nonsense, is no concern of ours.
-        _ = connection.as_mut() => return,
-        () = late => return,
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        _ = poll_fn(|context| without_traces(|| connection.as_mut().poll(context))) => false,
+        () = late => false,
+        () = closing.cancelled() => true,
+    };
+    if ends {
+        connection.as_mut().graceful_shutdown();
+        let rest = poll_fn(|context| without_traces(|| connection.as_mut().poll(context)));
+        let _ = timeout(CLOSE_WITHIN, rest).await;
     }
-    let _ = timeout(CLOSE_WITHIN, connection).await;
+    without_traces(|| drop(connection));
 }
 
 /// Answers without having read anything. What does not fit the socket's buffer at once is left.

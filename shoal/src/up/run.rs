@@ -65,7 +65,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
             let screen = Screen::new(Form::Text);
             let end = CancellationToken::new();
             let events = tokio::spawn(screen.show_events(client.events(), end.clone()));
-            say(&setup, &trackers, tracker.as_ref(), &daemon);
+            say(&setup, &trackers, tracker.as_ref(), &client, &daemon);
             service::ready();
             tokio::select! {
                 () = daemon.serve(&client) => {}
@@ -110,23 +110,27 @@ async fn start_client(setup: &Setup, trackers: &TrackerInfo, data_dir: DataDir) 
 }
 
 /// Says what to type now, what to send to a friend, and who can reach this machine.
-fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, daemon: &Daemon) {
+fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client: &Client, daemon: &Daemon) {
     let shoal = if socket::find().iter().any(|found| found == daemon.path()) {
         "shoal".to_owned()
     } else {
         format!("shoal --socket {}", daemon.path().display())
     };
-    let next = format!("in another terminal: {shoal} create_user NAME, and then {shoal} login NAME");
+    let next = if client.keeps_session() {
+        format!("commands in another terminal, such as {shoal} whoami,")
+    } else {
+        format!("in another terminal: {shoal} create_user NAME, and then {shoal} login NAME,")
+    };
     let text = match tracker {
         Some(tracker) => format!(
-            "Shoal runs. Type {next}, {shoal} create_group GROUP\nA friend types: shoal up --join '{}'\n{}",
+            "Shoal runs. Type {next} {shoal} create_group GROUP\nA friend types: shoal up --join '{}'\n{}",
             tracker.line(),
             sentence(&address::reach(setup.client_address(), &setup.ports()))
         ),
         None => {
             let named: Vec<String> = trackers.iter().map(|(_, line)| line.to_string()).collect();
             format!(
-                "Shoal runs, with the tracker {}. Type {next}, {shoal} join_group GROUP\n\
+                "Shoal runs, with the tracker {}. Type {next} {shoal} join_group GROUP\n\
                  Others get files from this machine if they reach it: TCP to {}",
                 named.join(", "),
                 setup.ports()

@@ -84,7 +84,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-wipe",
         ],
     ),
-    ("peer/web", &["shoal-client", "shoal-common", "shoal-session"]),
+    ("peer/web", &["shoal-client", "shoal-common", "shoal-session", "shoal-wipe"]),
     (
         "shoal",
         &[
