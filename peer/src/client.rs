@@ -2,6 +2,7 @@
 //! end.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -126,7 +127,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         screen.note(note)?;
     }
     let headless = interface == Interface::Headless;
-    let mut daemon = if headless { open(&client, &screen)? } else { None };
+    let mut daemon = if headless { open(&client, options.web, &screen)? } else { None };
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
@@ -151,12 +152,14 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 }
 
 /// Opens the socket of a service, and says where it is. Without one the service goes on: it shares and downloads all the same.
-fn open(client: &Client, screen: &Screen) -> io::Result<Option<Daemon>> {
-    let opened = Daemon::start(client);
+fn open(client: &Client, web: Option<SocketAddr>, screen: &Screen) -> io::Result<Option<Daemon>> {
+    let opened = Daemon::start(client, web);
     match &opened {
         Ok(daemon) => screen.note(&format!("commands are taken at {}", shown(daemon.path())))?,
         Err(error) => screen.note(&format!("no commands are taken while this runs: {error}"))?,
     }
+    let note = opened.as_ref().ok().and_then(Daemon::web_note);
+    note.map_or(Ok(()), |note| screen.note(&note))?;
     service::ready();
     Ok(opened.ok())
 }

@@ -1,6 +1,7 @@
 //! A client without a prompt that takes commands through its socket: those of the prompt, several at a time. The client goes on
 //! when a caller goes away; only the caller's command ends then.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,13 +33,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the client's socket.
+    /// Opens the client's socket, and the address for browsers, which must be loopback.
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn start(client: &Client) -> Result<Self, SocketError> {
+    pub fn start(client: &Client, web: Option<SocketAddr>) -> Result<Self, SocketError> {
         let (sender, asked) = mpsc::channel(WAITING);
-        Ok(Self { web: shoal_web::start(client, sender)?, asked })
+        Ok(Self { web: shoal_web::start(client, sender, web)?, asked })
+    }
+
+    /// What is to be said of the address for browsers, if one was asked for.
+    #[must_use]
+    pub fn web_note(&self) -> Option<String> {
+        Some(match self.web.served()? {
+            Ok(at) => {
+                format!("a browser or program on this machine may look in at http://{at}: type shoal web")
+            }
+            Err(error) => format!("{error}; everything else goes on"),
+        })
     }
 
     /// The socket.

@@ -14,6 +14,8 @@ pub(crate) enum Own {
     Up(up::Options),
     /// Show events and downloads as they happen, until Ctrl-C
     Watch,
+    /// Show a link with which a browser on this machine may look in, good once and for a minute
+    Web,
     /// Print the completions of a shell
     Completions {
         /// The shell.

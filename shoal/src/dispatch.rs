@@ -12,7 +12,7 @@ use shoal_console::wrapped;
 use crate::definition::{Own, definition};
 use crate::invocation::read;
 use crate::show::failed;
-use crate::{ask, up, watch};
+use crate::{ask, link, up, watch};
 
 /// Does what the arguments say.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -52,6 +52,10 @@ fn own(arguments: Vec<OsString>) -> ExitCode {
         Own::Watch => {
             let socket = matches.get_one::<PathBuf>("socket").cloned();
             watch::main(socket, matches.get_flag("json"))
+        }
+        Own::Web => {
+            let socket = matches.get_one::<PathBuf>("socket").cloned();
+            link::main(socket, matches.get_flag("json"))
         }
         Own::Completions { shell } => completions(&shell),
         Own::Man { dir } => match man(&dir) {

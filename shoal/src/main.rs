@@ -1,15 +1,17 @@
 //! `shoal`: the six programs as subcommands, `shoal up` to begin, and each command of the prompt for a client that runs in the
 //! background.
 //!
-//! `programs` hands over to the six; `definition` is what clap knows of everything; `dispatch` tells them apart; `invocation` is a command as it was typed; `ask` carries a
-//! command to the daemon that `choose` finds, `passwords` has what it asks for, and `show` shows what it says; `watch` follows
-//! events; `up` is a tracker and a client in one process.
+//! `programs` hands over to the six; `definition` is what clap knows of everything. `dispatch` tells apart what was typed;
+//! `invocation` is a command of the prompt among it. `ask` carries such a command to the daemon that `choose` finds, `passwords` has
+//! what it asks for, and `show` shows what it says. `watch` follows events, and `link` lets a browser in. `up` is a tracker and a
+//! client in one process.
 
 mod ask;
 mod choose;
 mod definition;
 mod dispatch;
 mod invocation;
+mod link;
 mod passwords;
 mod programs;
 mod show;

@@ -1,14 +1,15 @@
-//! What can be asked: a command, what happens, and what there is (`resources`).
+//! What can be asked: a command, what happens (`feed`), and what there is (`resources`).
 //!
 //! A command is answered with the object that `--json` prints. With `"stream": true` lines come as they are said, one object
 //! each, and the last one has the result and its text. A command ends when its caller goes away.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,26 +21,18 @@ use serde_json::{Map, Value, json};
 use shoal_client::Client;
 use shoal_common::Password;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::answer::{object, problem};
-use crate::events::{Next, Recent};
-use crate::{VERSION, VERSION_HEADER, resources};
+use crate::events::Recent;
+use crate::keys::Keys;
+use crate::{VERSION, VERSION_HEADER, body, feed, resources};
 
-/// Bytes of a request's body: the longest line, each byte of it escaped.
-const MAX_BODY: usize = 512 * 1024;
-/// How long a body may take to come.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// What is said of a command and not taken yet; the command waits meanwhile, or leaves progress out.
 const SAID_AHEAD: usize = 16;
 /// Most passwords that a command takes.
 const MAX_PASSWORDS: usize = 2;
-/// A comment goes to a reader of events that often, so that the end of either is noticed.
-const STILL_THERE: Duration = Duration::from_secs(15);
-/// How often the progress of downloads is looked at for readers of events.
-const PROGRESS: Duration = Duration::from_secs(1);
 
 /// A command that came from a program.
 #[derive(Debug)]
@@ -142,22 +135,30 @@ pub(crate) struct Answered(pub(crate) CancellationToken);
 struct Parts {
     client: Client,
     asked: mpsc::Sender<Asked>,
-    recent: Arc<Recent>,
-    closing: CancellationToken,
+    loopback: Option<Loopback>,
+}
+
+/// The API on a port of this machine, and who may use it.
+#[derive(Clone)]
+pub(crate) struct Loopback {
+    pub(crate) at: SocketAddr,
+    pub(crate) keys: Arc<Keys>,
 }
 
 pub(crate) fn router(
     client: Client,
     asked: mpsc::Sender<Asked>,
     recent: Arc<Recent>,
+    loopback: Option<Loopback>,
     closing: CancellationToken,
 ) -> Router {
     Router::new()
         .route("/api/1", get(about))
         .route("/api/1/command", post(command))
-        .route("/api/1/events", get(events))
-        .with_state(Parts { client: client.clone(), asked, recent, closing })
-        .merge(resources::router(client))
+        .route("/api/1/link", post(link))
+        .with_state(Parts { client: client.clone(), asked, loopback })
+        .merge(resources::router(client.clone()))
+        .merge(feed::router(client, recent, closing))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)
         .layer(axum::middleware::map_response(named))
@@ -181,6 +182,21 @@ async fn about(State(parts): State<Parts>) -> Response {
     object(StatusCode::OK, &about)
 }
 
+/// A link with a code, good once.
+async fn link(State(parts): State<Parts>) -> Response {
+    let Some(Loopback { at, keys }) = parts.loopback else {
+        let text = "this client serves no browser; start it with --web 127.0.0.1:8384";
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, text);
+    };
+    match keys.code(Instant::now()) {
+        Ok(code) => {
+            let link = format!("http://{at}/#{}", code.as_str());
+            object(StatusCode::OK, &json!({ "command": "web", "ok": true, "link": link }))
+        }
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("no code can be made: {error}")),
+    }
+}
+
 async fn nothing(request: Request) -> Response {
     let path: String = request.uri().path().chars().take(100).collect();
     problem(StatusCode::NOT_FOUND, &format!("there is no {path}; this is version {VERSION} of the program"))
@@ -195,7 +211,7 @@ async fn command(
     Extension(Answered(answered)): Extension<Answered>,
     request: Request,
 ) -> Response {
-    let body = match read(request).await {
+    let body: CommandBody = match body::read(request).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
@@ -218,27 +234,6 @@ async fn command(
         Err(mpsc::error::TrySendError::Closed(_)) => return ending(),
     }
     if body.stream { stream(said, answered) } else { at_the_end(said).await }
-}
-
-/// The body, within its bounds of size and time.
-async fn read(request: Request) -> Result<CommandBody, Response> {
-    let read = timeout(BODY_WITHIN, to_bytes(request.into_body(), MAX_BODY)).await;
-    let Ok(read) = read else {
-        return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
-    };
-    let Ok(bytes) = read else {
-        let most = format!("the body is cut off, or longer than {MAX_BODY} bytes");
-        return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &most));
-    };
-    // The place of the error is enough: a password may stand there.
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let text = format!(
-            "the body is no JSON object of a command (line {}, column {})",
-            error.line(),
-            error.column()
-        );
-        problem(StatusCode::BAD_REQUEST, &text)
-    })
 }
 
 /// What a command says as it says it, one object a line.
@@ -270,72 +265,6 @@ async fn at_the_end(mut said: mpsc::Receiver<Said>) -> Response {
 
 fn ending() -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon ends; whether the command took effect is open")
-}
-
-/// Events from the one behind `Last-Event-ID`, or from now on, as server-sent events; the progress of downloads between them.
-async fn events(State(parts): State<Parts>, request: Request) -> Response {
-    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
-    let at = last.unwrap_or_else(|| *parts.recent.watch().borrow());
-    let reader = Reader { numbers: parts.recent.watch(), parts, at, shown: Value::Null, begun: false };
-    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
-    let lines = futures::stream::unfold(reader, |mut reader| async move {
-        let text = reader.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(text)), reader))
-    });
-    (StatusCode::OK, kind, Body::from_stream(lines)).into_response()
-}
-
-/// A reader of events.
-struct Reader {
-    parts: Parts,
-    numbers: tokio::sync::watch::Receiver<u64>,
-    /// The number of the last event that it has.
-    at: u64,
-    /// The progress that it was last told.
-    shown: Value,
-    begun: bool,
-}
-
-impl Reader {
-    /// What goes to it next; nothing when the daemon ends.
-    async fn next(&mut self) -> Option<String> {
-        if !std::mem::replace(&mut self.begun, true) {
-            return Some(": shoal\n\n".to_owned());
-        }
-        let mut quiet = Duration::ZERO;
-        loop {
-            self.numbers.mark_unchanged();
-            match self.parts.recent.after(self.at) {
-                Next::Resync(number) => {
-                    self.at = number;
-                    return Some(format!("id: {number}\nevent: resync\ndata: {{\"event\":\"resync\"}}\n\n"));
-                }
-                Next::Events(events) if !events.is_empty() => {
-                    self.at = events.last().map_or(self.at, |(number, _)| *number);
-                    let text = |(number, event): &(u64, Value)| {
-                        let name = event["event"].as_str().unwrap_or_default();
-                        format!("id: {number}\nevent: {name}\ndata: {event}\n\n")
-                    };
-                    return Some(events.iter().map(text).collect());
-                }
-                Next::Events(_) => {}
-            }
-            let downloads = json!(self.parts.client.downloads());
-            if downloads != self.shown {
-                self.shown = downloads;
-                let event = json!({ "event": "progress", "downloads": self.shown });
-                return Some(format!("event: progress\ndata: {event}\n\n"));
-            }
-            if quiet >= STILL_THERE {
-                return Some(": still there\n\n".to_owned());
-            }
-            tokio::select! {
-                () = self.parts.closing.cancelled() => return None,
-                _ = self.numbers.changed() => {}
-                () = tokio::time::sleep(PROGRESS) => quiet += PROGRESS,
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -106,6 +106,16 @@ pub async fn events(at: &Path) -> Result<Lines, CallError> {
     Lines::of(call(at, Method::GET, "/api/1/events", Vec::new()).await?).await
 }
 
+/// Asks for a link for a browser, with a code that is good once.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn link(at: &Path) -> Result<Value, CallError> {
+    let mut lines = Lines::of(call(at, Method::POST, "/api/1/link", Vec::new()).await?).await?;
+    let line = lines.line().await?.ok_or(CallError::Cut)?;
+    serde_json::from_slice(&line).map_err(|_| lines.other_version())
+}
+
 /// Asks which daemon it is.
 ///
 /// # Errors

@@ -3,12 +3,17 @@
 //! was [`Said`].
 //!
 //! `socket` is where it listens and who may connect, `serve` the connections and their bounds, `api` what can be asked,
-//! `resources` what can be looked at, `events` what happened lately, and `caller` the other end: what `shoal` does on the socket.
+//! `resources` what can be looked at, `feed` and `events` what happens, `loopback` the same for a browser, behind `guard` and `keys`, and `caller` the other end: what `shoal` does on the socket.
 
 mod answer;
 mod api;
+mod body;
 pub mod caller;
 mod events;
+mod feed;
+mod guard;
+mod keys;
+mod loopback;
 mod resources;
 mod serve;
 pub mod socket;

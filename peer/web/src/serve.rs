@@ -2,6 +2,7 @@
 //! or take nothing.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shoal_client::Client;
 use shoal_wipe::without_traces;
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Asked};
 use crate::events::{self, Recent};
+use crate::keys::Keys;
+use crate::loopback;
 use crate::socket::{self, Socket, SocketError};
 
 /// Connections at a time; a person's scripts have a few.
@@ -45,22 +48,43 @@ const STRANGER: &str = "only programs of the user who runs this daemon may use i
 #[derive(Debug)]
 pub struct Web {
     path: std::path::PathBuf,
+    served: Option<Result<SocketAddr, String>>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Serves the API of a client on the socket of its data folder. Commands go to `asked`.
+/// Serves the API of a client on the socket of its data folder. Commands go to `asked`. With `web`, what can be looked at is served
+/// there too; where that cannot be, the socket is served all the same, and [`Web::served`] says why.
 ///
 /// # Errors
 /// See [`SocketError`].
-pub fn start(client: &Client, asked: mpsc::Sender<Asked>) -> Result<Web, SocketError> {
+pub fn start(
+    client: &Client,
+    asked: mpsc::Sender<Asked>,
+    web: Option<SocketAddr>,
+) -> Result<Web, SocketError> {
     let data = client.whoami().data_dir;
     let socket = socket::listen(&data, socket::runtime_folder().as_deref())?;
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let recent = Arc::new(Recent::default());
     tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
-    let router = api::router(client.clone(), asked, recent, closing.clone());
-    let web = Web { path: socket.path.clone(), closing: closing.clone(), tasks: tasks.clone() };
+    let web =
+        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    let (listener, served) = match web {
+        None => (None, None),
+        Some(Ok(listener)) => (Some(listener), Some(Ok(()))),
+        Some(Err(error)) => (None, Some(Err(error))),
+    };
+    let at = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let keys = Arc::new(Keys::open(&data));
+    if let Some(listener) = listener {
+        let router = loopback::router(client.clone(), recent.clone(), keys.clone(), closing.clone());
+        tasks.spawn(accept_tcp(listener, router, tasks.clone(), closing.clone()));
+    }
+    let served = served.map(|served| served.and(at.ok_or_else(|| "it does not listen".to_owned())));
+    let loopback = at.map(|at| api::Loopback { at, keys });
+    let router = api::router(client.clone(), asked, recent, loopback, closing.clone());
+    let web = Web { path: socket.path.clone(), served, closing: closing.clone(), tasks: tasks.clone() };
     tasks.spawn(accept(socket, router, tasks.clone(), closing));
     Ok(web)
 }
@@ -70,6 +94,12 @@ impl Web {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where a browser finds it, or why none does, if it was asked for.
+    #[must_use]
+    pub fn served(&self) -> Option<&Result<SocketAddr, String>> {
+        self.served.as_ref()
     }
 
     /// Stops listening, and lets answers that are on their way go out.
@@ -117,8 +147,33 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
     }
 }
 
+/// The same on loopback, where every request is judged by itself.
+async fn accept_tcp(listener: TcpListener, router: Router, tasks: TaskTracker, closing: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
+        match (accepted, places.clone().try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let (router, closing) = (router.clone(), closing.clone());
+                tasks.spawn(async move {
+                    serve(stream, router, closing).await;
+                    drop(place);
+                });
+            }
+            (Ok((stream, _)), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
+            (Err(error), _) => {
+                tracing::warn!("cannot take a connection at loopback: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
 /// One request and its answer. A password may be in what is read: all work on it is done without leaving traces.
-async fn serve(stream: UnixStream, router: Router, closing: CancellationToken) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    closing: CancellationToken,
+) {
     let answered = CancellationToken::new();
     let router = router.layer(axum::Extension(api::Answered(answered.clone())));
     let mut http = http1::Builder::new();
@@ -144,7 +199,7 @@ async fn serve(stream: UnixStream, router: Router, closing: CancellationToken) {
 }
 
 /// Answers without having read anything. What does not fit the socket's buffer at once is left.
-async fn refuse(mut stream: UnixStream, status: &str, error: &str) {
+async fn refuse(mut stream: impl AsyncWrite + Unpin, status: &str, error: &str) {
     let body = serde_json::json!({ "ok": false, "error": error }).to_string();
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

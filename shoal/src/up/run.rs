@@ -1,6 +1,7 @@
 //! The life of `shoal up`: the tracker first, then the client and its socket; at the end the client first.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -59,7 +60,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
     } else {
         None
     };
-    let started = start_client(&setup, &trackers, data_dir).await;
+    let started = start_client(&setup, &trackers, data_dir, options.web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -90,7 +91,12 @@ pub(super) async fn run(options: Options) -> Result<()> {
     ended
 }
 
-async fn start_client(setup: &Setup, trackers: &TrackerInfo, data_dir: DataDir) -> Result<(Client, Daemon)> {
+async fn start_client(
+    setup: &Setup,
+    trackers: &TrackerInfo,
+    data_dir: DataDir,
+    web: Option<SocketAddr>,
+) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),
         trackers: trackers.clone(),
@@ -100,7 +106,7 @@ async fn start_client(setup: &Setup, trackers: &TrackerInfo, data_dir: DataDir) 
         mirrors: Reach::Global,
     };
     let client = Client::start(config).await?;
-    match Daemon::start(&client) {
+    match Daemon::start(&client, web) {
         Ok(daemon) => Ok((client, daemon)),
         Err(error) => {
             client.shutdown().await;
@@ -139,6 +145,9 @@ fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client:
     };
     // Nobody reads it, as where a service manager starts this.
     let _ = writeln!(io::stdout(), "{text}");
+    if let Some(note) = daemon.web_note() {
+        let _ = writeln!(io::stdout(), "{note}");
+    }
 }
 
 fn sentence(text: &str) -> String {

@@ -201,6 +201,7 @@ mod tests {
             data: None,
             listen: listen.map(|listen| listen.parse().unwrap()),
             join: join.map(str::to_owned),
+            web: None,
             log_format: shoal_console::LogFormat::Text,
         }
     }

@@ -1,4 +1,4 @@
-//! A client in the background, and what asks it (B1 to B7).
+//! A client in the background, and what asks it (B1 to B8).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod api;
@@ -7,3 +7,4 @@ mod keep;
 mod socket;
 mod units;
 mod up;
+mod web;

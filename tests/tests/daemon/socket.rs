@@ -54,7 +54,7 @@ fn commands_by_http_do_what_the_prompt_does_and_answer_as_json_does() {
         (json!({}), 400, "give either"),
         (json!({ "line": "whoami", "argv": ["whoami"] }), 400, "give either"),
         (json!({ "line": "whoami", "passwords": ["a", "b", "c"] }), 400, "that many passwords"),
-        (json!({ "line": 7 }), 400, "no JSON object of a command"),
+        (json!({ "line": 7 }), 400, "no JSON object of that kind"),
     ] {
         let answered = ann.ask(&body);
         assert_eq!(answered.status, status, "{body}: {answered:?}");
