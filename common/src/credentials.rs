@@ -79,6 +79,8 @@ pub struct Secrets {
     login_key: PeerId,
 }
 
+/// Bytes of [`Secrets`], as they are kept.
+pub const SECRET_BYTES: usize = SEED_BYTES + WRAPPING_BYTES;
 /// Bytes of the login key's seed.
 const SEED_BYTES: usize = 32;
 /// Bytes of the wrapping key.
@@ -156,9 +158,7 @@ impl Secrets {
                 }
                 Ok(())
             })?;
-            let mut secrets = Self { keys, login_key: PeerId([0; 32]) };
-            secrets.login_key = PeerId(secrets.signing_key().verifying_key().to_bytes());
-            Ok(secrets)
+            Ok(Self::of(keys))
         })
     }
 
@@ -183,6 +183,31 @@ impl Secrets {
         let account =
             Account { salt, login_key: secrets.login_key(), sealed_account_key: secrets.seal(key, &salt) };
         Ok((secrets, account))
+    }
+
+    /// The secrets themselves, to be kept where only their owner reads them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; SECRET_BYTES] {
+        &self.keys
+    }
+
+    /// Secrets that were kept.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; SECRET_BYTES]) -> Self {
+        without_traces(|| {
+            let Ok(keys) = filled(|keys: &mut [u8; SECRET_BYTES]| {
+                keys.copy_from_slice(bytes);
+                Ok::<_, Infallible>(())
+            });
+            Self::of(keys)
+        })
+    }
+
+    /// With the public half of the login key.
+    fn of(keys: Arc<Zeroizing<[u8; SECRET_BYTES]>>) -> Self {
+        let mut secrets = Self { keys, login_key: PeerId([0; 32]) };
+        secrets.login_key = PeerId(secrets.signing_key().verifying_key().to_bytes());
+        secrets
     }
 
     /// The public half of the login key.
@@ -311,6 +336,8 @@ mod tests {
         assert!(!check_answer(account.login_key, &[5; 32], TRACKER, TRACKER, &answer));
         assert!(!check_answer(account.login_key, &[5; 32], CLIENT, CLIENT, &answer));
         assert_eq!(again.open(&account).unwrap().0, key.0);
+        let kept = Secrets::from_bytes(again.as_bytes());
+        assert_eq!((kept.login_key(), kept.open(&account).unwrap().0), (again.login_key(), key.0));
     }
 
     #[test]

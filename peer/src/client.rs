@@ -2,18 +2,20 @@
 //! end.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shoal_console::{descriptors, log, read_trackers, secrets};
+use shoal_console::{descriptors, log, read_trackers, secrets, service};
 use shoal_http::mirror::Reach;
 use shoal_prompt::attended;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Context, gives_password, logs_in};
+use crate::daemon::Daemon;
 use crate::options::Options;
 use crate::prompt;
 use crate::reply::shown;
@@ -124,18 +126,50 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     for note in &notes {
         screen.note(note)?;
     }
+    let headless = interface == Interface::Headless;
+    let mut daemon = if headless { open(&client, options.web, &screen)? } else { None };
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
+    // A service whose commands leave nobody logged in has failed; without any, and with a socket, others may log in.
+    let waits = (daemon.is_some() && options.exec.is_empty()) || client.keeps_session();
     let done = tokio::select! {
-        done = serve(&client, &screen, interface, &options.exec, &failed) => done,
+        done = serve(&client, &screen, interface, waits, &options.exec, &failed) => done,
+        () = answer(daemon.as_mut(), &client) => Ok(()),
+        () = service::watchdog(), if headless => Ok(()),
         // A script that is cut off has failed.
         done = terminated(interface) => done.map(|()| if interface == Interface::Script { failed.store(true, Ordering::Relaxed) }),
     };
-    client.shutdown().await;
+    match daemon {
+        Some(daemon) => daemon.end(&client).await,
+        None => {
+            client.shutdown().await;
+        }
+    }
     end.cancel();
     events.await?;
     done.map(|()| !failed.load(Ordering::Relaxed))
+}
+
+/// Opens the socket of a service, and says where it is. Without one the service goes on: it shares and downloads all the same.
+fn open(client: &Client, web: Option<SocketAddr>, screen: &Screen) -> io::Result<Option<Daemon>> {
+    let opened = Daemon::start(client, web);
+    match &opened {
+        Ok(daemon) => screen.note(&format!("commands are taken at {}", shown(daemon.path())))?,
+        Err(error) => screen.note(&format!("no commands are taken while this runs: {error}"))?,
+    }
+    let note = opened.as_ref().ok().and_then(Daemon::web_note);
+    note.map_or(Ok(()), |note| screen.note(&note))?;
+    service::ready();
+    Ok(opened.ok())
+}
+
+/// Carries out what comes through the socket, until a command ends the daemon.
+async fn answer(daemon: Option<&mut Daemon>, client: &Client) {
+    match daemon {
+        Some(daemon) => daemon.serve(client).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Carries out the commands given at the start, then those of the interface. Notes in `failed` whether a command failed.
@@ -143,11 +177,12 @@ async fn serve(
     client: &Client,
     screen: &Screen,
     interface: Interface,
+    waits: bool,
     exec: &[String],
     failed: &AtomicBool,
 ) -> anyhow::Result<()> {
     let attended = io::stdin().is_terminal() && interface != Interface::Headless;
-    let context = Context { client: client.clone(), screen: screen.clone(), attended };
+    let context = Context { client: client.clone(), screen: screen.clone(), attended, caller: None };
     if interface == Interface::Prompt {
         client.reached(GREET_WITHIN).await;
         screen.out(&intro(&client.whoami()))?;
@@ -171,7 +206,7 @@ async fn serve(
             }
             Ok(())
         }
-        Interface::Headless if client.whoami().user.is_none() => {
+        Interface::Headless if client.whoami().user.is_none() && !waits => {
             anyhow::bail!(
                 "nobody is logged in, and without a prompt nobody can; give --exec 'login NAME' and --password-file FILE"
             )

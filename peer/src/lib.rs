@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod command;
+pub mod daemon;
 pub mod options;
 mod prompt;
 pub mod reply;

@@ -8,7 +8,7 @@ use shoal_console::LogFormat;
 
 /// Default number of peers that a client uploads to at a time: enough to fill a line, few enough that each gets a useful
 /// share of it.
-const UPLOAD_SLOTS: usize = 16;
+pub const UPLOAD_SLOTS: usize = 16;
 
 /// Shares files with the groups you belong to, and downloads them from many members at once.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ pub struct Options {
     /// Read no commands; share and download until a signal comes.
     #[arg(long)]
     pub headless: bool,
+    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384; with --headless.
+    #[arg(long, value_name = "IP:PORT", value_parser = loopback, requires = "headless")]
+    pub web: Option<SocketAddr>,
     /// Take passwords that are not given from the first line of this file, which only its owner may read (mode 600).
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -54,12 +57,27 @@ fn at_least_one(typed: &str) -> Result<usize, String> {
     }
 }
 
-fn listen(typed: &str) -> Result<SocketAddr, String> {
+/// Reads an address at which a client listens.
+///
+/// # Errors
+/// In words, what is expected.
+pub fn listen(typed: &str) -> Result<SocketAddr, String> {
     let typed =
         typed.strip_prefix("localhost:").map_or_else(|| typed.to_owned(), |port| format!("127.0.0.1:{port}"));
     typed
         .parse()
         .map_err(|_| "write an IP address and a port, for example 127.0.0.1:4001 or [::1]:4001".to_owned())
+}
+
+/// Reads an address of this machine alone.
+///
+/// # Errors
+/// In words, what is expected.
+pub fn loopback(typed: &str) -> Result<SocketAddr, String> {
+    let at = listen(typed)?;
+    let other =
+        "only this machine can be let in: write 127.0.0.1 or [::1] and a port, for example 127.0.0.1:8384";
+    if at.ip().is_loopback() { Ok(at) } else { Err(other.to_owned()) }
 }
 
 #[cfg(test)]
@@ -73,6 +91,10 @@ mod tests {
         }
         for bad in ["4001", "127.0.0.1", "example.org:80", "::1:4001x", "127.0.0.1:99999", ""] {
             assert!(listen(bad).unwrap_err().contains("for example"), "{bad}");
+        }
+        assert!(loopback("127.0.0.1:8384").is_ok() && loopback("[::1]:0").is_ok());
+        for other in ["0.0.0.0:8384", "192.168.1.20:8384", "8384"] {
+            assert!(loopback(other).unwrap_err().contains("for example"), "{other}");
         }
     }
 

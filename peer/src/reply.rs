@@ -23,8 +23,8 @@ pub struct Reply {
 /// A list in columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    titles: &'static [&'static str],
-    rows: Vec<Vec<String>>,
+    pub(crate) titles: &'static [&'static str],
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Reply {

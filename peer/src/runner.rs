@@ -5,6 +5,7 @@ use std::io;
 use shoal_session::text;
 
 use crate::command::{Command, Context, Failure, Parsed, parse_apart};
+use crate::reply::Reply;
 
 /// What is to be done after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,20 @@ pub(crate) enum Next {
 /// # Errors
 /// When the output is closed.
 pub(crate) async fn run(context: &Context, line: &str) -> io::Result<Next> {
-    let Some(Parsed { name, command }) = parse_apart(line) else { return Ok(Next::Continue) };
+    let Some(parsed) = parse_apart(line) else { return Ok(Next::Continue) };
+    let (name, result, next) = carry_out(context, parsed).await?;
+    context.screen.result(&name, &result)?;
+    Ok(next)
+}
+
+/// Carries out what was parsed; gives its name, its result, and what is to be done then.
+///
+/// # Errors
+/// When the output is closed.
+pub(crate) async fn carry_out(
+    context: &Context,
+    Parsed { name, command }: Parsed,
+) -> io::Result<(String, Result<Reply, String>, Next)> {
     let quits = matches!(command, Ok(Command::Quit(_)));
     let result = match command {
         Ok(command) => match command.run(context).await {
@@ -32,10 +46,10 @@ pub(crate) async fn run(context: &Context, line: &str) -> io::Result<Next> {
         },
         Err(error) => Err(error.to_string()),
     };
-    context.screen.result(&name, &result)?;
-    Ok(match result {
+    let next = match result {
         Ok(_) if quits => Next::Quit,
         Ok(_) => Next::Continue,
         Err(_) => Next::Failed,
-    })
+    };
+    Ok((name, result, next))
 }

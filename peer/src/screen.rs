@@ -1,12 +1,16 @@
-//! Where results and events are shown: as text or JSON, on a terminal that may be in the middle of a line, or down a pipe.
+//! Where results and events are shown: as text or JSON, on a terminal that may be in the middle of a line, down a pipe, or to a
+//! program that asked through the socket.
 
 use std::io;
 
 use serde_json::{Map, Value, json};
 use shoal_console::wrapped;
 use shoal_prompt::{LinePrinter, Output, ShownBars};
+use shoal_web::Said;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::reply::Reply;
@@ -17,6 +21,8 @@ use shoal_session::events::Event;
 pub struct Screen {
     form: Form,
     output: Output,
+    /// The program that asked, if one did.
+    caller: Option<mpsc::Sender<Said>>,
 }
 
 /// What results look like.
@@ -28,13 +34,20 @@ pub enum Form {
     Text,
     /// JSON: everything on stdout, one object per line.
     Json,
+    /// What a program that asked through the socket gets.
+    Caller,
 }
 
 impl Screen {
     /// A screen of that form.
     #[must_use]
     pub fn new(form: Form) -> Self {
-        Self { form, output: Output::default() }
+        Self { form, output: Output::default(), caller: None }
+    }
+
+    /// A screen that is a program which asked for one command.
+    pub(crate) fn of(caller: mpsc::Sender<Said>) -> Self {
+        Self { form: Form::Caller, output: Output::default(), caller: Some(caller) }
     }
 
     /// What results look like.
@@ -60,6 +73,8 @@ impl Screen {
     pub fn result(&self, command: &str, result: &Result<Reply, String>) -> io::Result<()> {
         match (self.form, result) {
             (Form::Json, result) => self.out(&json_result(command, result)),
+            // The program gets the result whole, from `daemon`.
+            (Form::Caller, _) => Ok(()),
             (_, Ok(reply)) if reply.text.is_empty() => Ok(()),
             (_, Ok(reply)) => self.out(&reply.shown()),
             (Form::Prompt, Err(error)) => self.output.err(&wrapped(&format!("error: {error}"))),
@@ -76,6 +91,8 @@ impl Screen {
             Form::Json => self.out(&json!(event).to_string()),
             Form::Text => self.output.err(&event.to_string()),
             Form::Prompt => self.output.above(&event.to_string()),
+            // Programs read events by themselves.
+            Form::Caller => Ok(()),
         }
     }
 
@@ -87,6 +104,7 @@ impl Screen {
         match self.form {
             Form::Json => Ok(()),
             Form::Prompt | Form::Text => self.output.err(&wrapped(text)),
+            Form::Caller => self.say(Said::Note(text.to_owned())),
         }
     }
 
@@ -95,7 +113,21 @@ impl Screen {
     /// # Errors
     /// When stdout is closed.
     pub fn out(&self, text: &str) -> io::Result<()> {
-        self.output.out(text)
+        match &self.caller {
+            Some(_) => self.say(Said::Line(text.to_owned())),
+            None => self.output.out(text),
+        }
+    }
+
+    /// Says something to the program that asked. One that reads slowly misses what is said before the result.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn say(&self, said: Said) -> io::Result<()> {
+        match self.caller.as_ref().map(|caller| caller.try_send(said)) {
+            Some(Err(TrySendError::Closed(_))) => Err(io::ErrorKind::BrokenPipe.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Shows events until `end`, then those that are still waiting.
@@ -129,17 +161,22 @@ impl Screen {
             Form::Json => self.out(&json!({ "event": "missed", "count": count }).to_string()),
             Form::Text => self.output.err(&format!("{count} messages were lost")),
             Form::Prompt => self.output.above(&format!("{count} messages were lost")),
+            Form::Caller => Ok(()),
         }
     }
 }
 
-/// The result of a command, as one object.
 fn json_result(command: &str, result: &Result<Reply, String>) -> String {
+    Value::Object(object(command, result)).to_string()
+}
+
+/// The result of a command, as one object.
+pub(crate) fn object(command: &str, result: &Result<Reply, String>) -> Map<String, Value> {
     let mut object = match result {
         Ok(reply) => reply.fields.clone(),
         Err(error) => Map::from_iter([("error".to_owned(), error.as_str().into())]),
     };
     object.insert("command".to_owned(), command.into());
     object.insert("ok".to_owned(), result.is_ok().into());
-    Value::Object(object).to_string()
+    object
 }

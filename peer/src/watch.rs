@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
+use std::pin::Pin;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_prompt::Bar;
+use shoal_web::Said;
+use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::reply::{verbose_line, without_activity};
 use crate::screen::{Form, Screen};
-use shoal_client::{Client, ClientError, DownloadRow, RowState};
+use shoal_client::{Client, ClientError, DownloadRow, Hashing, RowState};
 use shoal_session::text;
 
 /// How often bars are drawn.
@@ -27,7 +30,7 @@ const MAX_BARS: usize = 20;
 /// # Errors
 /// When the output is closed.
 pub(crate) async fn downloads(client: &Client, screen: &Screen) -> io::Result<()> {
-    if screen.form() != Form::Json && io::stdout().is_terminal() {
+    if matches!(screen.form(), Form::Prompt | Form::Text) && io::stdout().is_terminal() {
         bars(client, screen).await;
         return Ok(());
     }
@@ -40,12 +43,27 @@ pub(crate) async fn downloads(client: &Client, screen: &Screen) -> io::Result<()
             _ = ticks.tick() => {}
         }
         let rows = running(client);
-        if screen.form() == Form::Json {
-            screen.out(&json!({ "event": "progress", "downloads": without_activity(rows) }).to_string())?;
-        } else {
-            rows.iter().try_for_each(|row| screen.out(&verbose_line(row)))?;
+        match screen.form() {
+            Form::Json => screen.out(&progress(rows).to_string())?,
+            Form::Caller => screen.say(Said::Progress {
+                bars: rows.iter().take(MAX_BARS).map(bar).collect(),
+                lines: rows.iter().map(verbose_line).collect(),
+                json: Some(progress(rows)),
+            })?,
+            Form::Prompt | Form::Text => rows.iter().try_for_each(|row| screen.out(&verbose_line(row)))?,
         }
     }
+}
+
+/// The progress of downloads, for scripts.
+fn progress(rows: Vec<DownloadRow>) -> Value {
+    json!({ "event": "progress", "downloads": without_activity(rows) })
+}
+
+/// A download's bar on a caller's terminal.
+fn bar(row: &DownloadRow) -> shoal_web::Bar {
+    let name = format!("[{}] {}", row.group, row.file);
+    shoal_web::Bar { name, done: row.verified, total: row.size, message: doing(row) }
 }
 
 /// Shows the progress of hashing while `command` runs, if it takes long. Safe to drop.
@@ -58,13 +76,17 @@ pub(crate) async fn hashing<T>(
     command: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
     let mut command = std::pin::pin!(command);
-    if screen.form() == Form::Json || !io::stderr().is_terminal() {
+    let to_caller = screen.form() == Form::Caller;
+    if !to_caller && (screen.form() == Form::Json || !io::stderr().is_terminal()) {
         return command.await;
     }
     if let Ok(done) = tokio::time::timeout(WORTH_SHOWING, &mut command).await {
         return done;
     }
     let hashing = client.hashing();
+    if to_caller {
+        return tell_hashing(&hashing, screen, command).await;
+    }
     let shown = screen.show_bars();
     let bar = shown.bars.add("hashing");
     let mut ticks = interval(REDRAW);
@@ -73,6 +95,26 @@ pub(crate) async fn hashing<T>(
             done = &mut command => return done,
             _ = ticks.tick() => if let Some(now) = &*hashing.borrow() {
                 bar.set(now.done, now.total, format!("{} of {}", text::size(now.done), text::size(now.total)));
+            }
+        }
+    }
+}
+
+/// Tells a caller how far hashing is, until the command ends.
+async fn tell_hashing<T>(
+    hashing: &Receiver<Option<Hashing>>,
+    screen: &Screen,
+    mut command: Pin<&mut impl Future<Output = Result<T, ClientError>>>,
+) -> Result<T, ClientError> {
+    let mut ticks = interval(REDRAW);
+    loop {
+        tokio::select! {
+            done = &mut command => return done,
+            _ = ticks.tick() => if let Some(now) = &*hashing.borrow() {
+                let message = format!("{} of {}", text::size(now.done), text::size(now.total));
+                let bar = shoal_web::Bar { name: "hashing".to_owned(), done: now.done, total: now.total, message };
+                // A caller that is gone ends the command elsewhere.
+                let _ = screen.say(Said::Progress { bars: vec![bar], lines: Vec::new(), json: None });
             }
         }
     }
@@ -99,6 +141,11 @@ async fn bars(client: &Client, screen: &Screen) {
 }
 
 fn draw(bar: &Bar, row: &DownloadRow) {
+    bar.set(row.verified, row.size, doing(row));
+}
+
+/// How fast it is, for how long, from how many sources, and what it does.
+fn doing(row: &DownloadRow) -> String {
     let mut message = format!("{}/s", text::size(row.rate));
     if let Some(eta) = row.eta {
         message += &format!("  {} left", text::duration(eta));
@@ -107,7 +154,7 @@ fn draw(bar: &Bar, row: &DownloadRow) {
     if let Some(activity) = &row.activity {
         message += &format!("  {activity}");
     }
-    bar.set(row.verified, row.size, message);
+    message
 }
 
 fn running(client: &Client) -> Vec<DownloadRow> {

@@ -52,7 +52,7 @@ impl Client {
     async fn try_run(&self, line: &str) -> Result<Reply, Failure> {
         let command = parse(line).unwrap().command.unwrap();
         let screen = Screen::new(Form::Json);
-        let context = Context { client: self.app.clone(), screen, attended: false };
+        let context = Context { client: self.app.clone(), screen, attended: false, caller: None };
         within("the command", command.run(&context)).await
     }
 

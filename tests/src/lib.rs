@@ -21,6 +21,7 @@ mod odd_disk;
 mod process;
 mod refusal;
 mod seeder;
+mod service;
 mod terminal;
 mod tracker;
 mod world;
@@ -54,6 +55,7 @@ pub use process::{
 };
 pub use refusal::{Refusal, refused};
 pub use seeder::{Manners, Seeder};
+pub use service::{Answered, Service, ask_raw};
 pub use terminal::Terminal;
 pub use tracker::Trackers;
 pub use world::{World, download};

@@ -17,7 +17,7 @@ use memchr::memmem::Finder;
 use sha2::Sha256;
 use shoal_common::tracker_api::{Answer, Call, Session};
 use shoal_common::{RequestId, UserName};
-use shoal_tests::{Client, Member, Store, Trackers, until};
+use shoal_tests::{Client, Member, Service, Store, Trackers, until};
 
 /// Longest mapping that is read, in bytes: more than a client's heap and stacks have.
 const MAX_MAPPING: u64 = 1 << 30;
@@ -148,6 +148,38 @@ fn after_logout_a_clients_memory_holds_neither_passwords_nor_keys() {
     sign_out_others(&mut member);
     until("it is logged out", || ann.ok("whoami")["user"].is_null());
     second.until_gone(ann.pid(), "after it was logged out from elsewhere");
+}
+
+#[test]
+fn what_came_through_the_socket_or_was_kept_leaves_as_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    let ask = |ann: &Service, line: &str, passwords: &[&str]| {
+        ann.ask(&serde_json::json!({ "line": line, "passwords": passwords })).status
+    };
+    let first = "first-Password-of-ann-9316";
+    assert_eq!(ask(&ann, "create_user ann", &[first]), 200);
+    assert_eq!(ask(&ann, "login ann --keep", &[first]), 200);
+    let mut member = Member::connect(trackers.port(1));
+    let secrets = Secrets::of(&mut member, "ann", first);
+    let mut slips = Secrets(vec![("a wrong one", b"wrong-Password-9316".to_vec())]);
+    slips.0.push(("one in the line", b"another-Password-9316".to_vec()));
+    assert_eq!(ask(&ann, "change_password", &["wrong-Password-9316", "another-Password-9316"]), 422);
+    assert_eq!(ask(&ann, "login ann another-Password-9316", &[]), 422);
+    assert_eq!(ask(&ann, "login ann another-Password-9316 wrong-Password-9316", &[]), 422);
+    slips.until_gone(ann.child().id(), "after slips");
+    let pid = ann.child().id();
+    secrets.is_logged_in(pid);
+    ann.kill();
+    drop(ann);
+    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    // Said when the file is written anew, which holds the keys for that moment.
+    until("it goes on with what was kept", || ann.log().contains("logged in again as ann"));
+    let pid = ann.child().id();
+    secrets.is_logged_in(pid);
+    ann.ok("logout");
+    secrets.until_gone(pid, "after logout");
 }
 
 /// Ends the account's sessions on all clients but the member's.

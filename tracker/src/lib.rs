@@ -4,11 +4,12 @@
 //! `clients` and `links` carry what clients and other trackers say; `presence` remembers who is online; `storage` keeps
 //! the encrypted store's copies in place; `proof` says which claims and accounts prove themselves; `trust` knows whose keys
 //! are the trackers'; `registration` and `quota` say who may write, and how much; `data_dir` is the folder that all
-//! this is kept in; `node` puts them together; `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
+//! this is kept in; `tracker` puts them together; `command_line`, `prompt`, `status`, `reporter` and `metrics` are what an operator sees.
 
 pub mod clients;
 pub mod clock;
 pub mod cluster_key;
+pub mod command_line;
 pub mod data_dir;
 pub mod database;
 mod leases;

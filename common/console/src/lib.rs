@@ -12,6 +12,7 @@ pub mod password;
 pub mod pipe;
 mod runtime;
 pub mod secrets;
+pub mod service;
 mod table;
 mod terminal;
 mod text_file;

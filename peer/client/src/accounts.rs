@@ -48,17 +48,28 @@ impl Client {
         // The end of the session before may not have been noticed yet.
         self.suspend().await;
         let who = self.0.session.login(user.clone(), password).await?;
+        // Another user's session does not come back in place of this one.
+        if self.kept_user().is_some_and(|kept| kept != who.name) {
+            self.forget_kept();
+        }
         let (shares, downloads) = self.restore(who.user).await?;
         let typed = (who.name != user).then_some(user);
         Ok(LoggedIn { user: who.name, provisional: who.provisional, typed, shares, downloads })
     }
 
-    /// Ends the session. It goes on ending when the future is dropped.
+    /// Ends the session, one that is kept too. It goes on ending when the future is dropped.
     ///
     /// # Errors
     /// When nobody is logged in.
     pub async fn logout(&self) -> Result<LoggedOut, ClientError> {
-        let user = self.who()?.name;
+        let kept = self.kept_user();
+        let was_kept = self.forget_kept();
+        let user = match (self.who(), kept) {
+            (Ok(who), _) => who.name,
+            // It waits for a tracker yet.
+            (Err(_), Some(user)) if was_kept => user,
+            (Err(error), _) => return Err(error),
+        };
         let client = self.clone();
         let _ = self.0.tasks.spawn(async move { client.end_session().await }).await;
         Ok(LoggedOut { user, peer: None })
@@ -109,13 +120,15 @@ impl Client {
         }
     }
 
-    /// Replaces the password; all other sessions of the account end. Without `old` the session is proof enough.
+    /// Replaces the password; all other sessions of the account end, and a session that is kept here is forgotten. Without `old`
+    /// the session is proof enough. Gives whether a session was kept.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn change_password(&self, old: Option<Password>, new: Password) -> Result<(), ClientError> {
+    pub async fn change_password(&self, old: Option<Password>, new: Password) -> Result<bool, ClientError> {
         self.who()?;
-        Ok(self.0.session.change_password(old, new).await?)
+        self.0.session.change_password(old, new).await?;
+        Ok(self.forget_kept())
     }
 
     /// What the account, or a group, has and may have.
@@ -162,7 +175,7 @@ impl Client {
     }
 
     /// Lets shares and downloads go on; gives their numbers. It goes on when the future is dropped.
-    async fn restore(&self, user: Uid) -> Result<(usize, usize), ClientError> {
+    pub(crate) async fn restore(&self, user: Uid) -> Result<(usize, usize), ClientError> {
         let client = self.clone();
         let restored = self.0.tasks.spawn(async move {
             let shared = client.0.shares.restore(user).await?;

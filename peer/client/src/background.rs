@@ -35,6 +35,9 @@ pub(crate) async fn run(client: Client, mut unknown: mpsc::Receiver<Vec<Holding>
                     let _session_change = client.0.session_change.lock().await;
                     // A user may have logged in since; a login stops what was before it.
                     if client.0.session.who().is_none() {
+                        if !client.0.leaving.is_cancelled() {
+                            client.forget_kept();
+                        }
                         client.suspend().await;
                     }
                 }

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_common::tracker_api::Holding;
 use shoal_common::{PeerId, TrackerInfo};
 use shoal_engine::{Engine, EngineConfig};
 use shoal_http::mirror::Reach;
 use shoal_net::{Control, ControlConfig, ControlLimits, Identity, KnownTrackers};
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use shoal_swarm::{Swarm, SwarmConfig};
 use crate::background;
 use crate::error::{ClientError, StartError};
 use crate::hashing::Hashing;
+use crate::kept;
 use crate::membership::{self, Asked};
 use crate::names;
 use crate::results::WhoAmI;
@@ -83,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
     pub(crate) session_change: Mutex<()>,
+    /// The process ends, and with it the session here; one that is kept goes on after the next start.
+    pub(crate) leaving: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -162,14 +166,22 @@ impl Client {
             asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        client.0.tasks.spawn(background::run(client.clone(), unknown));
-        client.0.tasks.spawn(background::mind_sleeps(client.clone()));
-        client.0.tasks.spawn(membership::run(client.clone()));
-        client.0.tasks.spawn(monitor.run(client.0.stop.clone()));
+        client.begin(unknown, monitor);
         Ok(client)
+    }
+
+    /// Begins what goes on until the client leaves.
+    fn begin(&self, unknown: mpsc::Receiver<Vec<Holding>>, monitor: shares::Monitor) {
+        self.0.tasks.spawn(background::run(self.clone(), unknown));
+        self.0.tasks.spawn(background::mind_sleeps(self.clone()));
+        self.0.tasks.spawn(membership::run(self.clone()));
+        let leaving = self.0.leaving.clone();
+        self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
+        self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }
 
     /// All events from now on; the first caller gets all since the start.
@@ -224,6 +236,7 @@ impl Client {
     /// Leaves: reports files that are left without a sharer, ends the session, stops serving and downloading. Takes some
     /// seconds at most; false if something did not end in time.
     pub async fn shutdown(&self) -> bool {
+        self.0.leaving.cancel();
         let leave = async {
             self.end_session().await;
             self.0.stop.cancel();

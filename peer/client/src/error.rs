@@ -63,6 +63,14 @@ pub enum ClientError {
     /// A path that cannot be kept, because it is no text.
     #[error("{} is not UTF-8; choose another folder", .0.display())]
     NoText(PathBuf),
+    /// The session cannot be kept over restarts.
+    #[error("logged in, but not over restarts: cannot write {}: {error}; make room, and log in with --keep again", .path.display())]
+    NotKept {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// There is no folder for a download without a destination.
     #[error("there is no download folder; give a destination, or set one: set download_folder <path>")]
     NoFolder,
@@ -108,6 +116,7 @@ impl ClientError {
             Self::SeveralClients(_) => "several_clients",
             Self::NoPassword => "no_password",
             Self::NoText(_) => "no_text",
+            Self::NotKept { .. } => "not_kept",
             Self::NoFolder => "no_folder",
             Self::Call(CallError::NoTracker { .. }) => "no_tracker",
             Self::Call(_) => "refused",

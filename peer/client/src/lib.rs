@@ -38,6 +38,7 @@ mod error;
 mod file_ref;
 mod groups;
 mod hashing;
+mod kept;
 mod membership;
 mod names;
 mod results;

@@ -50,6 +50,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The client goes on with the session that was kept over its restart.
+    Resumed {
+        /// Who is logged in again.
+        user: UserName,
+    },
     /// The user goes by another name from now on: another claim to the old one was first.
     Renamed {
         /// The old name.
@@ -210,6 +215,7 @@ impl fmt::Display for Event {
                 )
             }
             Self::SessionEnded { user, reason } => write!(f, "{user} is logged out: {reason}"),
+            Self::Resumed { user } => write!(f, "logged in again as {user}"),
             Self::Renamed { from, to } => {
                 write!(f, "{from} was taken by an earlier claim; this account goes on as {to}")
             }

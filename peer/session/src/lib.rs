@@ -2,11 +2,12 @@
 //! them. `app`, `shares` and `transfers` call it; what they ask is carried from tracker to tracker until one answers.
 //!
 //! A background task keeps the connection, resumes the session on it, renews tickets and announces holdings. Secrets are
-//! kept in memory only.
+//! in memory only, unless its user wants the session kept over restarts ([`Session::keep`]).
 
 pub mod connection;
 pub mod events;
 pub mod holdings;
+mod kept;
 mod login;
 pub mod reach;
 mod supervisor;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use kept::Kept;
 pub use login::LoginError;
 
 use crate::events::{Event, Events};

@@ -5,7 +5,7 @@ use shoal_client::ClientError;
 use shoal_common::Password;
 
 use super::args::password;
-use super::{Context, Failure, Run};
+use super::{Context, Failure, Run, Secret};
 use crate::reply::Reply;
 
 /// Change the password; asks for what is left out
@@ -22,18 +22,29 @@ pub struct ChangePassword {
 impl Run for ChangePassword {
     const EXAMPLE: &'static str = "change_password";
 
+    fn asks(&self) -> &'static [Secret] {
+        match self.passwords.len() {
+            0 => &[Secret::Old, Secret::New],
+            1 => &[Secret::Old],
+            _ => &[],
+        }
+    }
+
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let mut typed = self.passwords.into_iter().rev();
         let (new, old) = (typed.next(), typed.next());
         let user = context.client.whoami().user.ok_or(ClientError::NotLoggedIn)?;
         let old = match old {
-            None if context.attended => Some(context.ask("Current password: ").await?),
+            None => context.old_password(new.is_some()).await?,
             old => old,
         };
         // Who changes a password at a terminal means to type the new one.
         let new = context.new_password(&user, new, !context.attended).await?;
-        context.client.change_password(old, new.password).await?;
-        let text = "the password is changed; all other sessions of the account ended";
-        Ok(Reply { text: text.to_owned(), ..Reply::default() })
+        let kept = context.client.change_password(old, new.password).await?;
+        let mut text = "the password is changed; all other sessions of the account ended".to_owned();
+        if kept {
+            text += "; this one no longer outlives a restart: login <user_id> --keep";
+        }
+        Ok(Reply { text, ..Reply::default() })
     }
 }

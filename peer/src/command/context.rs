@@ -1,12 +1,16 @@
 //! What a command is carried out with, and why it was not.
 
+use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_client::{Client, ClientError};
 use shoal_common::{Password, UserName};
 use shoal_console::password;
 use shoal_console::secrets::given_password;
 
+use crate::reply::shown;
 use crate::screen::{Form, Screen};
 
 /// What a command is carried out with.
@@ -18,6 +22,27 @@ pub struct Context {
     pub screen: Screen,
     /// Whether a person at a terminal can be asked for a password.
     pub attended: bool,
+    /// The program that asked through the socket, if one did.
+    pub caller: Option<Caller>,
+}
+
+/// What a program gave with its command.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The folder that relative paths are relative to.
+    pub folder: Option<PathBuf>,
+    /// The passwords that are not in its words, in the order in which they are asked for.
+    pub passwords: Arc<Mutex<VecDeque<Password>>>,
+}
+
+impl Caller {
+    fn passwords_left(&self) -> usize {
+        self.passwords.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn next_password(&self) -> Option<Password> {
+        self.passwords.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
 }
 
 /// A new password.
@@ -47,9 +72,47 @@ impl Context {
     /// # Errors
     /// When there is none.
     pub(crate) async fn present_password(&self, typed: Option<Password>) -> Result<Password, Failure> {
-        match typed.or_else(given_password) {
+        match typed.or_else(|| self.given()) {
             Some(password) => Ok(password),
             None => self.ask("Password: ").await,
+        }
+    }
+
+    /// The password that stands in for one that is not typed. What stands in for the daemon's own commands does not for those of
+    /// a program that asks.
+    fn given(&self) -> Option<Password> {
+        match &self.caller {
+            Some(caller) => caller.next_password(),
+            None => given_password(),
+        }
+    }
+
+    /// The present password before it is changed, where it is to be proven again: at a terminal, or where the program that asks
+    /// gave it. `typed`: the new one is there already.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub(crate) async fn old_password(&self, typed: bool) -> Result<Option<Password>, Failure> {
+        match &self.caller {
+            Some(caller) if caller.passwords_left() + usize::from(typed) >= 2 => Ok(caller.next_password()),
+            _ if self.attended => Ok(Some(self.ask("Current password: ").await?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A path as the caller means it.
+    ///
+    /// # Errors
+    /// When it is relative, and the program that asks says not to what.
+    pub(crate) fn path(&self, typed: PathBuf) -> Result<PathBuf, Failure> {
+        match &self.caller {
+            Some(_) if typed.is_absolute() => Ok(typed),
+            Some(Caller { folder: Some(folder), .. }) if folder.is_absolute() => Ok(folder.join(typed)),
+            Some(_) => Err(Failure::Wrong(format!(
+                "{} is relative, and the request names no folder for it; give the whole path",
+                shown(&typed)
+            ))),
+            None => Ok(typed),
         }
     }
 
@@ -64,7 +127,7 @@ impl Context {
         typed: Option<Password>,
         environment: bool,
     ) -> Result<NewPassword, Failure> {
-        let given = typed.or_else(|| if environment { given_password() } else { None });
+        let given = typed.or_else(|| if environment || self.caller.is_some() { self.given() } else { None });
         let asked = given.is_none();
         let password = match given {
             Some(password) => password,

@@ -7,7 +7,7 @@ use shoal_session::text::quoted;
 use super::args::password;
 use super::context::{NewPassword, note};
 use super::login::logged_in;
-use super::{Context, Failure, Run};
+use super::{Context, Failure, Run, Secret};
 use crate::reply::Reply;
 use crate::screen::Form;
 
@@ -30,6 +30,10 @@ pub struct CreateUser {
 
 impl Run for CreateUser {
     const EXAMPLE: &'static str = "create_user ann";
+
+    fn asks(&self) -> &'static [Secret] {
+        if self.password.is_none() { &[Secret::New] } else { &[] }
+    }
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let NewPassword { password, asked } = context.new_password(&self.user, self.password, true).await?;

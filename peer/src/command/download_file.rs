@@ -34,7 +34,7 @@ impl Run for DownloadFile {
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let destination = match self.destination {
-            Some(path) => path,
+            Some(path) => context.path(path)?,
             // With a slash at its end, so that it is made.
             None => context.client.download_folder().await?.ok_or(ClientError::NoFolder)?.join(""),
         };

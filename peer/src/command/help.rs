@@ -19,16 +19,21 @@ impl Run for Help {
     const EXAMPLE: &'static str = "help upload_file";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
-        let all = definition();
-        let text = match &self.command {
-            None => list(&all),
-            Some(name) => match find(&all, name) {
-                Some(command) => one(command),
-                None => return Err(Failure::Wrong(ParseError::unknown(&all, name).to_string())),
-            },
+        let Some(text) = text(self.command.as_deref()) else {
+            let name = self.command.unwrap_or_default();
+            return Err(Failure::Wrong(ParseError::unknown(&definition(), &name).to_string()));
         };
         let shown = if context.screen.form() == Form::Prompt { wrapped(&text) } else { text.clone() };
         Ok(Reply { text: shown, ..Reply::default() }.with("text", &text))
+    }
+}
+
+/// All commands, or one; nothing if there is no such command.
+pub(super) fn text(command: Option<&str>) -> Option<String> {
+    let all = definition();
+    match command {
+        None => Some(list(&all)),
+        Some(name) => find(&all, name).map(one),
     }
 }
 

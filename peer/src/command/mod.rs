@@ -43,19 +43,35 @@ use shoal_wipe::without_traces;
 
 use crate::reply::Reply;
 
-pub use context::{Context, Failure};
-pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse};
+pub use context::{Caller, Context, Failure};
+pub use parse::{MAX_LINE_BYTES, ParseError, Parsed, parse, parse_words};
 
 /// A command as it was typed.
 trait Run: Args {
     /// An example of its use.
     const EXAMPLE: &'static str;
 
+    /// The passwords that it will ask for.
+    fn asks(&self) -> &'static [Secret] {
+        &[]
+    }
+
     /// Carries it out.
     ///
     /// # Errors
     /// See [`Failure`].
     async fn run(self, context: &Context) -> Result<Reply, Failure>;
+}
+
+/// A password that a command asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// The one that the account has.
+    Present,
+    /// A new one.
+    New,
+    /// The one that the account has, before it gets a new one.
+    Old,
 }
 
 macro_rules! commands {
@@ -71,7 +87,8 @@ macro_rules! commands {
         pub const SECTIONS: &[(&str, &[&str])] = &[$(($title, &[$($name),+])),+];
 
         /// All commands, as clap knows them.
-        pub(crate) fn definition() -> clap::Command {
+        #[must_use]
+        pub fn definition() -> clap::Command {
             let mut all = clap::Command::new("").no_binary_name(true).disable_help_subcommand(true);
             $($(
                 let command = $module::$kind::augment_args(clap::Command::new($name));
@@ -85,6 +102,14 @@ macro_rules! commands {
                 match name {
                     $($($name => $module::$kind::from_arg_matches(matches).map(Self::$kind),)+)+
                     _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+                }
+            }
+
+            /// The passwords that it will ask for, in this order.
+            #[must_use]
+            pub fn asks(&self) -> &'static [Secret] {
+                match self {
+                    $($(Self::$kind(command) => command.asks(),)+)+
                 }
             }
 
@@ -147,7 +172,7 @@ commands! {
 }
 
 /// The command of that name, in any case, as clap knows it.
-pub(crate) fn find<'a>(all: &'a clap::Command, name: &str) -> Option<&'a clap::Command> {
+pub fn find<'a>(all: &'a clap::Command, name: &str) -> Option<&'a clap::Command> {
     all.find_subcommand(in_table(name))
 }
 
@@ -181,6 +206,28 @@ fn may_hold_password(line: &str) -> bool {
 /// Parses a line; of a password in it no trace stays in memory but what the command has.
 pub(crate) fn parse_apart(line: &str) -> Option<Parsed> {
     if may_hold_password(line) { without_traces(|| parse(line)) } else { parse(line) }
+}
+
+/// Parses words; of a password among them no trace stays in memory but what the command has.
+#[must_use]
+pub fn parse_words_apart(words: Vec<String>) -> Option<Parsed> {
+    without_traces(|| parse_words(words))
+}
+
+/// What `help` shows: all commands, or that one. Nothing if there is no such command.
+#[must_use]
+pub fn help_text(command: Option<&str>) -> Option<String> {
+    help::text(command)
+}
+
+/// Whether a password is among the words of a command.
+#[must_use]
+pub fn holds_password(name: &str, command: &Command) -> bool {
+    let all = definition();
+    let arguments = find(&all, name).into_iter().flat_map(clap::Command::get_positionals);
+    let passwords = arguments.filter(|argument| argument.get_id().as_str().ends_with("password"));
+    let takes: usize = passwords.map(|one| one.get_value_names().map_or(1, <[_]>::len)).sum();
+    command.asks().len() < takes
 }
 
 /// Whether a line gives a password.
@@ -245,6 +292,32 @@ mod tests {
             assert!(may_hold_password(line), "{line}");
         }
         assert!(!may_hold_password("List_Files g") && !may_hold_password("exit"));
+    }
+
+    #[test]
+    fn passwords_among_words_are_known_and_what_is_asked_for_follows() {
+        for (words, asks, holds) in [
+            ("login ann", &[Secret::Present][..], false),
+            ("login ann pw", &[], true),
+            ("create_user ann --invite x", &[Secret::New], false),
+            ("create_user ann pw", &[], true),
+            ("change_password", &[Secret::Old, Secret::New], false),
+            ("change_password new", &[Secret::Old], true),
+            ("change_password old new", &[], true),
+            ("whoami", &[], false),
+        ] {
+            let parsed = parse_words(words.split(' ').map(str::to_owned).collect()).unwrap();
+            let command = parsed.command.unwrap();
+            assert_eq!((command.asks(), holds_password(&parsed.name, &command)), (asks, holds), "{words}");
+        }
+        let words = |words: &[&str]| parse_words(words.iter().map(ToString::to_string).collect()).unwrap();
+        assert!(
+            format!("{:?}", words(&["list_files", "a b\\'"]).command).contains("a b"),
+            "no quotes are undone"
+        );
+        assert!(words(&["login", "ann", "--", "-x"]).command.is_ok(), "behind -- nothing is an option");
+        assert!(words(&["login", "ann", "-x"]).command.is_err());
+        assert!(parse_words(Vec::new()).is_none());
     }
 
     #[test]

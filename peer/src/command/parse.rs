@@ -4,7 +4,7 @@
 use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use shoal_prompt::{Word, split};
+use shoal_prompt::{Word, Words, split};
 use shoal_session::text;
 
 use super::{Command, definition, find, in_table, usage};
@@ -80,14 +80,30 @@ pub fn parse(line: &str) -> Option<Parsed> {
     if !cut.closed && cut.words.len() == 1 {
         return Some(Parsed { name: text::short(first), command: Err(ParseError::Unclosed) });
     }
-    let typed = cut.words.first().map_or(first, |word| word.text.as_str());
+    let typed = cut.words.first().map_or(first, |word| word.text.as_str()).to_owned();
+    Some(parse_cut(&typed, &cut))
+}
+
+/// Reads words that are cut already, as a shell does it; `None` if there are none. Those that begin with a dash are options, up to
+/// a `--`.
+#[must_use]
+pub fn parse_words(words: Vec<String>) -> Option<Parsed> {
+    let typed = words.first()?.clone();
+    if words.iter().map(String::len).sum::<usize>() > MAX_LINE_BYTES {
+        return Some(Parsed { name: text::short(&typed), command: Err(ParseError::TooLong) });
+    }
+    let words = words.into_iter().map(|text| Word { text, start: 0, quote: None }).collect();
+    Some(parse_cut(&typed, &Words { words, closed: true }))
+}
+
+fn parse_cut(typed: &str, cut: &Words) -> Parsed {
     let all = definition();
     let Some(command) = find(&all, typed) else {
-        return Some(Parsed { name: text::short(typed), command: Err(ParseError::unknown(&all, typed)) });
+        return Parsed { name: text::short(typed), command: Err(ParseError::unknown(&all, typed)) };
     };
     let name = command.get_name().to_owned();
     let command = if cut.closed { read(command, &cut.words[1..]) } else { Err(ParseError::Unclosed) };
-    Some(Parsed { name, command })
+    Parsed { name, command }
 }
 
 fn read(command: &clap::Command, words: &[Word]) -> Result<Command, ParseError> {

@@ -12,7 +12,11 @@ pub struct Quit {}
 impl Run for Quit {
     const EXAMPLE: &'static str = "quit";
 
-    async fn run(self, _: &Context) -> Result<Reply, Failure> {
-        Ok(Reply::default())
+    async fn run(self, context: &Context) -> Result<Reply, Failure> {
+        let text = match context.caller {
+            Some(_) => "the daemon ends; shares and downloads go on when it is started and you are logged in",
+            None => "",
+        };
+        Ok(Reply { text: text.to_owned(), ..Reply::default() })
     }
 }

@@ -26,7 +26,8 @@ impl Run for Relocate {
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let file = self.file.name();
-        let relocated = context.client.relocate(&file, &self.path);
+        let new = context.path(self.path)?;
+        let relocated = context.client.relocate(&file, &new);
         let path = watch::hashing(&context.client, &context.screen, relocated).await?;
         let text = format!("{} is shared in {} from {}", file.file, file.group, shown(&path));
         Ok(Reply::new(text, &file).with("path", &path))

@@ -29,7 +29,7 @@ impl Run for Set {
         if let (Some(_), Some(value)) = (self.setting, self.value) {
             let folder: Option<PathBuf> = match value.as_str() {
                 "" => None,
-                typed => Some(path(typed).map_err(Failure::Wrong)?),
+                typed => Some(context.path(path(typed).map_err(Failure::Wrong)?)?),
             };
             context.client.set_download_folder(folder).await?;
         }

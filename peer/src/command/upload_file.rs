@@ -34,7 +34,8 @@ impl Run for UploadFile {
     const EXAMPLE: &'static str = "upload_file ~/pictures/beach.zip holidays";
 
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
-        let upload = context.client.upload(&self.path, self.group, self.mirrors);
+        let path = context.path(self.path)?;
+        let upload = context.client.upload(&path, self.group, self.mirrors);
         let file = watch::hashing(&context.client, &context.screen, upload).await?;
         let mut text =
             format!("sharing {} in {} ({}, SHA-1 {})", file.file, file.group, size(file.size), file.sha1);

@@ -17,6 +17,9 @@ impl Run for Whoami {
         let who = context.client.greeted().await;
         let user = match &who.user {
             Some(user) => format!("{user}{}", note(who.provisional)),
+            None if context.client.keeps_session() => {
+                "nobody is logged in yet; the kept session goes on once a tracker answers".to_owned()
+            }
             None => "nobody is logged in".to_owned(),
         };
         let tracker = who.tracker.as_deref().unwrap_or("none answers");

@@ -17,12 +17,15 @@ mod virtual_server;
 mod watched;
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use shoal_console::{descriptors, log};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,6 +40,23 @@ use crate::server::virtual_server::VirtualServer;
 
 /// Threads that read files and folders: enough to keep several disks busy. Each keeps some memory of what it read last.
 const BLOCKING_THREADS: usize = 32;
+
+/// Runs `server` to its end; the exit code is 0, or 1 if it failed.
+#[must_use]
+pub fn main(options: Options) -> ExitCode {
+    options.check();
+    // Without a file nothing can fail.
+    let _ = log::start(options.log_format, log::ERRORS, None);
+    descriptors::raise();
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody reads stderr: there is no other way to say it.
+            let _ = writeln!(io::stderr(), "server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Runs `server` until `quit`, a signal, or the end of the pipe on standard input.
 ///

@@ -1,0 +1,195 @@
+//! `login --keep`: the session lies in a file in the data folder, and the client goes on with it by itself after a restart. The
+//! file goes when the session ends by a logout, here or elsewhere, or by a changed password.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shoal_common::UserName;
+use shoal_common::tracker_api::RefusalKind;
+use shoal_console::read_key;
+use shoal_session::events::Event;
+use shoal_session::{CallError, Kept, LoginError};
+use tokio::time::Instant;
+
+use crate::{Client, ClientError};
+
+/// The file in the data folder.
+const FILE: &str = "session.key";
+/// How long trackers must refuse the keys before the session is over: one that was just started may still be catching up.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// The pause before the trackers are asked again, and the longest one.
+const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// How long is waited for a tracker at a time, outside of any lock.
+const TRACKER_WITHIN: Duration = Duration::from_secs(60);
+const CHANGED: &str = "the account's password was changed elsewhere; log in again with the new one";
+
+impl Client {
+    /// Keeps the present session over restarts, until a logout or a changed password.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or the file cannot be written.
+    pub async fn keep_session(&self) -> Result<(), ClientError> {
+        let bytes = self.0.session.keep().ok_or(ClientError::NotLoggedIn)?;
+        let path = self.kept_path();
+        let written = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || write(&path, &bytes)
+        });
+        let written = written.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
+        written.map_err(|error| ClientError::NotKept { path, error })
+    }
+
+    /// Whether a session is kept over restarts.
+    #[must_use]
+    pub fn keeps_session(&self) -> bool {
+        self.kept_path().exists()
+    }
+
+    /// Whose session is kept, if it can be read.
+    pub(crate) fn kept_user(&self) -> Option<UserName> {
+        Some(Kept::read(&read_key(&self.kept_path(), "the kept session").ok()?)?.name)
+    }
+
+    /// Forgets the kept session; whether there was one.
+    pub(crate) fn forget_kept(&self) -> bool {
+        match wipe(&self.kept_path()) {
+            Ok(was) => was,
+            Err(error) => {
+                let path = self.kept_path();
+                tracing::error!(
+                    "cannot remove the kept session {}: {error}; remove it by hand",
+                    path.display()
+                );
+                true
+            }
+        }
+    }
+
+    fn kept_path(&self) -> PathBuf {
+        self.0.config.data_dir.path().join(FILE)
+    }
+}
+
+/// Goes on with the session that was kept, as soon as a tracker answers; ends when there is a session or none to go on with.
+pub(crate) async fn run(client: Client) {
+    let mut refused = None;
+    let mut pause = AGAIN;
+    while client.0.session.who().is_none() && client.keeps_session() {
+        if !client.0.session.reached(TRACKER_WITHIN).await {
+            continue;
+        }
+        match attempt(&client).await {
+            Ok(()) => return,
+            Err(LoginError::Call(CallError::Refused { kind: RefusalKind::SignedOut, text, .. })) => {
+                return over(&client, &text);
+            }
+            Err(LoginError::Call(CallError::Refused { kind: RefusalKind::WrongPassword, .. })) => {
+                let since = *refused.get_or_insert_with(Instant::now);
+                if since.elapsed() >= REFUSED_FOR {
+                    return over(&client, CHANGED);
+                }
+            }
+            Err(error) => {
+                tracing::warn!("cannot go on with the kept session yet: {error}");
+                pause = (pause * 2).min(LONGEST);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One try, while no other session can begin or end.
+async fn attempt(client: &Client) -> Result<(), LoginError> {
+    let _session_change = client.0.session_change.lock().await;
+    if client.0.session.who().is_some() || !client.keeps_session() {
+        return Ok(());
+    }
+    let path = client.kept_path();
+    let Some(kept) = read_key(&path, "the kept session").ok().and_then(|bytes| Kept::read(&bytes)) else {
+        let path = path.display();
+        tracing::error!(
+            "the kept session {path} cannot be read, or others may read it; log in again with --keep"
+        );
+        return Ok(());
+    };
+    let who = client.0.session.resume(&kept).await?;
+    // With a fresh token, which holds for longer.
+    if let Err(error) = client.keep_session().await {
+        tracing::warn!("{error}");
+    }
+    client.0.events.emit(Event::Resumed { user: who.name });
+    if let Err(error) = client.restore(who.user).await {
+        tracing::error!("shares and downloads do not go on: {error}");
+    }
+    Ok(())
+}
+
+fn over(client: &Client, reason: &str) {
+    let user = client.kept_user();
+    client.forget_kept();
+    if let Some(user) = user {
+        client.0.events.emit(Event::SessionEnded { user, reason: reason.to_owned() });
+    }
+}
+
+/// Writes the file in one step, for its owner alone, and has it on the disk when this returns.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    // One that a crash left may have another mode.
+    wipe(&beside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    sync_folder(path)
+}
+
+/// Overwrites the file and removes it; whether there was one. A drive may keep what was overwritten all the same.
+fn wipe(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened,
+    };
+    // What counts is that it goes; its mode may forbid writing.
+    if let Ok(mut file) = file
+        && let Ok(length) = file.metadata().map(|found| found.len().min(64 * 1024))
+    {
+        let _ = io::copy(&mut io::Read::take(io::repeat(0), length), &mut file).and_then(|_| file.sync_all());
+    }
+    std::fs::remove_file(path)?;
+    sync_folder(path)?;
+    Ok(true)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    // Some file systems cannot sync a folder.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn the_file_is_its_owners_alone_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        std::fs::write(path.with_extension("new"), "left by a crash").unwrap();
+        std::fs::set_permissions(path.with_extension("new"), PermissionsExt::from_mode(0o666)).unwrap();
+        for bytes in [&b"one"[..], b"another"] {
+            write(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        }
+        assert!(wipe(&path).unwrap() && !path.exists());
+        assert!(!wipe(&path).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

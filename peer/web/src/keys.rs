@@ -1,0 +1,168 @@
+//! What opens the API on loopback: a code that `shoal web` shows, good once and for a minute, and the token that it is traded for. Only
+//! hashes of either are kept, those of tokens in a file, so that a token outlives the daemon.
+
+use std::collections::VecDeque;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_common::Blake3;
+use zeroize::Zeroizing;
+
+/// The file in the data folder: one hash per line.
+const FILE: &str = "web_tokens";
+/// How long a code is good.
+const CODE_LIFE: Duration = Duration::from_secs(60);
+/// Codes that were not used yet; further ones take the place of the oldest.
+const MAX_CODES: usize = 16;
+/// Tokens, one per browser or program; further ones take the place of the oldest.
+const MAX_TOKENS: usize = 64;
+/// Bytes of a code and of a token.
+const SECRET_BYTES: usize = 16;
+/// Characters of a hash.
+const HASH_CHARS: usize = 64;
+
+/// The codes and tokens of a daemon.
+pub(crate) struct Keys {
+    path: PathBuf,
+    codes: Mutex<VecDeque<(String, Instant)>>,
+    tokens: Mutex<VecDeque<String>>,
+}
+
+impl Keys {
+    /// Those of the client with that data folder. Lines that are no hashes are left out.
+    pub(crate) fn open(data: &Path) -> Self {
+        let path = data.join(FILE);
+        let mut text = String::new();
+        let most = MAX_TOKENS as u64 * (HASH_CHARS as u64 + 1);
+        // Without the file nobody has a token.
+        let _ = std::fs::File::open(&path).and_then(|file| file.take(most).read_to_string(&mut text));
+        let is_hash =
+            |line: &&str| line.len() == HASH_CHARS && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let tokens = text.lines().filter(is_hash).map(str::to_owned).collect();
+        Self { path, codes: Mutex::default(), tokens: Mutex::new(tokens) }
+    }
+
+    /// A new code.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub(crate) fn code(&self, now: Instant) -> io::Result<Zeroizing<String>> {
+        let code = secret()?;
+        let mut codes = lock(&self.codes);
+        if codes.len() == MAX_CODES {
+            codes.pop_front();
+        }
+        codes.push_back((hash(&code), now));
+        Ok(code)
+    }
+
+    /// A token for a code, which is used up by that; nothing if there is no such code. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the token cannot be kept.
+    pub(crate) fn trade(&self, code: &str, now: Instant) -> io::Result<Option<Zeroizing<String>>> {
+        let given = hash(code);
+        {
+            let mut codes = lock(&self.codes);
+            codes.retain(|(_, since)| now.saturating_duration_since(*since) < CODE_LIFE);
+            let Some(place) = codes.iter().position(|(code, _)| *code == given) else { return Ok(None) };
+            codes.remove(place);
+        }
+        let token = secret()?;
+        let mut tokens = lock(&self.tokens);
+        if tokens.len() == MAX_TOKENS {
+            tokens.pop_front();
+        }
+        tokens.push_back(hash(&token));
+        self.write(&tokens)?;
+        Ok(Some(token))
+    }
+
+    /// Whether it is a token. Hashes are compared, so that the time that it takes says nothing of a token.
+    pub(crate) fn is_token(&self, token: &str) -> bool {
+        let given = hash(token);
+        lock(&self.tokens).contains(&given)
+    }
+
+    fn write(&self, tokens: &VecDeque<String>) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        for token in tokens {
+            writeln!(file, "{token}")?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&beside, &self.path)
+    }
+}
+
+fn secret() -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+    getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
+    let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES));
+    for byte in bytes.iter() {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(half.into(), 16).unwrap_or('0'));
+        }
+    }
+    Ok(text)
+}
+
+fn hash(secret: &str) -> String {
+    Blake3::of(secret.as_bytes()).to_string()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_code_is_good_once_and_for_a_minute_and_a_token_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, now) = (Keys::open(dir.path()), Instant::now());
+        let code = keys.code(now).unwrap();
+        assert_eq!(code.len(), 32);
+        assert!(keys.trade("0".repeat(32).as_str(), now).unwrap().is_none());
+        let token = keys.trade(&code, now).unwrap().unwrap();
+        assert!(keys.trade(&code, now).unwrap().is_none(), "once");
+        let late = keys.code(now).unwrap();
+        assert!(keys.trade(&late, now + CODE_LIFE).unwrap().is_none(), "a minute");
+        assert!(keys.is_token(&token) && !keys.is_token(&code) && !keys.is_token(""));
+        let file = dir.path().join(FILE);
+        assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        let kept = std::fs::read_to_string(&file).unwrap();
+        assert!(!kept.contains(token.as_str()), "a hash alone is kept");
+        let again = Keys::open(dir.path());
+        assert!(again.is_token(&token) && !again.is_token(kept.trim()));
+        std::fs::remove_file(&file).unwrap();
+        assert!(!Keys::open(dir.path()).is_token(&token), "without the file nobody has one");
+    }
+
+    #[test]
+    fn codes_and_tokens_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, now) = (Keys::open(dir.path()), Instant::now());
+        let first = keys.code(now).unwrap();
+        for _ in 0..MAX_CODES {
+            keys.code(now).unwrap();
+        }
+        assert!(keys.trade(&first, now).unwrap().is_none());
+        for _ in 0..MAX_TOKENS + 5 {
+            let code = keys.code(now).unwrap();
+            keys.trade(&code, now).unwrap().unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap().lines().count(), MAX_TOKENS);
+    }
+}

@@ -1,0 +1,146 @@
+//! The API on a port of this machine, for a browser: what can be looked at and what happens, for whoever shows a token. Commands are
+//! not taken here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as Blocking};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::json;
+use shoal_client::Client;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::answer::{object, problem};
+use crate::body;
+use crate::events::Recent;
+use crate::guard::{Shown, TOKEN_PATH, Verdict, judge};
+use crate::keys::Keys;
+use crate::{feed, resources};
+
+/// What a browser may do with an answer: show it, and nothing else.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; form-action 'none'"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Listens at an address of this machine alone.
+///
+/// # Errors
+/// When it is another address, or the port is taken.
+pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    if !at.ip().is_loopback() {
+        let what = format!("{} is not an address of this machine alone; give 127.0.0.1", at.ip());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let listener = Blocking::bind(at)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// What is served there.
+pub(crate) fn router(
+    client: Client,
+    recent: Arc<Recent>,
+    keys: Arc<Keys>,
+    closing: CancellationToken,
+) -> Router {
+    Router::new()
+        .route(TOKEN_PATH, post(trade))
+        .with_state(keys.clone())
+        .merge(resources::router(client.clone()))
+        .merge(feed::router(client, recent, closing))
+        .fallback(nothing)
+        .layer(axum::middleware::from_fn_with_state(keys, guarded))
+}
+
+async fn nothing() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is nothing here; see docs/api.md")
+}
+
+/// Lets through what the guard allows.
+async fn guarded(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
+    let refused = match verdict(&keys, &request) {
+        Verdict::Serve => None,
+        Verdict::OtherHost => {
+            Some((StatusCode::FORBIDDEN, "another host was named; use http://127.0.0.1 or http://localhost"))
+        }
+        Verdict::OtherOrigin => Some((StatusCode::FORBIDDEN, "a page from elsewhere asked; it gets nothing")),
+        Verdict::OtherMethod => {
+            Some((StatusCode::METHOD_NOT_ALLOWED, "nothing is changed here; use shoal or the socket"))
+        }
+        Verdict::NoToken => {
+            Some((StatusCode::UNAUTHORIZED, "a token is needed: shoal web shows a link with a code for one"))
+        }
+    };
+    let mut response = match refused {
+        None => next.run(request).await,
+        Some((status, text)) => problem(status, text),
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn verdict(keys: &Keys, request: &Request) -> Verdict {
+    let texts = |name: HeaderName| -> Vec<&str> {
+        let values = request.headers().get_all(name).iter();
+        // What is no text is no host or origin of ours.
+        values.map(|value| value.to_str().unwrap_or("?")).collect()
+    };
+    let (hosts, origins, authorizations) =
+        (texts(header::HOST), texts(header::ORIGIN), texts(header::AUTHORIZATION));
+    let token = match authorizations.as_slice() {
+        [one] => one.strip_prefix("Bearer "),
+        _ => None,
+    };
+    let shown = Shown {
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        absolute: request.uri().authority().is_some(),
+        hosts: &hosts,
+        origins: &origins,
+        token,
+    };
+    judge(shown, |token| keys.is_token(token))
+}
+
+/// The body of a trade.
+#[derive(Deserialize)]
+struct Trade {
+    code: Zeroizing<String>,
+}
+
+/// A token for a code.
+async fn trade(State(keys): State<Arc<Keys>>, request: Request) -> Response {
+    // A form of another page cannot have this type.
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind != Some("application/json") {
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "give {\"code\": …} as application/json");
+    }
+    let Trade { code } = match body::read(request).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let traded = tokio::task::spawn_blocking(move || keys.trade(&code, Instant::now()));
+    match traded.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped))) {
+        Ok(Some(token)) => object(StatusCode::OK, &json!({ "ok": true, "token": token.as_str() })),
+        Ok(None) => problem(
+            StatusCode::FORBIDDEN,
+            "the code was used, or is older than a minute; type shoal web for another",
+        ),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the token cannot be kept: {error}")),
+    }
+}

@@ -1,0 +1,209 @@
+//! The connections on the socket: taken while there are not too many, checked for their user, and ended when they say nothing
+//! or take nothing.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use shoal_client::Client;
+use shoal_wipe::without_traces;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Asked};
+use crate::events::{self, Recent};
+use crate::keys::Keys;
+use crate::loopback;
+use crate::socket::{self, Socket, SocketError};
+
+/// Connections at a time; a person's scripts have a few.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a request's head may take to come.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a head, and of what is read ahead of a body.
+const MAX_HEAD: usize = 64 * 1024;
+/// How long the caller may take to read what is left once all is said.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+/// How long a refusal may take to be written.
+const REFUSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long answers that are on their way may take at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// The pause after a connection could not be taken: the system is short of something.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+const BUSY: &str = "too many programs ask this daemon at once; try again";
+const STRANGER: &str = "only programs of the user who runs this daemon may use it";
+
+/// The API of a running client.
+#[derive(Debug)]
+pub struct Web {
+    path: std::path::PathBuf,
+    served: Option<Result<SocketAddr, String>>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Serves the API of a client on the socket of its data folder. Commands go to `asked`. With `web`, what can be looked at is served
+/// there too; where that cannot be, the socket is served all the same, and [`Web::served`] says why.
+///
+/// # Errors
+/// See [`SocketError`].
+pub fn start(
+    client: &Client,
+    asked: mpsc::Sender<Asked>,
+    web: Option<SocketAddr>,
+) -> Result<Web, SocketError> {
+    let data = client.whoami().data_dir;
+    let socket = socket::listen(&data, socket::runtime_folder().as_deref())?;
+    let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let recent = Arc::new(Recent::default());
+    tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
+    let web =
+        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    let (listener, served) = match web {
+        None => (None, None),
+        Some(Ok(listener)) => (Some(listener), Some(Ok(()))),
+        Some(Err(error)) => (None, Some(Err(error))),
+    };
+    let at = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let keys = Arc::new(Keys::open(&data));
+    if let Some(listener) = listener {
+        let router = loopback::router(client.clone(), recent.clone(), keys.clone(), closing.clone());
+        tasks.spawn(accept_tcp(listener, router, tasks.clone(), closing.clone()));
+    }
+    let served = served.map(|served| served.and(at.ok_or_else(|| "it does not listen".to_owned())));
+    let loopback = at.map(|at| api::Loopback { at, keys });
+    let router = api::router(client.clone(), asked, recent, loopback, closing.clone());
+    let web = Web { path: socket.path.clone(), served, closing: closing.clone(), tasks: tasks.clone() };
+    tasks.spawn(accept(socket, router, tasks.clone(), closing));
+    Ok(web)
+}
+
+impl Web {
+    /// The socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a browser finds it, or why none does, if it was asked for.
+    #[must_use]
+    pub fn served(&self) -> Option<&Result<SocketAddr, String>> {
+        self.served.as_ref()
+    }
+
+    /// Stops listening, and lets answers that are on their way go out.
+    pub async fn close(self) {
+        self.closing.cancel();
+        self.tasks.close();
+        if timeout(CLOSE_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::debug!("some callers did not take their answers in time");
+        }
+    }
+}
+
+async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut strangers: u64 = 0;
+    while let Some(accepted) = closing.run_until_cancelled(socket.listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot take a connection on the socket: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        match (socket::is_trusted(&stream), places.clone().try_acquire_owned()) {
+            (Ok(true), Ok(place)) => {
+                let (router, closing) = (router.clone(), closing.clone());
+                tasks.spawn(async move {
+                    serve(stream, router, closing).await;
+                    drop(place);
+                });
+            }
+            (Ok(true), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
+            (Ok(false) | Err(_), _) => {
+                strangers = strangers.saturating_add(1);
+                // So that none of them fills the log.
+                if strangers.is_power_of_two() {
+                    tracing::error!(
+                        "a program of another user connected to the socket and was refused ({strangers} so far)"
+                    );
+                }
+                refuse(stream, "403 Forbidden", STRANGER).await;
+            }
+        }
+    }
+}
+
+/// The same on loopback, where every request is judged by itself.
+async fn accept_tcp(listener: TcpListener, router: Router, tasks: TaskTracker, closing: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
+        match (accepted, places.clone().try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let (router, closing) = (router.clone(), closing.clone());
+                tasks.spawn(async move {
+                    serve(stream, router, closing).await;
+                    drop(place);
+                });
+            }
+            (Ok((stream, _)), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
+            (Err(error), _) => {
+                tracing::warn!("cannot take a connection at loopback: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// One request and its answer. A password may be in what is read: all work on it is done without leaving traces.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    closing: CancellationToken,
+) {
+    let answered = CancellationToken::new();
+    let router = router.layer(axum::Extension(api::Answered(answered.clone())));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD).keep_alive(false);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = Box::pin(connection);
+    let late = async {
+        answered.cancelled().await;
+        tokio::time::sleep(READ_WITHIN).await;
+    };
+    let ends = tokio::select! {
+        // A caller that went away, or said nonsense, is no concern of ours.
+        _ = poll_fn(|context| without_traces(|| connection.as_mut().poll(context))) => false,
+        () = late => false,
+        () = closing.cancelled() => true,
+    };
+    if ends {
+        connection.as_mut().graceful_shutdown();
+        let rest = poll_fn(|context| without_traces(|| connection.as_mut().poll(context)));
+        let _ = timeout(CLOSE_WITHIN, rest).await;
+    }
+    without_traces(|| drop(connection));
+}
+
+/// Answers without having read anything. What does not fit the socket's buffer at once is left.
+async fn refuse(mut stream: impl AsyncWrite + Unpin, status: &str, error: &str) {
+    let body = serde_json::json!({ "ok": false, "error": error }).to_string();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = timeout(REFUSE_WITHIN, stream.write_all(answer.as_bytes())).await;
+}

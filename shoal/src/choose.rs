@@ -1,0 +1,43 @@
+//! Which daemon is meant: the one that runs, or the one that was named.
+
+use std::path::PathBuf;
+
+use shoal_web::{caller, socket};
+
+/// Names the socket where no option does.
+const VARIABLE: &str = "SHOAL_SOCKET";
+
+/// The socket of the daemon that is meant.
+///
+/// # Errors
+/// In words: none runs, or several do.
+pub(crate) async fn socket(named: Option<PathBuf>) -> Result<PathBuf, String> {
+    let named =
+        named.or_else(|| std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let mut found = socket::find();
+    match (found.pop(), found.as_slice()) {
+        (None, _) => Err("no client runs in the background; start one with: shoal up".to_owned()),
+        (Some(one), []) => Ok(one),
+        (Some(last), others) => {
+            let mut choices = Vec::new();
+            for path in others.iter().chain([&last]) {
+                choices.push(format!("--socket {} ({})", path.display(), whose(path).await));
+            }
+            Err(format!("several clients run; say which is meant: {}", choices.join(", or ")))
+        }
+    }
+}
+
+/// Whose it is, in words.
+async fn whose(path: &std::path::Path) -> String {
+    match caller::about(path).await {
+        Ok(about) => match about["user"].as_str() {
+            Some(user) => user.to_owned(),
+            None => "nobody is logged in".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,50 @@
+//! `shoal up`: one command to begin. A client and, where no other tracker is named, a tracker of its own in one process, with
+//! everything in one folder.
+
+mod address;
+mod run;
+mod setup;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use shoal_console::{LogFormat, secrets};
+
+/// The command line of `shoal up`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Where everything is kept [default: shoal under the XDG data home].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where others reach this client; its tracker has the port above. Kept for the next start [default: this machine's address
+    /// in its network].
+    #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Use a friend's tracker instead of one's own: the three words that `shoal up` gave the friend.
+    #[arg(long, value_name = "'HOST PORT PEERID'")]
+    pub(crate) join: Option<String>,
+    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384.
+    #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::loopback)]
+    pub(crate) web: Option<SocketAddr>,
+    /// How lines of the log file look.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Runs until `shoal quit` or a signal.
+pub(crate) fn main(options: Options) -> ExitCode {
+    secrets::no_core_dumps();
+    let runtime = match shoal_console::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return crate::show::failed(&format!("cannot start: {error}")),
+    };
+    let ended = runtime.block_on(run::run(options));
+    // What did not end in time ends with the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => crate::show::failed(&format!("{error:#}")),
+    }
+}

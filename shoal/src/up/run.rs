@@ -1,0 +1,158 @@
+//! The life of `shoal up`: the tracker first, then the client and its socket; at the end the client first.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use shoal_client::{Client, ClientConfig};
+use shoal_common::TrackerInfo;
+use shoal_console::data_dir::{DataDir, DataDirError};
+use shoal_console::{descriptors, log, service};
+use shoal_http::mirror::Reach;
+use shoal_peer::daemon::Daemon;
+use shoal_peer::options::UPLOAD_SLOTS;
+use shoal_peer::screen::{Form, Screen};
+use shoal_tracker::tracker::{Tracker, TrackerConfig};
+use shoal_web::socket;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::setup::{Setup, client_folder, folder};
+use super::{Options, address};
+
+/// What is logged when RUST_LOG does not say.
+const LOG_FILTER: &str = "info,libp2p=warn";
+/// The log, in the folder.
+const LOG_FILE: &str = "shoal.log";
+/// How long the tracker may take to end, once the client has. What it acknowledged is on the disk already.
+const TRACKER_WITHIN: Duration = Duration::from_millis(800);
+
+pub(super) async fn run(options: Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let dir = folder(&options)?;
+    let data_dir = match DataDir::open(&client_folder(&dir)) {
+        Ok(data_dir) => data_dir,
+        Err(DataDirError::InUse { pid, .. }) => bail!(
+            "shoal up runs already on {}{pid}: type commands, such as shoal whoami; or give another folder: --data DIR",
+            dir.display()
+        ),
+        Err(DataDirError::Unusable { error, .. }) => {
+            bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE)))
+        .context("cannot write the log file")?;
+    descriptors::raise();
+    let setup = Setup::read(dir, &options)?;
+    let tracker_folder = setup.tracker_folder();
+    if setup.own_tracker() {
+        shoal_tracker::data_dir::make(&tracker_folder)?;
+    }
+    let (trackers, path) = setup.write(options.join.as_deref())?;
+    let tracker = if setup.own_tracker() {
+        let config = TrackerConfig::new(trackers.clone(), path, 1, tracker_folder);
+        Some(Tracker::start(config).await?)
+    } else {
+        None
+    };
+    let started = start_client(&setup, &trackers, data_dir, options.web).await;
+    let ended = match started {
+        Ok((client, mut daemon)) => {
+            let screen = Screen::new(Form::Text);
+            let end = CancellationToken::new();
+            let events = tokio::spawn(screen.show_events(client.events(), end.clone()));
+            say(&setup, &trackers, tracker.as_ref(), &client, &daemon);
+            service::ready();
+            tokio::select! {
+                () = daemon.serve(&client) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+                () = service::watchdog() => {}
+            }
+            daemon.end(&client).await;
+            end.cancel();
+            // It showed what there was.
+            let _ = events.await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(tracker) = tracker
+        && timeout(TRACKER_WITHIN, tracker.shutdown()).await.is_err()
+    {
+        tracing::warn!("the tracker did not end within {TRACKER_WITHIN:?}; it ends with the process");
+    }
+    ended
+}
+
+async fn start_client(
+    setup: &Setup,
+    trackers: &TrackerInfo,
+    data_dir: DataDir,
+    web: Option<SocketAddr>,
+) -> Result<(Client, Daemon)> {
+    let config = ClientConfig {
+        listen: setup.client_address(),
+        trackers: trackers.clone(),
+        data_dir,
+        upload_slots: UPLOAD_SLOTS,
+        clock: shoal_client::wake::system_clock(),
+        mirrors: Reach::Global,
+    };
+    let client = Client::start(config).await?;
+    match Daemon::start(&client, web) {
+        Ok(daemon) => Ok((client, daemon)),
+        Err(error) => {
+            client.shutdown().await;
+            Err(error).context("no commands could be taken")
+        }
+    }
+}
+
+/// Says what to type now, what to send to a friend, and who can reach this machine.
+fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client: &Client, daemon: &Daemon) {
+    let shoal = if socket::find().iter().any(|found| found == daemon.path()) {
+        "shoal".to_owned()
+    } else {
+        format!("shoal --socket {}", daemon.path().display())
+    };
+    let next = if client.keeps_session() {
+        format!("commands in another terminal, such as {shoal} whoami,")
+    } else {
+        format!("in another terminal: {shoal} create_user NAME, and then {shoal} login NAME,")
+    };
+    let text = match tracker {
+        Some(tracker) => format!(
+            "Shoal runs. Type {next} {shoal} create_group GROUP\nA friend types: shoal up --join '{}'\n{}",
+            tracker.line(),
+            sentence(&address::reach(setup.client_address(), &setup.ports()))
+        ),
+        None => {
+            let named: Vec<String> = trackers.iter().map(|(_, line)| line.to_string()).collect();
+            format!(
+                "Shoal runs, with the tracker {}. Type {next} {shoal} join_group GROUP\n\
+                 Others get files from this machine if they reach it: TCP to {}",
+                named.join(", "),
+                setup.ports()
+            )
+        }
+    };
+    // Nobody reads it, as where a service manager starts this.
+    let _ = writeln!(io::stdout(), "{text}");
+    if let Some(note) = daemon.web_note() {
+        let _ = writeln!(io::stdout(), "{note}");
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}

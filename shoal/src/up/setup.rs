@@ -1,0 +1,257 @@
+//! What a folder of `shoal up` holds, and what is chosen where nothing was set up yet: the ports, and whose tracker is used. What was
+//! chosen once stays.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use shoal_common::TrackerInfo;
+use shoal_console::{read_text, read_trackers};
+
+use super::Options;
+use super::address;
+
+/// The first port that is tried for a client; its tracker has the next one.
+const FIRST_PORT: u16 = 7_070;
+/// Pairs of ports that are tried.
+const PAIRS: u16 = 100;
+/// What was chosen, in the folder.
+const CHOICE_FILE: &str = "up.json";
+/// The trackers, in the folder.
+const TRACKERS_FILE: &str = "tracker_info.txt";
+/// Bytes of the file of choices.
+const MAX_CHOICE: u64 = 4_096;
+
+/// What was chosen at the first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Choice {
+    /// As `--listen` was given, or all addresses with the port that was found.
+    listen: SocketAddr,
+    /// Whether it has a tracker of its own.
+    own_tracker: bool,
+}
+
+/// What runs in a folder.
+#[derive(Debug)]
+pub(super) struct Setup {
+    /// The folder.
+    dir: PathBuf,
+    choice: Choice,
+}
+
+/// The folder where everything is kept.
+pub(super) fn folder(options: &Options) -> Result<PathBuf> {
+    use etcetera::BaseStrategy;
+    if let Some(dir) = &options.data {
+        return std::path::absolute(dir).with_context(|| format!("cannot use {}", dir.display()));
+    }
+    let base = etcetera::choose_base_strategy()
+        .context("there is no home folder to keep data in; give --data DIR")?;
+    Ok(base.data_dir().join("shoal"))
+}
+
+/// The client's data folder in it.
+pub(super) fn client_folder(dir: &Path) -> PathBuf {
+    dir.join("client")
+}
+
+impl Setup {
+    /// What was chosen before, with what the options change; or what is chosen now. It is not written yet.
+    pub(super) fn read(dir: PathBuf, options: &Options) -> Result<Self> {
+        let path = dir.join(CHOICE_FILE);
+        let before: Option<Choice> = match path.exists() {
+            false => None,
+            true => {
+                let text = read_text(&path, MAX_CHOICE)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let read = serde_json::from_str(&text);
+                Some(read.with_context(|| {
+                    let what = "it is not as shoal up wrote it: remove it, and give --listen again where you gave it before";
+                    format!("{} cannot be used; {what}", path.display())
+                })?)
+            }
+        };
+        if before.as_ref().is_some_and(|before| before.own_tracker) && options.join.is_some() {
+            bail!(
+                "{} has a tracker of its own, which others may use; give another folder: --data DIR",
+                dir.display()
+            );
+        }
+        let own_tracker = before.as_ref().map_or(options.join.is_none(), |before| before.own_tracker);
+        let listen = match (options.listen, before) {
+            (Some(listen), _) => listen,
+            (None, Some(before)) => before.listen,
+            (None, None) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), free_port(own_tracker)?),
+        };
+        if own_tracker && listen.port() == u16::MAX {
+            bail!("the tracker has the port above the client's: give a lower one with --listen");
+        }
+        let setup = Self { dir, choice: Choice { listen, own_tracker } };
+        setup.check_ports()?;
+        Ok(setup)
+    }
+
+    /// Writes down what was chosen, and the trackers' file if it changes; gives the trackers and where the file is.
+    pub(super) fn write(&self, join: Option<&str>) -> Result<(TrackerInfo, PathBuf)> {
+        let path = self.dir.join(TRACKERS_FILE);
+        let text = if self.choice.own_tracker {
+            let tracker = self.tracker_address();
+            let key = shoal_tracker::data_dir::identity(&self.tracker_folder())?.peer_id();
+            Some(format!("{} {} {key}\n", tracker.ip(), tracker.port()))
+        } else {
+            join.map(|line| format!("{}\n", line.trim()))
+        };
+        if let Some(text) = text {
+            TrackerInfo::parse(&text).map_err(|error| {
+                anyhow::anyhow!(
+                    "{:?} names no tracker: {error}; a friend's shoal up shows the line",
+                    text.trim()
+                )
+            })?;
+            replace(&path, &text)?;
+        }
+        replace(&self.dir.join(CHOICE_FILE), &(serde_json::to_string(&self.choice)? + "\n"))?;
+        Ok((read_trackers(&path)?, path))
+    }
+
+    /// Whether it has a tracker of its own.
+    pub(super) fn own_tracker(&self) -> bool {
+        self.choice.own_tracker
+    }
+
+    /// The tracker's data folder.
+    pub(super) fn tracker_folder(&self) -> PathBuf {
+        self.dir.join("tracker")
+    }
+
+    /// Where the client listens. One with a tracker of its own gives out the tracker's address: both are reached in the same way.
+    pub(super) fn client_address(&self) -> SocketAddr {
+        match self.choice.own_tracker {
+            true => SocketAddr::new(self.own_ip(), self.choice.listen.port()),
+            false => self.choice.listen,
+        }
+    }
+
+    /// Where the tracker is reached.
+    pub(super) fn tracker_address(&self) -> SocketAddr {
+        SocketAddr::new(self.own_ip(), self.choice.listen.port() + 1)
+    }
+
+    /// The ports that others must reach, in words.
+    pub(super) fn ports(&self) -> String {
+        let port = self.choice.listen.port();
+        if self.choice.own_tracker {
+            format!("ports {port} and {}", port + 1)
+        } else {
+            format!("port {port}")
+        }
+    }
+
+    fn own_ip(&self) -> IpAddr {
+        let ip = self.choice.listen.ip();
+        if ip.is_unspecified() { address::own() } else { ip }
+    }
+
+    /// Says which port another program has.
+    fn check_ports(&self) -> Result<()> {
+        let client = self.choice.listen.port();
+        let ports = if self.choice.own_tracker { vec![client, client + 1] } else { vec![client] };
+        if let Some(port) = ports.into_iter().find(|&port| port != 0 && !is_free(port)) {
+            let friends = if self.choice.own_tracker { "; friends then need the new line" } else { "" };
+            let other = if client < 60_000 { client + 10 } else { client - 10 };
+            bail!(
+                "port {port} is in use by another program: end that one, or choose another port with \
+                 --listen {}{friends}",
+                SocketAddr::new(self.choice.listen.ip(), other)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing listens on a port here. One that another program has at a single address counts as taken.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+/// The first port that is free, with the one above it if a tracker needs that.
+fn free_port(own_tracker: bool) -> Result<u16> {
+    let candidates = (0..PAIRS).map(|pair| FIRST_PORT + 2 * pair);
+    let fits = |&port: &u16| is_free(port) && (!own_tracker || is_free(port + 1));
+    let found = candidates.into_iter().find(fits);
+    found.context("no port from 7070 on is free; give one with --listen IP:PORT")
+}
+
+/// Writes a file in one step, so that a crash leaves the old one or the new one.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let beside = path.with_extension("new");
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+    written.with_context(|| {
+        format!("cannot write {}; make room, or give another folder with --data", path.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(listen: Option<&str>, join: Option<&str>) -> Options {
+        Options {
+            data: None,
+            listen: listen.map(|listen| listen.parse().unwrap()),
+            join: join.map(str::to_owned),
+            web: None,
+            log_format: shoal_console::LogFormat::Text,
+        }
+    }
+
+    #[test]
+    fn what_was_chosen_once_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        std::fs::create_dir(first.tracker_folder()).unwrap();
+        let (info, path) = first.write(None).unwrap();
+        assert_eq!(info.iter().count(), 1);
+        let line = std::fs::read_to_string(&path).unwrap();
+        let again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        assert_eq!(again.choice, first.choice);
+        again.write(None).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), line, "the same port and key");
+        let moved = Setup::read(dir.path().to_owned(), &options(Some("127.0.0.1:7990"), None)).unwrap();
+        assert_eq!(moved.tracker_address(), "127.0.0.1:7991".parse().unwrap());
+        let joined = Setup::read(dir.path().to_owned(), &options(None, Some("127.0.0.1 1")));
+        assert!(joined.unwrap_err().to_string().contains("a tracker of its own"));
+    }
+
+    #[test]
+    fn a_friends_tracker_is_kept_and_nonsense_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let options_of = |join| options(Some("0.0.0.0:7995"), join);
+        let setup = Setup::read(dir.path().to_owned(), &options_of(Some("x"))).unwrap();
+        let wrong = setup.write(Some("nonsense")).unwrap_err().to_string();
+        assert!(wrong.contains("names no tracker") && wrong.contains("shoal up shows the line"), "{wrong}");
+        assert!(!dir.path().join(CHOICE_FILE).exists(), "nothing is set up");
+        setup.write(Some("10.0.0.7 7071")).unwrap();
+        let again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        assert!(!again.own_tracker());
+        assert_eq!(again.write(None).unwrap().0.tracker(1).unwrap().to_string(), "10.0.0.7:7071");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_what_to_do() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let at = taken.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let error = Setup::read(dir.path().to_owned(), &options(Some(&at.to_string()), None))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("port {} is in use", at.port())) && error.contains("--listen"),
+            "{error}"
+        );
+        std::fs::write(dir.path().join(CHOICE_FILE), "{").unwrap();
+        let error = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap_err().to_string();
+        assert!(error.contains("up.json cannot be used") && error.contains("remove it"), "{error}");
+    }
+}

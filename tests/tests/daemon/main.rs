@@ -1,0 +1,10 @@
+//! A client in the background, and what asks it (B1 to B8).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod api;
+mod cli;
+mod keep;
+mod socket;
+mod units;
+mod up;
+mod web;

@@ -1,0 +1,141 @@
+//! `shoal up`: one command to begin, alone and with friends.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use shoal_tests::{Service, binary, finish, free_ports, random_file, same_content, until};
+
+/// Two free ports beside each other.
+fn pair() -> u16 {
+    loop {
+        let ports = free_ports(2);
+        if ports[1] == ports[0] + 1 {
+            return ports[0];
+        }
+    }
+}
+
+fn command(dir: &Path, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("shoal"));
+    command.arg("up").arg("--data").arg(dir.join(name)).args(arguments);
+    command
+        .env("XDG_RUNTIME_DIR", dir.join(format!("run-{name}")))
+        .env_remove("SHOAL_PASSWORD")
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn up(dir: &Path, name: &str, arguments: &[&str]) -> Service {
+    Service::launch(dir, name, command(dir, name, arguments))
+}
+
+/// The words that a friend is to type behind `--join`.
+fn line_for_friends(service: &Service) -> String {
+    until("it says what to send to a friend", || service.log().contains("--join '"));
+    let log = service.log();
+    let at = log.rfind("--join '").unwrap() + "--join '".len();
+    log[at..].split('\'').next().unwrap().to_owned()
+}
+
+fn ok(service: &Service, arguments: &[&str], input: &str) -> String {
+    let finished = service.run(arguments, input);
+    assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
+    finished.stdout
+}
+
+#[test]
+fn one_command_begins_and_a_friend_joins_with_the_line_that_it_gave() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (format!("127.0.0.1:{}", pair()), format!("127.0.0.1:{}", free_ports(1)[0]));
+    let mut ann = up(dir.path(), "ann", &["--listen", &first]);
+    let line = line_for_friends(&ann);
+    assert!(ann.log().contains("127.0.0.1 is this machine alone"), "{}", ann.log());
+    let said = ann.log();
+    assert_eq!(
+        said.lines().filter(|line| !line.contains("known by its key")).count(),
+        3,
+        "three lines: {said}"
+    );
+    ok(&ann, &["create_user", "ann"], "secret\n");
+    ok(&ann, &["login", "ann"], "secret\n");
+    ok(&ann, &["create_group", "films"], "");
+
+    let bob = up(dir.path(), "bob", &["--listen", &second, "--join", &line]);
+    ok(&bob, &["create_user", "bob"], "secret\n");
+    ok(&bob, &["login", "bob"], "secret\n");
+    ok(&bob, &["join_group", "films"], "");
+    ok(&ann, &["accept_request", "films", "bob"], "");
+    let path = dir.path().join("a.bin");
+    random_file(&path, 1 << 20, 9);
+    ok(&ann, &["upload_file", path.to_str().unwrap(), "films"], "");
+    let copy = dir.path().join("copy.bin");
+    ok(&bob, &["download_file", "films", "a.bin", copy.to_str().unwrap()], "");
+    ok(&bob, &["wait", "60"], "");
+    assert!(same_content(&path, &copy));
+
+    // Started again it is what it was, whatever the first start was given.
+    let before = ok(&ann, &["whoami"], "");
+    let (code, took) = ann.stop();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}");
+    drop(ann);
+    let ann = up(dir.path(), "ann", &[]);
+    assert_eq!(line_for_friends(&ann), line, "the same address, port and key");
+    until("its tracker answers", || !ok(&ann, &["whoami"], "").contains("none answers"));
+    ok(&ann, &["login", "ann"], "secret\n");
+    assert_eq!(ok(&ann, &["whoami"], ""), before);
+    until("bob sees the file again", || ok(&bob, &["list_files", "films"], "").contains("sharer"));
+    drop(bob);
+    let bob = up(dir.path(), "bob", &[]);
+    assert!(bob.log().contains("with the tracker 127.0.0.1:"), "{}", bob.log());
+    until("bob finds the tracker again", || bob.run(&["login", "bob"], "secret\n").code == Some(0));
+}
+
+#[test]
+fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = pair();
+    let listen = format!("127.0.0.1:{port}");
+    let refused = |name: &str, arguments: &[&str], said: &[&str]| {
+        let finished = finish(&mut command(dir.path(), name, arguments), "");
+        assert_eq!(finished.code, Some(1), "{arguments:?}: {finished:?}");
+        assert!(said.iter().all(|said| finished.stderr.contains(said)), "{arguments:?}: {finished:?}");
+    };
+    let ann = up(dir.path(), "ann", &["--listen", &listen]);
+    refused("ann", &[], &["shoal up runs already on", "pid", "shoal whoami"]);
+    refused(
+        "eve",
+        &["--listen", &listen],
+        &[&format!("port {port} is in use by another program"), "--listen"],
+    );
+    ok(&ann, &["whoami"], "");
+    drop(ann);
+    // The tracker's port alone.
+    let _taken = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
+    refused(
+        "ann",
+        &[],
+        &[&format!("port {} is in use by another program", port + 1), "friends then need the new line"],
+    );
+    refused("ann", &["--join", "127.0.0.1 9"], &["a tracker of its own", "--data DIR"]);
+    let free = format!("127.0.0.1:{}", free_ports(1)[0]);
+    refused(
+        "dan",
+        &["--listen", &free, "--join", "nonsense"],
+        &["names no tracker", "shoal up shows the line"],
+    );
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    refused("file", &[], &["cannot keep data in", "--data DIR"]);
+}
+
+#[test]
+fn quit_ends_the_tracker_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = pair();
+    let mut ann = up(dir.path(), "ann", &["--listen", &format!("127.0.0.1:{port}")]);
+    assert!(ok(&ann, &["quit"], "").contains("the daemon ends"));
+    until("it ends", || ann.child().try_wait().unwrap().is_some());
+    assert!(ann.child().wait().unwrap().success());
+    assert!(TcpListener::bind(("127.0.0.1", port + 1)).is_ok());
+}
