@@ -29,6 +29,8 @@ use shoal_session::text;
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long is waited for a tracker at a time before a login without a prompt; the event `no_tracker` says so meanwhile.
+/// How long the end of a service waits for the last events to be shown.
+const EVENTS_WITHIN: Duration = Duration::from_millis(500);
 const TRACKER_WITHIN: Duration = Duration::from_secs(60);
 /// The log file in the data directory.
 const LOG_FILE: &str = "client.log";
@@ -147,7 +149,12 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         }
     }
     end.cancel();
-    events.await?;
+    if headless {
+        // Whoever reads the log of a service may hang; the service ends all the same.
+        let _ = tokio::time::timeout(EVENTS_WITHIN, events).await;
+    } else {
+        events.await?;
+    }
     done.map(|()| !failed.load(Ordering::Relaxed))
 }
 
@@ -186,6 +193,10 @@ async fn serve(
     if interface == Interface::Prompt {
         client.reached(GREET_WITHIN).await;
         screen.out(&intro(&client.whoami()))?;
+    }
+    if interface != Interface::Prompt {
+        // What nobody types at a prompt relies on the session that was kept.
+        let _ = tokio::time::timeout(TRACKER_WITHIN, client.gone_on()).await;
     }
     for line in exec {
         if interface == Interface::Headless && logs_in(line) {

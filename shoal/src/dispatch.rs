@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use shoal_console::wrapped;
 
 use crate::definition::{Own, definition};
-use crate::invocation::read;
+use crate::invocation::{Invocation, read};
 use crate::show::failed;
 use crate::{ask, link, up, watch};
 
@@ -19,6 +19,12 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
     match read(&arguments) {
         Some(invocation) if invocation.words[0].eq_ignore_ascii_case("help") || invocation.help => {
             help(&invocation.words)
+        }
+        Some(Invocation { no_text: Some(word), .. }) => {
+            failed(&format!(
+                "{word:?} is not UTF-8: names and paths are text here; rename it, or give another"
+            ));
+            ExitCode::FAILURE
         }
         Some(invocation) => ask::run(invocation),
         None => own(arguments),

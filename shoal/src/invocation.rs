@@ -11,6 +11,8 @@ pub(crate) struct Invocation {
     pub(crate) socket: Option<PathBuf>,
     /// More about the command is asked for.
     pub(crate) help: bool,
+    /// A word that is no text, as far as it can be shown: names and paths are text everywhere in Shoal.
+    pub(crate) no_text: Option<String>,
 }
 
 /// A command of the prompt with its words; nothing if it is something else.
@@ -19,8 +21,10 @@ pub(crate) fn read(arguments: &[OsString]) -> Option<Invocation> {
     let mut arguments = arguments.iter();
     let mut options_end = false;
     while let Some(argument) = arguments.next() {
-        // Names and paths are text everywhere in Shoal; what is none is named as such by the daemon.
         let word = argument.to_string_lossy().into_owned();
+        if argument.to_str().is_none() {
+            read.no_text.get_or_insert_with(|| word.clone());
+        }
         match word.as_str() {
             _ if options_end => read.words.push(word),
             "--" => {
@@ -46,6 +50,14 @@ mod tests {
 
     fn read_words(line: &str) -> Option<Invocation> {
         read(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_word_that_is_no_text_is_named_and_not_changed() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = ["upload_file".into(), OsString::from_vec(b"n\xe9.txt".to_vec()), "g".into()];
+        assert_eq!(read(&words).unwrap().no_text.as_deref(), Some("n\u{fffd}.txt"));
+        assert_eq!(read_words("upload_file né.txt g").unwrap().no_text, None);
     }
 
     #[test]

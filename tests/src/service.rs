@@ -55,13 +55,19 @@ impl Service {
 
     /// Starts that command, which makes a socket for this user, in the surroundings of the others.
     #[must_use]
-    pub fn launch(dir: &Path, name: &str, mut command: Command) -> Self {
+    pub fn launch(dir: &Path, name: &str, command: Command) -> Self {
+        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
+        let out = log.try_clone().unwrap();
+        Self::launch_writing_to(dir, name, command, [out.into(), log.into()])
+    }
+
+    /// The same, with its output and its errors going there.
+    #[must_use]
+    pub fn launch_writing_to(dir: &Path, name: &str, mut command: Command, [out, err]: [Stdio; 2]) -> Self {
         let runtime = runtime(dir, name);
         std::fs::create_dir_all(&runtime).unwrap();
-        let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
         command.env("XDG_RUNTIME_DIR", &runtime).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
-        let out = log.try_clone().unwrap();
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(log).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         let mut service = Self { dir: dir.to_owned(), name: name.to_owned(), child };
         until(&format!("{name} takes commands"), || {
             if let Some(status) = service.child.try_wait().unwrap() {

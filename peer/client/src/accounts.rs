@@ -14,6 +14,9 @@ use crate::{Client, ClientError};
 /// How long after its start a client that has found no tracker is not yet reported as having none.
 const GREETING: Duration = Duration::from_millis(1_500);
 
+/// How long a logout waits for a tracker to take that the kept session is over.
+const SIGN_OUT_WITHIN: Duration = Duration::from_secs(3);
+
 impl Client {
     /// Creates an account; `invitation` is the code that an operator gave, where one is needed.
     ///
@@ -71,8 +74,25 @@ impl Client {
             (Err(error), _) => return Err(error),
         };
         let client = self.clone();
-        let _ = self.0.tasks.spawn(async move { client.end_session().await }).await;
+        let ended = self.0.tasks.spawn(async move {
+            if was_kept {
+                client.void_copies().await;
+            }
+            client.end_session().await;
+        });
+        let _ = ended.await;
         Ok(LoggedOut { user, peer: None })
+    }
+
+    /// Ends on every tracker what a copy of the kept session could go on with by its token.
+    async fn void_copies(&self) {
+        let out = Call::SignOut { request: RequestId::random(), peer: self.peer_id() };
+        let done = tokio::time::timeout(SIGN_OUT_WITHIN, self.0.session.call(out)).await;
+        if !matches!(done, Ok(Ok(_))) {
+            tracing::warn!(
+                "no tracker was told that the kept session ended; if its file was copied, change the password"
+            );
+        }
     }
 
     /// Ends the account's session on another client, or this one's where that is meant. `client` is the end of its key.

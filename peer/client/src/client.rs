@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
     pub(crate) session_change: Mutex<()>,
+    /// Whether a session that was kept is still tried to go on with.
+    pub(crate) going_on: watch::Sender<bool>,
     /// The process ends, and with it the session here; one that is kept goes on after the next start.
     pub(crate) leaving: CancellationToken,
     pub(crate) stop: CancellationToken,
@@ -166,6 +168,7 @@ impl Client {
             asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),
+            going_on: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -180,6 +183,7 @@ impl Client {
         self.0.tasks.spawn(background::mind_sleeps(self.clone()));
         self.0.tasks.spawn(membership::run(self.clone()));
         let leaving = self.0.leaving.clone();
+        self.0.going_on.send_replace(self.keeps_session());
         self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
         self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }

@@ -49,6 +49,12 @@ impl Client {
         self.kept_path().exists()
     }
 
+    /// Waits until the session that was kept over the last end goes on, or cannot; at once where none was.
+    pub async fn gone_on(&self) {
+        // The sender lives as long as the client.
+        let _ = self.0.going_on.subscribe().wait_for(|going_on| !going_on).await;
+    }
+
     /// Whose session is kept, if it can be read.
     pub(crate) fn kept_user(&self) -> Option<UserName> {
         Some(Kept::read(&read_key(&self.kept_path(), "the kept session").ok()?)?.name)
@@ -56,10 +62,12 @@ impl Client {
 
     /// Forgets the kept session; whether there was one.
     pub(crate) fn forget_kept(&self) -> bool {
-        match wipe(&self.kept_path()) {
+        let path = self.kept_path();
+        // A crash may have left one that was being written.
+        let beside = wipe(&beside(&path));
+        match wipe(&path).and_then(|was| Ok(beside? || was)) {
             Ok(was) => was,
             Err(error) => {
-                let path = self.kept_path();
                 tracing::error!(
                     "cannot remove the kept session {}: {error}; remove it by hand",
                     path.display()
@@ -76,24 +84,33 @@ impl Client {
 
 /// Goes on with the session that was kept, as soon as a tracker answers; ends when there is a session or none to go on with.
 pub(crate) async fn run(client: Client) {
+    go_on(&client).await;
+    client.0.going_on.send_replace(false);
+}
+
+async fn go_on(client: &Client) {
     let mut refused = None;
     let mut pause = AGAIN;
     while client.0.session.who().is_none() && client.keeps_session() {
         if !client.0.session.reached(TRACKER_WITHIN).await {
             continue;
         }
-        match attempt(&client).await {
+        match attempt(client).await {
             Ok(()) => return,
             Err(LoginError::Call(CallError::Refused { kind: RefusalKind::SignedOut, text, .. })) => {
-                return over(&client, &text);
+                return over(client, &text);
             }
             Err(LoginError::Call(CallError::Refused { kind: RefusalKind::WrongPassword, .. })) => {
                 let since = *refused.get_or_insert_with(Instant::now);
                 if since.elapsed() >= REFUSED_FOR {
-                    return over(&client, CHANGED);
+                    return over(client, CHANGED);
                 }
+                // Three tries: a tracker counts wrong ones, and lets nobody in from here for a while after more.
+                tokio::time::sleep(REFUSED_FOR / 2).await;
+                continue;
             }
             Err(error) => {
+                refused = None;
                 tracing::warn!("cannot go on with the kept session yet: {error}");
                 pause = (pause * 2).min(LONGEST);
             }
@@ -138,7 +155,7 @@ fn over(client: &Client, reason: &str) {
 
 /// Writes the file in one step, for its owner alone, and has it on the disk when this returns.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    let beside = beside(path);
     // One that a crash left may have another mode.
     wipe(&beside)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
@@ -146,6 +163,11 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&beside, path)?;
     sync_folder(path)
+}
+
+/// Where the file is while it is being written.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
 }
 
 /// Overwrites the file and removes it; whether there was one. A drive may keep what was overwritten all the same.

@@ -92,9 +92,10 @@ pub struct Lines {
 /// See [`CallError`].
 pub async fn command(at: &Path, command: Command) -> Result<Lines, CallError> {
     let passwords = command.passwords.iter().map(|one| Zeroizing::new(one.expose().to_owned())).collect();
-    let body =
-        CommandBody { line: None, argv: Some(command.argv), folder: command.folder, passwords, stream: true };
-    let body = serde_json::to_vec(&body).unwrap_or_default();
+    // Without a folder a relative path is refused, and everything else works.
+    let folder = command.folder.filter(|folder| folder.to_str().is_some());
+    let body = CommandBody { line: None, argv: Some(command.argv), folder, passwords, stream: true };
+    let body = serde_json::to_vec(&body).expect("a vector takes text");
     Lines::of(call(at, Method::POST, "/api/1/command", body).await?).await
 }
 

@@ -29,6 +29,9 @@ const LOG_FILE: &str = "shoal.log";
 /// How long the tracker may take to end, once the client has. What it acknowledged is on the disk already.
 const TRACKER_WITHIN: Duration = Duration::from_millis(800);
 
+/// How long the end waits for the last events to be shown.
+const EVENTS_WITHIN: Duration = Duration::from_millis(500);
+
 pub(super) async fn run(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -77,8 +80,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
             }
             daemon.end(&client).await;
             end.cancel();
-            // It showed what there was.
-            let _ = events.await;
+            // It showed what there was; whoever reads that may hang.
+            let _ = timeout(EVENTS_WITHIN, events).await;
             Ok(())
         }
         Err(error) => Err(error),

@@ -1,6 +1,8 @@
 //! `shoal`: the commands of the prompt for a client in the background, as a person and a script use them.
 
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -338,4 +340,20 @@ fn whoami_takes_a_moment() {
     eprintln!("shoal whoami: {:?} at best, {:?} in the middle", took[0], took[10]);
     // The aim is 20 ms for a release build on an idle machine; this one is neither, and its helper looks every 20 ms.
     assert!(took[0] < Duration::from_millis(200), "{took:?}");
+}
+
+#[test]
+fn a_folder_whose_name_is_no_text_is_no_obstacle_and_a_word_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    ann.enter("ann");
+    let odd = dir.path().join(OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&odd).unwrap();
+    let mut whoami = ann.shoal(&["--json", "whoami"]);
+    let ended = finish(whoami.current_dir(&odd), "");
+    assert_eq!((ended.code, json(&ended.stdout)["user"].as_str()), (Some(0), Some("ann")), "{ended:?}");
+    let mut upload = ann.shoal(&["upload_file"]);
+    let ended = finish(upload.arg(OsStr::from_bytes(b"n\xe9.txt")).arg("g"), "");
+    assert!(ended.code == Some(1) && ended.stderr.contains("not UTF-8"), "{ended:?}");
 }

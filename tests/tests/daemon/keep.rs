@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::json;
-use shoal_tests::{Client, Service, Trackers, free_port, same_content, until};
+use shoal_tests::{Client, Service, Trackers, free_port, run_script, same_content, until};
 
 fn log_in(service: &Service, user: &str, password: &str) {
     let answered = service.ask(&json!({ "line": format!("login {user} --keep"), "passwords": [password] }));
@@ -80,6 +80,48 @@ fn an_orderly_end_keeps_it_and_logout_here_ends_it() {
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
     assert_eq!(ann.ok("logout")["user"], "ann");
     assert!(!file.exists());
+}
+
+#[test]
+fn a_copy_of_the_file_is_of_no_use_after_a_logout() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 2);
+    let file = dir.path().join("ann/session.key");
+    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    ann.enter("ann");
+    log_in(&ann, "ann", "secret");
+    let copy = std::fs::read(&file).unwrap();
+    // A crash left one that was being written, too.
+    std::fs::write(file.with_extension("new"), &copy).unwrap();
+    ann.ok("logout");
+    assert!(!file.exists() && !file.with_extension("new").exists());
+    assert!(!ann.log().contains("logged out"), "who logs out is not told that somebody did: {}", ann.log());
+    ann.stop();
+    drop(ann);
+    std::fs::write(&file, &copy).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    until("it is refused", || !file.exists());
+    assert_eq!(user(&ann), json!(null));
+    // The right password still logs in here.
+    log_in(&ann, "ann", "secret");
+    assert_eq!(user(&ann), "ann");
+}
+
+#[test]
+fn a_script_waits_for_the_session_that_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    ann.enter("ann");
+    log_in(&ann, "ann", "secret");
+    ann.ok("create_group g");
+    ann.stop();
+    drop(ann);
+    let ended = run_script(dir.path(), "ann", &trackers.info(), &["--json"], "list_files g\n");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ended = run_script(dir.path(), "ann", &trackers.info(), &["--json", "--exec", "list_files g"], "");
+    assert!(ended.stdout.contains("\"ok\":true") && !ended.stdout.contains("log in first"), "{ended:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The socket of `client --headless`: what is asked by HTTP, and by whom.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -286,4 +287,29 @@ fn without_a_folder_for_sockets_the_data_folder_has_it_and_without_any_it_shares
     let said = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("no commands are taken while this runs"), "{said}");
+}
+
+#[test]
+fn it_ends_in_time_though_nobody_reads_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut command = client_command(dir.path(), "ann", &trackers.info(), free_port());
+    command.arg("--headless");
+    let out = || Stdio::from(writer.try_clone().unwrap());
+    let mut ann = Service::launch_writing_to(dir.path(), "ann", command, [out(), out()]);
+    ann.enter("ann");
+    ann.ok("create_group g");
+    // Another description of the pipe, so that only this end does not block.
+    let name = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let flags = i32::from_ne_bytes(rustix::fs::OFlags::NONBLOCK.bits().to_ne_bytes());
+    let mut full = std::fs::File::options().write(true).custom_flags(flags).open(name).unwrap();
+    while full.write(&[b'.'; 4096]).is_ok() {}
+    let mut bob = Client::enter(dir.path(), "bob", &trackers.info());
+    bob.ok("join_group g");
+    until("there is something to say", || {
+        ann.ok("list_requests g")["requests"].as_array().is_some_and(|requests| !requests.is_empty())
+    });
+    let (code, took) = ann.stop();
+    assert!(code == Some(0) && took < Duration::from_secs(5), "{code:?} after {took:?}");
 }
