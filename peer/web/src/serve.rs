@@ -2,6 +2,7 @@
 //! or take nothing.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shoal_client::Client;
 use shoal_wipe::without_traces;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -36,6 +37,10 @@ const MAX_HEAD: usize = 64 * 1024;
 const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How long a refusal may take to be written.
 const REFUSE_WITHIN: Duration = Duration::from_secs(1);
+/// Callers that are told at once why they are not served, at most.
+const MAX_REFUSALS: usize = 64;
+/// Bytes of a refused caller that are passed over.
+const MAX_PASSED_OVER: u64 = 1024 * 1024;
 /// How long answers that are on their way may take at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be taken: the system is short of something.
@@ -114,6 +119,7 @@ impl Web {
 
 async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Refusals::new(&tasks);
     let mut strangers: u64 = 0;
     while let Some(accepted) = closing.run_until_cancelled(socket.listener.accept()).await {
         let stream = match accepted {
@@ -132,7 +138,7 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
                     drop(place);
                 });
             }
-            (Ok(true), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
+            (Ok(true), Err(_)) => refusals.refuse(stream, "503 Service Unavailable", BUSY).await,
             (Ok(false) | Err(_), _) => {
                 strangers = strangers.saturating_add(1);
                 // So that none of them fills the log.
@@ -141,7 +147,7 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
                         "a program of another user connected to the socket and was refused ({strangers} so far)"
                     );
                 }
-                refuse(stream, "403 Forbidden", STRANGER).await;
+                refusals.refuse(stream, "403 Forbidden", STRANGER).await;
             }
         }
     }
@@ -150,6 +156,7 @@ async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: Can
 /// The same on loopback, where every request is judged by itself.
 async fn accept_tcp(listener: TcpListener, router: Router, tasks: TaskTracker, closing: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Refusals::new(&tasks);
     while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
         match (accepted, places.clone().try_acquire_owned()) {
             (Ok((stream, _)), Ok(place)) => {
@@ -159,7 +166,7 @@ async fn accept_tcp(listener: TcpListener, router: Router, tasks: TaskTracker, c
                     drop(place);
                 });
             }
-            (Ok((stream, _)), Err(_)) => refuse(stream, "503 Service Unavailable", BUSY).await,
+            (Ok((stream, _)), Err(_)) => refusals.refuse(stream, "503 Service Unavailable", BUSY).await,
             (Err(error), _) => {
                 tracing::warn!("cannot take a connection at loopback: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -198,12 +205,45 @@ async fn serve(
     without_traces(|| drop(connection));
 }
 
-/// Answers without having read anything. What does not fit the socket's buffer at once is left.
-async fn refuse(mut stream: impl AsyncWrite + Unpin, status: &str, error: &str) {
-    let body = serde_json::json!({ "ok": false, "error": error }).to_string();
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = timeout(REFUSE_WITHIN, stream.write_all(answer.as_bytes())).await;
+/// Answers callers that are not served, a few at a time.
+struct Refusals {
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+}
+
+impl Refusals {
+    fn new(tasks: &TaskTracker) -> Self {
+        Self { tasks: tasks.clone(), places: Arc::new(Semaphore::new(MAX_REFUSALS)) }
+    }
+
+    /// Says why. Where too many are being told, what one has sent already may cost it the answer.
+    async fn refuse(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        status: &str,
+        error: &str,
+    ) {
+        let body = serde_json::json!({ "ok": false, "error": error }).to_string();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let _ = timeout(REFUSE_WITHIN, stream.write_all(answer.as_bytes())).await;
+            return;
+        };
+        self.tasks.spawn(async move {
+            // One that takes no answer gets none.
+            let _ = timeout(REFUSE_WITHIN, tell(stream, &answer)).await;
+            drop(place);
+        });
+    }
+}
+
+/// Answers, and passes over what the caller sends: a connection that is closed with bytes unread loses its answer.
+async fn tell(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) -> io::Result<()> {
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(MAX_PASSED_OVER), &mut tokio::io::sink()).await?;
+    Ok(())
 }
