@@ -134,7 +134,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
     // A service whose commands leave nobody logged in has failed; without any, and with a socket, others may log in.
-    let waits = (daemon.is_some() && options.exec.is_empty()) || client.keeps_session();
+    let waits = daemon.is_some() && options.exec.is_empty();
     let done = tokio::select! {
         done = serve(&client, &screen, interface, waits, &options.exec, &failed) => done,
         () = answer(daemon.as_mut(), &client) => Ok(()),
@@ -217,7 +217,7 @@ async fn serve(
             }
             Ok(())
         }
-        Interface::Headless if client.whoami().user.is_none() && !waits => {
+        Interface::Headless if client.whoami().user.is_none() && !waits && !client.goes_on() => {
             anyhow::bail!(
                 "nobody is logged in, and without a prompt nobody can; give --exec 'login NAME' and --password-file FILE"
             )

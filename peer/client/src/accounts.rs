@@ -51,8 +51,8 @@ impl Client {
         // The end of the session before may not have been noticed yet.
         self.suspend().await;
         let who = self.0.session.login(user.clone(), password).await?;
-        // Another user's session does not come back in place of this one.
-        if self.kept_user().is_some_and(|kept| kept != who.name) {
+        // Another user's session does not come back in place of this one, nor one of which nothing is known.
+        if self.keeps_session() && self.kept_user().is_none_or(|kept| kept != who.name) {
             self.forget_kept();
         }
         let (shares, downloads) = self.restore(who.user).await?;

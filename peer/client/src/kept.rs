@@ -55,6 +55,12 @@ impl Client {
         let _ = self.0.going_on.subscribe().wait_for(|going_on| !going_on).await;
     }
 
+    /// Whether a session that was kept over the last end is still tried.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        *self.0.going_on.borrow()
+    }
+
     /// Whose session is kept, if it can be read.
     pub(crate) fn kept_user(&self) -> Option<UserName> {
         Some(Kept::read(&read_key(&self.kept_path(), "the kept session").ok()?)?.name)
@@ -127,10 +133,8 @@ async fn attempt(client: &Client) -> Result<(), LoginError> {
     }
     let path = client.kept_path();
     let Some(kept) = read_key(&path, "the kept session").ok().and_then(|bytes| Kept::read(&bytes)) else {
-        let path = path.display();
-        tracing::error!(
-            "the kept session {path} cannot be read, or others may read it; log in again with --keep"
-        );
+        let reason = "cannot be read, or others may read it; log in again with --keep".to_owned();
+        client.0.events.emit(Event::NotResumed { file: path, reason });
         return Ok(());
     };
     let who = client.0.session.resume(&kept).await?;

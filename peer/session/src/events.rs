@@ -55,6 +55,13 @@ pub enum Event {
         /// Who is logged in again.
         user: UserName,
     },
+    /// The session that was kept over the restart cannot be used.
+    NotResumed {
+        /// Where it is kept.
+        file: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The user goes by another name from now on: another claim to the old one was first.
     Renamed {
         /// The old name.
@@ -216,6 +223,9 @@ impl fmt::Display for Event {
             }
             Self::SessionEnded { user, reason } => write!(f, "{user} is logged out: {reason}"),
             Self::Resumed { user } => write!(f, "logged in again as {user}"),
+            Self::NotResumed { file, reason } => {
+                write!(f, "not logged in again: {} {reason}", file.display())
+            }
             Self::Renamed { from, to } => {
                 write!(f, "{from} was taken by an earlier claim; this account goes on as {to}")
             }

@@ -185,3 +185,25 @@ fn a_file_that_others_may_read_or_that_is_spoilt_is_not_used() {
     let kept = std::fs::read(&file).unwrap();
     assert!(kept.len() > 100 && !kept.windows(6).any(|window| window == b"secret"));
 }
+
+#[test]
+fn a_service_whose_kept_session_cannot_be_used_says_so_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let file = dir.path().join("ann/session.key");
+    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    ann.enter("ann");
+    ann.stop();
+    drop(ann);
+    std::fs::write(&file, "spoilt").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let arguments = ["--headless", "--exec", "whoami"];
+    let ended = run_script(dir.path(), "ann", &trackers.info(), &arguments, "");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = ended.stdout + &ended.stderr;
+    assert!(said.contains("not logged in again") && said.contains("nobody is logged in"), "{said}");
+    // Another's login leaves nothing of it.
+    let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    ann.enter("bob");
+    assert!(!file.exists());
+}
