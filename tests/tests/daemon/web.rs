@@ -68,6 +68,7 @@ fn a_link_opens_it_once_and_its_token_outlives_the_daemon() {
     ann.kill();
     drop(ann);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &["--web", &web]);
+    until("it listens again", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     until("it answers again", || get(port, "/api/1/session", &bearer).status == 200);
     assert!(!ann.log().contains(&token) && !ann.log().contains(&first));
 }
