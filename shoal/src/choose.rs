@@ -1,11 +1,15 @@
 //! Which daemon is meant: the one that runs, or the one that was named.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shoal_web::{caller, socket};
+use tokio::time::timeout;
 
 /// Names the socket where no option does.
 const VARIABLE: &str = "SHOAL_SOCKET";
+/// How long a daemon may take to say whose it is.
+const WHOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The socket of the daemon that is meant.
 ///
@@ -33,7 +37,10 @@ pub(crate) async fn socket(named: Option<PathBuf>) -> Result<PathBuf, String> {
 
 /// Whose it is, in words.
 async fn whose(path: &std::path::Path) -> String {
-    match caller::about(path).await {
+    let Ok(asked) = timeout(WHOSE_WITHIN, caller::about(path)).await else {
+        return "it does not answer".to_owned();
+    };
+    match asked {
         Ok(about) => match about["user"].as_str() {
             Some(user) => user.to_owned(),
             None => "nobody is logged in".to_owned(),

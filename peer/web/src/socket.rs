@@ -5,11 +5,11 @@
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as Blocking;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use shoal_common::Blake3;
+use socket2::{Domain, SockAddr, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 /// The folder for sockets in the runtime folder of the user.
@@ -100,7 +100,7 @@ fn own_folder(folder: &Path) -> io::Result<()> {
 fn listen_at(path: PathBuf) -> Result<Socket, SocketError> {
     let unusable = |path: &Path, error| SocketError::Unusable { path: path.to_owned(), error };
     if let Ok(found) = std::fs::symlink_metadata(&path) {
-        if Blocking::connect(&path).is_ok() {
+        if answers(&path) {
             return Err(SocketError::InUse(path));
         }
         if !found.file_type().is_socket() {
@@ -144,22 +144,40 @@ pub(crate) fn may_be_told(theirs: u32) -> bool {
     own == 0 || may_connect(theirs, own)
 }
 
-/// The sockets of this user's daemons at which something answers, in the order of their paths.
+/// The sockets of this user's daemons at which something listens, in the order of their paths. What another user put there does
+/// not count.
 #[must_use]
 pub fn find() -> Vec<PathBuf> {
     let mut found = Vec::new();
     if let Some(runtime) = runtime_folder() {
-        let entries = entries(&runtime.join(FOLDER));
-        found.extend(entries.into_iter().filter(|path| path.to_string_lossy().ends_with(ENDING)));
+        let folder = runtime.join(FOLDER);
+        if is_own(&folder) {
+            found.extend(entries(&folder).into_iter().filter(|path| path.to_string_lossy().ends_with(ENDING)));
+        }
     }
     if let Ok(base) = etcetera::choose_base_strategy() {
         let base = base.data_dir().join("shoal");
         // A client's folder, and that of `shoal up` within its own.
         found.extend(entries(&base).into_iter().map(|folder| folder.join(IN_DATA)));
     }
-    found.retain(|path| Blocking::connect(path).is_ok());
+    found.retain(|path| is_own(path) && answers(path));
     found.sort();
     found
+}
+
+/// Whether it is there and belongs to this user.
+fn is_own(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() == own)
+}
+
+/// Whether something listens there. One that has no room for a connection at this moment does; it is not waited for.
+fn answers(path: &Path) -> bool {
+    let connected = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    connected.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -212,7 +230,29 @@ mod tests {
         std::fs::rename(runtime.path().join("other.sock"), &path).unwrap();
         let replaced = listen(data.path(), Some(runtime.path())).unwrap();
         assert_eq!(replaced.path, path);
-        assert!(Blocking::connect(&path).is_ok());
+        assert!(answers(&path));
+    }
+
+    #[test]
+    fn a_listener_whose_queue_is_full_is_there_and_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stopped.sock");
+        let stopped = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stopped.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert!(!answers(&path), "nobody listens");
+        stopped.listen(1).unwrap();
+        let mut queue = Vec::new();
+        loop {
+            let next = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            next.set_nonblocking(true).unwrap();
+            match next.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => queue.push(next),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(answers(&path) && is_own(&path));
+        drop((queue, stopped));
+        assert!(!answers(&path), "killed");
     }
 
     #[tokio::test]
