@@ -37,8 +37,9 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let data_dir = match DataDir::open(&client_folder(&dir)) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { pid, .. }) => bail!(
-            "shoal up runs already on {}{pid}: type commands, such as shoal whoami; or give another folder: --data DIR",
-            dir.display()
+            "shoal up runs already on {}{pid}: type commands, such as shoal --socket {} whoami; or give another folder: --data DIR",
+            dir.display(),
+            socket::in_data(&client_folder(&dir)).display()
         ),
         Err(DataDirError::Unusable { error, .. }) => {
             bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())

@@ -48,6 +48,35 @@ fn a_command_may_take_longer_than_the_head_of_its_answer() {
 }
 
 #[test]
+fn a_daemon_is_found_after_its_runtime_folder_went_and_by_programs_that_never_knew_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let shoal = |arguments: &[&str], runtime: Option<&str>| {
+        let mut command = Command::new(binary("shoal"));
+        command.args(arguments).env("XDG_DATA_HOME", &home).env_remove("XDG_RUNTIME_DIR");
+        command.env_remove("SHOAL_SOCKET").env_remove("SHOAL_PASSWORD");
+        runtime.map(|runtime| command.env("XDG_RUNTIME_DIR", dir.path().join(runtime)));
+        command
+    };
+    let listen = format!("127.0.0.1:{}", free_port());
+    let command = shoal(&["up", "--listen", &listen, "--join", "127.0.0.1 9"], None);
+    let _ann = Service::launch(dir.path(), "ann", command);
+    for runtime in [Some("run-ann"), None, Some("another")] {
+        let said = finish(&mut shoal(&["whoami"], runtime), "");
+        assert_eq!(said.code, Some(0), "{runtime:?}: {said:?}");
+    }
+    std::fs::remove_dir_all(dir.path().join("run-ann")).unwrap();
+    let said = finish(&mut shoal(&["whoami"], Some("run-ann")), "");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // Whoever starts it again is told what works in every case.
+    let again = finish(&mut shoal(&["up"], Some("run-ann")), "");
+    let socket = home.join("shoal/client/shoal.sock");
+    assert!(again.stderr.contains(&format!("shoal --socket {} whoami", socket.display())), "{again:?}");
+    let said = finish(&mut shoal(&["--socket", socket.to_str().unwrap(), "whoami"], None), "");
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
 fn what_another_user_put_into_a_shared_folder_is_not_asked() {
     if !root_or_skip("what_another_user_put_into_a_shared_folder_is_not_asked") {
         return;

@@ -103,7 +103,7 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
         assert!(said.iter().all(|said| finished.stderr.contains(said)), "{arguments:?}: {finished:?}");
     };
     let ann = up(dir.path(), "ann", &["--listen", &listen]);
-    refused("ann", &[], &["shoal up runs already on", "pid", "shoal whoami"]);
+    refused("ann", &[], &["shoal up runs already on", "pid", "client/shoal.sock whoami"]);
     refused(
         "eve",
         &["--listen", &listen],
