@@ -56,12 +56,15 @@ pub(super) async fn run(options: Options) -> Result<()> {
     }
     let (trackers, path) = setup.write(options.join.as_deref())?;
     let tracker = if setup.own_tracker() {
-        let config = TrackerConfig::new(trackers.clone(), path, 1, tracker_folder);
+        let listen = Some(setup.tracker_listen());
+        let config = TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
         Some(Tracker::start(config).await?)
     } else {
         None
     };
-    let started = start_client(&setup, &trackers, data_dir, options.web).await;
+    let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
+    let dialled = near.unwrap_or_else(|| trackers.clone());
+    let started = start_client(&setup, dialled, data_dir, options.web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -94,13 +97,13 @@ pub(super) async fn run(options: Options) -> Result<()> {
 
 async fn start_client(
     setup: &Setup,
-    trackers: &TrackerInfo,
+    trackers: TrackerInfo,
     data_dir: DataDir,
     web: Option<SocketAddr>,
 ) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),
-        trackers: trackers.clone(),
+        trackers,
         data_dir,
         upload_slots: UPLOAD_SLOTS,
         clock: shoal_client::wake::system_clock(),

@@ -1,12 +1,12 @@
 //! What a folder of `shoal up` holds, and what is chosen where nothing was set up yet: the ports, and whose tracker is used. What was
 //! chosen once stays.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use shoal_common::TrackerInfo;
+use shoal_common::{PeerId, TrackerInfo};
 use shoal_console::{read_text, read_trackers};
 
 use super::Options;
@@ -138,6 +138,28 @@ impl Setup {
         SocketAddr::new(self.own_ip(), self.choice.listen.port() + 1)
     }
 
+    /// Where the tracker listens: at every address of this machine, so that it stays when one of them goes and also where others
+    /// reach it through a router; or at loopback, if that was given.
+    pub(super) fn tracker_listen(&self) -> SocketAddr {
+        let ip = match self.choice.listen.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(ip, self.choice.listen.port() + 1)
+    }
+
+    /// The own tracker as the client in this process dials it: within this machine, whatever address others are given.
+    pub(super) fn near(&self, key: PeerId) -> Result<TrackerInfo> {
+        let at = self.tracker_listen();
+        let ip = match at.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        Ok(TrackerInfo::parse(&format!("{ip} {} {key}", at.port()))?)
+    }
+
     /// The ports that others must reach, in words.
     pub(super) fn ports(&self) -> String {
         let port = self.choice.listen.port();
@@ -222,6 +244,24 @@ mod tests {
         assert_eq!(moved.tracker_address(), "127.0.0.1:7991".parse().unwrap());
         let joined = Setup::read(dir.path().to_owned(), &options(None, Some("127.0.0.1 1")));
         assert!(joined.unwrap_err().to_string().contains("a tracker of its own"));
+    }
+
+    #[test]
+    fn the_own_tracker_is_dialled_within_this_machine_whatever_others_are_given() {
+        let key = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+        for (given, listens, dialled) in [
+            ("203.0.113.5:7070", "0.0.0.0:7071", "127.0.0.1:7071"),
+            ("0.0.0.0:7070", "0.0.0.0:7071", "127.0.0.1:7071"),
+            ("127.0.0.2:7070", "127.0.0.2:7071", "127.0.0.2:7071"),
+            ("[2001:db8::1]:7070", "[::]:7071", "[::1]:7071"),
+        ] {
+            let choice = Choice { listen: given.parse().unwrap(), own_tracker: true };
+            let setup = Setup { dir: PathBuf::new(), choice };
+            assert_eq!(setup.tracker_listen(), listens.parse().unwrap(), "{given}");
+            let near = setup.near(key.parse().unwrap()).unwrap();
+            let line = near.tracker(1).unwrap();
+            assert_eq!((line.to_string(), line.peer_id.unwrap().to_string()), (dialled.into(), key.into()));
+        }
     }
 
     #[test]

@@ -130,6 +130,19 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
 }
 
 #[test]
+fn a_routers_address_is_given_to_friends_and_the_own_tracker_is_reached_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody has it (RFC 5737): what is sent there is lost, as with a router that does not lead back in.
+    let port = pair();
+    let ann = up(dir.path(), "ann", &["--listen", &format!("203.0.113.5:{port}")]);
+    assert!(line_for_friends(&ann).starts_with(&format!("203.0.113.5 {} ", port + 1)), "{}", ann.log());
+    ok(&ann, &["create_user", "ann"], "secret\n");
+    ok(&ann, &["login", "ann"], "secret\n");
+    ok(&ann, &["create_group", "films"], "");
+    assert!(ok(&ann, &["whoami"], "").contains(&format!("203.0.113.5:{port}")));
+}
+
+#[test]
 fn quit_ends_the_tracker_too() {
     let dir = tempfile::tempdir().unwrap();
     let port = pair();
