@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shoal_web::caller::CallError;
 use shoal_web::{caller, socket};
 use tokio::time::timeout;
 
@@ -32,6 +33,14 @@ pub(crate) async fn socket(named: Option<PathBuf>) -> Result<PathBuf, String> {
             }
             Err(format!("several clients run; say which is meant: {}", choices.join(", or ")))
         }
+    }
+}
+
+/// Why a daemon did not answer, with what to do.
+pub(crate) fn in_words(error: &CallError) -> String {
+    match error {
+        CallError::NoDaemon { .. } => format!("{error}; start one with: shoal up"),
+        error => error.to_string(),
     }
 }
 

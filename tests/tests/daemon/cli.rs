@@ -63,6 +63,9 @@ fn every_command_works_through_shoal_with_the_callers_paths_and_a_scripts_exit_c
         (&["list_grups"], 2, "list_groups"),
         (&["--no-such", "whoami"], 2, "--no-such"),
         (&["whoami", "--socket", "/nowhere/x.sock"], 1, "no daemon answers at /nowhere/x.sock"),
+        (&["whoami", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
+        (&["watch", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
+        (&["web", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
     ] {
         let failed = ann.run(arguments, "");
         assert_eq!(failed.code, Some(code), "{arguments:?}: {failed:?}");
