@@ -4,6 +4,7 @@
 mod address;
 mod run;
 mod setup;
+mod typed;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::setup::{Setup, client_folder, folder};
-use super::{Options, address};
+use super::{Options, address, typed};
 
 /// What is logged when RUST_LOG does not say.
 const LOG_FILTER: &str = "info,libp2p=warn";
@@ -37,9 +37,9 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let data_dir = match DataDir::open(&client_folder(&dir)) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { pid, .. }) => bail!(
-            "shoal up runs already on {}{pid}: type commands, such as shoal --socket {} whoami; or give another folder: --data DIR",
+            "shoal up runs already on {}{pid}: type commands, such as {} whoami; or give another folder: --data DIR",
             dir.display(),
-            socket::in_data(&client_folder(&dir)).display()
+            typed::shoal(Some(&socket::in_data(&client_folder(&dir))))
         ),
         Err(DataDirError::Unusable { error, .. }) => {
             bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())
@@ -121,11 +121,8 @@ async fn start_client(
 
 /// Says what to type now, what to send to a friend, and who can reach this machine.
 fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client: &Client, daemon: &Daemon) {
-    let shoal = if socket::find().iter().any(|found| found == daemon.path()) {
-        "shoal".to_owned()
-    } else {
-        format!("shoal --socket {}", daemon.path().display())
-    };
+    let is_found = socket::find().iter().any(|found| found == daemon.path());
+    let shoal = typed::shoal((!is_found).then_some(daemon.path()));
     let next = if client.keeps_session() {
         format!("commands in another terminal, such as {shoal} whoami,")
     } else {

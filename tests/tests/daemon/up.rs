@@ -130,6 +130,29 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
 }
 
 #[test]
+fn the_line_that_it_shows_can_be_typed_into_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", pair());
+    let mut command = command(dir.path(), "a nn/x y", &["--listen", &listen]);
+    // Its socket is where nobody looks, and shoal is nowhere on the PATH.
+    std::fs::create_dir_all(dir.path().join("run-ann")).unwrap();
+    std::fs::write(dir.path().join("run-ann/shoal"), "in the way").unwrap();
+    command.env("XDG_RUNTIME_DIR", dir.path().join("run-ann")).env("PATH", "/usr/bin:/bin");
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = command.stdout(log).spawn().unwrap();
+    let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    until("it says what to type", || said().contains("--join '"));
+    let said = said();
+    let typed = said.split("terminal: ").nth(1).and_then(|rest| rest.split(" create_user").next());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{} whoami", typed.unwrap())).current_dir("/");
+    let whoami = finish(shell.env("PATH", "/usr/bin:/bin").env_remove("SHOAL_SOCKET"), "");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(whoami.code, Some(0), "{said}: {whoami:?}");
+}
+
+#[test]
 fn a_routers_address_is_given_to_friends_and_the_own_tracker_is_reached_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     // Nobody has it (RFC 5737): what is sent there is lost, as with a router that does not lead back in.
