@@ -2,6 +2,7 @@
 //! everything in one folder.
 
 mod address;
+mod files;
 mod run;
 mod setup;
 mod typed;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::setup::{Setup, client_folder, folder};
-use super::{Options, address, typed};
+use super::{Options, address, files, typed};
 
 /// What is logged when RUST_LOG does not say.
 const LOG_FILTER: &str = "info,libp2p=warn";
@@ -49,6 +49,11 @@ pub(super) async fn run(options: Options) -> Result<()> {
     log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE)))
         .context("cannot write the log file")?;
     descriptors::raise();
+    if let Some(warning) = files::warning(&dir) {
+        tracing::warn!("{warning}");
+        // Where nobody reads it, the log has it.
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
     let setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
@@ -57,7 +62,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let (trackers, path) = setup.write(options.join.as_deref())?;
     let tracker = if setup.own_tracker() {
         let listen = Some(setup.tracker_listen());
-        let config = TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
+        let config =
+            TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
         Some(Tracker::start(config).await?)
     } else {
         None

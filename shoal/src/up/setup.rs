@@ -11,6 +11,7 @@ use shoal_console::{read_text, read_trackers};
 
 use super::Options;
 use super::address;
+use super::files::replace;
 
 /// The first port that is tried for a client; its tracker has the next one.
 const FIRST_PORT: u16 = 7_070;
@@ -203,15 +204,6 @@ fn free_port(own_tracker: bool) -> Result<u16> {
     let fits = |&port: &u16| is_free(port) && (!own_tracker || is_free(port + 1));
     let found = candidates.into_iter().find(fits);
     found.context("no port from 7070 on is free; give one with --listen IP:PORT")
-}
-
-/// Writes a file in one step, so that a crash leaves the old one or the new one.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let beside = path.with_extension("new");
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.with_context(|| {
-        format!("cannot write {}; make room, or give another folder with --data", path.display())
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `shoal up`: one command to begin, alone and with friends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -163,6 +164,26 @@ fn a_routers_address_is_given_to_friends_and_the_own_tracker_is_reached_all_the_
     ok(&ann, &["login", "ann"], "secret\n");
     ok(&ann, &["create_group", "films"], "");
     assert!(ok(&ann, &["whoami"], "").contains(&format!("203.0.113.5:{port}")));
+}
+
+#[test]
+fn its_files_are_its_owners_alone_and_a_folder_for_all_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("ann");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+    let mut lax = Command::new("sh");
+    lax.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(binary("shoal"));
+    let listen = format!("127.0.0.1:{}", pair());
+    lax.args(["up", "--data"]).arg(&folder).args(["--listen", &listen]);
+    let ann = Service::launch(dir.path(), "ann", lax);
+    let line = line_for_friends(&ann);
+    assert!(ann.log().contains("warning: others may write to"), "{}", ann.log());
+    assert!(std::fs::read_to_string(folder.join("tracker_info.txt")).unwrap().contains(&line));
+    for file in ["up.json", "tracker_info.txt"] {
+        let mode = folder.join(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
 }
 
 #[test]
