@@ -54,23 +54,23 @@ pub(super) async fn run(options: Options) -> Result<()> {
         // Where nobody reads it, the log has it.
         let _ = writeln!(io::stderr(), "{warning}");
     }
-    let setup = Setup::read(dir, &options)?;
+    let mut setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
         shoal_tracker::data_dir::make(&tracker_folder)?;
     }
-    let (trackers, path) = setup.write(options.join.as_deref())?;
+    let (trackers, path) = setup.trackers(options.join.as_deref())?;
     let tracker = if setup.own_tracker() {
         let listen = Some(setup.tracker_listen());
         let config =
             TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
-        Some(Tracker::start(config).await?)
+        Some(Tracker::start(config).await.map_err(|error| setup.failed(error))?)
     } else {
         None
     };
     let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
     let dialled = near.unwrap_or_else(|| trackers.clone());
-    let started = start_client(&setup, dialled, data_dir, options.web).await;
+    let started = start_client(&mut setup, dialled, data_dir, options.web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -102,7 +102,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
 }
 
 async fn start_client(
-    setup: &Setup,
+    setup: &mut Setup,
     trackers: TrackerInfo,
     data_dir: DataDir,
     web: Option<SocketAddr>,
@@ -115,9 +115,15 @@ async fn start_client(
         clock: shoal_client::wake::system_clock(),
         mirrors: Reach::Global,
     };
-    let client = Client::start(config).await?;
+    let client = Client::start(config).await.map_err(|error| setup.failed(error.into()))?;
     match Daemon::start(&client, web) {
-        Ok(daemon) => Ok((client, daemon)),
+        Ok(daemon) => match setup.keep() {
+            Ok(()) => Ok((client, daemon)),
+            Err(error) => {
+                daemon.end(&client).await;
+                Err(error)
+            }
+        },
         Err(error) => {
             client.shutdown().await;
             Err(error).context("no commands could be taken")

@@ -187,6 +187,40 @@ fn its_files_are_its_owners_alone_and_a_folder_for_all_is_warned_of() {
 }
 
 #[test]
+fn several_that_begin_at_once_find_ports_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |name: &'static str| {
+        let dir = dir.path().to_owned();
+        std::thread::spawn(move || up(&dir, name, &[]))
+    };
+    let all = ["ann", "bob", "eve", "dan"].map(start).map(|one| one.join().unwrap());
+    let mut lines: Vec<String> = all.iter().map(line_for_friends).collect();
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines.len(), all.len(), "{lines:?}");
+}
+
+#[test]
+fn a_port_that_is_lost_or_makes_no_sense_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = pair();
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listen = format!("127.0.0.1:{port}");
+    assert_eq!(finish(&mut command(dir.path(), "ann", &["--listen", &listen]), "").code, Some(1));
+    for nonsense in ["127.0.0.1:0", "224.0.0.1:7070"] {
+        let said = finish(&mut command(dir.path(), "ann", &["--listen", nonsense]), "");
+        assert!(said.code == Some(2) && said.stderr.contains("write"), "{said:?}");
+    }
+    for file in ["up.json", "tracker_info.txt"] {
+        assert!(!dir.path().join("ann").join(file).exists(), "{file}");
+    }
+    drop(taken);
+    let ann = up(dir.path(), "ann", &["--listen", &listen]);
+    assert!(line_for_friends(&ann).starts_with(&format!("127.0.0.1 {} ", port + 1)));
+    assert!(dir.path().join("ann/up.json").exists());
+}
+
+#[test]
 fn quit_ends_the_tracker_too() {
     let dir = tempfile::tempdir().unwrap();
     let port = pair();
