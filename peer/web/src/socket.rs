@@ -300,7 +300,10 @@ mod tests {
         std::fs::write(runtime.path().join(FOLDER), "a file in the way").unwrap();
         for runtime in [None, Some(runtime.path()), Some(Path::new("/nowhere/at/all"))] {
             let sockets = listen(data.path(), runtime).unwrap();
-            assert_eq!(sockets.iter().map(|socket| &socket.path).collect::<Vec<_>>(), [&in_data(data.path())]);
+            assert_eq!(
+                sockets.iter().map(|socket| &socket.path).collect::<Vec<_>>(),
+                [&in_data(data.path())]
+            );
         }
         std::fs::write(data.path().join(IN_DATA), "mine").unwrap();
         let kept = listen(data.path(), None);
