@@ -44,16 +44,19 @@ pub(crate) fn in_words(error: &CallError) -> String {
     }
 }
 
-/// Whose it is, in words.
+/// Whose it is and which, in words.
 async fn whose(path: &std::path::Path) -> String {
     let Ok(asked) = timeout(WHOSE_WITHIN, caller::about(path)).await else {
         return "it does not answer".to_owned();
     };
     match asked {
-        Ok(about) => match about["user"].as_str() {
-            Some(user) => user.to_owned(),
-            None => "nobody is logged in".to_owned(),
-        },
+        Ok(about) => {
+            let user = about["user"].as_str().unwrap_or("nobody is logged in");
+            match about["data_dir"].as_str() {
+                Some(folder) => format!("{user}, data in {folder}"),
+                None => user.to_owned(),
+            }
+        }
         Err(error) => error.to_string(),
     }
 }

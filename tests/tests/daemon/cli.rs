@@ -151,7 +151,10 @@ fn with_several_daemons_it_asks_which_and_dead_sockets_do_not_count() {
     until("there are two", || one.run(&["whoami"], "").code == Some(1));
     let asked = one.run(&["whoami"], "").stderr;
     assert!(asked.contains("several clients run") && asked.matches("--socket /").count() == 2, "{asked}");
-    assert!(asked.contains("(one)") && asked.contains("(nobody is logged in)"), "{asked}");
+    for (user, folder) in [("one", "one"), ("nobody is logged in", "other")] {
+        let named = format!("({user}, data in {})", dir.path().join(folder).display());
+        assert!(asked.contains(&named), "{named}: {asked}");
+    }
     let chosen = one.run(&["--socket", one.socket().to_str().unwrap(), "whoami"], "");
     assert_eq!(chosen.code, Some(0), "{chosen:?}");
     other.kill().unwrap();

@@ -25,7 +25,7 @@ fn a_stopped_daemon_is_said_by_every_command_and_does_not_hide_another() {
     let mut other = other.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until("both are named", || {
         let said = ann.run(&["whoami"], "").stderr;
-        said.contains("(it does not answer)") && said.contains("(nobody is logged in)")
+        said.contains("(it does not answer)") && said.contains("(nobody is logged in, data in ")
     });
     other.kill().unwrap();
     other.wait().unwrap();
