@@ -51,10 +51,7 @@ enum Ended {
 
 impl From<CallError> for Ended {
     fn from(error: CallError) -> Self {
-        Self::Failed(match error {
-            CallError::NoDaemon { .. } => format!("{error}; start one with: shoal up"),
-            error => error.to_string(),
-        })
+        Self::Failed(choose::in_words(&error))
     }
 }
 

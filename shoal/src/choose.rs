@@ -1,11 +1,16 @@
 //! Which daemon is meant: the one that runs, or the one that was named.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use shoal_web::caller::CallError;
 use shoal_web::{caller, socket};
+use tokio::time::timeout;
 
 /// Names the socket where no option does.
 const VARIABLE: &str = "SHOAL_SOCKET";
+/// How long a daemon may take to say whose it is.
+const WHOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The socket of the daemon that is meant.
 ///
@@ -31,13 +36,27 @@ pub(crate) async fn socket(named: Option<PathBuf>) -> Result<PathBuf, String> {
     }
 }
 
-/// Whose it is, in words.
+/// Why a daemon did not answer, with what to do.
+pub(crate) fn in_words(error: &CallError) -> String {
+    match error {
+        CallError::NoDaemon { .. } => format!("{error}; start one with: shoal up"),
+        error => error.to_string(),
+    }
+}
+
+/// Whose it is and which, in words.
 async fn whose(path: &std::path::Path) -> String {
-    match caller::about(path).await {
-        Ok(about) => match about["user"].as_str() {
-            Some(user) => user.to_owned(),
-            None => "nobody is logged in".to_owned(),
-        },
+    let Ok(asked) = timeout(WHOSE_WITHIN, caller::about(path)).await else {
+        return "it does not answer".to_owned();
+    };
+    match asked {
+        Ok(about) => {
+            let user = about["user"].as_str().unwrap_or("nobody is logged in");
+            match about["data_dir"].as_str() {
+                Some(folder) => format!("{user}, data in {folder}"),
+                None => user.to_owned(),
+            }
+        }
         Err(error) => error.to_string(),
     }
 }

@@ -28,5 +28,5 @@ pub(crate) fn main(socket: Option<PathBuf>, json: bool) -> ExitCode {
 
 async fn ask(socket: Option<PathBuf>) -> Result<Value, String> {
     let socket = choose::socket(socket).await?;
-    caller::link(&socket).await.map_err(|error| error.to_string())
+    caller::link(&socket).await.map_err(|error| choose::in_words(&error))
 }

@@ -31,7 +31,7 @@ pub(crate) fn main(socket: Option<PathBuf>, json: bool) -> ExitCode {
 async fn watch(socket: Option<PathBuf>, show: &mut Show) -> Result<(), String> {
     let socket = choose::socket(socket).await?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let mut events = caller::events(&socket).await.map_err(|error| error.to_string())?;
+    let mut events = caller::events(&socket).await.map_err(|error| choose::in_words(&error))?;
     let mut last = HashSet::new();
     loop {
         let event = tokio::select! {

@@ -152,6 +152,7 @@ fn run(arguments: Arguments) -> Result<()> {
         dir,
         rules,
         metrics: arguments.metrics,
+        listen: None,
         cluster_key,
         registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,

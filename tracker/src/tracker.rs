@@ -58,6 +58,8 @@ pub struct TrackerConfig {
     pub rules: Rules,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
+    /// Where it listens, if not where its line says.
+    pub listen: Option<SocketAddr>,
     /// The key that all trackers of the cluster prove to have, if there is one.
     pub cluster_key: Option<ClusterKey>,
     /// Who may create accounts here, and how many.
@@ -77,6 +79,7 @@ impl TrackerConfig {
             dir,
             rules: Rules::default(),
             metrics: None,
+            listen: None,
             cluster_key: None,
             registration: Terms::default(),
             node_secret: None,
@@ -114,6 +117,7 @@ impl Tracker {
             dir,
             rules,
             metrics,
+            listen,
             cluster_key,
             registration,
             node_secret,
@@ -142,7 +146,7 @@ impl Tracker {
         let closing = CancellationToken::new();
         let config = ControlConfig {
             identity: identity.clone(),
-            listen: Some(listen_address(&line)?),
+            listen: Some(listen.map_or_else(|| listen_address(&line), Ok)?),
             protocols: vec![Protocol(CLIENT_PROTOCOL), LINK_PROTOCOL, STATUS_PROTOCOL],
             limits: ControlLimits::default(),
         };

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use shoal_common::Password;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::api::{CommandBody, Said};
@@ -24,6 +25,8 @@ const MAX_LINE: usize = 256 * 1024 * 1024;
 const MAX_ERROR: usize = 64 * 1024;
 /// How long a socket may have no room for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the head of an answer may take. A command's answer begins before the command does.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long it is waited meanwhile.
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 
@@ -37,6 +40,15 @@ pub enum CallError {
         path: PathBuf,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// It is there, and says nothing.
+    #[error(
+        "the daemon at {} does not answer; is it stopped? type fg where it runs, or end it; whether the command takes effect is open",
+        .path.display()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
     },
     /// What listens there is another user's.
     #[error("{} belongs to another user's program (uid {uid}); nothing was sent to it", .path.display())]
@@ -218,7 +230,10 @@ async fn call(at: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Re
         .header(VERSION_HEADER, VERSION)
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| CallError::Cut)?;
-    sender.send_request(request).await.map_err(|_| CallError::Cut)
+    match timeout(HEAD_WITHIN, sender.send_request(request)).await {
+        Ok(answered) => answered.map_err(|_| CallError::Cut),
+        Err(_) => Err(CallError::Silent { path: at.to_owned() }),
+    }
 }
 
 async fn connect(at: &Path) -> Result<UnixStream, CallError> {
@@ -227,9 +242,10 @@ async fn connect(at: &Path) -> Result<UnixStream, CallError> {
     let stream = loop {
         match UnixStream::connect(at).await {
             // All places in its queue are taken at this moment.
-            Err(error)
-                if error.kind() == std::io::ErrorKind::WouldBlock && begun.elapsed() < CONNECT_WITHIN =>
-            {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if begun.elapsed() >= CONNECT_WITHIN {
+                    return Err(CallError::Silent { path: at.to_owned() });
+                }
                 tokio::time::sleep(CONNECT_AGAIN).await;
             }
             connected => break connected.map_err(no_daemon)?,

@@ -69,7 +69,7 @@ pub fn start(
     web: Option<SocketAddr>,
 ) -> Result<Web, SocketError> {
     let data = client.whoami().data_dir;
-    let socket = socket::listen(&data, socket::runtime_folder().as_deref())?;
+    let sockets = socket::listen(&data, socket::runtime_folder().as_deref())?;
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let recent = Arc::new(Recent::default());
     tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
@@ -89,8 +89,13 @@ pub fn start(
     let served = served.map(|served| served.and(at.ok_or_else(|| "it does not listen".to_owned())));
     let loopback = at.map(|at| api::Loopback { at, keys });
     let router = api::router(client.clone(), asked, recent, loopback, closing.clone());
-    let web = Web { path: socket.path.clone(), served, closing: closing.clone(), tasks: tasks.clone() };
-    tasks.spawn(accept(socket, router, tasks.clone(), closing));
+    let path = sockets.first().map_or_else(|| socket::in_data(&data), |socket| socket.path.clone());
+    let web = Web { path, served, closing: closing.clone(), tasks: tasks.clone() };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    for socket in sockets {
+        let parts = (router.clone(), tasks.clone(), places.clone());
+        tasks.spawn(accept(socket, parts, closing.clone()));
+    }
     Ok(web)
 }
 
@@ -117,8 +122,12 @@ impl Web {
     }
 }
 
-async fn accept(socket: Socket, router: Router, tasks: TaskTracker, closing: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Takes connections, as many as there are places for at all sockets together.
+async fn accept(
+    socket: Socket,
+    (router, tasks, places): (Router, TaskTracker, Arc<Semaphore>),
+    closing: CancellationToken,
+) {
     let refusals = Refusals::new(&tasks);
     let mut strangers: u64 = 0;
     while let Some(accepted) = closing.run_until_cancelled(socket.listener.accept()).await {

@@ -1,15 +1,18 @@
-//! Where a daemon listens: one Unix socket per data folder, and who may connect to it. Callers find the sockets here too.
+//! Where a daemon listens: one Unix socket per data folder in the user's runtime folder and one in the data folder itself, and
+//! who may connect to them. Callers find the sockets here too.
+//!
+//! The runtime folder goes at the last logout, and not every program of the user knows it: the data folder stays.
 //!
 //! The data folder is locked while its client runs, so a socket of that name on which nothing answers is a killed client's.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as Blocking;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use shoal_common::Blake3;
+use socket2::{Domain, SockAddr, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 /// The folder for sockets in the runtime folder of the user.
@@ -53,26 +56,39 @@ impl Drop for Socket {
     }
 }
 
-/// Listens for the client of that data folder: in the user's runtime folder, or where there is none that can be used, in the
-/// data folder itself. A socket that a killed client left is replaced.
+/// Listens for the client of that data folder: in the user's runtime folder, and in the data folder itself. One of them is enough;
+/// the first is the one to be named. A socket that a killed client left is replaced.
 ///
 /// # Errors
 /// See [`SocketError`].
-pub(crate) fn listen(data: &Path, runtime: Option<&Path>) -> Result<Socket, SocketError> {
+pub(crate) fn listen(data: &Path, runtime: Option<&Path>) -> Result<Vec<Socket>, SocketError> {
+    let mut sockets = Vec::with_capacity(2);
     if let Some(runtime) = runtime {
         let folder = runtime.join(FOLDER);
         let path = folder.join(name_for(data));
         match own_folder(&folder).map_err(|error| SocketError::Unusable { path: path.clone(), error }) {
             Ok(()) => match listen_at(path) {
+                Ok(socket) => sockets.push(socket),
                 Err(SocketError::Unusable { path, error }) => {
                     tracing::warn!("cannot listen at {}: {error}; the data folder is used", path.display());
                 }
-                done => return done,
+                Err(in_use) => return Err(in_use),
             },
             Err(error) => tracing::warn!("{error}; the data folder is used"),
         }
     }
-    listen_at(data.join(IN_DATA))
+    match listen_at(in_data(data)) {
+        Ok(socket) => sockets.push(socket),
+        Err(error) if sockets.is_empty() => return Err(error),
+        Err(error) => tracing::warn!("{error}; until then commands come only where XDG_RUNTIME_DIR is set"),
+    }
+    Ok(sockets)
+}
+
+/// The socket in a data folder.
+#[must_use]
+pub fn in_data(data: &Path) -> PathBuf {
+    data.join(IN_DATA)
 }
 
 /// The user's runtime folder, if there is one.
@@ -100,7 +116,7 @@ fn own_folder(folder: &Path) -> io::Result<()> {
 fn listen_at(path: PathBuf) -> Result<Socket, SocketError> {
     let unusable = |path: &Path, error| SocketError::Unusable { path: path.to_owned(), error };
     if let Ok(found) = std::fs::symlink_metadata(&path) {
-        if Blocking::connect(&path).is_ok() {
+        if answers(&path) {
             return Err(SocketError::InUse(path));
         }
         if !found.file_type().is_socket() {
@@ -144,22 +160,47 @@ pub(crate) fn may_be_told(theirs: u32) -> bool {
     own == 0 || may_connect(theirs, own)
 }
 
-/// The sockets of this user's daemons at which something answers, in the order of their paths.
+/// The sockets of this user's daemons at which something listens, one each, in the order of their paths. What another user put
+/// there does not count.
 #[must_use]
 pub fn find() -> Vec<PathBuf> {
+    let base = etcetera::choose_base_strategy().ok();
+    find_in(runtime_folder().as_deref(), base.map(|base| base.data_dir().join("shoal")).as_deref())
+}
+
+fn find_in(runtime: Option<&Path>, base: Option<&Path>) -> Vec<PathBuf> {
+    let listens = |path: &PathBuf| is_own(path) && answers(path);
     let mut found = Vec::new();
-    if let Some(runtime) = runtime_folder() {
-        let entries = entries(&runtime.join(FOLDER));
-        found.extend(entries.into_iter().filter(|path| path.to_string_lossy().ends_with(ENDING)));
+    if let Some(folder) = runtime.map(|runtime| runtime.join(FOLDER))
+        && is_own(&folder)
+    {
+        let sockets = entries(&folder).into_iter();
+        found.extend(sockets.filter(|path| path.to_string_lossy().ends_with(ENDING)).filter(listens));
     }
-    if let Ok(base) = etcetera::choose_base_strategy() {
-        let base = base.data_dir().join("shoal");
-        // A client's folder, and that of `shoal up` within its own.
-        found.extend(entries(&base).into_iter().map(|folder| folder.join(IN_DATA)));
+    // A client's folder, and that of `shoal up` within its own.
+    for folder in base.map(entries).unwrap_or_default() {
+        let known = name_for(&folder);
+        if !found.iter().any(|path| path.ends_with(&known)) {
+            found.extend(Some(in_data(&folder)).filter(listens));
+        }
     }
-    found.retain(|path| Blocking::connect(path).is_ok());
     found.sort();
     found
+}
+
+/// Whether it is there and belongs to this user.
+fn is_own(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() == own)
+}
+
+/// Whether something listens there. One that has no room for a connection at this moment does; it is not waited for.
+fn answers(path: &Path) -> bool {
+    let connected = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    connected.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -198,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
         let (data, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = listen(data.path(), Some(runtime.path())).unwrap();
+        let first = listen(data.path(), Some(runtime.path())).unwrap().remove(0);
         assert_eq!(std::fs::metadata(first.path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(std::fs::metadata(&first.path).unwrap().mode() & 0o777, 0o600);
         let again = listen(data.path(), Some(runtime.path()));
@@ -210,9 +251,47 @@ mod tests {
         assert!(!path.exists(), "one that ends in order leaves nothing");
         drop(stale);
         std::fs::rename(runtime.path().join("other.sock"), &path).unwrap();
-        let replaced = listen(data.path(), Some(runtime.path())).unwrap();
+        let replaced = listen(data.path(), Some(runtime.path())).unwrap().remove(0);
         assert_eq!(replaced.path, path);
-        assert!(Blocking::connect(&path).is_ok());
+        assert!(answers(&path));
+    }
+
+    #[tokio::test]
+    async fn one_daemon_is_found_once_also_after_the_runtime_folder_went() {
+        let (base, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = base.path().join("client");
+        std::fs::create_dir(&data).unwrap();
+        let sockets = listen(&data, Some(runtime.path())).unwrap();
+        assert_eq!(sockets.len(), 2);
+        let find = |runtime| find_in(runtime, Some(base.path()));
+        assert_eq!(find(Some(runtime.path())), [sockets[0].path.clone()]);
+        assert_eq!(find(None), [in_data(&data)], "a program that does not know the runtime folder");
+        std::fs::remove_dir_all(runtime.path().join(FOLDER)).unwrap();
+        assert_eq!(find(Some(runtime.path())), [in_data(&data)]);
+        drop(sockets);
+        assert!(find(None).is_empty() && !in_data(&data).exists());
+    }
+
+    #[test]
+    fn a_listener_whose_queue_is_full_is_there_and_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stopped.sock");
+        let stopped = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stopped.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert!(!answers(&path), "nobody listens");
+        stopped.listen(1).unwrap();
+        let mut queue = Vec::new();
+        loop {
+            let next = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            next.set_nonblocking(true).unwrap();
+            match next.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => queue.push(next),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(answers(&path) && is_own(&path));
+        drop((queue, stopped));
+        assert!(!answers(&path), "killed");
     }
 
     #[tokio::test]
@@ -220,8 +299,11 @@ mod tests {
         let (data, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(runtime.path().join(FOLDER), "a file in the way").unwrap();
         for runtime in [None, Some(runtime.path()), Some(Path::new("/nowhere/at/all"))] {
-            let socket = listen(data.path(), runtime).unwrap();
-            assert_eq!(socket.path, data.path().join(IN_DATA));
+            let sockets = listen(data.path(), runtime).unwrap();
+            assert_eq!(
+                sockets.iter().map(|socket| &socket.path).collect::<Vec<_>>(),
+                [&in_data(data.path())]
+            );
         }
         std::fs::write(data.path().join(IN_DATA), "mine").unwrap();
         let kept = listen(data.path(), None);

@@ -2,10 +2,12 @@
 //! everything in one folder.
 
 mod address;
+mod files;
 mod run;
 mod setup;
+mod typed;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +22,7 @@ pub(crate) struct Options {
     pub(crate) data: Option<PathBuf>,
     /// Where others reach this client; its tracker has the port above. Kept for the next start [default: this machine's address
     /// in its network].
-    #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::listen)]
+    #[arg(long, value_name = "IP:PORT", value_parser = listen)]
     pub(crate) listen: Option<SocketAddr>,
     /// Use a friend's tracker instead of one's own: the three words that `shoal up` gave the friend.
     #[arg(long, value_name = "'HOST PORT PEERID'")]
@@ -46,5 +48,37 @@ pub(crate) fn main(options: Options) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => crate::show::failed(&format!("{error:#}")),
+    }
+}
+
+/// Reads an address at which others can reach a client.
+fn listen(typed: &str) -> Result<SocketAddr, String> {
+    let at = shoal_peer::options::listen(typed)?;
+    let is_nobodys = match at.ip() {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_multicast(),
+    };
+    if is_nobodys {
+        return Err(format!("{} is an address of no machine: write this machine's or the router's", at.ip()));
+    }
+    if at.port() == 0 {
+        return Err("friends need a port that stays: write one from 1 on, for example 7070".to_owned());
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_reach_is_refused() {
+        for good in ["127.0.0.1:7070", "203.0.113.5:1", "[::1]:7070", "0.0.0.0:7070"] {
+            assert!(listen(good).is_ok(), "{good}");
+        }
+        for bad in ["127.0.0.1:0", "[::1]:0", "224.0.0.1:7070", "255.255.255.255:7070", "[ff02::1]:7070", "x"]
+        {
+            assert!(listen(bad).unwrap_err().contains("write"), "{bad}");
+        }
     }
 }

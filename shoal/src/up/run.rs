@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::setup::{Setup, client_folder, folder};
-use super::{Options, address};
+use super::{Options, address, files, typed};
 
 /// What is logged when RUST_LOG does not say.
 const LOG_FILTER: &str = "info,libp2p=warn";
@@ -40,8 +40,9 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let data_dir = match DataDir::open(&client_folder(&dir)) {
         Ok(data_dir) => data_dir,
         Err(DataDirError::InUse { pid, .. }) => bail!(
-            "shoal up runs already on {}{pid}: type commands, such as shoal whoami; or give another folder: --data DIR",
-            dir.display()
+            "shoal up runs already on {}{pid}: type commands, such as {} whoami; or give another folder: --data DIR",
+            dir.display(),
+            typed::shoal(Some(&socket::in_data(&client_folder(&dir))))
         ),
         Err(DataDirError::Unusable { error, .. }) => {
             bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())
@@ -51,19 +52,28 @@ pub(super) async fn run(options: Options) -> Result<()> {
     log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE)))
         .context("cannot write the log file")?;
     descriptors::raise();
-    let setup = Setup::read(dir, &options)?;
+    if let Some(warning) = files::warning(&dir) {
+        tracing::warn!("{warning}");
+        // Where nobody reads it, the log has it.
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
+    let mut setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
         shoal_tracker::data_dir::make(&tracker_folder)?;
     }
-    let (trackers, path) = setup.write(options.join.as_deref())?;
+    let (trackers, path) = setup.trackers(options.join.as_deref())?;
     let tracker = if setup.own_tracker() {
-        let config = TrackerConfig::new(trackers.clone(), path, 1, tracker_folder);
-        Some(Tracker::start(config).await?)
+        let listen = Some(setup.tracker_listen());
+        let config =
+            TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
+        Some(Tracker::start(config).await.map_err(|error| setup.failed(error))?)
     } else {
         None
     };
-    let started = start_client(&setup, &trackers, data_dir, options.web).await;
+    let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
+    let dialled = near.unwrap_or_else(|| trackers.clone());
+    let started = start_client(&mut setup, dialled, data_dir, options.web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -95,22 +105,28 @@ pub(super) async fn run(options: Options) -> Result<()> {
 }
 
 async fn start_client(
-    setup: &Setup,
-    trackers: &TrackerInfo,
+    setup: &mut Setup,
+    trackers: TrackerInfo,
     data_dir: DataDir,
     web: Option<SocketAddr>,
 ) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),
-        trackers: trackers.clone(),
+        trackers,
         data_dir,
         upload_slots: UPLOAD_SLOTS,
         clock: shoal_client::wake::system_clock(),
         mirrors: Reach::Global,
     };
-    let client = Client::start(config).await?;
+    let client = Client::start(config).await.map_err(|error| setup.failed(error.into()))?;
     match Daemon::start(&client, web) {
-        Ok(daemon) => Ok((client, daemon)),
+        Ok(daemon) => match setup.keep() {
+            Ok(()) => Ok((client, daemon)),
+            Err(error) => {
+                daemon.end(&client).await;
+                Err(error)
+            }
+        },
         Err(error) => {
             client.shutdown().await;
             Err(error).context("no commands could be taken")
@@ -120,11 +136,8 @@ async fn start_client(
 
 /// Says what to type now, what to send to a friend, and who can reach this machine.
 fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client: &Client, daemon: &Daemon) {
-    let shoal = if socket::find().iter().any(|found| found == daemon.path()) {
-        "shoal".to_owned()
-    } else {
-        format!("shoal --socket {}", daemon.path().display())
-    };
+    let is_found = socket::find().iter().any(|found| found == daemon.path());
+    let shoal = typed::shoal((!is_found).then_some(daemon.path()));
     let next = if client.keeps_session() {
         format!("commands in another terminal, such as {shoal} whoami,")
     } else {

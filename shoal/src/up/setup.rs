@@ -1,16 +1,19 @@
 //! What a folder of `shoal up` holds, and what is chosen where nothing was set up yet: the ports, and whose tracker is used. What was
 //! chosen once stays.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use shoal_common::TrackerInfo;
+use shoal_client::StartError;
+use shoal_common::{PeerId, TrackerInfo};
 use shoal_console::{read_text, read_trackers};
+use shoal_net::NetError;
 
 use super::Options;
 use super::address;
+use super::files::replace;
 
 /// The first port that is tried for a client; its tracker has the next one.
 const FIRST_PORT: u16 = 7_070;
@@ -38,6 +41,10 @@ pub(super) struct Setup {
     /// The folder.
     dir: PathBuf,
     choice: Choice,
+    /// The trackers' file, if it changes.
+    trackers: Option<String>,
+    /// Keeps the ports that were found from others that begin at the same time, until they are used.
+    reserved: Vec<UdpSocket>,
 }
 
 /// The folder where everything is kept.
@@ -79,40 +86,46 @@ impl Setup {
             );
         }
         let own_tracker = before.as_ref().map_or(options.join.is_none(), |before| before.own_tracker);
-        let listen = match (options.listen, before) {
-            (Some(listen), _) => listen,
-            (None, Some(before)) => before.listen,
-            (None, None) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), free_port(own_tracker)?),
+        let (listen, reserved) = match (options.listen, before) {
+            (Some(listen), _) => (listen, Vec::new()),
+            (None, Some(before)) => (before.listen, Vec::new()),
+            (None, None) => {
+                let (port, reserved) = free_port(own_tracker)?;
+                (SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), reserved)
+            }
         };
         if own_tracker && listen.port() == u16::MAX {
             bail!("the tracker has the port above the client's: give a lower one with --listen");
         }
-        let setup = Self { dir, choice: Choice { listen, own_tracker } };
+        let setup = Self { dir, choice: Choice { listen, own_tracker }, trackers: None, reserved };
         setup.check_ports()?;
         Ok(setup)
     }
 
-    /// Writes down what was chosen, and the trackers' file if it changes; gives the trackers and where the file is.
-    pub(super) fn write(&self, join: Option<&str>) -> Result<(TrackerInfo, PathBuf)> {
+    /// The trackers, and their file. It is not written yet.
+    pub(super) fn trackers(&mut self, join: Option<&str>) -> Result<(TrackerInfo, PathBuf)> {
         let path = self.dir.join(TRACKERS_FILE);
-        let text = if self.choice.own_tracker {
+        self.trackers = if self.choice.own_tracker {
             let tracker = self.tracker_address();
             let key = shoal_tracker::data_dir::identity(&self.tracker_folder())?.peer_id();
             Some(format!("{} {} {key}\n", tracker.ip(), tracker.port()))
         } else {
             join.map(|line| format!("{}\n", line.trim()))
         };
-        if let Some(text) = text {
-            TrackerInfo::parse(&text).map_err(|error| {
-                anyhow::anyhow!(
-                    "{:?} names no tracker: {error}; a friend's shoal up shows the line",
-                    text.trim()
-                )
-            })?;
-            replace(&path, &text)?;
+        let Some(text) = &self.trackers else { return Ok((read_trackers(&path)?, path)) };
+        let info = TrackerInfo::parse(text).map_err(|error| {
+            anyhow::anyhow!("{:?} names no tracker: {error}; a friend's shoal up shows the line", text.trim())
+        })?;
+        Ok((info, path))
+    }
+
+    /// Writes down what was chosen, once it runs: what cannot be used is not kept for the next start.
+    pub(super) fn keep(&mut self) -> Result<()> {
+        self.reserved.clear();
+        if let Some(text) = &self.trackers {
+            replace(&self.dir.join(TRACKERS_FILE), text)?;
         }
-        replace(&self.dir.join(CHOICE_FILE), &(serde_json::to_string(&self.choice)? + "\n"))?;
-        Ok((read_trackers(&path)?, path))
+        replace(&self.dir.join(CHOICE_FILE), &(serde_json::to_string(&self.choice)? + "\n"))
     }
 
     /// Whether it has a tracker of its own.
@@ -138,6 +151,28 @@ impl Setup {
         SocketAddr::new(self.own_ip(), self.choice.listen.port() + 1)
     }
 
+    /// Where the tracker listens: at every address of this machine, so that it stays when one of them goes and also where others
+    /// reach it through a router; or at loopback, if that was given.
+    pub(super) fn tracker_listen(&self) -> SocketAddr {
+        let ip = match self.choice.listen.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(ip, self.choice.listen.port() + 1)
+    }
+
+    /// The own tracker as the client in this process dials it: within this machine, whatever address others are given.
+    pub(super) fn near(&self, key: PeerId) -> Result<TrackerInfo> {
+        let at = self.tracker_listen();
+        let ip = match at.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        Ok(TrackerInfo::parse(&format!("{ip} {} {key}", at.port()))?)
+    }
+
     /// The ports that others must reach, in words.
     pub(super) fn ports(&self) -> String {
         let port = self.choice.listen.port();
@@ -158,15 +193,31 @@ impl Setup {
         let client = self.choice.listen.port();
         let ports = if self.choice.own_tracker { vec![client, client + 1] } else { vec![client] };
         if let Some(port) = ports.into_iter().find(|&port| port != 0 && !is_free(port)) {
-            let friends = if self.choice.own_tracker { "; friends then need the new line" } else { "" };
-            let other = if client < 60_000 { client + 10 } else { client - 10 };
-            bail!(
-                "port {port} is in use by another program: end that one, or choose another port with \
-                 --listen {}{friends}",
-                SocketAddr::new(self.choice.listen.ip(), other)
-            );
+            return Err(self.in_use(port));
         }
         Ok(())
+    }
+
+    /// A start that failed: where another program took the port meanwhile, what to do about that.
+    pub(super) fn failed(&self, error: anyhow::Error) -> anyhow::Error {
+        let network = match error.downcast_ref::<StartError>() {
+            Some(StartError::Net(network)) => Some(network),
+            _ => error.downcast_ref::<NetError>(),
+        };
+        match network {
+            Some(NetError::PortInUse { address }) => self.in_use(address.port()),
+            _ => error,
+        }
+    }
+
+    fn in_use(&self, port: u16) -> anyhow::Error {
+        let client = self.choice.listen.port();
+        let friends = if self.choice.own_tracker { "; friends then need the new line" } else { "" };
+        let other = if client < 60_000 { client + 10 } else { client - 10 };
+        anyhow::anyhow!(
+            "port {port} is in use by another program: end that one, or choose another port with --listen {}{friends}",
+            SocketAddr::new(self.choice.listen.ip(), other)
+        )
     }
 }
 
@@ -175,21 +226,21 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }
 
-/// The first port that is free, with the one above it if a tracker needs that.
-fn free_port(own_tracker: bool) -> Result<u16> {
+/// The first port that is free, with the one above it if a tracker needs that; and what keeps them until they are used.
+fn free_port(own_tracker: bool) -> Result<(u16, Vec<UdpSocket>)> {
+    let count = if own_tracker { 2 } else { 1 };
     let candidates = (0..PAIRS).map(|pair| FIRST_PORT + 2 * pair);
-    let fits = |&port: &u16| is_free(port) && (!own_tracker || is_free(port + 1));
-    let found = candidates.into_iter().find(fits);
-    found.context("no port from 7070 on is free; give one with --listen IP:PORT")
+    let mut fitting = candidates.filter_map(|port| {
+        let ports = port..port + count;
+        let reserved = ports.clone().map(reserve).collect::<Option<Vec<_>>>()?;
+        ports.clone().all(is_free).then_some((port, reserved))
+    });
+    fitting.next().context("no port from 7070 on is free; give one with --listen IP:PORT")
 }
 
-/// Writes a file in one step, so that a crash leaves the old one or the new one.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let beside = path.with_extension("new");
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.with_context(|| {
-        format!("cannot write {}; make room, or give another folder with --data", path.display())
-    })
+/// Nothing here uses UDP, so its port of the same number says among several `shoal up` whose the TCP port will be.
+fn reserve(port: u16) -> Option<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()
 }
 
 #[cfg(test)]
@@ -206,17 +257,23 @@ mod tests {
         }
     }
 
+    fn write(setup: &mut Setup, join: Option<&str>) -> Result<(TrackerInfo, PathBuf)> {
+        let found = setup.trackers(join)?;
+        setup.keep()?;
+        Ok(found)
+    }
+
     #[test]
     fn what_was_chosen_once_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        let mut first = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
         std::fs::create_dir(first.tracker_folder()).unwrap();
-        let (info, path) = first.write(None).unwrap();
+        let (info, path) = write(&mut first, None).unwrap();
         assert_eq!(info.iter().count(), 1);
         let line = std::fs::read_to_string(&path).unwrap();
-        let again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        let mut again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
         assert_eq!(again.choice, first.choice);
-        again.write(None).unwrap();
+        write(&mut again, None).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), line, "the same port and key");
         let moved = Setup::read(dir.path().to_owned(), &options(Some("127.0.0.1:7990"), None)).unwrap();
         assert_eq!(moved.tracker_address(), "127.0.0.1:7991".parse().unwrap());
@@ -225,17 +282,49 @@ mod tests {
     }
 
     #[test]
+    fn the_own_tracker_is_dialled_within_this_machine_whatever_others_are_given() {
+        let key = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+        for (given, listens, dialled) in [
+            ("203.0.113.5:7070", "0.0.0.0:7071", "127.0.0.1:7071"),
+            ("0.0.0.0:7070", "0.0.0.0:7071", "127.0.0.1:7071"),
+            ("127.0.0.2:7070", "127.0.0.2:7071", "127.0.0.2:7071"),
+            ("[2001:db8::1]:7070", "[::]:7071", "[::1]:7071"),
+        ] {
+            let choice = Choice { listen: given.parse().unwrap(), own_tracker: true };
+            let setup = Setup { dir: PathBuf::new(), choice, trackers: None, reserved: Vec::new() };
+            assert_eq!(setup.tracker_listen(), listens.parse().unwrap(), "{given}");
+            let near = setup.near(key.parse().unwrap()).unwrap();
+            let line = near.tracker(1).unwrap();
+            assert_eq!((line.to_string(), line.peer_id.unwrap().to_string()), (dialled.into(), key.into()));
+        }
+    }
+
+    #[test]
     fn a_friends_tracker_is_kept_and_nonsense_refused() {
         let dir = tempfile::tempdir().unwrap();
         let options_of = |join| options(Some("0.0.0.0:7995"), join);
-        let setup = Setup::read(dir.path().to_owned(), &options_of(Some("x"))).unwrap();
-        let wrong = setup.write(Some("nonsense")).unwrap_err().to_string();
+        let mut setup = Setup::read(dir.path().to_owned(), &options_of(Some("x"))).unwrap();
+        let wrong = write(&mut setup, Some("nonsense")).unwrap_err().to_string();
         assert!(wrong.contains("names no tracker") && wrong.contains("shoal up shows the line"), "{wrong}");
         assert!(!dir.path().join(CHOICE_FILE).exists(), "nothing is set up");
-        setup.write(Some("10.0.0.7 7071")).unwrap();
-        let again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
+        write(&mut setup, Some("10.0.0.7 7071")).unwrap();
+        let mut again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
         assert!(!again.own_tracker());
-        assert_eq!(again.write(None).unwrap().0.tracker(1).unwrap().to_string(), "10.0.0.7:7071");
+        assert_eq!(write(&mut again, None).unwrap().0.tracker(1).unwrap().to_string(), "10.0.0.7:7071");
+    }
+
+    #[test]
+    fn two_that_begin_at_once_choose_different_ports_and_nothing_is_kept_of_one_that_does_not_run() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Setup::read(one.path().to_owned(), &options(None, None)).unwrap();
+        let mut second = Setup::read(other.path().to_owned(), &options(None, None)).unwrap();
+        assert_ne!(first.choice.listen, second.choice.listen);
+        std::fs::create_dir(second.tracker_folder()).unwrap();
+        second.trackers(None).unwrap();
+        assert!(!other.path().join(CHOICE_FILE).exists() && !other.path().join(TRACKERS_FILE).exists());
+        let lost = NetError::PortInUse { address: second.client_address() };
+        let said = second.failed(StartError::Net(lost).into()).to_string();
+        assert!(said.contains("in use by another program") && said.contains("--listen"), "{said}");
     }
 
     #[test]

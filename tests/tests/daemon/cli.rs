@@ -65,6 +65,9 @@ fn every_command_works_through_shoal_with_the_callers_paths_and_a_scripts_exit_c
         (&["list_grups"], 2, "list_groups"),
         (&["--no-such", "whoami"], 2, "--no-such"),
         (&["whoami", "--socket", "/nowhere/x.sock"], 1, "no daemon answers at /nowhere/x.sock"),
+        (&["whoami", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
+        (&["watch", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
+        (&["web", "--socket", "/nowhere/x.sock"], 1, "start one with: shoal up"),
     ] {
         let failed = ann.run(arguments, "");
         assert_eq!(failed.code, Some(code), "{arguments:?}: {failed:?}");
@@ -150,7 +153,10 @@ fn with_several_daemons_it_asks_which_and_dead_sockets_do_not_count() {
     until("there are two", || one.run(&["whoami"], "").code == Some(1));
     let asked = one.run(&["whoami"], "").stderr;
     assert!(asked.contains("several clients run") && asked.matches("--socket /").count() == 2, "{asked}");
-    assert!(asked.contains("(one)") && asked.contains("(nobody is logged in)"), "{asked}");
+    for (user, folder) in [("one", "one"), ("nobody is logged in", "other")] {
+        let named = format!("({user}, data in {})", dir.path().join(folder).display());
+        assert!(asked.contains(&named), "{named}: {asked}");
+    }
     let chosen = one.run(&["--socket", one.socket().to_str().unwrap(), "whoami"], "");
     assert_eq!(chosen.code, Some(0), "{chosen:?}");
     other.kill().unwrap();

@@ -1,6 +1,7 @@
 //! `shoal up`: one command to begin, alone and with friends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -103,7 +104,7 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
         assert!(said.iter().all(|said| finished.stderr.contains(said)), "{arguments:?}: {finished:?}");
     };
     let ann = up(dir.path(), "ann", &["--listen", &listen]);
-    refused("ann", &[], &["shoal up runs already on", "pid", "shoal whoami"]);
+    refused("ann", &[], &["shoal up runs already on", "pid", "client/shoal.sock whoami"]);
     refused(
         "eve",
         &["--listen", &listen],
@@ -127,6 +128,96 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
     );
     std::fs::write(dir.path().join("file"), "x").unwrap();
     refused("file", &[], &["cannot keep data in", "--data DIR"]);
+}
+
+#[test]
+fn the_line_that_it_shows_can_be_typed_into_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", pair());
+    let mut command = command(dir.path(), "a nn/x y", &["--listen", &listen]);
+    // Its socket is where nobody looks, and shoal is nowhere on the PATH.
+    std::fs::create_dir_all(dir.path().join("run-ann")).unwrap();
+    std::fs::write(dir.path().join("run-ann/shoal"), "in the way").unwrap();
+    command.env("XDG_RUNTIME_DIR", dir.path().join("run-ann")).env("PATH", "/usr/bin:/bin");
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = command.stdout(log).spawn().unwrap();
+    let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    until("it says what to type", || said().contains("--join '"));
+    let said = said();
+    let typed = said.split("terminal: ").nth(1).and_then(|rest| rest.split(" create_user").next());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{} whoami", typed.unwrap())).current_dir("/");
+    let whoami = finish(shell.env("PATH", "/usr/bin:/bin").env_remove("SHOAL_SOCKET"), "");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(whoami.code, Some(0), "{said}: {whoami:?}");
+}
+
+#[test]
+fn a_routers_address_is_given_to_friends_and_the_own_tracker_is_reached_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody has it (RFC 5737): what is sent there is lost, as with a router that does not lead back in.
+    let port = pair();
+    let ann = up(dir.path(), "ann", &["--listen", &format!("203.0.113.5:{port}")]);
+    assert!(line_for_friends(&ann).starts_with(&format!("203.0.113.5 {} ", port + 1)), "{}", ann.log());
+    ok(&ann, &["create_user", "ann"], "secret\n");
+    ok(&ann, &["login", "ann"], "secret\n");
+    ok(&ann, &["create_group", "films"], "");
+    assert!(ok(&ann, &["whoami"], "").contains(&format!("203.0.113.5:{port}")));
+}
+
+#[test]
+fn its_files_are_its_owners_alone_and_a_folder_for_all_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("ann");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+    let mut lax = Command::new("sh");
+    lax.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(binary("shoal"));
+    let listen = format!("127.0.0.1:{}", pair());
+    lax.args(["up", "--data"]).arg(&folder).args(["--listen", &listen]);
+    let ann = Service::launch(dir.path(), "ann", lax);
+    let line = line_for_friends(&ann);
+    assert!(ann.log().contains("warning: others may write to"), "{}", ann.log());
+    assert!(std::fs::read_to_string(folder.join("tracker_info.txt")).unwrap().contains(&line));
+    for file in ["up.json", "tracker_info.txt"] {
+        let mode = folder.join(file).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn several_that_begin_at_once_find_ports_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |name: &'static str| {
+        let dir = dir.path().to_owned();
+        std::thread::spawn(move || up(&dir, name, &[]))
+    };
+    let all = ["ann", "bob", "eve", "dan"].map(start).map(|one| one.join().unwrap());
+    let mut lines: Vec<String> = all.iter().map(line_for_friends).collect();
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines.len(), all.len(), "{lines:?}");
+}
+
+#[test]
+fn a_port_that_is_lost_or_makes_no_sense_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = pair();
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listen = format!("127.0.0.1:{port}");
+    assert_eq!(finish(&mut command(dir.path(), "ann", &["--listen", &listen]), "").code, Some(1));
+    for nonsense in ["127.0.0.1:0", "224.0.0.1:7070"] {
+        let said = finish(&mut command(dir.path(), "ann", &["--listen", nonsense]), "");
+        assert!(said.code == Some(2) && said.stderr.contains("write"), "{said:?}");
+    }
+    for file in ["up.json", "tracker_info.txt"] {
+        assert!(!dir.path().join("ann").join(file).exists(), "{file}");
+    }
+    drop(taken);
+    let ann = up(dir.path(), "ann", &["--listen", &listen]);
+    assert!(line_for_friends(&ann).starts_with(&format!("127.0.0.1 {} ", port + 1)));
+    assert!(dir.path().join("ann/up.json").exists());
 }
 
 #[test]
