@@ -178,9 +178,15 @@ impl Jobs {
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             };
-            let is_lacking = tokio::select! {
-                is_done = self.run(client, &job) => !is_done,
-                () = self.taken_back(job.number) => false,
+            let mut noted = job.note.clone();
+            let tried = tokio::select! {
+                result = self.run(client, &job, &mut noted) => Some(result),
+                () = self.taken_back(job.number) => None,
+            };
+            // Apart from the above: a job that has left the queue because it is done was not taken back.
+            let is_lacking = match tried {
+                Some(result) => !self.conclude(&job, result, noted).await,
+                None => false,
             };
             *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
             if is_lacking {
@@ -218,25 +224,34 @@ impl Jobs {
         }
     }
 
-    /// Does a job to its end; false if it lacks something. What that is, is said unless it was said before.
-    async fn run(&self, client: &Client, job: &Job) -> bool {
-        let (number, (kind, of)) = (job.number, job_of(job));
-        let of = text::printable(&of);
+    /// Does a job to its end, or to what it lacks. What was noted of it before goes when it goes on.
+    async fn run(
+        &self,
+        client: &Client,
+        job: &Job,
+        noted: &mut Option<String>,
+    ) -> Result<Output, StoreError> {
+        let number = job.number;
         let report = Report::new(Progress::default());
         let mut progress = report.subscribe();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, report.subscribe()));
-        let mut noted = job.note.clone();
         let attempt = attempt(client, job, &report);
         tokio::pin!(attempt);
-        let result = loop {
+        loop {
             tokio::select! {
-                result = &mut attempt => break result,
+                result = &mut attempt => return result,
                 _ = progress.changed(), if noted.is_some() => {
-                    noted = None;
+                    *noted = None;
                     self.insist(move |queue| queue.goes_on(number)).await;
                 }
             }
-        };
+        }
+    }
+
+    /// Keeps and says how a job ended; false if it lacks something. What that is, is said unless it was `noted` before.
+    async fn conclude(&self, job: &Job, result: Result<Output, StoreError>, noted: Option<String>) -> bool {
+        let (number, (kind, of)) = (job.number, job_of(job));
+        let of = text::printable(&of);
         match result {
             Ok(done) => {
                 self.insist(move |queue| queue.finish(number)).await;
