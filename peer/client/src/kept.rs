@@ -1,9 +1,8 @@
 //! `login --keep`: the session lies in a file in the data folder, and the client goes on with it by itself after a restart. The
 //! file goes when the session ends by a logout, here or elsewhere, or by a changed password.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ impl Client {
         let path = self.kept_path();
         let written = tokio::task::spawn_blocking({
             let path = path.clone();
-            move || write(&path, &bytes)
+            move || shoal_disk::replace(&path, &bytes)
         });
         let written = written.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
         written.map_err(|error| ClientError::NotKept { path, error })
@@ -70,7 +69,7 @@ impl Client {
     pub(crate) fn forget_kept(&self) -> bool {
         let path = self.kept_path();
         // A crash may have left one that was being written.
-        let beside = wipe(&beside(&path));
+        let beside = wipe(&shoal_disk::beside(&path));
         match wipe(&path).and_then(|was| Ok(beside? || was)) {
             Ok(was) => was,
             Err(error) => {
@@ -157,23 +156,6 @@ fn over(client: &Client, reason: &str) {
     }
 }
 
-/// Writes the file in one step, for its owner alone, and has it on the disk when this returns.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path);
-    // One that a crash left may have another mode.
-    wipe(&beside)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    sync_folder(path)
-}
-
-/// Where the file is while it is being written.
-fn beside(path: &Path) -> PathBuf {
-    path.with_extension("new")
-}
-
 /// Overwrites the file and removes it; whether there was one. A drive may keep what was overwritten all the same.
 fn wipe(path: &Path) -> io::Result<bool> {
     let file = match OpenOptions::new().write(true).open(path) {
@@ -187,33 +169,19 @@ fn wipe(path: &Path) -> io::Result<bool> {
         let _ = io::copy(&mut io::Read::take(io::repeat(0), length), &mut file).and_then(|_| file.sync_all());
     }
     std::fs::remove_file(path)?;
-    sync_folder(path)?;
+    shoal_disk::sync_folder(path.parent().unwrap_or(Path::new(".")))?;
     Ok(true)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    // Some file systems cannot sync a folder.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
-    fn the_file_is_its_owners_alone_and_goes() {
+    fn a_file_goes_and_one_that_is_not_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        std::fs::write(path.with_extension("new"), "left by a crash").unwrap();
-        std::fs::set_permissions(path.with_extension("new"), PermissionsExt::from_mode(0o666)).unwrap();
-        for bytes in [&b"one"[..], b"another"] {
-            write(&path, bytes).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap(), bytes);
-            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        }
+        std::fs::write(&path, "a session").unwrap();
         assert!(wipe(&path).unwrap() && !path.exists());
         assert!(!wipe(&path).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -2,9 +2,7 @@
 //! hashes of either are kept, those of tokens in a file, so that a token outlives the daemon.
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,17 +87,8 @@ impl Keys {
     }
 
     fn write(&self, tokens: &VecDeque<String>) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        for token in tokens {
-            writeln!(file, "{token}")?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.path)
+        let lines: String = tokens.iter().flat_map(|token| [token, "\n"]).collect();
+        shoal_disk::replace(&self.path, lines.as_bytes())
     }
 }
 

@@ -84,7 +84,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-wipe",
         ],
     ),
-    ("peer/web", &["shoal-client", "shoal-common", "shoal-session", "shoal-wipe"]),
+    ("peer/web", &["shoal-client", "shoal-common", "shoal-disk", "shoal-session", "shoal-wipe"]),
     (
         "shoal",
         &[
