@@ -11,7 +11,7 @@ mod held;
 pub mod metalink;
 pub mod mirror;
 mod network_name;
-
+mod program;
 pub mod server;
 pub mod source;
 mod url_text;

@@ -15,12 +15,10 @@ mod sources;
 mod stream;
 mod versions;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use shoal_console::{descriptors, log};
 use shoal_engine::{DiskError, Target, Verification};
 
 pub use crate::fetch::options::Options;
@@ -28,21 +26,12 @@ pub use crate::fetch::options::Options;
 use crate::fetch::download::Fetching;
 use crate::fetch::plan::{Plan, Planned};
 use crate::fetch::report::{Ending, Report};
+use crate::program;
 
 /// Runs `fetch` to its end; the exit code is 0, or 1 if it failed.
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
-    // Without a file nothing can fail.
-    let _ = log::start(options.log_format, log::ERRORS, None);
-    descriptors::raise();
-    match run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody reads stderr: there is no other way to say it.
-            let _ = writeln!(io::stderr(), "fetch: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("fetch", options.log_format, || run(options))
 }
 
 /// Runs `fetch` to its end.

@@ -17,7 +17,6 @@ mod virtual_server;
 mod watched;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,12 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use shoal_console::{descriptors, log};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use crate::server::options::Options;
 
+use crate::program;
 use crate::server::catalog::Catalog;
 use crate::server::digests::DigestStore;
 use crate::server::places::Places;
@@ -45,17 +44,7 @@ const BLOCKING_THREADS: usize = 32;
 #[must_use]
 pub fn main(options: Options) -> ExitCode {
     options.check();
-    // Without a file nothing can fail.
-    let _ = log::start(options.log_format, log::ERRORS, None);
-    descriptors::raise();
-    match run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody reads stderr: there is no other way to say it.
-            let _ = writeln!(io::stderr(), "server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("server", options.log_format, || run(options))
 }
 
 /// Runs `server` until `quit`, a signal, or the end of the pipe on standard input.
