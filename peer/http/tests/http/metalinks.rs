@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use shoal_common::{Digests, DigestsHasher, Md5, Sha224, Sha256, Sha384, Sha512};
+use shoal_common::{Digests, DigestsHasher, Md5, Sha1, Sha224, Sha256, Sha384, Sha512};
 
 use crate::support::{Lab, Manners, Server, assert_content, fetch, names_in, random};
 
@@ -156,4 +156,29 @@ fn head_says_what_get_would_and_no_length_of_what_has_not_changed() {
     let part = ask("HEAD", "Range: bytes=0-9\r\n");
     assert!(part.starts_with("http/1.1 200") && part.contains("\r\ncontent-length: 1000\r\n"), "{part}");
     assert!(ask("GET", "Range: bytes=0-9\r\n").starts_with("http/1.1 206"));
+}
+
+#[test]
+fn piece_digests_alone_verify_piece_by_piece_and_no_other_digest_is_computed() {
+    const PIECE: usize = 256 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = random(3 << 20, 63);
+    let pieces: String =
+        bytes.chunks(PIECE).map(|piece| format!("<hash>{}</hash>", Sha1::of(piece))).collect();
+    let (right, wrong) = (
+        Lab::start(&bytes, Manners::default()),
+        Lab::start(&bytes, Manners { wrong: Some(0..100), ..Manners::default() }),
+    );
+    let text = format!(
+        "<?xml version=\"1.0\"?><metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"f\"><size>{}</size>\
+         <pieces length=\"{PIECE}\" type=\"sha-1\">{pieces}</pieces><url>{}</url><url>{}</url></file></metalink>",
+        bytes.len(),
+        wrong.url("f"),
+        right.url("f")
+    );
+    let (metalink, out) = (folder.path().join("f.meta4"), folder.path().join("out"));
+    std::fs::write(&metalink, text).unwrap();
+    let ended = fetch(&[metalink.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    assert!(ended.succeeded().stdout.contains("verified piece by piece"), "{ended:?}");
+    assert_content(&out, &bytes);
 }
