@@ -53,7 +53,7 @@ pub(crate) struct Torrents {
 }
 
 impl Torrents {
-    /// Looks what is installed, and says what is not.
+    /// Looks what is installed, and says what is not. Each program gets a copy of the file: one may touch it.
     pub(crate) fn find(plan: &Plan, dir: &Path, source: &Path) -> Self {
         let mut torrents = Self {
             dir: dir.join("torrents"),
@@ -118,8 +118,13 @@ impl Torrents {
 
     fn seeder(&self, client: Client, port: u16) -> Result<Running, String> {
         let log = self.dir.join(format!("seeder-{port}.log"));
-        let folder = self.source.parent().unwrap();
-        let mut command = self.command(client, folder, port, &self.dir.join("seeding"), &[]);
+        let folder = self.dir.join(client.name().replace(' ', "-"));
+        let own = folder.join(self.source.file_name().unwrap());
+        if !own.exists() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::copy(&self.source, &own).unwrap();
+        }
+        let mut command = self.command(client, &folder, port, &self.dir.join("seeding"), &[]);
         let mut seeder = Running::listening(&mut command, &log, port)?;
         if client == Client::Rqbit {
             // It reads what it has first.
