@@ -29,9 +29,9 @@ use shoal_session::text;
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long is waited for a tracker at a time before a login without a prompt; the event `no_tracker` says so meanwhile.
+const TRACKER_WITHIN: Duration = Duration::from_secs(60);
 /// How long the end of a service waits for the last events to be shown.
 const EVENTS_WITHIN: Duration = Duration::from_millis(500);
-const TRACKER_WITHIN: Duration = Duration::from_secs(60);
 /// The log file in the data directory.
 const LOG_FILE: &str = "client.log";
 /// What is logged there when RUST_LOG does not say.

@@ -75,24 +75,20 @@ impl Client {
         };
         let client = self.clone();
         let ended = self.0.tasks.spawn(async move {
-            if was_kept {
-                client.void_copies().await;
-            }
+            let untold = was_kept && !client.void_copies().await;
             client.end_session().await;
+            untold
         });
-        let _ = ended.await;
-        Ok(LoggedOut { user, peer: None })
+        // A task that was stopped has told nobody.
+        let untold = ended.await.unwrap_or(was_kept);
+        Ok(LoggedOut { user, peer: None, untold })
     }
 
-    /// Ends on every tracker what a copy of the kept session could go on with by its token.
-    async fn void_copies(&self) {
+    /// Ends on every tracker what a copy of the kept session could go on with by its token; whether a tracker took that.
+    async fn void_copies(&self) -> bool {
         let out = Call::SignOut { request: RequestId::random(), peer: self.peer_id() };
         let done = tokio::time::timeout(SIGN_OUT_WITHIN, self.0.session.call(out)).await;
-        if !matches!(done, Ok(Ok(_))) {
-            tracing::warn!(
-                "no tracker was told that the kept session ended; if its file was copied, change the password"
-            );
-        }
+        matches!(done, Ok(Ok(_)))
     }
 
     /// Ends the account's session on another client, or this one's where that is meant. `client` is the end of its key.
@@ -112,7 +108,7 @@ impl Client {
             return self.logout().await;
         }
         self.0.session.call(Call::SignOut { request: RequestId::random(), peer }).await?;
-        Ok(LoggedOut { user, peer: Some(peer) })
+        Ok(LoggedOut { user, peer: Some(peer), untold: false })
     }
 
     async fn session_ending_in(&self, tail: &str) -> Result<PeerId, ClientError> {

@@ -41,6 +41,9 @@ pub struct LoggedOut {
     /// The client, if it is another one than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerId>,
+    /// The session was kept over restarts, and no tracker was told that it is over: a copy of it is still good.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
 }
 
 /// What the account shared on a client that is lost is taken back.

@@ -13,7 +13,8 @@ use crate::reply::Reply;
 /// Log in; shares and downloads continue where they stopped
 ///
 /// Files that were shared before are checked, and shared again if they are there and unchanged. --keep writes the session and its
-/// keys into the data folder, so that a client that is started again is logged in. Who copies that file is you until then.
+/// keys into the data folder, so that a client that is started again is logged in. Who copies that file is you until the password is
+/// another one.
 #[derive(Debug, Args)]
 pub struct Login {
     /// The account.

@@ -27,6 +27,10 @@ impl Run for Logout {
         };
         let user = &ended.user;
         let text = match ended.peer {
+            None if ended.untold => format!(
+                "{user} is logged out here; no tracker was told, so a copy of the kept session is still good: if there may be one, \
+                 change the password"
+            ),
             None => format!("{user} is logged out"),
             Some(peer) => format!(
                 "{user} is logged out on {peer}; anyone who knows the password can log in there again"

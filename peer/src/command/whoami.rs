@@ -17,7 +17,7 @@ impl Run for Whoami {
         let who = context.client.greeted().await;
         let user = match &who.user {
             Some(user) => format!("{user}{}", note(who.provisional)),
-            None if context.client.keeps_session() => {
+            None if context.client.goes_on() => {
                 "nobody is logged in yet; the kept session goes on once a tracker answers".to_owned()
             }
             None => "nobody is logged in".to_owned(),

@@ -25,10 +25,10 @@ const MAX_LINE: usize = 256 * 1024 * 1024;
 const MAX_ERROR: usize = 64 * 1024;
 /// How long a socket may have no room for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long is waited meanwhile before the next try.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 /// How long the head of an answer may take. A command's answer begins before the command does.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long it is waited meanwhile.
-const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a daemon did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -28,7 +28,6 @@ const LOG_FILTER: &str = "info,libp2p=warn";
 const LOG_FILE: &str = "shoal.log";
 /// How long the tracker may take to end, once the client has. What it acknowledged is on the disk already.
 const TRACKER_WITHIN: Duration = Duration::from_millis(800);
-
 /// How long the end waits for the last events to be shown.
 const EVENTS_WITHIN: Duration = Duration::from_millis(500);
 

@@ -1,6 +1,7 @@
 //! `login --keep`: a session that outlives its process, and what ends it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use serde_json::json;
 use shoal_tests::{Client, Service, Trackers, free_port, run_script, same_content, until};
@@ -8,6 +9,14 @@ use shoal_tests::{Client, Service, Trackers, free_port, run_script, same_content
 fn log_in(service: &Service, user: &str, password: &str) {
     let answered = service.ask(&json!({ "line": format!("login {user} --keep"), "passwords": [password] }));
     assert_eq!(answered.status, 200, "{answered:?}");
+}
+
+/// A service in which ann has an account, and is logged in for good.
+fn kept(dir: &Path, trackers: &Trackers) -> Service {
+    let ann = Service::start(dir, "ann", &trackers.info(), &[]);
+    ann.enter("ann");
+    log_in(&ann, "ann", "secret");
+    ann
 }
 
 fn user(service: &Service) -> serde_json::Value {
@@ -53,9 +62,7 @@ fn an_orderly_end_keeps_it_and_logout_here_ends_it() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let file = dir.path().join("ann/session.key");
-    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    ann.enter("ann");
-    log_in(&ann, "ann", "secret");
+    let mut ann = kept(dir.path(), &trackers);
     ann.stop();
     drop(ann);
     let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
@@ -78,7 +85,8 @@ fn an_orderly_end_keeps_it_and_logout_here_ends_it() {
     let mut trackers = trackers;
     trackers.kill(1);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    assert_eq!(ann.ok("logout")["user"], "ann");
+    let ended = ann.ok("logout");
+    assert_eq!((&ended["user"], &ended["untold"]), (&json!("ann"), &json!(true)), "no tracker was told");
     assert!(!file.exists());
 }
 
@@ -87,13 +95,11 @@ fn a_copy_of_the_file_is_of_no_use_after_a_logout() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 2);
     let file = dir.path().join("ann/session.key");
-    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    ann.enter("ann");
-    log_in(&ann, "ann", "secret");
+    let mut ann = kept(dir.path(), &trackers);
     let copy = std::fs::read(&file).unwrap();
     // A crash left one that was being written, too.
     std::fs::write(file.with_extension("new"), &copy).unwrap();
-    ann.ok("logout");
+    assert_eq!(ann.ok("logout")["untold"], json!(null), "trackers were told");
     assert!(!file.exists() && !file.with_extension("new").exists());
     assert!(!ann.log().contains("logged out"), "who logs out is not told that somebody did: {}", ann.log());
     ann.stop();
@@ -112,9 +118,7 @@ fn a_copy_of_the_file_is_of_no_use_after_a_logout() {
 fn a_script_waits_for_the_session_that_was_kept() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
-    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    ann.enter("ann");
-    log_in(&ann, "ann", "secret");
+    let mut ann = kept(dir.path(), &trackers);
     ann.ok("create_group g");
     ann.stop();
     drop(ann);
@@ -166,9 +170,7 @@ fn a_file_that_others_may_read_or_that_is_spoilt_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let file = dir.path().join("ann/session.key");
-    let mut ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    ann.enter("ann");
-    log_in(&ann, "ann", "secret");
+    let mut ann = kept(dir.path(), &trackers);
     ann.kill();
     drop(ann);
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
