@@ -15,7 +15,7 @@ use crate::noise::Noise;
 use crate::running::{Running, cpu_seconds};
 use crate::sample::{Sample, Table};
 use crate::stores::{self, Rival};
-use crate::{Build, Plan, absent};
+use crate::{Build, Plan, absent, turns};
 
 const NODES: usize = 4;
 /// How long one command may take.
@@ -104,7 +104,8 @@ impl Bench<'_> {
             for (fsync, copies, stores) in
                 [(false, 2, &quick), (false, 3, &quick), (true, 3, &durable), (true, 2, &durable)]
             {
-                for (store, build) in stores.iter().zip(&builds) {
+                for place in turns(round, builds.len()) {
+                    let (store, build) = (&stores[place], &builds[place]);
                     let name = format!("{}{}", build.label, put_name(copies, fsync));
                     if self.plan.wants(&name) {
                         table.add(&name, self.plan.bytes, self.put(store, copies));
@@ -112,8 +113,8 @@ impl Bench<'_> {
                     }
                 }
             }
-            for (store, build) in durable.iter_mut().zip(&builds) {
-                self.gets(table, store, build, 1 + round % NODES);
+            for place in turns(round, builds.len()) {
+                self.gets(table, &mut durable[place], &builds[place], 1 + round % NODES);
             }
             for rival in rivals.iter_mut().filter(|rival| self.plan.wants(rival.name())) {
                 self.rival(table, &mut **rival, round);

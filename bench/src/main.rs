@@ -202,6 +202,12 @@ fn usage() -> ! {
     std::process::exit(2);
 }
 
+/// The places of several that do one job, in the order of this round: each is first in turn, because what went before may help or
+/// hinder the first.
+pub(crate) fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |place| (place + round) % count)
+}
+
 /// Says that something is left out, in the output too: a table without it must not look complete.
 pub(crate) fn absent(what: &str, reason: &str) {
     println!("\n{what}: left out, {reason}");

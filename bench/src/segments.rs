@@ -12,7 +12,7 @@ use crate::links::{Links, own_loopback};
 use crate::noise::Noise;
 use crate::running::{Running, installed};
 use crate::sample::{Sample, Table};
-use crate::{Plan, absent};
+use crate::{Plan, absent, turns};
 
 /// Servers that have the file.
 const SERVERS: usize = 4;
@@ -103,7 +103,7 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     for round in 1..=plan.runs {
         eprintln!("round {round} of {}", plan.runs);
         noise.probe();
-        lab.undisturbed();
+        lab.undisturbed(round);
         lab.one_slow(round == 1);
         lab.one_killed();
     }
@@ -140,9 +140,11 @@ impl Lab<'_> {
         self.clients.contains(&client)
     }
 
-    fn undisturbed(&mut self) {
+    fn undisturbed(&mut self, round: usize) {
         let mut servers = self.nginx().unwrap();
-        for client in self.clients.clone() {
+        let in_turn: Vec<Client> =
+            turns(round, self.clients.len()).map(|place| self.clients[place]).collect();
+        for client in in_turn {
             let name = format!("4 nginx: {}", client.name());
             if !self.plan.wants(&name) {
                 continue;

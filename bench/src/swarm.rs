@@ -12,7 +12,7 @@ use crate::noise::Noise;
 use crate::running::{Running, cpu_seconds, forget_peak, installed, peak_mib, wait_until_idle};
 use crate::sample::{Sample, Table};
 use crate::torrents::Torrents;
-use crate::{Build, Plan, ceiling, distribution};
+use crate::{Build, Plan, ceiling, distribution, turns};
 
 /// Size of the file that is shared to see how fast that is.
 const LARGE: u64 = 4 << 30;
@@ -63,7 +63,8 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
         for (job, group, seeders, to) in
             [(ONE, "one", 1, dir.path()), (FOUR, "four", 4, dir.path()), (DISK, "one", 1, disk.path())]
         {
-            for swarm in &mut swarms {
+            for place in turns(round, swarms.len()) {
+                let swarm = &mut swarms[place];
                 let name = format!("{}{job}", swarm.build.label);
                 if !plan.wants(&name) {
                     continue;
