@@ -4,7 +4,7 @@
 //! difference between two jobs must exceed to mean anything.
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shoal_common::Sha1;
 
@@ -19,14 +19,16 @@ pub(crate) const OLD_BUILD: &str = "old build: ";
 const WORSE: f64 = 0.9;
 /// The highest over the lowest time of a probe, in a good run.
 const MOST_SPREAD: f64 = 1.15;
-/// The load of the minute before, in a good run.
-const MOST_LOAD: f64 = 0.7;
+/// How long it is looked what else runs, before anything is started. The system's load averages would count the building.
+const LOOK: Duration = Duration::from_secs(3);
+/// The part of the processors' time that others used then, in a good run.
+const MOST_BUSY: f64 = 0.05;
 /// The part of the time that the machine's host gave to others, in a good run.
 const MOST_STOLEN: f64 = 0.02;
 
 /// See the module.
 pub(crate) struct Noise {
-    load: f64,
+    busy: f64,
     before: Ticks,
     probes: Vec<f64>,
     /// Jobs of both builds, with this one's rate and CPU seconds over the other's.
@@ -37,15 +39,19 @@ pub(crate) struct Noise {
 #[derive(Clone, Copy)]
 struct Ticks {
     all: u64,
+    idle: u64,
     stolen: u64,
 }
 
 impl Noise {
     /// Begins to listen. To be called before anything is started.
     pub(crate) fn listen() -> Self {
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load = load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default();
-        Self { load, before: ticks(), probes: Vec::new(), compared: Vec::new() }
+        let first = ticks();
+        std::thread::sleep(LOOK);
+        let before = ticks();
+        let all = (before.all - first.all).max(1) as f64;
+        let busy = 1.0 - (before.idle - first.idle) as f64 / all;
+        Self { busy, before, probes: Vec::new(), compared: Vec::new() }
     }
 
     /// Takes a table's jobs in that were done by both builds.
@@ -101,19 +107,20 @@ impl Noise {
         let lowest = self.probes.iter().copied().fold(f64::INFINITY, f64::min);
         let highest = self.probes.iter().copied().fold(0.0, f64::max);
         let spread = self.spread();
-        let good = spread <= MOST_SPREAD && self.load <= MOST_LOAD && stolen <= MOST_STOLEN;
+        let good = spread <= MOST_SPREAD && self.busy <= MOST_BUSY && stolen <= MOST_STOLEN;
         let mut text = format!(
-            "\nNoise: fixed work took {lowest:.3}–{highest:.3} s ({:.0} % apart), {:.1} % of the time was stolen, load before {:.2}.",
+            "\nNoise: fixed work took {lowest:.3}–{highest:.3} s ({:.0} % apart), {:.1} % of the time was stolen, {:.0} % was used before anything was started.",
             (spread - 1.0) * 100.0,
             stolen * 100.0,
-            self.load
+            self.busy * 100.0
         );
         if !good {
             let _ = write!(
                 text,
-                " THE MACHINE WAS BUSY: this is no good run, keep no figure of it (bounds: {:.0} %, {:.0} %, {MOST_LOAD}).",
+                " THE MACHINE WAS BUSY: this is no good run, keep no figure of it (bounds: {:.0} %, {:.0} %, {:.0} %).",
                 (MOST_SPREAD - 1.0) * 100.0,
-                MOST_STOLEN * 100.0
+                MOST_STOLEN * 100.0,
+                MOST_BUSY * 100.0
             );
         }
         println!("{text}");
@@ -127,5 +134,6 @@ fn ticks() -> Ticks {
     let line = stat.lines().next().unwrap_or_default();
     let values: Vec<u64> =
         line.split_whitespace().skip(1).take(8).filter_map(|value| value.parse().ok()).collect();
-    Ticks { all: values.iter().sum(), stolen: values.get(7).copied().unwrap_or_default() }
+    let value = |place: usize| values.get(place).copied().unwrap_or_default();
+    Ticks { all: values.iter().sum(), idle: value(3) + value(4), stolen: value(7) }
 }
