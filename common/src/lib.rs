@@ -30,7 +30,7 @@ pub use digest::{
     Sha224, Sha256, Sha384, Sha512,
 };
 pub use ids::{AccountDigest, Fid, Gid, Nonce, RequestId, Uid};
-pub use layout::{Layout, PieceIndex};
+pub use layout::{Layout, PieceIndex, Stretch};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};
 pub use password::Password;

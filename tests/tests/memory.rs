@@ -60,7 +60,7 @@ fn share_many(dir: &Path, files: usize, size: u64) -> u64 {
                 .collect();
             let file = FileName::create(&format!("file-{number:06}.bin")).unwrap();
             let whole = FileDigest { sha1: Sha1(digest), blake3: Blake3([1; 32]) };
-            let (manifest, piece_list) = Manifest::new(file, layout, &pieces, whole, vec![]);
+            let (manifest, piece_list) = Manifest::new(file, layout.clone(), &pieces, whole, vec![]);
             Call::Share { request: RequestId::random(), group: name.clone(), manifest, piece_list }
         });
         for answer in member.calls_at_once(calls.collect()) {

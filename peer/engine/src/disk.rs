@@ -138,7 +138,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the partial file and its state, or creates them.
     pub(crate) fn open(target: &Target, content: &Content) -> Result<Self, DiskError> {
-        let layout = *content.layout();
+        let layout = content.layout().clone();
         check_destination(target)?;
         let part = PartFile::lock(target.part_path(), layout)?;
         let recovered = Self::recover(&part, target, content).inspect_err(|_| part.unlock());

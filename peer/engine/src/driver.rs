@@ -117,11 +117,11 @@ pub(crate) async fn run(start: Start) -> Outcome {
         Ok(opened) => opened,
         Err(error) => return Outcome::Failed(error),
     };
-    let layout = *content.layout();
+    let layout = content.layout().clone();
     let tail = Tail::new(content.digest());
     let now = Instant::now();
     let mut driver = Driver {
-        core: DownloadCore::new(layout, &written, resources.budget(), Rng::new()),
+        core: DownloadCore::new(layout.clone(), &written, resources.budget(), Rng::new()),
         fetches: Fetches::new(&resources),
         active,
         resources,

@@ -71,7 +71,7 @@ impl Engine {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
-        let layout = *content.layout();
+        let layout = content.layout().clone();
         let (control, control_seen) = watch::channel(Control::Run);
         let (progress_sender, progress) =
             watch::channel(Progress { total: layout.size(), ..Progress::default() });

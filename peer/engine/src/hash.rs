@@ -341,7 +341,7 @@ mod tests {
             let crate::Verification::Sha1(pieces) = content.verification() else { unreachable!() };
             assert_eq!(
                 (hashed.layout, hashed.digest.into()),
-                (*content.layout(), *content.digest()),
+                (content.layout().clone(), *content.digest()),
                 "{size}"
             );
             assert_eq!(hashed.pieces, **pieces);

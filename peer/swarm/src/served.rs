@@ -109,7 +109,7 @@ impl Source {
 
     /// What is served.
     pub(super) fn served(&self) -> Served {
-        Served { layout: self.layout, body: self.body.clone() }
+        Served { layout: self.layout.clone(), body: self.body.clone() }
     }
 
     pub(super) fn layout(&self) -> &Layout {

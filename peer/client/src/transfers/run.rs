@@ -116,7 +116,7 @@ impl Run {
         stopped: watch::Receiver<Option<Stop>>,
     ) -> Result<Self, StartError> {
         let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
-        let content = Content::new(layout, pieces, record.manifest.digest())?;
+        let content = Content::new(layout.clone(), pieces, record.manifest.digest())?;
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = downloads.parts.engine.start(content, target, sources);
@@ -128,7 +128,7 @@ impl Run {
         };
         if share {
             let body = Body::Partial { reader: download.reader(), verified: download.verified() };
-            downloads.parts.swarm.serve(record.key, Served { layout, body });
+            downloads.parts.swarm.serve(record.key, Served { layout: layout.clone(), body });
         }
         let (downloads, record) = (downloads.clone(), record.clone());
         Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened })
@@ -219,7 +219,7 @@ impl Run {
         let (answers, answered) = mpsc::channel(1);
         let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
-        let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
+        let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout.clone());
         sources.never(learned.banned.iter().copied());
         learned.mirrors.rest();
         let mut named = Named {

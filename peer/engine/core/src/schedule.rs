@@ -81,12 +81,12 @@ impl DownloadCore {
             }
             return None;
         };
-        Some(PieceRun::new(self.layout, first, self.extent(id, first)))
+        Some(PieceRun::new(self.layout.clone(), first, self.extent(id, first)))
     }
 
     fn pick(&mut self, id: SourceId) -> Option<PieceIndex> {
         let source = self.sources.get(&id)?;
-        let layout = self.layout;
+        let layout = &self.layout;
         let accept = |item: u32| layout.piece(item).is_some_and(|piece| source.would_serve(piece));
         let item = if self.others || self.partial > 0 {
             self.selector.rarest(source.have.as_ref(), accept, &mut self.rng)
@@ -145,7 +145,15 @@ impl DownloadCore {
         let delivered_before = source.window.total();
         self.requests.insert(
             request,
-            Request { source: id, run, arrived: 0, received: 0, issued: now, delivered_before, expected },
+            Request {
+                source: id,
+                run: run.clone(),
+                arrived: 0,
+                received: 0,
+                issued: now,
+                delivered_before,
+                expected,
+            },
         );
         self.commands.push_back(Command::Fetch { request, source: id, run });
     }
@@ -182,7 +190,7 @@ impl DownloadCore {
                 && self.time_left(request, age).is_none_or(|theirs| ours * 4 < theirs))
             .then_some(piece)
         })?;
-        Some(PieceRun::new(self.layout, piece, 1))
+        Some(PieceRun::new(self.layout.clone(), piece, 1))
     }
 
     /// The endgame: a piece that an idle source is asked for although another source was asked already. It is the oldest
@@ -214,7 +222,7 @@ impl DownloadCore {
             self.commands.push_back(Command::Cancel { request });
             self.release(request);
         }
-        Some(PieceRun::new(self.layout, piece, 1))
+        Some(PieceRun::new(self.layout.clone(), piece, 1))
     }
 
     /// A piece that one other source was asked for and is late with.

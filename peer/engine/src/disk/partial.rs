@@ -174,8 +174,8 @@ mod tests {
         };
         let pieces: Arc<[Sha1]> = (0..6).map(|number| Sha1([number; 20])).collect();
         for content in [
-            Content::new(layout, pieces, digest).unwrap(),
-            Content::unchecked(layout, digest),
+            Content::new(layout.clone(), pieces, digest).unwrap(),
+            Content::unchecked(layout.clone(), digest),
             Content::unchecked(layout, Digests::default()),
         ] {
             let bytes = written(&content).unwrap();

@@ -147,8 +147,13 @@ impl Fetches {
 
     pub(super) fn start(&mut self, request: RequestId, id: SourceId, run: PieceRun) {
         let Some(connected) = self.sources.get(&id) else { return };
-        let (buffer, filling) =
-            PieceBuf::new(request, run, self.pool.clone(), self.limiter.clone(), self.arrived_sender.clone());
+        let (buffer, filling) = PieceBuf::new(
+            request,
+            run.clone(),
+            self.pool.clone(),
+            self.limiter.clone(),
+            self.arrived_sender.clone(),
+        );
         let source = connected.source.clone();
         let fetch = async move { source.0.fetch(run, buffer).await.map(|_| ()) };
         let task = self.tasks.spawn(fetch.in_current_span());

@@ -167,7 +167,7 @@ impl Supervisor {
     /// Opens the file on one of the peer's connections.
     async fn open(&self, which: usize, ticket: &[u8]) -> Result<Watched, Parted> {
         let connection = self.connections.connection(which).await.map_err(gone)?;
-        let opened = connection.channels.open(self.target.layout, self.target.have.clone());
+        let opened = connection.channels.open(self.target.layout.clone(), self.target.have.clone());
         let (number, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.target.key.group, self.target.key.file);
         let channel = OpenChannel { connection, number };
