@@ -81,6 +81,9 @@ pub enum LayoutError {
     /// More than [`MAX_PIECES`].
     #[error("{0} pieces are too many: {MAX_PIECES} are the most")]
     TooManyPieces(u64),
+    /// It is a folder's, and what its files are is not known.
+    #[error("it is a folder")]
+    Folder,
 }
 
 impl Layout {

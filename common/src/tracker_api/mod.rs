@@ -255,7 +255,7 @@ mod tests {
         fn damaged_messages_never_panic(at in 0usize..500, to in any::<u8>(), cut in 0usize..500) {
             let manifest = Manifest {
                 name: FileName::create("f").unwrap(), size: 1, piece_length: 65_536, sha1: Sha1([1; 20]),
-                blake3: crate::Blake3([2; 32]), piece_list: crate::Blake3([3; 32]), mirrors: vec!["http://a/".into()],
+                blake3: crate::Blake3([2; 32]), piece_list: crate::Blake3([3; 32]), mirrors: vec!["http://a/".into()], folder: None,
             };
             let body = Call::Share {
                 request: RequestId([1; 16]), group: GroupName::create("g").unwrap(), manifest, piece_list: vec![0; 20],
