@@ -2,9 +2,10 @@
 //! in a listing come from others. They are checked here, once: a [`Listing`] has only paths that lead to a place beneath the
 //! folder.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use minicbor::{Decode, Encode};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::digest::{Blake3, FileDigest, FileHasher, Sha1};
 use crate::layout::{Layout, LayoutError};
@@ -41,6 +42,8 @@ pub struct FolderRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     entries: Vec<Entry>,
+    /// Which of them are files.
+    files: Vec<u32>,
 }
 
 /// A file, or an empty folder.
@@ -195,7 +198,8 @@ impl Listing {
                 return Err(ListingError::Digest(path.clone()));
             }
         }
-        Ok(Self { entries })
+        let files = (0..).zip(&entries).filter(|(_, entry)| entry.file.is_some()).map(|(at, _)| at).collect();
+        Ok(Self { entries, files })
     }
 
     /// Reads a listing from what [`Listing::encode`] gives; nothing else is one.
@@ -234,6 +238,13 @@ impl Listing {
         self.entries.iter().filter_map(|entry| Some((entry.path.as_str(), entry.file.as_ref()?)))
     }
 
+    /// The file of that number in the layout.
+    #[must_use]
+    pub fn file(&self, number: usize) -> Option<(&str, &ListedFile)> {
+        let entry = self.entries.get(*self.files.get(number)? as usize)?;
+        Some((&entry.path, entry.file.as_ref()?))
+    }
+
     /// The empty folders.
     pub fn empty_folders(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|entry| entry.file.is_none()).map(|entry| entry.path.as_str())
@@ -253,6 +264,18 @@ impl Listing {
     /// When a limit is broken.
     pub fn usual_layout(&self) -> Result<Layout, LayoutError> {
         Layout::for_files(&self.sizes())
+    }
+
+    /// Two paths that a file system may take for one, because they differ only in upper and lower case or in the normal form
+    /// of letters; `None` if there are none.
+    #[must_use]
+    pub fn colliding(&self) -> Option<(&str, &str)> {
+        let mut seen: HashMap<String, &str> = HashMap::with_capacity(self.entries.len());
+        self.entries.iter().find_map(|entry| {
+            let folded: String = entry.path.to_lowercase().nfd().collect();
+            let before = seen.insert(folded, &entry.path)?;
+            Some((before, entry.path.as_str()))
+        })
     }
 
     fn sizes(&self) -> Vec<u64> {
@@ -338,6 +361,16 @@ mod tests {
             assert_eq!(Listing::decode(&bytes), refused, "{path:?}");
         }
         assert_eq!(check_path("a b/..c/.shoal/\u{e9}"), Ok(()));
+    }
+
+    #[test]
+    fn names_that_a_file_system_may_take_for_one_are_found() {
+        let of = |paths: [&str; 2]| {
+            let listing = Listing::new(paths.map(|path| file(path, b"x")).into()).unwrap();
+            listing.colliding().map(|(one, other)| [one.to_owned(), other.to_owned()])
+        };
+        assert_eq!(of(["a/README", "a/readme"]).unwrap(), ["a/README", "a/readme"]);
+        assert!(of(["\u{e9}", "E\u{301}"]).is_some() && of(["a/b", "A/c"]).is_none());
     }
 
     #[test]

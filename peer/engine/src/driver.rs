@@ -5,6 +5,7 @@
 mod batches;
 mod ending;
 mod fetches;
+mod files;
 mod opening;
 mod stats;
 mod whole;
@@ -23,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use crate::buffer::PieceData;
 use crate::content::{Content, Target};
 use crate::digest::{Prefix, Tail};
-use crate::disk::DiskError;
+use crate::disk::{DiskError, OpenPart};
 use crate::driver::fetches::{FetchEvent, Fetches};
+use crate::driver::files::{Files, FilesChecked};
 use crate::driver::stats::Stats;
 use crate::part::PartContext;
 use crate::progress::{DownloadError, Outcome, Phase, Progress};
-use crate::reader::OpenPart;
 use crate::resources::{ActiveGuard, Control, Resources};
 use crate::source::SourceChange;
 use crate::writer::{Done, Job};
@@ -73,6 +74,8 @@ enum Work {
     Checkpointed(Result<(), DiskError>),
     /// The pieces that are right on the disk.
     Rechecked(Result<Bitfield, DiskError>),
+    /// Of files of a folder.
+    FilesChecked(Result<FilesChecked, DiskError>),
 }
 
 struct Driver {
@@ -98,6 +101,7 @@ struct Driver {
     /// Bytes that the prefix covered when it was last here.
     covered_bytes: u64,
     tail: Tail,
+    files: Files,
     written: Bitfield,
     unsaved_bytes: u64,
     saved: Instant,
@@ -137,6 +141,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         for_prefix: Vec::new(),
         covered_bytes: 0,
         tail,
+        files: Files::new(&content, &written),
         written,
         unsaved_bytes: 0,
         saved: now,
@@ -209,6 +214,7 @@ impl Driver {
             let context = self.context.clone();
             self.work.spawn_blocking(move || Work::Followed(step.work(&context)));
         }
+        self.check_files();
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
             || (self.unsaved_bytes > 0 && self.saved.elapsed() >= self.checkpoint_every());
         if due && !self.checkpointing {
@@ -219,6 +225,9 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&context, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
+            if !self.files.are_right() {
+                return None;
+            }
             let prefix = self.prefix.as_ref().filter(|prefix| prefix.is_done())?;
             let digest = self.tail.finish(prefix.sha1())?;
             if self.context.content.digest().confirmed_by(&digest) {
@@ -344,6 +353,7 @@ impl Driver {
                 self.checkpointing = false;
                 result.map_err(Arc::new)?;
             }
+            Work::FilesChecked(checked) => self.files_checked(checked.map_err(Arc::new)?)?,
             Work::Rechecked(right) => {
                 self.rechecking = false;
                 // After a stop it says nothing of the pieces that it did not reach.

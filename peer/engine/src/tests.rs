@@ -2,6 +2,7 @@
 
 mod discovery;
 mod faults;
+mod folder;
 mod plain;
 mod resume;
 

@@ -79,6 +79,7 @@ impl Driver {
                 Checked::Written(data) => {
                     let piece = data.piece;
                     self.written.insert(piece);
+                    self.files.written(&layout, piece);
                     self.unsaved_bytes += u64::from(layout.length(piece));
                     match &mut self.prefix {
                         Some(prefix) => prefix.keep(data),
