@@ -22,6 +22,7 @@ use shoal_swarm::{Swarm, SwarmConfig};
 
 use crate::background;
 use crate::error::{ClientError, StartError};
+use crate::folders::Folders;
 use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
@@ -130,8 +131,11 @@ impl Client {
             events: events.clone(),
         });
         let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
+        let folders = Folders::new(config.data_dir.path());
+        sweep(&store, &folders).await?;
         let (shares, monitor) = Shares::new(shares::Parts {
             store: store.clone(),
+            folders: folders.clone(),
             swarm: swarm.clone(),
             session: session.clone(),
             holdings: holdings.clone(),
@@ -139,6 +143,7 @@ impl Client {
         });
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),
+            folders,
             swarm: swarm.clone(),
             session: session.clone(),
             shares: shares.clone(),
@@ -296,6 +301,12 @@ async fn serve(
     let swarm = Swarm::start(SwarmConfig { identity, listen, upload_slots }, tickets.clone()).await?;
     let reached_at = if is_here { swarm.local_addr() } else { config.listen };
     Ok((swarm, reached_at))
+}
+
+/// Removes the listings of folders that are neither shared nor downloaded any more.
+async fn sweep(store: &Store, folders: &Folders) -> Result<(), StartError> {
+    let (named, folders) = (store.listings().await?, folders.clone());
+    Ok(tokio::task::spawn_blocking(move || folders.sweep(&named)).await?)
 }
 
 /// A rate limit that was set, in bytes per second.

@@ -36,6 +36,7 @@ mod client;
 mod downloads;
 mod error;
 mod file_ref;
+mod folders;
 mod groups;
 mod hashing;
 mod kept;

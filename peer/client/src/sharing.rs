@@ -24,7 +24,7 @@ fn private(url: &str) -> Option<String> {
 }
 
 impl Client {
-    /// Hashes a file and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
+    /// Hashes a file or folder and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
     /// hashing.
     ///
     /// # Errors
@@ -38,7 +38,9 @@ impl Client {
         self.who()?;
         let private_mirrors = mirrors.iter().filter_map(|url| private(url)).collect();
         let shared = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
-        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1, private_mirrors })
+        let (files, left_out) = shared.folder.map(|folder| (folder.files, folder.left_out)).unzip();
+        let (file, size, sha1) = (shared.file, shared.size, shared.sha1);
+        Ok(SharedFile { group, file, size, sha1, files, left_out, private_mirrors })
     }
 
     /// Stops sharing a file, also one that is being downloaded.

@@ -176,7 +176,7 @@ impl Uploads {
     pub(super) fn serve(&self, key: FileKey, served: Served) {
         let layout = served.layout.clone();
         let verified = match &served.body {
-            Body::File { .. } => None,
+            Body::File { .. } | Body::Folder(_) => None,
             Body::Partial { verified, .. } => Some(verified.clone()),
         };
         let stop = self.shared.stop.child_token();

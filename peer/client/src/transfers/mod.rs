@@ -8,6 +8,7 @@ mod destination;
 mod end;
 mod ending;
 mod error;
+mod folder;
 mod holders;
 mod list;
 mod mirrors;
@@ -35,6 +36,7 @@ pub use row::{DownloadRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
+use crate::folders::Folders;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use active::Active;
@@ -69,6 +71,8 @@ pub(crate) struct Transfers(Arc<Downloads>);
 pub(crate) struct Parts {
     /// Where they are recorded.
     pub store: Store,
+    /// What is known of folders.
+    pub folders: Folders,
     /// Where pieces come from, and are served.
     pub swarm: Swarm,
     /// Where sources are found.
@@ -319,6 +323,9 @@ impl Downloads {
     /// Looks at the destination of a download, and reads its piece list. Where a folder appeared in the file's place, the
     /// download goes into it.
     async fn prepare(&self, record: &mut DownloadRecord) -> Result<Prepared, TransferError> {
+        if record.manifest.folder.is_some() {
+            return self.prepare_folder(record).await;
+        }
         let name = record.manifest.name.clone();
         if let Some(path) = destination::inside_folder(&record.path, &name, record.overwrite).await? {
             self.parts.store.set_download_path(record.user, record.key, &path).await?;

@@ -6,13 +6,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use shoal_common::Sha1;
 use shoal_engine::{Lack, Pauses, Shortage};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::end::{End, Stop};
-use super::error::metadata;
+use super::folder::CannotStart;
+use super::holders::HoldersAnswer;
 use super::list::{Now, Running};
 use super::run::{Closed, Found, LEFT, Learned, Run, StartedBy, wanted};
 use super::{Downloads, Prepared, span};
@@ -175,20 +177,28 @@ impl Supervisor {
                 };
             }
         };
+        let closed = self.fetch(pieces.clone(), answer).await;
+        match closed {
+            // What is in the folder is known now.
+            (true, Closed::End(End::Complete)) => self.fetch(pieces, None).await.1,
+            (_, closed) => closed,
+        }
+    }
+
+    /// Fetches what is to be fetched now; gives whether that is a folder's listing.
+    async fn fetch(&mut self, pieces: Arc<[Sha1]>, answer: Option<HoldersAnswer>) -> (bool, Closed) {
+        let wanted = match self.downloads.wanted(&self.record, pieces).await {
+            Ok(wanted) => wanted,
+            Err(CannotStart::Short(shortage, error)) => return (false, Closed::Short(shortage, error)),
+            Err(CannotStart::Never(error)) => {
+                return (false, Closed::End(End::Failed(text::error_line(&error))));
+            }
+        };
         let (opened, stopped) = (self.opened.clone(), self.stopped.clone());
         tracing::debug!(file = %self.record.manifest.name, "fetching");
-        let run = Run::start(
-            &self.downloads,
-            (&self.record, self.number),
-            pieces,
-            self.started_by,
-            opened,
-            stopped,
-        );
-        match run {
-            Ok(run) => run.run(&mut self.learned, answer).await,
-            Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
-        }
+        let (is_listing, place) = (wanted.is_listing, (&self.record, self.number));
+        let run = Run::start(&self.downloads, place, wanted, self.started_by, opened, stopped);
+        (is_listing, run.run(&mut self.learned, answer).await)
     }
 
     /// Whether the user has just chosen a place where nothing can be written: that is an error at once.
