@@ -4,15 +4,15 @@
 //! other.
 
 mod reports;
+mod serving;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::Completeness;
-use shoal_engine::hash::{FileIdentity, HashError};
+use shoal_engine::hash::FileIdentity;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -27,7 +27,7 @@ use super::look::look;
 use super::watcher::{WatchEvent, Watcher};
 use super::{Parts, ShareError};
 use crate::store::ShareRecord;
-use shoal_swarm::{Body, FileKey, Served, SwarmEvent};
+use shoal_swarm::{FileKey, SwarmEvent};
 
 /// How often a file in a watched folder is looked at. A watch does not see that a folder above was renamed, or that another
 /// drive took the folder's place.
@@ -476,23 +476,6 @@ impl Monitor {
             self.parts.swarm.serve_listing(record.key, listing);
         }
         Ok(())
-    }
-
-    /// What is served of a share, and a folder's listing.
-    fn served(
-        &self,
-        record: &ShareRecord,
-        identity: FileIdentity,
-    ) -> Result<(Served, Option<Served>), ShareError> {
-        if record.manifest.folder.is_none() {
-            let layout = record.manifest.layout().map_err(ManifestError::from)?;
-            return Ok((Served { layout, body: Body::File { path: record.path.clone(), identity } }, None));
-        }
-        let folders = &self.parts.folders;
-        let listing = folders.serve_listing(&record.manifest).map_err(ShareError::Listing)?;
-        let shared = folders.shared(&record.path, &record.manifest, &identity);
-        let shared = shared.ok_or_else(|| HashError::Changed(record.path.clone()))?;
-        Ok((shared, Some(listing)))
     }
 
     fn wake(&self) -> Instant {
