@@ -47,10 +47,16 @@ pub(crate) fn judge(shown: Shown<'_>, is_good: impl Fn(&str) -> bool) -> Verdict
     }
     match (shown.method, shown.path) {
         ("POST", TOKEN_PATH) => Verdict::Serve,
+        ("GET", path) if is_page(path) => Verdict::Serve,
         ("GET", _) if shown.token.is_some_and(is_good) => Verdict::Serve,
         ("GET", _) => Verdict::NoToken,
         _ => Verdict::OtherMethod,
     }
+}
+
+/// Whether it is a part of the page, which holds no data and asks for a token itself.
+fn is_page(path: &str) -> bool {
+    path == "/" || path.starts_with("/assets/")
 }
 
 /// Whether a `Host` header names this machine, at any port: one may be forwarded by ssh.
@@ -107,9 +113,14 @@ mod tests {
                     [(Some(GOOD), true), (Some("bad"), false), (Some(""), false), (None, false)]
                 {
                     for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"] {
-                        for (path, trades) in
-                            [("/api/1/groups", false), (TOKEN_PATH, true), ("/api/1/command", false)]
-                        {
+                        for (path, trades, page) in [
+                            ("/api/1/groups", false, false),
+                            (TOKEN_PATH, true, false),
+                            ("/api/1/command", false, false),
+                            ("/", false, true),
+                            ("/assets/app.js", false, true),
+                            ("/assets", false, false),
+                        ] {
                             for absolute in [false, true] {
                                 let shown = Shown { method, path, absolute, hosts, origins, token };
                                 let verdict = judge(shown, |token| token == GOOD);
@@ -118,6 +129,7 @@ mod tests {
                                     () if !same => Verdict::OtherOrigin,
                                     () if method == "POST" && trades => Verdict::Serve,
                                     () if method != "GET" => Verdict::OtherMethod,
+                                    () if page => Verdict::Serve,
                                     () if !good => Verdict::NoToken,
                                     () => Verdict::Serve,
                                 };
@@ -129,7 +141,7 @@ mod tests {
                 }
             }
         }
-        // Four hosts, two origins; three addresses with the good token, and one POST with any of four.
-        assert_eq!(served, 4 * 2 * (3 + 4));
+        // Four hosts, two origins; four addresses with the good token, and one POST and two parts of the page with any of four.
+        assert_eq!(served, 4 * 2 * (4 + 4 + 2 * 4));
     }
 }

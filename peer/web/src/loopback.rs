@@ -24,15 +24,16 @@ use crate::body;
 use crate::events::Recent;
 use crate::guard::{Shown, TOKEN_PATH, Verdict, judge};
 use crate::keys::Keys;
-use crate::{feed, resources};
+use crate::{VERSION, VERSION_HEADER, feed, page, resources};
 
-/// What a browser may do with an answer: show it, and nothing else.
-const HEADERS: [(HeaderName, &str); 5] = [
+/// What a browser may do with an answer: show it, and nothing else. The page says for itself what it may do.
+const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; form-action 'none'"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static(VERSION_HEADER), VERSION),
 ];
 
 /// Listens at an address of this machine alone.
@@ -59,6 +60,7 @@ pub(crate) fn router(
     Router::new()
         .route(TOKEN_PATH, post(trade))
         .with_state(keys.clone())
+        .merge(page::router())
         .merge(resources::router(client.clone()))
         .merge(feed::router(client, recent, closing))
         .fallback(nothing)
@@ -89,7 +91,7 @@ async fn guarded(State(keys): State<Arc<Keys>>, request: Request, next: Next) ->
         Some((status, text)) => problem(status, text),
     };
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }

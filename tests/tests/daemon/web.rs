@@ -113,7 +113,11 @@ fn strangers_pages_and_other_hosts_get_nothing_and_nothing_is_changed() {
         ),
         (format!("POST /api/1/link HTTP/1.1\r\n{here}{bearer}content-length: 0\r\n\r\n"), 405),
         (format!("OPTIONS /api/1/session HTTP/1.1\r\n{here}origin: http://127.0.0.1:{port}\r\n\r\n"), 405),
-        (format!("GET / HTTP/1.1\r\n{here}\r\n"), 401),
+        // The page holds no data; a rebound name does not get even that.
+        (format!("GET / HTTP/1.1\r\n{here}\r\n"), 200),
+        (format!("GET / HTTP/1.1\r\nhost: evil.example:{port}\r\n\r\n"), 403),
+        (format!("GET /assets/app.js HTTP/1.1\r\n{here}origin: http://127.0.0.1:1\r\n\r\n"), 403),
+        (format!("GET /assets/none.js HTTP/1.1\r\n{here}\r\n"), 404),
         (format!("GET /etc/passwd HTTP/1.1\r\n{here}{bearer}\r\n"), 404),
         // A form of a page.
         (
