@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_tests::{Browser, Service, Trackers, free_port, until};
+use shoal_tests::{Chromium, Service, Trackers, free_port, until};
 
 /// A person at a machine: a client in the background and a browser.
 pub(crate) struct Desk {
     /// The client.
     pub(crate) client: Service,
     /// The browser.
-    pub(crate) browser: Browser,
+    pub(crate) browser: Chromium,
     /// Where the page is.
     pub(crate) address: String,
     dir: PathBuf,
@@ -25,7 +25,7 @@ impl Desk {
         let address = format!("127.0.0.1:{web}");
         let info = trackers.info();
         let client = Service::start_at(dir, name, &info, own, &["--web", &address]);
-        let browser = Browser::start(1280, 800);
+        let browser = Chromium::start(1280, 800);
         Self { client, browser, address, dir: dir.to_owned(), name: name.to_owned(), info, ports: (own, web) }
     }
 

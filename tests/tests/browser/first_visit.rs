@@ -1,12 +1,12 @@
 //! The first visit: a link, and what there is.
 
-use shoal_tests::{Trackers, browser_or_skip};
+use shoal_tests::{Trackers, chromium_or_skip};
 
 use crate::desk::Desk;
 
 #[test]
 fn a_link_opens_the_page_and_it_survives_the_daemon() {
-    if !browser_or_skip("a_link_opens_the_page_and_it_survives_the_daemon") {
+    if !chromium_or_skip("a_link_opens_the_page_and_it_survives_the_daemon") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -30,6 +30,14 @@ struct Shell<'a> {
     modules: Vec<&'static str>,
 }
 
+/// Where the page's own files are.
+const ASSETS: &str = "/assets/";
+
+/// Whether an address is the page's or one of its files'.
+pub(crate) fn is_page(path: &str) -> bool {
+    path == "/" || path.starts_with(ASSETS)
+}
+
 /// Serves `/` and what lies below `/assets/`.
 pub(crate) fn router() -> Router {
     Router::new().route("/", get(shell)).route("/assets/{*name}", get(asset))
