@@ -333,7 +333,7 @@ mod tests {
             ("''", CommandError::NoProgram(String::new())),
             ("no-such-program-here a", CommandError::NoProgram("no-such-program-here".into())),
             ("./sh", CommandError::NoProgram("./sh".into())),
-            ("/etc/hostname", CommandError::NoProgram("/etc/hostname".into())),
+            ("/etc/passwd", CommandError::NoProgram("/etc/passwd".into())),
             ("/etc", CommandError::NoProgram("/etc".into())),
         ] {
             assert_eq!(words(command), Err(error), "{command}");
