@@ -362,10 +362,10 @@ impl Client {
         self.stopped()
     }
 
-    /// Kills the client with -9 that long after it began a command.
-    pub fn kill_during(mut self, command: &str, after: Duration) -> Stopped {
+    /// Kills the client with -9 in the middle of a command, as soon as something is the case.
+    pub fn kill_when(mut self, command: &str, condition: impl FnMut() -> bool) -> Stopped {
         writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
-        std::thread::sleep(after);
+        until(&format!("{command} came so far"), condition);
         self.kill()
     }
 

@@ -232,12 +232,14 @@ async fn carry_out(command: &str, completed: &Completed) -> Result<(), String> {
     let ended = {
         let mut read = std::pin::pin!(async { tokio::join!(log(out, file), log(err, file)) });
         let mut end = std::pin::pin!(end(&mut child, &mut group));
-        let ended = tokio::select! {
-            ended = &mut end => ended,
-            _ = &mut read => end.await,
+        let (ended, read_all) = tokio::select! {
+            ended = &mut end => (ended, false),
+            _ = &mut read => (end.await, true),
         };
-        // What it said last.
-        let _ = tokio::time::timeout(AFTERWARDS, read).await;
+        if !read_all {
+            // What it said last.
+            let _ = tokio::time::timeout(AFTERWARDS, read).await;
+        }
         ended
     };
     let status = ended?;
@@ -331,7 +333,7 @@ mod tests {
             ("''", CommandError::NoProgram(String::new())),
             ("no-such-program-here a", CommandError::NoProgram("no-such-program-here".into())),
             ("./sh", CommandError::NoProgram("./sh".into())),
-            ("/etc/hostname", CommandError::NoProgram("/etc/hostname".into())),
+            ("/etc/passwd", CommandError::NoProgram("/etc/passwd".into())),
             ("/etc", CommandError::NoProgram("/etc".into())),
         ] {
             assert_eq!(words(command), Err(error), "{command}");

@@ -24,7 +24,12 @@ fn a_command_runs_with_what_others_named_as_data_and_without_secrets() {
     random_file(&folder.join(file), 300_000, 3);
     let quoted = format!("\"{}\"", file.replace('"', "\\\""));
     world.ann.ok(&format!("upload_file \"{}\" g", folder.join(file).display()));
-    let variables = [("SHOAL_PASSWORD", "secret"), ("AWS_SECRET_ACCESS_KEY", "key"), ("LC_ALL", "C.UTF-8")];
+    let variables = [
+        ("SHOAL_PASSWORD", "secret"),
+        ("AWS_SECRET_ACCESS_KEY", "key"),
+        ("LC_ALL", "C.UTF-8"),
+        ("RUST_LOG", "info"),
+    ];
     let mut bob =
         Client::start_in(world.path("").as_path(), "bob", &world.trackers.info(), &variables).entered();
     world.ann.let_in("g", &mut [&mut bob]);

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use shoal_tests::{Client, Mount, World, bytes_read, download, root_or_skip, same_content, skip, until};
 
@@ -52,7 +51,7 @@ fn a_moved_download_is_renamed_shared_on_and_not_read_again() {
     assert!(more < 40 * MIB as u64, "{more} bytes were read, and 32 MiB were sent");
 
     // Restarted, it knows the new place.
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     assert_eq!(bob.download("a.bin")["path"], new.to_str().unwrap());
     until("it is shared again", || bob.sharers("g", "a.bin") == 2);
@@ -119,7 +118,7 @@ fn a_full_drive_leaves_a_download_where_it_is() {
     assert!(error.contains("No space left") && error.contains("stays where it is"), "{error}");
     assert_eq!(std::fs::read_dir(&small).unwrap().count(), 0, "nothing is left there");
     assert!(same_content(&path, &world.path("bob.bin")));
-    assert_eq!(bob.sharers("g", "a.bin"), 2);
+    until("both share it", || bob.sharers("g", "a.bin") == 2);
 }
 
 #[test]
@@ -132,31 +131,71 @@ fn kill_9_in_the_middle_of_moves_loses_nothing() {
     let here = world.path("here");
     std::fs::create_dir(&here).unwrap();
     complete(&mut bob, "a.bin", &here.join("a.bin"));
-    let rename = world.path("renamed");
-    std::fs::create_dir(&rename).unwrap();
-    for round in 0..8u64 {
-        let now = PathBuf::from(bob.download("a.bin")["path"].as_str().unwrap());
-        // By turns to another drive and within one.
-        let folders = [there.path(), &here, &rename, &here];
-        let to = folders.into_iter().find(|folder| !now.starts_with(folder)).unwrap();
-        let to = if round % 2 == 0 {
-            to
-        } else {
-            folders.into_iter().rfind(|folder| !now.starts_with(folder)).unwrap()
+    let renamed = world.path("renamed");
+    std::fs::create_dir(&renamed).unwrap();
+    let folders = [there.path().to_owned(), here.clone(), renamed.clone()];
+    let place = |bob: &mut Client| PathBuf::from(bob.download("a.bin")["path"].as_str().unwrap());
+    for (other_drive, moment) in [
+        (true, Moment::Begun),
+        (true, Moment::CopyBegun),
+        (true, Moment::CopyWhole),
+        (true, Moment::AtTarget),
+        (true, Moment::SourceGone),
+        (false, Moment::Begun),
+        (false, Moment::AtTarget),
+    ] {
+        let source = place(&mut bob);
+        let is_there = source.starts_with(there.path());
+        let to = match (other_drive, is_there) {
+            (true, false) => there.path().to_owned(),
+            (true, true) => here.clone(),
+            // Within one drive, back and forth.
+            (false, true) => there.path().join("sub"),
+            (false, false) if source.starts_with(&here) => renamed.clone(),
+            (false, false) => here.clone(),
         };
-        let killed = bob.kill_during(
-            &format!("move_download g a.bin '{}'", to.display()),
-            Duration::from_millis(5 * round * round),
-        );
-        bob = killed.start();
+        std::fs::create_dir_all(&to).unwrap();
+        let command = format!("move_download g a.bin '{}'", to.display());
+        bob = bob.kill_when(&command, || moment.has_come(&source, &to)).restart();
         bob.ok("login bob secret");
-        let now = PathBuf::from(bob.download("a.bin")["path"].as_str().unwrap());
-        assert!(same_content(&path, &now), "round {round}: {} is not whole", now.display());
+        let now = place(&mut bob);
+        assert!(same_content(&path, &now), "{moment:?}: {} is not whole", now.display());
         until("it is shared again", || bob.sharers("g", "a.bin") == 2);
-        let all: Vec<PathBuf> = [there.path(), &here, &rename]
-            .into_iter()
-            .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        let all: Vec<PathBuf> = folders
+            .iter()
+            .chain([&there.path().join("sub")])
+            .filter_map(|folder| std::fs::read_dir(folder).ok())
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.is_dir())
             .collect();
-        assert_eq!(all, [now], "round {round}: one file is there, and no part of another");
+        assert_eq!(all, [now], "{moment:?}: one file is there, and no part of another");
+    }
+}
+
+/// How far a move came.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Begun,
+    CopyBegun,
+    CopyWhole,
+    AtTarget,
+    SourceGone,
+}
+
+impl Moment {
+    fn has_come(self, source: &Path, to: &Path) -> bool {
+        let target = to.join("a.bin").exists();
+        let is_copy = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with(".shoal-move");
+        let mut there = std::fs::read_dir(to).unwrap().map(|entry| entry.unwrap().path());
+        let copied = there.find(|path| is_copy(path)).and_then(|path| Some(path.metadata().ok()?.len()));
+        match self {
+            Self::Begun => true,
+            // It may be over before it is seen.
+            Self::CopyBegun => copied.is_some() || target,
+            Self::CopyWhole => copied == Some(24 * MIB as u64) || target,
+            Self::AtTarget => target,
+            Self::SourceGone => target && !source.exists(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which downloads run, and which wait.
 
 use serde_json::Value;
-use shoal_tests::{Client, World, download, same_content, until};
+use shoal_tests::{Client, Manners, World, download, same_content, until};
 
 const MIB: usize = 1 << 20;
 
@@ -79,7 +79,7 @@ fn no_more_than_the_bound_run_the_others_wait_in_order_also_over_kill_9_and_all_
     // And stays after kill -9.
     let before = queued(&mut bob);
     assert_eq!(before, waits(&[("f0.bin", 1), ("f1.bin", 2), ("f3.bin", 3)]));
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     until_running(&mut bob, &["f2.bin", "f4.bin"]);
     assert_eq!(queued(&mut bob), before);
@@ -119,4 +119,23 @@ fn one_without_a_sharer_lets_the_next_go_and_goes_on_when_a_sharer_is_back() {
     assert!(
         same_content(&path, &world.path("bob-next.bin")) && same_content(&lone, &world.path("bob-lone.bin"))
     );
+}
+
+#[test]
+fn one_whose_sources_deliver_nothing_keeps_nobody_waiting() {
+    let mut world = World::new();
+    let (stuck, _) = world.ann.share("g", "stuck.bin", MIB);
+    let seeder = world.seeder("seeder", "stuck.bin", &stuck, Manners::NeverNow, usize::MAX);
+    let (mut carol, mut bob) = (world.member("carol"), world.member("bob"));
+    let (path, _) = carol.share("g", "next.bin", MIB);
+    world.ann.ok("logout");
+    bob.ok("set active_downloads 1");
+    for file in ["stuck.bin", "next.bin"] {
+        download(&mut bob, file, &world.path(&format!("bob-{file}")));
+    }
+    assert_eq!(row(&mut bob, "next.bin")["queued"], 1);
+    bob.until_download("next.bin", "C");
+    assert!(same_content(&path, &world.path("bob-next.bin")));
+    assert_eq!(bob.download("stuck.bin")["state"], "D");
+    drop(seeder);
 }

@@ -10,10 +10,11 @@ use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::rate::Limiter;
 use shoal_engine::{
-    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
-    feed,
+    Bottleneck, BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage,
+    SourceChange, feed,
 };
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use super::end::{End, Stop};
 use super::error::StartError;
@@ -160,20 +161,31 @@ impl Run {
         }
     }
 
-    /// Tells the queue whether the download has a source. Completes when it has to give way to another.
+    /// Tells the queue whether anything comes. Completes when the download has to give way to another.
     async fn gives_way(&self, place: &Place) {
         let look = async {
             let mut progress = self.download.progress();
+            let (mut bytes, mut since) = (0, Instant::now());
             loop {
                 let now = progress.borrow_and_update().clone();
-                match now.phase {
-                    Phase::Waiting => place.idles(now.idle),
-                    Phase::Downloading | Phase::Checking | Phase::Finishing => place.moves(),
-                    Phase::Opening | Phase::Ended => {}
+                // What is held up on this side has a source. One with sources that deliver nothing has none.
+                let held_up = matches!(now.limit, Bottleneck::RateLimit | Bottleneck::Disk);
+                let comes = now.fetched_bytes > std::mem::replace(&mut bytes, now.fetched_bytes);
+                if comes || matches!(now.phase, Phase::Checking | Phase::Finishing) {
+                    place.moves();
+                    since = Instant::now();
+                } else if held_up || matches!(now.phase, Phase::Opening | Phase::Ended) {
+                    since = Instant::now();
+                } else {
+                    place.idles(since.elapsed());
                 }
-                // One that waits for a source is looked at at once when it has one.
-                let changed = progress.wait_for(|then| then.phase != now.phase);
-                let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
+                let changed = progress
+                    .wait_for(|then| then.phase != now.phase || then.fetched_bytes != now.fetched_bytes);
+                let ended = matches!(tokio::time::timeout(LOOK_EVERY, changed).await, Ok(Err(_)));
+                if ended {
+                    // The engine has.
+                    std::future::pending::<()>().await;
+                }
             }
         };
         tokio::select! {
