@@ -136,6 +136,7 @@ impl Client {
             session: session.clone(),
             holdings: holdings.clone(),
             events: events.clone(),
+            problems: shares::Problems::default(),
         });
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),

@@ -269,6 +269,12 @@ impl Session {
             .map(|connection| connection.address().to_owned())
     }
 
+    /// How many trackers there are, and what those that were tried in vain did, in words.
+    #[must_use]
+    pub fn trackers(&self) -> (usize, String) {
+        (self.0.config.trackers.iter().count(), self.tried())
+    }
+
     /// Waits until a tracker is in use, or that long. Safe to drop.
     pub async fn reached(&self, within: Duration) -> bool {
         let mut connections = self.0.connection.subscribe();
@@ -318,12 +324,16 @@ impl Session {
     }
 
     fn no_tracker(&self) -> CallError {
+        CallError::NoTracker { tried: self.tried() }
+    }
+
+    fn tried(&self) -> String {
         let failures = lock(&self.0.failures);
         let tried = self.0.config.trackers.iter().map(|(number, line)| match failures.get(&number) {
             Some(reason) => format!("{line} ({reason})"),
             None => line.to_string(),
         });
-        CallError::NoTracker { tried: tried.collect::<Vec<_>>().join(", ") }
+        tried.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -12,5 +12,5 @@ mod target;
 pub(super) use self::peers::Peers;
 pub use self::source::PeerSource;
 pub(super) use self::source::Start;
-pub use self::target::Liveness;
 pub(super) use self::target::Target;
+pub use self::target::{Liveness, Trouble};

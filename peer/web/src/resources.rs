@@ -23,6 +23,8 @@ pub(crate) fn router(client: Client) -> Router {
         .route("/api/1/groups/{group}/members", get(members))
         .route("/api/1/groups/{group}/requests", get(requests))
         .route("/api/1/downloads", get(downloads))
+        .route("/api/1/explain", get(explain_all))
+        .route("/api/1/explain/{group}/{file}", get(explain))
         .route("/api/1/limits", get(limits))
         .with_state(client)
 }
@@ -80,6 +82,18 @@ async fn downloads(State(client): State<Client>) -> Response {
         })
         .collect();
     object(StatusCode::OK, &json!({ "downloads": rows }))
+}
+
+async fn explain_all(State(client): State<Client>) -> Response {
+    answer(client.explain(None).await.map(|explanations| json!({ "explanations": explanations })))
+}
+
+async fn explain(State(client): State<Client>, Path((group, file)): Path<(String, String)>) -> Response {
+    let file = match (GroupName::refer(&group), FileName::refer(&file)) {
+        (Ok(group), Ok(file)) => FileRef { group, file },
+        (Err(error), _) | (_, Err(error)) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    answer(client.explain(Some(&file)).await.map(|explanations| json!({ "explanations": explanations })))
 }
 
 async fn limits(State(client): State<Client>) -> Response {

@@ -5,6 +5,7 @@
 mod checks;
 mod drives;
 mod error;
+mod facts;
 mod handle;
 mod health;
 mod known;
@@ -13,6 +14,7 @@ mod monitor;
 mod problem;
 mod watcher;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,10 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
+pub(crate) use facts::ShareFacts;
+pub(crate) use health::{Absence, Standing};
 pub(crate) use monitor::Monitor;
+pub(crate) use problem::Problems;
 
 use crate::FileRef;
 use crate::hashing::{Hashing, hash};
@@ -35,6 +40,7 @@ use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
 use health::Found;
 use look::look;
+
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::text;
@@ -82,6 +88,8 @@ pub(crate) struct Parts {
     pub holdings: Holdings,
     /// Where the user learns of lost ones.
     pub events: Events,
+    /// What was reported last of each that was lost.
+    pub problems: Problems,
 }
 
 impl Shares {
@@ -185,8 +193,41 @@ impl Shares {
         Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
     }
 
+    /// What is known of all of a user's shares, by group and name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn facts(&self, user: Uid) -> Result<Vec<ShareFacts>, StoreError> {
+        let records = self.parts.store.shares(user).await?;
+        let mut facts = self.handle.facts().await;
+        let looked_after: HashSet<FileKey> = facts.iter().map(|share| share.key).collect();
+        let others = records.into_iter().filter(|record| !looked_after.contains(&record.key));
+        facts.extend(others.map(|record| {
+            let (group, file) = self.parts.name_of(&record);
+            let problem = self.parts.problems.of(record.key);
+            let file = FileRef { group, file };
+            ShareFacts {
+                key: record.key,
+                file,
+                path: record.path,
+                standing: None,
+                percent: None,
+                waiting: 0,
+                problem,
+            }
+        }));
+        facts.sort_by(|one, other| {
+            let name = |share: &ShareFacts| {
+                (share.file.group.as_str().to_owned(), share.file.file.as_str().to_owned())
+            };
+            name(one).cmp(&name(other))
+        });
+        Ok(facts)
+    }
+
     /// Stops serving everything, and keeps the record of it.
     pub(crate) async fn suspend(&self) {
+        self.parts.problems.clear();
         self.handle.clear().await;
     }
 
@@ -408,6 +449,7 @@ impl Parts {
     fn report_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
+        self.problems.note(record.key, problem.clone());
         self.events.emit(Event::ShareLost { group, file, path, problem });
     }
 }

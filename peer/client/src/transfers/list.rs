@@ -1,17 +1,22 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
 //! waits nor touches the disk; the lock around it is held for a few lines.
 
+mod facts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_common::{Gid, GroupName, Manifest};
-use shoal_engine::{Phase, Progress};
+use shoal_engine::{Lack, Phase, Progress};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use facts::{Doing, DownloadFacts, Working};
+
 use super::end::Stop;
+use super::known::Known;
 use super::row::{NoSource, activity, percent};
 use super::{DownloadRow, RowState};
 use crate::FileRef;
@@ -44,8 +49,17 @@ pub(super) enum Now {
     Begins,
     /// The engine works on it.
     Works(Works),
-    /// It waits for something that is lacking; what, in words.
-    Waits(String),
+    /// It waits for something that is lacking.
+    Waits(Wait),
+}
+
+/// What a download waits for that is lacking here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// What is lacking; `None` is its turn among the downloads.
+    pub(crate) lack: Option<Lack>,
+    /// In words.
+    pub(crate) words: String,
 }
 
 /// A download on which the engine works.
@@ -53,6 +67,8 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
+    /// What it knows of the places that it could come from.
+    pub(super) known: watch::Receiver<Known>,
 }
 
 struct Entry {
@@ -168,7 +184,7 @@ impl List {
     /// What a download waits for, if it lacks something.
     pub(super) fn waits(&self, key: FileKey) -> Option<String> {
         match &self.entry(key)?.running.as_ref()?.now {
-            Now::Waits(words) => Some(words.clone()),
+            Now::Waits(wait) => Some(wait.words.clone()),
             Now::Begins | Now::Works(_) => None,
         }
     }
@@ -325,8 +341,8 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         activity: None,
     };
     match entry.running.as_ref().map(|running| &running.now) {
-        Some(Now::Waits(words)) => row.activity = Some(words.clone()),
-        Some(Now::Works(Works { progress, waits_for })) => {
+        Some(Now::Waits(wait)) => row.activity = Some(wait.words.clone()),
+        Some(Now::Works(Works { progress, waits_for, .. })) => {
             let progress = progress.borrow();
             let waiting = progress.phase == Phase::Waiting;
             let lack = NoSource {
@@ -424,7 +440,7 @@ mod tests {
         let lingering = list.lingering(download.key).unwrap();
         let new = running(&mut list);
         list.began(download.key, new);
-        list.is_now(download.key, number, Now::Waits("for the old".into()));
+        list.is_now(download.key, number, Now::Waits(Wait { lack: None, words: "for the old".into() }));
         list.ended(download.key, Some(number), DownloadState::Failed("the old".into()));
         assert_eq!((list.waits(download.key), list.running_keys()), (None, vec![download.key]));
         assert_eq!(list.take_failures(), []);

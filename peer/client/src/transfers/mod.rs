@@ -9,6 +9,7 @@ mod end;
 mod ending;
 mod error;
 mod holders;
+mod known;
 mod list;
 mod mirrors;
 mod row;
@@ -32,6 +33,8 @@ pub use begin::{Begun, Resumed};
 pub(crate) use destination::DestinationError;
 pub use error::TransferError;
 pub use row::{DownloadRow, RowState};
+#[cfg(test)]
+pub(crate) use run::LEFT;
 pub use sources::Sources;
 
 use crate::FileRef;
@@ -41,7 +44,11 @@ use active::Active;
 use destination::Destination;
 use end::Stop;
 use error::{metadata, wrong_state};
+#[cfg(test)]
+pub(crate) use known::Known;
+pub(crate) use known::{Asked, MirrorTrouble, Unusable};
 use list::List;
+pub(crate) use list::{Doing, DownloadFacts, Wait, Working};
 use run::StartedBy;
 use shoal_common::budget::Budget;
 use shoal_session::Session;
@@ -227,6 +234,12 @@ impl Transfers {
     #[must_use]
     pub(crate) fn rows(&self) -> Vec<DownloadRow> {
         self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
+    }
+
+    /// What is known of all downloads, in the same order.
+    #[must_use]
+    pub(crate) fn facts(&self) -> Vec<DownloadFacts> {
+        self.0.named_list().facts(|group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// How much of a listed download is there, in whole percent.

@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::end::{End, Stop};
 use super::error::metadata;
-use super::list::{Now, Running};
+use super::list::{Now, Running, Wait};
 use super::run::{Closed, Found, LEFT, Learned, Run, StartedBy, wanted};
 use super::{Downloads, Prepared, span};
 use crate::store::DownloadRecord;
@@ -141,7 +141,7 @@ impl Supervisor {
         let all = text::count(active.all(), "download");
         let words =
             format!("waiting for its turn: only {all} at a time with this limit of open files (ulimit -n)");
-        self.downloads.list().is_now(self.record.key, self.number, Now::Waits(words));
+        self.downloads.list().is_now(self.record.key, self.number, Now::Waits(Wait { lack: None, words }));
         self.withdraw().await;
         let mut entered = pin!(active.enter());
         loop {
@@ -205,7 +205,8 @@ impl Supervisor {
             Lack::Partial => format!("{shortage}, or start again from the beginning with resume_download"),
             _ => shortage.to_string(),
         });
-        self.downloads.list().is_now(key, self.number, Now::Waits(format!("waiting: {reason}")));
+        let wait = Wait { lack: Some(shortage.lack), words: format!("waiting: {reason}") };
+        self.downloads.list().is_now(key, self.number, Now::Waits(wait));
         self.withdraw().await;
         self.opened.send_replace(Some(None));
         if self.reported_lack.replace(shortage.lack) != Some(shortage.lack) {

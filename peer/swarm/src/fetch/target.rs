@@ -42,13 +42,48 @@ pub enum Liveness {
     Open,
     /// This source is over. The peer may be found again by another source.
     Gone {
-        /// Why.
+        /// Why, in words.
         reason: String,
-        /// What the peer said is the matter with its copy of the file, if that is why.
-        copy: Option<CopyTrouble>,
+        /// Why, for programs.
+        trouble: Trouble,
     },
     /// This source is over: the peer broke the protocol, and how.
     Invalid(String),
+}
+
+/// Why a source is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// Nothing listens at the peer's address: it refuses connections.
+    Refuses,
+    /// Nothing answers at the peer's address, or the peer does not answer any more.
+    Silent,
+    /// Another key answers at the peer's address.
+    OtherKey,
+    /// The network does not lead to the peer's address, or no address was given.
+    NoWay,
+    /// This process may not open more connections.
+    Connections,
+    /// The peer serves too many others.
+    Busy,
+    /// The peer does not share the file any more.
+    NotShared,
+    /// Something is the matter with the peer's copy of the file.
+    Copy(CopyTrouble),
+    /// The peer does not accept this client's ticket.
+    Ticket,
+    /// The peer does not understand this client: it is of another version.
+    Version,
+    /// The connection broke.
+    Lost,
+}
+
+impl Trouble {
+    /// What is the matter with the peer's copy of the file, if that is why.
+    #[must_use]
+    pub fn copy(self) -> Option<CopyTrouble> {
+        if let Self::Copy(copy) = self { Some(copy) } else { None }
+    }
 }
 
 /// A channel for the file on one of the peer's connections.

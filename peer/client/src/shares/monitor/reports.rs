@@ -4,9 +4,11 @@ use shoal_session::events::Event;
 use shoal_swarm::FileKey;
 use tokio::time::Instant;
 
+use super::super::facts::ShareFacts;
 use super::super::health::Report;
 use super::super::problem::{absent, changed};
 use super::Monitor;
+use crate::FileRef;
 
 impl Monitor {
     pub(super) fn report(&self, key: FileKey, report: &Report) {
@@ -23,6 +25,23 @@ impl Monitor {
             }
             Report::Back => self.parts.events.emit(Event::ShareBack { group, file, path }),
         }
+    }
+
+    /// What is known of all shares.
+    pub(super) fn facts(&self) -> Vec<ShareFacts> {
+        let facts = self.entries.iter().map(|(&key, entry)| {
+            let (group, file) = self.parts.name_of(&entry.record);
+            ShareFacts {
+                key,
+                file: FileRef { group, file },
+                path: entry.record.path.clone(),
+                standing: Some(entry.health.standing()),
+                percent: self.checks.percent(key),
+                waiting: if entry.health.is_reading() { self.checks.waiting(key) } else { 0 },
+                problem: None,
+            }
+        });
+        facts.collect()
     }
 
     /// Answers logins after all their files were looked at, or after they waited long enough.

@@ -1,0 +1,144 @@
+//! Collects from the running client what is known of it, its downloads and its shares, and has it explained.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use shoal_common::tracker_api::{Answer, Call, Completeness};
+use shoal_common::{FileName, GroupName};
+
+use super::here::Here;
+use super::{Around, Explanation, Facts, Level, Subject, explain};
+use crate::shares::{Absence, ShareFacts, Standing};
+use crate::{Client, ClientError, FileRef};
+
+/// How long the trackers may take to say who else has a file; what they have not said by then is left open.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// Groups of which it is asked.
+const MAX_GROUPS: usize = 64;
+
+impl Client {
+    /// Explains a download or a share, or both of that file; without a file, all that are not well, and the client itself
+    /// first where there is something to say of it. Takes some seconds at most. Safe to drop.
+    ///
+    /// # Errors
+    /// When there is neither a download nor a share of the file here, or the store fails.
+    pub async fn explain(&self, file: Option<&FileRef>) -> Result<Vec<Explanation>, ClientError> {
+        let here = self.here();
+        let about_client = explain(Facts { here: &here, of: Subject::Client });
+        let Some(who) = self.0.session.who() else { return Ok(about_client.into_iter().collect()) };
+        let mut downloads = self.0.transfers.facts();
+        let mut shares = self.0.shares.facts(who.user).await?;
+        if let Some(file) = file {
+            downloads.retain(|download| download.row.group == file.group && download.row.file == file.file);
+            shares.retain(|share| share.file == *file);
+            if downloads.is_empty() && shares.is_empty() {
+                return Err(ClientError::NothingOf(file.clone()));
+            }
+        }
+        let around = self.around(&shares, file.is_some()).await;
+        let of_downloads = downloads.iter().map(Subject::Download);
+        let of_shares = shares.iter().zip(around).map(|(share, around)| Subject::Share(share, around));
+        let explained = of_downloads.chain(of_shares).filter_map(|of| explain(Facts { here: &here, of }));
+        Ok(match file {
+            Some(_) => explained.collect(),
+            None => about_client.into_iter().chain(explained.filter(|one| one.level > Level::Well)).collect(),
+        })
+    }
+
+    fn here(&self) -> Here {
+        let who = self.0.session.who();
+        let (trackers, tried) = self.0.session.trackers();
+        Here {
+            is_provisional: who.as_ref().is_some_and(|who| who.provisional),
+            user: who.map(|who| who.name),
+            tracker: self.0.session.tracker(),
+            trackers,
+            tried,
+            up: self.0.swarm.upload_limit(),
+            down: self.0.engine.download_limit(),
+            address: self.0.reached_at,
+            is_forwarded: self.is_forwarded(),
+            was_reached: self.0.swarm.was_reached(),
+        }
+    }
+
+    /// What is known around shares, in their order. `precise`: for a few shares, who has them is asked for each.
+    async fn around(&self, shares: &[ShareFacts], precise: bool) -> Vec<Around> {
+        let mut others: HashMap<usize, u32> = HashMap::new();
+        if self.0.session.tracker().is_some() {
+            let ask = async {
+                if precise {
+                    self.ask_each(shares, &mut others).await;
+                } else {
+                    self.ask_by_group(shares, &mut others).await;
+                }
+            };
+            let _ = tokio::time::timeout(ASK_WITHIN, ask).await;
+        }
+        let folders = missing_folders(shares).await;
+        let around = shares.iter().zip(folders).enumerate();
+        around
+            .map(|(at, (_, folder_is_missing))| Around {
+                others: others.get(&at).copied(),
+                folder_is_missing,
+            })
+            .collect()
+    }
+
+    async fn ask_each(&self, shares: &[ShareFacts], others: &mut HashMap<usize, u32>) {
+        for (at, share) in shares.iter().enumerate().filter(|(_, share)| is_served(share)) {
+            let call = Call::Holders { group: share.key.group, file: share.key.file };
+            if let Ok(Answer::Holders { holders, .. }) = self.0.session.call(call).await {
+                let whole = holders.iter().filter(|holder| {
+                    holder.completeness == Completeness::Complete && holder.peer != self.peer_id()
+                });
+                others.insert(at, u32::try_from(whole.count()).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    /// From the lists of the groups, which count this client too.
+    async fn ask_by_group(&self, shares: &[ShareFacts], others: &mut HashMap<usize, u32>) {
+        let mut groups: BTreeMap<&str, (&GroupName, HashMap<&FileName, usize>)> = BTreeMap::new();
+        for (at, share) in shares.iter().enumerate().filter(|(_, share)| is_served(share)) {
+            let group = &share.file.group;
+            groups
+                .entry(group.as_str())
+                .or_insert_with(|| (group, HashMap::new()))
+                .1
+                .insert(&share.file.file, at);
+        }
+        for (group, files) in groups.into_values().take(MAX_GROUPS) {
+            let Ok(listed) = self.files(group).await else { continue };
+            for entry in listed {
+                if let Some(&at) = files.get(&entry.name) {
+                    others.insert(at, entry.sharers.saturating_sub(1));
+                }
+            }
+        }
+    }
+}
+
+fn is_served(share: &ShareFacts) -> bool {
+    share.standing == Some(Standing::Served)
+}
+
+/// Of each share whose file is gone, whether its folder is gone too. A drive that does not answer counts as there.
+async fn missing_folders(shares: &[ShareFacts]) -> Vec<bool> {
+    let is_gone = |share: &ShareFacts| share.standing == Some(Standing::Missing(Absence::Gone));
+    let folders: Vec<_> = shares
+        .iter()
+        .map(|share| share.path.parent().filter(|_| is_gone(share)).map(ToOwned::to_owned))
+        .collect();
+    let none = vec![false; folders.len()];
+    if folders.iter().all(Option::is_none) {
+        return none;
+    }
+    let look = tokio::task::spawn_blocking(move || {
+        folders.into_iter().map(|folder| folder.is_some_and(|folder| !folder.is_dir())).collect()
+    });
+    match tokio::time::timeout(ASK_WITHIN, look).await {
+        Ok(Ok(missing)) => missing,
+        _ => none,
+    }
+}
