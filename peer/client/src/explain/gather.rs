@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use shoal_common::tracker_api::{Answer, Call, Completeness};
+use shoal_common::tracker_api::{Answer, Call, Completeness, RefusalKind};
 use shoal_common::{FileName, GroupName};
 
 use super::here::Here;
 use super::{Around, Explanation, Facts, Level, Subject, explain};
 use crate::shares::{Absence, ShareFacts, Standing};
+use crate::transfers::{Asked, Doing, DownloadFacts};
 use crate::{Client, ClientError, FileRef};
 
 /// How long the trackers may take to say who else has a file; what they have not said by then is left open.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+/// Downloads of which it is asked.
+const MAX_FINDS: usize = 32;
 /// Groups of which it is asked.
 const MAX_GROUPS: usize = 64;
 
@@ -35,6 +38,7 @@ impl Client {
                 return Err(ClientError::NothingOf(file.clone()));
             }
         }
+        self.ask_whether_known(&mut downloads).await;
         let around = self.around(&shares, file.is_some()).await;
         let of_downloads = downloads.iter().map(Subject::Download);
         let of_shares = shares.iter().zip(around).map(|(share, around)| Subject::Share(share, around));
@@ -60,6 +64,31 @@ impl Client {
             is_forwarded: self.is_forwarded(),
             was_reached: self.0.swarm.was_reached(),
         }
+    }
+
+    /// Asks of downloads that nobody has whether the trackers know their files still: everyone may be offline, or may have
+    /// taken it back.
+    async fn ask_whether_known(&self, downloads: &mut [DownloadFacts]) {
+        if self.0.session.tracker().is_none() {
+            return;
+        }
+        let ask = async {
+            let nobody = downloads.iter_mut().filter_map(|download| match &mut download.now {
+                Doing::Works(working) if working.known.asked == Asked::Holders(0) => {
+                    Some((&download.row, working))
+                }
+                _ => None,
+            });
+            for (row, working) in nobody.take(MAX_FINDS) {
+                let call = Call::Find { group: row.group.clone(), file: row.file.clone() };
+                if let Err(error) = self.0.session.call(call).await
+                    && error.refusal() == Some(RefusalKind::NotFound)
+                {
+                    working.known.asked = Asked::Unknown;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(ASK_WITHIN, ask).await;
     }
 
     /// What is known around shares, in their order. `precise`: for a few shares, who has them is asked for each.

@@ -92,7 +92,7 @@ fn without_source(here: &Here, working: &Working, file: &FileRef) -> Vec<Found> 
         )),
         Asked::Holders(0) if nobody => found.push(Found::new(
             Cause::NobodyShares,
-            "No client that is online has it or a part of it.",
+            "No client that is online has it or a part of it; those who share it are away.",
             Next::command(
                 "ask a member who shares it to start their client; to see the members",
                 &["list_members", file.group.as_str()],
