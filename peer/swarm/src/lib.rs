@@ -174,12 +174,6 @@ impl Swarm {
         self.shared.uploads.limiter().set_rate(bytes_per_second);
     }
 
-    /// The limit of all uploads together in bytes per second, if there is one.
-    #[must_use]
-    pub fn upload_limit(&self) -> Option<u64> {
-        self.shared.uploads.limiter().rate()
-    }
-
     /// A source for the engine: the file `key` at `peer`, reached at one of the addresses. It connects by itself, and is
     /// over when that fails or the connection ends: see [`PeerSource::liveness`]. Connections to the peer at other
     /// addresses end, also those of its other files. While the file is served here too, what we hold is announced to the peer.

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Use a friend's tracker instead of one's own: the three words that `shoal up` gave the friend.
     #[arg(long, value_name = "'HOST PORT PEERID'")]
     pub(crate) join: Option<String>,
-    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384.
+    /// Let a browser on this machine use this client at this address, such as 127.0.0.1:8384.
     #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::loopback)]
     pub(crate) web: Option<SocketAddr>,
     /// How lines of the log file look.

@@ -1,6 +1,7 @@
 //! `explain` (P24): each cause is provoked with the real binaries, and the next step that is named can be typed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod limits;
 mod places;
 mod sharers;
 mod shares;
@@ -102,6 +103,7 @@ fn until_explained(client: &mut Client, command: &str, kind: &str, cause: &str) 
 
 /// All causes that are provoked, by part.
 const PROVOKED: &[&[&str]] = &[
+    limits::CAUSES,
     places::CAUSES,
     places::ROOT,
     shares::CAUSES,

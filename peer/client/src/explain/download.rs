@@ -29,6 +29,7 @@ pub(super) fn causes(here: &Here, download: &DownloadFacts, file: &FileRef) -> V
         (RowState::Failed(error), _) => vec![failed(error, download, file)],
         (RowState::Downloading, Doing::Stopped | Doing::Begins) => vec![opening()],
         (RowState::Downloading, Doing::Waits(wait)) => vec![lacking(wait, download, file)],
+        (RowState::Downloading, Doing::Queued { before, by_files }) => vec![queued(*before, *by_files, file)],
         (RowState::Downloading, Doing::Works(working)) => match working.phase {
             Phase::Opening => vec![opening()],
             Phase::Waiting => waiting::causes(here, download, working, file),
@@ -69,7 +70,9 @@ fn failed(error: &str, download: &DownloadFacts, file: &FileRef) -> Found {
         }
         Cause::FileInTheWay => resume(&format!("move {} away; to go on then", shown(download))),
         Cause::BeingDownloaded => resume("let the other one end, or end it; to go on then"),
-        Cause::BadName => Next::of_file("to give it another name", "download_file", file, &["NEW_NAME"]),
+        Cause::BadName => {
+            Next::of_file("to give it another name (for NEW_NAME)", "download_file", file, &["NEW_NAME"])
+        }
         Cause::BadMetadata => Next::advice("ask who shared it to share it again; no source can help"),
         _ => resume("to try again"),
     };
@@ -82,6 +85,29 @@ fn failed(error: &str, download: &DownloadFacts, file: &FileRef) -> Found {
     )
 }
 
+/// It waits for its turn.
+fn queued(before: usize, by_files: Option<usize>, file: &FileRef) -> Found {
+    let first = |advice: &str| Next::of_file(advice, "prioritize", file, &["first"]);
+    match by_files {
+        Some(most) => Found::new(
+            Cause::Turn,
+            format!(
+                "It waits for its turn: the limit of open files lets {} run at a time, and {before} are before it.",
+                text::count(most, "download")
+            ),
+            first("wait, or raise the limit (ulimit -n); to put it before the others"),
+        ),
+        None => Found::new(
+            Cause::Queued,
+            format!(
+                "It waits for its turn: {} are before it, and active_downloads bounds how many run.",
+                text::count(before, "download")
+            ),
+            first("set active_downloads 0 lets all run; to put it before the others"),
+        ),
+    }
+}
+
 /// It waits for something that is lacking here.
 fn lacking(wait: &Wait, download: &DownloadFacts, file: &FileRef) -> Found {
     let by_itself = "it then goes on by itself; to try at once";
@@ -89,27 +115,19 @@ fn lacking(wait: &Wait, download: &DownloadFacts, file: &FileRef) -> Found {
     let folder = download.row.path.parent().unwrap_or(&download.row.path).to_string_lossy();
     let folder = text::printable(&folder);
     let (cause, next) = match wait.lack {
-        None => (
-            Cause::Turn,
-            Next::advice(
-                "wait, or pause others; a higher limit of open files (ulimit -n) lets more run at once",
-            ),
-        ),
-        Some(Lack::Space) => (Cause::DiskFull, resume(&format!("make room on the drive of {folder}"))),
-        Some(Lack::ReadOnly) => (Cause::ReadOnly, resume(&format!("make the drive of {folder} writable"))),
-        Some(Lack::Permission) => {
-            (Cause::NoPermission, resume(&format!("allow yourself to write to {folder}")))
-        }
-        Some(Lack::Folder) => {
+        Lack::Space => (Cause::DiskFull, resume(&format!("make room on the drive of {folder}"))),
+        Lack::ReadOnly => (Cause::ReadOnly, resume(&format!("make the drive of {folder} writable"))),
+        Lack::Permission => (Cause::NoPermission, resume(&format!("allow yourself to write to {folder}"))),
+        Lack::Folder => {
             (Cause::FolderMissing, resume(&format!("connect its drive, or make the folder {folder}")))
         }
-        Some(Lack::Drive) => (Cause::DriveFails, resume(&format!("look after the drive of {folder}"))),
-        Some(Lack::Descriptors) => (
+        Lack::Drive => (Cause::DriveFails, resume(&format!("look after the drive of {folder}"))),
+        Lack::Descriptors => (
             Cause::TooManyFiles,
             resume("close other programs, or raise the limit of open files (ulimit -n)"),
         ),
-        Some(Lack::Memory) => (Cause::NoMemory, resume("close other programs")),
-        Some(Lack::Partial) => (
+        Lack::Memory => (Cause::NoMemory, resume("close other programs")),
+        Lack::Partial => (
             Cause::PartialMissing,
             Next::of_file(
                 format!(
@@ -135,14 +153,7 @@ fn downloading(here: &Here, download: &DownloadFacts, working: &Working, file: &
     let is_settled = working.since >= SETTLED;
     let mut found = Vec::new();
     match working.limit {
-        Bottleneck::RateLimit => {
-            let limit = here.down.map_or_else(String::new, |rate| format!(" to {}/s", text::size(rate)));
-            found.push(Found::new(
-                Cause::DownloadLimit,
-                format!("Your own limit holds all downloads together{limit}; this one has {rate}/s from {sources}."),
-                Next::command("to end the limit", &["limit", "down", "0"]),
-            ));
-        }
+        Bottleneck::RateLimit => found.push(limited(here, download, file)),
         Bottleneck::Disk => found.push(Found::new(
             Cause::DiskSlow,
             format!("It comes faster than it can be checked and written here: {rate}/s."),
@@ -179,6 +190,35 @@ fn downloading(here: &Here, download: &DownloadFacts, working: &Working, file: &
         Next::advice("nothing to do"),
     ));
     found
+}
+
+/// A rate limit of this client's holds it: its own, or that of all downloads.
+fn limited(here: &Here, download: &DownloadFacts, file: &FileRef) -> Found {
+    let (row, rate) = (&download.row, text::size(download.row.rate));
+    // The lower one holds it.
+    if let Some(own) = row.limit.filter(|own| here.down.is_none_or(|all| *own <= all)) {
+        return Found::new(
+            Cause::OwnLimit,
+            format!("A limit of its own holds it to {}/s; it has {rate}/s now.", text::size(own)),
+            Next::of_file("to end that limit", "limit_download", file, &["0"]),
+        );
+    }
+    let all = here.down.map_or_else(String::new, |all| format!(" to {}/s", text::size(all)));
+    if here.is_down_scheduled {
+        return Found::new(
+            Cause::ScheduleLimit,
+            format!("The schedule holds all downloads together{all} at this time; this one has {rate}/s."),
+            Next::command(
+                "wait until the window ends; to see the windows and their numbers, for schedule remove",
+                &["schedule"],
+            ),
+        );
+    }
+    Found::new(
+        Cause::DownloadLimit,
+        format!("Your own limit holds all downloads together{all}; this one has {rate}/s."),
+        Next::command("to end the limit", &["limit", "down", "0"]),
+    )
 }
 
 /// All sources ask for patience.

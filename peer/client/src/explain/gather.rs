@@ -1,7 +1,8 @@
 //! Collects from the running client what is known of it, its downloads and its shares, and has it explained.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use shoal_common::tracker_api::{Answer, Call, Completeness, RefusalKind};
 use shoal_common::{FileName, GroupName};
@@ -9,13 +10,15 @@ use shoal_common::{FileName, GroupName};
 use super::here::Here;
 use super::{Around, Explanation, Facts, Level, Subject, explain};
 use crate::shares::{Absence, ShareFacts, Standing};
-use crate::transfers::{Asked, Doing, DownloadFacts};
+use crate::transfers::{Asked, Doing, DownloadFacts, RowState};
 use crate::{Client, ClientError, FileRef};
 
 /// How long the trackers may take to say who else has a file; what they have not said by then is left open.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// Downloads of which it is asked.
 const MAX_FINDS: usize = 32;
+/// How long what they said of a group is kept.
+const FRESH: Duration = Duration::from_secs(5);
 /// Groups of which it is asked.
 const MAX_GROUPS: usize = 64;
 
@@ -26,18 +29,24 @@ impl Client {
     /// # Errors
     /// When there is neither a download nor a share of the file here, or the store fails.
     pub async fn explain(&self, file: Option<&FileRef>) -> Result<Vec<Explanation>, ClientError> {
-        let here = self.here();
+        let here = self.here().await?;
         let about_client = explain(Facts { here: &here, of: Subject::Client });
         let Some(who) = self.0.session.who() else { return Ok(about_client.into_iter().collect()) };
         let mut downloads = self.0.transfers.facts();
-        let mut shares = self.0.shares.facts(who.user).await?;
-        if let Some(file) = file {
-            downloads.retain(|download| download.row.group == file.group && download.row.file == file.file);
-            shares.retain(|share| share.file == *file);
-            if downloads.is_empty() && shares.is_empty() {
-                return Err(ClientError::NothingOf(file.clone()));
+        let shares = match file {
+            None => self.0.shares.facts(who.user).await?,
+            Some(file) => {
+                downloads
+                    .retain(|download| download.row.group == file.group && download.row.file == file.file);
+                // What is being downloaded is no share yet.
+                let unfinished = downloads.iter().any(|download| download.row.state != RowState::Complete);
+                let shares = self.0.shares.facts_of(who.user, file, !unfinished).await?;
+                if downloads.is_empty() && shares.is_empty() {
+                    return Err(ClientError::NothingOf(file.clone()));
+                }
+                shares
             }
-        }
+        };
         self.ask_whether_known(&mut downloads).await;
         let around = self.around(&shares, file.is_some()).await;
         let of_downloads = downloads.iter().map(Subject::Download);
@@ -49,21 +58,24 @@ impl Client {
         })
     }
 
-    fn here(&self) -> Here {
+    async fn here(&self) -> Result<Here, ClientError> {
+        let (now, usual) = (self.limits_now(), self.limits().await?);
         let who = self.0.session.who();
         let (trackers, tried) = self.0.session.trackers();
-        Here {
+        Ok(Here {
             is_provisional: who.as_ref().is_some_and(|who| who.provisional),
             user: who.map(|who| who.name),
             tracker: self.0.session.tracker(),
             trackers,
             tried,
-            up: self.0.swarm.upload_limit(),
-            down: self.0.engine.download_limit(),
+            up: now.up,
+            down: now.down,
+            is_up_scheduled: now.up != usual.0,
+            is_down_scheduled: now.down != usual.1,
             address: self.0.reached_at,
             is_forwarded: self.is_forwarded(),
             was_reached: self.0.swarm.was_reached(),
-        }
+        })
     }
 
     /// Asks of downloads that nobody has whether the trackers know their files still: everyone may be offline, or may have
@@ -138,13 +150,48 @@ impl Client {
                 .insert(&share.file.file, at);
         }
         for (group, files) in groups.into_values().take(MAX_GROUPS) {
-            let Ok(listed) = self.files(group).await else { continue };
-            for entry in listed {
-                if let Some(&at) = files.get(&entry.name) {
-                    others.insert(at, entry.sharers.saturating_sub(1));
+            let known = self.0.counts.of(group);
+            let counts = match known {
+                Some(counts) => counts,
+                None => {
+                    let Ok(listed) = self.files(group).await else { continue };
+                    let mut counts: HashMap<FileName, u32> =
+                        listed.into_iter().map(|entry| (entry.name, entry.sharers)).collect();
+                    counts.retain(|name, _| files.contains_key(name));
+                    self.0.counts.keep(group, counts.clone());
+                    counts
+                }
+            };
+            for (name, at) in files {
+                if let Some(sharers) = counts.get(name) {
+                    others.insert(at, sharers.saturating_sub(1));
                 }
             }
         }
+    }
+}
+
+/// How many share this client's shares, by group, as the trackers said a moment ago: whoever looks again and again does not ask
+/// them each time.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Mutex<HashMap<GroupName, (Instant, HashMap<FileName, u32>)>>);
+
+impl Counts {
+    fn of(&self, group: &GroupName) -> Option<HashMap<FileName, u32>> {
+        let counts = self.lock();
+        counts.get(group).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, counts)| counts.clone())
+    }
+
+    fn keep(&self, group: &GroupName, counts: HashMap<FileName, u32>) {
+        let mut all = self.lock();
+        all.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if all.len() < MAX_GROUPS {
+            all.insert(group.clone(), (Instant::now(), counts));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<GroupName, (Instant, HashMap<FileName, u32>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -20,9 +20,12 @@ pub(super) struct Here {
     pub(super) trackers: usize,
     /// All trackers, with what those did that were tried in vain.
     pub(super) tried: String,
-    /// The limits, in bytes per second.
+    /// The limits that hold now, in bytes per second.
     pub(super) up: Option<u64>,
     pub(super) down: Option<u64>,
+    /// Whether they are those of the schedule, and not the usual ones.
+    pub(super) is_up_scheduled: bool,
+    pub(super) is_down_scheduled: bool,
     /// Where others are told to reach this client.
     pub(super) address: SocketAddr,
     /// Whether that is another machine's address, which has to lead here.
@@ -52,7 +55,7 @@ pub(super) fn causes(here: &Here) -> Vec<Found> {
         None => found.push(Found::new(
             Cause::NotLoggedIn,
             "Nobody is logged in, so nothing is downloaded or shared.",
-            Next::command("to continue all downloads and shares, put your user name for USER and", &["login", "USER"]),
+            Next::command("to continue all downloads and shares (your user name for USER)", &["login", "USER"]),
         )),
         Some(user) if here.is_provisional => found.push(Found::new(
             Cause::ProvisionalName,

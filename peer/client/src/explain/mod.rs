@@ -20,6 +20,7 @@ mod tests;
 use serde::Serialize;
 
 pub use cause::{Cause, Level};
+pub(crate) use gather::Counts;
 pub use next::Next;
 
 use crate::FileRef;

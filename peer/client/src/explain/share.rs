@@ -63,7 +63,7 @@ fn missing(share: &ShareFacts, absence: &Absence, around: Around, path: &str) ->
             Cause::ShareFileMissing,
             format!("It is not shared: {path} is not there any more."),
             Next::of_file(
-                "put it back, and it is shared again; if it was moved, put its new path for PATH and",
+                "put it back, and it is shared again; if it was moved (its new path for PATH)",
                 "relocate",
                 &share.file,
                 &["PATH"],
@@ -117,11 +117,22 @@ fn served(here: &Here, share: &ShareFacts, around: Around) -> Vec<Found> {
         ));
     }
     if let Some(rate) = here.up.filter(|rate| *rate < LITTLE) {
-        found.push(Found::new(
-            Cause::UploadLimit,
-            format!("All uploads together are limited to {}/s here.", text::size(rate)),
-            Next::command("to end the limit", &["limit", "up", "0"]),
-        ));
+        found.push(if here.is_up_scheduled {
+            Found::new(
+                Cause::ScheduleLimit,
+                format!("The schedule limits all uploads together to {}/s at this time.", text::size(rate)),
+                Next::command(
+                    "wait until the window ends; to see the windows and their numbers, for schedule remove",
+                    &["schedule"],
+                ),
+            )
+        } else {
+            Found::new(
+                Cause::UploadLimit,
+                format!("All uploads together are limited to {}/s here.", text::size(rate)),
+                Next::command("to end the limit", &["limit", "up", "0"]),
+            )
+        });
     }
     if here.is_forwarded && !here.was_reached {
         found.push(Found::new(

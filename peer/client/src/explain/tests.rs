@@ -25,6 +25,8 @@ fn here() -> Here {
         tried: "192.0.2.7:9001 (does not answer), 192.0.2.8:9001 (does not answer)".to_owned(),
         up: None,
         down: None,
+        is_up_scheduled: false,
+        is_down_scheduled: false,
         address: "192.0.2.9:7001".parse().unwrap(),
         is_forwarded: false,
         was_reached: false,
@@ -67,6 +69,10 @@ fn download(state: RowState, now: Doing, sources: usize, rate: u64) -> DownloadF
         verified: 1 << 29,
         eta: None,
         activity: None,
+        queued: None,
+        priority: crate::Priority::Normal,
+        limit: None,
+        speed_limited: false,
     };
     DownloadFacts { row, share: true, now }
 }
@@ -135,6 +141,13 @@ fn of_several_causes_the_one_that_limits_most_and_that_the_user_can_change_is_na
     here.down = Some(40 << 10);
     let limited = of_download(&here, &works(comes.clone(), 1, 40 << 10));
     assert_eq!((limited.cause, limited.level), (Cause::DownloadLimit, Level::Slow), "slow before unsafe");
+    here.is_down_scheduled = true;
+    assert_eq!(of_download(&here, &works(comes.clone(), 1, 1)).cause, Cause::ScheduleLimit);
+    let mut own = works(comes.clone(), 1, 1);
+    own.row.limit = Some(20 << 10);
+    assert_eq!(of_download(&here, &own).cause, Cause::OwnLimit, "the lower limit holds it");
+    own.row.limit = Some(1 << 20);
+    assert_eq!(of_download(&here, &own).cause, Cause::ScheduleLimit);
     comes.limit = Bottleneck::Sources;
     assert_eq!(of_download(&here, &works(comes.clone(), 1, 1)).cause, Cause::OneSlowSource);
     assert_eq!(of_download(&here, &works(comes.clone(), 2, 1)).cause, Cause::SlowSources);
@@ -216,19 +229,28 @@ fn a_waiting_download_says_what_is_missing() {
 #[test]
 fn what_is_lacking_here_is_distinguished() {
     for (lack, cause) in [
-        (None, Cause::Turn),
-        (Some(Lack::Space), Cause::DiskFull),
-        (Some(Lack::ReadOnly), Cause::ReadOnly),
-        (Some(Lack::Permission), Cause::NoPermission),
-        (Some(Lack::Folder), Cause::FolderMissing),
-        (Some(Lack::Partial), Cause::PartialMissing),
-        (Some(Lack::Drive), Cause::DriveFails),
-        (Some(Lack::Descriptors), Cause::TooManyFiles),
-        (Some(Lack::Memory), Cause::NoMemory),
+        (Lack::Space, Cause::DiskFull),
+        (Lack::ReadOnly, Cause::ReadOnly),
+        (Lack::Permission, Cause::NoPermission),
+        (Lack::Folder, Cause::FolderMissing),
+        (Lack::Partial, Cause::PartialMissing),
+        (Lack::Drive, Cause::DriveFails),
+        (Lack::Descriptors, Cause::TooManyFiles),
+        (Lack::Memory, Cause::NoMemory),
     ] {
         let wait = Wait { lack, words: "waiting: it is so".to_owned() };
         let found = of_download(&here(), &download(RowState::Downloading, Doing::Waits(wait), 0, 0));
         assert_eq!((found.cause, found.text.as_str()), (cause, "Waiting: it is so."));
+    }
+}
+
+#[test]
+fn a_download_that_waits_for_its_turn_says_whose_bound_that_is() {
+    for (by_files, cause) in [(Some(2), Cause::Turn), (None, Cause::Queued)] {
+        let queued = download(RowState::Downloading, Doing::Queued { before: 3, by_files }, 0, 0);
+        let found = of_download(&here(), &queued);
+        assert_eq!(found.cause, cause);
+        assert_eq!(found.next.command, ["prioritize", "my films", "a \"b\".mkv", "first"]);
     }
 }
 
@@ -290,6 +312,9 @@ fn a_share_is_explained() {
         "the user can do something about it"
     );
     here.up = Some(1_000);
+    here.is_up_scheduled = true;
+    assert_eq!(of_share(&here, &served, Some(0)).cause, Cause::ScheduleLimit);
+    here.is_up_scheduled = false;
     assert_eq!(of_share(&here, &served, Some(0)).cause, Cause::UploadLimit);
     here.address = "127.0.0.1:7001".parse().unwrap();
     assert_eq!(of_share(&here, &served, Some(0)).cause, Cause::LoopbackOnly);

@@ -6,6 +6,7 @@ mod checks;
 mod drives;
 mod error;
 mod facts;
+mod follow;
 mod handle;
 mod health;
 mod known;
@@ -14,7 +15,6 @@ mod monitor;
 mod problem;
 mod watcher;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 pub use error::ShareError;
 pub(crate) use facts::ShareFacts;
+pub(crate) use follow::FollowError;
 pub(crate) use health::{Absence, Standing};
 pub(crate) use monitor::Monitor;
 pub(crate) use problem::Problems;
@@ -191,38 +192,6 @@ impl Shares {
         let same_group =
             |record: &&ShareRecord| gid.map_or(record.group == file.group, |gid| record.key.group == gid);
         Ok(records.iter().filter(same_group).find(|record| record.manifest.name == file.file).map(|r| r.key))
-    }
-
-    /// What is known of all of a user's shares, by group and name.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(crate) async fn facts(&self, user: Uid) -> Result<Vec<ShareFacts>, StoreError> {
-        let records = self.parts.store.shares(user).await?;
-        let mut facts = self.handle.facts().await;
-        let looked_after: HashSet<FileKey> = facts.iter().map(|share| share.key).collect();
-        let others = records.into_iter().filter(|record| !looked_after.contains(&record.key));
-        facts.extend(others.map(|record| {
-            let (group, file) = self.parts.name_of(&record);
-            let problem = self.parts.problems.of(record.key);
-            let file = FileRef { group, file };
-            ShareFacts {
-                key: record.key,
-                file,
-                path: record.path,
-                standing: None,
-                percent: None,
-                waiting: 0,
-                problem,
-            }
-        }));
-        facts.sort_by(|one, other| {
-            let name = |share: &ShareFacts| {
-                (share.file.group.as_str().to_owned(), share.file.file.as_str().to_owned())
-            };
-            name(one).cmp(&name(other))
-        });
-        Ok(facts)
     }
 
     /// Stops serving everything, and keeps the record of it.

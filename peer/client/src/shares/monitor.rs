@@ -183,8 +183,8 @@ impl Monitor {
                 let entry = self.entries.get(&key).filter(|entry| entry.health.is_served());
                 let _ = done.send(entry.map(|entry| Box::new(entry.record.clone())));
             }
-            Command::Facts(done) => {
-                let _ = done.send(self.facts());
+            Command::Facts(file, done) => {
+                let _ = done.send(self.facts(file.as_ref()));
             }
             Command::Clear(done) => {
                 let keys: Vec<FileKey> = self.entries.keys().copied().collect();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connection;
-use super::target::Trouble;
+use super::trouble::Trouble;
 use crate::price;
 
 /// Connections to one peer at most.

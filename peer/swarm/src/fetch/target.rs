@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_common::peer_wire::{CopyTrouble, ToServer};
+use shoal_common::peer_wire::ToServer;
 use shoal_common::{Layout, PeerId};
 use shoal_engine::{Have, SourceError};
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::channels::NOT_OPEN;
 use super::connection::Connection;
 use super::peers::CONNECTIONS;
+use super::trouble::Trouble;
 use crate::FileKey;
 
 /// Bytes in flight from which on a second connection is worth making: a network that needs them is a fast one.
@@ -49,41 +50,6 @@ pub enum Liveness {
     },
     /// This source is over: the peer broke the protocol, and how.
     Invalid(String),
-}
-
-/// Why a source is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
-    /// Nothing listens at the peer's address: it refuses connections.
-    Refuses,
-    /// Nothing answers at the peer's address, or the peer does not answer any more.
-    Silent,
-    /// Another key answers at the peer's address.
-    OtherKey,
-    /// The network does not lead to the peer's address, or no address was given.
-    NoWay,
-    /// This process may not open more connections.
-    Connections,
-    /// The peer serves too many others.
-    Busy,
-    /// The peer does not share the file any more.
-    NotShared,
-    /// Something is the matter with the peer's copy of the file.
-    Copy(CopyTrouble),
-    /// The peer does not accept this client's ticket.
-    Ticket,
-    /// The peer does not understand this client: it is of another version.
-    Version,
-    /// The connection broke.
-    Lost,
-}
-
-impl Trouble {
-    /// What is the matter with the peer's copy of the file, if that is why.
-    #[must_use]
-    pub fn copy(self) -> Option<CopyTrouble> {
-        if let Self::Copy(copy) = self { Some(copy) } else { None }
-    }
 }
 
 /// A channel for the file on one of the peer's connections.

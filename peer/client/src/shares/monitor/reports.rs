@@ -27,13 +27,17 @@ impl Monitor {
         }
     }
 
-    /// What is known of all shares.
-    pub(super) fn facts(&self) -> Vec<ShareFacts> {
-        let facts = self.entries.iter().map(|(&key, entry)| {
-            let (group, file) = self.parts.name_of(&entry.record);
+    /// What is known of all shares, or of that one.
+    pub(super) fn facts(&self, file: Option<&FileRef>) -> Vec<ShareFacts> {
+        let named = self.entries.iter().filter(|(_, entry)| match file {
+            Some(file) => entry.record.manifest.name == file.file,
+            None => true,
+        });
+        let facts = named.map(|(&key, entry)| {
+            let (group, name) = self.parts.name_of(&entry.record);
             ShareFacts {
                 key,
-                file: FileRef { group, file },
+                file: FileRef { group, file: name },
                 path: entry.record.path.clone(),
                 standing: Some(entry.health.standing()),
                 percent: self.checks.percent(key),
@@ -41,7 +45,7 @@ impl Monitor {
                 problem: None,
             }
         });
-        facts.collect()
+        facts.filter(|share| file.is_none_or(|file| share.file == *file)).collect()
     }
 
     /// Answers logins after all their files were looked at, or after they waited long enough.

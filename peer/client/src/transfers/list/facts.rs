@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_common::Gid;
 use shoal_engine::{Bottleneck, Phase};
 
-use super::{DownloadRow, Entry, Known, List, Now, Wait, Works, row};
+use super::{DownloadRow, Entry, Known, List, Now, Wait, Waiting, Works, row};
 
 /// What is known of a download.
 #[derive(Debug, Clone)]
@@ -27,6 +27,13 @@ pub(crate) enum Doing {
     Begins,
     /// It waits for something that is lacking here.
     Waits(Wait),
+    /// It waits for its turn.
+    Queued {
+        /// So many are to run before it.
+        before: usize,
+        /// How many may run at the same time, where it is the limit of open files that says so.
+        by_files: Option<usize>,
+    },
     /// The engine works on it.
     Works(Box<Working>),
 }
@@ -56,17 +63,25 @@ pub(crate) struct Working {
 
 impl List {
     /// What is known of all downloads; `has_ticket` says for which groups the user has a ticket.
-    pub(in super::super) fn facts(&self, has_ticket: impl Fn(Gid) -> bool) -> Vec<DownloadFacts> {
-        self.entries.iter().map(|entry| facts(entry, &has_ticket)).collect()
+    pub(in super::super) fn facts(
+        &self,
+        waiting: &Waiting,
+        has_ticket: impl Fn(Gid) -> bool,
+    ) -> Vec<DownloadFacts> {
+        self.entries.iter().map(|entry| facts(entry, waiting, &has_ticket)).collect()
     }
 }
 
-fn facts(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadFacts {
+fn facts(entry: &Entry, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> DownloadFacts {
     let now = match &entry.running {
         None => Doing::Stopped,
         Some(running) => match &running.now {
             Now::Begins => Doing::Begins,
             Now::Waits(wait) => Doing::Waits(wait.clone()),
+            Now::Queued => {
+                let before = waiting.places.get(&running.number).map_or(0, |place| place - 1);
+                Doing::Queued { before, by_files: waiting.by_files }
+            }
             Now::Works(Works { progress, known, .. }) => {
                 let progress = progress.borrow();
                 let sources = || progress.rows.iter().filter(|row| row.delivers());
@@ -84,5 +99,5 @@ fn facts(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadFacts {
             }
         },
     };
-    DownloadFacts { row: row(entry, has_ticket), share: entry.record.share, now }
+    DownloadFacts { row: row(entry, waiting, has_ticket), share: entry.record.share, now }
 }
