@@ -131,6 +131,17 @@ impl Who {
     }
 }
 
+/// How the trackers were found when they were last tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tries {
+    /// How many there are.
+    pub trackers: usize,
+    /// How many were tried in vain since one was last in use.
+    pub failed: usize,
+    /// All of them, with what those did that were tried in vain.
+    pub words: String,
+}
+
 /// What the session needs to begin.
 pub struct SessionConfig {
     /// The control plane.
@@ -269,10 +280,11 @@ impl Session {
             .map(|connection| connection.address().to_owned())
     }
 
-    /// How many trackers there are, and what those that were tried in vain did, in words.
+    /// How the trackers were found when they were last tried.
     #[must_use]
-    pub fn trackers(&self) -> (usize, String) {
-        (self.0.config.trackers.iter().count(), self.tried())
+    pub fn tries(&self) -> Tries {
+        let failed = lock(&self.0.failures).len();
+        Tries { trackers: self.0.config.trackers.iter().count(), failed, words: self.tried() }
     }
 
     /// Waits until a tracker is in use, or that long. Safe to drop.

@@ -3,6 +3,7 @@
 
 mod limits;
 mod places;
+mod service;
 mod sharers;
 mod shares;
 mod sources;

@@ -11,6 +11,7 @@ use super::{KIB, MIB, Seen};
 
 pub(crate) const CAUSES: &[&str] = &[
     "complete",
+    "file_gone",
     "not_reached",
     "share_changed",
     "share_checking",
@@ -74,6 +75,10 @@ fn why_a_share_is_not_served_or_unsafe() {
         answer["explanations"][0]["cause"] == "share_checking"
     });
     seen.share(&mut world.ann, "touched.bin", "share_checking");
+
+    fs::remove_file(to.join("a b.bin")).unwrap();
+    let again = seen.download(&mut bob, "'a b.bin'", "file_gone");
+    assert_eq!(again["command"], serde_json::json!(["download_file", "g", "a b.bin", to.to_str().unwrap()]));
 
     world.trackers.say(1, "quota user bob files 0");
     until("bob may share nothing", || world.trackers.said(1).contains("of 0 files"));

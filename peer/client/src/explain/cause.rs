@@ -84,6 +84,7 @@ causes! {
     BadName "bad_name" Stuck User "The file system does not take the name of the file."
     LeftGroup "left_group" Stuck User "The user is no member of the group any more."
     BadMetadata "bad_metadata" Stuck Others "What was announced about the file contradicts itself."
+    FileGone "file_gone" Stuck User "The file of a complete download is not at its place any more."
     Failed "failed" Stuck User "The download failed for another reason."
     ShareFileMissing "share_file_missing" Stuck User "A shared file was moved or removed."
     ShareFolderMissing "share_folder_missing" Stuck User "The folder of a shared file is not there, or its drive."

@@ -7,6 +7,7 @@ use shoal_session::text;
 
 use super::here::Here;
 use super::next::Next;
+use super::sources::{busy, from, stalled};
 use super::{Cause, Found, failure, waiting};
 use crate::FileRef;
 use crate::transfers::{Doing, DownloadFacts, RowState, Wait, Working};
@@ -52,6 +53,19 @@ fn opening() -> Found {
 }
 
 fn complete(download: &DownloadFacts, file: &FileRef) -> Found {
+    if download.is_gone {
+        let folder = download.row.path.parent().unwrap_or(&download.row.path).to_string_lossy();
+        return Found::new(
+            Cause::FileGone,
+            format!("It was completed, and {} is not there any more.", shown(download)),
+            Next::of_file(
+                "put it back, or connect its drive; to fetch it again",
+                "download_file",
+                file,
+                &[&folder],
+            ),
+        );
+    }
     let shared = if download.share { "" } else { ", and not shared" };
     Found::new(
         Cause::Complete,
@@ -219,39 +233,6 @@ fn limited(here: &Here, download: &DownloadFacts, file: &FileRef) -> Found {
         format!("Your own limit holds all downloads together{all}; this one has {rate}/s."),
         Next::command("to end the limit", &["limit", "down", "0"]),
     )
-}
-
-/// All sources ask for patience.
-pub(super) fn busy(from: &str, sources: usize, file: &FileRef) -> Found {
-    let (verb, who) =
-        if sources == 1 { ("asks", "its client serves") } else { ("ask", "their clients serve") };
-    Found::new(
-        Cause::SourcesBusy,
-        format!("{from} {verb} for patience: {who} others first."),
-        Next::of_file("wait; to see who else has it", "show_peers", file, &[]),
-    )
-}
-
-/// Sources are connected and send nothing.
-pub(super) fn stalled(from: &str, file: &FileRef) -> Found {
-    Found::new(
-        Cause::SourcesStalled,
-        format!("Nothing comes from {from} any more, though the connection stands."),
-        Next::of_file("wait: it is asked again by itself; to see who else has it", "show_peers", file, &[]),
-    )
-}
-
-/// Sources by their names: `ann`, `ann and bob`, `ann, bob and 3 more`.
-pub(super) fn from(names: &[shoal_common::UserName], sources: usize) -> String {
-    let mut names: Vec<&str> = names.iter().map(shoal_common::UserName::as_str).collect();
-    names.dedup();
-    match names.as_slice() {
-        [] => text::count(sources, "source"),
-        [one] if sources <= 1 => (*one).to_owned(),
-        [one, two] if sources <= 2 => format!("{one} and {two}"),
-        _ if sources > names.len() => format!("{} and {} more", names.join(", "), sources - names.len()),
-        _ => names.join(", "),
-    }
 }
 
 /// Words as a sentence.

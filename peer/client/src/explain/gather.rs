@@ -1,6 +1,7 @@
 //! Collects from the running client what is known of it, its downloads and its shares, and has it explained.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,11 @@ impl Client {
                     .retain(|download| download.row.group == file.group && download.row.file == file.file);
                 // What is being downloaded is no share yet.
                 let unfinished = downloads.iter().any(|download| download.row.state != RowState::Complete);
+                for download in
+                    downloads.iter_mut().filter(|download| download.row.state == RowState::Complete)
+                {
+                    download.is_gone = is_gone(download.row.path.clone()).await;
+                }
                 let shares = self.0.shares.facts_of(who.user, file, !unfinished).await?;
                 if downloads.is_empty() && shares.is_empty() {
                     return Err(ClientError::NothingOf(file.clone()));
@@ -61,13 +67,11 @@ impl Client {
     async fn here(&self) -> Result<Here, ClientError> {
         let (now, usual) = (self.limits_now(), self.limits().await?);
         let who = self.0.session.who();
-        let (trackers, tried) = self.0.session.trackers();
         Ok(Here {
             is_provisional: who.as_ref().is_some_and(|who| who.provisional),
             user: who.map(|who| who.name),
             tracker: self.0.session.tracker(),
-            trackers,
-            tried,
+            tries: self.0.session.tries(),
             up: now.up,
             down: now.down,
             is_up_scheduled: now.up != usual.0,
@@ -193,6 +197,12 @@ impl Counts {
     fn lock(&self) -> MutexGuard<'_, HashMap<GroupName, (Instant, HashMap<FileName, u32>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a file is not there. One on a drive that does not answer counts as there.
+async fn is_gone(path: PathBuf) -> bool {
+    let look = tokio::task::spawn_blocking(move || path.try_exists().is_ok_and(|exists| !exists));
+    matches!(tokio::time::timeout(ASK_WITHIN, look).await, Ok(Ok(true)))
 }
 
 fn is_served(share: &ShareFacts) -> bool {

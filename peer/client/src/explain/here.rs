@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use shoal_common::UserName;
+use shoal_session::Tries;
 
 use super::next::Next;
 use super::{Cause, Found};
@@ -16,10 +17,8 @@ pub(super) struct Here {
     pub(super) is_provisional: bool,
     /// The tracker in use.
     pub(super) tracker: Option<String>,
-    /// How many trackers there are.
-    pub(super) trackers: usize,
-    /// All trackers, with what those did that were tried in vain.
-    pub(super) tried: String,
+    /// How the trackers were found.
+    pub(super) tries: Tries,
     /// The limits that hold now, in bytes per second.
     pub(super) up: Option<u64>,
     pub(super) down: Option<u64>,
@@ -69,11 +68,12 @@ pub(super) fn causes(here: &Here) -> Vec<Found> {
 
 /// That no tracker answers, and what comes of it.
 pub(super) fn no_tracker(here: &Here, so: &str) -> Option<Found> {
-    if here.tracker.is_some() {
+    let Tries { trackers, failed, words: tried } = &here.tries;
+    // At the start none was tried yet.
+    if here.tracker.is_some() || *failed == 0 {
         return None;
     }
-    let tried = &here.tried;
-    Some(if here.trackers == 1 {
+    Some(if *trackers == 1 {
         let advice = "check this machine's network, and that the tracker runs; ask its operator for a second one, and for a new tracker_info.txt if it moved";
         Found::new(
             Cause::OnlyTracker,
@@ -84,7 +84,7 @@ pub(super) fn no_tracker(here: &Here, so: &str) -> Option<Found> {
         let advice = "check this machine's network first: all trackers at once are rarely down; it continues by itself when one answers";
         Found::new(
             Cause::NoTracker,
-            format!("None of the {} trackers answers: {tried}. {so}.", here.trackers),
+            format!("None of the {} trackers answers: {tried}. {so}.", trackers),
             Next::advice(advice),
         )
     })

@@ -12,6 +12,7 @@ mod gather;
 mod here;
 mod next;
 mod share;
+mod sources;
 mod waiting;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shoal_common::peer_wire::CopyTrouble;
 use shoal_common::{FileName, GroupName, UserName};
 use shoal_engine::{Bottleneck, DiskError, Lack, Phase};
+use shoal_session::Tries;
 use shoal_swarm::{FileKey, Trouble};
 
 use super::here::Here;
@@ -21,8 +22,7 @@ fn here() -> Here {
         user: UserName::create("bob").ok(),
         is_provisional: false,
         tracker: Some("192.0.2.7:9001".to_owned()),
-        trackers: 2,
-        tried: "192.0.2.7:9001 (does not answer), 192.0.2.8:9001 (does not answer)".to_owned(),
+        tries: Tries { trackers: 2, failed: 1, words: "192.0.2.7:9001 (does not answer)".to_owned() },
         up: None,
         down: None,
         is_up_scheduled: false,
@@ -74,7 +74,7 @@ fn download(state: RowState, now: Doing, sources: usize, rate: u64) -> DownloadF
         limit: None,
         speed_limited: false,
     };
-    DownloadFacts { row, share: true, now }
+    DownloadFacts { row, share: true, now, is_gone: false }
 }
 
 fn works(working: Working, sources: usize, rate: u64) -> DownloadFacts {
@@ -131,7 +131,7 @@ fn of_several_causes_the_one_that_limits_most_and_that_the_user_can_change_is_na
         Cause::NoTracker,
         "the user's own network first"
     );
-    here.trackers = 1;
+    here.tries.trackers = 1;
     assert_eq!(of_download(&here, &works(lacking, 0, 0)).cause, Cause::OnlyTracker);
 
     // While it comes from somewhere, what keeps others from being asked does not matter.
@@ -160,6 +160,16 @@ fn of_several_causes_the_one_that_limits_most_and_that_the_user_can_change_is_na
     comes.unheld = 0;
     let well = of_download(&here, &works(comes, 2, 8 << 20));
     assert_eq!((well.cause, well.level), (Cause::Downloading, Level::Well));
+}
+
+#[test]
+fn a_complete_download_whose_file_is_gone_is_not_well() {
+    let mut complete = download(RowState::Complete, Doing::Stopped, 0, 0);
+    assert_eq!(of_download(&here(), &complete).cause, Cause::Complete);
+    complete.is_gone = true;
+    let gone = of_download(&here(), &complete);
+    assert_eq!(gone.cause, Cause::FileGone);
+    assert_eq!(gone.next.command, ["download_file", "my films", "a \"b\".mkv", "/films"]);
 }
 
 #[test]
@@ -335,6 +345,8 @@ fn of_a_client_only_what_is_the_matter_is_said() {
     assert_eq!(of(&here).map(|found| found.cause), Some(Cause::NotLoggedIn));
     here.tracker = None;
     assert_eq!(of(&here).map(|found| found.cause), Some(Cause::NoTracker), "no login without a tracker");
+    here.tries.failed = 0;
+    assert_eq!(of(&here).map(|found| found.cause), Some(Cause::NotLoggedIn), "none was tried yet");
 }
 
 #[test]

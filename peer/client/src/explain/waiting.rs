@@ -5,9 +5,9 @@ use shoal_engine::Bottleneck;
 use shoal_session::text;
 use shoal_swarm::Trouble;
 
-use super::download::{busy, from, stalled};
 use super::here::{Here, no_tracker};
 use super::next::Next;
+use super::sources::{busy, from, stalled};
 use super::{Cause, Found};
 use crate::FileRef;
 use crate::transfers::{Asked, DownloadFacts, MirrorTrouble, Unusable, Working};

@@ -16,6 +16,8 @@ pub(crate) struct DownloadFacts {
     pub(crate) share: bool,
     /// What it does now.
     pub(crate) now: Doing,
+    /// Whether the file of one that is complete is not at its place any more; not looked at by the list.
+    pub(crate) is_gone: bool,
 }
 
 /// What a download does now.
@@ -99,5 +101,5 @@ fn facts(entry: &Entry, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> 
             }
         },
     };
-    DownloadFacts { row: row(entry, waiting, has_ticket), share: entry.record.share, now }
+    DownloadFacts { row: row(entry, waiting, has_ticket), share: entry.record.share, now, is_gone: false }
 }
