@@ -175,10 +175,13 @@ impl Client {
     }
 }
 
-/// How many share this client's shares, by group, as the trackers said a moment ago: whoever looks again and again does not ask
+/// When the trackers said it of a group, and of its files.
+type Kept = HashMap<GroupName, (Instant, HashMap<FileName, u32>)>;
+
+/// How many share this client's shares, by group, as the trackers said a moment ago: a page that looks again and again does not ask
 /// them each time.
 #[derive(Debug, Default)]
-pub(crate) struct Counts(Mutex<HashMap<GroupName, (Instant, HashMap<FileName, u32>)>>);
+pub(crate) struct Counts(Mutex<Kept>);
 
 impl Counts {
     fn of(&self, group: &GroupName) -> Option<HashMap<FileName, u32>> {
@@ -194,7 +197,7 @@ impl Counts {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<GroupName, (Instant, HashMap<FileName, u32>)>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

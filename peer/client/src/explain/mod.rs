@@ -19,6 +19,7 @@ mod waiting;
 mod tests;
 
 use serde::Serialize;
+use shoal_session::text;
 
 pub use cause::{Cause, Level};
 pub(crate) use gather::Counts;
@@ -117,5 +118,7 @@ fn explain(facts: Facts<'_>) -> Option<Explanation> {
     };
     let rank = |found: &Found| (found.cause.level(), found.cause.actor(), std::cmp::Reverse(found.cause));
     let Found { cause, text, next } = found.into_iter().max_by_key(rank)?;
+    // Servers and peers have a part in some texts.
+    let text = text::error_line(&text);
     Some(Explanation { kind, file, cause, level: cause.level(), text, next })
 }

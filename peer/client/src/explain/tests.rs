@@ -228,6 +228,11 @@ fn a_waiting_download_says_what_is_missing() {
     let banned = |now: &mut Working| now.known.banned = vec![("cem".into(), "sent a wrong piece".into())];
     assert_eq!(cause(&banned, 0), Cause::SourcesBanned);
     let mirror = |refused| MirrorTrouble { mirror: "mirror a".into(), refused, reason: "is away".into() };
+    let rude = format!("\u{1b}[2J{}", "x".repeat(10_000));
+    let mut waiting = working(Phase::Waiting);
+    waiting.known.mirrors = vec![MirrorTrouble { mirror: "mirror a".into(), refused: false, reason: rude }];
+    let shown = of_download(&here(), &works(waiting, 0, 0)).text;
+    assert!(shown.chars().count() < 600 && !shown.contains('\u{1b}'), "{shown}");
     for (refused, expected) in [(true, Cause::MirrorRefused), (false, Cause::MirrorFails)] {
         let change = |now: &mut Working| {
             (now.known.asked, now.known.mirrors) = (Asked::Holders(0), vec![mirror(refused)])
