@@ -348,7 +348,7 @@ fn every_example_of_help_runs() {
     examples.run(&mut ann, &["accept_request", "list_members", "list_groups"], "");
     examples.run(&mut ann, &["upload_file", "relocate", "list_files", "show_peers"], "");
     bob.ok("limit down 100K");
-    examples.run(&mut bob, &["limit", "set", "download_file", "show_downloads"], "");
+    examples.run(&mut bob, &["limit", "set", "download_file", "show_downloads", "explain"], "");
     examples.run(
         &mut bob,
         &["pause_download", "resume_download", "prioritize", "limit_download", "schedule"],

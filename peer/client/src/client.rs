@@ -22,6 +22,7 @@ use shoal_swarm::{Swarm, SwarmConfig};
 
 use crate::background;
 use crate::error::{ClientError, StartError};
+use crate::explain;
 use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
@@ -85,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
     pub(crate) hashing: watch::Sender<Option<Hashing>>,
     pub(crate) names: names::Cache,
+    pub(crate) counts: explain::Counts,
     pub(crate) asked: Asked,
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
@@ -142,6 +144,7 @@ impl Client {
             session: session.clone(),
             holdings: holdings.clone(),
             events: events.clone(),
+            problems: shares::Problems::default(),
         });
         let (on_complete, completed) = OnComplete::load(&store, events.clone()).await?;
         let transfers = Transfers::new(transfers::Parts {
@@ -176,6 +179,7 @@ impl Client {
             first_events,
             hashing: watch::Sender::new(None),
             names: names::Cache::default(),
+            counts: explain::Counts::default(),
             asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),

@@ -76,6 +76,9 @@ pub enum ClientError {
     /// There is no folder for a download without a destination.
     #[error("there is no download folder; give a destination, or set one: set download_folder <path>")]
     NoFolder,
+    /// There is nothing here to explain.
+    #[error("this client neither downloads nor shares {} of {}; see: show_downloads", .0.file, .0.group)]
+    NothingOf(FileRef),
     /// The trackers refused, or none answers.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -126,6 +129,7 @@ impl ClientError {
             Self::NoText(_) => "no_text",
             Self::NotKept { .. } => "not_kept",
             Self::NoFolder => "no_folder",
+            Self::NothingOf(_) => "nothing_of",
             Self::Call(CallError::NoTracker { .. }) => "no_tracker",
             Self::Call(_) => "refused",
             Self::Login(_) => "login",

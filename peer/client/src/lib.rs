@@ -35,6 +35,7 @@ mod background;
 mod client;
 mod downloads;
 mod error;
+mod explain;
 mod file_ref;
 mod groups;
 mod hashing;
@@ -55,6 +56,7 @@ pub mod wake;
 
 pub use client::{Client, ClientConfig};
 pub use error::{ClientError, StartError};
+pub use explain::{Cause, Explanation, Kind, Level, Next};
 pub use file_ref::{Direction, FileRef};
 pub use hashing::Hashing;
 pub use names::Names;

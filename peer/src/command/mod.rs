@@ -9,6 +9,7 @@ mod context;
 mod create_group;
 mod create_user;
 mod download_file;
+mod explain;
 mod forget_client;
 mod help;
 mod join_group;
@@ -174,6 +175,7 @@ commands! {
         "wait" wait::Wait
     }
     "General" {
+        "explain" explain::Explain
         "help" help::Help
         "quit" quit::Quit
     }

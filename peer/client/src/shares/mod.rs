@@ -5,6 +5,7 @@
 mod checks;
 mod drives;
 mod error;
+mod facts;
 mod follow;
 mod handle;
 mod health;
@@ -28,8 +29,11 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
+pub(crate) use facts::ShareFacts;
 pub(crate) use follow::FollowError;
+pub(crate) use health::{Absence, Standing};
 pub(crate) use monitor::Monitor;
+pub(crate) use problem::Problems;
 
 use crate::FileRef;
 use crate::hashing::{Hashing, hash};
@@ -37,6 +41,7 @@ use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
 use health::Found;
 use look::look;
+
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::text;
@@ -84,6 +89,8 @@ pub(crate) struct Parts {
     pub holdings: Holdings,
     /// Where the user learns of lost ones.
     pub events: Events,
+    /// What was reported last of each that was lost.
+    pub problems: Problems,
 }
 
 impl Shares {
@@ -189,6 +196,7 @@ impl Shares {
 
     /// Stops serving everything, and keeps the record of it.
     pub(crate) async fn suspend(&self) {
+        self.parts.problems.clear();
         self.handle.clear().await;
     }
 
@@ -410,6 +418,7 @@ impl Parts {
     fn report_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
+        self.problems.note(record.key, problem.clone());
         self.events.emit(Event::ShareLost { group, file, path, problem });
     }
 }

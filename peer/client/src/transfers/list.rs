@@ -1,6 +1,8 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
 //! waits nor touches the disk; the lock around it is held for a few lines.
 
+mod facts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use shoal_common::{Gid, GroupName, Manifest};
 use shoal_engine::rate::Limiter;
-use shoal_engine::{Bottleneck, Phase, Progress};
+use shoal_engine::{Bottleneck, Lack, Phase, Progress};
 use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use facts::{Doing, DownloadFacts, Working};
+
 use super::end::Stop;
+use super::known::Known;
 use super::row::{NoSource, activity, percent};
 use super::{DownloadRow, RowState};
 use crate::FileRef;
@@ -49,10 +54,19 @@ pub(super) enum Now {
     Begins,
     /// The engine works on it.
     Works(Works),
-    /// It waits for something that is lacking; what, in words.
-    Waits(String),
+    /// It waits for something that is lacking.
+    Waits(Wait),
     /// It waits for its turn.
     Queued,
+}
+
+/// What a download waits for that is lacking here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// What is lacking.
+    pub(crate) lack: Lack,
+    /// In words.
+    pub(crate) words: String,
 }
 
 /// Who waits for their turn: the numbers of the runs, the next one first.
@@ -84,6 +98,8 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
+    /// What it knows of the places that it could come from.
+    pub(super) known: watch::Receiver<Known>,
 }
 
 struct Entry {
@@ -200,7 +216,7 @@ impl List {
     pub(super) fn waits(&self, key: FileKey, waiting: &Waiting) -> Option<String> {
         let running = self.entry(key)?.running.as_ref()?;
         match &running.now {
-            Now::Waits(words) => Some(words.clone()),
+            Now::Waits(wait) => Some(wait.words.clone()),
             Now::Queued => waiting.place(running.number).map(|(_, words)| words),
             Now::Begins | Now::Works(_) => None,
         }
@@ -404,9 +420,9 @@ fn row(entry: &Entry, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> Do
     };
     let Some(running) = &entry.running else { return row };
     match &running.now {
-        Now::Waits(words) => row.activity = Some(words.clone()),
+        Now::Waits(wait) => row.activity = Some(wait.words.clone()),
         Now::Queued => (row.queued, row.activity) = waiting.place(running.number).unzip(),
-        Now::Works(Works { progress, waits_for }) => {
+        Now::Works(Works { progress, waits_for, .. }) => {
             let progress = progress.borrow();
             let waiting = progress.phase == Phase::Waiting;
             let lack = NoSource {

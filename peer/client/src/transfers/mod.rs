@@ -8,6 +8,7 @@ mod end;
 mod ending;
 mod error;
 mod holders;
+mod known;
 mod list;
 mod mirrors;
 mod moving;
@@ -37,6 +38,8 @@ pub use error::TransferError;
 pub use moving::MoveError;
 pub(crate) use moving::recover;
 pub use row::{DownloadRow, RowState};
+#[cfg(test)]
+pub(crate) use run::LEFT;
 pub use sources::Sources;
 
 use crate::FileRef;
@@ -46,6 +49,10 @@ use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
 use destination::Destination;
 use end::Stop;
 use error::{metadata, wrong_state};
+#[cfg(test)]
+pub(crate) use known::Known;
+pub(crate) use known::{Asked, MirrorTrouble, Unusable};
+pub(crate) use list::{Doing, DownloadFacts, Wait, Working};
 use list::{List, Waiting};
 use places::Places;
 use shoal_common::budget::Budget;
@@ -236,6 +243,13 @@ impl Transfers {
     pub(crate) fn rows(&self) -> Vec<DownloadRow> {
         let waiting = self.0.waiting();
         self.0.named_list().rows(&waiting, |group| self.0.parts.tickets.own_ticket(group).is_some())
+    }
+
+    /// What is known of all downloads, in the same order.
+    #[must_use]
+    pub(crate) fn facts(&self) -> Vec<DownloadFacts> {
+        let waiting = self.0.waiting();
+        self.0.named_list().facts(&waiting, |group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// How much of a listed download is there, in whole percent.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::end::{End, Stop};
 use super::error::StartError;
 use super::holders::{HoldersAnswer, SOONEST};
+use super::known::{Asked, Known, MAX_KNOWN};
 use super::list::{Now, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::places::Place;
@@ -42,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
 /// Why a download ends whose user is no member any more.
-pub(super) const LEFT: &str =
+pub(crate) const LEFT: &str =
     "you left the group and are not a member any more; ask again with join_group, then resume_download";
 
 /// What started a run, and so, how an early failure is reported.
@@ -84,13 +85,15 @@ pub(super) enum Closed {
 pub(super) struct Learned {
     /// Peers that lied or broke the protocol.
     banned: BTreeSet<PeerId>,
+    /// Some of them, and mirrors that did so, with what they did.
+    liars: Vec<(String, String)>,
     mirrors: Mirrors,
 }
 
 impl Learned {
     /// Nothing is known yet.
     pub(super) fn new(manifest: &Manifest, reach: Reach) -> Self {
-        Self { banned: BTreeSet::new(), mirrors: Mirrors::of(manifest, reach) }
+        Self { banned: BTreeSet::new(), liars: Vec::new(), mirrors: Mirrors::of(manifest, reach) }
     }
 }
 
@@ -104,6 +107,7 @@ pub(super) struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
+    known: watch::Sender<Known>,
 }
 
 impl Run {
@@ -121,9 +125,11 @@ impl Run {
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
+        let known = watch::Sender::new(Known::default());
         let share = {
             let mut list = downloads.list();
-            let works = Works { progress: download.progress(), waits_for: download.waits_for() };
+            let (progress, waits_for) = (download.progress(), download.waits_for());
+            let works = Works { progress, waits_for, known: known.subscribe() };
             list.is_now(record.key, number, Now::Works(works));
             list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
@@ -132,7 +138,7 @@ impl Run {
             downloads.parts.swarm.serve(record.key, Served { layout, body });
         }
         let (downloads, record) = (downloads.clone(), record.clone());
-        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened })
+        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened, known })
     }
 
     /// Runs until the engine ends, or is stopped.
@@ -268,6 +274,26 @@ impl Run {
         }
     }
 
+    /// Notes what the trackers said of the holders.
+    fn note_answer(&self, answer: &Result<Option<HoldersAnswer>, CallError>) {
+        let asked = match answer {
+            Ok(Some(answer)) => Asked::Holders(self.others(&answer.holders).count()),
+            Err(error) => match error.refusal() {
+                Some(RefusalKind::NotFound) => Asked::Unknown,
+                Some(_) => Asked::Refused,
+                None => Asked::Silent,
+            },
+            Ok(None) => Asked::Silent,
+        };
+        self.known.send_modify(|known| known.asked = asked);
+    }
+
+    /// The holders that are not this client.
+    fn others<'a>(&self, holders: &'a [Holder]) -> impl Iterator<Item = &'a Holder> {
+        let own = self.downloads.parts.tickets.own();
+        holders.iter().filter(move |holder| holder.peer != own && holder.completeness != Completeness::None)
+    }
+
     /// Asks the trackers again and again, earlier if `sooner` says so. The first answer may be known. Completes as
     /// [`Run::feed`].
     async fn ask(
@@ -300,6 +326,7 @@ impl Run {
                     parts.session.call(call).await.map(HoldersAnswer::of)
                 }
             };
+            self.note_answer(&answer);
             let again = match answer {
                 Ok(Some(answer)) => {
                     refusals = 0;
@@ -375,6 +402,11 @@ impl Discovery for Named<'_> {
         self.report(notices);
         self.add_mirrors();
         self.changes.extend(self.sources.choose(now));
+        self.run.known.send_modify(|known| {
+            self.sources.known(known);
+            known.banned.clone_from(&self.learned.liars);
+            known.mirrors = self.learned.mirrors.troubles();
+        });
         std::mem::take(&mut self.changes)
     }
 
@@ -391,9 +423,7 @@ impl Named<'_> {
         }
         self.add_mirrors();
         let run = self.run;
-        let own = run.downloads.parts.tickets.own();
-        let holders: Vec<Holder> =
-            holders.into_iter().filter(|h| h.peer != own && h.completeness != Completeness::None).collect();
+        let holders: Vec<Holder> = run.others(&holders).cloned().collect();
         let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
         self.changes.push(SourceChange::OthersDownloading(others));
         if holders.is_empty() {
@@ -419,6 +449,9 @@ impl Named<'_> {
     fn ban(&mut self, Banned { peer, source, reason }: Banned) {
         if self.learned.banned.len() < MAX_BANNED {
             self.learned.banned.insert(peer);
+        }
+        if self.learned.liars.len() < MAX_KNOWN {
+            self.learned.liars.push((source.clone(), reason.clone()));
         }
         self.report(vec![Notice::Lied(source, reason)]);
     }

@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::end::{End, Stop};
 use super::error::metadata;
-use super::list::{Now, Running};
+use super::list::{Now, Running, Wait};
 use super::places::Place;
 use super::run::{Closed, Found, LEFT, Learned, Run, StartedBy, wanted};
 use super::{Downloads, Prepared, span};
@@ -264,7 +264,8 @@ impl Supervisor {
             Lack::Partial => format!("{shortage}, or start again from the beginning with resume_download"),
             _ => shortage.to_string(),
         });
-        self.downloads.list().is_now(key, self.number, Now::Waits(format!("waiting: {reason}")));
+        let wait = Wait { lack: shortage.lack, words: format!("waiting: {reason}") };
+        self.downloads.list().is_now(key, self.number, Now::Waits(wait));
         self.withdraw().await;
         self.opened.send_replace(Some(None));
         if self.reported_lack.replace(shortage.lack) != Some(shortage.lack) {

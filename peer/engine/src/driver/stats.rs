@@ -29,6 +29,8 @@ pub(super) struct Stats {
     dropped: VecDeque<SourceRow>,
     /// When there was last something to fetch, and the bytes that had come.
     moved: (Instant, u64),
+    /// When something came last, or there was nothing to fetch, and the bytes that had come.
+    came: (Instant, u64),
 }
 
 /// Counts bytes and measures their rate.
@@ -67,6 +69,7 @@ impl Stats {
             sources: BTreeMap::new(),
             dropped: VecDeque::new(),
             moved: (now, 0),
+            came: (now, 0),
         }
     }
 
@@ -89,6 +92,8 @@ impl Stats {
             rate: 0,
             requests: 0,
             holds: 0,
+            silent: false,
+            patient: false,
         });
         if self.dropped.len() > SHOWN_DROPPED {
             self.dropped.pop_front();
@@ -128,6 +133,9 @@ impl Stats {
         if phase != Phase::Waiting || self.moved.1 != self.fetched.bytes {
             self.moved = (now, self.fetched.bytes);
         }
+        if phase != Phase::Downloading || self.came.1 != self.fetched.bytes {
+            self.came = (now, self.fetched.bytes);
+        }
         let live = self.sources.iter_mut().filter_map(|(&id, meter)| {
             let status = core.source(id)?;
             let state = match () {
@@ -143,6 +151,8 @@ impl Stats {
                 rate,
                 requests: status.requests,
                 holds: status.holds,
+                silent: status.silent,
+                patient: status.backing_off && !status.silent,
             })
         });
         let rows: Arc<[SourceRow]> = live.chain(self.dropped.iter().cloned()).collect();
@@ -155,6 +165,8 @@ impl Stats {
             wasted_bytes: self.wasted,
             digested_bytes,
             rate,
+            unheld: core.unheld(),
+            quiet: now.saturating_duration_since(self.came.0),
             idle: now.saturating_duration_since(self.moved.0),
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
             sources: rows.iter().filter(|row| row.delivers()).count(),

@@ -2,6 +2,7 @@
 //! what one does. The same on the socket and on loopback.
 
 mod downloads;
+mod explain;
 mod files;
 mod groups;
 mod named;
@@ -27,6 +28,7 @@ pub(crate) fn router(site: Site) -> Router {
         .merge(groups::router())
         .merge(files::router())
         .merge(downloads::router())
+        .merge(explain::router())
         .merge(settings::router())
         .with_state(site)
 }

@@ -82,7 +82,7 @@ fn a_run_that_is_not_listed_any_more_ends_no_other() {
     let lingering = list.lingering(download.key).unwrap();
     let new = running(&mut list);
     list.began(download.key, new);
-    list.is_now(download.key, number, Now::Waits("for the old".into()));
+    list.is_now(download.key, number, Now::Waits(Wait { lack: Lack::Space, words: "for the old".into() }));
     list.ended(download.key, Some(number), DownloadState::Failed("the old".into()));
     assert_eq!((list.waits(download.key, &nobody()), list.running_keys()), (None, vec![download.key]));
     assert_eq!(list.take_failures(), []);
