@@ -4,6 +4,7 @@
 mod begin;
 mod choice;
 mod destination;
+mod detail;
 mod end;
 mod ending;
 mod error;
