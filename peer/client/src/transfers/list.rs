@@ -1,6 +1,7 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
 //! waits nor touches the disk; the lock around it is held for a few lines.
 
+mod detail;
 mod facts;
 
 use std::collections::HashMap;
@@ -15,9 +16,9 @@ use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use detail::{SourceName, SourceNames};
 pub(crate) use facts::{Doing, DownloadFacts, Working};
 
-use super::detail::{self, SourceNames};
 use super::end::Stop;
 use super::known::Known;
 use super::row::{NoSource, activity, percent};

@@ -4,7 +4,6 @@
 mod begin;
 mod choice;
 mod destination;
-mod detail;
 mod end;
 mod ending;
 mod error;

@@ -15,12 +15,11 @@ use shoal_engine::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::detail::{SourceName, SourceNames};
 use super::end::{End, Stop};
 use super::error::StartError;
 use super::holders::{HoldersAnswer, SOONEST};
 use super::known::{Asked, Known, MAX_KNOWN};
-use super::list::{Now, Works};
+use super::list::{Now, SourceName, SourceNames, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::places::Place;
 use super::sources::{Banned, Sources};

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::choice::{Choice, Step};
-use super::detail::{SourceName, SourceNames};
 use super::known::{Known, MAX_KNOWN, Unusable};
+use super::list::{SourceName, SourceNames};
 use shoal_session::text;
 use shoal_swarm::{FileKey, Liveness, Swarm, Trouble};
 

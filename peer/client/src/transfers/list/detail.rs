@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use shoal_common::{Bitfield, UserName};
 use shoal_engine::{Partial, SourceId, SourceState};
 
-use super::list::{Detail, Works};
-use super::{DownloadRow, TransferError, Transfers, destination};
+use super::super::{DownloadRow, TransferError, Transfers, destination};
+use super::{Detail, Works};
 use crate::FileRef;
 use crate::results::{PieceMap, SourceEntry};
 use crate::store::{DownloadRecord, DownloadState};
@@ -21,20 +21,20 @@ const MAX_GIVEN: usize = 256;
 
 /// Who a run's sources are. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SourceNames(Arc<Mutex<HashMap<SourceId, SourceName>>>);
+pub(in crate::transfers) struct SourceNames(Arc<Mutex<HashMap<SourceId, SourceName>>>);
 
 /// Who a source is.
 #[derive(Debug, Clone)]
-pub(super) struct SourceName {
+pub(in crate::transfers) struct SourceName {
     /// The user; nobody for a mirror.
-    pub(super) user: Option<UserName>,
+    pub(in crate::transfers) user: Option<UserName>,
     /// Where it is.
-    pub(super) address: String,
+    pub(in crate::transfers) address: String,
 }
 
 impl SourceNames {
     /// A source was added.
-    pub(super) fn add(&self, id: SourceId, name: SourceName) {
+    pub(in crate::transfers) fn add(&self, id: SourceId, name: SourceName) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= MAX_NAMED
             && let Some(&oldest) = names.keys().min_by_key(|id| id.0)
