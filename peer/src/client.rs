@@ -2,7 +2,6 @@
 //! end.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::script;
 use shoal_client::{Client, ClientConfig, WhoAmI};
 use shoal_console::data_dir::DataDir;
 use shoal_session::text;
+use shoal_web::WebConfig;
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
@@ -129,7 +129,11 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         screen.note(note)?;
     }
     let headless = interface == Interface::Headless;
-    let mut daemon = if headless { open(&client, options.web, &screen)? } else { None };
+    let mut daemon = if headless {
+        open(&client, crate::options::web(options.web, &options.web_root), &screen)?
+    } else {
+        None
+    };
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
@@ -159,7 +163,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 }
 
 /// Opens the socket of a service, and says where it is. Without one the service goes on: it shares and downloads all the same.
-fn open(client: &Client, web: Option<SocketAddr>, screen: &Screen) -> io::Result<Option<Daemon>> {
+fn open(client: &Client, web: Option<WebConfig>, screen: &Screen) -> io::Result<Option<Daemon>> {
     let opened = Daemon::start(client, web);
     match &opened {
         Ok(daemon) => screen.note(&format!("commands are taken at {}", shown(daemon.path())))?,

@@ -1,14 +1,13 @@
 //! A client without a prompt that takes commands through its socket: those of the prompt, several at a time. The client goes on
 //! when a caller goes away; only the caller's command ends then.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_client::Client;
 use shoal_console::service;
-use shoal_web::{Asked, Done, Said, SocketError, Table, Web, Words};
+use shoal_web::{Asked, Done, Said, SocketError, Table, Web, WebConfig, Words};
 use shoal_wipe::without_traces;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,11 +32,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the client's socket, and the address for browsers, which must be loopback.
+    /// Opens the client's socket, and serves browsers at an address that must be loopback.
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn start(client: &Client, web: Option<SocketAddr>) -> Result<Self, SocketError> {
+    pub fn start(client: &Client, web: Option<WebConfig>) -> Result<Self, SocketError> {
         let (sender, asked) = mpsc::channel(WAITING);
         Ok(Self { web: shoal_web::start(client, sender, web)?, asked })
     }

@@ -4,6 +4,7 @@
 //! A call that a file system does not know is replaced or left out, and the log says once what is lost. A real failure,
 //! such as EIO, ENOSPC or EROFS, stays one.
 
+mod beneath;
 mod lock;
 mod lost;
 mod modes;
@@ -18,6 +19,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+pub use beneath::{Beneath, Held};
 pub use lock::{Lock, lock, try_lock};
 pub use modes::{is_exposed, warn_of_modes};
 pub use names::{is_about_name, try_name};

@@ -27,8 +27,8 @@ const HEAD: Duration = Duration::from_secs(5);
 const LIFE: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The text format's type.
-const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The text format's type, as a header names it.
+pub const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The labels of one value.
 pub type Labels = Vec<(&'static str, String)>;

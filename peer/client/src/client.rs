@@ -30,7 +30,7 @@ use crate::names;
 use crate::on_complete::{Completed, OnComplete};
 use crate::ordering::active_downloads;
 use crate::pace::{self, Pace};
-use crate::results::WhoAmI;
+use crate::results::{Carried, WhoAmI};
 use crate::shares::{self, Shares};
 use crate::store::{Store, StoreError};
 use crate::transfers::{self, Transfers};
@@ -252,6 +252,16 @@ impl Client {
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.0.identity.peer_id()
+    }
+
+    /// What this client has carried since its start.
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        Carried {
+            uptime: self.0.started.elapsed(),
+            uploaded: self.0.swarm.uploaded().total,
+            downloaded: self.0.engine.fetched(),
+        }
     }
 
     /// Waits until a tracker answers, or that long. Safe to drop.

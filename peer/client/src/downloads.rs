@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::results::{PieceMap, SourceEntry};
 use crate::transfers::{Begun, DownloadRow, Resumed};
 use crate::{Client, ClientError, FileRef};
 
@@ -53,6 +54,18 @@ impl Client {
     #[must_use]
     pub fn downloads(&self) -> Vec<DownloadRow> {
         self.0.transfers.rows()
+    }
+
+    /// A download in detail: its row, the pieces that are there, and its sources.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or there is no such download.
+    pub async fn download_detail(
+        &self,
+        file: &FileRef,
+    ) -> Result<(DownloadRow, Option<PieceMap>, Vec<SourceEntry>), ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.detail(file).await?)
     }
 
     /// Pauses a download; what is there is kept.

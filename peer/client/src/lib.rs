@@ -63,7 +63,8 @@ pub use names::Names;
 pub use on_complete::CommandError;
 pub use priority::{Priority, QueueEnd};
 pub use results::{
-    ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, SharedFile, UserCreated, WhoAmI,
+    Carried, ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, PieceMap, ShareRow, ShareState,
+    SharedFile, SourceEntry, UserCreated, WhoAmI,
 };
 pub use shares::ShareError;
 pub use transfers::{Begun, DownloadRow, MoveError, Resumed, RowState, Sources, TransferError};

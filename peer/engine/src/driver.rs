@@ -124,6 +124,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
     let layout = *content.layout();
     let tail = Tail::new(content.digest());
     let now = Instant::now();
+    let stats = Stats::new(resources.clone(), layout.size(), now);
     let mut driver = Driver {
         core: DownloadCore::new(layout, &written, resources.budget(), Rng::new()),
         fetches: Fetches::new(&resources, limiter.clone()),
@@ -146,7 +147,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         unsaved_bytes: 0,
         saved: now,
         stop_work,
-        stats: Stats::new(layout.size(), now),
+        stats,
         published: now,
         progress,
         verified,

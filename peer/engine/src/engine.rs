@@ -1,5 +1,6 @@
 //! The engine as the rest of the program sees it: one [`Engine`] per process, one [`Download`] per file.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use shoal_common::Bitfield;
@@ -51,6 +52,12 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn kept_blocks(&self) -> usize {
         self.resources.pool.kept()
+    }
+
+    /// Bytes that sources delivered to all downloads so far, whatever became of them.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.resources.fetched.load(Ordering::Relaxed)
     }
 
     /// Changes the limit of all downloads together, running ones included. `None` or 0 is no limit.

@@ -27,7 +27,8 @@ use zeroize::Zeroizing;
 use crate::answer::{object, problem};
 use crate::events::Recent;
 use crate::keys::Keys;
-use crate::{VERSION, VERSION_HEADER, body, feed, resources};
+use crate::resources::{self, Site};
+use crate::{VERSION, VERSION_HEADER, body, feed, metrics};
 
 /// What is said of a command and not taken yet; the command waits meanwhile, or leaves progress out.
 const SAID_AHEAD: usize = 16;
@@ -148,6 +149,7 @@ pub(crate) struct Loopback {
 pub(crate) fn router(
     client: Client,
     asked: mpsc::Sender<Asked>,
+    site: Site,
     recent: Arc<Recent>,
     loopback: Option<Loopback>,
     closing: CancellationToken,
@@ -157,7 +159,8 @@ pub(crate) fn router(
         .route("/api/1/command", post(command))
         .route("/api/1/link", post(link))
         .with_state(Parts { client: client.clone(), asked, loopback })
-        .merge(resources::router(resources::Site { client: client.clone() }))
+        .merge(resources::router(site))
+        .merge(metrics::router(client.clone()))
         .merge(feed::router(client, recent, closing))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)

@@ -15,13 +15,16 @@ mod feed;
 mod guard;
 mod keys;
 mod loopback;
+mod metrics;
 mod page;
 mod resources;
+mod roots;
+pub mod schema;
 mod serve;
 pub mod socket;
 
 pub use api::{Asked, Bar, Done, Said, Table, Words};
-pub use serve::{Web, start};
+pub use serve::{Web, WebConfig, start};
 pub use socket::SocketError;
 
 /// The version that answers and callers name.

@@ -24,7 +24,8 @@ use crate::body;
 use crate::events::Recent;
 use crate::guard::{Shown, TOKEN_PATH, Verdict, judge};
 use crate::keys::Keys;
-use crate::{VERSION, VERSION_HEADER, feed, page, resources};
+use crate::resources::{self, Site};
+use crate::{VERSION, VERSION_HEADER, feed, metrics, page};
 
 /// What a browser may do with an answer: show it, and nothing else.
 const HEADERS: [(HeaderName, &str); 6] = [
@@ -53,6 +54,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 /// What is served there.
 pub(crate) fn router(
     client: Client,
+    site: Site,
     recent: Arc<Recent>,
     keys: Arc<Keys>,
     closing: CancellationToken,
@@ -60,7 +62,8 @@ pub(crate) fn router(
     Router::new()
         .route(TOKEN_PATH, post(trade))
         .with_state(keys.clone())
-        .merge(resources::router(resources::Site { client: client.clone() }))
+        .merge(resources::router(site))
+        .merge(metrics::router(client.clone()))
         .merge(feed::router(client, recent, closing))
         .merge(page::router())
         .fallback(nothing)

@@ -30,6 +30,10 @@ pub(crate) struct Options {
     /// Let a browser on this machine use this client at this address, such as 127.0.0.1:8384.
     #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::loopback)]
     pub(crate) web: Option<SocketAddr>,
+    /// A folder that the page may share from and download to; may be given several times [default: the download folder, and the
+    /// folders of what is shared].
+    #[arg(long, value_name = "DIR", requires = "web")]
+    pub(crate) web_root: Vec<PathBuf>,
     /// How lines of the log file look.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,

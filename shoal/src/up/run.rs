@@ -1,7 +1,6 @@
 //! The life of `shoal up`: the tracker first, then the client and its socket; at the end the client first.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +13,7 @@ use shoal_peer::daemon::Daemon;
 use shoal_peer::options::UPLOAD_SLOTS;
 use shoal_peer::screen::{Form, Screen};
 use shoal_tracker::tracker::{Tracker, TrackerConfig};
-use shoal_web::socket;
+use shoal_web::{WebConfig, socket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -72,7 +71,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
     };
     let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
     let dialled = near.unwrap_or_else(|| trackers.clone());
-    let started = start_client(&mut setup, dialled, data_dir, options.web).await;
+    let web = shoal_peer::options::web(options.web, &options.web_root);
+    let started = start_client(&mut setup, dialled, data_dir, web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -107,7 +107,7 @@ async fn start_client(
     setup: &mut Setup,
     trackers: TrackerInfo,
     data_dir: DataDir,
-    web: Option<SocketAddr>,
+    web: Option<WebConfig>,
 ) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),

@@ -35,7 +35,12 @@ fn a_page_and_a_program_do_what_the_commands_do() {
     let films = dir.path().join("films");
     std::fs::create_dir(&films).unwrap();
     // Ann sits at a page, and Bob's program at a socket.
-    let ann = Service::start(dir.path(), "ann", &trackers.info(), &["--web", &web]);
+    let ann = Service::start(
+        dir.path(),
+        "ann",
+        &trackers.info(),
+        &["--web", &web, "--web-root", films.to_str().unwrap()],
+    );
     let bob = Service::start(dir.path(), "bob", &trackers.info(), &[]);
     let page = Browser::open(&ann, port);
     let login = json!({ "user": "ann", "password": "secret", "create": true, "keep": true });

@@ -1,6 +1,7 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
 //! waits nor touches the disk; the lock around it is held for a few lines.
 
+mod detail;
 mod facts;
 
 use std::collections::HashMap;
@@ -8,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_common::{Gid, GroupName, Manifest};
+use shoal_common::{Bitfield, Gid, GroupName, Manifest};
 use shoal_engine::rate::Limiter;
 use shoal_engine::{Bottleneck, Lack, Phase, Progress};
 use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use detail::{SourceName, SourceNames};
 pub(crate) use facts::{Doing, DownloadFacts, Working};
 
 use super::end::Stop;
@@ -23,6 +25,7 @@ use super::row::{NoSource, activity, percent};
 use super::{DownloadRow, RowState};
 use crate::FileRef;
 use crate::priority::{QueueEnd, Rank};
+use crate::results::{PieceMap, SourceEntry};
 use crate::store::{DownloadRecord, DownloadState};
 use shoal_swarm::FileKey;
 
@@ -98,8 +101,20 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
+    /// The pieces that are there.
+    pub(super) verified: watch::Receiver<Arc<Bitfield>>,
+    /// Who its sources are.
+    pub(super) names: SourceNames,
     /// What it knows of the places that it could come from.
     pub(super) known: watch::Receiver<Known>,
+}
+
+/// A download in detail.
+pub(super) struct Detail {
+    pub(super) record: DownloadRecord,
+    pub(super) row: DownloadRow,
+    pub(super) pieces: Option<PieceMap>,
+    pub(super) sources: Vec<SourceEntry>,
 }
 
 struct Entry {
@@ -353,6 +368,26 @@ impl List {
     /// All downloads; `has_ticket` says for which groups the user has a ticket.
     pub(super) fn rows(&self, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> Vec<DownloadRow> {
         self.entries.iter().map(|entry| row(entry, waiting, &has_ticket)).collect()
+    }
+
+    /// A download in detail.
+    pub(super) fn detail(
+        &self,
+        key: FileKey,
+        waiting: &Waiting,
+        has_ticket: impl Fn(Gid) -> bool,
+    ) -> Option<Detail> {
+        let entry = self.entry(key)?;
+        let works = match entry.running.as_ref().map(|running| &running.now) {
+            Some(Now::Works(works)) => Some(works),
+            _ => None,
+        };
+        Some(Detail {
+            row: row(entry, waiting, has_ticket),
+            pieces: detail::in_memory(&entry.record, works),
+            sources: works.map(detail::sources).unwrap_or_default(),
+            record: entry.record.clone(),
+        })
     }
 
     /// How much of a download is there, in whole percent.

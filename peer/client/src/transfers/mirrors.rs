@@ -141,6 +141,11 @@ impl Mirrors {
         ended
     }
 
+    /// Their addresses.
+    pub(super) fn named(&self) -> impl Iterator<Item = (SourceId, &str)> {
+        self.all.iter().map(|mirror| (mirror.id, mirror.named.as_str()))
+    }
+
     /// Whether any is in use.
     pub(super) fn in_use(&self) -> bool {
         self.all.iter().any(Mirror::is_in_use)

@@ -20,7 +20,7 @@ use super::end::{End, Stop};
 use super::error::StartError;
 use super::holders::{HoldersAnswer, SOONEST};
 use super::known::{Asked, Known, MAX_KNOWN};
-use super::list::{Now, Works};
+use super::list::{Now, SourceName, SourceNames, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::places::Place;
 use super::sources::{Banned, Sources};
@@ -107,6 +107,7 @@ pub(super) struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
+    names: SourceNames,
     known: watch::Sender<Known>,
 }
 
@@ -125,11 +126,16 @@ impl Run {
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
-        let known = watch::Sender::new(Known::default());
+        let (names, known) = (SourceNames::default(), watch::Sender::new(Known::default()));
         let share = {
             let mut list = downloads.list();
-            let (progress, waits_for) = (download.progress(), download.waits_for());
-            let works = Works { progress, waits_for, known: known.subscribe() };
+            let works = Works {
+                progress: download.progress(),
+                waits_for: download.waits_for(),
+                verified: download.verified(),
+                names: names.clone(),
+                known: known.subscribe(),
+            };
             list.is_now(record.key, number, Now::Works(works));
             list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
@@ -138,7 +144,7 @@ impl Run {
             downloads.parts.swarm.serve(record.key, Served { layout, body });
         }
         let (downloads, record) = (downloads.clone(), record.clone());
-        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened, known })
+        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened, names, known })
     }
 
     /// Runs until the engine ends, or is stopped.
@@ -254,6 +260,7 @@ impl Run {
         let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
         let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
+        sources.are_named_in(self.names.clone());
         sources.never(learned.banned.iter().copied());
         learned.mirrors.rest();
         let mut named = Named {
@@ -423,6 +430,9 @@ impl Named<'_> {
         }
         self.add_mirrors();
         let run = self.run;
+        for (id, url) in self.learned.mirrors.named() {
+            run.names.add(id, SourceName { user: None, address: url.to_owned() });
+        }
         let holders: Vec<Holder> = run.others(&holders).cloned().collect();
         let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
         self.changes.push(SourceChange::OthersDownloading(others));

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::choice::{Choice, Step};
 use super::known::{Known, MAX_KNOWN, Unusable};
+use super::list::{SourceName, SourceNames};
 use shoal_session::text;
 use shoal_swarm::{FileKey, Liveness, Swarm, Trouble};
 
@@ -54,6 +55,7 @@ pub struct Sources {
     watches: JoinSet<Option<Seen>>,
     /// Distinguishes a source from earlier ones of the same holder.
     uses: u64,
+    names: SourceNames,
 }
 
 /// Why a holder's last source came to nothing.
@@ -116,7 +118,13 @@ impl Sources {
             failures: BTreeMap::new(),
             watches: JoinSet::new(),
             uses: 0,
+            names: SourceNames::default(),
         }
+    }
+
+    /// Where it is said who they are.
+    pub(super) fn are_named_in(&mut self, names: SourceNames) {
+        self.names = names;
     }
 
     /// These peers are never used.
@@ -284,6 +292,7 @@ impl Sources {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
         self.uses += 1;
+        self.names.add(id, SourceName { user: Some(holder.user.clone()), address: holder.address.clone() });
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
         let is_a_guess = holder.is_unproven();
         self.in_use.insert(id, SourceInUse { number, peer, user, is_a_guess, now });

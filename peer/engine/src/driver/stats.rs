@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_common::Bitfield;
@@ -22,6 +23,7 @@ const BUSY_QUEUE: usize = 16;
 
 /// See the module.
 pub(super) struct Stats {
+    resources: Arc<Resources>,
     total: u64,
     fetched: Meter,
     wasted: u64,
@@ -61,8 +63,9 @@ impl Meter {
 }
 
 impl Stats {
-    pub(super) fn new(total: u64, now: Instant) -> Self {
+    pub(super) fn new(resources: Arc<Resources>, total: u64, now: Instant) -> Self {
         Self {
+            resources,
             total,
             fetched: Meter::new(now),
             wasted: 0,
@@ -102,6 +105,7 @@ impl Stats {
 
     pub(super) fn fetched(&mut self, source: SourceId, bytes: u64) {
         self.fetched.bytes += bytes;
+        self.resources.fetched.fetch_add(bytes, Ordering::Relaxed);
         if let Some(meter) = self.sources.get_mut(&source) {
             meter.bytes += bytes;
         }

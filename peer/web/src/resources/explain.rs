@@ -7,7 +7,8 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::named::NamedFile;
-use super::{Site, found};
+use super::{Site, answered};
+use crate::schema::answers::{Explanations, Problem};
 
 pub(super) fn router() -> Router<Site> {
     Router::new()
@@ -15,14 +16,25 @@ pub(super) fn router() -> Router<Site> {
         .route("/api/1/explain/{group}/{file}", get(explain))
 }
 
-/// All that are not well.
-async fn explain_all(State(site): State<Site>) -> Response {
+/// Why downloads and shares are not well, and what to do
+#[utoipa::path(
+    get,
+    path = "/api/1/explain",
+    responses((status = 200, body = Explanations), (status = "4XX", body = Problem))
+)]
+pub(super) async fn explain_all(State(site): State<Site>) -> Response {
     let explained = site.client.explain(None).await;
-    found(explained.map(|explanations| json!({ "explanations": explanations })))
+    answered(explained.map(|explanations| json!({ "explanations": explanations })))
 }
 
-/// The download and the share of one file.
-async fn explain(State(site): State<Site>, NamedFile(file): NamedFile) -> Response {
+/// The same for the download and the share of one file
+#[utoipa::path(
+    get,
+    path = "/api/1/explain/{group}/{file}",
+    params(("group" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = Explanations), (status = "4XX", body = Problem))
+)]
+pub(super) async fn explain(State(site): State<Site>, NamedFile(file): NamedFile) -> Response {
     let explained = site.client.explain(Some(&file)).await;
-    found(explained.map(|explanations| json!({ "explanations": explanations })))
+    answered(explained.map(|explanations| json!({ "explanations": explanations })))
 }

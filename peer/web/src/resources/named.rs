@@ -25,7 +25,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedGroup {
 
     async fn from_request_parts(parts: &mut Parts, site: &S) -> Result<Self, Response> {
         let group: String = texts(parts, site).await?;
-        GroupName::refer(&group).map(Self).map_err(|error| malformed(&error.to_string()))
+        GroupName::refer(&group).map(Self).map_err(|error| malformed(error))
     }
 }
 
@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedFile {
         let (group, file): (String, String) = texts(parts, site).await?;
         match (GroupName::refer(&group), FileName::refer(&file)) {
             (Ok(group), Ok(file)) => Ok(Self(FileRef { group, file })),
-            (Err(error), _) | (_, Err(error)) => Err(malformed(&error.to_string())),
+            (Err(error), _) | (_, Err(error)) => Err(malformed(error)),
         }
     }
 }
@@ -48,7 +48,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedRequest {
         let (group, user): (String, String) = texts(parts, site).await?;
         match (GroupName::refer(&group), UserName::refer(&user)) {
             (Ok(group), Ok(user)) => Ok(Self(group, user)),
-            (Err(error), _) | (_, Err(error)) => Err(malformed(&error.to_string())),
+            (Err(error), _) | (_, Err(error)) => Err(malformed(error)),
         }
     }
 }

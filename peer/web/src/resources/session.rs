@@ -5,15 +5,16 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
-use shoal_client::{Client, ClientError, LoggedIn};
+use shoal_client::{Client, ClientError};
 use shoal_common::{Password, UserName};
-use zeroize::Zeroizing;
 
-use super::{Site, done, found, malformed};
+use super::{Site, answered, done, malformed};
 use crate::answer::object;
 use crate::body;
+use crate::schema::answers::{LoggedIn, LoggedOut, PasswordChanged, Problem, Session, Sessions};
+use crate::schema::requests::{Login, NewPassword};
 
 pub(super) fn router() -> Router<Site> {
     Router::new()
@@ -22,48 +23,33 @@ pub(super) fn router() -> Router<Site> {
         .route("/api/1/sessions", get(sessions))
 }
 
-/// Who is to be logged in.
-#[derive(Deserialize)]
-struct Login {
-    /// The account.
-    user: String,
-    /// Its password.
-    password: Zeroizing<String>,
-    /// Whether the session outlives a restart of the client.
-    #[serde(default)]
-    keep: bool,
-    /// Whether the account is created first.
-    #[serde(default)]
-    create: bool,
-    /// The code that an operator gave, where one is needed for an account.
-    #[serde(default)]
-    invite: Option<String>,
-}
-
-/// A new password.
-#[derive(Deserialize)]
-struct NewPassword {
-    /// The present one; without it the session is proof enough.
-    #[serde(default)]
-    old: Option<Zeroizing<String>>,
-    /// The new one.
-    new: Zeroizing<String>,
-}
-
 /// A session began.
 #[derive(Serialize)]
 struct Begun {
     #[serde(flatten)]
-    login: LoggedIn,
+    login: shoal_client::LoggedIn,
     /// Whether it outlives a restart.
     kept: bool,
 }
 
-async fn session(State(site): State<Site>) -> Response {
+/// Who and where the client is
+#[utoipa::path(
+    get,
+    path = "/api/1/session",
+    responses((status = 200, body = Session), (status = "4XX", body = Problem))
+)]
+pub(super) async fn session(State(site): State<Site>) -> Response {
     object(StatusCode::OK, &json!(site.client.greeted().await))
 }
 
-async fn login(State(site): State<Site>, request: Request) -> Response {
+/// Begin a session, after creating the account where that is wanted
+#[utoipa::path(
+    post,
+    path = "/api/1/session",
+    request_body = Login,
+    responses((status = 200, body = LoggedIn), (status = "4XX", body = Problem))
+)]
+pub(super) async fn login(State(site): State<Site>, request: Request) -> Response {
     let login: Login = match body::read(request).await {
         Ok(login) => login,
         Err(refusal) => return refusal,
@@ -74,7 +60,7 @@ async fn login(State(site): State<Site>, request: Request) -> Response {
     let name = if login.create { UserName::create(&login.user) } else { UserName::refer(&login.user) };
     match name {
         Ok(user) => done(begin(&site.client, user, login).await),
-        Err(error) => malformed(&error.to_string()),
+        Err(error) => malformed(error),
     }
 }
 
@@ -92,11 +78,24 @@ async fn begin(client: &Client, user: UserName, login: Login) -> Result<Begun, C
     Ok(Begun { login: begun, kept: client.keeps_session() })
 }
 
-async fn logout(State(site): State<Site>) -> Response {
+/// End the session
+#[utoipa::path(
+    delete,
+    path = "/api/1/session",
+    responses((status = 200, body = LoggedOut), (status = "4XX", body = Problem))
+)]
+pub(super) async fn logout(State(site): State<Site>) -> Response {
     done(site.client.logout().await)
 }
 
-async fn change_password(State(site): State<Site>, request: Request) -> Response {
+/// Change the password; all other sessions end
+#[utoipa::path(
+    post,
+    path = "/api/1/session/password",
+    request_body = NewPassword,
+    responses((status = 200, body = PasswordChanged), (status = "4XX", body = Problem))
+)]
+pub(super) async fn change_password(State(site): State<Site>, request: Request) -> Response {
     let NewPassword { old, new } = match body::read(request).await {
         Ok(passwords) => passwords,
         Err(refusal) => return refusal,
@@ -108,6 +107,12 @@ async fn change_password(State(site): State<Site>, request: Request) -> Response
     done(changed.map(|was_kept| json!({ "was_kept": was_kept })))
 }
 
-async fn sessions(State(site): State<Site>) -> Response {
-    found(site.client.sessions().await.map(|sessions| json!({ "sessions": sessions })))
+/// The clients on which the account is logged in
+#[utoipa::path(
+    get,
+    path = "/api/1/sessions",
+    responses((status = 200, body = Sessions), (status = "4XX", body = Problem))
+)]
+pub(super) async fn sessions(State(site): State<Site>) -> Response {
+    answered(site.client.sessions().await.map(|sessions| json!({ "sessions": sessions })))
 }
