@@ -3,3 +3,4 @@
 
 mod desk;
 mod first_visit;
+mod pictures;

@@ -8,6 +8,8 @@ import { connect, lock, looked, on, state } from './store.js';
 import { downloads } from './views/downloads.js';
 import { group } from './views/group.js';
 import { groupLink, groups } from './views/groups.js';
+import { settings } from './views/settings.js';
+import { shares } from './views/shares.js';
 import { locked, signin, waiting } from './views/signin.js';
 
 const app = document.getElementById('app');
@@ -17,6 +19,8 @@ const CODE = /^#[0-9a-f]{32}$/;
 const PAGES = [
   { at: 'downloads', title: 'Downloads', picture: 'down', view: downloads },
   { at: 'groups', title: 'Groups', picture: 'group', view: groups },
+  { at: 'shares', title: 'Shares', picture: 'up', view: shares },
+  { at: 'settings', title: 'Settings', picture: 'gear', view: settings },
 ];
 
 let view = null;
@@ -120,6 +124,17 @@ function followed() {
   frame?.title.focus();
 }
 
+/** Says what happened; outside of the page too, if nobody looks at it. */
+function told({ event, text, group, user, file }) {
+  const [words, href] = {
+    join_request: [`${user} asks to join ${group}.`, groupLink(group, 'members')],
+    complete: [`${file} is complete.`, '#/downloads'],
+    failed: [text, '#/downloads'],
+  }[event] ?? [text];
+  notice(words, ['failed', 'share_lost', 'session_ended'].includes(event) ? 'bad' : 'good', href);
+  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: words });
+}
+
 /** A newer program may need a newer page. */
 function versioned(version) {
   const here = document.querySelector('meta[name=version]').content;
@@ -140,7 +155,7 @@ async function begin() {
   for (const topic of ['link', 'session', 'groups', 'downloads']) on(topic, topic === 'link' || topic === 'session' ? show : () => frame && surround());
   on('problem', failed);
   on('link', () => state.link === 'open' && frame && announce('Connected'));
-  on('event', (event) => notice(event.text));
+  on('event', told);
   addEventListener('hashchange', () => (CODE.test(location.hash) ? location.reload() : followed()));
   document.querySelector('.skip').addEventListener('click', (event) => {
     event.preventDefault();

@@ -28,7 +28,14 @@ export function on(topic, listener) {
 }
 
 export function tell(topic, value) {
-  for (const listener of [...(listeners.get(topic) ?? [])]) listener(value);
+  for (const listener of [...(listeners.get(topic) ?? [])]) {
+    try {
+      listener(value);
+    } catch (error) {
+      // A view that fails must not end the stream of events.
+      reportError(error);
+    }
+  }
 }
 
 function setLink(link) {
