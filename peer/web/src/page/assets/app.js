@@ -16,6 +16,10 @@ const app = document.getElementById('app');
 // What `shoal web` puts behind the `#`.
 const CODE = /^#[0-9a-f]{32}$/;
 
+// Events that somebody has to do something about, and those that are welcome.
+const BAD = ['failed', 'share_lost', 'session_ended'];
+const GOOD = ['complete', 'joined', 'resumed', 'share_back', 'tracker_found'];
+
 const PAGES = [
   { at: 'downloads', title: 'Downloads', picture: 'down', view: downloads },
   { at: 'groups', title: 'Groups', picture: 'group', view: groups },
@@ -131,7 +135,7 @@ function told({ event, text, group, user, file }) {
     complete: [`${file} is complete.`, '#/downloads'],
     failed: [text, '#/downloads'],
   }[event] ?? [text];
-  notice(words, ['failed', 'share_lost', 'session_ended'].includes(event) ? 'bad' : 'good', href);
+  notice(words, BAD.includes(event) ? 'bad' : GOOD.includes(event) ? 'good' : '', href);
   if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: words });
 }
 

@@ -18,7 +18,7 @@ export function announce(text, urgent) {
 
 /** Shows a notice: `kind` is 'good' or 'bad', `href` where it leads. What is bad stays until it is closed. */
 export function notice(text, kind, href) {
-  const picture = icon(kind === 'bad' ? 'warn' : 'check');
+  const picture = icon(kind === 'good' ? 'check' : 'warn');
   const element = h('div', { class: `toast ${kind ?? ''}` }, picture, h('p', { dir: 'auto' }, href ? h('a', { href }, text) : text),
     button('Close this notice', () => element.remove(), { picture: 'close', quiet: true }));
   region.append(element);

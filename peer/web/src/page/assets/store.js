@@ -87,6 +87,15 @@ export async function loadDownloads() {
   setDownloads((await get(path('downloads'))).downloads);
 }
 
+/** Why downloads or shares (`kind`) are as they are: sentences by what `keyOf` names. */
+export async function explained(kind) {
+  const found = await get(path('explain'));
+  return new Map(found.explanations.filter((one) => one.kind === kind && one.file && one.level !== 'well').map((one) => [keyOf(one), sentence(one)]));
+}
+
+/** An explanation with its next step. */
+export const sentence = ({ text, next }) => [text, next].filter(Boolean).join(' ');
+
 /** Looks at everything again. */
 export async function loadAll() {
   await loadSession();

@@ -8,7 +8,7 @@ import { count, duration, parseSize, rate, size } from '../format.js';
 import { by, list, text } from '../list.js';
 import { act } from '../notices.js';
 import { ask, facts, panel, sure } from '../panel.js';
-import { keyOf, loadDownloads, on, quietly, state } from '../store.js';
+import { keyOf, loadDownloads, on, quietly, sentence, state } from '../store.js';
 
 /** What a download does, in a word. */
 function stateOf(row) {
@@ -166,7 +166,7 @@ function details(closed) {
     try {
       const found = await get(at(row()));
       if (key !== keyOf(found) || !view.open) return;
-      say(why, [found.explain].flat().filter(Boolean).map((one) => one.text ? `${one.text} ${one.next ?? ''}` : one).join(' ') || found.error || found.activity || '');
+      say(why, [found.explain].flat().filter(Boolean).map(sentence).join(' ') || found.error || found.activity || '');
       if (found.pieces) {
         map.draw(found.pieces);
         say(pieces, map.element.getAttribute('aria-label'));

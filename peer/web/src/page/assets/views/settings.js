@@ -71,7 +71,7 @@ function limits() {
     rows = found.schedule ?? [];
     list();
   });
-  return section('Limits', [h('div', { class: 'pair' }, field('Upload per second', up, 'Such as 500k or 2 MiB/s.'), field('Download per second', down)), windows, add], async () => {
+  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], async () => {
     const schedule = rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: bytesOf(inputs[0]), down: bytesOf(inputs[1]) }));
     await put(path('limits'), { up: bytesOf(up), down: bytesOf(down), schedule });
   });
@@ -101,7 +101,7 @@ function account() {
   const clients = h('ul', { class: 'people', 'aria-label': 'Clients' });
   quietly(async () => {
     const { sessions } = await get(path('sessions'));
-    keyed(clients, sessions, (one) => JSON.stringify(one), (one) => h('li', null, h('span', null, one.client ?? one.peer ?? ''), h('small', null, one.address ?? '')));
+    keyed(clients, sessions, (one) => JSON.stringify(one), (one) => h('li', null, h('bdi', null, one.peer), h('small', null, one.self ? 'this client' : one.address)));
   });
   const out = button('Sign out', () => act(out, async () => (await remove(path('session')), loadAll())), { picture: 'out' });
   return h('section', { class: 'card' }, h('h2', null, 'Account'),

@@ -5,7 +5,7 @@ import { button, h, name, say } from '../dom.js';
 import { count, size } from '../format.js';
 import { by, list, text } from '../list.js';
 import { sure } from '../panel.js';
-import { keyOf, on, quietly } from '../store.js';
+import { explained, keyOf, on, quietly } from '../store.js';
 
 // Events after which the list is another one.
 const TOUCHED = ['share_lost', 'share_back', 'share_checking', 'complete'];
@@ -48,8 +48,8 @@ export function shares() {
   async function load() {
     all = (await get(path('shares'))).shares;
     show();
-    const { explanations } = await get(path('explain'));
-    why = new Map(explanations.filter(({ kind }) => kind === 'share').map((one) => [keyOf(one), `${one.text} ${one.next ?? ''}`]));
+    // A client that cannot explain lists all the same.
+    why = await explained('share').catch(() => new Map());
     all = all.map((row) => ({ ...row }));
     show();
   }
