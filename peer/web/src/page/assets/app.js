@@ -90,7 +90,7 @@ function bare() {
 /** Brings what surrounds the view up to date. */
 function surround() {
   delete app.dataset.bare;
-  const away = state.link !== 'open';
+  const away = state.link === 'away';
   frame.banner.hidden = !away;
   if (away) say(frame.banner, 'The client does not answer; trying again.');
   const down = state.downloads.reduce((sum, row) => sum + (row.state === 'D' ? row.rate : 0), 0);
@@ -173,7 +173,7 @@ async function begin() {
       view.search.focus();
     }
   });
-  document.addEventListener('visibilitychange', () => document.hidden || looked());
+  document.addEventListener('visibilitychange', () => looked(document.hidden));
   // Another tab has got a token, or the one that this tab uses is gone.
   addEventListener('storage', (event) => event.key === 'shoal-token' && connect());
   show();
