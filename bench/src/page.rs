@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use shoal_common::tracker_api::Call;
+use shoal_common::{GroupName, RequestId, UserName};
 use shoal_tests::{Chromium, Member, Service, Trackers, chromium_or_skip, free_port, share_many, until};
 
 use crate::noise::Noise;
@@ -60,8 +62,15 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     carl.enter("carl");
     carl.create_group("films");
     share_many(&mut carl, "films", FILES, 4 << 20);
-    drop(carl);
     ann.enter("ann");
+    ann.ok("join_group films");
+    carl.done(Call::Decide {
+        request: RequestId::random(),
+        group: GroupName::refer("films").unwrap(),
+        user: UserName::refer("ann").unwrap(),
+        accept: true,
+    });
+    drop(carl);
     ann.ok("create_group own");
     let browser = Chromium::start(1280, 800);
     browser.open(ann.run(&["web"], "").stdout.trim());
@@ -126,7 +135,7 @@ fn usable(browser: &Chromium, web: u16) -> f64 {
     browser.run_later(USABLE, vec![]).as_f64().unwrap()
 }
 
-/// From a command to its notice: the only sharer of a file takes it back.
+/// From what happens to its notice: a shared file goes from the disk.
 fn event(ann: &Service, browser: &Chromium, dir: &Path) -> f64 {
     let path = dir.join("alone.txt");
     std::fs::write(&path, "alone").unwrap();
@@ -134,9 +143,11 @@ fn event(ann: &Service, browser: &Chromium, dir: &Path) -> f64 {
     browser.run("document.getElementById('toasts').replaceChildren()", vec![]);
     browser.run(NOTE, vec!["alone.txt".into()]);
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    ann.ok("stop_share own alone.txt");
+    std::fs::remove_file(&path).unwrap();
     until("it is said", || browser.run("return window.seen", vec![]) != Value::Null);
-    browser.run("return window.seen", vec![]).as_f64().unwrap() - milliseconds(began)
+    let seen = browser.run("return window.seen", vec![]).as_f64().unwrap();
+    ann.ok("stop_share own alone.txt");
+    seen - milliseconds(began)
 }
 
 fn scroll(browser: &Chromium) -> f64 {

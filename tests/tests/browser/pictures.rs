@@ -102,6 +102,20 @@ fn looked_at(desk: &Desk, view: &str) {
     desk.browser.resize(1280, 800);
 }
 
+/// A name is text, whatever it holds, and does not turn what stands around it.
+fn names_are_text(desk: &Desk) {
+    desk.browser.until(".rows", NAMES[1]);
+    assert_eq!(desk.browser.run("return document.querySelectorAll('main img').length", vec![]), 0);
+    let isolated = "return [...document.querySelectorAll('.rows .wide > *')].every((name) => getComputedStyle(name).unicodeBidi === 'isolate')";
+    assert_eq!(desk.browser.run(isolated, vec![]), true);
+    // No string becomes markup, even by a script that runs in the page.
+    let markup =
+        "try { document.body.innerHTML = '<p>'; return 'taken' } catch (error) { return error.name }";
+    assert_eq!(desk.browser.run(markup, vec![]), "TypeError");
+    // That the policy forbade it is in the log now.
+    assert!(desk.browser.log().iter().any(|line| line.contains("TrustedHTML")));
+}
+
 #[test]
 fn every_view_fits_and_its_controls_have_names() {
     if !chromium_or_skip("every_view_fits_and_its_controls_have_names") {
@@ -122,6 +136,7 @@ fn every_view_fits_and_its_controls_have_names() {
     looked_at(&ann, "groups");
     ann.go("groups/films/files");
     ann.browser.until(".rows", "recipes.txt");
+    names_are_text(&ann);
     looked_at(&ann, "files");
     ann.browser.run("document.querySelector('.row').click()", vec![]);
     ann.browser.until(".peers", "bob");
