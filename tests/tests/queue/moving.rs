@@ -52,7 +52,7 @@ fn a_moved_download_is_renamed_shared_on_and_not_read_again() {
     assert!(more < 40 * MIB as u64, "{more} bytes were read, and 32 MiB were sent");
 
     // Restarted, it knows the new place.
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     assert_eq!(bob.download("a.bin")["path"], new.to_str().unwrap());
     until("it is shared again", || bob.sharers("g", "a.bin") == 2);
@@ -148,7 +148,7 @@ fn kill_9_in_the_middle_of_moves_loses_nothing() {
             &format!("move_download g a.bin '{}'", to.display()),
             Duration::from_millis(5 * round * round),
         );
-        bob = killed.start();
+        bob = killed.restart();
         bob.ok("login bob secret");
         let now = PathBuf::from(bob.download("a.bin")["path"].as_str().unwrap());
         assert!(same_content(&path, &now), "round {round}: {} is not whole", now.display());

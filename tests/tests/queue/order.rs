@@ -79,7 +79,7 @@ fn no_more_than_the_bound_run_the_others_wait_in_order_also_over_kill_9_and_all_
     // And stays after kill -9.
     let before = queued(&mut bob);
     assert_eq!(before, waits(&[("f0.bin", 1), ("f1.bin", 2), ("f3.bin", 3)]));
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     until_running(&mut bob, &["f2.bin", "f4.bin"]);
     assert_eq!(queued(&mut bob), before);

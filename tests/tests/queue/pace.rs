@@ -30,7 +30,7 @@ fn a_download_has_a_limit_of_its_own_beside_that_of_all_also_after_kill_9() {
     }
     let answer = bob.ok("limit_download g slow.bin 100K");
     assert_eq!((&answer["file"], &answer["limit"]), (&"slow.bin".into(), &(100 << 10).into()));
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     assert_eq!(bob.download("slow.bin")["limit"], 100 << 10);
     let (begun, had) = (Instant::now(), bob.download("slow.bin")["percent"].as_u64().unwrap());
@@ -72,7 +72,7 @@ fn a_window_of_the_schedule_is_switched_to_when_it_begins_and_the_usual_limits_h
     assert_eq!(bob.ok("limit")["down_now"], 2 << 20);
     // Several hold: the lowest counts. They stay over a restart.
     bob.ok("schedule add daily 00:00-24:00 down 100K");
-    let mut bob = bob.kill().start();
+    let mut bob = bob.kill().restart();
     bob.ok("login bob secret");
     assert_eq!(bob.ok("limit")["down_now"], 100 << 10);
     let row = |bob: &mut Client| bob.download("x.bin");
