@@ -49,7 +49,7 @@ pub use forger::Forger;
 pub use impostor::Impostor;
 pub use lacks::Lacks;
 pub use liar::Liar;
-pub use load::{Load, Promises};
+pub use load::{Load, Promises, share_many};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};

@@ -2,11 +2,13 @@
 //! the page shows it asks the API for, with its token. Whatever a name from the network holds, it is text there.
 
 mod assets;
+#[cfg(test)]
+mod theme_tests;
 
 use askama::Template;
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -66,33 +68,39 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = assets::find(&name) else {
         return problem(StatusCode::NOT_FOUND, "the page has no such file; load it again");
     };
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    let same = known.flat_map(|tags| tags.split(',')).any(|tag| tag.trim() == asset.tag);
-    let kind = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-    ];
-    let tag = HeaderValue::from_str(&asset.tag).map(|tag| [(header::ETAG, tag)]);
-    let body = if same { "" } else { asset.text };
-    let status = if same { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-    match tag {
-        Ok(tag) => (status, kind, tag, body).into_response(),
-        Err(_) => (StatusCode::OK, kind, asset.text).into_response(),
+    let listed = |name: HeaderName, wanted: &str| {
+        let texts = headers.get_all(name).iter().filter_map(|text| text.to_str().ok());
+        texts.flat_map(|text| text.split(',')).any(|part| part.trim() == wanted)
+    };
+    let mut answer = if listed(header::IF_NONE_MATCH, &asset.tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else if listed(header::ACCEPT_ENCODING, "gzip") {
+        ([(header::CONTENT_ENCODING, "gzip")], asset.packed.as_slice()).into_response()
+    } else {
+        asset.text.as_str().into_response()
+    };
+    let to = answer.headers_mut();
+    to.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.kind));
+    to.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    to.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    to.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    if let Ok(tag) = HeaderValue::from_str(&asset.tag) {
+        to.insert(header::ETAG, tag);
     }
+    answer
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What all files of the page may take together.
+    /// What all files of the page may take together, as a browser gets them.
     const MOST: usize = 60_000;
 
     #[test]
     fn the_page_is_small_and_runs_no_script_but_its_own() {
         let shell = Shell { version: VERSION, modules: assets::modules().collect() }.render().unwrap();
-        let all = assets::all().map(|asset| asset.text.len()).sum::<usize>() + shell.len();
+        let all = assets::all().map(|asset| asset.packed.len()).sum::<usize>() + shell.len();
         assert!(all <= MOST, "the page's files have {all} bytes; at most {MOST}");
         assert!(!shell.contains("style=") && !shell.contains("onclick"), "{shell}");
         for asset in assets::all() {

@@ -8,15 +8,23 @@ import { connect, lock, looked, on, state } from './store.js';
 import { downloads } from './views/downloads.js';
 import { group } from './views/group.js';
 import { groupLink, groups } from './views/groups.js';
+import { settings } from './views/settings.js';
+import { shares } from './views/shares.js';
 import { locked, signin, waiting } from './views/signin.js';
 
 const app = document.getElementById('app');
 // What `shoal web` puts behind the `#`.
 const CODE = /^#[0-9a-f]{32}$/;
 
+// Events that somebody has to do something about, and those that are welcome.
+const BAD = ['failed', 'share_lost', 'session_ended'];
+const GOOD = ['complete', 'joined', 'resumed', 'share_back', 'tracker_found'];
+
 const PAGES = [
   { at: 'downloads', title: 'Downloads', picture: 'down', view: downloads },
   { at: 'groups', title: 'Groups', picture: 'group', view: groups },
+  { at: 'shares', title: 'Shares', picture: 'up', view: shares },
+  { at: 'settings', title: 'Settings', picture: 'gear', view: settings },
 ];
 
 let view = null;
@@ -82,7 +90,7 @@ function bare() {
 /** Brings what surrounds the view up to date. */
 function surround() {
   delete app.dataset.bare;
-  const away = state.link !== 'open';
+  const away = state.link === 'away';
   frame.banner.hidden = !away;
   if (away) say(frame.banner, 'The client does not answer; trying again.');
   const down = state.downloads.reduce((sum, row) => sum + (row.state === 'D' ? row.rate : 0), 0);
@@ -120,6 +128,17 @@ function followed() {
   frame?.title.focus();
 }
 
+/** Says what happened; outside of the page too, if nobody looks at it. */
+function told({ event, text, group, user, file }) {
+  const [words, href] = {
+    join_request: [`${user} asks to join ${group}.`, groupLink(group, 'members')],
+    complete: [`${file} is complete.`, '#/downloads'],
+    failed: [text, '#/downloads'],
+  }[event] ?? [text];
+  notice(words, BAD.includes(event) ? 'bad' : GOOD.includes(event) ? 'good' : '', href);
+  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: words });
+}
+
 /** A newer program may need a newer page. */
 function versioned(version) {
   const here = document.querySelector('meta[name=version]').content;
@@ -140,7 +159,7 @@ async function begin() {
   for (const topic of ['link', 'session', 'groups', 'downloads']) on(topic, topic === 'link' || topic === 'session' ? show : () => frame && surround());
   on('problem', failed);
   on('link', () => state.link === 'open' && frame && announce('Connected'));
-  on('event', (event) => notice(event.text));
+  on('event', told);
   addEventListener('hashchange', () => (CODE.test(location.hash) ? location.reload() : followed()));
   document.querySelector('.skip').addEventListener('click', (event) => {
     event.preventDefault();
@@ -154,7 +173,7 @@ async function begin() {
       view.search.focus();
     }
   });
-  document.addEventListener('visibilitychange', () => document.hidden || looked());
+  document.addEventListener('visibilitychange', () => looked(document.hidden));
   // Another tab has got a token, or the one that this tab uses is gone.
   addEventListener('storage', (event) => event.key === 'shoal-token' && connect());
   show();

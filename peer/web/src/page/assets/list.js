@@ -10,14 +10,14 @@ const SPARE = 6;
  * Makes a list.
  *
  * `label` names it; `columns` are `{ title, kind, key, sort, fill(cell, item) }`, where `sort(one, other)` makes the title a button and
- * `kind` is a class of its cells; `keyOf(item)` names a row; `open(item)` is what Enter and a click do; `empty` stands there without rows.
+ * `kind` is a class of its cells; `keyOf(item)` names a row; `open(item)` is what Enter and a click do; `sorted` is the first order, `{ key, down }`.
  */
-export function list({ label, columns, keyOf, open, empty, sorted }) {
+export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
   const rows = h('div', { class: 'rows', role: 'rowgroup' });
   const scroller = h('div', { class: 'scroller', role: 'presentation' }, rows);
   const nothing = h('div', { class: 'empty', hidden: true });
   const head = h('div', { role: 'row', class: 'head', 'aria-rowindex': 1 });
-  const grid = h('div', { role: 'grid', class: 'list', 'aria-label': label },
+  const grid = h('div', { role: 'grid', class: `list ${kind}`, 'aria-label': label },
     h('div', { role: 'rowgroup' }, head), scroller, nothing);
   const shown = new Map();
   const spare = [];
@@ -45,9 +45,9 @@ export function list({ label, columns, keyOf, open, empty, sorted }) {
 
   /** Sorts, keeps the row that is active, and draws. */
   function arrange() {
-    const column = columns.find(({ key }) => key === order?.key);
+    const column = order && columns.find(({ key }) => key === order.key);
     columns.forEach(({ key }, at) => {
-      const direction = key !== order?.key ? 'none' : order.down ? 'descending' : 'ascending';
+      const direction = !column || key !== column.key ? 'none' : order.down ? 'descending' : 'ascending';
       if (columns[at].sort) titles[at].setAttribute('aria-sort', direction);
     });
     if (column) items = [...items].sort(order.down ? (one, other) => column.sort(other, one) : column.sort);
@@ -147,7 +147,7 @@ export function list({ label, columns, keyOf, open, empty, sorted }) {
   });
   // A row is as high as the style says, which is more where the page is narrow.
   const sized = new ResizeObserver(() => {
-    height = parseFloat(getComputedStyle(grid).getPropertyValue('--row')) || height;
+    height = parseFloat(getComputedStyle(rows).getPropertyValue('--row')) || height;
     later();
   });
   sized.observe(scroller);

@@ -16,10 +16,10 @@ export function announce(text, urgent) {
   speaker.textContent = text;
 }
 
-/** Shows a notice: `kind` is 'good', 'bad' or nothing. What is bad stays until it is closed. */
-export function notice(text, kind) {
-  const picture = icon(kind === 'bad' ? 'warn' : 'check');
-  const element = h('div', { class: `toast ${kind ?? ''}` }, picture, h('p', { dir: 'auto' }, text),
+/** Shows a notice: `kind` is 'good' or 'bad', `href` where it leads. What is bad stays until it is closed. */
+export function notice(text, kind, href) {
+  const picture = icon(kind === 'good' ? 'check' : 'warn');
+  const element = h('div', { class: `toast ${kind ?? ''}` }, picture, h('p', { dir: 'auto' }, href ? h('a', { href }, text) : text),
     button('Close this notice', () => element.remove(), { picture: 'close', quiet: true }));
   region.append(element);
   while (region.children.length > MOST) region.firstChild.remove();

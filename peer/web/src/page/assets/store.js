@@ -28,7 +28,14 @@ export function on(topic, listener) {
 }
 
 export function tell(topic, value) {
-  for (const listener of [...(listeners.get(topic) ?? [])]) listener(value);
+  for (const listener of [...(listeners.get(topic) ?? [])]) {
+    try {
+      listener(value);
+    } catch (error) {
+      // A view that fails must not end the stream of events.
+      reportError(error);
+    }
+  }
 }
 
 function setLink(link) {
@@ -79,6 +86,15 @@ export async function loadGroups() {
 export async function loadDownloads() {
   setDownloads((await get(path('downloads'))).downloads);
 }
+
+/** Why downloads or shares (`kind`) are as they are: sentences by what `keyOf` names. */
+export async function explained(kind) {
+  const found = await get(path('explain'));
+  return new Map(found.explanations.filter((one) => one.kind === kind && one.file && one.level !== 'well').map((one) => [keyOf(one), sentence(one)]));
+}
+
+/** An explanation with its next step. */
+export const sentence = ({ text, next }) => [text, next].filter(Boolean).join(' ');
 
 /** Looks at everything again. */
 export async function loadAll() {
@@ -131,6 +147,22 @@ export function connect() {
   });
 }
 
+let release = () => {};
+
+/** Follows on out of sight only as the one tab that does, and if its user wants to be told. */
+async function rest() {
+  const wanted = globalThis.Notification?.permission === 'granted';
+  const alone = wanted && await new Promise((taken) => {
+    navigator.locks.request('shoal-told', { ifAvailable: true }, (lock) => {
+      taken(!!lock);
+      return lock && new Promise((done) => (release = done));
+    });
+  });
+  if (alone || !document.hidden) return;
+  stream?.stop();
+  stream = null;
+}
+
 /** The token is good no more. */
 export function lock() {
   stream?.stop();
@@ -139,8 +171,14 @@ export function lock() {
   setLink('locked');
 }
 
-/** Somebody looks at the page again: what no event tells may be different. */
-export function looked() {
-  if (state.link === 'away') stream?.hurry();
+/**
+ * The page went out of sight, or somebody looks at it again. A browser has six connections per address: of the tabs that nobody sees one
+ * alone follows the client, and only to tell its user what happens. After a look, what no event tells may be different.
+ */
+export function looked(hidden) {
+  if (hidden) return void rest();
+  release();
+  if (!stream) connect();
+  else if (state.link === 'away') stream?.hurry();
   else if (state.link === 'open') quietly(loadAll);
 }

@@ -1,0 +1,118 @@
+// Limits, settings, and the account.
+
+import { get, path, post, put, remove } from '../api.js';
+import { button, field, h, keyed, name } from '../dom.js';
+import { pathInput } from '../folders.js';
+import { parseSize, size } from '../format.js';
+import { act, notice } from '../notices.js';
+import { ask } from '../panel.js';
+import { loadAll, quietly, state } from '../store.js';
+
+const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
+
+/** A rate that is typed. */
+function rateInput(label) {
+  return h('input', { placeholder: 'no limit', inputmode: 'decimal', 'aria-label': label });
+}
+
+function bytesOf(input) {
+  const bytes = input.value.trim() ? parseSize(input.value) : 0;
+  if (bytes === null) throw new Error(`“${input.value}” is no rate; give one such as 500k or 2 MiB/s, or nothing for no limit.`);
+  return bytes;
+}
+
+const show = (input, bytes) => (input.value = bytes ? `${size(bytes)}/s` : '');
+
+/** A part of the page with a button that sets what is typed there. */
+function section(title, content, save) {
+  const set = h('button', { type: 'submit' }, 'Save');
+  const submit = (event) => {
+    event.preventDefault();
+    act(set, async () => (await save(), notice('Saved.', 'good')));
+  };
+  return h('form', { class: 'card', onsubmit: submit }, h('h2', null, title), content, set);
+}
+
+export function settings() {
+  const element = h('div', { class: 'page' }, limits(), folders(), account());
+  return { title: 'Settings', bar: [], element, end() {} };
+}
+
+function limits() {
+  const [up, down] = [h('input', { placeholder: 'no limit' }), h('input', { placeholder: 'no limit' })];
+  const windows = h('ul', { class: 'windows', 'aria-label': 'Other limits by time of day' });
+  let rows = [];
+
+  function line(row) {
+    const days = DAYS.map((day) => {
+      const box = h('input', { type: 'checkbox', 'aria-label': day });
+      box.checked = row.days.includes(day);
+      box.onchange = () => (row.days = DAYS.filter((one, at) => days[at].firstChild.checked));
+      return h('label', { class: 'day' }, box, day);
+    });
+    const time = (key, label) => {
+      const input = h('input', { type: 'time', required: true, 'aria-label': label, onchange: () => (row[key] = input.value) });
+      input.value = row[key];
+      return input;
+    };
+    row.inputs = [rateInput('Upload limit then'), rateInput('Download limit then')];
+    show(row.inputs[0], row.up);
+    show(row.inputs[1], row.down);
+    return h('li', null, h('div', { class: 'days' }, days), h('div', { class: 'inline' }, time('from', 'From'), time('to', 'To')),
+      h('div', { class: 'inline' }, '↑', row.inputs[0], '↓', row.inputs[1], button('Remove', () => ((rows = rows.filter((one) => one !== row)), list()), { picture: 'close', quiet: true })));
+  }
+
+  const list = () => keyed(windows, rows, (row) => row, line);
+  const add = button('Add a time of day', () => (rows.push({ days: DAYS.slice(0, 5), from: '08:00', to: '18:00', up: 0, down: 0 }), list()), { picture: 'plus' });
+  quietly(async () => {
+    const found = await get(path('limits'));
+    show(up, found.up);
+    show(down, found.down);
+    rows = found.schedule ?? [];
+    list();
+  });
+  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], async () => {
+    const schedule = rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: bytesOf(inputs[0]), down: bytesOf(inputs[1]) }));
+    await put(path('limits'), { up: bytesOf(up), down: bytesOf(down), schedule });
+  });
+}
+
+function folders() {
+  const folder = pathInput({});
+  const active = h('input', { type: 'number', min: 0, placeholder: 'no bound' });
+  const command = h('code', null, 'none');
+  const told = h('input', { type: 'checkbox', id: 'told', onchange: () => told.checked && Notification.requestPermission().then((answer) => (told.checked = answer === 'granted')) });
+  told.checked = globalThis.Notification?.permission === 'granted';
+  quietly(async () => {
+    const found = await get(path('settings'));
+    folder.input.value = found.download_folder ?? '';
+    active.value = found.active_downloads ?? '';
+    command.textContent = found.on_complete ?? 'none';
+  });
+  return section('Downloads', [
+    field('Download folder', folder.input), folder.element,
+    field('Downloads at a time', active, 'The others wait in the queue.'),
+    h('div', { class: 'field' }, h('strong', null, 'Command on completion'), command, h('small', null, 'Only a terminal sets it: ', h('code', null, 'shoal set on_complete …'))),
+    h('label', { class: 'check', for: 'told' }, told, 'Tell me when a download ends while another page is in front'),
+  ], () => put(path('settings'), { download_folder: folder.input.value.trim(), ...(active.value === '' ? {} : { active_downloads: Number(active.value) }) }));
+}
+
+function account() {
+  const clients = h('ul', { class: 'people', 'aria-label': 'Clients' });
+  quietly(async () => {
+    const { sessions } = await get(path('sessions'));
+    keyed(clients, sessions, (one) => JSON.stringify(one), (one) => h('li', null, h('bdi', null, one.peer), h('small', null, one.self ? 'this client' : one.address)));
+  });
+  const out = button('Sign out', () => act(out, async () => (await remove(path('session')), loadAll())), { picture: 'out' });
+  return h('section', { class: 'card' }, h('h2', null, 'Account'),
+    h('p', null, 'Signed in as ', name(state.session.user), '.'), h('h3', null, 'Clients of this account'), clients,
+    h('div', { class: 'buttons' }, button('Change password', changePassword), out));
+}
+
+function changePassword() {
+  const [old, fresh] = ['current-password', 'new-password'].map((autocomplete) => h('input', { type: 'password', required: true, autocomplete }));
+  ask('Change the password', [field('Present password', old), field('New password', fresh)], 'Change', async () => {
+    await post(path('session', 'password'), { old: old.value, new: fresh.value });
+    notice('The password is another one now.', 'good');
+  });
+}
