@@ -31,11 +31,13 @@
 //! ```
 
 mod accounts;
+pub mod archive;
 mod background;
 mod client;
 mod downloads;
 mod error;
 mod file_ref;
+mod files;
 mod groups;
 mod hashing;
 mod kept;
