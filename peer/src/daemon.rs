@@ -53,6 +53,12 @@ impl Daemon {
         })
     }
 
+    /// Where the page is, if it is served.
+    #[must_use]
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.web.served()?.as_ref().ok().copied()
+    }
+
     /// The socket.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -3,15 +3,17 @@
 //!
 //! `programs` hands over to the six; `definition` is what clap knows of everything. `dispatch` tells apart what was typed;
 //! `invocation` is a command of the prompt among it. `ask` carries such a command to the daemon that `choose` finds, `passwords` has
-//! what it asks for, and `show` shows what it says. `watch` follows events, and `link` lets a browser in. `up` is a tracker and a
-//! client in one process.
+//! what it asks for, and `show` shows what it says. `watch` follows events, and `link` lets a browser in, which `browser` opens. `up` is a tracker and a
+//! client in one process, and `moving` takes them to another machine.
 
 mod ask;
+mod browser;
 mod choose;
 mod definition;
 mod dispatch;
 mod invocation;
 mod link;
+mod moving;
 mod passwords;
 mod programs;
 mod show;

@@ -14,6 +14,7 @@ mod feed;
 mod guard;
 mod keys;
 mod loopback;
+mod redirect;
 mod resources;
 mod serve;
 pub mod socket;
