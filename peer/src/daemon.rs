@@ -47,7 +47,9 @@ impl Daemon {
     pub fn web_note(&self) -> Option<String> {
         Some(match self.web.served()? {
             Ok(at) => {
-                format!("a browser or program on this machine may look in at http://{at}: type shoal web")
+                format!(
+                    "a browser or program on this machine may use this client at http://{at}: type shoal web"
+                )
             }
             Err(error) => format!("{error}; everything else goes on"),
         })

@@ -26,7 +26,7 @@ pub struct Options {
     /// Read no commands; share and download until a signal comes.
     #[arg(long)]
     pub headless: bool,
-    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384; with --headless.
+    /// Let a browser on this machine use this client at this address, such as 127.0.0.1:8384; with --headless.
     #[arg(long, value_name = "IP:PORT", value_parser = loopback, requires = "headless")]
     pub web: Option<SocketAddr>,
     /// Take passwords that are not given from the first line of this file, which only its owner may read (mode 600).

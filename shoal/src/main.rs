@@ -31,6 +31,8 @@ use shoal_wipe::Wiping;
 static ALLOCATOR: Wiping<mimalloc::MiMalloc> = Wiping(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    programs::run(&arguments).unwrap_or_else(|| dispatch::run(arguments))
+    let mut arguments = std::env::args_os();
+    let called = arguments.next();
+    let arguments: Vec<OsString> = arguments.collect();
+    programs::run(called.as_deref(), &arguments).unwrap_or_else(|| dispatch::run(arguments))
 }

@@ -362,6 +362,13 @@ impl Client {
         self.stopped()
     }
 
+    /// Kills the client with -9 that long after it began a command.
+    pub fn kill_during(mut self, command: &str, after: Duration) -> Stopped {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+        std::thread::sleep(after);
+        self.kill()
+    }
+
     /// Ends the client's input and waits for it to leave; says whether it exited with 0.
     pub fn quit(mut self) -> (Stopped, bool) {
         self.input = None;

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
 mod attack;
+mod browser;
+mod chromium;
 mod client;
 mod crowd;
 mod dfs;
@@ -37,6 +39,8 @@ use std::time::{Duration, Instant};
 use sha1::Digest;
 
 pub use attack::{Attacker, Flood, Target};
+pub use browser::{Browser, ask_port};
+pub use chromium::{Chromium, chromium_or_skip};
 pub use client::{Client, Outcome, Stopped};
 pub use crowd::Crowd;
 pub use dfs::{Store, files_below, node_secret};

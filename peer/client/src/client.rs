@@ -28,15 +28,17 @@ use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
 use crate::names;
+use crate::on_complete::{Completed, OnComplete};
+use crate::ordering::active_downloads;
+use crate::pace::{self, Pace};
 use crate::results::WhoAmI;
 use crate::shares::{self, Shares};
 use crate::store::{Store, StoreError};
 use crate::transfers::{self, Transfers};
 use crate::wake::Clock;
 
-/// Settings that hold the rate limits, in bytes per second.
-pub(crate) const LIMIT_UP: &str = "limit_up";
-pub(crate) const LIMIT_DOWN: &str = "limit_down";
+/// How long the start waits for the end of moves that a crash interrupted.
+const RECOVER_WITHIN: Duration = Duration::from_secs(3);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) holdings: Holdings,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
+    pub(crate) pace: Pace,
+    pub(crate) on_complete: OnComplete,
     pub(crate) events: Events,
     /// For the first listener: what happened since the start.
     pub(crate) first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
@@ -106,12 +110,13 @@ impl Client {
             Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))
         });
         let (identity, known, store) = opened.await??;
-        let (up, down) = (limit(&store, LIMIT_UP).await?, limit(&store, LIMIT_DOWN).await?);
+        recover_moves(&store).await?;
+        let pace = Pace::load(&store).await?;
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
         let (swarm, reached_at) = serve(&config, &identity, &tickets).await?;
-        swarm.set_upload_limit(up);
+        swarm.set_upload_limit(pace.applied().up);
         let control_config = ControlConfig {
             identity: identity.clone(),
             listen: None,
@@ -129,7 +134,8 @@ impl Client {
             holdings: holdings.clone(),
             events: events.clone(),
         });
-        let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
+        let engine =
+            Engine::new(EngineConfig { download_limit: pace.applied().down, ..EngineConfig::default() });
         let (shares, monitor) = Shares::new(shares::Parts {
             store: store.clone(),
             swarm: swarm.clone(),
@@ -137,6 +143,7 @@ impl Client {
             holdings: holdings.clone(),
             events: events.clone(),
         });
+        let (on_complete, completed) = OnComplete::load(&store, events.clone()).await?;
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),
             swarm: swarm.clone(),
@@ -147,7 +154,9 @@ impl Client {
             tickets: tickets.clone(),
             engine: engine.clone(),
             mirrors: config.mirrors,
+            on_complete: on_complete.clone(),
         });
+        transfers.set_active(active_downloads(&store).await?);
         let client = Self(Arc::new(Inner {
             config,
             reached_at,
@@ -161,6 +170,8 @@ impl Client {
             holdings,
             shares,
             transfers,
+            pace,
+            on_complete,
             events,
             first_events,
             hashing: watch::Sender::new(None),
@@ -173,18 +184,25 @@ impl Client {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        client.begin(unknown, monitor);
+        client.begin(unknown, monitor, completed);
         Ok(client)
     }
 
     /// Begins what goes on until the client leaves.
-    fn begin(&self, unknown: mpsc::Receiver<Vec<Holding>>, monitor: shares::Monitor) {
+    fn begin(
+        &self,
+        unknown: mpsc::Receiver<Vec<Holding>>,
+        monitor: shares::Monitor,
+        completed: mpsc::Receiver<Completed>,
+    ) {
         self.0.tasks.spawn(background::run(self.clone(), unknown));
         self.0.tasks.spawn(background::mind_sleeps(self.clone()));
         self.0.tasks.spawn(membership::run(self.clone()));
         let leaving = self.0.leaving.clone();
         self.0.going_on.send_replace(self.keeps_session());
         self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
+        self.0.tasks.spawn(pace::run(self.clone()));
+        self.0.tasks.spawn(self.0.on_complete.clone().run(completed, self.0.stop.clone()));
         self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }
 
@@ -298,8 +316,15 @@ async fn serve(
     Ok((swarm, reached_at))
 }
 
-/// A rate limit that was set, in bytes per second.
-pub(crate) async fn limit(store: &Store, setting: &'static str) -> Result<Option<u64>, StoreError> {
-    let text = store.setting(setting).await?;
-    Ok(text.and_then(|text| text.parse().ok()).filter(|rate| *rate > 0))
+/// Ends moves that a crash interrupted. A drive that hangs must not hold up the start.
+async fn recover_moves(store: &Store) -> Result<(), StoreError> {
+    let store = store.clone();
+    let recovered = tokio::spawn(async move { transfers::recover(&store).await });
+    match tokio::time::timeout(RECOVER_WITHIN, recovered).await {
+        Ok(Ok(recovered)) => recovered,
+        _ => {
+            tracing::warn!("an interrupted move is not over after {RECOVER_WITHIN:?}: does a drive hang?");
+            Ok(())
+        }
+    }
 }

@@ -8,6 +8,8 @@ use shoal_net::{IdentityError, KnownError, NetError};
 
 use crate::FileRef;
 use crate::archive::ArchiveError;
+use crate::on_complete::CommandError;
+use crate::schedule::MAX_WINDOWS;
 use crate::shares::ShareError;
 use crate::store::StoreError;
 use crate::transfers::TransferError;
@@ -93,6 +95,12 @@ pub enum ClientError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The schedule has too many windows.
+    #[error("a schedule has {MAX_WINDOWS} windows at most; remove one first: schedule remove <number>")]
+    TooManyWindows,
+    /// A command that cannot be run on completion.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// `wait` ended before the downloads did.
     #[error("{} still running after {} s; see show_downloads -v", text::count(*.running, "download"), .waited.as_secs_f32())]
     StillRunning {
@@ -128,6 +136,8 @@ impl ClientError {
             Self::Share(_) => "share",
             Self::Transfer(_) => "transfer",
             Self::Store(_) => "store",
+            Self::TooManyWindows => "too_many_windows",
+            Self::Command(_) => "command",
             Self::StillRunning { .. } => "still_running",
             Self::DownloadsFailed(_) => "downloads_failed",
         }

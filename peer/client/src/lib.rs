@@ -43,7 +43,12 @@ mod hashing;
 mod kept;
 mod membership;
 mod names;
+mod on_complete;
+mod ordering;
+mod pace;
+mod priority;
 mod results;
+pub mod schedule;
 mod shares;
 mod sharing;
 mod store;
@@ -55,8 +60,10 @@ pub use error::{ClientError, StartError};
 pub use file_ref::{Direction, FileRef};
 pub use hashing::Hashing;
 pub use names::Names;
+pub use on_complete::CommandError;
+pub use priority::{Priority, QueueEnd};
 pub use results::{
     ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, SharedFile, UserCreated, WhoAmI,
 };
 pub use shares::ShareError;
-pub use transfers::{Begun, DownloadRow, Resumed, RowState, Sources, TransferError};
+pub use transfers::{Begun, DownloadRow, MoveError, Resumed, RowState, Sources, TransferError};

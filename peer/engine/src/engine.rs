@@ -71,6 +71,21 @@ impl Engine {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
+        self.start_limited(content, target, sources, Limiter::new(None))
+    }
+
+    /// As [`Engine::start`], with a limit of its own. Both limits hold: the lower one is felt. It may be changed meanwhile.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start_limited(
+        &self,
+        content: Content,
+        target: Target,
+        sources: mpsc::Receiver<SourceChange>,
+        limiter: Limiter,
+    ) -> Download {
         let layout = *content.layout();
         let (control, control_seen) = watch::channel(Control::Run);
         let (progress_sender, progress) =
@@ -80,6 +95,7 @@ impl Engine {
         let part = Arc::new(OnceLock::new());
         let start = Start {
             resources: self.resources.clone(),
+            limiter,
             content: content.clone(),
             target: target.clone(),
             sources,

@@ -37,10 +37,11 @@ impl Resources {
         self.pool.bytes() / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
     }
 
-    /// One download's share of the rate limit, in bytes per second.
-    pub(crate) fn rate_share(&self) -> Option<u64> {
+    /// What one download may receive, in bytes per second: its share of the limit of all, and no more than its `own`.
+    pub(crate) fn rate_share(&self, own: &Limiter) -> Option<u64> {
         let among = self.moving.load(Ordering::Relaxed).max(1) as u64;
-        self.limiter.rate().map(|rate| (rate / among).max(1))
+        let share = self.limiter.rate().map(|rate| (rate / among).max(1));
+        share.into_iter().chain(own.rate()).min()
     }
 }
 

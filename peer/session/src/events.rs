@@ -161,6 +161,15 @@ pub enum Event {
         /// Why, and what to do.
         error: String,
     },
+    /// The command that is run when a download is complete did not do its work.
+    CommandFailed {
+        /// In which group.
+        group: GroupName,
+        /// For which file.
+        file: FileName,
+        /// What happened.
+        reason: String,
+    },
     /// A source was caught lying, and is not used any more.
     SourceBanned {
         /// In which group.
@@ -267,6 +276,9 @@ impl fmt::Display for Event {
                 write!(f, ", at {}", shown(path))
             }
             Self::Failed { group, file, error } => write!(f, "[F] [{group}] {file}: {error}"),
+            Self::CommandFailed { group, file, reason } => {
+                write!(f, "the command on completion failed for {file} of {group}: {reason}")
+            }
             Self::SourceBanned { group, file, source, reason } => {
                 write!(f, "{source} is not used any more for {file} of {group}: {reason}")
             }

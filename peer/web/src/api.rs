@@ -161,7 +161,7 @@ pub(crate) fn router(
         .route("/api/1/link", post(link))
         .route("/api/1/link/file", post(link_file))
         .with_state(Parts { client: client.clone(), asked, loopback })
-        .merge(resources::router(client.clone()))
+        .merge(resources::router(resources::Site { client: client.clone() }))
         .merge(feed::router(client, recent, closing))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)

@@ -3,12 +3,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::socket;
 
 /// How such files are called; those that a killed daemon left are known by it.
 const PREFIX: &str = "shoal-open-";
 const SUFFIX: &str = ".html";
+/// A file of this age leads nowhere: its code is good for a minute.
+const OLD: Duration = Duration::from_secs(120);
 /// Old ones that are removed at a time.
 const MAX_SWEPT: usize = 16;
 /// Where snaps are. A browser from there reads no hidden folder and no runtime folder, but what lies openly in the home folder.
@@ -75,7 +78,7 @@ fn sweep(folder: &Path) {
         let name = entry.file_name();
         let is_one = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-        is_one && age().is_some_and(|age| age > 2 * crate::keys::CODE_LIFE)
+        is_one && age().is_some_and(|age| age > OLD)
     };
     for entry in entries.filter(old).take(MAX_SWEPT) {
         let _ = std::fs::remove_file(entry.path());

@@ -61,9 +61,9 @@ pub(super) async fn run(options: &Export, socket: Option<PathBuf>) -> Result<Out
         Folder::Up(dir) => beside(dir, &mut archive)?,
         Folder::Client(_) => false,
     };
-    archive.write(&file, &passphrase)?;
-    archive::retire(&data_dir, &file)
-        .context("the export is written, but the client here does not know of it: do not start it again")?;
+    archive
+        .move_to(&file, &passphrase, &data_dir)
+        .context("the client ended, and can be started again here: it was not exported")?;
     let (shares, downloads) = archive.counts();
     let session = archive.has_session();
     let mark = client.join("moved");

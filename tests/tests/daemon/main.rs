@@ -4,6 +4,7 @@
 mod api;
 mod cli;
 mod keep;
+mod resources;
 mod silent;
 mod socket;
 mod units;

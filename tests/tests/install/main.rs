@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod moving;
+mod package;
 mod page;
 
 use std::path::Path;

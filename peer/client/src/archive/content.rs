@@ -11,6 +11,7 @@ use shoal_session::text;
 use shoal_swarm::FileKey;
 
 use crate::FileRef;
+use crate::priority::{Priority, Rank};
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, Whole, time, time_column};
 
 /// Longest path that Linux takes (`PATH_MAX`), in bytes.
@@ -125,6 +126,15 @@ pub(super) struct Download {
     /// Bytes that were verified when it last stopped.
     #[n(9)]
     pub(super) verified: u64,
+    /// Its priority by its name.
+    #[n(10)]
+    priority: Option<String>,
+    /// Its place among those of its priority.
+    #[n(11)]
+    position: Option<i64>,
+    /// Its own limit in bytes per second.
+    #[n(12)]
+    limit: Option<u64>,
 }
 
 /// How far a download came.
@@ -267,7 +277,8 @@ impl KnownFile {
 
 impl Download {
     fn of(record: DownloadRecord) -> Self {
-        let DownloadRecord { user, key, group, manifest, path, share, state, verified, .. } = record;
+        let DownloadRecord { user, key, group, manifest, path, share, state, verified, rank, limit, .. } =
+            record;
         let (state, reason) = match state {
             DownloadState::Running => (State::Running, None),
             DownloadState::Paused => (State::Paused, None),
@@ -275,12 +286,29 @@ impl Download {
             DownloadState::Failed(reason) => (State::Failed, Some(reason)),
         };
         let (file, group, group_name) = (key.file, key.group, group);
-        Self { user, group, file, group_name, manifest, path, share, state, reason, verified }
+        let (priority, position) = (Some(rank.priority.name().to_owned()), Some(rank.position));
+        Self {
+            user,
+            group,
+            file,
+            group_name,
+            manifest,
+            path,
+            share,
+            state,
+            reason,
+            verified,
+            priority,
+            position,
+            limit,
+        }
     }
 
     fn record(self) -> DownloadRecord {
         let key = self.key();
-        let Self { user, group_name, manifest, path, share, state, reason, verified, .. } = self;
+        let Self { user, group_name, manifest, path, share, state, reason, verified, limit, .. } = self;
+        let known = Priority::ALL.into_iter().find(|one| self.priority.as_deref() == Some(one.name()));
+        let rank = Rank { priority: known.unwrap_or_default(), position: self.position.unwrap_or_default() };
         let state = match state {
             State::Running => DownloadState::Running,
             State::Paused => DownloadState::Paused,
@@ -289,7 +317,19 @@ impl Download {
         };
         // What lies on this machine is not replaced because another one allowed that.
         let overwrite = false;
-        DownloadRecord { user, key, group: group_name, manifest, path, overwrite, share, state, verified }
+        DownloadRecord {
+            user,
+            key,
+            group: group_name,
+            manifest,
+            path,
+            overwrite,
+            share,
+            state,
+            verified,
+            rank,
+            limit,
+        }
     }
 
     pub(super) fn key(&self) -> FileKey {
@@ -351,6 +391,8 @@ mod tests {
             share: true,
             state,
             verified: 9,
+            rank: Rank { priority: Priority::High, position: 3 },
+            limit: Some(1_000),
         };
         let whole = Whole {
             shares: vec![ShareRecord {
@@ -392,7 +434,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let digest = shoal_common::Blake3::of(&sample().bytes());
-        assert_eq!(digest.to_string(), "b52aa226037d98e3f574fba9af32febc2a5fdc3a8d21d00ef53e40339e063904");
+        assert_eq!(digest.to_string(), "4433d532f805a7f71fcfd1ecb11aa73ae405b39e55abc26682d7cbdd8bf1bb11");
     }
 
     #[test]

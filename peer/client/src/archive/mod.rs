@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// Longest of the small files that go along, in bytes.
 const MAX_SMALL: u64 = 1024 * 1024;
 /// Settings that hold on another machine, too. Folders do not, and commands are not taken from a file.
-const CARRIED: &[&str] = &["limit_up", "limit_down"];
+const CARRIED: &[&str] = &["limit_up", "limit_down", "active_downloads", "schedule"];
 
 /// What an export holds.
 pub struct Archive(Content);
@@ -107,11 +107,27 @@ impl Archive {
         self.0.kept.is_some()
     }
 
-    /// Writes it into a new file under a passphrase.
+    /// Writes it into a new file under a passphrase. From then on the client of that data folder lives elsewhere: it does not start
+    /// there, and its kept session is gone from there. The mark comes first, so that a crash leaves no export of a client that starts.
     ///
     /// # Errors
-    /// When there is a file already, it would be too long, or it cannot be written.
-    pub fn write(&self, path: &Path, passphrase: &Password) -> Result<(), ArchiveError> {
+    /// When there is a file already, it would be too long, or it cannot be written. Then the client can be started as before.
+    pub fn move_to(
+        &self,
+        path: &Path,
+        passphrase: &Password,
+        data_dir: &DataDir,
+    ) -> Result<(), ArchiveError> {
+        marks::moved(data_dir.path(), path)?;
+        if let Err(error) = self.write(path, passphrase) {
+            remove(&data_dir.path().join(marks::MOVED))?;
+            return Err(error);
+        }
+        let session = data_dir.path().join(SESSION_FILE);
+        wipe(&session).map(drop).map_err(|error| ArchiveError::Write { path: session, error })
+    }
+
+    fn write(&self, path: &Path, passphrase: &Password) -> Result<(), ArchiveError> {
         let plain = self.0.bytes();
         if plain.len() as u64 + 1_024 > MAX_BYTES {
             return Err(ArchiveError::TooLarge(MAX_BYTES));
@@ -263,17 +279,6 @@ impl Archive {
     }
 }
 
-/// The client at this data folder lives elsewhere now: it does not start here, and its kept session is gone from here.
-///
-/// # Errors
-/// When that cannot be written down.
-pub fn retire(data_dir: &DataDir, export: &Path) -> Result<(), ArchiveError> {
-    marks::moved(data_dir.path(), export)?;
-    wipe(&data_dir.path().join(SESSION_FILE))
-        .map(drop)
-        .map_err(|error| ArchiveError::Write { path: data_dir.path().join(SESSION_FILE), error })
-}
-
 fn is_carried(setting: &str) -> bool {
     CARRIED.contains(&setting)
 }
@@ -297,5 +302,33 @@ fn remove(path: &Path) -> Result<(), ArchiveError> {
             Err(ArchiveError::Write { path: path.to_owned(), error })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_that_cannot_be_written_leaves_a_client_that_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(&dir.path().join("client")).unwrap();
+        let none = Archive::of(&data_dir, String::new(), false).await;
+        assert!(matches!(none, Err(ArchiveError::NoClient(_))));
+        Identity::load_or_create(&data_dir.path().join(IDENTITY_FILE)).unwrap();
+        std::fs::write(data_dir.path().join(SESSION_FILE), "kept").unwrap();
+        let archive = Archive::of(&data_dir, "127.0.0.1 9001".to_owned(), true).await.unwrap();
+        let passphrase = Password::new("a passphrase".to_owned());
+        let error = archive.move_to(&dir.path().join("none/export"), &passphrase, &data_dir).unwrap_err();
+        assert!(matches!(error, ArchiveError::Write { .. }), "{error}");
+        marks::check(data_dir.path()).unwrap();
+        assert!(data_dir.path().join(SESSION_FILE).exists());
+        archive.move_to(&dir.path().join("export"), &passphrase, &data_dir).unwrap();
+        assert!(matches!(marks::check(data_dir.path()), Err(ArchiveError::Moved { .. })));
+        assert!(!data_dir.path().join(SESSION_FILE).exists());
+        assert!(matches!(
+            Archive::of(&data_dir, String::new(), false).await,
+            Err(ArchiveError::Moved { .. })
+        ));
     }
 }

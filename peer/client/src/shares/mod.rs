@@ -5,6 +5,7 @@
 mod checks;
 mod drives;
 mod error;
+mod follow;
 mod handle;
 mod health;
 mod known;
@@ -27,6 +28,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
+pub(crate) use follow::FollowError;
 pub(crate) use monitor::Monitor;
 
 use crate::FileRef;

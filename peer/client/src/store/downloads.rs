@@ -7,6 +7,7 @@ use rusqlite::{Row, Transaction};
 use shoal_common::{GroupName, Manifest, Uid};
 
 use super::{Store, StoreError, rows};
+use crate::priority::{Priority, Rank};
 use shoal_swarm::FileKey;
 
 /// A download that a user began here.
@@ -30,6 +31,10 @@ pub(crate) struct DownloadRecord {
     pub state: DownloadState,
     /// Bytes that were verified when it last stopped.
     pub verified: u64,
+    /// Where it stands in the queue.
+    pub rank: Rank,
+    /// Its own limit in bytes per second.
+    pub limit: Option<u64>,
 }
 
 /// How far a download came.
@@ -60,6 +65,11 @@ impl DownloadState {
 #[derive(Debug, thiserror::Error)]
 #[error("no download has the state {0:?}")]
 struct StateError(String);
+
+/// A priority that no version wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("no download has the priority {0:?}")]
+struct PriorityError(String);
 
 impl Store {
     /// Records a download, or replaces the record of it, which moves it to the end of the list.
@@ -137,6 +147,46 @@ impl Store {
         .await
     }
 
+    /// Records where a download stands in the queue.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_download_rank(
+        &self,
+        user: Uid,
+        key: FileKey,
+        rank: Rank,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute(
+                "update download set priority = ?, position = ? where user = ? and gid = ? and fid = ?",
+                (rank.priority.name(), rank.position, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records a download's own limit, in bytes per second.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_download_limit(
+        &self,
+        user: Uid,
+        key: FileKey,
+        limit: Option<u64>,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute(
+                "update download set rate_limit = ? where user = ? and gid = ? and fid = ?",
+                (limit, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Records that a download is not to be shared.
     ///
     /// # Errors
@@ -192,7 +242,8 @@ pub(super) fn insert(
     let (state, error) = download.state.columns();
     db.execute(
         "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
-         overwrite, share, state, error, verified) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         overwrite, share, state, error, verified, priority, position, rate_limit)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             download.user.0,
             download.key.group.0,
@@ -206,6 +257,9 @@ pub(super) fn insert(
             state,
             error,
             download.verified,
+            download.rank.priority.name(),
+            download.rank.position,
+            download.limit,
         ),
     )?;
     Ok(())
@@ -220,6 +274,8 @@ pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         "failed" => DownloadState::Failed(row.get::<_, Option<String>>("error")?.unwrap_or_default()),
         _ => return Err(rows::damaged(Type::Text, StateError(state))),
     };
+    // An earlier version wrote none, and downloads went in the order in which they began.
+    let position: Option<i64> = row.get("position")?;
     Ok(DownloadRecord {
         user: Uid(row.get("user")?),
         key: rows::key(row)?,
@@ -230,7 +286,15 @@ pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         share: row.get("share")?,
         state,
         verified: row.get("verified")?,
+        rank: Rank { priority: priority(row)?, position: position.map_or_else(|| row.get("id"), Ok)? },
+        limit: row.get("rate_limit")?,
     })
+}
+
+fn priority(row: &Row<'_>) -> rusqlite::Result<Priority> {
+    let name: String = row.get("priority")?;
+    let found = Priority::ALL.into_iter().find(|priority| priority.name() == name);
+    found.ok_or_else(|| rows::damaged(Type::Text, PriorityError(name)))
 }
 
 #[cfg(test)]
@@ -255,6 +319,8 @@ mod tests {
             share: true,
             state: DownloadState::Running,
             verified: 0,
+            rank: Rank { priority: Priority::Normal, position: i64::from(n) },
+            limit: None,
         };
         for n in [3, 1, 2] {
             store.put_download(record(n), list.clone()).await.unwrap();
@@ -263,13 +329,16 @@ mod tests {
         store.set_download_state(user, key(1), failed.clone(), 7).await.unwrap();
         store.set_download_state(user, key(9), DownloadState::Paused, 0).await.unwrap();
         store.unshare_download(user, key(2)).await.unwrap();
+        let rank = Rank { priority: Priority::Low, position: -4 };
+        store.set_download_rank(user, key(2), rank).await.unwrap();
+        store.set_download_limit(user, key(2), Some(500)).await.unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
         let expected = [
             record(3),
             DownloadRecord { state: failed, verified: 7, ..record(1) },
-            DownloadRecord { share: false, ..record(2) },
+            DownloadRecord { share: false, rank, limit: Some(500), ..record(2) },
         ];
         assert_eq!(store.downloads(user).await.unwrap(), expected);
         assert_eq!(store.downloads(Uid([2; 16])).await.unwrap(), []);

@@ -78,6 +78,7 @@ impl Store {
 /// Records a share, or replaces the record of it.
 pub(super) fn insert(db: &Transaction<'_>, share: &ShareRecord, piece_list: &[u8]) -> rusqlite::Result<()> {
     rows::put_piece_list(db, &share.manifest, piece_list)?;
+    let (size, modified, inode, device, changed) = identity_columns(&share.identity);
     db.execute(
         "insert or replace into share (user, gid, fid, group_name, manifest, piece_list, path,
          size, mtime_ns, inode, device, ctime_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -89,11 +90,11 @@ pub(super) fn insert(db: &Transaction<'_>, share: &ShareRecord, piece_list: &[u8
             rows::manifest_column(&share.manifest),
             share.manifest.piece_list.0,
             rows::path_column(&share.path),
-            share.identity.size.cast_signed(),
-            time_column(share.identity.modified),
-            share.identity.inode.cast_signed(),
-            share.identity.device.cast_signed(),
-            share.identity.changed.map(time_column),
+            size,
+            modified,
+            inode,
+            device,
+            changed,
         ),
     )?;
     Ok(())
@@ -106,14 +107,30 @@ pub(super) fn share(row: &Row<'_>) -> rusqlite::Result<ShareRecord> {
         group: rows::group_name(row)?,
         manifest: rows::manifest(row)?,
         path: rows::path(row)?,
-        identity: FileIdentity {
-            size: row.get::<_, i64>("size")?.cast_unsigned(),
-            modified: time(row.get("mtime_ns")?),
-            changed: row.get::<_, Option<i64>>("ctime_ns")?.map(time),
-            inode: row.get::<_, i64>("inode")?.cast_unsigned(),
-            device: row.get::<_, i64>("device")?.cast_unsigned(),
-        },
+        identity: identity(row)?,
     })
+}
+
+/// The identity of a file, from its columns.
+pub(super) fn identity(row: &Row<'_>) -> rusqlite::Result<FileIdentity> {
+    Ok(FileIdentity {
+        size: row.get::<_, i64>("size")?.cast_unsigned(),
+        modified: time(row.get("mtime_ns")?),
+        changed: row.get::<_, Option<i64>>("ctime_ns")?.map(time),
+        inode: row.get::<_, i64>("inode")?.cast_unsigned(),
+        device: row.get::<_, i64>("device")?.cast_unsigned(),
+    })
+}
+
+/// The columns of an identity: size, time of modification, inode, device, time of change.
+pub(super) fn identity_columns(identity: &FileIdentity) -> (i64, i64, i64, i64, Option<i64>) {
+    (
+        identity.size.cast_signed(),
+        time_column(identity.modified),
+        identity.inode.cast_signed(),
+        identity.device.cast_signed(),
+        identity.changed.map(time_column),
+    )
 }
 
 /// Nanoseconds since 1970. Times out of their range, which end in 2262, become one that no file has.

@@ -10,6 +10,7 @@ use shoal_engine::hash::FileIdentity;
 
 use super::Downloads;
 use super::end::End;
+use crate::on_complete::Completed;
 use crate::shares::ShareError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
@@ -62,6 +63,11 @@ impl Downloads {
                 let took =
                     took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
                 let took_ms = took.map(|(ms, _)| ms);
+                if run.is_some() {
+                    let (group, file, path) = (group.clone(), file.clone(), path.clone());
+                    let sha1 = record.manifest.sha1;
+                    parts.on_complete.completed(Completed { group, file, path, size, sha1 });
+                }
                 let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
                 parts.events.emit(Event::Complete { group, file, path, size, took_ms, average });
                 if share {

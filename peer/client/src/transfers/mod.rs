@@ -1,7 +1,6 @@
 //! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each one
 //! that runs has a task, which feeds sources to the engine and shares what arrives.
 
-mod active;
 mod begin;
 mod choice;
 mod destination;
@@ -11,6 +10,10 @@ mod error;
 mod holders;
 mod list;
 mod mirrors;
+mod moving;
+mod order;
+mod places;
+mod queue;
 mod row;
 mod run;
 mod sources;
@@ -31,18 +34,20 @@ use tokio_util::task::TaskTracker;
 pub use begin::{Begun, Resumed};
 pub(crate) use destination::DestinationError;
 pub use error::TransferError;
+pub use moving::MoveError;
+pub(crate) use moving::recover;
 pub use row::{DownloadRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
+use crate::on_complete::OnComplete;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
-use active::Active;
 use destination::Destination;
 use end::Stop;
 use error::{metadata, wrong_state};
-use list::List;
-use run::StartedBy;
+use list::{List, Waiting};
+use places::Places;
 use shoal_common::budget::Budget;
 use shoal_session::Session;
 use shoal_session::events::Events;
@@ -85,6 +90,8 @@ pub(crate) struct Parts {
     pub engine: Engine,
     /// How far mirrors that other members name may lie.
     pub mirrors: Reach,
+    /// What is run when one is complete.
+    pub on_complete: OnComplete,
 }
 
 struct Downloads {
@@ -94,8 +101,10 @@ struct Downloads {
     running: watch::Sender<usize>,
     /// Counts the times that this machine woke up.
     wakes: watch::Sender<u64>,
-    /// How many of them may work at the same time.
-    active: Active,
+    /// Which of them may work at the same time.
+    places: Arc<Places>,
+    /// Held while a finished download is moved.
+    moving: Arc<tokio::sync::Mutex<()>>,
     tasks: TaskTracker,
     /// Ends what only waits.
     closing: CancellationToken,
@@ -110,7 +119,8 @@ impl Transfers {
             list: Mutex::default(),
             running: watch::Sender::new(0),
             wakes: watch::Sender::new(0),
-            active: Active::new(Budget::of(descriptors::limit()).downloads),
+            places: Places::new(Budget::of(descriptors::limit()).downloads),
+            moving: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))
@@ -127,9 +137,7 @@ impl Transfers {
         self.list().replace(records);
         let count = running.len();
         // They look at their destinations themselves: a drive that hangs must not delay a login.
-        for record in running {
-            supervisor::start(&self.0, record, StartedBy::Login, None);
-        }
+        supervisor::start_again(&self.0, running);
         Ok(count)
     }
 
@@ -226,7 +234,8 @@ impl Transfers {
     /// All downloads in the order in which they began.
     #[must_use]
     pub(crate) fn rows(&self) -> Vec<DownloadRow> {
-        self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
+        let waiting = self.0.waiting();
+        self.0.named_list().rows(&waiting, |group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// How much of a listed download is there, in whole percent.
@@ -295,6 +304,12 @@ impl Transfers {
     fn list(&self) -> MutexGuard<'_, List> {
         self.0.list()
     }
+
+    /// What a download waits for, if it lacks something or it is not its turn.
+    fn waits(&self, key: FileKey) -> Option<String> {
+        let waiting = self.0.waiting();
+        self.list().waits(key, &waiting)
+    }
 }
 
 /// Ties log lines to a download: all that is logged on its behalf has the file's id. Of the highest level, so that no
@@ -340,6 +355,10 @@ impl Downloads {
 
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::new(self.places.waiting(), self.places.bound_by_files())
     }
 
     /// The list, with the present names of groups: another group may have been given an old one.

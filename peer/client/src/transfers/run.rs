@@ -8,6 +8,7 @@ use std::time::Duration;
 use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
+use shoal_engine::rate::Limiter;
 use shoal_engine::{
     BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange,
     feed,
@@ -19,6 +20,7 @@ use super::error::StartError;
 use super::holders::{HoldersAnswer, SOONEST};
 use super::list::{Now, Works};
 use super::mirrors::{Mirrors, Notice};
+use super::places::Place;
 use super::sources::{Banned, Sources};
 use super::{Downloads, destination};
 use crate::store::DownloadRecord;
@@ -34,9 +36,7 @@ const AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// catching up.
 const REFUSALS: u32 = 3;
 
-/// How long a download has nothing to fetch before it gives its place to one that waits.
-const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
-/// How often that is looked at while one waits.
+/// How often it is looked at whether a download has a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
@@ -75,7 +75,7 @@ pub(super) enum Closed {
     /// Something is lacking that may be there again. What is verified is kept, and another run continues. With the error,
     /// for a user who has just chosen the wrong place.
     Short(Shortage, String),
-    /// It had nothing to fetch, and another download waits for its place.
+    /// It is another download's turn.
     GaveWay,
 }
 
@@ -110,7 +110,7 @@ impl Run {
     pub(super) fn start(
         downloads: &Arc<Downloads>,
         (record, number): (&DownloadRecord, u64),
-        pieces: Arc<[Sha1]>,
+        (pieces, limiter): (Arc<[Sha1]>, Limiter),
         started_by: StartedBy,
         opened: watch::Sender<Option<Option<String>>>,
         stopped: watch::Receiver<Option<Stop>>,
@@ -119,7 +119,7 @@ impl Run {
         let content = Content::new(layout, pieces, record.manifest.digest())?;
         let target = destination::target(record.path.clone(), record.overwrite);
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
-        let download = downloads.parts.engine.start(content, target, sources);
+        let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
         let share = {
             let mut list = downloads.list();
             let works = Works { progress: download.progress(), waits_for: download.waits_for() };
@@ -136,7 +136,12 @@ impl Run {
 
     /// Runs until the engine ends, or is stopped.
     /// `answer` is what the trackers said of the holders just now, if they were asked.
-    pub(super) async fn run(self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> Closed {
+    pub(super) async fn run(
+        self,
+        place: &Place,
+        learned: &mut Learned,
+        answer: Option<HoldersAnswer>,
+    ) -> Closed {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
@@ -145,7 +150,7 @@ impl Run {
                 Closed::End(End::Complete) => Closed::End(End::Complete),
                 _ => Closed::End(End::Failed(problem)),
             },
-            () = self.idles() => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
+            () = self.gives_way(place) => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
                 Closed::End(End::Suspended) => Closed::GaveWay,
                 closed => closed,
             },
@@ -155,14 +160,25 @@ impl Run {
         }
     }
 
-    /// Completes when the download has had nothing to fetch for a while and another waits for its place.
-    async fn idles(&self) {
-        loop {
-            self.downloads.active.wanted().await;
-            if self.download.progress().borrow().idle >= GIVE_WAY_AFTER {
-                return;
+    /// Tells the queue whether the download has a source. Completes when it has to give way to another.
+    async fn gives_way(&self, place: &Place) {
+        let look = async {
+            let mut progress = self.download.progress();
+            loop {
+                let now = progress.borrow_and_update().clone();
+                match now.phase {
+                    Phase::Waiting => place.idles(now.idle),
+                    Phase::Downloading | Phase::Checking | Phase::Finishing => place.moves(),
+                    Phase::Opening | Phase::Ended => {}
+                }
+                // One that waits for a source is looked at at once when it has one.
+                let changed = progress.wait_for(|then| then.phase != now.phase);
+                let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        tokio::select! {
+            () = place.revoked() => {}
+            never = look => match never {},
         }
     }
 

@@ -169,13 +169,13 @@ pub(super) fn bottleneck(
     core: &DownloadCore,
     resources: &Resources,
     queued: usize,
-    held_up: bool,
+    at_rate_limit: bool,
 ) -> Bottleneck {
     match phase {
         Phase::Waiting if core.is_busy() => Bottleneck::SourcesBusy,
         Phase::Waiting => Bottleneck::NoSource,
         Phase::Downloading if queued >= BUSY_QUEUE || resources.pool.available() == 0 => Bottleneck::Disk,
-        Phase::Downloading if held_up && resources.limiter.rate().is_some() => Bottleneck::RateLimit,
+        Phase::Downloading if at_rate_limit => Bottleneck::RateLimit,
         Phase::Downloading => Bottleneck::Sources,
         Phase::Opening | Phase::Checking | Phase::Finishing | Phase::Ended => Bottleneck::Idle,
     }

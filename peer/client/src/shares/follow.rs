@@ -1,0 +1,67 @@
+//! Shares follow a file that this client moves.
+
+use std::io;
+use std::path::Path;
+
+use shoal_engine::hash::FileIdentity;
+
+use super::Shares;
+use crate::store::StoreError;
+
+/// Why shares do not follow a file.
+#[derive(Debug)]
+pub(crate) enum FollowError {
+    /// The file was not put there; it is where it was.
+    Place(io::Error),
+    /// It is there, and is served from there. That cannot be recorded now.
+    Store(StoreError),
+}
+
+impl Shares {
+    /// Has `place` put the file of `source` at `target`, and serves it from there: at once, and without reading it. `before` is
+    /// the file as it was.
+    ///
+    /// # Errors
+    /// See [`FollowError`].
+    pub(crate) async fn follow(
+        &self,
+        (source, target): (&Path, &Path),
+        before: FileIdentity,
+        place: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<(), FollowError> {
+        let _turn = self.turn.lock().await;
+        let user = self.parts.session.who().map(|who| who.user);
+        let mut shares = match user {
+            Some(user) => self.parts.store.shares(user).await.map_err(FollowError::Store)?,
+            None => Vec::new(),
+        };
+        shares.retain(|share| share.path == source);
+        let new = target.to_owned();
+        let placed = tokio::task::spawn_blocking(move || {
+            place()?;
+            FileIdentity::of(&new)
+        });
+        let after = placed.await.map_err(io::Error::other).and_then(|placed| placed);
+        let after = after.map_err(FollowError::Place)?;
+        for mut share in shares {
+            share.path = target.to_owned();
+            if !share.identity.is_still(&before) {
+                // It is not what was shared: it is looked at there.
+                self.handle.restore(vec![share]).await;
+                continue;
+            }
+            share.identity = after;
+            if let Err(error) = self.handle.put(share).await {
+                tracing::warn!(%error, "a share does not follow its file before the next login");
+            }
+        }
+        let folders = [source, target].map(|path| path.parent().unwrap_or(Path::new("/")).to_owned());
+        let synced = tokio::task::spawn_blocking(move || {
+            folders.iter().try_for_each(|folder| shoal_disk::sync_folder(folder))
+        });
+        if let Ok(Err(error)) = synced.await {
+            tracing::warn!(%error, "a move may not be durable yet");
+        }
+        self.parts.store.moved(source, target, before, after).await.map_err(FollowError::Store)
+    }
+}

@@ -1,0 +1,5 @@
+//! The page in a real browser, used as a person uses it (B10).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod desk;
+mod first_visit;
