@@ -140,7 +140,12 @@ fn beside(dir: &Path, archive: &mut Archive) -> Result<bool> {
     let copied = back_up(&tracker, &draft).map_err(anyhow::Error::from);
     let database = copied.and_then(|()| read(&draft, MAX_DATABASE));
     let _ = std::fs::remove_file(&draft);
-    archive.add(TRACKER_DB_PART, database.context("the tracker's database cannot be taken along")?);
+    archive.add(
+        TRACKER_DB_PART,
+        database.context(
+            "nothing was exported; the tracker's database is moved as docs/operating.md says (Backup)",
+        )?,
+    );
     Ok(true)
 }
 

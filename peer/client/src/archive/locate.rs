@@ -17,8 +17,8 @@ use super::ArchiveError;
 const MAX_ENTRIES: usize = 2_000_000;
 /// Folders below each other that are gone into.
 const MAX_DEPTH: usize = 64;
-/// Files of the right size that are read for one share: of many files of one size most are something else.
-const MAX_READ: usize = 16;
+/// Files of the right size that are looked at for one share, the likeliest first. Each is read once, for whichever share.
+const MAX_READ: usize = 1_000;
 /// Folders without access that are named.
 const MAX_NAMED: usize = 5;
 
