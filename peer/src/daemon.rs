@@ -1,6 +1,7 @@
 //! A client without a prompt that takes commands through its socket: those of the prompt, several at a time. The client goes on
 //! when a caller goes away; only the caller's command ends then.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,6 +53,12 @@ impl Daemon {
             }
             Err(error) => format!("{error}; everything else goes on"),
         })
+    }
+
+    /// Where the page is, if it is served.
+    #[must_use]
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.web.served()?.as_ref().ok().copied()
     }
 
     /// The socket.

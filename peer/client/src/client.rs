@@ -20,9 +20,11 @@ use shoal_session::tickets::TicketBook;
 use shoal_session::{CallError, Session, SessionConfig, Who};
 use shoal_swarm::{Swarm, SwarmConfig};
 
+use crate::archive::marks;
 use crate::background;
 use crate::error::{ClientError, StartError};
 use crate::explain;
+use crate::files::{IDENTITY_FILE, STORE_FILE};
 use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
@@ -36,9 +38,6 @@ use crate::store::{Store, StoreError};
 use crate::transfers::{self, Transfers};
 use crate::wake::Clock;
 
-/// The file names in the data directory.
-const IDENTITY_FILE: &str = "identity.key";
-const STORE_FILE: &str = "client.db";
 /// How long the start waits for the end of moves that a crash interrupted.
 const RECOVER_WITHIN: Duration = Duration::from_secs(3);
 /// How long leaving may take.
@@ -107,6 +106,7 @@ impl Client {
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
         let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
         let opened = tokio::task::spawn_blocking(move || {
+            marks::check(&folder)?;
             let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
             let known = KnownTrackers::open(&folder, &trackers, None)?;
             Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))

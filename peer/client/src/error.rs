@@ -7,6 +7,7 @@ use shoal_common::UserName;
 use shoal_net::{IdentityError, KnownError, NetError};
 
 use crate::FileRef;
+use crate::archive::ArchiveError;
 use crate::on_complete::CommandError;
 use crate::schedule::MAX_WINDOWS;
 use crate::shares::ShareError;
@@ -30,6 +31,9 @@ pub enum StartError {
     /// The listening address, or the network.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// Its client moved to another machine.
+    #[error(transparent)]
+    Moved(#[from] ArchiveError),
     /// A blocking thread died.
     #[error("the client could not start: {0}")]
     Stopped(#[from] tokio::task::JoinError),

@@ -31,12 +31,14 @@
 //! ```
 
 mod accounts;
+pub mod archive;
 mod background;
 mod client;
 mod downloads;
 mod error;
 mod explain;
 mod file_ref;
+mod files;
 mod groups;
 mod hashing;
 mod kept;

@@ -17,6 +17,7 @@ mod keys;
 mod loopback;
 mod metrics;
 mod page;
+mod redirect;
 mod resources;
 mod roots;
 pub mod schema;

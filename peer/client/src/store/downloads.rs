@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Row;
 use rusqlite::types::Type;
+use rusqlite::{Row, Transaction};
 use shoal_common::{GroupName, Manifest, Uid};
 
 use super::{Store, StoreError, rows};
@@ -81,34 +81,7 @@ impl Store {
         download: DownloadRecord,
         piece_list: Vec<u8>,
     ) -> Result<(), StoreError> {
-        self.run(move |db| {
-            rows::put_piece_list(db, &download.manifest, &piece_list)?;
-            let (state, error) = download.state.columns();
-            db.execute(
-                "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
-                 overwrite, share, state, error, verified, priority, position, rate_limit)
-                 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    download.user.0,
-                    download.key.group.0,
-                    download.key.file.0,
-                    download.group.as_str(),
-                    rows::manifest_column(&download.manifest),
-                    download.manifest.piece_list.0,
-                    rows::path_column(&download.path),
-                    download.overwrite,
-                    download.share,
-                    state,
-                    error,
-                    download.verified,
-                    download.rank.priority.name(),
-                    download.rank.position,
-                    download.limit,
-                ),
-            )?;
-            Ok(())
-        })
-        .await
+        self.run(move |db| insert(db, &download, &piece_list)).await
     }
 
     /// Records how far a download came, with the bytes that are verified; nothing happens if it is not on record.
@@ -259,7 +232,40 @@ impl Store {
     }
 }
 
-fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
+/// Records a download, or replaces the record of it, which moves it to the end of the list.
+pub(super) fn insert(
+    db: &Transaction<'_>,
+    download: &DownloadRecord,
+    piece_list: &[u8],
+) -> rusqlite::Result<()> {
+    rows::put_piece_list(db, &download.manifest, piece_list)?;
+    let (state, error) = download.state.columns();
+    db.execute(
+        "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
+         overwrite, share, state, error, verified, priority, position, rate_limit)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            download.user.0,
+            download.key.group.0,
+            download.key.file.0,
+            download.group.as_str(),
+            rows::manifest_column(&download.manifest),
+            download.manifest.piece_list.0,
+            rows::path_column(&download.path),
+            download.overwrite,
+            download.share,
+            state,
+            error,
+            download.verified,
+            download.rank.priority.name(),
+            download.rank.position,
+            download.limit,
+        ),
+    )?;
+    Ok(())
+}
+
+pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
     let state: String = row.get("state")?;
     let state = match state.as_str() {
         "running" => DownloadState::Running,

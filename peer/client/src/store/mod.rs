@@ -1,6 +1,6 @@
 //! What this client remembers: its shares, its downloads, its settings. The only place on this side that knows SQLite.
 //!
-//! Called by `shares` and `transfers`, which own what the rows mean. Every call runs on a blocking thread; a write is
+//! Called by `shares` and `transfers`, which own what the rows mean, and by `archive`, which moves them all. Every call runs on a blocking thread; a write is
 //! durable when its future completes. Dropping a future does not undo its call.
 
 mod downloads;
@@ -8,6 +8,7 @@ mod moves;
 mod rows;
 mod settings;
 mod shares;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,8 @@ use shoal_engine::Lack;
 
 pub(crate) use downloads::{DownloadRecord, DownloadState};
 pub(crate) use moves::MoveRecord;
-pub(crate) use shares::ShareRecord;
+pub(crate) use shares::{ShareRecord, time, time_column};
+pub(crate) use whole::Whole;
 
 /// Version of the schema below; a database of a later one is refused.
 const SCHEMA: i64 = 4;
