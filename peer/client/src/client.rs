@@ -104,14 +104,7 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
-        let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            marks::check(&folder)?;
-            let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
-            let known = KnownTrackers::open(&folder, &trackers, None)?;
-            Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))
-        });
-        let (identity, known, store) = opened.await??;
+        let (identity, known, store) = open(&config).await?;
         recover_moves(&store).await?;
         let pace = Pace::load(&store).await?;
         let own = identity.peer_id();
@@ -119,13 +112,7 @@ impl Client {
         let first_events = std::sync::Mutex::new(Some(events.listen()));
         let (swarm, reached_at) = serve(&config, &identity, &tickets).await?;
         swarm.set_upload_limit(pace.applied().up);
-        let control_config = ControlConfig {
-            identity: identity.clone(),
-            listen: None,
-            protocols: Vec::new(),
-            limits: ControlLimits::default(),
-        };
-        let (control, _) = Control::start(control_config).await?;
+        let (control, _) = Control::start(dials_only(&identity)).await?;
         let (session, unknown) = Session::start(SessionConfig {
             control: control.clone(),
             own,
@@ -305,6 +292,28 @@ impl Client {
         self.0.shares.suspend().await;
         self.0.transfers.suspend().await;
     }
+}
+
+/// For connections to trackers: nobody dials this end.
+fn dials_only(identity: &Identity) -> ControlConfig {
+    ControlConfig {
+        identity: identity.clone(),
+        listen: None,
+        protocols: Vec::new(),
+        limits: ControlLimits::default(),
+    }
+}
+
+/// Opens what the data folder holds.
+async fn open(config: &ClientConfig) -> Result<(Identity, KnownTrackers, Store), StartError> {
+    let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        marks::check(&folder)?;
+        let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
+        let known = KnownTrackers::open(&folder, &trackers, None)?;
+        Ok((identity, known, Store::open(&folder.join(STORE_FILE))?))
+    });
+    opened.await?
 }
 
 pub(crate) fn unexpected<T>() -> Result<T, ClientError> {

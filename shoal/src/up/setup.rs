@@ -334,6 +334,7 @@ mod tests {
             listen: listen.map(|listen| listen.parse().unwrap()),
             join: join.map(str::to_owned),
             web: None,
+            web_root: Vec::new(),
             no_web: true,
             no_browser: true,
             log_format: shoal_console::LogFormat::Text,

@@ -4,5 +4,6 @@
 mod crowd;
 mod desk;
 mod first_visit;
+mod journey;
 mod pictures;
 mod strangers;

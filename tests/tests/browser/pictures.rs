@@ -149,6 +149,12 @@ fn every_view_fits_and_its_controls_have_names() {
     ann.go("groups/films/members");
     ann.browser.until(".people", "carl");
     looked_at(&ann, "members");
+    ann.go("shares");
+    ann.browser.until(".rows", "recipes.txt");
+    looked_at(&ann, "shares");
+    ann.go("settings");
+    ann.browser.until("main", "Account");
+    looked_at(&ann, "settings");
     ann.client.ok("logout");
     ann.browser.run("document.dispatchEvent(new Event('visibilitychange'))", vec![]);
     ann.browser.until("main", "Sign in");

@@ -34,12 +34,12 @@ use tokio_util::task::TaskTracker;
 
 pub use begin::{Begun, Resumed};
 pub(crate) use destination::DestinationError;
+#[cfg(test)]
+pub(crate) use end::LEFT;
 pub use error::TransferError;
 pub use moving::MoveError;
 pub(crate) use moving::recover;
 pub use row::{DownloadRow, RowState};
-#[cfg(test)]
-pub(crate) use run::LEFT;
 pub use sources::Sources;
 
 use crate::FileRef;

@@ -10,13 +10,12 @@ use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::rate::Limiter;
 use shoal_engine::{
-    Bottleneck, BoxFuture, Content, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage,
-    SourceChange, feed,
+    Bottleneck, BoxFuture, Content, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::end::{End, Stop};
+use super::end::{Closed, End, Stop, end_of, wanted};
 use super::error::StartError;
 use super::holders::{HoldersAnswer, SOONEST};
 use super::known::{Asked, Known, MAX_KNOWN};
@@ -29,7 +28,6 @@ use crate::store::DownloadRecord;
 use shoal_http::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
-use shoal_session::text;
 use shoal_swarm::{Body, Served};
 
 /// When to ask again after no tracker answered, or none knew the file.
@@ -42,10 +40,6 @@ const REFUSALS: u32 = 3;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
-/// Why a download ends whose user is no member any more.
-pub(crate) const LEFT: &str =
-    "you left the group and are not a member any more; ask again with join_group, then resume_download";
-
 /// What started a run, and so, how an early failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartedBy {
@@ -68,17 +62,6 @@ pub(super) struct Found {
     pub(super) pieces: Arc<[Sha1]>,
     /// Who holds the file.
     pub(super) answer: HoldersAnswer,
-}
-
-/// How a run ended.
-pub(super) enum Closed {
-    /// The download ended with it.
-    End(End),
-    /// Something is lacking that may be there again. What is verified is kept, and another run continues. With the error,
-    /// for a user who has just chosen the wrong place.
-    Short(Shortage, String),
-    /// It is another download's turn.
-    GaveWay,
 }
 
 /// What one run of a download learns for those after it.
@@ -475,31 +458,4 @@ impl Named<'_> {
             });
         }
     }
-}
-
-/// Completes when a stop is wanted.
-pub(super) async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stopped.wait_for(Option::is_some).await.map(|stop| *stop) {
-        Ok(Some(stop)) => stop,
-        // The list dropped the run: the session is over.
-        _ => Stop::Suspend,
-    }
-}
-
-fn end_of(outcome: Outcome, stop: Option<Stop>) -> Closed {
-    Closed::End(match (outcome, stop) {
-        (Outcome::Complete { .. }, _) => End::Complete,
-        (Outcome::Cancelled, _) => End::Cancelled,
-        (Outcome::Failed(error), stop) => match (error.shortage(), stop) {
-            (Some(shortage), None) => return Closed::Short(shortage, error.to_string()),
-            // What is lacking shows again when it goes on.
-            (Some(_), Some(Stop::Pause)) => End::Paused,
-            (Some(_), Some(Stop::Suspend)) => End::Suspended,
-            (Some(_), Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
-            (_, _) => End::Failed(text::error_line(&error.to_string())),
-        },
-        (Outcome::Paused, Some(Stop::Pause)) => End::Paused,
-        (Outcome::Paused, Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
-        (Outcome::Paused, _) => End::Suspended,
-    })
 }

@@ -11,11 +11,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::end::{End, Stop};
+use super::end::{Closed, End, LEFT, Stop, wanted};
 use super::error::metadata;
 use super::list::{Now, Running, Wait};
 use super::places::Place;
-use super::run::{Closed, Found, LEFT, Learned, Run, StartedBy, wanted};
+use super::run::{Found, Learned, Run, StartedBy};
 use super::{Downloads, Prepared, span};
 use crate::priority::Rank;
 use crate::store::DownloadRecord;

@@ -25,7 +25,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedGroup {
 
     async fn from_request_parts(parts: &mut Parts, site: &S) -> Result<Self, Response> {
         let group: String = texts(parts, site).await?;
-        GroupName::refer(&group).map(Self).map_err(|error| malformed(error))
+        GroupName::refer(&group).map(Self).map_err(malformed)
     }
 }
 
