@@ -76,7 +76,9 @@ fn an_account_a_group_a_friend_and_files_there_and_back() {
     until("it is whole", || same_content(&film, &home.join("film.mkv")));
     ann.browser.until(".rows", "Complete");
 
+    limits_by_the_time_of_day(&ann);
     names_are_text(&ann, &bob, dir.path());
+    explain_a_stuck_one(&ann, bob);
     assert_eq!(ann.complaints(), Vec::<String>::new());
 }
 
@@ -126,6 +128,45 @@ fn survive(ann: &mut Desk, _copy: &Path) {
     ann.restart();
     ann.browser.until_true("document.querySelector('.banner')?.hidden");
     argv(&ann.client, &["limit", "down", "0"]);
+}
+
+/// Windows of the week are set on the page, shown again as they are, and not changed by being saved again.
+fn limits_by_the_time_of_day(ann: &Desk) {
+    let windows = || ann.client.ok("schedule list")["schedule"].clone();
+    let expected =
+        json!([{ "days": "mon-fri", "from": "08:00", "to": "18:00", "up": null, "down": 500_000 }]);
+    ann.go("settings");
+    ann.browser.click("Add a time of day");
+    ann.browser.type_into("[aria-label='Download limit then']", "500000");
+    ann.browser.click("Save");
+    until("the window is set", || windows() == expected);
+    argv(&ann.client, &["schedule", "add", "sat", "22:00-06:00", "up", "1M"]);
+    ann.go("downloads");
+    ann.go("settings");
+    ann.browser.until_true("document.querySelectorAll('.windows > li').length === 2");
+    let days = "return [...document.querySelectorAll('.windows > li')].map((row) => [...row.querySelectorAll('.day input')].filter((day) => day.checked).length)";
+    assert_eq!(ann.browser.run(days, vec![]), json!([5, 1]));
+    let before = windows();
+    ann.browser.type_into("[aria-label='Upload limit then']", "2M");
+    ann.browser.click("Save");
+    until("the limit is set", || windows()[0]["up"] == 2 << 20);
+    assert_eq!((&windows()[0]["down"], &windows()[1]), (&before[0]["down"], &before[1]));
+    argv(&ann.client, &["schedule", "remove", "2"]);
+    argv(&ann.client, &["schedule", "remove", "1"]);
+}
+
+/// A download whose only sharer went away says so, and what to do.
+fn explain_a_stuck_one(ann: &Desk, bob: Service) {
+    drop(bob);
+    ann.browser.click(&format!("Download {MARKUP}"));
+    ann.go("downloads");
+    ann.browser.until(".rows", MARKUP);
+    let row = "[...document.querySelectorAll('.row')].find((row) => row.textContent.includes('onerror'))";
+    ann.browser.run(&format!("{row}.click()"), vec![]);
+    ann.browser.until(".why", "Next:");
+    let explained = ann.client.ok("explain")["explanations"].clone();
+    let cause = explained.as_array().unwrap().iter().find(|one| one["kind"] == "download").cloned().unwrap();
+    assert_eq!((&cause["file"], &cause["level"]), (&MARKUP.into(), &"stuck".into()), "{cause}");
 }
 
 /// A name is text, whatever it holds, and does not turn the page around it.

@@ -35,6 +35,11 @@ export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString('en')} ${number === 1 ? one : many}`;
 }
 
+/** Bytes per second to be edited: read again, they are as many. */
+export function exact(bytes) {
+  return parseSize(size(bytes)) === bytes ? `${size(bytes)}/s` : String(bytes);
+}
+
 /** Reads "2.5 MiB", "800k" or "1000000" as bytes; `null` if it is no size. */
 export function parseSize(text) {
   const match = /^\s*([\d.]+)\s*([kmgt]?)(i?b)?(\/s)?\s*$/i.exec(text);

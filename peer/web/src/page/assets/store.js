@@ -94,7 +94,7 @@ export async function explained(kind) {
 }
 
 /** An explanation with its next step. */
-export const sentence = ({ text, next }) => [text, next].filter(Boolean).join(' ');
+export const sentence = ({ text, next }) => (next ? `${text} Next: ${next.replace(/\.?$/, '.')}` : text);
 
 /** Looks at everything again. */
 export async function loadAll() {

@@ -4,11 +4,14 @@ import { get, patch, path, post } from '../api.js';
 import { button, field, h, keyed, name, say } from '../dom.js';
 import { pieceMap, rateGraph } from '../draw.js';
 import { pathInput } from '../folders.js';
-import { count, duration, parseSize, rate, size } from '../format.js';
+import { count, duration, exact, parseSize, rate, size } from '../format.js';
 import { by, list, text } from '../list.js';
 import { act } from '../notices.js';
 import { ask, facts, panel, sure } from '../panel.js';
 import { keyOf, loadDownloads, on, quietly, sentence, state } from '../store.js';
+
+/** Milliseconds after which a download is explained again although it does the same. */
+const EXPLAINED_FOR = 10_000;
 
 /** What a download does, in a word. */
 function stateOf(row) {
@@ -114,13 +117,15 @@ function details(closed) {
   const view = panel(closed);
   let key = null;
   let asked = false;
+  let explained = null;
 
   const row = () => state.downloads.find((one) => keyOf(one) === key);
 
   function open(download) {
     key = keyOf(download);
+    explained = null;
     priority.value = download.priority ?? 'normal';
-    limit.value = download.limit ? `${size(download.limit)}/s` : '';
+    limit.value = download.limit ? exact(download.limit) : '';
     view.show(name(download.file), why, moving, buttons, h('h3', null, 'Pieces'), map.element, pieces, settings(), h('h3', null, 'Sources'), sources);
     moved();
   }
@@ -166,7 +171,7 @@ function details(closed) {
     try {
       const found = await get(at(row()));
       if (key !== keyOf(found) || !view.open) return;
-      say(why, [found.explain].flat().filter(Boolean).map(sentence).join(' ') || found.error || found.activity || '');
+      await explain(found);
       if (found.pieces) {
         map.draw(found.pieces);
         say(pieces, map.element.getAttribute('aria-label'));
@@ -177,6 +182,17 @@ function details(closed) {
     } finally {
       asked = false;
     }
+  }
+
+  /** Why it is as it is, and what to do. */
+  async function explain(found) {
+    const now = [keyOf(found), found.state, found.activity, Math.floor(Date.now() / EXPLAINED_FOR)].join();
+    if (now === explained) return;
+    explained = now;
+    // It may be off the list by now.
+    const said = await get(path('explain', found.group, found.file)).catch(() => null);
+    const own = said?.explanations.find(({ kind }) => kind === 'download');
+    if (key === keyOf(found)) say(why, own ? sentence(own) : found.error ?? found.activity ?? '');
   }
 
   function source(one) {

@@ -3,16 +3,25 @@
 import { get, path, post, put, remove } from '../api.js';
 import { button, field, h, keyed, name } from '../dom.js';
 import { pathInput } from '../folders.js';
-import { parseSize, size } from '../format.js';
+import { exact, parseSize } from '../format.js';
 import { act, notice } from '../notices.js';
 import { ask } from '../panel.js';
 import { loadAll, quietly, state } from '../store.js';
 
 const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 
-/** A rate that is typed. */
+/** The days that `mon-fri,sun` or `daily` names. */
+function daysOf(text) {
+  if (text === 'daily') return DAYS;
+  return text.split(',').flatMap((part) => {
+    const [first, last = first] = part.split('-').map((day) => DAYS.indexOf(day));
+    return DAYS.slice(first, last + 1);
+  });
+}
+
+/** A rate that is typed; without one, what holds at other times holds. */
 function rateInput(label) {
-  return h('input', { placeholder: 'no limit', inputmode: 'decimal', 'aria-label': label });
+  return h('input', { placeholder: 'as usual', inputmode: 'decimal', 'aria-label': label });
 }
 
 function bytesOf(input) {
@@ -21,7 +30,8 @@ function bytesOf(input) {
   return bytes;
 }
 
-const show = (input, bytes) => (input.value = bytes ? `${size(bytes)}/s` : '');
+const show = (input, bytes) => (input.value = bytes ? exact(bytes) : '');
+const usual = (input) => (input.value.trim() ? bytesOf(input) : null);
 
 /** A part of the page with a button that sets what is typed there. */
 function section(title, content, save) {
@@ -46,24 +56,24 @@ function limits() {
   function line(row) {
     const days = DAYS.map((day) => {
       const box = h('input', { type: 'checkbox', 'aria-label': day });
-      box.checked = row.days.includes(day);
-      box.onchange = () => (row.days = DAYS.filter((one, at) => days[at].firstChild.checked));
+      box.checked = daysOf(row.days).includes(day);
+      box.onchange = () => (row.days = DAYS.filter((one, at) => days[at].firstChild.checked).join(','));
       return h('label', { class: 'day' }, box, day);
     });
     const time = (key, label) => {
       const input = h('input', { type: 'time', required: true, 'aria-label': label, onchange: () => (row[key] = input.value) });
-      input.value = row[key];
+      // The end of the day is the next one's beginning.
+      input.value = row[key] === '24:00' ? '00:00' : row[key];
       return input;
     };
     row.inputs = [rateInput('Upload limit then'), rateInput('Download limit then')];
-    show(row.inputs[0], row.up);
-    show(row.inputs[1], row.down);
+    for (const [at, bytes] of [row.up, row.down].entries()) row.inputs[at].value = bytes == null ? '' : exact(bytes);
     return h('li', null, h('div', { class: 'days' }, days), h('div', { class: 'inline' }, time('from', 'From'), time('to', 'To')),
       h('div', { class: 'inline' }, '↑', row.inputs[0], '↓', row.inputs[1], button('Remove', () => ((rows = rows.filter((one) => one !== row)), list()), { picture: 'close', quiet: true })));
   }
 
   const list = () => keyed(windows, rows, (row) => row, line);
-  const add = button('Add a time of day', () => (rows.push({ days: DAYS.slice(0, 5), from: '08:00', to: '18:00', up: 0, down: 0 }), list()), { picture: 'plus' });
+  const add = button('Add a time of day', () => (rows.push({ days: 'mon-fri', from: '08:00', to: '18:00', up: null, down: null }), list()), { picture: 'plus' });
   quietly(async () => {
     const found = await get(path('limits'));
     show(up, found.up);
@@ -72,7 +82,7 @@ function limits() {
     list();
   });
   return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], async () => {
-    const schedule = rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: bytesOf(inputs[0]), down: bytesOf(inputs[1]) }));
+    const schedule = rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: usual(inputs[0]), down: usual(inputs[1]) }));
     await put(path('limits'), { up: bytesOf(up), down: bytesOf(down), schedule });
   });
 }
@@ -86,7 +96,7 @@ function folders() {
   quietly(async () => {
     const found = await get(path('settings'));
     folder.input.value = found.download_folder ?? '';
-    active.value = found.active_downloads ?? '';
+    active.value = found.active_downloads || '';
     command.textContent = found.on_complete ?? 'none';
   });
   return section('Downloads', [
@@ -94,7 +104,7 @@ function folders() {
     field('Downloads at a time', active, 'The others wait in the queue.'),
     h('div', { class: 'field' }, h('strong', null, 'Command on completion'), command, h('small', null, 'Only a terminal sets it: ', h('code', null, 'shoal set on_complete …'))),
     h('label', { class: 'check', for: 'told' }, told, 'Tell me when a download ends while another page is in front'),
-  ], () => put(path('settings'), { download_folder: folder.input.value.trim(), ...(active.value === '' ? {} : { active_downloads: Number(active.value) }) }));
+  ], () => put(path('settings'), { download_folder: folder.input.value.trim(), active_downloads: Number(active.value) }));
 }
 
 function account() {
