@@ -34,7 +34,7 @@ use crate::ordering::active_downloads;
 use crate::pace::{self, Pace};
 use crate::results::{Carried, WhoAmI};
 use crate::shares::{self, Shares};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::transfers::{self, Transfers};
 use crate::wake::Clock;
 
@@ -105,7 +105,7 @@ impl Client {
     /// See [`StartError`].
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
         let (identity, known, store) = open(&config).await?;
-        recover_moves(&store).await?;
+        recover_moves(&store).await;
         let pace = Pace::load(&store).await?;
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
@@ -339,15 +339,13 @@ async fn serve(
     Ok((swarm, reached_at))
 }
 
-/// Ends moves that a crash interrupted. A drive that hangs must not hold up the start.
-async fn recover_moves(store: &Store) -> Result<(), StoreError> {
+/// Ends moves that a crash interrupted. Neither a drive that hangs nor a full one must hold up the start: the next one tries again.
+async fn recover_moves(store: &Store) {
     let store = store.clone();
     let recovered = tokio::spawn(async move { transfers::recover(&store).await });
     match tokio::time::timeout(RECOVER_WITHIN, recovered).await {
-        Ok(Ok(recovered)) => recovered,
-        _ => {
-            tracing::warn!("an interrupted move is not over after {RECOVER_WITHIN:?}: does a drive hang?");
-            Ok(())
-        }
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "an interrupted move cannot be ended"),
+        _ => tracing::warn!("an interrupted move is not over after {RECOVER_WITHIN:?}: does a drive hang?"),
     }
 }

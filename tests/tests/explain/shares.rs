@@ -42,7 +42,7 @@ fn why_a_share_is_not_served_or_unsafe() {
     bob.until_download("a b.bin", "C");
     seen.download(&mut bob, "'a b.bin'", "complete");
     let shared = seen.share(&mut world.ann, "'a b.bin'", "shared");
-    assert!(shared["text"].as_str().unwrap().contains("1 client more"), "{shared}");
+    assert!(shared["text"].as_str().unwrap().contains("another client has the whole file"), "{shared}");
     world.ann.ok("limit up 4K");
     seen.share(&mut world.ann, "'a b.bin'", "upload_limit");
     world.ann.ok("limit up 0");

@@ -104,6 +104,33 @@ fn a_download_that_is_moved_to_another_drive_is_copied_compared_and_then_removed
 }
 
 #[test]
+fn what_is_written_to_a_file_while_it_moves_to_another_drive_stays() {
+    let mut world = World::new();
+    let test = "what_is_written_to_a_file_while_it_moves_to_another_drive_stays";
+    let Some(there) = other_drive(test, &world.path("")) else { return };
+    world.ann.share("g", "a.bin", 64 * MIB);
+    let mut bob = world.member("bob");
+    let old = world.path("bob.bin");
+    complete(&mut bob, "a.bin", &old);
+    let (folder, file) = (there.path().to_owned(), old.clone());
+    let writes = std::thread::spawn(move || {
+        // The copy is whole and is read again: the file is written to behind it.
+        until("the copy is whole", || {
+            let copies =
+                std::fs::read_dir(&folder).unwrap().filter_map(|entry| entry.unwrap().metadata().ok());
+            copies.map(|copy| copy.len()).max() == Some(64 * MIB as u64) || !file.exists()
+        });
+        let file = std::fs::OpenOptions::new().append(true).open(file);
+        file.is_ok_and(|mut file| std::io::Write::write_all(&mut file, b"more").is_ok())
+    });
+    bob.run(&format!("move_download g a.bin '{}'", there.path().display()));
+    // On a machine that was faster the file is gone already, and nothing was written.
+    if writes.join().unwrap() {
+        assert!(std::fs::read(&old).unwrap().ends_with(b"more"));
+    }
+}
+
+#[test]
 fn a_full_drive_leaves_a_download_where_it_is() {
     if !root_or_skip("a_full_drive_leaves_a_download_where_it_is") {
         return;

@@ -76,12 +76,13 @@ fn complete(download: &DownloadFacts, file: &FileRef) -> Found {
 
 fn failed(error: &str, download: &DownloadFacts, file: &FileRef) -> Found {
     let cause = failure::cause(error);
-    let group = file.group.as_str();
     let resume = |advice: &str| Next::of_file(advice, "resume_download", file, &[]);
     let next = match cause {
-        Cause::LeftGroup => {
-            Next::command("ask to be let in again, then resume the download; to ask", &["join_group", group])
-        }
+        Cause::LeftGroup => Next::of_group(
+            "ask to be let in again, then resume the download; to ask",
+            "join_group",
+            &file.group,
+        ),
         Cause::FileInTheWay => resume(&format!("move {} away; to go on then", shown(download))),
         Cause::BeingDownloaded => resume("let the other one end, or end it; to go on then"),
         Cause::BadName => {

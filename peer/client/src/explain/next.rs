@@ -1,6 +1,7 @@
 //! The next step: what to do, and the command that does it, as it is typed.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+use shoal_common::GroupName;
 use shoal_session::text;
 
 use crate::FileRef;
@@ -21,6 +22,14 @@ impl Next {
 
     pub(super) fn command(advice: impl Into<String>, words: &[&str]) -> Self {
         Self { advice: advice.into(), command: words.iter().map(|&word| word.to_owned()).collect() }
+    }
+
+    /// A command that takes a group.
+    pub(super) fn of_group(advice: impl Into<String>, name: &str, group: &GroupName) -> Self {
+        let group = group.as_str();
+        // What begins with a dash would be taken for an option.
+        let words = if group.starts_with('-') { vec![name, "--", group] } else { vec![name, group] };
+        Self::command(advice, &words)
     }
 
     /// A command that takes a file, and more words behind it.

@@ -41,9 +41,10 @@ fn not_taken(share: &ShareFacts) -> Found {
     Found::new(
         Cause::ShareNotTaken,
         format!("It is not shared: {}.", why.trim_end_matches('.')),
-        Next::command(
+        Next::of_group(
             "make room by stop_share of other files, and log in again; to see how much there is",
-            &["quota", share.file.group.as_str()],
+            "quota",
+            &share.file.group,
         ),
     )
 }
@@ -154,12 +155,8 @@ fn served(here: &Here, share: &ShareFacts, around: Around) -> Vec<Found> {
         ));
     }
     let with = match around.others {
-        Some(count @ 1..) => {
-            format!(
-                "It is shared, and {} more have the whole file.",
-                text::count(usize::try_from(count).unwrap_or(usize::MAX), "client")
-            )
-        }
+        Some(1) => "It is shared, and another client has the whole file, too.".to_owned(),
+        Some(count @ 2..) => format!("It is shared, and {count} other clients have the whole file, too."),
         _ => "It is shared.".to_owned(),
     };
     found.push(Found::new(Cause::Shared, with, Next::advice("nothing to do")));

@@ -72,7 +72,7 @@ fn without_source(here: &Here, working: &Working, file: &FileRef) -> Vec<Found> 
         found.push(Found::new(
             Cause::NoTicket,
             format!("The trackers have not given this client a ticket for {} yet; without one no sharer serves it.", file.group),
-            Next::command("wait a few seconds; to see whether you are a member", &["list_members", file.group.as_str()]),
+            Next::of_group("wait a few seconds; to see whether you are a member", "list_members", &file.group),
         ));
     }
     let nobody = known.unusable.is_empty() && known.connecting == 0;
@@ -93,9 +93,10 @@ fn without_source(here: &Here, working: &Working, file: &FileRef) -> Vec<Found> 
         Asked::Holders(0) if nobody => found.push(Found::new(
             Cause::NobodyShares,
             "No client that is online has it or a part of it; those who share it are away.",
-            Next::command(
+            Next::of_group(
                 "ask a member who shares it to start their client; to see the members",
-                &["list_members", file.group.as_str()],
+                "list_members",
+                &file.group,
             ),
         )),
         _ => {}

@@ -11,6 +11,8 @@ use crate::store::StoreError;
 /// Why shares do not follow a file.
 #[derive(Debug)]
 pub(crate) enum FollowError {
+    /// The file was not touched: what is known of its shares cannot be read now.
+    Before(StoreError),
     /// The file was not put there; it is where it was.
     Place(io::Error),
     /// It is there, and is served from there. That cannot be recorded now.
@@ -19,7 +21,7 @@ pub(crate) enum FollowError {
 
 impl Shares {
     /// Has `place` put the file of `source` at `target`, and serves it from there: at once, and without reading it. `before` is
-    /// the file as it was.
+    /// the file as it was. Gives whether its new place is durable.
     ///
     /// # Errors
     /// See [`FollowError`].
@@ -28,11 +30,11 @@ impl Shares {
         (source, target): (&Path, &Path),
         before: FileIdentity,
         place: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> Result<(), FollowError> {
+    ) -> Result<bool, FollowError> {
         let _turn = self.turn.lock().await;
         let user = self.parts.session.who().map(|who| who.user);
         let mut shares = match user {
-            Some(user) => self.parts.store.shares(user).await.map_err(FollowError::Store)?,
+            Some(user) => self.parts.store.shares(user).await.map_err(FollowError::Before)?,
             None => Vec::new(),
         };
         shares.retain(|share| share.path == source);
@@ -59,9 +61,11 @@ impl Shares {
         let synced = tokio::task::spawn_blocking(move || {
             folders.iter().try_for_each(|folder| shoal_disk::sync_folder(folder))
         });
-        if let Ok(Err(error)) = synced.await {
+        let synced = synced.await.map_err(io::Error::other).and_then(|synced| synced);
+        if let Err(error) = &synced {
             tracing::warn!(%error, "a move may not be durable yet");
         }
-        self.parts.store.moved(source, target, before, after).await.map_err(FollowError::Store)
+        self.parts.store.moved(source, target, before, after).await.map_err(FollowError::Store)?;
+        Ok(synced.is_ok())
     }
 }

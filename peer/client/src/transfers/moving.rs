@@ -128,12 +128,13 @@ impl Moving {
                 self.copy(row, before).await
             }
             Err(FollowError::Place(error)) => Err(failed(&source, &target, error).into()),
+            Err(FollowError::Before(error)) => Err(error.into()),
             // The file is there; the next start records it.
             Err(FollowError::Store(error)) => {
                 self.transfers.list().moved(&source, &target);
                 return Err(error.into());
             }
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
         };
         if moved.is_ok() {
             self.transfers.list().moved(&source, &target);
@@ -157,17 +158,25 @@ impl Moving {
                 parts.shares.follow((&source, &target), before, move || shoal_disk::rename_new(&from, &to));
             match placed.await {
                 Err(FollowError::Place(error)) => Err(failed(&source, &target, error).into()),
-                Err(FollowError::Store(error)) => Err(error.into()),
-                Ok(()) => Ok(()),
+                Err(FollowError::Before(error) | FollowError::Store(error)) => Err(error.into()),
+                Ok(durable) => Ok(durable),
             }
         };
-        let moved: Result<(), TransferError> = moved.await;
-        let unneeded = if moved.is_ok() { source } else { copy };
-        let removed = tokio::task::spawn_blocking(move || remove(&unneeded)).await;
-        if let Ok(Err(error)) = removed {
+        let moved: Result<bool, TransferError> = moved.await;
+        let durable = moved.as_ref().ok().copied();
+        let removed = tokio::task::spawn_blocking(move || match durable {
+            None => remove(&copy),
+            // Only what was copied: another program may have written there meanwhile.
+            Some(true) if FileIdentity::of(&source).is_ok_and(|now| before.is_still(&now)) => remove(&source),
+            Some(_) => {
+                tracing::warn!(path = %source.display(), "a moved file stays in its old place, too");
+                Ok(())
+            }
+        });
+        if let Ok(Err(error)) = removed.await {
             tracing::warn!(%error, "what a move left behind stays");
         }
-        moved
+        moved.map(|_| ())
     }
 
     /// Makes a durable copy, and reads it again; gives its identity if it is what was downloaded.
