@@ -80,15 +80,16 @@ pub fn start(
     web: Option<WebConfig>,
 ) -> Result<Web, SocketError> {
     let data = client.whoami().data_dir;
+    let given: Arc<[PathBuf]> = web.iter().flat_map(|web| web.roots.clone()).collect();
+    let web = web.map(|web| web.at);
+    let web =
+        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    // Whoever finds the socket finds the page, too.
     let sockets = socket::listen(&data, socket::runtime_folder().as_deref())?;
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let recent = Arc::new(Recent::default());
     tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
-    let given: Arc<[PathBuf]> = web.iter().flat_map(|web| web.roots.clone()).collect();
     let work = Work::new(tasks.clone(), closing.clone());
-    let web = web.map(|web| web.at);
-    let web =
-        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
     let (listener, served) = match web {
         None => (None, None),
         Some(Ok(listener)) => (Some(listener), Some(Ok(()))),
