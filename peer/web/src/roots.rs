@@ -106,9 +106,14 @@ pub(crate) async fn roots(client: &Client, given: &[PathBuf]) -> Result<Vec<Root
     Ok(roots)
 }
 
-/// Whether sharing one file of a folder cannot mean that a page may reach all of it: the user's own folder, and those above it.
+/// Whether sharing one file of a folder cannot mean that a page may reach all of it: the user's own folder, those above it, and hidden
+/// ones in it, where keys and settings are.
 fn holds_too_much(folder: &Path, home: Option<&Path>) -> bool {
-    folder == Path::new("/") || home.is_some_and(|home| home.starts_with(folder))
+    let is_hidden = |part: std::path::Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
+    let below = home.and_then(|home| folder.strip_prefix(home).ok());
+    folder == Path::new("/")
+        || home.is_some_and(|home| home.starts_with(folder))
+        || below.is_some_and(|below| below.components().any(is_hidden))
 }
 
 /// What is at a path below one of the roots. Blocks on the disk.
@@ -232,6 +237,22 @@ mod tests {
             [("/", true), ("/home", true), ("/home/ann", true), ("/home/ann/films", false), ("/srv", false)]
         {
             assert_eq!(holds_too_much(Path::new(folder), Some(home)), expected, "{folder}");
+        }
+    }
+
+    #[test]
+    fn one_shared_file_opens_neither_the_home_folder_nor_hidden_ones() {
+        let home = Some(Path::new("/home/ann"));
+        for (folder, too_much) in [
+            ("/", true),
+            ("/home", true),
+            ("/home/ann", true),
+            ("/home/ann/.ssh", true),
+            ("/home/ann/films/.secret/deep", true),
+            ("/home/ann/films", false),
+            ("/srv/films", false),
+        ] {
+            assert_eq!(holds_too_much(Path::new(folder), home), too_much, "{folder}");
         }
     }
 }

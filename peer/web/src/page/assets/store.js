@@ -122,7 +122,7 @@ function happened(event, data) {
     return;
   }
   if (AFTER[event]) quietly(AFTER[event]);
-  tell('event', data);
+  if (data.text) tell('event', data);
 }
 
 /** Does something that fails only while the client is away: then everything is loaded again anyway. */

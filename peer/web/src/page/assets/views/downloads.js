@@ -159,8 +159,10 @@ function details(closed) {
       download.state === 'D' && ['Rate', `${rate(download.rate)}, ${duration(download.left)} left`],
       ['Group', name(download.group)],
       ['Path', h('code', null, download.path)]));
-    if (buttons.key !== download.state) {
-      buttons.key = download.state;
+    // They are for this download.
+    const now = `${key} ${download.state}`;
+    if (buttons.key !== now) {
+      buttons.key = now;
       buttons.replaceChildren(...controls(download), ...(download.state === 'C' ? [button('Move to…', () => moveTo(row()), { picture: 'move' })] : []));
     }
     if (!asked) quietly(look);
