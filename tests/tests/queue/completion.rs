@@ -72,7 +72,7 @@ fn a_command_runs_with_what_others_named_as_data_and_without_secrets() {
 #[test]
 fn no_command_runs_for_a_file_that_was_there_already() {
     let mut world = World::new();
-    world.ann.share("g", "there.bin", 2_000_000);
+    let (whole, _) = world.ann.share("g", "there.bin", 2_000_000);
     world.ann.share("g", "fetched.bin", 1_000);
     let mut bob = world.member("bob");
     bob.ok(&format!("set on_complete 'sh -c \"touch $0/$SHOAL_FILE.ran\" {}'", world.path("").display()));
@@ -80,7 +80,7 @@ fn no_command_runs_for_a_file_that_was_there_already() {
     download(&mut bob, "there.bin", &world.path("there.bin"));
     bob.ok("pause_download g there.bin");
     // It comes another way.
-    std::fs::copy(world.path("ann-there.bin"), world.path("there.bin")).unwrap();
+    std::fs::copy(whole, world.path("there.bin")).unwrap();
     bob.ok("resume_download g there.bin");
     bob.until_download("there.bin", "C");
     bob.ok("limit down 0");
