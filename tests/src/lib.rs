@@ -26,6 +26,7 @@ mod seeder;
 mod service;
 mod terminal;
 mod tracker;
+mod up;
 mod world;
 
 use std::fs::File;
@@ -62,6 +63,7 @@ pub use seeder::{Manners, Seeder};
 pub use service::{Answered, Service, ask_raw};
 pub use terminal::Terminal;
 pub use tracker::Trackers;
+pub use up::{line_for_friends, up, up_command};
 pub use world::{World, download};
 
 /// How long a condition may take to come true on a busy two-core machine.

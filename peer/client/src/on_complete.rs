@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use shoal_common::{FileName, GroupName, Sha1};
 use shoal_session::events::{Event, Events};
 use shoal_session::text;
@@ -32,6 +32,12 @@ const MAX_WAITING: usize = 1_000;
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// How long it may take to end after that, before it is killed.
 const TO_END: Duration = Duration::from_secs(10);
+/// The same when the client ends: that takes a few seconds in all.
+const TO_END_WITH_CLIENT: Duration = Duration::from_secs(3);
+/// How often it is looked at whether all that a command started has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Why a command was not run, or not to its end.
+const CLIENT_ENDED: &str = "the client ended before the command did; run it yourself if it is to be run";
 /// How long its output is read after its end: a process that it left may keep it open.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 /// Lines of output that the log takes of one command, and bytes of a line.
@@ -115,34 +121,44 @@ impl OnComplete {
             return;
         }
         if let Err(error) = self.completed.try_send(completed) {
-            let (mpsc::error::TrySendError::Full(lost) | mpsc::error::TrySendError::Closed(lost)) = error;
-            self.failed(&lost, format!("{MAX_WAITING} others wait already"));
+            match error {
+                mpsc::error::TrySendError::Full(lost) => {
+                    self.failed(&lost, format!("{MAX_WAITING} others wait already"));
+                }
+                mpsc::error::TrySendError::Closed(lost) => self.failed(&lost, CLIENT_ENDED.to_owned()),
+            }
         }
     }
 
     fn failed(&self, Completed { group, file, .. }: &Completed, reason: String) {
         let (group, file) = (group.clone(), file.clone());
+        tracing::warn!(%file, reason, "the command on completion failed");
         self.events.emit(Event::CommandFailed { group, file, reason });
     }
 
-    /// Runs commands until `stop`. Those that run then are ended.
+    /// Runs commands until `stop`. Those that run then are ended, and those that wait are not run; each is reported.
     pub(crate) async fn run(self, mut completed: mpsc::Receiver<Completed>, stop: CancellationToken) {
         let (room, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
-        let carry = async {
-            while let Some(next) = completed.recv().await {
-                // It is never closed.
-                let Ok(place) = room.clone().acquire_owned().await else { return };
-                let Some(command) = self.command() else { continue };
-                let (own, stop) = (self.clone(), stop.clone());
-                tasks.spawn(async move {
-                    if let Some(Err(reason)) = stop.run_until_cancelled(carry_out(&command, &next)).await {
-                        own.failed(&next, reason);
-                    }
-                    drop(place);
-                });
+        while let Some(Some(next)) = stop.run_until_cancelled(completed.recv()).await {
+            let Some(Ok(place)) = stop.run_until_cancelled(room.clone().acquire_owned()).await else {
+                self.failed(&next, CLIENT_ENDED.to_owned());
+                break;
+            };
+            let Some(command) = self.command() else { continue };
+            let (own, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Err(reason) = carry_out(&command, &next, &stop).await {
+                    own.failed(&next, reason);
+                }
+                drop(place);
+            });
+        }
+        completed.close();
+        while let Some(waiting) = completed.recv().await {
+            if self.command().is_some() {
+                self.failed(&waiting, CLIENT_ENDED.to_owned());
             }
-        };
-        stop.run_until_cancelled(carry).await;
+        }
         tasks.close();
         tasks.wait().await;
     }
@@ -209,8 +225,8 @@ fn environment(completed: &Completed) -> Vec<(OsString, OsString)> {
     kept.chain(own.map(|(name, value)| (name.into(), value))).collect()
 }
 
-/// Runs a command to its end. Gives what went wrong, in words. Dropping the future ends it.
-async fn carry_out(command: &str, completed: &Completed) -> Result<(), String> {
+/// Runs a command to its end, or until `stop`. Gives what went wrong, in words. Dropping the future kills it.
+async fn carry_out(command: &str, completed: &Completed, stop: &CancellationToken) -> Result<(), String> {
     let words = words(command).map_err(|error| error.to_string())?;
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_dir());
     let mut child = Command::new(&words[0])
@@ -231,7 +247,7 @@ async fn carry_out(command: &str, completed: &Completed) -> Result<(), String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let ended = {
         let mut read = std::pin::pin!(async { tokio::join!(log(out, file), log(err, file)) });
-        let mut end = std::pin::pin!(end(&mut child, &mut group));
+        let mut end = std::pin::pin!(end(&mut child, &mut group, stop));
         let (ended, read_all) = tokio::select! {
             ended = &mut end => (ended, false),
             _ = &mut read => (end.await, true),
@@ -247,7 +263,7 @@ async fn carry_out(command: &str, completed: &Completed) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("it ended with {status}; the log has what it said")) }
 }
 
-/// A command and all that it started; dropped before it ended, it is asked to end.
+/// A command and all that it started; dropped before it ended, it is killed.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -260,30 +276,46 @@ impl Group {
             let _ = kill_process_group(group, signal);
         }
     }
+
+    /// Completes when all of it has ended.
+    async fn ended(&self) {
+        while self.0.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::TERM);
+        self.signal(Signal::KILL);
     }
 }
 
-/// Waits for the end of a command; one that takes too long is ended with all that it started.
-async fn end(child: &mut Child, group: &mut Group) -> Result<ExitStatus, String> {
+/// Waits for the end of a command; one that takes too long, or that still runs at `stop`, is ended with all that it started.
+async fn end(child: &mut Child, group: &mut Group, stop: &CancellationToken) -> Result<ExitStatus, String> {
     let unknown = |error: std::io::Error| format!("nothing is known of its end: {error}");
-    if let Ok(ended) = tokio::time::timeout(LONGEST, child.wait()).await {
-        // What it left behind may go on.
-        group.0 = None;
-        return ended.map_err(unknown);
-    }
-    for signal in [Signal::TERM, Signal::KILL] {
-        group.signal(signal);
-        if tokio::time::timeout(TO_END, child.wait()).await.is_ok() {
-            break;
+    let (reason, patience) = tokio::select! {
+        ended = child.wait() => {
+            // What it left behind may go on.
+            group.0 = None;
+            return ended.map_err(unknown);
         }
+        () = tokio::time::sleep(LONGEST) => {
+            (format!("it was ended after {}", text::duration(LONGEST)), TO_END)
+        }
+        () = stop.cancelled() => (CLIENT_ENDED.to_owned(), TO_END_WITH_CLIENT),
+    };
+    group.signal(Signal::TERM);
+    let ended = async {
+        let _ = child.wait().await;
+        group.ended().await;
+    };
+    if tokio::time::timeout(patience, ended).await.is_err() {
+        group.signal(Signal::KILL);
+        let _ = tokio::time::timeout(AFTERWARDS, child.wait()).await;
     }
     group.0 = None;
-    Err(format!("it was ended after {}", text::duration(LONGEST)))
+    Err(reason)
 }
 
 /// Writes the first lines of a command's output to the log, and reads the rest away.
@@ -347,7 +379,7 @@ mod tests {
         let name = "$(touch hacked) `id`; rm -rf ~ \" '.bin";
         let out = dir.path().join("out");
         let command = format!("sh -c 'env > \"{}\"; pwd'", out.display());
-        carry_out(&command, &completed(name)).await.unwrap();
+        carry_out(&command, &completed(name), &CancellationToken::new()).await.unwrap();
         let seen = std::fs::read_to_string(&out).unwrap();
         assert!(seen.contains(&format!("SHOAL_FILE={name}\n")), "{seen}");
         assert!(seen.contains(&format!("SHOAL_PATH=/tmp/{name}\n")) && seen.contains("SHOAL_SIZE=5\n"));
@@ -366,11 +398,67 @@ mod tests {
             ("sh -c 'kill -9 $$'", "signal: 9"),
             ("no-such-program-here", "no program"),
         ] {
-            let error = carry_out(command, &completed("a")).await.unwrap_err();
+            let error = carry_out(command, &completed("a"), &CancellationToken::new()).await.unwrap_err();
             assert!(error.contains(part), "{error}");
         }
         // One that leaves a process behind which keeps its output open.
-        carry_out("sh -c 'sleep 3 & exit 0'", &completed("a")).await.unwrap();
-        carry_out("sh -c 'yes | head -c 3000000'", &completed("a")).await.unwrap();
+        carry_out("sh -c 'sleep 3 & exit 0'", &completed("a"), &CancellationToken::new()).await.unwrap();
+        carry_out("sh -c 'yes | head -c 3000000'", &completed("a"), &CancellationToken::new()).await.unwrap();
+    }
+
+    /// Two commands that say that they run and wait for ever, and one that waits for them; then the client ends. Gives the files
+    /// of which it was reported that the command did not do its work, and the processes of the commands.
+    async fn client_ends(command: &str, folder: &Path) -> (Vec<String>, Vec<Pid>) {
+        let store = Store::open(&folder.join("client.db")).unwrap();
+        let events = Events::default();
+        let mut seen = events.listen();
+        let (own, receiver) = OnComplete::load(&store, events).await.unwrap();
+        *own.command.lock().unwrap() = Some(command.to_owned());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(own.clone().run(receiver, stop.clone()));
+        for name in ["a", "b", "c"] {
+            own.completed(completed(name));
+        }
+        let pids = || -> Vec<Pid> {
+            let read = |name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            let pid = |name| read(name).strip_suffix('\n').and_then(|pid| pid.parse().ok());
+            ["a", "b"].into_iter().filter_map(pid).filter_map(Pid::from_raw).collect()
+        };
+        while pids().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+        own.completed(completed("d"));
+        let mut failed = Vec::new();
+        while let Ok(event) = seen.try_recv() {
+            if let Event::CommandFailed { file, reason, .. } = event {
+                assert_eq!(reason, CLIENT_ENDED);
+                failed.push(file.as_str().to_owned());
+            }
+        }
+        failed.sort();
+        (failed, pids())
+    }
+
+    #[tokio::test]
+    async fn no_command_vanishes_without_a_word_when_the_client_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().display();
+        // One that ends when it is asked to, and one that does not, nor does what it started.
+        for ignored in ["", "trap \"\" TERM;"] {
+            let command =
+                format!("sh -c '{ignored} echo $$ > {here}/$SHOAL_FILE; while :; do sleep 1000; done'");
+            let (failed, pids) = client_ends(&command, dir.path()).await;
+            assert_eq!(failed, ["a", "b", "c", "d"]);
+            for name in ["a", "b"] {
+                std::fs::remove_file(dir.path().join(name)).unwrap();
+            }
+            for group in pids {
+                // A killed one may be a zombie until its new parent looks.
+                let gone = tokio::time::timeout(TO_END, Group(Some(group)).ended()).await;
+                assert!(gone.is_ok(), "{group:?} goes on");
+            }
+        }
     }
 }

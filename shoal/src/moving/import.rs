@@ -59,6 +59,9 @@ pub(super) async fn run(options: &Import) -> Result<Outcome> {
     let downloads = downloads.unwrap_or_else(|| folder.path().join("downloads"));
     let unpacked = archive.locate(&options.shares_at, &downloads, &mut progress())?;
     let (data_dir, _) = folder.lock(false).await?;
+    if let (true, Folder::Up(dir)) = (has_tracker, &folder) {
+        check_no_tracker(dir, Archive::was_cut_off(data_dir.path()))?;
+    }
     Archive::begin(&data_dir)?;
     place(&folder, &archive)?;
     let peer = archive.unpack(&data_dir).await?;
@@ -73,6 +76,24 @@ pub(super) async fn run(options: &Import) -> Result<Outcome> {
     Ok(Outcome { text: clean(&text), json })
 }
 
+/// Refuses a folder with a tracker, unless it is that of an import that was cut off.
+fn check_no_tracker(dir: &Path, cut_off: bool) -> Result<()> {
+    let database = setup::tracker_folder(dir).join("tracker.db");
+    if !cut_off && database.symlink_metadata().is_ok() {
+        bail!("{} has a tracker already; give another folder: --data DIR", dir.display());
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes what belongs beside the client.
 fn place(folder: &Folder, archive: &Archive) -> Result<()> {
     let put = |path: &Path, bytes: &[u8]| {
@@ -83,11 +104,12 @@ fn place(folder: &Folder, archive: &Archive) -> Result<()> {
     };
     if let (Some(database), Some(key)) = (archive.part(TRACKER_DB_PART), archive.part(TRACKER_KEY_PART)) {
         let tracker = setup::tracker_folder(dir);
-        if tracker.join("tracker.db").exists() && setup::is_set_up(dir) {
-            bail!("{} has a tracker already; give another folder: --data DIR", dir.display());
-        }
         shoal_tracker::data_dir::make(&tracker)?;
         put(&tracker.join("identity.key"), key)?;
+        // They belong to the database that is replaced.
+        for name in ["tracker.db-wal", "tracker.db-shm"] {
+            remove(&tracker.join(name))?;
+        }
         put(&tracker.join("tracker.db"), database)?;
     }
     put(&setup::trackers_file(dir), archive.trackers().as_bytes())?;
@@ -160,5 +182,22 @@ fn list(text: &mut String, heading: &str, lines: impl ExactSizeIterator<Item = S
     text.extend(lines.take(MAX_NAMED));
     if total > MAX_NAMED {
         *text += &format!("  and {} more\n", total - MAX_NAMED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracker_that_is_there_is_not_replaced_whether_it_was_set_up_here_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        check_no_tracker(dir.path(), false).unwrap();
+        let tracker = setup::tracker_folder(dir.path());
+        std::fs::create_dir_all(&tracker).unwrap();
+        std::fs::write(tracker.join("tracker.db"), "").unwrap();
+        let refused = check_no_tracker(dir.path(), false).unwrap_err().to_string();
+        assert!(refused.contains("has a tracker already"), "{refused}");
+        check_no_tracker(dir.path(), true).unwrap();
     }
 }

@@ -8,7 +8,7 @@ mod page;
 use std::path::Path;
 use std::process::Command;
 
-use shoal_tests::{Finished, Service, binary, finish, free_ports, until};
+use shoal_tests::{Finished, Service, binary, finish, free_ports};
 
 /// Two free ports beside each other.
 fn pair() -> String {
@@ -18,29 +18,6 @@ fn pair() -> String {
             return format!("127.0.0.1:{}", ports[0]);
         }
     }
-}
-
-/// `shoal up` in the folder of that name.
-fn up_command(dir: &Path, name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("shoal"));
-    command.arg("up").arg("--data").arg(dir.join(name)).args(arguments);
-    command
-        .env("XDG_RUNTIME_DIR", dir.join(format!("run-{name}")))
-        .env_remove("SHOAL_PASSWORD")
-        .env_remove("RUST_LOG");
-    command
-}
-
-fn up(dir: &Path, name: &str, arguments: &[&str]) -> Service {
-    Service::launch(dir, name, up_command(dir, name, arguments))
-}
-
-/// The words that a friend is to type behind `--join`.
-fn line_for_friends(service: &Service) -> String {
-    until("it says what to send to a friend", || service.log().contains("--join '"));
-    let log = service.log();
-    let at = log.rfind("--join '").unwrap() + "--join '".len();
-    log[at..].split('\'').next().unwrap().to_owned()
 }
 
 /// `shoal` where no client runs.

@@ -5,9 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shoal_tests::{Client, Service, Trackers, free_ports, random_file, same_content, until};
+use shoal_tests::{
+    Client, Service, Trackers, free_ports, line_for_friends, random_file, same_content, until, up, up_command,
+};
 
-use crate::{alone, fails, line_for_friends, ok, pair, succeeds, up, up_command};
+use crate::{alone, fails, ok, pair, succeeds};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use shoal_tests::{PATIENCE, Service, until};
+use shoal_tests::{PATIENCE, Service, until, up_command};
 
-use crate::{fails, ok, pair, succeeds, up_command};
+use crate::{fails, ok, pair, succeeds};
 
 /// A desktop whose `xdg-open` writes down what it was called with, and ends with that code.
 fn desktop(dir: &Path, command: &mut Command, code: u8) -> PathBuf {

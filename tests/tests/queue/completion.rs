@@ -68,3 +68,23 @@ fn a_command_runs_with_what_others_named_as_data_and_without_secrets() {
     assert!(failed["reason"].as_str().unwrap().contains("exit status: 7"), "{failed}");
     assert_eq!(bob.ok("set on_complete ''")["on_complete"], serde_json::Value::Null);
 }
+
+#[test]
+fn no_command_runs_for_a_file_that_was_there_already() {
+    let mut world = World::new();
+    let (whole, _) = world.ann.share("g", "there.bin", 2_000_000);
+    world.ann.share("g", "fetched.bin", 1_000);
+    let mut bob = world.member("bob");
+    bob.ok(&format!("set on_complete 'sh -c \"touch $0/$SHOAL_FILE.ran\" {}'", world.path("").display()));
+    bob.ok("limit down 20K");
+    download(&mut bob, "there.bin", &world.path("there.bin"));
+    bob.ok("pause_download g there.bin");
+    // It comes another way.
+    std::fs::copy(whole, world.path("there.bin")).unwrap();
+    bob.ok("resume_download g there.bin");
+    bob.until_download("there.bin", "C");
+    bob.ok("limit down 0");
+    download(&mut bob, "fetched.bin", &world.path("fetched.bin"));
+    until("the command ran for what was fetched", || world.path("fetched.bin.ran").exists());
+    assert!(!world.path("there.bin.ran").exists());
+}

@@ -1,5 +1,6 @@
 //! What an export holds, as it is written: maps of CBOR by index (docs/formats.md, "An export").
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -191,8 +192,7 @@ impl Content {
 
     /// Refuses what no client wrote; says what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
-        let lists: std::collections::BTreeMap<_, _> =
-            self.piece_lists.iter().map(|list| (shoal_common::Blake3::of(&list.0).0, &list.0)).collect();
+        let lists = self.piece_lists();
         let shares = self.shares.iter().map(|share| (&share.manifest, &share.path));
         let downloads = self.downloads.iter().map(|download| (&download.manifest, &download.path));
         for (manifest, path) in shares.chain(downloads) {
@@ -206,6 +206,11 @@ impl Content {
             }
         }
         Ok(())
+    }
+
+    /// The piece lists by their hashes.
+    pub(super) fn piece_lists(&self) -> BTreeMap<[u8; 32], &[u8]> {
+        self.piece_lists.iter().map(|list| (shoal_common::Blake3::of(&list.0).0, &*list.0)).collect()
     }
 
     /// The rows of the database, which are taken out.

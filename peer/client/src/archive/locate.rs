@@ -2,13 +2,14 @@
 //! names and sizes only say what to read first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shoal_common::{FileDigest, Manifest};
+use shoal_common::{FileDigest, FileName, Manifest};
 use shoal_engine::hash::{FileIdentity, hash_file};
+use shoal_engine::{Content, Partial};
 use tokio_util::sync::CancellationToken;
 
 use super::ArchiveError;
@@ -51,7 +52,9 @@ impl<'a> Wanted<'a> {
 pub(super) struct Finder {
     by_size: HashMap<u64, Vec<PathBuf>>,
     /// Partial files by their names.
-    partials: HashMap<OsString, PathBuf>,
+    partials: HashMap<OsString, Vec<PathBuf>>,
+    /// Paths of downloads that were given out: each belongs to one.
+    given: HashSet<PathBuf>,
     read: HashMap<PathBuf, Option<(FileDigest, FileIdentity)>>,
     unreadable: Vec<PathBuf>,
 }
@@ -81,7 +84,8 @@ impl Finder {
         partials: &BTreeSet<OsString>,
     ) -> Result<Self, ArchiveError> {
         let (by_size, found, read) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut finder = Self { by_size, partials: found, read, unreadable: Vec::new() };
+        let mut finder =
+            Self { by_size, partials: found, given: HashSet::new(), read, unreadable: Vec::new() };
         let mut left = MAX_ENTRIES;
         for folder in folders {
             let unusable = |error| ArchiveError::Read { path: folder.clone(), error };
@@ -113,7 +117,7 @@ impl Finder {
 
     fn note(&mut self, entry: &fs::DirEntry, sizes: &BTreeSet<u64>, partials: &BTreeSet<OsString>) {
         if partials.contains(&entry.file_name()) {
-            self.partials.entry(entry.file_name()).or_insert_with(|| entry.path());
+            self.partials.entry(entry.file_name()).or_default().push(entry.path());
         }
         if let Ok(found) = entry.metadata()
             && sizes.contains(&found.len())
@@ -153,16 +157,43 @@ impl Finder {
         known.filter(|(found, _)| found == digest).map(|(_, identity)| identity)
     }
 
-    /// The path of a download whose partial file is there: where it was, or else in one of the folders.
-    pub(super) fn partial(&self, path: &Path) -> Option<PathBuf> {
-        let is_whole = |path: &Path| partial(path).iter().all(|file| file.is_file());
-        if is_whole(path) {
-            return Some(path.to_owned());
-        }
+    /// The path of a download whose partial file is there: where it was, or else in one of the folders. It is of that content, and
+    /// is given out once.
+    pub(super) fn partial(&mut self, path: &Path, content: &Content) -> Option<PathBuf> {
+        let fits = |path: &Path| {
+            let [bytes, state] = partial(path);
+            let may_be =
+                |state: PathBuf| fs::File::open(state).and_then(|state| Partial::may_be_of(state, content));
+            bytes.is_file() && state.is_file() && may_be(state).unwrap_or(false)
+        };
+        let name = path.file_name()?;
         let [bytes, _] = partial(path);
-        let found = self.partials.get(bytes.file_name()?)?;
-        let path = found.with_file_name(path.file_name()?);
-        is_whole(&path).then_some(path)
+        let elsewhere = self.partials.get(bytes.file_name()?).into_iter().flatten();
+        let mut all =
+            std::iter::once(path.to_owned()).chain(elsewhere.map(|found| found.with_file_name(name)));
+        let found = all.find(|path| !self.given.contains(path) && fits(path))?;
+        self.given.insert(found.clone());
+        Some(found)
+    }
+
+    /// A path in that folder for a download that begins again.
+    pub(super) fn place(&mut self, folder: &Path, name: &FileName) -> PathBuf {
+        let name = Path::new(name.as_str());
+        let (stem, end) = (name.file_stem().unwrap_or_default(), name.extension());
+        let mut path = folder.join(name);
+        for number in 2_u64.. {
+            if self.given.insert(path.clone()) {
+                break;
+            }
+            let mut other = stem.to_owned();
+            other.push(format!(" ({number})"));
+            if let Some(end) = end {
+                other.push(".");
+                other.push(end);
+            }
+            path = folder.join(other);
+        }
+        path
     }
 
     /// Folders that could not be looked into; the first few.
@@ -181,7 +212,7 @@ fn likeness(one: &Path, other: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_common::FileName;
+    use shoal_common::{Blake3, Layout, Sha1};
 
     fn manifest(path: &Path) -> (Manifest, FileIdentity) {
         let hashed = hash_file(path, |_| {}, &CancellationToken::new()).unwrap();
@@ -216,21 +247,42 @@ mod tests {
         assert!(Finder::new(&[dir.path().join("none")], &BTreeSet::new(), &BTreeSet::new()).is_err());
     }
 
+    fn content(bytes: &[u8]) -> Content {
+        let digest = FileDigest { sha1: Sha1::of(bytes), blake3: Blake3::of(bytes) };
+        let layout = Layout::for_size(bytes.len() as u64).unwrap();
+        Content::new(layout, [digest.sha1].into(), digest).unwrap()
+    }
+
     #[test]
-    fn a_partial_file_is_found_with_what_is_known_of_it() {
+    fn a_partial_file_is_found_with_what_is_known_of_it_and_is_given_out_once() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join("film.mkv"), dir.path().join("new/deep"));
         fs::create_dir_all(&new).unwrap();
         let wanted = [OsString::from("film.mkv.part")].into();
-        let find =
-            || Finder::new(&[dir.path().join("new")], &BTreeSet::new(), &wanted).unwrap().partial(&old);
+        let finder = || Finder::new(&[dir.path().join("new")], &BTreeSet::new(), &wanted).unwrap();
+        let content = content(b"film");
         fs::write(new.join("film.mkv.part"), "").unwrap();
-        assert_eq!(find(), None, "nothing says which pieces are there");
+        assert_eq!(finder().partial(&old, &content), None, "nothing says which pieces are there");
+        // Cut off when the power went.
         fs::write(new.join("film.mkv.pstate"), "").unwrap();
-        assert_eq!(find(), Some(new.join("film.mkv")));
+        let mut finder_of_two = finder();
+        assert_eq!(finder_of_two.partial(&old, &content), Some(new.join("film.mkv")));
+        assert_eq!(finder_of_two.partial(&old, &content), None, "it belongs to another download");
+        fs::write(new.join("film.mkv.pstate"), "something else altogether, and long enough for that")
+            .unwrap();
+        assert_eq!(finder().partial(&old, &content), None);
         for end in ["part", "pstate"] {
             fs::write(dir.path().join(format!("film.mkv.{end}")), "").unwrap();
         }
-        assert_eq!(find(), Some(old.clone()));
+        assert_eq!(finder().partial(&old, &content), Some(old.clone()));
+    }
+
+    #[test]
+    fn downloads_of_one_name_that_begin_again_get_paths_of_their_own() {
+        let mut finder = Finder::new(&[], &BTreeSet::new(), &BTreeSet::new()).unwrap();
+        let mut place = |name| finder.place(Path::new("/d"), &FileName::create(name).unwrap());
+        let places = ["film.mkv", "film.mkv", "film.mkv", "film", "film"].map(&mut place);
+        let expected = ["/d/film.mkv", "/d/film (2).mkv", "/d/film (3).mkv", "/d/film", "/d/film (2)"];
+        assert_eq!(places, expected.map(PathBuf::from));
     }
 }

@@ -202,22 +202,29 @@ impl Archive {
             }
         }
         let moved: Vec<_> = content.shares.iter().map(|share| (share.key(), share.path.clone())).collect();
-        for download in &mut content.downloads {
+        let mut found = std::mem::take(&mut content.downloads);
+        let lists = content.piece_lists();
+        for download in &mut found {
             unpacked.downloads += 1;
             if download.state.is_over() {
                 // Where it is shared from now.
                 if let Some((_, path)) = moved.iter().find(|(key, _)| *key == download.key()) {
                     download.path.clone_from(path);
                 }
-            } else if let Some(path) = finder.partial(&download.path) {
+                continue;
+            }
+            let list = lists.get(&download.manifest.piece_list.0);
+            let whole = list.and_then(|list| engine_content(&download.manifest, list));
+            if let Some(path) = whole.and_then(|whole| finder.partial(&download.path, &whole)) {
                 download.path = path;
             } else {
                 // A path of another machine is not one to write to.
-                download.path = downloads.join(download.manifest.name.as_str());
+                download.path = finder.place(downloads, &download.manifest.name);
                 download.verified = 0;
                 unpacked.restarted.push((download.name(), download.path.clone()));
             }
         }
+        content.downloads = found;
         unpacked.unreadable = finder.unreadable();
         Ok(unpacked)
     }
@@ -258,6 +265,12 @@ impl Archive {
         }
     }
 
+    /// Whether an import into that folder began and was cut off.
+    #[must_use]
+    pub fn was_cut_off(folder: &Path) -> bool {
+        marks::is_importing(folder)
+    }
+
     /// An import into that folder begins: what one left that was cut off is removed. Until [`Self::unpack`] came to its end, no
     /// client starts there.
     ///
@@ -277,6 +290,12 @@ impl Archive {
         }
         marks::begin_import(folder)
     }
+}
+
+/// What a download's partial file is of.
+fn engine_content(manifest: &shoal_common::Manifest, list: &[u8]) -> Option<shoal_engine::Content> {
+    let pieces = manifest.read_piece_list(list).ok()?;
+    shoal_engine::Content::new(manifest.layout().ok()?, pieces.into(), manifest.digest()).ok()
 }
 
 fn is_carried(setting: &str) -> bool {

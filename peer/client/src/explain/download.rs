@@ -83,7 +83,7 @@ fn failed(error: &str, download: &DownloadFacts, file: &FileRef) -> Found {
             "join_group",
             &file.group,
         ),
-        Cause::FileInTheWay => resume(&format!("move {} away; to go on then", shown(download))),
+        Cause::FileInTheWay => resume("move that file away; to go on then"),
         Cause::BeingDownloaded => resume("let the other one end, or end it; to go on then"),
         Cause::BadName => {
             Next::of_file("to give it another name (for NEW_NAME)", "download_file", file, &["NEW_NAME"])
@@ -210,8 +210,9 @@ fn downloading(here: &Here, download: &DownloadFacts, working: &Working, file: &
 /// A rate limit of this client's holds it: its own, or that of all downloads.
 fn limited(here: &Here, download: &DownloadFacts, file: &FileRef) -> Found {
     let (row, rate) = (&download.row, text::size(download.row.rate));
-    // The lower one holds it.
-    if let Some(own) = row.limit.filter(|own| here.down.is_none_or(|all| *own <= all)) {
+    // The lower one holds it; what all may have is divided among those that fetch.
+    let share = here.down.map(|all| all / u64::from(here.fetching.max(1)));
+    if let Some(own) = row.limit.filter(|own| share.is_none_or(|share| *own <= share)) {
         return Found::new(
             Cause::OwnLimit,
             format!("A limit of its own holds it to {}/s; it has {rate}/s now.", text::size(own)),

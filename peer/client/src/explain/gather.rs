@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use shoal_common::tracker_api::{Answer, Call, Completeness, RefusalKind};
 use shoal_common::{FileName, GroupName};
 
+use shoal_engine::Phase;
+
 use super::here::Here;
 use super::{Around, Explanation, Facts, Level, Subject, explain};
 use crate::shares::{Absence, ShareFacts, Standing};
@@ -30,10 +32,12 @@ impl Client {
     /// # Errors
     /// When there is neither a download nor a share of the file here, or the store fails.
     pub async fn explain(&self, file: Option<&FileRef>) -> Result<Vec<Explanation>, ClientError> {
-        let here = self.here().await?;
+        let mut here = self.here().await?;
         let about_client = explain(Facts { here: &here, of: Subject::Client });
         let Some(who) = self.0.session.who() else { return Ok(about_client.into_iter().collect()) };
         let mut downloads = self.0.transfers.facts();
+        let fetches = |download: &&DownloadFacts| matches!(&download.now, Doing::Works(working) if working.phase == Phase::Downloading);
+        here.fetching = u32::try_from(downloads.iter().filter(fetches).count()).unwrap_or(u32::MAX);
         let shares = match file {
             None => self.0.shares.facts(who.user).await?,
             Some(file) => {
@@ -74,6 +78,7 @@ impl Client {
             tries: self.0.session.tries(),
             up: now.up,
             down: now.down,
+            fetching: 0,
             is_up_scheduled: now.up != usual.0,
             is_down_scheduled: now.down != usual.1,
             address: self.0.reached_at,

@@ -22,6 +22,8 @@ pub(super) struct Here {
     /// The limits that hold now, in bytes per second.
     pub(super) up: Option<u64>,
     pub(super) down: Option<u64>,
+    /// Downloads that fetch now; each has its part of the limit of all.
+    pub(super) fetching: u32,
     /// Whether they are those of the schedule, and not the usual ones.
     pub(super) is_up_scheduled: bool,
     pub(super) is_down_scheduled: bool,

@@ -25,6 +25,7 @@ fn here() -> Here {
         tries: Tries { trackers: 2, failed: 1, words: "192.0.2.7:9001 (does not answer)".to_owned() },
         up: None,
         down: None,
+        fetching: 1,
         is_up_scheduled: false,
         is_down_scheduled: false,
         address: "192.0.2.9:7001".parse().unwrap(),
@@ -146,6 +147,9 @@ fn of_several_causes_the_one_that_limits_most_and_that_the_user_can_change_is_na
     let mut own = works(comes.clone(), 1, 1);
     own.row.limit = Some(20 << 10);
     assert_eq!(of_download(&here, &own).cause, Cause::OwnLimit, "the lower limit holds it");
+    here.fetching = 3;
+    assert_eq!(of_download(&here, &own).cause, Cause::ScheduleLimit, "a third of the limit of all is lower");
+    here.fetching = 1;
     own.row.limit = Some(1 << 20);
     assert_eq!(of_download(&here, &own).cause, Cause::ScheduleLimit);
     comes.limit = Bottleneck::Sources;
@@ -294,6 +298,16 @@ fn the_cause_of_a_failure_is_read_from_the_text_that_is_on_record() {
         assert_eq!(failure::cause(&error.to_string()), cause, "{error}");
     }
     assert_eq!(failure::cause(crate::transfers::LEFT), Cause::LeftGroup);
+}
+
+#[test]
+fn the_file_that_is_in_the_way_is_the_one_that_the_error_names() {
+    let error = DiskError::Foreign("/films/a.mkv.part".into()).to_string();
+    let found = of_download(&here(), &download(RowState::Failed(error), Doing::Stopped, 0, 0));
+    assert_eq!(found.cause, Cause::FileInTheWay);
+    assert!(found.text.contains("/films/a.mkv.part"), "{}", found.text);
+    let next = &found.next.advice;
+    assert!(next.contains("move that file away") && !next.contains("/films/a.mkv "), "{next}");
 }
 
 #[test]

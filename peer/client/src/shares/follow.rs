@@ -15,8 +15,8 @@ pub(crate) enum FollowError {
     Before(StoreError),
     /// The file was not put there; it is where it was.
     Place(io::Error),
-    /// It is there, and is served from there. That cannot be recorded now.
-    Store(StoreError),
+    /// It was put there, and is served from there. That cannot be recorded now, for this reason.
+    Unrecorded(String),
 }
 
 impl Shares {
@@ -39,12 +39,17 @@ impl Shares {
         };
         shares.retain(|share| share.path == source);
         let new = target.to_owned();
-        let placed = tokio::task::spawn_blocking(move || {
-            place()?;
-            FileIdentity::of(&new)
-        });
-        let after = placed.await.map_err(io::Error::other).and_then(|placed| placed);
-        let after = after.map_err(FollowError::Place)?;
+        let placed = tokio::task::spawn_blocking(move || put(place, &new));
+        // Nobody knows how far one came that did not end.
+        let placed = placed.await.unwrap_or_else(|error| Err(FollowError::Unrecorded(error.to_string())));
+        let after = match placed {
+            Err(FollowError::Unrecorded(problem)) => {
+                shares.iter_mut().for_each(|share| share.path = target.to_owned());
+                self.handle.restore(shares).await;
+                return Err(FollowError::Unrecorded(problem));
+            }
+            placed => placed?,
+        };
         for mut share in shares {
             share.path = target.to_owned();
             if !share.identity.is_still(&before) {
@@ -65,7 +70,34 @@ impl Shares {
         if let Err(error) = &synced {
             tracing::warn!(%error, "a move may not be durable yet");
         }
-        self.parts.store.moved(source, target, before, after).await.map_err(FollowError::Store)?;
+        self.parts
+            .store
+            .moved(source, target, before, after)
+            .await
+            .map_err(|error| FollowError::Unrecorded(error.to_string()))?;
         Ok(synced.is_ok())
+    }
+}
+
+/// Puts a file at its new place; gives what it is there.
+fn put(place: impl FnOnce() -> io::Result<()>, new: &Path) -> Result<FileIdentity, FollowError> {
+    place().map_err(FollowError::Place)?;
+    FileIdentity::of(new).map_err(|error| FollowError::Unrecorded(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_put_there_is_not_said_to_be_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("new");
+        let refused = put(|| Err(io::ErrorKind::StorageFull.into()), &new);
+        assert!(matches!(refused, Err(FollowError::Place(_))), "{refused:?}");
+        // It cannot be looked at any more.
+        let unseen = put(|| Ok(()), &new);
+        assert!(matches!(unseen, Err(FollowError::Unrecorded(_))), "{unseen:?}");
+        assert!(put(|| std::fs::write(&new, "x"), &new).is_ok_and(|found| found.size == 1));
     }
 }

@@ -8,6 +8,7 @@ mod end;
 mod ending;
 mod error;
 mod holders;
+mod idleness;
 mod known;
 mod list;
 mod mirrors;
@@ -43,6 +44,7 @@ pub use row::{DownloadRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
+use crate::Hashing;
 use crate::on_complete::OnComplete;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
@@ -347,16 +349,20 @@ impl Downloads {
 
     /// Looks at the destination of a download, and reads its piece list. Where a folder appeared in the file's place, the
     /// download goes into it.
-    async fn prepare(&self, record: &mut DownloadRecord) -> Result<Prepared, TransferError> {
+    async fn prepare(
+        &self,
+        record: &mut DownloadRecord,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Prepared, TransferError> {
         let name = record.manifest.name.clone();
         if let Some(path) = destination::inside_folder(&record.path, &name, record.overwrite).await? {
             self.parts.store.set_download_path(record.user, record.key, &path).await?;
             self.list().set_path(record.key, &path);
             record.path = path;
         }
-        let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
+        let manifest = &record.manifest;
         // It may have been completed without that being recorded.
-        let place = destination::check(record.path.clone(), manifest, record.overwrite, &nobody).await?;
+        let place = destination::check(record.path.clone(), manifest, record.overwrite, progress).await?;
         if matches!(place, Destination::Identical(_)) {
             return Ok(Prepared::Complete);
         }

@@ -20,7 +20,7 @@ use crate::store::{DownloadRecord, DownloadState, MoveRecord, Store, StoreError}
 /// Bytes that are copied between two looks at whether to go on.
 const STEP: u64 = 16 << 20;
 
-/// Why a download was not moved. It is where it was then.
+/// Why a download was not moved. It is where it was then, but for [`MoveError::NotRecorded`].
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// It is not finished.
@@ -58,6 +58,17 @@ pub enum MoveError {
         to: PathBuf,
         /// What the system says.
         error: io::Error,
+    },
+    /// It is at its new place. The move stays on record, and the next start or move ends it.
+    #[error(
+        "{} is there now, but that cannot be recorded yet ({problem}); leave it there: the next start of the client records it",
+        .path.display()
+    )]
+    NotRecorded {
+        /// Where it is now.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
     },
     /// The copy cannot be compared.
     #[error(transparent)]
@@ -108,6 +119,8 @@ impl Moving {
         let downloads = self.transfers.0.clone();
         // One at a time: more would only hinder each other.
         let _one = downloads.moving.lock().await;
+        // What an earlier one could not record.
+        recover(&downloads.parts.store).await?;
         let now = self.transfers.list().find(self.record.key);
         let now = now.ok_or_else(|| TransferError::Unknown(self.file.clone()))?;
         if now.state != DownloadState::Complete {
@@ -123,60 +136,52 @@ impl Moving {
         let (from, to) = (source.clone(), target.clone());
         let renamed =
             shares.follow((&source, &target), before, move || shoal_disk::rename_new(&from, &to)).await;
-        let moved = match renamed {
+        let (moved, over) = match renamed {
             Err(FollowError::Place(error)) if error.kind() == io::ErrorKind::CrossesDevices => {
                 self.copy(row, before).await
             }
-            Err(FollowError::Place(error)) => Err(failed(&source, &target, error).into()),
-            Err(FollowError::Before(error)) => Err(error.into()),
-            // The file is there; the next start records it.
-            Err(FollowError::Store(error)) => {
-                self.transfers.list().moved(&source, &target);
-                return Err(error.into());
-            }
-            Ok(_) => Ok(()),
+            renamed => (outcome(renamed, &source, &target), true),
         };
-        if moved.is_ok() {
+        let unrecorded = matches!(&moved, Err(TransferError::Move(MoveError::NotRecorded { .. })));
+        if moved.is_ok() || unrecorded {
             self.transfers.list().moved(&source, &target);
         }
-        store.remove_move(&source).await?;
-        moved.map(|()| target)
+        if over && !unrecorded {
+            store.remove_move(&source).await?;
+        }
+        moved.map(|_| target)
     }
 
-    /// Moves the file to another file system.
-    async fn copy(&self, mut row: MoveRecord, before: FileIdentity) -> Result<(), TransferError> {
+    /// Moves the file to another file system; gives whether that is durable, and whether nothing is left to be done.
+    async fn copy(&self, mut row: MoveRecord, before: FileIdentity) -> (Result<bool, TransferError>, bool) {
         let parts = &self.transfers.0.parts;
         let (source, target) = (row.source.clone(), row.target.clone());
         let copy = target.with_file_name(format!(".shoal-move-{:016x}", fastrand::u64(..)));
-        (row.copy, row.identity) = (Some(copy.clone()), None);
-        parts.store.put_move(row.clone()).await?;
         let moved = async {
+            (row.copy, row.identity) = (Some(copy.clone()), None);
+            parts.store.put_move(row.clone()).await?;
             row.identity = Some(self.copy_whole(&source, &copy).await?);
             parts.store.put_move(row).await?;
             let (from, to) = (copy.clone(), target.clone());
             let placed =
                 parts.shares.follow((&source, &target), before, move || shoal_disk::rename_new(&from, &to));
-            match placed.await {
-                Err(FollowError::Place(error)) => Err(failed(&source, &target, error).into()),
-                Err(FollowError::Before(error) | FollowError::Store(error)) => Err(error.into()),
-                Ok(durable) => Ok(durable),
-            }
+            outcome(placed.await, &source, &target)
         };
         let moved: Result<bool, TransferError> = moved.await;
-        let durable = moved.as_ref().ok().copied();
-        let removed = tokio::task::spawn_blocking(move || match durable {
-            None => remove(&copy),
+        let unneeded = match &moved {
+            // The copy is in its place, and the next start removes the file.
+            Err(TransferError::Move(MoveError::NotRecorded { .. })) => return (moved, false),
+            Err(_) => copy,
             // Only what was copied: another program may have written there meanwhile.
-            Some(true) if FileIdentity::of(&source).is_ok_and(|now| before.is_still(&now)) => remove(&source),
-            Some(_) => {
+            Ok(true) if FileIdentity::of(&source).is_ok_and(|now| before.is_still(&now)) => source,
+            Ok(_) => {
                 tracing::warn!(path = %source.display(), "a moved file stays in its old place, too");
-                Ok(())
+                return (moved, true);
             }
-        });
-        if let Ok(Err(error)) = removed.await {
-            tracing::warn!(%error, "what a move left behind stays");
-        }
-        moved.map(|_| ())
+        };
+        let removed = removed(unneeded).await;
+        let over = moved.is_ok() || removed;
+        (moved, over)
     }
 
     /// Makes a durable copy, and reads it again; gives its identity if it is what was downloaded.
@@ -199,6 +204,17 @@ impl Moving {
         }
         Ok(hashed.identity)
     }
+}
+
+/// What became of a file that was to be put at its new place; gives whether it is durable there.
+fn outcome(placed: Result<bool, FollowError>, source: &Path, target: &Path) -> Result<bool, TransferError> {
+    placed.map_err(|error| match error {
+        FollowError::Place(error) => failed(source, target, error).into(),
+        FollowError::Before(error) => error.into(),
+        FollowError::Unrecorded(problem) => {
+            MoveError::NotRecorded { path: target.to_owned(), problem }.into()
+        }
+    })
 }
 
 /// Looks at where a file is and where it is to go; gives its new path, and what it is.
@@ -286,11 +302,12 @@ pub(crate) async fn recover(store: &Store) -> Result<(), StoreError> {
             }
             _ => None,
         };
-        if let Some(path) = unneeded {
-            let removed = tokio::task::spawn_blocking(move || remove(&path)).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(%error, "what a move left behind stays");
-            }
+        if let Some(path) = unneeded
+            && !removed(path).await
+            && next(&row, &there) == Next::Undo
+        {
+            // The copy may be on a drive that is away.
+            continue;
         }
         tracing::info!(source = %row.source.display(), target = %row.target.display(), "an interrupted move is over");
         store.remove_move(&row.source).await?;
@@ -342,6 +359,18 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => shoal_disk::sync_folder(path.parent().unwrap_or(Path::new("/"))),
+    }
+}
+
+/// Removes a file that is not needed any more; gives whether it is gone.
+async fn removed(path: PathBuf) -> bool {
+    let removed = tokio::task::spawn_blocking(move || remove(&path)).await;
+    match removed.map_err(io::Error::other).and_then(|removed| removed) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "what a move left behind stays");
+            false
+        }
     }
 }
 

@@ -10,10 +10,9 @@ use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::rate::Limiter;
 use shoal_engine::{
-    Bottleneck, BoxFuture, Content, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed,
+    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed,
 };
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
 
 use super::end::{Closed, End, Stop, end_of, wanted};
 use super::error::StartError;
@@ -23,7 +22,7 @@ use super::list::{Now, SourceName, SourceNames, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::places::Place;
 use super::sources::{Banned, Sources};
-use super::{Downloads, destination};
+use super::{Downloads, destination, idleness};
 use crate::store::DownloadRecord;
 use shoal_http::mirror::Reach;
 use shoal_session::CallError;
@@ -35,9 +34,6 @@ const AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// Refusals in a row after which the user counts as no member any more: one alone may come from a tracker that is still
 /// catching up.
 const REFUSALS: u32 = 3;
-
-/// How often it is looked at whether a download has a source.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
 /// What started a run, and so, how an early failure is reported.
@@ -141,7 +137,11 @@ impl Run {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
-            stop = wanted(&mut stopped) => self.stop(stop).await,
+            stop = wanted(&mut stopped) => tokio::select! {
+                closed = self.stop(stop) => closed,
+                // A drive that hangs ends nothing.
+                never = idleness::of_run(place, self.download.progress()) => match never {},
+            },
             problem = self.feed(learned, answer) => match self.stop(Stop::Pause).await {
                 Closed::End(End::Complete) => Closed::End(End::Complete),
                 _ => Closed::End(End::Failed(problem)),
@@ -158,34 +158,9 @@ impl Run {
 
     /// Tells the queue whether anything comes. Completes when the download has to give way to another.
     async fn gives_way(&self, place: &Place) {
-        let look = async {
-            let mut progress = self.download.progress();
-            let (mut bytes, mut since) = (0, Instant::now());
-            loop {
-                let now = progress.borrow_and_update().clone();
-                // What is held up on this side has a source. One with sources that deliver nothing has none.
-                let held_up = matches!(now.limit, Bottleneck::RateLimit | Bottleneck::Disk);
-                let comes = now.fetched_bytes > std::mem::replace(&mut bytes, now.fetched_bytes);
-                if comes || matches!(now.phase, Phase::Checking | Phase::Finishing) {
-                    place.moves();
-                    since = Instant::now();
-                } else if held_up || matches!(now.phase, Phase::Opening | Phase::Ended) {
-                    since = Instant::now();
-                } else {
-                    place.idles(since.elapsed());
-                }
-                let changed = progress
-                    .wait_for(|then| then.phase != now.phase || then.fetched_bytes != now.fetched_bytes);
-                let ended = matches!(tokio::time::timeout(LOOK_EVERY, changed).await, Ok(Err(_)));
-                if ended {
-                    // The engine has.
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
         tokio::select! {
             () = place.revoked() => {}
-            never = look => match never {},
+            never = idleness::of_run(place, self.download.progress()) => match never {},
         }
     }
 

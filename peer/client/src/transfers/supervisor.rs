@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::end::{Closed, End, LEFT, Stop, wanted};
+use super::ending::EndedRun;
 use super::error::metadata;
 use super::list::{Now, Running, Wait};
 use super::places::Place;
 use super::run::{Found, Learned, Run, StartedBy};
-use super::{Downloads, Prepared, span};
+use super::{Downloads, Prepared, idleness, span};
 use crate::priority::Rank;
 use crate::store::DownloadRecord;
 use shoal_session::events::Event;
@@ -90,6 +91,7 @@ fn begin(
         limiter,
         pauses: Pauses::default(),
         learned,
+        worked: false,
         found,
         reported_lack: None,
     };
@@ -111,6 +113,8 @@ struct Supervisor {
     limiter: Limiter,
     pauses: Pauses,
     learned: Learned,
+    /// Whether the engine worked on it: only then is a whole file one that was downloaded.
+    worked: bool,
     /// For the first run, if it need not wait.
     found: Option<Found>,
     /// The lack that was reported last.
@@ -136,7 +140,8 @@ impl Supervisor {
         let early = self.opened.borrow().is_none() && self.started_by != StartedBy::Login;
         let failure = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
         tracing::info!(?end, "the download stopped");
-        self.downloads.ended(&self.record, Some(self.number), end, !early).await;
+        let run = EndedRun { number: self.number, worked: self.worked };
+        self.downloads.ended(&self.record, Some(run), end, !early).await;
         if early {
             self.opened.send_replace(Some(failure));
         }
@@ -218,10 +223,17 @@ impl Supervisor {
     async fn one_run(&mut self, place: &Place) -> Closed {
         let found = match self.found.take() {
             Some(Found { pieces, answer }) => Ok((Prepared::Pieces(pieces), Some(answer))),
-            None => tokio::select! {
-                prepared = self.downloads.prepare(&mut self.record) => prepared.map(|prepared| (prepared, None)),
-                stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
-            },
+            None => {
+                let (progress, hashing) = watch::channel(None);
+                tokio::select! {
+                    prepared = self.downloads.prepare(&mut self.record, &progress) => {
+                        prepared.map(|prepared| (prepared, None))
+                    }
+                    stop = wanted(&mut self.stopped) => return Closed::End(stopped_by(stop)),
+                    () = place.revoked() => return Closed::GaveWay,
+                    never = idleness::of_look(place, hashing) => match never {},
+                }
+            }
         };
         let (pieces, answer) = match found {
             Ok((Prepared::Complete, _)) => return Closed::End(End::Complete),
@@ -245,7 +257,10 @@ impl Supervisor {
             stopped,
         );
         match run {
-            Ok(run) => run.run(place, &mut self.learned, answer).await,
+            Ok(run) => {
+                self.worked = true;
+                run.run(place, &mut self.learned, answer).await
+            }
             Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
         }
     }

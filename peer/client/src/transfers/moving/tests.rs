@@ -163,3 +163,19 @@ async fn while_the_drives_are_away_the_move_is_kept() {
     assert_eq!(crashed.start().await, ([false, true, false], [true, true]));
     assert!(crashed.is_over().await);
 }
+
+#[tokio::test]
+async fn while_the_copy_cannot_be_removed_the_move_is_kept() {
+    let mut crashed = Crashed::new().await;
+    crashed.copied(false);
+    crashed.store.put_move(crashed.row.clone()).await.unwrap();
+    fs::remove_file(&crashed.copy).unwrap();
+    // A folder is not removed as a file is.
+    fs::create_dir(&crashed.copy).unwrap();
+    assert_eq!(crashed.start().await, ([true, false, true], [false, false]));
+    assert!(!crashed.is_over().await, "nothing would remove the copy any more");
+    fs::remove_dir(&crashed.copy).unwrap();
+    fs::write(&crashed.copy, "ten").unwrap();
+    assert_eq!(crashed.start().await, ([true, false, false], [false, false]));
+    assert!(crashed.is_over().await);
+}
