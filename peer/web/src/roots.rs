@@ -117,7 +117,7 @@ fn holds_too_much(folder: &Path, home: Option<&Path>) -> bool {
     let below = home.and_then(|home| folder.strip_prefix(home).ok());
     folder == Path::new("/")
         || home.is_some_and(|home| home.starts_with(folder))
-        || below.is_some_and(|below| has_hidden(below))
+        || below.is_some_and(has_hidden)
 }
 
 /// What is at a path below one of the roots, and not in one of the private folders. Blocks on the disk.

@@ -29,6 +29,9 @@ pub(crate) struct Site {
     work: Work,
 }
 
+/// Looks a path up: the roots, the private folders, the path.
+type Look = fn(&[Root], &[PathBuf], &Path) -> Result<Held, Refused>;
+
 /// What is at a path, for a user who may go anywhere.
 fn anywhere(_: &[Root], _: &[PathBuf], path: &Path) -> Result<Held, Refused> {
     Held::open(path).map_err(|error| Refused::Unusable { path: path.to_owned(), error })
@@ -91,16 +94,12 @@ impl Site {
         Ok((held, real))
     }
 
-    async fn look(
-        &self,
-        path: PathBuf,
-        look: fn(&[Root], &[PathBuf], &Path) -> Result<Held, Refused>,
-    ) -> Result<Held, Refusal> {
+    async fn look(&self, path: PathBuf, look: Look) -> Result<Held, Refusal> {
         let (roots, mut private) = (self.roots().await?, vec![self.client.whoami().data_dir]);
         if let Reach::Roots { private: more, .. } = &self.reach {
             private.extend(more.iter().cloned());
         }
-        let look = if self.is_limited() { look } else { anywhere };
+        let look: Look = if self.is_limited() { look } else { anywhere };
         let looked = tokio::task::spawn_blocking(move || look(&roots, &private, &path)).await;
         Ok(looked.map_err(|stopped| Refusal::Stopped(stopped.to_string()))??)
     }
