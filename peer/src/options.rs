@@ -78,7 +78,7 @@ pub fn listen(typed: &str) -> Result<SocketAddr, String> {
 #[must_use]
 pub fn web(at: Option<SocketAddr>, roots: &[PathBuf]) -> Option<WebConfig> {
     let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    at.map(|at| WebConfig { at, roots: roots.iter().map(whole).collect() })
+    at.map(|at| WebConfig { at, roots: roots.iter().map(whole).collect(), private: Vec::new() })
 }
 
 /// Reads an address of this machine alone.

@@ -2,7 +2,7 @@
 //! path from a page is looked up below one of them without following links out of it, and what is found is held, so that a link that
 //! is swapped in afterwards changes nothing.
 //!
-//! Hidden names, and the client's own folder with its keys, are never reached.
+//! Hidden names, and private folders such as the client's own with its keys, are never reached, not through links either.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -20,8 +20,13 @@ const MAX_ROOTS: usize = 1_000;
 pub(crate) enum Reach {
     /// Wherever the user may: the system says that the user asks.
     Everywhere,
-    /// Into these folders, or without any into the usual ones.
-    Roots(Arc<[PathBuf]>),
+    /// Into folders.
+    Roots {
+        /// These, or without any the usual ones.
+        given: Arc<[PathBuf]>,
+        /// Never into these, as into the client's own.
+        private: Arc<[PathBuf]>,
+    },
 }
 
 /// A folder that a page may reach.
@@ -109,33 +114,34 @@ pub(crate) async fn roots(client: &Client, given: &[PathBuf]) -> Result<Vec<Root
 /// Whether sharing one file of a folder cannot mean that a page may reach all of it: the user's own folder, those above it, and hidden
 /// ones in it, where keys and settings are.
 fn holds_too_much(folder: &Path, home: Option<&Path>) -> bool {
-    let is_hidden = |part: std::path::Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
     let below = home.and_then(|home| folder.strip_prefix(home).ok());
     folder == Path::new("/")
         || home.is_some_and(|home| home.starts_with(folder))
-        || below.is_some_and(|below| below.components().any(is_hidden))
+        || below.is_some_and(has_hidden)
 }
 
-/// What is at a path below one of the roots. Blocks on the disk.
-pub(crate) fn find(roots: &[Root], data: &Path, path: &Path) -> Result<Held, Refused> {
+/// What is at a path below one of the roots, and not in one of the private folders. Blocks on the disk.
+pub(crate) fn find(roots: &[Root], private: &[PathBuf], path: &Path) -> Result<Held, Refused> {
     let (root, below) = place(roots, path)?;
     let found = Beneath::open(&root).and_then(|root| root.find(&below));
-    keep(found.map_err(|error| unusable(path, error))?, data, path)
+    keep(found.map_err(|error| unusable(path, error))?, &root, private, path)
 }
 
-/// The folder at a path below one of the roots; what is lacking of it is made. Blocks on the disk.
-pub(crate) fn make_folder(roots: &[Root], data: &Path, path: &Path) -> Result<Held, Refused> {
+/// The folder at a path below one of the roots, and not in one of the private folders; what is lacking of it is made. Blocks on
+/// the disk.
+pub(crate) fn make_folder(roots: &[Root], private: &[PathBuf], path: &Path) -> Result<Held, Refused> {
     let (root, below) = place(roots, path)?;
-    // Before anything is made there; what is held is asked again.
-    if whole(&root).join(&below).starts_with(whole(data)) {
-        return Err(Refused::Outside(path.to_owned()));
+    // Before anything is made there, also through a link; what is held is asked again.
+    let wanted = root.join(&below);
+    if let Some(there) = wanted.ancestors().find_map(|folder| std::fs::canonicalize(folder).ok()) {
+        allow(&there, &root, private, path)?;
     }
     if below.as_os_str().is_empty() && !root.exists() {
         // The user's own setting names it.
         std::fs::create_dir_all(&root).map_err(|error| unusable(path, error))?;
     }
     let made = Beneath::open(&root).and_then(|root| root.make_folder(&below));
-    keep(made.map_err(|error| unusable(path, error))?, data, path)
+    keep(made.map_err(|error| unusable(path, error))?, &root, private, path)
 }
 
 /// The root that a path is below, the deepest of them, and the way from there.
@@ -155,16 +161,32 @@ fn place(roots: &[Root], path: &Path) -> Result<(PathBuf, PathBuf), Refused> {
     }
     let (root, below) =
         fitting.into_iter().min_by_key(|(_, below)| below.components().count()).ok_or_else(outside)?;
-    if below.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) {
+    if has_hidden(&below) {
         return Err(Refused::Hidden(path.to_owned()));
     }
     Ok((root, below))
 }
 
-/// Keeps what was found unless it is the client's own; what is held is asked, and not the path.
-fn keep(found: Held, data: &Path, path: &Path) -> Result<Held, Refused> {
+/// Keeps what was found where a page may have it; what is held is asked, and not the path.
+fn keep(found: Held, root: &Path, private: &[PathBuf], path: &Path) -> Result<Held, Refused> {
     let real = found.real_path().map_err(|error| unusable(path, error))?;
-    if real.starts_with(whole(data)) { Err(Refused::Outside(path.to_owned())) } else { Ok(found) }
+    allow(&real, root, private, path).map(|()| found)
+}
+
+/// Refuses what a path without links names in a private folder, or behind a hidden name below the root: a link may lead there.
+fn allow(real: &Path, root: &Path, private: &[PathBuf], path: &Path) -> Result<(), Refused> {
+    if private.iter().any(|folder| real.starts_with(whole(folder))) {
+        return Err(Refused::Outside(path.to_owned()));
+    }
+    match real.strip_prefix(whole(root)) {
+        Ok(below) if has_hidden(below) => Err(Refused::Hidden(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a part of a path is hidden.
+fn has_hidden(path: &Path) -> bool {
+    path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."))
 }
 
 /// A path without links, where it leads somewhere.
@@ -199,9 +221,11 @@ mod tests {
         }
         symlink("../c.mkv", at("films/out.mkv")).unwrap();
         symlink(at("real"), at("link")).unwrap();
+        symlink(".secret", at("films/to_hidden")).unwrap();
+        symlink("data", at("films/to_data")).unwrap();
         let root = |name: &str| Root { path: at(name), why: Why::Given };
-        let (roots, data) = ([root("films"), root("link")], at("films/data"));
-        let find = |name: &str| find(&roots, &data, &at(name));
+        let (roots, private) = ([root("films"), root("link")], [at("none"), at("films/data")]);
+        let find = |name: &str| find(&roots, &private, &at(name));
         for good in ["films/a.mkv", "films", "films/new/", "films/./new", "link/in", "real/in"] {
             assert!(find(good).is_ok(), "{good}: {:?}", find(good));
         }
@@ -213,20 +237,31 @@ mod tests {
             "films/.secret/key",
             "films/data/session.key",
             "films/data",
+            "films/to_hidden",
+            "films/to_hidden/key",
+            "films/to_data/session.key",
             "films/none",
             "",
         ] {
             assert!(find(bad).is_err(), "{bad}");
         }
         assert!(matches!(find("films/.secret/key"), Err(Refused::Hidden(_))));
+        assert!(matches!(find("films/to_hidden/key"), Err(Refused::Hidden(_))));
         assert!(matches!(find("films/out.mkv"), Err(Refused::Outside(_))));
         assert!(matches!(find("films/none"), Err(Refused::Unusable { .. })));
-        assert!(super::find(&roots, &data, Path::new("films/a.mkv")).is_err(), "not whole");
-        for bad in ["films/../x", "films/.x/y", "films/data/new", "films2/new"] {
-            assert!(make_folder(&roots, &data, &at(bad)).is_err() && !at(bad).exists(), "{bad}");
+        assert!(super::find(&roots, &private, Path::new("films/a.mkv")).is_err(), "not whole");
+        for bad in [
+            "films/../x",
+            "films/.x/y",
+            "films/data/new",
+            "films/to_data/new",
+            "films/to_hidden/new",
+            "films2/new",
+        ] {
+            assert!(make_folder(&roots, &private, &at(bad)).is_err() && !at(bad).exists(), "{bad}");
         }
         assert!(
-            make_folder(&roots, &data, &at("films/more/of/it")).is_ok() && at("films/more/of/it").is_dir()
+            make_folder(&roots, &private, &at("films/more/of/it")).is_ok() && at("films/more/of/it").is_dir()
         );
     }
 

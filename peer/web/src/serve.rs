@@ -67,6 +67,8 @@ pub struct WebConfig {
     pub at: SocketAddr,
     /// The folders that a page may reach; where none is given, the download folder and the folders of what is shared.
     pub roots: Vec<PathBuf>,
+    /// Folders that a page never reaches, besides the client's own: what else the program keeps for itself.
+    pub private: Vec<PathBuf>,
 }
 
 /// Serves the API of a client on the socket of its data folder. Commands go to `asked`. With `web`, resources are served
@@ -81,6 +83,7 @@ pub fn start(
 ) -> Result<Web, SocketError> {
     let data = client.whoami().data_dir;
     let given: Arc<[PathBuf]> = web.iter().flat_map(|web| web.roots.clone()).collect();
+    let private: Arc<[PathBuf]> = web.iter().flat_map(|web| web.private.clone()).collect();
     let web = web.map(|web| web.at);
     let web =
         web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
@@ -98,7 +101,7 @@ pub fn start(
     let at = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let keys = Arc::new(Keys::open(&data));
     if let Some(listener) = listener {
-        let site = Site::new(client.clone(), Reach::Roots(given), work.clone());
+        let site = Site::new(client.clone(), Reach::Roots { given, private }, work.clone());
         let router = loopback::router(client.clone(), site, recent.clone(), keys.clone(), closing.clone());
         tasks.spawn(accept_tcp(listener, router, tasks.clone(), closing.clone()));
     }

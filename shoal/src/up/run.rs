@@ -49,6 +49,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
         // Where nobody reads it, the log has it.
         let _ = writeln!(io::stderr(), "{warning}");
     }
+    let own = dir.clone();
     let mut setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
@@ -67,6 +68,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let dialled = near.unwrap_or_else(|| trackers.clone());
     let web = setup.web().filter(|_| !options.no_web);
     let web = shoal_peer::options::web(web, &options.web_root);
+    // The tracker's keys and database are there too.
+    let web = web.map(|web| WebConfig { private: vec![own], ..web });
     let started = start_client(&mut setup, dialled, data_dir, web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {

@@ -136,6 +136,7 @@ fn limits_by_the_time_of_day(ann: &Desk) {
     let expected =
         json!([{ "days": "mon-fri", "from": "08:00", "to": "18:00", "up": null, "down": 500_000 }]);
     ann.go("settings");
+    ann.browser.until_true("document.querySelector('fieldset')?.disabled === false");
     ann.browser.click("Add a time of day");
     ann.browser.type_into("[aria-label='Download limit then']", "500000");
     ann.browser.click("Save");
@@ -147,10 +148,14 @@ fn limits_by_the_time_of_day(ann: &Desk) {
     let days = "return [...document.querySelectorAll('.windows > li')].map((row) => [...row.querySelectorAll('.day input')].filter((day) => day.checked).length)";
     assert_eq!(ann.browser.run(days, vec![]), json!([5, 1]));
     let before = windows();
+    argv(&ann.client, &["limit", "up", "700000"]);
     ann.browser.type_into("[aria-label='Upload limit then']", "2M");
     ann.browser.click("Save");
     until("the limit is set", || windows()[0]["up"] == 2 << 20);
     assert_eq!((&windows()[0]["down"], &windows()[1]), (&before[0]["down"], &before[1]));
+    // What is not edited here stays as it is set elsewhere meanwhile.
+    assert_eq!(ann.client.ok("limit")["up"], 700_000);
+    argv(&ann.client, &["limit", "up", "0"]);
     argv(&ann.client, &["schedule", "remove", "2"]);
     argv(&ann.client, &["schedule", "remove", "1"]);
 }

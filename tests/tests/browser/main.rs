@@ -5,5 +5,6 @@ mod crowd;
 mod desk;
 mod first_visit;
 mod journey;
+mod parts;
 mod pictures;
 mod strangers;

@@ -38,6 +38,7 @@ fn a_page_reaches_nothing_outside_its_folders_whatever_it_writes() {
     symlink("../out", root.join("folder")).unwrap();
     symlink(&out, root.join("absolute")).unwrap();
     symlink("/proc/self/root", root.join("magic")).unwrap();
+    symlink(".ssh", root.join("hidden")).unwrap();
     rustix::fs::mknodat(CWD, root.join("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let (ann, page) = start(dir.path(), &trackers, Some(&root));
     let at = |name: &str| format!("{}/{name}", root.display());
@@ -51,6 +52,7 @@ fn a_page_reaches_nothing_outside_its_folders_whatever_it_writes() {
         at("pipe"),
         at("sub"),
         at(".ssh/key"),
+        at("hidden/key"),
         at("none"),
         at("a.bin\0"),
         at("a\nb"),
@@ -72,7 +74,8 @@ fn a_page_reaches_nothing_outside_its_folders_whatever_it_writes() {
     for folder in
         [at("../out"), at("folder"), at("absolute/new"), at(".ssh"), at("a.bin"), out.display().to_string()]
     {
-        let settings = page.send("PUT", "/api/1/settings", &json!({ "download_folder": folder }));
+        let settings =
+            page.send("PUT", "/api/1/settings", &json!({ "active_downloads": 7, "download_folder": folder }));
         assert_eq!(settings.status, 422, "{folder}: {settings:?}");
         let download = json!({ "group": "g", "file": "f", "folder": folder });
         let code = page.send("POST", "/api/1/downloads", &download).json()["code"].clone();
@@ -81,6 +84,11 @@ fn a_page_reaches_nothing_outside_its_folders_whatever_it_writes() {
         assert_eq!(listed.status, 422, "{folder}: {listed:?}");
     }
     assert!(!out.join("new").exists());
+    assert_eq!(
+        page.get("/api/1/settings").json()["active_downloads"],
+        0,
+        "nothing of what is refused is set"
+    );
     // What is in the folder is shared; and a program on the socket goes where its user may.
     page.ok("POST", "/api/1/groups/g/files", &json!({ "path": at("a.bin") }));
     ann.ok(&format!("upload_file {} g", out.join("secret").display()));

@@ -107,15 +107,16 @@ pub(super) async fn set_settings(State(site): State<Site>, request: Request) -> 
         Ok(new) => new,
         Err(refusal) => return refusal,
     };
-    if let Some(bound) = new.active_downloads
-        && let Err(error) = site.client.set_active_downloads(Some(bound)).await
-    {
-        return Refusal::from(error).into_response();
-    }
+    // It may be refused: then nothing is set.
     if let Some(folder) = new.download_folder
         && let Err(refusal) = set_folder(&site, folder).await
     {
         return refusal.into_response();
+    }
+    if let Some(bound) = new.active_downloads
+        && let Err(error) = site.client.set_active_downloads(Some(bound)).await
+    {
+        return Refusal::from(error).into_response();
     }
     done(shown_settings(&site.client).await)
 }

@@ -29,8 +29,11 @@ pub(crate) struct Site {
     work: Work,
 }
 
+/// Looks a path up: the roots, the private folders, the path.
+type Look = fn(&[Root], &[PathBuf], &Path) -> Result<Held, Refused>;
+
 /// What is at a path, for a user who may go anywhere.
-fn anywhere(_: &[Root], _: &Path, path: &Path) -> Result<Held, Refused> {
+fn anywhere(_: &[Root], _: &[PathBuf], path: &Path) -> Result<Held, Refused> {
     Held::open(path).map_err(|error| Refused::Unusable { path: path.to_owned(), error })
 }
 
@@ -59,14 +62,14 @@ impl Site {
 
     /// Whether paths are limited: a page asks.
     pub(super) fn is_limited(&self) -> bool {
-        matches!(self.reach, Reach::Roots(_))
+        matches!(self.reach, Reach::Roots { .. })
     }
 
     /// The folders that a page may reach; none where everything is reached.
     pub(super) async fn roots(&self) -> Result<Vec<Root>, ClientError> {
         match &self.reach {
             Reach::Everywhere => Ok(Vec::new()),
-            Reach::Roots(given) => roots::roots(&self.client, given).await,
+            Reach::Roots { given, .. } => roots::roots(&self.client, given).await,
         }
     }
 
@@ -91,14 +94,13 @@ impl Site {
         Ok((held, real))
     }
 
-    async fn look(
-        &self,
-        path: PathBuf,
-        look: fn(&[Root], &Path, &Path) -> Result<Held, Refused>,
-    ) -> Result<Held, Refusal> {
-        let (roots, data) = (self.roots().await?, self.client.whoami().data_dir);
-        let look = if self.is_limited() { look } else { anywhere };
-        let looked = tokio::task::spawn_blocking(move || look(&roots, &data, &path)).await;
+    async fn look(&self, path: PathBuf, look: Look) -> Result<Held, Refusal> {
+        let (roots, mut private) = (self.roots().await?, vec![self.client.whoami().data_dir]);
+        if let Reach::Roots { private: more, .. } = &self.reach {
+            private.extend(more.iter().cloned());
+        }
+        let look: Look = if self.is_limited() { look } else { anywhere };
+        let looked = tokio::task::spawn_blocking(move || look(&roots, &private, &path)).await;
         Ok(looked.map_err(|stopped| Refusal::Stopped(stopped.to_string()))??)
     }
 

@@ -101,13 +101,10 @@ async fn take(
     let site = site.clone();
     let work = site.clone();
     site.lasting(async move {
-        let placed = blocking(move || partial.place(name.as_str().as_ref(), &path)).await?;
-        let shared = work.client.upload_held(&placed.file, file.group).await;
-        if shared.is_err() {
-            // The one who sent it has it still; here it would only be in the way.
-            let _ = tokio::task::spawn_blocking(move || placed.folder.remove(&placed.name)).await;
-        }
-        Ok(shared?)
+        let mut placed = blocking(move || partial.place(name.as_str().as_ref(), &path)).await?;
+        let shared = work.client.upload_held(&placed.file, file.group).await?;
+        placed.is_shared = true;
+        Ok(shared)
     })
     .await
 }
@@ -156,11 +153,21 @@ struct Partial {
     is_placed: bool,
 }
 
-/// A file that is whole and in its place.
+/// A file that is whole and in its place. Unless it comes to be shared, it goes when this is dropped: the one who sent it has it
+/// still; here it would only be in the way.
 struct Placed {
     folder: Arc<Held>,
     name: OsString,
     file: Held,
+    is_shared: bool,
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if !self.is_shared {
+            remove(&self.folder, &self.name);
+        }
+    }
 }
 
 impl Partial {
@@ -197,21 +204,32 @@ impl Partial {
     /// Makes it durable and gives it its name, unless that is taken by now.
     fn place(mut self, name: &OsStr, path: &std::path::Path) -> Result<Placed, Refusal> {
         shoal_disk::sync_file(&self.file).map_err(|error| failed(path, error))?;
+        let file = self.file.try_clone().map_err(|error| failed(path, error))?;
         self.folder.rename_new(&self.name, name).map_err(|error| failed(path, error))?;
         self.is_placed = true;
+        let placed = Placed {
+            folder: self.folder.clone(),
+            name: name.to_owned(),
+            file: file.into(),
+            is_shared: false,
+        };
         shoal_disk::sync_folder(&self.folder.path()).map_err(|error| failed(path, error))?;
-        let file = self.file.try_clone().map_err(|error| failed(path, error))?;
-        Ok(Placed { folder: self.folder.clone(), name: name.to_owned(), file: file.into() })
+        Ok(placed)
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.is_placed
-            && let Err(error) = self.folder.remove(&self.name)
-        {
-            tracing::warn!("what was sent of a file cannot be removed: {error}");
+        if !self.is_placed {
+            remove(&self.folder, &self.name);
         }
+    }
+}
+
+/// Removes what was sent.
+fn remove(folder: &Held, name: &OsStr) {
+    if let Err(error) = folder.remove(name) {
+        tracing::warn!("what was sent of a file cannot be removed: {error}");
     }
 }
 
@@ -235,4 +253,27 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|stopped| Err(Refusal::Stopped(stopped.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_placed_goes_unless_it_comes_to_be_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        let place = || {
+            let folder = Arc::new(Held::open(dir.path()).unwrap());
+            let partial = Partial::begin(folder, "a.bin".as_ref(), &path, Some(0)).ok().unwrap();
+            partial.place("a.bin".as_ref(), &path).ok().unwrap()
+        };
+        let placed = place();
+        assert!(path.exists());
+        drop(placed);
+        assert!(!path.exists());
+        place().is_shared = true;
+        assert!(path.exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -1,10 +1,11 @@
 // The page: trades the code of a link for a token, shows who is here, and a view for what stands behind the `#` of the address.
 
 import { hooks, token, trade } from './api.js';
-import { h, icon, keyed, name, say } from './dom.js';
+import { h, icon, keyed, name, plain, say } from './dom.js';
 import { rate } from './format.js';
 import { announce, failed, notice } from './notices.js';
-import { connect, lock, looked, on, state } from './store.js';
+import { closeAll } from './panel.js';
+import { lock, looked, on, refreshed, state } from './store.js';
 import { downloads } from './views/downloads.js';
 import { group } from './views/group.js';
 import { groupLink, groups } from './views/groups.js';
@@ -77,6 +78,7 @@ function show() {
 
 /** What is shown while nobody is logged in. A form that somebody fills in stays. */
 function bare() {
+  closeAll();
   view?.end();
   view = frame = null;
   const kind = state.link === 'locked' ? 'locked' : state.session ? 'signin' : 'waiting';
@@ -109,6 +111,7 @@ function mark(element) {
 /** Shows the view of the address. */
 function route() {
   if (!frame) return;
+  closeAll();
   view?.end();
   const [make, parts, at] = wanted();
   view = make(parts);
@@ -119,7 +122,7 @@ function route() {
   frame.title.replaceChildren(name(view.title));
   frame.bar.replaceChildren(...view.bar);
   frame.body.replaceChildren(view.element);
-  document.title = `${view.title} – Shoal`;
+  document.title = `${plain(view.title)} – Shoal`;
   for (const element of frame.own.children) mark(element);
 }
 
@@ -136,7 +139,7 @@ function told({ event, text, group, user, file }) {
     failed: [text, '#/downloads'],
   }[event] ?? [text];
   notice(words, BAD.includes(event) ? 'bad' : GOOD.includes(event) ? 'good' : '', href);
-  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: words });
+  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: plain(words) });
 }
 
 /** A newer program may need a newer page. */
@@ -175,9 +178,9 @@ async function begin() {
   });
   document.addEventListener('visibilitychange', () => looked(document.hidden));
   // Another tab has got a token, or the one that this tab uses is gone.
-  addEventListener('storage', (event) => event.key === 'shoal-token' && connect());
+  addEventListener('storage', (event) => event.key === 'shoal-token' && refreshed());
   show();
-  connect();
+  refreshed();
 }
 
 begin();

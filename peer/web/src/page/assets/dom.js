@@ -44,14 +44,19 @@ export function icon(name) {
 
 /** A button with a picture, and with words that may be for screen readers alone. */
 export function button(words, onclick, { picture, quiet, kind, ...attributes } = {}) {
-  const label = quiet ? { 'aria-label': words, title: words } : {};
+  const label = quiet ? { 'aria-label': plain(words), title: plain(words) } : {};
   return h('button', { type: 'button', class: kind ?? (quiet ? 'quiet' : 'plain'), onclick, ...label, ...attributes },
     picture && icon(picture), quiet ? null : h('span', null, words));
 }
 
+/** A text with what is hidden in it shown, as the prompt shows it. */
+export function plain(text) {
+  return String(text).replace(/[^\P{Cc}\n\t]|[\p{Cf}\p{Zl}\p{Zp}\p{Co}]/gu, (hidden) => `\\u{${hidden.codePointAt(0).toString(16)}}`);
+}
+
 /** A name from the network: set apart, so that its direction does not turn what stands around it. */
 export function name(text, attributes) {
-  return h('bdi', { title: text, ...attributes }, text);
+  return h('bdi', { title: plain(text), ...attributes }, plain(text));
 }
 
 /** A field with its label, and room for what is wrong with it. */
@@ -72,8 +77,13 @@ export function keyed(parent, items, keyOf, make, update) {
   const before = parent.byKey ?? new Map();
   const now = new Map();
   let at = parent.firstChild;
+  const seen = new Map();
   for (const item of items) {
-    const key = keyOf(item);
+    // Two may be called alike.
+    const name = keyOf(item);
+    const nth = seen.get(name) ?? 0;
+    seen.set(name, nth + 1);
+    const key = nth ? `${nth} ${name}` : name;
     const element = before.get(key) ?? make(item);
     before.delete(key);
     now.set(key, element);

@@ -65,8 +65,9 @@ export function pieceMap() {
     let there = 0;
     for (let at = 0; at < pieces.count; at += 1) there += has(at);
     element.setAttribute('aria-label', `${there.toLocaleString('en')} of ${count(pieces.count, 'piece')} there`);
-    if (!element.clientWidth || !pieces.count) return;
+    if (!element.clientWidth) return;
     const { context, width, height, colour } = prepare(element);
+    if (!pieces.count) return;
     context.fillStyle = colour('--bar');
     // One column for a piece, or for as many as share one: the fuller it is, the stronger its colour.
     const columns = Math.min(width, pieces.count);

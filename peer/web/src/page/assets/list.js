@@ -87,24 +87,34 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
     rows.style.height = `${items.length * height}px`;
     const first = Math.max(0, Math.floor(scroller.scrollTop / height) - SPARE);
     const last = Math.min(items.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + SPARE);
-    const wanted = (at) => at < items.length && ((at >= first && at < last) || at === active);
-    for (const [at, row] of shown) {
-      if (!wanted(at)) {
-        shown.delete(at);
+    const places = new Set(items.length ? [active] : []);
+    for (let at = first; at < last; at += 1) places.add(at);
+    let isLost = false;
+    const keys = new Set([...places].map((at) => keyOf(items[at])));
+    for (const [key, row] of shown) {
+      if (keys.has(key)) continue;
+      shown.delete(key);
+      if (row.contains(document.activeElement)) {
+        // It is not another item's with the focus in it.
+        row.remove();
+        isLost = true;
+      } else {
         spare.push(row);
       }
     }
-    for (let at = first; at < last; at += 1) place(at);
-    if (items.length) place(active);
+    for (const at of places) place(at);
     // What is left over is few: it goes, so that the document stays small.
     for (const row of spare.splice(0)) row.remove();
+    if (isLost && items.length) shown.get(keyOf(items[active]))?.focus({ preventScroll: true });
   }
 
   function place(at) {
-    let row = shown.get(at);
+    // A row is its item's, wherever that moves: so are its focus and its clicks.
+    const key = keyOf(items[at]);
+    let row = shown.get(key);
     if (!row) {
       row = spare.pop() ?? makeRow();
-      shown.set(at, row);
+      shown.set(key, row);
       if (!row.isConnected) rows.append(row);
     }
     fill(row, at);
@@ -122,7 +132,7 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     if (top + height > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + height - scroller.clientHeight;
     draw();
-    if (focus) shown.get(active)?.focus({ preventScroll: true });
+    if (focus) shown.get(activeKey)?.focus({ preventScroll: true });
   }
 
   function pressed(event) {
@@ -131,7 +141,7 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
     if (event.key in to && items.length && !event.altKey && !event.metaKey) {
       event.preventDefault();
       activate(to[event.key]);
-    } else if (event.key === 'Enter' && event.target === shown.get(active)) {
+    } else if (event.key === 'Enter' && items.length && event.target === shown.get(keyOf(items[active]))) {
       event.preventDefault();
       open?.(items[active]);
     }
@@ -139,6 +149,13 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
 
   scroller.addEventListener('scroll', later, { passive: true });
   scroller.addEventListener('keydown', pressed);
+  scroller.addEventListener('focusin', (event) => {
+    const row = event.target.closest('.row');
+    if (!row || !items[row.at] || row.at === active && activeKey !== null) return;
+    active = row.at;
+    activeKey = keyOf(items[active]);
+    later();
+  });
   scroller.addEventListener('click', (event) => {
     const row = event.target.closest('.row');
     if (!row || event.target.closest('button, a')) return;

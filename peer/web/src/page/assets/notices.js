@@ -1,6 +1,6 @@
 // What the page says by itself: notices that go away, errors that stay until they are closed, and the same for screen readers.
 
-import { button, h, icon } from './dom.js';
+import { button, h, icon, plain } from './dom.js';
 
 // How long a notice stays, in milliseconds; and how many are there at once.
 const STAYS = 7_000;
@@ -18,12 +18,13 @@ export function announce(text, urgent) {
 
 /** Shows a notice: `kind` is 'good' or 'bad', `href` where it leads. What is bad stays until it is closed. */
 export function notice(text, kind, href) {
+  const shown = plain(text);
   const picture = icon(kind === 'good' ? 'check' : 'warn');
-  const element = h('div', { class: `toast ${kind ?? ''}` }, picture, h('p', { dir: 'auto' }, href ? h('a', { href }, text) : text),
+  const element = h('div', { class: `toast ${kind ?? ''}` }, picture, h('p', { dir: 'auto' }, href ? h('a', { href }, shown) : shown),
     button('Close this notice', () => element.remove(), { picture: 'close', quiet: true }));
   region.append(element);
   while (region.children.length > MOST) region.firstChild.remove();
-  announce(text, kind === 'bad');
+  announce(shown, kind === 'bad');
   if (kind === 'bad') return;
   const leave = () => {
     if (element.matches(':hover, :focus-within')) setTimeout(leave, STAYS);

@@ -1,6 +1,7 @@
 // What opens over or beside a view: a panel with the details of a row, and a dialog that asks.
 
-import { button, h } from './dom.js';
+import { button, h, plain } from './dom.js';
+import { failed } from './notices.js';
 
 /** A panel beside the list; on a narrow page it lies over it. `closed` is called when it goes. */
 export function panel(closed) {
@@ -45,8 +46,8 @@ export function facts(...rows) {
 export function ask(title, content, verb, done, kind = 'main') {
   const problem = h('p', { class: 'problem', role: 'alert' });
   const main = h('button', { type: 'submit', class: kind }, verb);
-  const element = h('dialog', { 'aria-label': title, onclose: () => element.remove() },
-    h('form', { class: 'ask', onsubmit: submit }, h('h2', null, title), content, problem,
+  const element = h('dialog', { 'aria-label': plain(title), onclose: () => element.remove() },
+    h('form', { class: 'ask', onsubmit: submit }, h('h2', null, plain(title)), content, problem,
       h('div', { class: 'buttons' }, button('Cancel', () => element.close()), main)));
 
   async function submit(event) {
@@ -58,7 +59,8 @@ export function ask(title, content, verb, done, kind = 'main') {
       await done();
       element.close();
     } catch (error) {
-      problem.textContent = error.message;
+      if (element.open) problem.textContent = plain(error.message);
+      else failed(error);
     } finally {
       main.disabled = false;
     }
@@ -69,5 +71,8 @@ export function ask(title, content, verb, done, kind = 'main') {
   return element;
 }
 
+/** Closes what asks: what it asks about is no longer shown. */
+export const closeAll = () => document.querySelectorAll('dialog[open]').forEach((one) => one.close());
+
 /** Asks whether something that cannot be undone is meant. */
-export const sure = (title, text, verb, done) => ask(title, h('p', { dir: 'auto' }, text), verb, done, 'danger');
+export const sure = (title, text, verb, done) => ask(title, h('p', { dir: 'auto' }, plain(text)), verb, done, 'danger');

@@ -147,6 +147,12 @@ export function connect() {
   });
 }
 
+/** There may be another token: follows with it, out of sight only if this tab did already. */
+export function refreshed() {
+  if (!token.get()) return connect();
+  if (stream || !document.hidden) connect();
+}
+
 let release = () => {};
 
 /** Follows on out of sight only as the one tab that does, and if its user wants to be told. */

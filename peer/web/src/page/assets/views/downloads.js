@@ -1,7 +1,7 @@
 // Downloads, as they move.
 
 import { get, patch, path, post } from '../api.js';
-import { button, field, h, keyed, name, say } from '../dom.js';
+import { button, field, h, keyed, name, plain, say } from '../dom.js';
 import { pieceMap, rateGraph } from '../draw.js';
 import { pathInput } from '../folders.js';
 import { count, duration, exact, parseSize, rate, size } from '../format.js';
@@ -64,14 +64,14 @@ export function downloads() {
 
   function nameCell(cell, row) {
     const why = row.error ?? row.activity;
-    cell.replaceChildren(name(row.file), h('small', { class: row.error ? 'problem' : '' }, name(row.group), why && ` · ${why}`));
+    cell.replaceChildren(name(row.file), h('small', { class: row.error ? 'problem' : '' }, name(row.group), why && ` · ${plain(why)}`));
   }
 
   function progressCell(cell, row) {
     const bar = cell.firstChild ?? cell.appendChild(h('progress', { max: 100 }));
     const words = bar.nextSibling ?? cell.appendChild(h('small'));
     bar.value = row.percent;
-    bar.setAttribute('aria-label', row.file);
+    bar.setAttribute('aria-label', plain(row.file));
     bar.className = row.state;
     say(words, row.state === 'C' ? 'Complete' : `${stateOf(row)}, ${row.percent} %`);
   }
@@ -124,6 +124,12 @@ function details(closed) {
   function open(download) {
     key = keyOf(download);
     explained = null;
+    // Nothing of the one before stays.
+    say(why, '');
+    say(pieces, '');
+    map.draw({ count: 0, have: '' });
+    map.element.removeAttribute('aria-label');
+    showSources([]);
     priority.value = download.priority ?? 'normal';
     limit.value = download.limit ? exact(download.limit) : '';
     view.show(name(download.file), why, moving, buttons, h('h3', null, 'Pieces'), map.element, pieces, settings(), h('h3', null, 'Sources'), sources);
@@ -158,7 +164,7 @@ function details(closed) {
       ['There', `${size(download.verified)} of ${size(download.size)}`],
       download.state === 'D' && ['Rate', `${rate(download.rate)}, ${duration(download.left)} left`],
       ['Group', name(download.group)],
-      ['Path', h('code', null, download.path)]));
+      ['Path', h('code', null, plain(download.path))]));
     // They are for this download.
     const now = `${key} ${download.state}`;
     if (buttons.key !== now) {
@@ -170,20 +176,28 @@ function details(closed) {
 
   async function look() {
     asked = true;
+    const of = key;
     try {
       const found = await get(at(row()));
-      if (key !== keyOf(found) || !view.open) return;
+      if (key !== of || !view.open) return;
       await explain(found);
+      if (key !== of) return;
       if (found.pieces) {
         map.draw(found.pieces);
         say(pieces, map.element.getAttribute('aria-label'));
       }
-      keyed(sources, found.sources ?? [], (one) => `${one.user} ${one.address}`, source, (element, one) => {
-        say(element.lastChild, one.rate ? rate(one.rate) : one.state ?? '');
-      });
+      showSources(found.sources ?? []);
     } finally {
       asked = false;
+      // Another one is shown by now: it waited.
+      if (key !== of && view.open && row()) quietly(look);
     }
+  }
+
+  function showSources(all) {
+    keyed(sources, all, (one) => `${one.user} ${one.address}`, source, (element, one) => {
+      say(element.lastChild, one.rate ? rate(one.rate) : one.state ?? '');
+    });
   }
 
   /** Why it is as it is, and what to do. */
@@ -194,7 +208,7 @@ function details(closed) {
     // It may be off the list by now.
     const said = await get(path('explain', found.group, found.file)).catch(() => null);
     const own = said?.explanations.find(({ kind }) => kind === 'download');
-    if (key === keyOf(found)) say(why, own ? sentence(own) : found.error ?? found.activity ?? '');
+    if (key === keyOf(found)) say(why, plain(own ? sentence(own) : found.error ?? found.activity ?? ''));
   }
 
   function source(one) {

@@ -1,7 +1,7 @@
 // A group: its files and who shares them, its members, and who asks to join.
 
 import { get, path, post, remove } from '../api.js';
-import { button, field, h, keyed, name, say } from '../dom.js';
+import { button, field, h, keyed, name, plain, say } from '../dom.js';
 import { pathInput } from '../folders.js';
 import { count, size } from '../format.js';
 import { by, list, text } from '../list.js';
@@ -46,7 +46,7 @@ function files(group) {
     if (download && download.state !== 'C') cell.replaceChildren(h('a', { href: '#/downloads' }, `${download.percent} %`));
     else if (file.shared_here || download) cell.replaceChildren(h('span', { class: 'badge' }, file.shared_here ? 'Shared here' : 'Downloaded'));
     else {
-      const fetch = button('Download', () => act(fetch, () => begin(file)), { picture: 'down', 'aria-label': `Download ${file.name}` });
+      const fetch = button('Download', () => act(fetch, () => begin(file)), { picture: 'down', 'aria-label': `Download ${plain(file.name)}` });
       cell.replaceChildren(fetch);
     }
   }
@@ -195,15 +195,17 @@ function members(group) {
       notice(accept ? `${user} is a member of ${group} now.` : `${user} was refused.`, 'good');
       await load();
     };
-    const yes = button('Accept', () => act(yes, decide(true)), { kind: 'main', picture: 'check', 'aria-label': `Accept ${user}` });
-    const no = button('Reject', () => act(no, decide(false)), { 'aria-label': `Reject ${user}` });
+    const yes = button('Accept', () => act(yes, decide(true)), { kind: 'main', picture: 'check', 'aria-label': `Accept ${plain(user)}` });
+    const no = button('Reject', () => act(no, decide(false)), { 'aria-label': `Reject ${plain(user)}` });
     return h('li', null, name(user), yes, no);
   }
 
   const leave = button('Leave group', () => sure('Leave group', `You leave ${group} and stop sharing in it.`, 'Leave', async () => {
     await post(path('groups', group, 'leave'));
-    await loadGroups();
+    // What is here is no longer told: nothing here may ask for it.
+    ends.splice(0).forEach((end) => end());
     location.hash = '#/groups';
+    await loadGroups();
   }), { picture: 'out' });
   const ends = [on('resync', () => quietly(load)), on('groups', () => quietly(load)),
     on('event', (event) => event.event === 'join_request' && event.group === group && quietly(load))];

@@ -6,7 +6,7 @@ import { pathInput } from '../folders.js';
 import { exact, parseSize } from '../format.js';
 import { act, notice } from '../notices.js';
 import { ask } from '../panel.js';
-import { loadAll, quietly, state } from '../store.js';
+import { loadAll, on, quietly, state } from '../store.js';
 
 const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 
@@ -33,19 +33,35 @@ function bytesOf(input) {
 const show = (input, bytes) => (input.value = bytes ? exact(bytes) : '');
 const usual = (input) => (input.value.trim() ? bytesOf(input) : null);
 
+/** What ends the listeners of the view. */
+const ends = [];
+
 /** A part of the page with a button that sets what is typed there. */
-function section(title, content, save) {
+function section(title, content, load, save) {
   const set = h('button', { type: 'submit' }, 'Save');
   const submit = (event) => {
     event.preventDefault();
-    act(set, async () => (await save(), notice('Saved.', 'good')));
+    act(set, async () => (await save(), (edited = false), notice('Saved.', 'good')));
   };
-  return h('form', { class: 'card', onsubmit: submit }, h('h2', null, title), content, set);
+  // What was not loaded must not be saved: it would wipe what is set.
+  const fields = h('fieldset', { disabled: true }, content, set);
+  let edited = false;
+  const loaded = async () => {
+    if (edited) return;
+    await load();
+    fields.disabled = false;
+  };
+  quietly(loaded);
+  ends.push(on('resync', () => quietly(loaded)));
+  const change = () => (edited = true);
+  const clicked = (event) => event.target.closest('button[type=button]') && change();
+  return h('form', { class: 'card', onsubmit: submit, oninput: change, onclick: clicked }, h('h2', null, title), fields);
 }
 
 export function settings() {
+  ends.splice(0).forEach((end) => end());
   const element = h('div', { class: 'page' }, limits(), folders(), account());
-  return { title: 'Settings', bar: [], element, end() {} };
+  return { title: 'Settings', bar: [], element, end: () => ends.splice(0).forEach((end) => end()) };
 }
 
 function limits() {
@@ -74,16 +90,24 @@ function limits() {
 
   const list = () => keyed(windows, rows, (row) => row, line);
   const add = button('Add a time of day', () => (rows.push({ days: 'mon-fri', from: '08:00', to: '18:00', up: null, down: null }), list()), { picture: 'plus' });
-  quietly(async () => {
+  let [before, windowsBefore] = [{}, ''];
+  const typed = () => rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: usual(inputs[0]), down: usual(inputs[1]) }));
+  const load = async () => {
     const found = await get(path('limits'));
     show(up, found.up);
     show(down, found.down);
     rows = found.schedule ?? [];
     list();
-  });
-  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], async () => {
-    const schedule = rows.map(({ days, from, to, inputs }) => ({ days, from, to, up: usual(inputs[0]), down: usual(inputs[1]) }));
-    await put(path('limits'), { up: bytesOf(up), down: bytesOf(down), schedule });
+    [before, windowsBefore] = [{ up: up.value, down: down.value }, JSON.stringify(typed())];
+  };
+  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], load, async () => {
+    // Only what was changed here: the rest may have been changed elsewhere.
+    const change = {};
+    for (const [key, input] of [['up', up], ['down', down]]) if (input.value !== before[key]) change[key] = bytesOf(input);
+    const schedule = typed();
+    if (JSON.stringify(schedule) !== windowsBefore) change.schedule = schedule;
+    await put(path('limits'), change);
+    [before, windowsBefore] = [{ up: up.value, down: down.value }, JSON.stringify(schedule)];
   });
 }
 
@@ -93,18 +117,26 @@ function folders() {
   const command = h('code', null, 'none');
   const told = h('input', { type: 'checkbox', id: 'told', onchange: () => told.checked && Notification.requestPermission().then((answer) => (told.checked = answer === 'granted')) });
   told.checked = globalThis.Notification?.permission === 'granted';
-  quietly(async () => {
+  let before = {};
+  const load = async () => {
     const found = await get(path('settings'));
     folder.input.value = found.download_folder ?? '';
     active.value = found.active_downloads || '';
     command.textContent = found.on_complete ?? 'none';
-  });
+    before = { folder: folder.input.value, active: active.value };
+  };
   return section('Downloads', [
     field('Download folder', folder.input), folder.element,
     field('Downloads at a time', active, 'The others wait in the queue.'),
     h('div', { class: 'field' }, h('strong', null, 'Command on completion'), command, h('small', null, 'Only a terminal sets it: ', h('code', null, 'shoal set on_complete …'))),
     h('label', { class: 'check', for: 'told' }, told, 'Tell me when a download ends while another page is in front'),
-  ], () => put(path('settings'), { download_folder: folder.input.value.trim(), active_downloads: Number(active.value) }));
+  ], load, async () => {
+    const change = {};
+    if (folder.input.value !== before.folder) change.download_folder = folder.input.value.trim();
+    if (active.value !== before.active) change.active_downloads = Number(active.value);
+    await put(path('settings'), change);
+    before = { folder: folder.input.value, active: active.value };
+  });
 }
 
 function account() {
