@@ -18,6 +18,7 @@ mod distribution;
 mod http;
 mod links;
 mod noise;
+mod page;
 mod running;
 mod sample;
 mod segments;
@@ -34,7 +35,7 @@ use crate::noise::Noise;
 /// What a job takes of memory beside the bytes that it moves, at most.
 const REST: u64 = 512 << 20;
 
-const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs|check [--runs N] [--mib SIZE] [--rivals DIR] [--long]
+const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs|page|check [--runs N] [--mib SIZE] [--rivals DIR] [--long]
   --runs N      rounds; medians are printed [default: 3]
   --old FOLDER  another build's programs, measured beside this one's (swarm, segments, dfs)
   --mib SIZE    size of the file [default: 1024]
@@ -166,6 +167,7 @@ fn main() -> ExitCode {
         Some("distribution") => distribution::run,
         Some("segments") => segments::run,
         Some("dfs") => dfs::run,
+        Some("page") => page::run,
         Some("check") => check,
         _ => usage(),
     };

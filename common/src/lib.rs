@@ -14,6 +14,7 @@ pub mod limits;
 pub mod manifest;
 pub mod mirrors;
 pub mod names;
+pub mod passphrase;
 mod password;
 pub mod peer_id;
 pub mod peer_wire;

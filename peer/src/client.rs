@@ -2,7 +2,6 @@
 //! end.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use anyhow::Context as _;
 use shoal_console::{descriptors, log, read_trackers, secrets, service};
 use shoal_http::mirror::Reach;
 use shoal_prompt::attended;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Context, gives_password, logs_in};
@@ -25,6 +24,7 @@ use crate::script;
 use shoal_client::{Client, ClientConfig, WhoAmI};
 use shoal_console::data_dir::DataDir;
 use shoal_session::text;
+use shoal_web::WebConfig;
 
 /// How long the prompt waits for a tracker before it says that there is none yet.
 const GREET_WITHIN: Duration = Duration::from_millis(1_500);
@@ -129,7 +129,13 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         screen.note(note)?;
     }
     let headless = interface == Interface::Headless;
-    let mut daemon = if headless { open(&client, options.web, &screen)? } else { None };
+    // Before anyone is told that it is ready: from then on it ends in order.
+    let signals = Signals::listen()?;
+    let mut daemon = if headless {
+        open(&client, crate::options::web(options.web, &options.web_root), &screen)?
+    } else {
+        None
+    };
     let end = CancellationToken::new();
     let events = tokio::spawn(screen.clone().show_events(client.events(), end.clone()));
     let failed = AtomicBool::new(false);
@@ -140,7 +146,10 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         () = answer(daemon.as_mut(), &client) => Ok(()),
         () = service::watchdog(), if headless => Ok(()),
         // A script that is cut off has failed.
-        done = terminated(interface) => done.map(|()| if interface == Interface::Script { failed.store(true, Ordering::Relaxed) }),
+        cut_off = signals.terminated(interface) => {
+            failed.fetch_or(cut_off, Ordering::Relaxed);
+            Ok(())
+        }
     };
     match daemon {
         Some(daemon) => daemon.end(&client).await,
@@ -159,7 +168,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 }
 
 /// Opens the socket of a service, and says where it is. Without one the service goes on: it shares and downloads all the same.
-fn open(client: &Client, web: Option<SocketAddr>, screen: &Screen) -> io::Result<Option<Daemon>> {
+fn open(client: &Client, web: Option<WebConfig>, screen: &Screen) -> io::Result<Option<Daemon>> {
     let opened = Daemon::start(client, web);
     match &opened {
         Ok(daemon) => screen.note(&format!("commands are taken at {}", shown(daemon.path())))?,
@@ -226,27 +235,42 @@ async fn serve(
     }
 }
 
-/// Completes when the system asks the client to leave. At a prompt Ctrl-C is not such a wish.
-async fn terminated(interface: Interface) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let interrupted = async {
-        if interface == Interface::Prompt {
-            std::future::pending::<()>().await;
-        }
-        interrupt.recv().await;
-    };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = hangup.recv() => "SIGHUP",
-        () = interrupted => "SIGINT",
-    };
-    if interface == Interface::Script {
-        // Nobody reads stderr: there is no other way to say it.
-        let _ = writeln!(io::stderr(), "stopped by {name} before the script's end");
+/// What the system sends when it asks the client to leave. From [`Self::listen`] on the process does not end by it.
+struct Signals {
+    terminate: Signal,
+    hangup: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Completes when the system asks the client to leave. At a prompt Ctrl-C is not such a wish. Gives whether a script was cut off.
+    async fn terminated(mut self, interface: Interface) -> bool {
+        let interrupted = async {
+            if interface == Interface::Prompt {
+                std::future::pending::<()>().await;
+            }
+            self.interrupt.recv().await;
+        };
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+            () = interrupted => "SIGINT",
+        };
+        let cut_off = interface == Interface::Script;
+        if cut_off {
+            // Nobody reads stderr: there is no other way to say it.
+            let _ = writeln!(io::stderr(), "stopped by {name} before the script's end");
+        }
+        cut_off
+    }
 }
 
 fn interface(options: &Options) -> Interface {

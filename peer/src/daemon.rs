@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shoal_client::Client;
 use shoal_console::service;
-use shoal_web::{Asked, Done, Said, SocketError, Table, Web, Words};
+use shoal_web::{Asked, Done, Said, SocketError, Table, Web, WebConfig, Words};
 use shoal_wipe::without_traces;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,11 +33,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the client's socket, and the address for browsers, which must be loopback.
+    /// Opens the client's socket, and serves browsers at an address that must be loopback.
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn start(client: &Client, web: Option<SocketAddr>) -> Result<Self, SocketError> {
+    pub fn start(client: &Client, web: Option<WebConfig>) -> Result<Self, SocketError> {
         let (sender, asked) = mpsc::channel(WAITING);
         Ok(Self { web: shoal_web::start(client, sender, web)?, asked })
     }
@@ -47,10 +47,18 @@ impl Daemon {
     pub fn web_note(&self) -> Option<String> {
         Some(match self.web.served()? {
             Ok(at) => {
-                format!("a browser or program on this machine may look in at http://{at}: type shoal web")
+                format!(
+                    "a browser or program on this machine may use this client at http://{at}: type shoal web"
+                )
             }
             Err(error) => format!("{error}; everything else goes on"),
         })
+    }
+
+    /// Where the page is, if it is served.
+    #[must_use]
+    pub fn page(&self) -> Option<SocketAddr> {
+        self.web.served()?.as_ref().ok().copied()
     }
 
     /// The socket.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use shoal_console::LogFormat;
+use shoal_web::WebConfig;
 
 /// Default number of peers that a client uploads to at a time: enough to fill a line, few enough that each gets a useful
 /// share of it.
@@ -26,9 +27,13 @@ pub struct Options {
     /// Read no commands; share and download until a signal comes.
     #[arg(long)]
     pub headless: bool,
-    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384; with --headless.
+    /// Let a browser on this machine use this client at this address, such as 127.0.0.1:8384; with --headless.
     #[arg(long, value_name = "IP:PORT", value_parser = loopback, requires = "headless")]
     pub web: Option<SocketAddr>,
+    /// A folder that the page may share from and download to; may be given several times [default: the download folder, and the
+    /// folders of what is shared].
+    #[arg(long, value_name = "DIR", requires = "web")]
+    pub web_root: Vec<PathBuf>,
     /// Take passwords that are not given from the first line of this file, which only its owner may read (mode 600).
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -67,6 +72,13 @@ pub fn listen(typed: &str) -> Result<SocketAddr, String> {
     typed
         .parse()
         .map_err(|_| "write an IP address and a port, for example 127.0.0.1:4001 or [::1]:4001".to_owned())
+}
+
+/// Where a browser is served, if anywhere; folders are made whole.
+#[must_use]
+pub fn web(at: Option<SocketAddr>, roots: &[PathBuf]) -> Option<WebConfig> {
+    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    at.map(|at| WebConfig { at, roots: roots.iter().map(whole).collect(), private: Vec::new() })
 }
 
 /// Reads an address of this machine alone.

@@ -107,6 +107,12 @@ pub(crate) fn verbose_line(row: &DownloadRow) -> String {
             line += &format!("  {} left", text::duration(eta));
         }
         line += &format!("  {}", text::count(row.sources, "source"));
+        if let Some(limit) = row.limit {
+            line += &format!("  {}/s at most", text::size(limit));
+        }
+        if !row.priority.is_normal() {
+            line += &format!("  {} priority", row.priority.name());
+        }
         if let Some(activity) = &row.activity {
             line += &format!("  {activity}");
         }
@@ -117,6 +123,7 @@ pub(crate) fn verbose_line(row: &DownloadRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_client::Priority;
     use shoal_common::{FileName, GroupName};
     use std::time::Duration;
 
@@ -134,6 +141,10 @@ mod tests {
             sources: 2,
             eta: Some(Duration::from_secs(61)),
             activity: Some("limited by its sources".into()),
+            queued: None,
+            priority: Priority::Normal,
+            limit: None,
+            speed_limited: false,
         };
         for (state, expected) in [
             (RowState::Downloading, "[D] [g 1] a b.bin"),

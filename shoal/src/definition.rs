@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Subcommand, value_parser};
 
-use crate::{programs, up};
+use crate::{moving, programs, up};
 
 /// What `shoal` does itself.
 #[derive(Debug, Subcommand)]
@@ -15,7 +15,20 @@ pub(crate) enum Own {
     /// Show events and downloads as they happen, until Ctrl-C
     Watch,
     /// Show a link with which a browser on this machine may look in, good once and for a minute
-    Web,
+    Web {
+        /// Open a browser there instead.
+        #[arg(long)]
+        open: bool,
+    },
+    /// Write this client into one file, for another machine: its key, shares and downloads, under a passphrase
+    ///
+    /// The client ends, and does not start here again. The shared files themselves are not in the export.
+    Export(moving::Export),
+    /// Go on here with a client that was exported on another machine
+    ///
+    /// Shared files are looked for where they were and where --shares-at says. One counts if it has the content that was shared,
+    /// whatever it is called.
+    Import(moving::Import),
     /// Print the completions of a shell
     Completions {
         /// The shell.

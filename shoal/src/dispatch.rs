@@ -12,7 +12,7 @@ use shoal_console::wrapped;
 use crate::definition::{Own, definition};
 use crate::invocation::{Invocation, read};
 use crate::show::failed;
-use crate::{ask, link, up, watch};
+use crate::{ask, link, moving, up, watch};
 
 /// Does what the arguments say.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -59,10 +59,15 @@ fn own(arguments: Vec<OsString>) -> ExitCode {
             let socket = matches.get_one::<PathBuf>("socket").cloned();
             watch::main(socket, matches.get_flag("json"))
         }
-        Own::Web => {
+        Own::Web { open } => {
             let socket = matches.get_one::<PathBuf>("socket").cloned();
-            link::main(socket, matches.get_flag("json"))
+            link::main(socket, open, matches.get_flag("json"))
         }
+        Own::Export(options) => {
+            let socket = matches.get_one::<PathBuf>("socket").cloned();
+            moving::export(&options, socket, matches.get_flag("json"))
+        }
+        Own::Import(options) => moving::import(&options, matches.get_flag("json")),
         Own::Completions { shell } => completions(&shell),
         Own::Man { dir } => match man(&dir) {
             Ok(()) => ExitCode::SUCCESS,

@@ -3,15 +3,17 @@
 //!
 //! `programs` hands over to the six; `definition` is what clap knows of everything. `dispatch` tells apart what was typed;
 //! `invocation` is a command of the prompt among it. `ask` carries such a command to the daemon that `choose` finds, `passwords` has
-//! what it asks for, and `show` shows what it says. `watch` follows events, and `link` lets a browser in. `up` is a tracker and a
-//! client in one process.
+//! what it asks for, and `show` shows what it says. `watch` follows events, and `link` lets a browser in, which `browser` opens. `up` is a tracker and a
+//! client in one process, and `moving` takes them to another machine.
 
 mod ask;
+mod browser;
 mod choose;
 mod definition;
 mod dispatch;
 mod invocation;
 mod link;
+mod moving;
 mod passwords;
 mod programs;
 mod show;
@@ -29,6 +31,8 @@ use shoal_wipe::Wiping;
 static ALLOCATOR: Wiping<mimalloc::MiMalloc> = Wiping(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    programs::run(&arguments).unwrap_or_else(|| dispatch::run(arguments))
+    let mut arguments = std::env::args_os();
+    let called = arguments.next();
+    let arguments: Vec<OsString> = arguments.collect();
+    programs::run(called.as_deref(), &arguments).unwrap_or_else(|| dispatch::run(arguments))
 }

@@ -1,18 +1,32 @@
-//! The six programs as subcommands: the same code as theirs, under other names.
+//! The six programs as subcommands and as links: the same code as theirs, under other names.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use shoal_http::{fetch, server};
 
-/// Runs one of the six programs, if the first argument names one.
-pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
+/// What stands before the name of a program in the name of a link.
+const LINK_PREFIX: &str = "shoal-";
+
+/// Runs one of the six programs: that after which the link is named by which this was called (`shoal-tracker`), or the one that the first
+/// argument names.
+pub(crate) fn run(called: Option<&OsStr>, arguments: &[OsString]) -> Option<ExitCode> {
+    if let Some(link) = called.and_then(|called| Path::new(called).file_name()?.to_str())
+        && let Some(name) = link.strip_prefix(LINK_PREFIX)
+    {
+        return run_as(name, link, arguments);
+    }
     let (name, rest) = arguments.split_first()?;
-    // Usage and errors name the program as it was called.
-    let called = format!("shoal {}", name.to_str()?);
-    let all = || std::iter::once(OsString::from(&called)).chain(rest.iter().cloned());
-    Some(match name.to_str()? {
+    let name = name.to_str()?;
+    run_as(name, &format!("shoal {name}"), rest)
+}
+
+/// Usage and errors name the program as it was called.
+fn run_as(name: &str, called: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    let all = || std::iter::once(OsString::from(called)).chain(arguments.iter().cloned());
+    Some(match name {
         "tracker" => shoal_tracker::command_line::main(Parser::parse_from(all())),
         "client" => shoal_peer::client::main(Parser::parse_from(all())),
         "server" => server::main(Parser::parse_from(all())),

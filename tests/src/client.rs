@@ -36,6 +36,8 @@ struct How {
     options: Vec<String>,
     /// With which variables in its environment.
     variables: Vec<(String, String)>,
+    /// At which ip others are told to reach it, if not 127.0.0.1.
+    given_out: Option<String>,
     /// From which program, if not this version's.
     program: Option<PathBuf>,
 }
@@ -83,6 +85,13 @@ impl Client {
         Self::start_at(dir, name, info, free_port(), How { variables, ..How::default() })
     }
 
+    /// Starts a client that gives out another machine's ip, as behind a router.
+    #[must_use]
+    pub fn start_behind(dir: &Path, name: &str, info: &Path, ip: &str) -> Self {
+        let given_out = Some(ip.to_owned());
+        Self::start_at(dir, name, info, free_port(), How { given_out, ..How::default() })
+    }
+
     /// Starts a client from that program.
     #[must_use]
     pub fn start_program(dir: &Path, name: &str, info: &Path, program: PathBuf) -> Self {
@@ -114,6 +123,12 @@ impl Client {
             let mut other = Command::new(program);
             other.args(command.get_args()).env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
             command = other;
+        }
+        if let Some(ip) = &how.given_out {
+            let mut behind = Command::new(binary("client"));
+            behind.arg(format!("{ip}:{port}")).args(command.get_args().skip(1));
+            behind.env_remove("SHOAL_PASSWORD").env_remove("RUST_LOG");
+            command = behind;
         }
         if let Some((network, number)) = &how.machine {
             let mut there = network.on(*number, binary("client").to_str().unwrap());
@@ -360,6 +375,13 @@ impl Client {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.stopped()
+    }
+
+    /// Kills the client with -9 in the middle of a command, as soon as something is the case.
+    pub fn kill_when(mut self, command: &str, condition: impl FnMut() -> bool) -> Stopped {
+        writeln!(self.input.as_mut().unwrap(), "{command}").unwrap();
+        until(&format!("{command} came so far"), condition);
+        self.kill()
     }
 
     /// Ends the client's input and waits for it to leave; says whether it exited with 0.

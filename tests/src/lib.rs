@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers: a panic is how a test fails")]
 
 mod attack;
+mod browser;
+mod chromium;
 mod client;
 mod crowd;
 mod dfs;
@@ -24,6 +26,7 @@ mod seeder;
 mod service;
 mod terminal;
 mod tracker;
+mod up;
 mod world;
 
 use std::fs::File;
@@ -37,6 +40,8 @@ use std::time::{Duration, Instant};
 use sha1::Digest;
 
 pub use attack::{Attacker, Flood, Target};
+pub use browser::{Browser, ask_port};
+pub use chromium::{Chromium, chromium_or_skip};
 pub use client::{Client, Outcome, Stopped};
 pub use crowd::Crowd;
 pub use dfs::{Store, files_below, node_secret};
@@ -45,7 +50,7 @@ pub use forger::Forger;
 pub use impostor::Impostor;
 pub use lacks::Lacks;
 pub use liar::Liar;
-pub use load::{Load, Promises};
+pub use load::{Load, Promises, share_many};
 pub use member::{Heard, Member, TrackerAddress, Wire};
 pub use mount::Mount;
 pub use network::{Network, in_own_network};
@@ -58,6 +63,7 @@ pub use seeder::{Manners, Seeder};
 pub use service::{Answered, Service, ask_raw};
 pub use terminal::Terminal;
 pub use tracker::Trackers;
+pub use up::{line_for_friends, up, up_command};
 pub use world::{World, download};
 
 /// How long a condition may take to come true on a busy two-core machine.

@@ -1,4 +1,5 @@
-//! Clients that write for as long as trackers die around them, and the checker that remembers what was acknowledged.
+//! Clients that write for as long as trackers die around them, and the checker that remembers what was acknowledged; and one that
+//! shares more files than a person has.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shoal_common::UserName;
 use shoal_common::credentials::{Account, Secrets};
 use shoal_common::tracker_api::{Answer, Call, RefusalKind};
+use shoal_common::{Blake3, FileDigest, FileName, GroupName, Layout, Manifest, RequestId, Sha1, UserName};
 
 use crate::{Member, TrackerAddress, Trackers, until};
 
@@ -189,5 +190,30 @@ fn create(
             true
         }
         Ok(Ok(other)) => panic!("{other:?}"),
+    }
+}
+
+/// Lets a member share as many files of that size that do not exist, `file-000000.bin` and so on: a tracker cannot know.
+pub fn share_many(member: &mut Member, group: &str, files: usize, size: u64) {
+    let group = GroupName::refer(group).unwrap();
+    let layout = Layout::for_size(size).unwrap();
+    let share = |number: &usize| {
+        let mut digest = [0; 20];
+        digest[..8].copy_from_slice(&number.to_le_bytes());
+        let piece = |piece: u32| {
+            let mut piece_digest = digest;
+            piece_digest[8..12].copy_from_slice(&piece.to_le_bytes());
+            Sha1(piece_digest)
+        };
+        let pieces: Vec<_> = (0..layout.pieces()).map(piece).collect();
+        let file = FileName::create(&format!("file-{number:06}.bin")).unwrap();
+        let whole = FileDigest { sha1: Sha1(digest), blake3: Blake3([1; 32]) };
+        let (manifest, piece_list) = Manifest::new(file, layout.clone(), &pieces, whole, vec![]);
+        Call::Share { request: RequestId::random(), group: group.clone(), manifest, piece_list }
+    };
+    for batch in (0..files).collect::<Vec<_>>().chunks(64) {
+        for answer in member.calls_at_once(batch.iter().map(share).collect()) {
+            assert!(matches!(answer, Ok(Answer::Shared { .. })), "{answer:?}");
+        }
     }
 }

@@ -33,6 +33,8 @@ pub enum Manners {
     StopsHalfway,
     /// It has everything, and serves nothing: not now.
     NeverNow,
+    /// It has everything, and asks for half a second of patience each time.
+    Patience,
     /// It announces the same piece again and again, and serves nothing.
     Announces,
     /// It puts each request off and names another piece as the better one.
@@ -183,8 +185,11 @@ async fn send(
                     return;
                 }
             }
-            ToServer::Request { channel, piece } if share.manners == Manners::NeverNow => {
-                let refusal = ToRequester::NotNow { channel, piece, after_ms: 0, instead: None };
+            ToServer::Request { channel, piece }
+                if matches!(share.manners, Manners::NeverNow | Manners::Patience) =>
+            {
+                let after_ms = if share.manners == Manners::Patience { 500 } else { 0 };
+                let refusal = ToRequester::NotNow { channel, piece, after_ms, instead: None };
                 if writer.control(TO_REQUESTER, &minicbor::to_vec(refusal).unwrap()).await.is_err() {
                     return;
                 }

@@ -24,6 +24,15 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// Reads what came back; status 0 if that is no answer.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let all = String::from_utf8_lossy(bytes).into_owned();
+        let (head, body) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Self { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+
     /// The body as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -187,8 +196,5 @@ pub fn ask_raw(socket: &Path, request: &[u8]) -> Answered {
     let _ = stream.write_all(request);
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
-    let all = String::from_utf8_lossy(&all).into_owned();
-    let (head, body) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answered { status, head: head.to_lowercase(), body: body.to_owned() }
+    Answered::parse(&all)
 }

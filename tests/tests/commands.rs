@@ -97,6 +97,9 @@ fn without_login_only_a_few_commands_work() {
         "pause_download g f",
         "resume_download g f",
         "cancel_download g f",
+        "move_download g f /tmp",
+        "prioritize g f high",
+        "limit_download g f 1M",
         "limit up 1M",
         "wait 1",
     ] {
@@ -345,11 +348,17 @@ fn every_example_of_help_runs() {
     examples.run(&mut ann, &["accept_request", "list_members", "list_groups"], "");
     examples.run(&mut ann, &["upload_file", "relocate", "list_files", "show_peers"], "");
     bob.ok("limit down 100K");
-    examples.run(&mut bob, &["limit", "set", "download_file", "show_downloads"], "");
-    examples.run(&mut bob, &["pause_download", "resume_download"], "");
+    examples.run(&mut bob, &["limit", "set", "download_file", "show_downloads", "explain"], "");
+    examples.run(
+        &mut bob,
+        &["pause_download", "resume_download", "prioritize", "limit_download", "schedule"],
+        "",
+    );
+    bob.ok("schedule remove 1");
+    bob.ok("limit_download holidays beach.zip 0");
     bob.ok("limit down 0");
-    examples.run(&mut bob, &["wait", "cancel_download", "stop_share", "leave_group"], "");
-    assert!(same_content(&dir.path().join("pictures/beach.zip"), &dir.path().join("downloads/beach.zip")));
+    examples.run(&mut bob, &["wait", "move_download", "cancel_download", "stop_share", "leave_group"], "");
+    assert!(same_content(&dir.path().join("pictures/beach.zip"), &dir.path().join("archive/beach.zip")));
     // Another client of ann's is lost.
     other.ok("login ann");
     other.share("holidays", "other.bin", 1_000);

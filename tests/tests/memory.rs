@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use shoal_common::GroupName;
 use shoal_common::tracker_api::{Answer, Call};
-use shoal_common::{Blake3, FileDigest, FileName, GroupName, Layout, Manifest, RequestId, Sha1};
 use shoal_tests::{Client, Member, PATIENCE, Trackers, long_or_skip, peak_memory};
 
 const MIB: usize = 1 << 20;
@@ -46,27 +46,7 @@ fn share_many(dir: &Path, files: usize, size: u64) -> u64 {
     member.enter("ann");
     let name = GroupName::create("g").unwrap();
     member.create_group("g");
-    let layout = Layout::for_size(size).unwrap();
-    for batch in (0..files).collect::<Vec<_>>().chunks(64) {
-        let calls = batch.iter().map(|number| {
-            let mut digest = [0; 20];
-            digest[..8].copy_from_slice(&number.to_le_bytes());
-            let pieces: Vec<_> = (0..layout.pieces())
-                .map(|piece| {
-                    let mut piece_digest = digest;
-                    piece_digest[8..12].copy_from_slice(&piece.to_le_bytes());
-                    Sha1(piece_digest)
-                })
-                .collect();
-            let file = FileName::create(&format!("file-{number:06}.bin")).unwrap();
-            let whole = FileDigest { sha1: Sha1(digest), blake3: Blake3([1; 32]) };
-            let (manifest, piece_list) = Manifest::new(file, layout.clone(), &pieces, whole, vec![]);
-            Call::Share { request: RequestId::random(), group: name.clone(), manifest, piece_list }
-        });
-        for answer in member.calls_at_once(calls.collect()) {
-            assert!(matches!(answer, Ok(Answer::Shared { .. })), "{answer:?}");
-        }
-    }
+    shoal_tests::share_many(&mut member, "g", files, size);
     let (mut listed, mut after) = (0, None);
     loop {
         match member.done(Call::ListFiles { group: name.clone(), after }) {

@@ -53,7 +53,11 @@ async fn status_and_metrics_tell_how_the_cluster_is() {
     for line in ["shoal_users 1", "shoal_tracker_in_sync{tracker=\"2\"} 1", "# EOF"] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }
-    assert!(scrape(one.metrics_addr().unwrap(), "/").starts_with("HTTP/1.1 404"));
+    // The same for people: counts and health, and no names.
+    let page = scrape(one.metrics_addr().unwrap(), "/");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("text/html"), "{page}");
+    assert!(page.contains("<h1>Figures</h1>") && !page.contains("alice"), "{page}");
+    assert!(scrape(one.metrics_addr().unwrap(), "/other").starts_with("HTTP/1.1 404"));
     one.shutdown().await;
     two.shutdown().await;
     let (done, text) = ask(&["--status", &at]);

@@ -79,7 +79,10 @@ pub fn given_password() -> Option<Password> {
 }
 
 /// Reads a password: the first line of a file that only its owner may read.
-fn password_file(path: &Path) -> Result<Password> {
+///
+/// # Errors
+/// In words: it cannot be read, others may read it, or its first line is empty.
+pub fn password_file(path: &Path) -> Result<Password> {
     let bytes = read_key(path, "the password file")?;
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);

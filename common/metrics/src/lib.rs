@@ -1,4 +1,7 @@
-//! Figures for Prometheus, over HTTP on an address that the operator gives. What the figures are is up to the program.
+//! Figures for Prometheus, over HTTP on an address that the operator gives, and the same as a page for people. What the figures are is
+//! up to the program.
+
+mod human;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
@@ -27,8 +30,8 @@ const HEAD: Duration = Duration::from_secs(5);
 const LIFE: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The text format's type.
-const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The text format's type, as a header names it.
+pub const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The labels of one value.
 pub type Labels = Vec<(&'static str, String)>;
@@ -73,7 +76,7 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Serves `/metrics` at `address` until `closing`. `page` makes the page for each request; `None` while the program closes.
+/// Serves `/metrics`, and a page for people at `/`, at `address` until `closing`. `page` makes the page for each request; `None` while the program closes.
 ///
 /// # Errors
 /// When the address cannot be listened on.
@@ -141,13 +144,33 @@ where
         *response.status_mut() = status;
         response
     };
-    if request.uri().path() != "/metrics" {
-        return Ok(failed(StatusCode::NOT_FOUND, "the metrics are at /metrics\n"));
+    let path = request.uri().path();
+    if path == "/style.css" {
+        return Ok(of_type(human::STYLE.to_owned(), "text/css; charset=utf-8"));
+    }
+    if path != "/metrics" && path != "/" {
+        return Ok(failed(
+            StatusCode::NOT_FOUND,
+            "the metrics are at /metrics, and a page for people is at /\n",
+        ));
     }
     let Some(text) = page().await else {
         return Ok(failed(StatusCode::SERVICE_UNAVAILABLE, "this program is closing\n"));
     };
+    if path == "/" {
+        return Ok(of_type(human::page(&text), "text/html; charset=utf-8"));
+    }
     let mut response = Response::new(text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TYPE));
     Ok(response)
+}
+
+/// What a browser shows, and does nothing else with.
+fn of_type(text: String, kind: &'static str) -> Response<String> {
+    let mut response = Response::new(text);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(human::POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }

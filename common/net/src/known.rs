@@ -20,7 +20,7 @@ use shoal_common::{PeerId, TrackerInfo};
 use crate::control::{Control, DialError};
 
 /// The file's name in a data folder.
-const FILE: &str = "known_trackers";
+pub const KNOWN_TRACKERS_FILE: &str = "known_trackers";
 /// Readable by its owner only: no one else may decide which trackers are believed.
 const MODE: u32 = 0o600;
 
@@ -110,7 +110,7 @@ impl KnownTrackers {
     pub fn open(folder: &Path, info: &TrackerInfo, own: Option<u8>) -> Result<Self, KnownError> {
         let lines = info.iter().filter(|(number, _)| Some(*number) != own);
         let lines = lines.map(|(number, line)| (number, line.clone())).collect();
-        let path = folder.join(FILE);
+        let path = folder.join(KNOWN_TRACKERS_FILE);
         let known = Inner { path, lines, pins: Mutex::default(), file: Mutex::default() };
         known.update(|pins, lines, _| pins.forget_unfounded(lines))?;
         Ok(Self(Arc::new(known)))

@@ -24,7 +24,7 @@ pub use channel::{Channel, ChannelReceiver, ChannelSender};
 pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
 pub use error::NetError;
 pub use identity::{Identity, IdentityError};
-pub use known::{KnownError, KnownTrackers, ReachError};
+pub use known::{KNOWN_TRACKERS_FILE, KnownError, KnownTrackers, ReachError};
 pub use message::{ChannelError, MAX_MESSAGE};
 pub use price::{Budgets, MessageBudget, Overdrawn, Payer, Tariff};
 pub use protocol::Protocol;

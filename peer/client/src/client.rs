@@ -20,25 +20,27 @@ use shoal_session::tickets::TicketBook;
 use shoal_session::{CallError, Session, SessionConfig, Who};
 use shoal_swarm::{Swarm, SwarmConfig};
 
+use crate::archive::marks;
 use crate::background;
 use crate::error::{ClientError, StartError};
+use crate::explain;
+use crate::files::{IDENTITY_FILE, STORE_FILE};
 use crate::folders::Folders;
 use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
 use crate::names;
-use crate::results::WhoAmI;
+use crate::on_complete::{Completed, OnComplete};
+use crate::ordering::active_downloads;
+use crate::pace::{self, Pace};
+use crate::results::{Carried, WhoAmI};
 use crate::shares::{self, Shares};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::transfers::{self, Transfers};
 use crate::wake::Clock;
 
-/// The file names in the data directory.
-const IDENTITY_FILE: &str = "identity.key";
-const STORE_FILE: &str = "client.db";
-/// Settings that hold the rate limits, in bytes per second.
-pub(crate) const LIMIT_UP: &str = "limit_up";
-pub(crate) const LIMIT_DOWN: &str = "limit_down";
+/// How long the start waits for the end of moves that a crash interrupted.
+const RECOVER_WITHIN: Duration = Duration::from_secs(3);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
@@ -77,11 +79,14 @@ pub(crate) struct Inner {
     pub(crate) holdings: Holdings,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
+    pub(crate) pace: Pace,
+    pub(crate) on_complete: OnComplete,
     pub(crate) events: Events,
     /// For the first listener: what happened since the start.
     pub(crate) first_events: std::sync::Mutex<Option<broadcast::Receiver<Event>>>,
     pub(crate) hashing: watch::Sender<Option<Hashing>>,
     pub(crate) names: names::Cache,
+    pub(crate) counts: explain::Counts,
     pub(crate) asked: Asked,
     pub(crate) started: Instant,
     /// Held while a session begins or ends, so that neither stops what the other starts.
@@ -100,26 +105,15 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
-        let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
-            let known = KnownTrackers::open(&folder, &trackers, None)?;
-            Ok::<_, StartError>((identity, known, Store::open(&folder.join(STORE_FILE))?))
-        });
-        let (identity, known, store) = opened.await??;
-        let (up, down) = (limit(&store, LIMIT_UP).await?, limit(&store, LIMIT_DOWN).await?);
+        let (identity, known, store) = open(&config).await?;
+        recover_moves(&store).await;
+        let pace = Pace::load(&store).await?;
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
         let (swarm, reached_at) = serve(&config, &identity, &tickets).await?;
-        swarm.set_upload_limit(up);
-        let control_config = ControlConfig {
-            identity: identity.clone(),
-            listen: None,
-            protocols: Vec::new(),
-            limits: ControlLimits::default(),
-        };
-        let (control, _) = Control::start(control_config).await?;
+        swarm.set_upload_limit(pace.applied().up);
+        let (control, _) = Control::start(dials_only(&identity)).await?;
         let (session, unknown) = Session::start(SessionConfig {
             control: control.clone(),
             own,
@@ -130,7 +124,8 @@ impl Client {
             holdings: holdings.clone(),
             events: events.clone(),
         });
-        let engine = Engine::new(EngineConfig { download_limit: down, ..EngineConfig::default() });
+        let engine =
+            Engine::new(EngineConfig { download_limit: pace.applied().down, ..EngineConfig::default() });
         let folders = Folders::new(config.data_dir.path());
         sweep(&store, &folders).await?;
         let (shares, monitor) = Shares::new(shares::Parts {
@@ -140,7 +135,9 @@ impl Client {
             session: session.clone(),
             holdings: holdings.clone(),
             events: events.clone(),
+            problems: shares::Problems::default(),
         });
+        let (on_complete, completed) = OnComplete::load(&store, events.clone()).await?;
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),
             folders,
@@ -152,7 +149,9 @@ impl Client {
             tickets: tickets.clone(),
             engine: engine.clone(),
             mirrors: config.mirrors,
+            on_complete: on_complete.clone(),
         });
+        transfers.set_active(active_downloads(&store).await?);
         let client = Self(Arc::new(Inner {
             config,
             reached_at,
@@ -166,10 +165,13 @@ impl Client {
             holdings,
             shares,
             transfers,
+            pace,
+            on_complete,
             events,
             first_events,
             hashing: watch::Sender::new(None),
             names: names::Cache::default(),
+            counts: explain::Counts::default(),
             asked: Asked::default(),
             started: Instant::now(),
             session_change: Mutex::default(),
@@ -178,18 +180,25 @@ impl Client {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        client.begin(unknown, monitor);
+        client.begin(unknown, monitor, completed);
         Ok(client)
     }
 
     /// Begins what goes on until the client leaves.
-    fn begin(&self, unknown: mpsc::Receiver<Vec<Holding>>, monitor: shares::Monitor) {
+    fn begin(
+        &self,
+        unknown: mpsc::Receiver<Vec<Holding>>,
+        monitor: shares::Monitor,
+        completed: mpsc::Receiver<Completed>,
+    ) {
         self.0.tasks.spawn(background::run(self.clone(), unknown));
         self.0.tasks.spawn(background::mind_sleeps(self.clone()));
         self.0.tasks.spawn(membership::run(self.clone()));
         let leaving = self.0.leaving.clone();
         self.0.going_on.send_replace(self.keeps_session());
         self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
+        self.0.tasks.spawn(pace::run(self.clone()));
+        self.0.tasks.spawn(self.0.on_complete.clone().run(completed, self.0.stop.clone()));
         self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }
 
@@ -237,6 +246,16 @@ impl Client {
         self.0.identity.peer_id()
     }
 
+    /// What this client has carried since its start.
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        Carried {
+            uptime: self.0.started.elapsed(),
+            uploaded: self.0.swarm.uploaded().total,
+            downloaded: self.0.engine.fetched(),
+        }
+    }
+
     /// Waits until a tracker answers, or that long. Safe to drop.
     pub async fn reached(&self, within: Duration) -> bool {
         self.0.session.reached(within).await
@@ -280,6 +299,28 @@ impl Client {
     }
 }
 
+/// For connections to trackers: nobody dials this end.
+fn dials_only(identity: &Identity) -> ControlConfig {
+    ControlConfig {
+        identity: identity.clone(),
+        listen: None,
+        protocols: Vec::new(),
+        limits: ControlLimits::default(),
+    }
+}
+
+/// Opens what the data folder holds.
+async fn open(config: &ClientConfig) -> Result<(Identity, KnownTrackers, Store), StartError> {
+    let (folder, trackers) = (config.data_dir.path().to_owned(), config.trackers.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        marks::check(&folder)?;
+        let identity = Identity::load_or_create(&folder.join(IDENTITY_FILE))?;
+        let known = KnownTrackers::open(&folder, &trackers, None)?;
+        Ok((identity, known, Store::open(&folder.join(STORE_FILE))?))
+    });
+    opened.await?
+}
+
 pub(crate) fn unexpected<T>() -> Result<T, ClientError> {
     Err(CallError::Unexpected.into())
 }
@@ -309,8 +350,13 @@ async fn sweep(store: &Store, folders: &Folders) -> Result<(), StartError> {
     Ok(tokio::task::spawn_blocking(move || folders.sweep(&named)).await?)
 }
 
-/// A rate limit that was set, in bytes per second.
-pub(crate) async fn limit(store: &Store, setting: &'static str) -> Result<Option<u64>, StoreError> {
-    let text = store.setting(setting).await?;
-    Ok(text.and_then(|text| text.parse().ok()).filter(|rate| *rate > 0))
+/// Ends moves that a crash interrupted. Neither a drive that hangs nor a full one must hold up the start: the next one tries again.
+async fn recover_moves(store: &Store) {
+    let store = store.clone();
+    let recovered = tokio::spawn(async move { transfers::recover(&store).await });
+    match tokio::time::timeout(RECOVER_WITHIN, recovered).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "an interrupted move cannot be ended"),
+        _ => tracing::warn!("an interrupted move is not over after {RECOVER_WITHIN:?}: does a drive hang?"),
+    }
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::client::{LIMIT_DOWN, LIMIT_UP, limit};
+use crate::results::{PieceMap, SourceEntry};
 use crate::transfers::{Begun, DownloadRow, Resumed};
-use crate::{Client, ClientError, Direction, FileRef};
+use crate::{Client, ClientError, FileRef};
 
 /// The setting of the folder for downloads without a destination.
 const DOWNLOAD_FOLDER: &str = "download_folder";
@@ -56,6 +56,18 @@ impl Client {
         self.0.transfers.rows()
     }
 
+    /// A download in detail: its row, the pieces that are there, and its sources.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or there is no such download.
+    pub async fn download_detail(
+        &self,
+        file: &FileRef,
+    ) -> Result<(DownloadRow, Option<PieceMap>, Vec<SourceEntry>), ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.detail(file).await?)
+    }
+
     /// Pauses a download; what is there is kept.
     ///
     /// # Errors
@@ -83,6 +95,16 @@ impl Client {
         Ok(self.0.transfers.cancel(file).await?)
     }
 
+    /// Moves a finished download into a folder, which is made if its path ends in a slash; gives the new path. Its shares
+    /// follow. See [`Client::hashing`] for how far a copy to another drive came. Dropping the future gives such a copy up.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. Nothing is replaced; the file is where it was then.
+    pub async fn move_download(&self, file: &FileRef, folder: PathBuf) -> Result<PathBuf, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.move_download(file, folder, &self.0.hashing).await?)
+    }
+
     /// Completes when no download runs. Safe to drop.
     pub async fn idle(&self) {
         self.0.transfers.idle().await;
@@ -107,33 +129,5 @@ impl Client {
         }
         let failed = self.0.transfers.take_failures();
         if failed.is_empty() { Ok(begun.elapsed()) } else { Err(ClientError::DownloadsFailed(failed)) }
-    }
-
-    /// The limits of uploads and downloads, in bytes per second; `None` is no limit.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn limits(&self) -> Result<(Option<u64>, Option<u64>), ClientError> {
-        let store = &self.0.store;
-        Ok((limit(store, LIMIT_UP).await?, limit(store, LIMIT_DOWN).await?))
-    }
-
-    /// Limits a rate, in bytes per second, from now on and after a restart; `None` is no limit.
-    ///
-    /// # Errors
-    /// When nobody is logged in, or the store fails.
-    pub async fn set_limit(&self, direction: Direction, rate: Option<u64>) -> Result<(), ClientError> {
-        self.who()?;
-        let setting = match direction {
-            Direction::Up => {
-                self.0.swarm.set_upload_limit(rate);
-                LIMIT_UP
-            }
-            Direction::Down => {
-                self.0.engine.set_download_limit(rate);
-                LIMIT_DOWN
-            }
-        };
-        Ok(self.0.store.set_setting(setting, rate.unwrap_or(0).to_string()).await?)
     }
 }

@@ -7,6 +7,9 @@ use shoal_common::UserName;
 use shoal_net::{IdentityError, KnownError, NetError};
 
 use crate::FileRef;
+use crate::archive::ArchiveError;
+use crate::on_complete::CommandError;
+use crate::schedule::MAX_WINDOWS;
 use crate::shares::ShareError;
 use crate::store::StoreError;
 use crate::transfers::TransferError;
@@ -28,6 +31,9 @@ pub enum StartError {
     /// The listening address, or the network.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// Its client moved to another machine.
+    #[error(transparent)]
+    Moved(#[from] ArchiveError),
     /// A blocking thread died.
     #[error("the client could not start: {0}")]
     Stopped(#[from] tokio::task::JoinError),
@@ -74,6 +80,9 @@ pub enum ClientError {
     /// There is no folder for a download without a destination.
     #[error("there is no download folder; give a destination, or set one: set download_folder <path>")]
     NoFolder,
+    /// There is nothing here to explain.
+    #[error("this client neither downloads nor shares {} of {}; see: show_downloads", .0.file, .0.group)]
+    NothingOf(FileRef),
     /// The trackers refused, or none answers.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -89,6 +98,12 @@ pub enum ClientError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The schedule has too many windows.
+    #[error("a schedule has {MAX_WINDOWS} windows at most; remove one first: schedule remove <number>")]
+    TooManyWindows,
+    /// A command that cannot be run on completion.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// `wait` ended before the downloads did.
     #[error("{} still running after {} s; see show_downloads -v", text::count(*.running, "download"), .waited.as_secs_f32())]
     StillRunning {
@@ -118,12 +133,15 @@ impl ClientError {
             Self::NoText(_) => "no_text",
             Self::NotKept { .. } => "not_kept",
             Self::NoFolder => "no_folder",
+            Self::NothingOf(_) => "nothing_of",
             Self::Call(CallError::NoTracker { .. }) => "no_tracker",
             Self::Call(_) => "refused",
             Self::Login(_) => "login",
             Self::Share(_) => "share",
             Self::Transfer(_) => "transfer",
             Self::Store(_) => "store",
+            Self::TooManyWindows => "too_many_windows",
+            Self::Command(_) => "command",
             Self::StillRunning { .. } => "still_running",
             Self::DownloadsFailed(_) => "downloads_failed",
         }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_disk::Held;
 use shoal_engine::folder::{self, FolderIdentity, HashedFolder};
 use shoal_engine::hash::{HashError, Hashed, hash_file};
+use shoal_engine::regular::NotRegular;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,32 @@ pub(crate) async fn hash(
     path: PathBuf,
     progress: &watch::Sender<Option<Hashing>>,
 ) -> Result<Hashed, HashError> {
+    hash_at(path.clone(), path, progress).await
+}
+
+/// Hashes what is held, which is at `path` for people.
+pub(crate) async fn hash_held(
+    held: &Held,
+    path: PathBuf,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Result<Hashed, HashError> {
+    let hashed = hash_at(held.path(), path.clone(), progress).await;
+    hashed.map_err(|error| match error {
+        HashError::NotAFile(found) => HashError::NotAFile(NotRegular { path, ..found }),
+        HashError::MadeUp { size, .. } => HashError::MadeUp { path, size },
+        HashError::Unreadable { error, .. } => HashError::Unreadable { path, error },
+        HashError::Changed(_) => HashError::Changed(path),
+        HashError::Name { problem, .. } => HashError::Name { path, problem },
+        HashError::Listing { error, .. } => HashError::Listing { path, error },
+        error @ (HashError::Layout(_) | HashError::Cancelled) => error,
+    })
+}
+
+async fn hash_at(
+    path: PathBuf,
+    shown: PathBuf,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Result<Hashed, HashError> {
     tracing::debug!(path = %path.display(), "hashing");
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
@@ -33,7 +61,6 @@ pub(crate) async fn hash(
     let sender = progress.clone();
     let hashed = tokio::task::spawn_blocking(move || {
         let total = std::fs::metadata(&path).map_or(0, |found| found.len());
-        let shown = path.clone();
         let report = |done| {
             sender.send_replace(Some(Hashing { path: shown.clone(), done, total }));
         };

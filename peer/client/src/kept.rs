@@ -1,9 +1,8 @@
 //! `login --keep`: the session lies in a file in the data folder, and the client goes on with it by itself after a restart. The
 //! file goes when the session ends by a logout, here or elsewhere, or by a changed password.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shoal_common::UserName;
@@ -13,10 +12,9 @@ use shoal_session::events::Event;
 use shoal_session::{CallError, Kept, LoginError};
 use tokio::time::Instant;
 
+use crate::files::{SESSION_FILE, wipe};
 use crate::{Client, ClientError};
 
-/// The file in the data folder.
-const FILE: &str = "session.key";
 /// How long trackers must refuse the keys before the session is over: one that was just started may still be catching up.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// The pause before the trackers are asked again, and the longest one.
@@ -83,7 +81,7 @@ impl Client {
     }
 
     fn kept_path(&self) -> PathBuf {
-        self.0.config.data_dir.path().join(FILE)
+        self.0.config.data_dir.path().join(SESSION_FILE)
     }
 }
 
@@ -153,37 +151,5 @@ fn over(client: &Client, reason: &str) {
     client.forget_kept();
     if let Some(user) = user {
         client.0.events.emit(Event::SessionEnded { user, reason: reason.to_owned() });
-    }
-}
-
-/// Overwrites the file and removes it; whether there was one. A drive may keep what was overwritten all the same.
-fn wipe(path: &Path) -> io::Result<bool> {
-    let file = match OpenOptions::new().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened,
-    };
-    // What counts is that it goes; its mode may forbid writing.
-    if let Ok(mut file) = file
-        && let Ok(length) = file.metadata().map(|found| found.len().min(64 * 1024))
-    {
-        let _ = io::copy(&mut io::Read::take(io::repeat(0), length), &mut file).and_then(|_| file.sync_all());
-    }
-    std::fs::remove_file(path)?;
-    shoal_disk::sync_folder(path.parent().unwrap_or(Path::new(".")))?;
-    Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_goes_and_one_that_is_not_there_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        std::fs::write(&path, "a session").unwrap();
-        assert!(wipe(&path).unwrap() && !path.exists());
-        assert!(!wipe(&path).unwrap());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

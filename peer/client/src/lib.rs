@@ -31,18 +31,26 @@
 //! ```
 
 mod accounts;
+pub mod archive;
 mod background;
 mod client;
 mod downloads;
 mod error;
+mod explain;
 mod file_ref;
+mod files;
 mod folders;
 mod groups;
 mod hashing;
 mod kept;
 mod membership;
 mod names;
+mod on_complete;
+mod ordering;
+mod pace;
+mod priority;
 mod results;
+pub mod schedule;
 mod shares;
 mod sharing;
 mod store;
@@ -51,11 +59,15 @@ pub mod wake;
 
 pub use client::{Client, ClientConfig};
 pub use error::{ClientError, StartError};
+pub use explain::{Cause, Explanation, Kind, Level, Next};
 pub use file_ref::{Direction, FileRef};
 pub use hashing::Hashing;
 pub use names::Names;
+pub use on_complete::CommandError;
+pub use priority::{Priority, QueueEnd};
 pub use results::{
-    ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, SharedFile, UserCreated, WhoAmI,
+    Carried, ClientForgotten, GroupCreated, LoggedIn, LoggedOut, PeerRow, PieceMap, ShareRow, ShareState,
+    SharedFile, SourceEntry, UserCreated, WhoAmI,
 };
 pub use shares::ShareError;
-pub use transfers::{Begun, DownloadRow, Resumed, RowState, Sources, TransferError};
+pub use transfers::{Begun, DownloadRow, MoveError, Resumed, RowState, Sources, TransferError};

@@ -1,6 +1,7 @@
 //! What comes of a command, as values.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use shoal_common::{FileName, GroupName, PeerId, Sha1, UserName};
@@ -120,6 +121,74 @@ pub struct PeerRow {
     /// Whether it is this client.
     #[serde(rename = "self", skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
+}
+
+/// What a client has carried since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// Since when.
+    pub uptime: Duration,
+    /// Bytes of pieces that others got.
+    pub uploaded: u64,
+    /// Bytes that came from others, whatever became of them.
+    pub downloaded: u64,
+}
+
+/// Which pieces of a file are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceMap {
+    /// How many pieces the file has.
+    pub count: u32,
+    /// Bytes of a piece; the last one may be shorter.
+    pub size: u32,
+    /// A bit per piece, the first in the highest bit of the first byte.
+    pub have: Vec<u8>,
+}
+
+/// A source of a download.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceEntry {
+    /// The user who holds it; `None` for a mirror.
+    pub user: Option<UserName>,
+    /// `ip:port`, or a mirror's address; empty if it is not known any more.
+    pub address: String,
+    /// Bytes per second now.
+    pub rate: u64,
+    /// Bytes that came from it in this run.
+    pub fetched: u64,
+    /// How much of the file it holds, in whole percent.
+    pub percent: u8,
+    /// `active`, `idle`, `waiting`, `gone` or `banned`.
+    pub state: &'static str,
+    /// Why it is gone or banned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A file that this client shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShareRow {
+    /// With which group.
+    pub group: GroupName,
+    /// Under which name.
+    pub file: FileName,
+    /// Where it is.
+    #[serde(serialize_with = "lossy")]
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+    /// Whether it is served now.
+    pub state: ShareState,
+}
+
+/// Whether a share is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShareState {
+    /// It is.
+    Served,
+    /// It is not: it is gone, was changed, or is being looked at.
+    Away,
 }
 
 /// A path as text; what is no UTF-8 in it is replaced.

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use shoal_common::GroupName;
 use shoal_common::tracker_api::{Answer, Call, Completeness, FileEntry};
+use shoal_disk::Held;
 use shoal_http::mirror::{MirrorRefused, Reach};
 use shoal_session::text;
 use shoal_swarm::FileKey;
 
 use crate::client::unexpected;
 use crate::groups::MAX_ENTRIES;
-use crate::results::{PeerRow, SharedFile};
-use crate::shares::ShareError;
+use crate::results::{PeerRow, ShareRow, SharedFile};
+use crate::shares::{ShareError, Uploaded};
 use crate::{Client, ClientError, FileRef};
 
 /// What keeps other members' clients from a mirror, as far as its URL shows.
@@ -21,6 +22,12 @@ fn private(url: &str) -> Option<String> {
         // Another proxy is another member's matter.
         _ => None,
     }
+}
+
+fn shared(group: GroupName, uploaded: Uploaded, private_mirrors: Vec<String>) -> SharedFile {
+    let Uploaded { file, size, sha1, folder } = uploaded;
+    let (files, left_out) = folder.map(|folder| (folder.files, folder.left_out)).unzip();
+    SharedFile { group, file, size, sha1, files, left_out, private_mirrors }
 }
 
 impl Client {
@@ -37,10 +44,35 @@ impl Client {
     ) -> Result<SharedFile, ClientError> {
         self.who()?;
         let private_mirrors = mirrors.iter().filter_map(|url| private(url)).collect();
-        let shared = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
-        let (files, left_out) = shared.folder.map(|folder| (folder.files, folder.left_out)).unzip();
-        let (file, size, sha1) = (shared.file, shared.size, shared.sha1);
-        Ok(SharedFile { group, file, size, sha1, files, left_out, private_mirrors })
+        let uploaded = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
+        Ok(shared(group, uploaded, private_mirrors))
+    }
+
+    /// The same for a file that is held: that very file is hashed and shared, whatever its path leads to meanwhile.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn upload_held(&self, held: &Held, group: GroupName) -> Result<SharedFile, ClientError> {
+        self.who()?;
+        let uploaded = self.0.shares.upload_held(held, &group, &self.0.hashing).await?;
+        Ok(shared(group, uploaded, Vec::new()))
+    }
+
+    /// Fails where the user may not share anything with a group: before a long way, what would fail at its end.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn may_share(&self, group: &GroupName) -> Result<(), ClientError> {
+        Ok(self.0.shares.must_be_member(&self.who()?, group).await?)
+    }
+
+    /// All that the user shares on this client: what is not served now has a reason.
+    ///
+    /// # Errors
+    /// When nobody is logged in, or the store fails.
+    pub async fn shares(&self) -> Result<Vec<ShareRow>, ClientError> {
+        let who = self.who()?;
+        Ok(self.0.shares.rows(&who).await?)
     }
 
     /// Stops sharing a file, also one that is being downloaded.

@@ -17,7 +17,7 @@ use shoal_client::Sources;
 use shoal_common::tracker_api::{Completeness, Holder};
 use shoal_common::{Layout, UserName};
 use shoal_engine::Content;
-use shoal_swarm::{Liveness, Swarm, SwarmConfig};
+use shoal_swarm::{Liveness, Swarm, SwarmConfig, Trouble};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -295,7 +295,8 @@ async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
     ann.member.swarm.stop(KEY);
     // Nobody asks it for a piece.
     let end = within("the end", liveness.wait_for(gone)).await.unwrap().clone();
-    assert_eq!(end, Liveness::Gone { reason: "does not share the file any more".into(), copy: None });
+    let reason = "does not share the file any more".into();
+    assert_eq!(end, Liveness::Gone { reason, trouble: Trouble::NotShared });
     drop(source);
 
     let fetching = leecher.download(&content, &[]).await;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 pub use crate::buffer::arrivals::{Arrivals, Waiting};
 use crate::pool::{BLOCK_BYTES, Block, Pool};
-use crate::rate::Limiter;
+use crate::rate::Limiters;
 
 /// All bytes of one piece, unverified: a prefix that was spilled to the partial file, and the rest in memory.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ pub struct PieceBuf {
     filling: Arc<Filling>,
     request: RequestId,
     pool: Pool,
-    limiter: Limiter,
+    limiters: Limiters,
     arrived: mpsc::Sender<Arrived>,
 }
 
@@ -232,7 +232,7 @@ impl PieceBuf {
         request: RequestId,
         run: PieceRun,
         pool: Pool,
-        limiter: Limiter,
+        limiters: Limiters,
         arrived: mpsc::Sender<Arrived>,
     ) -> (Self, Arc<Filling>) {
         let filling = Arc::new(Filling {
@@ -241,7 +241,7 @@ impl PieceBuf {
             closed: Notify::new(),
             state: Mutex::default(),
         });
-        (Self { filling: filling.clone(), request, pool, limiter, arrived }, filling)
+        (Self { filling: filling.clone(), request, pool, limiters, arrived }, filling)
     }
 
     /// Bytes of the run that are still to come.
@@ -330,7 +330,7 @@ impl PieceBuf {
     }
 
     async fn charge(&self, bytes: usize) -> Result<(), BufferError> {
-        self.unless_closed(self.limiter.acquire(bytes as u64)).await
+        self.unless_closed(self.limiters.acquire(bytes as u64)).await
     }
 
     /// Waits for memory or the rate limit, marked as held up by this side, until the request is closed.
@@ -391,7 +391,7 @@ mod tests {
         let run = PieceRun::new(layout.clone(), layout.piece(0).unwrap(), pieces);
         let pool = Pool::new(pool_blocks);
         let (sender, arrived) = mpsc::channel(POOL_BLOCKS);
-        let (buffer, filling) = PieceBuf::new(RequestId(1), run, pool.clone(), Limiter::new(None), sender);
+        let (buffer, filling) = PieceBuf::new(RequestId(1), run, pool.clone(), Limiters::none(), sender);
         Bench { pool, buffer, filling, arrived }
     }
 

@@ -16,7 +16,7 @@ pub use crate::conformance::fake::{Behaviour, FLOOD, FakeSource, piece_of, sampl
 
 use crate::buffer::{Arrived, PieceBuf};
 use crate::pool::{POOL_BLOCKS, Pool};
-use crate::rate::Limiter;
+use crate::rate::Limiters;
 use crate::source::PieceSource;
 use shoal_engine_core::RequestId;
 use shoal_engine_core::{Have, PieceRun, Run, SourceError};
@@ -96,7 +96,7 @@ impl Request {
     fn new(run: PieceRun) -> Self {
         let (sender, arrived) = mpsc::channel(POOL_BLOCKS);
         let pool = Pool::new(POOL_BLOCKS);
-        let (buffer, filling) = PieceBuf::new(RequestId(0), run.clone(), pool, Limiter::new(None), sender);
+        let (buffer, filling) = PieceBuf::new(RequestId(0), run.clone(), pool, Limiters::none(), sender);
         Self { run, buffer, filling, arrived }
     }
 }

@@ -30,6 +30,7 @@ use crate::driver::files::{Files, FilesChecked};
 use crate::driver::stats::Stats;
 use crate::part::PartContext;
 use crate::progress::{DownloadError, Outcome, Phase, Progress};
+use crate::rate::Limiter;
 use crate::resources::{ActiveGuard, Control, Resources};
 use crate::source::SourceChange;
 use crate::writer::{Done, Job};
@@ -49,6 +50,8 @@ const CHECKPOINT_BYTES: u64 = 1 << 30;
 /// What a download starts with.
 pub(crate) struct Start {
     pub(crate) resources: Arc<Resources>,
+    /// Its own rate limit.
+    pub(crate) limiter: Limiter,
     pub(crate) content: Content,
     pub(crate) target: Target,
     pub(crate) sources: mpsc::Receiver<SourceChange>,
@@ -80,6 +83,7 @@ enum Work {
 
 struct Driver {
     resources: Arc<Resources>,
+    limiter: Limiter,
     active: ActiveGuard,
     context: Arc<PartContext>,
     core: DownloadCore,
@@ -114,7 +118,7 @@ struct Driver {
 
 /// Runs the download to its end and leaves no task behind.
 pub(crate) async fn run(start: Start) -> Outcome {
-    let Start { resources, content, target, sources, mut control, progress, verified, part } = start;
+    let Start { resources, limiter, content, target, sources, mut control, progress, verified, part } = start;
     let active = resources.activate();
     let stop_work = CancellationToken::new();
     let (context, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
@@ -124,9 +128,11 @@ pub(crate) async fn run(start: Start) -> Outcome {
     let layout = content.layout().clone();
     let tail = Tail::new(content.digest());
     let now = Instant::now();
+    let stats = Stats::new(resources.clone(), layout.size(), now);
     let mut driver = Driver {
         core: DownloadCore::new(layout.clone(), &written, resources.budget(), Rng::new()),
-        fetches: Fetches::new(&resources),
+        fetches: Fetches::new(&resources, limiter.clone()),
+        limiter,
         active,
         resources,
         context: Arc::new(context),
@@ -146,7 +152,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         unsaved_bytes: 0,
         saved: now,
         stop_work,
-        stats: Stats::new(layout.size(), now),
+        stats,
         published: now,
         progress,
         verified,
@@ -320,7 +326,7 @@ impl Driver {
         }
         self.handle(Event::Budget(self.resources.budget()));
         self.active.set_moving(self.core.requests() > 0);
-        self.handle(Event::RateLimit(self.resources.rate_share()));
+        self.handle(Event::RateLimit(self.resources.rate_share(&self.limiter)));
         self.handle(Event::Tick);
         self.publish();
     }
@@ -393,8 +399,10 @@ impl Driver {
     }
 
     fn publish_as(&mut self, phase: Phase) {
+        let limited = self.resources.rate_share(&self.limiter).is_some();
+        let at_rate_limit = limited && self.fetches.held_up();
         let bottleneck =
-            stats::bottleneck(phase, &self.core, &self.resources, self.queue.len(), self.fetches.held_up());
+            stats::bottleneck(phase, &self.core, &self.resources, self.queue.len(), at_rate_limit);
         let verified = self.stats.verified_bytes(&self.written, &self.context);
         let covered = self.covered_bytes;
         self.published = Instant::now();

@@ -1,5 +1,6 @@
 //! The engine as the rest of the program sees it: one [`Engine`] per process, one [`Download`] per file.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use shoal_common::Bitfield;
@@ -53,6 +54,12 @@ impl Engine {
         self.resources.pool.kept()
     }
 
+    /// Bytes that sources delivered to all downloads so far, whatever became of them.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.resources.fetched.load(Ordering::Relaxed)
+    }
+
     /// Changes the limit of all downloads together, running ones included. `None` or 0 is no limit.
     pub fn set_download_limit(&self, bytes_per_second: Option<u64>) {
         self.resources.limiter.set_rate(bytes_per_second);
@@ -71,6 +78,21 @@ impl Engine {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn start(&self, content: Content, target: Target, sources: mpsc::Receiver<SourceChange>) -> Download {
+        self.start_limited(content, target, sources, Limiter::new(None))
+    }
+
+    /// As [`Engine::start`], with a limit of its own. Both limits hold: the lower one is felt. It may be changed meanwhile.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start_limited(
+        &self,
+        content: Content,
+        target: Target,
+        sources: mpsc::Receiver<SourceChange>,
+        limiter: Limiter,
+    ) -> Download {
         let layout = content.layout().clone();
         let (control, control_seen) = watch::channel(Control::Run);
         let (progress_sender, progress) =
@@ -80,6 +102,7 @@ impl Engine {
         let part = Arc::new(OnceLock::new());
         let start = Start {
             resources: self.resources.clone(),
+            limiter,
             content: content.clone(),
             target: target.clone(),
             sources,

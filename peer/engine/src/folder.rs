@@ -13,7 +13,7 @@ use rustix::fs::StatFs;
 use shoal_common::folder::{Entry, ListedFile, check_path};
 use shoal_common::limits::MAX_FOLDER_ENTRIES;
 use shoal_common::{FileDigest, FileHasher, Layout, Listing, ListingError, Sha1};
-use shoal_disk::Beneath;
+use shoal_disk::Tree;
 use tokio_util::sync::CancellationToken;
 
 use crate::hash::{FileIdentity, HashError, hash_open};
@@ -100,9 +100,9 @@ pub fn hash_folder(
     cancelled: &CancellationToken,
 ) -> Result<HashedFolder, HashError> {
     let unreadable = |error| HashError::Unreadable { path: root.to_owned(), error };
-    let beneath = Beneath::open(root).map_err(unreadable)?;
-    let system = rustix::fs::fstatfs(beneath.folder()).ok();
-    let device = beneath.folder().metadata().map_err(unreadable)?.dev();
+    let tree = Tree::open(root).map_err(unreadable)?;
+    let system = rustix::fs::fstatfs(tree.folder()).ok();
+    let device = tree.folder().metadata().map_err(unreadable)?.dev();
     let Walked { mut files, empty, left_out } = walk(root, system.as_ref(), cancelled)?;
     files.sort_unstable_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
     let sizes: Vec<u64> = files.iter().map(|file| file.identity.size).collect();
@@ -111,7 +111,7 @@ pub fn hash_folder(
     let add = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
     let hashed = in_parallel(files.len(), |number| {
         let found = files.get(number).ok_or(HashError::Cancelled)?;
-        let hashing = Hashing { root, beneath: &beneath, system: system.as_ref(), add: &add, cancelled };
+        let hashing = Hashing { root, tree: &tree, system: system.as_ref(), add: &add, cancelled };
         hashing.file(&found.path, &found.identity, layout.piece_length())
     })?;
     let mut pieces = Vec::with_capacity(layout.pieces() as usize);
@@ -139,11 +139,11 @@ pub fn hash_folder(
 /// # Errors
 /// When one of them is not there, is no file, or cannot be looked at.
 pub fn look(root: &Path, listing: &Listing) -> io::Result<FolderIdentity> {
-    let beneath = Beneath::open(root)?;
-    let system = rustix::fs::fstatfs(beneath.folder()).ok();
-    let device = beneath.folder().metadata()?.dev();
+    let tree = Tree::open(root)?;
+    let system = rustix::fs::fstatfs(tree.folder()).ok();
+    let device = tree.folder().metadata()?.dev();
     let of_file = |(path, _): (&str, &ListedFile)| {
-        let file = beneath.read(path)?;
+        let file = tree.read(path)?;
         let found = file.metadata()?;
         if found.is_file() { identity(&found, system.as_ref()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
@@ -168,14 +168,14 @@ pub fn compare(
     if !seen.files.iter().zip(listing.files()).all(same_size) {
         return Ok((false, seen));
     }
-    let beneath = Beneath::open(root).map_err(unreadable)?;
-    let system = rustix::fs::fstatfs(beneath.folder()).ok();
+    let tree = Tree::open(root).map_err(unreadable)?;
+    let system = rustix::fs::fstatfs(tree.folder()).ok();
     let (done, total) = (AtomicU64::new(0), seen.whole.size);
     let add = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
     let same = in_parallel(seen.files.len(), |number| {
         let file = listing.file(number).zip(seen.files.get(number));
         let Some(((path, listed), identity)) = file else { return Ok(false) };
-        let hashing = Hashing { root, beneath: &beneath, system: system.as_ref(), add: &add, cancelled };
+        let hashing = Hashing { root, tree: &tree, system: system.as_ref(), add: &add, cancelled };
         let piece_length = Layout::for_size(identity.size)?.piece_length();
         Ok(hashing.file(path, identity, piece_length)?.1 == listed.digest())
     })?;
@@ -211,7 +211,7 @@ impl SharedFolder {
             let gone = [rustix::io::Errno::NOENT, rustix::io::Errno::NOTDIR, rustix::io::Errno::LOOP];
             gone.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
         };
-        let opened = Beneath::open(&self.root).and_then(|beneath| beneath.read(path));
+        let opened = Tree::open(&self.root).and_then(|tree| tree.read(path));
         let opened = match opened {
             Err(error) if is_gone(&error) => return Ok(None),
             opened => opened?,
@@ -320,7 +320,7 @@ fn in_parallel<T: Send>(
 /// What hashing the files of a folder needs.
 struct Hashing<'a, A> {
     root: &'a Path,
-    beneath: &'a Beneath,
+    tree: &'a Tree,
     system: Option<&'a StatFs>,
     /// Takes the bytes that were done.
     add: &'a A,
@@ -340,7 +340,7 @@ impl<A: Fn(u64)> Hashing<'_, A> {
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => HashError::Changed(whole()),
             _ => HashError::Unreadable { path: whole(), error },
         };
-        let mut file = self.beneath.read(path).map_err(unreadable)?;
+        let mut file = self.tree.read(path).map_err(unreadable)?;
         self.must_be(&file, path, expected)?;
         let hashed = if expected.size <= u64::from(piece_length) {
             if self.cancelled.is_cancelled() {

@@ -33,6 +33,10 @@ pub struct Progress {
     pub digested_bytes: u64,
     /// Bytes per second over the last seconds.
     pub rate: u64,
+    /// Pieces that are missing and that no source holds.
+    pub unheld: u32,
+    /// How long nothing has come while there was something to fetch.
+    pub quiet: Duration,
     /// How long it has had nothing to fetch.
     pub idle: Duration,
     /// Time left at that rate; `None` while nothing moves.
@@ -94,6 +98,10 @@ pub struct SourceRow {
     pub requests: usize,
     /// Pieces of the file that it holds.
     pub holds: u32,
+    /// Whether it was silent for too long, and has sent nothing since.
+    pub silent: bool,
+    /// Whether it asked for patience, for some pieces at least.
+    pub patient: bool,
 }
 
 impl SourceRow {

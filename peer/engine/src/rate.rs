@@ -124,6 +124,28 @@ impl Limiter {
     }
 }
 
+/// The two limits of a download: its own, and that of all together.
+#[derive(Debug, Clone)]
+pub(crate) struct Limiters {
+    pub(crate) own: Limiter,
+    pub(crate) all: Limiter,
+}
+
+impl Limiters {
+    /// No limits.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(crate) fn none() -> Self {
+        Self { own: Limiter::new(None), all: Limiter::new(None) }
+    }
+
+    /// Waits until `bytes` may pass both. Its own first: what waits there must not have taken from the others. Dropping the
+    /// future may have taken from its own.
+    pub(crate) async fn acquire(&self, bytes: u64) {
+        self.own.acquire(bytes).await;
+        self.all.acquire(bytes).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +217,27 @@ mod tests {
         limiter.set_rate(None);
         tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
         assert_eq!(limiter.rate(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_limits_hold_and_one_download_takes_nothing_from_the_others() {
+        let all = Limiter::new(Some(1_000_000));
+        let slow = Limiters { own: Limiter::new(Some(10_000)), all: all.clone() };
+        let fast = Limiters { own: Limiter::new(None), all };
+        let begun = tokio::time::Instant::now();
+        let slow = tokio::spawn(async move {
+            for _ in 0..10 {
+                slow.acquire(10_000).await;
+            }
+            begun.elapsed()
+        });
+        for _ in 0..20 {
+            fast.acquire(100_000).await;
+        }
+        let fast = begun.elapsed();
+        assert!(fast > Duration::from_millis(1_700) && fast < Duration::from_millis(2_100), "{fast:?}");
+        let slow = slow.await.unwrap();
+        assert!(slow > Duration::from_millis(8_500) && slow < Duration::from_millis(9_500), "{slow:?}");
     }
 
     #[tokio::test(start_paused = true)]

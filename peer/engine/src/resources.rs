@@ -1,7 +1,7 @@
 //! What the downloads of one engine share, and what the caller wants one of them to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::pool::Pool;
 use crate::rate::Limiter;
@@ -11,6 +11,8 @@ use crate::rate::Limiter;
 pub(crate) struct Resources {
     pub(crate) pool: Pool,
     pub(crate) limiter: Limiter,
+    /// Bytes that sources delivered to all downloads so far.
+    pub(crate) fetched: AtomicU64,
     active: AtomicUsize,
     moving: AtomicUsize,
 }
@@ -23,7 +25,13 @@ pub(crate) struct ActiveGuard {
 
 impl Resources {
     pub(crate) fn new(pool: Pool, limiter: Limiter) -> Self {
-        Self { pool, limiter, active: AtomicUsize::new(0), moving: AtomicUsize::new(0) }
+        Self {
+            pool,
+            limiter,
+            fetched: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
+            moving: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn activate(self: &Arc<Self>) -> ActiveGuard {
@@ -37,10 +45,11 @@ impl Resources {
         self.pool.bytes() / 4 * 3 / self.active.load(Ordering::Relaxed).max(1) as u64
     }
 
-    /// One download's share of the rate limit, in bytes per second.
-    pub(crate) fn rate_share(&self) -> Option<u64> {
+    /// What one download may receive, in bytes per second: its share of the limit of all, and no more than its `own`.
+    pub(crate) fn rate_share(&self, own: &Limiter) -> Option<u64> {
         let among = self.moving.load(Ordering::Relaxed).max(1) as u64;
-        self.limiter.rate().map(|rate| (rate / among).max(1))
+        let share = self.limiter.rate().map(|rate| (rate / among).max(1));
+        share.into_iter().chain(own.rate()).min()
     }
 }
 

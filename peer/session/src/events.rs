@@ -161,6 +161,15 @@ pub enum Event {
         /// Why, and what to do.
         error: String,
     },
+    /// The command that is run when a download is complete did not do its work.
+    CommandFailed {
+        /// In which group.
+        group: GroupName,
+        /// For which file.
+        file: FileName,
+        /// What happened.
+        reason: String,
+    },
     /// A source was caught lying, and is not used any more.
     SourceBanned {
         /// In which group.
@@ -201,26 +210,10 @@ impl fmt::Display for Event {
     /// One line for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TrackerLost { tracker, reason, next } if tracker == next => {
-                write!(f, "tracker {tracker} {reason}; trying again")
-            }
-            Self::TrackerLost { tracker, reason, next } => {
-                write!(f, "tracker {tracker} {reason}; trying {next}")
-            }
-            Self::NoTracker => f.write_str("no tracker answers; trying until one does, transfers go on"),
-            Self::TrackerFound { tracker } => write!(f, "tracker {tracker} answers"),
-            Self::TrackerKnown { tracker, key: None, .. } => {
-                write!(f, "the tracker at {tracker} is not used any more: the others say that it was removed")
-            }
-            Self::TrackerKnown { tracker, key: Some(key), vouched: false } => {
-                write!(f, "the tracker at {tracker} is now known by its key {key}")
-            }
-            Self::TrackerKnown { tracker, key: Some(key), vouched: true } => {
-                write!(
-                    f,
-                    "the tracker at {tracker} is now known by another key, {key}: the others vouch for it"
-                )
-            }
+            Self::TrackerLost { .. }
+            | Self::NoTracker
+            | Self::TrackerFound { .. }
+            | Self::TrackerKnown { .. } => self.of_trackers(f),
             Self::SessionEnded { user, reason } => write!(f, "{user} is logged out: {reason}"),
             Self::Resumed { user } => write!(f, "logged in again as {user}"),
             Self::NotResumed { file, reason } => {
@@ -267,6 +260,9 @@ impl fmt::Display for Event {
                 write!(f, ", at {}", shown(path))
             }
             Self::Failed { group, file, error } => write!(f, "[F] [{group}] {file}: {error}"),
+            Self::CommandFailed { group, file, reason } => {
+                write!(f, "the command on completion failed for {file} of {group}: {reason}")
+            }
             Self::SourceBanned { group, file, source, reason } => {
                 write!(f, "{source} is not used any more for {file} of {group}: {reason}")
             }
@@ -277,6 +273,35 @@ impl fmt::Display for Event {
                 write!(f, "you are the only one who shares {file} of {group}; it will be unavailable")
             }
             Self::Patience { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl Event {
+    /// What happened to trackers, in a line for people.
+    fn of_trackers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrackerLost { tracker, reason, next } if tracker == next => {
+                write!(f, "tracker {tracker} {reason}; trying again")
+            }
+            Self::TrackerLost { tracker, reason, next } => {
+                write!(f, "tracker {tracker} {reason}; trying {next}")
+            }
+            Self::NoTracker => f.write_str("no tracker answers; trying until one does, transfers go on"),
+            Self::TrackerFound { tracker } => write!(f, "tracker {tracker} answers"),
+            Self::TrackerKnown { tracker, key: None, .. } => {
+                write!(f, "the tracker at {tracker} is not used any more: the others say that it was removed")
+            }
+            Self::TrackerKnown { tracker, key: Some(key), vouched: false } => {
+                write!(f, "the tracker at {tracker} is now known by its key {key}")
+            }
+            Self::TrackerKnown { tracker, key: Some(key), vouched: true } => {
+                write!(
+                    f,
+                    "the tracker at {tracker} is now known by another key, {key}: the others vouch for it"
+                )
+            }
+            _ => Ok(()),
         }
     }
 }

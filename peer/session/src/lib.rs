@@ -131,6 +131,17 @@ impl Who {
     }
 }
 
+/// How the trackers were found when they were last tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tries {
+    /// How many there are.
+    pub trackers: usize,
+    /// How many were tried in vain since one was last in use.
+    pub failed: usize,
+    /// All of them, with what those did that were tried in vain.
+    pub words: String,
+}
+
 /// What the session needs to begin.
 pub struct SessionConfig {
     /// The control plane.
@@ -269,6 +280,13 @@ impl Session {
             .map(|connection| connection.address().to_owned())
     }
 
+    /// How the trackers were found when they were last tried.
+    #[must_use]
+    pub fn tries(&self) -> Tries {
+        let failed = lock(&self.0.failures).len();
+        Tries { trackers: self.0.config.trackers.iter().count(), failed, words: self.tried() }
+    }
+
     /// Waits until a tracker is in use, or that long. Safe to drop.
     pub async fn reached(&self, within: Duration) -> bool {
         let mut connections = self.0.connection.subscribe();
@@ -318,12 +336,16 @@ impl Session {
     }
 
     fn no_tracker(&self) -> CallError {
+        CallError::NoTracker { tried: self.tried() }
+    }
+
+    fn tried(&self) -> String {
         let failures = lock(&self.0.failures);
         let tried = self.0.config.trackers.iter().map(|(number, line)| match failures.get(&number) {
             Some(reason) => format!("{line} ({reason})"),
             None => line.to_string(),
         });
-        CallError::NoTracker { tried: tried.collect::<Vec<_>>().join(", ") }
+        tried.collect::<Vec<_>>().join(", ")
     }
 }
 

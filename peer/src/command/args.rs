@@ -6,6 +6,7 @@ use clap::Args;
 use shoal_client::FileRef;
 use shoal_common::tracker_api::UserEntry;
 use shoal_common::{FileName, GroupName, Password, UserName};
+use shoal_session::text::short;
 
 use super::{Context, Failure};
 use crate::reply::{Reply, lines};
@@ -76,6 +77,12 @@ pub(super) fn path(typed: &str) -> Result<PathBuf, String> {
         }
         _ => typed.into(),
     })
+}
+
+/// A rate in bytes per second.
+pub(super) fn rate(typed: &str) -> Result<u64, String> {
+    shoal_console::rate(typed)
+        .ok_or_else(|| format!("{:?} is not a rate; write for example 500K, 20M or 0", short(typed)))
 }
 
 pub(super) fn password(typed: &str) -> Result<Password, String> {

@@ -4,12 +4,14 @@ use clap::Args;
 use shoal_client::Direction;
 use shoal_session::text::{short, size};
 
+use super::args::rate;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
 /// Show the rate limits, or limit the upload or download rate in bytes per second; 0 for no limit
 ///
-/// RATE may end in K, M or G (1024, 1024 squared, 1024 cubed). The limit is kept over restarts.
+/// RATE may end in K, M or G (1024, 1024 squared, 1024 cubed). The limit is kept over restarts. A window of the schedule goes before
+/// it.
 #[derive(Debug, Args)]
 pub struct Limit {
     /// Which rate.
@@ -26,13 +28,25 @@ impl Run for Limit {
     async fn run(self, context: &Context) -> Result<Reply, Failure> {
         let (Some(direction), Some(rate)) = (self.direction, self.rate) else {
             let (up, down) = context.client.limits().await?;
-            let text = format!("{}\n{}", words(Direction::Up, up), words(Direction::Down, down));
-            let reply = Reply { text, ..Reply::default() };
-            return Ok(reply.with("up", &up.unwrap_or(0)).with("down", &down.unwrap_or(0)));
+            let now = context.client.limits_now();
+            let line = |direction, usual, now| words(direction, usual) + &by_schedule(usual, now);
+            let (first, second) = (line(Direction::Up, up, now.up), line(Direction::Down, down, now.down));
+            let reply = Reply { text: format!("{first}\n{second}"), ..Reply::default() };
+            let reply = reply.with("up", &up.unwrap_or(0)).with("down", &down.unwrap_or(0));
+            return Ok(match (now.up, now.down) == (up, down) {
+                true => reply,
+                false => reply.with("up_now", &now.up.unwrap_or(0)).with("down_now", &now.down.unwrap_or(0)),
+            });
         };
         let limit = Some(rate).filter(|&rate| rate > 0);
         context.client.set_limit(direction, limit).await?;
-        let reply = Reply { text: words(direction, limit), ..Reply::default() };
+        let now = context.client.limits_now();
+        let now = match direction {
+            Direction::Up => now.up,
+            Direction::Down => now.down,
+        };
+        let text = words(direction, limit) + &by_schedule(limit, now);
+        let reply = Reply { text, ..Reply::default() };
         Ok(reply.with("direction", &direction).with("rate", &rate))
     }
 }
@@ -48,15 +62,19 @@ fn words(direction: Direction, limit: Option<u64>) -> String {
     }
 }
 
+/// What the schedule makes of it now.
+fn by_schedule(usual: Option<u64>, now: Option<u64>) -> String {
+    match now {
+        _ if usual == now => String::new(),
+        Some(rate) => format!("; now {}/s, by the schedule", size(rate)),
+        None => "; not now, by the schedule".to_owned(),
+    }
+}
+
 fn direction(typed: &str) -> Result<Direction, String> {
     match typed.to_ascii_lowercase().as_str() {
         "up" => Ok(Direction::Up),
         "down" => Ok(Direction::Down),
         other => Err(format!("{:?} is neither up nor down; write for example: limit up 20M", short(other))),
     }
-}
-
-fn rate(typed: &str) -> Result<u64, String> {
-    shoal_console::rate(typed)
-        .ok_or_else(|| format!("{:?} is not a rate; write for example 500K, 20M or 0", short(typed)))
 }

@@ -9,24 +9,29 @@ mod context;
 mod create_group;
 mod create_user;
 mod download_file;
+mod explain;
 mod forget_client;
 mod help;
 mod join_group;
 mod leave_group;
 mod limit;
+mod limit_download;
 mod list_files;
 mod list_groups;
 mod list_members;
 mod list_requests;
 mod login;
 mod logout;
+mod move_download;
 mod parse;
 mod pause_download;
+mod prioritize;
 mod quit;
 mod quota;
 mod reject_request;
 mod relocate;
 mod resume_download;
+mod schedule;
 mod sessions;
 mod set;
 mod show_downloads;
@@ -161,11 +166,16 @@ commands! {
         "pause_download" pause_download::PauseDownload
         "resume_download" resume_download::ResumeDownload
         "cancel_download" cancel_download::CancelDownload
+        "move_download" move_download::MoveDownload
+        "prioritize" prioritize::Prioritize
+        "limit_download" limit_download::LimitDownload
         "limit" limit::Limit
+        "schedule" schedule::Schedule
         "set" set::Set
         "wait" wait::Wait
     }
     "General" {
+        "explain" explain::Explain
         "help" help::Help
         "quit" quit::Quit
     }

@@ -67,6 +67,11 @@ impl Complete for LineHelper {
             Some("group") if command.get_name() != "create_group" => self.names(Names::Groups),
             Some("file") => self.group_names(&arguments, 0, Names::Files),
             Some("user") if !arguments.is_empty() => self.group_names(&arguments, 0, Names::Requests),
+            Some("order") => ["high", "normal", "low", "first", "last"].map(str::to_owned).into(),
+            Some("action") => ["add", "remove", "list"].map(str::to_owned).into(),
+            Some("setting") => {
+                ["download_folder", "active_downloads", "on_complete"].map(str::to_owned).into()
+            }
             Some("direction") => vec!["up".to_owned(), "down".to_owned()],
             Some("command") => commands(),
             _ => Vec::new(),

@@ -8,9 +8,11 @@ mod peers;
 mod source;
 mod supervisor;
 mod target;
+mod trouble;
 
 pub(super) use self::peers::Peers;
 pub use self::source::PeerSource;
 pub(super) use self::source::Start;
 pub use self::target::Liveness;
 pub(super) use self::target::Target;
+pub use self::trouble::Trouble;

@@ -15,6 +15,7 @@ mod uploads;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::fetch::{Liveness, PeerSource};
+pub use self::fetch::{Liveness, PeerSource, Trouble};
 use self::fetch::{Peers, Target};
 use self::serve::Requester;
 pub use self::served::{Body, Served};
@@ -101,6 +102,8 @@ struct SwarmShared {
     tickets: TicketBook,
     uploads: Uploads,
     peers: Arc<Peers>,
+    /// Another peer connected.
+    reached: AtomicBool,
     targets: Mutex<HashMap<(FileKey, PeerId), Weak<Target>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -122,7 +125,8 @@ impl Swarm {
         let peers = Peers::new(identity, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let targets = Mutex::default();
-        let shared = SwarmShared { local_addr, tickets, uploads, peers, targets, tasks, stop };
+        let shared =
+            SwarmShared { local_addr, tickets, uploads, peers, reached: false.into(), targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
         swarm.shared.tasks.spawn(swarm.clone().accept(listener, connection_limits(budget.inbound)));
         Ok(swarm)
@@ -169,6 +173,12 @@ impl Swarm {
     /// what is there of it is still served.
     pub fn withhold(&self, key: FileKey, trouble: CopyTrouble) -> bool {
         self.shared.uploads.withhold(key, trouble)
+    }
+
+    /// Whether another peer connected to this one since it started.
+    #[must_use]
+    pub fn was_reached(&self) -> bool {
+        self.shared.reached.load(Ordering::Relaxed)
     }
 
     /// Whether a file is served.
@@ -251,6 +261,7 @@ impl Swarm {
         let budgets = Budgets::default();
         while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
             let peer = stream.peer();
+            self.shared.reached.store(true, Ordering::Relaxed);
             let end = self.shared.stop.child_token();
             match limits.admit(from.ip(), peer, end.clone()) {
                 Ok(place) => {

@@ -26,8 +26,9 @@ use zeroize::Zeroizing;
 
 use crate::answer::{object, problem};
 use crate::events::Recent;
-use crate::keys::Keys;
-use crate::{VERSION, VERSION_HEADER, body, feed, resources};
+use crate::keys::{CODE_LIFE, Keys};
+use crate::resources::{self, Site};
+use crate::{VERSION, VERSION_HEADER, body, feed, metrics};
 
 /// What is said of a command and not taken yet; the command waits meanwhile, or leaves progress out.
 const SAID_AHEAD: usize = 16;
@@ -130,6 +131,9 @@ pub(crate) struct CommandBody {
 #[derive(Clone)]
 pub(crate) struct Answered(pub(crate) CancellationToken);
 
+/// What is said where no address for browsers is served.
+const NO_BROWSER: &str = "this client serves no browser; start it with --web 127.0.0.1:8384";
+
 /// What the handlers work with.
 #[derive(Clone)]
 struct Parts {
@@ -148,6 +152,7 @@ pub(crate) struct Loopback {
 pub(crate) fn router(
     client: Client,
     asked: mpsc::Sender<Asked>,
+    site: Site,
     recent: Arc<Recent>,
     loopback: Option<Loopback>,
     closing: CancellationToken,
@@ -156,8 +161,10 @@ pub(crate) fn router(
         .route("/api/1", get(about))
         .route("/api/1/command", post(command))
         .route("/api/1/link", post(link))
+        .route("/api/1/link/file", post(link_file))
         .with_state(Parts { client: client.clone(), asked, loopback })
-        .merge(resources::router(client.clone()))
+        .merge(resources::router(site))
+        .merge(metrics::router(client.clone()))
         .merge(feed::router(client, recent, closing))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)
@@ -185,8 +192,7 @@ async fn about(State(parts): State<Parts>) -> Response {
 /// A link with a code, good once.
 async fn link(State(parts): State<Parts>) -> Response {
     let Some(Loopback { at, keys }) = parts.loopback else {
-        let text = "this client serves no browser; start it with --web 127.0.0.1:8384";
-        return problem(StatusCode::UNPROCESSABLE_ENTITY, text);
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_BROWSER);
     };
     match keys.code(Instant::now()) {
         Ok(code) => {
@@ -194,6 +200,33 @@ async fn link(State(parts): State<Parts>) -> Response {
             object(StatusCode::OK, &json!({ "command": "web", "ok": true, "link": link }))
         }
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("no code can be made: {error}")),
+    }
+}
+
+/// The same in a file for a browser to open, which goes when the code is used or old.
+async fn link_file(State(parts): State<Parts>) -> Response {
+    let Some(Loopback { at, keys }) = parts.loopback else {
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, NO_BROWSER);
+    };
+    let (made_by, base) = (keys.clone(), format!("http://{at}/#"));
+    let made = tokio::task::spawn_blocking(move || made_by.code_in_file(&base, Instant::now())).await;
+    match made.unwrap_or_else(|stopped| Err(std::io::Error::other(stopped))) {
+        Ok(file) => {
+            // Weak, so that the daemon's end removes the file and is not waited for.
+            let keys = Arc::downgrade(&keys);
+            tokio::spawn(async move {
+                tokio::time::sleep(CODE_LIFE).await;
+                if let Some(keys) = keys.upgrade() {
+                    keys.forget_old(Instant::now());
+                }
+            });
+            let page = format!("http://{at}/");
+            object(StatusCode::OK, &json!({ "command": "web", "ok": true, "page": page, "file": file }))
+        }
+        Err(error) => {
+            let text = format!("no link can be put into a file for a browser ({error}); see: shoal web");
+            problem(StatusCode::SERVICE_UNAVAILABLE, &text)
+        }
     }
 }
 

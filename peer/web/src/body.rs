@@ -6,6 +6,7 @@ use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -26,6 +27,8 @@ pub(crate) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Res
         let most = format!("the body is cut off, or longer than {MAX_BODY} bytes");
         return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &most));
     };
+    // What is asked may need no more words than its address.
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
     // The place of the error is enough: a password may stand there.
     serde_json::from_slice(&bytes).map_err(|error| {
         let text = format!(

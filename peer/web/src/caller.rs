@@ -129,6 +129,16 @@ pub async fn link(at: &Path) -> Result<Value, CallError> {
     serde_json::from_slice(&line).map_err(|_| lines.other_version())
 }
 
+/// Asks for such a link in a file for a browser to open.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn link_file(at: &Path) -> Result<Value, CallError> {
+    let mut lines = Lines::of(call(at, Method::POST, "/api/1/link/file", Vec::new()).await?).await?;
+    let line = lines.line().await?.ok_or(CallError::Cut)?;
+    serde_json::from_slice(&line).map_err(|_| lines.other_version())
+}
+
 /// Asks which daemon it is.
 ///
 /// # Errors

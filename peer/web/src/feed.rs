@@ -16,6 +16,7 @@ use shoal_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Next, Recent};
+use crate::resources::row;
 
 /// A comment goes to a reader of events that often, so that the end of either is noticed.
 const STILL_THERE: Duration = Duration::from_secs(15);
@@ -82,11 +83,15 @@ impl Reader {
                 }
                 Next::Events(_) => {}
             }
-            let downloads = json!(self.parts.client.downloads());
-            if downloads != self.shown {
-                self.shown = downloads;
-                let event = json!({ "event": "progress", "downloads": self.shown });
-                return Some(format!("event: progress\ndata: {event}\n\n"));
+            let hashing = self.parts.client.hashing().borrow().clone();
+            let hashing = hashing
+                .map(|it| json!({ "path": it.path.to_string_lossy(), "done": it.done, "total": it.total }));
+            let rows: Vec<Value> = self.parts.client.downloads().iter().map(row).collect();
+            let event = json!({ "event": "progress", "downloads": rows, "hashing": hashing });
+            if event != self.shown {
+                let text = format!("event: progress\ndata: {event}\n\n");
+                self.shown = event;
+                return Some(text);
             }
             if quiet >= STILL_THERE {
                 return Some(": still there\n\n".to_owned());

@@ -1,5 +1,7 @@
 //! Who is served on loopback, where any page in a browser and any user of the machine can send requests: whoever names this machine,
-//! comes from no other page, and shows a token. Pure.
+//! comes from no other page, and shows a token. Whoever asks for the page itself needs none: it holds no data. Pure.
+
+use crate::page::is_page;
 
 /// What of a request decides.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +14,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) hosts: &'a [&'a str],
     /// All `Origin` headers.
     pub(crate) origins: &'a [&'a str],
+    /// All `Content-Type` headers.
+    pub(crate) kinds: &'a [&'a str],
     /// What stands behind `Bearer` in the `Authorization` header, if there is one of them.
     pub(crate) token: Option<&'a str>,
 }
@@ -25,14 +29,24 @@ pub(crate) enum Verdict {
     OtherHost,
     /// A page from elsewhere sends it.
     OtherOrigin,
-    /// It would change something, which is not done here.
+    /// It is nothing that is done here, or only on the socket.
     OtherMethod,
+    /// Its body is of another type: a form, which a page from elsewhere could send.
+    OtherType,
     /// It shows no token, or none that is good.
     NoToken,
 }
 
 /// The address where a code is traded for a token.
 pub(crate) const TOKEN_PATH: &str = "/api/1/token";
+
+/// Where commands are taken, and codes given: on the socket alone.
+const COMMAND_PATH: &str = "/api/1/command";
+const LINK_PATH: &str = "/api/1/link";
+/// Where groups' files are.
+const GROUPS: &str = "/api/1/groups/";
+/// The type of a body.
+const JSON: &str = "application/json";
 
 /// Judges a request; `is_good` knows the tokens.
 pub(crate) fn judge(shown: Shown<'_>, is_good: impl Fn(&str) -> bool) -> Verdict {
@@ -45,12 +59,26 @@ pub(crate) fn judge(shown: Shown<'_>, is_good: impl Fn(&str) -> bool) -> Verdict
         [origin] if origin.strip_prefix("http://") == Some(host) => {}
         _ => return Verdict::OtherOrigin,
     }
-    match (shown.method, shown.path) {
-        ("POST", TOKEN_PATH) => Verdict::Serve,
-        ("GET", _) if shown.token.is_some_and(is_good) => Verdict::Serve,
-        ("GET", _) => Verdict::NoToken,
-        _ => Verdict::OtherMethod,
+    let needs_token = match (shown.method, shown.path) {
+        ("POST", TOKEN_PATH) => false,
+        ("GET", path) => !is_page(path),
+        (_, COMMAND_PATH | LINK_PATH) => return Verdict::OtherMethod,
+        ("POST" | "PUT" | "PATCH" | "DELETE", _) => true,
+        _ => return Verdict::OtherMethod,
+    };
+    let carries = matches!(shown.method, "POST" | "PUT" | "PATCH");
+    if carries && !is_content(shown) && shown.kinds != [JSON] {
+        return Verdict::OtherType;
     }
+    if needs_token && !shown.token.is_some_and(is_good) {
+        return Verdict::NoToken;
+    }
+    Verdict::Serve
+}
+
+/// Whether the body is a file's content, of whichever type: no form of a page can send it by this method.
+fn is_content(shown: Shown<'_>) -> bool {
+    shown.method == "PUT" && shown.path.strip_prefix(GROUPS).is_some_and(|rest| rest.contains("/files/"))
 }
 
 /// Whether a `Host` header names this machine, at any port: one may be forwarded by ssh.
@@ -86,9 +114,53 @@ mod tests {
         (&["127.0.0.1:8384", "127.0.0.1:8384"], false),
     ];
 
+    const PATHS: &[&str] = &[
+        "/api/1/groups",
+        TOKEN_PATH,
+        "/api/1/command",
+        "/api/1/link",
+        "/",
+        "/assets/app.js",
+        "/api/1/groups/g/files/f",
+        "//",
+        "/api/1/groups/../command",
+    ];
+    const KINDS: &[&[&str]] = &[
+        &[],
+        &["application/json"],
+        &["text/plain"],
+        &["application/x-www-form-urlencoded"],
+        &["multipart/form-data"],
+        &["application/json", "text/plain"],
+        &["application/octet-stream"],
+    ];
+
+    /// The same rules in other words: first who asks, then what.
+    fn expected(shown: Shown<'_>, here: bool, same: bool, good: bool) -> Verdict {
+        let (is_json, is_open) = (shown.kinds == [JSON], ["/", "/assets/app.js"].contains(&shown.path));
+        let asked = match shown.method {
+            "GET" => Some(good || is_open),
+            "POST" | "PUT" | "PATCH" | "DELETE" if shown.path == "/api/1/command" => None,
+            "POST" | "PUT" | "PATCH" | "DELETE" if shown.path == "/api/1/link" => None,
+            "POST" if shown.path == TOKEN_PATH => Some(true),
+            "POST" | "PUT" | "PATCH" | "DELETE" => Some(good),
+            _ => None,
+        };
+        let any_type = ["GET", "DELETE"].contains(&shown.method)
+            || shown.method == "PUT" && shown.path == "/api/1/groups/g/files/f";
+        match asked {
+            _ if !here || shown.absolute => Verdict::OtherHost,
+            _ if !same => Verdict::OtherOrigin,
+            None => Verdict::OtherMethod,
+            _ if !any_type && !is_json => Verdict::OtherType,
+            Some(false) => Verdict::NoToken,
+            Some(true) => Verdict::Serve,
+        }
+    }
+
     #[test]
-    fn every_host_origin_token_and_method_is_judged() {
-        let mut served = 0;
+    fn every_host_origin_token_method_and_type_is_judged() {
+        let (mut served, mut changes) = (0, 0);
         for &(hosts, here) in HOSTS {
             let own = hosts.first().map(|host| format!("http://{host}")).unwrap_or_default();
             let secure = own.replace("http://", "https://");
@@ -102,34 +174,29 @@ mod tests {
                 (&[""], false),
                 (&[&own, &own], false),
             ];
+            let tokens = [(Some(GOOD), true), (Some("bad"), false), (Some(""), false), (None, false)];
+            let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "get"];
             for &(origins, same) in origins {
-                for (token, good) in
-                    [(Some(GOOD), true), (Some("bad"), false), (Some(""), false), (None, false)]
-                {
-                    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"] {
-                        for (path, trades) in
-                            [("/api/1/groups", false), (TOKEN_PATH, true), ("/api/1/command", false)]
-                        {
-                            for absolute in [false, true] {
-                                let shown = Shown { method, path, absolute, hosts, origins, token };
+                for (token, good) in tokens {
+                    for method in methods {
+                        for &path in PATHS {
+                            for (&kinds, absolute) in
+                                KINDS.iter().flat_map(|kind| [(kind, false), (kind, true)])
+                            {
+                                let shown = Shown { method, path, absolute, hosts, origins, kinds, token };
                                 let verdict = judge(shown, |token| token == GOOD);
-                                let expected = match () {
-                                    () if !here || absolute => Verdict::OtherHost,
-                                    () if !same => Verdict::OtherOrigin,
-                                    () if method == "POST" && trades => Verdict::Serve,
-                                    () if method != "GET" => Verdict::OtherMethod,
-                                    () if !good => Verdict::NoToken,
-                                    () => Verdict::Serve,
-                                };
-                                assert_eq!(verdict, expected, "{shown:?}");
+                                assert_eq!(verdict, expected(shown, here, same, good), "{shown:?}");
                                 served += usize::from(verdict == Verdict::Serve);
+                                changes += usize::from(verdict == Verdict::Serve && method != "GET");
                             }
                         }
                     }
                 }
             }
         }
-        // Four hosts, two origins; three addresses with the good token, and one POST with any of four.
-        assert_eq!(served, 4 * 2 * (3 + 4));
+        // Four hosts and two origins. GET: seven addresses with the good token, and the page with any of four; of any type.
+        assert_eq!(served - changes, 4 * 2 * 7 * (7 + 2 * 4));
+        // The code with any token. Of JSON with the good one, POST six, PUT and PATCH seven; a file's content and DELETE of any type.
+        assert_eq!(changes, 4 * 2 * (4 + 6 + 7 + 7 + 6 + 7 * 7));
     }
 }

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use shoal_common::Blake3;
 use zeroize::Zeroizing;
 
+use crate::redirect::Redirect;
+
 /// The file in the data folder: one hash per line.
 const FILE: &str = "web_tokens";
 /// How long a code is good.
-const CODE_LIFE: Duration = Duration::from_secs(60);
+pub(crate) const CODE_LIFE: Duration = Duration::from_secs(60);
 /// Codes that were not used yet; further ones take the place of the oldest.
 const MAX_CODES: usize = 16;
 /// Tokens, one per browser or program; further ones take the place of the oldest.
@@ -26,8 +28,16 @@ const HASH_CHARS: usize = 64;
 /// The codes and tokens of a daemon.
 pub(crate) struct Keys {
     path: PathBuf,
-    codes: Mutex<VecDeque<(String, Instant)>>,
+    codes: Mutex<VecDeque<Code>>,
     tokens: Mutex<VecDeque<String>>,
+}
+
+/// A code that was not used yet.
+struct Code {
+    hash: String,
+    since: Instant,
+    /// The file that leads a browser there; it goes with the code.
+    _file: Option<Redirect>,
 }
 
 impl Keys {
@@ -50,12 +60,35 @@ impl Keys {
     /// When the system has no randomness.
     pub(crate) fn code(&self, now: Instant) -> io::Result<Zeroizing<String>> {
         let code = secret()?;
+        self.add(&code, now, None);
+        Ok(code)
+    }
+
+    /// A new code in a file that leads a browser to `base` with it: the code is in no command line. Gives the file, which goes with the
+    /// code: when that is used, or by [`Self::forget_old`]. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the system has no randomness, or the file cannot be written.
+    pub(crate) fn code_in_file(&self, base: &str, now: Instant) -> io::Result<PathBuf> {
+        let code = secret()?;
+        let data = self.path.parent().unwrap_or(Path::new("."));
+        let file = Redirect::write(data, &format!("{base}{}", code.as_str()))?;
+        let path = file.path().to_owned();
+        self.add(&code, now, Some(file));
+        Ok(path)
+    }
+
+    fn add(&self, code: &str, now: Instant, file: Option<Redirect>) {
         let mut codes = lock(&self.codes);
         if codes.len() == MAX_CODES {
             codes.pop_front();
         }
-        codes.push_back((hash(&code), now));
-        Ok(code)
+        codes.push_back(Code { hash: hash(code), since: now, _file: file });
+    }
+
+    /// Forgets codes that are no good any more, and removes their files.
+    pub(crate) fn forget_old(&self, now: Instant) {
+        lock(&self.codes).retain(|code| now.saturating_duration_since(code.since) < CODE_LIFE);
     }
 
     /// A token for a code, which is used up by that; nothing if there is no such code. Blocks on the disk.
@@ -64,10 +97,10 @@ impl Keys {
     /// When the token cannot be kept.
     pub(crate) fn trade(&self, code: &str, now: Instant) -> io::Result<Option<Zeroizing<String>>> {
         let given = hash(code);
+        self.forget_old(now);
         {
             let mut codes = lock(&self.codes);
-            codes.retain(|(_, since)| now.saturating_duration_since(*since) < CODE_LIFE);
-            let Some(place) = codes.iter().position(|(code, _)| *code == given) else { return Ok(None) };
+            let Some(place) = codes.iter().position(|code| code.hash == given) else { return Ok(None) };
             codes.remove(place);
         }
         let token = secret()?;
@@ -137,6 +170,25 @@ mod tests {
         assert!(again.is_token(&token) && !again.is_token(kept.trim()));
         std::fs::remove_file(&file).unwrap();
         assert!(!Keys::open(dir.path()).is_token(&token), "without the file nobody has one");
+    }
+
+    #[test]
+    fn a_file_with_a_code_goes_when_the_code_is_used_or_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, now) = (Keys::open(dir.path()), Instant::now());
+        let file = keys.code_in_file("http://127.0.0.1:1/#", now).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("/#").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        assert!(keys.trade(&code, now).unwrap().is_some());
+        assert!(!file.exists());
+        let file = keys.code_in_file("http://127.0.0.1:1/#", now).unwrap();
+        keys.forget_old(now + CODE_LIFE / 2);
+        assert!(file.exists());
+        keys.forget_old(now + CODE_LIFE);
+        assert!(!file.exists());
+        let file = keys.code_in_file("http://127.0.0.1:1/#", now).unwrap();
+        drop(keys);
+        assert!(!file.exists(), "at the daemon's end");
     }
 
     #[test]

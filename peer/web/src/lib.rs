@@ -3,7 +3,8 @@
 //! was [`Said`].
 //!
 //! `socket` is where it listens and who may connect, `serve` the connections and their bounds, `api` what can be asked,
-//! `resources` what can be looked at, `feed` and `events` what happens, `loopback` the same for a browser, behind `guard` and `keys`, and `caller` the other end: what `shoal` does on the socket.
+//! `resources` what can be looked at and done, `feed` and `events` what happens, `loopback` the
+//! same for a browser, behind `guard` and `keys`, with the `page`, and `caller` the other end: what `shoal` does on the socket.
 
 mod answer;
 mod api;
@@ -14,12 +15,17 @@ mod feed;
 mod guard;
 mod keys;
 mod loopback;
+mod metrics;
+mod page;
+mod redirect;
 mod resources;
+mod roots;
+pub mod schema;
 mod serve;
 pub mod socket;
 
 pub use api::{Asked, Bar, Done, Said, Table, Words};
-pub use serve::{Web, start};
+pub use serve::{Web, WebConfig, start};
 pub use socket::SocketError;
 
 /// The version that answers and callers name.

@@ -1,5 +1,5 @@
-//! The API on a port of this machine, for a browser: what can be looked at and what happens, for whoever shows a token. Commands are
-//! not taken here.
+//! The API on a port of this machine, for a browser: resources and events for whoever shows a token, and the page, which holds no
+//! data, for everyone. Commands are not taken here.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as Blocking};
@@ -24,15 +24,17 @@ use crate::body;
 use crate::events::Recent;
 use crate::guard::{Shown, TOKEN_PATH, Verdict, judge};
 use crate::keys::Keys;
-use crate::{feed, resources};
+use crate::resources::{self, Site};
+use crate::{VERSION, VERSION_HEADER, feed, metrics, page};
 
 /// What a browser may do with an answer: show it, and nothing else.
-const HEADERS: [(HeaderName, &str); 5] = [
+const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; form-action 'none'"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static(VERSION_HEADER), VERSION),
 ];
 
 /// Listens at an address of this machine alone.
@@ -52,6 +54,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 /// What is served there.
 pub(crate) fn router(
     client: Client,
+    site: Site,
     recent: Arc<Recent>,
     keys: Arc<Keys>,
     closing: CancellationToken,
@@ -59,8 +62,10 @@ pub(crate) fn router(
     Router::new()
         .route(TOKEN_PATH, post(trade))
         .with_state(keys.clone())
-        .merge(resources::router(client.clone()))
+        .merge(resources::router(site))
+        .merge(metrics::router(client.clone()))
         .merge(feed::router(client, recent, closing))
+        .merge(page::router())
         .fallback(nothing)
         .layer(axum::middleware::from_fn_with_state(keys, guarded))
 }
@@ -78,8 +83,12 @@ async fn guarded(State(keys): State<Arc<Keys>>, request: Request, next: Next) ->
         }
         Verdict::OtherOrigin => Some((StatusCode::FORBIDDEN, "a page from elsewhere asked; it gets nothing")),
         Verdict::OtherMethod => {
-            Some((StatusCode::METHOD_NOT_ALLOWED, "nothing is changed here; use shoal or the socket"))
+            Some((StatusCode::METHOD_NOT_ALLOWED, "that is not done here; use shoal or the socket"))
         }
+        Verdict::OtherType => Some((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "give a body as application/json, {} if there is nothing to say",
+        )),
         Verdict::NoToken => {
             Some((StatusCode::UNAUTHORIZED, "a token is needed: shoal web shows a link with a code for one"))
         }
@@ -89,7 +98,8 @@ async fn guarded(State(keys): State<Arc<Keys>>, request: Request, next: Next) ->
         Some((status, text)) => problem(status, text),
     };
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        // The page says itself what it needs.
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -100,8 +110,8 @@ fn verdict(keys: &Keys, request: &Request) -> Verdict {
         // What is no text is no host or origin of ours.
         values.map(|value| value.to_str().unwrap_or("?")).collect()
     };
-    let (hosts, origins, authorizations) =
-        (texts(header::HOST), texts(header::ORIGIN), texts(header::AUTHORIZATION));
+    let (hosts, origins) = (texts(header::HOST), texts(header::ORIGIN));
+    let (authorizations, kinds) = (texts(header::AUTHORIZATION), texts(header::CONTENT_TYPE));
     let token = match authorizations.as_slice() {
         [one] => one.strip_prefix("Bearer "),
         _ => None,
@@ -112,6 +122,7 @@ fn verdict(keys: &Keys, request: &Request) -> Verdict {
         absolute: request.uri().authority().is_some(),
         hosts: &hosts,
         origins: &origins,
+        kinds: &kinds,
         token,
     };
     judge(shown, |token| keys.is_token(token))
@@ -125,11 +136,6 @@ struct Trade {
 
 /// A token for a code.
 async fn trade(State(keys): State<Arc<Keys>>, request: Request) -> Response {
-    // A form of another page cannot have this type.
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if kind != Some("application/json") {
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "give {\"code\": …} as application/json");
-    }
     let Trade { code } = match body::read(request).await {
         Ok(body) => body,
         Err(refusal) => return refusal,

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use crate::api::{self, Asked};
 use crate::events::{self, Recent};
 use crate::keys::Keys;
 use crate::loopback;
+use crate::resources::{Site, Work};
+use crate::roots::Reach;
 use crate::socket::{self, Socket, SocketError};
 
 /// Connections at a time; a person's scripts have a few.
@@ -52,13 +54,24 @@ const STRANGER: &str = "only programs of the user who runs this daemon may use i
 /// The API of a running client.
 #[derive(Debug)]
 pub struct Web {
-    path: std::path::PathBuf,
+    path: PathBuf,
     served: Option<Result<SocketAddr, String>>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Serves the API of a client on the socket of its data folder. Commands go to `asked`. With `web`, what can be looked at is served
+/// Where a browser is served.
+#[derive(Debug, Clone)]
+pub struct WebConfig {
+    /// The address, of this machine alone.
+    pub at: SocketAddr,
+    /// The folders that a page may reach; where none is given, the download folder and the folders of what is shared.
+    pub roots: Vec<PathBuf>,
+    /// Folders that a page never reaches, besides the client's own: what else the program keeps for itself.
+    pub private: Vec<PathBuf>,
+}
+
+/// Serves the API of a client on the socket of its data folder. Commands go to `asked`. With `web`, resources are served
 /// there too; where that cannot be, the socket is served all the same, and [`Web::served`] says why.
 ///
 /// # Errors
@@ -66,15 +79,20 @@ pub struct Web {
 pub fn start(
     client: &Client,
     asked: mpsc::Sender<Asked>,
-    web: Option<SocketAddr>,
+    web: Option<WebConfig>,
 ) -> Result<Web, SocketError> {
     let data = client.whoami().data_dir;
+    let given: Arc<[PathBuf]> = web.iter().flat_map(|web| web.roots.clone()).collect();
+    let private: Arc<[PathBuf]> = web.iter().flat_map(|web| web.private.clone()).collect();
+    let web = web.map(|web| web.at);
+    let web =
+        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    // Whoever finds the socket finds the page, too.
     let sockets = socket::listen(&data, socket::runtime_folder().as_deref())?;
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let recent = Arc::new(Recent::default());
     tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
-    let web =
-        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    let work = Work::new(tasks.clone(), closing.clone());
     let (listener, served) = match web {
         None => (None, None),
         Some(Ok(listener)) => (Some(listener), Some(Ok(()))),
@@ -83,12 +101,14 @@ pub fn start(
     let at = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let keys = Arc::new(Keys::open(&data));
     if let Some(listener) = listener {
-        let router = loopback::router(client.clone(), recent.clone(), keys.clone(), closing.clone());
+        let site = Site::new(client.clone(), Reach::Roots { given, private }, work.clone());
+        let router = loopback::router(client.clone(), site, recent.clone(), keys.clone(), closing.clone());
         tasks.spawn(accept_tcp(listener, router, tasks.clone(), closing.clone()));
     }
     let served = served.map(|served| served.and(at.ok_or_else(|| "it does not listen".to_owned())));
     let loopback = at.map(|at| api::Loopback { at, keys });
-    let router = api::router(client.clone(), asked, recent, loopback, closing.clone());
+    let site = Site::new(client.clone(), Reach::Everywhere, work);
+    let router = api::router(client.clone(), asked, site, recent, loopback, closing.clone());
     let path = sockets.first().map_or_else(|| socket::in_data(&data), |socket| socket.path.clone());
     let web = Web { path, served, closing: closing.clone(), tasks: tasks.clone() };
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));

@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 /// The folder for sockets in the runtime folder of the user.
-const FOLDER: &str = "shoal";
+pub(crate) const FOLDER: &str = "shoal";
 /// How a socket's file name ends.
 const ENDING: &str = ".sock";
 /// The socket's file name in a data folder.
@@ -97,7 +97,7 @@ pub(crate) fn runtime_folder() -> Option<PathBuf> {
 }
 
 /// Makes the folder for its owner alone; one that another user has is not used.
-fn own_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn own_folder(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}

@@ -3,9 +3,10 @@
 
 mod address;
 mod files;
+mod notice;
 mod run;
-mod setup;
-mod typed;
+pub(crate) mod setup;
+pub(crate) mod typed;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,9 +28,19 @@ pub(crate) struct Options {
     /// Use a friend's tracker instead of one's own: the three words that `shoal up` gave the friend.
     #[arg(long, value_name = "'HOST PORT PEERID'")]
     pub(crate) join: Option<String>,
-    /// Let a browser on this machine look in at this address, such as 127.0.0.1:8384.
-    #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::loopback)]
+    /// Where the page is for browsers on this machine. Kept for the next start [default: 127.0.0.1:8384, or the next free port].
+    #[arg(long, value_name = "IP:PORT", value_parser = shoal_peer::options::loopback, conflicts_with = "no_web")]
     pub(crate) web: Option<SocketAddr>,
+    /// A folder that the page may share from and download to; may be given several times [default: the download folder, and the
+    /// folders of what is shared].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_web")]
+    pub(crate) web_root: Vec<PathBuf>,
+    /// Serve no page this time.
+    #[arg(long)]
+    pub(crate) no_web: bool,
+    /// Open no browser.
+    #[arg(long)]
+    pub(crate) no_browser: bool,
     /// How lines of the log file look.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,

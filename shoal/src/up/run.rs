@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use shoal_client::{Client, ClientConfig};
+use shoal_client::{Client, ClientConfig, archive};
 use shoal_common::TrackerInfo;
 use shoal_console::data_dir::{DataDir, DataDirError};
 use shoal_console::{descriptors, log, service};
@@ -13,14 +14,16 @@ use shoal_http::mirror::Reach;
 use shoal_peer::daemon::Daemon;
 use shoal_peer::options::UPLOAD_SLOTS;
 use shoal_peer::screen::{Form, Screen};
+use shoal_session::text::printable;
 use shoal_tracker::tracker::{Tracker, TrackerConfig};
-use shoal_web::socket;
+use shoal_web::{WebConfig, socket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::setup::{Setup, client_folder, folder};
-use super::{Options, address, files, typed};
+use super::{Options, address, files, notice, typed};
+use crate::browser;
 
 /// What is logged when RUST_LOG does not say.
 const LOG_FILTER: &str = "info,libp2p=warn";
@@ -36,18 +39,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let dir = folder(&options)?;
-    let data_dir = match DataDir::open(&client_folder(&dir)) {
-        Ok(data_dir) => data_dir,
-        Err(DataDirError::InUse { pid, .. }) => bail!(
-            "shoal up runs already on {}{pid}: type commands, such as {} whoami; or give another folder: --data DIR",
-            dir.display(),
-            typed::shoal(Some(&socket::in_data(&client_folder(&dir))))
-        ),
-        Err(DataDirError::Unusable { error, .. }) => {
-            bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let data_dir = lock(&dir)?;
+    archive::marks::check(data_dir.path())?;
     log::start(options.log_format, LOG_FILTER, Some(&dir.join(LOG_FILE)))
         .context("cannot write the log file")?;
     descriptors::raise();
@@ -56,6 +49,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
         // Where nobody reads it, the log has it.
         let _ = writeln!(io::stderr(), "{warning}");
     }
+    let own = dir.clone();
     let mut setup = Setup::read(dir, &options)?;
     let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
@@ -72,7 +66,11 @@ pub(super) async fn run(options: Options) -> Result<()> {
     };
     let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
     let dialled = near.unwrap_or_else(|| trackers.clone());
-    let started = start_client(&mut setup, dialled, data_dir, options.web).await;
+    let web = setup.web().filter(|_| !options.no_web);
+    let web = shoal_peer::options::web(web, &options.web_root);
+    // The tracker's keys and database are there too.
+    let web = web.map(|web| WebConfig { private: vec![own], ..web });
+    let started = start_client(&mut setup, dialled, data_dir, web).await;
     let ended = match started {
         Ok((client, mut daemon)) => {
             let screen = Screen::new(Form::Text);
@@ -80,6 +78,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
             let events = tokio::spawn(screen.show_events(client.events(), end.clone()));
             say(&setup, &trackers, tracker.as_ref(), &client, &daemon);
             service::ready();
+            let noticed = tokio::spawn(notice::run(setup.given_out(), tracker.as_ref().map(Tracker::line)));
+            let opened = tokio::spawn(open_page(daemon.path().to_owned(), daemon.page(), options.no_browser));
             tokio::select! {
                 () = daemon.serve(&client) => {}
                 _ = terminate.recv() => {}
@@ -87,6 +87,8 @@ pub(super) async fn run(options: Options) -> Result<()> {
                 _ = hangup.recv() => {}
                 () = service::watchdog() => {}
             }
+            noticed.abort();
+            opened.abort();
             daemon.end(&client).await;
             end.cancel();
             // It showed what there was; whoever reads that may hang.
@@ -103,11 +105,27 @@ pub(super) async fn run(options: Options) -> Result<()> {
     ended
 }
 
+/// Locks the client's folder.
+fn lock(dir: &Path) -> Result<DataDir> {
+    match DataDir::open(&client_folder(dir)) {
+        Ok(data_dir) => Ok(data_dir),
+        Err(DataDirError::InUse { pid, .. }) => bail!(
+            "shoal up runs already on {}{pid}: type commands, such as {} whoami; or give another folder: --data DIR",
+            dir.display(),
+            typed::shoal(Some(&socket::in_data(&client_folder(dir))))
+        ),
+        Err(DataDirError::Unusable { error, .. }) => {
+            bail!("cannot keep data in {}: {error}; give another folder: --data DIR", dir.display())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn start_client(
     setup: &mut Setup,
     trackers: TrackerInfo,
     data_dir: DataDir,
-    web: Option<SocketAddr>,
+    web: Option<WebConfig>,
 ) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),
@@ -133,10 +151,27 @@ async fn start_client(
     }
 }
 
+/// Opens a browser on the page, where there is one and a person began this.
+async fn open_page(socket: PathBuf, page: Option<SocketAddr>, not_wanted: bool) {
+    let variable = |name: &str| std::env::var_os(name);
+    if not_wanted || page.is_none() || !browser::is_attended(variable) {
+        return;
+    }
+    // Without a desktop nobody expects one.
+    let Ok(opener) = browser::find(variable) else { return };
+    if let Err(error) = browser::open(&socket, &opener).await {
+        // Nobody reads stderr: there is no other way to say it.
+        let _ = writeln!(io::stderr(), "no browser was opened: {}; see: shoal web", printable(&error));
+    }
+}
+
 /// Says what to type now, what to send to a friend, and who can reach this machine.
 fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client: &Client, daemon: &Daemon) {
     let is_found = socket::find().iter().any(|found| found == daemon.path());
     let shoal = typed::shoal((!is_found).then_some(daemon.path()));
+    let page = daemon.page().map_or_else(String::new, |at| {
+        format!(" Its page is http://{at}/, and {shoal} web lets a browser in.")
+    });
     let next = if client.keeps_session() {
         format!("commands in another terminal, such as {shoal} whoami,")
     } else {
@@ -144,14 +179,14 @@ fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client:
     };
     let text = match tracker {
         Some(tracker) => format!(
-            "Shoal runs. Type {next} {shoal} create_group GROUP\nA friend types: shoal up --join '{}'\n{}",
+            "Shoal runs.{page} Type {next} {shoal} create_group GROUP\nA friend types: shoal up --join '{}'\n{}",
             tracker.line(),
             sentence(&address::reach(setup.client_address(), &setup.ports()))
         ),
         None => {
             let named: Vec<String> = trackers.iter().map(|(_, line)| line.to_string()).collect();
             format!(
-                "Shoal runs, with the tracker {}. Type {next} {shoal} join_group GROUP\n\
+                "Shoal runs, with the tracker {}.{page} Type {next} {shoal} join_group GROUP\n\
                  Others get files from this machine if they reach it: TCP to {}",
                 named.join(", "),
                 setup.ports()
@@ -160,7 +195,7 @@ fn say(setup: &Setup, trackers: &TrackerInfo, tracker: Option<&Tracker>, client:
     };
     // Nobody reads it, as where a service manager starts this.
     let _ = writeln!(io::stdout(), "{text}");
-    if let Some(note) = daemon.web_note() {
+    if let Some(note) = daemon.web_note().filter(|_| daemon.page().is_none()) {
         let _ = writeln!(io::stdout(), "{note}");
     }
 }

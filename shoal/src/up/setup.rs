@@ -19,6 +19,10 @@ use super::files::replace;
 const FIRST_PORT: u16 = 7_070;
 /// Pairs of ports that are tried.
 const PAIRS: u16 = 100;
+/// The first port that is tried for the page.
+const FIRST_WEB_PORT: u16 = 8_384;
+/// Ports that are tried for the page.
+const WEB_PORTS: u16 = 100;
 /// What was chosen, in the folder.
 const CHOICE_FILE: &str = "up.json";
 /// The trackers, in the folder.
@@ -33,6 +37,9 @@ struct Choice {
     listen: SocketAddr,
     /// Whether it has a tracker of its own.
     own_tracker: bool,
+    /// Where the page is; a version before chose none.
+    #[serde(default)]
+    web: Option<SocketAddr>,
 }
 
 /// What runs in a folder.
@@ -49,18 +56,69 @@ pub(super) struct Setup {
 
 /// The folder where everything is kept.
 pub(super) fn folder(options: &Options) -> Result<PathBuf> {
-    use etcetera::BaseStrategy;
-    if let Some(dir) = &options.data {
-        return std::path::absolute(dir).with_context(|| format!("cannot use {}", dir.display()));
+    match &options.data {
+        Some(dir) => std::path::absolute(dir).with_context(|| format!("cannot use {}", dir.display())),
+        None => default_folder(),
     }
+}
+
+/// The folder where everything is kept unless another one is named.
+pub(crate) fn default_folder() -> Result<PathBuf> {
+    use etcetera::BaseStrategy;
     let base = etcetera::choose_base_strategy()
         .context("there is no home folder to keep data in; give --data DIR")?;
     Ok(base.data_dir().join("shoal"))
 }
 
 /// The client's data folder in it.
-pub(super) fn client_folder(dir: &Path) -> PathBuf {
+pub(crate) fn client_folder(dir: &Path) -> PathBuf {
     dir.join("client")
+}
+
+/// The tracker's data folder in it.
+pub(crate) fn tracker_folder(dir: &Path) -> PathBuf {
+    dir.join("tracker")
+}
+
+/// The file that names the trackers.
+pub(crate) fn trackers_file(dir: &Path) -> PathBuf {
+    dir.join(TRACKERS_FILE)
+}
+
+/// What was chosen.
+pub(crate) fn choice_file(dir: &Path) -> PathBuf {
+    dir.join(CHOICE_FILE)
+}
+
+/// Whether `shoal up` ran in that folder.
+pub(crate) fn is_set_up(dir: &Path) -> bool {
+    choice_file(dir).exists()
+}
+
+/// Writes what was chosen on another machine, so that it holds here: the ports and whose tracker is used, at this machine's address.
+/// Without such a choice, ports are found at the first start.
+pub(crate) fn place(dir: &Path, chosen: Option<&[u8]>) -> Result<()> {
+    let before: Option<Choice> = chosen.and_then(|chosen| serde_json::from_slice(chosen).ok());
+    let choice = match before {
+        Some(before) => {
+            let any = match before.listen.ip() {
+                ip if ip.is_loopback() => ip,
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            // Another program may have the page's port here.
+            Choice { listen: SocketAddr::new(any, before.listen.port()), web: None, ..before }
+        }
+        None => {
+            let (port, _) = free_port(false)?;
+            Choice {
+                listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+                own_tracker: false,
+                web: None,
+            }
+        }
+    };
+    replace(&choice_file(dir), &(serde_json::to_string(&choice)? + "\n"))
 }
 
 impl Setup {
@@ -86,7 +144,8 @@ impl Setup {
             );
         }
         let own_tracker = before.as_ref().map_or(options.join.is_none(), |before| before.own_tracker);
-        let (listen, reserved) = match (options.listen, before) {
+        let before_web = before.as_ref().and_then(|before| before.web);
+        let (listen, mut reserved) = match (options.listen, before) {
             (Some(listen), _) => (listen, Vec::new()),
             (None, Some(before)) => (before.listen, Vec::new()),
             (None, None) => {
@@ -97,7 +156,13 @@ impl Setup {
         if own_tracker && listen.port() == u16::MAX {
             bail!("the tracker has the port above the client's: give a lower one with --listen");
         }
-        let setup = Self { dir, choice: Choice { listen, own_tracker }, trackers: None, reserved };
+        let web = options.web.or(before_web).or_else(|| {
+            let (at, kept) = if options.no_web { None } else { free_web_port() }?;
+            reserved.push(kept);
+            Some(at)
+        });
+        let choice = Choice { listen, own_tracker, web };
+        let setup = Self { dir, choice, trackers: None, reserved };
         setup.check_ports()?;
         Ok(setup)
     }
@@ -128,6 +193,11 @@ impl Setup {
         replace(&self.dir.join(CHOICE_FILE), &(serde_json::to_string(&self.choice)? + "\n"))
     }
 
+    /// Where the page is.
+    pub(super) fn web(&self) -> Option<SocketAddr> {
+        self.choice.web
+    }
+
     /// Whether it has a tracker of its own.
     pub(super) fn own_tracker(&self) -> bool {
         self.choice.own_tracker
@@ -135,7 +205,7 @@ impl Setup {
 
     /// The tracker's data folder.
     pub(super) fn tracker_folder(&self) -> PathBuf {
-        self.dir.join("tracker")
+        tracker_folder(&self.dir)
     }
 
     /// Where the client listens. One with a tracker of its own gives out the tracker's address: both are reached in the same way.
@@ -171,6 +241,11 @@ impl Setup {
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         Ok(TrackerInfo::parse(&format!("{ip} {} {key}", at.port()))?)
+    }
+
+    /// The address that was given out, where it was looked up and may change.
+    pub(super) fn given_out(&self) -> Option<IpAddr> {
+        self.choice.listen.ip().is_unspecified().then(|| self.own_ip())
     }
 
     /// The ports that others must reach, in words.
@@ -238,6 +313,12 @@ fn free_port(own_tracker: bool) -> Result<(u16, Vec<UdpSocket>)> {
     fitting.next().context("no port from 7070 on is free; give one with --listen IP:PORT")
 }
 
+/// The first address that is free for the page, and what keeps it.
+fn free_web_port() -> Option<(SocketAddr, UdpSocket)> {
+    let mut ports = (FIRST_WEB_PORT..FIRST_WEB_PORT + WEB_PORTS).filter(|&port| is_free(port));
+    ports.find_map(|port| Some((SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), reserve(port)?)))
+}
+
 /// Nothing here uses UDP, so its port of the same number says among several `shoal up` whose the TCP port will be.
 fn reserve(port: u16) -> Option<UdpSocket> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()
@@ -253,6 +334,9 @@ mod tests {
             listen: listen.map(|listen| listen.parse().unwrap()),
             join: join.map(str::to_owned),
             web: None,
+            web_root: Vec::new(),
+            no_web: true,
+            no_browser: true,
             log_format: shoal_console::LogFormat::Text,
         }
     }
@@ -290,7 +374,7 @@ mod tests {
             ("127.0.0.2:7070", "127.0.0.2:7071", "127.0.0.2:7071"),
             ("[2001:db8::1]:7070", "[::]:7071", "[::1]:7071"),
         ] {
-            let choice = Choice { listen: given.parse().unwrap(), own_tracker: true };
+            let choice = Choice { listen: given.parse().unwrap(), own_tracker: true, web: None };
             let setup = Setup { dir: PathBuf::new(), choice, trackers: None, reserved: Vec::new() };
             assert_eq!(setup.tracker_listen(), listens.parse().unwrap(), "{given}");
             let near = setup.near(key.parse().unwrap()).unwrap();
@@ -311,6 +395,23 @@ mod tests {
         let mut again = Setup::read(dir.path().to_owned(), &options(None, None)).unwrap();
         assert!(!again.own_tracker());
         assert_eq!(write(&mut again, None).unwrap().0.tracker(1).unwrap().to_string(), "10.0.0.7:7071");
+    }
+
+    #[test]
+    fn the_page_has_a_port_of_its_own_that_stays() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let with_page = || Options { no_web: false, ..options(None, None) };
+        let mut first = Setup::read(one.path().to_owned(), &with_page()).unwrap();
+        let second = Setup::read(other.path().to_owned(), &with_page()).unwrap();
+        let at = first.web().unwrap();
+        assert!(at.ip().is_loopback() && Some(at) != second.web());
+        first.keep().unwrap();
+        assert_eq!(Setup::read(one.path().to_owned(), &with_page()).unwrap().web(), Some(at));
+        // One without, and what an earlier version chose.
+        assert_eq!(Setup::read(other.path().to_owned(), &options(None, None)).unwrap().web(), None);
+        std::fs::write(other.path().join(CHOICE_FILE), r#"{"listen":"0.0.0.0:7990","own_tracker":false}"#)
+            .unwrap();
+        assert!(Setup::read(other.path().to_owned(), &with_page()).unwrap().web().is_some());
     }
 
     #[test]

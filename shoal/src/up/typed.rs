@@ -35,7 +35,7 @@ fn is_in(path: Option<&OsStr>) -> bool {
 }
 
 /// A path as one word of a shell.
-pub(super) fn word(path: &Path) -> String {
+pub(crate) fn word(path: &Path) -> String {
     let path = printable(&path.to_string_lossy());
     shlex::try_quote(&path).map_or_else(|_| path.clone(), |quoted| quoted.into_owned())
 }

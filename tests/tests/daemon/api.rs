@@ -20,12 +20,21 @@ fn every_example_of_the_page_runs() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
+    let folder = dir.path().join("folder");
     for example in examples {
         let mut command = Command::new("bash");
-        let ran = finish(command.arg("-c").arg(example).env("SOCKET", ann.socket()), "");
+        let ran =
+            finish(command.arg("-c").arg(example).env("SOCKET", ann.socket()).env("FOLDER", &folder), "");
         if example.contains("/events") {
             // curl ends it.
             assert!(ran.code == Some(28) && ran.stdout.starts_with(": shoal"), "{example}: {ran:?}");
+            continue;
+        }
+        if example.contains("/metrics") {
+            assert!(
+                ran.code == Some(0) && ran.stdout.contains("shoal_client_session 1"),
+                "{example}: {ran:?}"
+            );
             continue;
         }
         let answer: Value =
@@ -63,7 +72,12 @@ fn what_is_looked_at_is_what_the_commands_list() {
         ("/api/1/limits", "up", "limit"),
     ] {
         let found = get(&ann, path, "");
-        assert_eq!((found.status, &found.json()[key]), (200, &ann.ok(command)[key]), "{path}");
+        let mut given = found.json()[key].clone();
+        if key == "files" {
+            // What this client has of it is known here only.
+            assert_eq!(given[0].as_object_mut().unwrap().remove("shared_here"), Some(true.into()));
+        }
+        assert_eq!((found.status, &given), (200, &ann.ok(command)[key]), "{path}");
         assert!(found.head.contains("cache-control: no-store"), "{found:?}");
     }
     assert_eq!(get(&ann, &format!("/api/1/groups/{}/files", "x".repeat(300)), "").status, 400);

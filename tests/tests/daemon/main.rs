@@ -4,8 +4,12 @@
 mod api;
 mod cli;
 mod keep;
+mod openapi;
+mod resources;
+mod roots;
 mod silent;
 mod socket;
 mod units;
 mod up;
+mod upload;
 mod web;

@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use shoal_tests::{Service, binary, finish, free_ports, random_file, same_content, until};
+use shoal_tests::{
+    Service, binary, finish, free_ports, line_for_friends, random_file, same_content, until, up, up_command,
+};
 
 /// Two free ports beside each other.
 fn pair() -> u16 {
@@ -16,28 +17,6 @@ fn pair() -> u16 {
             return ports[0];
         }
     }
-}
-
-fn command(dir: &Path, name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("shoal"));
-    command.arg("up").arg("--data").arg(dir.join(name)).args(arguments);
-    command
-        .env("XDG_RUNTIME_DIR", dir.join(format!("run-{name}")))
-        .env_remove("SHOAL_PASSWORD")
-        .env_remove("RUST_LOG");
-    command
-}
-
-fn up(dir: &Path, name: &str, arguments: &[&str]) -> Service {
-    Service::launch(dir, name, command(dir, name, arguments))
-}
-
-/// The words that a friend is to type behind `--join`.
-fn line_for_friends(service: &Service) -> String {
-    until("it says what to send to a friend", || service.log().contains("--join '"));
-    let log = service.log();
-    let at = log.rfind("--join '").unwrap() + "--join '".len();
-    log[at..].split('\'').next().unwrap().to_owned()
 }
 
 fn ok(service: &Service, arguments: &[&str], input: &str) -> String {
@@ -99,7 +78,7 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
     let port = pair();
     let listen = format!("127.0.0.1:{port}");
     let refused = |name: &str, arguments: &[&str], said: &[&str]| {
-        let finished = finish(&mut command(dir.path(), name, arguments), "");
+        let finished = finish(&mut up_command(dir.path(), name, arguments), "");
         assert_eq!(finished.code, Some(1), "{arguments:?}: {finished:?}");
         assert!(said.iter().all(|said| finished.stderr.contains(said)), "{arguments:?}: {finished:?}");
     };
@@ -134,7 +113,7 @@ fn a_second_one_a_taken_port_and_nonsense_are_said_with_what_to_do() {
 fn the_line_that_it_shows_can_be_typed_into_a_shell() {
     let dir = tempfile::tempdir().unwrap();
     let listen = format!("127.0.0.1:{}", pair());
-    let mut command = command(dir.path(), "a nn/x y", &["--listen", &listen]);
+    let mut command = up_command(dir.path(), "a nn/x y", &["--listen", &listen]);
     // Its socket is where nobody looks, and shoal is nowhere on the PATH.
     std::fs::create_dir_all(dir.path().join("run-ann")).unwrap();
     std::fs::write(dir.path().join("run-ann/shoal"), "in the way").unwrap();
@@ -206,9 +185,9 @@ fn a_port_that_is_lost_or_makes_no_sense_is_not_kept() {
     let port = pair();
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let listen = format!("127.0.0.1:{port}");
-    assert_eq!(finish(&mut command(dir.path(), "ann", &["--listen", &listen]), "").code, Some(1));
+    assert_eq!(finish(&mut up_command(dir.path(), "ann", &["--listen", &listen]), "").code, Some(1));
     for nonsense in ["127.0.0.1:0", "224.0.0.1:7070"] {
-        let said = finish(&mut command(dir.path(), "ann", &["--listen", nonsense]), "");
+        let said = finish(&mut up_command(dir.path(), "ann", &["--listen", nonsense]), "");
         assert!(said.code == Some(2) && said.stderr.contains("write"), "{said:?}");
     }
     for file in ["up.json", "tracker_info.txt"] {

@@ -1,21 +1,12 @@
-//! `--web`: what a browser on this machine may look at, and who may not (B8).
+//! `--web`: what a browser on this machine may look at and change, and who may not (B8).
 
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
-use shoal_tests::{Answered, PATIENCE, Service, Trackers, free_port, until};
+use shoal_tests::{Answered, Service, Trackers, ask_port, free_port, until};
 
-/// Sends bytes to a port, and reads what comes back to its end.
 fn ask(port: u16, request: &str) -> Answered {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut all = String::new();
-    let _ = stream.read_to_string(&mut all);
-    let (head, body) = all.split_once("\r\n\r\n").unwrap_or((&all, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answered { status, head: head.to_lowercase(), body: body.to_owned() }
+    ask_port(port, request.as_bytes())
 }
 
 fn get(port: u16, path: &str, headers: &str) -> Answered {
@@ -82,6 +73,7 @@ fn strangers_pages_and_other_hosts_get_nothing_and_nothing_is_changed() {
     let token = trade(port, &code(&ann, port)).json()["token"].as_str().unwrap().to_owned();
     let bearer = format!("authorization: Bearer {token}\r\n");
     let here = format!("host: 127.0.0.1:{port}\r\n");
+    let json = "content-type: application/json\r\n";
     for (request, status) in [
         // A rebound name, no name, two names, a proxy's request.
         (format!("GET /api/1/session HTTP/1.1\r\nhost: evil.example:{port}\r\n{bearer}\r\n"), 403),
@@ -113,8 +105,62 @@ fn strangers_pages_and_other_hosts_get_nothing_and_nothing_is_changed() {
         ),
         (format!("POST /api/1/link HTTP/1.1\r\n{here}{bearer}content-length: 0\r\n\r\n"), 405),
         (format!("OPTIONS /api/1/session HTTP/1.1\r\n{here}origin: http://127.0.0.1:{port}\r\n\r\n"), 405),
-        (format!("GET / HTTP/1.1\r\n{here}\r\n"), 401),
+        // Changes, by the same rules; by a form of a page none.
+        (
+            format!(
+                "POST /api/1/groups HTTP/1.1\r\n{here}{json}{bearer}content-length: 13\r\n\r\n{{\"group\":\"g\"}}"
+            ),
+            422,
+        ),
+        (
+            format!(
+                "POST /api/1/groups HTTP/1.1\r\n{here}{json}content-length: 13\r\n\r\n{{\"group\":\"g\"}}"
+            ),
+            401,
+        ),
+        (
+            format!(
+                "POST /api/1/groups HTTP/1.1\r\n{here}{bearer}content-length: 13\r\n\r\n{{\"group\":\"g\"}}"
+            ),
+            415,
+        ),
+        (
+            format!(
+                "POST /api/1/groups HTTP/1.1\r\n{here}{bearer}content-type: text/plain\r\ncontent-length: 2\r\n\r\n{{}}"
+            ),
+            415,
+        ),
+        (
+            format!(
+                "POST /api/1/groups HTTP/1.1\r\n{here}{json}{bearer}origin: http://evil.example\r\ncontent-length: 2\r\n\r\n{{}}"
+            ),
+            403,
+        ),
+        (format!("DELETE /api/1/session HTTP/1.1\r\nhost: evil.example\r\n{bearer}\r\n"), 403),
+        (format!("DELETE /api/1/session HTTP/1.1\r\n{here}\r\n"), 401),
+        (format!("PUT /api/1/groups/g/files/f HTTP/1.1\r\n{here}content-length: 1\r\n\r\nx"), 401),
+        (format!("PATCH /api/1/downloads/g/f HTTP/1.1\r\n{here}{json}content-length: 2\r\n\r\n{{}}"), 401),
         (format!("GET /etc/passwd HTTP/1.1\r\n{here}{bearer}\r\n"), 404),
+    ] {
+        let answered = ask(port, &request);
+        assert_eq!(answered.status, status, "{request}: {answered:?}");
+        assert!(!answered.head.contains("access-control-"), "{answered:?}");
+    }
+}
+
+/// The page holds no data, so it needs no token; a rebound name does not get even that. A code is not taken from a form.
+#[test]
+fn the_page_is_served_to_its_own_name_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let trackers = Trackers::start(dir.path(), 1);
+    let port = free_port();
+    let _ann = Service::start(dir.path(), "ann", &trackers.info(), &["--web", &format!("127.0.0.1:{port}")]);
+    let here = format!("host: 127.0.0.1:{port}\r\n");
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\n{here}\r\n"), 200),
+        (format!("GET / HTTP/1.1\r\nhost: evil.example:{port}\r\n\r\n"), 403),
+        (format!("GET /assets/app.js HTTP/1.1\r\n{here}origin: http://127.0.0.1:1\r\n\r\n"), 403),
+        (format!("GET /assets/none.js HTTP/1.1\r\n{here}\r\n"), 404),
         // A form of a page.
         (
             format!(
@@ -129,9 +175,7 @@ fn strangers_pages_and_other_hosts_get_nothing_and_nothing_is_changed() {
             400,
         ),
     ] {
-        let answered = ask(port, &request);
-        assert_eq!(answered.status, status, "{request}: {answered:?}");
-        assert!(!answered.head.contains("access-control-"), "{answered:?}");
+        assert_eq!(ask(port, &request).status, status, "{request}");
     }
 }
 

@@ -84,7 +84,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shoal-wipe",
         ],
     ),
-    ("peer/web", &["shoal-client", "shoal-common", "shoal-disk", "shoal-session", "shoal-wipe"]),
+    (
+        "peer/web",
+        &["shoal-client", "shoal-common", "shoal-disk", "shoal-metrics", "shoal-session", "shoal-wipe"],
+    ),
     (
         "shoal",
         &[

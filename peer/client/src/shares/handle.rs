@@ -3,6 +3,8 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::ShareError;
+use super::facts::ShareFacts;
+use crate::FileRef;
 use crate::store::ShareRecord;
 use shoal_swarm::FileKey;
 
@@ -21,6 +23,8 @@ pub(super) enum Command {
     PartEnded(FileKey, oneshot::Sender<()>),
     /// Give the share of this file, if it is served.
     Served(FileKey, oneshot::Sender<Option<Box<ShareRecord>>>),
+    /// Give what is known of all shares, or of that one.
+    Facts(Option<FileRef>, oneshot::Sender<Vec<ShareFacts>>),
     /// Share nothing.
     Clear(oneshot::Sender<()>),
 }
@@ -61,6 +65,11 @@ impl Handle {
     /// The share of a file that is served now.
     pub(super) async fn served(&self, key: FileKey) -> Option<ShareRecord> {
         self.ask(|done| Command::Served(key, done)).await.flatten().map(|record| *record)
+    }
+
+    /// What is known of all shares that are looked after, or of that one.
+    pub(super) async fn facts(&self, file: Option<FileRef>) -> Vec<ShareFacts> {
+        self.ask(|done| Command::Facts(file, done)).await.unwrap_or_default()
     }
 
     /// Neither serves nor announces any file any more.

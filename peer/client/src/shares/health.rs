@@ -38,7 +38,7 @@ pub(super) enum Found {
 
 /// Why there is no file to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Absence {
+pub(crate) enum Absence {
     /// Nothing is there: moved, deleted, or its drive is not connected.
     Gone,
     /// A folder, a pipe or a device is there.
@@ -47,6 +47,23 @@ pub(super) enum Absence {
     Unreadable(String),
     /// The drive does not answer.
     Silent,
+}
+
+/// How a shared file stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is served.
+    Served,
+    /// It has not been looked at yet, or has to be looked at again.
+    Looking,
+    /// It was touched, and is read as soon as nothing writes to it.
+    Touched,
+    /// It is being read, or waits for its turn.
+    Reading,
+    /// There is no file to serve.
+    Missing(Absence),
+    /// It holds something else than what was shared.
+    Changed,
 }
 
 /// The result of reading a file.
@@ -174,6 +191,18 @@ impl Health {
     /// Whether there is no file to serve.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self.state, HealthState::Missing { .. })
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        match &self.state {
+            HealthState::Unknown => Standing::Looking,
+            HealthState::Served => Standing::Served,
+            HealthState::Touched { .. } => Standing::Touched,
+            HealthState::Reading => Standing::Reading,
+            HealthState::Missing { why, .. } => Standing::Missing(why.clone()),
+            HealthState::Changed { .. } => Standing::Changed,
+        }
     }
 
     /// What is the matter with it while it is not served.

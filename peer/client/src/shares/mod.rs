@@ -5,10 +5,13 @@
 mod checks;
 mod drives;
 mod error;
+mod facts;
 mod folder;
+mod follow;
 mod handle;
 mod health;
 mod known;
+mod list;
 mod look;
 mod monitor;
 mod problem;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use shoal_common::manifest::ManifestError;
 use shoal_common::tracker_api::{Answer, Call, Completeness, Holding, RefusalKind};
 use shoal_common::{FileName, Gid, GroupName, Manifest, NameError, RequestId, Sha1, Uid, mirrors};
+use shoal_disk::Held;
 use shoal_engine::hash::{HashError, Hashed};
 use shoal_engine::regular::{self, Kind, NotRegular};
 use shoal_http::mirror::Reach;
@@ -28,15 +32,20 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use error::ShareError;
+pub(crate) use facts::ShareFacts;
+pub(crate) use follow::FollowError;
+pub(crate) use health::{Absence, Standing};
 pub(crate) use monitor::Monitor;
+pub(crate) use problem::Problems;
 
 use crate::FileRef;
 use crate::folders::Folders;
-use crate::hashing::{Hashing, hash};
+use crate::hashing::{Hashing, hash, hash_held};
 use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
 use health::Found;
 use look::look;
+
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::text;
@@ -97,6 +106,8 @@ pub(crate) struct Parts {
     pub holdings: Holdings,
     /// Where the user learns of lost ones.
     pub events: Events,
+    /// What was reported last of each that was lost.
+    pub problems: Problems,
 }
 
 impl Shares {
@@ -129,16 +140,47 @@ impl Shares {
             }
             return self.upload_folder(&who, &absolute, group, progress).await;
         }
-        let name = file_name(&absolute)?;
+        file_name(&absolute)?;
         self.must_be_member(&who, group).await?;
         let hashed = match self.hashed_before(&who, group, &absolute).await? {
             Some(hashed) => hashed,
             None => hash(absolute.clone(), progress).await?,
         };
+        self.enter(&who, group, absolute, hashed, mirrors).await
+    }
+
+    /// The same for a file that is held: what is shared is that file, whatever its path leads to meanwhile.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    pub(crate) async fn upload_held(
+        &self,
+        held: &Held,
+        group: &GroupName,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Uploaded, ShareError> {
+        let who = self.parts.session.who().ok_or(ShareError::NotLoggedIn)?;
+        let path = held.real_path().map_err(|error| ShareError::Path { path: held.path(), error })?;
+        file_name(&path)?;
+        self.must_be_member(&who, group).await?;
+        let hashed = hash_held(held, path.clone(), progress).await?;
+        self.enter(&who, group, path, hashed, Vec::new()).await
+    }
+
+    /// Registers, records and serves a file that was hashed.
+    async fn enter(
+        &self,
+        who: &Who,
+        group: &GroupName,
+        absolute: PathBuf,
+        hashed: Hashed,
+        mirrors: Vec<String>,
+    ) -> Result<Uploaded, ShareError> {
+        let name = file_name(&absolute)?;
         let Hashed { layout, pieces, digest, identity } = hashed;
         let (manifest, piece_list) = Manifest::new(name, layout, &pieces, digest, mirrors);
         manifest.validate_new()?;
-        let replaced = self.replaced(&who, group, &absolute, &manifest).await?;
+        let replaced = self.replaced(who, group, &absolute, &manifest).await?;
         for &old in &replaced {
             // This frees its name. If the new version is refused, the old one is registered again once it is back.
             self.take_back(old).await?;
@@ -209,6 +251,7 @@ impl Shares {
 
     /// Stops serving everything, and keeps the record of it.
     pub(crate) async fn suspend(&self) {
+        self.parts.problems.clear();
         self.handle.clear().await;
     }
 
@@ -344,7 +387,7 @@ impl Shares {
     }
 
     /// Refuses before the hashing what the trackers would refuse after it.
-    async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
+    pub(crate) async fn must_be_member(&self, who: &Who, group: &GroupName) -> Result<(), ShareError> {
         if gid(who, group).is_none() {
             self.parts.session.call(Call::ListMembers { group: group.clone(), after: None }).await?;
         }
@@ -430,6 +473,7 @@ impl Parts {
     fn report_lost(&self, record: &ShareRecord, problem: String) {
         let ((group, file), path) = (self.name_of(record), record.path.clone());
         let problem = text::error_line(&problem);
+        self.problems.note(record.key, problem.clone());
         self.events.emit(Event::ShareLost { group, file, path, problem });
     }
 }

@@ -185,6 +185,9 @@ impl Monitor {
                 let entry = self.entries.get(&key).filter(|entry| entry.health.is_served());
                 let _ = done.send(entry.map(|entry| Box::new(entry.record.clone())));
             }
+            Command::Facts(file, done) => {
+                let _ = done.send(self.facts(file.as_ref()));
+            }
             Command::Clear(done) => {
                 let keys: Vec<FileKey> = self.entries.keys().copied().collect();
                 keys.into_iter().for_each(|key| self.remove(key));

@@ -1,8 +1,40 @@
 //! Why a file is not served, and what its sharer can do, in words.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::health::Absence;
 use crate::store::ShareRecord;
 use shoal_session::text::quoted;
+use shoal_swarm::FileKey;
+
+/// Shares whose last problem is remembered; of more, some are not explained until the next login.
+const MAX_PROBLEMS: usize = 1_024;
+
+/// What was reported last of each share that was lost.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Mutex<BTreeMap<FileKey, String>>);
+
+impl Problems {
+    pub(super) fn note(&self, key: FileKey, problem: String) {
+        let mut problems = self.lock();
+        if problems.len() < MAX_PROBLEMS || problems.contains_key(&key) {
+            problems.insert(key, problem);
+        }
+    }
+
+    pub(super) fn of(&self, key: FileKey) -> Option<String> {
+        self.lock().get(&key).cloned()
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FileKey, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// There is no file that could be served.
 pub(super) fn absent(record: &ShareRecord, absence: &Absence) -> String {

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Row;
 use rusqlite::types::Type;
+use rusqlite::{Row, Transaction};
 use shoal_common::{GroupName, Manifest, Uid};
 
 use super::{Store, StoreError, rows};
+use crate::priority::{Priority, Rank};
 use shoal_swarm::FileKey;
 
 /// A download that a user began here.
@@ -30,6 +31,10 @@ pub(crate) struct DownloadRecord {
     pub state: DownloadState,
     /// Bytes that were verified when it last stopped.
     pub verified: u64,
+    /// Where it stands in the queue.
+    pub rank: Rank,
+    /// Its own limit in bytes per second.
+    pub limit: Option<u64>,
 }
 
 /// How far a download came.
@@ -61,6 +66,11 @@ impl DownloadState {
 #[error("no download has the state {0:?}")]
 struct StateError(String);
 
+/// A priority that no version wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("no download has the priority {0:?}")]
+struct PriorityError(String);
+
 impl Store {
     /// Records a download, or replaces the record of it, which moves it to the end of the list.
     ///
@@ -71,30 +81,7 @@ impl Store {
         download: DownloadRecord,
         piece_list: Vec<u8>,
     ) -> Result<(), StoreError> {
-        self.run(move |db| {
-            rows::put_piece_list(db, &download.manifest, &piece_list)?;
-            let (state, error) = download.state.columns();
-            db.execute(
-                "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
-                 overwrite, share, state, error, verified) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    download.user.0,
-                    download.key.group.0,
-                    download.key.file.0,
-                    download.group.as_str(),
-                    rows::manifest_column(&download.manifest),
-                    download.manifest.piece_list.0,
-                    rows::path_column(&download.path),
-                    download.overwrite,
-                    download.share,
-                    state,
-                    error,
-                    download.verified,
-                ),
-            )?;
-            Ok(())
-        })
-        .await
+        self.run(move |db| insert(db, &download, &piece_list)).await
     }
 
     /// Records how far a download came, with the bytes that are verified; nothing happens if it is not on record.
@@ -160,6 +147,46 @@ impl Store {
         .await
     }
 
+    /// Records where a download stands in the queue.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_download_rank(
+        &self,
+        user: Uid,
+        key: FileKey,
+        rank: Rank,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute(
+                "update download set priority = ?, position = ? where user = ? and gid = ? and fid = ?",
+                (rank.priority.name(), rank.position, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records a download's own limit, in bytes per second.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_download_limit(
+        &self,
+        user: Uid,
+        key: FileKey,
+        limit: Option<u64>,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| {
+            db.execute(
+                "update download set rate_limit = ? where user = ? and gid = ? and fid = ?",
+                (limit, user.0, key.group.0, key.file.0),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Records that a download is not to be shared.
     ///
     /// # Errors
@@ -205,7 +232,40 @@ impl Store {
     }
 }
 
-fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
+/// Records a download, or replaces the record of it, which moves it to the end of the list.
+pub(super) fn insert(
+    db: &Transaction<'_>,
+    download: &DownloadRecord,
+    piece_list: &[u8],
+) -> rusqlite::Result<()> {
+    rows::put_piece_list(db, &download.manifest, piece_list)?;
+    let (state, error) = download.state.columns();
+    db.execute(
+        "insert or replace into download (user, gid, fid, group_name, manifest, piece_list, path,
+         overwrite, share, state, error, verified, priority, position, rate_limit)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            download.user.0,
+            download.key.group.0,
+            download.key.file.0,
+            download.group.as_str(),
+            rows::manifest_column(&download.manifest),
+            download.manifest.piece_list.0,
+            rows::path_column(&download.path),
+            download.overwrite,
+            download.share,
+            state,
+            error,
+            download.verified,
+            download.rank.priority.name(),
+            download.rank.position,
+            download.limit,
+        ),
+    )?;
+    Ok(())
+}
+
+pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
     let state: String = row.get("state")?;
     let state = match state.as_str() {
         "running" => DownloadState::Running,
@@ -214,6 +274,8 @@ fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         "failed" => DownloadState::Failed(row.get::<_, Option<String>>("error")?.unwrap_or_default()),
         _ => return Err(rows::damaged(Type::Text, StateError(state))),
     };
+    // An earlier version wrote none, and downloads went in the order in which they began.
+    let position: Option<i64> = row.get("position")?;
     Ok(DownloadRecord {
         user: Uid(row.get("user")?),
         key: rows::key(row)?,
@@ -224,7 +286,15 @@ fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         share: row.get("share")?,
         state,
         verified: row.get("verified")?,
+        rank: Rank { priority: priority(row)?, position: position.map_or_else(|| row.get("id"), Ok)? },
+        limit: row.get("rate_limit")?,
     })
+}
+
+fn priority(row: &Row<'_>) -> rusqlite::Result<Priority> {
+    let name: String = row.get("priority")?;
+    let found = Priority::ALL.into_iter().find(|priority| priority.name() == name);
+    found.ok_or_else(|| rows::damaged(Type::Text, PriorityError(name)))
 }
 
 #[cfg(test)]
@@ -249,6 +319,8 @@ mod tests {
             share: true,
             state: DownloadState::Running,
             verified: 0,
+            rank: Rank { priority: Priority::Normal, position: i64::from(n) },
+            limit: None,
         };
         for n in [3, 1, 2] {
             store.put_download(record(n), list.clone()).await.unwrap();
@@ -257,13 +329,16 @@ mod tests {
         store.set_download_state(user, key(1), failed.clone(), 7).await.unwrap();
         store.set_download_state(user, key(9), DownloadState::Paused, 0).await.unwrap();
         store.unshare_download(user, key(2)).await.unwrap();
+        let rank = Rank { priority: Priority::Low, position: -4 };
+        store.set_download_rank(user, key(2), rank).await.unwrap();
+        store.set_download_limit(user, key(2), Some(500)).await.unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
         let expected = [
             record(3),
             DownloadRecord { state: failed, verified: 7, ..record(1) },
-            DownloadRecord { share: false, ..record(2) },
+            DownloadRecord { share: false, rank, limit: Some(500), ..record(2) },
         ];
         assert_eq!(store.downloads(user).await.unwrap(), expected);
         assert_eq!(store.downloads(Uid([2; 16])).await.unwrap(), []);

@@ -1,12 +1,14 @@
 //! What this client remembers: its shares, its downloads, its settings. The only place on this side that knows SQLite.
 //!
-//! Called by `shares` and `transfers`, which own what the rows mean. Every call runs on a blocking thread; a write is
+//! Called by `shares` and `transfers`, which own what the rows mean, and by `archive`, which moves them all. Every call runs on a blocking thread; a write is
 //! durable when its future completes. Dropping a future does not undo its call.
 
 mod downloads;
+mod moves;
 mod rows;
 mod settings;
 mod shares;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,13 +19,23 @@ use shoal_console::secrets::private_database;
 use shoal_engine::Lack;
 
 pub(crate) use downloads::{DownloadRecord, DownloadState};
-pub(crate) use shares::ShareRecord;
+pub(crate) use moves::MoveRecord;
+pub(crate) use shares::{ShareRecord, time, time_column};
+pub(crate) use whole::Whole;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 /// How long a call waits for another process that looks into the database (a backup, say).
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Moves of finished downloads that are under way.
+const MOVES: &str = "
+    create table move (
+        source blob primary key, target blob not null, copy blob,
+        size integer, mtime_ns integer, inode integer, device integer, ctime_ns integer
+    ) strict, without rowid;
+";
 
 const TABLES: &str = "
     create table setting (name text primary key, value text not null) strict, without rowid;
@@ -41,17 +53,21 @@ const TABLES: &str = "
         group_name text not null, manifest blob not null, piece_list blob not null, path blob not null,
         overwrite integer not null, share integer not null, state text not null, error text,
         verified integer not null default 0,
+        priority text not null default 'normal', position integer, rate_limit integer,
         unique (user, gid, fid)
     ) strict;
     create index share_list on share (piece_list);
     create index download_list on download (piece_list);
 ";
 
-/// Changes a database of version 1 into this version.
-const FROM_1: &str = "alter table download add column verified integer not null default 0;
-    alter table share add column ctime_ns integer";
-/// Changes a database of version 2 into this version.
-const FROM_2: &str = "alter table share add column ctime_ns integer";
+/// Changes a database of version 1 into version 2.
+const FROM_1: &str = "alter table download add column verified integer not null default 0;";
+/// Changes a database of version 2 into version 3.
+const FROM_2: &str = "alter table share add column ctime_ns integer;";
+/// Changes a database of version 3 into this version, with [`MOVES`].
+const FROM_3: &str = "alter table download add column priority text not null default 'normal';
+    alter table download add column position integer;
+    alter table download add column rate_limit integer;";
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -132,12 +148,16 @@ impl Store {
         connection.pragma_update(None, "trusted_schema", false).map_err(fault)?;
         let found: i64 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;
-        match found {
-            SCHEMA => {}
-            0 => change(&mut connection, TABLES).map_err(fault)?,
-            1 => change(&mut connection, FROM_1).map_err(fault)?,
-            2 => change(&mut connection, FROM_2).map_err(fault)?,
+        let changes: &[&str] = match found {
+            SCHEMA => &[],
+            0 => &[TABLES, MOVES],
+            1 => &[FROM_1, FROM_2, FROM_3, MOVES],
+            2 => &[FROM_2, FROM_3, MOVES],
+            3 => &[FROM_3, MOVES],
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
+        };
+        if !changes.is_empty() {
+            change(&mut connection, &changes.concat()).map_err(fault)?;
         }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.into() })
     }
@@ -238,10 +258,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_database_of_an_earlier_version_is_brought_up_to_this_one() {
-        let second = TABLES.replace("        ctime_ns integer,\n", "");
+        let last = "        priority text not null default 'normal', position integer, rate_limit integer,\n";
+        let third = TABLES.replace(last, "");
+        let second = third.replace("        ctime_ns integer,\n", "");
         let first = second.replace("        verified integer not null default 0,\n", "");
-        assert!(first.len() < second.len() && second.len() < TABLES.len());
-        for (version, then) in [(1, first), (2, second)] {
+        assert!(first.len() < second.len() && second.len() < third.len() && third.len() < TABLES.len());
+        for (version, then) in [(1, first), (2, second), (3, third)] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("client.db");
             let mut connection = Connection::open(&path).unwrap();

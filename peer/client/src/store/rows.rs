@@ -1,7 +1,7 @@
 //! How ids, names, paths and manifests become columns and come back, proven valid again.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Type;
@@ -29,8 +29,11 @@ pub(super) fn manifest_column(manifest: &Manifest) -> Vec<u8> {
 }
 
 pub(super) fn path(row: &Row<'_>) -> rusqlite::Result<PathBuf> {
-    let bytes: Vec<u8> = row.get("path")?;
-    Ok(OsStr::from_bytes(&bytes).into())
+    Ok(path_of(row.get("path")?))
+}
+
+pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
+    OsString::from_vec(bytes).into()
 }
 
 pub(super) fn path_column(path: &Path) -> &[u8] {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::Row;
+use rusqlite::{Row, Transaction};
 use shoal_common::{Blake3, GroupName, Manifest, Uid};
 use shoal_engine::hash::FileIdentity;
 
@@ -34,29 +34,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn put_share(&self, share: ShareRecord, piece_list: Vec<u8>) -> Result<(), StoreError> {
-        self.run(move |db| {
-            rows::put_piece_list(db, &share.manifest, &piece_list)?;
-            db.execute(
-                "insert or replace into share (user, gid, fid, group_name, manifest, piece_list, path,
-                 size, mtime_ns, inode, device, ctime_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    share.user.0,
-                    share.key.group.0,
-                    share.key.file.0,
-                    share.group.as_str(),
-                    rows::manifest_column(&share.manifest),
-                    share.manifest.piece_list.0,
-                    rows::path_column(&share.path),
-                    share.identity.size.cast_signed(),
-                    time_column(share.identity.modified),
-                    share.identity.inode.cast_signed(),
-                    share.identity.device.cast_signed(),
-                    share.identity.changed.map(time_column),
-                ),
-            )?;
-            Ok(())
-        })
-        .await
+        self.run(move |db| insert(db, &share, &piece_list)).await
     }
 
     /// All shares of a user, by path.
@@ -113,25 +91,66 @@ impl Store {
     }
 }
 
-fn share(row: &Row<'_>) -> rusqlite::Result<ShareRecord> {
+/// Records a share, or replaces the record of it.
+pub(super) fn insert(db: &Transaction<'_>, share: &ShareRecord, piece_list: &[u8]) -> rusqlite::Result<()> {
+    rows::put_piece_list(db, &share.manifest, piece_list)?;
+    let (size, modified, inode, device, changed) = identity_columns(&share.identity);
+    db.execute(
+        "insert or replace into share (user, gid, fid, group_name, manifest, piece_list, path,
+         size, mtime_ns, inode, device, ctime_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            share.user.0,
+            share.key.group.0,
+            share.key.file.0,
+            share.group.as_str(),
+            rows::manifest_column(&share.manifest),
+            share.manifest.piece_list.0,
+            rows::path_column(&share.path),
+            size,
+            modified,
+            inode,
+            device,
+            changed,
+        ),
+    )?;
+    Ok(())
+}
+
+pub(super) fn share(row: &Row<'_>) -> rusqlite::Result<ShareRecord> {
     Ok(ShareRecord {
         user: Uid(row.get("user")?),
         key: rows::key(row)?,
         group: rows::group_name(row)?,
         manifest: rows::manifest(row)?,
         path: rows::path(row)?,
-        identity: FileIdentity {
-            size: row.get::<_, i64>("size")?.cast_unsigned(),
-            modified: time(row.get("mtime_ns")?),
-            changed: row.get::<_, Option<i64>>("ctime_ns")?.map(time),
-            inode: row.get::<_, i64>("inode")?.cast_unsigned(),
-            device: row.get::<_, i64>("device")?.cast_unsigned(),
-        },
+        identity: identity(row)?,
     })
 }
 
+/// The identity of a file, from its columns.
+pub(super) fn identity(row: &Row<'_>) -> rusqlite::Result<FileIdentity> {
+    Ok(FileIdentity {
+        size: row.get::<_, i64>("size")?.cast_unsigned(),
+        modified: time(row.get("mtime_ns")?),
+        changed: row.get::<_, Option<i64>>("ctime_ns")?.map(time),
+        inode: row.get::<_, i64>("inode")?.cast_unsigned(),
+        device: row.get::<_, i64>("device")?.cast_unsigned(),
+    })
+}
+
+/// The columns of an identity: size, time of modification, inode, device, time of change.
+pub(super) fn identity_columns(identity: &FileIdentity) -> (i64, i64, i64, i64, Option<i64>) {
+    (
+        identity.size.cast_signed(),
+        time_column(identity.modified),
+        identity.inode.cast_signed(),
+        identity.device.cast_signed(),
+        identity.changed.map(time_column),
+    )
+}
+
 /// Nanoseconds since 1970. Times out of their range, which end in 2262, become one that no file has.
-fn time_column(time: SystemTime) -> i64 {
+pub(crate) fn time_column(time: SystemTime) -> i64 {
     let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).ok();
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => nanos(since).unwrap_or(i64::MAX),
@@ -139,7 +158,7 @@ fn time_column(time: SystemTime) -> i64 {
     }
 }
 
-fn time(nanos: i64) -> SystemTime {
+pub(crate) fn time(nanos: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }

@@ -106,6 +106,7 @@ impl Transfers {
         let (piece_list, pieces) = self.piece_list(key, &manifest).await?;
         let answer = self.holders(key).await?;
         let sharers = answer.sharers();
+        let (rank, limit) = self.new_rank(key);
         let record = DownloadRecord {
             user,
             key,
@@ -116,6 +117,8 @@ impl Transfers {
             share: true,
             state: DownloadState::Running,
             verified: 0,
+            rank,
+            limit,
         };
         let complete = matches!(place, Destination::Identical(_));
         let found = (!complete).then_some(Found { pieces, answer });
@@ -154,6 +157,8 @@ impl Transfers {
             share: false,
             state: DownloadState::Complete,
             verified: size,
+            rank: self.new_rank(key).0,
+            limit: None,
         };
         parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record);
@@ -205,7 +210,7 @@ impl Transfers {
     pub(crate) async fn resume(&self, file: &FileRef) -> Result<Resumed, TransferError> {
         let record = self.named(file)?;
         let key = record.key;
-        let waits = self.list().waits(key).is_some();
+        let waits = self.waits(key).is_some();
         if !waits && !matches!(record.state, DownloadState::Paused | DownloadState::Failed(_)) {
             return Err(wrong_state(file, &record.state, "resumed"));
         }
@@ -275,7 +280,7 @@ impl Transfers {
                 self.list().take_failure(key);
                 Err(TransferError::Failed(error))
             }
-            None => Ok(self.list().waits(key)),
+            None => Ok(self.waits(key)),
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_common::Manifest;
+use shoal_common::{GroupName, Manifest};
 use shoal_engine::Pauses;
 use shoal_engine::hash::FileIdentity;
 
 use super::Downloads;
 use super::end::End;
+use crate::on_complete::Completed;
 use crate::shares::ShareError;
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
@@ -18,19 +19,30 @@ use tracing::Instrument;
 /// How long a complete download counts as running until the trackers know that it is shared. The file is there in any case.
 const SHARE_WITHIN: Duration = Duration::from_secs(2);
 
+/// A run that ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndedRun {
+    /// Of the run, in the list.
+    pub(super) number: u64,
+    /// Whether the engine worked on it. Else what is there was there already.
+    pub(super) worked: bool,
+}
+
 impl Downloads {
     /// Records how a download ended, reports it (a failure only if `report`), and shares the file or stops offering its parts.
-    /// `run` is the number of the run that ended, if one did: one that is not listed any more reports nothing.
+    /// `run` is the run that ended, if one did: one that is not listed any more reports nothing.
     pub(super) async fn ended(
         self: &Arc<Self>,
         record: &DownloadRecord,
-        run: Option<u64>,
+        run: Option<EndedRun>,
         end: End,
         report: bool,
     ) {
         let (key, parts) = (record.key, &self.parts);
+        let downloaded = run.is_some_and(|run| run.worked);
+        let run = run.map(|run| run.number);
         if !self.list().is_current(key, run) {
-            return self.ended_late(record, end).await;
+            return self.ended_late(record, end, downloaded).await;
         }
         let (group, file) = self.name_of(record);
         let verified = self.list().verified(key);
@@ -62,6 +74,9 @@ impl Downloads {
                 let took =
                     took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
                 let took_ms = took.map(|(ms, _)| ms);
+                if downloaded {
+                    parts.on_complete.completed(completed(record, &group));
+                }
                 let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
                 parts.events.emit(Event::Complete { group, file, path, size, took_ms, average });
                 if share {
@@ -76,7 +91,7 @@ impl Downloads {
     }
 
     /// A run ended after its session: the next login finds the result.
-    async fn ended_late(&self, record: &DownloadRecord, end: End) {
+    async fn ended_late(&self, record: &DownloadRecord, end: End, downloaded: bool) {
         let (state, verified) = match end {
             End::Complete => (DownloadState::Complete, record.manifest.size),
             End::Failed(error) => (DownloadState::Failed(error), record.verified),
@@ -84,6 +99,10 @@ impl Downloads {
             End::Paused | End::Suspended | End::Cancelled => return,
         };
         let is_complete = state == DownloadState::Complete;
+        if is_complete && downloaded {
+            let (group, _) = self.name_of(record);
+            self.parts.on_complete.completed(completed(record, &group));
+        }
         if let Err(error) =
             self.parts.store.set_download_state(record.user, record.key, state, verified).await
         {
@@ -176,5 +195,16 @@ impl Downloads {
             identity,
         };
         self.parts.shares.completed(share).await
+    }
+}
+
+/// What the command on completion learns of a download.
+fn completed(record: &DownloadRecord, group: &GroupName) -> Completed {
+    Completed {
+        group: group.clone(),
+        file: record.manifest.name.clone(),
+        path: record.path.clone(),
+        size: record.manifest.size,
+        sha1: record.manifest.sha1,
     }
 }

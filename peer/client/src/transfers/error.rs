@@ -7,7 +7,7 @@ use shoal_common::{FileName, Manifest};
 use shoal_engine::hash::HashError;
 use shoal_engine::{ContentError, Shortage};
 
-use super::DestinationError;
+use super::{DestinationError, MoveError};
 use crate::FileRef;
 use crate::store::{DownloadState, StoreError};
 use shoal_session::CallError;
@@ -59,6 +59,9 @@ pub enum TransferError {
         /// What was asked for.
         wish: &'static str,
     },
+    /// It is not moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
     /// The engine ended it at once.
     #[error("{0}")]
     Failed(String),

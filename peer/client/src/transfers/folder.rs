@@ -51,11 +51,14 @@ impl Downloads {
     }
 
     /// As [`Downloads::prepare`], for a folder.
-    pub(super) async fn prepare_folder(&self, record: &DownloadRecord) -> Result<Prepared, TransferError> {
-        let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
-        let folders = &self.parts.folders;
+    pub(super) async fn prepare_folder(
+        &self,
+        record: &DownloadRecord,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Prepared, TransferError> {
+        let (manifest, folders) = (&record.manifest, &self.parts.folders);
         // It may have been completed without that being recorded.
-        let place = check(record.path.clone(), manifest, folders, &nobody).await?;
+        let place = check(record.path.clone(), manifest, folders, progress).await?;
         if matches!(place, Destination::Identical(_)) {
             return Ok(Prepared::Complete);
         }

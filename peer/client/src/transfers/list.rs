@@ -1,20 +1,31 @@
 //! The list of downloads in memory: the records of the user who is logged in, and a handle on each that runs. It neither
 //! waits nor touches the disk; the lock around it is held for a few lines.
 
+mod detail;
+mod facts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_common::{Gid, GroupName, Manifest};
-use shoal_engine::{Phase, Progress};
+use shoal_common::{Bitfield, Gid, GroupName, Manifest};
+use shoal_engine::rate::Limiter;
+use shoal_engine::{Bottleneck, Lack, Phase, Progress};
+use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use detail::{SourceName, SourceNames};
+pub(crate) use facts::{Doing, DownloadFacts, Working};
+
 use super::end::Stop;
+use super::known::Known;
 use super::row::{NoSource, activity, percent};
 use super::{DownloadRow, RowState};
 use crate::FileRef;
+use crate::priority::{QueueEnd, Rank};
+use crate::results::{PieceMap, SourceEntry};
 use crate::store::{DownloadRecord, DownloadState};
 use shoal_swarm::FileKey;
 
@@ -36,6 +47,8 @@ pub(super) struct Running {
     pub(super) had: u64,
     /// Ends its wait for something that is lacking.
     pub(super) hurry: Arc<Notify>,
+    /// Its own rate limit.
+    pub(super) limiter: Limiter,
 }
 
 /// What a download that runs does now.
@@ -44,8 +57,43 @@ pub(super) enum Now {
     Begins,
     /// The engine works on it.
     Works(Works),
-    /// It waits for something that is lacking; what, in words.
-    Waits(String),
+    /// It waits for something that is lacking.
+    Waits(Wait),
+    /// It waits for its turn.
+    Queued,
+}
+
+/// What a download waits for that is lacking here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// What is lacking.
+    pub(crate) lack: Lack,
+    /// In words.
+    pub(crate) words: String,
+}
+
+/// Who waits for their turn: the numbers of the runs, the next one first.
+pub(super) struct Waiting {
+    places: HashMap<u64, usize>,
+    /// How many may run, if the limit of open files keeps the others waiting.
+    by_files: Option<usize>,
+}
+
+impl Waiting {
+    pub(super) fn new(numbers: Vec<u64>, by_files: Option<usize>) -> Self {
+        Self { places: numbers.into_iter().zip(1..).collect(), by_files }
+    }
+
+    /// The place of a run in the queue, 1 for the next one; with words for it.
+    fn place(&self, number: u64) -> Option<(usize, String)> {
+        let place = *self.places.get(&number)?;
+        let mut words = format!("waits its turn: {} before it", place - 1);
+        if let Some(all) = self.by_files {
+            let all = text::count(all, "download");
+            words += &format!(" (only {all} at a time with this limit of open files, ulimit -n)");
+        }
+        Some((place, words))
+    }
 }
 
 /// A download on which the engine works.
@@ -53,6 +101,20 @@ pub(super) struct Works {
     pub(super) progress: watch::Receiver<Progress>,
     /// What it waits for while none of its holders can be asked for pieces.
     pub(super) waits_for: watch::Receiver<Option<String>>,
+    /// The pieces that are there.
+    pub(super) verified: watch::Receiver<Arc<Bitfield>>,
+    /// Who its sources are.
+    pub(super) names: SourceNames,
+    /// What it knows of the places that it could come from.
+    pub(super) known: watch::Receiver<Known>,
+}
+
+/// A download in detail.
+pub(super) struct Detail {
+    pub(super) record: DownloadRecord,
+    pub(super) row: DownloadRow,
+    pub(super) pieces: Option<PieceMap>,
+    pub(super) sources: Vec<SourceEntry>,
 }
 
 struct Entry {
@@ -165,11 +227,43 @@ impl List {
         Some(running.opened.subscribe())
     }
 
-    /// What a download waits for, if it lacks something.
-    pub(super) fn waits(&self, key: FileKey) -> Option<String> {
-        match &self.entry(key)?.running.as_ref()?.now {
-            Now::Waits(words) => Some(words.clone()),
+    /// What a download waits for, if it lacks something or it is not its turn.
+    pub(super) fn waits(&self, key: FileKey, waiting: &Waiting) -> Option<String> {
+        let running = self.entry(key)?.running.as_ref()?;
+        match &running.now {
+            Now::Waits(wait) => Some(wait.words.clone()),
+            Now::Queued => waiting.place(running.number).map(|(_, words)| words),
             Now::Begins | Now::Works(_) => None,
+        }
+    }
+
+    /// Gives a download another rank; with the number of its run, if it runs.
+    pub(super) fn set_rank(&mut self, key: FileKey, rank: Rank) -> Option<u64> {
+        let entry = self.entry_mut(key)?;
+        entry.record.rank = rank;
+        entry.running.as_ref().map(|running| running.number)
+    }
+
+    /// Where a download stands in the queue.
+    pub(super) fn rank(&self, key: FileKey) -> Option<Rank> {
+        self.entry(key).map(|entry| entry.record.rank)
+    }
+
+    /// The position before or behind all other downloads.
+    pub(super) fn position_at(&self, end: QueueEnd) -> i64 {
+        let positions = self.entries.iter().map(|entry| entry.record.rank.position);
+        match end {
+            QueueEnd::First => positions.min().map_or(0, |first| first.saturating_sub(1)),
+            QueueEnd::Last => positions.max().map_or(1, |last| last.saturating_add(1)),
+        }
+    }
+
+    /// Limits the rate of a download from now on, in bytes per second.
+    pub(super) fn set_limit(&mut self, key: FileKey, limit: Option<u64>) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        entry.record.limit = limit;
+        if let Some(running) = &entry.running {
+            running.limiter.set_rate(limit);
         }
     }
 
@@ -219,6 +313,16 @@ impl List {
         }
     }
 
+    /// A file was moved: finished downloads of it are there now.
+    pub(super) fn moved(&mut self, source: &Path, target: &Path) {
+        let complete = |entry: &&mut Entry| entry.record.state == DownloadState::Complete;
+        for entry in self.entries.iter_mut().filter(complete) {
+            if entry.record.path == source {
+                entry.record.path = target.to_owned();
+            }
+        }
+    }
+
     pub(super) fn set_state(&mut self, key: FileKey, state: DownloadState) {
         if let Some(entry) = self.entry_mut(key) {
             entry.record.state = state;
@@ -262,13 +366,34 @@ impl List {
     }
 
     /// All downloads; `has_ticket` says for which groups the user has a ticket.
-    pub(super) fn rows(&self, has_ticket: impl Fn(Gid) -> bool) -> Vec<DownloadRow> {
-        self.entries.iter().map(|entry| row(entry, &has_ticket)).collect()
+    pub(super) fn rows(&self, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> Vec<DownloadRow> {
+        self.entries.iter().map(|entry| row(entry, waiting, &has_ticket)).collect()
+    }
+
+    /// A download in detail.
+    pub(super) fn detail(
+        &self,
+        key: FileKey,
+        waiting: &Waiting,
+        has_ticket: impl Fn(Gid) -> bool,
+    ) -> Option<Detail> {
+        let entry = self.entry(key)?;
+        let works = match entry.running.as_ref().map(|running| &running.now) {
+            Some(Now::Works(works)) => Some(works),
+            _ => None,
+        };
+        Some(Detail {
+            row: row(entry, waiting, has_ticket),
+            pieces: detail::in_memory(&entry.record, works),
+            sources: works.map(detail::sources).unwrap_or_default(),
+            record: entry.record.clone(),
+        })
     }
 
     /// How much of a download is there, in whole percent.
     pub(super) fn percent(&self, key: FileKey) -> Option<u8> {
-        self.entry(key).map(|entry| row(entry, |_| true).percent)
+        let nobody = Waiting::new(Vec::new(), None);
+        self.entry(key).map(|entry| row(entry, &nobody, |_| true).percent)
     }
 
     /// How long the present run of a download takes, and the bytes that it brought.
@@ -302,7 +427,7 @@ fn verified(entry: &Entry) -> u64 {
     }
 }
 
-fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
+fn row(entry: &Entry, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
     let Manifest { name, size, .. } = &entry.record.manifest;
     let state = match &entry.record.state {
         DownloadState::Running => RowState::Downloading,
@@ -323,10 +448,16 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
         sources: 0,
         eta: None,
         activity: None,
+        queued: None,
+        priority: entry.record.rank.priority,
+        limit: entry.record.limit,
+        speed_limited: false,
     };
-    match entry.running.as_ref().map(|running| &running.now) {
-        Some(Now::Waits(words)) => row.activity = Some(words.clone()),
-        Some(Now::Works(Works { progress, waits_for })) => {
+    let Some(running) = &entry.running else { return row };
+    match &running.now {
+        Now::Waits(wait) => row.activity = Some(wait.words.clone()),
+        Now::Queued => (row.queued, row.activity) = waiting.place(running.number).unzip(),
+        Now::Works(Works { progress, waits_for, .. }) => {
             let progress = progress.borrow();
             let waiting = progress.phase == Phase::Waiting;
             let lack = NoSource {
@@ -336,110 +467,13 @@ fn row(entry: &Entry, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
             row.rate = progress.rate;
             row.sources = progress.sources;
             row.eta = progress.eta.filter(|_| progress.sources > 0);
+            row.speed_limited = progress.limit == Bottleneck::RateLimit;
             row.activity = activity(progress.phase, progress.limit, progress.sources, lack);
         }
-        Some(Now::Begins) | None => {}
+        Now::Begins => {}
     }
     row
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Sha1, Uid};
-
-    fn record(n: u8, name: &str, state: DownloadState) -> DownloadRecord {
-        let digest = FileDigest { sha1: Sha1([n; 20]), blake3: Blake3([n; 32]) };
-        let layout = Layout::for_size(10).unwrap();
-        let manifest =
-            Manifest::new(FileName::create(name).unwrap(), layout, &[Sha1([n; 20])], digest, vec![]).0;
-        DownloadRecord {
-            verified: 0,
-            user: Uid([1; 16]),
-            key: FileKey { group: Gid([1; 16]), file: Fid([n; 16]) },
-            group: GroupName::create("g").unwrap(),
-            manifest,
-            path: format!("/tmp/{name}").into(),
-            overwrite: false,
-            share: true,
-            state,
-        }
-    }
-
-    #[test]
-    fn the_last_of_one_name_is_meant() {
-        let mut list = List::default();
-        let (old, new) = (record(1, "a", DownloadState::Complete), record(2, "a", DownloadState::Paused));
-        list.replace(vec![old.clone(), record(3, "b", DownloadState::Running)]);
-        list.put(new.clone());
-        let file = file_ref(&old);
-        assert_eq!(list.named(&file), Some(new.clone()));
-        assert_eq!(list.going_to(&new.path, FileKey { file: Fid([9; 16]), ..new.key }), Some(file));
-        assert_eq!(list.going_to(&new.path, new.key), None);
-        list.remove(new.key);
-        assert_eq!(list.find(old.key), Some(old.clone()));
-        assert!(!list.unshare(old.key), "it is complete");
-    }
-
-    #[test]
-    fn groups_go_by_the_names_that_they_have_now() {
-        let mut list = List::default();
-        let download = record(1, "a", DownloadState::Paused);
-        list.put(download.clone());
-        let now = GroupName::refer("g~0a1b2c").unwrap();
-        list.rename(&[
-            (Gid([99; 16]), GroupName::refer("other").unwrap()),
-            (download.key.group, now.clone()),
-        ]);
-        let named = |group: &GroupName| {
-            list.named(&FileRef { group: group.clone(), file: download.manifest.name.clone() })
-        };
-        assert_eq!(named(&download.group), None);
-        assert_eq!(named(&now).map(|record| record.key), Some(download.key));
-    }
-
-    fn running(list: &mut List) -> Running {
-        Running {
-            number: list.next_run(),
-            stop: watch::Sender::new(None),
-            ended: CancellationToken::new(),
-            now: Now::Begins,
-            opened: watch::Sender::new(None),
-            since: Instant::now(),
-            had: 0,
-            hurry: Arc::default(),
-        }
-    }
-
-    #[test]
-    fn a_run_that_is_not_listed_any_more_ends_no_other() {
-        let (mut list, download) = (List::default(), record(1, "a", DownloadState::Running));
-        list.replace(vec![download.clone()]);
-        let old = running(&mut list);
-        let (number, ended) = (old.number, old.ended.clone());
-        list.began(download.key, old);
-        // The session ends, and the next one lists the download again.
-        list.replace(vec![]);
-        list.replace(vec![download.clone()]);
-        let lingering = list.lingering(download.key).unwrap();
-        let new = running(&mut list);
-        list.began(download.key, new);
-        list.is_now(download.key, number, Now::Waits("for the old".into()));
-        list.ended(download.key, Some(number), DownloadState::Failed("the old".into()));
-        assert_eq!((list.waits(download.key), list.running_keys()), (None, vec![download.key]));
-        assert_eq!(list.take_failures(), []);
-        ended.cancel();
-        assert!(lingering.is_cancelled(), "the new one waits for the end of the old");
-    }
-
-    #[test]
-    fn failures_are_told_once() {
-        let mut list = List::default();
-        let download = record(1, "a", DownloadState::Running);
-        list.put(download.clone());
-        list.ended(download.key, None, DownloadState::Failed("full".into()));
-        assert_eq!(list.rows(|_| true)[0].state, RowState::Failed("full".into()));
-        assert_eq!(list.take_failures(), [file_ref(&download)]);
-        assert_eq!(list.take_failures(), []);
-    }
-}
+mod tests;

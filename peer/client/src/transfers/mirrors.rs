@@ -13,6 +13,8 @@ use shoal_http::mirror::Reach;
 use shoal_http::source::{HttpSource, Standing};
 use tokio::time::Instant;
 
+use super::known::{MAX_KNOWN as MAX_KNOWN_TROUBLES, MirrorTrouble};
+
 /// Mirrors' ids begin here; peers' are counted from 0.
 const FIRST_ID: u64 = 1 << 32;
 /// Connections to one mirror, once it has proven to have the file.
@@ -56,6 +58,8 @@ struct Mirror {
     proven: bool,
     /// When it was last put into use.
     since: Instant,
+    /// Why it is not in use: this client does not go there, and the reason.
+    trouble: Option<(bool, String)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,9 +141,24 @@ impl Mirrors {
         ended
     }
 
+    /// Their addresses.
+    pub(super) fn named(&self) -> impl Iterator<Item = (SourceId, &str)> {
+        self.all.iter().map(|mirror| (mirror.id, mirror.named.as_str()))
+    }
+
     /// Whether any is in use.
     pub(super) fn in_use(&self) -> bool {
         self.all.iter().any(Mirror::is_in_use)
+    }
+
+    /// Why mirrors that a sharer names are not in use.
+    pub(super) fn troubles(&self) -> Vec<MirrorTrouble> {
+        let listed = self.all.iter().filter(|mirror| mirror.listed && !mirror.is_in_use());
+        let troubles = listed.filter_map(|mirror| {
+            let (refused, reason) = mirror.trouble.clone()?;
+            Some(MirrorTrouble { mirror: mirror.host(), refused, reason })
+        });
+        troubles.take(MAX_KNOWN_TROUBLES).collect()
     }
 
     /// Mirrors that are due, as sources; they count as in use from now on. A place that the user's reach excludes is reported
@@ -160,6 +179,7 @@ impl Mirrors {
                 Ok(url) => url,
                 Err(refused) => {
                     mirror.state = MirrorState::Never;
+                    mirror.trouble = Some((true, refused.to_string()));
                     notices.push(Notice::Refused(mirror.host(), refused.to_string()));
                     continue;
                 }
@@ -191,6 +211,7 @@ impl Mirrors {
                 SourceState::Gone(reason) => {
                     tracing::debug!(mirror = mirror.host(), reason, "mirror is gone");
                     let refused = standing.is_some_and(|standing| standing.is_refused());
+                    mirror.trouble = Some((refused, reason.clone()));
                     if refused && mirror.failures == 0 {
                         notices.push(Notice::Refused(mirror.host(), reason.clone()));
                     }
@@ -200,6 +221,7 @@ impl Mirrors {
                 }
                 SourceState::Banned(reason) => {
                     mirror.state = MirrorState::Never;
+                    mirror.trouble = Some((false, reason.clone()));
                     notices.push(Notice::Lied(mirror.host(), reason.clone()));
                 }
                 SourceState::Active | SourceState::Idle | SourceState::BackingOff => {
@@ -229,6 +251,7 @@ impl Mirror {
             standing: None,
             proven: false,
             since,
+            trouble: None,
         }
     }
 

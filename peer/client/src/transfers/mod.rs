@@ -1,7 +1,6 @@
 //! The downloads of this client: begun, listed, paused, resumed, cancelled; on record until they are cancelled. Each one
 //! that runs has a task, which feeds sources to the engine and shares what arrives.
 
-mod active;
 mod begin;
 mod choice;
 mod destination;
@@ -10,8 +9,14 @@ mod ending;
 mod error;
 mod folder;
 mod holders;
+mod idleness;
+mod known;
 mod list;
 mod mirrors;
+mod moving;
+mod order;
+mod places;
+mod queue;
 mod row;
 mod run;
 mod sources;
@@ -31,20 +36,29 @@ use tokio_util::task::TaskTracker;
 
 pub use begin::{Begun, Resumed};
 pub(crate) use destination::DestinationError;
+#[cfg(test)]
+pub(crate) use end::LEFT;
 pub use error::TransferError;
+pub use moving::MoveError;
+pub(crate) use moving::recover;
 pub use row::{DownloadRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
+use crate::Hashing;
 use crate::folders::Folders;
+use crate::on_complete::OnComplete;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
-use active::Active;
 use destination::Destination;
 use end::Stop;
 use error::{metadata, wrong_state};
-use list::List;
-use run::StartedBy;
+#[cfg(test)]
+pub(crate) use known::Known;
+pub(crate) use known::{Asked, MirrorTrouble, Unusable};
+pub(crate) use list::{Doing, DownloadFacts, Wait, Working};
+use list::{List, Waiting};
+use places::Places;
 use shoal_common::budget::Budget;
 use shoal_session::Session;
 use shoal_session::events::Events;
@@ -89,6 +103,8 @@ pub(crate) struct Parts {
     pub engine: Engine,
     /// How far mirrors that other members name may lie.
     pub mirrors: Reach,
+    /// What is run when one is complete.
+    pub on_complete: OnComplete,
 }
 
 struct Downloads {
@@ -98,8 +114,10 @@ struct Downloads {
     running: watch::Sender<usize>,
     /// Counts the times that this machine woke up.
     wakes: watch::Sender<u64>,
-    /// How many of them may work at the same time.
-    active: Active,
+    /// Which of them may work at the same time.
+    places: Arc<Places>,
+    /// Held while a finished download is moved.
+    moving: Arc<tokio::sync::Mutex<()>>,
     tasks: TaskTracker,
     /// Ends what only waits.
     closing: CancellationToken,
@@ -114,7 +132,8 @@ impl Transfers {
             list: Mutex::default(),
             running: watch::Sender::new(0),
             wakes: watch::Sender::new(0),
-            active: Active::new(Budget::of(descriptors::limit()).downloads),
+            places: Places::new(Budget::of(descriptors::limit()).downloads),
+            moving: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))
@@ -131,9 +150,7 @@ impl Transfers {
         self.list().replace(records);
         let count = running.len();
         // They look at their destinations themselves: a drive that hangs must not delay a login.
-        for record in running {
-            supervisor::start(&self.0, record, StartedBy::Login, None);
-        }
+        supervisor::start_again(&self.0, running);
         Ok(count)
     }
 
@@ -230,7 +247,15 @@ impl Transfers {
     /// All downloads in the order in which they began.
     #[must_use]
     pub(crate) fn rows(&self) -> Vec<DownloadRow> {
-        self.0.named_list().rows(|group| self.0.parts.tickets.own_ticket(group).is_some())
+        let waiting = self.0.waiting();
+        self.0.named_list().rows(&waiting, |group| self.0.parts.tickets.own_ticket(group).is_some())
+    }
+
+    /// What is known of all downloads, in the same order.
+    #[must_use]
+    pub(crate) fn facts(&self) -> Vec<DownloadFacts> {
+        let waiting = self.0.waiting();
+        self.0.named_list().facts(&waiting, |group| self.0.parts.tickets.own_ticket(group).is_some())
     }
 
     /// How much of a listed download is there, in whole percent.
@@ -299,6 +324,12 @@ impl Transfers {
     fn list(&self) -> MutexGuard<'_, List> {
         self.0.list()
     }
+
+    /// What a download waits for, if it lacks something or it is not its turn.
+    fn waits(&self, key: FileKey) -> Option<String> {
+        let waiting = self.0.waiting();
+        self.list().waits(key, &waiting)
+    }
 }
 
 /// Ties log lines to a download: all that is logged on its behalf has the file's id. Of the highest level, so that no
@@ -322,9 +353,13 @@ impl Downloads {
 
     /// Looks at the destination of a download, and reads its piece list. Where a folder appeared in the file's place, the
     /// download goes into it.
-    async fn prepare(&self, record: &mut DownloadRecord) -> Result<Prepared, TransferError> {
+    async fn prepare(
+        &self,
+        record: &mut DownloadRecord,
+        progress: &watch::Sender<Option<Hashing>>,
+    ) -> Result<Prepared, TransferError> {
         if record.manifest.folder.is_some() {
-            return self.prepare_folder(record).await;
+            return self.prepare_folder(record, progress).await;
         }
         let name = record.manifest.name.clone();
         if let Some(path) = destination::inside_folder(&record.path, &name, record.overwrite).await? {
@@ -332,9 +367,9 @@ impl Downloads {
             self.list().set_path(record.key, &path);
             record.path = path;
         }
-        let (manifest, nobody) = (&record.manifest, watch::Sender::new(None));
+        let manifest = &record.manifest;
         // It may have been completed without that being recorded.
-        let place = destination::check(record.path.clone(), manifest, record.overwrite, &nobody).await?;
+        let place = destination::check(record.path.clone(), manifest, record.overwrite, progress).await?;
         if matches!(place, Destination::Identical(_)) {
             return Ok(Prepared::Complete);
         }
@@ -347,6 +382,10 @@ impl Downloads {
 
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::new(self.places.waiting(), self.places.bound_by_files())
     }
 
     /// The list, with the present names of groups: another group may have been given an old one.

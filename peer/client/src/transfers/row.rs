@@ -7,6 +7,7 @@ use serde::Serialize;
 use shoal_common::{FileName, GroupName};
 use shoal_engine::{Bottleneck, Phase};
 
+use crate::priority::Priority;
 use crate::results::lossy;
 
 /// A download as it is listed.
@@ -40,6 +41,18 @@ pub struct DownloadRow {
     /// What it does, what it waits for, or what keeps it from being faster, in words; while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Its place in the queue while it waits for its turn, 1 for the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<usize>,
+    /// How urgent it is.
+    #[serde(skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
+    /// Its own limit in bytes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Whether a rate limit, its own or that of all downloads, is what keeps it from being faster.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub speed_limited: bool,
 }
 
 /// How far a listed download came.

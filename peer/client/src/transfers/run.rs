@@ -8,23 +8,23 @@ use std::time::Duration;
 use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
-use shoal_engine::{
-    BoxFuture, Discovery, Download, MAX_CHANGES, Outcome, Phase, Progress, Shortage, SourceChange, feed,
-};
+use shoal_engine::rate::Limiter;
+use shoal_engine::{BoxFuture, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::Downloads;
-use super::end::{End, Stop};
+use super::end::{Closed, End, Stop, end_of, wanted};
 use super::folder::Wanted;
 use super::holders::{HoldersAnswer, SOONEST};
-use super::list::{Now, Works};
+use super::known::{Asked, Known, MAX_KNOWN};
+use super::list::{Now, SourceName, SourceNames, Works};
 use super::mirrors::{Mirrors, Notice};
+use super::places::Place;
 use super::sources::{Banned, Sources};
+use super::{Downloads, idleness};
 use crate::store::DownloadRecord;
 use shoal_http::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
-use shoal_session::text;
 use shoal_swarm::{Body, FileKey, Served};
 
 /// When to ask again after no tracker answered, or none knew the file.
@@ -32,17 +32,8 @@ const AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// Refusals in a row after which the user counts as no member any more: one alone may come from a tracker that is still
 /// catching up.
 const REFUSALS: u32 = 3;
-
-/// How long a download has nothing to fetch before it gives its place to one that waits.
-const GIVE_WAY_AFTER: Duration = Duration::from_secs(5);
-/// How often that is looked at while one waits.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most banned peers that a download remembers; it meets fewer.
 const MAX_BANNED: usize = 1_024;
-/// Why a download ends whose user is no member any more.
-pub(super) const LEFT: &str =
-    "you left the group and are not a member any more; ask again with join_group, then resume_download";
-
 /// What started a run, and so, how an early failure is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartedBy {
@@ -67,28 +58,19 @@ pub(super) struct Found {
     pub(super) answer: HoldersAnswer,
 }
 
-/// How a run ended.
-pub(super) enum Closed {
-    /// The download ended with it.
-    End(End),
-    /// Something is lacking that may be there again. What is verified is kept, and another run continues. With the error,
-    /// for a user who has just chosen the wrong place.
-    Short(Shortage, String),
-    /// It had nothing to fetch, and another download waits for its place.
-    GaveWay,
-}
-
 /// What one run of a download learns for those after it.
 pub(super) struct Learned {
     /// Peers that lied or broke the protocol.
     banned: BTreeSet<PeerId>,
+    /// Some of them, and mirrors that did so, with what they did.
+    liars: Vec<(String, String)>,
     mirrors: Mirrors,
 }
 
 impl Learned {
     /// Nothing is known yet.
     pub(super) fn new(manifest: &Manifest, reach: Reach) -> Self {
-        Self { banned: BTreeSet::new(), mirrors: Mirrors::of(manifest, reach) }
+        Self { banned: BTreeSet::new(), liars: Vec::new(), mirrors: Mirrors::of(manifest, reach) }
     }
 }
 
@@ -105,6 +87,8 @@ pub(super) struct Run {
     changes: mpsc::Sender<SourceChange>,
     stopped: watch::Receiver<Option<Stop>>,
     opened: watch::Sender<Option<Option<String>>>,
+    names: SourceNames,
+    known: watch::Sender<Known>,
 }
 
 impl Run {
@@ -112,7 +96,7 @@ impl Run {
     pub(super) fn start(
         downloads: &Arc<Downloads>,
         (record, number): (&DownloadRecord, u64),
-        wanted: Wanted,
+        (wanted, limiter): (Wanted, Limiter),
         started_by: StartedBy,
         opened: watch::Sender<Option<Option<String>>>,
         stopped: watch::Receiver<Option<Stop>>,
@@ -120,10 +104,17 @@ impl Run {
         let Wanted { key, content, target, is_listing } = wanted;
         let layout = content.layout().clone();
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
-        let download = downloads.parts.engine.start(content, target, sources);
+        let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
+        let (names, known) = (SourceNames::default(), watch::Sender::new(Known::default()));
         let share = !is_listing && {
             let mut list = downloads.list();
-            let works = Works { progress: download.progress(), waits_for: download.waits_for() };
+            let works = Works {
+                progress: download.progress(),
+                waits_for: download.waits_for(),
+                verified: download.verified(),
+                names: names.clone(),
+                known: known.subscribe(),
+            };
             list.is_now(record.key, number, Now::Works(works));
             list.is_current(record.key, Some(number)) && list.is_shared(record.key)
         };
@@ -136,21 +127,43 @@ impl Run {
             }
         }
         let (downloads, record) = (downloads.clone(), record.clone());
-        Self { downloads, record, key, is_listing, started_by, layout, download, changes, stopped, opened }
+        Self {
+            downloads,
+            record,
+            key,
+            is_listing,
+            started_by,
+            layout,
+            download,
+            changes,
+            stopped,
+            opened,
+            names,
+            known,
+        }
     }
 
     /// Runs until the engine ends, or is stopped.
     /// `answer` is what the trackers said of the holders just now, if they were asked.
-    pub(super) async fn run(self, learned: &mut Learned, answer: Option<HoldersAnswer>) -> Closed {
+    pub(super) async fn run(
+        self,
+        place: &Place,
+        learned: &mut Learned,
+        answer: Option<HoldersAnswer>,
+    ) -> Closed {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             outcome = self.download.wait() => end_of(outcome, None),
-            stop = wanted(&mut stopped) => self.stop(stop).await,
+            stop = wanted(&mut stopped) => tokio::select! {
+                closed = self.stop(stop) => closed,
+                // A drive that hangs ends nothing.
+                never = idleness::of_run(place, self.download.progress()) => match never {},
+            },
             problem = self.feed(learned, answer) => match self.stop(Stop::Pause).await {
                 Closed::End(End::Complete) => Closed::End(End::Complete),
                 _ => Closed::End(End::Failed(problem)),
             },
-            () = self.idles() => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
+            () = self.gives_way(place) => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
                 Closed::End(End::Suspended) => Closed::GaveWay,
                 closed => closed,
             },
@@ -160,14 +173,11 @@ impl Run {
         }
     }
 
-    /// Completes when the download has had nothing to fetch for a while and another waits for its place.
-    async fn idles(&self) {
-        loop {
-            self.downloads.active.wanted().await;
-            if self.download.progress().borrow().idle >= GIVE_WAY_AFTER {
-                return;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+    /// Tells the queue whether anything comes. Completes when the download has to give way to another.
+    async fn gives_way(&self, place: &Place) {
+        tokio::select! {
+            () = place.revoked() => {}
+            never = idleness::of_run(place, self.download.progress()) => match never {},
         }
     }
 
@@ -226,6 +236,7 @@ impl Run {
         let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
         let mut sources = Sources::new(parts.swarm.clone(), self.key, self.layout.clone());
+        sources.are_named_in(self.names.clone());
         sources.never(learned.banned.iter().copied());
         learned.mirrors.rest();
         let mut named = Named {
@@ -244,6 +255,26 @@ impl Run {
             problem = self.ask(answer, answers, (&sooner, &unreached)) => problem,
             never = feed(&self.download, self.changes.clone(), [&mut named]) => match never {},
         }
+    }
+
+    /// Notes what the trackers said of the holders.
+    fn note_answer(&self, answer: &Result<Option<HoldersAnswer>, CallError>) {
+        let asked = match answer {
+            Ok(Some(answer)) => Asked::Holders(self.others(&answer.holders).count()),
+            Err(error) => match error.refusal() {
+                Some(RefusalKind::NotFound) => Asked::Unknown,
+                Some(_) => Asked::Refused,
+                None => Asked::Silent,
+            },
+            Ok(None) => Asked::Silent,
+        };
+        self.known.send_modify(|known| known.asked = asked);
+    }
+
+    /// The holders that are not this client.
+    fn others<'a>(&self, holders: &'a [Holder]) -> impl Iterator<Item = &'a Holder> {
+        let own = self.downloads.parts.tickets.own();
+        holders.iter().filter(move |holder| holder.peer != own && holder.completeness != Completeness::None)
     }
 
     /// Asks the trackers again and again, earlier if `sooner` says so. The first answer may be known. Completes as
@@ -278,6 +309,7 @@ impl Run {
                     parts.session.call(call).await.map(HoldersAnswer::of)
                 }
             };
+            self.note_answer(&answer);
             let again = match answer {
                 Ok(Some(answer)) => {
                     refusals = 0;
@@ -353,6 +385,11 @@ impl Discovery for Named<'_> {
         self.report(notices);
         self.add_mirrors();
         self.changes.extend(self.sources.choose(now));
+        self.run.known.send_modify(|known| {
+            self.sources.known(known);
+            known.banned.clone_from(&self.learned.liars);
+            known.mirrors = self.learned.mirrors.troubles();
+        });
         std::mem::take(&mut self.changes)
     }
 
@@ -369,9 +406,10 @@ impl Named<'_> {
         }
         self.add_mirrors();
         let run = self.run;
-        let own = run.downloads.parts.tickets.own();
-        let holders: Vec<Holder> =
-            holders.into_iter().filter(|h| h.peer != own && h.completeness != Completeness::None).collect();
+        for (id, url) in self.learned.mirrors.named() {
+            run.names.add(id, SourceName { user: None, address: url.to_owned() });
+        }
+        let holders: Vec<Holder> = run.others(&holders).cloned().collect();
         let others = holders.iter().any(|holder| holder.completeness == Completeness::Some);
         self.changes.push(SourceChange::OthersDownloading(others));
         if holders.is_empty() {
@@ -398,6 +436,9 @@ impl Named<'_> {
         if self.learned.banned.len() < MAX_BANNED {
             self.learned.banned.insert(peer);
         }
+        if self.learned.liars.len() < MAX_KNOWN {
+            self.learned.liars.push((source.clone(), reason.clone()));
+        }
         self.report(vec![Notice::Lied(source, reason)]);
     }
 
@@ -410,31 +451,4 @@ impl Named<'_> {
             });
         }
     }
-}
-
-/// Completes when a stop is wanted.
-pub(super) async fn wanted(stopped: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stopped.wait_for(Option::is_some).await.map(|stop| *stop) {
-        Ok(Some(stop)) => stop,
-        // The list dropped the run: the session is over.
-        _ => Stop::Suspend,
-    }
-}
-
-fn end_of(outcome: Outcome, stop: Option<Stop>) -> Closed {
-    Closed::End(match (outcome, stop) {
-        (Outcome::Complete { .. }, _) => End::Complete,
-        (Outcome::Cancelled, _) => End::Cancelled,
-        (Outcome::Failed(error), stop) => match (error.shortage(), stop) {
-            (Some(shortage), None) => return Closed::Short(shortage, error.to_string()),
-            // What is lacking shows again when it goes on.
-            (Some(_), Some(Stop::Pause)) => End::Paused,
-            (Some(_), Some(Stop::Suspend)) => End::Suspended,
-            (Some(_), Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
-            (_, _) => End::Failed(text::error_line(&error.to_string())),
-        },
-        (Outcome::Paused, Some(Stop::Pause)) => End::Paused,
-        (Outcome::Paused, Some(Stop::Left)) => End::Failed(LEFT.to_owned()),
-        (Outcome::Paused, _) => End::Suspended,
-    })
 }

@@ -13,8 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::choice::{Choice, Step};
+use super::known::{Known, MAX_KNOWN, Unusable};
+use super::list::{SourceName, SourceNames};
 use shoal_session::text;
-use shoal_swarm::{FileKey, Liveness, Swarm};
+use shoal_swarm::{FileKey, Liveness, Swarm, Trouble};
 
 /// How long the trouble with a holder's copy is shown after the trackers stop naming it: they do so as soon as the trouble
 /// begins.
@@ -53,6 +55,7 @@ pub struct Sources {
     watches: JoinSet<Option<Seen>>,
     /// Distinguishes a source from earlier ones of the same holder.
     uses: u64,
+    names: SourceNames,
 }
 
 /// Why a holder's last source came to nothing.
@@ -60,8 +63,14 @@ pub struct Sources {
 struct Failure {
     user: UserName,
     reason: String,
-    copy: Option<CopyTrouble>,
+    trouble: Trouble,
     at: Instant,
+}
+
+impl Failure {
+    fn known(&self) -> Unusable {
+        Unusable { user: self.user.clone(), trouble: self.trouble, reason: self.reason.clone() }
+    }
 }
 
 /// A source in use.
@@ -109,7 +118,13 @@ impl Sources {
             failures: BTreeMap::new(),
             watches: JoinSet::new(),
             uses: 0,
+            names: SourceNames::default(),
         }
+    }
+
+    /// Where it is said who they are.
+    pub(super) fn are_named_in(&mut self, names: SourceNames) {
+        self.names = names;
     }
 
     /// These peers are never used.
@@ -169,13 +184,13 @@ impl Sources {
                 self.failures.remove(&peer);
                 self.choice.opened(id, Instant::now());
             }
-            Liveness::Gone { reason, copy } => {
+            Liveness::Gone { reason, trouble } => {
                 let now = Instant::now();
                 if is_a_guess && !lost {
                     self.unreached.insert(peer);
                 }
                 if self.failures.len() < MAX_FAILURES || self.failures.contains_key(&peer) {
-                    self.failures.insert(peer, Failure { user, reason, copy, at: now });
+                    self.failures.insert(peer, Failure { user, reason, trouble, at: now });
                 }
                 self.choice.gone(id, now);
                 self.remove(id);
@@ -229,8 +244,11 @@ impl Sources {
 
     /// The troubles that holders reported with their copies, also of those that are not named any more.
     fn copies(&self) -> Option<String> {
-        let mut troubles: Vec<(&UserName, CopyTrouble)> =
-            self.failures.values().filter_map(|failure| Some((&failure.user, failure.copy?))).collect();
+        let mut troubles: Vec<(&UserName, CopyTrouble)> = self
+            .failures
+            .values()
+            .filter_map(|failure| Some((&failure.user, failure.trouble.copy()?)))
+            .collect();
         troubles.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
         sentence(&troubles)
     }
@@ -238,7 +256,7 @@ impl Sources {
     /// The holder that it tries to connect to.
     fn connecting(&self) -> Option<String> {
         let mut pending: Vec<_> = self.choice.pending().collect();
-        let said = |peer| self.failures.get(peer).is_some_and(|failure| failure.copy.is_some());
+        let said = |peer| self.failures.get(peer).is_some_and(|failure| failure.trouble.copy().is_some());
         pending.retain(|one| !said(&one.holder.peer));
         pending.sort_by(|one, other| one.holder.user.as_str().cmp(other.holder.user.as_str()));
         // Preferably one of which something is known.
@@ -257,10 +275,24 @@ impl Sources {
         Some(if others > 0 { format!("{words} (and {others} more)") } else { words })
     }
 
+    /// Which holders can be asked for pieces, which cannot and why.
+    pub(super) fn known(&self, known: &mut Known) {
+        let open = self.in_use.values().filter(|source| source.now == Liveness::Open);
+        let mut open: Vec<&UserName> = open.map(|source| &source.user).collect();
+        open.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        known.open = open.into_iter().take(MAX_SHOWN).cloned().collect();
+        let mut unusable: Vec<Unusable> = self.failures.values().map(Failure::known).collect();
+        unusable.sort_by(|one, other| one.user.as_str().cmp(other.user.as_str()));
+        unusable.truncate(MAX_KNOWN);
+        known.unusable = unusable;
+        known.connecting = self.choice.pending().count();
+    }
+
     fn add(&mut self, id: SourceId, holder: &Holder) {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout.clone());
         self.uses += 1;
+        self.names.add(id, SourceName { user: Some(holder.user.clone()), address: holder.address.clone() });
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);
         let is_a_guess = holder.is_unproven();
         self.in_use.insert(id, SourceInUse { number, peer, user, is_a_guess, now });

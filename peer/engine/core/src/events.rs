@@ -79,4 +79,6 @@ pub struct SourceStatus {
     pub holds: u32,
     /// Whether it is not asked for a while.
     pub backing_off: bool,
+    /// Whether it was silent for too long, and has sent nothing since.
+    pub silent: bool,
 }

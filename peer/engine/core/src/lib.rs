@@ -179,12 +179,19 @@ impl DownloadCore {
         self.sources.len()
     }
 
+    /// Pieces that are missing and that no source holds.
+    pub fn unheld(&self) -> u32 {
+        let has_whole = self.sources.values().any(|source| source.have.is_none());
+        if has_whole { 0 } else { self.selector.unheld() }
+    }
+
     /// What a source is doing; `None` for one that was dropped.
     pub fn source(&self, source: SourceId) -> Option<SourceStatus> {
         let source = self.sources.get(&source)?;
         Some(SourceStatus {
             requests: source.requests.len(),
             holds: source.have.as_ref().map_or(self.layout.pieces(), ItemSet::count),
+            silent: source.silences > 0,
             backing_off: source.paused_until.is_some() || !source.not_now.is_empty(),
         })
     }

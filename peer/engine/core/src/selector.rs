@@ -111,6 +111,12 @@ impl Selector {
         self.wanted_count
     }
 
+    /// How many of the wanted items nobody holds.
+    #[must_use]
+    pub fn unheld(&self) -> u32 {
+        self.buckets.first().map_or(0, |bucket| u32::try_from(bucket.len()).unwrap_or(u32::MAX))
+    }
+
     /// How many hold `item`.
     #[must_use]
     pub fn holders(&self, item: u32) -> u32 {
@@ -345,6 +351,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         assert_eq!(selector.rarest(Some(&little), |_| true, &mut rng), Some(88_888));
         assert_eq!(selector.rarest(Some(&little), |item| item != 88_888, &mut rng), Some(77_777));
+        assert_eq!(selector.unheld(), 99_999);
         selector.unwant(77_777);
         selector.unwant(88_888);
         assert_eq!(selector.rarest(Some(&little), |_| true, &mut rng), None);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 use shoal_common::{Bitfield, Layout, Listing};
-use shoal_disk::{Beneath, Lock};
+use shoal_disk::{Lock, Tree};
 
 use crate::content::Target;
 use crate::disk::{DiskError, io_error, open_error, write_blocks};
@@ -27,7 +27,7 @@ const PROBE: [&str; 2] = [".shoal-probe~", ".SHOAL-PROBE~"];
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct PartFolder {
-    root: Beneath,
+    root: Tree,
     path: PathBuf,
     layout: Layout,
     listing: Arc<Listing>,
@@ -57,7 +57,7 @@ impl PartFolder {
     }
 
     /// Opens and locks the folder that is there; nothing if another took its place in that moment.
-    fn lock_existing(path: &Path) -> Result<(Option<Beneath>, Option<Lock>), DiskError> {
+    fn lock_existing(path: &Path) -> Result<(Option<Tree>, Option<Lock>), DiskError> {
         let there = || std::fs::symlink_metadata(path);
         match there() {
             Ok(found) if !found.is_dir() => return Err(DiskError::Foreign(path.to_owned())),
@@ -65,7 +65,7 @@ impl PartFolder {
             Err(error) => return Err(io_error("look at", path, error)),
             Ok(_) => {}
         }
-        let root = Beneath::open(path).map_err(|error| open_error(path, error))?;
+        let root = Tree::open(path).map_err(|error| open_error(path, error))?;
         let opened = root.folder().metadata().map_err(|error| io_error("open", path, error))?;
         let held = match shoal_disk::try_lock(root.folder()) {
             Ok(held) => held,

@@ -38,6 +38,15 @@ impl Partial {
         })
     }
 
+    /// Whether a `.pstate` may be that of a download of this content: it is, or it was cut off before it says of which.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn may_be_of(state: File, content: &Content) -> io::Result<bool> {
+        let state = read_bounded(state, MAX_STATE)?;
+        Ok(matches!(Saved::parse(&state, content), Saved::Known { .. } | Saved::Torn))
+    }
+
     /// The content that is being downloaded.
     #[must_use]
     pub fn content(&self) -> &Content {

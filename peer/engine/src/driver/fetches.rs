@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::buffer::{Arrived, Filling, PieceBuf, PieceData, Sample, Spill};
 use crate::driver::stats::Stats;
 use crate::pool::{POOL_BLOCKS, Pool};
-use crate::rate::Limiter;
+use crate::rate::{Limiter, Limiters};
 use crate::resources::Resources;
 use crate::source::AnySource;
 use shoal_engine_core::RequestId;
@@ -41,7 +41,7 @@ pub(super) enum FetchEvent {
 /// See the module.
 pub(super) struct Fetches {
     pool: Pool,
-    limiter: Limiter,
+    limiters: Limiters,
     sources: HashMap<SourceId, Connected>,
     requests: HashMap<RequestId, Running>,
     by_task: HashMap<Id, RequestId>,
@@ -73,11 +73,11 @@ struct Running {
 }
 
 impl Fetches {
-    pub(super) fn new(resources: &Resources) -> Self {
+    pub(super) fn new(resources: &Resources, own: Limiter) -> Self {
         let (arrived_sender, arrived) = mpsc::channel(POOL_BLOCKS);
         Self {
             pool: resources.pool.clone(),
-            limiter: resources.limiter.clone(),
+            limiters: Limiters { own, all: resources.limiter.clone() },
             sources: HashMap::new(),
             requests: HashMap::new(),
             by_task: HashMap::new(),
@@ -151,7 +151,7 @@ impl Fetches {
             request,
             run.clone(),
             self.pool.clone(),
-            self.limiter.clone(),
+            self.limiters.clone(),
             self.arrived_sender.clone(),
         );
         let source = connected.source.clone();

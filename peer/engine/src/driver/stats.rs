@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_common::Bitfield;
@@ -22,6 +23,7 @@ const BUSY_QUEUE: usize = 16;
 
 /// See the module.
 pub(super) struct Stats {
+    resources: Arc<Resources>,
     total: u64,
     fetched: Meter,
     wasted: u64,
@@ -29,6 +31,8 @@ pub(super) struct Stats {
     dropped: VecDeque<SourceRow>,
     /// When there was last something to fetch, and the bytes that had come.
     moved: (Instant, u64),
+    /// When something came last, or there was nothing to fetch, and the bytes that had come.
+    came: (Instant, u64),
 }
 
 /// Counts bytes and measures their rate.
@@ -59,14 +63,16 @@ impl Meter {
 }
 
 impl Stats {
-    pub(super) fn new(total: u64, now: Instant) -> Self {
+    pub(super) fn new(resources: Arc<Resources>, total: u64, now: Instant) -> Self {
         Self {
+            resources,
             total,
             fetched: Meter::new(now),
             wasted: 0,
             sources: BTreeMap::new(),
             dropped: VecDeque::new(),
             moved: (now, 0),
+            came: (now, 0),
         }
     }
 
@@ -89,6 +95,8 @@ impl Stats {
             rate: 0,
             requests: 0,
             holds: 0,
+            silent: false,
+            patient: false,
         });
         if self.dropped.len() > SHOWN_DROPPED {
             self.dropped.pop_front();
@@ -97,6 +105,7 @@ impl Stats {
 
     pub(super) fn fetched(&mut self, source: SourceId, bytes: u64) {
         self.fetched.bytes += bytes;
+        self.resources.fetched.fetch_add(bytes, Ordering::Relaxed);
         if let Some(meter) = self.sources.get_mut(&source) {
             meter.bytes += bytes;
         }
@@ -125,6 +134,9 @@ impl Stats {
         if phase != Phase::Waiting || self.moved.1 != self.fetched.bytes {
             self.moved = (now, self.fetched.bytes);
         }
+        if phase != Phase::Downloading || self.came.1 != self.fetched.bytes {
+            self.came = (now, self.fetched.bytes);
+        }
         let live = self.sources.iter_mut().filter_map(|(&id, meter)| {
             let status = core.source(id)?;
             let state = match () {
@@ -140,6 +152,8 @@ impl Stats {
                 rate,
                 requests: status.requests,
                 holds: status.holds,
+                silent: status.silent,
+                patient: status.backing_off && !status.silent,
             })
         });
         let rows: Arc<[SourceRow]> = live.chain(self.dropped.iter().cloned()).collect();
@@ -152,6 +166,8 @@ impl Stats {
             wasted_bytes: self.wasted,
             digested_bytes,
             rate,
+            unheld: core.unheld(),
+            quiet: now.saturating_duration_since(self.came.0),
             idle: now.saturating_duration_since(self.moved.0),
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
             sources: rows.iter().filter(|row| row.delivers()).count(),
@@ -166,13 +182,13 @@ pub(super) fn bottleneck(
     core: &DownloadCore,
     resources: &Resources,
     queued: usize,
-    held_up: bool,
+    at_rate_limit: bool,
 ) -> Bottleneck {
     match phase {
         Phase::Waiting if core.is_busy() => Bottleneck::SourcesBusy,
         Phase::Waiting => Bottleneck::NoSource,
         Phase::Downloading if queued >= BUSY_QUEUE || resources.pool.available() == 0 => Bottleneck::Disk,
-        Phase::Downloading if held_up && resources.limiter.rate().is_some() => Bottleneck::RateLimit,
+        Phase::Downloading if at_rate_limit => Bottleneck::RateLimit,
         Phase::Downloading => Bottleneck::Sources,
         Phase::Opening | Phase::Checking | Phase::Finishing | Phase::Ended => Bottleneck::Idle,
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connection;
+use super::trouble::Trouble;
 use crate::price;
 
 /// Connections to one peer at most.
@@ -49,7 +50,7 @@ pub(super) struct PeerConnections {
     peers: Arc<Peers>,
     peer: PeerId,
     location: watch::Sender<Location>,
-    failure: Mutex<Option<(Instant, String)>>,
+    failure: Mutex<Option<(Instant, Unreached)>>,
     /// Locked while connecting, so that files that want the same connection make it once.
     connections: [tokio::sync::Mutex<Option<Arc<Connection>>>; CONNECTIONS],
 }
@@ -67,6 +68,13 @@ impl Location {
     fn holds(&self, address: SocketAddr, then: &Self) -> bool {
         self.era == then.era && self.addresses.contains(&address)
     }
+}
+
+/// Why a peer cannot be connected to: in words that read on behind its name, and for programs.
+#[derive(Debug, Clone)]
+pub(super) struct Unreached {
+    pub(super) reason: String,
+    pub(super) trouble: Trouble,
 }
 
 /// A new connection, and about how long a round trip takes on it.
@@ -93,11 +101,15 @@ impl Peers {
     }
 
     /// Room for a connection of that number to a peer; further ones must leave half of the room to others.
-    fn room(&self, number: usize) -> Result<OwnedSemaphorePermit, String> {
+    fn room(&self, number: usize) -> Result<OwnedSemaphorePermit, Unreached> {
         let free = number == 0 || self.room.available_permits() > self.most / 2;
         let room = if free { self.room.clone().try_acquire_owned().ok() } else { None };
-        room.ok_or_else(|| {
-            format!("has to wait: {} connections are open, and no more may be (ulimit -n)", self.most)
+        room.ok_or_else(|| Unreached {
+            reason: format!(
+                "has to wait: {} connections are open, and no more may be (ulimit -n)",
+                self.most
+            ),
+            trouble: Trouble::Connections,
         })
     }
 
@@ -184,16 +196,16 @@ impl PeerConnections {
     /// The connection of that number, made now if there is none. Dropping the future is safe.
     ///
     /// # Errors
-    /// Why no address answers as that peer, in words that read on behind its name.
-    pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, String> {
+    /// Why no address answers as that peer.
+    pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, Unreached> {
         let mut slot = self.connections[number % CONNECTIONS].lock().await;
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(connection.clone());
         }
-        if let Some((at, reason)) = &*self.failure()
+        if let Some((at, failure)) = &*self.failure()
             && at.elapsed() < FAILURE_COUNTS
         {
-            return Err(reason.clone());
+            return Err(failure.clone());
         }
         // One that ended gives its room back.
         *slot = None;
@@ -211,26 +223,27 @@ impl PeerConnections {
                     let carried = self.carry(address, then, stream, room.take());
                     Ok(slot.insert(Arc::new(carried)).clone())
                 }
-                Err(reason) => {
-                    *self.failure() = Some((Instant::now(), reason.clone()));
-                    Err(reason)
+                Err(failure) => {
+                    *self.failure() = Some((Instant::now(), failure.clone()));
+                    Err(failure)
                 }
             };
         }
     }
 
     /// Tries the addresses one after the other.
-    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, Dialled), String> {
-        let mut reason = String::from("gave no address that can be dialled");
+    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, Dialled), Unreached> {
+        let reason = "gave no address that can be dialled".to_owned();
+        let mut failure = Unreached { reason, trouble: Trouble::NoWay };
         for &address in addresses {
             let began = Instant::now();
             match bulk::connect(address, self.peer, &self.peers.identity).await {
                 // TCP's handshake and TLS's.
                 Ok(stream) => return Ok((address, (stream, began.elapsed() / 2))),
-                Err(error) => reason = predicate(error),
+                Err(error) => failure = unreached(error),
             }
         }
-        Err(reason)
+        Err(failure)
     }
 
     /// A connection that ends when it does not lead to the peer any more, and gives its room back then.
@@ -268,21 +281,27 @@ impl PeerConnections {
         connection
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+    fn failure(&self) -> MutexGuard<'_, Option<(Instant, Unreached)>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why a peer cannot be connected to, to be read behind its name.
-fn predicate(error: BulkError) -> String {
-    match error {
-        BulkError::Refused { way } => format!("cannot be reached at {way} (it refuses connections)"),
-        BulkError::TimedOut { way } => format!("does not answer at {way}"),
+fn unreached(error: BulkError) -> Unreached {
+    let (reason, trouble) = match error {
+        BulkError::Refused { way } => {
+            (format!("cannot be reached at {way} (it refuses connections)"), Trouble::Refuses)
+        }
+        BulkError::TimedOut { way } => (format!("does not answer at {way}"), Trouble::Silent),
         BulkError::WrongPeer { way, .. } => {
-            format!("cannot be reached at {way} (it answers with another key)")
+            (format!("cannot be reached at {way} (it answers with another key)"), Trouble::OtherKey)
         }
-        BulkError::Unreachable { way, reason } | BulkError::Handshake { way, reason } => {
-            format!("cannot be reached at {way} ({reason})")
+        // Something listens there that does not speak TLS as a peer does.
+        BulkError::Handshake { way, reason } => {
+            (format!("cannot be reached at {way} ({reason})"), Trouble::OtherKey)
         }
-    }
+        BulkError::Unreachable { way, reason } => {
+            (format!("cannot be reached at {way} ({reason})"), Trouble::NoWay)
+        }
+    };
+    Unreached { reason, trouble }
 }

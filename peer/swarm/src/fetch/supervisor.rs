@@ -17,6 +17,7 @@ use super::channels::{ChannelState, Fault};
 use super::parallel::Parallel;
 use super::peers::{CONNECTIONS, PeerConnections};
 use super::target::{Liveness, OpenChannel, Target};
+use super::trouble::Trouble;
 use crate::KEEP_ALIVE;
 use crate::have_log::{HaveCursor, HaveLog};
 use crate::uploads::{GATHER, Uploads};
@@ -32,9 +33,8 @@ const MAX_PIECES: usize = 4_096;
 
 /// How a session with the server ended. Reasons read on behind the peer's name.
 enum Parted {
-    /// The connection ended, could not be had, or the server does not serve us the file, and what it says is the matter
-    /// with its copy.
-    Gone(String, Option<CopyTrouble>),
+    /// The connection ended, could not be had, or the server does not serve us the file.
+    Gone(String, Trouble),
     /// Not with this ticket.
     Ticket,
     /// It broke the protocol.
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let log = uploads.log(target.key);
     let supervisor = Supervisor { target, connections, tickets, log };
     let ended = stop.run_until_cancelled(supervisor.run()).await;
-    let dropped = || gone("is not used any more").into();
+    let dropped = || gone("is not used any more", Trouble::Lost).into();
     // First how it stands, then what it holds: one who sees that it holds nothing can ask why.
     supervisor.part(ended.unwrap_or_else(dropped));
     supervisor.connections.release();
@@ -93,7 +93,7 @@ impl Supervisor {
             self.part(Liveness::Connecting);
             let newer = timeout(NEWER_TICKET, changed.changed()).await.is_ok();
             if !newer && self.tickets.own_ticket(self.target.key.group) == Some(ticket) {
-                return gone("does not accept this client's ticket").into();
+                return Parted::Ticket.into();
             }
         }
     }
@@ -166,7 +166,8 @@ impl Supervisor {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, which: usize, ticket: &[u8]) -> Result<Watched, Parted> {
-        let connection = self.connections.connection(which).await.map_err(gone)?;
+        let connection = self.connections.connection(which).await;
+        let connection = connection.map_err(|failure| Parted::Gone(failure.reason, failure.trouble))?;
         let opened = connection.channels.open(self.target.layout.clone(), self.target.have.clone());
         let (number, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.target.key.group, self.target.key.file);
@@ -183,7 +184,7 @@ impl Supervisor {
             Ok(Ok(ChannelState::Opening)) | Ok(Err(_)) | Err(_) => {
                 // A connection that is dead must not be found again by the next that tries.
                 channel.connection.end_if_silent(OPENING / 2);
-                gone("does not answer")
+                gone("does not answer", Trouble::Silent)
             }
         };
         self.close(which);
@@ -202,7 +203,9 @@ impl Supervisor {
         match watched.state.wait_for(|state| *state != ChannelState::Open).await.map(|state| state.clone()) {
             Ok(ChannelState::Refused(reason, copy)) => Self::refused(reason, copy),
             Ok(ChannelState::Lost(fault)) => parted(fault),
-            Ok(ChannelState::Open | ChannelState::Opening) | Err(_) => gone("is not used any more"),
+            Ok(ChannelState::Open | ChannelState::Opening) | Err(_) => {
+                gone("is not used any more", Trouble::Lost)
+            }
         }
     }
 
@@ -224,15 +227,15 @@ impl Supervisor {
 
     /// The peer does not serve us the file.
     fn refused(reason: Refused, copy: Option<CopyTrouble>) -> Parted {
-        let reason = match (reason, copy) {
+        let (reason, trouble) = match (reason, copy) {
             (Refused::Ticket | Refused::Expired, _) => return Parted::Ticket,
-            (_, Some(copy)) => of_copy(copy),
-            (Refused::Limit, None) => "has too much to do",
-            (Refused::NotShared, None) => "does not share the file any more",
-            (Refused::Changed, None) => of_copy(CopyTrouble::Changed),
-            (Refused::Malformed, None) => "does not understand this client",
+            (_, Some(copy)) => (of_copy(copy), Trouble::Copy(copy)),
+            (Refused::Limit, None) => ("has too much to do", Trouble::Busy),
+            (Refused::NotShared, None) => ("does not share the file any more", Trouble::NotShared),
+            (Refused::Changed, None) => (of_copy(CopyTrouble::Changed), Trouble::Copy(CopyTrouble::Changed)),
+            (Refused::Malformed, None) => ("does not understand this client", Trouble::Version),
         };
-        Parted::Gone(reason.into(), copy)
+        gone(reason, trouble)
     }
 
     fn close(&self, number: usize) {
@@ -263,20 +266,20 @@ async fn opened_if<F: Future + Unpin>(opening: &mut Option<F>) -> F::Output {
 impl From<Parted> for Liveness {
     fn from(parted: Parted) -> Self {
         match parted {
-            Parted::Gone(reason, copy) => Self::Gone { reason, copy },
+            Parted::Gone(reason, trouble) => Self::Gone { reason, trouble },
             Parted::Invalid(reason) => Self::Invalid(reason),
-            Parted::Ticket => Self::Gone { reason: parted.reason().to_owned(), copy: None },
+            Parted::Ticket => Self::Gone { reason: parted.reason().to_owned(), trouble: Trouble::Ticket },
         }
     }
 }
 
-fn gone(reason: impl Into<String>) -> Parted {
-    Parted::Gone(reason.into(), None)
+fn gone(reason: impl Into<String>, trouble: Trouble) -> Parted {
+    Parted::Gone(reason.into(), trouble)
 }
 
 fn parted(fault: Fault) -> Parted {
     match fault {
-        Fault::Gone(reason) => gone(format!("is lost ({reason})")),
+        Fault::Gone(reason) => gone(format!("is lost ({reason})"), Trouble::Lost),
         Fault::Invalid(reason) => Parted::Invalid(reason),
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_common::peer_wire::{CopyTrouble, ToServer};
+use shoal_common::peer_wire::ToServer;
 use shoal_common::{Layout, PeerId};
 use shoal_engine::{Have, SourceError};
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::channels::NOT_OPEN;
 use super::connection::Connection;
 use super::peers::CONNECTIONS;
+use super::trouble::Trouble;
 use crate::FileKey;
 
 /// Bytes in flight from which on a second connection is worth making: a network that needs them is a fast one.
@@ -42,10 +43,10 @@ pub enum Liveness {
     Open,
     /// This source is over. The peer may be found again by another source.
     Gone {
-        /// Why.
+        /// Why, in words.
         reason: String,
-        /// What the peer said is the matter with its copy of the file, if that is why.
-        copy: Option<CopyTrouble>,
+        /// Why, for programs.
+        trouble: Trouble,
     },
     /// This source is over: the peer broke the protocol, and how.
     Invalid(String),

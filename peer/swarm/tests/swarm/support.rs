@@ -137,7 +137,7 @@ pub(crate) async fn end(mut liveness: watch::Receiver<Liveness>) -> Liveness {
 /// Why a source ended, and what was said of the copy.
 pub(crate) async fn gone(liveness: watch::Receiver<Liveness>) -> (String, Option<CopyTrouble>) {
     match end(liveness).await {
-        Liveness::Gone { reason, copy } => (reason, copy),
+        Liveness::Gone { reason, trouble } => (reason, trouble.copy()),
         other => panic!("{other:?}"),
     }
 }

@@ -4,9 +4,11 @@ use shoal_session::events::Event;
 use shoal_swarm::FileKey;
 use tokio::time::Instant;
 
+use super::super::facts::ShareFacts;
 use super::super::health::Report;
 use super::super::problem::{absent, changed};
 use super::Monitor;
+use crate::FileRef;
 
 impl Monitor {
     pub(super) fn report(&self, key: FileKey, report: &Report) {
@@ -23,6 +25,27 @@ impl Monitor {
             }
             Report::Back => self.parts.events.emit(Event::ShareBack { group, file, path }),
         }
+    }
+
+    /// What is known of all shares, or of that one.
+    pub(super) fn facts(&self, file: Option<&FileRef>) -> Vec<ShareFacts> {
+        let named = self.entries.iter().filter(|(_, entry)| match file {
+            Some(file) => entry.record.manifest.name == file.file,
+            None => true,
+        });
+        let facts = named.map(|(&key, entry)| {
+            let (group, name) = self.parts.name_of(&entry.record);
+            ShareFacts {
+                key,
+                file: FileRef { group, file: name },
+                path: entry.record.path.clone(),
+                standing: Some(entry.health.standing()),
+                percent: self.checks.percent(key),
+                waiting: if entry.health.is_reading() { self.checks.waiting(key) } else { 0 },
+                problem: None,
+            }
+        });
+        facts.filter(|share| file.is_none_or(|file| share.file == *file)).collect()
     }
 
     /// Answers logins after all their files were looked at, or after they waited long enough.

@@ -54,6 +54,8 @@ impl World {
             rate: self.rates[number],
             requests: 1,
             holds: 1,
+            silent: false,
+            patient: false,
         };
         let rows: Vec<SourceRow> = self.in_use.iter().map(row).collect();
         for step in self.choice.next_steps(&rows, false, self.now) {
@@ -245,6 +247,8 @@ fn a_source_whose_holder_moved_is_replaced_and_one_that_came_back_only_if_it_is_
             rate,
             requests: 1,
             holds: 1,
+            silent: false,
+            patient: false,
         };
         choice.next_steps(&[row], false, now)
     };

@@ -249,6 +249,8 @@ impl World {
             ),
             requests: 1,
             holds: u32::from(source.open.is_some()),
+            silent: false,
+            patient: false,
         };
         let rows: Vec<SourceRow> = self.sources.iter().map(row).collect();
         for step in self.choice.next_steps(&rows, false, self.now) {

@@ -1,0 +1,115 @@
+//! A group's files: listed, shared, and no longer shared.
+
+use std::collections::{HashMap, HashSet};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use serde_json::{Value, json};
+use shoal_client::{Client, ClientError};
+use shoal_common::tracker_api::FileEntry;
+use shoal_common::{FileName, GroupName};
+
+use super::named::{NamedFile, NamedGroup};
+use super::{Site, answered, done, malformed, upload};
+use crate::body;
+use crate::schema::answers::{Done, Files, Peers, Problem, SharedFile, Shares};
+use crate::schema::requests::NewShare;
+
+pub(super) fn router() -> Router<Site> {
+    Router::new()
+        .route("/api/1/shares", get(shares))
+        .route("/api/1/groups/{group}/files", get(files).post(share))
+        .route("/api/1/groups/{group}/files/{file}", delete(stop).put(upload::put))
+        .route("/api/1/groups/{group}/files/{file}/peers", get(peers))
+}
+
+/// What this client shares
+#[utoipa::path(
+    get,
+    path = "/api/1/shares",
+    responses((status = 200, body = Shares), (status = "4XX", body = Problem))
+)]
+pub(super) async fn shares(State(site): State<Site>) -> Response {
+    answered(site.client.shares().await.map(|shares| json!({ "shares": shares })))
+}
+
+/// A group's files
+#[utoipa::path(
+    get,
+    path = "/api/1/groups/{group}/files",
+    params(("group" = String, Path)),
+    responses((status = 200, body = Files), (status = "4XX", body = Problem))
+)]
+pub(super) async fn files(State(site): State<Site>, NamedGroup(group): NamedGroup) -> Response {
+    answered(listed(&site.client, group).await)
+}
+
+/// A group's files, with what this client has of each.
+async fn listed(client: &Client, group: GroupName) -> Result<Value, ClientError> {
+    let files = client.files(&group).await?;
+    let shares = client.shares().await?;
+    let shared: HashSet<&FileName> =
+        shares.iter().filter(|share| share.group == group).map(|share| &share.file).collect();
+    let downloads = client.downloads();
+    let downloads: HashMap<&FileName, char> = downloads
+        .iter()
+        .filter(|row| row.group == group)
+        .map(|row| (&row.file, row.state.letter()))
+        .collect();
+    let row = |file: &FileEntry| {
+        let mut value = json!(file);
+        value["shared_here"] = shared.contains(&file.name).into();
+        if let Some(state) = downloads.get(&file.name) {
+            value["download"] = state.to_string().into();
+        }
+        value
+    };
+    Ok(json!({ "files": files.iter().map(row).collect::<Vec<_>>(), "group": group }))
+}
+
+/// Share a file where it is
+#[utoipa::path(
+    post,
+    path = "/api/1/groups/{group}/files",
+    params(("group" = String, Path)),
+    request_body = NewShare,
+    responses((status = 200, body = SharedFile), (status = "4XX", body = Problem))
+)]
+pub(super) async fn share(
+    State(site): State<Site>,
+    NamedGroup(group): NamedGroup,
+    request: Request,
+) -> Response {
+    let NewShare { path } = match body::read(request).await {
+        Ok(share) => share,
+        Err(refusal) => return refusal,
+    };
+    if !path.is_absolute() {
+        return malformed("give the file's whole path, from / on");
+    }
+    done(site.share(path, group).await)
+}
+
+/// Stop sharing a file
+#[utoipa::path(
+    delete,
+    path = "/api/1/groups/{group}/files/{file}",
+    params(("group" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = Done), (status = "4XX", body = Problem))
+)]
+pub(super) async fn stop(State(site): State<Site>, NamedFile(file): NamedFile) -> Response {
+    done(site.client.stop_share(&file).await)
+}
+
+/// Who holds a file
+#[utoipa::path(
+    get,
+    path = "/api/1/groups/{group}/files/{file}/peers",
+    params(("group" = String, Path), ("file" = String, Path)),
+    responses((status = 200, body = Peers), (status = "4XX", body = Problem))
+)]
+pub(super) async fn peers(State(site): State<Site>, NamedFile(file): NamedFile) -> Response {
+    answered(site.client.peers(&file).await.map(|peers| json!({ "peers": peers })))
+}
