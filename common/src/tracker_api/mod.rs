@@ -26,8 +26,8 @@ pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 /// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
 /// [`RefusalKind::SignedOut`], and there are quotas. From 3 on trackers say which addresses are unproven, and learn which do not
-/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]).
-pub const REVISION: u32 = 3;
+/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]). From 4 on there are folders.
+pub const REVISION: u32 = 4;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -34,15 +34,6 @@ fn long_file(dir: &Path) -> PathBuf {
     path
 }
 
-/// A folder, which earlier versions do not know.
-fn folder(dir: &Path) -> PathBuf {
-    let path = dir.join("album");
-    std::fs::create_dir_all(path.join("one")).unwrap();
-    random_file(&path.join("one/a.bin"), 200_000, 6);
-    random_file(&path.join("b.bin"), 10, 7);
-    path
-}
-
 /// What a user does with an account, a group and files, besides exchanging them.
 fn look_around(client: &mut Client) {
     for command in [
@@ -77,8 +68,6 @@ fn clients_of_an_earlier_version_work_with_these_trackers_and_clients() {
     // What it cannot read is left out, or it hears what to update.
     let path = long_file(dir.path());
     bob.ok(&format!("upload_file '{}' g", path.display()));
-    let album = folder(dir.path());
-    bob.ok(&format!("upload_file '{}' g", album.display()));
     bob.ok(&format!("create_group '{JOINED}'"));
     let mut zoe = Client::start(dir.path(), "zoe", &trackers.info());
     zoe.ok(&format!("create_user '{JOINED}' secret"));
@@ -89,16 +78,11 @@ fn clients_of_an_earlier_version_work_with_these_trackers_and_clients() {
     let name = path.file_name().unwrap().to_str().unwrap();
     let error = ann.fails(&format!("download_file g '{name}' {}", dir.path().display()));
     assert!(error.contains("too long"), "{error}");
-    let error = ann.fails(&format!("download_file g album {}/copies/", dir.path().display()));
-    assert!(error.contains("contradicts itself"), "{error}");
     // Updated, it has everything.
     let mut ann = ann.quit().0.restart_as(None);
     ann.ok("login ann 'quite another one'");
     look_around(&mut ann);
     until("its share is there", || bob.sharers("g", "one.bin") == 2);
-    ann.ok(&format!("download_file g album {}/copies/", dir.path().display()));
-    ann.until_download("album", "C");
-    assert!(same_content(&album.join("one/a.bin"), &dir.path().join("copies/album/one/a.bin")));
 }
 
 #[test]
@@ -120,7 +104,6 @@ fn clients_work_with_trackers_of_an_earlier_version() {
     let path = long_file(dir.path());
     for command in [
         format!("upload_file '{}' g", path.display()),
-        format!("upload_file '{}' g", folder(dir.path()).display()),
         format!("create_group '{JOINED}'"),
         format!("create_user '{JOINED}' secret"),
     ] {
@@ -167,11 +150,6 @@ fn trackers_of_two_versions_are_one_cluster() {
     assert!(Member::connect(trackers.port(1)).login("cm", "secret").is_ok());
     new.login(JOINED, "secret").unwrap();
     new.create_group(JOINED);
-    let mut zoe = Client::enter(dir.path(), "zoe", &trackers.info_of(2));
-    zoe.ok("create_group folders");
-    let album = folder(dir.path());
-    zoe.ok(&format!("upload_file '{}' folders", album.display()));
-    trackers.until_in_step();
     let error = bob.fails("create_user 'b\u{43e}b' secret");
     assert!(error.contains("resembles"), "{error}");
     trackers.until_in_step();
@@ -188,12 +166,6 @@ fn trackers_of_two_versions_are_one_cluster() {
     }
     trackers.until_in_step();
     look_around(&mut ann);
-    // The earlier version passed it on.
-    let mut yan = Client::enter(dir.path(), "yan", &trackers.info_of(1));
-    zoe.let_in("folders", &mut [&mut yan]);
-    yan.ok(&format!("download_file folders album {}/copies/", dir.path().display()));
-    yan.until_download("album", "C");
-    assert!(same_content(&album.join("b.bin"), &dir.path().join("copies/album/b.bin")));
     for name in ["mm", "cm", JOINED] {
         until(&format!("{name} is definite"), || {
             !Member::connect(trackers.port(1)).login(name, "secret").unwrap().provisional
