@@ -13,8 +13,8 @@ use crate::watch;
 
 /// Share a file or folder with a group
 ///
-/// Of a folder all files are shared, as one item; links in it are left out. The file stays where it is; only its name, size and digests go to the trackers. It is shared while this client runs
-/// and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
+/// A folder is one item; links in it are left out. What is shared stays where it is; only name, size and digests go to the
+/// trackers. It is shared while this client runs and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
 /// version, upload it again. --mirror names an HTTP address with the same content, until you stop sharing; other members
 /// use it if the address is public. The mirrors that you name last replace earlier ones.
 #[derive(Debug, Args)]
