@@ -15,6 +15,7 @@
 mod ceiling;
 mod dfs;
 mod distribution;
+mod folders;
 mod http;
 mod links;
 mod noise;
@@ -35,7 +36,7 @@ use crate::noise::Noise;
 /// What a job takes of memory beside the bytes that it moves, at most.
 const REST: u64 = 512 << 20;
 
-const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs|page|check [--runs N] [--mib SIZE] [--rivals DIR] [--long]
+const USAGE: &str = "usage: scripts/bench swarm|distribution|segments|dfs|folders|page|check [--runs N] [--mib SIZE] [--rivals DIR] [--long]
   --runs N      rounds; medians are printed [default: 3]
   --old FOLDER  another build's programs, measured beside this one's (swarm, segments, dfs)
   --mib SIZE    size of the file [default: 1024]
@@ -167,6 +168,7 @@ fn main() -> ExitCode {
         Some("distribution") => distribution::run,
         Some("segments") => segments::run,
         Some("dfs") => dfs::run,
+        Some("folders") => folders::run,
         Some("page") => page::run,
         Some("check") => check,
         _ => usage(),

@@ -233,3 +233,15 @@ pub(crate) fn heading(arguments: &[String]) -> String {
         said("uname", &["-r"]),
     )
 }
+
+/// Copies a file, or a folder with all that is in it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "cp: {copied}");
+}
+
+/// Whether two files have the same content, or two folders the same files.
+pub(crate) fn same_tree(one: &Path, other: &Path) -> bool {
+    let same = Command::new("diff").args(["-rq", "--no-dereference"]).arg(one).arg(other).output().unwrap();
+    same.status.success()
+}

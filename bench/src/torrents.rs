@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use shoal_tests::{free_port, same_content, until};
+use shoal_tests::{free_port, until};
 
-use crate::running::{Running, installed};
+use crate::running::{Running, copy_tree, installed, same_tree};
 use crate::sample::Sample;
 use crate::{Plan, absent};
 
@@ -41,7 +41,7 @@ impl Client {
     }
 }
 
-/// A torrent of the file, and the programs that are installed.
+/// A torrent of a file or folder, and the programs that are installed.
 pub(crate) struct Torrents {
     dir: PathBuf,
     source: PathBuf,
@@ -85,6 +85,11 @@ impl Torrents {
         torrents
     }
 
+    /// Whether that program is installed.
+    pub(crate) fn has(&self, client: Client) -> bool {
+        self.clients.contains(&client)
+    }
+
     /// What is measured: each program with one seeder and with four, if it gains by them.
     pub(crate) fn jobs(&self) -> Vec<(Client, usize)> {
         let with = |&client: &Client| {
@@ -112,7 +117,7 @@ impl Torrents {
         sample.cpu_seconds += running.iter().map(Running::cpu).sum::<f64>();
         // It may still be writing what it has checked.
         let got = target.path().join(self.source.file_name().unwrap());
-        until("the file is right", || same_content(&self.source, &got));
+        until("what came is right", || same_tree(&self.source, &got));
         Ok(sample)
     }
 
@@ -122,7 +127,7 @@ impl Torrents {
         let own = folder.join(self.source.file_name().unwrap());
         if !own.exists() {
             std::fs::create_dir_all(&folder).unwrap();
-            std::fs::copy(&self.source, &own).unwrap();
+            copy_tree(&self.source, &own);
         }
         let mut command = self.command(client, &folder, port, &self.dir.join("seeding"), &[]);
         let mut seeder = Running::listening(&mut command, &log, port)?;

@@ -125,6 +125,21 @@ impl Bitfield {
         self.len
     }
 
+    /// The bytes of the pieces in the set, as `layout` cuts them.
+    #[must_use]
+    pub fn bytes(&self, layout: &Layout) -> u64 {
+        if self.is_all() {
+            return layout.size();
+        }
+        if layout.files() != 1 {
+            return self.iter(layout).map(|piece| u64::from(layout.length(piece))).sum();
+        }
+        // Only the last piece may be shorter.
+        let whole = u64::from(self.ones) * u64::from(layout.piece_length());
+        let last = layout.iter().next_back().filter(|&last| self.has(last));
+        whole - last.map_or(0, |last| u64::from(layout.piece_length() - layout.length(last)))
+    }
+
     /// How many pieces are in the set, in percent rounded down.
     #[must_use]
     pub fn percent(&self) -> u8 {

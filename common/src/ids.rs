@@ -95,6 +95,15 @@ impl Uid {
     }
 }
 
+impl Fid {
+    /// Under which id the holders of this folder serve its listing.
+    #[must_use]
+    pub fn of_listing(self) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("shoal 2026 listing id");
+        Self(first_16(hasher.update(&self.0)))
+    }
+}
+
 impl Gid {
     /// The id of the group that `founder` founded under `name`.
     #[must_use]

@@ -6,6 +6,7 @@ pub mod bucket;
 pub mod budget;
 pub mod credentials;
 pub mod digest;
+pub mod folder;
 pub mod ids;
 pub mod join;
 pub mod layout;
@@ -30,8 +31,9 @@ pub use digest::{
     Blake3, Blake3Hasher, Digests, DigestsHasher, FileDigest, FileHasher, Md5, OtherDigestsHasher, Sha1,
     Sha224, Sha256, Sha384, Sha512,
 };
+pub use folder::{FolderRecord, ListedFile, Listing, ListingError};
 pub use ids::{AccountDigest, Fid, Gid, Nonce, RequestId, Uid};
-pub use layout::{Layout, PieceIndex};
+pub use layout::{Layout, PieceIndex, Stretch};
 pub use manifest::Manifest;
 pub use names::{FileName, GroupName, NameError, NodeName, UserName};
 pub use password::Password;

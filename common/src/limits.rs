@@ -11,6 +11,15 @@ pub const MAX_PIECE_LENGTH: u32 = 16 * 1024 * 1024;
 /// Longest file: `MAX_PIECES` of the largest pieces, 1.6 TB.
 pub const MAX_FILE_SIZE: u64 = MAX_PIECES as u64 * MAX_PIECE_LENGTH as u64;
 
+/// Files and empty folders of one folder at most: a file has a piece of its own.
+pub const MAX_FOLDER_ENTRIES: usize = MAX_PIECES as usize;
+/// Longest path within a folder in bytes: a quarter of what systems take (`PATH_MAX`), so that there is room for where it lies.
+pub const MAX_FOLDER_PATH_BYTES: usize = 1_024;
+/// Names in such a path at most.
+pub const MAX_FOLDER_DEPTH: usize = 32;
+/// Longest listing of a folder: 100,000 entries with paths of 250 bytes.
+pub const MAX_LISTING_BYTES: u32 = 32 * 1024 * 1024;
+
 /// Longest user or group name in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Longest file name in bytes: what common file systems take (`NAME_MAX`). What is added to a name (on conflict, or for files of

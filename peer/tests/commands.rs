@@ -403,7 +403,7 @@ async fn the_last_sharer_learns_it_and_what_cannot_be_shared_is_refused() {
     let mut world = World::new(0).await;
     world.upload().await;
     for (line, expected) in [
-        (format!("upload_file '{}' g", world.folder.path().display()), "is a folder"),
+        (format!("upload_file '{}' g", world.folder.path().display()), "of an earlier version"),
         (format!("upload_file '{}' g", world.path("missing").display()), "cannot read"),
         (format!("upload_file '{}' h", world.path("a file.bin").display()), "not a member"),
         (

@@ -208,7 +208,7 @@ pub fn share_many(member: &mut Member, group: &str, files: usize, size: u64) {
         let pieces: Vec<_> = (0..layout.pieces()).map(piece).collect();
         let file = FileName::create(&format!("file-{number:06}.bin")).unwrap();
         let whole = FileDigest { sha1: Sha1(digest), blake3: Blake3([1; 32]) };
-        let (manifest, piece_list) = Manifest::new(file, layout, &pieces, whole, vec![]);
+        let (manifest, piece_list) = Manifest::new(file, layout.clone(), &pieces, whole, vec![]);
         Call::Share { request: RequestId::random(), group: group.clone(), manifest, piece_list }
     };
     for batch in (0..files).collect::<Vec<_>>().chunks(64) {

@@ -14,6 +14,7 @@ mod replace;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod sync;
+mod tree;
 
 use std::io;
 
@@ -23,9 +24,10 @@ pub use beneath::{Beneath, Held};
 pub use lock::{Lock, lock, try_lock};
 pub use modes::{is_exposed, warn_of_modes};
 pub use names::{is_about_name, try_name};
-pub use rename::rename_new;
+pub use rename::{rename_new, rename_new_folder};
 pub use replace::{beside, create, replace};
 pub use sync::{sync_data, sync_file, sync_folder};
+pub use tree::Tree;
 
 /// Whether an error says that this call is not to be had here, by the file system (EINVAL, ENOSYS, EOPNOTSUPP, ENOTTY) or by
 /// the filter of a container (EPERM). EPERM and EINVAL have other reasons too: callers go on with a call that meets those

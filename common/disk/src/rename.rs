@@ -24,6 +24,18 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`rename_new`], for a folder. Where the file system does not know that rename, an empty folder of that name is replaced.
+///
+/// # Errors
+/// As [`rename_new`]; also `NotADirectory` and `DirectoryNotEmpty` when there is something.
+pub fn rename_new_folder(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from) {
+        // A folder takes the place of nothing but an empty folder.
+        Err(error) if is_refused(&error) => fs::rename(from, to),
+        renamed => renamed,
+    }
+}
+
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         // An answer that was lost on the way: NFS asks again and finds its own link.

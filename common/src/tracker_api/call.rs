@@ -327,6 +327,7 @@ impl Call {
     #[must_use]
     pub fn revision(&self) -> u32 {
         match self {
+            Self::Share { manifest, .. } if manifest.folder.is_some() => 4,
             Self::Unreached { .. } => 3,
             Self::Quota { .. } | Self::ForgetClient { .. } => 2,
             _ => 0,

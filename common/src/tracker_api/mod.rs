@@ -26,8 +26,8 @@ pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 /// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
 /// [`RefusalKind::SignedOut`], and there are quotas. From 3 on trackers say which addresses are unproven, and learn which do not
-/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]).
-pub const REVISION: u32 = 3;
+/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]). From 4 on there are folders.
+pub const REVISION: u32 = 4;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -255,7 +255,7 @@ mod tests {
         fn damaged_messages_never_panic(at in 0usize..500, to in any::<u8>(), cut in 0usize..500) {
             let manifest = Manifest {
                 name: FileName::create("f").unwrap(), size: 1, piece_length: 65_536, sha1: Sha1([1; 20]),
-                blake3: crate::Blake3([2; 32]), piece_list: crate::Blake3([3; 32]), mirrors: vec!["http://a/".into()],
+                blake3: crate::Blake3([2; 32]), piece_list: crate::Blake3([3; 32]), mirrors: vec!["http://a/".into()], folder: None,
             };
             let body = Call::Share {
                 request: RequestId([1; 16]), group: GroupName::create("g").unwrap(), manifest, piece_list: vec![0; 20],

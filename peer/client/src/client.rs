@@ -25,6 +25,7 @@ use crate::background;
 use crate::error::{ClientError, StartError};
 use crate::explain;
 use crate::files::{IDENTITY_FILE, STORE_FILE};
+use crate::folders::Folders;
 use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
@@ -125,8 +126,11 @@ impl Client {
         });
         let engine =
             Engine::new(EngineConfig { download_limit: pace.applied().down, ..EngineConfig::default() });
+        let folders = Folders::new(config.data_dir.path());
+        sweep(&store, &folders).await?;
         let (shares, monitor) = Shares::new(shares::Parts {
             store: store.clone(),
+            folders: folders.clone(),
             swarm: swarm.clone(),
             session: session.clone(),
             holdings: holdings.clone(),
@@ -136,6 +140,7 @@ impl Client {
         let (on_complete, completed) = OnComplete::load(&store, events.clone()).await?;
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),
+            folders,
             swarm: swarm.clone(),
             session: session.clone(),
             shares: shares.clone(),
@@ -337,6 +342,12 @@ async fn serve(
     let swarm = Swarm::start(SwarmConfig { identity, listen, upload_slots }, tickets.clone()).await?;
     let reached_at = if is_here { swarm.local_addr() } else { config.listen };
     Ok((swarm, reached_at))
+}
+
+/// Removes the listings of folders that are neither shared nor downloaded any more.
+async fn sweep(store: &Store, folders: &Folders) -> Result<(), StartError> {
+    let (named, folders) = (store.listings().await?, folders.clone());
+    Ok(tokio::task::spawn_blocking(move || folders.sweep(&named)).await?)
 }
 
 /// Ends moves that a crash interrupted. Neither a drive that hangs nor a full one must hold up the start: the next one tries again.

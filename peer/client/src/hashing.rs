@@ -1,12 +1,16 @@
 //! Hashing a file in the background of a command, with progress and a way to stop it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use shoal_disk::Held;
+use shoal_engine::folder::{self, FolderIdentity, HashedFolder};
 use shoal_engine::hash::{HashError, Hashed, hash_file};
 use shoal_engine::regular::NotRegular;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::folders::KnownFolder;
 
 /// A file that is being hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(crate) async fn hash_held(
         HashError::MadeUp { size, .. } => HashError::MadeUp { path, size },
         HashError::Unreadable { error, .. } => HashError::Unreadable { path, error },
         HashError::Changed(_) => HashError::Changed(path),
+        HashError::Name { problem, .. } => HashError::Name { path, problem },
+        HashError::Listing { error, .. } => HashError::Listing { path, error },
         error @ (HashError::Layout(_) | HashError::Cancelled) => error,
     })
 }
@@ -61,6 +67,48 @@ async fn hash_at(
         hash_file(&path, report, &cancel)
     });
     hashed.await.unwrap_or(Err(HashError::Cancelled))
+}
+
+/// As [`hash`], for a folder.
+pub(crate) async fn hash_folder(
+    root: PathBuf,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Result<HashedFolder, HashError> {
+    of_folder(root, progress, |root, report, cancel| folder::hash_folder(&root, report, cancel)).await
+}
+
+/// Reads the listed files of a folder; gives whether they are what the listing says. As [`hash`] otherwise.
+pub(crate) async fn compare_folder(
+    root: PathBuf,
+    known: Arc<KnownFolder>,
+    progress: &watch::Sender<Option<Hashing>>,
+) -> Result<(bool, FolderIdentity), HashError> {
+    let compare = move |root: PathBuf, report: &Report, cancel: &CancellationToken| {
+        folder::compare(&root, &known.listing, report, cancel)
+    };
+    of_folder(root, progress, compare).await
+}
+
+/// Takes the bytes done and the bytes in all.
+type Report = dyn Fn(u64, u64) + Sync;
+
+async fn of_folder<T: Send + 'static>(
+    root: PathBuf,
+    progress: &watch::Sender<Option<Hashing>>,
+    work: impl FnOnce(PathBuf, &Report, &CancellationToken) -> Result<T, HashError> + Send + 'static,
+) -> Result<T, HashError> {
+    let cancel = CancellationToken::new();
+    let _stop = cancel.clone().drop_guard();
+    let _clear = Clear(progress);
+    let sender = progress.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let path = root.clone();
+        let report = move |done, total| {
+            sender.send_replace(Some(Hashing { path: path.clone(), done, total }));
+        };
+        work(root, &report, &cancel)
+    });
+    done.await.unwrap_or(Err(HashError::Cancelled))
 }
 
 /// Nothing is being hashed any more.

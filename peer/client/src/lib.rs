@@ -39,6 +39,7 @@ mod error;
 mod explain;
 mod file_ref;
 mod files;
+mod folders;
 mod groups;
 mod hashing;
 mod kept;

@@ -94,8 +94,14 @@ pub struct SharedFile {
     pub file: FileName,
     /// Size in bytes.
     pub size: u64,
-    /// SHA-1 of the whole file.
+    /// SHA-1 of the whole file; of a folder's listing.
     pub sha1: Sha1,
+    /// Files of a folder; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u32>,
+    /// Links, pipes, sockets and devices of a folder, which are not shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<usize>,
     /// Mirrors that other members' clients do not go to unless their users allow it, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub private_mirrors: Vec<String>,

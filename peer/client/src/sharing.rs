@@ -12,7 +12,7 @@ use shoal_swarm::FileKey;
 use crate::client::unexpected;
 use crate::groups::MAX_ENTRIES;
 use crate::results::{PeerRow, ShareRow, SharedFile};
-use crate::shares::ShareError;
+use crate::shares::{ShareError, Uploaded};
 use crate::{Client, ClientError, FileRef};
 
 /// What keeps other members' clients from a mirror, as far as its URL shows.
@@ -24,8 +24,14 @@ fn private(url: &str) -> Option<String> {
     }
 }
 
+fn shared(group: GroupName, uploaded: Uploaded, private_mirrors: Vec<String>) -> SharedFile {
+    let Uploaded { file, size, sha1, folder } = uploaded;
+    let (files, left_out) = folder.map(|folder| (folder.files, folder.left_out)).unzip();
+    SharedFile { group, file, size, sha1, files, left_out, private_mirrors }
+}
+
 impl Client {
-    /// Hashes a file and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
+    /// Hashes a file or folder and shares it with a group; see [`Client::hashing`] for how far it came. Dropping the future stops the
     /// hashing.
     ///
     /// # Errors
@@ -38,8 +44,8 @@ impl Client {
     ) -> Result<SharedFile, ClientError> {
         self.who()?;
         let private_mirrors = mirrors.iter().filter_map(|url| private(url)).collect();
-        let shared = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
-        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1, private_mirrors })
+        let uploaded = self.0.shares.upload(path, &group, mirrors, &self.0.hashing).await?;
+        Ok(shared(group, uploaded, private_mirrors))
     }
 
     /// The same for a file that is held: that very file is hashed and shared, whatever its path leads to meanwhile.
@@ -48,9 +54,8 @@ impl Client {
     /// See [`ClientError`].
     pub async fn upload_held(&self, held: &Held, group: GroupName) -> Result<SharedFile, ClientError> {
         self.who()?;
-        let shared = self.0.shares.upload_held(held, &group, &self.0.hashing).await?;
-        let private_mirrors = Vec::new();
-        Ok(SharedFile { group, file: shared.file, size: shared.size, sha1: shared.sha1, private_mirrors })
+        let uploaded = self.0.shares.upload_held(held, &group, &self.0.hashing).await?;
+        Ok(shared(group, uploaded, Vec::new()))
     }
 
     /// Fails where the user may not share anything with a group: before a long way, what would fail at its end.

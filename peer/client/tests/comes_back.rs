@@ -96,8 +96,8 @@ struct Ann {
 impl Ann {
     async fn new(bytes: &[u8], content: &Content) -> Self {
         let member = Member::new().await;
-        let layout = *content.layout();
-        member.share(bytes, layout);
+        let layout = content.layout().clone();
+        member.share(bytes, layout.clone());
         member.swarm.set_upload_limit(Some(300 << 10));
         let passage = Passage::to(member.address()).await;
         Self { member, passage, layout }
@@ -126,7 +126,7 @@ impl Ann {
     }
 
     fn share(&self) {
-        self.member.share_at(&self.member.folder.path().join("shared"), self.layout);
+        self.member.share_at(&self.member.folder.path().join("shared"), self.layout.clone());
     }
 }
 
@@ -183,7 +183,7 @@ impl World {
         let (ann, leecher) = (Ann::new(&bytes, &content).await, Member::new().await);
         let fetching = leecher.download(&content, &[]).await;
         let named: Named = Arc::new(Mutex::new(vec![ann.holder()]));
-        let (feeding, _) = feed(&leecher, *content.layout(), &fetching, named.clone());
+        let (feeding, _) = feed(&leecher, content.layout().clone(), &fetching, named.clone());
         Self { ann, leecher, fetching, named, log: Vec::new(), _feeding: feeding }
     }
 
@@ -284,12 +284,12 @@ async fn a_seeder_that_comes_back_is_used_again() {
 async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
     let (bytes, content) = file(24 << 20);
     let (mut ann, leecher) = (Ann::new(&bytes, &content).await, Member::new().await);
-    let mut liveness = leecher.source(&ann.member, ann.layout).liveness();
+    let mut liveness = leecher.source(&ann.member, ann.layout.clone()).liveness();
     // Dropped at once: that is the end of it.
     let gone = |now: &Liveness| matches!(now, Liveness::Gone { .. });
     within("the end of a dropped source", liveness.wait_for(gone)).await.unwrap();
 
-    let source = leecher.source(&ann.member, ann.layout);
+    let source = leecher.source(&ann.member, ann.layout.clone());
     let mut liveness = source.liveness();
     within("the opening", liveness.wait_for(|now| *now == Liveness::Open)).await.unwrap();
     ann.member.swarm.stop(KEY);
@@ -301,7 +301,7 @@ async fn how_a_source_stands_can_be_watched_and_whoever_waits_says_for_what() {
 
     let fetching = leecher.download(&content, &[]).await;
     let named = Arc::new(Mutex::new(vec![ann.holder()]));
-    let (_feeding, waits_for) = feed(&leecher, ann.layout, &fetching, named);
+    let (_feeding, waits_for) = feed(&leecher, ann.layout.clone(), &fetching, named);
     let says = |what: &str| waits_for.borrow().as_deref().is_some_and(|words| words.starts_with(what));
     until("what is waited for", || says("ann does not share the file any more; tried again in ")).await;
     ann.kill().await;

@@ -20,7 +20,7 @@ async fn main() {
         let path = folder.join(format!("shoal-throughput-{}", std::process::id()));
         let (changes, receiver) = mpsc::channel(64);
         for id in 0..sources.min(64) {
-            let source = AnySource::new(FakeSource::new(bytes.clone(), *content.layout()));
+            let source = AnySource::new(FakeSource::new(bytes.clone(), content.layout().clone()));
             let _ = changes.send(SourceChange::Add(SourceId(id), source)).await;
         }
         let engine = Engine::new(EngineConfig::default());

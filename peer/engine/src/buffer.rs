@@ -388,7 +388,7 @@ mod tests {
     /// A buffer for `pieces` pieces of a file of 2.5 pieces of 128 KiB.
     fn bench(pool_blocks: usize, pieces: u32) -> Bench {
         let layout = Layout::new(5 * PIECE as u64, 2 * MIN_PIECE_LENGTH).unwrap();
-        let run = PieceRun::new(layout, layout.piece(0).unwrap(), pieces);
+        let run = PieceRun::new(layout.clone(), layout.piece(0).unwrap(), pieces);
         let pool = Pool::new(pool_blocks);
         let (sender, arrived) = mpsc::channel(POOL_BLOCKS);
         let (buffer, filling) = PieceBuf::new(RequestId(1), run, pool.clone(), Limiters::none(), sender);

@@ -60,7 +60,7 @@ const SIZE: usize = 4 * PIECE as usize + 1_000;
 pub async fn check(stand: &impl Stand) -> Result<(), Violation> {
     let suite = Suite { stand, bytes: Arc::new([]), layout: Layout::new(0, PIECE).map_err(impossible)? };
     let (bytes, content) = sample_file(SIZE, PIECE, 7);
-    let suite = Suite { bytes, layout: *content.layout(), ..suite };
+    let suite = Suite { bytes, layout: content.layout().clone(), ..suite };
     suite.honest().await?;
     suite.many_at_once().await?;
     suite.runs().await?;
@@ -96,14 +96,14 @@ impl Request {
     fn new(run: PieceRun) -> Self {
         let (sender, arrived) = mpsc::channel(POOL_BLOCKS);
         let pool = Pool::new(POOL_BLOCKS);
-        let (buffer, filling) = PieceBuf::new(RequestId(0), run, pool, Limiters::none(), sender);
+        let (buffer, filling) = PieceBuf::new(RequestId(0), run.clone(), pool, Limiters::none(), sender);
         Self { run, buffer, filling, arrived }
     }
 }
 
 impl<S: Stand> Suite<'_, S> {
     async fn source(&self, behaviour: Behaviour) -> S::Source {
-        self.stand.source(self.bytes.clone(), self.layout, behaviour).await
+        self.stand.source(self.bytes.clone(), self.layout.clone(), behaviour).await
     }
 
     fn piece(&self, index: u32) -> Result<PieceIndex, Violation> {
@@ -111,7 +111,7 @@ impl<S: Stand> Suite<'_, S> {
     }
 
     fn single(&self, index: u32) -> Result<PieceRun, Violation> {
-        Ok(PieceRun::new(self.layout, self.piece(index)?, 1))
+        Ok(PieceRun::new(self.layout.clone(), self.piece(index)?, 1))
     }
 
     /// Fetches a run; the bytes that arrived, piece by piece.
@@ -139,7 +139,7 @@ impl<S: Stand> Suite<'_, S> {
         source: &S::Source,
         run: PieceRun,
     ) -> Result<(), Violation> {
-        let (result, pieces) = self.fetch(check, source, run).await?;
+        let (result, pieces) = self.fetch(check, source, run.clone()).await?;
         let right = pieces.iter().all(|(piece, bytes)| bytes == piece_of(&self.bytes, &self.layout, *piece));
         let all = pieces.iter().map(|(piece, _)| *piece).eq(run.pieces());
         if result == Ok(0) && right && all {
@@ -192,7 +192,8 @@ impl<S: Stand> Suite<'_, S> {
         match source.limits().run {
             Run::Single => Ok(()),
             Run::UpTo(most) => {
-                let run = PieceRun::new(self.layout, self.piece(1)?, most.min(self.layout.pieces() - 1));
+                let run =
+                    PieceRun::new(self.layout.clone(), self.piece(1)?, most.min(self.layout.pieces() - 1));
                 self.must_serve("a run comes in order", &source, run).await
             }
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use shoal_common::{Blake3, Digests, Layout, PieceIndex, Sha1};
+use shoal_common::{Blake3, Digests, Layout, Listing, PieceIndex, Sha1};
 
 /// The content of a file, as known before the download: its layout, and what its bytes are checked by.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Content {
     digest: Digests,
     /// Whether the whole file's SHA-1 is computed although none is known.
     wants_sha1: bool,
+    /// The files that the content is, if it is a folder.
+    folder: Option<Arc<Listing>>,
 }
 
 /// What each piece is checked by before it counts.
@@ -65,6 +67,15 @@ impl Content {
         Ok(Self::of(layout, Verification::Sha1(pieces), digest.into()))
     }
 
+    /// The files of a folder, in the order of its listing, whose pieces are checked by their SHA-1. Each file is checked by its
+    /// own digests once it is whole.
+    ///
+    /// # Errors
+    /// When there is not one digest per piece.
+    pub fn folder(layout: Layout, pieces: Arc<[Sha1]>, listing: Arc<Listing>) -> Result<Self, ContentError> {
+        Ok(Self { folder: Some(listing), ..Self::new(layout, pieces, Digests::default())? })
+    }
+
     /// Content without piece digests; of the whole file some, all or none are known.
     #[must_use]
     pub fn unchecked(layout: Layout, digest: Digests) -> Self {
@@ -78,7 +89,7 @@ impl Content {
     }
 
     fn of(layout: Layout, verification: Verification, digest: Digests) -> Self {
-        Self { layout, verification, digest, wants_sha1: false }
+        Self { layout, verification, digest, wants_sha1: false, folder: None }
     }
 
     /// The same content, whose SHA-1 is computed at the end even if none is known: someone asked for it.
@@ -91,6 +102,12 @@ impl Content {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// What the files are, if it is a folder.
+    #[must_use]
+    pub fn listing(&self) -> Option<&Arc<Listing>> {
+        self.folder.as_ref()
     }
 
     /// What each piece is checked by.

@@ -48,7 +48,7 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     pub(crate) fn new(content: &Content) -> Self {
-        let (layout, hashes) = (*content.layout(), content.computes_sha1());
+        let (layout, hashes) = (content.layout().clone(), content.computes_sha1());
         let nothing = !hashes && OtherDigestsHasher::confirming(content.digest()).is_idle();
         let next = if nothing { layout.pieces() } else { 0 };
         let (cached, covered) = (BTreeMap::new(), Vec::new());

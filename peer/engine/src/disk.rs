@@ -2,7 +2,10 @@
 //! pieces are right. Blocking; called from blocking threads only. Never writes to a file that it has not recognised as
 //! its own, and never puts a file in place that was not made durable first.
 
+mod folder;
 mod journal;
+mod left;
+mod part;
 mod partial;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,8 +20,10 @@ use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
 use shoal_disk::{Lock, is_refused};
 
 use crate::content::{Content, Overwrite, Target};
+use crate::disk::folder::PartFolder;
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
+pub(crate) use crate::disk::part::{OpenPart, Part};
 pub use crate::disk::partial::Partial;
 use crate::pool::Block;
 use crate::shortage::Shortage;
@@ -73,6 +78,19 @@ pub enum DiskError {
     /// A file there has the name of ours and was not made by us.
     #[error("{} is in the way and not an unfinished download; move it away", .0.display())]
     Foreign(PathBuf),
+    /// The file system takes two files of a folder for one.
+    #[error(
+        "{} is on a file system that takes {one} and {other} for the same name; choose a destination on another one",
+        .path.display()
+    )]
+    Collision {
+        /// The partial folder.
+        path: PathBuf,
+        /// One of the files.
+        one: String,
+        /// The other.
+        other: String,
+    },
     /// Anything else.
     #[error("cannot {action} {}: {error}", .path.display())]
     Io {
@@ -98,6 +116,7 @@ impl DiskError {
             Self::Exists(_)
             | Self::NotAFile(_)
             | Self::Name(_)
+            | Self::Collision { .. }
             | Self::Locked(_)
             | Self::OtherContent(_)
             | Self::Foreign(_) => None,
@@ -127,7 +146,7 @@ pub(crate) struct PartFile {
 /// What was found when a download was opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) part: PartFile,
+    pub(crate) part: Part,
     pub(crate) journal: Journal,
     /// Pieces that are durable in the partial file.
     pub(crate) written: Bitfield,
@@ -138,28 +157,27 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the partial file and its state, or creates them.
     pub(crate) fn open(target: &Target, content: &Content) -> Result<Self, DiskError> {
-        let layout = *content.layout();
-        check_destination(target)?;
-        let part = PartFile::lock(target.part_path(), layout)?;
+        check_destination(target, content)?;
+        let part = Part::lock(target.part_path(), content)?;
         let recovered = Self::recover(&part, target, content).inspect_err(|_| part.unlock());
         recovered.map(|(journal, written, suspects)| Self { part, journal, written, suspects })
     }
 
     fn recover(
-        part: &PartFile,
+        part: &Part,
         target: &Target,
         content: &Content,
     ) -> Result<(Journal, Bitfield, Vec<PieceIndex>), DiskError> {
         let layout = content.layout();
-        let length = part.length()?;
-        let present = |piece: PieceIndex| layout.offset(piece) + u64::from(layout.length(piece)) <= length;
+        let (is_new, present) = part.present()?;
+        let present = |piece: PieceIndex| present.has(piece);
         let (mut written, mut suspects) = (Bitfield::none(layout), Vec::new());
         let found = Saved::read(&target.state_path(), content)?;
         match found {
             Saved::Foreign => return Err(DiskError::Foreign(target.state_path())),
-            _ if length == 0 => {}
-            Saved::Absent => return Err(DiskError::Foreign(part.path.clone())),
-            Saved::OtherContent => return Err(DiskError::OtherContent(part.path.clone())),
+            _ if is_new => {}
+            Saved::Absent => return Err(DiskError::Foreign(part.path().to_owned())),
+            Saved::OtherContent => return Err(DiskError::OtherContent(part.path().to_owned())),
             Saved::Torn if content.is_checked() => {
                 suspects = layout.iter().filter(|&piece| present(piece)).collect();
             }
@@ -178,8 +196,8 @@ impl Opened {
         }
         // Where there was nothing before, nothing is left behind.
         let undo = |_: &DiskError| {
-            if length == 0 {
-                let _ = std::fs::remove_file(&part.path);
+            if is_new {
+                part.undo();
             }
         };
         part.must_fit(&written).inspect_err(undo)?;
@@ -187,13 +205,39 @@ impl Opened {
         partial::describe(target, content);
         if let Err(error) = part.allocate() {
             undo(&error);
-            if length == 0 {
+            if is_new {
                 journal.remove();
             }
             return Err(error);
         }
         Ok((journal, written, suspects))
     }
+}
+
+/// Writes blocks to a file one behind the other, the first at `offset`.
+fn write_blocks(file: &File, mut offset: u64, blocks: &[Block]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.bytes())).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let written = match rustix::io::pwritev(file, rest, offset) {
+            // A container that does not know this call: block by block.
+            Err(error) if is_refused(&error.into()) => {
+                rustix::io::pwrite(file, rest.first().map_or(&[][..], |block| &**block), offset)
+            }
+            written => written,
+        };
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                offset += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 impl PartFile {
@@ -232,35 +276,14 @@ impl PartFile {
     }
 
     /// The file, for readers; it stays good after a rename.
-    pub(crate) fn file(&self) -> Arc<File> {
+    fn file(&self) -> Arc<File> {
         self.file.clone()
     }
 
     /// Writes blocks one behind the other, the first at `offset`.
-    pub(crate) fn write(&self, mut offset: u64, blocks: &[Block]) -> Result<(), DiskError> {
-        let mut slices: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.bytes())).collect();
-        let mut rest = &mut slices[..];
+    fn write(&self, offset: u64, blocks: &[Block]) -> Result<(), DiskError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let written = match rustix::io::pwritev(&self.file, rest, offset) {
-                // A container that does not know this call: block by block.
-                Err(error) if is_refused(&error.into()) => {
-                    rustix::io::pwrite(&self.file, rest.first().map_or(&[][..], |block| &**block), offset)
-                }
-                written => written,
-            };
-            match written {
-                Ok(0) => return Err(self.error("write", io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    offset += count as u64;
-                    IoSlice::advance_slices(&mut rest, count);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(self.error("write", error.into())),
-            }
-        }
-        Ok(())
+        write_blocks(&self.file, offset, blocks).map_err(|error| self.error("write", error))
     }
 
     /// Reads exactly `into.len()` bytes at `offset`.
@@ -299,9 +322,7 @@ impl PartFile {
 
     /// Fails unless the drive has room for what is missing. What waits for space must not eat up what is left of it.
     fn must_fit(&self, written: &Bitfield) -> Result<(), DiskError> {
-        let there = self.layout.iter().filter(|&piece| written.has(piece));
-        let there = there.fold(0, |sum, piece| sum + u64::from(self.layout.length(piece)));
-        match self.lacking().min(self.layout.size() - there) {
+        match self.lacking().min(self.layout.size() - written.bytes(&self.layout)) {
             0 => Ok(()),
             lacking => Err(DiskError::Full { path: self.path.clone(), bytes: self.layout.size(), lacking }),
         }
@@ -363,76 +384,7 @@ impl PartFile {
     }
 }
 
-impl Target {
-    /// Whether there is a partial file. Blocking.
-    ///
-    /// # Errors
-    /// When the system cannot say now.
-    pub fn has_partial(&self) -> Result<bool, DiskError> {
-        let path = self.part_path();
-        match std::fs::symlink_metadata(&path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io_error("look at", &path, error)),
-        }
-    }
-
-    /// Moves what an unfinished download left, for another target of the same content. Blocking. After a failure it can be
-    /// done again.
-    ///
-    /// # Errors
-    /// When the system does not do it, as between two drives, or something is in the way.
-    pub fn move_partial(&self, to: &Self) -> Result<(), DiskError> {
-        let paths = |of: &Self| [of.part_path(), of.state_path(), of.info_path()];
-        for (from, to) in paths(self).into_iter().zip(paths(to)) {
-            match shoal_disk::rename_new(&from, &to) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("move", &from, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what an unfinished download left. Blocking. Does nothing when there is nothing.
-    ///
-    /// # Errors
-    /// When a download to this target is running, or the files there are not an unfinished download's.
-    pub fn discard(&self) -> Result<(), DiskError> {
-        if !self.state_path().exists() {
-            return Ok(());
-        }
-        if !Saved::is_ours(&self.state_path())? {
-            return Err(DiskError::Foreign(self.state_path()));
-        }
-        self.remove_unfinished()
-    }
-
-    /// Removes what an unfinished download of this content left; another content's stays.
-    pub(crate) fn discard_content(&self, content: &Content) -> Result<(), DiskError> {
-        match Saved::read(&self.state_path(), content)? {
-            Saved::Known { .. } | Saved::Torn => self.remove_unfinished(),
-            Saved::Absent | Saved::Foreign | Saved::OtherContent => Ok(()),
-        }
-    }
-
-    fn remove_unfinished(&self) -> Result<(), DiskError> {
-        let (part, state) = (self.part_path(), self.state_path());
-        if part.exists() {
-            // The layout does not matter: nothing is read or written.
-            let empty = Layout::new(0, shoal_common::limits::MIN_PIECE_LENGTH);
-            let Ok(layout) = empty else { return Ok(()) };
-            let _locked = PartFile::lock(part.clone(), layout)?;
-            std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
-        }
-        let _ = std::fs::remove_file(self.new_state_path());
-        partial::forget(self);
-        std::fs::remove_file(&state).map_err(|error| io_error("remove", &state, error))
-    }
-}
-
-fn check_destination(target: &Target) -> Result<(), DiskError> {
+fn check_destination(target: &Target, content: &Content) -> Result<(), DiskError> {
     let folder = target.folder();
     let is_folder = std::fs::metadata(folder)
         .and_then(|found| if found.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) });
@@ -441,6 +393,8 @@ fn check_destination(target: &Target) -> Result<(), DiskError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => check_name(target.path()),
         Err(error) if shoal_disk::is_about_name(&error) => Err(DiskError::Name(target.path().to_owned())),
         Err(error) => Err(io_error("look at", target.path(), error)),
+        // A folder never takes the place of anything.
+        Ok(_) if content.listing().is_some() => Err(DiskError::Exists(target.path().to_owned())),
         Ok(found) if !found.is_file() && !found.is_symlink() => {
             Err(DiskError::NotAFile(target.path().to_owned()))
         }

@@ -5,6 +5,7 @@
 mod batches;
 mod ending;
 mod fetches;
+mod files;
 mod opening;
 mod stats;
 mod whole;
@@ -23,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 use crate::buffer::PieceData;
 use crate::content::{Content, Target};
 use crate::digest::{Prefix, Tail};
-use crate::disk::DiskError;
+use crate::disk::{DiskError, OpenPart};
 use crate::driver::fetches::{FetchEvent, Fetches};
+use crate::driver::files::{Files, FilesChecked};
 use crate::driver::stats::Stats;
 use crate::part::PartContext;
 use crate::progress::{DownloadError, Outcome, Phase, Progress};
 use crate::rate::Limiter;
-use crate::reader::OpenPart;
 use crate::resources::{ActiveGuard, Control, Resources};
 use crate::source::SourceChange;
 use crate::writer::{Done, Job};
@@ -76,6 +77,8 @@ enum Work {
     Checkpointed(Result<(), DiskError>),
     /// The pieces that are right on the disk.
     Rechecked(Result<Bitfield, DiskError>),
+    /// Of files of a folder.
+    FilesChecked(Result<FilesChecked, DiskError>),
 }
 
 struct Driver {
@@ -102,6 +105,7 @@ struct Driver {
     /// Bytes that the prefix covered when it was last here.
     covered_bytes: u64,
     tail: Tail,
+    files: Files,
     written: Bitfield,
     unsaved_bytes: u64,
     saved: Instant,
@@ -121,12 +125,12 @@ pub(crate) async fn run(start: Start) -> Outcome {
         Ok(opened) => opened,
         Err(error) => return Outcome::Failed(error),
     };
-    let layout = *content.layout();
+    let layout = content.layout().clone();
     let tail = Tail::new(content.digest());
     let now = Instant::now();
     let stats = Stats::new(resources.clone(), layout.size(), now);
     let mut driver = Driver {
-        core: DownloadCore::new(layout, &written, resources.budget(), Rng::new()),
+        core: DownloadCore::new(layout.clone(), &written, resources.budget(), Rng::new()),
         fetches: Fetches::new(&resources, limiter.clone()),
         limiter,
         active,
@@ -143,6 +147,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         for_prefix: Vec::new(),
         covered_bytes: 0,
         tail,
+        files: Files::new(&content, &written),
         written,
         unsaved_bytes: 0,
         saved: now,
@@ -215,6 +220,7 @@ impl Driver {
             let context = self.context.clone();
             self.work.spawn_blocking(move || Work::Followed(step.work(&context)));
         }
+        self.check_files();
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
             || (self.unsaved_bytes > 0 && self.saved.elapsed() >= self.checkpoint_every());
         if due && !self.checkpointing {
@@ -225,6 +231,9 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&context, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
+            if !self.files.are_right() {
+                return None;
+            }
             let prefix = self.prefix.as_ref().filter(|prefix| prefix.is_done())?;
             let digest = self.tail.finish(prefix.sha1())?;
             if self.context.content.digest().confirmed_by(&digest) {
@@ -350,6 +359,7 @@ impl Driver {
                 self.checkpointing = false;
                 result.map_err(Arc::new)?;
             }
+            Work::FilesChecked(checked) => self.files_checked(checked.map_err(Arc::new)?)?,
             Work::Rechecked(right) => {
                 self.rechecking = false;
                 // After a stop it says nothing of the pieces that it did not reach.

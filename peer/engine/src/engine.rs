@@ -93,7 +93,7 @@ impl Engine {
         sources: mpsc::Receiver<SourceChange>,
         limiter: Limiter,
     ) -> Download {
-        let layout = *content.layout();
+        let layout = content.layout().clone();
         let (control, control_seen) = watch::channel(Control::Run);
         let (progress_sender, progress) =
             watch::channel(Progress { total: layout.size(), ..Progress::default() });

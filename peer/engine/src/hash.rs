@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::StatFs;
 use shoal_common::layout::LayoutError;
-use shoal_common::{Blake3, Blake3Hasher, FileDigest, Layout, Sha1};
+use shoal_common::{Blake3, Blake3Hasher, FileDigest, Layout, ListingError, Sha1};
 use shoal_sha1::{Hasher, LANES, update_all};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ impl FileIdentity {
     }
 
     /// Without the inode number where it does not last: such a file system makes one up whenever it comes to know the file.
-    fn on(self, system: Option<&StatFs>) -> Self {
+    pub(crate) fn on(self, system: Option<&StatFs>) -> Self {
         // One that cannot be asked counts as ordinary.
         let passing = system.is_some_and(|system| {
             u32::try_from(system.f_type).is_ok_and(|kind| PASSING_INODES.contains(&kind))
@@ -87,7 +87,7 @@ impl FileIdentity {
         if passing { Self { inode: 0, ..self } } else { self }
     }
 
-    fn from_metadata(found: &Metadata) -> io::Result<Self> {
+    pub(crate) fn from_metadata(found: &Metadata) -> io::Result<Self> {
         Ok(Self {
             size: found.len(),
             modified: found.modified()?,
@@ -147,6 +147,22 @@ pub enum HashError {
     /// It is too long.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A path of a folder that cannot be shared.
+    #[error("{} cannot be shared: {problem}; rename it, or move it out of the folder", .path.display())]
+    Name {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The folder's files make no listing.
+    #[error("{} cannot be shared: {error}", .path.display())]
+    Listing {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        error: ListingError,
+    },
     /// The caller cancelled it.
     #[error("cancelled")]
     Cancelled,
@@ -178,34 +194,47 @@ pub fn hash_file(
         });
     }
     let layout = Layout::for_size(identity.size)?;
+    let (pieces, digest) = hash_open(&mut file, path, &layout, &mut progress, cancelled)?;
+    let after = FileIdentity::of_open(&file).map_err(unreadable)?;
+    let there = FileIdentity::of(path).map_err(|_| HashError::Changed(path.to_owned()))?;
+    if after == identity && there == identity {
+        Ok(Hashed { layout, pieces, digest, identity })
+    } else {
+        Err(HashError::Changed(path.to_owned()))
+    }
+}
+
+/// Hashes an open file, from its start. Whether it was written to meanwhile is for the caller to see.
+pub(crate) fn hash_open(
+    file: &mut File,
+    path: &Path,
+    layout: &Layout,
+    progress: &mut impl FnMut(u64),
+    cancelled: &CancellationToken,
+) -> Result<(Vec<Sha1>, FileDigest), HashError> {
     let (pieces, digest) = thread::scope(|scope| {
         let (full, chunks) = sync_channel::<Arc<Vec<u8>>>(CHUNKS);
         let whole = scope.spawn(move || hash_whole(&chunks));
         let reading = Reading {
-            file: &mut file,
+            file,
             whole: full,
             blake3: Blake3Hasher::default(),
-            progress: &mut progress,
+            progress,
             cancelled,
             spare: Vec::new(),
             done: 0,
         };
-        let pieces = reading.hash_pieces(&layout);
+        let pieces = reading.hash_pieces(layout);
         let sha1 = whole.join();
         pieces.map(|(pieces, blake3)| (pieces, sha1.map(|sha1| FileDigest { sha1, blake3 })))
     })
     .map_err(|stopped| match stopped {
         Stopped::Cancelled => HashError::Cancelled,
         Stopped::Short => HashError::Changed(path.to_owned()),
-        Stopped::Failed(error) => unreadable(error),
+        Stopped::Failed(error) => HashError::Unreadable { path: path.to_owned(), error },
     })?;
-    let after = FileIdentity::of_open(&file).map_err(unreadable)?;
-    let there = FileIdentity::of(path).map_err(|_| HashError::Changed(path.to_owned()))?;
     match digest {
-        Ok(digest) if after == identity && there == identity => {
-            Ok(Hashed { layout, pieces, digest, identity })
-        }
-        Ok(_) => Err(HashError::Changed(path.to_owned())),
+        Ok(digest) => Ok((pieces, digest)),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
@@ -341,7 +370,7 @@ mod tests {
             let crate::Verification::Sha1(pieces) = content.verification() else { unreachable!() };
             assert_eq!(
                 (hashed.layout, hashed.digest.into()),
-                (*content.layout(), *content.digest()),
+                (content.layout().clone(), *content.digest()),
                 "{size}"
             );
             assert_eq!(hashed.pieces, **pieces);

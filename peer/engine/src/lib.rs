@@ -16,6 +16,7 @@ mod discovery;
 mod disk;
 mod driver;
 mod engine;
+pub mod folder;
 pub mod hash;
 mod part;
 mod pool;

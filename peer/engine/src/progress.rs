@@ -166,6 +166,14 @@ pub enum DownloadError {
         /// What was announced.
         expected: Box<Digests>,
     },
+    /// Every piece is what the piece list says, but a file of a folder is not what the listing says.
+    #[error(
+        "every piece of {path} is right but the file is not: the folder's listing is wrong; have it shared again"
+    )]
+    ListedDigest {
+        /// The file, within the folder.
+        path: String,
+    },
     /// The whole file is not what its digest says, and there are no piece digests to find the wrong part by.
     #[error(
         "the file came with {got} where {expected} was expected: a source sent wrong bytes, and without piece digests \

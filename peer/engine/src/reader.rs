@@ -1,16 +1,12 @@
 //! Lets the uploads read verified pieces of a file while it is being downloaded.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use tokio::sync::watch;
 
-/// The partial file, once it is open.
-#[derive(Debug)]
-pub(crate) struct OpenPart(pub(crate) Arc<File>);
+use crate::disk::OpenPart;
 
 /// Reads verified pieces of a download. Cheap to clone. It works also after the download was paused, or is complete and the
 /// file has its final name.
@@ -49,7 +45,7 @@ impl PieceReader {
     /// # Errors
     /// When the piece is not verified, the range not within it, or the disk fails.
     pub fn read(&self, piece: PieceIndex, offset: u32, into: &mut [u8]) -> Result<(), PieceReadError> {
-        let Some(OpenPart(file)) = self.part.get() else { return Err(PieceReadError::Missing) };
+        let Some(part) = self.part.get() else { return Err(PieceReadError::Missing) };
         if piece.get() >= self.layout.pieces() || !self.verified.borrow().has(piece) {
             return Err(PieceReadError::Missing);
         }
@@ -57,6 +53,6 @@ impl PieceReader {
         if end > u64::from(self.layout.length(piece)) {
             return Err(PieceReadError::Range);
         }
-        Ok(file.read_exact_at(into, self.layout.offset(piece) + u64::from(offset))?)
+        Ok(part.read(self.layout.offset(piece) + u64::from(offset), into)?)
     }
 }

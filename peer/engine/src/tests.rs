@@ -2,6 +2,7 @@
 
 mod discovery;
 mod faults;
+mod folder;
 mod plain;
 mod resume;
 
@@ -44,7 +45,7 @@ impl World {
     }
 
     fn source(&self) -> FakeSource {
-        FakeSource::new(self.bytes.clone(), *self.content.layout())
+        FakeSource::new(self.bytes.clone(), self.content.layout().clone())
     }
 
     /// Starts a download from these sources, numbered from 0; the channel adds more.

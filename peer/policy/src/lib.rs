@@ -187,7 +187,7 @@ impl Policy {
     ) {
         let rng = &mut self.rng;
         let file = self.files.entry(key).or_insert_with(|| File {
-            super_seeding: SuperSeeding::new(layout, rng.fork()),
+            super_seeding: SuperSeeding::new(layout.clone(), rng.fork()),
             layout,
             seeding,
             requesters: HashMap::new(),

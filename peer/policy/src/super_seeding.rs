@@ -123,7 +123,7 @@ impl SuperSeeding {
             place: index.get(),
         };
         Self {
-            layout,
+            layout: layout.clone(),
             pieces: layout.iter().map(piece).collect(),
             ungiven: layout.iter().collect(),
             requesters: BTreeMap::new(),

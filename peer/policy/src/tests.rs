@@ -33,7 +33,7 @@ impl World {
 
     fn open_as(&mut self, id: u64, (user, peer): (u8, u8), seeding: bool) -> ChannelId {
         let channel = ChannelId(id);
-        let (user, peer, layout) = (Uid([user; 16]), PeerId([peer; 32]), self.layout);
+        let (user, peer, layout) = (Uid([user; 16]), PeerId([peer; 32]), self.layout.clone());
         self.handle(Event::Opened { channel, user, peer, key: KEY, layout, seeding });
         channel
     }

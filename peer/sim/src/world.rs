@@ -80,7 +80,7 @@ impl<'a> World<'a> {
             vec![Peer::new(None, Bitfield::all(&layout), scenario.seeder, Manners::Honest, server(&mut rng))];
         for leecher in &scenario.leechers {
             let none = Bitfield::none(&layout);
-            let core = DownloadCore::new(layout, &none, POOL_BYTES as u64, rng.fork());
+            let core = DownloadCore::new(layout.clone(), &none, POOL_BYTES as u64, rng.fork());
             peers.push(Peer::new(Some(core), none, leecher.uplink, leecher.manners, server(&mut rng)));
         }
         let count = peers.len();
@@ -188,10 +188,10 @@ impl<'a> World<'a> {
 
     /// `by` uses `of` as a source.
     fn connect(&mut self, by: Number, of: Number) {
-        let (layout, now) = (self.layout, self.time());
+        let (layout, now) = (self.layout.clone(), self.time());
         let account = by.checked_sub(1).and_then(|index| self.scenario.leechers[index].account);
         let user = account.map_or(by, |account| Number::MAX - account as usize);
-        self.peers[of].opened(by, user, layout, now);
+        self.peers[of].opened(by, user, layout.clone(), now);
         let held: Vec<PieceIndex> = self.peers[by].have.iter(&layout).collect();
         if !held.is_empty() {
             self.tell_policy(of, PolicyEvent::Have { channel: channel(by), pieces: held });

@@ -12,9 +12,9 @@ use super::{Context, Failure, Run};
 use crate::reply::{Reply, shown};
 use crate::watch;
 
-/// Download a file in the background, from many peers at once
+/// Download a file or folder in the background, from many peers at once
 ///
-/// The destination is a folder or the file's new path; one that ends in / is made as a folder. Without it the file goes to
+/// A folder has its name once it is whole; it replaces nothing. The destination is a folder or the file's new path; one that ends in / is made as a folder. Without it the file goes to
 /// the download folder (see set). An existing file is kept unless --overwrite is given. The finished file is shared with the
 /// group; stop_share prevents it.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ impl Run for DownloadFile {
         let download = context.client.download(self.file.name(), destination, self.overwrite);
         let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
-        let folder = if !begun.complete && looks_like_folder(&begun.path, file) {
+        let folder = if !begun.complete && !begun.is_folder && looks_like_folder(&begun.path, file) {
             "; that is the file's name: end it with / for a folder"
         } else {
             ""

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use shoal_common::GroupName;
-use shoal_session::text::size;
+use shoal_session::text::{count, size};
 
 use super::args::path;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 use crate::watch;
 
-/// Share a file with a group
+/// Share a file or folder with a group
 ///
-/// The file stays where it is; only its name, size and digests go to the trackers. It is shared while this client runs
-/// and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
+/// A folder is one item; links in it are left out. What is shared stays where it is; only name, size and digests go to the
+/// trackers. It is shared while this client runs and you are logged in. If it changes or is gone, the client says so; put back, it is shared again. To share a new
 /// version, upload it again. --mirror names an HTTP address with the same content, until you stop sharing; other members
 /// use it if the address is public. The mirrors that you name last replace earlier ones.
 #[derive(Debug, Args)]
@@ -39,6 +39,14 @@ impl Run for UploadFile {
         let file = watch::hashing(&context.client, &context.screen, upload).await?;
         let mut text =
             format!("sharing {} in {} ({}, SHA-1 {})", file.file, file.group, size(file.size), file.sha1);
+        if let Some(files) = file.files {
+            let files = count(files as usize, "file");
+            text =
+                format!("sharing the folder {} in {} ({files}, {})", file.file, file.group, size(file.size));
+        }
+        if let Some(left_out) = file.left_out.filter(|&left_out| left_out > 0) {
+            text += &format!("\nnot shared: {left_out} in it that are links, pipes, sockets or devices");
+        }
         for mirror in &file.private_mirrors {
             text += &format!("\n{mirror} at each client that is to use it");
         }

@@ -113,7 +113,7 @@ async fn measure(size: usize, seeders: usize, runs: u32, folder: &Path) -> anyho
     fastrand::Rng::with_seed(1).fill(&mut bytes);
     std::fs::write(&path, bytes)?;
     let Hashed { layout, pieces, digest, .. } = hash_file(&path, |_| {}, &CancellationToken::new())?;
-    let content = Content::new(layout, pieces.into(), digest)?;
+    let content = Content::new(layout.clone(), pieces.into(), digest)?;
     let engine = Engine::new(EngineConfig::default());
     for run in 1..=runs {
         let seeds = (0..seeders).map(|_| Seeder::start(&path)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -124,7 +124,7 @@ async fn measure(size: usize, seeders: usize, runs: u32, folder: &Path) -> anyho
         let started = Instant::now();
         let download = engine.start(content.clone(), Target::new(&target, Overwrite::Refuse), receiver);
         for (number, seed) in (0..).zip(&seeds) {
-            let source = AnySource::new(swarm.source(KEY, seed.peer, &[seed.address], layout));
+            let source = AnySource::new(swarm.source(KEY, seed.peer, &[seed.address], layout.clone()));
             changes.send(SourceChange::Add(SourceId(number), source)).await?;
         }
         let outcome = download.wait().await;

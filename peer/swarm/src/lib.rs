@@ -53,6 +53,12 @@ const MAX_PER_PEER: usize = 6;
 
 pub use shoal_policy::FileKey;
 
+/// Under which key the holders of a folder serve its listing, to the same members.
+#[must_use]
+pub fn listing_key(folder: FileKey) -> FileKey {
+    FileKey { group: folder.group, file: folder.file.of_listing() }
+}
+
 /// How a swarm begins.
 #[derive(Debug, Clone)]
 pub struct SwarmConfig {
@@ -144,11 +150,23 @@ impl Swarm {
     /// Stops serving a file. Requests under way end, and those that have it open are sent the reason.
     pub fn stop(&self, key: FileKey) {
         self.shared.uploads.stop(key);
+        self.shared.uploads.stop(listing_key(key));
+    }
+
+    /// Serves the listing of a folder, until that is stopped.
+    ///
+    /// # Panics
+    /// As [`Swarm::serve`].
+    pub fn serve_listing(&self, folder: FileKey, served: Served) {
+        self.shared.uploads.serve(listing_key(folder), served);
     }
 
     /// Stops offering the parts of a download. The whole file, if it is served too, is still served.
     pub fn stop_part(&self, key: FileKey) {
         self.shared.uploads.stop_part(key);
+        if !self.serves(key) {
+            self.shared.uploads.stop(listing_key(key));
+        }
     }
 
     /// Stops serving a shared file for now. Those that ask for it are sent the reason. False if it is being downloaded:

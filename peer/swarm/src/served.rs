@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_console::descriptors;
+use shoal_engine::folder::SharedFolder;
 use shoal_engine::hash::FileIdentity;
 use shoal_engine::{Lack, PieceReadError, PieceReader};
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ pub enum Body {
         /// What it must still be, whenever a piece is read.
         identity: FileIdentity,
     },
+    /// The whole files of a folder, as they were when they were hashed or downloaded.
+    Folder(SharedFolder),
     /// A download that is not finished.
     Partial {
         /// Reads its verified pieces.
@@ -109,7 +112,7 @@ impl Source {
 
     /// What is served.
     pub(super) fn served(&self) -> Served {
-        Served { layout: self.layout, body: self.body.clone() }
+        Served { layout: self.layout.clone(), body: self.body.clone() }
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -129,6 +132,10 @@ impl Source {
                 PieceReadError::Missing | PieceReadError::Range => ReadFailure::Missing,
                 PieceReadError::Io(error) => error.into(),
             }),
+            Body::Folder(folder) => {
+                let at = self.layout.offset(piece) + u64::from(offset);
+                folder.read(&self.layout, at, into)?.ok_or(ReadFailure::Changed)
+            }
             Body::File { path, identity } => {
                 let file = self.file(path, identity)?;
                 let at = self.layout.offset(piece) + u64::from(offset);

@@ -174,9 +174,9 @@ impl Uploads {
 
     /// Serves a file from now on. If it is served already, requesters that have it open stay and are sent what is new.
     pub(super) fn serve(&self, key: FileKey, served: Served) {
-        let layout = served.layout;
+        let layout = served.layout.clone();
         let verified = match &served.body {
-            Body::File { .. } => None,
+            Body::File { .. } | Body::Folder(_) => None,
             Body::Partial { verified, .. } => Some(verified.clone()),
         };
         let stop = self.shared.stop.child_token();
@@ -308,12 +308,13 @@ impl Uploads {
         let mut state = self.state();
         let entry = state.files.get_mut(&key)?;
         entry.open += 1;
-        let (layout, log) = (*entry.source.layout(), entry.log.clone());
+        let (layout, log) = (entry.source.layout().clone(), entry.log.clone());
         let (pieces, cursor) = log.now(&layout);
         let have = pieces.as_ref().map(Bitfield::to_bytes);
         let id = ChannelId(state.channels);
         state.channels += 1;
-        let event = Event::Opened { channel: id, user, peer, key, layout, seeding: have.is_none() };
+        let event =
+            Event::Opened { channel: id, user, peer, key, layout: layout.clone(), seeding: have.is_none() };
         state.policy.handle(event, now());
         outbox.push(Out::Say(ToRequester::Opened { channel: wire, have }));
         state

@@ -9,15 +9,16 @@ mod wires;
 
 pub use requests::requests;
 pub use texts::{conf, metalink, names, tracker_info};
-pub use wires::{frames, messages, storage, tokens};
+pub use wires::{frames, listing, messages, storage, tokens};
 
 /// One of the functions.
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their seeds' folder and of the fuzz target.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("conf", conf),
     ("frames", frames),
+    ("listing", listing),
     ("messages", messages),
     ("metalink", metalink),
     ("names", names),

@@ -1,12 +1,13 @@
 //! Messages of the wires: what decodes encodes again to something that decodes to the same.
 
 use minicbor::{Decode, Encode};
+use shoal_common::folder::check_path;
 use shoal_common::peer_wire::{self, ToRequester, ToServer};
 use shoal_common::storage::StoreManifest;
 use shoal_common::tokens::{self, CopyOrder, SessionToken, Statement, StorageTicket, Ticket};
 use shoal_common::tracker_api::{FromTracker, ToTracker, has_later_name};
 use shoal_common::vouching::TrackerList;
-use shoal_common::{Bitfield, Layout, Manifest};
+use shoal_common::{Bitfield, Layout, Listing, Manifest};
 use shoal_dfs::wire::{ChunkHead, DataHead, ToClient, ToNode};
 use shoal_replica::Frame;
 
@@ -58,6 +59,21 @@ pub fn tokens(bytes: &[u8]) {
     both::<StorageTicket>(bytes);
     both::<CopyOrder>(bytes);
     both::<TrackerList>(bytes);
+}
+
+/// Listings of folders: there is one way to write each, and no path in one leads out of the folder.
+pub fn listing(bytes: &[u8]) {
+    let Ok(listing) = Listing::decode(bytes) else { return };
+    assert_eq!(listing.encode(), bytes);
+    for entry in listing.entries() {
+        assert_eq!(check_path(&entry.path), Ok(()));
+        assert!(entry.path.split('/').all(|name| !matches!(name, "" | "." | "..")));
+    }
+    let _ = listing.colliding();
+    if let Ok(layout) = listing.usual_layout() {
+        assert_eq!(layout.files(), listing.files().count());
+        let _ = listing.check_pieces(&layout, &[]);
+    }
 }
 
 /// Messages between users, storage nodes and each other, and the public part of a stored file.

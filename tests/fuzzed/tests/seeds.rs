@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signer, SigningKey};
 use minicbor::Encode;
+use shoal_common::folder::{Entry, ListedFile};
 use shoal_common::peer_wire::{ToRequester, ToServer};
 use shoal_common::storage::{ChunkId, ChunkRef, StoreManifest};
 use shoal_common::tokens::{CopyOrder, SessionToken, Statement, StorageTicket, Ticket, seal};
 use shoal_common::tracker_api::{Answer, Call, FileEntry, FromTracker, Reply, ToTracker};
 use shoal_common::vouching::{ListedTracker, TrackerList};
-use shoal_common::{Fid, FileName, Gid, GroupName, PeerId, RequestId, Sha1, Uid, UserName};
+use shoal_common::{Blake3, Fid, FileName, Gid, GroupName, PeerId, RequestId, Sha1, Uid, UserName};
 use shoal_dfs::wire::{RemovalKey, ToClient, ToNode};
 use shoal_fuzzed::TARGETS;
 use shoal_replica::{Frame, Kind, Live, Row, Stamp, WriterId};
@@ -82,6 +83,19 @@ fn every_target_has_a_fuzz_target_and_seeds_and_no_others_are_there() {
     assert_eq!(names("fuzz_targets"), targets);
 }
 
+/// What folders hold; the last leads out of its folder.
+fn listings() -> [(&'static str, Vec<Entry>); 3] {
+    let file = |path: &str, content: &[u8], size| {
+        let (sha1, blake3) = (Sha1::of(content), Blake3::of(content));
+        let file = ListedFile { size, sha1, blake3, exec: size == 1, mtime_s: 1_700_000_000 };
+        Entry { path: path.into(), file: Some(file) }
+    };
+    let empty = Entry { path: "photos/2026/empty".into(), file: None };
+    let photos = vec![file("photos/2026/one.jpg", b"x", 1), empty, file("photos/nothing", b"", 0)];
+    let large = vec![file("film.mkv", b"y", 40 << 30), file("notes.txt", b"x", 1)];
+    [("folder", photos), ("large", large), ("outside", vec![file("../outside", b"x", 1)])]
+}
+
 /// How the seeds that are not text were made: `cargo test -p shoal-fuzzed -- --ignored`.
 #[test]
 #[ignore = "writes fuzz/seeds"]
@@ -122,6 +136,9 @@ fn the_binary_seeds_are_written() {
     sign("order", &CopyOrder { owner: user, chunk, from: peer, to: PeerId([4; 32]), expires_ms: 4 });
     let trackers = vec![ListedTracker { number: 1, address: "127.0.0.1:9001".into(), key: Some(peer) }];
     sign("list", &TrackerList { made_ms: 5, trackers });
+    for (name, entries) in listings() {
+        write("listing", name, entries);
+    }
     write("storage", "show", ToNode::Show { ticket: vec![9; 40] });
     write(
         "storage",

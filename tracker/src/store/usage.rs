@@ -63,7 +63,7 @@ type FileIds = ([u8; 16], [u8; 16]);
 /// Bytes that each tracker keeps of a file whose record's value is that long.
 #[must_use]
 pub fn file_cost(manifest: &Manifest, value: usize) -> u64 {
-    let pieces = manifest.layout().map_or(0, |layout| u64::from(layout.pieces()));
+    let pieces = manifest.pieces().map_or(0, u64::from);
     ROW_BYTES + value as u64 + pieces * std::mem::size_of::<Sha1>() as u64
 }
 

@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::health::{Absence, Checked};
-use super::look::check;
+use super::look::{check, check_folder};
+use crate::folders::Folders;
 use crate::hashing::Hashing;
 use crate::store::ShareRecord;
 use shoal_swarm::FileKey;
@@ -49,7 +50,11 @@ impl Checks {
 
     /// Begins the next check, if none runs. `wanted` gives the records of the files that are still to be read. A check of
     /// any other file is stopped.
-    pub(super) fn begin<'a>(&mut self, wanted: impl Fn(FileKey) -> Option<&'a ShareRecord>) {
+    pub(super) fn begin<'a>(
+        &mut self,
+        folders: &Folders,
+        wanted: impl Fn(FileKey) -> Option<&'a ShareRecord>,
+    ) {
         self.current.take_if(|check| wanted(check.key).is_none());
         self.stuck.retain(|progress| progress.has_changed().is_ok());
         if self.current.is_some() || self.stuck.len() >= MAX_STUCK {
@@ -58,9 +63,17 @@ impl Checks {
         let next = std::iter::from_fn(|| self.waiting.pop_first());
         let Some(record) = next.map(|(_, key)| wanted(key)).find_map(|record| record) else { return };
         let (sender, progress) = watch::channel(None);
-        let (path, digest) = (record.path.clone(), record.manifest.digest());
+        let (path, digest, folders) = (record.path.clone(), record.manifest.digest(), folders.clone());
+        let manifest = record.manifest.folder.as_ref().map(|_| record.manifest.clone());
         tracing::info!(path = %path.display(), "a shared file was touched: checking it");
-        let task = tokio::spawn(async move { check(path, digest, &sender).await });
+        let task = tokio::spawn(async move {
+            let Some(manifest) = manifest else { return check(path, digest, &sender).await };
+            // In memory: it was looked at just now.
+            match folders.read(&manifest) {
+                Ok(known) => check_folder(path, known, &folders, &sender).await,
+                Err(error) => Checked::Absent(Absence::Unreadable(error.to_string())),
+            }
+        });
         self.current = Some(Check { key: record.key, begun: Instant::now(), progress, task });
     }
 

@@ -6,6 +6,7 @@ use shoal_common::manifest::ManifestError;
 use shoal_engine::hash::HashError;
 
 use crate::FileRef;
+use crate::folders::UnknownFolder;
 use crate::store::StoreError;
 use shoal_session::CallError;
 
@@ -34,6 +35,17 @@ pub enum ShareError {
     /// It cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// A folder with mirrors.
+    #[error(
+        "a folder cannot have mirrors: an HTTP server gives one file; leave out --mirror, or pack the folder into a file"
+    )]
+    FolderMirrors,
+    /// A folder's listing cannot be kept.
+    #[error("cannot keep the listing of the folder: {0}")]
+    Listing(std::io::Error),
+    /// A folder's listing is not here.
+    #[error(transparent)]
+    Folder(#[from] UnknownFolder),
     /// A mirror that nobody could use.
     #[error("{0}; give another with --mirror")]
     Mirror(String),

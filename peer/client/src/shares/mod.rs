@@ -6,6 +6,7 @@ mod checks;
 mod drives;
 mod error;
 mod facts;
+mod folder;
 mod follow;
 mod handle;
 mod health;
@@ -38,6 +39,7 @@ pub(crate) use monitor::Monitor;
 pub(crate) use problem::Problems;
 
 use crate::FileRef;
+use crate::folders::Folders;
 use crate::hashing::{Hashing, hash, hash_held};
 use crate::store::{ShareRecord, Store, StoreError};
 use handle::Handle;
@@ -66,8 +68,19 @@ pub(crate) struct Uploaded {
     pub file: FileName,
     /// Size in bytes.
     pub size: u64,
-    /// SHA-1 of the whole file.
+    /// SHA-1 of the whole file; of a folder's listing.
     pub sha1: Sha1,
+    /// What there is to say of a folder.
+    pub folder: Option<UploadedFolder>,
+}
+
+/// A folder that is shared now.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadedFolder {
+    /// Files in it.
+    pub files: u32,
+    /// Links, pipes, sockets and devices in it, which are not shared.
+    pub left_out: usize,
 }
 
 /// This client's shares. Cheap to clone.
@@ -85,6 +98,8 @@ pub(crate) struct Parts {
     pub store: Store,
     /// Where they are served.
     pub swarm: Swarm,
+    /// What is known of folders.
+    pub folders: Folders,
     /// Where they are registered.
     pub session: Session,
     /// Where they are announced.
@@ -119,6 +134,12 @@ impl Shares {
         let who = self.parts.session.who().ok_or(ShareError::NotLoggedIn)?;
         check_mirrors(&mirrors)?;
         let absolute = found(path).await?;
+        if is_folder(&absolute).await {
+            if !mirrors.is_empty() {
+                return Err(ShareError::FolderMirrors);
+            }
+            return self.upload_folder(&who, &absolute, group, progress).await;
+        }
         file_name(&absolute)?;
         self.must_be_member(&who, group).await?;
         let hashed = match self.hashed_before(&who, group, &absolute).await? {
@@ -169,7 +190,8 @@ impl Shares {
             self.handle.remove(old).await;
             self.parts.store.remove_share(who.user, old).await?;
         }
-        let uploaded = Uploaded { file: manifest.name.clone(), size: manifest.size, sha1: manifest.sha1 };
+        let (file, size, sha1) = (manifest.name.clone(), manifest.size, manifest.sha1);
+        let uploaded = Uploaded { file, size, sha1, folder: None };
         let record =
             ShareRecord { user: who.user, key, group: group.clone(), manifest, path: absolute, identity };
         let turn = self.turn.lock().await;
@@ -294,7 +316,7 @@ impl Shares {
     /// Where a file is that is shared here, served, and there as it was shared.
     pub(crate) async fn there(&self, key: FileKey) -> Option<PathBuf> {
         let record = self.handle.served(key).await?;
-        is_untouched(&record).await.then_some(record.path)
+        is_untouched(&record, &self.parts.folders).await.then_some(record.path)
     }
 
     /// Shares again what the trackers do not know, or forgets it where the user is no member any more. Gives what has to be
@@ -473,9 +495,10 @@ fn check_mirrors(mirrors: &[String]) -> Result<(), ShareError> {
 }
 
 /// Whether the file is there as it was shared, as far as can be seen without reading it.
-async fn is_untouched(record: &ShareRecord) -> bool {
-    let path = record.path.clone();
-    let looked = tokio::time::timeout(LOOK_WITHIN, tokio::task::spawn_blocking(move || look(&path))).await;
+async fn is_untouched(record: &ShareRecord, folders: &Folders) -> bool {
+    let (path, manifest, folders) = (record.path.clone(), record.manifest.clone(), folders.clone());
+    let looked = tokio::task::spawn_blocking(move || look(&path, &manifest, &folders));
+    let looked = tokio::time::timeout(LOOK_WITHIN, looked).await;
     matches!(looked, Ok(Ok(Found::File(found))) if record.identity.is_still(&found))
 }
 
@@ -485,6 +508,13 @@ async fn found(path: &Path) -> Result<PathBuf, ShareError> {
     let absolute = std::path::absolute(path).map_err(unreadable)?;
     let found = tokio::task::spawn_blocking(move || regular::found(&absolute)).await;
     found.map_err(|error| unreadable(std::io::Error::other(error)))
+}
+
+/// Whether a path leads to a folder that has a name.
+async fn is_folder(path: &Path) -> bool {
+    let path = path.to_owned();
+    let looked = tokio::task::spawn_blocking(move || path.file_name().is_some() && path.is_dir());
+    looked.await.unwrap_or(false)
 }
 
 fn file_name(path: &Path) -> Result<FileName, ShareError> {

@@ -1,10 +1,11 @@
 //! The files that this client shares, by the user who shares them.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Row, Transaction};
-use shoal_common::{GroupName, Manifest, Uid};
+use shoal_common::{Blake3, GroupName, Manifest, Uid};
 use shoal_engine::hash::FileIdentity;
 
 use super::{Store, StoreError, rows};
@@ -56,6 +57,21 @@ impl Store {
     pub(crate) async fn piece_list(&self, manifest: &Manifest) -> Result<Vec<u8>, StoreError> {
         let hash = manifest.piece_list;
         self.run(move |db| rows::piece_list(db, hash)).await
+    }
+
+    /// The listings of all folders on record, of all users.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn listings(&self) -> Result<HashSet<Blake3>, StoreError> {
+        self.run(move |db| {
+            let manifests = "select manifest from share union all select manifest from download";
+            db.prepare(manifests)?
+                .query_map((), rows::manifest)?
+                .filter_map(|manifest| manifest.map(|manifest| Some(manifest.folder?.listing)).transpose())
+                .collect()
+        })
+        .await
     }
 
     /// Forgets a share; true if there was one.
@@ -150,7 +166,7 @@ pub(crate) fn time(nanos: i64) -> SystemTime {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, Layout, Sha1};
+    use shoal_common::{Fid, FileDigest, FileName, Gid, Layout, Sha1};
 
     pub(in crate::store) fn sample(name: &str) -> (Manifest, Vec<u8>) {
         let digest = FileDigest { sha1: Sha1::of(name.as_bytes()), blake3: Blake3::of(name.as_bytes()) };

@@ -15,7 +15,7 @@ use super::end::End;
 use super::error::{metadata, wrong_state};
 use super::holders::HoldersAnswer;
 use super::run::{Found, StartedBy};
-use super::{TransferError, Transfers, read_piece_list, span, supervisor};
+use super::{TransferError, Transfers, folder, read_piece_list, span, supervisor};
 use crate::FileRef;
 use crate::hashing::Hashing;
 use crate::results::lossy;
@@ -41,6 +41,9 @@ pub struct Begun {
     pub sharers: usize,
     /// Whether it was there already.
     pub complete: bool,
+    /// Whether it is a folder.
+    #[serde(rename = "folder", skip_serializing_if = "std::ops::Not::not")]
+    pub is_folder: bool,
     /// What it waits for that is lacking here, if it cannot begin yet.
     #[serde(rename = "activity", skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
@@ -91,7 +94,11 @@ impl Transfers {
         if let Some(path) = parts.shares.there(key).await {
             return self.there_already(user, key, (file, manifest), path).await;
         }
-        let place = destination::check(destination, &manifest, overwrite, progress).await?;
+        let is_folder = manifest.folder.is_some();
+        let place = match is_folder {
+            false => destination::check(destination, &manifest, overwrite, progress).await?,
+            true => folder::check(destination, &manifest, &parts.folders, progress).await?,
+        };
         let path = place.path().to_owned();
         if let Some(other) = self.list().going_to(&path, key) {
             return Err(DestinationError::Taken { path, file: other }.into());
@@ -123,7 +130,7 @@ impl Transfers {
             .spawn(async move { transfers.enter(record, piece_list, found).await }.in_current_span());
         let waits =
             entered.await.unwrap_or_else(|stopped| Err(TransferError::Failed(stopped.to_string())))?;
-        Ok(Begun { file, path, sharers, complete, waits })
+        Ok(Begun { file, path, sharers, complete, is_folder, waits })
     }
 
     /// A file that this client shares is not fetched again: a share has one place. It is listed all the same.
@@ -135,6 +142,7 @@ impl Transfers {
         path: PathBuf,
     ) -> Result<Begun, TransferError> {
         let parts = &self.0.parts;
+        let is_folder = manifest.folder.is_some();
         let piece_list = parts.store.piece_list(&manifest).await?;
         let sharers = self.holders(key).await?.sharers();
         let (group, name, size) = (file.group.clone(), manifest.name.clone(), manifest.size);
@@ -162,7 +170,7 @@ impl Transfers {
             took_ms: None,
             average: None,
         });
-        Ok(Begun { file, path, sharers, complete: true, waits: None })
+        Ok(Begun { file, path, sharers, complete: true, is_folder, waits: None })
     }
 
     /// Records and lists a download, and lets it run with what was found; without that it is complete. Gives what it waits

@@ -26,6 +26,9 @@ pub enum DestinationError {
     /// A different file is there.
     #[error("{} exists and is a different file; choose another destination, or give --overwrite to replace it", .0.display())]
     Exists(PathBuf),
+    /// Something is where a folder is to go.
+    #[error("{} exists already, and a folder replaces nothing; choose another destination, or move it away", .0.display())]
+    FolderInTheWay(PathBuf),
     /// Another download goes there.
     #[error("{} is where {} of {} is being downloaded to; choose another destination", .path.display(), .file.file, .file.group)]
     Taken {
@@ -60,11 +63,11 @@ impl DestinationError {
             Self::Unusable { shortage, .. } => shortage.clone(),
             Self::NoPartial(path) => Some(Shortage::partial(path)),
             Self::Disk(error) => error.shortage(),
-            Self::NotAFile(_) | Self::Exists(_) | Self::Taken { .. } => None,
+            Self::NotAFile(_) | Self::Exists(_) | Self::FolderInTheWay(_) | Self::Taken { .. } => None,
         }
     }
 
-    fn unusable(path: &Path, error: &std::io::Error) -> Self {
+    pub(super) fn unusable(path: &Path, error: &std::io::Error) -> Self {
         let shortage = Shortage::of(error, path.parent().unwrap_or(path));
         Self::Unusable { path: path.to_owned(), problem: error.to_string(), shortage }
     }
@@ -103,8 +106,7 @@ pub(super) async fn check(
     overwrite: bool,
     progress: &watch::Sender<Option<Hashing>>,
 ) -> Result<Destination, TransferError> {
-    let name = manifest.name.clone();
-    let path = blocking(move || resolve(&typed, &name)).await?;
+    let path = resolved(typed, manifest.name.clone()).await?;
     let looked = path.clone();
     match blocking(move || look(&looked)).await? {
         Found::Nothing => Ok(Destination::New(path)),
@@ -115,6 +117,11 @@ pub(super) async fn check(
         Found::File { .. } if overwrite => Ok(Destination::Replace(path)),
         Found::File { .. } => Err(DestinationError::Exists(path).into()),
     }
+}
+
+/// The path that a user typed, whole: within a folder under the file's own name.
+pub(super) async fn resolved(typed: PathBuf, name: FileName) -> Result<PathBuf, DestinationError> {
+    blocking(move || resolve(&typed, &name)).await
 }
 
 /// Removes what an unfinished download left at this path.

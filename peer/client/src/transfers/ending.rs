@@ -173,8 +173,13 @@ impl Downloads {
     }
 
     async fn try_share(&self, record: &DownloadRecord) -> Result<(), ShareError> {
-        let path = record.path.clone();
-        let identity = tokio::task::spawn_blocking(move || FileIdentity::of(&path)).await;
+        let (path, manifest, folders) =
+            (record.path.clone(), record.manifest.clone(), self.parts.folders.clone());
+        let identity = tokio::task::spawn_blocking(move || match &manifest.folder {
+            None => FileIdentity::of(&path),
+            Some(_) => folders.look(&path, &manifest),
+        });
+        let identity = identity.await;
         let Ok(Ok(identity)) = identity else {
             self.release(record.key).await;
             tracing::warn!(path = %record.path.display(), "a finished download is gone already");

@@ -7,6 +7,7 @@ mod destination;
 mod end;
 mod ending;
 mod error;
+mod folder;
 mod holders;
 mod idleness;
 mod known;
@@ -45,6 +46,7 @@ pub use sources::Sources;
 
 use crate::FileRef;
 use crate::Hashing;
+use crate::folders::Folders;
 use crate::on_complete::OnComplete;
 use crate::shares::Shares;
 use crate::store::{DownloadRecord, DownloadState, Store, StoreError};
@@ -83,6 +85,8 @@ pub(crate) struct Transfers(Arc<Downloads>);
 pub(crate) struct Parts {
     /// Where they are recorded.
     pub store: Store,
+    /// What is known of folders.
+    pub folders: Folders,
     /// Where pieces come from, and are served.
     pub swarm: Swarm,
     /// Where sources are found.
@@ -354,6 +358,9 @@ impl Downloads {
         record: &mut DownloadRecord,
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Prepared, TransferError> {
+        if record.manifest.folder.is_some() {
+            return self.prepare_folder(record, progress).await;
+        }
         let name = record.manifest.name.clone();
         if let Some(path) = destination::inside_folder(&record.path, &name, record.overwrite).await? {
             self.parts.store.set_download_path(record.user, record.key, &path).await?;

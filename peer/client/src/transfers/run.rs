@@ -9,25 +9,23 @@ use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::rate::Limiter;
-use shoal_engine::{
-    BoxFuture, Content, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed,
-};
+use shoal_engine::{BoxFuture, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::end::{Closed, End, Stop, end_of, wanted};
-use super::error::StartError;
+use super::folder::Wanted;
 use super::holders::{HoldersAnswer, SOONEST};
 use super::known::{Asked, Known, MAX_KNOWN};
 use super::list::{Now, SourceName, SourceNames, Works};
 use super::mirrors::{Mirrors, Notice};
 use super::places::Place;
 use super::sources::{Banned, Sources};
-use super::{Downloads, destination, idleness};
+use super::{Downloads, idleness};
 use crate::store::DownloadRecord;
 use shoal_http::mirror::Reach;
 use shoal_session::CallError;
 use shoal_session::events::Event;
-use shoal_swarm::{Body, Served};
+use shoal_swarm::{Body, FileKey, Served};
 
 /// When to ask again after no tracker answered, or none knew the file.
 const AFTER_SILENCE: Duration = Duration::from_secs(2);
@@ -80,6 +78,9 @@ impl Learned {
 pub(super) struct Run {
     downloads: Arc<Downloads>,
     record: DownloadRecord,
+    /// Under which key holders serve what is fetched.
+    key: FileKey,
+    is_listing: bool,
     started_by: StartedBy,
     layout: Layout,
     download: Download,
@@ -95,18 +96,17 @@ impl Run {
     pub(super) fn start(
         downloads: &Arc<Downloads>,
         (record, number): (&DownloadRecord, u64),
-        (pieces, limiter): (Arc<[Sha1]>, Limiter),
+        (wanted, limiter): (Wanted, Limiter),
         started_by: StartedBy,
         opened: watch::Sender<Option<Option<String>>>,
         stopped: watch::Receiver<Option<Stop>>,
-    ) -> Result<Self, StartError> {
-        let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
-        let content = Content::new(layout, pieces, record.manifest.digest())?;
-        let target = destination::target(record.path.clone(), record.overwrite);
+    ) -> Self {
+        let Wanted { key, content, target, is_listing } = wanted;
+        let layout = content.layout().clone();
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
         let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
         let (names, known) = (SourceNames::default(), watch::Sender::new(Known::default()));
-        let share = {
+        let share = !is_listing && {
             let mut list = downloads.list();
             let works = Works {
                 progress: download.progress(),
@@ -120,10 +120,27 @@ impl Run {
         };
         if share {
             let body = Body::Partial { reader: download.reader(), verified: download.verified() };
-            downloads.parts.swarm.serve(record.key, Served { layout, body });
+            downloads.parts.swarm.serve(record.key, Served { layout: layout.clone(), body });
+            // Others may find this client before any that has the whole folder.
+            if let Ok(listing) = downloads.parts.folders.serve_listing(&record.manifest) {
+                downloads.parts.swarm.serve_listing(record.key, listing);
+            }
         }
         let (downloads, record) = (downloads.clone(), record.clone());
-        Ok(Self { downloads, record, started_by, layout, download, changes, stopped, opened, names, known })
+        Self {
+            downloads,
+            record,
+            key,
+            is_listing,
+            started_by,
+            layout,
+            download,
+            changes,
+            stopped,
+            opened,
+            names,
+            known,
+        }
     }
 
     /// Runs until the engine ends, or is stopped.
@@ -166,7 +183,7 @@ impl Run {
 
     /// Records once the first piece is there: if the partial file is missing later, its drive is away. Never completes.
     async fn note_begun(&self) {
-        if self.downloads.list().verified(self.record.key) == 0 {
+        if !self.is_listing && self.downloads.list().verified(self.record.key) == 0 {
             let mut verified = self.download.verified();
             let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
             let (user, key) = (self.record.user, self.record.key);
@@ -191,7 +208,8 @@ impl Run {
         let mut progress = self.download.progress();
         let works = |progress: &Progress| !matches!(progress.phase, Phase::Opening | Phase::Ended);
         let works = progress.wait_for(works).await.is_ok();
-        if works {
+        // After the listing there is more to open.
+        if works && !self.is_listing {
             self.opened.send_replace(Some(None));
         }
         std::future::pending().await
@@ -201,7 +219,7 @@ impl Run {
     async fn offer(&self) {
         let mut verified = self.download.verified();
         let some = verified.wait_for(|pieces| !pieces.is_empty()).await.is_ok();
-        if some {
+        if some && !self.is_listing {
             let list = self.downloads.list();
             if list.is_shared(self.record.key) {
                 self.downloads.parts.holdings.set_part(self.record.key);
@@ -217,7 +235,7 @@ impl Run {
         let (answers, answered) = mpsc::channel(1);
         let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
-        let mut sources = Sources::new(parts.swarm.clone(), self.record.key, self.layout);
+        let mut sources = Sources::new(parts.swarm.clone(), self.key, self.layout.clone());
         sources.are_named_in(self.names.clone());
         sources.never(learned.banned.iter().copied());
         learned.mirrors.rest();

@@ -290,7 +290,7 @@ impl Sources {
 
     fn add(&mut self, id: SourceId, holder: &Holder) {
         let addresses: Vec<_> = holder.address.parse().into_iter().collect();
-        let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout);
+        let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout.clone());
         self.uses += 1;
         self.names.add(id, SourceName { user: Some(holder.user.clone()), address: holder.address.clone() });
         let (number, peer, user, now) = (self.uses, holder.peer, holder.user.clone(), Liveness::Connecting);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use shoal_common::Sha1;
 use shoal_engine::rate::Limiter;
 use shoal_engine::{Lack, Pauses, Shortage};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
@@ -13,7 +14,8 @@ use tracing::Instrument;
 
 use super::end::{Closed, End, LEFT, Stop, wanted};
 use super::ending::EndedRun;
-use super::error::metadata;
+use super::folder::CannotStart;
+use super::holders::HoldersAnswer;
 use super::list::{Now, Running, Wait};
 use super::places::Place;
 use super::run::{Found, Learned, Run, StartedBy};
@@ -246,23 +248,34 @@ impl Supervisor {
                 };
             }
         };
+        match self.fetch(place, pieces.clone(), answer).await {
+            // What is in the folder is known now.
+            (true, Closed::End(End::Complete)) => self.fetch(place, pieces, None).await.1,
+            (_, closed) => closed,
+        }
+    }
+
+    /// Fetches what is to be fetched now; gives whether that is a folder's listing.
+    async fn fetch(
+        &mut self,
+        place: &Place,
+        pieces: Arc<[Sha1]>,
+        answer: Option<HoldersAnswer>,
+    ) -> (bool, Closed) {
+        let wanted = match self.downloads.wanted(&self.record, pieces).await {
+            Ok(wanted) => wanted,
+            Err(CannotStart::Short(shortage, error)) => return (false, Closed::Short(shortage, error)),
+            Err(CannotStart::Never(error)) => {
+                return (false, Closed::End(End::Failed(text::error_line(&error))));
+            }
+        };
         let (opened, stopped) = (self.opened.clone(), self.stopped.clone());
         tracing::debug!(file = %self.record.manifest.name, "fetching");
-        let run = Run::start(
-            &self.downloads,
-            (&self.record, self.number),
-            (pieces, self.limiter.clone()),
-            self.started_by,
-            opened,
-            stopped,
-        );
-        match run {
-            Ok(run) => {
-                self.worked = true;
-                run.run(place, &mut self.learned, answer).await
-            }
-            Err(error) => Closed::End(End::Failed(metadata(&self.record.manifest, &error).to_string())),
-        }
+        self.worked = true;
+        let (is_listing, record) = (wanted.is_listing, (&self.record, self.number));
+        let what = (wanted, self.limiter.clone());
+        let run = Run::start(&self.downloads, record, what, self.started_by, opened, stopped);
+        (is_listing, run.run(place, &mut self.learned, answer).await)
     }
 
     /// Whether the user has just chosen a place where nothing can be written: that is an error at once.

@@ -93,7 +93,7 @@ impl Client {
         let sealer = Arc::new(Sealer::in_form(&description.secret, layout.pieces(), form));
         let ids = manifest.chunks.iter().map(|chunk| chunk.id).collect();
         let pieces = Arc::new(StoredPieces::new(sealer.clone(), ids, version.0));
-        let file = Sealed::new(layout, manifest.chunks, sealer)
+        let file = Sealed::new(layout.clone(), manifest.chunks, sealer)
             .ok_or_else(|| contradiction("its parts are not those of a file of its size"))?;
         let overwrite = if options.force { Overwrite::Replace } else { Overwrite::Refuse };
         let target = Target::new(&path, overwrite);
@@ -102,7 +102,7 @@ impl Client {
             return Ok(got(path));
         }
         let engine = Engine::new(EngineConfig::default());
-        let content = Content::sealed(layout, pieces, description.digest);
+        let content = Content::sealed(layout.clone(), pieces, description.digest);
         let mut restarted = false;
         let (download, servers, outcome) = loop {
             let (changes, sources) = mpsc::channel(MAX_CHANGES);

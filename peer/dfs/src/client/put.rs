@@ -86,7 +86,7 @@ impl Client {
         let layout = Layout::stored(fingerprint.size)?;
         let copies = self.copies_for(&name, copies).await?;
         let servers = self.servers_for(copies).await?;
-        let Hashed { digest, pieces } = hash(path, &file, layout, report).await?;
+        let Hashed { digest, pieces } = hash(path, &file, layout.clone(), report).await?;
         // Known before anything is sent; what changes later is found at the end.
         if !reading.is_unchanged() {
             return Err(StoreError::Changed(path.to_owned()));
@@ -100,7 +100,7 @@ impl Client {
             begun.map_err(StoreError::file("note the progress of a put in", &self.folder))?
         };
         if !unfinished.resumed
-            && let Err(error) = self.room_for(&name, layout, copies).await
+            && let Err(error) = self.room_for(&name, layout.clone(), copies).await
         {
             unfinished.forget();
             return Err(error);
@@ -112,7 +112,7 @@ impl Client {
             path: path.to_owned(),
             file: file.clone(),
             name: name.clone(),
-            layout,
+            layout: layout.clone(),
             sealer: Arc::new(Sealer::new(&unfinished.secret, layout.pieces())),
             pieces: pieces.into(),
             placing: Placing::new(self.nodes.clone(), servers.clone(), shift, copies.into(), resumed),
@@ -271,7 +271,7 @@ impl Put {
     }
 
     async fn seal(&self, piece: PieceIndex) -> Result<(ChunkId, Bytes), StoreError> {
-        let (file, sealer, layout) = (self.file.clone(), self.sealer.clone(), self.layout);
+        let (file, sealer, layout) = (self.file.clone(), self.sealer.clone(), self.layout.clone());
         let hashed = self.pieces.get(piece.as_usize()).copied();
         let sealed = tokio::task::spawn_blocking(move || {
             let length = layout.length(piece) as usize;

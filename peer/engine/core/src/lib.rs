@@ -310,7 +310,7 @@ impl DownloadCore {
 
     fn finished(&mut self, id: RequestId, result: Result<(), SourceError>, now: Instant) {
         let Some(request) = self.requests.get(&id) else { return };
-        let (source_id, run, remaining) = (request.source, request.run, request.remaining());
+        let (source_id, run, remaining) = (request.source, request.run.clone(), request.remaining());
         self.release(id);
         if let Some(source) = self.sources.get_mut(&source_id) {
             source.active = now;

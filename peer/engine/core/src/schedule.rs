@@ -57,7 +57,7 @@ impl DownloadCore {
             shared: self.others || self.partial > 0,
             limit: self.rate_limit,
         };
-        let length = u64::from(self.layout.piece_length());
+        let length = self.layout.usual_length();
         let idle = source.requests.is_empty();
         if source.paused_until.is_some_and(|until| until > now)
             || source.exhausted == Some(self.generation)
@@ -81,12 +81,14 @@ impl DownloadCore {
             }
             return None;
         };
-        Some(PieceRun::new(self.layout, first, self.extent(id, first)))
+        let length = u64::from(self.layout.length(first));
+        (length <= self.layout.usual_length() || self.has_room(length, idle))
+            .then(|| PieceRun::new(self.layout.clone(), first, self.extent(id, first)))
     }
 
     fn pick(&mut self, id: SourceId) -> Option<PieceIndex> {
         let source = self.sources.get(&id)?;
-        let layout = self.layout;
+        let layout = &self.layout;
         let accept = |item: u32| layout.piece(item).is_some_and(|piece| source.would_serve(piece));
         let item = if self.others || self.partial > 0 {
             self.selector.rarest(source.have.as_ref(), accept, &mut self.rng)
@@ -108,15 +110,21 @@ impl DownloadCore {
         // Its share too: a run as long as the whole room would leave the others a piece at a time.
         let share = self.budget / streams.max(1) as u64;
         let room = self.spare_room().min(self.limited_room()).min(share);
-        let most = source.window.run(self.layout.piece_length(), room).min(fair);
+        let (bytes, most) = source.window.run(room);
+        let most = most.min(fair);
         let rarest_first = self.others || self.partial > 0;
         let rare =
             |piece: PieceIndex| self.selector.holders(piece.get()) <= self.selector.holders(first.get());
         let fits = |piece: PieceIndex| {
             self.selector.wants(piece.get()) && source.would_serve(piece) && (!rarest_first || rare(piece))
         };
+        let mut length = u64::from(self.layout.length(first));
         let more = (1..most).take_while(|&ahead| {
-            first.get().checked_add(ahead).and_then(|index| self.layout.piece(index)).is_some_and(fits)
+            let piece = first.get().checked_add(ahead).and_then(|index| self.layout.piece(index));
+            piece.is_some_and(|piece| {
+                length += u64::from(self.layout.length(piece));
+                length <= bytes && fits(piece)
+            })
         });
         1 + u32::try_from(more.count()).unwrap_or(0)
     }
@@ -145,7 +153,15 @@ impl DownloadCore {
         let delivered_before = source.window.total();
         self.requests.insert(
             request,
-            Request { source: id, run, arrived: 0, received: 0, issued: now, delivered_before, expected },
+            Request {
+                source: id,
+                run: run.clone(),
+                arrived: 0,
+                received: 0,
+                issued: now,
+                delivered_before,
+                expected,
+            },
         );
         self.commands.push_back(Command::Fetch { request, source: id, run });
     }
@@ -182,7 +198,7 @@ impl DownloadCore {
                 && self.time_left(request, age).is_none_or(|theirs| ours * 4 < theirs))
             .then_some(piece)
         })?;
-        Some(PieceRun::new(self.layout, piece, 1))
+        Some(PieceRun::new(self.layout.clone(), piece, 1))
     }
 
     /// The endgame: a piece that an idle source is asked for although another source was asked already. It is the oldest
@@ -214,7 +230,7 @@ impl DownloadCore {
             self.commands.push_back(Command::Cancel { request });
             self.release(request);
         }
-        Some(PieceRun::new(self.layout, piece, 1))
+        Some(PieceRun::new(self.layout.clone(), piece, 1))
     }
 
     /// A piece that one other source was asked for and is late with.

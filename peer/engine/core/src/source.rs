@@ -43,8 +43,8 @@ pub enum Have {
     Bits(Arc<Bitfield>),
 }
 
-/// Consecutive pieces of one file: at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Consecutive pieces of one content: at least one. In a folder they may be of several files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PieceRun {
     layout: Layout,
     first: PieceIndex,
@@ -55,7 +55,8 @@ impl PieceRun {
     /// The run of `count` pieces from `first` on, cut at the file's end; a `count` of 0 is taken as 1.
     #[must_use]
     pub fn new(layout: Layout, first: PieceIndex, count: u32) -> Self {
-        Self { layout, first, count: count.clamp(1, layout.pieces().saturating_sub(first.get()).max(1)) }
+        let count = count.clamp(1, layout.pieces().saturating_sub(first.get()).max(1));
+        Self { layout, first, count }
     }
 
     /// The first piece.
@@ -88,7 +89,7 @@ impl PieceRun {
 
     /// The pieces in file order.
     pub fn pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
-        let run = *self;
+        let run = self.clone();
         (0..self.count).filter_map(move |position| run.at(position))
     }
 
@@ -101,8 +102,8 @@ impl PieceRun {
     /// The length of the run in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
-        let whole = u64::from(self.count) * u64::from(self.layout.piece_length());
-        whole.min(self.layout.size() - self.offset())
+        let last = self.at(self.count - 1).unwrap_or(self.first);
+        self.layout.offset(last) + u64::from(self.layout.length(last)) - self.offset()
     }
 }
 

@@ -48,7 +48,7 @@ impl Request {
 
     /// The pieces that did not arrive yet.
     pub(super) fn pending(&self) -> impl DoubleEndedIterator<Item = PieceIndex> + use<> {
-        let run = self.run;
+        let run = self.run.clone();
         (self.arrived..run.count()).filter_map(move |position| run.at(position))
     }
 }

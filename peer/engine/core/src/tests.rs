@@ -33,7 +33,7 @@ struct Table {
 impl Table {
     fn new(pieces: u32) -> Self {
         let layout = layout(pieces);
-        let core = DownloadCore::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
+        let core = DownloadCore::new(layout.clone(), &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
         Self { core, layout, now: Instant::now() }
     }
 
@@ -115,7 +115,7 @@ fn with_another_downloader_the_rarest_come_first_from_a_random_start() {
 #[test]
 fn a_long_request_ends_where_pieces_are_less_rare() {
     let mut table = Table::new(64);
-    let layout = table.layout;
+    let layout = table.layout.clone();
     table.add(2, bits(&layout, 20..64));
     let limits = Limits { max_in_flight: 1, run: Run::UpTo(64), ..limits() };
     let have = bits(&layout, 0..40);
@@ -123,7 +123,7 @@ fn a_long_request_ends_where_pieces_are_less_rare() {
     let (mut rare, mut longest) = (0, 0);
     while rare < 20 {
         let asked = commands.iter().find_map(|command| match command {
-            Command::Fetch { request, source: SourceId(1), run } => Some((*request, *run)),
+            Command::Fetch { request, source: SourceId(1), run } => Some((*request, run.clone())),
             _ => None,
         });
         let (request, run) = asked.unwrap();
@@ -280,7 +280,7 @@ fn a_fast_source_takes_over_what_two_slow_ones_crawl_with() {
 #[test]
 fn what_slow_sources_hold_is_not_taken_from_the_fast_ones_depth() {
     let layout = Layout::new(1_000 << 20, 1 << 20).unwrap();
-    let core = DownloadCore::new(layout, &Bitfield::none(&layout), 8 << 20, Rng::with_seed(1));
+    let core = DownloadCore::new(layout.clone(), &Bitfield::none(&layout), 8 << 20, Rng::with_seed(1));
     let mut table = Table { core, layout, now: Instant::now() };
     // A hundred sources hold a mebibyte each, and bring nothing.
     for source in 1..=100 {
@@ -337,7 +337,7 @@ fn a_piece_that_was_lost_on_the_disk_is_fetched_again() {
 #[test]
 fn a_hundred_thousand_pieces_and_a_thousand_sources_are_quick() {
     let layout = layout(100_000);
-    let mut core = DownloadCore::new(layout, &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
+    let mut core = DownloadCore::new(layout.clone(), &Bitfield::none(&layout), 24 << 20, Rng::with_seed(1));
     let now = Instant::now();
     let mut rng = Rng::with_seed(2);
     let started = Instant::now();

@@ -210,18 +210,16 @@ impl RequestWindow {
         matches!(self.limits.run, Run::UpTo(_))
     }
 
-    /// How many pieces of `piece_length` bytes the next request should span, `room` bytes at most.
-    pub(super) fn run(&self, piece_length: u32, room: u64) -> u32 {
+    /// How many bytes the next request should span, `room` at most, and in how many pieces at most. One piece is always right.
+    pub(super) fn run(&self, room: u64) -> (u64, u32) {
         match self.limits.run {
-            Run::Single => 1,
+            Run::Single => (0, 1),
             Run::UpTo(most) => {
                 let window = self.limits.max_in_flight_bytes.min(MAX_WINDOW);
                 let own_room = window.saturating_sub(self.in_flight);
                 let time = RUN_TIME.max(self.latency.unwrap_or_default().saturating_mul(ANSWERING_TIMES));
                 let rate = self.rate.map_or(0, |rate| bytes_in(rate, time));
-                let bytes = (rate.min(window) / self.streams() as u64).min(room).min(own_room);
-                let pieces = bytes / u64::from(piece_length);
-                u32::try_from(pieces).unwrap_or(u32::MAX).clamp(1, most.max(1))
+                ((rate.min(window) / self.streams() as u64).min(room).min(own_room), most.max(1))
             }
         }
     }
@@ -325,6 +323,12 @@ mod tests {
         })
     }
 
+    /// How many pieces of that length the next request should span.
+    fn pieces(window: &RequestWindow, length: u64, room: u64) -> u32 {
+        let (bytes, most) = window.run(room);
+        u32::try_from(bytes / length).unwrap().clamp(1, most)
+    }
+
     /// How many bytes are in flight when no more may be asked for.
     fn depth(window: &mut RequestWindow, piece: u64, complete: bool) -> u64 {
         let mut requests = 0;
@@ -373,18 +377,18 @@ mod tests {
             run: Run::UpTo(0),
         });
         small.rate = Some(1 << 40);
-        assert_eq!((depth(&mut small, KIB, false), small.run(1024, u64::MAX)), (KIB, 1));
+        assert_eq!((depth(&mut small, KIB, false), pieces(&small, 1024, u64::MAX)), (KIB, 1));
     }
 
     #[test]
     fn runs_last_about_a_second() {
         let mut window = window(Run::UpTo(100));
-        assert_eq!(window.run(65_536, u64::MAX), 1);
+        assert_eq!(pieces(&window, 65_536, u64::MAX), 1);
         window.rate = Some(655_360);
-        assert_eq!(window.run(65_536, u64::MAX), 10);
-        assert_eq!(window.run(65_536, 200_000), 3);
+        assert_eq!(pieces(&window, 65_536, u64::MAX), 10);
+        assert_eq!(pieces(&window, 65_536, 200_000), 3);
         window.rate = Some(u64::MAX);
-        assert_eq!(window.run(65_536, u64::MAX), 100);
+        assert_eq!(pieces(&window, 65_536, u64::MAX), 100);
     }
 
     #[test]
@@ -392,7 +396,7 @@ mod tests {
         let mut window = window(Run::UpTo(4_096));
         let mut runs = Vec::new();
         for _ in 0..4 {
-            let run = window.run(65_536, u64::MAX);
+            let run = pieces(&window, 65_536, u64::MAX);
             let (bytes, before) = (u64::from(run) * 65_536, window.total());
             window.asked(bytes);
             window.answered(Duration::from_secs(6));
@@ -410,10 +414,10 @@ mod tests {
         assert_eq!(depth(&mut eight, 64 * KIB, true), 8 * 64 * KIB);
         let mut eight = RequestWindow::new(limits);
         eight.rate = Some(80 * 64 * KIB);
-        assert_eq!(eight.run(65_536, u64::MAX), 10);
+        assert_eq!(pieces(&eight, 65_536, u64::MAX), 10);
         // Nor does the window go to the first few.
         eight.rate = Some(1 << 40);
-        assert_eq!(u64::from(eight.run(65_536, u64::MAX)) * 64 * KIB, MAX_WINDOW / 8);
+        assert_eq!(u64::from(pieces(&eight, 65_536, u64::MAX)) * 64 * KIB, MAX_WINDOW / 8);
     }
 
     #[test]

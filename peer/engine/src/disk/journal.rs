@@ -213,6 +213,8 @@ fn identity_of(content: &Content) -> Blake3 {
     bytes.extend(digest.sha384.iter().flat_map(|digest| digest.0));
     bytes.extend(digest.sha224.iter().flat_map(|digest| digest.0));
     bytes.extend(digest.md5.iter().flat_map(|digest| digest.0));
+    // The same pieces under other names are another folder.
+    bytes.extend(content.listing().iter().flat_map(|listing| Blake3::of(&listing.encode()).0));
     match content.verification() {
         Verification::Sha1(digests) => digests.iter().for_each(|digest| bytes.extend_from_slice(&digest.0)),
         Verification::Unchecked => bytes.extend_from_slice(b"unchecked"),

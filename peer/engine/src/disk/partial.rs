@@ -104,8 +104,11 @@ fn tagged(digests: &Digests) -> Vec<(u8, Vec<u8>)> {
     all.into_iter().filter_map(|(tag, digest)| Some((tag, digest?))).collect()
 }
 
-/// The description; `None` for sealed content, which nobody without its key may serve.
+/// The description; `None` for sealed content, which nobody without its key may serve, and for folders, which only peers serve.
 fn written(content: &Content) -> Option<Vec<u8>> {
+    if content.listing().is_some() {
+        return None;
+    }
     let pieces: &[Sha1] = match content.verification() {
         Verification::Sha1(pieces) => pieces,
         Verification::Unchecked => &[],
@@ -183,8 +186,8 @@ mod tests {
         };
         let pieces: Arc<[Sha1]> = (0..6).map(|number| Sha1([number; 20])).collect();
         for content in [
-            Content::new(layout, pieces, digest).unwrap(),
-            Content::unchecked(layout, digest),
+            Content::new(layout.clone(), pieces, digest).unwrap(),
+            Content::unchecked(layout.clone(), digest),
             Content::unchecked(layout, Digests::default()),
         ] {
             let bytes = written(&content).unwrap();

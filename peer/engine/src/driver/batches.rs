@@ -68,7 +68,7 @@ impl Driver {
     }
 
     fn account(&mut self, checked: Vec<Checked>) {
-        let layout = *self.context.content.layout();
+        let layout = self.context.content.layout().clone();
         let most_for_prefix = BATCH_BYTES.div_ceil(layout.piece_length() as usize);
         for piece in checked {
             match piece {
@@ -79,6 +79,7 @@ impl Driver {
                 Checked::Written(data) => {
                     let piece = data.piece;
                     self.written.insert(piece);
+                    self.files.written(&layout, piece);
                     self.unsaved_bytes += u64::from(layout.length(piece));
                     match &mut self.prefix {
                         Some(prefix) => prefix.keep(data),

@@ -149,7 +149,7 @@ impl Fetches {
         let Some(connected) = self.sources.get(&id) else { return };
         let (buffer, filling) = PieceBuf::new(
             request,
-            run,
+            run.clone(),
             self.pool.clone(),
             self.limiters.clone(),
             self.arrived_sender.clone(),

@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, Target};
-use crate::disk::{DiskError, Opened};
+use crate::disk::{DiskError, OpenPart, Opened};
 use crate::driver::stopped;
 use crate::part::PartContext;
 use crate::progress::DownloadError;
-use crate::reader::OpenPart;
 use crate::resources::Control;
 
 /// Opens the partial file; gives it with the pieces that are there. A stop ends the hashing early.
@@ -50,7 +49,7 @@ fn open_and_rehash(
     cancelled: &CancellationToken,
 ) -> Result<(PartContext, Bitfield), DiskError> {
     let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
-    let _ = part.set(OpenPart(file.file()));
+    let _ = part.set(file.open_part());
     let context = PartContext { content, part: file, journal };
     let right = context.rehash(&suspects, cancelled).inspect_err(|_| context.part.unlock())?;
     right.iter(context.content.layout()).for_each(|piece| {

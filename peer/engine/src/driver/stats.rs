@@ -117,10 +117,7 @@ impl Stats {
 
     /// Bytes of the pieces in `written`.
     pub(super) fn verified_bytes(&self, written: &Bitfield, context: &PartContext) -> u64 {
-        let layout = context.content.layout();
-        let whole = u64::from(written.count()) * u64::from(layout.piece_length());
-        let short = layout.iter().next_back().filter(|&last| written.has(last));
-        whole - short.map_or(0, |last| u64::from(layout.piece_length() - layout.length(last)))
+        written.bytes(context.content.layout())
     }
 
     pub(super) fn progress(

@@ -32,7 +32,7 @@ impl Driver {
             self.context.journal.doubt().map_err(Arc::new)?;
             return Err(DownloadError::Digest { expected: Box::new(*self.context.content.digest()) });
         }
-        let layout = *self.context.content.layout();
+        let layout = self.context.content.layout().clone();
         for piece in layout.iter().filter(|&piece| !right.has(piece)) {
             self.written.remove(piece);
             self.handle(Event::Lost(piece));

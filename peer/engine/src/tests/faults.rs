@@ -130,7 +130,7 @@ async fn a_description_that_contradicts_itself_is_never_complete() {
     let world = World::new(6 * 64 * KIB, 65_536);
     let (_, other) = sample_file(6 * 64 * KIB, 65_536, 2);
     let crate::Verification::Sha1(pieces) = world.content.verification() else { unreachable!() };
-    let content = Content::new(*world.content.layout(), pieces.clone(), *other.digest()).unwrap();
+    let content = Content::new(world.content.layout().clone(), pieces.clone(), *other.digest()).unwrap();
     let lying = World { content, bytes: world.bytes.clone(), folder: tempfile::TempDir::new().unwrap() };
     for _ in 0..2 {
         let (download, _changes) = lying.start(&[&lying.source()]);

@@ -137,7 +137,7 @@ async fn jobs_of_one_piece_stay_in_their_order() {
 fn a_digest_that_is_far_behind_is_no_work_for_the_writer() {
     let layout = Layout::new(2_000 * u64::from(PIECE), PIECE).unwrap();
     let mut written = Bitfield::none(&layout);
-    let prefix = Prefix::new(&Content::unchecked(layout, Digests::default()).wanting_sha1(true));
+    let prefix = Prefix::new(&Content::unchecked(layout.clone(), Digests::default()).wanting_sha1(true));
     for (pieces, far) in [(0, false), (1_000, false), (1_100, true)] {
         for piece in layout.iter().take(pieces) {
             written.insert(piece);

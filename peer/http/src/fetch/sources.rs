@@ -94,7 +94,7 @@ impl Sources {
                 None => source,
             };
             let source = match &answer.held {
-                Some((url, held)) => source.holding(url.clone(), *plan.content.layout(), held),
+                Some((url, held)) => source.holding(url.clone(), plan.content.layout().clone(), held),
                 None => source,
             };
             let is_used = only.is_none_or(|only| only.contains(&index));

@@ -96,7 +96,7 @@ impl Holdings {
     pub(super) fn refused(&self, layout: Layout, first: PieceIndex) -> Refusal {
         let mut known = lock(&self.known);
         let known = &mut *known;
-        known.layout = Some(layout);
+        known.layout = Some(layout.clone());
         known.refusals += 1;
         let said = self.url.is_some() && known.claimed.as_ref().is_none_or(|claimed| claimed.has(first));
         known.lies += u32::from(said);
@@ -137,7 +137,7 @@ impl Holdings {
     }
 
     fn publish(&self, known: &Known) {
-        let Some(layout) = known.layout else { return };
+        let Some(layout) = known.layout.clone() else { return };
         let mut bits = known.claimed.clone().unwrap_or_else(|| Bitfield::all(&layout));
         if let Some((refused, _)) = &known.refused {
             for piece in refused.iter(&layout) {
@@ -157,7 +157,7 @@ impl Holdings {
             pause = (pause * 2).min(ASK_AGAIN_AT_LEAST);
             let claimed = {
                 let known = lock(&self.known);
-                known.layout.filter(|_| known.claimed.is_some())
+                known.layout.clone().filter(|_| known.claimed.is_some())
             };
             if let (Some(url), Some(layout)) = (&self.url, claimed)
                 && let Ok(held) = ask_held(&client, url, ANSWER).await

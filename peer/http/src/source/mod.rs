@@ -190,7 +190,7 @@ impl HttpSource {
     }
 
     /// Fetches a run by ranges: what one answer leaves out is asked for with the next.
-    async fn ranged(&self, want: PieceRun, mut into: PieceBuf) -> Result<PieceBuf, Trouble> {
+    async fn ranged(&self, want: &PieceRun, mut into: PieceBuf) -> Result<PieceBuf, Trouble> {
         let end = want.offset() + want.length();
         let mut largest = self.largest.load(Ordering::Relaxed);
         let piece = u64::from(want.layout().piece_length());
@@ -242,7 +242,7 @@ impl HttpSource {
         &self,
         mut response: Response,
         (mut skip, mut most, all): (u64, u64, bool),
-        want: PieceRun,
+        want: &PieceRun,
         into: &mut PieceBuf,
     ) -> Result<(), Trouble> {
         while let Some(mut chunk) = next_chunk(&mut response).await? {
@@ -273,7 +273,7 @@ impl HttpSource {
     }
 
     /// Bytes of the file came. Only a whole piece shows that the server does its work.
-    async fn take(&self, bytes: &Bytes, want: PieceRun, into: &mut PieceBuf) -> Result<(), Trouble> {
+    async fn take(&self, bytes: &Bytes, want: &PieceRun, into: &mut PieceBuf) -> Result<(), Trouble> {
         if let Some(versions) = &self.versions {
             versions.came(want.offset() + want.length() - into.remaining(), bytes);
         }
@@ -376,8 +376,8 @@ impl HttpSource {
     }
 
     /// A part was refused: the pieces from the first missing byte on are not asked for again soon.
-    fn judge_refusal(&self, reason: String, want: PieceRun, from: u64) -> SourceError {
-        let layout = *want.layout();
+    fn judge_refusal(&self, reason: String, want: &PieceRun, from: u64) -> SourceError {
+        let layout = want.layout().clone();
         let index = u32::try_from(from / u64::from(layout.piece_length())).ok();
         let first = index.and_then(|index| layout.piece(index)).unwrap_or(want.first());
         match self.holdings.refused(layout, first) {
@@ -477,12 +477,12 @@ impl PieceSource for HttpSource {
     async fn fetch(&self, want: PieceRun, into: PieceBuf) -> Result<PieceBuf, SourceError> {
         self.compare(&into).await.map_err(|trouble| self.judge(trouble))?;
         let fetched = if self.whole.ignores_ranges() {
-            self.whole.fetch(self, want, into).await
+            self.whole.fetch(self, &want, into).await
         } else {
-            self.ranged(want, into).await
+            self.ranged(&want, into).await
         };
         fetched.map_err(|trouble| match trouble {
-            Trouble::Lacking(from, reason) => self.judge_refusal(reason, want, from),
+            Trouble::Lacking(from, reason) => self.judge_refusal(reason, &want, from),
             trouble => self.judge(trouble),
         })
     }

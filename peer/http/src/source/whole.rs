@@ -61,7 +61,7 @@ impl WholeStream {
     pub(super) async fn fetch(
         &self,
         source: &HttpSource,
-        want: PieceRun,
+        want: &PieceRun,
         mut into: PieceBuf,
     ) -> Result<PieceBuf, Trouble> {
         let mut open = self.open.lock().await;
@@ -87,7 +87,7 @@ impl Open {
     async fn take(
         &mut self,
         source: &HttpSource,
-        want: PieceRun,
+        want: &PieceRun,
         into: &mut PieceBuf,
     ) -> Result<(), Trouble> {
         while into.remaining() > 0 {

@@ -12,7 +12,7 @@ impl World {
     fn new(pieces: u32) -> Self {
         let layout = Layout::new(u64::from(pieces) * 65_536, 65_536).unwrap();
         Self {
-            super_seeding: SuperSeeding::new(layout, fastrand::Rng::with_seed(1)),
+            super_seeding: SuperSeeding::new(layout.clone(), fastrand::Rng::with_seed(1)),
             layout,
             now: Instant::now(),
         }

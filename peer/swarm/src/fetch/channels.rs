@@ -213,7 +213,7 @@ impl Channels {
     fn layout(&self, channel: u32) -> Result<Option<Layout>, Fault> {
         let table = self.table();
         match table.channels.get(&channel) {
-            Some(open) => Ok(Some(open.layout)),
+            Some(open) => Ok(Some(open.layout.clone())),
             None if channel < table.next => Ok(None),
             None => Err("named a channel that was never opened".into()),
         }
@@ -256,7 +256,7 @@ impl Channels {
     fn have(&self, number: u32, pieces: &[u32]) -> Result<bool, Fault> {
         let Some(layout) = self.layout(number)? else { return Ok(false) };
         let pieces: Vec<PieceIndex> =
-            pieces.iter().map(|&piece| in_file(layout, piece)).collect::<Result<_, _>>()?;
+            pieces.iter().map(|&piece| in_file(&layout, piece)).collect::<Result<_, _>>()?;
         let table = self.table();
         let Some(channel) = table.channels.get(&number) else { return Ok(false) };
         if *channel.state.borrow() != ChannelState::Open {
@@ -283,10 +283,10 @@ impl Channels {
         &self,
         channel: u32,
         piece: u32,
-        error: impl FnOnce(Layout, PieceIndex) -> Result<SourceError, Fault>,
+        error: impl FnOnce(&Layout, PieceIndex) -> Result<SourceError, Fault>,
     ) -> Result<(), Fault> {
         let Some(layout) = self.layout(channel)? else { return Ok(()) };
-        let error = error(layout, in_file(layout, piece)?)?;
+        let error = error(&layout, in_file(&layout, piece)?)?;
         match self.requests.refuse((channel, piece), Err(error)) {
             // Closed in between, and abandoned with the channel.
             Err(_) if !self.is_open(channel) => Ok(()),
@@ -299,7 +299,7 @@ impl Channels {
     }
 }
 
-fn in_file(layout: Layout, piece: u32) -> Result<PieceIndex, Fault> {
+fn in_file(layout: &Layout, piece: u32) -> Result<PieceIndex, Fault> {
     layout.piece(piece).ok_or("named a piece that the file does not have".into())
 }
 

@@ -168,7 +168,7 @@ impl Supervisor {
     async fn open(&self, which: usize, ticket: &[u8]) -> Result<Watched, Parted> {
         let connection = self.connections.connection(which).await;
         let connection = connection.map_err(|failure| Parted::Gone(failure.reason, failure.trouble))?;
-        let opened = connection.channels.open(self.target.layout, self.target.have.clone());
+        let opened = connection.channels.open(self.target.layout.clone(), self.target.have.clone());
         let (number, mut state) = opened.map_err(parted)?;
         let (group, file) = (self.target.key.group, self.target.key.file);
         let channel = OpenChannel { connection, number };

@@ -167,7 +167,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         let channel = Channel {
             id: opened.id,
             group: key.group,
-            layout: opened.layout,
+            layout: opened.layout.clone(),
             log: opened.log,
             cursor: opened.cursor,
             expires,
@@ -232,7 +232,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     async fn have(&mut self, wire: u32, pieces: &[u32]) -> Result<(), Ended> {
         let known = self.table.with(wire, |channel| {
             channel.announced += pieces.len() as u64;
-            (channel.id, channel.layout, channel.announced)
+            (channel.id, channel.layout.clone(), channel.announced)
         });
         // A channel that was just closed here may still be written to.
         let Some((id, layout, announced)) = known else { return Ok(()) };
@@ -249,7 +249,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
 
     /// The piece of an open channel; `None` if the channel is not open any more.
     fn piece(&self, wire: u32, piece: u32) -> Result<Option<(shoal_policy::ChannelId, PieceIndex)>, Ended> {
-        let known = self.table.with(wire, |channel| (channel.id, channel.layout));
+        let known = self.table.with(wire, |channel| (channel.id, channel.layout.clone()));
         let in_file = |(id, layout): (_, Layout)| layout.piece(piece).map(|piece| (id, piece));
         match known.map(in_file) {
             None => Ok(None),

@@ -26,10 +26,15 @@ impl Stand for Peers {
             Listener::bind("127.0.0.1:0".parse().unwrap(), &identity, BulkLimits::default()).unwrap();
         let address = listener.local_addr();
         let sent = Arc::new(AtomicU64::new(0));
+        let of_server = layout.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let server =
-                    Server { raw: RawServer::new(stream), bytes: bytes.clone(), layout, sent: sent.clone() };
+                let server = Server {
+                    raw: RawServer::new(stream),
+                    bytes: bytes.clone(),
+                    layout: of_server.clone(),
+                    sent: sent.clone(),
+                };
                 tokio::spawn(server.serve(behaviour));
             }
         });

@@ -19,7 +19,7 @@ impl Attack {
     async fn new(size: usize) -> Self {
         let (bytes, content) = file(size);
         let seeder = Member::new().await;
-        seeder.share(&bytes, *content.layout());
+        seeder.share(&bytes, content.layout().clone());
         Self { seeder, identity: Identity::generate(), bytes }
     }
 

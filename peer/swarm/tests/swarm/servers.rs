@@ -117,18 +117,18 @@ async fn whoever_breaks_the_protocol_is_no_source_any_more() {
         ),
     ];
     let seeder = Member::new().await;
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     for (what, answer) in answers {
         let leecher = Member::new().await;
         let crooked = Crooked::start(answer);
         let (sources, changes) = mpsc::channel(4);
         let target = Target::new(leecher.folder.path().join("file"), Overwrite::Refuse);
         let download = leecher.engine.start(content.clone(), target, changes);
-        let source = crooked.source(&leecher, *content.layout());
+        let source = crooked.source(&leecher, content.layout().clone());
         let liveness = source.liveness();
         sources.send(SourceChange::Add(SourceId(0), AnySource::new(source))).await.unwrap();
         within(what, end(liveness)).await;
-        let source = leecher.source(&seeder, *content.layout());
+        let source = leecher.source(&seeder, content.layout().clone());
         sources.send(SourceChange::Add(SourceId(1), AnySource::new(source))).await.unwrap();
         let outcome = within(what, download.wait()).await;
         assert!(matches!(outcome, Outcome::Complete { .. }), "{what}: {outcome:?}");
@@ -237,10 +237,10 @@ async fn the_next_file_of_a_peer_finds_the_connection_that_the_last_one_left() {
 async fn a_fast_peer_gets_a_second_connection_and_no_third() {
     let (bytes, content) = file(64 << 20);
     let leecher = Member::new().await;
-    let layout = *content.layout();
-    let file = bytes.clone();
+    let layout = content.layout().clone();
+    let (file, of_file) = (bytes.clone(), layout.clone());
     let crooked = Crooked::start(Arc::new(move |channel, piece| {
-        let start = usize::try_from(layout.offset(layout.piece(piece).unwrap())).unwrap();
+        let start = usize::try_from(of_file.offset(of_file.piece(piece).unwrap())).unwrap();
         let blocks = file[start..].chunks(16_384).take(4).enumerate();
         let framed = blocks.map(|(number, bytes)| {
             let offset = u32::try_from(number * 16_384).unwrap();
@@ -271,12 +271,12 @@ proptest! {
         runtime.block_on(async {
             let (bytes, content) = file(100_000);
             let (seeder, leecher) = (Member::new().await, Member::new().await);
-            seeder.share(&bytes, *content.layout());
+            seeder.share(&bytes, content.layout().clone());
             let crooked = Crooked::start(Arc::new(move |_, _| frames.clone()));
             let fetching = leecher.download(&content, &[]).await;
-            fetching.add(0, crooked.source(&leecher, *content.layout())).await;
+            fetching.add(0, crooked.source(&leecher, content.layout().clone())).await;
             until("a connection", || crooked.connections.load(Ordering::Relaxed) > 0).await;
-            fetching.add(1, leecher.source(&seeder, *content.layout())).await;
+            fetching.add(1, leecher.source(&seeder, content.layout().clone())).await;
             fetching.complete(&bytes).await;
             leecher.swarm.shutdown().await;
         });

@@ -108,12 +108,12 @@ impl Member {
         let path = self.folder.path().join("download");
         let target = Target::new(&path, Overwrite::Refuse);
         let download = self.engine.start(content.clone(), target, changes);
-        let layout = *content.layout();
+        let layout = content.layout().clone();
         let body = Body::Partial { reader: download.reader(), verified: download.verified() };
-        self.swarm.serve(KEY, Served { layout, body });
+        self.swarm.serve(KEY, Served { layout: layout.clone(), body });
         let fetching = Fetching { download, sources, path, liveness: Mutex::default() };
         for (number, member) in from.iter().enumerate() {
-            fetching.add(number as u64, self.source(member, layout)).await;
+            fetching.add(number as u64, self.source(member, layout.clone())).await;
         }
         fetching
     }

@@ -12,7 +12,7 @@ use crate::support::{KEY, LATER, Member, NOW, RawClient, file, grant, ticket, tr
 async fn seeder() -> Member {
     let (bytes, content) = file(300_000);
     let seeder = Member::new().await;
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     seeder
 }
 
@@ -119,7 +119,7 @@ async fn a_ticket_that_runs_out_closes_the_channel_and_a_newer_one_keeps_it_open
 async fn a_download_whose_ticket_ran_out_waits_for_a_new_one() {
     let (bytes, content) = file(8 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     grant(&leecher.book, NOW - CLOCK_TOLERANCE_MS + 3_000);
     let fetching = leecher.download(&content, &[&seeder]).await;
@@ -136,7 +136,7 @@ async fn a_download_whose_ticket_ran_out_waits_for_a_new_one() {
 async fn a_renewed_ticket_is_shown_before_the_old_one_runs_out() {
     let (bytes, content) = file(4 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(2 << 20));
     grant(&leecher.book, NOW - CLOCK_TOLERANCE_MS + 1_000);
     let mut events = leecher.swarm.events();
@@ -151,7 +151,7 @@ async fn a_renewed_ticket_is_shown_before_the_old_one_runs_out() {
 async fn without_a_ticket_a_source_waits_and_starts_when_there_is_one() {
     let (bytes, content) = file(300_000);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     leecher.book.clear();
     let fetching = leecher.download(&content, &[&seeder]).await;
     let waited = tokio::time::timeout(Duration::from_millis(300), fetching.download.wait()).await;

@@ -14,7 +14,7 @@ use crate::support::{KEY, LATER, Member, RawClient, file, gone, ticket, until, w
 async fn a_file_passes_from_one_member_to_another() {
     let (bytes, content) = file(3 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.complete(&bytes).await;
     let uploaded = seeder.swarm.uploaded();
@@ -29,7 +29,7 @@ async fn small_files_pass_too() {
     let (seeder, leecher) = (Member::new().await, Member::new().await);
     for size in [1, 65_535, 65_536, 65_537, 131_072] {
         let (bytes, content) = file(size);
-        let path = seeder.share(&bytes, *content.layout());
+        let path = seeder.share(&bytes, content.layout().clone());
         let fetching = leecher.download(&content, &[&seeder]).await;
         fetching.complete(&bytes).await;
         seeder.swarm.stop(KEY);
@@ -43,7 +43,7 @@ async fn small_files_pass_too() {
 async fn many_members_share_what_they_get() {
     let (bytes, content) = file(4 << 20);
     let seeder = Member::new().await;
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     // The narrow uplink is what makes passing on worth while.
     seeder.swarm.set_upload_limit(Some(2 << 20));
     let mut leechers = Vec::new();
@@ -66,9 +66,9 @@ async fn many_members_share_what_they_get() {
 #[tokio::test]
 async fn pieces_are_offered_as_soon_as_they_are_there() {
     let (bytes, content) = file(2 << 20);
-    let layout = *content.layout();
+    let layout = content.layout().clone();
     let (seeder, middle, last) = (Member::new().await, Member::new().await, Member::new().await);
-    seeder.share(&bytes, layout);
+    seeder.share(&bytes, layout.clone());
     seeder.swarm.set_upload_limit(Some(256 << 10));
     let first = middle.download(&content, &[&seeder]).await;
     let source = last.source(&middle, layout);
@@ -92,7 +92,7 @@ async fn pieces_are_offered_as_soon_as_they_are_there() {
 async fn the_upload_limit_holds() {
     let (bytes, content) = file(1 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     let start = Instant::now();
     let fetching = leecher.download(&content, &[&seeder]).await;
@@ -105,7 +105,7 @@ async fn the_upload_limit_holds() {
 async fn a_lifted_limit_is_felt_at_once() {
     let (bytes, content) = file(4 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(50_000));
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.reach(65_536).await;
@@ -117,7 +117,7 @@ async fn a_lifted_limit_is_felt_at_once() {
 async fn a_file_that_changes_is_not_served_any_longer() {
     let (bytes, content) = file(4 << 20);
     let (seeder, other, leecher) = (Member::new().await, Member::new().await, Member::new().await);
-    let path = seeder.share(&bytes, *content.layout());
+    let path = seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     let mut events = seeder.swarm.events();
     let fetching = leecher.download(&content, &[&seeder]).await;
@@ -128,11 +128,11 @@ async fn a_file_that_changes_is_not_served_any_longer() {
     assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Checked));
     assert!(seeder.swarm.withhold(KEY, CopyTrouble::Changed));
     // Whoever tries again learns what is the matter now.
-    fetching.add(1, leecher.source(&seeder, *content.layout())).await;
+    fetching.add(1, leecher.source(&seeder, content.layout().clone())).await;
     assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Changed));
     // The rest comes from elsewhere.
-    other.share(&bytes, *content.layout());
-    fetching.add(7, leecher.source(&other, *content.layout())).await;
+    other.share(&bytes, content.layout().clone());
+    fetching.add(7, leecher.source(&other, content.layout().clone())).await;
     fetching.complete(&bytes).await;
 }
 
@@ -140,7 +140,7 @@ async fn a_file_that_changes_is_not_served_any_longer() {
 async fn a_touched_file_is_come_back_for_once_it_was_checked() {
     let (bytes, content) = file(4 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    let path = seeder.share(&bytes, *content.layout());
+    let path = seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     let mut events = seeder.swarm.events();
     let fetching = leecher.download(&content, &[&seeder]).await;
@@ -149,8 +149,8 @@ async fn a_touched_file_is_come_back_for_once_it_was_checked() {
     assert_eq!(within("the event", events.recv()).await.unwrap(), SwarmEvent::FileChanged(KEY));
     assert_eq!(gone(fetching.last()).await.1, Some(CopyTrouble::Checked));
     seeder.swarm.set_upload_limit(None);
-    seeder.share_at(&path, *content.layout());
-    fetching.add(1, leecher.source(&seeder, *content.layout())).await;
+    seeder.share_at(&path, content.layout().clone());
+    fetching.add(1, leecher.source(&seeder, content.layout().clone())).await;
     fetching.complete(&bytes).await;
 }
 
@@ -158,7 +158,7 @@ async fn a_touched_file_is_come_back_for_once_it_was_checked() {
 async fn whoever_opens_a_withheld_file_is_told_why_and_a_download_of_it_is_served() {
     let (bytes, content) = file(65_536);
     let seeder = Member::new().await;
-    let path = seeder.share(&bytes, *content.layout());
+    let path = seeder.share(&bytes, content.layout().clone());
     let identity = Identity::generate();
     let mut client = RawClient::connect(&identity, &seeder).await;
     let refusals = [
@@ -174,7 +174,7 @@ async fn whoever_opens_a_withheld_file_is_told_why_and_a_download_of_it_is_serve
         let refused = ToRequester::Refused { channel, reason, copy: Some(trouble) };
         assert_eq!(client.hear().await, Some(refused));
     }
-    seeder.share_at(&path, *content.layout());
+    seeder.share_at(&path, content.layout().clone());
     client.open(9, ticket(1, identity.peer_id(), KEY.group, LATER)).await;
     assert_eq!(client.hear().await, Some(ToRequester::Opened { channel: 9, have: None }));
     seeder.swarm.stop(KEY);
@@ -190,7 +190,7 @@ async fn whoever_opens_a_withheld_file_is_told_why_and_a_download_of_it_is_serve
 async fn a_part_never_takes_the_place_of_the_whole_and_is_served_when_that_is_gone() {
     let (bytes, content) = file(1 << 20);
     let (seeder, leecher, late) = (Member::new().await, Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
     // Downloaded here too, from nobody.
     let idle = seeder.download(&content, &[]).await;
     let fetching = leecher.download(&content, &[&seeder]).await;
@@ -200,7 +200,7 @@ async fn a_part_never_takes_the_place_of_the_whole_and_is_served_when_that_is_go
     seeder.swarm.stop_part(KEY);
     assert!(!seeder.swarm.serves(KEY));
 
-    seeder.share_at(&leecher.folder.path().join("download"), *content.layout());
+    seeder.share_at(&leecher.folder.path().join("download"), content.layout().clone());
     seeder.swarm.stop_part(KEY);
     let fetching = late.download(&content, &[&seeder]).await;
     fetching.complete(&bytes).await;
@@ -211,7 +211,7 @@ async fn a_part_never_takes_the_place_of_the_whole_and_is_served_when_that_is_go
 async fn a_stopped_share_ends_uploads_and_can_be_taken_up_again() {
     let (bytes, content) = file(4 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    let path = seeder.share(&bytes, *content.layout());
+    let path = seeder.share(&bytes, content.layout().clone());
     seeder.swarm.set_upload_limit(Some(1 << 20));
     let fetching = leecher.download(&content, &[&seeder]).await;
     fetching.reach(65_536).await;
@@ -220,8 +220,8 @@ async fn a_stopped_share_ends_uploads_and_can_be_taken_up_again() {
     let before = seeder.swarm.uploaded().total;
     assert!(before < bytes.len() as u64);
     seeder.swarm.set_upload_limit(None);
-    seeder.share_at(&path, *content.layout());
-    fetching.add(1, leecher.source(&seeder, *content.layout())).await;
+    seeder.share_at(&path, content.layout().clone());
+    fetching.add(1, leecher.source(&seeder, content.layout().clone())).await;
     fetching.complete(&bytes).await;
 }
 
@@ -229,8 +229,8 @@ async fn a_stopped_share_ends_uploads_and_can_be_taken_up_again() {
 async fn a_seeder_that_dies_midway_costs_nothing_but_time() {
     let (bytes, content) = file(4 << 20);
     let (mortal, other, leecher) = (Member::new().await, Member::new().await, Member::new().await);
-    mortal.share(&bytes, *content.layout());
-    other.share(&bytes, *content.layout());
+    mortal.share(&bytes, content.layout().clone());
+    other.share(&bytes, content.layout().clone());
     for seeder in [&mortal, &other] {
         seeder.swarm.set_upload_limit(Some(2 << 20));
     }
@@ -245,8 +245,8 @@ async fn a_liar_is_found_out_and_the_file_is_right() {
     let (bytes, content) = file(2 << 20);
     let (liar, seeder, leecher) = (Member::new().await, Member::new().await, Member::new().await);
     let wrong: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
-    liar.share(&wrong, *content.layout());
-    seeder.share(&bytes, *content.layout());
+    liar.share(&wrong, content.layout().clone());
+    seeder.share(&bytes, content.layout().clone());
     let fetching = leecher.download(&content, &[&liar, &seeder]).await;
     fetching.complete(&bytes).await;
 }
@@ -279,8 +279,8 @@ async fn a_port_in_use_is_named() {
 async fn after_shutdown_the_port_is_free_and_sources_are_gone() {
     let (bytes, content) = file(1 << 20);
     let (seeder, leecher) = (Member::new().await, Member::new().await);
-    seeder.share(&bytes, *content.layout());
-    let source = leecher.source(&seeder, *content.layout());
+    seeder.share(&bytes, content.layout().clone());
+    let source = leecher.source(&seeder, content.layout().clone());
     within("the channel", source.have().wait_for(|have| *have == Have::All)).await.unwrap();
     within("the shutdown", seeder.swarm.shutdown()).await;
     within("the shutdown", leecher.swarm.shutdown()).await;

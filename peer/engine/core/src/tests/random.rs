@@ -47,11 +47,11 @@ impl World {
             written.insert(piece);
         }
         let budget = rng.u64(65_536..2_000_000);
-        let core = DownloadCore::new(layout, &written, budget, rng.fork());
+        let core = DownloadCore::new(layout.clone(), &written, budget, rng.fork());
         Self {
             core,
             rng,
-            layout,
+            layout: layout.clone(),
             now: Instant::now(),
             budget,
             sources: BTreeMap::new(),
@@ -216,7 +216,7 @@ impl World {
         let Some(request) = self.any_request() else { return };
         let Some(asked) = self.requests.get_mut(&request) else { return };
         asked.received = (asked.received + self.rng.u64(1..200_000)).min(asked.run.length());
-        let (received, run) = (asked.received, asked.run);
+        let (received, run) = (asked.received, asked.run.clone());
         let first_byte = Some(self.now);
         if self.rng.bool() {
             let held_up = self.rng.bool();
