@@ -52,6 +52,9 @@ fn a_member_goes_on_elsewhere_and_files_are_found_by_their_content() {
         random_file(&old.join(name), 1 << 20, u64::from(name.as_bytes()[0]));
         ok(&bob, &["upload_file", text(&old.join(name)), "films"], "");
     }
+    fs::create_dir_all(old.join("album/one")).unwrap();
+    random_file(&old.join("album/one/e.bin"), 100_000, 8);
+    ok(&bob, &["upload_file", text(&old.join("album")), "films"], "");
     random_file(&dir.path().join("d.bin"), 1 << 20, 9);
     ok(&ann, &["upload_file", text(&dir.path().join("d.bin")), "films"], "");
     ok(&bob, &["download_file", "films", "d.bin", text(&old.join("d.bin"))], "");
@@ -61,7 +64,7 @@ fn a_member_goes_on_elsewhere_and_files_are_found_by_their_content() {
 
     let export = dir.path().join("bob.export");
     let said = json_of(&ok(&bob, &["export", text(&export), "--json"], "a passphrase\n"));
-    assert_eq!((&said["shares"], &said["downloads"], &said["ended"]), (&json!(4), &json!(1), &json!(true)));
+    assert_eq!((&said["shares"], &said["downloads"], &said["ended"]), (&json!(5), &json!(1), &json!(true)));
     until("the client ended by itself", || bob.child().try_wait().unwrap().is_some());
     assert_eq!(bob.child().wait().unwrap().code(), Some(0));
     assert_eq!(export.metadata().unwrap().mode() & 0o777, 0o600);
@@ -77,14 +80,18 @@ fn a_member_goes_on_elsewhere_and_files_are_found_by_their_content() {
     fs::rename(old.join("a.bin"), new.join("deep/renamed.bin")).unwrap();
     fs::rename(old.join("c.bin"), dir.path().join("c.elsewhere")).unwrap();
     fs::rename(old.join("d.bin"), new.join("deep/d.bin")).unwrap();
+    fs::rename(old.join("album"), new.join("deep/album")).unwrap();
     random_file(&new.join("c.bin"), 1 << 20, 77);
+    // Of the same name, and not what was shared.
+    fs::create_dir_all(new.join("album/one")).unwrap();
+    random_file(&new.join("album/one/e.bin"), 100_000, 78);
     let moved = dir.path().join("moved");
     let import = ["import", text(&export), "--data", text(&moved), "--shares-at", text(&new)];
     fails(&alone(dir.path(), &import, "another\n"), &["that is not its passphrase"]);
     assert!(!moved.exists(), "nothing is written before it opens");
     let import = [&import[..], &["--json"]].concat();
     let said = json_of(succeeds(&alone(dir.path(), &import, "a passphrase\n")));
-    assert_eq!((&said["found"], &said["downloads"], &said["tracker"]), (&json!(3), &json!(1), &json!(false)));
+    assert_eq!((&said["found"], &said["downloads"], &said["tracker"]), (&json!(4), &json!(1), &json!(false)));
     let missing = json!([{ "group": "films", "file": "c.bin", "path": old.join("c.bin") }]);
     assert_eq!((&said["missing"], &said["peer"]), (&missing, &whoami["peer"]));
 
@@ -101,6 +108,9 @@ fn a_member_goes_on_elsewhere_and_files_are_found_by_their_content() {
         ok(&ann, &["wait", "60"], "");
         assert!(same_content(&is, &copy), "{name}");
     }
+    ok(&ann, &["download_file", "films", "album", text(&dir.path().join("copy"))], "");
+    ok(&ann, &["wait", "60"], "");
+    assert!(same_content(&new.join("deep/album/one/e.bin"), &dir.path().join("copy/one/e.bin")));
     // One client, not two: nothing is left over of the old one.
     let quota = json_of(&ok(&bob, &["quota", "--json"], ""));
     assert_eq!(quota["clients"].as_array().map(Vec::len), Some(1), "{quota}");

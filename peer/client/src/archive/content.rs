@@ -11,6 +11,7 @@ use shoal_engine::hash::FileIdentity;
 use shoal_session::text;
 use shoal_swarm::FileKey;
 
+use super::folders::Listings;
 use crate::FileRef;
 use crate::priority::{Priority, Rank};
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, Whole, time, time_column};
@@ -47,9 +48,12 @@ pub(super) struct Content {
     pub(super) downloads: Vec<Download>,
     #[n(9)]
     pub(super) parts: Vec<Part>,
+    /// Of folders; `None` where there are none, as from an earlier version.
+    #[n(10)]
+    listings: Option<Vec<PieceList>>,
 }
 
-/// A piece list in wire form. Manifests name it by its hash.
+/// A piece list or listing in wire form. Manifests name it by its hash.
 #[derive(Encode, Decode)]
 #[cbor(transparent)]
 struct PieceList(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>);
@@ -165,7 +169,7 @@ impl Content {
         identity: Vec<u8>,
         trackers: String,
         (known, kept): (Option<Vec<u8>>, Option<Vec<u8>>),
-        whole: Whole,
+        (whole, listings): (Whole, Listings),
     ) -> Self {
         Self {
             made,
@@ -178,6 +182,8 @@ impl Content {
             shares: whole.shares.into_iter().map(Share::of).collect(),
             downloads: whole.downloads.into_iter().map(Download::of).collect(),
             parts: Vec::new(),
+            listings: Some(listings.into_values().map(PieceList).collect::<Vec<_>>())
+                .filter(|listings| !listings.is_empty()),
         }
     }
 
@@ -211,6 +217,18 @@ impl Content {
     /// The piece lists by their hashes.
     pub(super) fn piece_lists(&self) -> BTreeMap<[u8; 32], &[u8]> {
         self.piece_lists.iter().map(|list| (shoal_common::Blake3::of(&list.0).0, &*list.0)).collect()
+    }
+
+    /// The listings of folders by their hashes.
+    pub(super) fn listings(&self) -> Listings {
+        let all = self.listings.iter().flatten();
+        all.map(|listing| (shoal_common::Blake3::of(&listing.0), listing.0.clone())).collect()
+    }
+
+    /// The manifests of all shares and downloads.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        let shares = self.shares.iter().map(|share| &share.manifest);
+        shares.chain(self.downloads.iter().map(|download| &download.manifest))
     }
 
     /// The rows of the database, which are taken out.
@@ -415,8 +433,13 @@ mod tests {
             piece_lists: [(manifest.piece_list.0, list)].into(),
             settings: vec![("limit_up".to_owned(), "5".to_owned())],
         };
-        let mut content =
-            Content::new(7, b"key".to_vec(), "127.0.0.1 9001".to_owned(), (Some(vec![1]), None), whole);
+        let mut content = Content::new(
+            7,
+            b"key".to_vec(),
+            "127.0.0.1 9001".to_owned(),
+            (Some(vec![1]), None),
+            (whole, Listings::new()),
+        );
         content.parts.push(Part { name: "up.json".to_owned(), bytes: b"{}".to_vec() });
         content
     }

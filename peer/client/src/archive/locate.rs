@@ -48,11 +48,23 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// What is looked for.
+pub(super) struct Sought {
+    /// Sizes of shared files.
+    pub(super) sizes: BTreeSet<u64>,
+    /// Names of partial files.
+    pub(super) partials: BTreeSet<OsString>,
+    /// Names of shared folders.
+    pub(super) folders: BTreeSet<OsString>,
+}
+
 /// Knows which files there are, and what was read of them.
 pub(super) struct Finder {
     by_size: HashMap<u64, Vec<PathBuf>>,
     /// Partial files by their names.
     partials: HashMap<OsString, Vec<PathBuf>>,
+    /// Folders by their names.
+    folders: HashMap<OsString, Vec<PathBuf>>,
     /// Paths of downloads that were given out: each belongs to one.
     given: HashSet<PathBuf>,
     read: HashMap<PathBuf, Option<(FileDigest, FileIdentity)>>,
@@ -74,23 +86,25 @@ pub(super) fn partial_name(path: &Path) -> Option<OsString> {
 }
 
 impl Finder {
-    /// Looks through the folders for files of these sizes and partial files of these names. Links are not followed.
+    /// Looks through the folders for what is sought. Links are not followed.
     ///
     /// # Errors
     /// When one of the folders is none, or cannot be looked into.
-    pub(super) fn new(
-        folders: &[PathBuf],
-        sizes: &BTreeSet<u64>,
-        partials: &BTreeSet<OsString>,
-    ) -> Result<Self, ArchiveError> {
-        let (by_size, found, read) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut finder =
-            Self { by_size, partials: found, given: HashSet::new(), read, unreadable: Vec::new() };
+    pub(super) fn new(folders: &[PathBuf], sought: &Sought) -> Result<Self, ArchiveError> {
+        let mut finder = Self {
+            by_size: HashMap::new(),
+            partials: HashMap::new(),
+            folders: HashMap::new(),
+            given: HashSet::new(),
+            read: HashMap::new(),
+            unreadable: Vec::new(),
+        };
         let mut left = MAX_ENTRIES;
         for folder in folders {
             let unusable = |error| ArchiveError::Read { path: folder.clone(), error };
             let folder = std::path::absolute(folder).map_err(unusable)?;
             fs::read_dir(&folder).map_err(unusable)?;
+            finder.note_folder(&folder, sought);
             let mut waiting = vec![(folder, 0)];
             while let Some((folder, depth)) = waiting.pop() {
                 let Ok(entries) = fs::read_dir(&folder) else {
@@ -104,9 +118,10 @@ impl Finder {
                     left -= 1;
                     match entry.file_type() {
                         Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => {
+                            finder.note_folder(&entry.path(), sought);
                             waiting.push((entry.path(), depth + 1));
                         }
-                        Ok(kind) if kind.is_file() => finder.note(&entry, sizes, partials),
+                        Ok(kind) if kind.is_file() => finder.note(&entry, sought),
                         _ => {}
                     }
                 }
@@ -115,12 +130,25 @@ impl Finder {
         Ok(finder)
     }
 
-    fn note(&mut self, entry: &fs::DirEntry, sizes: &BTreeSet<u64>, partials: &BTreeSet<OsString>) {
-        if partials.contains(&entry.file_name()) {
+    fn note_folder(&mut self, path: &Path, sought: &Sought) {
+        if let Some(name) = path.file_name().filter(|name| sought.folders.contains(*name)) {
+            self.folders.entry(name.to_owned()).or_default().push(path.to_owned());
+        }
+    }
+
+    /// Where the shared folder of that path may be: where it was, and under its name elsewhere.
+    pub(super) fn folders_like(&self, path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+        let mut named = path.file_name().and_then(|name| self.folders.get(name)).cloned().unwrap_or_default();
+        named.sort_by_cached_key(|found| (Reverse(likeness(found, path)), found.clone()));
+        std::iter::once(path.to_owned()).chain(named.into_iter().take(MAX_READ))
+    }
+
+    fn note(&mut self, entry: &fs::DirEntry, sought: &Sought) {
+        if sought.partials.contains(&entry.file_name()) {
             self.partials.entry(entry.file_name()).or_default().push(entry.path());
         }
         if let Ok(found) = entry.metadata()
-            && sizes.contains(&found.len())
+            && sought.sizes.contains(&found.len())
         {
             self.by_size.entry(found.len()).or_default().push(entry.path());
         }
@@ -230,7 +258,7 @@ mod tests {
         fs::write(&old, "the content").unwrap();
         let (manifest, known) = manifest(&old);
         let find = |folders: &[PathBuf]| {
-            let mut finder = Finder::new(folders, &[manifest.size].into(), &BTreeSet::new()).unwrap();
+            let mut finder = Finder::new(folders, &sought(&[manifest.size], &[])).unwrap();
             finder.find(&Wanted::of(&old, &manifest, known)).map(|(path, _)| path)
         };
         assert_eq!(find(&[]), Some(old.clone()));
@@ -244,7 +272,12 @@ mod tests {
         assert_eq!(find(&[]), None, "what is there is something else");
         fs::remove_file(new.join("x/renamed")).unwrap();
         assert_eq!(find(std::slice::from_ref(&new)), None);
-        assert!(Finder::new(&[dir.path().join("none")], &BTreeSet::new(), &BTreeSet::new()).is_err());
+        assert!(Finder::new(&[dir.path().join("none")], &sought(&[], &[])).is_err());
+    }
+
+    fn sought(sizes: &[u64], partials: &[&str]) -> Sought {
+        let partials = partials.iter().map(OsString::from).collect();
+        Sought { sizes: sizes.iter().copied().collect(), partials, folders: BTreeSet::new() }
     }
 
     fn content(bytes: &[u8]) -> Content {
@@ -258,8 +291,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join("film.mkv"), dir.path().join("new/deep"));
         fs::create_dir_all(&new).unwrap();
-        let wanted = [OsString::from("film.mkv.part")].into();
-        let finder = || Finder::new(&[dir.path().join("new")], &BTreeSet::new(), &wanted).unwrap();
+        let wanted = sought(&[], &["film.mkv.part"]);
+        let finder = || Finder::new(&[dir.path().join("new")], &wanted).unwrap();
         let content = content(b"film");
         fs::write(new.join("film.mkv.part"), "").unwrap();
         assert_eq!(finder().partial(&old, &content), None, "nothing says which pieces are there");
@@ -279,7 +312,7 @@ mod tests {
 
     #[test]
     fn downloads_of_one_name_that_begin_again_get_paths_of_their_own() {
-        let mut finder = Finder::new(&[], &BTreeSet::new(), &BTreeSet::new()).unwrap();
+        let mut finder = Finder::new(&[], &sought(&[], &[])).unwrap();
         let mut place = |name| finder.place(Path::new("/d"), &FileName::create(name).unwrap());
         let places = ["film.mkv", "film.mkv", "film.mkv", "film", "film"].map(&mut place);
         let expected = ["/d/film.mkv", "/d/film (2).mkv", "/d/film (3).mkv", "/d/film", "/d/film (2)"];

@@ -7,9 +7,11 @@
 
 mod content;
 mod error;
+mod folders;
 mod locate;
 pub mod marks;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,7 +24,7 @@ use crate::FileRef;
 use crate::files::{IDENTITY_FILE, SESSION_FILE, STORE_FILE, wipe};
 use crate::store::Store;
 use content::{Content, Part};
-use locate::{Finder, Wanted, partial_name};
+use locate::{Finder, Sought, Wanted, partial_name};
 
 pub use error::ArchiveError;
 pub use locate::Looked;
@@ -75,7 +77,10 @@ impl Archive {
         let identity = small(&folder.join(IDENTITY_FILE))?.unwrap_or_default();
         let known = small(&folder.join(KNOWN_TRACKERS_FILE))?;
         let kept = if session { small(&folder.join(SESSION_FILE))? } else { None };
-        Ok(Self(Content::new(made, identity, trackers, (known, kept), whole)))
+        let shares = whole.shares.iter().map(|share| &share.manifest);
+        let downloads = whole.downloads.iter().map(|download| &download.manifest);
+        let listings = folders::kept(folder, shares.chain(downloads));
+        Ok(Self(Content::new(made, identity, trackers, (known, kept), (whole, listings))))
     }
 
     /// Takes a file along that this crate knows nothing of; `name` is for [`Self::part`].
@@ -187,13 +192,21 @@ impl Archive {
         let sizes = content.shares.iter().map(|share| share.manifest.size).collect();
         let partials = content.downloads.iter().filter(|download| !download.state.is_over());
         let partials = partials.filter_map(|download| partial_name(&download.path)).collect();
-        let mut finder = Finder::new(folders, &sizes, &partials)?;
+        let of_folders = content.shares.iter().filter(|share| share.manifest.folder.is_some());
+        let names = of_folders.filter_map(|share| share.path.file_name().map(OsStr::to_owned)).collect();
+        let mut finder = Finder::new(folders, &Sought { sizes, partials, folders: names })?;
+        let listings = content.listings();
         let mut unpacked = Unpacked { session: content.kept.is_some(), ..Unpacked::default() };
         let total = content.shares.len();
         for (at, share) in content.shares.iter_mut().enumerate() {
             progress(&Looked { at, total, path: &share.path });
             let wanted = Wanted::of(&share.path, &share.manifest, share.identity());
-            match finder.find(&wanted) {
+            let found = match share.manifest.folder {
+                None => finder.find(&wanted),
+                Some(_) => folders::listing(&listings, &share.manifest)
+                    .and_then(|listing| folders::find(&listing, finder.folders_like(&share.path))),
+            };
+            match found {
                 Some((path, identity)) => {
                     share.moved(path, &identity);
                     unpacked.found += 1;
@@ -246,6 +259,7 @@ impl Archive {
                 put(&folder.join(name), &bytes)?;
             }
         }
+        folders::keep(folder, &content.listings(), content.manifests())?;
         let whole = content.rows();
         Store::open(&folder.join(STORE_FILE))?.fill(whole).await?;
         let peer = Identity::load_or_create(&identity)?.peer_id();
