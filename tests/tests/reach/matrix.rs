@@ -1,0 +1,131 @@
+//! The table of all pairs, and a short form of it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use shoal_tests::long_or_skip;
+
+use crate::stage::{DELAY_MS, Stage, Went};
+
+/// Kinds of places, as `docs/reach.md` names them, with the routers that make them (`nat.c`). `{r}` is the router's name, `{n}` the
+/// last number of its address.
+const PLACES: &[(&str, &str)] = &[
+    ("open", ""),
+    ("port forwarded", "{r}=fwd:-:203.0.113.{n}"),
+    ("full cone", "{r}=full:-:203.0.113.{n}"),
+    ("address-restricted", "{r}=addr:-:203.0.113.{n}"),
+    ("port-restricted", "{r}=port:-:203.0.113.{n}"),
+    ("symmetric", "{r}=sym:-:203.0.113.{n}"),
+    ("carrier-grade", "{r}o=port:-:203.0.113.{n} {r}=port:{r}o:100.64.0.{n}"),
+    ("UDP blocked", "{r}=port+noudp:-:203.0.113.{n}"),
+];
+/// Places at which strangers' connections arrive.
+const REACHED: usize = 2;
+/// Bytes of a file of the table.
+const SIZE: usize = 4 << 20;
+
+/// Which way a pair is expected to take: the sharer's place, the requester's.
+fn expected(sharer: usize, requester: usize) -> &'static str {
+    match (sharer < REACHED, requester < REACHED) {
+        (true, _) => "direct",
+        _ => "none",
+    }
+}
+
+/// The nodes of a host at a place; its own address; the address that it gives out.
+fn host_at(name: &str, place: usize, number: usize) -> (Vec<String>, String) {
+    let router = format!("r{name}");
+    let spec = PLACES[place].1.replace("{r}", &router).replace("{n}", &number.to_string());
+    let mut nodes: Vec<String> = spec.split_whitespace().map(str::to_owned).collect();
+    let (behind, own) = if nodes.is_empty() {
+        ("-".to_owned(), format!("198.51.100.{number}"))
+    } else {
+        (router, format!("192.168.{number}.2"))
+    };
+    nodes.push(format!("{name}:{behind}:{own}"));
+    // Whoever forwards a port gives the router's address out.
+    (nodes, if place == 1 { format!("203.0.113.{number}") } else { own })
+}
+
+fn assert_way(from: &str, to: &str, expected: &str, went: &Went) {
+    assert_eq!(went.way, expected, "from {from} to {to}: {went:?}");
+}
+
+#[test]
+fn open_hosts_are_reached_and_the_way_is_the_routers_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = ["founder:-:198.51.100.2", "n1=port:-:203.0.113.1", "home:n1:192.168.1.2"];
+    let Some(mut stage) = Stage::or_skip("open_hosts_are_reached", folder.path(), &nodes, &[]) else {
+        return;
+    };
+    stage.client("founder", "198.51.100.2");
+    stage.client("home", "192.168.1.2");
+    stage.share("founder", 1 << 20);
+    assert_way("founder", "home", "direct", &stage.download("founder", "home"));
+}
+
+/// Writes `docs/reach.md` where `SHOAL_RENEW` is set.
+#[test]
+fn every_pair_takes_the_expected_way() {
+    if !long_or_skip("every_pair_takes_the_expected_way") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = vec!["founder:-:198.51.100.2".to_owned()];
+    let mut hosts = Vec::new();
+    for place in 0..PLACES.len() {
+        for (role, first) in [("s", 10), ("r", 40)] {
+            let name = format!("{role}{place}");
+            let (of_host, address) = host_at(&name, place, first + place);
+            nodes.extend(of_host);
+            hosts.push((name, address));
+        }
+    }
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let stage = Stage::or_skip("every_pair_takes_the_expected_way", folder.path(), &nodes, &[]);
+    let Some(mut stage) = stage else { return };
+    stage.client("founder", "198.51.100.2");
+    for (name, address) in &hosts {
+        stage.client(name, address);
+    }
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    for sharer in 0..PLACES.len() {
+        let from = format!("s{sharer}");
+        stage.share(&from, SIZE);
+        for requester in 0..PLACES.len() {
+            let went = stage.download(&from, &format!("r{requester}"));
+            if went.way != expected(sharer, requester) {
+                wrong.push(format!("{} to {}: {went:?}", PLACES[sharer].0, PLACES[requester].0));
+            }
+            rows.push((sharer, requester, went));
+        }
+    }
+    if std::env::var_os("SHOAL_RENEW").is_some() {
+        let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reach.md"));
+        let (begin, end) = ("<!-- begin -->\n", "<!-- end -->\n");
+        let text = std::fs::read_to_string(page).unwrap();
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (_, after) = rest.split_once(end).unwrap();
+        std::fs::write(page, format!("{before}{begin}{}{end}{after}", table(&rows))).unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Ways, time to the first data, and rate.
+fn table(rows: &[(usize, usize, Went)]) -> String {
+    let mut text = format!(
+        "| from \\ to |{}\n|---|",
+        PLACES.iter().map(|(name, _)| format!(" {name} |")).collect::<String>()
+    );
+    text += &"---|".repeat(PLACES.len());
+    for (place, (name, _)) in PLACES.iter().enumerate() {
+        write!(text, "\n| **{name}** |").unwrap();
+        for (_, _, went) in rows.iter().filter(|row| row.0 == place) {
+            let rate = SIZE as f64 / went.whole.as_secs_f64().max(0.001) / 1e6;
+            write!(text, " {}, {:.1} s, {rate:.0} MB/s |", went.way, went.first.as_secs_f64()).unwrap();
+        }
+    }
+    write!(text, "\n\n{} MiB each; a packet takes {DELAY_MS} ms through the Internet.\n", SIZE >> 20)
+        .unwrap();
+    text
+}
