@@ -32,3 +32,4 @@ pub mod store;
 mod sync_log;
 pub mod tracker;
 pub mod trust;
+pub mod ways;

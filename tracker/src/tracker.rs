@@ -35,6 +35,7 @@ use crate::status::{Report, STATUS_PROTOCOL};
 use crate::storage::{Rules, Storage};
 use crate::store::{self, StoreError};
 use crate::trust::Trust;
+use crate::ways::Ways;
 
 /// How long shutting down may take before it leaves what is late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -151,7 +152,7 @@ impl Tracker {
             limits: ControlLimits::default(),
         };
         let (control, incoming) = Control::start(config).await?;
-        let presence = Presence::default();
+        let (presence, ways) = (Presence::default(), Ways::default());
         let others = info.iter().filter_map(|(other, line)| {
             let number = TrackerNo(other);
             Some((number, line.clone(), queues.remove(&number)?))
@@ -166,13 +167,13 @@ impl Tracker {
             own,
             control.clone(),
             database.clone(),
-            presence.clone(),
+            (presence.clone(), ways.clone()),
             links_closing.clone(),
         );
         let storage = Storage::new(database.clone(), presence.clone(), me, rules, node_secret);
         let service = Service::new(
             database.clone(),
-            presence.clone(),
+            (presence.clone(), ways),
             storage.clone(),
             (identity, me),
             trust.clone(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use shoal_tests::long_or_skip;
+use shoal_tests::{long_or_skip, until};
 
 use crate::stage::{DELAY_MS, Stage, Went};
 
@@ -28,7 +28,8 @@ const SIZE: usize = 4 << 20;
 fn expected(sharer: usize, requester: usize) -> &'static str {
     match (sharer < REACHED, requester < REACHED) {
         (true, _) => "direct",
-        _ => "none",
+        (false, true) => "reversed",
+        (false, false) => "none",
     }
 }
 
@@ -62,6 +63,45 @@ fn open_hosts_are_reached_and_the_way_is_the_routers_word() {
     stage.client("home", "192.168.1.2");
     stage.share("founder", 1 << 20);
     assert_way("founder", "home", "direct", &stage.download("founder", "home"));
+}
+
+#[test]
+fn a_sharer_behind_a_router_dials_who_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = ["founder:-:198.51.100.2", "n1=sym:-:203.0.113.1", "home:n1:192.168.1.2"];
+    let Some(mut stage) = Stage::or_skip("a_sharer_dials_who_asks", folder.path(), &nodes, &[]) else {
+        return;
+    };
+    stage.client("founder", "198.51.100.2");
+    stage.client("home", "192.168.1.2");
+    stage.share("home", 1 << 20);
+    assert_way("home", "founder", "reversed", &stage.download("home", "founder"));
+    until("both know who reaches them", || {
+        stage.of("founder").ok("whoami")["reached"] == true
+            && stage.of("home").ok("whoami")["reached"] == false
+    });
+    assert_eq!(stage.of("home").ok("whoami")["given_out"], "203.0.113.1:7001");
+    assert!(stage.of("home").log().contains("forward TCP port 7001"), "its user is told what to do");
+}
+
+#[test]
+fn two_on_one_lan_exchange_over_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for hairpin in ["", "+hairpin"] {
+        let router = format!("n1=port{hairpin}:-:203.0.113.1");
+        let nodes = ["founder:-:198.51.100.2", &router, "home:n1:192.168.1.2", "desk:n1:192.168.1.3"];
+        let dir = folder.path().join(format!("lan{hairpin}"));
+        std::fs::create_dir(&dir).unwrap();
+        let stage = Stage::or_skip("two_on_one_lan_exchange_over_it_alone", &dir, &nodes, &[]);
+        let Some(mut stage) = stage else { return };
+        stage.client("founder", "198.51.100.2");
+        stage.client("home", "192.168.1.2");
+        stage.client("desk", "192.168.1.3");
+        stage.share("home", 1 << 20);
+        assert_way("home", "desk", "lan", &stage.download("home", "desk"));
+        let through = stage.net.flows().get(&("home".to_owned(), "desk".to_owned(), false)).copied();
+        assert_eq!(through, None, "nothing leaves the LAN");
+    }
 }
 
 /// Writes `docs/reach.md` where `SHOAL_RENEW` is set.
