@@ -24,6 +24,7 @@ mod proof;
 pub mod quota;
 pub mod record;
 pub mod registration;
+pub mod relay;
 pub mod reporter;
 pub mod service;
 pub mod status;

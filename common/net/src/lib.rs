@@ -22,7 +22,7 @@ pub mod requests;
 pub use address::{is_of_this_machine, site};
 pub use admission::{ConnectionLimits, Full, IDLE, Limit, LimitScope, Place, Refused};
 pub use channel::{Channel, ChannelReceiver, ChannelSender};
-pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming};
+pub use control::{Control, ControlConfig, ControlLimits, DialError, Inbound, Incoming, RelayEnd};
 pub use error::NetError;
 pub use identity::{Identity, IdentityError};
 pub use interfaces::{Interface, interfaces, is_local};

@@ -1,7 +1,8 @@
 //! Other members ask this client to dial them, because they do not reach it, or to meet them at a tracker. What is asked is judged
 //! first: it comes through a tracker, which may lie.
 //!
-//! A request counts if the one that asks signed it lately, for this client, with a ticket for a group that this client is a member of.
+//! A request counts if the one that asks signed it lately, for this client, with a ticket for a group that this client serves
+//! something of.
 //! So a tracker alone sends this client nowhere, and a member only so often, to an address that a client may have.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use shoal_common::bucket::{Allowance, Bucket, Buckets};
 use shoal_common::tokens::{self, CLOCK_TOLERANCE_MS};
 use shoal_common::tracker_api::ways::Meeting;
-use shoal_common::{PeerId, Uid};
+use shoal_common::{Gid, PeerId, Uid};
 use shoal_net::bulk::{self, BulkStream};
 use shoal_net::{Identity, is_local, is_of_this_machine};
 use shoal_session::tickets::TicketBook;
@@ -27,12 +28,13 @@ const FIRST_PORT: u16 = 1_024;
 const WEB_PORT: u16 = 443;
 
 /// Judges requests.
-#[derive(Debug)]
 pub(crate) struct Judge {
     users: Buckets<Uid>,
     all: Bucket,
     ways: Ways,
     tickets: TicketBook,
+    /// Whether this client serves anything of a group.
+    serves: Box<dyn Fn(Gid) -> bool + Send>,
     /// Where this client listens: one on loopback serves others there.
     listen: IpAddr,
 }
@@ -59,7 +61,7 @@ pub(crate) enum Unheard {
     Forged,
     #[error("it is old")]
     Old,
-    #[error("it has no ticket for a group of this client's")]
+    #[error("it has no ticket for a group of which this client serves anything")]
     NoTicket,
     #[error("no client is at such an address")]
     Address,
@@ -69,9 +71,14 @@ pub(crate) enum Unheard {
 
 impl Judge {
     /// No request came yet.
-    pub(crate) fn new(ways: Ways, tickets: TicketBook, listen: IpAddr) -> Self {
+    pub(crate) fn new(
+        ways: Ways,
+        tickets: TicketBook,
+        serves: Box<dyn Fn(Gid) -> bool + Send>,
+        listen: IpAddr,
+    ) -> Self {
         let now = Instant::now();
-        Self { users: Buckets::new(MAX_USERS), all: Bucket::full(now), ways, tickets, listen }
+        Self { users: Buckets::new(MAX_USERS), all: Bucket::full(now), ways, tickets, serves, listen }
     }
 
     /// Judges one. Dropping the future is safe.
@@ -87,7 +94,9 @@ impl Judge {
         if now.abs_diff(knock.at_ms) > CLOCK_TOLERANCE_MS {
             return Err(Unheard::Old);
         }
-        self.tickets.own_ticket(knock.group).ok_or(Unheard::NoTicket)?;
+        if !(self.serves)(knock.group) {
+            return Err(Unheard::NoTicket);
+        }
         let ticket = self.tickets.judge_asking(&knock.ticket, knock.from, knock.group).await;
         let user = ticket.map_err(|_| Unheard::NoTicket)?.user;
         let to = match (knock.address, knocked.meeting) {
@@ -153,8 +162,7 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use shoal_common::tokens::{Knock, Ticket, seal};
-    use shoal_common::tracker_api::GroupTicket;
-    use shoal_common::{Gid, GroupName, TrackerInfo, UserName};
+    use shoal_common::{TrackerInfo, UserName};
     use shoal_net::Interface;
 
     use super::*;
@@ -175,18 +183,21 @@ mod tests {
             let (tracker, own, member) = (Identity::generate(), Identity::generate(), Identity::generate());
             let own = own.peer_id();
             let tickets = TicketBook::new(own);
-            let ticket = ticket(&tracker, own, 1);
-            let entry = GroupTicket { group: GROUP, name: GroupName::create("g").unwrap(), ticket };
-            tickets.update(&[entry], &[tracker.peer_id()], NOW_MS);
+            tickets.update(&[], &[tracker.peer_id()], NOW_MS);
             let ways = Ways::new(own, TrackerInfo::parse("203.0.113.1:7000\n").unwrap());
             let home = Interface { ip: "192.168.1.2".parse().unwrap(), prefix: 24 };
             let _ = ways.is_at(vec![home], Vec::new());
-            Self { judge: Judge::new(ways, tickets, home.ip), own, tracker, member }
+            Self {
+                judge: Judge::new(ways, tickets, Box::new(|group| group == GROUP), home.ip),
+                own,
+                tracker,
+                member,
+            }
         }
 
         fn knock(&self) -> Knock {
             let from = self.member.peer_id();
-            let ticket = ticket(&self.tracker, from, 2);
+            let ticket = ticket(&self.tracker, from);
             Knock { from, to: self.own, group: GROUP, address: at("203.0.113.9:7001"), at_ms: NOW_MS, ticket }
         }
 
@@ -201,8 +212,8 @@ mod tests {
         Some(address.to_owned())
     }
 
-    fn ticket(tracker: &Identity, peer: PeerId, user: u8) -> Vec<u8> {
-        let (user, name) = (Uid([user; 16]), UserName::create("ann").unwrap());
+    fn ticket(tracker: &Identity, peer: PeerId) -> Vec<u8> {
+        let (user, name) = (Uid([2; 16]), UserName::create("ann").unwrap());
         let ticket = Ticket { user, name, peer, group: GROUP, expires_ms: NOW_MS + 60_000 };
         seal(&ticket, tracker.peer_id(), |message| tracker.sign(message))
     }
@@ -221,9 +232,9 @@ mod tests {
         assert_eq!(stage.judged(&old).await, Err(Unheard::Old), "kept by a tracker for later");
         let elsewhere = Knock { group: Gid([8; 16]), ..good.clone() };
         assert_eq!(stage.judged(&elsewhere).await, Err(Unheard::NoTicket), "of no group of ours");
-        let copied = Knock { ticket: ticket(&stage.tracker, other.peer_id(), 2), ..good.clone() };
+        let copied = Knock { ticket: ticket(&stage.tracker, other.peer_id()), ..good.clone() };
         assert_eq!(stage.judged(&copied).await, Err(Unheard::NoTicket), "another one's ticket");
-        let forged = Knock { ticket: ticket(&other, good.from, 2), ..good.clone() };
+        let forged = Knock { ticket: ticket(&other, good.from), ..good.clone() };
         assert_eq!(stage.judged(&forged).await, Err(Unheard::NoTicket), "no tracker signed it");
         let nowhere = Knock { address: None, ..good };
         assert_eq!(

@@ -307,7 +307,9 @@ impl Swarm {
     async fn answer_knocks(self, ways: Ways, identity: Identity, entrance: Arc<Entrance>) {
         let Some(mut knocks) = ways.knocks() else { return };
         let stop = self.shared.stop.clone();
-        let mut judge = Judge::new(ways.clone(), self.shared.tickets.clone(), self.local_addr().ip());
+        let (tickets, uploads) = (self.shared.tickets.clone(), self.shared.uploads.clone());
+        let serves = Box::new(move |group| uploads.serves_any_of(group));
+        let mut judge = Judge::new(ways.clone(), tickets, serves, self.local_addr().ip());
         let mut dials = JoinSet::new();
         loop {
             let knocked = tokio::select! {

@@ -30,6 +30,7 @@ use crate::presence::{Listening, Presence};
 use crate::price;
 use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
+use crate::relay::Relay;
 use crate::storage::Storage;
 use crate::trust::Trust;
 use crate::ways::Ways;
@@ -55,6 +56,7 @@ pub struct Service {
     quotas: Quotas,
     dial_backs: Arc<Mutex<Buckets<IpAddr>>>,
     ways: Ways,
+    relay: Option<Relay>,
     /// Looks whether clients are reached, by address.
     looks: Arc<Mutex<Buckets<IpAddr>>>,
     look_places: Arc<Semaphore>,
@@ -150,7 +152,7 @@ impl Service {
     #[must_use]
     pub fn new(
         database: Database,
-        (presence, ways): (Presence, Ways),
+        (presence, ways, relay): (Presence, Ways, Option<Relay>),
         storage: Storage,
         (identity, number): (Identity, TrackerNo),
         trust: Trust,
@@ -173,6 +175,7 @@ impl Service {
             budgets: Budgets::default(),
             dial_backs: Arc::new(Mutex::new(Buckets::new(storage::MAX_DIALLED))),
             ways,
+            relay,
             looks: Arc::new(Mutex::new(Buckets::new(ways::MAX_REMEMBERED))),
             look_places: Arc::new(Semaphore::new(ways::MAX_LOOKS)),
             knocks: Arc::new(Mutex::new(Buckets::new(ways::MAX_REMEMBERED))),

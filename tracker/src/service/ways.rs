@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_common::bucket::Allowance;
 use shoal_common::tokens;
-use shoal_common::tracker_api::ways::{Push, WayAnswer, WayCall};
+use shoal_common::tracker_api::ways::{Meeting, Push, WayAnswer, WayCall};
 use shoal_common::tracker_api::{Answer, Refusal, RefusalKind};
 use shoal_common::{Fid, Gid, PeerId};
 use shoal_net::{bulk, site};
 use tokio::sync::mpsc;
+
+use crate::relay::End;
 
 use super::{Client, Service, groups, session_over};
 
@@ -30,10 +32,10 @@ pub struct Unasked {
     number: u64,
     pushes: Option<mpsc::Receiver<Push>>,
     /// The look whether the client is reached, while it is under way.
-    look: Option<Look>,
+    look: Option<Mutex<Look>>,
 }
 
-/// Ends with what is to be said of it.
+/// Ends with what is to be said of it. Behind a lock that is never taken, so that the client's state can be shared between threads.
 type Look = Pin<Box<dyn Future<Output = Push> + Send>>;
 
 impl Unasked {
@@ -51,7 +53,7 @@ impl Unasked {
         };
         let looked = async {
             match &mut self.look {
-                Some(look) => look.await,
+                Some(look) => look.get_mut().unwrap_or_else(PoisonError::into_inner).await,
                 None => std::future::pending().await,
             }
         };
@@ -74,10 +76,11 @@ impl Service {
                 self.check(caller).await?;
                 let listening = client.listen.ok_or_else(session_over)?;
                 let (number, pushes) = self.ways.here(caller.peer, client.remote.ip(), &lan);
-                let look = listening.proven.then(|| self.look(client, listening.address)).flatten();
+                let look =
+                    listening.proven.then(|| self.look(client, listening.address)).flatten().map(Mutex::new);
                 client.unasked = Unasked { number, pushes: Some(pushes), look };
                 let address = listening.address.to_string();
-                Ok(WayAnswer::Here { address, proven: listening.proven, relays: false })
+                Ok(WayAnswer::Here { address, proven: listening.proven, relays: self.relay.is_some() })
             }
             WayCall::Knock { group, file, peer, knock, relay } => {
                 self.read_for(caller, move |tx| groups::check_member(tx, caller.user, group)).await?;
@@ -130,12 +133,10 @@ impl Service {
                 "that is no request to connect of this client's",
             ));
         }
-        if !self.presence.holders(group, file).iter().any(|holder| holder.peer == peer) {
+        let holders = self.presence.holders(group, file);
+        let Some(holder) = holders.iter().find(|holder| holder.peer == peer) else {
             return Err(Refusal::new(RefusalKind::NotFound, "that client does not hold the file now"));
-        }
-        if relay {
-            return Err(Refusal::new(RefusalKind::NotAllowed, "this tracker does not relay"));
-        }
+        };
         let now = Instant::now();
         {
             let mut buckets = self.knocks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,10 +148,24 @@ impl Service {
                 Refusal::new(RefusalKind::Wait, text).retry_after(wait)
             })?;
         }
-        if self.ways.say(peer, Push::Knock { knock, meeting: None }) {
-            return Ok(WayAnswer::Asked);
+        let (answer, meeting) = if relay {
+            let (own, theirs) = self.arrange((caller.peer, caller.user), (peer, holder.user))?;
+            (WayAnswer::Relayed(own), Some(theirs))
+        } else {
+            (WayAnswer::Asked, None)
+        };
+        if self.ways.say(peer, Push::Knock { knock, meeting }) {
+            return Ok(answer);
         }
         Err(Refusal::new(RefusalKind::NotFound, "that client, or its tracker, is of an earlier version"))
+    }
+
+    fn arrange(&self, one: End, other: End) -> Result<(Meeting, Meeting), Refusal> {
+        let Some(relay) = &self.relay else {
+            return Err(Refusal::new(RefusalKind::NotAllowed, "this tracker does not relay"));
+        };
+        let full = || Refusal::new(RefusalKind::Limit, "too much is relayed already; try again later");
+        relay.arrange(one, other).ok_or_else(full)
     }
 
     /// A connection ended.

@@ -18,4 +18,5 @@ mod way;
 pub use connect::{BulkError, connect, connect_reversed, meet};
 pub use listener::{BulkLimits, Listener};
 pub use stream::{BulkReader, BulkStream, BulkWriter};
+pub(crate) use way::RELAY_GREETING;
 pub use way::{Relayed, Way};
