@@ -225,7 +225,10 @@ static void take(int from) {
         ssize_t length = read(hosts[from].fd, k.data, MTU);
         if (length <= 0) return;
         k.length = length; k.from = from;
-        if (whole(&k)) leave(from, &k);
+        if (!whole(&k)) continue;
+        /* A host may change its address. */
+        if (!is6(k.data)) memcpy(&hosts[from].address, k.data + 12, 4);
+        leave(from, &k);
     }
 }
 static int command(void) {

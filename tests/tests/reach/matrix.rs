@@ -128,6 +128,22 @@ fn two_on_one_lan_exchange_over_it_alone() {
     }
 }
 
+#[test]
+fn a_machine_that_comes_to_another_address_goes_on_sharing_within_five_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = ["founder:-:198.51.100.2", "n1=port:-:203.0.113.1", "home:n1:192.168.1.2"];
+    let test = "a_machine_that_comes_to_another_address_goes_on_sharing";
+    let Some(mut stage) = Stage::or_skip(test, folder.path(), &nodes, &[]) else { return };
+    stage.client("founder", "198.51.100.2");
+    stage.client("home", "0.0.0.0");
+    stage.share("home", 1 << 20);
+    assert_way("home", "founder", "reversed", &stage.download("home", "founder"));
+    stage.net.renumber("home", "192.168.1.2/24", "192.168.1.77/24");
+    let went = stage.download("home", "founder");
+    assert_way("home", "founder", "reversed", &went);
+    assert!(went.whole.as_secs() < 5, "{went:?}");
+}
+
 /// Writes `docs/reach.md` where `SHOAL_RENEW` is set.
 #[test]
 fn every_pair_takes_the_expected_way() {
@@ -154,13 +170,13 @@ fn every_pair_takes_the_expected_way() {
         stage.client(name, address);
     }
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
-    for sharer in 0..PLACES.len() {
+    for (sharer, (shares, _)) in PLACES.iter().enumerate() {
         let from = format!("s{sharer}");
         stage.share(&from, SIZE);
-        for requester in 0..PLACES.len() {
+        for (requester, (asks, _)) in PLACES.iter().enumerate() {
             let went = stage.download(&from, &format!("r{requester}"));
             if went.way != expected(sharer, requester) {
-                wrong.push(format!("{} to {}: {went:?}", PLACES[sharer].0, PLACES[requester].0));
+                wrong.push(format!("{shares} to {asks}: {went:?}"));
             }
             rows.push((sharer, requester, went));
         }

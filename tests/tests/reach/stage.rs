@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_tests::{Flow, Internet, Service, binary, client_command, random_file, tracker_command, until};
 
 /// Where all clients listen.
@@ -143,7 +143,9 @@ impl Stage {
         if way == "none" {
             eprintln!("{from} to {to}: {:?}\n{}", self.net.flows(), client.ok("show_downloads -v"));
         } else {
-            client.ok(&format!("stop_share g {file}"));
+            // It is shared by itself, a moment after it is complete.
+            let stop = json!({ "line": format!("stop_share g {file}") });
+            until("what was downloaded is shared, and then is not", || client.ask(&stop).status == 200);
         }
         client.ok(&format!("cancel_download g {file}"));
         let _ = std::fs::remove_file(into.join(&file));
