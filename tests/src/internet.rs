@@ -75,7 +75,7 @@ impl Internet {
     /// Gives a host another address in the place of the one that it has, as its router leads to both.
     pub fn renumber(&self, host: &str, from: &str, to: &str) {
         let namespace = format!("{}-{host}", self.prefix);
-        for (what, address) in [("add", to), ("del", from)] {
+        for (what, address) in [("del", from), ("add", to)] {
             let done =
                 Command::new("ip").args(["-n", &namespace, "addr", what, address, "dev", "net0"]).status();
             assert!(done.is_ok_and(|status| status.success()), "ip addr {what} {address}");
