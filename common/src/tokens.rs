@@ -111,6 +111,48 @@ pub struct CopyOrder {
     pub expires_ms: u64,
 }
 
+/// "I am this peer, and ask that peer to connect to me": a requester signs it, not a tracker, so no tracker can send a sharer anywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Knock {
+    /// Who asks, and signs.
+    #[n(0)]
+    pub from: PeerId,
+    /// Who is asked.
+    #[n(1)]
+    pub to: PeerId,
+    /// The group whose files are wanted.
+    #[n(2)]
+    pub group: Gid,
+    /// `ip:port` where the one who asks is reached; `None` where both meet elsewhere.
+    #[n(3)]
+    pub address: Option<String>,
+    /// When it was asked, milliseconds since 1970 by the trackers' clock.
+    #[n(4)]
+    pub at_ms: u64,
+    /// The signed [`Ticket`] for the group.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub ticket: Vec<u8>,
+}
+
+impl Statement for Knock {
+    const DOMAIN: &'static [u8] = b"shoal knock 1\0";
+    const MAX_BYTES: usize = 2 * MAX_TOKEN_BYTES;
+}
+
+/// Reads a knock that its own sender signed. The caller judges its time and its ticket.
+///
+/// # Errors
+/// [`TokenError`].
+pub fn open_knock(token: &[u8]) -> Result<Knock, TokenError> {
+    let mut signer = None;
+    let knock: Knock = open(token, |key| {
+        signer = Some(*key);
+        true
+    })?;
+    if signer == Some(knock.from) { Ok(knock) } else { Err(TokenError::Forged) }
+}
+
 /// A kind of statement; the domain keeps a signature on one kind from passing for another.
 pub trait Statement: Encode<()> + for<'b> Decode<'b, ()> {
     /// What precedes the bytes that are signed.

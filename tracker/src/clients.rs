@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use shoal_common::limits::{MAX_CLIENT_MESSAGE, MAX_STRANGER_MESSAGE};
-use shoal_common::tracker_api::{Call, FromTracker, Reply, ToTracker};
+use shoal_common::tracker_api::ways::PUSH;
+use shoal_common::tracker_api::{Answer, Call, FromTracker, Reply, ToTracker};
 use shoal_net::Inbound;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -32,11 +33,20 @@ async fn serve_calls(service: Service, inbound: Inbound, closing: CancellationTo
     let (mut sender, mut receiver) = inbound.channel.split();
     loop {
         receiver.set_limit(if client.is_known() { MAX_CLIENT_MESSAGE } else { MAX_STRANGER_MESSAGE });
+        let over = client.is_over();
         let received = tokio::select! {
             () = closing.cancelled() => break,
             () = tokio::time::sleep(STRANGER_IDLE), if !client.is_known() => break,
             // Its client resumes elsewhere, and reads the reason there.
-            () = client.is_over() => break,
+            () = over => break,
+            push = client.unasked().next() => {
+                let message = FromTracker { call: PUSH, body: Reply::Done(Answer::Push(push)) };
+                let encoded = crate::record::encode(&message);
+                match tokio::time::timeout(SEND_TIMEOUT, sender.send(&encoded)).await {
+                    Ok(Ok(())) => continue,
+                    _ => break,
+                }
+            }
             received = receiver.recv() => received,
         };
         let Ok(Some(message)) = received else { break };

@@ -24,6 +24,7 @@ use crate::cluster_key::ClusterKey;
 use crate::data_dir;
 use crate::prompt::{self, Command};
 use crate::registration::{PER_ADDRESS, Registration, Terms};
+use crate::relay::RelayTerms;
 use crate::reporter;
 use crate::storage::{Admitted, Applicant, Rules};
 use crate::tracker::{self, Tracker, TrackerConfig};
@@ -72,6 +73,12 @@ pub struct Arguments {
     /// File with a secret that storage nodes share; a node that proves to know it is admitted without an operator
     #[arg(long, value_name = "FILE")]
     node_secret: Option<PathBuf>,
+    /// Pass on what clients say that cannot connect to each other, so many bytes per second of all together: 50M, or 500K
+    #[arg(long, value_name = "RATE", value_parser = relay_rate)]
+    relay: Option<u64>,
+    /// With --relay: so many bytes per second of one client, and of one user [default: a tenth of --relay]
+    #[arg(long, value_name = "RATE", requires = "relay", value_parser = relay_rate)]
+    relay_peer: Option<u64>,
     /// How long a chunk on a storage node must be named by no stored file before it may be deleted
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     grace: Duration,
@@ -156,9 +163,20 @@ fn run(arguments: Arguments) -> Result<()> {
         cluster_key,
         registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,
+        relay: arguments
+            .relay
+            .map(|all| RelayTerms { all, peer: arguments.relay_peer.unwrap_or(all / 10).min(all) }),
     };
     let _terminal = shoal_console::Restored::at_end();
     runtime.block_on(operate(config, terminal))
+}
+
+/// A rate that something can be relayed at: 64 KiB per second at least.
+fn relay_rate(text: &str) -> Result<u64, String> {
+    match shoal_console::rate(text) {
+        Some(rate) if rate >= 64 * 1024 => Ok(rate),
+        _ => Err("give bytes per second, 64K at least, such as 500K or 50M".to_owned()),
+    }
 }
 
 fn read_node_secret(path: &Path) -> Result<NodeSecret> {

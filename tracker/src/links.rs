@@ -31,6 +31,7 @@ use crate::database::Database;
 use crate::link_orders::LinkQueue;
 use crate::presence::Presence;
 use crate::trust::Trust;
+use crate::ways::Ways;
 use carry::carry;
 
 /// The protocol's name on libp2p.
@@ -113,6 +114,7 @@ struct LinkContext {
     control: Control,
     database: Database,
     presence: Presence,
+    ways: Ways,
     dialled: Dialled,
     closing: CancellationToken,
 }
@@ -148,7 +150,7 @@ impl Links {
         own: LinkIdentity,
         control: Control,
         database: Database,
-        presence: Presence,
+        (presence, ways): (Presence, Ways),
         closing: CancellationToken,
     ) -> Self {
         let tasks = TaskTracker::new();
@@ -159,6 +161,7 @@ impl Links {
             control,
             database,
             presence,
+            ways,
             dialled: dialled.clone(),
             closing: closing.clone(),
         };

@@ -40,6 +40,8 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     gauge("disk_full", "Whether writes are refused because the disk is full", report.disk_full.into());
     gauge("users_at_quota", "Users who used all of a quota, or have more than it", report.users_at_quota);
     gauge("groups_at_quota", "Groups that used all of a quota, or have more than it", report.groups_at_quota);
+    gauge("relayed_bytes", "Bytes passed on between clients since the start", report.relayed_bytes);
+    gauge("relayed_connections", "Connections passed on between clients", report.relayed_connections);
     gauge("alarms", "Things that must not happen and did, since the start", report.alarms);
     gauge("origins", "Process starts of any tracker that records stem from", report.origins);
     let store = &report.store;

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use shoal_common::limits::MAX_ANNOUNCED;
 use shoal_common::tracker_api::{Completeness, Holding};
 use shoal_common::{Fid, Gid, PeerId, RequestId, Uid};
-use shoal_net::is_of_this_machine;
+use shoal_net::{is_local, is_of_this_machine};
 use tokio::sync::watch;
 
 use crate::leases::Leases;
@@ -454,6 +454,16 @@ pub fn reachable_address(listen: &str, seen: IpAddr) -> Result<Listening, String
     }
     let proven = ip == seen || (is_of_this_machine(seen) && is_of_this_machine(ip));
     Ok(Listening { address: SocketAddr::new(ip, address.port()), proven })
+}
+
+/// Where others reach a client that listens at an address of its own network and comes from another one: at its router, if that
+/// leads there. That ip is proven.
+#[must_use]
+pub fn behind_router(own: Listening, seen: IpAddr) -> Listening {
+    if own.proven || !is_local(own.address.ip()) || is_local(seen) {
+        return own;
+    }
+    Listening { address: SocketAddr::new(seen.to_canonical(), own.address.port()), proven: true }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use shoal_net::{Control, ControlConfig, ControlLimits, Identity, Inbound};
 use crate::database::Database;
 use crate::presence::Presence;
 use crate::quota;
+use crate::relay::Relay;
 use crate::status::{Member, Report, STATUS_PROTOCOL};
 use crate::storage::Storage;
 use crate::store;
@@ -31,6 +32,7 @@ pub struct Reporter {
     pub(crate) peer: PeerId,
     pub(crate) info: TrackerInfo,
     pub(crate) trust: Trust,
+    pub(crate) relay: Option<Relay>,
     pub(crate) started: Instant,
 }
 
@@ -55,6 +57,14 @@ impl Reporter {
             peers_online: self.presence.count() as u64,
             ..Report::default()
         };
+        if let Some(relay) = &self.relay {
+            let relayed = relay.relayed();
+            (report.relayed_bytes, report.relayed_connections) = (relayed.bytes, relayed.connections);
+            let users = relayed.users.iter().map(|(user, bytes)| (user.to_string(), *bytes));
+            report.relayed_by_user = users.collect();
+            let peers = relayed.peers.iter().map(|(peer, bytes)| (peer.to_string(), *bytes));
+            report.relayed_by_peer = peers.collect();
+        }
         report.add_status(&self.database.status().await?);
         report.add_store(self.storage.status());
         report.store.waiting = self.storage.applicants().len() as u64;

@@ -60,6 +60,14 @@ pub struct Report {
     pub groups_at_quota: u64,
     /// The last alarms, in words.
     pub last_alarms: Vec<String>,
+    /// Bytes that were passed on between clients since the start, where the operator allows it.
+    pub relayed_bytes: u64,
+    /// Connections that are passed on now.
+    pub relayed_connections: u64,
+    /// The same bytes by user's id, those with most first, ten at most.
+    pub relayed_by_user: Vec<(String, u64)>,
+    /// And by client's key.
+    pub relayed_by_peer: Vec<(String, u64)>,
     /// Whether records written here bear times so far ahead of the clock that others refuse them.
     pub set_back: bool,
 }

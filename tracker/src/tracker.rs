@@ -29,12 +29,14 @@ use crate::presence::Presence;
 use crate::quota;
 use crate::record::{ALLOWANCE, Allowance, put};
 use crate::registration::{self, Terms};
+use crate::relay::{self, Relay, RelayTerms};
 use crate::reporter::Reporter;
 use crate::service::Service;
 use crate::status::{Report, STATUS_PROTOCOL};
 use crate::storage::{Rules, Storage};
 use crate::store::{self, StoreError};
 use crate::trust::Trust;
+use crate::ways::Ways;
 
 /// How long shutting down may take before it leaves what is late.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -66,6 +68,8 @@ pub struct TrackerConfig {
     pub registration: Terms,
     /// The secret that storage nodes prove to know to be admitted, if there is one.
     pub node_secret: Option<NodeSecret>,
+    /// What it passes on between clients that cannot connect; nothing without it.
+    pub relay: Option<RelayTerms>,
 }
 
 impl TrackerConfig {
@@ -83,6 +87,7 @@ impl TrackerConfig {
             cluster_key: None,
             registration: Terms::default(),
             node_secret: None,
+            relay: None,
         }
     }
 }
@@ -121,6 +126,7 @@ impl Tracker {
             cluster_key,
             registration,
             node_secret,
+            relay,
         } = config;
         let line = line_of(&info, &info_path, number)?;
         data_dir::make(&dir)?;
@@ -150,8 +156,11 @@ impl Tracker {
             protocols: vec![Protocol(CLIENT_PROTOCOL), LINK_PROTOCOL, STATUS_PROTOCOL],
             limits: ControlLimits::default(),
         };
-        let (control, incoming) = Control::start(config).await?;
-        let presence = Presence::default();
+        let (ends, arrived) = tokio::sync::mpsc::channel(relay::MAX_ARRIVED);
+        let (control, incoming) = Control::start_with_relay(config, relay.map(|_| ends)).await?;
+        let clients = TaskTracker::new();
+        let relay = relay.map(|terms| Relay::start(number, terms, arrived, &clients, closing.clone()));
+        let (presence, ways) = (Presence::default(), Ways::default());
         let others = info.iter().filter_map(|(other, line)| {
             let number = TrackerNo(other);
             Some((number, line.clone(), queues.remove(&number)?))
@@ -166,19 +175,18 @@ impl Tracker {
             own,
             control.clone(),
             database.clone(),
-            presence.clone(),
+            (presence.clone(), ways.clone()),
             links_closing.clone(),
         );
         let storage = Storage::new(database.clone(), presence.clone(), me, rules, node_secret);
         let service = Service::new(
             database.clone(),
-            presence.clone(),
+            (presence.clone(), ways, relay.clone()),
             storage.clone(),
             (identity, me),
             trust.clone(),
             registration,
         );
-        let clients = TaskTracker::new();
         clients.spawn(storage.clone().run(closing.clone()));
         clients.spawn(service.clone().watch_sessions(closing.clone()));
         clients.spawn(trust.clone().run(database.clone(), closing.clone()));
@@ -191,6 +199,7 @@ impl Tracker {
             peer: peer_id,
             info,
             trust,
+            relay,
             started: Instant::now(),
         };
         let metrics = match metrics {

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::storage::{NodeAnswer, StoreAnswer};
+use super::ways::{Push, WayAnswer};
 use crate::credentials::{Account, CHALLENGE_BYTES, SALT_BYTES};
 use crate::digest::Sha1;
 use crate::ids::{Fid, Gid, Uid};
@@ -156,6 +157,12 @@ pub enum Answer {
         #[n(1)]
         more: bool,
     },
+    /// To [`Call::Way`](super::Call::Way).
+    #[n(19)]
+    Way(#[n(0)] WayAnswer),
+    /// To no call.
+    #[n(20)]
+    Push(#[n(0)] Push),
 }
 
 /// The quota of a user or a group, and how much of it is used.
@@ -372,6 +379,12 @@ pub struct Holder {
     /// it is, and from earlier versions.
     #[n(4)]
     pub unproven: Option<bool>,
+    /// `ip:port` of each of its own networks, where it is seen at the same address as the caller.
+    #[n(5)]
+    pub lan: Option<Vec<String>>,
+    /// Whether a tracker reached it at the address; `None` where none looked.
+    #[n(6)]
+    pub reached: Option<bool>,
 }
 
 impl Holder {

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use super::Holding;
 use super::storage::{NodeCall, StoreCall};
+use super::ways::{WAYS, WayCall};
 use crate::credentials::{Account, ChangeSignature};
 use crate::ids::{Fid, Gid, Nonce, RequestId, Uid};
 use crate::manifest::Manifest;
@@ -320,6 +321,9 @@ pub enum Call {
         #[n(2)]
         peers: Vec<PeerId>,
     },
+    /// About ways between clients. → [`Answer::Way`](super::Answer::Way)
+    #[n(31)]
+    Way(#[n(0)] WayCall),
 }
 
 impl Call {
@@ -328,6 +332,7 @@ impl Call {
     pub fn revision(&self) -> u32 {
         match self {
             Self::Share { manifest, .. } if manifest.folder.is_some() => 4,
+            Self::Way(_) => WAYS,
             Self::Unreached { .. } => 3,
             Self::Quota { .. } | Self::ForgetClient { .. } => 2,
             _ => 0,
@@ -340,6 +345,7 @@ impl Call {
         match self {
             Self::Node(call) => variant(call),
             Self::Store(call) => variant(call),
+            Self::Way(call) => variant(call),
             call => variant(call),
         }
     }

@@ -8,6 +8,7 @@ mod answer;
 mod call;
 mod earlier;
 pub mod storage;
+pub mod ways;
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ pub const CLIENT_PROTOCOL: &str = "/shoal/client/1";
 /// This version's revision of the protocol, which trackers and clients exchange first. From 1 on ids of users and groups are
 /// derived, and a change of password is signed and kept with its signature. From 2 on clients know
 /// [`RefusalKind::SignedOut`], and there are quotas. From 3 on trackers say which addresses are unproven, and learn which do not
-/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]). From 4 on there are folders.
+/// answer; names may hold joiners, and file names 255 bytes ([`LATER_NAMES`]). From 4 on there are folders, trackers speak
+/// without being asked, and clients that cannot simply connect are brought together ([`ways`]).
 pub const REVISION: u32 = 4;
 
 /// A call and its number, which the answer repeats. Numbers need only differ among the calls under way.
@@ -154,6 +156,7 @@ mod tests {
             Call::Renew,
             Call::Quota { group: None },
             Call::Unreached { group: Gid([1; 16]), file: Fid([2; 16]), peers: vec![PeerId([3; 32])] },
+            Call::Way(ways::WayCall::Here { lan: vec!["192.168.1.2:7001".into()] }),
             Call::Node(storage::NodeCall::Report(Box::default())),
             Call::Store(storage::StoreCall::Lease { id: RequestId([9; 16]), end: true }),
         ];

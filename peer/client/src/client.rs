@@ -17,6 +17,7 @@ use shoal_console::data_dir::DataDir;
 use shoal_session::events::{Event, Events};
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
+use shoal_session::ways::Ways;
 use shoal_session::{CallError, Session, SessionConfig, Who};
 use shoal_swarm::{Swarm, SwarmConfig};
 
@@ -33,6 +34,7 @@ use crate::names;
 use crate::on_complete::{Completed, OnComplete};
 use crate::ordering::active_downloads;
 use crate::pace::{self, Pace};
+use crate::reach;
 use crate::results::{Carried, WhoAmI};
 use crate::shares::{self, Shares};
 use crate::store::Store;
@@ -77,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) session: Session,
     pub(crate) tickets: TicketBook,
     pub(crate) holdings: Holdings,
+    pub(crate) ways: Ways,
     pub(crate) shares: Shares,
     pub(crate) transfers: Transfers,
     pub(crate) pace: Pace,
@@ -111,7 +114,9 @@ impl Client {
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
-        let (swarm, reached_at) = serve(&config, &identity, &tickets).await?;
+        let ways = Ways::new(own, config.trackers.clone());
+        let (swarm, reached_at) = serve(&config, &identity, &tickets, &ways).await?;
+        let _ = reach::locate(&ways, swarm.local_addr());
         swarm.set_upload_limit(pace.applied().up);
         let (control, _) = Control::start(dials_only(&identity)).await?;
         let (session, unknown) = Session::start(SessionConfig {
@@ -122,6 +127,7 @@ impl Client {
             listen: reached_at.to_string(),
             tickets: tickets.clone(),
             holdings: holdings.clone(),
+            ways: Some(ways.clone()),
             events: events.clone(),
         });
         let engine =
@@ -147,6 +153,7 @@ impl Client {
             holdings: holdings.clone(),
             events: events.clone(),
             tickets: tickets.clone(),
+            ways: ways.clone(),
             engine: engine.clone(),
             mirrors: config.mirrors,
             on_complete: on_complete.clone(),
@@ -163,6 +170,7 @@ impl Client {
             session,
             tickets,
             holdings,
+            ways,
             shares,
             transfers,
             pace,
@@ -193,6 +201,8 @@ impl Client {
     ) {
         self.0.tasks.spawn(background::run(self.clone(), unknown));
         self.0.tasks.spawn(background::mind_sleeps(self.clone()));
+        self.0.tasks.spawn(reach::follow(self.clone()));
+        self.0.tasks.spawn(reach::report(self.clone()));
         self.0.tasks.spawn(membership::run(self.clone()));
         let leaving = self.0.leaving.clone();
         self.0.going_on.send_replace(self.keeps_session());
@@ -224,7 +234,12 @@ impl Client {
     #[must_use]
     pub fn whoami(&self) -> WhoAmI {
         let who = self.0.session.who();
+        let reach = self.0.ways.reach().borrow().clone();
         WhoAmI {
+            reached: reach.reached.filter(|_| who.is_some()),
+            given_out: reach.address.filter(|_| who.is_some()),
+            proven: reach.proven,
+            relays: reach.relays,
             provisional: who.as_ref().is_some_and(|who| who.provisional),
             user: who.map(|who| who.name),
             peer: self.peer_id(),
@@ -331,6 +346,7 @@ async fn serve(
     config: &ClientConfig,
     identity: &Identity,
     tickets: &TicketBook,
+    ways: &Ways,
 ) -> Result<(Swarm, SocketAddr), StartError> {
     let is_here = shoal_net::is_of_this_machine(config.listen.ip());
     let any = match config.listen {
@@ -339,7 +355,8 @@ async fn serve(
     };
     let listen = if is_here { config.listen } else { SocketAddr::new(any, config.listen.port()) };
     let (identity, upload_slots) = (identity.clone(), config.upload_slots);
-    let swarm = Swarm::start(SwarmConfig { identity, listen, upload_slots }, tickets.clone()).await?;
+    let swarm = SwarmConfig { identity, listen, upload_slots };
+    let swarm = Swarm::start_with(swarm, tickets.clone(), Some(ways.clone())).await?;
     let reached_at = if is_here { swarm.local_addr() } else { config.listen };
     Ok((swarm, reached_at))
 }

@@ -49,6 +49,7 @@ mod on_complete;
 mod ordering;
 mod pace;
 mod priority;
+mod reach;
 mod results;
 pub mod schedule;
 mod shares;

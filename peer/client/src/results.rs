@@ -68,11 +68,28 @@ pub struct WhoAmI {
     pub peer: PeerId,
     /// `ip:port` at which it serves.
     pub address: String,
+    /// `ip:port` that others are given: behind a router, the router's. Null while no tracker said so.
+    pub given_out: Option<String>,
+    /// Whether that is where this client comes from, and so looked at by the tracker.
+    #[serde(skip)]
+    pub proven: bool,
+    /// Whether a tracker reached this client there. Null while it is not known.
+    pub reached: Option<bool>,
+    /// Whether the tracker relays between two clients that cannot connect.
+    pub relays: bool,
     /// The tracker in use.
     pub tracker: Option<String>,
     /// Where it keeps what it remembers.
     #[serde(serialize_with = "lossy")]
     pub data_dir: PathBuf,
+}
+
+impl WhoAmI {
+    /// Whether what others are given is where a tracker looks, or has not looked yet.
+    #[must_use]
+    pub fn reached_there(&self) -> bool {
+        self.proven
+    }
 }
 
 /// A group was created.
@@ -118,6 +135,8 @@ pub struct PeerRow {
     pub address: String,
     /// How much of the file it holds; `None` where that is not known here.
     pub percent: Option<u8>,
+    /// Over which way this client asks it for the file: `lan`, `direct`, `reversed` or `relayed`; null unless it is connected.
+    pub way: Option<&'static str>,
     /// Whether it is this client.
     #[serde(rename = "self", skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,

@@ -141,6 +141,7 @@ impl Client {
             peer: self.peer_id(),
             address: self.0.reached_at.to_string(),
             percent: Some(percent),
+            way: None,
             own: true,
         });
         let held = holders
@@ -151,6 +152,7 @@ impl Client {
                 Completeness::Complete => Some(100),
                 _ => self.0.swarm.peer_percent(key, holder.peer),
             },
+            way: self.0.swarm.peer_way(key, holder.peer).map(shoal_swarm::Way::name),
             user: holder.user,
             peer: holder.peer,
             address: text::printable(&holder.address),

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use shoal_client::Sources;
 use shoal_common::tracker_api::{Completeness, Holder};
-use shoal_common::{Layout, UserName};
+use shoal_common::{Layout, TrackerInfo, UserName};
 use shoal_engine::Content;
+use shoal_session::ways::Ways;
 use shoal_swarm::{Liveness, Swarm, SwarmConfig, Trouble};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -106,7 +107,15 @@ impl Ann {
     fn holder(&self) -> Holder {
         let user = UserName::create("ann").unwrap();
         let address = self.passage.address.to_string();
-        Holder { peer: self.member.id(), address, user, completeness: Completeness::Complete, unproven: None }
+        Holder {
+            peer: self.member.id(),
+            address,
+            user,
+            completeness: Completeness::Complete,
+            unproven: None,
+            lan: None,
+            reached: None,
+        }
     }
 
     async fn kill(&mut self) {
@@ -140,7 +149,8 @@ fn feed(
     fetching: &Fetching,
     named: Named,
 ) -> (JoinSet<()>, watch::Receiver<Option<String>>) {
-    let mut sources = Sources::new(leecher.swarm.clone(), KEY, layout);
+    let ways = Ways::new(leecher.id(), TrackerInfo::parse("127.0.0.1:1\n").unwrap());
+    let mut sources = Sources::new(leecher.swarm.clone(), ways, KEY, layout);
     let changes = fetching.sources.clone();
     let mut progress = fetching.download.progress();
     let (published, waits_for) = watch::channel(None);

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use shoal_common::PeerId;
 use shoal_common::limits::MAX_CLIENT_MESSAGE;
+use shoal_common::tracker_api::ways::PUSH;
 use shoal_common::tracker_api::{
-    Call, FromTracker, LATER_NAMES, Refusal, RefusalKind, Reply, ToTracker, has_later_name,
+    Answer, Call, FromTracker, LATER_NAMES, Refusal, RefusalKind, Reply, ToTracker, has_later_name,
 };
 use shoal_net::requests::{NotAsked, Requests};
 use shoal_net::{Channel, ChannelReceiver, ChannelSender};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::ways::Ways;
 
 /// How long a tracker may take for an answer. A tracker that waits for another one answers after 1.5 s.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -47,9 +50,9 @@ struct Inner {
 pub struct Lost;
 
 impl TrackerConnection {
-    /// Takes over a channel. The task that carries its messages ends with the connection.
+    /// Takes over a channel; what the tracker says without being asked goes to `ways`. The task that carries its messages ends with the connection.
     #[must_use]
-    pub fn start(address: String, channel: Channel, tasks: &TaskTracker) -> Self {
+    pub fn start(address: String, channel: Channel, tasks: &TaskTracker, ways: Option<Ways>) -> Self {
         let (outgoing, queue) = mpsc::channel(MAX_CALLS);
         let calls = Arc::new(Requests::new(MAX_UNANSWERED, CancellationToken::new()));
         let connection = Self(Arc::new(Inner {
@@ -66,7 +69,7 @@ impl TrackerConnection {
             let work = async {
                 tokio::select! {
                     reason = send(sender, queue) => reason,
-                    reason = receive(&calls, receiver) => reason,
+                    reason = receive(&calls, receiver, ways.as_ref()) => reason,
                 }
             };
             calls.carry(work, "is not needed any more".to_owned()).await;
@@ -150,7 +153,11 @@ impl TrackerConnection {
     }
 }
 
-async fn receive(calls: &Requests<u32, (), Reply, String>, mut receiver: ChannelReceiver) -> String {
+async fn receive(
+    calls: &Requests<u32, (), Reply, String>,
+    mut receiver: ChannelReceiver,
+    ways: Option<&Ways>,
+) -> String {
     loop {
         let message = match receiver.recv().await {
             Ok(Some(message)) => message,
@@ -159,8 +166,14 @@ async fn receive(calls: &Requests<u32, (), Reply, String>, mut receiver: Channel
         };
         let answered = minicbor::decode::<FromTracker>(&message)
             .map_err(|error| format!("sent something that is no answer ({error})"))
-            .and_then(|FromTracker { call, body }| {
-                calls.answer(call, body).map_err(|error| error.to_string())
+            .and_then(|FromTracker { call, body }| match body {
+                Reply::Done(Answer::Push(push)) if call == PUSH => {
+                    if let Some(ways) = ways {
+                        ways.pushed(push);
+                    }
+                    Ok(())
+                }
+                body => calls.answer(call, body).map_err(|error| error.to_string()),
             });
         if let Err(reason) = answered {
             return reason;

@@ -199,6 +199,15 @@ pub enum Event {
         /// Which file.
         file: FileName,
     },
+    /// Whether others reach this client changed, or it is known now that they do not.
+    Reachability {
+        /// `ip:port` that others are given.
+        address: String,
+        /// Whether a tracker reached this client there; null where that is another machine's address, which nobody looks at.
+        reached: Option<bool>,
+        /// Whether the tracker relays between two clients that cannot connect.
+        relays: bool,
+    },
     /// Something is slower than usual for a reason that the user should know.
     Patience {
         /// The reason.
@@ -213,7 +222,8 @@ impl fmt::Display for Event {
             Self::TrackerLost { .. }
             | Self::NoTracker
             | Self::TrackerFound { .. }
-            | Self::TrackerKnown { .. } => self.of_trackers(f),
+            | Self::TrackerKnown { .. }
+            | Self::Reachability { .. } => self.of_trackers(f),
             Self::SessionEnded { user, reason } => write!(f, "{user} is logged out: {reason}"),
             Self::Resumed { user } => write!(f, "logged in again as {user}"),
             Self::NotResumed { file, reason } => {
@@ -300,6 +310,12 @@ impl Event {
                     f,
                     "the tracker at {tracker} is now known by another key, {key}: the others vouch for it"
                 )
+            }
+            Self::Reachability { address, reached: Some(true), .. } => {
+                write!(f, "others reach this client at {address}")
+            }
+            Self::Reachability { address, reached, relays } => {
+                write!(f, "{}", text::unreached(address, reached.is_none(), *relays))
             }
             _ => Ok(()),
         }

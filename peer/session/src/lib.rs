@@ -4,6 +4,7 @@
 //! A background task keeps the connection, resumes the session on it, renews tickets and announces holdings. Secrets are
 //! in memory only, unless its user wants the session kept over restarts ([`Session::keep`]).
 
+mod asking;
 pub mod connection;
 pub mod events;
 pub mod holdings;
@@ -14,6 +15,7 @@ mod supervisor;
 pub mod text;
 pub mod tickets;
 mod vouching;
+pub mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +35,7 @@ pub use login::LoginError;
 use crate::events::{Event, Events};
 use crate::holdings::Holdings;
 use crate::tickets::TicketBook;
+use crate::ways::Ways;
 use connection::{Lost, TrackerConnection};
 use login::Login;
 use reach::{Dialer, Learned};
@@ -158,6 +161,8 @@ pub struct SessionConfig {
     pub tickets: TicketBook,
     /// What is announced.
     pub holdings: Holdings,
+    /// What is known of ways to and from this client; none for one that exchanges nothing with others.
+    pub ways: Option<Ways>,
     /// Where trackers lost and found are reported.
     pub events: Events,
 }
@@ -198,6 +203,7 @@ impl Session {
             listen: config.listen.clone(),
             report: Arc::new(move |learned| events.emit(learned.into())),
             tasks: tasks.clone(),
+            ways: config.ways.clone(),
         };
         let session = Arc::new(SessionState {
             config,
@@ -214,6 +220,9 @@ impl Session {
             tasks,
         });
         session.tasks.spawn(Supervisor::new(session.clone()).run());
+        if let Some(questions) = session.config.ways.as_ref().and_then(Ways::questions) {
+            session.tasks.spawn(asking::carry(Self(session.clone()), questions));
+        }
         (Self(session), unknowns)
     }
 

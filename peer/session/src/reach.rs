@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{ANSWER_WITHIN, TrackerConnection};
 use crate::text;
+use crate::ways::Ways;
 
 /// Pauses between tries: at first short, so that a restarted tracker is found at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -100,6 +101,8 @@ pub struct Dialer {
     pub report: Arc<dyn Fn(Learned) + Send + Sync>,
     /// Owns the connections' tasks.
     pub tasks: TaskTracker,
+    /// Takes what trackers say without being asked; none where nothing of that is of use.
+    pub ways: Option<Ways>,
 }
 
 impl Dialer {
@@ -132,7 +135,7 @@ impl Dialer {
     pub async fn begin(&self, line: &TrackerLine, peer: PeerId) -> Result<TrackerConnection, Unreached> {
         let opened = timeout(ANSWER_WITHIN, self.control.open(peer, Protocol(CLIENT_PROTOCOL))).await;
         let channel = opened.map_err(|_| Unreached::Silent)?.map_err(Unreached::Channel)?;
-        let connection = TrackerConnection::start(line.to_string(), channel, &self.tasks);
+        let connection = TrackerConnection::start(line.to_string(), channel, &self.tasks, self.ways.clone());
         match self.greet(line, &connection).await {
             Ok(()) => Ok(connection),
             Err(reason) => {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Lost, TrackerConnection};
 use super::login::{Attempt, LoginError, Proof};
 use super::vouching::ask_another;
-use super::{SessionState, lock};
+use super::{SessionState, asking, lock};
 use crate::events::Event;
 use crate::reach::{Backoff, Unreached};
 use crate::text;
@@ -240,7 +240,7 @@ impl Supervisor {
     /// Announces, renews and answers questions until the connection ends; returns the reason.
     async fn tend(&mut self, connection: &TrackerConnection) -> String {
         let session = self.session.clone();
-        let mut reset = true;
+        let (mut reset, mut told) = (true, false);
         let mut announce_at = None;
         let mut renew_at = Instant::now() + RENEW_EVERY;
         let mut vouches_at = Instant::now() + VOUCHES_FIRST;
@@ -248,6 +248,12 @@ impl Supervisor {
         let (said, mut heard) = mpsc::channel(1);
         loop {
             let may_announce = announce_at.is_none_or(|at| Instant::now() >= at);
+            if let (false, Some(ways)) = (told, &session.config.ways)
+                && session.who.borrow().is_some()
+            {
+                told = true;
+                asking::tell(ways, connection).await;
+            }
             if may_announce && session.who.borrow().is_some() {
                 let taken = self.announce(connection, reset).await;
                 (reset, announce_at) = (reset && !taken, (!taken).then(|| Instant::now() + ANNOUNCE_AGAIN));
@@ -255,7 +261,7 @@ impl Supervisor {
             tokio::select! {
                 reason = connection.ended() => return reason,
                 Ok(()) = self.redials.changed() => return "is asked again: this machine was asleep".to_owned(),
-                () = session.began.notified() => (reset, announce_at) = (true, None),
+                () = session.began.notified() => (reset, announce_at, told) = (true, None, false),
                 () = until(announce_at) => {}
                 () = session.config.holdings.changed() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep_until(renew_at) => {

@@ -121,6 +121,28 @@ pub fn quoted(word: &str) -> String {
     text
 }
 
+/// That others do not reach this client at the address that they are given, and what to do. `foreign`: it is another machine's.
+#[must_use]
+pub fn unreached(address: &str, foreign: bool, relays: bool) -> String {
+    let port = address.rsplit_once(':').map_or(address, |(_, port)| port);
+    let why = if foreign {
+        format!(
+            "the tracker cannot look whether others reach this client at {address}, which is not where it comes from; check that address"
+        )
+    } else {
+        format!(
+            "others cannot connect to this client at {address}, so it connects to those that can be reached"
+        )
+    };
+    let rest = if relays {
+        "with others it exchanges through the tracker's relay, which is slower"
+    } else {
+        "with others it cannot exchange files: ask the trackers' operator for a relay (tracker --relay)"
+    };
+    let advice = format!("forward TCP port {port} on your router to this machine");
+    if foreign { format!("{why}, or {advice}") } else { format!("{why}; {rest}, or {advice}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

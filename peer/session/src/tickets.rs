@@ -171,6 +171,12 @@ impl TicketBook {
         self.book.own
     }
 
+    /// The trackers' time, milliseconds since 1970; `None` before a tracker said it.
+    #[must_use]
+    pub fn now_ms(&self) -> Option<u64> {
+        self.entries().clock.map(Clock::now_ms)
+    }
+
     /// The own ticket for a group, unless there is none or its time is over.
     #[must_use]
     pub fn own_ticket(&self, group: Gid) -> Option<Vec<u8>> {

@@ -8,7 +8,7 @@ use super::args::FileArgs;
 use super::{Context, Failure, Run};
 use crate::reply::Reply;
 
-const TITLES: &[&str] = &["USER", "HOLDS", "ADDRESS", "PEER ID"];
+const TITLES: &[&str] = &["USER", "HOLDS", "WAY", "ADDRESS", "PEER ID"];
 
 /// Show who holds a file, and how much of it
 #[derive(Debug, Args)]
@@ -34,12 +34,19 @@ impl Run for ShowPeers {
         };
         let line = |peer: &PeerRow| {
             let own = if peer.own { "  (this client)" } else { "" };
-            format!("{}  {}  {}  {}{own}", peer.user, peer.address, part(peer), peer.peer)
+            let way = peer.way.map(|way| format!("  {way}")).unwrap_or_default();
+            format!("{}  {}  {}{way}  {}{own}", peer.user, peer.address, part(peer), peer.peer)
         };
         let row = |peer: &PeerRow| {
             let own = if peer.own { " (this client)" } else { "" };
             let id = if self.verbose { peer.peer.to_string() } else { text::short_peer_id(&peer.peer) };
-            vec![format!("{}{own}", peer.user), part(peer), peer.address.clone(), id]
+            vec![
+                format!("{}{own}", peer.user),
+                part(peer),
+                peer.way.unwrap_or_default().to_owned(),
+                peer.address.clone(),
+                id,
+            ]
         };
         let reply = Reply::list("peers", &peers, &none, line).in_columns(TITLES, &peers, row);
         Ok(reply.with("group", &file.group).with("file", &file.file))

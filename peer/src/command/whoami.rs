@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use shoal_session::text;
+
 use super::context::note;
 use super::{Context, Failure, Run};
 use crate::reply::{Reply, shown};
@@ -24,8 +26,14 @@ impl Run for Whoami {
         };
         let tracker = who.tracker.as_deref().unwrap_or("none answers");
         let folder = shown(&who.data_dir);
+        let reached = match (&who.given_out, who.reached) {
+            (None, _) => String::new(),
+            (Some(at), Some(true)) => format!("\nothers reach it at {at}"),
+            (Some(at), None) if who.reached_there() => format!("\nothers are told to reach it at {at}"),
+            (Some(at), reached) => format!("\n{}", text::unreached(at, reached.is_none(), who.relays)),
+        };
         let text = format!(
-            "{user}\naddress {}\ntracker {tracker}\npeer id {}\ndata in {folder}",
+            "{user}\naddress {}{reached}\ntracker {tracker}\npeer id {}\ndata in {folder}",
             who.address, who.peer
         );
         Ok(Reply::new(text, &who))

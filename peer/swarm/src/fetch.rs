@@ -1,8 +1,10 @@
 //! Fetching pieces from other peers: [`PeerSource`] is the engine's view of one file at one peer, [`peers`] the
 //! connections behind it, [`channels`] what goes on on one of them.
 
+mod arrivals;
 mod channels;
 mod connection;
+mod ladder;
 mod parallel;
 mod peers;
 mod source;

@@ -7,14 +7,16 @@
 
 mod fetch;
 mod have_log;
+mod knocks;
 mod price;
 mod refusal;
 mod serve;
 mod served;
 mod uploads;
+mod way;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -25,16 +27,20 @@ use shoal_console::descriptors;
 use shoal_net::bulk::{BulkLimits, BulkStream, Listener};
 use shoal_net::{Budgets, ConnectionLimits, Full, Identity, Limit, LimitScope, NetError, Payer};
 use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::fetch::{Liveness, PeerSource, Trouble};
 use self::fetch::{Peers, Target};
+use self::knocks::Judge;
 use self::serve::Requester;
 pub use self::served::{Body, Served};
 use self::uploads::Uploads;
+pub use self::way::Way;
 use shoal_common::budget::Budget;
 use shoal_session::tickets::TicketBook;
+use shoal_session::ways::Ways;
 
 /// How often a requester says something, so that the server knows it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -50,6 +56,9 @@ const STRANGERS_PER: usize = 8;
 const STRANGERS_PER_ADDRESS: usize = 2;
 /// Connections of one peer: its four, and two that are on their way out.
 const MAX_PER_PEER: usize = 6;
+
+/// Clients that are dialled at a time because they asked for it.
+const MAX_DIALS: usize = 16;
 
 pub use shoal_policy::FileKey;
 
@@ -115,6 +124,19 @@ impl Swarm {
     /// # Errors
     /// When the address cannot be listened on; the error names it.
     pub async fn start(config: SwarmConfig, tickets: TicketBook) -> Result<Self, NetError> {
+        Self::start_with(config, tickets, None).await
+    }
+
+    /// As [`start`](Self::start). With `ways`, peers that cannot simply be reached are reached with the trackers' help, and
+    /// those that ask for it in that way are dialled and served.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        config: SwarmConfig,
+        tickets: TicketBook,
+        ways: Option<Ways>,
+    ) -> Result<Self, NetError> {
         let SwarmConfig { identity, listen, upload_slots } = config;
         // The listener bounds handshakes and sockets, `connection_limits` what comes behind them.
         let budget = Budget::of(descriptors::limit());
@@ -122,13 +144,19 @@ impl Swarm {
         let listener = Listener::bind(listen, &identity, limits)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let uploads = Uploads::new(upload_slots, tasks.clone(), stop.clone());
-        let peers = Peers::new(identity, budget.outbound, tasks.clone(), stop.clone());
+        let arranged = ways.clone().map(|ways| (ways, tickets.clone()));
+        let peers = Peers::new(identity.clone(), arranged, budget.outbound, tasks.clone(), stop.clone());
         let local_addr = listener.local_addr();
         let targets = Mutex::default();
         let shared =
             SwarmShared { local_addr, tickets, uploads, peers, reached: false.into(), targets, tasks, stop };
         let swarm = Self { shared: Arc::new(shared) };
-        swarm.shared.tasks.spawn(swarm.clone().accept(listener, connection_limits(budget.inbound)));
+        let gate =
+            Arc::new(Entrance { limits: connection_limits(budget.inbound), budgets: Budgets::default() });
+        if let Some(ways) = ways {
+            swarm.shared.tasks.spawn(swarm.clone().answer_knocks(ways, identity, gate.clone()));
+        }
+        swarm.shared.tasks.spawn(swarm.clone().accept(listener, gate));
         Ok(swarm)
     }
 
@@ -235,6 +263,12 @@ impl Swarm {
         target.and_then(|target| target.percent()).or_else(|| self.shared.uploads.percent(key, peer))
     }
 
+    /// Over which way this client asks a peer for a file; `None` unless it is connected.
+    #[must_use]
+    pub fn peer_way(&self, key: FileKey, peer: PeerId) -> Option<Way> {
+        self.targets().get(&(key, peer)).and_then(Weak::upgrade).and_then(|target| target.way())
+    }
+
     /// What was uploaded so far.
     #[must_use]
     pub fn uploaded(&self) -> Uploaded {
@@ -257,29 +291,74 @@ impl Swarm {
     }
 
     /// Lets connections in until the end.
-    async fn accept(self, mut listener: Listener, limits: ConnectionLimits) {
-        let budgets = Budgets::default();
+    async fn accept(self, mut listener: Listener, entrance: Arc<Entrance>) {
         while let Some(Ok((stream, from))) = self.shared.stop.run_until_cancelled(listener.accept()).await {
-            let peer = stream.peer();
             self.shared.reached.store(true, Ordering::Relaxed);
-            let end = self.shared.stop.child_token();
-            match limits.admit(from.ip(), peer, end.clone()) {
-                Ok(place) => {
-                    let place = Arc::new(place);
-                    let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
-                    let budget = budgets.connection(Payer::address(from.ip()), price::STRANGER);
-                    let requester = Requester { peer, uploads, tickets, place, budget, end };
-                    self.shared.tasks.spawn(serve_one(requester, stream));
+            if stream.is_reversed() {
+                let peer = stream.peer();
+                if !self.shared.peers.arrived(stream) {
+                    tracing::debug!(%peer, "a peer came to serve what nobody waits for");
                 }
-                Err(refused) => tracing::debug!(%peer, %refused, "turned away"),
+            } else {
+                self.admit(stream, from.ip(), &entrance);
             }
         }
         listener.close().await;
     }
 
+    /// Serves a connection, if there may be one more.
+    fn admit(&self, stream: BulkStream, from: IpAddr, entrance: &Entrance) {
+        let (peer, end) = (stream.peer(), self.shared.stop.child_token());
+        match entrance.limits.admit(from, peer, end.clone()) {
+            Ok(place) => {
+                let place = Arc::new(place);
+                let (uploads, tickets) = (self.shared.uploads.clone(), self.shared.tickets.clone());
+                let budget = entrance.budgets.connection(Payer::address(from), price::STRANGER);
+                let requester = Requester { peer, uploads, tickets, place, budget, end };
+                self.shared.tasks.spawn(serve_one(requester, stream));
+            }
+            Err(refused) => tracing::debug!(%peer, %refused, "turned away"),
+        }
+    }
+
+    /// Dials clients that ask for it, and serves them, until the end.
+    async fn answer_knocks(self, ways: Ways, identity: Identity, entrance: Arc<Entrance>) {
+        let Some(mut knocks) = ways.knocks() else { return };
+        let stop = self.shared.stop.clone();
+        let (tickets, uploads) = (self.shared.tickets.clone(), self.shared.uploads.clone());
+        let serves = Box::new(move |group| uploads.serves_any_of(group));
+        let mut judge = Judge::new(ways.clone(), tickets, serves, self.local_addr().ip());
+        let mut dials = JoinSet::new();
+        loop {
+            let knocked = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(dialled) = dials.join_next() => {
+                    if let Ok(Some((stream, from))) = dialled {
+                        self.admit(stream, from, &entrance);
+                    }
+                    continue;
+                }
+                Some(knocked) = knocks.recv(), if dials.len() < MAX_DIALS => knocked,
+            };
+            match judge.judge(knocked).await {
+                Ok(asked) => {
+                    let (ways, identity) = (ways.clone(), identity.clone());
+                    dials.spawn(async move { asked.connect(&ways, &identity).await });
+                }
+                Err(why) => tracing::debug!(%why, "a request to connect is not heard"),
+            }
+        }
+    }
+
     fn targets(&self) -> MutexGuard<'_, HashMap<(FileKey, PeerId), Weak<Target>>> {
         self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What those who are served have to pass.
+struct Entrance {
+    limits: ConnectionLimits,
+    budgets: Budgets,
 }
 
 /// Which connections to us there may be, in a process that may have so many. A user's keys count together, so that one

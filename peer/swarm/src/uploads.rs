@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use shoal_common::peer_wire::{CopyTrouble, Refused, ToRequester};
-use shoal_common::{Bitfield, Layout, PeerId, PieceIndex, Uid};
+use shoal_common::{Bitfield, Gid, Layout, PeerId, PieceIndex, Uid};
 use shoal_engine::rate::Limiter;
 use shoal_policy::{ChannelId, Event, Policy};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -258,6 +258,11 @@ impl Uploads {
 
     pub(super) fn serves(&self, key: FileKey) -> bool {
         self.state().files.contains_key(&key)
+    }
+
+    /// Whether any file of a group is served.
+    pub(super) fn serves_any_of(&self, group: Gid) -> bool {
+        self.state().files.keys().any(|key| key.group == group)
     }
 
     /// Why a file is not served.

@@ -11,11 +11,14 @@ use tokio::sync::{mpsc, watch};
 use super::{Arrived, FRAME, Inbox, LinkContext};
 use crate::link_orders::LinkQueue;
 use crate::presence::Delta;
+use crate::ways::Between;
 
 /// How often changes of presence are sent at most.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(100);
 /// First byte of a message that carries a [`Delta`].
 const PRESENCE: u8 = 1;
+/// First byte of a message that carries a [`Between`]. Earlier versions ignore it.
+const WAYS: u8 = 3;
 
 /// Carries both ways until the link ends; says why. If a later stream takes its place, that is the inbox's newest.
 pub(super) async fn carry(
@@ -28,6 +31,7 @@ pub(super) async fn carry(
 ) -> String {
     context.database.event(Event::LinkUp { peer: number }).await;
     context.presence.link_up(number.0);
+    let mut between = context.ways.link_up(number.0);
     let Inbox { arrived, newest, orders, .. } = inbox;
     let (closed, paused) = (orders.closed(), orders.paused());
     let ended = tokio::select! {
@@ -37,11 +41,12 @@ pub(super) async fn carry(
             *newest = later;
             "the other side opened another one".to_owned()
         }
-        why = write(context, number, sender, orders) => why,
+        why = write(context, number, sender, orders, &mut between) => why,
         // `write` may be stuck in a message that the other end does not take.
         why = closed => why,
     };
     context.presence.link_down(number.0);
+    context.ways.link_down(number.0);
     context.database.event(Event::LinkDown { peer: number }).await;
     ended
 }
@@ -65,7 +70,11 @@ async fn write(
     number: TrackerNo,
     mut sender: ChannelSender,
     orders: &mut LinkQueue,
+    (notes, between): &mut (Vec<Between>, mpsc::Receiver<Between>),
 ) -> String {
+    if let Err(why) = send_between(&mut sender, notes).await {
+        return why;
+    }
     let (mut changed, mut unsent) = (context.presence.changed(), false);
     let mut presence_due = tokio::time::interval(PRESENCE_PAUSE);
     presence_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -75,6 +84,7 @@ async fn write(
                 Ok(frame) => send_queued(&mut sender, frame, orders).await,
                 Err(reason) => Err(reason),
             },
+            Some(next) = between.recv() => send_between(&mut sender, &[next]).await,
             Ok(()) = changed.changed(), if !unsent => {
                 unsent = true;
                 continue;
@@ -115,6 +125,15 @@ async fn send_presence(
     sender.flush().await.map_err(|error| error.to_string())
 }
 
+async fn send_between(sender: &mut ChannelSender, all: &[Between]) -> Result<(), String> {
+    for between in all {
+        let mut message = vec![WAYS];
+        message.extend(crate::record::encode(between));
+        sender.feed(&message).await.map_err(|error| error.to_string())?;
+    }
+    sender.flush().await.map_err(|error| error.to_string())
+}
+
 /// Passes on what arrives until the stream ends; says why it did.
 async fn read(
     context: &LinkContext,
@@ -139,6 +158,12 @@ async fn read(
                 Ok(delta) => context.presence.apply(number.0, delta),
                 Err(error) => return format!("it sent a message that cannot be read: {error}"),
             },
+            Some((&WAYS, bytes)) => {
+                // One that cannot be read is of a later version.
+                if let Ok(between) = minicbor::decode::<Between>(bytes) {
+                    context.ways.apply(number.0, between);
+                }
+            }
             // From a later version.
             _ => {}
         }

@@ -126,6 +126,27 @@ fn addresses_are_completed_and_checked() {
 }
 
 #[test]
+fn a_client_of_a_private_network_is_reached_at_its_router() {
+    let behind = |listen: &str, seen: &str| {
+        let seen = seen.parse().unwrap();
+        let found = behind_router(reachable_address(listen, seen).unwrap(), seen);
+        (found.address.to_string(), found.proven)
+    };
+    assert_eq!(behind("192.168.1.2:7", "::ffff:203.0.113.5"), ("203.0.113.5:7".into(), true));
+    assert_eq!(
+        behind("198.51.100.9:7", "203.0.113.5"),
+        ("198.51.100.9:7".into(), false),
+        "a given-out address stays"
+    );
+    assert_eq!(
+        behind("192.168.1.2:7", "192.168.1.1"),
+        ("192.168.1.2:7".into(), false),
+        "the tracker is near"
+    );
+    assert_eq!(behind("127.0.0.1:7", "127.0.0.1"), ("127.0.0.1:7".into(), true));
+}
+
+#[test]
 fn an_unproven_address_is_named_until_three_users_found_nothing_there() {
     let (one, two) = (Presence::default(), Presence::default());
     two.link_up(1);

@@ -3,10 +3,19 @@
 //! would find no tracker that they can talk to.
 
 use shoal_common::names::is_later;
+use shoal_common::tracker_api::ways::WAYS;
 use shoal_common::tracker_api::{Answer, LATER_NAMES, Refusal, RefusalKind, has_later_name};
 
 /// The answer as a client of that revision can read it.
 pub(super) fn fit(mut answer: Answer, revision: u32) -> Result<Answer, Refusal> {
+    if let (true, Answer::Holders { holders, .. }) = (revision < WAYS, &mut answer) {
+        // It knows one address of each: near ones are of use to it where the router does not lead back in.
+        for holder in holders.iter_mut() {
+            if let Some(near) = holder.lan.take().and_then(|lan| lan.into_iter().next()) {
+                (holder.address, holder.unproven) = (near, Some(true));
+            }
+        }
+    }
     if revision >= LATER_NAMES {
         return Ok(answer);
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use shoal_common::limits::MAX_LIST;
 use shoal_common::mirrors;
+use shoal_common::tracker_api::ways::WAYS;
 use shoal_common::tracker_api::{Answer, Completeness, FileEntry, Holder, Holding, RefusalKind};
 use shoal_common::{Fid, FileName, Gid, GroupName, Manifest, PeerId, RequestId, Sha1, Uid};
 use shoal_replica::{BlobHash, Rows, Write};
@@ -16,6 +17,7 @@ use crate::presence::{Listening, Presence};
 use crate::quota::{self, Quotas};
 use crate::record::{FILE, SHARE, Share, delete, encode, file_key, put, share_key};
 use crate::store::{FileRow, file_cost};
+use crate::ways::Ways;
 
 /// After how long a client asks again for a file's holders while there are few, in milliseconds.
 const FEW_HOLDERS_RETRY_MS: u32 = 1_000;
@@ -235,7 +237,7 @@ pub(super) fn piece_list(tx: &Tx<'_>, caller: Uid, group: Gid, file: Fid) -> Res
 /// The holders of a file now, without the caller.
 pub(super) fn holders(
     tx: &Tx<'_>,
-    presence: &Presence,
+    (presence, ways): (&Presence, &Ways),
     (caller, peer): (Uid, PeerId),
     (group, file): (Gid, Fid),
 ) -> Result<Answer, Fault> {
@@ -258,8 +260,11 @@ pub(super) fn holders(
         let user = names::user_name(tx, holder.user)?;
         let address = holder.address.address.to_string();
         let unproven = (!holder.address.proven).then_some(true);
+        let near = ways.near(holder.peer, peer).iter().map(ToString::to_string).collect::<Vec<_>>();
         holders.push(Holder {
             peer: holder.peer,
+            lan: Some(near).filter(|near| !near.is_empty()),
+            reached: ways.reached(holder.peer),
             address,
             user,
             completeness: holder.completeness,
@@ -319,9 +324,11 @@ pub(super) fn announce(
     Ok(Answer::Announced { unknown })
 }
 
-/// Where a client is reached that says it listens at `listen`.
-pub(super) fn listen_address(listen: &str, seen: SocketAddr) -> Result<Listening, Fault> {
-    crate::presence::reachable_address(listen, seen.ip())
+/// Where a client of that revision is reached that says it listens at `listen`.
+pub(super) fn listen_address(listen: &str, seen: SocketAddr, revision: u32) -> Result<Listening, Fault> {
+    let own = crate::presence::reachable_address(listen, seen.ip());
+    // One that says where it is on its own networks is there for those who are near, and behind its router for all others.
+    own.map(|own| if revision >= WAYS { crate::presence::behind_router(own, seen.ip()) } else { own })
         .map_err(|problem| refuse(RefusalKind::Malformed, format!("the client's address: {problem}")))
 }
 

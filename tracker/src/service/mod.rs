@@ -9,18 +9,20 @@ mod login;
 mod sessions;
 mod storage;
 mod throttle;
+mod ways;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use shoal_common::PeerId;
 use shoal_common::bucket::Buckets;
 use shoal_common::credentials::CHALLENGE_BYTES;
 use shoal_common::tracker_api::storage::StoreCall;
 use shoal_common::tracker_api::{Answer, Call, REVISION, Refusal, RefusalKind, Reply};
+use shoal_common::{PeerId, Uid};
 use shoal_net::{Budgets, Identity, Payer, Tariff};
 use shoal_replica::{NameSpace, TrackerNo};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, Fault, Tx};
@@ -28,12 +30,15 @@ use crate::presence::{Listening, Presence};
 use crate::price;
 use crate::quota::{self, Quotas};
 use crate::registration::{Rates, Registration, Terms};
+use crate::relay::Relay;
 use crate::storage::Storage;
 use crate::trust::Trust;
+use crate::ways::Ways;
 use accounts::{Caller, NewUser};
 use sessions::Sessions;
 use storage::NodeSession;
 use throttle::Throttle;
+use ways::Unasked;
 
 /// Answers clients. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +55,13 @@ pub struct Service {
     rates: Arc<Mutex<Rates>>,
     quotas: Quotas,
     dial_backs: Arc<Mutex<Buckets<IpAddr>>>,
+    ways: Ways,
+    relay: Option<Relay>,
+    /// Looks whether clients are reached, by address.
+    looks: Arc<Mutex<Buckets<IpAddr>>>,
+    look_places: Arc<Semaphore>,
+    /// Requests to connect, by user.
+    knocks: Arc<Mutex<Buckets<Uid>>>,
     budgets: Budgets,
 }
 
@@ -63,6 +75,7 @@ pub struct Client {
     challenge: Option<[u8; CHALLENGE_BYTES]>,
     session: Option<Session>,
     node: Option<NodeSession>,
+    unasked: Unasked,
 }
 
 /// A session on a connection.
@@ -79,7 +92,16 @@ impl Client {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: PeerId, remote: SocketAddr) -> Self {
-        Self { peer, remote, listen: None, revision: 0, challenge: None, session: None, node: None }
+        Self {
+            peer,
+            remote,
+            listen: None,
+            revision: 0,
+            challenge: None,
+            session: None,
+            node: None,
+            unasked: Unasked::default(),
+        }
     }
 
     /// The number of the login on this connection, if there is one. Each login at this tracker has another.
@@ -95,11 +117,19 @@ impl Client {
     }
 
     /// Completes when the session on this connection is no longer valid, and never without one. Safe to drop.
-    pub async fn is_over(&self) {
-        match &self.session {
-            Some(session) => session.over.cancelled().await,
-            None => std::future::pending().await,
+    pub fn is_over(&self) -> impl Future<Output = ()> + use<> {
+        let over = self.session.as_ref().map(|session| session.over.clone());
+        async move {
+            match over {
+                Some(over) => over.cancelled().await,
+                None => std::future::pending().await,
+            }
         }
+    }
+
+    /// What reaches it without a call, to be said to it; its caller gives it back with the next call.
+    pub fn unasked(&mut self) -> &mut Unasked {
+        &mut self.unasked
     }
 
     /// Whose budget its calls come out of, and by which tariff.
@@ -122,7 +152,7 @@ impl Service {
     #[must_use]
     pub fn new(
         database: Database,
-        presence: Presence,
+        (presence, ways, relay): (Presence, Ways, Option<Relay>),
         storage: Storage,
         (identity, number): (Identity, TrackerNo),
         trust: Trust,
@@ -144,6 +174,11 @@ impl Service {
             quotas: Quotas::default(),
             budgets: Budgets::default(),
             dial_backs: Arc::new(Mutex::new(Buckets::new(storage::MAX_DIALLED))),
+            ways,
+            relay,
+            looks: Arc::new(Mutex::new(Buckets::new(ways::MAX_REMEMBERED))),
+            look_places: Arc::new(Semaphore::new(ways::MAX_LOOKS)),
+            knocks: Arc::new(Mutex::new(Buckets::new(ways::MAX_REMEMBERED))),
         }
     }
 
@@ -183,6 +218,7 @@ impl Service {
     }
 
     fn offline(&self, client: &Client) {
+        self.way_gone(client);
         if let Some(session) = &client.session {
             self.presence.offline(client.peer, session.epoch);
             self.sessions.ended(session.epoch);
@@ -285,6 +321,7 @@ impl Service {
                 let caller = client.caller()?;
                 self.done_for(caller, move |tx| sessions::sign_out(tx, caller.user, peer)).await
             }
+            Call::Way(call) => self.about_ways(client, call).await,
             call => self.for_user(client.caller()?, call).await,
         }
     }
@@ -327,6 +364,7 @@ impl Service {
 
     async fn about_files(&self, caller: Caller, call: Call) -> Result<Answer, Refusal> {
         let (presence, quotas) = (self.presence.clone(), self.quotas.clone());
+        let ways = self.ways.clone();
         let Caller { user, peer, .. } = caller;
         match call {
             Call::ListFiles { group, after } => {
@@ -359,8 +397,10 @@ impl Service {
                 self.read_for(caller, move |tx| files::piece_list(tx, user, group, file)).await
             }
             Call::Holders { group, file } => {
-                self.read_for(caller, move |tx| files::holders(tx, &presence, (user, peer), (group, file)))
-                    .await
+                self.read_for(caller, move |tx| {
+                    files::holders(tx, (&presence, &ways), (user, peer), (group, file))
+                })
+                .await
             }
             Call::Unreached { group, file, peers } => {
                 self.read_for(caller, move |tx| files::unreached(tx, &presence, user, (group, file), &peers))
@@ -382,7 +422,7 @@ impl Service {
     }
 
     async fn hello(&self, client: &mut Client, listen: &str) -> Result<Answer, Refusal> {
-        match files::listen_address(listen, client.remote) {
+        match files::listen_address(listen, client.remote, client.revision) {
             Ok(address) => client.listen = Some(address),
             Err(Fault::Refused(refusal)) => return Err(refusal),
             Err(Fault::Store(_)) => {}

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::handshake;
 use super::stream::BulkStream;
-use super::tls::{WrongPeer, client_config};
+use super::tls::{ALPN, REVERSED, WrongPeer, client_config, server_config};
 use super::way::Way;
 use crate::identity::Identity;
 
@@ -71,18 +71,63 @@ pub async fn connect<W: Way>(
     expected: PeerId,
     identity: &Identity,
 ) -> Result<BulkStream<W::Reader, W::Writer>, BulkError<W>> {
-    let connected = timeout(CONNECT, try_connect(&way, expected, identity)).await;
+    let connected = timeout(CONNECT, try_connect(&way, expected, identity, ALPN)).await;
     connected.unwrap_or(Err(BulkError::TimedOut { way }))
 }
 
-async fn try_connect<W: Way>(
+/// As [`connect`], to a peer that is served over the connection and not asked.
+///
+/// # Errors
+/// As [`connect`]; also when the peer is of an earlier version.
+pub async fn connect_reversed<W: Way>(
+    way: W,
+    expected: PeerId,
+    identity: &Identity,
+) -> Result<BulkStream<W::Reader, W::Writer>, BulkError<W>> {
+    let connected = timeout(CONNECT, try_connect(&way, expected, identity, REVERSED)).await;
+    connected.unwrap_or(Err(BulkError::TimedOut { way }))
+}
+
+/// Opens a way at whose other end `expected` connects as to a listener, within 5 s. Dropping the future leaves nothing.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn meet<W: Way>(
+    way: W,
+    expected: PeerId,
+    identity: &Identity,
+) -> Result<BulkStream<W::Reader, W::Writer>, BulkError<W>> {
+    let met = timeout(CONNECT, try_meet(&way, expected, identity)).await;
+    met.unwrap_or(Err(BulkError::TimedOut { way }))
+}
+
+async fn try_meet<W: Way>(
     way: &W,
     expected: PeerId,
     identity: &Identity,
 ) -> Result<BulkStream<W::Reader, W::Writer>, BulkError<W>> {
     let failed = |reason: String| BulkError::Handshake { way: way.clone(), reason };
     let key = identity.certified_key().map_err(failed)?;
-    let config = client_config(key, expected).map_err(|error| failed(error.to_string()))?;
+    let config = server_config(key).map_err(|error| failed(error.to_string()))?;
+    let (mut input, mut output) = way.open().await.map_err(|error| unreachable(way.clone(), &error))?;
+    let shaken = handshake::accept(&mut tokio::io::join(&mut input, &mut output), Arc::new(config)).await;
+    let established = shaken.map_err(|error| refused_terms(way.clone(), &error))?;
+    let found = established.peer;
+    if found != expected {
+        return Err(BulkError::WrongPeer { way: way.clone(), expected, found });
+    }
+    BulkStream::new(input, output, established).map_err(|error| failed(error.to_string()))
+}
+
+async fn try_connect<W: Way>(
+    way: &W,
+    expected: PeerId,
+    identity: &Identity,
+    alpn: &[u8],
+) -> Result<BulkStream<W::Reader, W::Writer>, BulkError<W>> {
+    let failed = |reason: String| BulkError::Handshake { way: way.clone(), reason };
+    let key = identity.certified_key().map_err(failed)?;
+    let config = client_config(key, expected, alpn).map_err(|error| failed(error.to_string()))?;
     let (mut input, mut output) = way.open().await.map_err(|error| unreachable(way.clone(), &error))?;
     let shaken = handshake::connect(&mut tokio::io::join(&mut input, &mut output), Arc::new(config)).await;
     let established = shaken.map_err(|error| refused_terms(way.clone(), &error))?;

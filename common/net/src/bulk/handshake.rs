@@ -20,6 +20,8 @@ const INCOMING: usize = 64 * 1024;
 /// A finished handshake.
 pub(super) struct Established {
     pub(super) peer: PeerId,
+    /// Whether the end that accepted is the one that asks.
+    pub(super) reversed: bool,
     pub(super) secrets: ExtractedSecrets,
     pub(super) keys: KeySource,
     /// What the other end has said already.
@@ -159,10 +161,10 @@ where
                 outgoing.clear();
             }
             Next::Read if !machine.state().is_handshaking() => {
-                let peer = proven_peer(machine.state()).map_err(invalid)?;
+                let (peer, reversed) = proven_peer(machine.state()).map_err(invalid)?;
                 let (secrets, keys) = machine.finish().map_err(invalid)?;
                 incoming.truncate(filled);
-                return Ok(Established { peer, secrets, keys, plain, incoming });
+                return Ok(Established { peer, reversed, secrets, keys, plain, incoming });
             }
             Next::Read => match socket.read(&mut incoming[filled..]).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),

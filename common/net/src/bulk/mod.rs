@@ -15,7 +15,8 @@ mod stream;
 pub(crate) mod tls;
 mod way;
 
-pub use connect::{BulkError, connect};
+pub use connect::{BulkError, connect, connect_reversed, meet};
 pub use listener::{BulkLimits, Listener};
 pub use stream::{BulkReader, BulkStream, BulkWriter};
-pub use way::Way;
+pub(crate) use way::RELAY_GREETING;
+pub use way::{Relayed, Way};

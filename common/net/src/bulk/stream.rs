@@ -47,6 +47,7 @@ pub struct BulkStream<R = OwnedReadHalf, W = OwnedWriteHalf> {
     reader: BulkReader<R>,
     writer: BulkWriter<W>,
     peer: PeerId,
+    reversed: bool,
 }
 
 /// What both halves of a connection hold on to.
@@ -78,7 +79,7 @@ impl Common {
 impl<R, W> BulkStream<R, W> {
     /// A connection whose handshake is done.
     pub(super) fn new(input: R, output: W, established: Established) -> io::Result<Self> {
-        let Established { peer, secrets, keys, plain, incoming } = established;
+        let Established { peer, reversed, secrets, keys, plain, incoming } = established;
         let shared = Arc::new(Common { keys: Mutex::new(Some(keys)), ..Common::default() });
         let reader =
             BulkReader::new(input, Opener::new(secrets.rx).map_err(broken)?, &plain, &incoming, &shared);
@@ -91,7 +92,7 @@ impl<R, W> BulkStream<R, W> {
             closed: false,
             shared,
         };
-        Ok(Self { reader, writer, peer })
+        Ok(Self { reader, writer, peer, reversed })
     }
 
     /// Keeps the place for as long as the connection lives.
@@ -104,6 +105,12 @@ impl<R, W> BulkStream<R, W> {
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    /// Whether the end that dialled serves, and the end that accepted asks.
+    #[must_use]
+    pub fn is_reversed(&self) -> bool {
+        self.reversed
     }
 
     /// Two halves for two tasks; the connection closes when both are gone.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::bulk::tls::{client_config, no_name, server_config};
+use crate::bulk::tls::{ALPN, client_config, no_name, server_config};
 use crate::bulk::{Way, connect, handshake};
 use crate::identity::Identity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
@@ -24,13 +24,13 @@ async fn ours_and_rustls(dial: bool) -> (BulkStream, TlsStream<TcpStream>) {
     let (mut near, (far, _)) = (near.unwrap(), far.unwrap());
     let (our_key, their_key) = (us.certified_key().unwrap(), them.certified_key().unwrap());
     let (established, theirs) = if dial {
-        let config = Arc::new(client_config(our_key, them.peer_id()).unwrap());
+        let config = Arc::new(client_config(our_key, them.peer_id(), ALPN).unwrap());
         let acceptor = TlsAcceptor::from(Arc::new(server_config(their_key).unwrap()));
         let (ours, theirs) = tokio::join!(handshake::connect(&mut near, config), acceptor.accept(far));
         (ours.unwrap(), theirs.unwrap().into())
     } else {
         let config = Arc::new(server_config(our_key).unwrap());
-        let connector = TlsConnector::from(Arc::new(client_config(their_key, us.peer_id()).unwrap()));
+        let connector = TlsConnector::from(Arc::new(client_config(their_key, us.peer_id(), ALPN).unwrap()));
         let (ours, theirs) =
             tokio::join!(handshake::accept(&mut near, config), connector.connect(no_name(), far));
         (ours.unwrap(), theirs.unwrap().into())
@@ -151,7 +151,7 @@ async fn altered_bytes_end_the_connection() {
 async fn a_handshake_with_any_byte_altered_fails_or_proves_the_same_peer() {
     let (us, them) = (Identity::generate(), Identity::generate());
     let server = Arc::new(server_config(us.certified_key().unwrap()).unwrap());
-    let client = Arc::new(client_config(them.certified_key().unwrap(), us.peer_id()).unwrap());
+    let client = Arc::new(client_config(them.certified_key().unwrap(), us.peer_id(), ALPN).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // A relay that alters one byte of what the client says: its hello, and what it sends once it has seen ours.

@@ -28,6 +28,8 @@ use crate::address::from_libp2p;
 
 /// What both sides must name as the protocol within (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"shoal/1";
+/// The same where the end that dials serves, and the end that accepts asks. Listeners of earlier versions refuse it.
+pub(crate) const REVERSED: &[u8] = b"shoal/1 reversed";
 
 /// How we listen: any peer with a key may connect.
 pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
@@ -36,7 +38,7 @@ pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), REVERSED.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -45,15 +47,15 @@ pub(crate) fn server_config(key: CertifiedKey) -> Result<ServerConfig, Error> {
     Ok(config)
 }
 
-/// How we connect: only `expected` may answer.
-pub(crate) fn client_config(key: CertifiedKey, expected: PeerId) -> Result<ClientConfig, Error> {
+/// How we connect: only `expected` may answer, and what is spoken is [`ALPN`] or [`REVERSED`].
+pub(crate) fn client_config(key: CertifiedKey, expected: PeerId, alpn: &[u8]) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(PeerVerifier { expected: Some(expected) });
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
@@ -66,14 +68,16 @@ pub(crate) fn no_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
 }
 
-/// The peer that a finished handshake proved. rustls takes a connection in which one side named no protocol at all,
-/// so that is checked here.
-pub(crate) fn proven_peer(connection: &CommonState) -> Result<PeerId, Error> {
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(Error::NoApplicationProtocol);
-    }
+/// The peer that a finished handshake proved, and whether the connection is a reversed one. rustls takes a connection in which one
+/// side named no protocol at all, so that is checked here.
+pub(crate) fn proven_peer(connection: &CommonState) -> Result<(PeerId, bool), Error> {
+    let reversed = match connection.alpn_protocol() {
+        Some(ALPN) => false,
+        Some(REVERSED) => true,
+        _ => return Err(Error::NoApplicationProtocol),
+    };
     match connection.peer_certificates() {
-        Some([certificate]) => peer_of(certificate, &[]),
+        Some([certificate]) => Ok((peer_of(certificate, &[])?, reversed)),
         _ => Err(Error::NoCertificatesPresented),
     }
 }
@@ -237,7 +241,7 @@ mod tests {
         let server = server_config(identity.certified_key().unwrap()).unwrap();
         assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
         assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
-        let client = client_config(identity.certified_key().unwrap(), identity.peer_id()).unwrap();
+        let client = client_config(identity.certified_key().unwrap(), identity.peer_id(), ALPN).unwrap();
         assert!(!client.enable_early_data);
         let first = client.crypto_provider().cipher_suites[0].suite();
         assert_eq!(first, CipherSuite::TLS13_AES_128_GCM_SHA256);

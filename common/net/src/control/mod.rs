@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 pub use dial::DialError;
 pub use limits::ControlLimits;
+pub use transport::RelayEnd;
 
 use crate::address::to_multiaddr;
 use crate::channel::Channel;
@@ -110,6 +111,17 @@ impl Control {
     /// # Errors
     /// When the address cannot be bound, the error names it.
     pub async fn start(config: ControlConfig) -> Result<(Self, Incoming), NetError> {
+        Self::start_with_relay(config, None).await
+    }
+
+    /// As [`start`](Self::start). Connections that are meant for a relay are passed on; without one they are closed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_relay(
+        config: ControlConfig,
+        relay: Option<mpsc::Sender<RelayEnd>>,
+    ) -> Result<(Self, Incoming), NetError> {
         let ControlConfig { identity, listen, protocols, limits } = config;
         let listener = match listen {
             Some(address) => {
@@ -124,7 +136,7 @@ impl Control {
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING_ANSWER)),
         };
         let streams = 2 * limits.channels_per_connection + OTHER_STREAMS;
-        let transport = transport::stack(&identity, listener, streams)
+        let transport = transport::stack(&identity, listener, streams, relay)
             .map_err(|error| NetError::Certificate { reason: error.to_string() })?;
         let (tasks, connections) = (TaskTracker::new(), CancellationToken::new());
         let executor = spawner(tasks.clone(), connections.clone());

@@ -4,7 +4,6 @@
 //! on one port would both believe that they have it. Ours takes a socket that is bound already, so
 //! that a port in use is an error where it belongs, and wraps each stream in [`Watched`].
 
-use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,11 +15,15 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::{Multiaddr, Transport, tls, yamux};
+use shoal_common::tracker_api::ways::RELAY_TOKEN;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
 use super::watched::Watched;
 use crate::address::{canonical, to_multiaddr, to_socket_addr};
+use crate::bulk::RELAY_GREETING;
 use crate::identity::Identity;
 
 /// A connection from which nothing comes for so long is dead. Somebody is to be shown offline at
@@ -38,10 +41,11 @@ pub(super) fn stack(
     identity: &Identity,
     listener: Option<TcpListener>,
     streams: usize,
+    relay: Option<mpsc::Sender<RelayEnd>>,
 ) -> Result<Boxed<(libp2p::PeerId, StreamMuxerBox)>, tls::certificate::GenError> {
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(streams);
-    Ok(Tcp { listener, announced: None, paused: None }
+    Ok(Tcp { listener, announced: None, paused: None, relay }
         .upgrade(Version::V1Lazy)
         .authenticate(tls::Config::new(&identity.keypair())?)
         .multiplex(muxer)
@@ -61,12 +65,23 @@ struct Tcp {
     /// Set once the swarm asked to listen; it wants to hear the address before any connection.
     announced: Option<(ListenerId, bool)>,
     paused: Option<Pin<Box<Sleep>>>,
+    /// Takes connections that are meant for the relay.
+    relay: Option<mpsc::Sender<RelayEnd>>,
+}
+
+/// One end of a relayed connection, which showed this token.
+#[derive(Debug)]
+pub struct RelayEnd {
+    /// The connection; what it says next is for the other end.
+    pub tcp: TcpStream,
+    /// What it showed.
+    pub token: [u8; RELAY_TOKEN],
 }
 
 impl Transport for Tcp {
     type Output = Watched;
     type Error = TcpError;
-    type ListenerUpgrade = Ready<Result<Watched, TcpError>>;
+    type ListenerUpgrade = BoxFuture<'static, Result<Watched, TcpError>>;
     type Dial = BoxFuture<'static, Result<Watched, TcpError>>;
 
     /// Starts to use the bound socket; the address says nothing new.
@@ -110,9 +125,9 @@ impl Transport for Tcp {
             this.paused = None;
         }
         match std::task::ready!(listener.poll_accept(cx)).and_then(|(tcp, from)| accepted(tcp, from)) {
-            Ok((stream, local, from)) => Poll::Ready(TransportEvent::Incoming {
+            Ok((tcp, local, from)) => Poll::Ready(TransportEvent::Incoming {
                 listener_id,
-                upgrade: ready(Ok(stream)),
+                upgrade: Box::pin(sorted(tcp, this.relay.clone())),
                 local_addr: to_multiaddr(local),
                 send_back_addr: to_multiaddr(from),
             }),
@@ -124,10 +139,29 @@ impl Transport for Tcp {
     }
 }
 
-fn accepted(tcp: TcpStream, from: SocketAddr) -> io::Result<(Watched, SocketAddr, SocketAddr)> {
+fn accepted(tcp: TcpStream, from: SocketAddr) -> io::Result<(TcpStream, SocketAddr, SocketAddr)> {
     tcp.set_nodelay(true)?;
     let local = canonical(tcp.local_addr()?);
-    Ok((Watched::new(tcp, PATIENCE), local, canonical(from)))
+    Ok((tcp, local, canonical(from)))
+}
+
+/// Lets libp2p have a connection, unless it begins as one for the relay, which then takes it. The limits on handshakes, and their time,
+/// hold for both.
+async fn sorted(mut tcp: TcpStream, relay: Option<mpsc::Sender<RelayEnd>>) -> Result<Watched, TcpError> {
+    let Some(relay) = relay else { return Ok(Watched::new(tcp, PATIENCE)) };
+    let mut first = [0];
+    tcp.peek(&mut first).await?;
+    if first[0] != RELAY_GREETING[0] {
+        return Ok(Watched::new(tcp, PATIENCE));
+    }
+    let (mut greeting, mut token) = ([0; RELAY_GREETING.len()], [0; RELAY_TOKEN]);
+    tcp.read_exact(&mut greeting).await?;
+    tcp.read_exact(&mut token).await?;
+    if greeting == *RELAY_GREETING {
+        // Where too many wait it is closed, and its client comes again.
+        let _ = relay.try_send(RelayEnd { tcp, token });
+    }
+    Err(TcpError(io::Error::other("it is for the relay")))
 }
 
 async fn connect(to: SocketAddr) -> Result<Watched, TcpError> {

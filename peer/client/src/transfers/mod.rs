@@ -64,6 +64,7 @@ use shoal_session::Session;
 use shoal_session::events::Events;
 use shoal_session::holdings::Holdings;
 use shoal_session::tickets::TicketBook;
+use shoal_session::ways::Ways;
 use shoal_swarm::{FileKey, Swarm};
 
 /// How long the end of a session waits for downloads to stop.
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub events: Events,
     /// What allows them to fetch.
     pub tickets: TicketBook,
+    /// On which networks this machine is.
+    pub ways: Ways,
     /// What runs them.
     pub engine: Engine,
     /// How far mirrors that other members name may lie.

@@ -235,7 +235,8 @@ impl Run {
         let (answers, answered) = mpsc::channel(1);
         let (sooner, unreached) = (Notify::new(), Mutex::default());
         let parts = &self.downloads.parts;
-        let mut sources = Sources::new(parts.swarm.clone(), self.key, self.layout.clone());
+        let mut sources =
+            Sources::new(parts.swarm.clone(), parts.ways.clone(), self.key, self.layout.clone());
         sources.are_named_in(self.names.clone());
         sources.never(learned.banned.iter().copied());
         learned.mirrors.rest();

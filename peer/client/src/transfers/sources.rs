@@ -2,6 +2,7 @@
 //! each, and gives the engine those that live. Owned by the download's task; it knows nothing of trackers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use shoal_common::peer_wire::CopyTrouble;
@@ -16,6 +17,7 @@ use super::choice::{Choice, Step};
 use super::known::{Known, MAX_KNOWN, Unusable};
 use super::list::{SourceName, SourceNames};
 use shoal_session::text;
+use shoal_session::ways::Ways;
 use shoal_swarm::{FileKey, Liveness, Swarm, Trouble};
 
 /// How long the trouble with a holder's copy is shown after the trackers stop naming it: they do so as soon as the trouble
@@ -23,6 +25,8 @@ use shoal_swarm::{FileKey, Liveness, Swarm, Trouble};
 const SHOWN_FOR: Duration = Duration::from_secs(60);
 /// Most holders whose failures are remembered; more than a screen shows.
 const MAX_FAILURES: usize = 256;
+/// Addresses on this machine's own networks that are tried of one holder.
+const MAX_NEAR: usize = 3;
 /// Copies that are named; the rest is counted.
 const MAX_SHOWN: usize = 3;
 
@@ -41,6 +45,7 @@ pub struct Banned {
 #[derive(Debug)]
 pub struct Sources {
     swarm: Swarm,
+    ways: Ways,
     key: FileKey,
     layout: Layout,
     /// Changes to the engine's sources that [`Sources::choose`] gives.
@@ -106,9 +111,10 @@ impl Seen {
 impl Sources {
     /// No holder is known yet.
     #[must_use]
-    pub fn new(swarm: Swarm, key: FileKey, layout: Layout) -> Self {
+    pub fn new(swarm: Swarm, ways: Ways, key: FileKey, layout: Layout) -> Self {
         Self {
             swarm,
+            ways,
             key,
             layout,
             changes: Vec::new(),
@@ -289,7 +295,10 @@ impl Sources {
     }
 
     fn add(&mut self, id: SourceId, holder: &Holder) {
-        let addresses: Vec<_> = holder.address.parse().into_iter().collect();
+        // Its own networks first: what is near needs no router. Others' addresses on them are dialled only where this machine is, too.
+        let near = holder.lan.iter().flatten().filter_map(|address| address.parse::<SocketAddr>().ok());
+        let near = near.filter(|address| self.ways.is_near(address.ip()));
+        let addresses: Vec<_> = near.take(MAX_NEAR).chain(holder.address.parse().ok()).collect();
         let source = self.swarm.source(self.key, holder.peer, &addresses, self.layout.clone());
         self.uses += 1;
         self.names.add(id, SourceName { user: Some(holder.user.clone()), address: holder.address.clone() });

@@ -129,6 +129,7 @@ impl Client {
         let heard = Some(events.listen());
         let known = known(folder.clone(), trackers.clone()).await?;
         let (session, _) = Session::start(SessionConfig {
+            ways: None,
             control: control.clone(),
             own,
             trackers,

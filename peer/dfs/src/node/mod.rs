@@ -140,6 +140,7 @@ impl Node {
             tasks.spawn(scrub(chunks.clone(), eagerness, scrubbing, stop.clone()));
         }
         let dialer = Dialer {
+            ways: None,
             control: control.clone(),
             known,
             listen: local_addr.to_string(),

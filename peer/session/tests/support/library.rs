@@ -214,6 +214,8 @@ impl Library {
                         user: user.clone(),
                         completeness: *completeness,
                         unproven: None,
+                        lan: None,
+                        reached: None,
                     }
                 };
                 Reply::Done(Answer::Holders {

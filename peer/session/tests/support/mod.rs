@@ -287,6 +287,7 @@ impl Client {
         let (events, holdings, tickets) = (Events::default(), Holdings::default(), TicketBook::new(own));
         let heard = events.listen();
         let (session, unknown) = ClientSession::start(SessionConfig {
+            ways: None,
             control: control.clone(),
             own,
             known: KnownTrackers::open(folder.path(), &info, None).unwrap(),

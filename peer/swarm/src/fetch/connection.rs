@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::channels::{Channels, Fault};
 use crate::price;
+use crate::way::Way;
 
 /// A server that owes an answer and says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ pub(super) struct Connection {
     pub(super) channels: Arc<Channels>,
     /// A round trip to the server, about: of the handshakes, so that nothing else was under way.
     pub(super) round_trip: Duration,
+    /// Over which way it runs.
+    pub(super) way: Way,
     outbox: mpsc::Sender<ToServer>,
     silence: Silence,
     end: CancellationToken,
@@ -46,7 +49,7 @@ impl Connection {
     pub(super) fn new<R, W>(
         input: R,
         output: W,
-        round_trip: Duration,
+        (round_trip, way): (Duration, Way),
         budget: MessageBudget,
         end: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<R, W>)
@@ -60,6 +63,7 @@ impl Connection {
         let connection = Self {
             channels: channels.clone(),
             round_trip,
+            way,
             outbox,
             silence: silence.clone(),
             _ends: end.clone().drop_guard(),
@@ -95,6 +99,11 @@ impl Connection {
         if self.silence.lasts() >= least {
             self.end.cancel();
         }
+    }
+
+    /// Ends the connection.
+    pub(super) fn end(&self) {
+        self.end.cancel();
     }
 
     pub(super) fn has_ended(&self) -> bool {

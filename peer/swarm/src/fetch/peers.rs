@@ -7,16 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use shoal_common::PeerId;
-use shoal_net::bulk::{self, BulkError, BulkStream};
+use shoal_net::bulk::BulkStream;
 use shoal_net::{Budgets, Identity, Payer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::arrivals::Arrivals;
 use super::connection::Connection;
-use super::trouble::Trouble;
+use super::ladder::{Dialled, Ladder};
+use super::trouble::{Trouble, Unreached};
+use crate::FileKey;
 use crate::price;
+use crate::way::{Route, Way};
+use shoal_session::tickets::TicketBook;
+use shoal_session::ways::Ways;
 
 /// Connections to one peer at most.
 pub(super) const CONNECTIONS: usize = 4;
@@ -31,10 +37,17 @@ const FAILURE_COUNTS: Duration = Duration::from_millis(200);
 /// A connection on which nothing came for so long is ended when there is reason to doubt it.
 const DOUBTED_AFTER: Duration = Duration::from_secs(2);
 
+/// Between tries of a better way than through a relay: at first, and at most.
+const BETTER_AFTER: Duration = Duration::from_secs(3);
+const BETTER_EVERY: Duration = Duration::from_secs(60);
+
 /// The peers that are fetched from.
 #[derive(Debug)]
 pub(crate) struct Peers {
     identity: Identity,
+    /// What trackers help with; none where there are no trackers.
+    ways: Option<(Ways, TicketBook)>,
+    arrivals: Arrivals,
     budgets: Budgets,
     peers: Mutex<HashMap<PeerId, Weak<PeerConnections>>>,
     /// Connections that may still be made.
@@ -64,25 +77,20 @@ struct Location {
 }
 
 impl Location {
-    /// Whether a connection that was made to that address then still leads to the peer.
-    fn holds(&self, address: SocketAddr, then: &Self) -> bool {
-        self.era == then.era && self.addresses.contains(&address)
+    /// Whether a connection that was come by in that way then still leads to the peer.
+    fn holds(&self, route: Route, then: &Self) -> bool {
+        let leads_there = match route {
+            Route::To(address) => self.addresses.contains(&address),
+            Route::Reversed | Route::Relayed => true,
+        };
+        self.era == then.era && leads_there
     }
 }
-
-/// Why a peer cannot be connected to: in words that read on behind its name, and for programs.
-#[derive(Debug, Clone)]
-pub(super) struct Unreached {
-    pub(super) reason: String,
-    pub(super) trouble: Trouble,
-}
-
-/// A new connection, and about how long a round trip takes on it.
-type Dialled = (BulkStream, Duration);
 
 impl Peers {
     pub(crate) fn new(
         identity: Identity,
+        ways: Option<(Ways, TicketBook)>,
         connections: usize,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -91,6 +99,8 @@ impl Peers {
         let room = Arc::new(Semaphore::new(most));
         Arc::new(Self {
             identity,
+            ways,
+            arrivals: Arrivals::default(),
             budgets: Budgets::default(),
             peers: Mutex::default(),
             room,
@@ -98,6 +108,11 @@ impl Peers {
             tasks,
             stop,
         })
+    }
+
+    /// A peer dialled in order to serve; false if nobody waits for that.
+    pub(crate) fn arrived(&self, stream: BulkStream) -> bool {
+        self.arrivals.arrived(stream)
     }
 
     /// Room for a connection of that number to a peer; further ones must leave half of the room to others.
@@ -193,11 +208,15 @@ impl PeerConnections {
         }
     }
 
-    /// The connection of that number, made now if there is none. Dropping the future is safe.
+    /// The connection of that number, made now, for that file, if there is none. Dropping the future is safe.
     ///
     /// # Errors
     /// Why no address answers as that peer.
-    pub(super) async fn connection(&self, number: usize) -> Result<Arc<Connection>, Unreached> {
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        number: usize,
+        key: FileKey,
+    ) -> Result<Arc<Connection>, Unreached> {
         let mut slot = self.connections[number % CONNECTIONS].lock().await;
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(connection.clone());
@@ -213,15 +232,20 @@ impl PeerConnections {
         let mut changes = self.location.subscribe();
         loop {
             let then = changes.borrow_and_update().clone();
+            // One is enough of what costs a tracker.
+            let ladder = self.ladder(key, &then.addresses, number == 0);
             let dialled = tokio::select! {
-                dialled = self.dial(&then.addresses) => dialled,
+                dialled = ladder.climb() => dialled,
                 // It is elsewhere by now.
                 Ok(()) = changes.changed() => continue,
             };
             return match dialled {
-                Ok((address, stream)) => {
-                    let carried = self.carry(address, then, stream, room.take());
-                    Ok(slot.insert(Arc::new(carried)).clone())
+                Ok((route, stream)) => {
+                    let carried = Arc::new(self.carry(route, then, stream, room.take()));
+                    if route == Route::Relayed {
+                        self.look_for_better(number, key, &carried);
+                    }
+                    Ok(slot.insert(carried).clone())
                 }
                 Err(failure) => {
                     *self.failure() = Some((Instant::now(), failure.clone()));
@@ -231,25 +255,58 @@ impl PeerConnections {
         }
     }
 
-    /// Tries the addresses one after the other.
-    async fn dial(&self, addresses: &[SocketAddr]) -> Result<(SocketAddr, Dialled), Unreached> {
-        let reason = "gave no address that can be dialled".to_owned();
-        let mut failure = Unreached { reason, trouble: Trouble::NoWay };
-        for &address in addresses {
-            let began = Instant::now();
-            match bulk::connect(address, self.peer, &self.peers.identity).await {
-                // TCP's handshake and TLS's.
-                Ok(stream) => return Ok((address, (stream, began.elapsed() / 2))),
-                Err(error) => failure = unreached(error),
-            }
+    fn ladder<'a>(&'a self, key: FileKey, addresses: &'a [SocketAddr], may_relay: bool) -> Ladder<'a> {
+        let Peers { identity, ways, arrivals, .. } = &*self.peers;
+        Ladder { identity, ways: ways.as_ref(), arrivals, peer: self.peer, key, addresses, may_relay }
+    }
+
+    fn way(&self, route: Route) -> Way {
+        let is_near = |address: SocketAddr| {
+            self.peers.ways.as_ref().is_some_and(|(ways, _)| ways.is_near(address.ip()))
+        };
+        match route {
+            Route::To(address) if is_near(address) => Way::Lan,
+            Route::To(_) => Way::Direct,
+            Route::Reversed => Way::Reversed,
+            Route::Relayed => Way::Relayed,
         }
-        Err(failure)
+    }
+
+    /// Tries for as long as a connection runs through a relay whether another way stands by now, which then takes its place.
+    fn look_for_better(self: &Arc<Self>, number: usize, key: FileKey, relayed: &Arc<Connection>) {
+        let (this, relayed) = (Arc::downgrade(self), Arc::downgrade(relayed));
+        let (tasks, stop) = (self.peers.tasks.clone(), self.peers.stop.clone());
+        tasks.spawn(async move {
+            let mut pause = BETTER_AFTER;
+            loop {
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+                pause = (pause * 2).min(BETTER_EVERY);
+                let (Some(this), Some(old)) = (this.upgrade(), relayed.upgrade()) else { return };
+                let then = this.location.borrow().clone();
+                let climbed = tokio::select! {
+                    () = stop.cancelled() => return,
+                    climbed = async { this.ladder(key, &then.addresses, false).climb().await } => climbed,
+                };
+                let Ok((route, stream)) = climbed else { continue };
+                let mut slot = this.connections[number % CONNECTIONS].lock().await;
+                if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &old))
+                    && let Ok(room) = this.peers.room(number)
+                {
+                    *slot = Some(Arc::new(this.carry(route, then, stream, Some(room))));
+                    // Its files come again, and find the other one.
+                    old.end();
+                }
+                return;
+            }
+        });
     }
 
     /// A connection that ends when it does not lead to the peer any more, and gives its room back then.
     fn carry(
         &self,
-        address: SocketAddr,
+        route: Route,
         then: Location,
         (stream, round_trip): Dialled,
         room: Option<OwnedSemaphorePermit>,
@@ -257,10 +314,11 @@ impl PeerConnections {
         let (input, output) = stream.into_split();
         let end = self.peers.stop.child_token();
         let budget = self.peers.budgets.connection(Payer::All, price::SERVER);
-        let (connection, task) = Connection::new(input, output, round_trip, budget, end.clone());
+        let (connection, task) =
+            Connection::new(input, output, (round_trip, self.way(route)), budget, end.clone());
         let mut changes = self.location.subscribe();
         let elsewhere = async move {
-            let leads_elsewhere = changes.wait_for(|now| !now.holds(address, &then)).await.is_ok();
+            let leads_elsewhere = changes.wait_for(|now| !now.holds(route, &then)).await.is_ok();
             if leads_elsewhere {
                 end.cancel();
             } else {
@@ -284,24 +342,4 @@ impl PeerConnections {
     fn failure(&self) -> MutexGuard<'_, Option<(Instant, Unreached)>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn unreached(error: BulkError) -> Unreached {
-    let (reason, trouble) = match error {
-        BulkError::Refused { way } => {
-            (format!("cannot be reached at {way} (it refuses connections)"), Trouble::Refuses)
-        }
-        BulkError::TimedOut { way } => (format!("does not answer at {way}"), Trouble::Silent),
-        BulkError::WrongPeer { way, .. } => {
-            (format!("cannot be reached at {way} (it answers with another key)"), Trouble::OtherKey)
-        }
-        // Something listens there that does not speak TLS as a peer does.
-        BulkError::Handshake { way, reason } => {
-            (format!("cannot be reached at {way} ({reason})"), Trouble::OtherKey)
-        }
-        BulkError::Unreachable { way, reason } => {
-            (format!("cannot be reached at {way} ({reason})"), Trouble::NoWay)
-        }
-    };
-    Unreached { reason, trouble }
 }

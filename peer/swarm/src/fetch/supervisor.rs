@@ -166,7 +166,7 @@ impl Supervisor {
 
     /// Opens the file on one of the peer's connections.
     async fn open(&self, which: usize, ticket: &[u8]) -> Result<Watched, Parted> {
-        let connection = self.connections.connection(which).await;
+        let connection = self.connections.connection(which, self.target.key).await;
         let connection = connection.map_err(|failure| Parted::Gone(failure.reason, failure.trouble))?;
         let opened = connection.channels.open(self.target.layout.clone(), self.target.have.clone());
         let (number, mut state) = opened.map_err(parted)?;

@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::peers::CONNECTIONS;
 use super::trouble::Trouble;
 use crate::FileKey;
+use crate::way::Way;
 
 /// Bytes in flight from which on a second connection is worth making: a network that needs them is a fast one.
 const SECOND_CONNECTION: u64 = 1024 * 1024;
@@ -95,6 +96,11 @@ impl Target {
             Have::All => Some(100),
             Have::Bits(bits) => Some(bits.percent()),
         }
+    }
+
+    /// Over which way it is connected; `None` while it is not.
+    pub(crate) fn way(&self) -> Option<Way> {
+        self.channels().iter().flatten().map(|channel| channel.connection.way).min()
     }
 
     /// The channel to ask on: the one with less in flight.

@@ -29,6 +29,13 @@ pub enum Trouble {
     Lost,
 }
 
+/// Why a peer cannot be connected to: in words that read on behind its name, and for programs.
+#[derive(Debug, Clone)]
+pub(super) struct Unreached {
+    pub(super) reason: String,
+    pub(super) trouble: Trouble,
+}
+
 impl Trouble {
     /// What is the matter with the peer's copy of the file, if that is why.
     #[must_use]

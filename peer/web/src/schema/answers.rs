@@ -32,6 +32,14 @@ pub struct Session {
     pub peer: String,
     /// Where others reach it.
     pub address: String,
+    /// Where others are told to reach it: behind a router, at the router. Null while no tracker said so.
+    #[schema(required)]
+    pub given_out: Option<String>,
+    /// Whether a tracker reached it there; null while that is not known.
+    #[schema(required)]
+    pub reached: Option<bool>,
+    /// Whether the tracker relays between two clients that cannot connect.
+    pub relays: bool,
     /// The tracker in use.
     #[schema(required)]
     pub tracker: Option<String>,
@@ -200,6 +208,9 @@ pub struct PeerRow {
     /// How much of the file it holds; null where that is not known here.
     #[schema(required)]
     pub percent: Option<u8>,
+    /// Over which way this client asks it for the file: `lan`, `direct`, `reversed` or `relayed`; null where it does not.
+    #[schema(required)]
+    pub way: Option<String>,
     /// Present and true for this client.
     #[schema(rename = "self")]
     pub own: Option<bool>,

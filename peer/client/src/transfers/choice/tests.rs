@@ -27,6 +27,8 @@ fn holder(number: u8) -> Holder {
         user,
         completeness: Completeness::Complete,
         unproven: None,
+        lan: None,
+        reached: None,
     }
 }
 

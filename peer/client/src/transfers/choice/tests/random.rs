@@ -75,7 +75,15 @@ struct World {
 fn holder(number: u8, port: u16) -> Holder {
     let user = UserName::create("ann").unwrap();
     let address = format!("127.0.0.1:{port}");
-    Holder { peer: PeerId([number; 32]), address, user, completeness: Completeness::Complete, unproven: None }
+    Holder {
+        peer: PeerId([number; 32]),
+        address,
+        user,
+        completeness: Completeness::Complete,
+        unproven: None,
+        lan: None,
+        reached: None,
+    }
 }
 
 impl World {
