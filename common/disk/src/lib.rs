@@ -24,7 +24,7 @@ pub use lock::{Lock, lock, try_lock};
 pub use modes::{is_exposed, warn_of_modes};
 pub use names::{is_about_name, try_name};
 pub use rename::rename_new;
-pub use replace::{beside, create, replace};
+pub use replace::{create, drafts, replace};
 pub use sync::{sync_data, sync_file, sync_folder};
 
 /// Whether an error says that this call is not to be had here, by the file system (EINVAL, ENOSYS, EOPNOTSUPP, ENOTTY) or by
