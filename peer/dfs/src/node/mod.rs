@@ -142,7 +142,7 @@ impl Node {
         let dialer = Dialer {
             control: control.clone(),
             known,
-            listen: local_addr.to_string(),
+            listen: watch::channel(local_addr.to_string()).1,
             report: {
                 let say = say.clone();
                 Arc::new(move |learned| trackers::learned(&say, learned))
