@@ -87,8 +87,8 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     bob.enter("bob");
     bob.ok("join_group own");
     ann.ok("accept_request own bob");
-    let size = usize::try_from(plan.bytes).unwrap_or(usize::MAX);
-    random_file(&dir.path().join(LARGE), size, 1);
+    let bytes = usize::try_from(plan.bytes).unwrap_or(usize::MAX);
+    random_file(&dir.path().join(LARGE), bytes, 1);
     bob.ok(&format!("upload_file '{}' own", dir.path().join(LARGE).display()));
     let visit = || {
         let browser = Chromium::start(1280, 800);
