@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shoal_common::tracker_api::Call;
 use shoal_common::{GroupName, RequestId, UserName};
-use shoal_tests::{Chromium, Member, Service, Trackers, chromium_or_skip, free_port, share_many, until};
+use shoal_tests::{
+    Chromium, Member, Service, Trackers, chromium_or_skip, free_port, random_file, share_many, until,
+};
 
 use crate::noise::Noise;
 use crate::running::cpu_seconds;
@@ -39,8 +41,8 @@ const SCROLL: &str = r"
 const NOTE: &str = r"
     window.seen = window.came = null;
     (async () => {
-        const headers = { authorization: `Bearer ${localStorage.getItem('shoal-token')}` };
-        const reader = (await fetch('/api/1/events', { headers })).body.getReader();
+        const { ask } = await import('/assets/api.js');
+        const reader = (await ask('/api/1/events', {})).body.getReader();
         const decoder = new TextDecoder();
         let text = '';
         while (!text.includes(arguments[0])) text += decoder.decode((await reader.read()).value, { stream: true });
@@ -81,9 +83,21 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
     });
     drop(carl);
     ann.ok("create_group own");
-    let browser = Chromium::start(1280, 800);
-    browser.open(ann.run(&["web"], "").stdout.trim());
-    browser.until(".who", "ann");
+    let bob = Service::start(dir.path(), "bob", &trackers.info(), &[]);
+    bob.enter("bob");
+    bob.ok("join_group own");
+    ann.ok("accept_request own bob");
+    let bytes = usize::try_from(plan.bytes).unwrap_or(usize::MAX);
+    random_file(&dir.path().join(LARGE), bytes, 1);
+    bob.ok(&format!("upload_file '{}' own", dir.path().join(LARGE).display()));
+    let visit = || {
+        let browser = Chromium::start(1280, 800);
+        browser.open(ann.run(&["web"], "").stdout.trim());
+        browser.until(".who", "ann");
+        browser
+    };
+    let (browser, others) = (visit(), [visit(), visit()]);
+    leave(&others);
     println!(
         "\nOne client with its tracker on this machine. Medians (lowest–highest).\n\n| what | measured |\n|---|---|"
     );
@@ -98,6 +112,10 @@ pub(crate) fn run(plan: &Plan, noise: &mut Noise) {
         rows.add(SCROLLING, scroll(&browser));
         let idle = idle(&browser);
         rows.add(IDLE, idle);
+        let [alone, watched] = download(&ann, &browser, &others, web, dir.path());
+        rows.add(ALONE, alone);
+        rows.add(WATCHED_BY_THREE, watched);
+        rows.add(GROWTH, 100.0 * (watched - alone) / alone);
     }
     rows.print();
     size(plan);
@@ -107,6 +125,12 @@ const WHOAMI: &str = "`shoal whoami`, ms";
 const PAGE: &str = "the page has its list, ms";
 const EVENT: &str = "an event that came is on screen, ms";
 const SCROLLING: &str = "10,000 rows scroll, frames/s";
+/// The file that is downloaded while pages watch, and how often.
+const LARGE: &str = "large.bin";
+const FETCHED: usize = 3;
+const ALONE: &str = "the client's CPU for three downloads that nobody watches, s";
+const WATCHED_BY_THREE: &str = "the same while three pages watch, s";
+const GROWTH: &str = "that is more by, %";
 const IDLE: &str = "an idle page, % of a core (all processes of the browser)";
 
 /// Values by what they measure.
@@ -173,6 +197,50 @@ fn idle(browser: &Chromium) -> f64 {
     let (before, began) = (used(), Instant::now());
     std::thread::sleep(WATCHED);
     100.0 * (used() - before) / began.elapsed().as_secs_f64()
+}
+
+/// The client's CPU seconds for a download that nobody watches, and for one whose details three pages show. Each is measured [`FETCHED`]
+/// times in turn.
+fn download(ann: &Service, browser: &Chromium, others: &[Chromium; 2], web: u16, dir: &Path) -> [f64; 2] {
+    let mut used = [0.0, 0.0];
+    for _ in 0..FETCHED {
+        browser.open("about:blank");
+        leave(others);
+        used[0] += fetch(ann, dir, || {});
+        used[1] += fetch(ann, dir, || {
+            for page in [browser, &others[0], &others[1]] {
+                page.open(&format!("http://127.0.0.1:{web}/#/downloads"));
+                page.until(".rows", LARGE);
+                page.run("document.querySelector('.row').click()", vec![]);
+                page.until(".panel h2", LARGE);
+            }
+        });
+    }
+    leave(others);
+    used
+}
+
+fn leave(pages: &[Chromium]) {
+    for page in pages {
+        page.open("about:blank");
+    }
+}
+
+/// Downloads the large file once; the client's CPU seconds from when it goes on after the pages are `there`.
+fn fetch(ann: &Service, dir: &Path, there: impl Fn()) -> f64 {
+    let got = dir.join("got.bin");
+    ann.ok(&format!("download_file own {LARGE} '{}'", got.display()));
+    ann.ok(&format!("pause_download own {LARGE}"));
+    there();
+    let pid = ann.pid();
+    let before = cpu_seconds(pid);
+    ann.ok(&format!("resume_download own {LARGE}"));
+    ann.ok("wait 50");
+    let used = cpu_seconds(pid) - before;
+    ann.ok(&format!("cancel_download own {LARGE}"));
+    ann.ok(&format!("stop_share own {LARGE}"));
+    std::fs::remove_file(&got).unwrap();
+    used
 }
 
 /// The client's size, beside another build's.

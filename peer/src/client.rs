@@ -84,13 +84,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<bool> {
     options.password_file.as_deref().map(secrets::use_password_file).transpose()?;
-    if options.exec.iter().any(|line| gives_password(line)) {
-        let advice = "give it with --password-file or in SHOAL_PASSWORD";
-        writeln!(
-            io::stderr(),
-            "warning: other users of this machine can read the password in --exec; {advice}"
-        )?;
-    }
+    warn_of_passwords(&options.exec)?;
     let trackers = read_trackers(&options.tracker_info)?;
     let (data_dir, mut notes) = match &options.data_dir {
         Some(path) => (DataDir::open(path)?, Vec::new()),
@@ -106,6 +100,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     descriptors::raise();
     let config = ClientConfig {
         listen: options.listen,
+        everywhere: false,
         trackers,
         data_dir,
         upload_slots: options.upload_slots,
@@ -165,6 +160,18 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         events.await?;
     }
     done.map(|()| !failed.load(Ordering::Relaxed))
+}
+
+/// Warns where a command line holds a password.
+fn warn_of_passwords(lines: &[String]) -> io::Result<()> {
+    if lines.iter().any(|line| gives_password(line)) {
+        let advice = "give it with --password-file or in SHOAL_PASSWORD";
+        writeln!(
+            io::stderr(),
+            "warning: other users of this machine can read the password in --exec; {advice}"
+        )?;
+    }
+    Ok(())
 }
 
 /// Opens the socket of a service, and says where it is. Without one the service goes on: it shares and downloads all the same.

@@ -39,6 +39,7 @@ impl Client {
         let text: Vec<String> = trackers.iter().map(ToString::to_string).collect();
         let config = ClientConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
+            everywhere: false,
             trackers: TrackerInfo::parse(&text.join("\n")).unwrap(),
             data_dir: DataDir::open(data_dir).unwrap(),
             upload_slots: 4,

@@ -104,6 +104,12 @@ impl Service {
         std::fs::read_to_string(self.dir.join(format!("{}.log", self.name))).unwrap_or_default()
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its process.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
@@ -156,6 +162,19 @@ impl Service {
     /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops the process, as Ctrl-Z does, until it gets CONT.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        // The thread that takes the signal may have to wait for a processor, and the others run meanwhile.
+        until("it is stopped", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            let stat = |task: PathBuf| std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            tasks
+                .flatten()
+                .all(|task| stat(task.path()).rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+        });
     }
 
     /// Kills it with -9; the socket stays.

@@ -25,7 +25,7 @@ pub use lock::{Lock, lock, try_lock};
 pub use modes::{is_exposed, warn_of_modes};
 pub use names::{is_about_name, try_name};
 pub use rename::{rename_new, rename_new_folder};
-pub use replace::{beside, create, replace};
+pub use replace::{create, drafts, replace};
 pub use sync::{sync_data, sync_file, sync_folder};
 pub use tree::Tree;
 

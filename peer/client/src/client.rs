@@ -31,7 +31,7 @@ use crate::hashing::Hashing;
 use crate::kept;
 use crate::membership::{self, Asked};
 use crate::names;
-use crate::on_complete::{Completed, OnComplete};
+use crate::on_complete::OnComplete;
 use crate::ordering::active_downloads;
 use crate::pace::{self, Pace};
 use crate::reach;
@@ -51,6 +51,9 @@ pub struct ClientConfig {
     /// `ip:port` at which it serves; port 0 takes any. An address of another machine, a router, is given out, while the
     /// client listens on all addresses of this one.
     pub listen: SocketAddr,
+    /// Whether it listens on all addresses of this machine although `listen` is one of them: that one may change, see
+    /// [`Client::give_out`].
+    pub everywhere: bool,
     /// The trackers.
     pub trackers: TrackerInfo,
     /// Its data folder, locked.
@@ -70,7 +73,9 @@ pub struct Client(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) config: ClientConfig,
     /// Where others reach it.
-    pub(crate) reached_at: SocketAddr,
+    reached_at: std::sync::Mutex<SocketAddr>,
+    /// Whether that is another machine's address.
+    is_forwarded: bool,
     pub(crate) identity: Identity,
     pub(crate) control: Control,
     pub(crate) store: Store,
@@ -114,6 +119,7 @@ impl Client {
         let own = identity.peer_id();
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
+        let is_here = shoal_net::is_of_this_machine(config.listen.ip());
         let ways = Ways::new(own, config.trackers.clone());
         let (swarm, reached_at) = serve(&config, &identity, &tickets, &ways).await?;
         let _ = reach::locate(&ways, swarm.local_addr());
@@ -143,7 +149,7 @@ impl Client {
             events: events.clone(),
             problems: shares::Problems::default(),
         });
-        let (on_complete, completed) = OnComplete::load(&store, events.clone()).await?;
+        let on_complete = OnComplete::load(&store, events.clone()).await?;
         let transfers = Transfers::new(transfers::Parts {
             store: store.clone(),
             folders,
@@ -161,7 +167,8 @@ impl Client {
         transfers.set_active(active_downloads(&store).await?);
         let client = Self(Arc::new(Inner {
             config,
-            reached_at,
+            reached_at: std::sync::Mutex::new(reached_at),
+            is_forwarded: !is_here,
             identity,
             control,
             store,
@@ -188,17 +195,12 @@ impl Client {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        client.begin(unknown, monitor, completed);
+        client.begin(unknown, monitor);
         Ok(client)
     }
 
     /// Begins what goes on until the client leaves.
-    fn begin(
-        &self,
-        unknown: mpsc::Receiver<Vec<Holding>>,
-        monitor: shares::Monitor,
-        completed: mpsc::Receiver<Completed>,
-    ) {
+    fn begin(&self, unknown: mpsc::Receiver<Vec<Holding>>, monitor: shares::Monitor) {
         self.0.tasks.spawn(background::run(self.clone(), unknown));
         self.0.tasks.spawn(background::mind_sleeps(self.clone()));
         self.0.tasks.spawn(reach::follow(self.clone()));
@@ -208,7 +210,7 @@ impl Client {
         self.0.going_on.send_replace(self.keeps_session());
         self.0.tasks.spawn(leaving.run_until_cancelled_owned(kept::run(self.clone())));
         self.0.tasks.spawn(pace::run(self.clone()));
-        self.0.tasks.spawn(self.0.on_complete.clone().run(completed, self.0.stop.clone()));
+        self.0.tasks.spawn(self.0.on_complete.clone().run(self.0.stop.clone()));
         self.0.tasks.spawn(monitor.run(self.0.stop.clone()));
     }
 
@@ -243,7 +245,7 @@ impl Client {
             provisional: who.as_ref().is_some_and(|who| who.provisional),
             user: who.map(|who| who.name),
             peer: self.peer_id(),
-            address: self.0.reached_at.to_string(),
+            address: self.reached_at().to_string(),
             tracker: self.0.session.tracker(),
             data_dir: self.0.config.data_dir.path().to_owned(),
         }
@@ -252,7 +254,19 @@ impl Client {
     /// Whether the address that it gives out is another machine's, so that only forwarding there makes it reachable.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
-        self.0.reached_at != self.0.swarm.local_addr()
+        self.0.is_forwarded
+    }
+
+    /// Where others reach it.
+    pub(crate) fn reached_at(&self) -> SocketAddr {
+        *self.0.reached_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This machine has another address, at which others reach it from now on. The trackers are told at once, and others by them.
+    /// Only a client that listens on all addresses is reached there. With the address that it has it only finds its trackers again.
+    pub fn give_out(&self, address: SocketAddr) {
+        *self.0.reached_at.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        self.0.session.give_out(address.to_string());
     }
 
     /// This client's key.
@@ -341,14 +355,14 @@ pub(crate) fn unexpected<T>() -> Result<T, ClientError> {
 }
 
 /// Listens; gives where others reach this client too. An address that another machine has, a router, leads here by that
-/// machine's forwarding.
+/// machine's forwarding; one that may change is not listened on alone.
 async fn serve(
     config: &ClientConfig,
     identity: &Identity,
     tickets: &TicketBook,
     ways: &Ways,
 ) -> Result<(Swarm, SocketAddr), StartError> {
-    let is_here = shoal_net::is_of_this_machine(config.listen.ip());
+    let is_here = shoal_net::is_of_this_machine(config.listen.ip()) && !config.everywhere;
     let any = match config.listen {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

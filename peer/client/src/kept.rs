@@ -66,9 +66,11 @@ impl Client {
     /// Forgets the kept session; whether there was one.
     pub(crate) fn forget_kept(&self) -> bool {
         let path = self.kept_path();
-        // A crash may have left one that was being written.
-        let beside = wipe(&shoal_disk::beside(&path));
-        match wipe(&path).and_then(|was| Ok(beside? || was)) {
+        // A crash may have left some that were being written.
+        let mut all = shoal_disk::drafts(&path);
+        all.push(path.clone());
+        let wiped = all.iter().map(|one| wipe(one)).collect::<std::io::Result<Vec<bool>>>();
+        match wiped.map(|were| were.contains(&true)) {
             Ok(was) => was,
             Err(error) => {
                 tracing::error!(

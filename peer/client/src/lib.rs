@@ -8,6 +8,7 @@
 //!
 //! let client = Client::start(ClientConfig {
 //!     listen: "127.0.0.1:7001".parse()?,
+//!     everywhere: false,
 //!     trackers: TrackerInfo::parse("127.0.0.1 9001")?,
 //!     data_dir: shoal_console::data_dir::DataDir::open("data".as_ref())?,
 //!     upload_slots: 16,

@@ -1,5 +1,6 @@
 //! The command that the user wants run when a download is complete. It is run directly, word by word: no shell reads it, and
-//! what other members named reaches it in its environment alone.
+//! what other members named reaches it in its environment alone. Downloads wait for their commands in the database, so that those that did
+//! not begin are run after the next start, however this one ends.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,16 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use shoal_common::{FileName, GroupName, Sha1};
 use shoal_session::events::{Event, Events};
 use shoal_session::text;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Completed, Store, StoreError};
 use crate::{Client, ClientError};
 
 /// The setting that holds the command.
@@ -36,8 +36,10 @@ const TO_END: Duration = Duration::from_secs(10);
 const TO_END_WITH_CLIENT: Duration = Duration::from_secs(3);
 /// How often it is looked at whether all that a command started has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Why a command was not run, or not to its end.
+/// Why a command was not run to its end.
 const CLIENT_ENDED: &str = "the client ended before the command did; run it yourself if it is to be run";
+/// The pause before the database is looked at again after it failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long its output is read after its end: a process that it left may keep it open.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 /// Lines of output that the log takes of one command, and bytes of a line.
@@ -79,53 +81,40 @@ pub enum CommandError {
     NoProgram(String),
 }
 
-/// A download that is complete.
-#[derive(Debug, Clone)]
-pub(crate) struct Completed {
-    pub(crate) group: GroupName,
-    pub(crate) file: FileName,
-    pub(crate) path: PathBuf,
-    pub(crate) size: u64,
-    pub(crate) sha1: Sha1,
-}
-
 /// Runs the command. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct OnComplete {
     command: Arc<Mutex<Option<String>>>,
-    completed: mpsc::Sender<Completed>,
+    store: Store,
+    /// There may be another download in the line.
+    more: Arc<Notify>,
     events: Events,
 }
 
 impl OnComplete {
-    /// With the command that was set before; and what is to be given to [`run`].
+    /// With the command that was set before.
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) async fn load(
-        store: &Store,
-        events: Events,
-    ) -> Result<(Self, mpsc::Receiver<Completed>), StoreError> {
+    pub(crate) async fn load(store: &Store, events: Events) -> Result<Self, StoreError> {
         let command = Arc::new(Mutex::new(store.setting(ON_COMPLETE).await?));
-        let (completed, receiver) = mpsc::channel(MAX_WAITING);
-        Ok((Self { command, completed, events }, receiver))
+        Ok(Self { command, store: store.clone(), more: Arc::default(), events })
     }
 
     fn command(&self) -> Option<String> {
         self.command.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A download is complete: the command is run soon, if there is one.
-    pub(crate) fn completed(&self, completed: Completed) {
+    /// A download is complete: the command is run soon, or after the next start, if there is one.
+    pub(crate) async fn completed(&self, completed: Completed) {
         if self.command().is_none() {
             return;
         }
-        if let Err(error) = self.completed.try_send(completed) {
-            match error {
-                mpsc::error::TrySendError::Full(lost) => {
-                    self.failed(&lost, format!("{MAX_WAITING} others wait already"));
-                }
-                mpsc::error::TrySendError::Closed(lost) => self.failed(&lost, CLIENT_ENDED.to_owned()),
+        match self.store.put_command(completed.clone(), MAX_WAITING).await {
+            Ok(true) => self.more.notify_one(),
+            Ok(false) => self.failed(&completed, format!("{MAX_WAITING} others wait already")),
+            Err(error) => {
+                self.failed(&completed, format!("it cannot be kept until it runs: {error}; run it yourself"));
             }
         }
     }
@@ -136,14 +125,11 @@ impl OnComplete {
         self.events.emit(Event::CommandFailed { group, file, reason });
     }
 
-    /// Runs commands until `stop`. Those that run then are ended, and those that wait are not run; each is reported.
-    pub(crate) async fn run(self, mut completed: mpsc::Receiver<Completed>, stop: CancellationToken) {
+    /// Runs commands until `stop`. Those that run then are ended and reported; those that wait are run after the next start.
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let (room, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
-        while let Some(Some(next)) = stop.run_until_cancelled(completed.recv()).await {
-            let Some(Ok(place)) = stop.run_until_cancelled(room.clone().acquire_owned()).await else {
-                self.failed(&next, CLIENT_ENDED.to_owned());
-                break;
-            };
+        while let Some(Ok(place)) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
+            let Some(next) = self.next(&stop).await else { break };
             let Some(command) = self.command() else { continue };
             let (own, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
@@ -153,14 +139,25 @@ impl OnComplete {
                 drop(place);
             });
         }
-        completed.close();
-        while let Some(waiting) = completed.recv().await {
-            if self.command().is_some() {
-                self.failed(&waiting, CLIENT_ENDED.to_owned());
-            }
-        }
         tasks.close();
         tasks.wait().await;
+    }
+
+    /// The next download in the line, taken out of it: what was begun is not begun again. Nothing at `stop`. The future must not be dropped
+    /// before it is complete: what it has taken would be lost.
+    async fn next(&self, stop: &CancellationToken) -> Option<Completed> {
+        while !stop.is_cancelled() {
+            let waited = match self.store.take_command().await {
+                Ok(Some(next)) => return Some(next),
+                Ok(None) => stop.run_until_cancelled(self.more.notified()).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the commands on completion wait");
+                    stop.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await
+                }
+            };
+            waited?;
+        }
+        None
     }
 }
 
@@ -184,7 +181,10 @@ impl Client {
                 words(command)?;
                 self.0.store.set_setting(ON_COMPLETE, command.clone()).await?;
             }
-            None => self.0.store.remove_setting(ON_COMPLETE).await?,
+            None => {
+                self.0.store.remove_setting(ON_COMPLETE).await?;
+                self.0.store.remove_commands().await?;
+            }
         }
         *self.0.on_complete.command.lock().unwrap_or_else(PoisonError::into_inner) = command;
         Ok(())
@@ -342,6 +342,7 @@ async fn log(output: Option<impl AsyncRead + Unpin>, file: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_common::{FileName, GroupName, Sha1};
 
     fn completed(name: &str) -> Completed {
         Completed {
@@ -407,17 +408,17 @@ mod tests {
     }
 
     /// Two commands that say that they run and wait for ever, and one that waits for them; then the client ends. Gives the files
-    /// of which it was reported that the command did not do its work, and the processes of the commands.
-    async fn client_ends(command: &str, folder: &Path) -> (Vec<String>, Vec<Pid>) {
+    /// of which it was reported that the command did not do its work, the processes of the commands, and what waits.
+    async fn client_ends(command: &str, folder: &Path) -> (Vec<String>, Vec<Pid>, Vec<String>) {
         let store = Store::open(&folder.join("client.db")).unwrap();
         let events = Events::default();
         let mut seen = events.listen();
-        let (own, receiver) = OnComplete::load(&store, events).await.unwrap();
+        let own = OnComplete::load(&store, events).await.unwrap();
         *own.command.lock().unwrap() = Some(command.to_owned());
         let stop = CancellationToken::new();
-        let running = tokio::spawn(own.clone().run(receiver, stop.clone()));
+        let running = tokio::spawn(own.clone().run(stop.clone()));
         for name in ["a", "b", "c"] {
-            own.completed(completed(name));
+            own.completed(completed(name)).await;
         }
         let pids = || -> Vec<Pid> {
             let read = |name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
@@ -429,7 +430,7 @@ mod tests {
         }
         stop.cancel();
         running.await.unwrap();
-        own.completed(completed("d"));
+        own.completed(completed("d")).await;
         let mut failed = Vec::new();
         while let Ok(event) = seen.try_recv() {
             if let Event::CommandFailed { file, reason, .. } = event {
@@ -438,7 +439,11 @@ mod tests {
             }
         }
         failed.sort();
-        (failed, pids())
+        let mut waiting = Vec::new();
+        while let Some(next) = store.take_command().await.unwrap() {
+            waiting.push(next.file.as_str().to_owned());
+        }
+        (failed, pids(), waiting)
     }
 
     #[tokio::test]
@@ -449,8 +454,11 @@ mod tests {
         for ignored in ["", "trap \"\" TERM;"] {
             let command =
                 format!("sh -c '{ignored} echo $$ > {here}/$SHOAL_FILE; while :; do sleep 1000; done'");
-            let (failed, pids) = client_ends(&command, dir.path()).await;
-            assert_eq!(failed, ["a", "b", "c", "d"]);
+            let (failed, pids, waiting) = client_ends(&command, dir.path()).await;
+            assert_eq!(
+                (failed, waiting),
+                (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned(), "d".to_owned()])
+            );
             for name in ["a", "b"] {
                 std::fs::remove_file(dir.path().join(name)).unwrap();
             }

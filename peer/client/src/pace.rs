@@ -112,6 +112,12 @@ impl Client {
         Ok(())
     }
 
+    /// The day and time by which the schedule goes: this machine's, such as "Sat 15:30".
+    #[must_use]
+    pub fn local_time(&self) -> String {
+        Zoned::now().strftime("%a %H:%M").to_string()
+    }
+
     /// The windows of the week in which other limits hold.
     #[must_use]
     pub fn schedule(&self) -> Vec<Window> {

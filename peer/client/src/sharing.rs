@@ -139,7 +139,7 @@ impl Client {
         let own = own.map(|percent| PeerRow {
             user: who.name,
             peer: self.peer_id(),
-            address: self.0.reached_at.to_string(),
+            address: self.reached_at().to_string(),
             percent: Some(percent),
             way: None,
             own: true,

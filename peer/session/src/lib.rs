@@ -184,6 +184,8 @@ struct SessionState {
     /// A session began on the present connection: everything is to be announced.
     began: Notify,
     unknown: mpsc::Sender<Vec<Holding>>,
+    /// `ip:port` at which other peers reach this one.
+    listen: watch::Sender<String>,
     /// Counts the times at which the connection is to be made again.
     redials: watch::Sender<u64>,
     stop: CancellationToken,
@@ -197,10 +199,11 @@ impl Session {
         let (unknown, unknowns) = mpsc::channel(MAX_UNKNOWN);
         let tasks = TaskTracker::new();
         let events = config.events.clone();
+        let listen = watch::Sender::new(config.listen.clone());
         let dialer = Dialer {
             control: config.control.clone(),
             known: config.known.clone(),
-            listen: config.listen.clone(),
+            listen: listen.subscribe(),
             report: Arc::new(move |learned| events.emit(learned.into())),
             tasks: tasks.clone(),
             ways: config.ways.clone(),
@@ -215,6 +218,7 @@ impl Session {
             failures: Mutex::default(),
             began: Notify::new(),
             unknown,
+            listen,
             redials: watch::Sender::new(0),
             stop: CancellationToken::new(),
             tasks,
@@ -325,6 +329,12 @@ impl Session {
     /// asleep, and the old one may be dead without a sign.
     pub fn redial(&self) {
         self.0.redials.send_modify(|redials| *redials += 1);
+    }
+
+    /// Other peers reach this one at that `ip:port` from now on: the trackers are told at once.
+    pub fn give_out(&self, listen: String) {
+        self.0.listen.send_replace(listen);
+        self.redial();
     }
 
     /// Leaves the tracker and ends the background task.

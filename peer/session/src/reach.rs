@@ -9,6 +9,7 @@ use shoal_common::tracker_api::{Answer, CLIENT_PROTOCOL, Call, REVISION, Reply};
 use shoal_common::tracker_info::TrackerLine;
 use shoal_common::vouching::{News, Scope, SignedList};
 use shoal_net::{Control, DialError, KnownError, KnownTrackers, NetError, Protocol, ReachError};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -95,8 +96,8 @@ pub struct Dialer {
     pub control: Control,
     /// The trackers' keys, as far as they are known.
     pub known: KnownTrackers,
-    /// `ip:port` at which other peers reach this one.
-    pub listen: String,
+    /// `ip:port` at which other peers reach this one; it may become another one.
+    pub listen: watch::Receiver<String>,
     /// Takes what is learned of the trackers' keys.
     pub report: Arc<dyn Fn(Learned) + Send + Sync>,
     /// Owns the connections' tasks.
@@ -150,7 +151,8 @@ impl Dialer {
     /// # Errors
     /// When it does not answer, or is not to be believed.
     pub async fn greet(&self, line: &TrackerLine, connection: &TrackerConnection) -> Result<(), Unreached> {
-        let hello = Call::Hello { listen: self.listen.clone(), revision: Some(REVISION) };
+        let listen = self.listen.borrow().clone();
+        let hello = Call::Hello { listen, revision: Some(REVISION) };
         let Answer::Welcome { revision, lists, .. } = ask(connection, hello).await? else {
             return Err(Unreached::OtherVersion);
         };

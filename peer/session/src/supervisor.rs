@@ -260,7 +260,7 @@ impl Supervisor {
             }
             tokio::select! {
                 reason = connection.ended() => return reason,
-                Ok(()) = self.redials.changed() => return "is asked again: this machine was asleep".to_owned(),
+                Ok(()) = self.redials.changed() => return "is asked again: this machine was asleep, or has another address".to_owned(),
                 () = session.began.notified() => (reset, announce_at, told) = (true, None, false),
                 () = until(announce_at) => {}
                 () = session.config.holdings.changed() => tokio::time::sleep(GATHER).await,

@@ -29,6 +29,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 /// How long the head of an answer may take. A command's answer begins before the command does.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// After this silence within an answer it is asked whether the daemon still answers at all. A command may take as long as it takes.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a daemon did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,7 @@ pub struct Command {
 /// An answer that comes line by line.
 #[derive(Debug)]
 pub struct Lines {
+    at: PathBuf,
     body: Incoming,
     read: BytesMut,
     version: String,
@@ -108,7 +111,7 @@ pub async fn command(at: &Path, command: Command) -> Result<Lines, CallError> {
     let folder = command.folder.filter(|folder| folder.to_str().is_some());
     let body = CommandBody { line: None, argv: Some(command.argv), folder, passwords, stream: true };
     let body = serde_json::to_vec(&body).expect("a vector takes text");
-    Lines::of(call(at, Method::POST, "/api/1/command", body).await?).await
+    Lines::of(at, call(at, Method::POST, "/api/1/command", body).await?).await
 }
 
 /// Asks for events from now on; they come out of [`Lines::event`].
@@ -116,7 +119,7 @@ pub async fn command(at: &Path, command: Command) -> Result<Lines, CallError> {
 /// # Errors
 /// See [`CallError`].
 pub async fn events(at: &Path) -> Result<Lines, CallError> {
-    Lines::of(call(at, Method::GET, "/api/1/events", Vec::new()).await?).await
+    Lines::of(at, call(at, Method::GET, "/api/1/events", Vec::new()).await?).await
 }
 
 /// Asks for a link for a browser, with a code that is good once.
@@ -124,9 +127,7 @@ pub async fn events(at: &Path) -> Result<Lines, CallError> {
 /// # Errors
 /// See [`CallError`].
 pub async fn link(at: &Path) -> Result<Value, CallError> {
-    let mut lines = Lines::of(call(at, Method::POST, "/api/1/link", Vec::new()).await?).await?;
-    let line = lines.line().await?.ok_or(CallError::Cut)?;
-    serde_json::from_slice(&line).map_err(|_| lines.other_version())
+    object(at, Method::POST, "/api/1/link").await
 }
 
 /// Asks for such a link in a file for a browser to open.
@@ -134,9 +135,7 @@ pub async fn link(at: &Path) -> Result<Value, CallError> {
 /// # Errors
 /// See [`CallError`].
 pub async fn link_file(at: &Path) -> Result<Value, CallError> {
-    let mut lines = Lines::of(call(at, Method::POST, "/api/1/link/file", Vec::new()).await?).await?;
-    let line = lines.line().await?.ok_or(CallError::Cut)?;
-    serde_json::from_slice(&line).map_err(|_| lines.other_version())
+    object(at, Method::POST, "/api/1/link/file").await
 }
 
 /// Asks which daemon it is.
@@ -144,22 +143,28 @@ pub async fn link_file(at: &Path) -> Result<Value, CallError> {
 /// # Errors
 /// See [`CallError`].
 pub async fn about(at: &Path) -> Result<Value, CallError> {
-    let response = call(at, Method::GET, "/api/1", Vec::new()).await?;
-    let mut lines = Lines::of(response).await?;
+    object(at, Method::GET, "/api/1").await
+}
+
+/// Asks for one object.
+async fn object(at: &Path, method: Method, path: &str) -> Result<Value, CallError> {
+    let mut lines = Lines::of(at, call(at, method, path, Vec::new()).await?).await?;
     let line = lines.line().await?.ok_or(CallError::Cut)?;
     serde_json::from_slice(&line).map_err(|_| lines.other_version())
 }
 
 impl Lines {
-    async fn of(response: Response<Incoming>) -> Result<Self, CallError> {
+    async fn of(at: &Path, response: Response<Incoming>) -> Result<Self, CallError> {
         let version = version(response.headers());
         let status = response.status();
         let body = response.into_body();
         if status == StatusCode::OK {
-            return Ok(Self { body, read: BytesMut::new(), version });
+            return Ok(Self { at: at.to_owned(), body, read: BytesMut::new(), version });
         }
         let limited = http_body_util::Limited::new(body, MAX_ERROR);
-        let bytes = limited.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let collected = timeout(HEAD_WITHIN, limited.collect()).await;
+        let collected = collected.map_err(|_| CallError::Silent { path: at.to_owned() })?;
+        let bytes = collected.map(|body| body.to_bytes()).unwrap_or_default();
         let said = serde_json::from_slice::<Value>(&bytes).ok();
         let text = said.as_ref().and_then(|said| said["error"].as_str());
         match text {
@@ -173,7 +178,7 @@ impl Lines {
     /// What the command says next. After [`Said::Done`] nothing comes.
     ///
     /// # Errors
-    /// [`CallError::Cut`] when the daemon ended, or [`CallError::OtherVersion`].
+    /// [`CallError::Cut`] when the daemon ended, [`CallError::Silent`] when it was stopped meanwhile, or [`CallError::OtherVersion`].
     pub async fn said(&mut self) -> Result<Said, CallError> {
         let line = self.line().await?.ok_or(CallError::Cut)?;
         serde_json::from_slice(&line).map_err(|_| self.other_version())
@@ -182,7 +187,7 @@ impl Lines {
     /// The next event; none when the daemon has ended in order.
     ///
     /// # Errors
-    /// [`CallError::Cut`] when the daemon was killed, or [`CallError::OtherVersion`].
+    /// [`CallError::Cut`] when the daemon was killed, [`CallError::Silent`] when it was stopped, or [`CallError::OtherVersion`].
     pub async fn event(&mut self) -> Result<Option<Value>, CallError> {
         while let Some(line) = self.line().await? {
             if let Some(data) = line.strip_prefix(b"data: ") {
@@ -209,7 +214,11 @@ impl Lines {
             if looked_at > MAX_LINE {
                 return Err(self.other_version());
             }
-            match self.body.frame().await {
+            let Ok(frame) = timeout(ASK_AGAIN, self.body.frame()).await else {
+                still_answers(&self.at).await?;
+                continue;
+            };
+            match frame {
                 None if self.read.is_empty() => return Ok(None),
                 None | Some(Err(_)) => return Err(CallError::Cut),
                 Some(Ok(frame)) => {
@@ -225,6 +234,15 @@ impl Lines {
 fn version(headers: &HeaderMap) -> String {
     let named = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok());
     named.unwrap_or("one that does not say").chars().take(40).collect()
+}
+
+/// Whether a daemon that says nothing for a while still takes requests: one that is stopped does not.
+async fn still_answers(at: &Path) -> Result<(), CallError> {
+    match call(at, Method::GET, "/api/1", Vec::new()).await {
+        Err(silent @ CallError::Silent { .. }) => Err(silent),
+        // If it ended, the answer that is waited for is cut off, too.
+        _ => Ok(()),
+    }
 }
 
 async fn call(at: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, CallError> {

@@ -16,7 +16,7 @@ pub(crate) struct Shown<'a> {
     pub(crate) origins: &'a [&'a str],
     /// All `Content-Type` headers.
     pub(crate) kinds: &'a [&'a str],
-    /// What stands behind `Bearer` in the `Authorization` header, if there is one of them.
+    /// What stands behind `Bearer` in the `Authorization` header, if there is one of them: a token, or a page's pass.
     pub(crate) token: Option<&'a str>,
 }
 
@@ -48,7 +48,10 @@ const GROUPS: &str = "/api/1/groups/";
 /// The type of a body.
 const JSON: &str = "application/json";
 
-/// Judges a request; `is_good` knows the tokens.
+/// The address where this daemon proves itself to a page.
+pub(crate) const PROOF_PATH: &str = "/api/1/proof";
+
+/// Judges a request; `is_good` knows the tokens and passes.
 pub(crate) fn judge(shown: Shown<'_>, is_good: impl Fn(&str) -> bool) -> Verdict {
     let [host] = shown.hosts else { return Verdict::OtherHost };
     if shown.absolute || !is_here(host) {
@@ -60,7 +63,7 @@ pub(crate) fn judge(shown: Shown<'_>, is_good: impl Fn(&str) -> bool) -> Verdict
         _ => return Verdict::OtherOrigin,
     }
     let needs_token = match (shown.method, shown.path) {
-        ("POST", TOKEN_PATH) => false,
+        ("POST", TOKEN_PATH | PROOF_PATH) => false,
         ("GET", path) => !is_page(path),
         (_, COMMAND_PATH | LINK_PATH) => return Verdict::OtherMethod,
         ("POST" | "PUT" | "PATCH" | "DELETE", _) => true,
@@ -117,6 +120,7 @@ mod tests {
     const PATHS: &[&str] = &[
         "/api/1/groups",
         TOKEN_PATH,
+        PROOF_PATH,
         "/api/1/command",
         "/api/1/link",
         "/",
@@ -142,7 +146,7 @@ mod tests {
             "GET" => Some(good || is_open),
             "POST" | "PUT" | "PATCH" | "DELETE" if shown.path == "/api/1/command" => None,
             "POST" | "PUT" | "PATCH" | "DELETE" if shown.path == "/api/1/link" => None,
-            "POST" if shown.path == TOKEN_PATH => Some(true),
+            "POST" if [TOKEN_PATH, PROOF_PATH].contains(&shown.path) => Some(true),
             "POST" | "PUT" | "PATCH" | "DELETE" => Some(good),
             _ => None,
         };
@@ -194,9 +198,10 @@ mod tests {
                 }
             }
         }
-        // Four hosts and two origins. GET: seven addresses with the good token, and the page with any of four; of any type.
-        assert_eq!(served - changes, 4 * 2 * 7 * (7 + 2 * 4));
-        // The code with any token. Of JSON with the good one, POST six, PUT and PATCH seven; a file's content and DELETE of any type.
-        assert_eq!(changes, 4 * 2 * (4 + 6 + 7 + 7 + 6 + 7 * 7));
+        // Four hosts and two origins. GET: eight addresses with the good token, and the page with any of four; of any type.
+        assert_eq!(served - changes, 4 * 2 * 7 * (8 + 2 * 4));
+        // The code and the proof with any token. Of JSON with the good one, POST four, PUT and PATCH eight, of them a file's content of any
+        // type; DELETE of any type.
+        assert_eq!(changes, 4 * 2 * (2 * 4 + 6 + 7 + 7 + 8 + 7 * 8));
     }
 }

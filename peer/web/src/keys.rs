@@ -91,17 +91,22 @@ impl Keys {
         lock(&self.codes).retain(|code| now.saturating_duration_since(code.since) < CODE_LIFE);
     }
 
+    /// Uses a code up; whether it was one. Blocks on the disk.
+    pub(crate) fn take(&self, code: &str, now: Instant) -> bool {
+        let given = hash(code);
+        self.forget_old(now);
+        let mut codes = lock(&self.codes);
+        let place = codes.iter().position(|code| code.hash == given);
+        place.and_then(|place| codes.remove(place)).is_some()
+    }
+
     /// A token for a code, which is used up by that; nothing if there is no such code. Blocks on the disk.
     ///
     /// # Errors
     /// When the token cannot be kept.
     pub(crate) fn trade(&self, code: &str, now: Instant) -> io::Result<Option<Zeroizing<String>>> {
-        let given = hash(code);
-        self.forget_old(now);
-        {
-            let mut codes = lock(&self.codes);
-            let Some(place) = codes.iter().position(|code| code.hash == given) else { return Ok(None) };
-            codes.remove(place);
+        if !self.take(code, now) {
+            return Ok(None);
         }
         let token = secret()?;
         let mut tokens = lock(&self.tokens);
@@ -125,16 +130,30 @@ impl Keys {
     }
 }
 
-fn secret() -> io::Result<Zeroizing<String>> {
+/// 16 random bytes, in hexadecimal.
+pub(crate) fn secret() -> io::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
     getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
-    let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_BYTES));
-    for byte in bytes.iter() {
-        for half in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(half.into(), 16).unwrap_or('0'));
-        }
+    Ok(Zeroizing::new(hex(bytes.as_ref())))
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.push(char::from_digit(half.into(), 16).unwrap_or('0'));
     }
-    Ok(text)
+    text
+}
+
+/// The bytes that [`hex`] wrote; nothing if they are none.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
 }
 
 fn hash(secret: &str) -> String {

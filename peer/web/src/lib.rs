@@ -4,7 +4,7 @@
 //!
 //! `socket` is where it listens and who may connect, `serve` the connections and their bounds, `api` what can be asked,
 //! `resources` what can be looked at and done, `feed` and `events` what happens, `loopback` the
-//! same for a browser, behind `guard` and `keys`, with the `page`, and `caller` the other end: what `shoal` does on the socket.
+//! same for a browser, behind `guard`, `keys` and `pages`, with the `page`, and `caller` the other end: what `shoal` does on the socket.
 
 mod answer;
 mod api;
@@ -17,6 +17,7 @@ mod keys;
 mod loopback;
 mod metrics;
 mod page;
+mod pages;
 mod redirect;
 mod resources;
 mod roots;

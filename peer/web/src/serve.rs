@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Asked};
 use crate::events::{self, Recent};
 use crate::keys::Keys;
-use crate::loopback;
+use crate::loopback::{self, Doors};
 use crate::resources::{Site, Work};
 use crate::roots::Reach;
 use crate::socket::{self, Socket, SocketError};
@@ -85,27 +85,25 @@ pub fn start(
     let given: Arc<[PathBuf]> = web.iter().flat_map(|web| web.roots.clone()).collect();
     let private: Arc<[PathBuf]> = web.iter().flat_map(|web| web.private.clone()).collect();
     let web = web.map(|web| web.at);
-    let web =
-        web.map(|at| loopback::listen(at).map_err(|error| format!("cannot serve at http://{at}: {error}")));
+    let web = web.map(|at| {
+        loopback::listen(at, &data).map_err(|error| format!("cannot serve at http://{at}: {error}"))
+    });
     // Whoever finds the socket finds the page, too.
     let sockets = socket::listen(&data, socket::runtime_folder().as_deref())?;
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
     let recent = Arc::new(Recent::default());
     tasks.spawn(events::collect(client.clone(), recent.clone(), closing.clone()));
     let work = Work::new(tasks.clone(), closing.clone());
-    let (listener, served) = match web {
-        None => (None, None),
-        Some(Ok(listener)) => (Some(listener), Some(Ok(()))),
-        Some(Err(error)) => (None, Some(Err(error))),
-    };
-    let at = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let keys = Arc::new(Keys::open(&data));
-    if let Some(listener) = listener {
+    let served = web.map(|listening| {
+        let (listener, at, pages) = listening?;
+        let doors = Doors { keys: keys.clone(), pages: Arc::new(pages) };
         let site = Site::new(client.clone(), Reach::Roots { given, private }, work.clone());
-        let router = loopback::router(client.clone(), site, recent.clone(), keys.clone(), closing.clone());
+        let router = loopback::router(client.clone(), site, recent.clone(), doors, closing.clone());
         tasks.spawn(accept_tcp(listener, router, tasks.clone(), closing.clone()));
-    }
-    let served = served.map(|served| served.and(at.ok_or_else(|| "it does not listen".to_owned())));
+        Ok(at)
+    });
+    let at = served.as_ref().and_then(|served: &Result<_, _>| served.as_ref().ok().copied());
     let loopback = at.map(|at| api::Loopback { at, keys });
     let site = Site::new(client.clone(), Reach::Everywhere, work);
     let router = api::router(client.clone(), asked, site, recent, loopback, closing.clone());

@@ -1,7 +1,7 @@
 //! The life of `shoal up`: the tracker first, then the client and its socket; at the end the client first.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::notice::{self, Notice};
 use super::setup::{Setup, client_folder, folder};
-use super::{Options, address, files, notice, typed};
+use super::{Options, address, files, typed};
 use crate::browser;
 
 /// What is logged when RUST_LOG does not say.
@@ -31,6 +32,8 @@ const LOG_FILTER: &str = "info,libp2p=warn";
 const LOG_FILE: &str = "shoal.log";
 /// How long the tracker may take to end, once the client has. What it acknowledged is on the disk already.
 const TRACKER_WITHIN: Duration = Duration::from_millis(800);
+/// How long it may take to end when it is started again at another address.
+const TRACKER_AGAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end waits for the last events to be shown.
 const EVENTS_WITHIN: Duration = Duration::from_millis(500);
 
@@ -45,24 +48,19 @@ pub(super) async fn run(options: Options) -> Result<()> {
         .context("cannot write the log file")?;
     descriptors::raise();
     if let Some(warning) = files::warning(&dir) {
-        tracing::warn!("{warning}");
-        // Where nobody reads it, the log has it.
-        let _ = writeln!(io::stderr(), "{warning}");
+        tell(&warning);
     }
     let own = dir.clone();
     let mut setup = Setup::read(dir, &options)?;
-    let tracker_folder = setup.tracker_folder();
     if setup.own_tracker() {
-        shoal_tracker::data_dir::make(&tracker_folder)?;
+        shoal_tracker::data_dir::make(&setup.tracker_folder())?;
     }
     let (trackers, path) = setup.trackers(options.join.as_deref())?;
-    let tracker = if setup.own_tracker() {
-        let listen = Some(setup.tracker_listen());
-        let config =
-            TrackerConfig { listen, ..TrackerConfig::new(trackers.clone(), path, 1, tracker_folder) };
-        Some(Tracker::start(config).await.map_err(|error| setup.failed(error))?)
-    } else {
-        None
+    let mut tracker = match setup.own_tracker() {
+        true => {
+            Some(start_tracker(&setup, trackers.clone(), path).await.map_err(|error| setup.failed(error))?)
+        }
+        false => None,
     };
     let near = tracker.as_ref().map(|tracker| setup.near(tracker.peer_id())).transpose()?;
     let dialled = near.unwrap_or_else(|| trackers.clone());
@@ -78,16 +76,21 @@ pub(super) async fn run(options: Options) -> Result<()> {
             let events = tokio::spawn(screen.show_events(client.events(), end.clone()));
             say(&setup, &trackers, tracker.as_ref(), &client, &daemon);
             service::ready();
-            let noticed = tokio::spawn(notice::run(setup.given_out(), tracker.as_ref().map(Tracker::line)));
             let opened = tokio::spawn(open_page(daemon.path().to_owned(), daemon.page(), options.no_browser));
-            tokio::select! {
-                () = daemon.serve(&client) => {}
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-                () = service::watchdog() => {}
+            let mut notice = Notice::new(setup.given_out());
+            {
+                let mut serving = std::pin::pin!(daemon.serve(&client));
+                loop {
+                    tokio::select! {
+                        () = &mut serving => break,
+                        _ = terminate.recv() => break,
+                        _ = interrupt.recv() => break,
+                        _ = hangup.recv() => break,
+                        () = service::watchdog() => break,
+                        moved = notice.changed() => follow(&mut setup, &mut tracker, &client, moved).await,
+                    }
+                }
             }
-            noticed.abort();
             opened.abort();
             daemon.end(&client).await;
             end.cancel();
@@ -103,6 +106,52 @@ pub(super) async fn run(options: Options) -> Result<()> {
         tracing::warn!("the tracker did not end within {TRACKER_WITHIN:?}; it ends with the process");
     }
     ended
+}
+
+/// Starts the tracker that is in this process.
+async fn start_tracker(setup: &Setup, trackers: TrackerInfo, path: PathBuf) -> Result<Tracker> {
+    let listen = Some(setup.tracker_listen());
+    let folder = setup.tracker_folder();
+    Tracker::start(TrackerConfig { listen, ..TrackerConfig::new(trackers, path, 1, folder) }).await
+}
+
+/// This machine has another address: others are given that one. The tracker is started again, so that all that it hands out has it.
+async fn follow(
+    setup: &mut Setup,
+    tracker: &mut Option<Tracker>,
+    client: &Client,
+    (before, now): (IpAddr, IpAddr),
+) {
+    let mut line = None;
+    if let Some(running) = tracker.take() {
+        let _ = timeout(TRACKER_AGAIN_WITHIN, running.shutdown()).await;
+        let started = async {
+            let (trackers, path) = setup.trackers(None)?;
+            setup.keep()?;
+            start_tracker(setup, trackers, path).await
+        };
+        match started.await {
+            Ok(started) => {
+                line = Some(started.line());
+                *tracker = Some(started);
+            }
+            Err(error) => {
+                tell(&format!(
+                    "this machine's address is {now} now, and the tracker does not start there: {error:#}; start shoal up again"
+                ));
+                return;
+            }
+        }
+    }
+    client.give_out(setup.client_address());
+    tell(&notice::news(before, now, line.as_deref()));
+}
+
+/// Says something on the terminal and in the log.
+fn tell(text: &str) {
+    tracing::warn!("{text}");
+    // Where nobody reads it, the log has it.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Locks the client's folder.
@@ -129,6 +178,7 @@ async fn start_client(
 ) -> Result<(Client, Daemon)> {
     let config = ClientConfig {
         listen: setup.client_address(),
+        everywhere: setup.given_out().is_some(),
         trackers,
         data_dir,
         upload_slots: UPLOAD_SLOTS,

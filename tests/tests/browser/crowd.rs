@@ -5,23 +5,13 @@ use std::time::Instant;
 use serde_json::json;
 use shoal_tests::{Member, Trackers, chromium_or_skip, share_many};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, ENTER, ESCAPE};
 
 const FILES: usize = 10_000;
 /// Keys as WebDriver writes them.
-const TAB: &str = "\u{e004}";
-const ENTER: &str = "\u{e007}";
-const ESCAPE: &str = "\u{e00c}";
 const END: &str = "\u{e010}";
 const HOME: &str = "\u{e011}";
 const DOWN: &str = "\u{e015}";
-
-/// What has the focus: its name for a screen reader, and whether its focus can be seen.
-const FOCUS: &str = r"
-    const element = document.activeElement;
-    const style = getComputedStyle(element);
-    return [element.getAttribute('aria-label') ?? element.labels?.[0]?.textContent ?? element.innerText.split('\n')[0],
-        element === document.body || style.outlineStyle !== 'none'];";
 
 #[test]
 fn ten_thousand_files_are_walked_through_by_keys_alone() {
@@ -49,30 +39,15 @@ fn ten_thousand_files_are_walked_through_by_keys_alone() {
     assert_eq!(ann.complaints(), Vec::<String>::new());
 }
 
-/// Presses Tab until something of that name has the focus, which must be seen on the way.
-fn tab_to(ann: &Desk, name: &str) {
-    let mut passed = Vec::new();
-    for _ in 0..40 {
-        ann.browser.press(TAB);
-        let focus = ann.browser.run(FOCUS, vec![]);
-        assert_eq!(focus[1], true, "the focus on {focus} cannot be seen");
-        if focus[0] == name {
-            return;
-        }
-        passed.push(focus[0].clone());
-    }
-    panic!("no {name} behind {passed:?}");
-}
-
 fn walk(ann: &Desk) {
-    tab_to(ann, "films");
+    ann.tab_to("films");
     ann.browser.press(ENTER);
     ann.browser.until(".total", "10,000 files");
     let rows = ann.browser.run("return [document.querySelector('[role=grid]').getAttribute('aria-rowcount'), document.querySelectorAll('.row').length < 60]", vec![]);
     assert_eq!(rows, json!(["10001", true]));
-    tab_to(ann, "Search files");
-    tab_to(ann, "Share files");
-    tab_to(ann, "file-000000.bin");
+    ann.tab_to("Search files");
+    ann.tab_to("Share files");
+    ann.tab_to("file-000000.bin");
     ann.browser.press(END);
     let at = |index: &str, name: &str| {
         let script = format!(

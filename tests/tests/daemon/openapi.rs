@@ -3,11 +3,29 @@
 use serde_json::{Value, json};
 use shoal_tests::{Service, Trackers, ask_raw, random_file, until};
 
+/// One schema of an object that is put together of several.
+fn together(document: &Value, schema: &Value) -> Value {
+    let mut whole = json!({ "type": "object", "properties": {}, "required": [] });
+    for part in schema["allOf"].as_array().unwrap() {
+        let name = part["$ref"].as_str().unwrap_or_default().trim_start_matches('#');
+        let part = if name.is_empty() { part } else { document.pointer(name).unwrap() };
+        for (name, property) in part["properties"].as_object().unwrap() {
+            whole["properties"][name] = property.clone();
+        }
+        let required = part["required"].as_array().cloned().unwrap_or_default();
+        whole["required"].as_array_mut().unwrap().extend(required);
+    }
+    whole
+}
+
 /// What is wrong with a value, by that schema.
 fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("no {name}"));
         return faults(document, schema, value, at);
+    }
+    if schema["allOf"].is_array() {
+        return faults(document, &together(document, schema), value, at);
     }
     if let Some(choices) = schema["oneOf"].as_array().or_else(|| schema["anyOf"].as_array()) {
         let all: Vec<_> = choices.iter().map(|choice| faults(document, choice, value, at)).collect();

@@ -1,6 +1,8 @@
 //! Daemons that do not answer, and those that cannot be found where they were: what `shoal` says then.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ fn a_stopped_daemon_is_said_by_every_command_and_does_not_hide_another() {
     let dir = tempfile::tempdir().unwrap();
     let trackers = Trackers::start(dir.path(), 1);
     let ann = Service::start(dir.path(), "ann", &trackers.info(), &[]);
-    ann.signal(Signal::STOP);
+    ann.freeze();
     for arguments in [&["whoami"][..], &["watch"], &["web"]] {
         let begun = Instant::now();
         let said = ann.run(arguments, "");
@@ -45,6 +47,32 @@ fn a_command_may_take_longer_than_the_head_of_its_answer() {
     let said = ann.run(&["list_groups"], "");
     assert!(begun.elapsed() > Duration::from_secs(5), "{:?}: {said:?}", begun.elapsed());
     assert!(said.code == Some(1) && !said.stderr.contains("is it stopped?"), "{said:?}");
+}
+
+#[test]
+fn a_daemon_that_is_stopped_in_the_middle_of_an_answer_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("daemon.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    for arguments in [&["whoami"][..], &["watch"], &["web"]] {
+        let mut shoal = Command::new(binary("shoal"));
+        shoal.args(arguments).env("SHOAL_SOCKET", &socket).env_remove("SHOAL_PASSWORD");
+        let said = std::thread::scope(|scope| {
+            let said = scope.spawn(|| finish(&mut shoal, ""));
+            let (mut answered, _) = listener.accept().unwrap();
+            assert_ne!(answered.read(&mut [0; 4096]).unwrap(), 0);
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            answered.write_all(head.as_bytes()).unwrap();
+            // From here on it does nothing: it does not take the caller's next connection, either.
+            let said = said.join().unwrap();
+            drop(answered);
+            said
+        });
+        assert_eq!(said.code, Some(1), "{arguments:?}: {said:?}");
+        assert!(said.stderr.contains("does not answer; is it stopped?"), "{arguments:?}: {said:?}");
+        // What the caller asked meanwhile.
+        drop(listener.accept().unwrap());
+    }
 }
 
 #[test]

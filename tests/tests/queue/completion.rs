@@ -88,3 +88,33 @@ fn no_command_runs_for_a_file_that_was_there_already() {
     until("the command ran for what was fetched", || world.path("fetched.bin.ran").exists());
     assert!(!world.path("there.bin.ran").exists());
 }
+
+#[test]
+fn a_command_that_waits_when_the_client_is_killed_runs_once_after_the_next_start() {
+    let mut world = World::new();
+    for name in ["a.bin", "b.bin", "c.bin", "d.bin"] {
+        world.ann.share("g", name, 1_000);
+    }
+    let here = world.path("");
+    let mut bob = world.member("bob");
+    let command = format!(
+        "sh -c 'cd \"{}\"; echo begun >> $SHOAL_FILE.ran; for i in $(seq 2000); do [ -e go ] && exit; sleep 0.05; done'",
+        here.display()
+    );
+    bob.ok(&format!("set on_complete '{}'", command.replace('\'', "'\"'\"'")));
+    for name in ["a.bin", "b.bin", "c.bin", "d.bin"] {
+        download(&mut bob, name, &world.path(name));
+        bob.until_download(name, "C");
+    }
+    let ran = |name: &str| std::fs::read_to_string(here.join(format!("{name}.ran"))).unwrap_or_default();
+    let begun =
+        || ["a.bin", "b.bin", "c.bin", "d.bin"].into_iter().filter(|name| ran(name) == "begun\n").count();
+    until("two of them run", || begun() == 2);
+    // What ran goes on; what waited is run now, although nobody has logged in.
+    let bob = bob.kill().restart();
+    until("all of them ran", || begun() == 4);
+    std::fs::write(here.join("go"), "").unwrap();
+    drop(bob);
+    // And not again.
+    assert_eq!(begun(), 4);
+}

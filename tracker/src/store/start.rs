@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
-use shoal_console::disk;
 
 use super::{Store, StoreError, disk};
 
@@ -52,7 +51,7 @@ pub(super) fn unmark(copy: &Connection) -> Result<(), StoreError> {
 }
 
 fn write_mark(dir: &Path, mark: &str) -> std::io::Result<()> {
-    disk::replace(&dir.join(MARK), mark.as_bytes())
+    shoal_disk::replace(&dir.join(MARK), mark.as_bytes())
 }
 
 #[cfg(test)]

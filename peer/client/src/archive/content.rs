@@ -245,6 +245,24 @@ impl Content {
     }
 }
 
+/// What a share and a download are of, alike.
+macro_rules! of_a_file {
+    ($form:ty) => {
+        impl $form {
+            pub(super) fn key(&self) -> FileKey {
+                FileKey { group: self.group, file: self.file }
+            }
+
+            pub(super) fn name(&self) -> FileRef {
+                FileRef { group: self.group_name.clone(), file: self.manifest.name.clone() }
+            }
+        }
+    };
+}
+
+of_a_file!(Share);
+of_a_file!(Download);
+
 impl Share {
     fn of(record: ShareRecord) -> Self {
         let ShareRecord { user, key, group, manifest, path, identity } = record;
@@ -256,14 +274,6 @@ impl Share {
         let (key, identity) = (self.key(), self.identity());
         let Self { user, group_name: group, manifest, path, .. } = self;
         ShareRecord { user, key, group, manifest, path, identity }
-    }
-
-    pub(super) fn key(&self) -> FileKey {
-        FileKey { group: self.group, file: self.file }
-    }
-
-    pub(super) fn name(&self) -> FileRef {
-        FileRef { group: self.group_name.clone(), file: self.manifest.name.clone() }
     }
 
     pub(super) fn identity(&self) -> FileIdentity {
@@ -353,14 +363,6 @@ impl Download {
             rank,
             limit,
         }
-    }
-
-    pub(super) fn key(&self) -> FileKey {
-        FileKey { group: self.group, file: self.file }
-    }
-
-    pub(super) fn name(&self) -> FileRef {
-        FileRef { group: self.group_name.clone(), file: self.manifest.name.clone() }
     }
 }
 

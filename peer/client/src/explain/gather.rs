@@ -81,7 +81,7 @@ impl Client {
             fetching: 0,
             is_up_scheduled: now.up != usual.0,
             is_down_scheduled: now.down != usual.1,
-            address: self.0.reached_at,
+            address: self.reached_at(),
             is_forwarded: self.is_forwarded(),
             was_reached: self.0.swarm.was_reached(),
         })

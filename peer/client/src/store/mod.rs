@@ -3,6 +3,7 @@
 //! Called by `shares` and `transfers`, which own what the rows mean, and by `archive`, which moves them all. Every call runs on a blocking thread; a write is
 //! durable when its future completes. Dropping a future does not undo its call.
 
+mod commands;
 mod downloads;
 mod moves;
 mod rows;
@@ -18,13 +19,14 @@ use rusqlite::{Connection, ErrorCode};
 use shoal_console::secrets::private_database;
 use shoal_engine::Lack;
 
+pub(crate) use commands::Completed;
 pub(crate) use downloads::{DownloadRecord, DownloadState};
 pub(crate) use moves::MoveRecord;
 pub(crate) use shares::{ShareRecord, time, time_column};
 pub(crate) use whole::Whole;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA: i64 = 4;
+const SCHEMA: i64 = 5;
 
 /// How long a call waits for another process that looks into the database (a backup, say).
 const BUSY: Duration = Duration::from_secs(5);
@@ -35,6 +37,14 @@ const MOVES: &str = "
         source blob primary key, target blob not null, copy blob,
         size integer, mtime_ns integer, inode integer, device integer, ctime_ns integer
     ) strict, without rowid;
+";
+
+/// Completed downloads whose commands have not begun.
+const COMMANDS: &str = "
+    create table command (
+        id integer primary key, group_name text not null, file_name text not null, path blob not null,
+        size integer not null, sha1 blob not null
+    ) strict;
 ";
 
 const TABLES: &str = "
@@ -64,7 +74,7 @@ const TABLES: &str = "
 const FROM_1: &str = "alter table download add column verified integer not null default 0;";
 /// Changes a database of version 2 into version 3.
 const FROM_2: &str = "alter table share add column ctime_ns integer;";
-/// Changes a database of version 3 into this version, with [`MOVES`].
+/// Changes a database of version 3 into version 4, with [`MOVES`]; [`COMMANDS`] make it this version.
 const FROM_3: &str = "alter table download add column priority text not null default 'normal';
     alter table download add column position integer;
     alter table download add column rate_limit integer;";
@@ -150,10 +160,11 @@ impl Store {
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;
         let changes: &[&str] = match found {
             SCHEMA => &[],
-            0 => &[TABLES, MOVES],
-            1 => &[FROM_1, FROM_2, FROM_3, MOVES],
-            2 => &[FROM_2, FROM_3, MOVES],
-            3 => &[FROM_3, MOVES],
+            0 => &[TABLES, MOVES, COMMANDS],
+            1 => &[FROM_1, FROM_2, FROM_3, MOVES, COMMANDS],
+            2 => &[FROM_2, FROM_3, MOVES, COMMANDS],
+            3 => &[FROM_3, MOVES, COMMANDS],
+            4 => &[COMMANDS],
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
         };
         if !changes.is_empty() {
@@ -263,7 +274,7 @@ mod tests {
         let second = third.replace("        ctime_ns integer,\n", "");
         let first = second.replace("        verified integer not null default 0,\n", "");
         assert!(first.len() < second.len() && second.len() < third.len() && third.len() < TABLES.len());
-        for (version, then) in [(1, first), (2, second), (3, third)] {
+        for (version, then) in [(1, first), (2, second), (3, third), (4, TABLES.to_owned() + MOVES)] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("client.db");
             let mut connection = Connection::open(&path).unwrap();
@@ -274,6 +285,7 @@ mod tests {
                 let store = Store::open(&path).unwrap();
                 assert_eq!(store.downloads(shoal_common::Uid([1; 16])).await.unwrap(), []);
                 assert_eq!(store.shares(shoal_common::Uid([1; 16])).await.unwrap(), []);
+                assert_eq!(store.take_command().await.unwrap(), None);
             }
         }
     }

@@ -10,9 +10,8 @@ use shoal_engine::hash::FileIdentity;
 
 use super::Downloads;
 use super::end::End;
-use crate::on_complete::Completed;
 use crate::shares::ShareError;
-use crate::store::{DownloadRecord, DownloadState, ShareRecord, StoreError};
+use crate::store::{Completed, DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
 use tracing::Instrument;
 
@@ -59,6 +58,10 @@ impl Downloads {
             // It is about to be forgotten.
             End::Cancelled => return self.list().ended(key, run, DownloadState::Paused),
         };
+        if state == DownloadState::Complete && downloaded {
+            // First, so that a crash between the two loses no command.
+            parts.on_complete.completed(completed(record, &group)).await;
+        }
         let recorded = parts.store.set_download_state(record.user, key, state.clone(), verified).await;
         self.list().ended(key, run, state.clone());
         if let Err(error) = recorded {
@@ -74,9 +77,6 @@ impl Downloads {
                 let took =
                     took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
                 let took_ms = took.map(|(ms, _)| ms);
-                if downloaded {
-                    parts.on_complete.completed(completed(record, &group));
-                }
                 let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
                 parts.events.emit(Event::Complete { group, file, path, size, took_ms, average });
                 if share {
@@ -101,7 +101,7 @@ impl Downloads {
         let is_complete = state == DownloadState::Complete;
         if is_complete && downloaded {
             let (group, _) = self.name_of(record);
-            self.parts.on_complete.completed(completed(record, &group));
+            self.parts.on_complete.completed(completed(record, &group)).await;
         }
         if let Err(error) =
             self.parts.store.set_download_state(record.user, record.key, state, verified).await

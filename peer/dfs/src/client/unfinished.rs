@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use shoal_common::{Blake3, FileDigest, Sha1};
-use shoal_console::disk;
 use zeroize::Zeroize;
 
 use crate::keyring::Keyring;
@@ -109,7 +108,7 @@ impl Unfinished {
         };
         let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(256));
         minicbor::encode(&body, &mut *plain).expect("a vector takes every write");
-        disk::replace(&path, &keyring.seal_local(&plain, PURPOSE))?;
+        shoal_disk::replace(&path, &keyring.seal_local(&plain, PURPOSE))?;
         Ok(Self { path, secret, resumed: false })
     }
 

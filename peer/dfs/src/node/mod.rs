@@ -143,7 +143,7 @@ impl Node {
             ways: None,
             control: control.clone(),
             known,
-            listen: local_addr.to_string(),
+            listen: watch::channel(local_addr.to_string()).1,
             report: {
                 let say = say.clone();
                 Arc::new(move |learned| trackers::learned(&say, learned))

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use shoal_common::UserName;
-use shoal_console::disk;
 use shoal_disk::Lock;
 
 use super::{MAX_JOBS, MAX_PATH, Queue};
@@ -149,7 +148,7 @@ impl QueueFile {
     fn write(&self, queue: Queue) -> io::Result<()> {
         let kept = Kept { user: self.user.clone(), store: self.store.clone(), queue };
         let body = minicbor::to_vec(&kept).map_err(io::Error::other)?;
-        disk::replace(&self.path(), &[blake3::hash(&body).as_bytes(), &body[..]].concat())
+        shoal_disk::replace(&self.path(), &[blake3::hash(&body).as_bytes(), &body[..]].concat())
     }
 }
 

@@ -40,6 +40,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "draw.js": SCRIPT,
         "folders.js": SCRIPT,
         "format.js": SCRIPT,
+        "key.js": SCRIPT,
         "list.js": SCRIPT,
         "notices.js": SCRIPT,
         "panel.js": SCRIPT,

@@ -9,7 +9,7 @@ use askama::Template;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
 use crate::VERSION;
@@ -45,7 +45,12 @@ pub(crate) fn router() -> Router {
     Router::new().route("/", get(shell)).route("/assets/{*name}", get(asset))
 }
 
-async fn shell() -> Response {
+/// The page. It is at one address: a name such as `localhost` may lead elsewhere, too, where another user's program listens.
+async fn shell(headers: HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if let Some(port) = host.strip_prefix("localhost") {
+        return Redirect::temporary(&format!("http://127.0.0.1{port}/")).into_response();
+    }
     match (Shell { version: VERSION, modules: assets::modules().collect() }).render() {
         Ok(text) => {
             let kind = HeaderValue::from_static("text/html; charset=utf-8");

@@ -38,7 +38,7 @@ async fn shown_limits(client: &Client) -> Result<Value, ClientError> {
     Ok(json!({
         "up": up.unwrap_or(0), "down": down.unwrap_or(0),
         "up_now": now.up.unwrap_or(0), "down_now": now.down.unwrap_or(0),
-        "schedule": client.schedule(),
+        "schedule": client.schedule(), "clock": client.local_time(),
     }))
 }
 

@@ -253,6 +253,8 @@ pub struct Limits {
     pub down_now: u64,
     /// The windows of the week in which other limits hold.
     pub schedule: Vec<WindowRow>,
+    /// The day and time by which the schedule goes: the machine's.
+    pub clock: String,
 }
 
 /// A time of the week in which other limits hold, in local time.

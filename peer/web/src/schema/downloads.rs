@@ -1,5 +1,6 @@
 //! What answers about downloads hold.
 
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// The downloads.
@@ -9,9 +10,9 @@ pub struct Downloads {
     pub downloads: Vec<DownloadRow>,
 }
 
-/// A download.
-#[derive(ToSchema)]
-pub struct DownloadRow {
+/// What is said of a download wherever it is shown.
+#[derive(ToSchema, Serialize)]
+pub struct DownloadFields {
     /// D while it runs, C complete, F failed, P paused.
     pub state: String,
     /// Why it failed.
@@ -24,8 +25,6 @@ pub struct DownloadRow {
     pub percent: u8,
     /// Bytes per second now.
     pub rate: u64,
-    /// Sources in use: their number.
-    pub sources: u64,
     /// Where it goes.
     pub path: String,
     /// Size in bytes.
@@ -47,40 +46,22 @@ pub struct DownloadRow {
     pub speed_limited: Option<bool>,
 }
 
+/// A download.
+#[derive(ToSchema, Serialize)]
+pub struct DownloadRow {
+    /// What is said of it everywhere.
+    #[serde(flatten)]
+    pub fields: DownloadFields,
+    /// Sources in use: their number.
+    pub sources: u64,
+}
+
 /// A download in detail.
-#[derive(ToSchema)]
+#[derive(ToSchema, Serialize)]
 pub struct DownloadDetail {
-    /// D while it runs, C complete, F failed, P paused.
-    pub state: String,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// The group.
-    pub group: String,
-    /// The file.
-    pub file: String,
-    /// How much is there, in whole percent.
-    pub percent: u8,
-    /// Bytes per second now.
-    pub rate: u64,
-    /// Where it goes.
-    pub path: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// Bytes that are verified and written.
-    pub verified: u64,
-    /// Time left at this rate; null while nothing moves.
-    #[schema(required)]
-    pub seconds_left: Option<u64>,
-    /// What it does, waits for, or is limited by.
-    pub activity: Option<String>,
-    /// Its place in the queue while it waits for its turn, 1 for the next one.
-    pub queued: Option<u64>,
-    /// `high` or `low`, where it is not normal.
-    pub priority: Option<String>,
-    /// Its own limit in bytes per second.
-    pub limit: Option<u64>,
-    /// Present and true while a rate limit holds it up.
-    pub speed_limited: Option<bool>,
+    /// What is said of it everywhere.
+    #[serde(flatten)]
+    pub fields: DownloadFields,
     /// The pieces that are there; null where that cannot be told.
     #[schema(required)]
     pub pieces: Option<Pieces>,
@@ -89,7 +70,7 @@ pub struct DownloadDetail {
 }
 
 /// Which pieces are there.
-#[derive(ToSchema)]
+#[derive(ToSchema, Serialize)]
 pub struct Pieces {
     /// How many the file has.
     pub count: u32,
@@ -100,7 +81,7 @@ pub struct Pieces {
 }
 
 /// A source of a download.
-#[derive(ToSchema)]
+#[derive(ToSchema, Serialize)]
 pub struct SourceRow {
     /// The user; null for a mirror.
     #[schema(required)]

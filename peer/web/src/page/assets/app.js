@@ -1,8 +1,9 @@
-// The page: trades the code of a link for a token, shows who is here, and a view for what stands behind the `#` of the address.
+// The page: trades the code of a link for a key, shows who is here, and a view for what stands behind the `#` of the address.
 
-import { hooks, token, trade } from './api.js';
-import { h, icon, keyed, name, plain, say } from './dom.js';
+import { hooks, trade } from './api.js';
+import { h, icon, keyed, name, plain, say, told, words } from './dom.js';
 import { rate } from './format.js';
+import { load, tabs } from './key.js';
 import { announce, failed, notice } from './notices.js';
 import { closeAll } from './panel.js';
 import { lock, looked, on, refreshed, state } from './store.js';
@@ -84,7 +85,7 @@ function bare() {
   const kind = state.link === 'locked' ? 'locked' : state.session ? 'signin' : 'waiting';
   if (app.dataset.bare === kind && kind === 'signin') return;
   app.dataset.bare = kind;
-  app.replaceChildren({ locked: () => locked(refused), signin, waiting }[kind]());
+  app.replaceChildren({ locked: () => locked(refused ?? state.why), signin, waiting }[kind]());
   document.title = 'Shoal';
   app.querySelector('input')?.focus();
 }
@@ -94,7 +95,7 @@ function surround() {
   delete app.dataset.bare;
   const away = state.link === 'away';
   frame.banner.hidden = !away;
-  if (away) say(frame.banner, 'The client does not answer; trying again.');
+  if (away) say(frame.banner, state.why ?? 'The client does not answer; trying again.');
   const down = state.downloads.reduce((sum, row) => sum + (row.state === 'D' ? row.rate : 0), 0);
   say(frame.link, away ? 'Not connected' : down > 0 ? `↓ ${rate(down)}` : 'Connected');
   frame.who.replaceChildren(name(state.session.user));
@@ -131,15 +132,20 @@ function followed() {
   frame?.title.focus();
 }
 
+// What of an event is a name, or holds one.
+const NAMES = ['path', 'file', 'group', 'user', 'from', 'to', 'source', 'mirror'];
+
 /** Says what happened; outside of the page too, if nobody looks at it. */
-function told({ event, text, group, user, file }) {
-  const [words, href] = {
-    join_request: [`${user} asks to join ${group}.`, groupLink(group, 'members')],
-    complete: [`${file} is complete.`, '#/downloads'],
-    failed: [text, '#/downloads'],
-  }[event] ?? [text];
-  notice(words, BAD.includes(event) ? 'bad' : GOOD.includes(event) ? 'good' : '', href);
-  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: plain(words) });
+function happened(event) {
+  const { text, group, user, file } = event;
+  const all = told(text, NAMES.map((field) => event[field]));
+  const [what, href] = {
+    join_request: () => [words`${user} asks to join ${group}.`, groupLink(group, 'members')],
+    complete: () => [words`${file} is complete.`, '#/downloads'],
+    failed: () => [all, '#/downloads'],
+  }[event.event]?.() ?? [all];
+  notice(what, BAD.includes(event.event) ? 'bad' : GOOD.includes(event.event) ? 'good' : '', href);
+  if (document.hidden && href && globalThis.Notification?.permission === 'granted') new Notification('Shoal', { body: what.text });
 }
 
 /** A newer program may need a newer page. */
@@ -157,12 +163,12 @@ async function begin() {
     const code = location.hash.slice(1);
     // It is good once: it must not stay in the history.
     history.replaceState(null, '', '/');
-    await trade(code).catch((error) => (refused = token.get() ? null : error.message));
+    await trade(code).catch(async (error) => (refused = await load() ? null : error.message));
   }
   for (const topic of ['link', 'session', 'groups', 'downloads']) on(topic, topic === 'link' || topic === 'session' ? show : () => frame && surround());
   on('problem', failed);
   on('link', () => state.link === 'open' && frame && announce('Connected'));
-  on('event', told);
+  on('event', happened);
   addEventListener('hashchange', () => (CODE.test(location.hash) ? location.reload() : followed()));
   document.querySelector('.skip').addEventListener('click', (event) => {
     event.preventDefault();
@@ -177,8 +183,8 @@ async function begin() {
     }
   });
   document.addEventListener('visibilitychange', () => looked(document.hidden));
-  // Another tab has got a token, or the one that this tab uses is gone.
-  addEventListener('storage', (event) => event.key === 'shoal-token' && refreshed());
+  // Another tab has got a key.
+  tabs.addEventListener('message', () => refreshed());
   show();
   refreshed();
 }

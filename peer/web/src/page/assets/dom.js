@@ -6,6 +6,8 @@ const SVG = 'http://www.w3.org/2000/svg';
 const ICONS = {
   down: 'M8 2v9M4 7l4 4 4-4M3 14h10',
   up: 'M8 13V4M4 8l4-4 4 4M3 2h10',
+  top: 'M3 2h10M8 14V5M4 9l4-4 4 4',
+  bottom: 'M3 14h10M8 2v9M4 7l4 4 4-4',
   group: 'M6 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM1 14c0-3 2-5 5-5s5 2 5 5M11 2a3 3 0 0 1 0 6M12 9c2 0 3 2 3 5',
   file: 'M4 1h6l3 3v11H4zM10 1v3h3',
   gear: 'M8 10a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM8 1v2M8 13v2M1 8h2M13 8h2M3 3l1.5 1.5M11.5 11.5L13 13M3 13l1.5-1.5M11.5 4.5L13 3',
@@ -58,6 +60,46 @@ export function plain(text) {
 export function name(text, attributes) {
   return h('bdi', { title: plain(text), ...attributes }, plain(text));
 }
+
+/**
+ * A sentence with names in it. What others named is set apart from our words, in its own direction, so that a file called “x was deleted,
+ * press OK” is not read as ours. Made by `words` and `told`.
+ */
+class Words {
+  constructor(parts) {
+    this.parts = parts;
+  }
+
+  /** For the page. */
+  nodes() {
+    return this.parts.map((part) => (typeof part === 'string' ? plain(part) : name(part.name, { class: 'named' })));
+  }
+
+  /** For what takes text alone: names stand in quotation marks that they cannot close, and do not turn the text around them. */
+  get text() {
+    const quoted = (text) => `\u2068“${plain(text).replace(/[“”]/g, '"')}”\u2069`;
+    return this.parts.map((part) => (typeof part === 'string' ? plain(part) : quoted(part.name))).join('');
+  }
+}
+
+/** A sentence of the page's: words`${file} is complete.` */
+export function words(strings, ...values) {
+  const parts = (value) => (value instanceof Words ? value.parts : [{ name: String(value) }]);
+  return new Words(strings.flatMap((text, at) => (at < values.length ? [text, ...parts(values[at])] : [text])));
+}
+
+/** A sentence of the client's, in which these names may stand. */
+export function told(text, names) {
+  const found = [...new Set(names.filter((one) => typeof one === 'string' && one))].sort((one, other) => other.length - one.length);
+  if (!found.length) return new Words([text]);
+  const escaped = found.map((one) => one.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')).join('|');
+  // Not within a word.
+  const parts = text.split(new RegExp(`(?<![\\p{L}\\p{N}])(${escaped})(?![\\p{L}\\p{N}])`, 'u'));
+  return new Words(parts.map((part, at) => (at % 2 ? { name: part } : part)));
+}
+
+/** Either as it is put into an element. */
+export const spoken = (what) => (what instanceof Words ? what : new Words([String(what)]));
 
 /** A field with its label, and room for what is wrong with it. */
 export function field(label, input, hint) {

@@ -10,9 +10,10 @@ const SPARE = 6;
  * Makes a list.
  *
  * `label` names it; `columns` are `{ title, kind, key, sort, fill(cell, item) }`, where `sort(one, other)` makes the title a button and
- * `kind` is a class of its cells; `keyOf(item)` names a row; `open(item)` is what Enter and a click do; `sorted` is the first order, `{ key, down }`.
+ * `kind` is a class of its cells; `keyOf(item)` names a row; `open(item)` is what Enter and a click do; `sorted` is the first order, `{ key, down }`,
+ * unless another one was chosen in this browser for the list of that `id`.
  */
-export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
+export function list({ id, label, columns, keyOf, open, sorted, kind = '' }) {
   const rows = h('div', { class: 'rows', role: 'rowgroup' });
   const scroller = h('div', { class: 'scroller', role: 'presentation' }, rows);
   const nothing = h('div', { class: 'empty', hidden: true });
@@ -22,7 +23,7 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
   const shown = new Map();
   const spare = [];
   let items = [];
-  let order = sorted ?? null;
+  let order = remembered(id) ?? sorted ?? null;
   let height = 44;
   let active = 0;
   let activeKey = null;
@@ -40,6 +41,7 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
 
   function sortBy(column) {
     order = { key: column.key, down: order?.key === column.key && !order.down };
+    if (id) localStorage.setItem(`shoal-order-${id}`, JSON.stringify(order));
     arrange();
   }
 
@@ -186,6 +188,15 @@ export function list({ label, columns, keyOf, open, sorted, kind = '' }) {
     },
     end: () => sized.disconnect(),
   };
+}
+
+/** The order that was chosen for a list before. */
+function remembered(id) {
+  try {
+    return JSON.parse(localStorage.getItem(`shoal-order-${id}`));
+  } catch {
+    return null;
+  }
 }
 
 /** Compares two values of a field: numbers by size, texts as people sort them. */

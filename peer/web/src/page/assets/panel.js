@@ -1,7 +1,7 @@
 // What opens over or beside a view: a panel with the details of a row, and a dialog that asks.
 
-import { button, h, plain } from './dom.js';
-import { failed } from './notices.js';
+import { button, h, spoken } from './dom.js';
+import { failed, reason } from './notices.js';
 
 /** A panel beside the list; on a narrow page it lies over it. `closed` is called when it goes. */
 export function panel(closed) {
@@ -46,8 +46,8 @@ export function facts(...rows) {
 export function ask(title, content, verb, done, kind = 'main') {
   const problem = h('p', { class: 'problem', role: 'alert' });
   const main = h('button', { type: 'submit', class: kind }, verb);
-  const element = h('dialog', { 'aria-label': plain(title), onclose: () => element.remove() },
-    h('form', { class: 'ask', onsubmit: submit }, h('h2', null, plain(title)), content, problem,
+  const element = h('dialog', { 'aria-label': spoken(title).text, onclose: () => element.remove() },
+    h('form', { class: 'ask', onsubmit: submit }, h('h2', null, spoken(title).nodes()), content, problem,
       h('div', { class: 'buttons' }, button('Cancel', () => element.close()), main)));
 
   async function submit(event) {
@@ -59,7 +59,7 @@ export function ask(title, content, verb, done, kind = 'main') {
       await done();
       element.close();
     } catch (error) {
-      if (element.open) problem.textContent = plain(error.message);
+      if (element.open) problem.replaceChildren(...reason(error).nodes());
       else failed(error);
     } finally {
       main.disabled = false;
@@ -75,4 +75,4 @@ export function ask(title, content, verb, done, kind = 'main') {
 export const closeAll = () => document.querySelectorAll('dialog[open]').forEach((one) => one.close());
 
 /** Asks whether something that cannot be undone is meant. */
-export const sure = (title, text, verb, done) => ask(title, h('p', { dir: 'auto' }, plain(text)), verb, done, 'danger');
+export const sure = (title, text, verb, done) => ask(title, h('p', null, spoken(text).nodes()), verb, done, 'danger');

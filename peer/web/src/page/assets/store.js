@@ -1,15 +1,19 @@
 // What the page knows of the client, and who wants to hear when it changes. It comes from the API and from its events alone: nothing is
 // asked for again and again.
 
-import { get, path, token } from './api.js';
+import { get, path } from './api.js';
+import { told } from './dom.js';
+import { load } from './key.js';
 import { follow } from './stream.js';
 
 /** Seconds of rates that are kept for the graph. */
 export const HISTORY = 300;
 
 export const state = {
-  /** 'locked' without a token, else 'connecting', 'open' or 'away'. */
+  /** 'locked' without a key, else 'connecting', 'open' or 'away'. */
   link: 'connecting',
+  /** Why it is away or locked, if that is known. */
+  why: null,
   /** Who is logged in, and where; `null` until it is known. */
   session: null,
   groups: [],
@@ -38,9 +42,10 @@ export function tell(topic, value) {
   }
 }
 
-function setLink(link) {
-  if (state.link === link) return;
+function setLink(link, why = null) {
+  if (state.link === link && state.why === why) return;
   state.link = link;
+  state.why = why;
   tell('link');
 }
 
@@ -94,7 +99,7 @@ export async function explained(kind) {
 }
 
 /** An explanation with its next step. */
-export const sentence = ({ text, next }) => (next ? `${text} Next: ${next.replace(/\.?$/, '.')}` : text);
+export const sentence = ({ text, next, group, file }) => told(next ? `${text} Next: ${next.replace(/\.?$/, '.')}` : text, [group, file]);
 
 /** Looks at everything again. */
 export async function loadAll() {
@@ -128,29 +133,29 @@ function happened(event, data) {
 /** Does something that fails only while the client is away: then everything is loaded again anyway. */
 export function quietly(action) {
   return action().catch((error) => {
-    if (error.name !== 'Away' && error.status !== 401) tell('problem', error);
+    if (error.name !== 'Away' && error.name !== 'Locked') tell('problem', error);
   });
 }
 
 let stream = null;
 
-/** Begins to follow the client; it needs a token. */
-export function connect() {
+/** Begins to follow the client; it needs a key. */
+export async function connect() {
   stream?.stop();
-  if (!token.get()) return setLink('locked');
+  stream = null;
+  if (!await load()) return setLink('locked');
+  stream?.stop();
   setLink('connecting');
   stream = follow({
     open: () => (setLink('open'), quietly(loadAll)),
-    lost: () => setLink('away'),
-    locked: () => (token.drop(), lock()),
+    lost: (error) => setLink('away', error?.name === 'Away' ? error.message : null),
     event: happened,
   });
 }
 
-/** There may be another token: follows with it, out of sight only if this tab did already. */
-export function refreshed() {
-  if (!token.get()) return connect();
-  if (stream || !document.hidden) connect();
+/** There may be another key: follows with it, out of sight only if this tab did already. */
+export async function refreshed() {
+  if (stream || !document.hidden || !await load()) await connect();
 }
 
 let release = () => {};
@@ -169,12 +174,12 @@ async function rest() {
   stream = null;
 }
 
-/** The token is good no more. */
-export function lock() {
+/** The client does not know the key; a look at the page asks it again. */
+export function lock(why) {
   stream?.stop();
   stream = null;
   state.session = null;
-  setLink('locked');
+  setLink('locked', why || null);
 }
 
 /**

@@ -1,7 +1,8 @@
 // What happens, as it happens: server-sent events, read by `fetch` because `EventSource` sends no header. A stream that breaks is
 // opened again behind the last event that came.
 
-import { headers } from './api.js';
+import { ask } from './api.js';
+import { forget } from './key.js';
 
 // The first pause before another try, and the longest, in milliseconds.
 const PAUSE = 500;
@@ -9,7 +10,7 @@ const LONGEST = 15_000;
 // The client sends a comment every 15 s; a stream that is silent for longer than two is dead.
 const SILENT = 40_000;
 
-/** Reads events until `stop` is called. `on.event(name, data)`, `on.open()`, `on.lost()`, `on.locked()`. */
+/** Reads events until `stop` is called. `on.event(name, data)`, `on.open()`, `on.lost(error)`. */
 export function follow(on) {
   let last = null;
   let stopped = false;
@@ -20,8 +21,7 @@ export function follow(on) {
   async function once() {
     abort = new AbortController();
     const more = last === null ? {} : { 'last-event-id': last };
-    const answer = await fetch('/api/1/events', { headers: headers(more), signal: abort.signal, cache: 'no-store' });
-    if (answer.status === 401) return on.locked();
+    const answer = await ask('/api/1/events', { headers: more, signal: abort.signal }, true);
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     pause = PAUSE;
     on.open(last !== null);
@@ -53,13 +53,16 @@ export function follow(on) {
 
   async function run() {
     while (!stopped) {
+      let why = null;
       try {
         await once();
-      } catch {
+      } catch (error) {
         // However it broke, another try follows.
+        why = error;
       }
       if (stopped) return;
-      on.lost();
+      forget();
+      on.lost(why);
       // Up to half as long again, so that many pages do not come back at one moment.
       const wait = pause * (1 + Math.random() / 2);
       pause = Math.min(pause * 2, LONGEST);

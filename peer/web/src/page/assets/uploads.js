@@ -1,7 +1,8 @@
 // Files that go from the browser to the client, one after the other. They go on while other views are shown.
 
 import { path, upload } from './api.js';
-import { notice } from './notices.js';
+import { words } from './dom.js';
+import { notice, reason } from './notices.js';
 import { tell } from './store.js';
 
 /** `{ group, file, folder, name, sent, size }`, the one that goes now first. */
@@ -32,10 +33,10 @@ async function next() {
     });
     try {
       await going.done;
-      notice(`${one.name} is shared in ${one.group} now.`, 'good');
+      notice(words`${one.name} is shared in ${one.group} now.`, 'good');
       tell('shared', one.group);
     } catch (error) {
-      if (error.name !== 'AbortError') notice(`${one.name} is not shared: ${error.message}`, 'bad');
+      if (error.name !== 'AbortError') notice(words`${one.name} is not shared: ${reason(error)}`, 'bad');
     }
     uploads.shift();
     tell('uploads');

@@ -1,7 +1,7 @@
 // Downloads, as they move.
 
 import { get, patch, path, post } from '../api.js';
-import { button, field, h, keyed, name, plain, say } from '../dom.js';
+import { button, field, h, keyed, name, plain, say, told, words } from '../dom.js';
 import { pieceMap, rateGraph } from '../draw.js';
 import { pathInput } from '../folders.js';
 import { count, duration, exact, parseSize, rate, size } from '../format.js';
@@ -34,7 +34,7 @@ function controls(row, quiet) {
     const made = button(quiet ? `${words} ${row.file}` : words, () => act(made, action), { picture, quiet });
     return made;
   };
-  const cancel = () => (row.state === 'C' ? order(row, 'cancel') : sure('Cancel the download', `What is there of ${row.file} is removed.`, 'Cancel download', () => order(row, 'cancel')));
+  const cancel = () => (row.state === 'C' ? order(row, 'cancel') : sure('Cancel the download', words`What is there of ${row.file} is removed.`, 'Cancel download', () => order(row, 'cancel')));
   return [
     row.state !== 'C' && (runs ? make('Pause', 'pause', () => order(row, 'pause')) : make('Resume', 'play', () => order(row, 'resume'))),
     make(row.state === 'C' ? 'Take off the list' : 'Cancel', 'close', cancel),
@@ -47,6 +47,7 @@ export function downloads() {
   const sum = h('p', { class: 'total' });
   const detail = details(() => table.focus());
   const table = list({
+    id: 'downloads',
     label: 'Downloads',
     kind: 'tall',
     keyOf,
@@ -64,7 +65,7 @@ export function downloads() {
 
   function nameCell(cell, row) {
     const why = row.error ?? row.activity;
-    cell.replaceChildren(name(row.file), h('small', { class: row.error ? 'problem' : '' }, name(row.group), why && ` · ${plain(why)}`));
+    cell.replaceChildren(name(row.file), h('small', { class: row.error ? 'problem' : '' }, name(row.group), ...(why ? [' · ', ...told(why, [row.file, row.group]).nodes()] : [])));
   }
 
   function progressCell(cell, row) {
@@ -108,7 +109,7 @@ export function downloads() {
 function details(closed) {
   const map = pieceMap();
   const sources = h('ul', { class: 'peers' });
-  const why = h('p', { class: 'why', dir: 'auto' });
+  const why = h('p', { class: 'why' });
   const moving = h('div');
   const buttons = h('div', { class: 'buttons' });
   const pieces = h('p', { class: 'total' });
@@ -125,7 +126,7 @@ function details(closed) {
     key = keyOf(download);
     explained = null;
     // Nothing of the one before stays.
-    say(why, '');
+    why.replaceChildren();
     say(pieces, '');
     map.draw({ count: 0, have: '' });
     map.element.removeAttribute('aria-label');
@@ -146,9 +147,18 @@ function details(closed) {
     return h('div', { class: 'inline set' }, field('Priority', priority), field('Limit per second', limit), apply);
   }
 
+  /** To an end of the queue, among those of its priority. */
+  function queueTo(end) {
+    const made = button(`${end === 'first' ? 'First' : 'Last'} in the queue`, () => act(made, async () => {
+      await patch(at(row()), { queue: end });
+      await loadDownloads();
+    }), { picture: end === 'first' ? 'top' : 'bottom' });
+    return made;
+  }
+
   function moveTo(download) {
     const folder = pathInput({ required: true });
-    ask(`Move ${download.file}`, [field('Folder', folder.input), folder.element], 'Move', async () => {
+    ask(words`Move ${download.file}`, [field('Folder', folder.input), folder.element], 'Move', async () => {
       await post(at(download, 'move'), { folder: folder.input.value.trim() });
       await loadDownloads();
     });
@@ -169,7 +179,8 @@ function details(closed) {
     const now = `${key} ${download.state}`;
     if (buttons.key !== now) {
       buttons.key = now;
-      buttons.replaceChildren(...controls(download), ...(download.state === 'C' ? [button('Move to…', () => moveTo(row()), { picture: 'move' })] : []));
+      const more = download.state === 'C' ? [button('Move to…', () => moveTo(row()), { picture: 'move' })] : ['first', 'last'].map(queueTo);
+      buttons.replaceChildren(...controls(download), ...more);
     }
     if (!asked) quietly(look);
   }
@@ -208,7 +219,9 @@ function details(closed) {
     // It may be off the list by now.
     const said = await get(path('explain', found.group, found.file)).catch(() => null);
     const own = said?.explanations.find(({ kind }) => kind === 'download');
-    if (key === keyOf(found)) say(why, plain(own ? sentence(own) : found.error ?? found.activity ?? ''));
+    if (key !== keyOf(found)) return;
+    const words = own ? sentence(own) : told(found.error ?? found.activity ?? '', [found.file, found.group]);
+    why.replaceChildren(...words.nodes());
   }
 
   function source(one) {

@@ -1,7 +1,7 @@
 // A group: its files and who shares them, its members, and who asks to join.
 
 import { get, path, post, remove } from '../api.js';
-import { button, field, h, keyed, name, plain, say } from '../dom.js';
+import { button, field, h, keyed, name, plain, say, words } from '../dom.js';
 import { pathInput } from '../folders.js';
 import { count, size } from '../format.js';
 import { by, list, text } from '../list.js';
@@ -28,6 +28,7 @@ function files(group) {
   const details = panel(() => table.focus());
   let all = [];
   const table = list({
+    id: 'files',
     label: `Files of ${group}`,
     keyOf: (file) => file.name,
     open,
@@ -52,21 +53,21 @@ function files(group) {
   }
 
   async function begin(file, folder, overwrite = false) {
-    await post(path('downloads'), { group, file: file.name, ...(folder ? { folder } : {}), overwrite });
-    notice(`${file.name} is on its way.`, 'good');
+    const begun = await post(path('downloads'), { group, file: file.name, ...(folder ? { folder } : {}), overwrite });
+    notice(begun.complete ? words`${file.name} is here already: ${begun.path}` : words`${file.name} is on its way.`, 'good');
     await loadDownloads();
   }
 
   function downloadTo(file) {
     const { input, element } = pathInput({});
     const over = h('input', { type: 'checkbox' });
-    ask(`Download ${file.name}`, [field('Folder', input, 'Empty: the download folder.'), element,
+    ask(words`Download ${file.name}`, [field('Folder', input, 'Empty: the download folder.'), element,
       h('label', { class: 'check' }, over, 'Replace a file of that name')], 'Download', () => begin(file, input.value.trim(), over.checked));
   }
 
   function open(file) {
     const peers = h('ul', { class: 'peers' });
-    const stop = () => sure('Stop sharing', `${file.name} stays on this machine, and is no longer shared in ${group}.`, 'Stop sharing', async () => {
+    const stop = () => sure('Stop sharing', words`${file.name} stays on this machine, and is no longer shared in ${group}.`, 'Stop sharing', async () => {
       await remove(path('groups', group, 'files', file.name));
       details.close();
       await load();
@@ -87,8 +88,8 @@ function files(group) {
   }
 
   function show() {
-    const words = search.value.toLowerCase();
-    const found = all.filter((file) => file.name.toLowerCase().includes(words));
+    const sought = search.value.toLowerCase();
+    const found = all.filter((file) => file.name.toLowerCase().includes(sought));
     table.set(found);
     say(total, `${count(found.length, 'file')}, ${size(found.reduce((sum, file) => sum + file.size, 0))}`);
   }
@@ -137,7 +138,7 @@ function shareDialog(group, load) {
   const into = pathInput({});
   into.input.value = folderFor.last;
   const chosen = h('input', { type: 'file', multiple: true });
-  ask(`Share in ${group}`, [
+  ask(words`Share in ${group}`, [
     field('A file on this machine', here.input, 'It is shared where it is.'), here.element,
     h('p', { class: 'or' }, 'or'),
     field('Files to send', chosen, 'They are copied, then shared.'),
@@ -149,7 +150,7 @@ function shareDialog(group, load) {
     if (chosen.files.length) send(group, [...chosen.files], folderFor.last);
     if (!place) return;
     await post(path('groups', group, 'files'), { path: place });
-    notice(`${place} is shared in ${group} now.`, 'good');
+    notice(words`${place} is shared in ${group} now.`, 'good');
     await load();
   });
 }
@@ -167,7 +168,10 @@ function dropZone(element, take) {
     if (!files(event)) return;
     event.preventDefault();
     element.classList.remove('over');
-    take([...event.dataTransfer.files]);
+    const entries = [...event.dataTransfer.items ?? []].map((item) => item.webkitGetAsEntry?.());
+    const folders = entries.filter((entry) => entry?.isDirectory).map((entry) => entry.name);
+    for (const folder of folders) notice(words`${folder} is a folder, and was not sent: open it, and drop the files in it.`, 'bad');
+    take([...event.dataTransfer.files].filter((file) => !folders.includes(file.name)));
   };
   const all = { dragover: over, dragleave: out, drop: dropped };
   for (const [kind, listener] of Object.entries(all)) addEventListener(kind, listener);
@@ -192,7 +196,7 @@ function members(group) {
   function request(user) {
     const decide = (accept) => async () => {
       await post(path('groups', group, 'requests', user), { accept });
-      notice(accept ? `${user} is a member of ${group} now.` : `${user} was refused.`, 'good');
+      notice(accept ? words`${user} is a member of ${group} now.` : words`${user} was refused.`, 'good');
       await load();
     };
     const yes = button('Accept', () => act(yes, decide(true)), { kind: 'main', picture: 'check', 'aria-label': `Accept ${plain(user)}` });
@@ -200,7 +204,7 @@ function members(group) {
     return h('li', null, name(user), yes, no);
   }
 
-  const leave = button('Leave group', () => sure('Leave group', `You leave ${group} and stop sharing in it.`, 'Leave', async () => {
+  const leave = button('Leave group', () => sure('Leave group', words`You leave ${group} and stop sharing in it.`, 'Leave', async () => {
     await post(path('groups', group, 'leave'));
     // What is here is no longer told: nothing here may ask for it.
     ends.splice(0).forEach((end) => end());

@@ -1,7 +1,7 @@
 // All groups of the network: yours, and those that you may ask to join.
 
 import { path, post } from '../api.js';
-import { button, h, name } from '../dom.js';
+import { button, h, name, words } from '../dom.js';
 import { by, list, text } from '../list.js';
 import { act, notice } from '../notices.js';
 import { loadGroups, on, quietly, state } from '../store.js';
@@ -13,6 +13,7 @@ export function groups() {
   const search = h('input', { type: 'search', placeholder: 'Search groups', 'aria-label': 'Search groups' });
   const asked = new Set();
   const table = list({
+    id: 'groups',
     label: 'Groups',
     keyOf: (row) => row.group,
     open: (row) => (row.member ? (location.hash = groupLink(row.group)) : null),
@@ -41,14 +42,14 @@ export function groups() {
   async function join(row) {
     await post(path('groups', row.group, 'join'));
     asked.add(row.group);
-    notice(`You asked to join ${row.group}; its owner decides.`, 'good');
+    notice(words`You asked to join ${row.group}; its owner decides.`, 'good');
     show();
   }
 
   function show() {
-    const words = search.value.toLowerCase();
+    const sought = search.value.toLowerCase();
     // Copies, so that a row whose action changed is drawn again.
-    table.set(state.groups.filter(({ group }) => group.toLowerCase().includes(words)).map((row) => ({ ...row })));
+    table.set(state.groups.filter(({ group }) => group.toLowerCase().includes(sought)).map((row) => ({ ...row })));
   }
 
   search.addEventListener('input', show);

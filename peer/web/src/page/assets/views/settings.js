@@ -1,9 +1,9 @@
 // Limits, settings, and the account.
 
 import { get, path, post, put, remove } from '../api.js';
-import { button, field, h, keyed, name } from '../dom.js';
+import { button, field, h, keyed, name, say } from '../dom.js';
 import { pathInput } from '../folders.js';
-import { exact, parseSize } from '../format.js';
+import { exact, parseSize, size } from '../format.js';
 import { act, notice } from '../notices.js';
 import { ask } from '../panel.js';
 import { loadAll, on, quietly, state } from '../store.js';
@@ -30,6 +30,7 @@ function bytesOf(input) {
   return bytes;
 }
 
+const limited = (bytes) => (bytes ? `${size(bytes)}/s` : 'no limit');
 const show = (input, bytes) => (input.value = bytes ? exact(bytes) : '');
 const usual = (input) => (input.value.trim() ? bytesOf(input) : null);
 
@@ -67,6 +68,7 @@ export function settings() {
 function limits() {
   const [up, down] = [h('input', { placeholder: 'no limit' }), h('input', { placeholder: 'no limit' })];
   const windows = h('ul', { class: 'windows', 'aria-label': 'Other limits by time of day' });
+  const now = h('p', { class: 'total' });
   let rows = [];
 
   function line(row) {
@@ -97,10 +99,11 @@ function limits() {
     show(up, found.up);
     show(down, found.down);
     rows = found.schedule ?? [];
+    say(now, `Now: ↑ ${limited(found.up_now)}, ↓ ${limited(found.down_now)}. Times are those of the client’s machine, and it is ${found.clock} there.`);
     list();
     [before, windowsBefore] = [{ up: up.value, down: down.value }, JSON.stringify(typed())];
   };
-  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, add], load, async () => {
+  return section('Limits', [h('div', { class: 'pair' }, field('Upload limit', up, 'Such as 500k or 2 MiB/s.'), field('Download limit', down, 'Per second, for all together.')), windows, now, add], load, async () => {
     // Only what was changed here: the rest may have been changed elsewhere.
     const change = {};
     for (const [key, input] of [['up', up], ['down', down]]) if (input.value !== before[key]) change[key] = bytesOf(input);
@@ -153,7 +156,9 @@ function account() {
 
 function changePassword() {
   const [old, fresh] = ['current-password', 'new-password'].map((autocomplete) => h('input', { type: 'password', required: true, autocomplete }));
-  ask('Change the password', [field('Present password', old), field('New password', fresh)], 'Change', async () => {
+  // Password managers know by it whose password this is.
+  const user = h('input', { autocomplete: 'username', value: state.session.user, readonly: true, hidden: true });
+  ask('Change the password', [user, field('Present password', old), field('New password', fresh)], 'Change', async () => {
     await post(path('session', 'password'), { old: old.value, new: fresh.value });
     notice('The password is another one now.', 'good');
   });

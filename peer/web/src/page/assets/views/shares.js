@@ -1,7 +1,7 @@
 // What this client shares, and what is wrong with it.
 
 import { get, path, remove } from '../api.js';
-import { button, h, name, say } from '../dom.js';
+import { button, h, name, plain, say, spoken, told, words } from '../dom.js';
 import { count, size } from '../format.js';
 import { by, list, text } from '../list.js';
 import { sure } from '../panel.js';
@@ -16,6 +16,7 @@ export function shares() {
   let all = [];
   let why = new Map();
   const table = list({
+    id: 'shares',
     label: 'Shares',
     keyOf,
     sorted: { key: 'file' },
@@ -30,11 +31,12 @@ export function shares() {
 
   function nameCell(cell, row) {
     const problem = row.problem ?? why.get(keyOf(row));
-    cell.replaceChildren(name(row.file), h('small', { class: problem ? 'problem' : '', title: row.path, dir: 'auto' }, problem ?? row.path));
+    const about = problem ? spoken(row.problem ? told(row.problem, [row.file, row.group]) : problem).nodes() : name(row.path);
+    cell.replaceChildren(name(row.file), h('small', { class: problem ? 'problem' : '', title: plain(row.path) }, about));
   }
 
   function acts(cell, row) {
-    cell.replaceChildren(button(`Stop sharing ${row.file}`, () => sure('Stop sharing', `${row.file} stays on this machine, and is no longer shared in ${row.group}.`,
+    cell.replaceChildren(button(`Stop sharing ${row.file}`, () => sure('Stop sharing', words`${row.file} stays on this machine, and is no longer shared in ${row.group}.`,
       'Stop sharing', async () => (await remove(path('groups', row.group, 'files', row.file)), load())), { picture: 'close', quiet: true }));
   }
 

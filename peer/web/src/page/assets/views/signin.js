@@ -10,7 +10,7 @@ function gate(title, ...content) {
     h('h1', null, title), content);
 }
 
-/** Nothing can be seen without a token. */
+/** Nothing can be seen without a key. */
 export function locked(problem) {
   return gate('Shoal',
     problem && h('p', { class: 'problem', role: 'alert' }, problem),
@@ -21,7 +21,7 @@ export function locked(problem) {
 
 /** The client is asked for the first time. */
 export function waiting() {
-  return gate('Shoal', h('p', { role: 'status' }, state.link === 'away' ? 'The client does not answer; trying again.' : 'Asking the client…'));
+  return gate('Shoal', h('p', { role: 'status' }, state.link === 'away' ? state.why ?? 'The client does not answer; trying again.' : 'Asking the client…'));
 }
 
 /** Log in, or make an account. */
