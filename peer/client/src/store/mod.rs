@@ -24,7 +24,7 @@ pub(crate) use shares::{ShareRecord, time, time_column};
 pub(crate) use whole::Whole;
 
 /// Version of the schema below; a database of a later one is refused.
-const SCHEMA: i64 = 4;
+const SCHEMA: i64 = 5;
 
 /// How long a call waits for another process that looks into the database (a backup, say).
 const BUSY: Duration = Duration::from_secs(5);
@@ -54,6 +54,7 @@ const TABLES: &str = "
         overwrite integer not null, share integer not null, state text not null, error text,
         verified integer not null default 0,
         priority text not null default 'normal', position integer, rate_limit integer,
+        folder_options text, part_files integer, part_bytes integer,
         unique (user, gid, fid)
     ) strict;
     create index share_list on share (piece_list);
@@ -64,10 +65,15 @@ const TABLES: &str = "
 const FROM_1: &str = "alter table download add column verified integer not null default 0;";
 /// Changes a database of version 2 into version 3.
 const FROM_2: &str = "alter table share add column ctime_ns integer;";
-/// Changes a database of version 3 into this version, with [`MOVES`].
+/// Changes a database of version 3 into version 4, with [`MOVES`].
 const FROM_3: &str = "alter table download add column priority text not null default 'normal';
     alter table download add column position integer;
     alter table download add column rate_limit integer;";
+
+/// Changes a database of version 4 into this version.
+const FROM_4: &str = "alter table download add column folder_options text;
+    alter table download add column part_files integer;
+    alter table download add column part_bytes integer;";
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +157,10 @@ impl Store {
         let changes: &[&str] = match found {
             SCHEMA => &[],
             0 => &[TABLES, MOVES],
-            1 => &[FROM_1, FROM_2, FROM_3, MOVES],
-            2 => &[FROM_2, FROM_3, MOVES],
-            3 => &[FROM_3, MOVES],
+            1 => &[FROM_1, FROM_2, FROM_3, MOVES, FROM_4],
+            2 => &[FROM_2, FROM_3, MOVES, FROM_4],
+            3 => &[FROM_3, MOVES, FROM_4],
+            4 => &[FROM_4],
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
         };
         if !changes.is_empty() {

@@ -389,7 +389,8 @@ impl DownloadCore {
             };
             assert_eq!(asking, expected, "{piece:?}");
         }
-        let is_left = |piece: &PieceIndex| self.pieces[piece.as_usize()] != Piece::Written && self.is_chosen(*piece);
+        let is_left =
+            |piece: &PieceIndex| self.pieces[piece.as_usize()] != Piece::Written && self.is_chosen(*piece);
         assert_eq!(self.left as usize, self.layout.iter().filter(is_left).count());
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
         let exempt = self.sources.values().map(|source| source.window.exempt(self.layout.piece_length()));

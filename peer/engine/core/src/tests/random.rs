@@ -97,7 +97,10 @@ impl World {
                         assert!(other.source != source, "{piece:?} is asked twice of one source");
                         let missing = self.layout.iter().filter(|piece| {
                             let asked = self.requests.values().any(|asked| asked.waits_for(*piece));
-                            !asked && self.chosen.has(*piece) && !self.done.contains(piece) && !self.checking.contains(piece)
+                            !asked
+                                && self.chosen.has(*piece)
+                                && !self.done.contains(piece)
+                                && !self.checking.contains(piece)
                         });
                         assert_eq!(missing.count(), 0, "{piece:?} is asked for twice outside the endgame");
                     }
