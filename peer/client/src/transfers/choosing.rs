@@ -81,6 +81,8 @@ impl Transfers {
         self.0.parts.store.set_take(record.user, record.key, take.clone()).await?;
         self.list().choose(record.key, take, chosen.clone());
         let more = chosen.files(&known.layout).any(|file| !before.has(file));
+        // It may fit now.
+        self.list().hurry_if_waiting(record.key);
         let waits = if more { self.go_on(&record).await?.waits } else { None };
         let (files, bytes) = (chosen.files(&known.layout).count() as u64, chosen.bytes(&known.layout));
         Ok(FilesChosen { file: file.clone(), files: Some(files), bytes: Some(bytes), waits })

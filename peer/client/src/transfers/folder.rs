@@ -98,14 +98,13 @@ pub(super) async fn check(
     folders: &Folders,
     progress: &watch::Sender<Option<Hashing>>,
 ) -> Result<Destination, TransferError> {
-    let mut path = destination::resolved(typed, manifest.name.clone()).await?;
+    let path = destination::resolved(typed, manifest.name.clone()).await?;
     // A link to a folder stands for that folder.
-    if path.is_symlink()
-        && path.is_dir()
-        && let Ok(real) = tokio::fs::canonicalize(&path).await
-    {
-        path = real;
-    }
+    let real = tokio::task::spawn_blocking(move || match path.is_symlink() && path.is_dir() {
+        true => std::fs::canonicalize(&path).unwrap_or(path),
+        false => path,
+    });
+    let path = real.await.map_err(|stopped| TransferError::Failed(stopped.to_string()))?;
     let (folders, looked, known) = (folders.clone(), path.clone(), manifest.clone());
     let looked = tokio::task::spawn_blocking(move || match std::fs::symlink_metadata(&looked) {
         Ok(found) if !found.is_dir() => Err(DestinationError::FolderInTheWay(looked)),

@@ -232,6 +232,15 @@ impl List {
         Some(running.opened.subscribe())
     }
 
+    /// Ends the wait of a download for something that is lacking, if it waits.
+    pub(super) fn hurry_if_waiting(&self, key: FileKey) {
+        if let Some(running) = self.entry(key).and_then(|entry| entry.running.as_ref())
+            && matches!(running.now, Now::Waits(_))
+        {
+            running.hurry.notify_one();
+        }
+    }
+
     /// What a download waits for, if it lacks something or it is not its turn.
     pub(super) fn waits(&self, key: FileKey, waiting: &Waiting) -> Option<String> {
         let running = self.entry(key)?.running.as_ref()?;

@@ -227,7 +227,8 @@ impl Transfers {
     /// Stops all downloads until the next login, and lists none. One that does not stop soon, on a drive that hangs, stops
     /// when it can; nothing of it is offered any more.
     pub(crate) async fn suspend(&self) {
-        let (keys, parts) = (self.list().running_keys(), self.list().part_keys());
+        let keys = self.list().running_keys();
+        let parts = self.list().part_keys();
         for key in &keys {
             self.list().stop(*key, Stop::Suspend);
         }

@@ -56,6 +56,10 @@ impl PartFolder {
                 Found::Other(_) => {}
             }
         }
+        if !self.place.replaces() {
+            different.extend(self.not_empty(chosen)?);
+            different.sort_unstable();
+        }
         match different.first() {
             Some(&first) => {
                 let others = different.len() - 1;
@@ -63,6 +67,21 @@ impl PartFolder {
             }
             None => Ok(adopted),
         }
+    }
+
+    /// The chosen files that are to be empty, and are not.
+    fn not_empty(&self, chosen: &Chosen) -> Result<Vec<usize>, DiskError> {
+        let fault = |error| io_error("look at", &self.place.path, error);
+        if self.place.tree().map_err(fault)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let empty = chosen.files(&self.layout).filter(|&file| self.layout.extent(file).is_empty());
+        let is_other = |file: &usize| match self.place.look(self.name(*file)) {
+            Ok(None) => false,
+            Ok(Some(found)) => !found.metadata().is_ok_and(|found| found.is_file() && found.len() == 0),
+            Err(_) => true,
+        };
+        Ok(empty.filter(is_other).collect())
     }
 
     fn look_at(
