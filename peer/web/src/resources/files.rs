@@ -94,17 +94,12 @@ pub(super) async fn entries(
 ) -> Response {
     let (mut within, mut from, mut most) = (String::new(), 0, ENTRIES);
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let number = || value.parse().map_err(|_| malformed(format!("{key} is no number")));
-        match &*key {
-            "within" => within = value.into_owned(),
-            "from" => match number() {
-                Ok(number) => from = number,
-                Err(refusal) => return refusal,
-            },
-            "most" => match number() {
-                Ok(number) => most = number,
-                Err(refusal) => return refusal,
-            },
+        let number = value.parse::<usize>();
+        match (&*key, number) {
+            ("within", _) => within = value.into_owned(),
+            ("from", Ok(number)) => from = number,
+            ("most", Ok(number)) => most = number,
+            ("from" | "most", Err(_)) => return malformed(format!("{key} is no number")),
             _ => {}
         }
     }
