@@ -218,7 +218,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, other, outside) =
             (dir.path().join("one"), dir.path().join("other"), dir.path().join("out"));
-        [&one, &other, &outside].map(|folder| std::fs::create_dir(folder).unwrap());
+        for folder in [&one, &other, &outside] {
+            std::fs::create_dir(folder).unwrap();
+        }
         std::os::unix::fs::symlink(&outside, other.join("link")).unwrap();
         let (from, to) = (Tree::open(&one).unwrap(), Tree::open(&other).unwrap());
         from.write("a/file").unwrap().write_all(b"new").unwrap();
