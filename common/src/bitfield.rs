@@ -113,6 +113,14 @@ impl Bitfield {
         true
     }
 
+    /// The pieces that are in both sets, which must be of the same content.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let words: Vec<u64> = self.words.iter().zip(&other.words).map(|(one, other)| one & other).collect();
+        let ones = words.iter().map(|word| word.count_ones()).sum();
+        Self { words, len: self.len, ones }
+    }
+
     /// How many pieces are in the set.
     #[must_use]
     pub fn count(&self) -> u32 {

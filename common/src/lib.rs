@@ -35,7 +35,7 @@ pub use folder::{FolderRecord, ListedFile, Listing, ListingError};
 pub use ids::{AccountDigest, Fid, Gid, Nonce, RequestId, Uid};
 pub use layout::{Layout, PieceIndex, Stretch};
 pub use manifest::Manifest;
-pub use names::{FileName, GroupName, NameError, NodeName, UserName};
+pub use names::{FileName, GroupName, NameError, NodeName, UserName, normal_form};
 pub use password::Password;
 pub use peer_id::PeerId;
 pub use site::site;

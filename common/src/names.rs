@@ -133,6 +133,12 @@ fn composed(text: &str) -> Arc<str> {
     if is_nfc(text) { text.into() } else { text.nfc().collect::<String>().into() }
 }
 
+/// A text in Unicode's composed normal form: names that look the same are the same then.
+#[must_use]
+pub fn normal_form(text: &str) -> String {
+    composed(text).as_ref().to_owned()
+}
+
 /// Whether two names are one name, in whichever normal forms.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shoal_client::{DownloadRow, RowState};
+use shoal_client::{DownloadRow, FilesRow, RowState};
 use shoal_console::table;
 use shoal_session::text;
 
@@ -101,6 +101,13 @@ pub(crate) fn line(row: &DownloadRow) -> String {
 /// As [`line`], with percent, rate, time left, sources and what it does.
 pub(crate) fn verbose_line(row: &DownloadRow) -> String {
     let mut line = format!("{}  {}% of {}", line(row), row.percent, text::size(row.size));
+    if let Some(FilesRow { done, chosen, all }) = row.files {
+        let part = if chosen == all { String::new() } else { format!(", {all} in all") };
+        line += &match done {
+            Some(done) => format!("  {done} of {chosen} files{part}"),
+            None => format!("  {chosen} files{part}"),
+        };
+    }
     if row.state == RowState::Downloading {
         line += &format!("  {}/s", text::size(row.rate));
         if let Some(eta) = row.eta {
@@ -145,6 +152,7 @@ mod tests {
             priority: Priority::Normal,
             limit: None,
             speed_limited: false,
+            files: None,
         };
         for (state, expected) in [
             (RowState::Downloading, "[D] [g 1] a b.bin"),

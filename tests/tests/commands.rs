@@ -357,6 +357,15 @@ fn every_example_of_help_runs() {
     bob.ok("schedule remove 1");
     bob.ok("limit_download holidays beach.zip 0");
     bob.ok("limit down 0");
+    let folder = dir.path().join("trip/pictures");
+    std::fs::create_dir_all(folder.join("day 2")).unwrap();
+    for name in ["day 2/a.jpg", "b.mov", "c.jpg"] {
+        std::fs::write(folder.join(name), name).unwrap();
+    }
+    ann.ok(&format!("upload_file '{}' holidays", folder.display()));
+    bob.ok("download_file holidays pictures ~/downloads/");
+    bob.until_download("pictures", "C");
+    examples.run(&mut bob, &["choose"], "");
     examples.run(&mut bob, &["wait", "move_download", "cancel_download", "stop_share", "leave_group"], "");
     assert!(same_content(&dir.path().join("pictures/beach.zip"), &dir.path().join("archive/beach.zip")));
     // Another client of ann's is lost.

@@ -78,8 +78,8 @@ fn a_folder_is_downloaded_whole_and_shared_on() {
     cem.ok("stop_share g album");
     cem.ok("cancel_download g album");
     fs::write(to_bob.join("album/empty"), b"mine").unwrap();
-    let error = cem.fails(&format!("download_file --overwrite g album '{}'", to_bob.display()));
-    assert!(error.contains("exists already"), "{error}");
+    let error = cem.fails(&format!("download_file g album '{}'", to_bob.display()));
+    assert!(error.contains("exists and is a different file"), "{error}");
     assert_eq!(fs::read(to_bob.join("album/empty")).unwrap(), b"mine");
 }
 
@@ -96,7 +96,7 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
     world.ann.ok("limit up 1K");
     let bob = bob.kill();
     let part = world.path("copy.part");
-    assert!(!copy.exists() && part.is_dir());
+    assert!(part.is_dir());
     let mut bob = bob.restart();
     bob.ok("login bob secret");
     bob.until_percent("album", 15.0);
@@ -121,11 +121,12 @@ fn pausing_and_cancelling_leave_what_they_should() {
     download(&mut bob, "album", &copy);
     bob.until_percent("album", 20.0);
     bob.ok("pause_download g album");
-    assert_eq!(entries(&world.path("to")), ["copy.part", "copy.pstate"]);
+    let left = entries(&world.path("to")).into_iter().filter(|name| name != "copy");
+    assert_eq!(left.collect::<Vec<_>>(), ["copy.part", "copy.pstate"]);
     bob.ok("resume_download g album");
     bob.until_percent("album", 30.0);
     bob.ok("cancel_download g album");
-    assert!(entries(&world.path("to")).is_empty());
+    assert!(entries(&world.path("to")).iter().all(|name| name == "copy"), "what is whole stays");
     world.ann.ok("limit up 0");
     download(&mut bob, "album", &copy);
     bob.until_download("album", "C");

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::{is, is_refused};
@@ -34,6 +35,22 @@ pub fn rename_new_folder(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if is_refused(&error) => fs::rename(from, to),
         renamed => renamed,
     }
+}
+
+/// As [`rename_new`], by names in open folders.
+pub(crate) fn rename_new_at((from, name): (&OwnedFd, &str), (to, new): (&OwnedFd, &str)) -> io::Result<()> {
+    match rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE).map_err(io::Error::from) {
+        Err(error) if is_refused(&error) => {}
+        renamed => return renamed,
+    }
+    match rustix::fs::linkat(from, name, to, new, AtFlags::empty()).map_err(io::Error::from) {
+        Ok(()) => return Ok(rustix::fs::unlinkat(from, name, AtFlags::empty())?),
+        Err(error) if is_refused(&error) || is(&error, Errno::ACCESS) || is(&error, Errno::MLINK) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(to, new, flags, Mode::from_raw_mode(0o600))?);
+    Ok(rustix::fs::renameat(from, name, to, new)?)
 }
 
 fn link(from: &Path, to: &Path) -> io::Result<()> {

@@ -78,6 +78,63 @@ impl Tree {
         Ok(())
     }
 
+    /// Makes an empty file where nothing is, with the folders above it.
+    ///
+    /// # Errors
+    /// As [`Tree::read`]; [`io::ErrorKind::AlreadyExists`] when there is something.
+    pub fn make_empty(&self, path: &str) -> io::Result<()> {
+        self.make_above(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        self.resolve(path, flags, Mode::from_raw_mode(0o666)).map(drop)
+    }
+
+    /// Moves a file to another folder, with the folders above it, unless something is there.
+    ///
+    /// # Errors
+    /// As [`Tree::read`]; [`io::ErrorKind::AlreadyExists`] when there is something. The file is where it was then.
+    pub fn rename_new(&self, from: &str, to: &Self, name: &str) -> io::Result<()> {
+        to.make_above(name)?;
+        let ((from, from_name), (to, to_name)) = (self.above(from)?, to.above(name)?);
+        crate::rename::rename_new_at((&from, from_name), (&to, to_name))
+    }
+
+    /// As [`Tree::rename_new`]; a file that is there is replaced.
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    pub fn rename_over(&self, from: &str, to: &Self, name: &str) -> io::Result<()> {
+        to.make_above(name)?;
+        let ((from, from_name), (to, to_name)) = (self.above(from)?, to.above(name)?);
+        Ok(rustix::fs::renameat(&from, from_name, &to, to_name)?)
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    pub fn remove(&self, path: &str) -> io::Result<()> {
+        let (above, name) = self.above(path)?;
+        Ok(rustix::fs::unlinkat(&above, name, rustix::fs::AtFlags::empty())?)
+    }
+
+    fn make_above(&self, path: &str) -> io::Result<()> {
+        path.rsplit_once('/').map_or(Ok(()), |(above, _)| self.make_folder(above))
+    }
+
+    /// The folder that a path's last name is in, open, and that name.
+    fn above<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+        let (folder, name) = match path.rsplit_once('/') {
+            None => (self.0.as_fd().try_clone_to_owned()?, path),
+            Some((above, name)) => {
+                (self.resolve(above, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?.into(), name)
+            }
+        };
+        match name {
+            "" | "." | ".." => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Ok((folder, name)),
+        }
+    }
+
     /// Makes all that was written to the file system durable, names too: one call for any number of files.
     ///
     /// # Errors
@@ -154,6 +211,35 @@ mod tests {
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn files_move_to_another_folder_and_replace_nothing_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other, outside) =
+            (dir.path().join("one"), dir.path().join("other"), dir.path().join("out"));
+        for folder in [&one, &other, &outside] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, other.join("link")).unwrap();
+        let (from, to) = (Tree::open(&one).unwrap(), Tree::open(&other).unwrap());
+        from.write("a/file").unwrap().write_all(b"new").unwrap();
+        from.rename_new("a/file", &to, "deep/er/file").unwrap();
+        assert_eq!(std::fs::read(other.join("deep/er/file")).unwrap(), b"new");
+        from.write("a/file").unwrap().write_all(b"newer").unwrap();
+        let taken = from.rename_new("a/file", &to, "deep/er/file").unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(to.make_empty("deep/er/file").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        for path in ["link/file", "../out/file", "deep/../../out/file"] {
+            assert!(from.rename_new("a/file", &to, path).is_err() && to.make_empty(path).is_err(), "{path}");
+            assert!(from.rename_over("a/file", &to, path).is_err() && to.remove(path).is_err(), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        from.rename_over("a/file", &to, "deep/er/file").unwrap();
+        assert_eq!(std::fs::read(other.join("deep/er/file")).unwrap(), b"newer");
+        to.make_empty("new/empty").unwrap();
+        to.remove("new/empty").unwrap();
+        assert!(other.join("new").is_dir() && !other.join("new/empty").exists());
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[cfg(doc)]
+use crate::MAX_ENTRIES;
 use crate::results::{PieceMap, SourceEntry};
-use crate::transfers::{Begun, DownloadRow, Resumed};
+use crate::taking::{DownloadOptions, Rule};
+use crate::transfers::{Begun, DownloadRow, FilesChosen, FolderFiles, Resumed};
 use crate::{Client, ClientError, FileRef};
 
 /// The setting of the folder for downloads without a destination.
@@ -44,10 +47,36 @@ impl Client {
         &self,
         file: FileRef,
         destination: PathBuf,
-        overwrite: bool,
+        options: DownloadOptions,
     ) -> Result<Begun, ClientError> {
         self.who()?;
-        Ok(self.0.transfers.begin(file, destination, overwrite, &self.0.hashing).await?)
+        Ok(self.0.transfers.begin(file, destination, options, &self.0.hashing).await?)
+    }
+
+    /// Has the download of a folder fetch more or fewer files: the rules are added to those that it has, and the last one that
+    /// matches a file counts. One that is complete goes on if more is to be fetched.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn choose(&self, file: &FileRef, rules: Vec<Rule>) -> Result<FilesChosen, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.choose(file, rules).await?)
+    }
+
+    /// What is in a folder of a group, or below a path in it: `most` entries, [`MAX_ENTRIES`] at most, from the one of that
+    /// number on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn folder_files(
+        &self,
+        file: FileRef,
+        within: &str,
+        from: usize,
+        most: usize,
+    ) -> Result<FolderFiles, ClientError> {
+        self.who()?;
+        Ok(self.0.transfers.entries(file, within, (from, most)).await?)
     }
 
     /// All downloads of the user who is logged in.

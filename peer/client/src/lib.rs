@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! # async fn download() -> Result<(), Box<dyn std::error::Error>> {
-//! use shoal_client::{Client, ClientConfig, FileRef};
+//! use shoal_client::{Client, ClientConfig, DownloadOptions, FileRef};
 //! use shoal_common::{FileName, GroupName, Password, TrackerInfo, UserName};
 //!
 //! let client = Client::start(ClientConfig {
@@ -20,7 +20,7 @@
 //! client.login(UserName::refer("ann")?, Password::new("secret".to_owned())).await?;
 //!
 //! let file = FileRef { group: GroupName::refer("films")?, file: FileName::refer("film.mkv")? };
-//! let begun = client.download(file, "downloads".into(), false).await?;
+//! let begun = client.download(file, "downloads".into(), DownloadOptions::default()).await?;
 //! println!("{} from {} sharers", begun.path.display(), begun.sharers);
 //! client.wait(None).await?;
 //! while let Ok(event) = events.try_recv() {
@@ -56,6 +56,7 @@ pub mod schedule;
 mod shares;
 mod sharing;
 mod store;
+mod taking;
 mod transfers;
 pub mod wake;
 
@@ -72,4 +73,8 @@ pub use results::{
     SharedFile, SourceEntry, UserCreated, WhoAmI,
 };
 pub use shares::ShareError;
-pub use transfers::{Begun, DownloadRow, MoveError, Resumed, RowState, Sources, TransferError};
+pub use taking::{ChoiceError, DownloadOptions, FolderOptions, Rule};
+pub use transfers::{
+    Begun, DownloadRow, FilesChosen, FilesRow, FolderEntry, FolderFiles, MAX_ENTRIES, MoveError, Resumed,
+    RowState, Sources, TransferError,
+};

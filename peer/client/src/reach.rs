@@ -8,7 +8,7 @@ use shoal_session::ways::Ways;
 
 use crate::Client;
 
-/// How often this machine's addresses are looked at: a change is acted on well within the five seconds of P26.
+/// How often this machine's addresses are looked at: a change is acted on well within the five seconds of P28.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Says on which networks this machine is, where the client listens at `listening`. True if that is news.

@@ -1,5 +1,6 @@
 //! What a download fetches, and where it goes.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,17 @@ pub struct Content {
     wants_sha1: bool,
     /// The files that the content is, if it is a folder.
     folder: Option<Arc<Listing>>,
+    /// How its files are put in place.
+    placing: Placing,
+}
+
+/// How the files of a folder are put in place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placing {
+    /// Other paths than in the listing, by the numbers of the files. Each leads to a place beneath the folder.
+    pub names: Arc<HashMap<usize, String>>,
+    /// Whether files are executable that were where they were shared.
+    pub keeps_modes: bool,
 }
 
 /// What each piece is checked by before it counts.
@@ -76,6 +88,16 @@ impl Content {
         Ok(Self { folder: Some(listing), ..Self::new(layout, pieces, Digests::default())? })
     }
 
+    /// The same content, whose files are put in place like this.
+    #[must_use]
+    pub fn placed(self, placing: Placing) -> Self {
+        Self { placing, ..self }
+    }
+
+    pub(crate) fn placing(&self) -> &Placing {
+        &self.placing
+    }
+
     /// Content without piece digests; of the whole file some, all or none are known.
     #[must_use]
     pub fn unchecked(layout: Layout, digest: Digests) -> Self {
@@ -89,7 +111,7 @@ impl Content {
     }
 
     fn of(layout: Layout, verification: Verification, digest: Digests) -> Self {
-        Self { layout, verification, digest, wants_sha1: false, folder: None }
+        Self { layout, verification, digest, wants_sha1: false, folder: None, placing: Placing::default() }
     }
 
     /// The same content, whose SHA-1 is computed at the end even if none is known: someone asked for it.
@@ -155,7 +177,7 @@ const LONGEST_SUFFIX: usize = 8;
 const DIGEST_DIGITS: usize = 16;
 
 /// Where a finished file goes. While it is incomplete, its bytes are in `<path>.part` and what is known of them in
-/// `<path>.pstate`, both in the same folder.
+/// `<path>.pstate`, both in the same folder. Of a folder the incomplete files are in the folder `<path>.part`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     path: PathBuf,
@@ -167,7 +189,7 @@ pub struct Target {
 pub enum Overwrite {
     /// The download fails: at its start, or at its end if the file appeared meanwhile.
     Refuse,
-    /// It is replaced atomically, after the last check.
+    /// It is replaced atomically, after the last check. Pieces of it that are right are used.
     Replace,
 }
 

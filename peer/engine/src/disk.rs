@@ -2,6 +2,8 @@
 //! pieces are right. Blocking; called from blocking threads only. Never writes to a file that it has not recognised as
 //! its own, and never puts a file in place that was not made durable first.
 
+mod adopted;
+mod error;
 mod folder;
 mod journal;
 mod left;
@@ -13,124 +15,28 @@ use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
-use shoal_common::{Bitfield, Layout, PieceIndex, size_text};
+use shoal_common::{Bitfield, Layout, PieceIndex};
 use shoal_disk::{Lock, is_refused};
+use tokio_util::sync::CancellationToken;
 
+use crate::chosen::Chosen;
 use crate::content::{Content, Overwrite, Target};
+use crate::disk::adopted::Adopted;
+pub use crate::disk::error::DiskError;
 use crate::disk::folder::PartFolder;
 pub(crate) use crate::disk::journal::Journal;
 use crate::disk::journal::Saved;
 pub(crate) use crate::disk::part::{OpenPart, Part};
 pub use crate::disk::partial::Partial;
 use crate::pool::Block;
-use crate::shortage::Shortage;
 
 /// The type of a tmpfs (linux/magic.h). There, reserving space means clearing memory that is about to be overwritten:
 /// 0.3 s a GiB, measured 2026-11-21, before the first byte is fetched. Its free space must do.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
-
-/// What went wrong on the disk. Each says what to do; a download that failed with one can be started again.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// There is a file at the destination, and it is not to be replaced.
-    #[error("{} exists already; choose another destination", .0.display())]
-    Exists(PathBuf),
-    /// The destination is no place for a file.
-    #[error("{} is a folder or a special file; choose a file name", .0.display())]
-    NotAFile(PathBuf),
-    /// The file system does not take the name.
-    #[error(
-        "{} is no name that the file system of {} takes; choose another",
-        .0.file_name().unwrap_or_default().display(),
-        .0.parent().unwrap_or(.0).display()
-    )]
-    Name(PathBuf),
-    /// The folder of the destination cannot be used.
-    #[error("cannot write to the folder {}: {error}", .path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// No space, or no quota.
-    #[error("no space for {} ({}); make room and try again", .path.display(), need(*.bytes, *.lacking))]
-    Full {
-        /// The partial file.
-        path: PathBuf,
-        /// Size of the whole file.
-        bytes: u64,
-        /// Bytes that are lacking; 0 if that is not known.
-        lacking: u64,
-    },
-    /// The partial file is not where it was: its drive was unmounted, or it was moved.
-    #[error("{} is not there any more; mount its drive or put it back, and try again", .0.display())]
-    Gone(PathBuf),
-    /// Another download, of this process or another, goes to the same place.
-    #[error("{} is being downloaded already", .0.display())]
-    Locked(PathBuf),
-    /// The partial file there is another content's.
-    #[error("{} is an unfinished download of other content; cancel that download or move the file away", .0.display())]
-    OtherContent(PathBuf),
-    /// A file there has the name of ours and was not made by us.
-    #[error("{} is in the way and not an unfinished download; move it away", .0.display())]
-    Foreign(PathBuf),
-    /// The file system takes two files of a folder for one.
-    #[error(
-        "{} is on a file system that takes {one} and {other} for the same name; choose a destination on another one",
-        .path.display()
-    )]
-    Collision {
-        /// The partial folder.
-        path: PathBuf,
-        /// One of the files.
-        one: String,
-        /// The other.
-        other: String,
-    },
-    /// Anything else.
-    #[error("cannot {action} {}: {error}", .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-}
-
-impl DiskError {
-    /// What is lacking, if that may pass by itself.
-    #[must_use]
-    pub fn shortage(&self) -> Option<Shortage> {
-        let folder = |path: &'_ Path| path.parent().unwrap_or(path).to_owned();
-        match self {
-            Self::Folder { path, error } => Shortage::of(error, path),
-            Self::Full { path, lacking, .. } => Some(Shortage::space(&folder(path), *lacking)),
-            Self::Gone(path) => Some(Shortage::partial(path)),
-            Self::Io { path, error, .. } => Shortage::of(error, &folder(path)),
-            Self::Exists(_)
-            | Self::NotAFile(_)
-            | Self::Name(_)
-            | Self::Collision { .. }
-            | Self::Locked(_)
-            | Self::OtherContent(_)
-            | Self::Foreign(_) => None,
-        }
-    }
-}
-
-/// What a file needs in words.
-fn need(bytes: u64, lacking: u64) -> String {
-    match lacking {
-        0 => format!("{} in all", size_text(bytes)),
-        _ => format!("{} in all, {} are lacking", size_text(bytes), size_text(lacking)),
-    }
-}
 
 /// The partial file, open and locked.
 #[derive(Debug)]
@@ -141,6 +47,17 @@ pub(crate) struct PartFile {
     held: Mutex<Option<Lock>>,
     /// The system does one write to a file at a time, and lets the next one spin until then.
     turn: Mutex<()>,
+}
+
+/// What is on the disk when a download is opened.
+#[derive(Debug)]
+pub(crate) struct Present {
+    /// Whether no partial file was there before.
+    is_new: bool,
+    /// The pieces that may be in it, whole by their length.
+    pieces: Bitfield,
+    /// Files of a folder, in part or whole, that are at their places.
+    in_place: Vec<usize>,
 }
 
 /// What was found when a download was opened.
@@ -155,27 +72,34 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the partial file and its state, or creates them.
-    pub(crate) fn open(target: &Target, content: &Content) -> Result<Self, DiskError> {
+    /// Opens the partial file and its state, or creates them. What is at the destination already is read, and used as far as
+    /// it is right; that stops early when cancelled.
+    pub(crate) fn open(
+        (target, content, chosen): (&Target, &Content, &Chosen),
+        cancelled: &CancellationToken,
+    ) -> Result<Self, DiskError> {
         check_destination(target, content)?;
-        let part = Part::lock(target.part_path(), content)?;
-        let recovered = Self::recover(&part, target, content).inspect_err(|_| part.unlock());
+        let part = Part::lock(target, content, chosen)?;
+        let recovered =
+            Self::recover(&part, (target, content, chosen), cancelled).inspect_err(|_| part.unlock());
         recovered.map(|(journal, written, suspects)| Self { part, journal, written, suspects })
     }
 
     fn recover(
         part: &Part,
-        target: &Target,
-        content: &Content,
+        (target, content, chosen): (&Target, &Content, &Chosen),
+        cancelled: &CancellationToken,
     ) -> Result<(Journal, Bitfield, Vec<PieceIndex>), DiskError> {
         let layout = content.layout();
-        let (is_new, present) = part.present()?;
+        let Present { is_new, pieces: present, mut in_place } = part.present()?;
         let present = |piece: PieceIndex| present.has(piece);
+        let checkpoint = checkpointed(target);
         let (mut written, mut suspects) = (Bitfield::none(layout), Vec::new());
         let found = Saved::read(&target.state_path(), content)?;
+        let is_fresh = is_new && !matches!(found, Saved::Known { .. });
         match found {
             Saved::Foreign => return Err(DiskError::Foreign(target.state_path())),
-            _ if is_new => {}
+            Saved::Absent | Saved::Torn | Saved::OtherContent if is_new => {}
             Saved::Absent => return Err(DiskError::Foreign(part.path().to_owned())),
             Saved::OtherContent => return Err(DiskError::OtherContent(part.path().to_owned())),
             Saved::Torn if content.is_checked() => {
@@ -183,6 +107,16 @@ impl Opened {
             }
             Saved::Torn => {}
             Saved::Known { durable, listed } => {
+                in_place.retain(|&file| {
+                    let mut all = layout.pieces_of(file);
+                    let trusted = all.all(|piece| durable.has(piece)) && part.trust(file, checkpoint);
+                    if trusted {
+                        layout.pieces_of(file).for_each(|piece| {
+                            written.insert(piece);
+                        });
+                    }
+                    !trusted
+                });
                 durable.iter(layout).filter(|&piece| present(piece)).for_each(|piece| {
                     written.insert(piece);
                 });
@@ -196,20 +130,34 @@ impl Opened {
         }
         // Where there was nothing before, nothing is left behind.
         let undo = |_: &DiskError| {
-            if is_new {
+            if is_fresh {
                 part.undo();
             }
         };
-        part.must_fit(&written).inspect_err(undo)?;
+        if is_fresh && in_place.is_empty() {
+            part.must_be_ours().inspect_err(undo)?;
+        }
+        let taken = (is_new, &in_place[..], chosen);
+        let adopted = part.adopt((target, content), taken, cancelled).inspect_err(undo)?;
+        adopted.whole.iter(layout).for_each(|piece| {
+            written.insert(piece);
+        });
+        if !cancelled.is_cancelled() {
+            part.must_fit(&written, chosen).inspect_err(undo)?;
+        }
         let journal = Journal::create(target, content, &written, &suspects).inspect_err(undo)?;
         partial::describe(target, content);
         if let Err(error) = part.allocate() {
             undo(&error);
-            if is_new {
+            if is_fresh {
                 journal.remove();
             }
             return Err(error);
         }
+        let copied = part.copy((target, content, &journal), &adopted.pieces)?;
+        copied.iter(layout).for_each(|piece| {
+            written.insert(piece);
+        });
         Ok((journal, written, suspects))
     }
 }
@@ -384,6 +332,12 @@ impl PartFile {
     }
 }
 
+/// When the last checkpoint was written: its file is a new one each time. Long ago, if the file system does not say.
+fn checkpointed(target: &Target) -> SystemTime {
+    let state = std::fs::symlink_metadata(target.state_path());
+    state.and_then(|state| state.created()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 fn check_destination(target: &Target, content: &Content) -> Result<(), DiskError> {
     let folder = target.folder();
     let is_folder = std::fs::metadata(folder)
@@ -393,7 +347,8 @@ fn check_destination(target: &Target, content: &Content) -> Result<(), DiskError
         Err(error) if error.kind() == io::ErrorKind::NotFound => check_name(target.path()),
         Err(error) if shoal_disk::is_about_name(&error) => Err(DiskError::Name(target.path().to_owned())),
         Err(error) => Err(io_error("look at", target.path(), error)),
-        // A folder never takes the place of anything.
+        // A folder never takes the place of anything else; of one that is there it uses what is right.
+        Ok(found) if content.listing().is_some() && found.is_dir() => Ok(()),
         Ok(_) if content.listing().is_some() => Err(DiskError::Exists(target.path().to_owned())),
         Ok(found) if !found.is_file() && !found.is_symlink() => {
             Err(DiskError::NotAFile(target.path().to_owned()))

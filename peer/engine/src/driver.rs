@@ -3,6 +3,7 @@
 //! driver decides nothing about sources or pieces.
 
 mod batches;
+mod chosen;
 mod ending;
 mod fetches;
 mod files;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::PieceData;
+use crate::chosen::Chosen;
 use crate::content::{Content, Target};
 use crate::digest::{Prefix, Tail};
 use crate::disk::{DiskError, OpenPart};
@@ -55,6 +57,8 @@ pub(crate) struct Start {
     pub(crate) content: Content,
     pub(crate) target: Target,
     pub(crate) sources: mpsc::Receiver<SourceChange>,
+    /// Which files of a folder are fetched.
+    pub(crate) chosen: watch::Receiver<Chosen>,
     pub(crate) control: watch::Receiver<Control>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) verified: watch::Sender<Arc<Bitfield>>,
@@ -79,6 +83,8 @@ enum Work {
     Rechecked(Result<Bitfield, DiskError>),
     /// Of files of a folder.
     FilesChecked(Result<FilesChecked, DiskError>),
+    /// These have their names.
+    FilesPlaced(Result<Vec<usize>, DiskError>),
 }
 
 struct Driver {
@@ -106,6 +112,8 @@ struct Driver {
     covered_bytes: u64,
     tail: Tail,
     files: Files,
+    /// The pieces that are to be fetched.
+    chosen: Arc<Bitfield>,
     written: Bitfield,
     unsaved_bytes: u64,
     saved: Instant,
@@ -118,16 +126,20 @@ struct Driver {
 
 /// Runs the download to its end and leaves no task behind.
 pub(crate) async fn run(start: Start) -> Outcome {
-    let Start { resources, limiter, content, target, sources, mut control, progress, verified, part } = start;
+    let Start { resources, limiter, content, target, sources, mut chosen, .. } = start;
+    let Start { mut control, progress, verified, part, .. } = start;
     let active = resources.activate();
     let stop_work = CancellationToken::new();
-    let (context, written) = match opening::open(&content, &target, part, &stop_work, &mut control).await {
+    let first = chosen.borrow_and_update().clone();
+    let what = (&content, &target, &first);
+    let (context, written) = match opening::open(what, part, &stop_work, &mut control).await {
         Ok(opened) => opened,
         Err(error) => return Outcome::Failed(error),
     };
-    let layout = content.layout().clone();
+    let (layout, context) = (content.layout().clone(), Arc::new(context));
     let tail = Tail::new(content.digest());
     let now = Instant::now();
+    let files = Files::new(&context, &written);
     let stats = Stats::new(resources.clone(), layout.size(), now);
     let mut driver = Driver {
         core: DownloadCore::new(layout.clone(), &written, resources.budget(), Rng::new()),
@@ -135,7 +147,7 @@ pub(crate) async fn run(start: Start) -> Outcome {
         limiter,
         active,
         resources,
-        context: Arc::new(context),
+        context,
         sources: Some(sources),
         queue: VecDeque::new(),
         work: JoinSet::new(),
@@ -147,7 +159,8 @@ pub(crate) async fn run(start: Start) -> Outcome {
         for_prefix: Vec::new(),
         covered_bytes: 0,
         tail,
-        files: Files::new(&content, &written),
+        files,
+        chosen: Arc::new(Bitfield::all(&layout)),
         written,
         unsaved_bytes: 0,
         saved: now,
@@ -157,8 +170,9 @@ pub(crate) async fn run(start: Start) -> Outcome {
         progress,
         verified,
     };
+    driver.choose(&first);
     driver.publish_verified();
-    let end = driver.main_loop(&mut control).await;
+    let end = driver.main_loop(&mut control, &mut chosen).await;
     driver.end(end, &target).await
 }
 
@@ -169,7 +183,11 @@ async fn stopped(control: &mut watch::Receiver<Control>) -> Control {
 }
 
 impl Driver {
-    async fn main_loop(&mut self, control: &mut watch::Receiver<Control>) -> End {
+    async fn main_loop(
+        &mut self,
+        control: &mut watch::Receiver<Control>,
+        chosen: &mut watch::Receiver<Chosen>,
+    ) -> End {
         let mut pressure = self.resources.pool.pressure();
         let mut tick = Instant::now();
         loop {
@@ -178,6 +196,10 @@ impl Driver {
             }
             tokio::select! {
                 wish = stopped(control) => return End::Stopped(wish),
+                Ok(()) = chosen.changed() => {
+                    let now = chosen.borrow_and_update().clone();
+                    self.choose(&now);
+                }
                 change = next_change(&mut self.sources) => self.change_sources(change),
                 event = self.fetches.next() => match event {
                     FetchEvent::Arrived(arrived) => self.arrived(arrived),
@@ -221,6 +243,7 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Followed(step.work(&context)));
         }
         self.check_files();
+        self.place_files();
         let due = self.unsaved_bytes >= CHECKPOINT_BYTES
             || (self.unsaved_bytes > 0 && self.saved.elapsed() >= self.checkpoint_every());
         if due && !self.checkpointing {
@@ -231,7 +254,7 @@ impl Driver {
             self.work.spawn_blocking(move || Work::Checkpointed(checkpoint(&context, &written)));
         }
         if self.core.is_complete() && !self.rechecking {
-            if !self.files.are_right() {
+            if !self.files.are_placed() {
                 return None;
             }
             let prefix = self.prefix.as_ref().filter(|prefix| prefix.is_done())?;
@@ -248,8 +271,7 @@ impl Driver {
             && !self.is_working()
             && !self.core.is_complete()
         {
-            let missing = self.context.content.layout().size()
-                - self.stats.verified_bytes(&self.written, &self.context);
+            let missing = self.stats.total - self.verified_bytes();
             return Some(End::Failed(DownloadError::NoSources { missing }));
         }
         None
@@ -359,6 +381,7 @@ impl Driver {
                 self.checkpointing = false;
                 result.map_err(Arc::new)?;
             }
+            Work::FilesPlaced(placed) => self.files.placed(&placed.map_err(Arc::new)?),
             Work::FilesChecked(checked) => self.files_checked(checked.map_err(Arc::new)?)?,
             Work::Rechecked(right) => {
                 self.rechecking = false;
@@ -403,10 +426,12 @@ impl Driver {
         let at_rate_limit = limited && self.fetches.held_up();
         let bottleneck =
             stats::bottleneck(phase, &self.core, &self.resources, self.queue.len(), at_rate_limit);
-        let verified = self.stats.verified_bytes(&self.written, &self.context);
+        let verified = self.verified_bytes();
         let covered = self.covered_bytes;
         self.published = Instant::now();
-        let progress = self.stats.progress(phase, bottleneck, verified, covered, &self.core, Instant::now());
+        let mut progress =
+            self.stats.progress(phase, bottleneck, verified, covered, &self.core, Instant::now());
+        progress.files = self.files.progress();
         self.progress.send_replace(progress);
     }
 }

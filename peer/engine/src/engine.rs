@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::chosen::Chosen;
 use crate::content::{Content, Target};
 use crate::driver::{self, Start};
 use crate::pool::{BLOCK_BYTES, POOL_BLOCKS, Pool};
@@ -93,10 +94,28 @@ impl Engine {
         sources: mpsc::Receiver<SourceChange>,
         limiter: Limiter,
     ) -> Download {
+        let (_, chosen) = watch::channel(Chosen::all());
+        self.start_chosen(content, target, sources, limiter, chosen)
+    }
+
+    /// As [`Engine::start_limited`], for some files of a folder; which ones may be changed meanwhile. Pieces of the others are
+    /// never asked for.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start_chosen(
+        &self,
+        content: Content,
+        target: Target,
+        sources: mpsc::Receiver<SourceChange>,
+        limiter: Limiter,
+        chosen: watch::Receiver<Chosen>,
+    ) -> Download {
         let layout = content.layout().clone();
         let (control, control_seen) = watch::channel(Control::Run);
         let (progress_sender, progress) =
-            watch::channel(Progress { total: layout.size(), ..Progress::default() });
+            watch::channel(Progress { total: chosen.borrow().bytes(&layout), ..Progress::default() });
         let (verified_sender, verified) = watch::channel(Arc::new(Bitfield::none(&layout)));
         let (outcome_sender, outcome) = watch::channel(None);
         let part = Arc::new(OnceLock::new());
@@ -106,6 +125,7 @@ impl Engine {
             content: content.clone(),
             target: target.clone(),
             sources,
+            chosen,
             control: control_seen,
             progress: progress_sender,
             verified: verified_sender,

@@ -280,7 +280,7 @@ fn walk(root: &Path, system: Option<&StatFs>, cancelled: &CancellationToken) -> 
 }
 
 /// Calls `work` for each number on several threads; gives the results in order, or the first error.
-fn in_parallel<T: Send>(
+pub(crate) fn in_parallel<T: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<T, HashError> + Sync,
 ) -> Result<Vec<T>, HashError> {
@@ -317,6 +317,47 @@ fn in_parallel<T: Send>(
     Ok(all.into_iter().map(|(_, result)| result).collect())
 }
 
+fn unreadable(path: &Path, error: io::Error) -> HashError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => HashError::Changed(path.to_owned()),
+        _ => HashError::Unreadable { path: path.to_owned(), error },
+    }
+}
+
+/// Hashes an open file of that size; gives the digests of its pieces and its own. Whether it was written to meanwhile is for the
+/// caller to see. `add` takes the bytes that were done.
+pub(crate) fn hash_one(
+    file: &mut File,
+    path: &Path,
+    (size, piece_length): (u64, u32),
+    add: &impl Fn(u64),
+    cancelled: &CancellationToken,
+) -> Result<(Vec<Sha1>, FileDigest), HashError> {
+    if size > u64::from(piece_length) {
+        let layout = Layout::new(size, piece_length)?;
+        let mut before = 0;
+        let mut progress = |done| {
+            add(done - before);
+            before = done;
+        };
+        return hash_open(file, path, &layout, &mut progress, cancelled);
+    }
+    if cancelled.is_cancelled() {
+        return Err(HashError::Cancelled);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // A byte more shows that it has grown.
+    file.take(size + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+    if bytes.len() as u64 != size {
+        return Err(HashError::Changed(path.to_owned()));
+    }
+    let mut hasher = FileHasher::default();
+    hasher.update(&bytes);
+    let digest = hasher.finish();
+    add(size);
+    Ok((if bytes.is_empty() { Vec::new() } else { vec![digest.sha1] }, digest))
+}
+
 /// What hashing the files of a folder needs.
 struct Hashing<'a, A> {
     root: &'a Path,
@@ -335,37 +376,10 @@ impl<A: Fn(u64)> Hashing<'_, A> {
         expected: &FileIdentity,
         piece_length: u32,
     ) -> Result<(Vec<Sha1>, FileDigest), HashError> {
-        let whole = || self.root.join(path);
-        let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => HashError::Changed(whole()),
-            _ => HashError::Unreadable { path: whole(), error },
-        };
-        let mut file = self.tree.read(path).map_err(unreadable)?;
+        let whole = self.root.join(path);
+        let mut file = self.tree.read(path).map_err(|error| unreadable(&whole, error))?;
         self.must_be(&file, path, expected)?;
-        let hashed = if expected.size <= u64::from(piece_length) {
-            if self.cancelled.is_cancelled() {
-                return Err(HashError::Cancelled);
-            }
-            let mut bytes = Vec::with_capacity(usize::try_from(expected.size).unwrap_or(0));
-            // A byte more shows that it has grown.
-            (&file).take(expected.size + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-            if bytes.len() as u64 != expected.size {
-                return Err(HashError::Changed(whole()));
-            }
-            let mut hasher = FileHasher::default();
-            hasher.update(&bytes);
-            let digest = hasher.finish();
-            (self.add)(expected.size);
-            (if bytes.is_empty() { Vec::new() } else { vec![digest.sha1] }, digest)
-        } else {
-            let layout = Layout::new(expected.size, piece_length)?;
-            let mut before = 0;
-            let mut progress = |done| {
-                (self.add)(done - before);
-                before = done;
-            };
-            hash_open(&mut file, &whole(), &layout, &mut progress, self.cancelled)?
-        };
+        let hashed = hash_one(&mut file, &whole, (expected.size, piece_length), self.add, self.cancelled)?;
         self.must_be(&file, path, expected)?;
         Ok(hashed)
     }

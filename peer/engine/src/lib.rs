@@ -8,6 +8,7 @@
 //! the tasks, buffers and disk access to do it.
 
 mod buffer;
+mod chosen;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod content;
@@ -32,12 +33,13 @@ mod tests;
 mod writer;
 
 pub use buffer::{Arrivals, BufferError, PieceBuf, ReadError, Waiting};
-pub use content::{Content, ContentError, Overwrite, SealedPieces, Target, Verification};
+pub use chosen::Chosen;
+pub use content::{Content, ContentError, Overwrite, Placing, SealedPieces, Target, Verification};
 pub use discovery::{BoxFuture, Discovery, MAX_CHANGES, feed};
 pub use disk::{DiskError, Partial};
 pub use engine::{Download, Engine, EngineConfig};
 pub use progress::{
-    Bottleneck, DownloadError, Outcome, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState,
+    Bottleneck, DownloadError, FilesProgress, Outcome, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState,
 };
 pub use reader::{PieceReadError, PieceReader};
 pub use shoal_engine_core::{Have, Limits, POOL_BYTES, PieceRun, Run, SourceError, SourceId, back_off};

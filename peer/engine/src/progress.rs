@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_common::Digests;
 
+use crate::chosen::Chosen;
 use crate::disk::DiskError;
 use crate::shortage::Shortage;
 use shoal_engine_core::SourceId;
@@ -21,9 +22,9 @@ pub struct Progress {
     pub phase: Phase,
     /// What keeps it from being faster.
     pub limit: Bottleneck,
-    /// Size of the file in bytes.
+    /// Bytes that are to be fetched in all: the size of the file, or of the chosen files of a folder.
     pub total: u64,
-    /// Bytes of pieces that are verified and written, those of earlier runs included.
+    /// Of those, bytes of pieces that are verified and written, those of earlier runs included.
     pub verified_bytes: u64,
     /// Bytes that sources delivered in this run, whatever became of them.
     pub fetched_bytes: u64,
@@ -45,6 +46,21 @@ pub struct Progress {
     pub sources: usize,
     /// One row per source, those dropped last included.
     pub rows: Arc<[SourceRow]>,
+    /// Of a folder, how many of its files are there.
+    pub files: Option<FilesProgress>,
+}
+
+/// How many files of a folder are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesProgress {
+    /// Which ones are to be fetched.
+    pub which: Chosen,
+    /// Chosen files that are right and have their names.
+    pub done: usize,
+    /// Files that are to be fetched.
+    pub chosen: usize,
+    /// Files in the folder.
+    pub all: usize,
 }
 
 /// What a download is doing.

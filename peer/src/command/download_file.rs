@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use shoal_client::ClientError;
+use shoal_client::{ClientError, DownloadOptions, FolderOptions, Rule};
 use shoal_common::FileName;
 use shoal_session::text::count;
 
@@ -14,9 +14,11 @@ use crate::watch;
 
 /// Download a file or folder in the background, from many peers at once
 ///
-/// A folder has its name once it is whole; it replaces nothing. The destination is a folder or the file's new path; one that ends in / is made as a folder. Without it the file goes to
-/// the download folder (see set). An existing file is kept unless --overwrite is given. The finished file is shared with the
-/// group; stop_share prevents it.
+/// The destination is a folder or the file's new path; one that ends in / is made as a folder. Without it the file goes to the
+/// download folder (see set). An existing file is kept unless --overwrite is given; then what is right in it is used. The
+/// finished file is shared with the group; stop_share prevents it. Of a folder each file has its name as soon as it is whole;
+/// what is there already and right is not fetched. --only and --skip say which files are fetched: '*.mp3', 'season 2/', a
+/// path; choose changes that later.
 #[derive(Debug, Args)]
 pub struct DownloadFile {
     #[command(flatten)]
@@ -27,6 +29,25 @@ pub struct DownloadFile {
     /// Replace what is there.
     #[arg(long)]
     overwrite: bool,
+    /// Of a folder only files that match; more than once for more.
+    #[arg(long = "only", value_name = "GLOB")]
+    only: Vec<String>,
+    /// Of a folder no files that match.
+    #[arg(long = "skip", value_name = "GLOB")]
+    skip: Vec<String>,
+    /// Another name for a file of a folder, where the file system does not take the one that it has.
+    #[arg(long = "rename", value_name = "PATH=NAME", value_parser = rename)]
+    renames: Vec<(String, String)>,
+    /// Make files of a folder executable that were where they were shared.
+    #[arg(long)]
+    keep_modes: bool,
+}
+
+/// A path and another name for it.
+fn rename(typed: &str) -> Result<(String, String), String> {
+    // A path may have the sign in it; a name that is chosen for other systems has not.
+    let (path, name) = typed.rsplit_once('=').ok_or("write it as path=name")?;
+    Ok((path.to_owned(), name.to_owned()))
 }
 
 impl Run for DownloadFile {
@@ -38,7 +59,13 @@ impl Run for DownloadFile {
             // With a slash at its end, so that it is made.
             None => context.client.download_folder().await?.ok_or(ClientError::NoFolder)?.join(""),
         };
-        let download = context.client.download(self.file.name(), destination, self.overwrite);
+        let mut folder =
+            FolderOptions { keep_modes: self.keep_modes, renames: self.renames, rules: Vec::new() };
+        let rule = |fetch| move |glob| Rule { fetch, glob };
+        let rules = self.only.into_iter().map(rule(true)).chain(self.skip.into_iter().map(rule(false)));
+        folder.rules = rules.collect();
+        let options = DownloadOptions { overwrite: self.overwrite, folder };
+        let download = context.client.download(self.file.name(), destination, options);
         let begun = watch::hashing(&context.client, &context.screen, download).await?;
         let (file, path) = (&begun.file.file, shown(&begun.path));
         let folder = if !begun.complete && !begun.is_folder && looks_like_folder(&begun.path, file) {

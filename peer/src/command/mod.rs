@@ -5,6 +5,7 @@ mod accept_request;
 mod args;
 mod cancel_download;
 mod change_password;
+mod choose;
 mod context;
 mod create_group;
 mod create_user;
@@ -162,6 +163,7 @@ commands! {
     }
     "Downloads" {
         "download_file" download_file::DownloadFile
+        "choose" choose::Choose
         "show_downloads" show_downloads::ShowDownloads
         "pause_download" pause_download::PauseDownload
         "resume_download" resume_download::ResumeDownload

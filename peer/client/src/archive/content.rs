@@ -15,6 +15,7 @@ use super::folders::Listings;
 use crate::FileRef;
 use crate::priority::{Priority, Rank};
 use crate::store::{DownloadRecord, DownloadState, ShareRecord, Whole, time, time_column};
+use crate::taking::Take;
 
 /// Longest path that Linux takes (`PATH_MAX`), in bytes.
 const MAX_PATH: usize = 4_096;
@@ -140,6 +141,9 @@ pub(super) struct Download {
     /// Its own limit in bytes per second.
     #[n(12)]
     limit: Option<u64>,
+    /// How a folder is taken, as it is kept in the store.
+    #[n(13)]
+    folder_options: Option<String>,
 }
 
 /// How far a download came.
@@ -310,8 +314,9 @@ impl KnownFile {
 
 impl Download {
     fn of(record: DownloadRecord) -> Self {
-        let DownloadRecord { user, key, group, manifest, path, share, state, verified, rank, limit, .. } =
-            record;
+        let DownloadRecord { rank, limit, ref take, .. } = record;
+        let folder_options = serde_json::to_string(&take.options).ok().filter(|_| !take.options.is_plain());
+        let DownloadRecord { user, key, group, manifest, path, share, state, verified, .. } = record;
         let (state, reason) = match state {
             DownloadState::Running => (State::Running, None),
             DownloadState::Paused => (State::Paused, None),
@@ -334,6 +339,7 @@ impl Download {
             priority,
             position,
             limit,
+            folder_options,
         }
     }
 
@@ -350,6 +356,10 @@ impl Download {
         };
         // What lies on this machine is not replaced because another one allowed that.
         let overwrite = false;
+        let options =
+            self.folder_options.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        // What it comes to is found out when it goes on.
+        let take = Take { options, part: None };
         DownloadRecord {
             user,
             key,
@@ -362,6 +372,7 @@ impl Download {
             verified,
             rank,
             limit,
+            take,
         }
     }
 }
@@ -418,6 +429,7 @@ mod tests {
             verified: 9,
             rank: Rank { priority: Priority::High, position: 3 },
             limit: Some(1_000),
+            take: Take::default(),
         };
         let whole = Whole {
             shares: vec![ShareRecord {

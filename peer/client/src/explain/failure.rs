@@ -14,6 +14,7 @@ const MARKS: &[(&str, Cause)] = &[
     ("is a folder or a special file", Cause::FileInTheWay),
     ("is being downloaded", Cause::BeingDownloaded),
     ("is no name that the file system of", Cause::BadName),
+    ("for the same name", Cause::BadName),
     ("contradicts itself", Cause::BadMetadata),
     ("its description is wrong; have it shared again", Cause::BadMetadata),
 ];

@@ -74,6 +74,7 @@ fn download(state: RowState, now: Doing, sources: usize, rate: u64) -> DownloadF
         priority: crate::Priority::Normal,
         limit: None,
         speed_limited: false,
+        files: None,
     };
     DownloadFacts { row, share: true, now, is_gone: false }
 }

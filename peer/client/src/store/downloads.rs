@@ -8,6 +8,7 @@ use shoal_common::{GroupName, Manifest, Uid};
 
 use super::{Store, StoreError, rows};
 use crate::priority::{Priority, Rank};
+use crate::taking::{FolderOptions, Take, TakenPart};
 use shoal_swarm::FileKey;
 
 /// A download that a user began here.
@@ -35,6 +36,8 @@ pub(crate) struct DownloadRecord {
     pub rank: Rank,
     /// Its own limit in bytes per second.
     pub limit: Option<u64>,
+    /// How a folder is taken.
+    pub take: Take,
 }
 
 /// How far a download came.
@@ -187,6 +190,14 @@ impl Store {
         .await
     }
 
+    /// Records how a folder is taken.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn set_take(&self, user: Uid, key: FileKey, take: Take) -> Result<(), StoreError> {
+        self.run(move |db| set_take(db, user, key, &take)).await
+    }
+
     /// Records that a download is not to be shared.
     ///
     /// # Errors
@@ -262,7 +273,7 @@ pub(super) fn insert(
             download.limit,
         ),
     )?;
-    Ok(())
+    set_take(db, download.user, download.key, &download.take)
 }
 
 pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
@@ -288,7 +299,36 @@ pub(super) fn download(row: &Row<'_>) -> rusqlite::Result<DownloadRecord> {
         verified: row.get("verified")?,
         rank: Rank { priority: priority(row)?, position: position.map_or_else(|| row.get("id"), Ok)? },
         limit: row.get("rate_limit")?,
+        take: take(row)?,
     })
+}
+
+fn set_take(db: &Transaction<'_>, user: Uid, key: FileKey, take: &Take) -> rusqlite::Result<()> {
+    let options =
+        (!take.options.is_plain()).then(|| serde_json::to_string(&take.options).unwrap_or_default());
+    db.execute(
+        "update download set folder_options = ?, part_files = ?, part_bytes = ?
+         where user = ? and gid = ? and fid = ?",
+        (
+            options,
+            take.part.map(|part| part.files),
+            take.part.map(|part| part.bytes),
+            user.0,
+            key.group.0,
+            key.file.0,
+        ),
+    )?;
+    Ok(())
+}
+
+fn take(row: &Row<'_>) -> rusqlite::Result<Take> {
+    let options = match row.get::<_, Option<String>>("folder_options")? {
+        None => FolderOptions::default(),
+        Some(text) => serde_json::from_str(&text).map_err(|error| rows::damaged(Type::Text, error))?,
+    };
+    let (files, bytes): (Option<u64>, Option<u64>) = (row.get("part_files")?, row.get("part_bytes")?);
+    let part = files.zip(bytes).map(|(files, bytes)| TakenPart { files, bytes });
+    Ok(Take { options, part })
 }
 
 fn priority(row: &Row<'_>) -> rusqlite::Result<Priority> {
@@ -321,6 +361,7 @@ mod tests {
             verified: 0,
             rank: Rank { priority: Priority::Normal, position: i64::from(n) },
             limit: None,
+            take: Take::default(),
         };
         for n in [3, 1, 2] {
             store.put_download(record(n), list.clone()).await.unwrap();
@@ -332,12 +373,15 @@ mod tests {
         let rank = Rank { priority: Priority::Low, position: -4 };
         store.set_download_rank(user, key(2), rank).await.unwrap();
         store.set_download_limit(user, key(2), Some(500)).await.unwrap();
+        let options = FolderOptions { keep_modes: true, ..FolderOptions::default() };
+        let take = Take { options, part: Some(TakenPart { files: 2, bytes: 70 }) };
+        store.set_take(user, key(1), take.clone()).await.unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
         let expected = [
             record(3),
-            DownloadRecord { state: failed, verified: 7, ..record(1) },
+            DownloadRecord { state: failed, verified: 7, take, ..record(1) },
             DownloadRecord { share: false, rank, limit: Some(500), ..record(2) },
         ];
         assert_eq!(store.downloads(user).await.unwrap(), expected);

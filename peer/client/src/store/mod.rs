@@ -64,6 +64,7 @@ const TABLES: &str = "
         overwrite integer not null, share integer not null, state text not null, error text,
         verified integer not null default 0,
         priority text not null default 'normal', position integer, rate_limit integer,
+        folder_options text, part_files integer, part_bytes integer,
         unique (user, gid, fid)
     ) strict;
     create index share_list on share (piece_list);
@@ -74,10 +75,15 @@ const TABLES: &str = "
 const FROM_1: &str = "alter table download add column verified integer not null default 0;";
 /// Changes a database of version 2 into version 3.
 const FROM_2: &str = "alter table share add column ctime_ns integer;";
-/// Changes a database of version 3 into version 4, with [`MOVES`]; [`COMMANDS`] make it this version.
+/// Changes a database of version 3 into version 4, with [`MOVES`].
 const FROM_3: &str = "alter table download add column priority text not null default 'normal';
     alter table download add column position integer;
     alter table download add column rate_limit integer;";
+
+/// Changes a database of version 4 into this version.
+const FROM_4: &str = "alter table download add column folder_options text;
+    alter table download add column part_files integer;
+    alter table download add column part_bytes integer;";
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -161,10 +167,10 @@ impl Store {
         let changes: &[&str] = match found {
             SCHEMA => &[],
             0 => &[TABLES, MOVES, COMMANDS],
-            1 => &[FROM_1, FROM_2, FROM_3, MOVES, COMMANDS],
-            2 => &[FROM_2, FROM_3, MOVES, COMMANDS],
-            3 => &[FROM_3, MOVES, COMMANDS],
-            4 => &[COMMANDS],
+            1 => &[FROM_1, FROM_2, FROM_3, MOVES, FROM_4, COMMANDS],
+            2 => &[FROM_2, FROM_3, MOVES, FROM_4, COMMANDS],
+            3 => &[FROM_3, MOVES, FROM_4, COMMANDS],
+            4 => &[FROM_4, COMMANDS],
             _ => return Err(StoreError::Later { path: path.to_owned(), found }),
         };
         if !changes.is_empty() {

@@ -20,6 +20,7 @@ use crate::FileRef;
 use crate::hashing::Hashing;
 use crate::results::lossy;
 use crate::store::{DownloadRecord, DownloadState};
+use crate::taking::{DownloadOptions, Take};
 use shoal_session::CallError;
 use shoal_session::events::Event;
 use shoal_swarm::FileKey;
@@ -69,13 +70,14 @@ impl Transfers {
         &self,
         file: FileRef,
         destination: PathBuf,
-        overwrite: bool,
+        options: DownloadOptions,
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Begun, TransferError> {
+        options.folder.check()?;
         let user = self.0.parts.session.who().ok_or(TransferError::NotLoggedIn)?.user;
         let (key, manifest) = self.find(&file).await?;
         let file = FileRef { group: file.group, file: manifest.name.clone() };
-        let begin = self.begin_found(user, key, (file, manifest), (destination, overwrite), progress);
+        let begin = self.begin_found(user, key, (file, manifest), (destination, options), progress);
         begin.instrument(span(key)).await
     }
 
@@ -84,7 +86,7 @@ impl Transfers {
         user: Uid,
         key: FileKey,
         (file, manifest): (FileRef, Manifest),
-        (destination, overwrite): (PathBuf, bool),
+        (destination, options): (PathBuf, DownloadOptions),
         progress: &watch::Sender<Option<Hashing>>,
     ) -> Result<Begun, TransferError> {
         let parts = &self.0.parts;
@@ -95,9 +97,10 @@ impl Transfers {
             return self.there_already(user, key, (file, manifest), path).await;
         }
         let is_folder = manifest.folder.is_some();
+        let take = self.take(&manifest, options.folder).await?;
         let place = match is_folder {
-            false => destination::check(destination, &manifest, overwrite, progress).await?,
-            true => folder::check(destination, &manifest, &parts.folders, progress).await?,
+            false => destination::check(destination, &manifest, options.overwrite, progress).await?,
+            true => folder::check(destination, (&manifest, &take), &parts.folders, progress).await?,
         };
         let path = place.path().to_owned();
         if let Some(other) = self.list().going_to(&path, key) {
@@ -113,12 +116,13 @@ impl Transfers {
             group: file.group.clone(),
             manifest,
             path: path.clone(),
-            overwrite: matches!(place, Destination::Replace(_)),
+            overwrite: matches!(place, Destination::Replace(_)) || (is_folder && options.overwrite),
             share: true,
             state: DownloadState::Running,
             verified: 0,
             rank,
             limit,
+            take,
         };
         let complete = matches!(place, Destination::Identical(_));
         let found = (!complete).then_some(Found { pieces, answer });
@@ -159,6 +163,7 @@ impl Transfers {
             verified: size,
             rank: self.new_rank(key).0,
             limit: None,
+            take: Take::default(),
         };
         parts.store.put_download(record.clone(), piece_list).await?;
         self.list().put(record);
@@ -232,7 +237,7 @@ impl Transfers {
         Ok(Resumed { restarted, waits: self.first_word(key, opened).await? })
     }
 
-    async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
+    pub(super) async fn find(&self, file: &FileRef) -> Result<(FileKey, Manifest), TransferError> {
         let call = Call::Find { group: file.group.clone(), file: file.file.clone() };
         let Answer::Found { group, file: found, mut manifest } = self.0.parts.session.call(call).await?
         else {
@@ -247,7 +252,7 @@ impl Transfers {
     }
 
     /// The piece list as it is stored, and the digests in it.
-    async fn piece_list(
+    pub(super) async fn piece_list(
         &self,
         key: FileKey,
         manifest: &Manifest,
@@ -260,14 +265,14 @@ impl Transfers {
         Ok((list, pieces))
     }
 
-    async fn holders(&self, key: FileKey) -> Result<HoldersAnswer, TransferError> {
+    pub(super) async fn holders(&self, key: FileKey) -> Result<HoldersAnswer, TransferError> {
         let call = Call::Holders { group: key.group, file: key.file };
         tracing::debug!("asking for holders");
         HoldersAnswer::of(self.0.parts.session.call(call).await?).ok_or(CallError::Unexpected.into())
     }
 
     /// Waits until a run works, fails or waits; gives what the download waits for.
-    async fn first_word(
+    pub(super) async fn first_word(
         &self,
         key: FileKey,
         mut opened: watch::Receiver<Option<Option<String>>>,

@@ -24,10 +24,11 @@ pub enum DestinationError {
     #[error("{} is not a file and cannot be replaced; choose another destination", .0.display())]
     NotAFile(PathBuf),
     /// A different file is there.
-    #[error("{} exists and is a different file; choose another destination, or give --overwrite to replace it", .0.display())]
+    #[error("{} exists and is a different file; choose another destination, or give --overwrite to replace it (what is right \
+             in it is not fetched again)", .0.display())]
     Exists(PathBuf),
-    /// Something is where a folder is to go.
-    #[error("{} exists already, and a folder replaces nothing; choose another destination, or move it away", .0.display())]
+    /// Something else than a folder is where a folder is to go.
+    #[error("{} exists already and is no folder; choose another destination, or move it away", .0.display())]
     FolderInTheWay(PathBuf),
     /// Another download goes there.
     #[error("{} is where {} of {} is being downloaded to; choose another destination", .path.display(), .file.file, .file.group)]

@@ -10,6 +10,7 @@ use shoal_engine::hash::FileIdentity;
 
 use super::Downloads;
 use super::end::End;
+use super::list::size;
 use crate::shares::ShareError;
 use crate::store::{Completed, DownloadRecord, DownloadState, ShareRecord, StoreError};
 use shoal_session::events::Event;
@@ -46,6 +47,10 @@ impl Downloads {
         let (group, file) = self.name_of(record);
         let verified = self.list().verified(key);
         let share = self.list().is_shared(key);
+        // Of a part of a folder what is there is served on, until the session ends.
+        let now = self.list().find(key);
+        let part = now.as_ref().is_some_and(|now| now.take.part.is_some());
+        let whole = now.as_ref().map_or(record.manifest.size, size);
         let took = if run.is_some() { self.list().took(key) } else { None };
         if !(share && end == End::Complete) {
             self.release(key).await;
@@ -73,13 +78,13 @@ impl Downloads {
         match end {
             End::Failed(error) if report => parts.events.emit(Event::Failed { group, file, error }),
             End::Complete => {
-                let (path, size) = (record.path.clone(), record.manifest.size);
+                let (path, size) = (record.path.clone(), whole);
                 let took =
                     took.map(|(took, bytes)| (u64::try_from(took.as_millis()).unwrap_or(u64::MAX), bytes));
                 let took_ms = took.map(|(ms, _)| ms);
                 let average = took.map(|(ms, bytes)| bytes.saturating_mul(1_000) / ms.max(1));
                 parts.events.emit(Event::Complete { group, file, path, size, took_ms, average });
-                if share {
+                if share && !part {
                     let (downloads, record) = (self.clone(), record.clone());
                     let sharing =
                         self.tasks.spawn(async move { downloads.share(&record).await }.in_current_span());
@@ -93,7 +98,7 @@ impl Downloads {
     /// A run ended after its session: the next login finds the result.
     async fn ended_late(&self, record: &DownloadRecord, end: End, downloaded: bool) {
         let (state, verified) = match end {
-            End::Complete => (DownloadState::Complete, record.manifest.size),
+            End::Complete => (DownloadState::Complete, size(record)),
             End::Failed(error) => (DownloadState::Failed(error), record.verified),
             // What was recorded before holds.
             End::Paused | End::Suspended | End::Cancelled => return,
@@ -107,7 +112,7 @@ impl Downloads {
             self.parts.store.set_download_state(record.user, record.key, state, verified).await
         {
             tracing::error!(%error, "the end of a download cannot be recorded");
-        } else if is_complete && record.share {
+        } else if is_complete && record.share && record.take.part.is_none() {
             self.share(record).await;
         }
     }

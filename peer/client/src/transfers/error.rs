@@ -10,6 +10,7 @@ use shoal_engine::{ContentError, Shortage};
 use super::{DestinationError, MoveError};
 use crate::FileRef;
 use crate::store::{DownloadState, StoreError};
+use crate::taking::ChoiceError;
 use shoal_session::CallError;
 
 /// Why a download did not begin, or was not found.
@@ -59,6 +60,9 @@ pub enum TransferError {
         /// What was asked for.
         wish: &'static str,
     },
+    /// What was chosen in a folder cannot be.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
     /// It is not moved.
     #[error(transparent)]
     Move(#[from] MoveError),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shoal_common::{FileDigest, Manifest, Sha1};
-use shoal_engine::{Content, Overwrite, Shortage, Target};
+use shoal_engine::{Chosen, Content, Overwrite, Shortage, Target};
 use shoal_swarm::{FileKey, listing_key};
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use super::{Downloads, Prepared, TransferError, metadata, read_piece_list};
 use crate::folders::{Folders, UnknownFolder};
 use crate::hashing::{Hashing, compare_folder};
 use crate::store::DownloadRecord;
+use crate::taking::{ChoiceError, Take};
 
 /// See the module.
 pub(super) struct Wanted {
@@ -23,6 +24,8 @@ pub(super) struct Wanted {
     pub(super) key: FileKey,
     pub(super) content: Content,
     pub(super) target: Target,
+    /// Which files of a folder.
+    pub(super) chosen: Chosen,
     /// Whether it is only the listing, which is neither shown nor offered as a part.
     pub(super) is_listing: bool,
 }
@@ -42,12 +45,27 @@ impl Downloads {
         record: &DownloadRecord,
         pieces: Arc<[Sha1]>,
     ) -> Result<Wanted, CannotStart> {
-        let (folders, record) = (self.parts.folders.clone(), record.clone());
+        let mut record = record.clone();
+        if let Some(listed) = self.list().find(record.key) {
+            record.take = listed.take;
+        }
+        let folders = self.parts.folders.clone();
+        let (user, key, before) = (record.user, record.key, record.take.clone());
         let found = tokio::task::spawn_blocking(move || match &record.manifest.folder {
             None => file(&record, pieces).map_err(|error| contradicts(&record.manifest, &error)),
             Some(_) => folder(&folders, &record, &pieces),
         });
-        found.await.unwrap_or_else(|stopped| Err(CannotStart::Never(stopped.to_string())))
+        let wanted = found.await.unwrap_or_else(|stopped| Err(CannotStart::Never(stopped.to_string())))?;
+        if wanted.content.listing().is_some() {
+            let take = Take::of(before.options.clone(), &wanted.chosen, wanted.content.layout());
+            self.list().choose(key, take.clone(), wanted.chosen.clone());
+            if take != before
+                && let Err(error) = self.parts.store.set_take(user, key, take).await
+            {
+                tracing::debug!(%error, "what is fetched of a folder cannot be recorded");
+            }
+        }
+        Ok(wanted)
     }
 
     /// As [`Downloads::prepare`], for a folder.
@@ -58,11 +76,14 @@ impl Downloads {
     ) -> Result<Prepared, TransferError> {
         let (manifest, folders) = (&record.manifest, &self.parts.folders);
         // It may have been completed without that being recorded.
-        let place = check(record.path.clone(), manifest, folders, progress).await?;
+        let place = check(record.path.clone(), (manifest, &record.take), folders, progress).await?;
         if matches!(place, Destination::Identical(_)) {
+            // What a crash left behind the last step.
+            destination::discard(record.path.clone(), record.overwrite).await?;
             return Ok(Prepared::Complete);
         }
-        if self.list().verified(record.key) > 0 {
+        // Of a complete one there is no partial folder, and more may have been chosen since.
+        if self.list().verified(record.key) > 0 && !record.path.is_dir() {
             destination::must_have_partial(record.path.clone(), record.overwrite).await?;
         }
         let piece_list = self.parts.store.piece_list(manifest).await?;
@@ -70,28 +91,34 @@ impl Downloads {
     }
 }
 
-/// Finds out what is at the place of a folder. Nothing there is ever replaced.
+/// Finds out what is at the place of a folder. A folder that is there is taken as it is: the engine looks at its files.
 pub(super) async fn check(
     typed: PathBuf,
-    manifest: &Manifest,
+    (manifest, take): (&Manifest, &Take),
     folders: &Folders,
     progress: &watch::Sender<Option<Hashing>>,
 ) -> Result<Destination, TransferError> {
     let path = destination::resolved(typed, manifest.name.clone()).await?;
+    // A link to a folder stands for that folder.
+    let real = tokio::task::spawn_blocking(move || match path.is_symlink() && path.is_dir() {
+        true => std::fs::canonicalize(&path).unwrap_or(path),
+        false => path,
+    });
+    let path = real.await.map_err(|stopped| TransferError::Failed(stopped.to_string()))?;
     let (folders, looked, known) = (folders.clone(), path.clone(), manifest.clone());
     let looked = tokio::task::spawn_blocking(move || match std::fs::symlink_metadata(&looked) {
-        Ok(found) => Ok(Some(found.is_dir().then(|| folders.read(&known).ok()).flatten())),
+        Ok(found) if !found.is_dir() => Err(DestinationError::FolderInTheWay(looked)),
+        Ok(_) => Ok(folders.read(&known).ok()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DestinationError::unusable(&looked, &error)),
     });
     let there = looked.await.map_err(|stopped| TransferError::Failed(stopped.to_string()))??;
     match there {
-        None => Ok(Destination::New(path)),
-        Some(Some(known)) => match compare_folder(path.clone(), known, progress).await {
+        Some(known) if take.options.is_plain() => match compare_folder(path.clone(), known, progress).await {
             Ok((true, _)) => Ok(Destination::Identical(path)),
-            _ => Err(DestinationError::FolderInTheWay(path).into()),
+            _ => Ok(Destination::New(path)),
         },
-        Some(None) => Err(DestinationError::FolderInTheWay(path).into()),
+        _ => Ok(Destination::New(path)),
     }
 }
 
@@ -99,7 +126,8 @@ fn file(record: &DownloadRecord, pieces: Arc<[Sha1]>) -> Result<Wanted, StartErr
     let layout = record.manifest.layout().map_err(shoal_common::manifest::ManifestError::from)?;
     let content = Content::new(layout, pieces, record.manifest.digest())?;
     let target = destination::target(record.path.clone(), record.overwrite);
-    Ok(Wanted { key: record.key, content, target, is_listing: false })
+    let chosen = Chosen::all();
+    Ok(Wanted { key: record.key, content, target, chosen, is_listing: false })
 }
 
 fn folder(folders: &Folders, record: &DownloadRecord, pieces: &[Sha1]) -> Result<Wanted, CannotStart> {
@@ -113,8 +141,18 @@ fn folder(folders: &Folders, record: &DownloadRecord, pieces: &[Sha1]) -> Result
             checked.map_err(|error| contradicts(manifest, &error))?;
             let content = Content::folder(known.layout.clone(), of_files.into(), known.listing.clone());
             let content = content.map_err(|error| contradicts(manifest, &error))?;
-            let target = destination::target(record.path.clone(), false);
-            Ok(Wanted { key: record.key, content, target, is_listing: false })
+            let options = &record.take.options;
+            let cannot = |error: ChoiceError| CannotStart::Never(error.to_string());
+            options.check().map_err(cannot)?;
+            let chosen = options.chosen(&known.listing).map_err(cannot)?;
+            if !chosen.is_all() && chosen.files(&known.layout).next().is_none() {
+                let globs: Vec<&str> = options.rules.iter().map(|rule| rule.glob.as_str()).collect();
+                let (folder, glob) = (manifest.name.clone(), globs.join(" "));
+                return Err(cannot(ChoiceError::Nothing { folder, glob }));
+            }
+            let content = content.placed(options.placing(&known.listing));
+            let target = destination::target(record.path.clone(), record.overwrite);
+            Ok(Wanted { key: record.key, content, target, chosen, is_listing: false })
         }
         Err(UnknownFolder::Absent) => {
             let path = folders.path(described);
@@ -123,7 +161,8 @@ fn folder(folders: &Folders, record: &DownloadRecord, pieces: &[Sha1]) -> Result
             let content = Content::new(layout, of_listing.into(), digest);
             let content = content.map_err(|error| contradicts(manifest, &error))?;
             let target = Target::new(path, Overwrite::Replace);
-            Ok(Wanted { key: listing_key(record.key), content, target, is_listing: true })
+            let chosen = Chosen::all();
+            Ok(Wanted { key: listing_key(record.key), content, target, chosen, is_listing: true })
         }
         Err(UnknownFolder::Io(error)) => Err(cannot_keep(&folders.path(described), &error)),
         Err(UnknownFolder::Listing(error)) => {

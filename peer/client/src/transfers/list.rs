@@ -3,30 +3,33 @@
 
 mod detail;
 mod facts;
+mod rows;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_common::{Bitfield, Gid, GroupName, Manifest};
+use shoal_common::{Bitfield, Gid, GroupName};
 use shoal_engine::rate::Limiter;
-use shoal_engine::{Bottleneck, Lack, Phase, Progress};
+use shoal_engine::{Chosen, Lack, Progress};
 use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use detail::{SourceName, SourceNames};
 pub(crate) use facts::{Doing, DownloadFacts, Working};
+pub(super) use rows::size;
+use rows::{row, verified};
 
+use super::DownloadRow;
 use super::end::Stop;
 use super::known::Known;
-use super::row::{NoSource, activity, percent};
-use super::{DownloadRow, RowState};
 use crate::FileRef;
 use crate::priority::{QueueEnd, Rank};
 use crate::results::{PieceMap, SourceEntry};
 use crate::store::{DownloadRecord, DownloadState};
+use crate::taking::Take;
 use shoal_swarm::FileKey;
 
 /// Most failures that wait to be asked for; beyond that the oldest are dropped.
@@ -49,6 +52,8 @@ pub(super) struct Running {
     pub(super) hurry: Arc<Notify>,
     /// Its own rate limit.
     pub(super) limiter: Limiter,
+    /// Which files of a folder it fetches.
+    pub(super) chosen: watch::Sender<Chosen>,
 }
 
 /// What a download that runs does now.
@@ -227,6 +232,15 @@ impl List {
         Some(running.opened.subscribe())
     }
 
+    /// Ends the wait of a download for something that is lacking, if it waits.
+    pub(super) fn hurry_if_waiting(&self, key: FileKey) {
+        if let Some(running) = self.entry(key).and_then(|entry| entry.running.as_ref())
+            && matches!(running.now, Now::Waits(_))
+        {
+            running.hurry.notify_one();
+        }
+    }
+
     /// What a download waits for, if it lacks something or it is not its turn.
     pub(super) fn waits(&self, key: FileKey, waiting: &Waiting) -> Option<String> {
         let running = self.entry(key)?.running.as_ref()?;
@@ -256,6 +270,24 @@ impl List {
             QueueEnd::First => positions.min().map_or(0, |first| first.saturating_sub(1)),
             QueueEnd::Last => positions.max().map_or(1, |last| last.saturating_add(1)),
         }
+    }
+
+    /// A folder is taken like this from now on.
+    pub(super) fn choose(&mut self, key: FileKey, take: Take, chosen: Chosen) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        entry.record.take = take;
+        if let Some(running) = &entry.running {
+            running.chosen.send_if_modified(|before| {
+                let changed = *before != chosen;
+                *before = chosen;
+                changed
+            });
+        }
+    }
+
+    /// Which files of a folder a download that runs fetches.
+    pub(super) fn chosen(&self, key: FileKey) -> Option<watch::Receiver<Chosen>> {
+        Some(self.entry(key)?.running.as_ref()?.chosen.subscribe())
     }
 
     /// Limits the rate of a download from now on, in bytes per second.
@@ -342,15 +374,20 @@ impl List {
         Some(running.ended.clone())
     }
 
-    /// Marks an unfinished download as not to be shared; false if there is none.
+    /// Marks a download that is unfinished, or of a part of a folder, as not to be shared; false if there is none.
     pub(super) fn unshare(&mut self, key: FileKey) -> bool {
         match self.entry_mut(key) {
-            Some(entry) if entry.record.state != DownloadState::Complete => {
+            Some(entry) if entry.record.state != DownloadState::Complete || is_part(entry) => {
                 entry.record.share = false;
                 true
             }
             _ => false,
         }
+    }
+
+    /// The complete downloads of parts of folders: they are served on.
+    pub(super) fn part_keys(&self) -> Vec<FileKey> {
+        self.entries.iter().filter(|entry| is_part(entry)).map(|entry| entry.record.key).collect()
     }
 
     pub(super) fn is_shared(&self, key: FileKey) -> bool {
@@ -412,67 +449,13 @@ impl List {
     }
 }
 
+/// Whether it is of a part of a folder.
+fn is_part(entry: &Entry) -> bool {
+    entry.record.take.part.is_some()
+}
+
 fn file_ref(record: &DownloadRecord) -> FileRef {
     FileRef { group: record.group.clone(), file: record.manifest.name.clone() }
-}
-
-/// Bytes of a download that are verified and written.
-fn verified(entry: &Entry) -> u64 {
-    match entry.running.as_ref().map(|running| &running.now) {
-        _ if entry.record.state == DownloadState::Complete => entry.record.manifest.size,
-        Some(Now::Works(Works { progress, .. })) if progress.borrow().phase != Phase::Opening => {
-            progress.borrow().verified_bytes
-        }
-        _ => entry.record.verified,
-    }
-}
-
-fn row(entry: &Entry, waiting: &Waiting, has_ticket: impl Fn(Gid) -> bool) -> DownloadRow {
-    let Manifest { name, size, .. } = &entry.record.manifest;
-    let state = match &entry.record.state {
-        DownloadState::Running => RowState::Downloading,
-        DownloadState::Paused => RowState::Paused,
-        DownloadState::Complete => RowState::Complete,
-        DownloadState::Failed(error) => RowState::Failed(error.clone()),
-    };
-    let verified = verified(entry);
-    let mut row = DownloadRow {
-        percent: percent(&state, verified, *size),
-        verified,
-        state,
-        group: entry.record.group.clone(),
-        file: name.clone(),
-        path: entry.record.path.clone(),
-        size: *size,
-        rate: 0,
-        sources: 0,
-        eta: None,
-        activity: None,
-        queued: None,
-        priority: entry.record.rank.priority,
-        limit: entry.record.limit,
-        speed_limited: false,
-    };
-    let Some(running) = &entry.running else { return row };
-    match &running.now {
-        Now::Waits(wait) => row.activity = Some(wait.words.clone()),
-        Now::Queued => (row.queued, row.activity) = waiting.place(running.number).unzip(),
-        Now::Works(Works { progress, waits_for, .. }) => {
-            let progress = progress.borrow();
-            let waiting = progress.phase == Phase::Waiting;
-            let lack = NoSource {
-                needs_ticket: waiting && !has_ticket(entry.record.key.group),
-                waits_for: waits_for.borrow().clone(),
-            };
-            row.rate = progress.rate;
-            row.sources = progress.sources;
-            row.eta = progress.eta.filter(|_| progress.sources > 0);
-            row.speed_limited = progress.limit == Bottleneck::RateLimit;
-            row.activity = activity(progress.phase, progress.limit, progress.sources, lack);
-        }
-        Now::Begins => {}
-    }
-    row
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod begin;
 mod choice;
+mod choosing;
 mod destination;
 mod end;
 mod ending;
@@ -12,6 +13,7 @@ mod holders;
 mod idleness;
 mod known;
 mod list;
+mod listing;
 mod mirrors;
 mod moving;
 mod order;
@@ -35,13 +37,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use begin::{Begun, Resumed};
+pub use choosing::FilesChosen;
 pub(crate) use destination::DestinationError;
 #[cfg(test)]
 pub(crate) use end::LEFT;
 pub use error::TransferError;
+pub use listing::{FolderEntry, FolderFiles, MAX_ENTRIES};
 pub use moving::MoveError;
 pub(crate) use moving::recover;
-pub use row::{DownloadRow, RowState};
+pub use row::{DownloadRow, FilesRow, RowState};
 pub use sources::Sources;
 
 use crate::FileRef;
@@ -181,6 +185,8 @@ impl Transfers {
         let complete = record.state == DownloadState::Complete;
         if !complete {
             destination::discard(record.path.clone(), record.overwrite).await?;
+        } else if record.take.part.is_some() {
+            self.0.release(record.key).await;
         }
         self.forget(&record).await?;
         Ok(complete)
@@ -225,6 +231,7 @@ impl Transfers {
     /// when it can; nothing of it is offered any more.
     pub(crate) async fn suspend(&self) {
         let keys = self.list().running_keys();
+        let parts = self.list().part_keys();
         for key in &keys {
             self.list().stop(*key, Stop::Suspend);
         }
@@ -237,7 +244,7 @@ impl Transfers {
             tracing::warn!("some downloads did not stop within {SUSPEND_WITHIN:?}: does a drive hang?");
         }
         self.list().replace(Vec::new());
-        for key in keys {
+        for key in keys.into_iter().chain(parts) {
             self.0.release(key).await;
         }
     }

@@ -10,6 +10,18 @@ use shoal_engine::{Bottleneck, Phase};
 use crate::priority::Priority;
 use crate::results::lossy;
 
+/// How many files of a folder are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FilesRow {
+    /// Those that are whole, right, and have their names; absent where that is not known now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    /// Those that are fetched.
+    pub chosen: u64,
+    /// All in the folder.
+    pub all: u64,
+}
+
 /// A download as it is listed.
 #[derive(Debug, Clone, Serialize)]
 pub struct DownloadRow {
@@ -29,7 +41,7 @@ pub struct DownloadRow {
     /// Where it goes.
     #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
-    /// Size in bytes.
+    /// Bytes that are fetched in all: the size of the file, or of the chosen files of a folder.
     #[serde(skip)]
     pub size: u64,
     /// Bytes that are verified and written.
@@ -50,6 +62,9 @@ pub struct DownloadRow {
     /// Its own limit in bytes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Of a folder, how many of its files are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesRow>,
     /// Whether a rate limit, its own or that of all downloads, is what keeps it from being faster.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub speed_limited: bool,

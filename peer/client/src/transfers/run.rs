@@ -1,6 +1,8 @@
 //! One run of a download: the engine's work, the holders that become its sources, and the parts that are offered to others.
 //! Everything in it ends with it; `supervisor` starts one run after another.
 
+mod part;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +11,9 @@ use shoal_common::limits::MAX_LIST;
 use shoal_common::tracker_api::{Call, Completeness, Holder, RefusalKind};
 use shoal_common::{Layout, Manifest, PeerId, Sha1};
 use shoal_engine::rate::Limiter;
-use shoal_engine::{BoxFuture, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed};
+use shoal_engine::{
+    BoxFuture, Chosen, Discovery, Download, MAX_CHANGES, Phase, Progress, SourceChange, feed,
+};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::end::{Closed, End, Stop, end_of, wanted};
@@ -89,6 +93,8 @@ pub(super) struct Run {
     opened: watch::Sender<Option<Option<String>>>,
     names: SourceNames,
     known: watch::Sender<Known>,
+    /// Which files of a folder are fetched.
+    chosen: watch::Receiver<Chosen>,
 }
 
 impl Run {
@@ -101,10 +107,16 @@ impl Run {
         opened: watch::Sender<Option<Option<String>>>,
         stopped: watch::Receiver<Option<Stop>>,
     ) -> Self {
-        let Wanted { key, content, target, is_listing } = wanted;
+        let Wanted { key, content, target, chosen, is_listing } = wanted;
         let layout = content.layout().clone();
         let (changes, sources) = mpsc::channel(MAX_CHANGES);
-        let download = downloads.parts.engine.start_limited(content, target, sources, limiter);
+        // It may be changed while the download runs.
+        let chosen = match downloads.list().chosen(record.key).filter(|_| !is_listing) {
+            Some(changes) => changes,
+            None => watch::channel(chosen).1,
+        };
+        let engine = &downloads.parts.engine;
+        let download = engine.start_chosen(content, target, sources, limiter, chosen.clone());
         let (names, known) = (SourceNames::default(), watch::Sender::new(Known::default()));
         let share = !is_listing && {
             let mut list = downloads.list();
@@ -140,6 +152,7 @@ impl Run {
             opened,
             names,
             known,
+            chosen,
         }
     }
 
@@ -153,7 +166,7 @@ impl Run {
     ) -> Closed {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            outcome = self.download.wait() => end_of(outcome, None),
+            outcome = self.download.wait() => self.end_unless_more(end_of(outcome, None)),
             stop = wanted(&mut stopped) => tokio::select! {
                 closed = self.stop(stop) => closed,
                 // A drive that hangs ends nothing.
@@ -167,9 +180,39 @@ impl Run {
                 Closed::End(End::Suspended) => Closed::GaveWay,
                 closed => closed,
             },
+            () = self.more_chosen() => match end_of(self.download.pause().await, Some(Stop::Suspend)) {
+                Closed::End(End::Suspended) => Closed::GaveWay,
+                closed => closed,
+            },
             () = self.offer() => Closed::End(End::Suspended),
             () = self.note_begun() => Closed::End(End::Suspended),
             () = self.watch_opening() => Closed::End(End::Suspended),
+        }
+    }
+
+    /// Completes when files are to be fetched that were not: whether there is room for them, and whether the file system can
+    /// hold their names, is looked at before, as at every beginning.
+    async fn more_chosen(&self) {
+        let mut changes = self.chosen.clone();
+        let mut before = changes.borrow_and_update().clone();
+        while changes.changed().await.is_ok() {
+            let now = changes.borrow_and_update().clone();
+            if (0..self.layout.files()).any(|file| now.has(file) && !before.has(file)) {
+                return;
+            }
+            before = now;
+        }
+        std::future::pending().await
+    }
+
+    /// More files may have been chosen in the moment in which the last one was there.
+    fn end_unless_more(&self, closed: Closed) -> Closed {
+        let had = self.download.progress().borrow().files.as_ref().map(|files| files.which.clone());
+        match closed {
+            Closed::End(End::Complete) if had.is_some_and(|had| had != *self.chosen.borrow()) => {
+                Closed::GaveWay
+            }
+            closed => closed,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use shoal_common::Sha1;
 use shoal_engine::rate::Limiter;
-use shoal_engine::{Lack, Pauses, Shortage};
+use shoal_engine::{Chosen, Lack, Pauses, Shortage};
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -77,7 +77,9 @@ fn begin(
         let number = list.next_run();
         let (opened, hurry, ended, limiter) = (opened.clone(), hurry.clone(), ended.clone(), limiter.clone());
         let (now, since, had) = (Now::Begins, Instant::now(), 0);
-        list.began(record.key, Running { number, stop, ended, now, opened, since, had, hurry, limiter });
+        let chosen = watch::Sender::new(Chosen::all());
+        let running = Running { number, stop, ended, now, opened, since, had, hurry, limiter, chosen };
+        list.began(record.key, running);
         (number, list.lingering(record.key))
     };
     downloads.running.send_modify(|running| *running += 1);

@@ -1,8 +1,9 @@
 //! What goes into the core and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use shoal_common::PieceIndex;
+use shoal_common::{Bitfield, PieceIndex};
 
 use crate::source::{Have, Limits, PieceRun, SourceError, SourceId};
 
@@ -40,6 +41,8 @@ pub enum Event {
     Written(PieceIndex),
     /// A written piece turned out to be wrong on the disk.
     Lost(PieceIndex),
+    /// Only these pieces are to be fetched from now on; before the first such event it is all.
+    Chosen(Arc<Bitfield>),
     /// Time passed; at least a few times per second while [`crate::DownloadCore::is_busy`].
     Tick,
 }

@@ -5,6 +5,7 @@
 //! piece from which source, how much to have in flight, which source to wait for, drop or ban, and when to request a piece
 //! twice.
 
+mod chosen;
 mod events;
 mod schedule;
 pub mod selector;
@@ -35,8 +36,11 @@ pub struct DownloadCore {
     layout: Layout,
     rng: Rng,
     pieces: Vec<Piece>,
-    written: u32,
-    /// Wants exactly the missing pieces; counts the holders among incomplete sources (complete ones hold every piece).
+    /// The pieces that are to be fetched; `None`: all.
+    chosen: Option<ItemSet>,
+    /// Of those, how many are not written.
+    left: u32,
+    /// Wants exactly the missing pieces that are chosen; counts the holders among incomplete sources (complete ones hold every piece).
     selector: Selector,
     sources: BTreeMap<SourceId, Source>,
     banned: BTreeSet<SourceId>,
@@ -90,11 +94,13 @@ impl DownloadCore {
             selector.unwant(piece.get());
             pieces[piece.as_usize()] = Piece::Written;
         }
+        let left = layout.pieces() - written.count();
         Self {
             layout,
             rng,
             pieces,
-            written: written.count(),
+            chosen: None,
+            left,
             selector,
             sources: BTreeMap::new(),
             banned: BTreeSet::new(),
@@ -137,15 +143,16 @@ impl DownloadCore {
             Event::Written(piece) => {
                 if self.pieces[piece.as_usize()] == Piece::Verified {
                     self.pieces[piece.as_usize()] = Piece::Written;
-                    self.written += 1;
+                    self.left -= u32::from(self.is_chosen(piece));
                 }
             }
             Event::Lost(piece) => {
                 if self.pieces[piece.as_usize()] == Piece::Written {
-                    self.written -= 1;
+                    self.left += u32::from(self.is_chosen(piece));
                     self.miss(piece);
                 }
             }
+            Event::Chosen(pieces) => self.choose(&pieces),
             Event::Tick => self.tick(now),
         }
         if std::mem::take(&mut self.refill) {
@@ -158,9 +165,9 @@ impl DownloadCore {
         self.commands.pop_front()
     }
 
-    /// Whether every piece is written.
+    /// Whether every piece that is to be fetched is written.
     pub fn is_complete(&self) -> bool {
-        self.written == self.layout.pieces()
+        self.left == 0
     }
 
     /// Whether a tick is needed soon.
@@ -179,7 +186,7 @@ impl DownloadCore {
         self.sources.len()
     }
 
-    /// Pieces that are missing and that no source holds.
+    /// Pieces that are missing, to be fetched, and that no source holds.
     pub fn unheld(&self) -> u32 {
         let has_whole = self.sources.values().any(|source| source.have.is_none());
         if has_whole { 0 } else { self.selector.unheld() }
@@ -478,7 +485,9 @@ impl DownloadCore {
 
     fn miss(&mut self, piece: PieceIndex) {
         self.pieces[piece.as_usize()] = Piece::Missing;
-        self.selector.want(piece.get());
+        if self.is_chosen(piece) {
+            self.selector.want(piece.get());
+        }
         self.generation += 1;
         self.refill = true;
     }

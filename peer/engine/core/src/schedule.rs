@@ -188,7 +188,8 @@ impl DownloadCore {
         let piece = self.requests.values().find_map(|request| {
             let piece = request.pending().next()?;
             let age = now.saturating_duration_since(request.issued);
-            let sole = matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. });
+            let sole = matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. })
+                && self.is_chosen(piece);
             let behind = self.layout.offset(frontier).saturating_sub(self.layout.offset(piece));
             (request.source != id
                 && sole
@@ -246,6 +247,7 @@ impl DownloadCore {
         // Of a run the last piece: the first is already on its way.
         overdue.flat_map(|(_, request)| request.pending().rev()).find(|&piece| {
             matches!(self.pieces[piece.as_usize()], Piece::Requested { second: None, .. })
+                && self.is_chosen(piece)
                 && source.would_serve(piece)
         })
     }

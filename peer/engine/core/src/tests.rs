@@ -381,15 +381,17 @@ impl DownloadCore {
         for piece in self.layout.iter() {
             let asking = askers.remove(&piece).unwrap_or_default();
             let state = self.pieces[piece.as_usize()];
-            assert_eq!(self.selector.wants(piece.get()), state == Piece::Missing, "{piece:?} {state:?}");
+            let wanted = state == Piece::Missing && self.is_chosen(piece);
+            assert_eq!(self.selector.wants(piece.get()), wanted, "{piece:?} {state:?}");
             let expected = match state {
                 Piece::Requested { by, second } => std::iter::once(by).chain(second).collect(),
                 _ => Vec::new(),
             };
             assert_eq!(asking, expected, "{piece:?}");
         }
-        let written = self.pieces.iter().filter(|&&state| state == Piece::Written).count();
-        assert_eq!(self.written as usize, written);
+        let is_left =
+            |piece: &PieceIndex| self.pieces[piece.as_usize()] != Piece::Written && self.is_chosen(*piece);
+        assert_eq!(self.left as usize, self.layout.iter().filter(is_left).count());
         assert_eq!(self.in_flight, self.requests.values().map(Request::remaining).sum::<u64>());
         let exempt = self.sources.values().map(|source| source.window.exempt(self.layout.piece_length()));
         assert_eq!(self.exempt, exempt.sum::<u64>());

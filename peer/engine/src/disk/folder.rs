@@ -1,28 +1,33 @@
-//! The partial folder of a folder that is being downloaded: `NAME.part`, with the files under their own names. When all of them
-//! are whole, one call makes them durable and one rename gives the folder its name. So the folder is there whole or not at all,
-//! and no file of the listing can have the name of a file of ours.
+//! The partial folder of a folder that is being downloaded: `NAME.part`, with the incomplete files under their own names. Files
+//! that are right move into the folder itself, `NAME`, after one call has made all of them durable. So what is in `NAME` is
+//! whole, and no file of the listing can have the name of a file of ours.
 
-use std::collections::VecDeque;
+mod adopt;
+mod names;
+mod place;
+
+use std::collections::{HashMap, VecDeque};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 use shoal_common::{Bitfield, Layout, Listing};
 use shoal_disk::{Lock, Tree};
 
-use crate::content::Target;
-use crate::disk::{DiskError, io_error, open_error, write_blocks};
+use self::names::{Problem, Rules, is_probe};
+use self::place::{Place, is_untouched};
+use crate::chosen::Chosen;
+use crate::content::{Content, Target};
+use crate::disk::{DiskError, Present, io_error, open_error, write_blocks};
 use crate::pool::Block;
 
 /// Files that stay open: those that two batches write, and one that is read. Few, because many downloads share the
 /// descriptors of the process.
 const OPEN_FILES: usize = 4;
-/// Shows whether the file system takes upper case and lower case for the same. No path of a listing begins with a folder of
-/// this name and holds nothing.
-const PROBE: [&str; 2] = [".shoal-probe~", ".SHOAL-PROBE~"];
 
 /// See the module.
 #[derive(Debug)]
@@ -31,13 +36,22 @@ pub(crate) struct PartFolder {
     path: PathBuf,
     layout: Layout,
     listing: Arc<Listing>,
+    /// Other paths than in the listing.
+    names: Arc<HashMap<usize, String>>,
+    place: Place,
     held: Mutex<Option<Lock>>,
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
 
 impl PartFolder {
     /// Opens or creates the folder and locks it against other writers.
-    pub(super) fn lock(path: PathBuf, layout: Layout, listing: Arc<Listing>) -> Result<Self, DiskError> {
+    pub(super) fn lock(
+        target: &Target,
+        content: &Content,
+        listing: &Arc<Listing>,
+        chosen: &Chosen,
+    ) -> Result<Self, DiskError> {
+        let (path, layout) = (target.part_path(), content.layout());
         loop {
             match DirBuilder::new().create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -47,9 +61,12 @@ impl PartFolder {
             }
             let (root, held) = Self::lock_existing(&path)?;
             let Some((root, held)) = root.zip(held) else { continue };
+            let (layout, listing, names) = (layout.clone(), listing.clone(), content.placing().names.clone());
+            let place = Place::of(target, content.placing().keeps_modes);
             let (held, open) = (Mutex::new(Some(held)), Mutex::default());
-            let folder = Self { root, path, layout, listing, held, open };
-            folder.check_names().inspect_err(|_| {
+            let folder = Self { root, path, layout, listing, names, place, held, open };
+            let usable = folder.check_place().and_then(|()| folder.check_names(chosen));
+            usable.inspect_err(|_| {
                 let _ = std::fs::remove_dir(&folder.path);
             })?;
             return Ok(folder);
@@ -83,20 +100,34 @@ impl PartFolder {
         std::fs::remove_dir_all(path).map_err(|error| io_error("remove", path, error))
     }
 
-    /// Fails where the file system takes two paths of the listing for one.
-    fn check_names(&self) -> Result<(), DiskError> {
-        let Some((one, other)) = self.listing.colliding() else { return Ok(()) };
-        let probe = |name: &str| self.path.join(name);
-        let made = DirBuilder::new().create(probe(PROBE[0]));
-        let same = std::fs::symlink_metadata(probe(PROBE[1])).is_ok();
-        let _ = std::fs::remove_dir(probe(PROBE[0]));
-        match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(open_error(&self.path, error)),
-            _ if same => {
-                let (one, other) = (one.to_owned(), other.to_owned());
-                Err(DiskError::Collision { path: self.path.clone(), one, other })
+    /// Fails where files cannot move from here to the folder itself.
+    fn check_place(&self) -> Result<(), DiskError> {
+        let look = |error| io_error("look at", &self.place.path, error);
+        let Some(there) = self.place.tree().map_err(look)? else { return Ok(()) };
+        let device = |tree: &Tree| tree.folder().metadata().map(|found| found.dev()).map_err(look);
+        if device(&there)? == device(&self.root)? {
+            Ok(())
+        } else {
+            Err(DiskError::Mounted(self.place.path.clone()))
+        }
+    }
+
+    /// Fails where the file system cannot hold the chosen files: it takes two paths for one, or does not take a name.
+    fn check_names(&self, chosen: &Chosen) -> Result<(), DiskError> {
+        let fault = |error| open_error(&self.path, error);
+        let longest = rustix::fs::fstatfs(self.root.folder()).map_err(|error| fault(error.into()))?.f_namelen;
+        let longest = usize::try_from(longest).ok().filter(|&longest| longest > 0).unwrap_or(usize::MAX);
+        let paths = || chosen.files(&self.layout).map(|file| self.name(file));
+        let problem = |rules: &Rules| rules.problem(&paths().collect::<Vec<_>>());
+        if problem(&Rules::strictest(longest)).is_none() {
+            return Ok(());
+        }
+        match problem(&Rules::find(self.path.as_path(), longest).map_err(fault)?) {
+            None => Ok(()),
+            Some(Problem::Same(one, other)) => {
+                Err(DiskError::Collision { path: self.place.path.clone(), one, other })
             }
-            _ => Ok(()),
+            Some(Problem::Refused(name)) => Err(DiskError::Unnamable { path: self.place.path.clone(), name }),
         }
     }
 
@@ -106,40 +137,104 @@ impl PartFolder {
 
     /// The path of a file within the folder.
     fn name(&self, file: usize) -> &str {
-        self.listing.file(file).map_or("", |(path, _)| path)
+        match self.names.get(&file) {
+            Some(other) => other,
+            None => self.listing.file(file).map_or("", |(path, _)| path),
+        }
+    }
+
+    /// Whether a file is executable where it was shared.
+    fn is_executable(&self, file: usize) -> bool {
+        self.listing.file(file).is_some_and(|(_, listed)| listed.exec)
     }
 
     /// As [`Part::present`](super::Part::present).
-    pub(super) fn present(&self) -> Result<(bool, Bitfield), DiskError> {
-        let mut present = Bitfield::none(&self.layout);
-        let mut entries =
+    pub(super) fn present(&self) -> Result<Present, DiskError> {
+        let mut pieces = Bitfield::none(&self.layout);
+        let entries =
             std::fs::read_dir(&self.path).map_err(|error| io_error("look at", &self.path, error))?;
-        if entries.next().is_none() {
-            return Ok((true, present));
-        }
-        for file in 0..self.layout.files() {
-            let length = match self.root.read(self.name(file)).and_then(|file| file.metadata()) {
-                Ok(found) if found.is_file() => found.len(),
-                Ok(_) => return Err(DiskError::Foreign(self.path.join(self.name(file)))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(self.error("look at", file, error)),
-            };
-            let start = self.layout.extent(file).start;
-            for piece in self.layout.pieces_of(file) {
-                let end = self.layout.offset(piece) + u64::from(self.layout.length(piece)) - start;
-                if end <= length {
-                    present.insert(piece);
+        let is_new = entries.flatten().all(|entry| is_probe(&entry.file_name()));
+        let has_place =
+            self.place.tree().map_err(|error| io_error("look at", &self.place.path, error))?.is_some();
+        let mut in_place = Vec::new();
+        for file in (0..self.layout.files()).filter(|&file| !self.layout.extent(file).is_empty()) {
+            let found = if is_new { None } else { self.part_length(file)? };
+            if let Some(length) = found {
+                let start = self.layout.extent(file).start;
+                for piece in self.layout.pieces_of(file) {
+                    let end = self.layout.offset(piece) + u64::from(self.layout.length(piece)) - start;
+                    if end <= length {
+                        pieces.insert(piece);
+                    }
                 }
+            } else if has_place && !matches!(self.place.look(self.name(file)), Ok(None)) {
+                in_place.push(file);
             }
         }
-        Ok((false, present))
+        Ok(Present { is_new, pieces, in_place })
     }
 
-    pub(super) fn must_fit(&self, written: &Bitfield) -> Result<(), DiskError> {
-        let missing = self.layout.size() - written.bytes(&self.layout);
-        match self.lacking(missing) {
+    /// Fails if the folder is another one, in which there is nothing of this one.
+    pub(super) fn must_be_ours(&self) -> Result<(), DiskError> {
+        let entries = match std::fs::read_dir(&self.place.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|error| io_error("look at", &self.place.path, error))?,
+        };
+        let is_empty = |file: usize| self.layout.extent(file).is_empty();
+        let there = |file: usize| is_empty(file) && matches!(self.place.look(self.name(file)), Ok(Some(_)));
+        if self.place.replaces() || entries.count() == 0 || (0..self.layout.files()).any(there) {
+            return Ok(());
+        }
+        Err(DiskError::OtherFolder(self.place.path.clone()))
+    }
+
+    /// The length of an incomplete file, if there is one.
+    fn part_length(&self, file: usize) -> Result<Option<u64>, DiskError> {
+        match self.root.read(self.name(file)).and_then(|file| file.metadata()) {
+            Ok(found) if found.is_file() => Ok(Some(found.len())),
+            Ok(_) => Err(DiskError::Foreign(self.path.join(self.name(file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error("look at", file, error)),
+        }
+    }
+
+    /// Takes a file at its place for right if nothing of it changed since `checkpoint`, when it was; gives whether it does.
+    pub(super) fn trust(&self, file: usize, checkpoint: SystemTime) -> bool {
+        let Ok(Some(found)) = self.place.look(self.name(file)) else { return false };
+        let size = self.layout.extent(file).end - self.layout.extent(file).start;
+        let same = found.metadata().is_ok_and(|found| found.is_file() && found.len() == size)
+            && is_untouched(&found, checkpoint).unwrap_or(false);
+        same && self.place.keep(file, &found, self.is_executable(file)).is_ok()
+    }
+
+    pub(super) fn has_placed(&self, file: usize) -> bool {
+        self.place.has(file)
+    }
+
+    /// Makes what was written durable, and gives these files, which are right, their names.
+    pub(super) fn place(&self, files: Vec<usize>) -> Result<Vec<usize>, DiskError> {
+        self.sync()?;
+        self.must_be_in_place()?;
+        for &file in &files {
+            let name = self.name(file);
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(number, _)| *number != file);
+            let put = self.place.put(&self.root, file, name, self.is_executable(file));
+            put.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    DiskError::Different { path: self.place.path.join(name), others: 0 }
+                }
+                _ => self.error_at("put in place", self.place.path.join(name), error),
+            })?;
+        }
+        Ok(files)
+    }
+
+    pub(super) fn must_fit(&self, written: &Bitfield, chosen: &Chosen) -> Result<(), DiskError> {
+        let pieces = chosen.pieces(&self.layout);
+        let (bytes, there) = (chosen.bytes(&self.layout), written.and(&pieces).bytes(&self.layout));
+        match self.lacking(bytes - there) {
             0 => Ok(()),
-            lacking => Err(DiskError::Full { path: self.path.clone(), bytes: self.layout.size(), lacking }),
+            lacking => Err(DiskError::Full { path: self.path.clone(), bytes, lacking }),
         }
     }
 
@@ -195,6 +290,13 @@ impl PartFolder {
         written.map_err(|error| self.error("write", file, error))
     }
 
+    /// As [`PartFolder::write`].
+    pub(super) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let (file, at) = self.locate(offset).map_err(|error| io_error("write", &self.path, error))?;
+        let written = self.writable(file).and_then(|open| open.write_all_at(bytes, at));
+        written.map_err(|error| self.error("write", file, error))
+    }
+
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         self.read_piece(offset, into).map_err(|error| io_error("read", &self.path, error))
     }
@@ -202,6 +304,11 @@ impl PartFolder {
     /// Reads bytes of one piece, for the download and for uploads.
     pub(super) fn read_piece(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let (file, at) = self.locate(offset)?;
+        if self.place.has(file) {
+            let there = self.place.open(file, self.name(file))?;
+            there.file.read_exact_at(into, at)?;
+            return there.check();
+        }
         // Of the files that are kept open all can be read; others are opened for this read alone.
         let mut kept = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().find(|(number, _)| *number == file).map(|(_, open)| open.clone());
@@ -209,7 +316,13 @@ impl PartFolder {
         drop(kept);
         match found {
             Some(open) => open.read_exact_at(into, at),
-            None => self.root.read(self.name(file))?.read_exact_at(into, at),
+            None => match self.root.read(self.name(file)) {
+                // It got its name in this moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.place.look(self.name(file))?.ok_or(error)?.read_exact_at(into, at)
+                }
+                opened => opened?.read_exact_at(into, at),
+            },
         }
     }
 
@@ -217,29 +330,35 @@ impl PartFolder {
         self.root.sync().map_err(|error| io_error("write", &self.path, error))
     }
 
-    pub(super) fn finish(&self, target: &Target) -> Result<(), DiskError> {
+    /// Makes the empty files and folders, and all of it durable; what is left of the partial folder is removed.
+    pub(super) fn finish(&self, target: &Target, chosen: &Chosen) -> Result<(), DiskError> {
         self.must_be_in_place()?;
-        for file in (0..self.layout.files()).filter(|&file| self.layout.extent(file).is_empty()) {
-            self.root.write(self.name(file)).map_err(|error| self.error("write", file, error))?;
+        let made = self.place.made();
+        let tree = made.map_err(|error| match error.kind() {
+            io::ErrorKind::NotADirectory => DiskError::Exists(self.place.path.clone()),
+            _ => open_error(&self.place.path, error),
+        })?;
+        for file in chosen.files(&self.layout).filter(|&file| self.layout.extent(file).is_empty()) {
+            let path = self.place.path.join(self.name(file));
+            let put = self.place.put_empty(file, self.name(file), self.is_executable(file));
+            put.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => DiskError::Different { path, others: 0 },
+                _ => self.error_at("make", path, error),
+            })?;
         }
-        for folder in self.listing.empty_folders() {
-            let made = self.root.make_folder(folder);
-            made.map_err(|error| io_error("make the folder", &self.path.join(folder), error))?;
+        for folder in self.listing.empty_folders().filter(|_| chosen.is_all()) {
+            let made = tree.make_folder(folder);
+            made.map_err(|error| io_error("make the folder", &self.place.path.join(folder), error))?;
         }
         self.sync()?;
-        shoal_disk::rename_new_folder(&self.path, target.path()).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::DirectoryNotEmpty => DiskError::Exists(target.path().to_owned()),
-            _ => io_error("put in place", target.path(), error),
-        })?;
+        self.remove();
         let synced = shoal_disk::sync_folder(target.folder());
         synced.map_err(|error| io_error("write to the folder of", target.path(), error))
     }
 
     pub(super) fn remove(&self) {
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a cancelled download");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a partial folder");
         }
     }
 
@@ -254,7 +373,10 @@ impl PartFolder {
     }
 
     fn error(&self, action: &'static str, file: usize, error: io::Error) -> DiskError {
-        let path = self.path.join(self.name(file));
+        self.error_at(action, self.path.join(self.name(file)), error)
+    }
+
+    fn error_at(&self, action: &'static str, path: PathBuf, error: io::Error) -> DiskError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let (path, bytes) = (self.path.clone(), self.layout.size());

@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use shoal_common::Bitfield;
 
+use crate::chosen::Chosen;
 use crate::content::{Content, Target};
-use crate::disk::{DiskError, PartFile, PartFolder};
+use crate::disk::{DiskError, PartFile, PartFolder, Present};
 use crate::pool::Block;
 
 /// See the module.
@@ -42,11 +44,10 @@ impl OpenPart {
 
 impl Part {
     /// Opens or creates it, and locks it against other writers.
-    pub(super) fn lock(path: PathBuf, content: &Content) -> Result<Self, DiskError> {
-        let layout = content.layout().clone();
+    pub(super) fn lock(target: &Target, content: &Content, chosen: &Chosen) -> Result<Self, DiskError> {
         Ok(match content.listing() {
-            None => Self::File(PartFile::lock(path, layout)?),
-            Some(listing) => Self::Folder(Arc::new(PartFolder::lock(path, layout, listing.clone())?)),
+            None => Self::File(PartFile::lock(target.part_path(), content.layout().clone())?),
+            Some(listing) => Self::Folder(Arc::new(PartFolder::lock(target, content, listing, chosen)?)),
         })
     }
 
@@ -57,8 +58,8 @@ impl Part {
         }
     }
 
-    /// Whether nothing was there before, and the pieces that may be there, whole by their length.
-    pub(super) fn present(&self) -> Result<(bool, Bitfield), DiskError> {
+    /// What is there.
+    pub(super) fn present(&self) -> Result<Present, DiskError> {
         match self {
             Self::File(file) => {
                 let length = file.length()?;
@@ -68,7 +69,7 @@ impl Part {
                         present.insert(piece);
                     }
                 }
-                Ok((length == 0, present))
+                Ok(Present { is_new: length == 0, pieces: present, in_place: Vec::new() })
             }
             Self::Folder(folder) => folder.present(),
         }
@@ -84,10 +85,10 @@ impl Part {
     }
 
     /// Fails unless the drive has room for what is missing.
-    pub(super) fn must_fit(&self, written: &Bitfield) -> Result<(), DiskError> {
+    pub(super) fn must_fit(&self, written: &Bitfield, chosen: &Chosen) -> Result<(), DiskError> {
         match self {
             Self::File(file) => file.must_fit(written),
-            Self::Folder(folder) => folder.must_fit(written),
+            Self::Folder(folder) => folder.must_fit(written, chosen),
         }
     }
 
@@ -141,10 +142,36 @@ impl Part {
     }
 
     /// Makes everything durable and puts it in its place, under its final name.
-    pub(crate) fn finish(&self, target: &Target) -> Result<(), DiskError> {
+    pub(crate) fn finish(&self, target: &Target, chosen: &Chosen) -> Result<(), DiskError> {
         match self {
             Self::File(file) => file.finish(target),
-            Self::Folder(folder) => folder.finish(target),
+            Self::Folder(folder) => folder.finish(target, chosen),
+        }
+    }
+
+    /// Takes a file of a folder at its place for right if nothing of it changed since then; gives whether it does.
+    pub(super) fn trust(&self, file: usize, checkpoint: SystemTime) -> bool {
+        matches!(self, Self::Folder(folder) if folder.trust(file, checkpoint))
+    }
+
+    /// Fails if a folder at the destination is another one.
+    pub(super) fn must_be_ours(&self) -> Result<(), DiskError> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Folder(folder) => folder.must_be_ours(),
+        }
+    }
+
+    /// Whether a file of a folder has its name.
+    pub(crate) fn has_placed(&self, file: usize) -> bool {
+        matches!(self, Self::Folder(folder) if folder.has_placed(file))
+    }
+
+    /// Makes what was written durable and gives files of a folder, which are right, their names.
+    pub(crate) fn place(&self, files: Vec<usize>) -> Result<Vec<usize>, DiskError> {
+        match self {
+            Self::File(_) => Ok(files),
+            Self::Folder(folder) => folder.place(files),
         }
     }
 

@@ -38,8 +38,9 @@ impl Driver {
 
     async fn finish_or_save(&mut self, end: End, target: &Target) -> Outcome {
         let (context, written, target) = (self.context.clone(), self.written.clone(), target.clone());
+        let chosen = self.files.chosen();
         let finished = tokio::task::spawn_blocking(move || match end {
-            End::Whole(digest) => match context.part.finish(&target) {
+            End::Whole(digest) => match context.part.finish(&target, &chosen) {
                 Ok(()) => {
                     context.journal.remove();
                     Outcome::Complete { path: target.path().to_owned(), digest }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::chosen::Chosen;
 use crate::content::{Content, Target};
 use crate::disk::{DiskError, OpenPart, Opened};
 use crate::driver::stopped;
@@ -16,8 +17,7 @@ use crate::resources::Control;
 
 /// Opens the partial file; gives it with the pieces that are there. A stop ends the hashing early.
 pub(super) async fn open(
-    content: &Content,
-    target: &Target,
+    (content, target, chosen): (&Content, &Target, &Chosen),
     part: Arc<OnceLock<OpenPart>>,
     stop_work: &CancellationToken,
     control: &mut watch::Receiver<Control>,
@@ -25,7 +25,8 @@ pub(super) async fn open(
     let mut open = JoinSet::new();
     open.spawn_blocking({
         let (content, target, stop_work) = (content.clone(), target.clone(), stop_work.clone());
-        move || open_and_rehash(&target, content, &part, &stop_work)
+        let chosen = chosen.clone();
+        move || open_and_rehash((&target, &chosen), content, &part, &stop_work)
     });
     let opened = tokio::select! {
         opened = open.join_next() => opened,
@@ -43,12 +44,13 @@ pub(super) async fn open(
 /// Opens the partial file and hashes the pieces in doubt. After a cancellation, unhashed pieces count as missing in memory
 /// and stay in doubt on the disk.
 fn open_and_rehash(
-    target: &Target,
+    (target, chosen): (&Target, &Chosen),
     content: Content,
     part: &OnceLock<OpenPart>,
     cancelled: &CancellationToken,
 ) -> Result<(PartContext, Bitfield), DiskError> {
-    let Opened { part: file, journal, mut written, suspects } = Opened::open(target, &content)?;
+    let Opened { part: file, journal, mut written, suspects } =
+        Opened::open((target, &content, chosen), cancelled)?;
     let _ = part.set(file.open_part());
     let context = PartContext { content, part: file, journal };
     let right = context.rehash(&suspects, cancelled).inspect_err(|_| context.part.unlock())?;

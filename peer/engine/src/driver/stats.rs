@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shoal_common::Bitfield;
 use tokio::time::Instant;
 
-use crate::part::PartContext;
 use crate::progress::{Bottleneck, Phase, Progress, SHOWN_DROPPED, SourceRow, SourceState};
 use crate::resources::Resources;
 use shoal_engine_core::SourceId;
@@ -24,7 +22,8 @@ const BUSY_QUEUE: usize = 16;
 /// See the module.
 pub(super) struct Stats {
     resources: Arc<Resources>,
-    total: u64,
+    /// Bytes that are to be fetched in all.
+    pub(super) total: u64,
     fetched: Meter,
     wasted: u64,
     sources: BTreeMap<SourceId, Meter>,
@@ -115,11 +114,6 @@ impl Stats {
         self.wasted += bytes;
     }
 
-    /// Bytes of the pieces in `written`.
-    pub(super) fn verified_bytes(&self, written: &Bitfield, context: &PartContext) -> u64 {
-        written.bytes(context.content.layout())
-    }
-
     pub(super) fn progress(
         &mut self,
         phase: Phase,
@@ -172,6 +166,7 @@ impl Stats {
             eta: (rate > 0 && missing > 0).then(|| Duration::from_secs(missing.div_ceil(rate))),
             sources: rows.iter().filter(|row| row.delivers()).count(),
             rows,
+            files: None,
         }
     }
 }

@@ -4,12 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use shoal_common::Listing;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{World, ended, until_verified};
-use crate::conformance::Behaviour;
+use crate::conformance::{Behaviour, FakeSource};
 use crate::folder::{HashedFolder, compare, hash_folder};
-use crate::{Content, DiskError, DownloadError, Outcome};
+use crate::{
+    Chosen, Content, DiskError, Download, DownloadError, Engine, EngineConfig, Outcome, Overwrite,
+    SourceChange, Target,
+};
 
 /// A folder with large, small and empty files, to be downloaded.
 fn world() -> (World, tempfile::TempDir, HashedFolder) {
@@ -51,13 +55,12 @@ fn same(root: &Path, listing: &Listing) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_comes_whole_or_not_at_all_and_uploads_read_it_meanwhile() {
+async fn a_folder_comes_file_by_file_and_uploads_read_it_meanwhile() {
     let (world, _source, hashed) = world();
     let (first, second) = (world.source(), world.source());
     first.hold_pieces(0..100);
     let (download, _changes) = world.start(&[&first]);
     until_verified(&download, 100).await;
-    assert!(!world.path().exists());
     let (layout, reader) = (world.content.layout().clone(), download.reader());
     for piece in layout.iter().take(100) {
         let mut bytes = vec![0; layout.length(piece) as usize];
@@ -65,7 +68,8 @@ async fn a_folder_comes_whole_or_not_at_all_and_uploads_read_it_meanwhile() {
         assert!(bytes == crate::conformance::piece_of(&world.bytes, &layout, piece));
     }
     assert!(matches!(download.pause().await, Outcome::Paused));
-    assert_eq!(world.files(), ["file.part", "file.pstate"]);
+    let beside: Vec<String> = world.files().into_iter().filter(|name| name != "file").collect();
+    assert_eq!(beside, ["file.part", "file.pstate"]);
     let (download, _changes) = world.start(&[&second]);
     assert_same(&world, &hashed, &ended(&download).await);
     assert_eq!(second.served(), world.bytes.len() as u64 - first.served());
@@ -138,10 +142,30 @@ async fn nothing_that_is_there_is_replaced_or_followed() {
         other => panic!("{other:?}"),
     };
     // At its place.
-    std::fs::create_dir(world.path()).unwrap();
+    std::fs::write(world.path(), b"kept").unwrap();
     let (download, _changes) = world.start(&[&source]);
     assert!(matches!(*disk_error(ended(&download).await), DiskError::Exists(_)));
-    std::fs::remove_dir(world.path()).unwrap();
+    std::fs::remove_file(world.path()).unwrap();
+    // Another folder, and one with another file and a link where files of ours go.
+    std::fs::create_dir_all(world.path().join("deep")).unwrap();
+    std::fs::write(world.path().join("mine"), b"kept").unwrap();
+    let (download, _changes) = world.start(&[&source]);
+    assert!(matches!(*disk_error(ended(&download).await), DiskError::OtherFolder(_)));
+    std::fs::write(world.path().join("deep/1"), b"kept").unwrap();
+    let (download, _changes) = world.start(&[&source]);
+    let error = disk_error(ended(&download).await);
+    assert!(
+        matches!(&*error, DiskError::Different { path, others: 0 } if path.ends_with("deep/1")),
+        "{error}"
+    );
+    std::fs::remove_file(world.path().join("deep/1")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", world.path().join("deep/1")).unwrap();
+    let (download, _changes) = world.start(&[&source]);
+    let error = disk_error(ended(&download).await);
+    assert!(matches!(*error, DiskError::Foreign(_)), "{error}");
+    assert_eq!((world.files(), source.served()), (vec!["file".to_owned()], 0));
+    assert_eq!(std::fs::read(world.path().join("mine")).unwrap(), b"kept");
+    std::fs::remove_dir_all(world.path()).unwrap();
     // A folder of somebody's, a file, and a link where the partial folder goes.
     let part = world.target().part_path();
     std::fs::create_dir(&part).unwrap();
@@ -168,4 +192,101 @@ async fn nothing_that_is_there_is_replaced_or_followed() {
     assert!(matches!(download.cancel().await, Outcome::Cancelled));
     assert!(world.files().is_empty(), "{:?}", world.files());
     assert!(std::fs::read_dir(source_folder.path()).unwrap().count() > 0);
+}
+
+/// Starts a download of these files.
+fn start_chosen(
+    world: &World,
+    (source, chosen): (&FakeSource, Chosen),
+    overwrite: Overwrite,
+) -> (Download, mpsc::Sender<SourceChange>, watch::Sender<Chosen>) {
+    let (changes, receiver) = mpsc::channel(8);
+    changes.try_send(super::add(0, source)).unwrap();
+    let (sender, chosen) = watch::channel(chosen);
+    let engine = Engine::new(EngineConfig::default());
+    let target = Target::new(world.path(), overwrite);
+    let limiter = crate::rate::Limiter::new(None);
+    (engine.start_chosen(world.content.clone(), target, receiver, limiter, chosen), changes, sender)
+}
+
+#[tokio::test]
+async fn only_chosen_files_are_asked_for_and_the_choice_may_change() {
+    let (world, _source, hashed) = world();
+    let layout = world.content.layout();
+    let of = |wanted: &dyn Fn(&str) -> bool| {
+        Chosen::of(hashed.listing.files().map(|(path, _)| wanted(path)).collect())
+    };
+    let deep = of(&|path| path.starts_with("deep/"));
+    let source = world.source();
+    let (download, _changes, _chosen) = start_chosen(&world, (&source, deep.clone()), Overwrite::Refuse);
+    assert!(matches!(ended(&download).await, Outcome::Complete { .. }));
+    assert_eq!(source.served(), deep.bytes(layout), "nothing else was asked for");
+    let count = |folder: &Path| {
+        hash_folder(folder, |_, _| {}, &CancellationToken::new()).unwrap().listing.files().count()
+    };
+    assert_eq!(count(&world.path()), deep.files(layout).count());
+    assert_eq!(world.files(), ["file"]);
+    let progress = download.progress().borrow().clone();
+    assert_eq!((progress.total, progress.verified_bytes), (deep.bytes(layout), deep.bytes(layout)));
+    // More, then fewer, then all, while it runs.
+    let second = world.source();
+    second.hold_pieces(0..0);
+    let (download, _changes, chosen) = start_chosen(&world, (&second, Chosen::all()), Overwrite::Refuse);
+    until_verified(&download, deep.pieces(layout).count()).await;
+    chosen.send_replace(of(&|path| path.starts_with("deep/") || path.ends_with('9')));
+    second.hold(crate::Have::All);
+    assert!(matches!(ended(&download).await, Outcome::Complete { .. }));
+    let both = of(&|path| path.starts_with("deep/") || path.ends_with('9'));
+    assert_eq!(second.served(), both.bytes(layout) - deep.bytes(layout));
+    let third = world.source();
+    let (download, _changes, _chosen) = start_chosen(&world, (&third, Chosen::all()), Overwrite::Refuse);
+    assert_same(&world, &hashed, &ended(&download).await);
+    assert_eq!(third.served(), world.bytes.len() as u64 - both.bytes(layout));
+}
+
+#[tokio::test]
+async fn what_is_there_in_part_is_used_and_replaced_only_when_it_is_whole() {
+    let (world, source_folder, hashed) = world();
+    let layout = world.content.layout();
+    std::fs::create_dir_all(world.path().join("deep/er")).unwrap();
+    let large =
+        (0..layout.files()).find(|&file| layout.extent(file).end - layout.extent(file).start == 200_000);
+    let name = hashed.listing.file(large.unwrap()).unwrap().0;
+    let mut bytes = std::fs::read(source_folder.path().join(name)).unwrap();
+    bytes[70_000] ^= 1;
+    bytes.extend(b"and more");
+    std::fs::write(world.path().join(name), &bytes).unwrap();
+    let right = hashed.listing.file(large.unwrap() + 1).unwrap();
+    std::fs::copy(source_folder.path().join(right.0), world.path().join(right.0)).unwrap();
+    let source = world.source();
+    source.hold_pieces(0..0);
+    let (download, _changes, _chosen) = start_chosen(&world, (&source, Chosen::all()), Overwrite::Replace);
+    until_verified(&download, 4).await;
+    assert_eq!(std::fs::read(world.path().join(name)).unwrap(), bytes);
+    source.hold(crate::Have::All);
+    assert_same(&world, &hashed, &ended(&download).await);
+    assert_eq!(source.served(), world.bytes.len() as u64 - right.1.size - (200_000 - 65_536));
+}
+
+#[tokio::test]
+async fn a_file_that_was_changed_after_it_got_its_name_is_not_served_and_not_replaced() {
+    let (world, _source, _hashed) = world();
+    let layout = world.content.layout().clone();
+    let source = world.source();
+    let (download, _changes, _chosen) = start_chosen(&world, (&source, Chosen::all()), Overwrite::Refuse);
+    assert!(matches!(ended(&download).await, Outcome::Complete { .. }));
+    let reader = download.reader();
+    let piece = layout.iter().next_back().unwrap();
+    let mut buffer = vec![0; layout.length(piece) as usize];
+    reader.read(piece, 0, &mut buffer).unwrap();
+    let path = world.content.listing().unwrap().file(layout.file_of(piece)).unwrap().0.to_owned();
+    std::fs::write(world.path().join(&path), b"mine").unwrap();
+    assert!(reader.read(piece, 0, &mut buffer).is_err());
+    let (again, _changes, _chosen) = start_chosen(&world, (&source, Chosen::all()), Overwrite::Refuse);
+    let outcome = ended(&again).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(DownloadError::Disk(error)) if matches!(**error, DiskError::Different { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(std::fs::read(world.path().join(&path)).unwrap(), b"mine");
 }

@@ -7,6 +7,7 @@ use shoal_common::{Digests, Layout};
 use tempfile::TempDir;
 
 use super::*;
+use crate::chosen::Chosen;
 use crate::conformance::sample_file;
 use crate::content::{Content, Overwrite, Target};
 use crate::disk::Opened;
@@ -32,7 +33,10 @@ impl Desk {
         let (bytes, content) = sample_file((pieces * PIECE) as usize, PIECE, 1);
         let folder = tempfile::tempdir().unwrap();
         let target = Target::new(folder.path().join("file"), Overwrite::Refuse);
-        let Opened { part, journal, written, .. } = Opened::open(&target, &content).unwrap();
+        let Opened { part, journal, written, .. } = {
+            let what = (&target, &content, &Chosen::all());
+            Opened::open(what, &CancellationToken::new()).unwrap()
+        };
         let prefix = Some(Prefix::new(&content));
         let context = PartContext { content, part, journal };
         Self { bytes, context, target, pool: Pool::new(64), written, prefix, _folder: folder }

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use shoal_client::{Client, DownloadRow, FileRef, Priority, QueueEnd};
+use shoal_client::{Client, DownloadOptions, DownloadRow, FileRef, FolderOptions, Priority, QueueEnd, Rule};
 use shoal_common::{FileName, GroupName};
 
 use super::named::NamedFile;
@@ -91,10 +91,16 @@ pub(super) async fn begin(State(site): State<Site>, request: Request) -> Respons
     if new.folder.as_ref().is_some_and(|folder| !folder.is_absolute()) {
         return malformed("give the folder's whole path, from / on");
     }
-    done(site.download(file, new.folder, new.overwrite).await)
+    let folder = FolderOptions {
+        rules: rules(new.only, new.skip),
+        renames: new.renames.into_iter().collect(),
+        keep_modes: new.keep_modes,
+    };
+    let options = DownloadOptions { overwrite: new.overwrite, folder };
+    done(site.download(file, new.folder, options).await)
 }
 
-/// Change the priority, limit or place of a download
+/// Change the priority, limit, place or files of a download
 #[utoipa::path(
     patch,
     path = "/api/1/downloads/{group}/{file}",
@@ -138,7 +144,16 @@ async fn apply(client: &Client, file: &FileRef, change: &DownloadChange) -> Resu
     if let Some(end) = end {
         client.move_in_queue(file, end).await?;
     }
+    if !(change.add.is_empty() && change.drop.is_empty()) {
+        client.choose(file, rules(change.add.clone(), change.drop.clone())).await?;
+    }
     Ok(())
+}
+
+/// Which files are fetched, and then which of them are not.
+fn rules(fetch: Vec<String>, leave: Vec<String>) -> Vec<Rule> {
+    let rule = |fetch| move |glob| Rule { fetch, glob };
+    fetch.into_iter().map(rule(true)).chain(leave.into_iter().map(rule(false))).collect()
 }
 
 /// Move a finished download into a folder; its shares follow

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get};
 use serde_json::{Value, json};
@@ -15,13 +15,18 @@ use super::named::{NamedFile, NamedGroup};
 use super::{Site, answered, done, malformed, upload};
 use crate::body;
 use crate::schema::answers::{Done, Files, Peers, Problem, SharedFile, Shares};
+use crate::schema::downloads::FolderFiles;
 use crate::schema::requests::NewShare;
+
+/// Entries of a folder that are given at a time, unless more are asked for.
+const ENTRIES: usize = 1_000;
 
 pub(super) fn router() -> Router<Site> {
     Router::new()
         .route("/api/1/shares", get(shares))
         .route("/api/1/groups/{group}/files", get(files).post(share))
         .route("/api/1/groups/{group}/files/{file}", delete(stop).put(upload::put))
+        .route("/api/1/groups/{group}/files/{file}/entries", get(entries))
         .route("/api/1/groups/{group}/files/{file}/peers", get(peers))
 }
 
@@ -67,6 +72,38 @@ async fn listed(client: &Client, group: GroupName) -> Result<Value, ClientError>
         value
     };
     Ok(json!({ "files": files.iter().map(row).collect::<Vec<_>>(), "group": group }))
+}
+
+/// What is in a folder
+#[utoipa::path(
+    get,
+    path = "/api/1/groups/{group}/files/{file}/entries",
+    params(
+        ("group" = String, Path),
+        ("file" = String, Path),
+        ("within" = Option<String>, Query, description = "A path in the folder; all of it without"),
+        ("from" = Option<usize>, Query, description = "The number of the first entry"),
+        ("most" = Option<usize>, Query, description = "How many at most: 1,000 without it, 10,000 at most"),
+    ),
+    responses((status = 200, body = FolderFiles), (status = "4XX", body = Problem))
+)]
+pub(super) async fn entries(
+    State(site): State<Site>,
+    NamedFile(file): NamedFile,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let (mut within, mut from, mut most) = (String::new(), 0, ENTRIES);
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let number = value.parse::<usize>();
+        match (&*key, number) {
+            ("within", _) => within = value.into_owned(),
+            ("from", Ok(number)) => from = number,
+            ("most", Ok(number)) => most = number,
+            ("from" | "most", Err(_)) => return malformed(format!("{key} is no number")),
+            _ => {}
+        }
+    }
+    answered(site.client.folder_files(file, &within, from, most).await.map(|found| json!(found)))
 }
 
 /// Share a file where it is

@@ -34,6 +34,7 @@ use crate::answer::object;
         files::files,
         files::share,
         files::stop,
+        files::entries,
         files::peers,
         upload::put,
         downloads::downloads,

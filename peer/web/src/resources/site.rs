@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use shoal_client::{Begun, Client, ClientError, FileRef, SharedFile};
+use shoal_client::{Begun, Client, ClientError, DownloadOptions, FileRef, SharedFile};
 use shoal_common::GroupName;
 use shoal_disk::Held;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -134,7 +134,7 @@ impl Site {
         &self,
         file: FileRef,
         folder: Option<PathBuf>,
-        overwrite: bool,
+        options: DownloadOptions,
     ) -> Result<Begun, Refusal> {
         if !self.is_limited() {
             let folder = match folder {
@@ -142,13 +142,13 @@ impl Site {
                 None => self.client.download_folder().await?.ok_or(ClientError::NoFolder)?,
             };
             // With a slash at its end, so that it is made.
-            return Ok(self.client.download(file, folder.join(""), overwrite).await?);
+            return Ok(self.client.download(file, folder.join(""), options).await?);
         }
         if file.file.as_str().starts_with('.') {
             return Err(Refused::Hidden(file.file.as_str().into()).into());
         }
         let (held, real) = self.folder(folder).await?;
-        let begun = self.client.download(file.clone(), real.join(""), overwrite).await?;
+        let begun = self.client.download(file.clone(), real.join(""), options).await?;
         // The download opened its files by their path: that must still have led into the folder that was found.
         if held.is_at(&real).is_ok_and(|is_there| is_there) {
             return Ok(begun);

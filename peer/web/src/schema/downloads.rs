@@ -44,6 +44,51 @@ pub struct DownloadFields {
     pub limit: Option<u64>,
     /// Present and true while a rate limit holds it up.
     pub speed_limited: Option<bool>,
+    /// How many files of a folder are there.
+    pub files: Option<FilesRow>,
+}
+
+/// How many files of a folder are there.
+#[derive(ToSchema, Serialize)]
+pub struct FilesRow {
+    /// Whole and right, with their names; absent where that is not known now.
+    pub done: Option<u64>,
+    /// Those that are fetched.
+    pub chosen: u64,
+    /// All in the folder.
+    pub all: u64,
+}
+
+/// What is in a folder.
+#[derive(ToSchema)]
+pub struct FolderFiles {
+    /// The group.
+    pub group: String,
+    /// The folder.
+    pub file: String,
+    /// How many entries there are in all.
+    pub total: u64,
+    /// Bytes of all of them.
+    pub size: u64,
+    /// Those that were asked for.
+    pub entries: Vec<FolderEntry>,
+    /// From which one on more follow.
+    pub next: Option<u64>,
+}
+
+/// A file or an empty folder of a folder.
+#[derive(ToSchema)]
+pub struct FolderEntry {
+    /// Its path from the folder on; that of an empty folder ends in a slash.
+    pub path: String,
+    /// Its size in bytes; absent for an empty folder.
+    pub size: Option<u64>,
+    /// Its SHA-1.
+    pub sha1: Option<String>,
+    /// Present and true for a file that is executable where it was shared.
+    pub executable: Option<bool>,
+    /// Present and true for what the download of the folder leaves out.
+    pub skipped: Option<bool>,
 }
 
 /// A download.

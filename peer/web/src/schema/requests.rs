@@ -68,9 +68,21 @@ pub struct NewDownload {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub(crate) folder: Option<std::path::PathBuf>,
-    /// Whether a file of that name is replaced.
+    /// Whether a file of that name is replaced; of a folder, whether different files are.
     #[serde(default)]
     pub(crate) overwrite: bool,
+    /// Which files of a folder are fetched: paths, folders and patterns; all without it.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    /// Which of them are not.
+    #[serde(default)]
+    pub(crate) skip: Vec<String>,
+    /// Other names for files of a folder, by their paths.
+    #[serde(default)]
+    pub(crate) renames: std::collections::BTreeMap<String, String>,
+    /// Whether files of a folder are executable that were where they were shared.
+    #[serde(default)]
+    pub(crate) keep_modes: bool,
 }
 
 /// Rate limits. What is left out stays.
@@ -116,6 +128,12 @@ pub struct DownloadChange {
     /// `first` or `last` among those of its priority.
     #[serde(default)]
     pub(crate) queue: Option<String>,
+    /// Files of a folder that are fetched from now on: paths, folders and patterns.
+    #[serde(default)]
+    pub(crate) add: Vec<String>,
+    /// And those that are not, of all of them.
+    #[serde(default)]
+    pub(crate) drop: Vec<String>,
 }
 
 /// Where a finished download is moved to.

@@ -1,7 +1,8 @@
 //! Names, runs and failures.
 
 use super::*;
-use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Sha1, Uid};
+use crate::transfers::RowState;
+use shoal_common::{Blake3, Fid, FileDigest, FileName, Gid, GroupName, Layout, Manifest, Sha1, Uid};
 
 fn record(n: u8, name: &str, state: DownloadState) -> DownloadRecord {
     let digest = FileDigest { sha1: Sha1([n; 20]), blake3: Blake3([n; 32]) };
@@ -19,6 +20,7 @@ fn record(n: u8, name: &str, state: DownloadState) -> DownloadRecord {
         state,
         rank: Rank { position: i64::from(n), ..Rank::default() },
         limit: None,
+        take: crate::taking::Take::default(),
     }
 }
 
@@ -66,6 +68,7 @@ fn running(list: &mut List) -> Running {
         had: 0,
         hurry: Arc::default(),
         limiter: Limiter::new(None),
+        chosen: watch::Sender::new(shoal_engine::Chosen::all()),
     }
 }
 

@@ -45,6 +45,7 @@ impl Crashed {
             state: DownloadState::Complete,
             rank: Rank::default(),
             limit: None,
+            take: crate::taking::Take::default(),
         };
         store.put_download(download, list.clone()).await.unwrap();
         let share = ShareRecord { user: USER, key, group, manifest, path: path("source"), identity: before };

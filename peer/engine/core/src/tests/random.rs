@@ -26,6 +26,8 @@ struct World {
     requests: BTreeMap<RequestId, Asked>,
     checking: Vec<PieceIndex>,
     done: BTreeSet<PieceIndex>,
+    /// What is to be fetched.
+    chosen: Bitfield,
     faults: bool,
 }
 
@@ -59,6 +61,7 @@ impl World {
             requests: BTreeMap::new(),
             checking: Vec::new(),
             done: written.iter(&layout).collect(),
+            chosen: Bitfield::all(&layout),
             faults: true,
         }
     }
@@ -86,6 +89,7 @@ impl World {
                         "{piece:?} is there"
                     );
                     assert!(holds(have, piece), "{piece:?} is not there");
+                    assert!(self.chosen.has(piece), "{piece:?} is not wanted");
                     let others: Vec<_> =
                         self.requests.values().filter(|asked| asked.waits_for(piece)).collect();
                     assert!(others.len() < 2, "{piece:?} is asked for a third time");
@@ -93,7 +97,10 @@ impl World {
                         assert!(other.source != source, "{piece:?} is asked twice of one source");
                         let missing = self.layout.iter().filter(|piece| {
                             let asked = self.requests.values().any(|asked| asked.waits_for(*piece));
-                            !asked && !self.done.contains(piece) && !self.checking.contains(piece)
+                            !asked
+                                && self.chosen.has(*piece)
+                                && !self.done.contains(piece)
+                                && !self.checking.contains(piece)
                         });
                         assert_eq!(missing.count(), 0, "{piece:?} is asked for twice outside the endgame");
                     }
@@ -124,6 +131,7 @@ impl World {
     fn step(&mut self) {
         match self.rng.u32(..100) {
             0..5 => self.add_source(),
+            5 if self.faults && self.rng.u8(..4) == 0 => self.choose(),
             5..7 if self.faults => {
                 if let Some(source) = self.any_source() {
                     self.handle(Event::SourceRemoved { source });
@@ -158,6 +166,15 @@ impl World {
         };
         self.sources.insert(source, (have.clone(), limits));
         self.handle(Event::SourceAdded { source, limits, have });
+    }
+
+    fn choose(&mut self) {
+        self.chosen = Bitfield::none(&self.layout);
+        let share = self.rng.u8(..);
+        for piece in self.layout.iter().filter(|_| self.rng.u8(..) <= share) {
+            self.chosen.insert(piece);
+        }
+        self.handle(Event::Chosen(std::sync::Arc::new(self.chosen.clone())));
     }
 
     fn some_pieces(&mut self) -> Have {
@@ -300,6 +317,6 @@ fn random_worlds_keep_every_rule_and_end() {
             world.step();
             steps += 1;
         }
-        assert_eq!(world.done.len(), world.layout.pieces() as usize);
+        assert!(world.chosen.iter(&world.layout).all(|piece| world.done.contains(&piece)));
     }
 }

@@ -34,7 +34,8 @@ function controls(row, quiet) {
     const made = button(quiet ? `${words} ${row.file}` : words, () => act(made, action), { picture, quiet });
     return made;
   };
-  const cancel = () => (row.state === 'C' ? order(row, 'cancel') : sure('Cancel the download', words`What is there of ${row.file} is removed.`, 'Cancel download', () => order(row, 'cancel')));
+  const kept = () => (row.files ? words`Files of ${row.file} that are whole stay; the rest is removed.` : words`What is there of ${row.file} is removed.`);
+  const cancel = () => (row.state === 'C' ? order(row, 'cancel') : sure('Cancel the download', kept(), 'Cancel download', () => order(row, 'cancel')));
   return [
     row.state !== 'C' && (runs ? make('Pause', 'pause', () => order(row, 'pause')) : make('Resume', 'play', () => order(row, 'resume'))),
     make(row.state === 'C' ? 'Take off the list' : 'Cancel', 'close', cancel),
@@ -74,7 +75,8 @@ export function downloads() {
     bar.value = row.percent;
     bar.setAttribute('aria-label', plain(row.file));
     bar.className = row.state;
-    say(words, row.state === 'C' ? 'Complete' : `${stateOf(row)}, ${row.percent} %`);
+    const files = row.files?.done == null || row.state === 'C' ? '' : `, ${row.files.done} of ${row.files.chosen} files`;
+    say(words, row.state === 'C' ? 'Complete' : `${stateOf(row)}, ${row.percent} %${files}`);
   }
 
   /** The buttons stay while the state does, so that the focus does. */
