@@ -178,7 +178,7 @@ fn files_peers_and_downloads() {
         );
     }
     let peers = bob.ok("show_peers g a.bin")["peers"].clone();
-    assert_eq!(keys(&peers[0]), ["address", "peer", "percent", "user"]);
+    assert_eq!(keys(&peers[0]), ["address", "peer", "percent", "user", "way"]);
     assert_eq!((&peers[0]["user"], &peers[0]["percent"]), (&"ann".into(), &100.into()));
     assert_eq!(peers[0]["address"], format!("127.0.0.1:{}", ann.port()));
     assert_eq!(peers[0]["peer"], ann.ok("whoami")["peer"]);

@@ -115,14 +115,10 @@ impl Client {
     pub async fn start(config: ClientConfig) -> Result<Self, StartError> {
         let (identity, known, store) = open(&config).await?;
         recover_moves(&store).await;
-        let pace = Pace::load(&store).await?;
-        let own = identity.peer_id();
+        let (pace, own) = (Pace::load(&store).await?, identity.peer_id());
         let (tickets, holdings, events) = (TicketBook::new(own), Holdings::default(), Events::default());
         let first_events = std::sync::Mutex::new(Some(events.listen()));
-        let is_here = shoal_net::is_of_this_machine(config.listen.ip());
-        let ways = Ways::new(own, config.trackers.clone());
-        let (swarm, reached_at) = serve(&config, &identity, &tickets, &ways).await?;
-        let _ = reach::locate(&ways, swarm.local_addr());
+        let (swarm, reached_at, ways) = serve(&config, &identity, &tickets).await?;
         swarm.set_upload_limit(pace.applied().up);
         let (control, _) = Control::start(dials_only(&identity)).await?;
         let (session, unknown) = Session::start(SessionConfig {
@@ -136,10 +132,8 @@ impl Client {
             ways: Some(ways.clone()),
             events: events.clone(),
         });
-        let engine =
-            Engine::new(EngineConfig { download_limit: pace.applied().down, ..EngineConfig::default() });
-        let folders = Folders::new(config.data_dir.path());
-        sweep(&store, &folders).await?;
+        let engine = engine(&pace);
+        let folders = swept_folders(&config, &store).await?;
         let (shares, monitor) = Shares::new(shares::Parts {
             store: store.clone(),
             folders: folders.clone(),
@@ -166,9 +160,9 @@ impl Client {
         });
         transfers.set_active(active_downloads(&store).await?);
         let client = Self(Arc::new(Inner {
+            is_forwarded: !shoal_net::is_of_this_machine(config.listen.ip()),
             config,
             reached_at: std::sync::Mutex::new(reached_at),
-            is_forwarded: !is_here,
             identity,
             control,
             store,
@@ -182,8 +176,8 @@ impl Client {
             transfers,
             pace,
             on_complete,
-            events,
             first_events,
+            events,
             hashing: watch::Sender::new(None),
             names: names::Cache::default(),
             counts: explain::Counts::default(),
@@ -360,8 +354,8 @@ async fn serve(
     config: &ClientConfig,
     identity: &Identity,
     tickets: &TicketBook,
-    ways: &Ways,
-) -> Result<(Swarm, SocketAddr), StartError> {
+) -> Result<(Swarm, SocketAddr, Ways), StartError> {
+    let ways = Ways::new(identity.peer_id(), config.trackers.clone());
     let is_here = shoal_net::is_of_this_machine(config.listen.ip()) && !config.everywhere;
     let any = match config.listen {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -372,13 +366,20 @@ async fn serve(
     let swarm = SwarmConfig { identity, listen, upload_slots };
     let swarm = Swarm::start_with(swarm, tickets.clone(), Some(ways.clone())).await?;
     let reached_at = if is_here { swarm.local_addr() } else { config.listen };
-    Ok((swarm, reached_at))
+    let _ = reach::locate(&ways, swarm.local_addr());
+    Ok((swarm, reached_at, ways))
 }
 
-/// Removes the listings of folders that are neither shared nor downloaded any more.
-async fn sweep(store: &Store, folders: &Folders) -> Result<(), StartError> {
-    let (named, folders) = (store.listings().await?, folders.clone());
-    Ok(tokio::task::spawn_blocking(move || folders.sweep(&named)).await?)
+fn engine(pace: &Pace) -> Engine {
+    Engine::new(EngineConfig { download_limit: pace.applied().down, ..EngineConfig::default() })
+}
+
+/// The folders that are known here, without the listings of those that are neither shared nor downloaded any more.
+async fn swept_folders(config: &ClientConfig, store: &Store) -> Result<Folders, StartError> {
+    let folders = Folders::new(config.data_dir.path());
+    let (named, swept) = (store.listings().await?, folders.clone());
+    tokio::task::spawn_blocking(move || swept.sweep(&named)).await?;
+    Ok(folders)
 }
 
 /// Ends moves that a crash interrupted. Neither a drive that hangs nor a full one must hold up the start: the next one tries again.

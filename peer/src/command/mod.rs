@@ -348,7 +348,7 @@ mod tests {
         let used = |name| usage(find(&all, name).unwrap());
         assert_eq!(
             used("download_file"),
-            "download_file <group_id> <file_name> [<destination_path>] [--overwrite]"
+            "download_file <group_id> <file_name> [<destination_path>] [--overwrite] [--only GLOB]... [--skip GLOB]... [--rename PATH=NAME]... [--keep-modes]"
         );
         assert_eq!(used("upload_file"), "upload_file <file_path> <group_id> [--mirror URL]...");
         assert_eq!(used("create_user"), "create_user <user_id> [<password>] [--invite code]");

@@ -276,11 +276,14 @@ mod tests {
     #[tokio::test]
     async fn a_database_of_an_earlier_version_is_brought_up_to_this_one() {
         let last = "        priority text not null default 'normal', position integer, rate_limit integer,\n";
-        let third = TABLES.replace(last, "");
+        let folders = "        folder_options text, part_files integer, part_bytes integer,\n";
+        let fourth = TABLES.replace(folders, "");
+        let third = fourth.replace(last, "");
         let second = third.replace("        ctime_ns integer,\n", "");
         let first = second.replace("        verified integer not null default 0,\n", "");
-        assert!(first.len() < second.len() && second.len() < third.len() && third.len() < TABLES.len());
-        for (version, then) in [(1, first), (2, second), (3, third), (4, TABLES.to_owned() + MOVES)] {
+        let lengths = [&*first, &second, &third, &fourth, TABLES].map(str::len);
+        assert!(lengths.is_sorted_by(|one, next| one < next), "{lengths:?}");
+        for (version, then) in [(1, first), (2, second), (3, third), (4, fourth + MOVES)] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("client.db");
             let mut connection = Connection::open(&path).unwrap();
