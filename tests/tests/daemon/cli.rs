@@ -59,7 +59,11 @@ fn every_command_works_through_shoal_with_the_callers_paths_and_a_scripts_exit_c
     assert_eq!((watched.code, watched.stdout.trim()), (Some(0), "[C] [a b] y.bin"), "{watched:?}");
 
     for (arguments, code, error) in [
-        (&["list_files"][..], 1, "error: <group_id> is missing; use: list_files <group_id> [-v]"),
+        (
+            &["list_files"][..],
+            1,
+            "error: <group_id> is missing; use: list_files <group_id> [<folder_name/>] [--from NUMBER] [-v]",
+        ),
         (&["list_files", "nowhere"], 1, "error: "),
         (&["login", "ann"], 1, "the password is missing"),
         (&["list_grups"], 2, "list_groups"),
