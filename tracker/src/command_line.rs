@@ -163,18 +163,22 @@ fn run(arguments: Arguments) -> Result<()> {
         cluster_key,
         registration: Terms { who: arguments.registration, per_address: arguments.accounts_per_address },
         node_secret,
-        relay: arguments
-            .relay
-            .map(|all| RelayTerms { all, peer: arguments.relay_peer.unwrap_or(all / 10).min(all) }),
+        relay: arguments.relay.map(|all| RelayTerms {
+            all,
+            peer: arguments.relay_peer.unwrap_or((all / 10).max(LEAST_RELAYED)).min(all),
+        }),
     };
     let _terminal = shoal_console::Restored::at_end();
     runtime.block_on(operate(config, terminal))
 }
 
-/// A rate that something can be relayed at: 64 KiB per second at least.
+/// The least rate that something can be relayed at, in bytes per second.
+const LEAST_RELAYED: u64 = 64 * 1024;
+
+/// A rate that something can be relayed at.
 fn relay_rate(text: &str) -> Result<u64, String> {
     match shoal_console::rate(text) {
-        Some(rate) if rate >= 64 * 1024 => Ok(rate),
+        Some(rate) if rate >= LEAST_RELAYED => Ok(rate),
         _ => Err("give bytes per second, 64K at least, such as 500K or 50M".to_owned()),
     }
 }

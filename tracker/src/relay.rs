@@ -15,7 +15,7 @@ use shoal_common::{PeerId, Uid};
 use shoal_net::RelayEnd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,10 +30,14 @@ const MAX_WAITING_OF_CLIENT: usize = 16;
 /// Connections at most, in all and of one client.
 const MAX_CONNECTIONS: usize = 1_024;
 const MAX_OF_CLIENT: usize = 16;
+const MAX_OF_USER: usize = 64;
 /// A connection over which nothing comes for so long ends: clients say something every 30 s.
 const IDLE: Duration = Duration::from_secs(100);
-/// Bytes that are passed on at once.
+/// Bytes that are passed on at once, at most. Under a low rate it is what that rate lets go at once, so that neither end takes the other for
+/// dead.
 const CHUNK: usize = 64 * 1024;
+/// The least of it.
+const LEAST_CHUNK: usize = 4 * 1024;
 /// Bytes of one unit of the budgets.
 const UNIT: u64 = 1_024;
 /// The part of a second whose bytes may go at once.
@@ -89,6 +93,8 @@ struct RelayTable {
     /// By the token of each end.
     waiting: HashMap<[u8; RELAY_TOKEN], Waiting>,
     connections: HashMap<PeerId, usize>,
+    /// The same by user.
+    users: HashMap<Uid, usize>,
     open: usize,
 }
 
@@ -107,6 +113,47 @@ struct RelayBudgets {
     users: Buckets<Uid>,
     of_peers: HashMap<PeerId, u64>,
     of_users: HashMap<Uid, u64>,
+}
+
+impl RelayTable {
+    /// Counts a connection between these ends; false where one of them, or all, have too many.
+    fn enter(&mut self, ends: [End; 2]) -> bool {
+        let many = |(peer, user): End| {
+            self.connections.get(&peer).is_some_and(|open| *open >= MAX_OF_CLIENT)
+                || self.users.get(&user).is_some_and(|open| *open >= MAX_OF_USER)
+        };
+        if self.open >= MAX_CONNECTIONS || ends.into_iter().any(many) {
+            return false;
+        }
+        self.open += 1;
+        for (peer, user) in ends {
+            *self.connections.entry(peer).or_default() += 1;
+            *self.users.entry(user).or_default() += 1;
+        }
+        true
+    }
+
+    fn leave(&mut self, ends: [End; 2]) {
+        self.open = self.open.saturating_sub(1);
+        for (peer, user) in ends {
+            one_less(&mut self.connections, peer);
+            one_less(&mut self.users, user);
+        }
+    }
+}
+
+fn one_less<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// Completes when nothing was passed on either way for [`IDLE`].
+async fn quiet(mut carried: watch::Receiver<u64>) {
+    while timeout(IDLE, carried.changed()).await.is_ok_and(|more| more.is_ok()) {}
 }
 
 impl Relay {
@@ -201,9 +248,9 @@ impl Relay {
         };
         table.waiting.remove(&end.token);
         table.waiting.remove(&other_token);
-        table.open += 1;
-        for peer in [who.0, other_who.0] {
-            *table.connections.entry(peer).or_default() += 1;
+        // Many may have been arranged while none was open.
+        if !table.enter([who, other_who]) {
+            return;
         }
         drop(table);
         let (relay, closing) = (self.clone(), self.0.closing.clone());
@@ -216,16 +263,7 @@ impl Relay {
     }
 
     fn left(&self, ends: [End; 2]) {
-        let mut table = self.table();
-        table.open = table.open.saturating_sub(1);
-        for (peer, _) in ends {
-            if let Some(open) = table.connections.get_mut(&peer) {
-                *open -= 1;
-                if *open == 0 {
-                    table.connections.remove(&peer);
-                }
-            }
-        }
+        self.table().leave(ends);
     }
 
     /// Passes on both ways until either ends; gives how many bytes.
@@ -235,12 +273,13 @@ impl Relay {
         if one_out.write_all(READY).await.is_err() || other_out.write_all(READY).await.is_err() {
             return 0;
         }
-        let carried = AtomicU64::new(0);
+        let carried = watch::Sender::new(0);
         tokio::select! {
             () = self.pass(one_in, other_out, ends, &carried) => {}
             () = self.pass(other_in, one_out, ends, &carried) => {}
+            () = quiet(carried.subscribe()) => {}
         }
-        carried.load(Ordering::Relaxed)
+        *carried.borrow()
     }
 
     /// Passes on one way, as fast as the budgets allow.
@@ -249,16 +288,17 @@ impl Relay {
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
         ends: [End; 2],
-        carried: &AtomicU64,
+        carried: &watch::Sender<u64>,
     ) {
-        let mut buffer = vec![0; CHUNK];
-        while let Ok(Ok(length @ 1..)) = timeout(IDLE, from.read(&mut buffer)).await {
+        let at_once = usize::try_from(self.0.terms.peer / BURST).unwrap_or(CHUNK).clamp(LEAST_CHUNK, CHUNK);
+        let mut buffer = vec![0; at_once];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
             tokio::time::sleep(self.charge(length as u64, ends)).await;
             let written = timeout(IDLE, to.write_all(&buffer[..length])).await;
             if !matches!(written, Ok(Ok(()))) {
                 return;
             }
-            carried.fetch_add(length as u64, Ordering::Relaxed);
+            carried.send_modify(|bytes| *bytes += length as u64);
         }
         // What was said is still heard.
         let _ = timeout(IDLE, to.shutdown()).await;

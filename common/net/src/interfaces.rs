@@ -35,10 +35,12 @@ impl Interface {
     }
 }
 
-/// The addresses of this machine, but those of loopback and of links alone, in order. None where the system does not say.
-#[must_use]
-pub fn interfaces() -> Vec<Interface> {
-    let all = if_addrs::get_if_addrs().unwrap_or_default();
+/// The addresses of this machine, but those of loopback and of links alone, in order.
+///
+/// # Errors
+/// When the system does not say.
+pub fn interfaces() -> std::io::Result<Vec<Interface>> {
+    let all = if_addrs::get_if_addrs()?;
     let mut found: Vec<Interface> = all
         .into_iter()
         .map(|interface| match interface.addr {
@@ -46,11 +48,11 @@ pub fn interfaces() -> Vec<Interface> {
             IfAddr::V6(v6) => Interface { ip: v6.ip.into(), prefix: v6.prefixlen },
         })
         .filter(|interface| !interface.ip.is_loopback() && !is_of_one_link(interface.ip))
-        .take(MAX_ADDRESSES)
         .collect();
     found.sort_unstable();
     found.dedup();
-    found
+    found.truncate(MAX_ADDRESSES);
+    Ok(found)
 }
 
 /// Whether an address leads nowhere outside the networks of those who have such ones: private ones, of a carrier's NAT, of a link,

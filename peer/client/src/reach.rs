@@ -13,7 +13,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Says on which networks this machine is, where the client listens at `listening`. True if that is news.
 pub(crate) fn locate(ways: &Ways, listening: SocketAddr) -> bool {
-    let networks = shoal_net::interfaces();
+    // Where the system does not say, all is as it was.
+    let Ok(networks) = shoal_net::interfaces() else { return false };
     let bound = listening.ip();
     let serves = |ip: &std::net::IpAddr| match bound {
         _ if bound == *ip => true,

@@ -160,6 +160,8 @@ impl Session {
         match changed {
             Ok(session) => {
                 self.0.adopt(&session, Some(fresh));
+                // To the tracker it is another session, in which nothing was said yet.
+                self.0.began.notify_one();
                 Ok(())
             }
             Err(error) => {

@@ -121,7 +121,15 @@ impl Service {
         relay: bool,
     ) -> Result<WayAnswer, Refusal> {
         let caller = client.caller()?;
-        let own = client.listen.ok_or_else(session_over)?.address.to_string();
+        let listen = client.listen.ok_or_else(session_over)?;
+        if !relay && !listen.proven {
+            // Anybody may say of any address that it is theirs.
+            return Err(Refusal::new(
+                RefusalKind::NotAllowed,
+                "others are asked to connect only to an address that its client comes from",
+            ));
+        }
+        let own = listen.address.to_string();
         let read = tokens::open_knock(&knock).ok();
         let is_its = read.is_some_and(|read| {
             let address = if relay { None } else { Some(own) };
