@@ -51,9 +51,9 @@ impl PartFolder {
                 Found::Right => self.layout.pieces_of(file).for_each(|piece| {
                     adopted.whole.insert(piece);
                 }),
+                Found::Other(_) if !chosen.has(file) => {}
                 Found::Other(pieces) if self.place.replaces() => adopted.pieces.extend(pieces),
-                Found::Other(_) if chosen.has(file) => different.push(file),
-                Found::Other(_) => {}
+                Found::Other(_) => different.push(file),
             }
         }
         if !self.place.replaces() {

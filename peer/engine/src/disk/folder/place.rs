@@ -17,6 +17,9 @@ use crate::hash::FileIdentity;
 /// The coarsest times of a file system: a change within this time of another may not show.
 const GRANULARITY: Duration = Duration::from_secs(2);
 
+/// Behind the name of an empty file until it takes another one's place.
+const DRAFT: &str = ".shoal-empty~";
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -133,10 +136,17 @@ impl Place {
         let to = self.made()?;
         match to.make_empty(name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let there = to.write(name)?;
+                let there = to.read(name)?;
                 match there.metadata()? {
                     found if found.is_file() && found.len() == 0 => {}
-                    found if found.is_file() && self.replaces() => there.set_len(0)?,
+                    // Not emptied: it may have another name elsewhere.
+                    found if found.is_file() && self.replaces() => {
+                        let empty = format!("{name}{DRAFT}");
+                        match to.make_empty(&empty) {
+                            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                            _ => to.rename_over(&empty, &to, name)?,
+                        }
+                    }
                     _ => return Err(error),
                 }
             }
