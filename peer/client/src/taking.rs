@@ -191,9 +191,11 @@ impl FolderOptions {
     /// How the files are put in place.
     #[must_use]
     pub fn placing(&self, listing: &Listing) -> Placing {
+        // Of two for one file the first counts.
+        let renames: HashMap<_, _> =
+            self.renames.iter().rev().map(|(old, new)| (normal_form(old), new)).collect();
         let renamed = |(number, (path, _)): (usize, (&str, _))| {
-            let is_it = |(old, _): &&(String, String)| normal_form(old) == normal_form(path);
-            let (_, new) = self.renames.iter().find(is_it)?;
+            let new = renames.get(&normal_form(path))?;
             let above = path.rsplit_once('/').map_or(String::new(), |(above, _)| format!("{above}/"));
             Some((number, format!("{above}{new}")))
         };
@@ -360,7 +362,9 @@ mod tests {
     #[test]
     fn other_names_stay_in_the_folder_and_options_are_kept() {
         let options = FolderOptions {
-            renames: vec![("a/b".into(), "other".into()), ("c".into(), "d".into())],
+            renames: [("a/b", "other"), ("c", "d"), ("c", "later")]
+                .map(|(old, new)| (old.into(), new.into()))
+                .into(),
             ..FolderOptions::default()
         };
         let placing = options.placing(&listing(&["a/b", "b", "c"]));

@@ -103,8 +103,8 @@ impl Transfers {
             true => folder::check(destination, (&manifest, &take), &parts.folders, progress).await?,
         };
         let path = place.path().to_owned();
-        if let Some(other) = self.list().going_to(&path, key) {
-            return Err(DestinationError::Taken { path, file: other }.into());
+        if let Some((path, file)) = self.list().going_to(&path, key) {
+            return Err(DestinationError::Taken { path, file }.into());
         }
         let (piece_list, pieces) = self.piece_list(key, &manifest).await?;
         let answer = self.holders(key).await?;

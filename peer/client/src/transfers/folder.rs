@@ -49,6 +49,10 @@ impl Downloads {
         if let Some(listed) = self.list().find(record.key) {
             record.take = listed.take;
         }
+        // One that an earlier version let in: what one of the two left would remove the other.
+        if let Some((path, file)) = self.list().going_to(&record.path, record.key) {
+            return Err(CannotStart::Never(DestinationError::Taken { path, file }.to_string()));
+        }
         let folders = self.parts.folders.clone();
         let (user, key, before) = (record.user, record.key, record.take.clone());
         let found = tokio::task::spawn_blocking(move || match &record.manifest.folder {

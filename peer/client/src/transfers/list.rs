@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use shoal_common::{Bitfield, Gid, GroupName};
 use shoal_engine::rate::Limiter;
-use shoal_engine::{Chosen, Lack, Progress};
+use shoal_engine::{Chosen, Lack, Overwrite, Progress, Target};
 use shoal_session::text;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -182,11 +182,22 @@ impl List {
         self.entries.iter().filter(|entry| entry.running.is_some()).map(|entry| entry.record.key).collect()
     }
 
-    /// Another file's unfinished download that goes to this path.
-    pub(super) fn going_to(&self, path: &Path, key: FileKey) -> Option<FileRef> {
-        let unfinished = |entry: &&Entry| entry.record.state != DownloadState::Complete;
-        let there = |entry: &&Entry| entry.record.path == path && entry.record.key != key;
-        self.entries.iter().filter(unfinished).find(there).map(|entry| file_ref(&entry.record))
+    /// Another download that is in the way of one to this path, and the path that both use: an unfinished one uses its
+    /// destination and what is beside it until it ends, a complete one only its destination.
+    pub(super) fn going_to(&self, path: &Path, key: FileKey) -> Option<(PathBuf, FileRef)> {
+        let ours = uses(path);
+        self.entries.iter().filter(|entry| entry.record.key != key).find_map(|entry| {
+            let other = &entry.record;
+            let both = match other.state {
+                // Over a complete one the destination is judged by what is there.
+                DownloadState::Complete => ours.iter().skip(1).find(|path| **path == other.path),
+                _ => {
+                    let theirs = uses(&other.path);
+                    ours.iter().find(|path| theirs.contains(path))
+                }
+            };
+            both.map(|path| (path.clone(), file_ref(other)))
+        })
     }
 
     /// The number of the next run.
@@ -452,6 +463,12 @@ impl List {
 /// Whether it is of a part of a folder.
 fn is_part(entry: &Entry) -> bool {
     entry.record.take.part.is_some()
+}
+
+/// The paths that a download to this path uses until it ends, that path first.
+fn uses(path: &Path) -> [PathBuf; 4] {
+    let target = Target::new(path.to_owned(), Overwrite::Refuse);
+    [path.to_owned(), target.part_path(), target.state_path(), target.info_path()]
 }
 
 fn file_ref(record: &DownloadRecord) -> FileRef {

@@ -115,6 +115,10 @@ impl Transfers {
         let wanted = self.0.wanted(&record, pieces).await.map_err(|error| match error {
             CannotStart::Short(_, error) | CannotStart::Never(error) => TransferError::Failed(error),
         })?;
+        // It came meanwhile; of the folder itself nothing is fetched.
+        if !wanted.is_listing {
+            return Ok(());
+        }
         let (opened, (_stop, stopped)) = (watch::Sender::new(None), watch::channel(None));
         let what = (wanted, Limiter::new(None));
         let run = Run::start(&self.0, (&record, 0), what, StartedBy::Again, opened, stopped);

@@ -46,6 +46,12 @@ pub enum MoveError {
         /// What the system says.
         problem: String,
     },
+    /// It is a folder.
+    #[error(
+        "{} is a folder, and only files are moved; move it yourself and say where it is with: relocate <group_id> \
+         <file_name> <file_path>", .0.display()
+    )]
+    Folder(PathBuf),
     /// It was written to since it was downloaded.
     #[error("{} is not what was downloaded any more; it is not moved to another drive", .0.display())]
     Changed(PathBuf),
@@ -222,6 +228,9 @@ fn look(source: &Path, folder: &Path) -> Result<(PathBuf, FileIdentity), MoveErr
     let missing = |problem: String| MoveError::Missing { path: source.to_owned(), problem };
     // A link would lead elsewhere from its new place.
     let found = fs::symlink_metadata(source).map_err(|error| missing(error.to_string()))?;
+    if found.is_dir() {
+        return Err(MoveError::Folder(source.to_owned()));
+    }
     if !found.is_file() {
         return Err(missing("something else is there".to_owned()));
     }

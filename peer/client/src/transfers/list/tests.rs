@@ -36,11 +36,29 @@ fn the_last_of_one_name_is_meant() {
     list.put(new.clone());
     let file = file_ref(&old);
     assert_eq!(list.named(&file), Some(new.clone()));
-    assert_eq!(list.going_to(&new.path, FileKey { file: Fid([9; 16]), ..new.key }), Some(file));
+    let taken = Some((new.path.clone(), file));
+    assert_eq!(list.going_to(&new.path, FileKey { file: Fid([9; 16]), ..new.key }), taken);
     assert_eq!(list.going_to(&new.path, new.key), None);
     list.remove(new.key);
     assert_eq!(list.find(old.key), Some(old.clone()));
     assert!(!list.unshare(old.key), "it is complete");
+}
+
+#[test]
+fn what_is_beside_a_download_is_no_destination_of_another() {
+    let key = record(9, "z", DownloadState::Paused).key;
+    let mut list = List::default();
+    let taken = |list: &List, path: &str| list.going_to(Path::new(path), key).map(|(path, _)| path);
+    list.put(record(1, "x", DownloadState::Paused));
+    for beside in ["/tmp/x.part", "/tmp/x.pstate", "/tmp/x.pinfo"] {
+        assert_eq!(taken(&list, beside), Some(beside.into()));
+    }
+    assert_eq!(taken(&list, "/tmp/x.parts"), None);
+    for state in [DownloadState::Running, DownloadState::Complete] {
+        list.replace(vec![record(2, "x.part", state)]);
+        assert_eq!(taken(&list, "/tmp/x"), Some("/tmp/x.part".into()), "the other way round");
+    }
+    assert_eq!(taken(&list, "/tmp/x.part"), None, "it is complete");
 }
 
 #[test]

@@ -180,3 +180,11 @@ async fn while_the_copy_cannot_be_removed_the_move_is_kept() {
     assert_eq!(crashed.start().await, ([true, false, false], [false, false]));
     assert!(crashed.is_over().await);
 }
+
+#[test]
+fn a_folder_is_refused_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("folder");
+    fs::create_dir(&source).unwrap();
+    assert!(matches!(look(&source, dir.path()), Err(MoveError::Folder(path)) if path == source));
+}
